@@ -29,11 +29,11 @@ def gc(
     settings, now = Settings(), datetime.now(UTC)
     place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
     say(f"workspace: {place.workspace_uri}")
-    rows = [_said("kept", item, now, item.kept) for item in plan.kept]
+    rows = [_said("kept", item, now, item.kept) for item in plan if item.kept]
     gone: list[Item] = []
     if dry_run:
-        rows += [_said("would go", item, now) for item in plan.going]
-        gone = list(plan.going)
+        gone = [item for item in plan if not item.kept]
+        rows += [_said("would go", item, now) for item in gone]
     else:
         for item, kept in delete(place, plan):
             rows.append(_said("kept" if kept else "gone", item, now, kept))

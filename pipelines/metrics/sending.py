@@ -1,29 +1,32 @@
 """Sends points before a stage's process ends, and never at the stage's cost.
 
-A collector that is away, slow or refuses costs a stage `WAIT_S` at most and one line in its log. A
-thread sends, and nobody waits for it longer. What was not sent is not kept: a stage that is killed
-before it has sent its points loses these alone, because no other process counts on them.
+OpenTelemetry's own environment variables say where to, and nothing else does. Unless one of them
+asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
 
-Nothing here touches OpenTelemetry's global state, which in a task of Airflow belongs to Airflow.
+    OTEL_METRICS_EXPORTER                 `otlp`, `console`, or both with a comma; `none`: off
+    OTEL_EXPORTER_OTLP_ENDPOINT           http://collector:4318; `otlp` is meant
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT   the same for metrics alone, with its path
+    OTEL_EXPORTER_OTLP_PROTOCOL           `http/protobuf`, as where it is not set, or `grpc`
+    OTEL_SDK_DISABLED                     `true`: off
 
-Tested in tests/pipelines/metrics/test_sending.py, and against a real store of metrics in
-tests/production/metrics/test_store.py.
+Certificates, headers and compression the exporter reads itself. A collector that is away, slow or
+refuses costs a stage `WAIT_S` at most and one line in its log. A thread sends, and nobody waits for
+it longer. What was not sent is not kept: a stage that is killed before it has sent its points loses
+these alone, because no other process counts on them. Nothing here touches OpenTelemetry's global
+state, which in a task of Airflow belongs to Airflow.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pipelines.contracts.code_identity import environment as what_runs
-from pipelines.metrics.destinations import (
-    exporter_of,
-    shown_endpoint,
-    wanted_exporters,
-    without_secrets,
-)
-from pipelines.metrics.instruments import Point
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.metrics.instruments import INSTRUMENTS, Point
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
@@ -32,97 +35,130 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 5.0
 """How long a stage waits for all destinations together, in seconds."""
-SERVICE = "homefeed_retrain"
+SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
 _LIBRARIES = ("opentelemetry", "urllib3", "requests", "grpc")
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+
+
+def wanted_exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the exporters that the environment asks for, () where for none."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ()
+    named = environment.get("OTEL_METRICS_EXPORTER", "").split(",")
+    names = tuple(name.strip() for name in named if name.strip())
+    if not names and _first_set(environment, _ENDPOINTS):
+        names = ("otlp",)
+    return tuple(name for name in names if name != "none")
 
 
 def send(points: Sequence[Point], about: str) -> None:
     """Send points to where the environment says, or warn in one line that they did not arrive.
 
+    No words of a library stand in that line, which may quote a header with a secret.
+
     Args:
         points: What to send.
         about: Whose points they are, for the warning.
     """
-    if problem := _try_to_send(points):
-        log.warning(
-            "the metrics of %s did not reach %s: %s; nothing else of it is affected; look at the "
-            "collector and at the variables OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_...",
-            *(about, shown_endpoint(os.environ), without_secrets(problem, os.environ)),
-        )
-
-
-def _try_to_send(points: Sequence[Point]) -> str:
-    """Send points and return what went wrong, or ''."""
+    problems: list[str] = []
     try:
         import opentelemetry.sdk.metrics.export  # noqa: F401
 
         # Here and not in the thread: an import is work and no waiting, and takes its time.
         exporters = [exporter_of(name, os.environ) for name in wanted_exporters(os.environ)]
-    # A library's fault must not redden a stage whose work is done. It is told to people.
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    _keep_back_words_of_libraries()
-    sender = _Sender(exporters, points)
-    sender.start()
-    sender.join(WAIT_S)
-    return f"no answer within {WAIT_S:g} s" if sender.is_alive() else sender.problem
+    except ConfigurationError as error:
+        problems.append(str(error))
+    else:
+        _silence_libraries()
+        thread = threading.Thread(
+            target=_send_to_all, args=(exporters, points, problems), name=_THREAD, daemon=True
+        )
+        thread.start()
+        thread.join(WAIT_S)
+        if thread.is_alive():
+            problems.append(f"no answer within {WAIT_S:g} s")
+    if problems:
+        log.warning(
+            "the metrics of %s did not reach %s: %s; nothing else of it is affected; look at the "
+            "collector and at the variables OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_...",
+            *(about, shown_endpoint(os.environ), "; ".join(problems)),
+        )
 
 
-class _Sender(threading.Thread):
-    """Makes the exporters and sends. What libraries say meanwhile is kept in `said`."""
+def _send_to_all(
+    exporters: "Sequence[type[MetricExporter]]", points: Sequence[Point], problems: list[str]
+) -> None:
+    """Send to one destination after another, and note what went wrong."""
+    from opentelemetry.sdk.metrics.export import MetricExportResult
 
-    def __init__(
-        self, exporters: "Sequence[type[MetricExporter]]", points: Sequence[Point]
-    ) -> None:
-        super().__init__(name="metrics", daemon=True)
-        self._exporters, self._points = exporters, points
-        self.said: list[str] = []
-        self.problem = ""
-
-    def run(self) -> None:
-        """Send to one destination after another, and note what went wrong."""
-        problems = []
-        for kind in self._exporters:
-            self.said.clear()
-            try:
-                is_sent = self._send_by(kind)
-            except Exception as error:  # As above: it is told, and nobody's work is lost for it.
-                is_sent = False
-                self.said.append(f"{type(error).__name__}: {error}")
-            if not is_sent:
-                problems.append("; ".join(dict.fromkeys(self.said)) or f"{kind.__name__} failed")
-        self.problem = "; ".join(problems)
-
-    def _send_by(self, kind: "type[MetricExporter]") -> bool:
-        from opentelemetry.sdk.metrics.export import MetricExportResult
-
-        is_otlp = "opentelemetry.exporter.otlp" in kind.__module__
-        exporter = kind(timeout=WAIT_S) if is_otlp else kind()  # type: ignore[call-arg]
-        # Collected anew for each, because counters tell what was added since they were read last.
-        result = exporter.export(_collect(self._points))
-        exporter.shutdown()
-        return result is MetricExportResult.SUCCESS
+    for kind in exporters:
+        try:
+            is_otlp = "opentelemetry.exporter.otlp" in kind.__module__
+            exporter = kind(timeout=WAIT_S) if is_otlp else kind()  # type: ignore[call-arg]
+            # Collected anew for each, because counters tell what was added since their last read.
+            result = exporter.export(_collect(points))
+            exporter.shutdown()
+            if result is not MetricExportResult.SUCCESS:
+                problems.append(f"{kind.__name__} was refused or had no answer")
+        # A library's fault must not redden a stage whose work is done. It is told to people.
+        except Exception as error:
+            problems.append(f"{kind.__name__} failed ({type(error).__name__})")
 
 
-class _Words(logging.Filter):
-    """Keeps out of the log what a library says of our sending: it may quote a secret header."""
+def exporter_of(name: str, environment: Mapping[str, str]) -> type["MetricExporter"]:
+    """Import an exporter by the name that `wanted_exporters` gives.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is about something else."""
-        sender = threading.current_thread()
-        if isinstance(sender, _Sender):
-            sender.said.append(record.getMessage())
-        return not isinstance(sender, _Sender)
+    Raises:
+        ConfigurationError: no such exporter is installed, or the protocol is not known.
+    """
+    entry = name
+    if name == "otlp":
+        protocol = _first_set(environment, _PROTOCOLS) or "http/protobuf"
+        if protocol not in _OTLP:
+            raise ConfigurationError(
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; expected one of "
+                f"{', '.join(sorted(_OTLP))}; correct the environment"
+            )
+        entry = _OTLP[protocol]
+    known = {e.name: e for e in metadata.entry_points(group="opentelemetry_metrics_exporter")}
+    if entry not in known:
+        raise ConfigurationError(
+            f"OTEL_METRICS_EXPORTER names {name!r}; expected `none` or one of those that are "
+            f"installed: {', '.join(sorted(known))}; correct the environment, or install the "
+            f"package that brings {entry}"
+        )
+    exporter: type[MetricExporter] = known[entry].load()
+    return exporter
 
 
-_WORDS = _Words()
+def shown_endpoint(environment: Mapping[str, str]) -> str:
+    """Return where OTLP goes, without user, password and query: what may stand in a log."""
+    endpoint = _first_set(environment, _ENDPOINTS)
+    if not endpoint:
+        return "the exporter's default address"
+    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".removeprefix("://")
 
 
-def _keep_back_words_of_libraries() -> None:
-    """Put the filter on every logger of the libraries, which a logger's children do not inherit."""
+def _first_set(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
+    """Return the first variable's value that is not empty, or ''."""
+    return next((found for name in names if (found := environment.get(name, "").strip())), "")
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return record.threadName != _THREAD
+
+
+def _silence_libraries() -> None:
+    """Keep out of the log what libraries say of our sending: it may quote a secret header.
+
+    The filter is on each of their loggers, because a logger's children do not inherit it.
+    """
     for name in tuple(logging.root.manager.loggerDict):
         if name.partition(".")[0] in _LIBRARIES:
-            logging.getLogger(name).addFilter(_WORDS)
+            logging.getLogger(name).addFilter(_is_of_others)
 
 
 def _collect(points: Sequence[Point]) -> "MetricsData":
@@ -137,13 +173,15 @@ def _collect(points: Sequence[Point]) -> "MetricsData":
     resource = Resource(own).merge(OTELResourceDetector().detect())
     reader = InMemoryMetricReader({Counter: AggregationTemporality.DELTA})  # See `instruments`.
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    meter = provider.get_meter("pipelines.metrics")
-    for point in points:
-        what = (point.instrument.name, point.instrument.unit, point.instrument.description)
-        if point.instrument.kind == "gauge":
-            meter.create_gauge(*what).set(point.value, point.attributes)
+    meter, known = provider.get_meter("pipelines.metrics"), {i.name: i for i in INSTRUMENTS}
+    for name, value, attributes in points:
+        instrument = known[name]
+        if instrument.kind == "gauge":
+            gauge = meter.create_gauge(name, instrument.unit, instrument.description)
+            gauge.set(value, attributes)
         else:
-            meter.create_counter(*what).add(point.value, point.attributes)
+            counter = meter.create_counter(name, instrument.unit, instrument.description)
+            counter.add(value, attributes)
     collected = reader.get_metrics_data()
     assert collected is not None, "there is a point at least"
     return collected

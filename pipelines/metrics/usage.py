@@ -3,9 +3,7 @@
 CPU time of a child is known to the kernel's accounts when the child has ended and was waited for,
 as the processes of a training are. Memory is looked at once a second by a thread, because the
 kernel keeps the peak of each process and not that of a family. A peak between two looks is found
-where it is this process's own, because that one the kernel knows.
-
-Linux only, as `pipelines.contracts.processes`. Tested in tests/pipelines/metrics/test_usage.py.
+where it is this process's own, because that one the kernel knows. Linux only.
 """
 
 import contextlib
@@ -15,7 +13,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 LOOK_EVERY_S = 1.0
 """A look takes 3 ms of CPU time where 180 processes run on the machine."""
@@ -35,29 +32,19 @@ class Usage:
 
 
 class UsageMeter:
-    """Measures from entering it until `read` is called, or until it is left."""
+    """Measures from now on; `close` ends the thread that looks at the memory."""
 
     def __init__(self, look_every_s: float = LOOK_EVERY_S) -> None:
-        self._look_every_s = look_every_s
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look_again, name="usage", daemon=True)
-        self._seen_bytes = 0
-
-    def __enter__(self) -> "UsageMeter":
-        """Begin to measure."""
+        self._look_every_s, self._seen_bytes = look_every_s, 0
         self._started, self._before, self._moved_before = time.monotonic(), _cpu_s(), _moved_bytes()
         self._own_peak_before = _own_peak_bytes()
         self._look()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look_again, name="usage", daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the thread that looks at the memory."""
+    def close(self) -> None:
+        """Stop looking."""
         self._is_over.set()
         self._thread.join(timeout=1.0)
 
@@ -67,17 +54,11 @@ class UsageMeter:
         user_s, system_s = (now - then for now, then in zip(_cpu_s(), self._before, strict=True))
         pairs = zip(_moved_bytes(), self._moved_before, strict=True)
         moved = [None if now is None or then is None else now - then for now, then in pairs]
-        own_peak = _own_peak_bytes()
         # An older peak is that of another stage, which the same process ran before.
+        own_peak = _own_peak_bytes()
         grown = own_peak if own_peak > self._own_peak_before else 0
-        return Usage(
-            wall_s=time.monotonic() - self._started,
-            user_s=user_s,
-            system_s=system_s,
-            peak_memory_bytes=max(self._seen_bytes, grown),
-            read_bytes=moved[0],
-            written_bytes=moved[1],
-        )
+        wall_s, peak = time.monotonic() - self._started, max(self._seen_bytes, grown)
+        return Usage(wall_s, user_s, system_s, peak, *moved)
 
     def _look_again(self) -> None:
         while not self._is_over.wait(self._look_every_s):
@@ -96,10 +77,9 @@ def family_memory_bytes() -> int:
     """
     import psutil
 
-    own = psutil.Process()
-    family = [own]
+    family = [psutil.Process()]
     with contextlib.suppress(psutil.Error):  # One of the machine's processes may not be read.
-        family += own.children(recursive=True)
+        family += family[0].children(recursive=True)
     alone, shared = 0, 0
     for process in family:
         with contextlib.suppress(psutil.Error):  # It has ended meanwhile.
@@ -141,11 +121,8 @@ def _cpu_s() -> tuple[float, float]:
 
 def _moved_bytes() -> tuple[int | None, int | None]:
     """Return what this process and its children that have ended read and wrote, in bytes."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/io").read_text().splitlines()
-        found = {name: int(value) for name, value in (line.split(": ") for line in lines)}
-        return found.get("rchar"), found.get("wchar")
-    return None, None
+    found = _proc_self("io")
+    return (int(found["rchar"]), int(found["wchar"])) if found else (None, None)
 
 
 def _own_peak_bytes() -> int:
@@ -154,8 +131,14 @@ def _own_peak_bytes() -> int:
     Not `ru_maxrss`, which begins with what the process had before it became this program: that of
     whoever started it.
     """
+    found = _proc_self("status")
+    kib = int(found["VmHWM"].split()[0]) if found else resource.getrusage(0).ru_maxrss
+    return kib * _KIB
+
+
+def _proc_self(name: str) -> dict[str, str]:
+    """Return what the kernel tells of this process; {} where it does not."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * _KIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+        lines = Path(f"/proc/self/{name}").read_text().splitlines()
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {}

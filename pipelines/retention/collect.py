@@ -9,7 +9,7 @@ printing (`pipelines.cli.gc`).
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,9 +20,15 @@ from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri, stage_lease_uri
 from pipelines.places.conditional import Revision
 from pipelines.registry.history import promotion_lock
-from pipelines.retention import inventory, models
-from pipelines.retention.plan import FoundVersion, Item, Plan, Record, make_plan, why_snapshot_stays
-from pipelines.retention.record import read_record, read_state
+from pipelines.retention import models
+from pipelines.retention.inventory import (
+    find_runs,
+    measure,
+    read_record,
+    read_state,
+    take_inventory,
+)
+from pipelines.retention.plan import FoundVersion, Item, Record, make_plan, why_snapshot_stays
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +47,9 @@ class Place:
     """Leases of dead holders that were found so far (`storage.find_held`)."""
 
 
-def plan_deletion(client: "MlflowClient", settings: Settings, now: datetime) -> tuple[Place, Plan]:
+def plan_deletion(
+    client: "MlflowClient", settings: Settings, now: datetime
+) -> tuple[Place, tuple[Item, ...]]:
     """Return what may go now; nothing is written.
 
     The record is read first: what is decided by it is looked at afterwards, and again when the
@@ -52,19 +60,15 @@ def plan_deletion(client: "MlflowClient", settings: Settings, now: datetime) -> 
         RecordDisagreesError: the registry's alias is not where the history says.
         DataContractError: some of the record is damaged.
     """
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    name = settings.registered_model
-    record = read_record(client, workspace_uri, name)
-    place = Place(client, workspace_uri, name, record)
+    workspace_uri, name = storage.to_uri(settings.workspace_location), settings.registered_model
+    place = Place(client, workspace_uri, name, read_record(client, workspace_uri, name))
     before = now - timedelta(days=settings.keep_days)
-    found = dataclasses.replace(
-        inventory.take_inventory(workspace_uri, place.dead),
-        versions=models.find_versions(client, name, before),
-    )
-    return place, make_plan(found, record, settings, now)
+    found = take_inventory(workspace_uri, place.dead)
+    found = dataclasses.replace(found, versions=models.find_versions(client, name, before))
+    return place, make_plan(found, place.record, settings, now)
 
 
-def delete(place: Place, plan: Plan) -> Iterator[tuple[Item, str]]:
+def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
     """Delete what may go, and give each thing with '' or with why it was kept after all.
 
     Raises:
@@ -74,27 +78,65 @@ def delete(place: Place, plan: Plan) -> Iterator[tuple[Item, str]]:
     """
     gate = storage.join(place.workspace_uri, "gc")
     with storage.exclusive_lock(gate, f"a deletion in {place.workspace_uri}"):
-        for item in plan.going:
-            try:
-                yield item, _ACTS[item.kind](place, item)
-            except _HeldByOthers as error:
-                yield item, str(error)
+        for item in plan:
+            if not item.kept:
+                if item.kind == "leftover":  # as any next process there would
+                    with storage.scratch_folder(item.held.uri.rpartition("/")[0]):
+                        pass
+                    yield item, ""
+                else:
+                    is_model = item.kind == "model"
+                    yield item, (_delete_model if is_model else _delete_files)(place, item)
 
 
-class _HeldByOthers(Exception):
-    """Somebody works at the place."""
-
-
-@contextlib.contextmanager
-def _leases(*uris: str) -> Iterator[None]:
-    """Hold the leases of places, all of them or none; nobody is waited for."""
+def _delete_files(place: Place, item: Item) -> str:
+    """Delete one thing under the leases of those who may need it, all of which are had at once."""
+    uri = item.held.uri
+    leases = {
+        "run": [stage_lease_uri(uri, stage) for stage in STAGES],
+        "checkpoints": [f"{uri.rpartition('/')[0]}/stage"],
+        "snapshot": [uri],
+        "alert": [uri],
+    }
     with contextlib.ExitStack() as held:
-        for uri in uris:
+        for each in leases[item.kind]:
             try:
-                held.enter_context(storage.exclusive_lock(uri, "a deletion"))
+                held.enter_context(storage.exclusive_lock(each, "a deletion"))
             except RunInProgressError as error:
-                raise _HeldByOthers(f"somebody works there: {error}") from None
-        yield
+                return f"somebody works there: {error}"
+        if item.kind == "alert":
+            # The receipt first: a text without one is no alert, and the next deletion takes it.
+            for file in (uri, f"{uri.removesuffix('json')}txt"):
+                deletion.remove(file)
+        elif item.kind == "snapshot":
+            # If no run that is there by now names it or may be about to: whoever publishes it waits
+            # for the lease, and whoever found it published before that still holds the lease of a
+            # stage, or has named it.
+            runs = find_runs(place.workspace_uri, place.dead)
+            if why := why_snapshot_stays(item.held.name, runs, place.record, {}):
+                return why
+            nothing_moves = _while_nothing_moves(place)
+            deletion.remove_whole(uri, [snapshot_manifest_uri(uri)], nothing_moves)
+        else:
+            found = measure(uri)
+            if found is not None and found[1] != item.held.changed_at:
+                return "something was written there since the plan was made"
+            manifests = [storage.join(uri, "result.json")]
+            if item.kind == "run":
+                manifests = [manifest_uri(uri, stage) for stage in STAGES]
+            deletion.remove_whole(uri, manifests, _while_nothing_moves(place), STAGES)
+            return ""
+        deletion.remove_lock(uri)
+    return ""
+
+
+def _delete_model(place: Place, item: Item) -> str:
+    assert isinstance(item.held, FoundVersion)
+    with _while_nothing_moves(place):
+        if why := models.why_kept_by_now(place.client, place.registered_model, item.held):
+            return why
+        models.mark_deleted(place.client, item.held)
+    return ""
 
 
 @contextlib.contextmanager
@@ -113,76 +155,3 @@ def _while_nothing_moves(place: Place) -> Iterator[None]:
                 f"is deleted; plan anew: `homefeed gc`"
             )
         yield
-
-
-def _delete_run(place: Place, item: Item) -> str:
-    manifests = [manifest_uri(item.held.uri, stage) for stage in STAGES]
-    leases = [stage_lease_uri(item.held.uri, stage) for stage in STAGES]
-    return _delete_unchanged(place, item, leases, manifests)
-
-
-def _delete_checkpoints(place: Place, item: Item) -> str:
-    result = storage.join(item.held.uri, "result.json")
-    lease = f"{item.held.uri.rpartition('/')[0]}/stage"
-    return _delete_unchanged(place, item, [lease], [result])
-
-
-def _delete_unchanged(place: Place, item: Item, leases: list[str], manifests: list[str]) -> str:
-    with _leases(*leases):
-        found = inventory.measure(item.held.uri)
-        if found is not None and found[1] != item.held.changed_at:
-            return "something was written there since the plan was made"
-        deletion.remove_whole(item.held.uri, manifests, _while_nothing_moves(place), STAGES)
-    return ""
-
-
-def _delete_snapshot(place: Place, item: Item) -> str:
-    """Delete a snapshot, if no run that is there by now names it or may be about to.
-
-    Whoever publishes it waits for the lease. Whoever found it published before that still holds
-    the lease of a stage, or has named it.
-    """
-    uri = item.held.uri
-    with _leases(uri):
-        runs = inventory.find_runs(place.workspace_uri, place.dead)
-        if why := why_snapshot_stays(item.held.name, runs, place.record):
-            return why
-        manifests = [snapshot_manifest_uri(uri)]
-        deletion.remove_whole(uri, manifests, _while_nothing_moves(place))
-        deletion.remove_lock(uri)
-    return ""
-
-
-def _delete_alert(place: Place, item: Item) -> str:
-    """Delete the receipt first: a text without one is no alert, and the next deletion takes it."""
-    uri = item.held.uri
-    with _leases(uri), storage.translated_errors(uri, "deleting"):
-        deletion.remove(uri)
-        deletion.remove(f"{uri.removesuffix('json')}txt")
-        deletion.remove_lock(uri)
-    return ""
-
-
-def _delete_model(place: Place, item: Item) -> str:
-    assert isinstance(item.held, FoundVersion)
-    with _while_nothing_moves(place):
-        if why := models.why_kept_by_now(place.client, place.registered_model, item.held):
-            return why
-        models.mark_deleted(place.client, item.held)
-    return ""
-
-
-def _sweep(place: Place, item: Item) -> str:
-    """Remove what killed processes have left beside something, as any next one there would."""
-    with storage.scratch_folder(item.held.uri.rpartition("/")[0]):
-        return ""
-
-
-_ACTS: dict[str, Callable[[Place, Item], str]] = {
-    "leftover": _sweep,
-    "model": _delete_model,
-    "run": _delete_run,
-    "checkpoints": _delete_checkpoints,
-    "snapshot": _delete_snapshot,
-    "alert": _delete_alert,
-}

@@ -1,45 +1,114 @@
-"""Lists what lies in a workspace, with sizes and ages. Only reads, and takes no lease.
+"""Lists what lies in a workspace, with sizes and ages, and what is on record of the champion.
 
-What has not the form that this project writes is not listed, so it is never deleted. Not for the
-registry (`models`), nor for what may go (`plan`).
+Only reads, and takes no lease. What has not the form that this project writes is not listed, so it
+is never deleted. Not for the registry's models (`models`), nor for what may go (`plan`).
 """
 
+import fnmatch
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.run_layout import StageRecord, manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import (
+    StageRecord,
+    manifest_uri,
+    snapshot_manifest_uri,
+    stage_lease_uri,
+)
 from pipelines.contracts.stage_table import SIDES
 from pipelines.deletion import LOCKS
 from pipelines.places.conditional import Revision
-from pipelines.retention.plan import FoundRun, Held, Holdings, name_in
+from pipelines.registry import evidence, reconcile
+from pipelines.registry.accepted import AcceptedSnapshot
+from pipelines.retention.plan import FoundRun, Held, Holdings, Record, name_in
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 _SCRATCH_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
 
 
-def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
-    """Return all that lies in a workspace and may be deleted one day.
+def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconcile.State:
+    """Return alias and history, which agree and are whole.
 
-    Args:
-        workspace_uri: The workspace.
-        dead: As in `find_runs`.
+    Whatever is deleted is deleted because the record does not need it. So a registry that does not
+    answer, or a record that is not sound, means that nothing is deleted at all.
+
+    Raises:
+        TrackingUnavailableError: the registry does not answer.
+        RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
+        DataContractError: some of the record is damaged.
+        ConfigurationError: there is no workspace.
     """
-    runs_uri = storage.join(workspace_uri, "runs")
-    snapshots_uri = storage.join(workspace_uri, "snapshots")
+    reconcile.require_workspace(workspace_uri)
+    state = reconcile.look_between_moves(client, workspace_uri, name)
+    reconcile.require_agreement(state)
+    reconcile.require_newest(state)
+    if state.history.damaged:
+        raise DataContractError(
+            f"the history of {name} is damaged ({', '.join(state.history.damaged)}), so what "
+            f"served is not known; expected every entry as it was written; nothing is deleted; "
+            f"put them back, or see what would mend it with `homefeed history repair`"
+        )
+    return state
+
+
+def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record:
+    """Return what is on record of a registered model; raises as `read_state` does."""
+    state = read_state(client, workspace_uri, name)
+    last, marks = state.history.last, []
+    cycles = evidence.read(evidence.pin(workspace_uri, name, but=""))
+    folder = storage.join(workspace_uri, "accepted_snapshots")
+    for recipe in storage.list_names(folder):  # of each the mark that the next cycle looks at
+        place = storage.join(folder, recipe)
+        for found in reversed(fnmatch.filter(storage.list_names(place), "[!.]*.json")):
+            repair = "delete it: an older accepted snapshot is then the reference"
+            mark = storage.read_model(storage.join(place, found), AcceptedSnapshot, repair)
+            if storage.exists(snapshot_manifest_uri(mark.snapshot_uri)):
+                marks.append(mark)
+                break
+    return Record(
+        state=state,
+        judged_runs=frozenset(
+            cycle.run_id
+            for cycle in cycles
+            if last is None or cycle.first_judged_at > last.moved_at
+        ),
+        references={name_in(mark.snapshot_uri): mark.recipe for mark in marks},
+        profile_uris=tuple(mark.profile_uri for mark in marks if mark.profile_uri),
+    )
+
+
+def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
+    """Return all that lies in a workspace and may be deleted one day; `dead` as in `find_runs`."""
+    runs_uri, snapshots_uri, outbox_uri = (
+        storage.join(workspace_uri, name) for name in ("runs", "snapshots", "outbox")
+    )
     runs = find_runs(workspace_uri, dead)
     stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
+    snapshots = []
+    for name in filter(_SNAPSHOT_NAME.fullmatch, _folder_names(snapshots_uri)):
+        uri = storage.join(snapshots_uri, name)
+        snapshots += [Held(name, uri, *size)] if (size := measure(uri)) else []
+    alerts: dict[str, list[fs.FileInfo]] = {}
+    for entry in _entries(outbox_uri, is_recursive=False):
+        if entry.type == fs.FileType.File and (match := _ALERT_NAME.fullmatch(entry.base_name)):
+            alerts.setdefault(match[1], []).append(entry)  # its receipt and its text
     return Holdings(
         runs=runs,
-        snapshots=tuple(_folders(snapshots_uri, _SNAPSHOT_NAME)),
-        alerts=tuple(_find_alerts(storage.join(workspace_uri, "outbox"))),
+        snapshots=tuple(snapshots),
+        alerts=tuple(
+            Held(name, storage.join(outbox_uri, f"{name}.json"), *_sum_of(entries))
+            for name, entries in sorted(alerts.items())
+        ),
         leftovers=tuple(_leftovers([workspace_uri, snapshots_uri, runs_uri, *stages])),
     )
 
@@ -64,7 +133,10 @@ def find_runs(workspace_uri: str, dead: dict[str, Revision]) -> tuple[FoundRun, 
 
 
 def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
-    """Return a run folder with what it names; None where nothing is left but locks."""
+    """Return a run folder with what it names; None where nothing is left but locks.
+
+    What manifests name is read whatever version of the code wrote them.
+    """
     artifacts: dict[str, Any] = {}
     problem = ""
     for stage in STAGES:
@@ -77,60 +149,33 @@ def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
     size = measure(uri)
     if size is None:
         return None
+    name, resolved = name_in(uri), artifacts.get("resolve_run", {})
+    anchor = artifacts.get("train_anchor") or {}
+    trained = [artifacts.get("train_challenger"), anchor.get("trained")]
+    versions = [((each or {}).get("model") or {}).get("version", "") for each in trained]
+    snapshots = [artifacts.get("build_snapshot"), anchor.get("snapshot")]
+    uris = [(each or {}).get("uri") for each in snapshots]
+    work = {stage: storage.join(uri, stage, "training") for stage in SIDES if stage in artifacts}
     return FoundRun(
-        *(name_in(uri), uri, *size),
+        *(name, uri, *size),
         at_work=tuple(each for each in STAGES if stage_lease_uri(uri, each) in held),
-        registered_model=str(artifacts.get("resolve_run", {}).get("registered_model", "")),
-        versions=frozenset(filter(None, map(_version_in, _trained(artifacts)))),
-        snapshots=frozenset(_snapshots_in(artifacts)),
-        trainings=tuple(_find_trainings(uri, artifacts)),
+        registered_model=str(resolved.get("registered_model", "")),
+        versions=frozenset(str(version) for version in versions if version),
+        snapshots=frozenset(
+            name_in(each) for each in (*uris, resolved.get("last_accepted_snapshot_uri")) if each
+        ),
+        trainings=tuple(  # of a stage that has not ended, a retry goes on there
+            Held(f"{name}/{stage}", folder, *found)
+            for stage, folder in work.items()
+            if (found := measure(folder))
+        ),
         problem=problem,
         foreign=tuple(
-            name
-            for name in storage.list_names(uri)
-            if name not in STAGES and not name.endswith(LOCKS)
+            each
+            for each in storage.list_names(uri)
+            if each not in STAGES and not each.endswith(LOCKS)
         ),
     )
-
-
-def _trained(artifacts: Mapping[str, Any]) -> list[Any]:
-    """Return what each training stage says of its model, whatever version of the code wrote it."""
-    anchor = artifacts.get("train_anchor") or {}
-    return [artifacts.get("train_challenger"), anchor.get("trained")]
-
-
-def _version_in(trained: Any) -> str:
-    return str(((trained or {}).get("model") or {}).get("version", ""))
-
-
-def _snapshots_in(artifacts: Mapping[str, Any]) -> Iterator[str]:
-    """Give the names of the snapshots that a run built, trained on or was compared with."""
-    anchor = artifacts.get("train_anchor") or {}
-    for snapshot in (artifacts.get("build_snapshot"), anchor.get("snapshot")):
-        if snapshot and snapshot.get("uri"):
-            yield name_in(snapshot["uri"])
-    reference = artifacts.get("resolve_run", {}).get("last_accepted_snapshot_uri")
-    if reference:
-        yield name_in(reference)
-
-
-def _find_trainings(run_uri: str, artifacts: Mapping[str, Any]) -> Iterator[Held]:
-    """Give the work folders whose stage has ended; a retry of the others goes on there."""
-    for stage in SIDES:
-        uri = storage.join(run_uri, stage, "training")
-        if stage in artifacts and (size := measure(uri)):
-            yield Held(f"{name_in(run_uri)}/{stage}", uri, *size)
-
-
-def _find_alerts(outbox_uri: str) -> Iterator[Held]:
-    """Give the alerts, each with its receipt and its text."""
-    found: dict[str, list[fs.FileInfo]] = {}
-    for entry in _entries(outbox_uri, is_recursive=False):
-        if entry.type == fs.FileType.File and (match := _ALERT_NAME.fullmatch(entry.base_name)):
-            found.setdefault(match[1], []).append(entry)
-    for name, entries in sorted(found.items()):
-        num_bytes, newest = sum(e.size for e in entries), max(map(_changed_at, entries))
-        yield Held(name, storage.join(outbox_uri, f"{name}.json"), num_bytes, newest)
 
 
 def _leftovers(folder_uris: list[str]) -> Iterator[Held]:
@@ -141,19 +186,7 @@ def _leftovers(folder_uris: list[str]) -> Iterator[Held]:
             uri = storage.join(folder, name)
             if not storage.is_held(uri):
                 # Of some nothing is left but the lock, or an empty folder.
-                yield Held(name, uri, *(measure(uri) or (0, _changed_at(found[name]))))
-
-
-def _folders(parent_uri: str, pattern: re.Pattern[str]) -> Iterator[Held]:
-    for name in _folder_names(parent_uri):
-        uri = storage.join(parent_uri, name)
-        if pattern.fullmatch(name) and (size := measure(uri)):
-            yield Held(name, uri, *size)
-
-
-def _folder_names(uri: str) -> list[str]:
-    entries = _entries(uri, is_recursive=False)
-    return sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
+                yield Held(name, uri, *(measure(uri) or (0, _sum_of([found[name]])[1])))
 
 
 def measure(uri: str) -> tuple[int, datetime] | None:
@@ -161,9 +194,17 @@ def measure(uri: str) -> tuple[int, datetime] | None:
     entries = [
         e for e in _entries(uri) if e.type == fs.FileType.File and not e.base_name.endswith(LOCKS)
     ]
-    if not entries:
-        return None
-    return sum(entry.size for entry in entries), max(map(_changed_at, entries))
+    return _sum_of(entries) if entries else None
+
+
+def _sum_of(entries: list[fs.FileInfo]) -> tuple[int, datetime]:
+    newest = max(entry.mtime_ns for entry in entries) / 1e9
+    return sum(entry.size for entry in entries), datetime.fromtimestamp(newest, UTC)
+
+
+def _folder_names(uri: str) -> list[str]:
+    entries = _entries(uri, is_recursive=False)
+    return sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
 
 
 def _entries(uri: str, is_recursive: bool = True) -> list[fs.FileInfo]:
@@ -171,7 +212,3 @@ def _entries(uri: str, is_recursive: bool = True) -> list[fs.FileInfo]:
     with storage.translated_errors(uri, "listing"):
         selector = fs.FileSelector(path, allow_not_found=True, recursive=is_recursive)
         return list(filesystem.get_file_info(selector))
-
-
-def _changed_at(entry: fs.FileInfo) -> datetime:
-    return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)

@@ -7,8 +7,6 @@ Versions, their tags and aliases, and MLflow runs with parameters, metrics and p
 deleted here. Not for which of them may go (`plan`).
 """
 
-import re
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +17,6 @@ from pipelines.retention.plan import FoundVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
-"""The source of a version that was copied from another one."""
 
 
 def find_versions(
@@ -38,30 +33,32 @@ def find_versions(
     Raises:
         TrackingUnavailableError: the server does not answer.
     """
+    found: list[FoundVersion] = []
     with translated_outages(client.tracking_uri):
         groups = _by_logged_model(client)
-        mine = [
-            (model_id, each)
-            for model_id, versions in groups.items()
-            for each in versions
-            if each.name == name
-        ]
-        if not mine:
-            return ()
-        aliases = read_aliases(client, name)
-        found = []
-        for model_id, each in mine:
-            same = [other for other in groups[model_id] if model_id and other is not each]
-            is_measured = _made_at(each) <= measured_before
-            found.append(_describe(client, (model_id, each), same, aliases, is_measured))
+        is_there = any(each.name == name for same in groups.values() for each in same)
+        behind = _aliases(client, name).items() if is_there else ()
+        for model_id, same in groups.items():
+            for version in (each for each in same if each.name == name):
+                number, num_bytes, own_id = str(version.version), 0, model_id
+                made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+                if made_at <= measured_before and model_id:
+                    location = registry.find_location(client, model_id)
+                    own_id = model_id if location else ""
+                    num_bytes = _size_of(location, client.tracking_uri) if location else 0
+                others = [each for each in same if model_id and each is not version]
+                found.append(
+                    FoundVersion(
+                        *(number, f"models:/{name}/{number}", num_bytes, made_at, own_id),
+                        run_name=version.tags.get("homefeed_run_id", ""),
+                        aliases=tuple(sorted(alias for alias, at in behind if at == number)),
+                        twins=tuple(str(each.version) for each in others if each.name == name),
+                        other_names=tuple(
+                            f"{e.name} v{e.version}" for e in others if e.name != name
+                        ),
+                    )
+                )
     return tuple(sorted(found, key=lambda each: int(each.name)))
-
-
-def read_aliases(client: "MlflowClient", name: str) -> dict[str, str]:
-    """Return the version behind each alias of a registered model."""
-    with translated_outages(client.tracking_uri):
-        found = client.get_registered_model(name).aliases
-    return {alias: str(version) for alias, version in dict(found).items()}
 
 
 def why_kept_by_now(client: "MlflowClient", name: str, version: FoundVersion) -> str:
@@ -76,8 +73,7 @@ def why_kept_by_now(client: "MlflowClient", name: str, version: FoundVersion) ->
         found = _by_logged_model(client).get(version.model_id, [])
         same = {(each.name, str(each.version)) for each in found}
         for each in sorted({each.name for each in found}):
-            behind = read_aliases(client, each).values()
-            if any((each, number) in same for number in behind):
+            if any((each, number) in same for number in _aliases(client, each).values()):
                 return "an alias was given to it since the plan was made"
     new = same - {(name, number) for number in (version.name, *version.twins)}
     if new:
@@ -97,15 +93,10 @@ def mark_deleted(client: "MlflowClient", version: FoundVersion) -> None:
         client.delete_logged_model(version.model_id)
 
 
-def _all_versions(client: "MlflowClient") -> list[Any]:
-    """Return the versions of every registered model, by name and number."""
-    found, token = [], None
-    while True:
-        page = client.search_model_versions(page_token=token)
-        found += list(page)
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda each: (each.name, int(each.version)))
+def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:
+    """Return the version behind each alias of a registered model."""
+    found = client.get_registered_model(name).aliases
+    return {alias: str(version) for alias, version in dict(found).items()}
 
 
 def _by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:
@@ -113,56 +104,15 @@ def _by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:
 
     Those whose files are others, such as artifacts of an MLflow run, are under ''.
     """
-    versions = _all_versions(client)
-    known = {(each.name, str(each.version)): each for each in versions}
+    page = client.search_model_versions()
+    versions: list[Any] = list(page)
+    while page.token:
+        page = client.search_model_versions(page_token=page.token)
+        versions += page
     groups: dict[str, list[Any]] = {}
-    for each in versions:
-        groups.setdefault(_find_logged_model(client, each, known), []).append(each)
+    for each in sorted(versions, key=lambda each: (each.name, int(each.version))):
+        groups.setdefault(registry.find_logged_model(client, each), []).append(each)
     return groups
-
-
-def _find_logged_model(
-    client: "MlflowClient", version: Any, known: Mapping[tuple[str, str], Any]
-) -> str:
-    """Return the id of the logged model that a version is, also by way of those it was copied from.
-
-    Where a registered model was deleted and made anew, so are its numbers: what is younger than its
-    copy is not what was copied. Then the registry is asked, which keeps where the copy's files lie.
-    """
-    origin = version
-    while copied := _VERSION.fullmatch(str(origin.source or "")):
-        before = known.get((copied[1], copied[2]))
-        if before is None or before.creation_timestamp >= origin.creation_timestamp:
-            return registry.find_logged_model(client, version)
-        origin = before
-    return registry.logged_model_in(str(origin.source or ""))
-
-
-def _describe(
-    client: "MlflowClient",
-    identified: tuple[str, Any],
-    same: Sequence[Any],
-    aliases: Mapping[str, str],
-    is_measured: bool,
-) -> FoundVersion:
-    """Return a version with what else is the same logged model."""
-    model_id, version = identified
-    number, num_bytes = str(version.version), 0
-    if is_measured and model_id:
-        location = registry.find_location(client, model_id)
-        model_id = model_id if location else ""
-        num_bytes = _size_of(location, client.tracking_uri) if location else 0
-    return FoundVersion(
-        name=number,
-        uri=f"models:/{version.name}/{number}",
-        num_bytes=num_bytes,
-        changed_at=_made_at(version),
-        model_id=model_id,
-        run_name=version.tags.get("homefeed_run_id", ""),
-        aliases=tuple(sorted(alias for alias, behind in aliases.items() if behind == number)),
-        twins=tuple(str(each.version) for each in same if each.name == version.name),
-        other_names=tuple(f"{e.name} v{e.version}" for e in same if e.name != version.name),
-    )
 
 
 def _size_of(location: str, tracking_uri: str) -> int:
@@ -173,12 +123,7 @@ def _size_of(location: str, tracking_uri: str) -> int:
     waiting: list[str | None] = [None]
     num_bytes = 0
     while waiting:
-        place = waiting.pop()
-        found = ask_again(partial(repository.list_artifacts, place))
+        found = ask_again(partial(repository.list_artifacts, waiting.pop()))
         waiting += [entry.path for entry in found if entry.is_dir]
         num_bytes += sum(entry.file_size or 0 for entry in found if not entry.is_dir)
     return num_bytes
-
-
-def _made_at(version: Any) -> datetime:
-    return datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)

@@ -22,7 +22,7 @@ from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.registry import KEEPER
 from pipelines.retention.collect import Place, delete, plan_deletion
-from pipelines.retention.plan import Plan
+from pipelines.retention.plan import Item
 from pipelines.settings import Settings
 from support.fake_registry import FakeRegistry, Missing
 from support.judgements import make_model
@@ -64,6 +64,14 @@ class OldRegistry(FakeRegistry):
             for number in self._read()["versions"]
         ]
         return Page([*found, *self.others])
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        """Return where a version's files are, by way of those that it was copied from."""
+        sources = {(each.name, each.version): each.source for each in self.search_model_versions()}
+        source = sources[(name, version)]
+        while (copied := tuple(source.removeprefix("models:/").split("/"))) in sources:
+            source = sources[copied]
+        return source
 
     def get_model_version(self, name: str, version: str) -> Any:
         found = super().get_model_version(name, version)
@@ -176,7 +184,7 @@ class OldWorld:
         self.age(self.workspace / "snapshots" / snapshot_of(number), number)
         return run
 
-    def plan(self, **settings: Any) -> tuple[Place, Plan]:
+    def plan(self, **settings: Any) -> tuple[Place, tuple[Item, ...]]:
         chosen = self.settings.model_copy(update=settings)
         return plan_deletion(self.registry, chosen, self.now)  # type: ignore[arg-type]
 

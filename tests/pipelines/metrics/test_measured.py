@@ -11,12 +11,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import (
+    AnchorWhy,
+    Challenger,
+    DataReport,
+    FileDigest,
+    FreshAnchor,
+    ResolvedRun,
+    Standing,
+)
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     DataContractError,
@@ -24,15 +34,19 @@ from pipelines.contracts.errors import (
     LostRaceError,
     TransientStorageError,
 )
+from pipelines.contracts.judged.alert import AlertReceipt
+from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
-from pipelines.metrics.measured import measured, unmeasured
+from pipelines.metrics.measured import measured, points_of, unmeasured
 from pipelines.metrics.sending import WAIT_S
 from pipelines.stages import runner
+from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.judgements import said as said_of
 from support.otlp import Receiver, http_receiver, wait_until
 from support.runs import make_run, save_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, build_tiny, rows_of, tiny_config, write_tiny_log
 
 STAGE = "build_snapshot"
 OWN = "homefeed.stage."
@@ -227,19 +241,7 @@ def test_a_collector_that_does_not_answer_delays_and_changes_nothing(
     assert "build_snapshot (done)" in warning.getMessage()
 
 
-def test_a_failure_is_the_same_one_where_the_collector_is_away(
-    run: ResolvedRun, set_body: Callable, monkeypatch: pytest.MonkeyPatch, unused_url: str
-) -> None:
-    def body() -> Artifact:
-        raise DataContractError("bad rows")
-
-    set_body(body)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", unused_url)
-    with pytest.raises(HomefeedError, match="^bad rows$"):
-        runner.run_stage(STAGE, run.run_uri)
-
-
-@pytest.fixture(params=["UsageMeter.__enter__", "memory_limit_bytes"])
+@pytest.fixture(params=["UsageMeter", "memory_limit_bytes"])
 def defect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the measuring fail where it begins, where it ends, or where the limit is read."""
     monkeypatch.setattr(f"pipelines.metrics.measured.{request.param}", lambda *_: 1 // 0)
@@ -264,21 +266,6 @@ def test_a_defect_of_the_measuring_hides_no_failure(run: ResolvedRun, set_body: 
     with pytest.raises(HomefeedError, match="^bad rows$"):
         runner.run_stage(STAGE, run.run_uri)
     assert storage.exists(failure_uri(run.run_uri, STAGE))
-
-
-def test_a_machine_that_starts_no_more_threads_runs_its_stages(
-    run: ResolvedRun, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = threading.Thread.start
-
-    def refuse(self: threading.Thread) -> None:
-        if self.name == "usage":
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
-    assert outcomes(receiver) == []
 
 
 def test_a_training_tells_how_long_it_held_its_gpus(
@@ -342,15 +329,6 @@ def test_the_manifest_keeps_what_was_used_by_all_processes(
     assert used.read_bytes is not None and used.read_bytes >= MIB
 
 
-def test_gpus_are_held_by_the_stages_that_train(tmp_path: Path) -> None:
-    run = make_run(tmp_path, accelerator="gpu", num_devices=4)
-    for stage, is_held in (("train_challenger", True), ("compare_with_champion", False)):
-        with measured(stage) as attempt:
-            attempt.inputs = (run,)
-            used = attempt.used()
-        assert used is not None and (used.gpu_s > 0) is is_held
-
-
 def test_what_cannot_be_read_is_not_on_record(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,3 +338,173 @@ def test_what_cannot_be_read_is_not_on_record(
         assert used is not None and used.read_bytes is None and used.written_bytes is None
         monkeypatch.setattr("pipelines.metrics.measured.UsageMeter.read", lambda _: 1 // 0)
         assert attempt.used() is None
+
+
+NOW = datetime(2017, 3, 5, 12, tzinfo=UTC)
+ATTEMPT: dict[str, str | bool] = {"homefeed.stage": "x", "homefeed.outcome": "done"}
+FILES = (
+    FileDigest(path="a", sha256="0", num_bytes=300),
+    FileDigest(path="b", sha256="1", num_bytes=40),
+)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> ResolvedRun:
+    return make_run(tmp_path, champion=CHAMPION)
+
+
+def said(artifact: Artifact, run: ResolvedRun, *inputs: Artifact) -> dict[tuple[str, ...], float]:
+    """Return the values by the metric's name and what tells apart values of one metric."""
+    points = list(points_of(artifact, inputs, run, NOW, ATTEMPT))
+    attributes = {each.name: each.attributes for each in INSTRUMENTS}
+    found = {}
+    for point in points:
+        allowed = {*attributes[point.name]}
+        assert set(point.attributes) <= allowed
+        if "homefeed.stage" in allowed:
+            assert ATTEMPT.items() <= point.attributes.items()
+        else:
+            assert point.attributes["homefeed.model"] == "test_ranker"
+        keys = ("homefeed.row", "homefeed.direction", "homefeed.verdict")
+        apart = (str(point.attributes[key]) for key in keys if key in point.attributes)
+        found[(point.name.removeprefix("homefeed."), *apart)] = point.value
+    assert len(found) == len(points)
+    return found
+
+
+def make_challenger() -> Challenger:
+    return Challenger(
+        model=CHALLENGER,
+        bundle_uri="file:///b",
+        bundle_files=FILES,
+        num_steps=7,
+        num_training_examples=1234,
+        final_training_loss=0.5,
+        seed=1,
+    )
+
+
+def test_a_run_says_who_serves(judged: ResolvedRun) -> None:
+    run = judged
+    age_s = (13 + 4.5) * 86400  # from 16 February to 5 March at noon
+    expected = {("champion.as_of",): CHAMPION.as_of.timestamp(), ("champion.age",): age_s}
+    assert said(run, run) == expected
+    backfill = run.model_copy(update={"later_champion": CHALLENGER})
+    assert said(backfill, backfill)[("champion.as_of",)] == CHALLENGER.as_of.timestamp()
+    first = run.model_copy(update={"champion": None})
+    assert said(first, first) == {}
+
+
+def test_a_snapshot_says_what_was_written(judged: ResolvedRun, tmp_path: Path) -> None:
+    run = judged
+    write_tiny_log(tmp_path / "event_log")
+    snapshot = build_tiny(tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*.arrow"))
+    found = said(snapshot, run, run)
+    tables = {"example": "examples", "request": "requests", "action": "timeline"}
+    for kind, table in tables.items():
+        assert found[("stage.rows", kind, "write")] == len(rows_of(snapshot, table)) > 0
+    assert found[("stage.rows", "pin", "write")] == snapshot.num_pins > 0
+    assert found[("stage.rows", "user", "write")] > 0
+    assert found[("stage.io", "write")] == size > 0
+    report = DataReport(
+        snapshot_digest=snapshot.digest, outcomes=(), docs_uri="file:///d", reference_digest=None
+    )
+    assert said(report, run, run, snapshot) == {
+        ("stage.rows", "example", "read"): snapshot.num_examples,
+        ("stage.rows", "request", "read"): snapshot.num_requests,
+        ("stage.io", "read"): size,
+    }
+
+
+def test_a_training_says_what_it_read_and_made(judged: ResolvedRun) -> None:
+    run = judged
+    expected = {("stage.rows", "example", "read"): 1234, ("stage.io", "write"): 340}
+    assert said(make_challenger(), run) == expected
+    anchor = FreshAnchor(
+        trained=make_challenger(), snapshot=None, why=AnchorWhy.SAME, reason="it differs"
+    )
+    assert said(anchor, run) == expected
+    assert (
+        said(
+            FreshAnchor(trained=None, snapshot=None, why=AnchorWhy.SAME, reason="it is the same"),
+            run,
+        )
+        == {}
+    )
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_a_judgement_says_its_verdict(judged: ResolvedRun, decision: Decision) -> None:
+    run = judged
+    found = said(make_judgement(decision), run, run)
+    assert {key[1]: value for key, value in found.items() if key[0] == "verdict.state"} == {
+        str(each): int(each is decision) for each in Decision
+    }
+    assert found[("verdicts", str(decision))] == 1
+    assert [key for key in found if key[0] == "verdicts"] == [("verdicts", str(decision))]
+    assert found[("stage.rows", "example", "read")] == 68136
+    assert found[("stage.rows", "user", "read")] == 1234
+
+
+def with_comparison(judgement: Judgement, **changes: Any) -> Judgement:
+    comparison = judgement.comparison.model_copy(update=changes)
+    return judgement.model_copy(update={"comparison": comparison})
+
+
+def test_a_comparison_that_says_nothing_is_void(judged: ResolvedRun) -> None:
+    run = judged
+    judgement = make_judgement(Decision.REJECT)
+    gate = run.config.model_gate
+    sound = with_comparison(
+        judgement,
+        baseline_holdout_digest=judgement.comparison.holdout_digest,
+        baseline_model=CHAMPION.model_copy(update={"bundle_digest": "e" * 64}),
+        are_scores_identical=False,
+        target_metric=gate.target_metric,
+        segment_users=dict.fromkeys(("all", "core", "non_core"), 5000),
+    )
+    assert said(sound, run)[("comparison.void",)] == 0
+    void = with_comparison(sound, seen=(said_of("The champion was trained on its rows."),))
+    assert said(void, run)[("comparison.void",)] == 1
+
+
+def test_cycles_without_a_promotion_are_counted(judged: ResolvedRun) -> None:
+    run = judged
+    key = ("champion.unpromoted_cycles",)
+    days = tuple(run.as_of - timedelta(days=14 * k) for k in (2, 1, 0))
+    aged = run.model_copy(update={"standing": Standing(unpromoted=days[:2])})
+    again = run.model_copy(update={"standing": Standing(unpromoted=days)})
+    kept = make_judgement(Decision.INCONCLUSIVE)
+    assert said(kept, run)[key] == 1
+    assert said(kept, aged)[key] == 3
+    assert said(kept, again)[key] == 3, "the same day, judged again, is one"
+    anchored = kept.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
+    assert said(kept.model_copy(update={"verdict": anchored}), aged)[key] == 0
+    trial = aged.model_copy(update={"may_promote": False})
+    assert key not in said(kept, trial), "one that may not promote is none of them"
+
+
+def test_a_promotion_says_who_serves_now(judged: ResolvedRun) -> None:
+    run = judged
+    made = Promotion(
+        decision=Decision.PROMOTE,
+        is_promoted=True,
+        champion_before=CHAMPION,
+        champion_after=CHALLENGER,
+        reason="it won",
+        history_uri="file:///h",
+    )
+    assert said(made, run) == {
+        ("promotions",): 1,
+        ("champion.as_of",): CHALLENGER.as_of.timestamp(),
+        ("champion.age",): 3.5 * 86400,
+    }
+    kept = made.model_copy(update={"is_promoted": False, "champion_after": CHAMPION})
+    assert ("promotions",) not in said(kept, run)
+    assert said(kept, run)[("champion.as_of",)] == CHAMPION.as_of.timestamp()
+
+
+def test_an_artifact_that_says_nothing_is_no_error(judged: ResolvedRun) -> None:
+    run = judged
+    assert said(AlertReceipt(alert=None, delivered_to=()), run) == {}

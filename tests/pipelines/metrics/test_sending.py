@@ -12,17 +12,26 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as ByGrpc
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as ByHttp
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
 from pipelines.contracts.code_identity import environment
-from pipelines.metrics import instruments
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.metrics.instruments import STAGE, VERDICT, Point
-from pipelines.metrics.sending import WAIT_S, send
+from pipelines.metrics.sending import (
+    WAIT_S,
+    exporter_of,
+    send,
+    shown_endpoint,
+    wanted_exporters,
+)
 from support.otlp import Receiver, grpc_receiver, http_receiver
 
 SECRET = "tok3n-of-the-collector"
 POINTS = [
-    Point(instruments.STAGE_DURATION, 12.5, {STAGE: "alert"}),
-    Point(instruments.VERDICTS, 1, {VERDICT: "REJECT"}),
+    Point("homefeed.stage.duration", 12.5, {STAGE: "alert"}),
+    Point("homefeed.verdicts", 1, {VERDICT: "REJECT"}),
 ]
 SPARE_S = 5.0
 """What a loaded machine needs besides the wait that is bounded."""
@@ -77,7 +86,7 @@ def test_points_arrive_by_grpc(
         receiver.status = 403
         send(POINTS, "alert")
     [warning] = warnings(caplog)
-    assert "PERMISSION_DENIED" in warning
+    assert "OTLPMetricExporter was refused" in warning
 
 
 def test_who_sends_can_be_named_otherwise(
@@ -121,7 +130,7 @@ def test_a_collector_that_is_away_is_told_in_one_line(
     send(POINTS, "alert")
     assert time.monotonic() - started < WAIT_S + SPARE_S
     [warning] = warnings(caplog)
-    assert "Connection refused" in warning
+    assert f"did not reach {unused_url}" in warning
 
 
 @pytest.mark.parametrize("manner", ["late", "dripping", "silent"])
@@ -150,7 +159,7 @@ def test_a_slow_collector_is_not_waited_for(
         ("OTEL_METRICS_EXPORTER", "carrier-pigeon", "'carrier-pigeon'"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "no address", "no address"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem", ""),
-        ("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=x%0A{SECRET}", "header"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=x%0A{SECRET}", "was refused"),
     ],
 )
 def test_a_bad_setting_is_told_and_raises_nothing(
@@ -179,7 +188,7 @@ def test_what_a_library_says_late_stays_out_of_the_log(
     receiver.delay_s, receiver.status = 60.0, 400
     send(POINTS, "alert")
     assert len(warnings(caplog)) == 1
-    late = [each for each in threading.enumerate() if each.name == "metrics"]
+    late = [each for each in threading.enumerate() if each.name == "homefeed-metrics"]
     receiver.is_over.set()  # Now the answer comes.
     for thread in late:
         thread.join(60)
@@ -199,7 +208,7 @@ def test_a_process_ends_though_a_collector_does_not_answer() -> None:
     code = (
         "from pipelines.metrics import instruments, sending\n"
         "sending.WAIT_S = 1.0\n"
-        "sending.send([instruments.Point(instruments.VERDICTS, 1, {})], 'alert')\n"
+        "sending.send([instruments.Point('homefeed.verdicts', 1, {})], 'alert')\n"
     )
     with grpc_receiver() as receiver:
         receiver.delay_s = 60.0
@@ -218,3 +227,79 @@ def test_a_process_ends_though_a_collector_does_not_answer() -> None:
             )
             assert (done.returncode, done.stdout) == (0, "")
             assert done.stderr.count("\n") == 1, done.stderr
+
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ()),
+        ({"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}, ()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_METRICS_EXPORTER": " "}, ()),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, ()),
+        (ENDPOINT, ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector/v1/metrics"}, ("otlp",)),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, ("otlp",)),
+        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "none"}, ()),
+        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "console, otlp"}, ("console", "otlp")),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "True"}, ()),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "false"}, ("otlp",)),
+    ],
+)
+def test_the_variables_say_whether_and_how(
+    environment: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    assert wanted_exporters(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "expected"),
+    [
+        ("otlp", {}, ByHttp),
+        ("otlp", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ByGrpc),
+        (
+            "otlp",
+            {
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+            },
+            ByHttp,
+        ),
+        ("console", {}, ConsoleMetricExporter),
+    ],
+)
+def test_an_exporter_is_found_by_its_name_and_the_protocol(
+    name: str, environment: dict[str, str], expected: type
+) -> None:
+    assert exporter_of(name, environment) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "found", "asked"),
+    [
+        ("otlp", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "'http/json'", "http/protobuf"),
+        ("jaeger", {}, "'jaeger'", "console"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(
+    name: str, environment: dict[str, str], found: str, asked: str
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        exporter_of(name, environment)
+    assert found in str(raised.value)
+    assert asked in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("http://collector:4318", "http://collector:4318"),
+        ("https://me:s3cret@collector:4318/in?token=t0ken", "https://collector:4318"),
+        ("collector:4317", "collector:4317"),
+        ("", "the exporter's default address"),
+    ],
+)
+def test_an_address_is_shown_without_what_lets_in(endpoint: str, shown: str) -> None:
+    assert shown_endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) == shown

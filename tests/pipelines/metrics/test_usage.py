@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,10 @@ WITH_CHILD = """
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pipelines.metrics.usage import UsageMeter, family_memory_bytes
 family_memory_bytes()  # It imports what it needs.
-with UsageMeter(look_every_s=0.05) as meter:
+with closing(UsageMeter(look_every_s=0.05)) as meter:
     alone = family_memory_bytes()
     child = subprocess.Popen(
         [sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -29,18 +31,19 @@ with UsageMeter(look_every_s=0.05) as meter:
     print(alone, meter.read().peak_memory_bytes)
 """
 SHORT_PEAK = """
+from contextlib import closing
 from pipelines.metrics.usage import UsageMeter
-with UsageMeter(look_every_s=60) as meter:
+with closing(UsageMeter(look_every_s=60)) as meter:
     held = bytearray(b"x") * (300 * 2**20)
     del held
     first = meter.read().peak_memory_bytes
-with UsageMeter(look_every_s=60) as meter:
+with closing(UsageMeter(look_every_s=60)) as meter:
     print(first, meter.read().peak_memory_bytes)
 """
 
 
 def test_a_child_that_has_ended_counts_with_its_processor_time() -> None:
-    with UsageMeter() as meter:
+    with closing(UsageMeter()) as meter:
         subprocess.run([sys.executable, "-c", BURN], check=True)
         usage = meter.read()
     assert 0.5 <= usage.user_s + usage.system_s < 5
@@ -62,7 +65,7 @@ def test_where_the_processes_of_others_may_not_be_read_the_own_memory_counts(
         raise psutil.AccessDenied(1)
 
     monkeypatch.setattr(psutil.Process, "children", refuse)
-    with UsageMeter() as meter:
+    with closing(UsageMeter()) as meter:
         assert meter.read().peak_memory_bytes > 10 * MIB
 
 

@@ -199,7 +199,7 @@ def test_files_that_were_copied_into_another_registered_model_stay(world: OldWor
     world.registry.register_again("theirs", "7", f"models:/{NAME}/2", 101)
     world.registry.register_again("others", "1", "models:/theirs/7", 102)
     _, plan = world.plan()
-    [why] = [item.kept for item in plan.items if label(item) == "model 2"]
+    [why] = [item.kept for item in plan if label(item) == "model 2"]
     assert why == "it is registered as others v1, theirs v7 too"
     world.delete()
     assert world.registry.deleted == []

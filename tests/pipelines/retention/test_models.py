@@ -201,7 +201,7 @@ def test_of_a_logged_model_that_is_two_registered_models_both_are_told(
     class Client:
         tracking_uri = "http://127.0.0.1:9"
 
-        def search_model_versions(self, page_token: str | None) -> object:
+        def search_model_versions(self, page_token: str | None = None) -> object:
             pages = {None: ("ours", "more"), "more": ("theirs", None)}
             name, token = pages[page_token]
             return type("Page", (list,), {"token": token})([version(name)])

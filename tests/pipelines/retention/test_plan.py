@@ -73,7 +73,7 @@ def record_of(*entries: HistoryEntry, pending: HistoryEntry | None = None, **fie
 def verdicts(found: Holdings, record: Record) -> dict[str, str]:
     return {
         f"{item.kind} {item.held.name}": item.kept
-        for item in make_plan(found, record, SETTINGS, NOW).items
+        for item in make_plan(found, record, SETTINGS, NOW)
     }
 
 
@@ -221,7 +221,7 @@ def twins_of(days: float, **fields: Any) -> Holdings:
 
 def test_versions_that_are_one_logged_model_go_once() -> None:
     plan = make_plan(twins_of(OLD), record_of(), SETTINGS, NOW)
-    assert [(item.label, item.kept) for item in plan.items] == [("1, 3", ""), ("2", "")]
+    assert [(item.label, item.kept) for item in plan] == [("1, 3", ""), ("2", "")]
 
 
 @pytest.mark.parametrize(
