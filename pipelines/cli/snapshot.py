@@ -31,32 +31,32 @@ def show(
     html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
 ) -> Any:
     """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
-    from pipelines.snapshot_view import text
+    from pipelines.snapshot_view import showing
     from pipelines.snapshot_view.facts import read_facts
     from pipelines.snapshot_view.finding import find, published
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     if not snapshot:
         found = published(workspace_uri)
-        say_all([*text.list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
+        say_all([*showing.list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
         return found
     one = find(snapshot, workspace_uri)
     with storage.local_copy(one.uri) as folder:
         facts = read_facts(one, folder)
-    say_all(text.lines_of(facts))
+    say_all(showing.lines_of(facts))
     if html:
-        from pipelines.snapshot_view.page import write_page
-
-        write_page(facts, Path(html))
-        say(f"page: {Path(html).resolve()}")
+        page = Path(html).resolve()
+        storage.write_bytes(page.as_uri(), showing.render(facts).encode())
+        say(f"page: {page}")
     return facts
 
 
 @app.command()
 def diff(one: Place, other: Place) -> Any:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
+    from pipelines.snapshot_view.facts import compare
     from pipelines.snapshot_view.finding import find
-    from pipelines.snapshot_view.text import compare, difference_lines
+    from pipelines.snapshot_view.showing import difference_lines
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     first, second = find(one, workspace_uri), find(other, workspace_uri)

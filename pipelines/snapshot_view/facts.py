@@ -1,10 +1,10 @@
-"""What a snapshot holds, counted in one pass over its shards, as named numbers and settings.
+"""What a snapshot holds, counted in one pass over its shards, and how two of them differ.
 
 The files are mapped into memory, and a shard's numbers are dropped before the next one's are read.
 Not for judging them, which is the data gate's (`validation.data_gate`).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
@@ -20,9 +22,13 @@ from pipelines.contracts.time import DAY_MS, Window
 
 LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
 """Sequence lengths are counted from each of these to the next."""
+LENGTH_NAMES = (
+    *("0", "1", "2 to 4", "5 to 9", "10 to 19", "20 to 49", "50 to 99", "100 to 199"),
+    *("200 to 499", "500 to 999", "1000 or more"),
+)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counts:
     """Requests, their examples, and how many of these have each head's label."""
 
@@ -32,28 +38,22 @@ class Counts:
 
     def rate(self, head: str) -> float | None:
         """Return the share of the examples with a head's label, or None where there is none."""
-        return self.positives[head] / self.examples if self.examples else None
-
-    def add(self, other: "Counts") -> None:
-        """Add what was counted elsewhere."""
-        self.requests += other.requests
-        self.examples += other.examples
-        self.positives.update(other.positives)
+        return _ratio(self.positives[head], self.examples)
 
 
-@dataclass
+@dataclass(frozen=True)
 class WindowFacts:
     """One of a snapshot's two windows."""
 
     name: str
     window: Window
     users: int = 0
-    whole: Counts = field(default_factory=Counts)
+    whole: Counts = Counts()
     by_day: dict[date, Counts] = field(default_factory=dict)
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(len(LENGTH_EDGES), np.int64))
 
 
-@dataclass
+@dataclass(frozen=True)
 class SnapshotFacts:
     """A snapshot's manifest, and what its files hold."""
 
@@ -85,38 +85,45 @@ def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
     Raises:
         SnapshotDamagedError: a file is missing or no Arrow file.
     """
-    training = WindowFacts("training", snapshot.training)
-    holdout = WindowFacts("holdout", snapshot.holdout)
+    training = _count(snapshot, snapshot_dir, SPLIT_TRAINING, "training", snapshot.training)
+    holdout = _count(snapshot, snapshot_dir, SPLIT_HOLDOUT, "holdout", snapshot.holdout)
+    return SnapshotFacts(snapshot, training, holdout)
+
+
+def _count(
+    snapshot: Snapshot, snapshot_dir: Path, split: int, name: str, window: Window
+) -> WindowFacts:
+    heads, days, users = snapshot.features.head_names, defaultdict[int, Counter[str]](Counter), 0
+    lengths = np.zeros(len(LENGTH_EDGES), np.int64)
     for shard in snapshot.shards:
         requests, examples = (
-            open_table(snapshot_dir, f"{shard.name}/{name}.arrow")
-            for name in ("requests", "examples")
+            open_table(snapshot_dir, f"{shard.name}/{kind}.arrow")
+            for kind in ("requests", "examples")
         )
-        column = {name: np.asarray(requests[name]) for name in requests.column_names[1:]}
-        length = column["timeline_end"] - column["timeline_start"]
+        column = {key: np.asarray(requests[key]) for key in requests.column_names[1:]}
+        own = column["split"] == split
         # Examples lie request by request.
         request = np.repeat(np.arange(len(requests)), column["num_examples"])
-        positives = {
-            head: np.bincount(request, np.asarray(examples[label_column(head)]), len(requests))
-            for head in snapshot.features.head_names
+        numbers = {"requests": np.ones(len(requests)), "examples": column["num_examples"]} | {
+            label: np.bincount(request, np.asarray(examples[label]), len(requests))
+            for label in map(label_column, heads)
         }
-        for split, window in ((SPLIT_TRAINING, training), (SPLIT_HOLDOUT, holdout)):
-            rows = np.flatnonzero(column["split"] == split)
-            window.users += len(np.unique(column["user_id"][rows]))  # all of a user's in one shard
-            window.lengths += np.histogram(length[rows], [*LENGTH_EDGES, np.inf])[0]
-            days, place = np.unique(column["impressed_at"][rows] // DAY_MS, return_inverse=True)
-            num_requests = np.bincount(place)
-            num_examples = np.bincount(place, column["num_examples"][rows])
-            labels = {head: np.bincount(place, found[rows]) for head, found in positives.items()}
-            for n, day in enumerate(days.tolist()):
-                of_day = Counter({head: int(found[n]) for head, found in labels.items()})
-                counts = Counts(int(num_requests[n]), int(num_examples[n]), of_day)
-                on = datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date()
-                window.by_day.setdefault(on, Counts()).add(counts)
-                window.whole.add(counts)
-    for window in (training, holdout):
-        window.by_day = dict(sorted(window.by_day.items()))
-    return SnapshotFacts(snapshot, training, holdout)
+        rows = {key: values[own].astype(np.int64) for key, values in numbers.items()}
+        table = pa.table(rows | {"day": column["impressed_at"][own] // DAY_MS})
+        for found in table.group_by("day").aggregate([(key, "sum") for key in rows]).to_pylist():
+            days[found["day"]].update({key: found[f"{key}_sum"] for key in rows})
+        users += len(np.unique(column["user_id"][own]))  # all of a user's are in one shard
+        length = column["timeline_end"][own] - column["timeline_start"][own]
+        lengths += np.histogram(length, [*LENGTH_EDGES, np.inf])[0]
+
+    def counts_of(found: Counter[str]) -> Counts:
+        positives = Counter({head: found[label_column(head)] for head in heads})
+        return Counts(found["requests"], found["examples"], positives)
+
+    dates = {day: datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date() for day in sorted(days)}
+    by_day = {date: counts_of(days[day]) for day, date in dates.items()}
+    whole = counts_of(sum(days.values(), Counter()))
+    return WindowFacts(name, window, users, whole, by_day, lengths)
 
 
 class Figure(NamedTuple):
@@ -167,35 +174,56 @@ def span(window: Window) -> str:
     return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}"
 
 
-def figures_of(facts: SnapshotFacts) -> list[Figure]:
-    """Return the snapshot's numbers, those of the windows first."""
-    snapshot, num_bytes, fits = facts.snapshot, facts.num_bytes, facts.snapshot.event_counts
-    whole = sum(num_bytes.values())
+def figures_of(facts: SnapshotFacts) -> Iterator[Figure]:
+    """Yield the snapshot's numbers, those of the windows first."""
+    for window in facts.windows:
+        name, whole = window.name, window.whole
+        yield Figure(f"{name}: requests", whole.requests)
+        yield Figure(f"{name}: users", window.users)
+        yield Figure(f"{name}: examples", whole.examples)
+        for head in sorted(whole.positives):
+            yield Figure(f"{name}: label rate of {head}", whole.rate(head), "share")
+        without = _ratio(int(window.lengths[0]), whole.requests)
+        yield Figure(f"{name}: requests of users without an action", without, "share")
+    snapshot, fits = facts.snapshot, facts.snapshot.event_counts
+    yield Figure("actions in the timelines", sum(each.num_actions for each in snapshot.shards))
+    yield Figure("pins", snapshot.num_pins)
+    yield Figure("pins without an embedding", snapshot.num_cold_pins)
+    yield Figure("repeated impressions dropped", snapshot.num_duplicate_impressions)
+    yield Figure("impressions left out, too young", snapshot.num_immature_impressions)
     unknown = _ratio(fits.num_naming_unknown, fits.num_naming)
-    return [
-        *(figure for window in facts.windows for figure in _of_window(window)),
-        Figure("actions in the timelines", sum(each.num_actions for each in snapshot.shards)),
-        Figure("pins", snapshot.num_pins),
-        Figure("pins without an embedding", snapshot.num_cold_pins),
-        Figure("repeated impressions dropped", snapshot.num_duplicate_impressions),
-        Figure("impressions left out, too young", snapshot.num_immature_impressions),
-        Figure("named requests that are not there", unknown, "share"),
-        Figure("bytes", whole, "bytes"),
-        *(Figure(f"bytes of {name}", size, "bytes") for name, size in num_bytes.items()),
-        Figure("bytes for each example", _ratio(whole, snapshot.num_examples), "bytes"),
-    ]
-
-
-def _of_window(window: WindowFacts) -> Iterator[Figure]:
-    name, whole = window.name, window.whole
-    yield Figure(f"{name}: requests", whole.requests)
-    yield Figure(f"{name}: users", window.users)
-    yield Figure(f"{name}: examples", whole.examples)
-    for head in sorted(whole.positives):
-        yield Figure(f"{name}: label rate of {head}", whole.rate(head), "share")
-    without = _ratio(int(window.lengths[0]), whole.requests)
-    yield Figure(f"{name}: requests of users without an action", without, "share")
+    yield Figure("named requests that are not there", unknown, "share")
+    num_bytes = sum(facts.num_bytes.values())
+    yield Figure("bytes", num_bytes, "bytes")
+    for kind, size in facts.num_bytes.items():
+        yield Figure(f"bytes of {kind}", size, "bytes")
+    yield Figure("bytes for each example", _ratio(num_bytes, snapshot.num_examples), "bytes")
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two snapshots side by side."""
+
+    one: SnapshotFacts
+    other: SnapshotFacts
+    num_shared: int | None  # requests in both; None where users are dealt out differently
+
+
+def compare(one: Snapshot, one_dir: Path, other: Snapshot, other_dir: Path) -> Difference:
+    """Count two snapshots, whose files lie in two local folders, and what they share.
+
+    Raises:
+        SnapshotDamagedError: a file is missing or no Arrow file.
+    """
+    shared: int | None = None
+    if [each.name for each in one.shards] == [each.name for each in other.shards]:
+        shared = 0
+        for shard in one.shards:  # in which all requests of a user are, in both
+            tables = (open_table(at, f"{shard.name}/requests.arrow") for at in (one_dir, other_dir))
+            ids, others = (table["request_id"].cast(pa.large_string()) for table in tables)
+            shared += pc.sum(pc.is_in(ids, value_set=others)).as_py() or 0
+    return Difference(read_facts(one, one_dir), read_facts(other, other_dir), shared)

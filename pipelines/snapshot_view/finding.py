@@ -18,18 +18,16 @@ from pipelines.contracts.snapshot_files import altered_files, open_table
 def published(workspace_uri: str) -> list[Snapshot]:
     """Return the snapshots of a workspace, the newest as_of first.
 
-    A folder without a manifest is none: it is being published, or a killed builder has left it.
-
     Raises:
         DataContractError: a manifest was altered.
         TransientStorageError: the storage failed.
     """
-    found = [_read(uri) for uri in _places(workspace_uri).values()]
+    found = map(_read, _places(workspace_uri).values())
     return sorted(found, key=lambda each: (each.as_of, each.digest), reverse=True)
 
 
 def find(text: str, workspace_uri: str) -> Snapshot:
-    """Return the snapshot that a text names.
+    """Return the snapshot that a text names, as it lies at its place, wherever it was built.
 
     Args:
         text: a snapshot's folder or URI, or the beginning of its name in the workspace.
@@ -50,22 +48,23 @@ def find(text: str, workspace_uri: str) -> Snapshot:
     return _read(places[meant[0]] if meant else storage.to_uri(text))
 
 
-def _places(workspace_uri: str) -> dict[str, str]:
-    """Return the URIs of a workspace's snapshots by name."""
-    folder = storage.join(workspace_uri, "snapshots")
-    uris = {name: storage.join(folder, name) for name in storage.list_names(folder)}
-    return {n: uri for n, uri in uris.items() if storage.exists(snapshot_manifest_uri(uri))}
-
-
 def _read(uri: str) -> Snapshot:
-    """Return a snapshot as it lies at a place, wherever it was built."""
-    manifest_uri = snapshot_manifest_uri(uri)
-    if not storage.exists(manifest_uri):
+    if not storage.exists(manifest_uri := snapshot_manifest_uri(uri)):
         raise ConfigurationError(
             f"no manifest.json in {uri}; expected a built snapshot; `homefeed snapshot show` lists "
             f"those of the workspace"
         )
     return storage.read_model(manifest_uri, Snapshot).model_copy(update={"uri": uri})
+
+
+def _places(workspace_uri: str) -> dict[str, str]:
+    """Return the URIs of a workspace's snapshots by name.
+
+    A folder without a manifest is none: it is being published, or a killed builder has left it.
+    """
+    folder = storage.join(workspace_uri, "snapshots")
+    uris = {name: storage.join(folder, name) for name in storage.list_names(folder)}
+    return {n: uri for n, uri in uris.items() if storage.exists(snapshot_manifest_uri(uri))}
 
 
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:

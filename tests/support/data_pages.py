@@ -13,10 +13,11 @@ import numpy as np
 
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.config import FeatureConfig, Head
+from pipelines.contracts.time import Window
 from pipelines.log_check import page as log_page
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import LENGTH_EDGES, LogReport
-from pipelines.snapshot_view import page as snapshot_page
+from pipelines.snapshot_view import showing
 from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
 from support.log_reports import count_lags, day_of
 from support.outcome_pages import LONG, MARKUP
@@ -78,23 +79,22 @@ def write_pages(folder: Path, name: str) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     pages = {"log": folder / f"log_{name}.html", "snapshot": folder / f"snapshot_{name}.html"}
     log_page.write_page(report_of(name), pages["log"])
-    snapshot_page.write_page(facts_of(name), pages["snapshot"])
+    pages["snapshot"].write_text(showing.render(facts_of(name)), "utf-8")
     return pages
 
 
-def _window(name: str, window: object, numbers: range, heads: tuple[str, ...]) -> WindowFacts:
-    found = WindowFacts(name, window)  # type: ignore[arg-type]
+def _window(name: str, window: Window, numbers: range, heads: tuple[str, ...]) -> WindowFacts:
+    by_day, whole = {}, Counter[str]()
     for number in numbers:
         num = _rows(number, len(numbers) + 99)
         labels = Counter({each: _labels(num, place, number) for place, each in enumerate(heads)})
-        found.by_day[FIRST + timedelta(days=number)] = Counts(num // 20, num, labels)
-    found.users = 4321
-    found.whole.requests = sum(day.requests for day in found.by_day.values())
-    found.whole.examples = sum(day.examples for day in found.by_day.values())
-    for day in found.by_day.values():
-        found.whole.positives.update(day.positives)
-    found.lengths = found.whole.requests * np.arange(1, len(LENGTH_EDGES) + 1) // 66
-    return found
+        by_day[FIRST + timedelta(days=number)] = Counts(num // 20, num, labels)
+        whole.update(labels)
+    requests, examples = (
+        sum(getattr(day, kind) for day in by_day.values()) for kind in ("requests", "examples")
+    )
+    lengths = requests * np.arange(1, len(LENGTH_EDGES) + 1) // 66
+    return WindowFacts(name, window, 4321, Counts(requests, examples, whole), by_day, lengths)
 
 
 def _rows(number: int, num_days: int) -> int:

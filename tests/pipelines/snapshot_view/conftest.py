@@ -16,26 +16,15 @@ from support.worlds import write_planted_world
 class Built(NamedTuple):
     folder: Path
     newer: Snapshot
+    newer_dir: Path
     older: Snapshot
-
-    @property
-    def newer_dir(self) -> Path:
-        return local_path(self.newer.uri)
-
-    @property
-    def older_dir(self) -> Path:
-        return local_path(self.older.uri)
+    older_dir: Path
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("viewed")
     write_planted_world(folder / "event_log")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def built(world: Path) -> Built:
-    week_before = PLANTED_AS_OF - timedelta(days=7)
-    older = write_snapshot(make_run(world, as_of=week_before))
-    return Built(world, write_snapshot(make_run(world)), older)
+    older = write_snapshot(make_run(folder, as_of=PLANTED_AS_OF - timedelta(days=7)))
+    newer = write_snapshot(make_run(folder))
+    return Built(folder, newer, local_path(newer.uri), older, local_path(older.uri))
