@@ -87,14 +87,12 @@ def open_(
 def _address_of(what: str, settings: Settings) -> str:
     from pipelines.cycles.index import write_index
     from pipelines.cycles.reading import newest_page
-    from pipelines.overview.addresses import airflow_address, experiments_address
+    from pipelines.overview.addresses import addresses_of
     from pipelines.registry import reconcile
 
     workspace_uri = storage.to_uri(settings.workspace_location)
-    if what == "airflow":
-        return airflow_address(settings)
-    if what == "mlflow":
-        return experiments_address(settings)
+    if what in ("airflow", "mlflow"):
+        return addresses_of(settings)["Airflow" if what == "airflow" else "MLflow"]
     if what == "cycles":
         reconcile.require_workspace(workspace_uri)
         return write_index(workspace_uri, settings)

@@ -1,9 +1,8 @@
 """Writes the index of all cycles beside the runs: `<workspace>/cycles.html`.
 
-The page is a function of what the workspace holds, without a clock, and is put in place whole.
-Stages that end at once read and write one after the other: the later one's page holds both.
-
-Tested in tests/pipelines/cycles/test_index.py.
+The page is a function of what the workspace holds, without a clock, and is put in place whole. Who
+has written it renders it once more, and writes again where that differs: so of stages that end at
+once the last one to write has seen the news of all. Tested in tests/pipelines/cycles/test_index.py.
 """
 
 import contextlib
@@ -16,7 +15,6 @@ from pipelines.contracts.errors import LostRaceError, RunInProgressError
 from pipelines.contracts.judged.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.run_layout import CYCLE_INDEX
 from pipelines.cycles.reading import newest_cycles, run_names
-from pipelines.places import conditional
 from pipelines.plain_text import one_line
 from pipelines.registry.history import load
 from pipelines.settings import Settings
@@ -27,37 +25,30 @@ TELLING = ("compare_with_champion", "promote_challenger", "alert")
 """Stages after whose end the index has something new to tell."""
 MAX_CYCLES = 260
 """Ten years of fortnights. The index tells of the newest; older ones are in the run folders."""
-WAIT_S = 20.0
-"""How long a stage waits for another one that writes the index, in seconds. That one reads a few
-hundred small files; one that takes longer is stuck, and holds up nobody else."""
 _TURNS = 5
-"""How often the index is read again, on an object store, because others have written it."""
+"""How often the index is written, because the workspace has changed meanwhile."""
 
 
 def write_index(workspace_uri: str, settings: Settings) -> str:
     """Write the index anew and return its URI.
 
     Raises:
-        RunInProgressError: another process writes it, and still does after `WAIT_S` seconds.
+        RunInProgressError: the workspace changed during each attempt.
         HomefeedError: the storage failed.
     """
     from validation.report.cycles_page import render_cycles
 
     uri = storage.join(workspace_uri, CYCLE_INDEX)
-    # Who reads before the other's end and writes after it would put back what the other replaced.
-    if not storage.is_local(uri):
-        for _ in range(_TURNS):  # Without a lease, whose dead holder would be waited for.
-            seen = storage.look(uri)
-            page = render_cycles(read_index(workspace_uri, settings)).encode()
-            if conditional.write(uri, page, seen) is not None:
-                return uri
-        raise RunInProgressError(
-            f"{uri} was written by others at each of {_TURNS} attempts; expected one to come "
-            f"through; try again with `homefeed open cycles`"
-        )
-    with storage.exclusive_lock(uri, "writing the index of all cycles", WAIT_S):
-        storage.write_bytes(uri, render_cycles(read_index(workspace_uri, settings)).encode())
-    return uri
+    page = render_cycles(read_index(workspace_uri, settings))
+    for _ in range(_TURNS):
+        storage.write_bytes(uri, page.encode())
+        written, page = page, render_cycles(read_index(workspace_uri, settings))
+        if page == written:
+            return uri
+    raise RunInProgressError(
+        f"the cycles of {workspace_uri} changed during each of {_TURNS} attempts to write {uri}; "
+        f"expected one attempt without a change; try again with `homefeed open cycles`"
+    )
 
 
 def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
@@ -68,7 +59,6 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
     """
     names = run_names(workspace_uri)
     known = load(workspace_uri, settings.registered_model)
-    entries = known.in_time
     spans = [
         ServingSpan(
             model=entry.model.label,
@@ -78,7 +68,7 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
             kind=entry.kind,
             reason=one_line(entry.reason),
         )
-        for entry, after in pairwise([*entries, None])
+        for entry, after in pairwise([*known.in_time, None])
         if entry is not None
     ]
     return IndexFacts(
@@ -102,15 +92,16 @@ def keeping_index(stage: str, workspace_uri: str, registered_model: str) -> Iter
         workspace_uri: The run's workspace.
         registered_model: The run's.
     """
+    has_news = False
     try:
         yield
-    except LostRaceError:
-        raise  # The other attempt writes it.
-    except Exception:
-        refresh_index(workspace_uri, registered_model)
+        has_news = stage in TELLING
+    except Exception as error:
+        has_news = not isinstance(error, LostRaceError)  # The other attempt writes it.
         raise
-    if stage in TELLING:
-        refresh_index(workspace_uri, registered_model)
+    finally:
+        if has_news:
+            refresh_index(workspace_uri, registered_model)
 
 
 def refresh_index(workspace_uri: str, registered_model: str) -> None:

@@ -1,11 +1,12 @@
-"""The read model of cycles: what became of each, from its manifests and its newest failure.
+"""The read model of cycles: what became of each and what it cost, from its manifests and failures.
 
-`homefeed status`, the index and the summary of `homefeed local retrain` show what is read here. A
-cycle that is damaged hides no other. Not for what a person is told of one verdict
+`homefeed status`, the index, verdict pages and the summary of `homefeed local retrain` show what is
+read here. A cycle that is damaged hides no other. Not for what a person is told of one verdict
 (`pipelines.alerts.outcomes`). Tested in tests/pipelines/cycles/test_reading.py.
 """
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
@@ -14,14 +15,21 @@ from pipelines.alerts.compose import find_failure
 from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.errors import DataGateFailedError, HomefeedError
-from pipelines.contracts.judged.cycle import CycleFacts
-from pipelines.contracts.judgement import Judgement, Promotion
-from pipelines.contracts.run_layout import StageFailure
-from pipelines.cycles.costs import costs_of, is_void, records_of
+from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
+from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
+from pipelines.contracts.judgement import Comparison, Judgement, Promotion
+from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.plain_text import one_line
+from pipelines.registry.evidence import JudgedCycle
 from pipelines.settings import Settings
 
+log = logging.getLogger(__name__)
+
+FROM_A_PAGE = f"../../../../{CYCLE_INDEX}"
+"""The index, from a verdict page: <workspace>/runs/<run>/<stage>/<output>/<page>."""
+BEFORE_JUDGING = STAGES[: STAGES.index("compare_with_champion")]
+NUM_EARLIER = 5
+"""How many cycles a cycle's costs are held against."""
 _AT_ONCE = 16
 """How many cycles are read at once: an object store answers each in tens of milliseconds."""
 
@@ -37,7 +45,7 @@ def run_names(workspace_uri: str) -> list[str]:
 
 
 def newest_cycles(
-    workspace_uri: str, names: list[str], settings: Settings, num: int
+    workspace_uri: str, names: Sequence[str], settings: Settings, num: int | None = None
 ) -> tuple[CycleFacts, ...]:
     """Return the cycles of the newest days; of one day, the one that began last comes first.
 
@@ -45,49 +53,47 @@ def newest_cycles(
         workspace_uri: The workspace.
         names: Its runs, as `run_names` returns them.
         settings: Addresses for the links.
-        num: How many at most.
+        num: How many at most; None: all.
     """
-    days = set(map(_day_of, names[:num]))
-    return read_cycles(workspace_uri, [n for n in names if _day_of(n) in days], settings)[:num]
-
-
-def read_cycles(
-    workspace_uri: str, names: Iterable[str], settings: Settings
-) -> tuple[CycleFacts, ...]:
-    """Return what became of these runs, in the order of `newest_cycles`."""
 
     def read(name: str) -> CycleFacts:
         run_uri = storage.join(workspace_uri, "runs", name)
         try:
             return read_cycle(run_uri, settings)
         except (HomefeedError, ValueError) as error:
-            said, costs = one_line(str(error)), costs_of(name, ())
+            said, costs = one_line(str(error)), CycleCosts(run_id=name)
             return CycleFacts(
                 run_id=name, run_uri=run_uri, state="not readable", problem=said, costs=costs
             )
 
+    days = set(map(_day_of, names[:num]))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = sorted(pool.map(read, names), key=lambda cycle: cycle.run_id)
+        found = list(pool.map(read, sorted(name for name in names if _day_of(name) in days)))
     found.sort(key=lambda cycle: (_day_of(cycle.run_id), str(cycle.began_at or "")), reverse=True)
-    return tuple(found)
+    return tuple(found[:num])
 
 
-def by_day(workspace_uri: str, settings: Settings) -> Iterator[CycleFacts]:
+def _day_of(run_id: str) -> str:
+    """Return the day of its as_of, with which a run's id begins."""
+    return run_id[: len("2026-01-05")]
+
+
+def _by_day(workspace_uri: str, settings: Settings) -> Iterator[CycleFacts]:
     """Yield all cycles in the order of `newest_cycles`; each day is read when it is asked for."""
     for _, names in groupby(run_names(workspace_uri), _day_of):
-        yield from read_cycles(workspace_uri, names, settings)
+        yield from newest_cycles(workspace_uri, tuple(names), settings)
 
 
 def find_cycle(workspace: str, trigger: str, settings: Settings) -> CycleFacts | None:
     """Return the cycle that a run of Airflow, or a key, has begun; None if none was resolved."""
-    found = by_day(storage.to_uri(workspace), settings)
+    found = _by_day(storage.to_uri(workspace), settings)
     return next((cycle for cycle in found if trigger and cycle.trigger == trigger), None)
 
 
 def newest_page(workspace_uri: str, settings: Settings) -> str:
     """Return the address of the newest verdict page that is still there; '' if there is none."""
-    pages = (cycle.page_uri for cycle in by_day(workspace_uri, settings) if cycle.page_uri)
-    return next((uri for uri in pages if storage.exists(uri)), "")
+    pages = (cycle.page_uri for cycle in _by_day(workspace_uri, settings))
+    return next((uri for uri in pages if uri and storage.exists(uri)), "")
 
 
 def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
@@ -97,21 +103,13 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
         HomefeedError: a record of it is damaged, or the storage failed.
         ValueError: a record is of another version.
     """
-    records = {record.stage: record for record in records_of(run_uri)}
+    records = _records_of(run_uri)
     missing = [stage for stage in STAGES if stage not in records]
     failure = find_failure(run_uri) if missing else None
     if failure is not None and failure.is_lost_race:
         failure = None  # Another attempt was at work, and says itself how it ended.
     run_id = run_uri.rstrip("/").rpartition("/")[2]
-    known = CycleFacts(
-        run_id=run_id,
-        run_uri=run_uri,
-        state="not ended",
-        failure=failure and _shown(failure),
-        next_stage=next(iter(missing), ""),
-        costs=costs_of(run_id, tuple(records.values())),
-    )
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"state": "not ended"}
     if "resolve_run" in records:
         run = ResolvedRun.model_validate(records["resolve_run"].artifact)
         found |= {
@@ -135,14 +133,105 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     if failure is not None:
         is_gate = failure.error_class == DataGateFailedError.__name__
         found["state"] = "data gate failed" if is_gate else "broken"
-    return known.model_copy(update=found)
+        failure = failure.model_copy(update={"message": one_line(failure.message)})
+    costs = _costs_of(run_id, records.values())
+    known = CycleFacts(run_id=run_id, run_uri=run_uri, state="not ended", costs=costs)
+    told = {"failure": failure, "next_stage": next(iter(missing), "")}
+    return known.model_copy(update=told | found)
 
 
-def _shown(failure: StageFailure) -> StageFailure:
-    """Return a failure whose message is one line that steers nothing."""
-    return failure.model_copy(update={"message": one_line(failure.message)})
+def _records_of(run_uri: str) -> dict[str, StageRecord]:
+    """Return the manifests of a run, in the order of the stages; none of a stage not ended.
+
+    Raises:
+        DataContractError: one is damaged or was edited.
+        TransientStorageError: the storage failed.
+    """
+    found = {}
+    for stage in STAGES:
+        uri = manifest_uri(run_uri, stage)
+        try:
+            record = storage.read_model(uri, StageRecord)
+        except FileNotFoundError:
+            continue
+        if record.stage != stage or not record.is_sound():
+            raise DataContractError(
+                f"{uri} was edited: its seal does not fit what it says; expected it as {stage} "
+                f"wrote it; put that file back"
+            )
+        found[stage] = record
+    return found
 
 
-def _day_of(run_id: str) -> str:
-    """Return the day of its as_of, with which a run's id begins."""
-    return run_id[: len("2026-01-05")]
+def _costs_of(run_id: str, records: Iterable[StageRecord]) -> CycleCosts:
+    fields = set(StageCost.model_fields)
+    stages = tuple(StageCost(**{name: getattr(r, name) for name in fields}) for r in records)
+    return CycleCosts(run_id=run_id, stages=stages)
+
+
+def is_void(run: ResolvedRun, comparison: Comparison) -> bool:
+    """Return whether nothing follows from a cycle's comparison, whatever its numbers are."""
+    from validation.model_gate.examine import void_reasons
+
+    config = run.config
+    return bool(void_reasons(comparison, config.model_gate, config.features.heads))
+
+
+def record_of(
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison
+) -> CycleRecord:
+    """Return what a verdict page says of its cycle, as far as that can be read.
+
+    It is the same whenever the cycle is judged, so that an attempt which follows a killed one
+    writes the same page. Beside the cycle's costs stand those of the newest judged cycles of the
+    same recipe; those of other recipes cost other amounts.
+
+    Args:
+        run: The cycle that is judged.
+        cycles: What it has pinned of earlier cycles.
+        comparison: What was found.
+    """
+
+    def costs_at(run_id: str, run_uri: str) -> CycleCosts:
+        try:
+            return _costs_of(run_id, _records_of(run_uri).values())
+        except HomefeedError as error:  # The page of a verdict does not fail for what it cost.
+            log.warning("what %s cost is not told: %s", run_id, error)
+            return CycleCosts(run_id=run_id)
+
+    costs, own = costs_at(run.run_id, run.run_uri), run.config.recipe_digest
+    early = tuple(each for each in costs.stages if each.stage in BEFORE_JUDGING)
+    alike = [each for each in cycles if each.challenger_recipe == own and each.as_of < run.as_of]
+    alike.sort(key=lambda each: (each.as_of, each.run_id), reverse=True)
+    newest = list({each.run_id: each for each in alike}.values())[:NUM_EARLIER]
+    earlier = (costs_at(each.run_id, each.run_uri) for each in newest)
+    return CycleRecord(
+        began_at=costs.began_at,
+        trained_at=max((each.finished_at for each in early), default=None),
+        costs=costs.model_copy(update={"stages": early}),
+        earlier=tuple(each for each in earlier if each.stages),
+        is_void=is_void(run, comparison),
+        index_href=FROM_A_PAGE,
+    )
+
+
+def lines_of(cycle: CycleFacts, is_whole: bool = False) -> Iterator[str]:
+    """Yield what became of a cycle in lines for people; all but the first begin with two spaces.
+
+    Args:
+        cycle: The cycle.
+        is_whole: Everything that people are told of the verdict, and not only number and reason.
+    """
+    name = f"{cycle.as_of:%Y-%m-%d}" if cycle.as_of else cycle.run_id
+    yield f"{name}  {cycle.word}: {cycle.happened}"
+    if (failure := cycle.failure) is not None:
+        yield f"  {failure.error_class}, {failure.occurred_at:%Y-%m-%d %H:%M} UTC"
+    if (outcome := cycle.outcome) is not None:
+        page = f"Verdict page: {cycle.page_uri}"
+        told = outcome.lines() if is_whole else (outcome.number, outcome.why, page)
+        yield from (f"  {line}" for line in told)
+        if cycle.promoted is not None:
+            yield f"  this cycle promoted {cycle.promoted or 'nothing'}"
+        elif failure is None:
+            yield f"  has not ended; the next stage is {cycle.next_stage}"
+    yield f"  run folder: {cycle.run_uri}"

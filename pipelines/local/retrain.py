@@ -27,8 +27,7 @@ from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.files import holder_of
 from pipelines.contracts.judged.cycle import CycleFacts
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.cycles.reading import find_cycle
-from pipelines.cycles.text import lines_of
+from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.home import ADMIN, LocalHome, Ports, last_ports
 from pipelines.local.processes import Service, open_log

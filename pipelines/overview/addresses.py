@@ -14,24 +14,17 @@ NO_AIRFLOW_RUN = "command line"
 _ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 
 
-def addresses_of(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Return (label, address) pairs of all that a person can open."""
-    return (
-        ("Airflow", airflow_address(settings)),
-        ("MLflow", experiments_address(settings)),
-        ("Workspace", storage.to_uri(settings.workspace_location)),
-        ("Event log", storage.to_uri(settings.event_log_location)),
-    )
+def addresses_of(settings: Settings) -> dict[str, str]:
+    """Return by its label each address that a person can open.
 
-
-def airflow_address(settings: Settings) -> str:
-    """Return the address of the DAG's page."""
-    return without_password(airflow_link(NO_AIRFLOW_RUN, settings))
-
-
-def experiments_address(settings: Settings) -> str:
-    """Return where MLflow lists the deployment's experiment; the tracking URI without a server."""
-    return without_password(mlflow_address(settings.tracking_uri, settings.experiment))
+    MLflow's is the list of the deployment's experiment; the tracking URI without a server.
+    """
+    return {
+        "Airflow": without_password(airflow_link(NO_AIRFLOW_RUN, settings)),
+        "MLflow": without_password(mlflow_address(settings.tracking_uri, settings.experiment)),
+        "Workspace": storage.to_uri(settings.workspace_location),
+        "Event log": storage.to_uri(settings.event_log_location),
+    }
 
 
 def without_password(text: str) -> str:

@@ -6,7 +6,7 @@ What cannot be reached hides nothing else, and is named. What became of a cycle 
 
 import contextlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pyarrow import fs
 from pydantic import AwareDatetime, Field
@@ -18,12 +18,10 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judged.cycle import CycleFacts
-from pipelines.cycles import text
-from pipelines.cycles.reading import newest_cycles, run_names
+from pipelines.cycles import reading
 from pipelines.orchestration.grid import grid_of
 from pipelines.overview.addresses import addresses_of
 from pipelines.registry import history, reconcile, tracking
-from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 
 MLFLOW_TIMEOUT_S = 5
@@ -87,7 +85,7 @@ def read_status(
         num: How many cycles and how many alerts at most.
     """
     workspace_uri, errors = storage.to_uri(settings.workspace_location), list[HomefeedError]()
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"addresses": tuple(addresses_of(settings).items())}
 
     @contextlib.contextmanager
     def part() -> Iterator[None]:
@@ -97,47 +95,47 @@ def read_status(
             errors.append(error)
 
     with part():
-        names = run_names(workspace_uri)
+        names = reading.run_names(workspace_uri)
         found["num_cycles"] = len(names)
-        found["cycles"] = newest_cycles(workspace_uri, names, settings, num)
+        found["cycles"] = reading.newest_cycles(workspace_uri, names, settings, num)
         found["alerts"], found["num_alerts"] = _newest_alerts(workspace_uri, settings, num)
         found["has_workspace"] = bool(names) or storage.exists(workspace_uri)
         found["broken"] = tuple(incident.sentence for incident in read_open(settings, now))
     with part():
         found["next_due"] = grid_of(settings).at_or_after(now)
         found["period_days"] = settings.cadence_days
-    name, last = settings.registered_model, None
+    found["champion"], silent = _champion_at(workspace_uri, settings, now)
+    errors += silent
+    found["problems"] = tuple(map(str, errors))
+    return Status(told_at=now, workspace_uri=workspace_uri, **found), tuple(errors)  # type: ignore[arg-type]
+
+
+def _champion_at(
+    workspace_uri: str, settings: Settings, now: datetime
+) -> tuple[Champion, list[HomefeedError]]:
+    """Return who serves by the registry, or by the history where MLflow is silent, and why."""
+    name, errors, last = settings.registered_model, list[HomefeedError](), None
     try:
         with tracking.giving_up_after(MLFLOW_TIMEOUT_S):
             client = tracking.connect(settings.tracking_uri)
             state = reconcile.look_between_moves(client, workspace_uri, name)
+        model, last, problem = state.served, state.history.last, state.disagreement()
     except HomefeedError as error:
         errors.append(error)
-        with part():
+        try:
             last = history.load(workspace_uri, name).last
-        found["champion"] = _champion(last.model if last else None, last, now, str(error), False)
-    else:
-        last = state.history.last
-        found["champion"] = _champion(state.served, last, now, state.disagreement(), True)
-    status = Status(told_at=now, workspace_uri=workspace_uri, addresses=addresses_of(settings))
-    return status.model_copy(update=found | {"problems": tuple(map(str, errors))}), tuple(errors)
-
-
-def _champion(
-    model: ModelRef | None,
-    last: HistoryEntry | None,
-    now: datetime,
-    problem: str,
-    is_confirmed: bool,
-) -> Champion:
+        except HomefeedError as unread:
+            errors.append(unread)
+        model, problem = last.model if last else None, str(error)
     is_recorded = last is not None and model is not None and last.model.version == model.version
-    return Champion(
+    champion = Champion(
         model=model,
         age_days=(now - model.as_of).total_seconds() / 86400 if model else None,
         since=last.moved_at if last and is_recorded else None,
-        is_confirmed=is_confirmed,
+        is_confirmed=not errors,
         problem=problem,
     )
+    return champion, errors
 
 
 def _newest_alerts(
@@ -149,34 +147,27 @@ def _newest_alerts(
     with storage.translated_errors(uri, "listing"):
         entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
     # The text is written once, the receipt again with each transport that takes the alert.
-    texts = {entry.base_name.removesuffix(".txt"): entry.mtime_ns for entry in entries}
-    receipts = sorted(
-        (
-            (texts.get(entry.base_name.removesuffix(".json"), entry.mtime_ns), entry.base_name)
-            for entry in entries
-            if entry.base_name.endswith(".json")
-        ),
-        reverse=True,
-    )
+    texts = [entry for entry in entries if entry.base_name.endswith(".txt")]
+    texts.sort(key=lambda entry: (entry.mtime_ns, entry.base_name), reverse=True)
     found = []
-    for written_ns, name in receipts[:num]:
-        place = storage.join(uri, name)
-        try:
-            receipt = storage.read_model(place, AlertReceipt, "delete it to send the alert again")
-        except DataContractError:
-            receipt = AlertReceipt(alert=None, delivered_to=())
-        asked = () if receipt.is_counted or not receipt.alert else settings.alert_transports
+    for entry in texts[:num]:
+        text_uri, asked = storage.join(uri, entry.base_name), settings.alert_transports
+        receipt = AlertReceipt(alert=None, delivered_to=())
+        with contextlib.suppress(DataContractError, FileNotFoundError):
+            receipt = storage.read_model(f"{text_uri.removesuffix('txt')}json", AlertReceipt)
+        if receipt.is_counted or not receipt.alert:
+            asked = ()
         found.append(
             OutboxAlert(
-                written_at=datetime.fromtimestamp(written_ns / 1e9, UTC),
+                written_at=entry.mtime,
                 kind=receipt.alert.kind.value if receipt.alert else "not readable",
-                title=receipt.alert.title if receipt.alert else name,
+                title=receipt.alert.title if receipt.alert else entry.base_name,
                 delivered_to=receipt.delivered_to,
                 not_delivered_to=tuple(t for t in asked if t not in receipt.delivered_to),
-                text_uri=f"{place.removesuffix('json')}txt",
+                text_uri=text_uri,
             )
         )
-    return tuple(found), len(receipts)
+    return tuple(found), len(texts)
 
 
 def lines_of(status: Status) -> Iterator[str]:
@@ -191,7 +182,7 @@ def lines_of(status: Status) -> Iterator[str]:
     else:
         yield f"cycles: the newest {len(status.cycles)} of {status.num_cycles}, newest first"
     for cycle in status.cycles:
-        yield from text.lines_of(cycle)
+        yield from reading.lines_of(cycle)
     if status.broken:
         yield f"broken, and not mended by a cycle that has ended: {len(status.broken)}"
     yield from (f"  {sentence}" for sentence in status.broken)
@@ -216,18 +207,16 @@ def lines_of(status: Status) -> Iterator[str]:
 
 
 def _champion_lines(champion: Champion) -> Iterator[str]:
-    model = champion.model
-    if model is None:
-        known = "none yet" if champion.is_confirmed else "not known; MLflow could not be asked"
-        if champion.is_confirmed and champion.problem:
-            known = "none in the registry"
-        yield f"champion: {known}"
-    else:
+    if (model := champion.model) is not None:
         since = f", serves since {champion.since:%Y-%m-%d %H:%M} UTC" if champion.since else ""
         source = "" if champion.is_confirmed else " by the history; MLflow could not be asked"
         yield (
             f"champion: {model.label}, as_of {model.as_of:%Y-%m-%d}, {champion.age_days:.1f} days "
             f"old{since}{source}"
         )
+    elif not champion.is_confirmed:
+        yield "champion: not known; MLflow could not be asked"
+    else:
+        yield f"champion: {'none in the registry' if champion.problem else 'none yet'}"
     if champion.is_confirmed and champion.problem:
         yield f"  {champion.problem}"

@@ -26,7 +26,7 @@ from pipelines.contracts.judgement import (
     SelfTest,
 )
 from pipelines.contracts.run_layout import StageUsage
-from pipelines.cycles.costs import is_void
+from pipelines.cycles.reading import is_void
 from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from support.holdouts import (

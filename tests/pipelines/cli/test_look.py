@@ -3,7 +3,6 @@
 import json
 import os
 import webbrowser
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from pipelines import storage
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision
-from pipelines.overview.addresses import experiments_address
+from pipelines.overview.addresses import addresses_of
 from pipelines.settings import Settings
-from support.judgements import CHAMPION, make_judgement
-from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
+from support.kept_cycles import begin, judge
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +33,7 @@ def homefeed(*words: str) -> Result:
 
 
 def test_status_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Path) -> None:
-    run = save_run(make_run(tmp_path))
+    run = begin(tmp_path)
     shown = homefeed("status")
     assert "2017-03-02  not ended: build_snapshot has not ended." in shown.output
     assert isinstance(shown.exception, TrackingUnavailableError)
@@ -68,22 +66,11 @@ def test_doctor_prints_what_is_wrong_before_it_fails(words: list[str]) -> None:
         assert shown.stdout.count("\nwrong: ") == 2
 
 
-def judge(tmp_path: Path, days: int, has_page: bool = True) -> str:
-    as_of = PLANTED_AS_OF + timedelta(days=days)
-    run = save_run(make_run(tmp_path, as_of=as_of, champion=CHAMPION))
-    page = storage.join(run.run_uri, "compare_with_champion", "report.html")
-    judgement = make_judgement(Decision.REJECT).model_copy(update={"report_uri": page})
-    save_artifact(run, "compare_with_champion", judgement)
-    if has_page:
-        storage.write_bytes(page, b"<p>")
-    return page
-
-
 def test_the_newest_page_that_is_there_is_opened(tmp_path: Path, opened: list[str]) -> None:
-    judge(tmp_path, 0)
-    page = judge(tmp_path, 14)
-    judge(tmp_path, 28, has_page=False)
-    save_run(make_run(tmp_path, as_of=PLANTED_AS_OF + timedelta(days=42)))
+    judge(begin(tmp_path, 0), Decision.REJECT, has_page=True)
+    page = judge(begin(tmp_path, 1), Decision.REJECT, has_page=True).report_uri
+    judge(begin(tmp_path, 2), Decision.REJECT)
+    begin(tmp_path, 3)
     shown = homefeed("open")
     assert (shown.exit_code, shown.output, opened) == (0, f"{page}\n", [page])
 
@@ -94,7 +81,7 @@ def test_the_index_of_all_cycles_is_written_anew_and_opened(
     refused = homefeed("open", "cycles")
     assert isinstance(refused.exception, ConfigurationError)
     assert "no workspace" in str(refused.exception)
-    judge(tmp_path, 0)
+    judge(begin(tmp_path), Decision.REJECT)
     shown = homefeed("open", "cycles")
     index = storage.to_uri(tmp_path / "workspace" / "cycles.html")
     assert (shown.exit_code, shown.output, opened) == (0, f"{index}\n", [index])
@@ -104,7 +91,7 @@ def test_the_index_of_all_cycles_is_written_anew_and_opened(
 def test_print_opens_nothing(opened: list[str]) -> None:
     for what, address in (
         ("airflow", "http://127.0.0.1:8080/dags/homefeed_retrain"),
-        ("mlflow", experiments_address(Settings())),
+        ("mlflow", addresses_of(Settings())["MLflow"]),
     ):
         assert homefeed("open", what, "--print").output == f"{address}\n"
     assert opened == []
@@ -118,7 +105,7 @@ def test_without_a_display_the_address_is_printed(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     shown = homefeed("open", "mlflow")
-    address = experiments_address(Settings())
+    address = addresses_of(Settings())["MLflow"]
     assert (shown.exit_code, shown.output, opened) == (0, f"{address}\n", [])
 
 

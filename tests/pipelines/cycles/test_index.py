@@ -1,7 +1,6 @@
 """The index is written beside the runs when a stage has something new to tell, and harms nobody."""
 
-import threading
-from collections.abc import Callable
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import DataContractError, LostRaceError
 from pipelines.cycles import index
-from pipelines.cycles.costs import FROM_A_PAGE
 from pipelines.cycles.index import keeping_index, read_index, write_index
+from pipelines.cycles.reading import FROM_A_PAGE
 from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
@@ -55,23 +54,17 @@ def test_a_verdict_page_leads_to_the_index(workspace: Path) -> None:
 def test_it_is_written_when_there_is_something_new_to_tell(
     workspace: Path, stage: str, error: Exception | None, is_written: bool
 ) -> None:
-    def run() -> None:
-        with keeping_index(stage, storage.to_uri(workspace), "test_ranker"):
-            if error:
-                raise error
-
-    if error:
-        with pytest.raises(type(error), match=str(error)):
-            run()
-    else:
-        run()
+    expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with expected, keeping_index(stage, storage.to_uri(workspace), "test_ranker"):
+        if error:
+            raise error
     assert (workspace / "cycles.html").exists() == is_written
 
 
 def test_what_keeps_it_from_being_written_reddens_nothing(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*about: object) -> Callable:
+    def refuse(*about: object) -> None:
         raise ValueError("no page")
 
     monkeypatch.setattr(index, "write_index", refuse)
@@ -84,39 +77,19 @@ def test_what_keeps_it_from_being_written_reddens_nothing(
 def test_two_stages_that_end_at_once_lose_no_news(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri, started = storage.to_uri(workspace), []
-
-    def end_another_stage() -> None:
-        save_run(make_run(workspace.parent, run_id="2017-03-16--other"))
-        write_index(uri, SETTINGS)
+    uri, slow = storage.to_uri(workspace), []
 
     def read_slowly(*about: Any) -> Any:
         facts = read_index(*about)
-        if not started:
-            started.append(threading.Thread(target=end_another_stage))
-            started[0].start()
-            started[0].join(0.5)
+        if not slow:
+            slow.append(True)
+            save_run(make_run(workspace.parent, run_id="2017-03-16--other"))
+            write_index(uri, SETTINGS)  # as the other stage does
         return facts
 
     monkeypatch.setattr(index, "read_index", read_slowly)
     write_index(uri, SETTINGS)
-    started[0].join()
     assert b"2017-03-16--other" in (workspace / "cycles.html").read_bytes()
-
-
-def test_a_stage_waits_no_longer_than_it_may_for_another_one(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(index, "WAIT_S", 0.0)
-    uri = storage.to_uri(workspace)
-    with storage.exclusive_lock(f"{uri}/cycles.html", "a stage that is stuck"):
-        with keeping_index("alert", uri, "test_ranker"):
-            pass
-        assert not (workspace / "cycles.html").exists()
-        assert "was not written anew (RunInProgressError" in caplog.text
-    with keeping_index("alert", uri, "test_ranker"):
-        pass
-    assert (workspace / "cycles.html").exists()
 
 
 def test_champions_follow_each_other(tmp_path: Path) -> None:

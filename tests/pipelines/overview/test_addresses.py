@@ -24,7 +24,7 @@ def test_user_and_password_are_left_out(address: str, shown: str) -> None:
 
 def test_all_addresses_are_shown_so() -> None:
     account = "https://me:secret@host"
-    shown = dict(addresses_of(Settings(tracking_uri=account, airflow_url=account)))
+    shown = addresses_of(Settings(tracking_uri=account, airflow_url=account))
     assert shown["Airflow"] == "https://host/dags/homefeed_retrain"
     listed = "experiments?experimentSearchFilter=homefeed_retrain&workflowType=machine_learning"
     assert shown["MLflow"] == f"https://***@host/#/{listed}"

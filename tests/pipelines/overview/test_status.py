@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,17 +9,15 @@ from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.incidents import LAPSES_AFTER, tell, tell_recovered
 from pipelines.alerts.transports import AlertDeliveryError, deliver, try_to_deliver
-from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
-from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import StageFailure
-from pipelines.overview.addresses import experiments_address
+from pipelines.overview.addresses import addresses_of
 from pipelines.overview.status import Champion, Status, _champion_lines, lines_of, read_status
 from pipelines.registry import tracking
 from pipelines.settings import Settings
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION
+from support.kept_cycles import end, failure_of
 from support.registered import promote_bundle
-from support.runs import make_run, save_artifact, save_run
+from support.runs import make_run, save_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -35,33 +32,6 @@ def look(settings: Settings, num: int = 5) -> tuple[Status, list[type[Exception]
     return status, [type(error) for error in errors], list(lines_of(status))
 
 
-def failure_of(run: ResolvedRun, stage: str, error_class: str = "DataGateFailedError") -> Any:
-    return StageFailure(
-        stage=stage,
-        error_class=error_class,
-        message="rows are missing",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=run.as_of,
-    )
-
-
-def save_verdict(run: ResolvedRun) -> None:
-    save_run(run)
-    for stage in ("build_snapshot", "check_snapshot", "train_challenger", "train_anchor", "alert"):
-        save_artifact(run, stage, run)
-    save_artifact(run, "compare_with_champion", make_judgement(Decision.REJECT))
-    promotion = Promotion(
-        decision=Decision.REJECT,
-        is_promoted=False,
-        champion_before=CHAMPION,
-        champion_after=CHAMPION,
-        reason="It is so.",
-        history_uri=None,
-    )
-    save_artifact(run, "promote_challenger", promotion)
-
-
 def test_a_workspace_with_nothing_is_none_yet(settings: Settings) -> None:
     status, errors, lines = look(settings)
     assert errors == [TrackingUnavailableError]
@@ -70,7 +40,7 @@ def test_a_workspace_with_nothing_is_none_yet(settings: Settings) -> None:
     assert "champion: not known; MLflow could not be asked" in lines
     assert status.next_due == datetime(2026, 3, 2, 6, tzinfo=UTC)
     assert any(line.startswith("next due: 2026-03-02 06:00 UTC, in 1.2 days") for line in lines)
-    assert dict(status.addresses)["MLflow"] == experiments_address(settings)
+    assert dict(status.addresses) == addresses_of(settings)
 
 
 def test_an_alias_that_was_deleted_is_not_called_no_champion_yet() -> None:
@@ -84,7 +54,7 @@ def test_an_alert_names_the_transports_that_lack_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = save_run(make_run(tmp_path))
-    failure = failure_of(run, "check_snapshot")
+    failure = failure_of(run, "check_snapshot", "DataGateFailedError")
     alert = compose_failure(failure, run, settings, Ended(failure.stage))
     there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
 
@@ -103,25 +73,19 @@ def test_an_alert_names_the_transports_that_lack_it(
     assert storage.exists(found.text_uri)
     [line] = [line for line in lines if alert.title in line]
     assert "; not delivered by slack" in line
-
-
-def test_an_alert_that_was_only_counted_lacks_no_transport(
-    settings: Settings, tmp_path: Path
-) -> None:
-    run = save_run(make_run(tmp_path))
-    failure = failure_of(run, "check_snapshot")
-    alert = compose_failure(failure, run, settings, Ended(failure.stage))
-    there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
-    try_to_deliver(alert, there, is_counted=True)
-    [found] = look(there)[0].alerts
-    assert (found.title, found.not_delivered_to) == (alert.title, ())
+    counted = alert.model_copy(update={"run_id": "another"})
+    try_to_deliver(counted, there, is_counted=True)
+    storage.write_bytes(found.text_uri.replace(".txt", ".json"), b"{")
+    newest, damaged = look(there)[0].alerts
+    assert (newest.title, newest.not_delivered_to) == (alert.title, ()), "it was only counted"
+    assert (damaged.kind, damaged.text_uri) == ("not readable", found.text_uri)
 
 
 def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
     settings: Settings, tmp_path: Path
 ) -> None:
     run = save_run(make_run(tmp_path, as_of=NOW - timedelta(days=20)))
-    failure = failure_of(run, "check_snapshot")
+    failure = failure_of(run, "check_snapshot", "DataGateFailedError")
     tell(compose_failure(failure, run, settings, Ended(failure.stage)), settings)
     status, _, lines = look(settings)
     [sentence] = status.broken
@@ -129,13 +93,13 @@ def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
     assert sentence.endswith(f" UTC, once: {title}")
     assert f"  {sentence}" in lines
     assert read_status(settings, run.as_of + LAPSES_AFTER, 5)[0].broken == (), "it has lapsed"
-    save_verdict(run)
+    end(run)
     tell_recovered(run.run_uri, settings)
     assert look(settings)[0].broken == ()
 
 
 def test_a_bad_schedule_hides_nothing_else(settings: Settings, tmp_path: Path) -> None:
-    save_verdict(make_run(tmp_path))
+    end(make_run(tmp_path))
     bad = settings.model_copy(update={"schedule_start": "Monday"})
     status, errors, lines = look(bad)
     assert status.next_due is None and len(status.cycles) == 1
@@ -151,8 +115,10 @@ def test_a_workspace_in_an_object_store_is_read(
     there = settings.model_copy(update={"workspace": s3_uri})
     assert look(there)[0].has_workspace is False
     run = make_run(tmp_path, workspace_uri=s3_uri, champion=CHAMPION)
-    save_verdict(run)
-    alert = compose_failure(failure_of(run, "alert"), run, there, Ended("alert"))
+    end(run)
+    alert = compose_failure(
+        failure_of(run, "alert", "AlertDeliveryError"), run, there, Ended("alert")
+    )
     deliver(alert, there)
     status, errors, _ = look(there)
     assert errors == [TrackingUnavailableError]

@@ -78,4 +78,4 @@ def test_nothing_of_it_stays_on_the_machine_but_checkpoints(
 def test_both_leave_files_of_the_same_names(both: tuple[Deployment, Deployment]) -> None:
     disk, store = (sorted(storage.list_names(each.workspace)) for each in both)
     # Profiles of days are kept on a disk alone, and only there does the index have a lock.
-    assert disk == sorted([*store, "cycles.html.lock", "days"])
+    assert disk == sorted([*store, "days"])
