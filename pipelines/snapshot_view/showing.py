@@ -88,19 +88,43 @@ def difference_lines(found: Difference) -> Iterator[str]:
 
 
 def render(facts: SnapshotFacts) -> str:
-    """Return the page's HTML, of at most 300 kB; where it would have more, older days lack.
-
-    It draws bars, and where a window has a day, panels of days.
-    """
+    """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
     from validation.report import days as drawn
-    from validation.report.charts import bar_rows
     from validation.report.pages import environment, within_limit
 
-    heads, windows, sizes = (
-        sorted(facts.snapshot.features.head_names),
-        facts.windows,
-        facts.num_bytes,
-    )
+    heads, size = sorted(facts.snapshot.features.head_names), sum(facts.num_bytes.values())
+    rows = [
+        drawn.DayRow(
+            str(day),
+            (window.name, f"{counts.requests:,}", f"{counts.examples:,}"),
+            tuple((counts.positives[head], counts.rate(head)) for head in heads),
+        )
+        for window in facts.windows
+        for day, counts in window.by_day.items()
+    ]
+    drawings, template = _drawings(facts, heads), environment().get_template("snapshot.html.j2")
+    headline = [(f"{each.name} examples", f"{each.whole.examples:,}") for each in facts.windows]
+
+    def page_of(num_days: int) -> str:
+        return template.render(
+            snapshot=facts.snapshot,
+            headline=[*headline, ("size", readable_bytes(size))],
+            settings=settings_of(facts.snapshot).items(),
+            figures=list(figures_of(facts)),
+            drawings=drawings,
+            tables=drawn.day_tables(heads, rows[len(rows) - num_days :]),
+            num_older=len(rows) - num_days,
+        )
+
+    return within_limit(page_of, len(rows))
+
+
+def _drawings(facts: SnapshotFacts, heads: list[str]) -> dict[str, Any]:
+    """Return what the page draws: bars, and where a window has a day, panels of days."""
+    from validation.report import days as drawn
+    from validation.report.charts import bar_rows
+
+    windows, sizes = facts.windows, facts.num_bytes
     lengths = {
         STYLES[each.name]: (100 * each.lengths / max(each.whole.requests, 1)).tolist()
         for each in windows
@@ -110,15 +134,6 @@ def render(facts: SnapshotFacts) -> str:
         "lengths": bar_rows(LENGTH_NAMES, lengths, "{:.1f} %".format),
         "sizes": bar_rows(list(sizes), {"ours": list(sizes.values())}, readable_bytes),
     }
-    rows = [
-        drawn.DayRow(
-            str(day),
-            (window.name, f"{counts.requests:,}", f"{counts.examples:,}"),
-            tuple((counts.positives[head], counts.rate(head)) for head in heads),
-        )
-        for window in windows
-        for day, counts in window.by_day.items()
-    ]
 
     def of_days(number: Callable[[Counts], float | None]) -> list[drawn.OfDays]:
         """Return a number of each day that has it, in both windows."""
@@ -128,8 +143,8 @@ def render(facts: SnapshotFacts) -> str:
             for (name, style), numbers in zip(STYLES.items(), found, strict=True)
         ]
 
-    if rows:
-        days = drawn.days_scale({day for window in windows for day in window.by_day})
+    if all_days := {day for window in windows for day in window.by_day}:
+        days = drawn.days_scale(all_days)
         totals = {head: sum(each.whole.positives[head] for each in windows) for head in heads}
         shown, num_left_out = drawn.drawn_of(totals)
         shares = {head: of_days(partial(Counts.rate, head=head)) for head in shown}
@@ -140,18 +155,4 @@ def render(facts: SnapshotFacts) -> str:
         examples = of_days(lambda counts: counts.examples)
         drawings["examples"] = drawn.count_panel("Examples of each day", days, examples)
         drawings["rates"] = drawn.DayPanels(rates, num_left_out)
-    template = environment().get_template("snapshot.html.j2")
-    headline = [(f"{each.name} examples", f"{each.whole.examples:,}") for each in windows]
-
-    def page_of(num_days: int) -> str:
-        return template.render(
-            snapshot=facts.snapshot,
-            headline=[*headline, ("size", readable_bytes(sum(sizes.values())))],
-            settings=settings_of(facts.snapshot).items(),
-            figures=list(figures_of(facts)),
-            drawings=drawings,
-            tables=drawn.day_tables(heads, rows[len(rows) - num_days :]),
-            num_older=len(rows) - num_days,
-        )
-
-    return within_limit(page_of, len(rows))
+    return drawings
