@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.cli.main import WRONG_USAGE
 from pipelines.contracts import errors
-from pipelines.contracts.judged.alert import AlertKind
+from pipelines.contracts.alert import AlertKind
 from support.commands import parse
 
 PARTS = ("What it means.", "How to look.", "What to do.", "How to know that it worked.")

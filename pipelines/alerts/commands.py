@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pipelines import storage
 from pipelines.alerts.links import OF_A_CONTAINER
+from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
-from pipelines.contracts.judged.alert import NextStep
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 

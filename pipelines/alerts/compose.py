@@ -26,6 +26,15 @@ from pipelines.alerts.commands import (
 )
 from pipelines.alerts.links import Links, airflow_link, links_of, runbook_links
 from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody, what_serves
+from pipelines.contracts.alert import (
+    Alert,
+    AlertKind,
+    AlertSeverity,
+    Cause,
+    Cycle,
+    NextStep,
+    Unresolved,
+)
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     BUNDLE_MISSING,
@@ -35,18 +44,7 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.judged.alert import (
-    Alert,
-    AlertKind,
-    AlertSeverity,
-    Cause,
-    Cycle,
-    NextStep,
-    Unresolved,
-)
-from pipelines.contracts.judged.approval import Approval, Question
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import Decision, Judgement, Promoted
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome, Promoted, Question
 from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,

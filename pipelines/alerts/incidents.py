@@ -21,10 +21,10 @@ from pipelines.alerts.compose import Ended, about_run, alert_about_failure, cycl
 from pipelines.alerts.links import links_of
 from pipelines.alerts.outcomes import what_was_promoted
 from pipelines.alerts.transports import entry_uri, try_to_deliver
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.plain_text import one_line

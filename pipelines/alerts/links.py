@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
-from pipelines.contracts.judged.alert import AlertKind
 from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
 from pipelines.settings import DAG_ID, MLFLOW_VIEW, Settings
 

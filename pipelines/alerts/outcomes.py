@@ -18,18 +18,18 @@ from pipelines.alerts.commands import (
     step,
 )
 from pipelines.alerts.links import Links, links_of
+from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
-from pipelines.contracts.judged.alert import NextStep
-from pipelines.contracts.judged.outcome import Direction, Outcome
 from pipelines.contracts.judgement import (
-    BaselineKind,
     Comparison,
     Decision,
-    Interval,
+    Direction,
     Judgement,
+    Outcome,
     Promoted,
     Promotion,
 )
+from pipelines.contracts.reasons import BaselineKind, Interval
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity
-from pipelines.contracts.judged.outcome import Outcome
+from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity
+from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.time import for_readers
 from pipelines.plain_text import (
     WORD_JOINER,

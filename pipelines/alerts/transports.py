@@ -18,9 +18,9 @@ from http import HTTPStatus
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, escaped, render
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, AlertSeverity
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, AlertSeverity
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 

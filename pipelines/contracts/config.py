@@ -1,42 +1,369 @@
 """The configuration of one retraining cycle: a complete frozen value, made by `pipelines.recipes`.
 
-Holds what decides the result. Where things run (URIs, transports, ports) is `pipelines.settings`.
+Holds what decides the result: what a model is told and is, how it is fitted, and what data, models
+and bundles are held to. Where things run (URIs, transports, ports) is `pipelines.settings`. What
+the numeric features mean is `pipelines.contracts.features`.
 """
 
-from typing import Literal, Self
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipelines.contracts.base import Frozen, digest_of
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature, check_numeric, held_features
-from pipelines.contracts.gates.data_gate import DataGateConfig
-from pipelines.contracts.gates.model_gate import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.gates.promotion import ApprovalConfig, PromotionConfig
-from pipelines.contracts.gates.serving import ServingConfig
+from pipelines.contracts.features import (
+    BASELINE_FEATURES,
+    LOG_TABLES,
+    FeatureMeaning,
+    Option,
+    meaning_of,
+)
 
-__all__ = [
-    "ApprovalConfig",
-    "CategoricalFeature",
-    "DataGateConfig",
-    "FeatureConfig",
-    "Head",
-    "IMPRESSION_ROW",
-    "LabelWeight",
-    "Limit",
-    "ModelConfig",
-    "ModelGateConfig",
-    "NumericFeature",
-    "PromotionConfig",
-    "RECIPE_WINDOWS",
-    "RecipeRef",
-    "RelativeLimit",
-    "RunConfig",
-    "ServingConfig",
-    "SnapshotConfig",
-    "TrainingConfig",
-    "UserWeight",
-]
+
+class CategoricalFeature(Frozen):
+    """A feature with a closed list of values; anything else shares the bucket of code 0."""
+
+    name: str = Field(description="Column name in the event log table.")
+    table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
+    values: tuple[str, ...] = Field(
+        max_length=32_767, description="Known values; the code is the index + 1."
+    )
+
+
+_OWN = "<package.module>:<function>"
+
+
+class NumericFeature(Frozen):
+    """A number per candidate that the snapshot computes from rows known before the request.
+
+    An option that is not given has the value that docs/features.md shows. It is left out of the
+    JSON form, so that a recipe's digest does not change when features get new options.
+    """
+
+    name: str = Field(description="Which feature; docs/features.md lists them.")
+    days: float | None = Field(
+        default=None, gt=0, le=3660, description="Trailing window of user_activity, days."
+    )
+    num_actions: int | None = Field(
+        default=None, ge=1, le=2000, description="Newest actions that a similarity looks at."
+    )
+    half_life_days: float | None = Field(
+        default=None, gt=0, le=3660, description="Age that halves an action's weight, days."
+    )
+    gap_minutes: float | None = Field(
+        default=None, gt=0, le=1440, description="Silence that ends a session, minutes."
+    )
+    column: str | None = Field(
+        default=None, min_length=1, description="Column of pins with a time in ms, for pin_age."
+    )
+    category: str | None = Field(
+        default=None, min_length=1, description="A categorical feature of pins."
+    )
+    may_be_missing: bool | None = Field(
+        default=None, description="An own function may return NaN for 'not known'."
+    )
+    source_digest: str | None = Field(
+        default=None,
+        pattern=r"[0-9a-f]{64}",
+        description="sha256 of the file in which an own function stands. Who reads the recipe sets "
+        "it, whatever it says; None for other features.",
+    )
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_feature(self) -> Self:
+        options = self.meaning.options
+        settable = self.model_fields_set - {"name"} - ({"source_digest"} if self.is_own else set())
+        given = [n for n in settable if getattr(self, n) is not None]
+        foreign = sorted(set(given) - set(options))
+        if foreign:
+            raise ValueError(
+                f"features.numeric: {self.name!r} has no option {foreign[0]!r}; expected "
+                f"{f'some of {sorted(options)}' if options else 'no option'}; leave it out"
+            )
+        if "category" in options and self.category is None:
+            raise ValueError(
+                f"features.numeric: {self.name!r} needs the option 'category'; set it to the name "
+                f"of a categorical feature of the table pins"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    @property
+    def meaning(self) -> FeatureMeaning:
+        """What the feature is."""
+        return meaning_of(self.name)
+
+    @property
+    def is_own(self) -> bool:
+        """The feature is a function of the recipe's author, named by its import path."""
+        return self.meaning.name == _OWN
+
+    @property
+    def as_asked(self) -> Self:
+        """The feature as a recipe asks for it, whatever an own function's source was then."""
+        return self.model_copy(update={"source_digest": None})
+
+    @property
+    def has_flag(self) -> bool:
+        """The feature may be missing, and a second column says where it is."""
+        if self.is_own:
+            return bool(self.may_be_missing)
+        return bool(self.meaning.may_be_missing)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its numbers: its own, then that of its flag where it may be missing."""
+        return (self.name, flag_name(self.name)) if self.has_flag else (self.name,)
+
+    @property
+    def action_type(self) -> str | None:
+        """The action type that `user_actions:<action_type>` counts; None for other features."""
+        is_count = self.meaning.name == "user_actions:<action_type>"
+        return self.name.partition(":")[2] if is_count else None
+
+    @property
+    def label(self) -> str:
+        """The feature with the options that were given, as people read it."""
+        options = self.model_dump(exclude={"name", "source_digest"})
+        given = ", ".join(f"{name}={value}" for name, value in options.items())
+        return f"{self.name} ({given})" if given else self.name
+
+    def column_of(self, table: str) -> str | None:
+        """Return the number column of an event log table that the feature reads, or None."""
+        if self.meaning.name == f"{table}.<column>":
+            return self.name.partition(".")[2]
+        return self.column if table == "pins" else None
+
+    def option(self, name: str) -> Option:
+        """Return an option's value: the one given, or else the catalogue's."""
+        given: Option | None = getattr(self, name)
+        return self.meaning.options[name] if given is None else given
+
+
+def flag_name(name: str) -> str:
+    """Return the name of the number that is 1 where a feature is missing."""
+    return f"{name}_missing"
+
+
+def held_features(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, ...]:
+    """Return the features that a snapshot holds: those of the baselines, then the recipe's others.
+
+    Where the recipe gives a baseline's feature its own options, the snapshot holds that one.
+    """
+    chosen = {feature.name: feature for feature in numeric}
+    held = {name: NumericFeature(name=name) for name in BASELINE_FEATURES} | chosen
+    return tuple(held.values())
+
+
+def number_columns(numeric: Sequence[NumericFeature], table: str) -> tuple[str, ...]:
+    """Return the number columns of an event log table that features read, each once, in order."""
+    assert table in LOG_TABLES
+    found = (feature.column_of(table) for feature in numeric)
+    return tuple(dict.fromkeys(column for column in found if column is not None))
+
+
+def check_numeric(
+    numeric: Sequence[NumericFeature],
+    action_types: Collection[str],
+    categories_of_pins: Collection[str],
+) -> None:
+    """Refuse features that the rest of a recipe cannot feed.
+
+    Raises:
+        ValueError: a feature counts an action type that is not in the vocabulary or names a
+            category that is not a categorical feature of pins, or two have one column.
+    """
+    for feature in numeric:
+        counted = feature.action_type
+        if counted is not None and counted not in action_types:
+            raise ValueError(
+                f"features.numeric: {feature.name!r} counts an action type that is not in "
+                f"features.action_types {tuple(action_types)}; add it there or correct the name"
+            )
+        if feature.category is not None and feature.category not in categories_of_pins:
+            raise ValueError(
+                f"features.numeric: {feature.name!r} has category={feature.category!r}; expected "
+                f"a categorical feature of pins: {tuple(categories_of_pins)}; add it to "
+                f"features.categorical with table='pins'"
+            )
+    names = [name for feature in held_features(numeric) for name in feature.inputs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"features.numeric: two features have the column {repeated[0]!r}; rename the column "
+            f"in the event log"
+        )
+
+
+class DataGateConfig(Frozen):
+    """Thresholds of the data gate; shares are in [0, 1]."""
+
+    min_training_requests: int = Field(default=100, ge=1, description="Fewer is critical.")
+    min_holdout_requests: int = Field(default=50, ge=1, description="Fewer is critical.")
+    min_positive_share: float = Field(default=0.001, gt=0, description="Target label rate, lowest.")
+    max_positive_share: float = Field(default=0.6, le=1, description="Target label rate, highest.")
+    min_sequence_share: float = Field(
+        default=0.5, ge=0, le=1, description="Requests with at least one earlier action."
+    )
+    max_unknown_category_share: float = Field(
+        default=0.2, ge=0, le=1, description="Code 0 in a categorical feature; a warning above."
+    )
+    max_zero_embedding_share: float = Field(
+        default=0.01, ge=0, le=1, description="Referenced pins whose embedding is all zero."
+    )
+    max_row_count_change: float = Field(
+        default=0.5, gt=0, description="Relative change of the rows against the last snapshot."
+    )
+    max_label_rate_change: float = Field(
+        default=0.3, gt=0, description="Relative change of a label rate against the last snapshot."
+    )
+    max_population_stability_index: float = Field(
+        default=0.25, gt=0, description="PSI of a feature against the last snapshot; warning above."
+    )
+    min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
+    limit_factor: float = Field(
+        default=1.0,
+        ge=1.0,
+        description="Limits that come from earlier days and snapshots are so many times as wide; "
+        "`homefeed gate calibrate` says which factor keeps to the budget of false alarms.",
+    )
+
+
+class _Bounds(Frozen):
+    """A metric with one or two bounds; every other field of a subclass is a bound."""
+
+    metric: str = Field(description="Metric name as in MLflow, e.g. 'calibration_ratio.repin'.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        bounds = self.model_dump(exclude={"metric"})
+        if set(bounds.values()) == {None}:
+            raise ValueError(
+                f"limit on {self.metric!r} has neither {' nor '.join(bounds)}; set one of them"
+            )
+        return self
+
+
+class Limit(_Bounds):
+    """A bound on one metric of the challenger on the holdout."""
+
+    minimum: float | None = Field(default=None, description="Not promoted below.")
+    maximum: float | None = Field(default=None, description="Not promoted above.")
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"limit on {self.metric!r}: no value lies from {low} to {high}")
+        return self
+
+
+class RelativeLimit(_Bounds):
+    """A bound on the relative change of one metric, challenger against champion."""
+
+    max_increase: float | None = Field(default=None, ge=0, description="0.02 means +2 %.")
+    max_decrease: float | None = Field(default=None, ge=0, description="0.02 means -2 %.")
+
+
+class ModelGateConfig(Frozen):
+    """What a challenger must show. The target metric is repin volume at 3 unless changed."""
+
+    target_metric: str = Field(
+        default="repin_volume_at_3", description="Decides; higher is better."
+    )
+    margin: float = Field(
+        default=0.01, ge=0, lt=1, description="Relative loss that freshness is worth (0.01 = 1 %)."
+    )
+    recipe_margin: float = Field(
+        default=0.01, ge=0, lt=1, description="Relative loss allowed against the fresh anchor."
+    )
+    seed_noise: float = Field(
+        default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
+    )
+    first_champion_beats: Literal["popularity", "every_baseline"] = Field(
+        default="every_baseline",
+        description="What the first champion must beat: every simple ranking, without being worse "
+        "than the logistic regression by the margin, or the ranking by popularity over 28 days.",
+    )
+    max_unpromoted_cycles: int = Field(
+        default=4, ge=1, description="Cycles without a promotion before a person is asked."
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
+    num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
+    bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")
+    min_users: int = Field(default=50, ge=2, description="Fewer holdout users: not promoted.")
+    floors: tuple[Limit, ...] = Field(
+        min_length=1, description="Absolute bounds for the challenger, every cycle."
+    )
+    guardrails: tuple[RelativeLimit, ...] = Field(
+        default=(), description="Relative bounds against the champion."
+    )
+    required_segments: tuple[str, ...] = Field(
+        default=("core", "non_core"), description="Segments that must not be empty."
+    )
+    segment_margin: float = Field(
+        default=0.05, ge=0, lt=1, description="Relative loss allowed in a required segment."
+    )
+    min_head_positives: int = Field(
+        default=50, ge=1, description="Fewer holdout positives: the head is not judged."
+    )
+    min_head_calibration: float = Field(
+        default=0.5, gt=0, le=1, description="Predicted / observed of every head, not below."
+    )
+    max_head_calibration: float = Field(
+        default=2.0, ge=1, description="Predicted / observed of every head, not above."
+    )
+
+    @property
+    def needs_popularity(self) -> bool:
+        """Whether the first champion must beat popularity alone."""
+        return self.first_champion_beats == "popularity"
+
+    @model_validator(mode="after")
+    def _segments_may_lose_more(self) -> Self:
+        if self.segment_margin < self.margin:
+            raise ValueError(
+                f"model_gate.segment_margin {self.segment_margin} is below model_gate.margin "
+                f"{self.margin}: a loss that is allowed over all users would break a segment"
+            )
+        return self
+
+
+class ApprovalConfig(Frozen):
+    """A promotion waits for a person, who is asked in Airflow."""
+
+    by: tuple[str, ...] = Field(
+        default=(),
+        description="Ids of the Airflow users who may answer; () for whoever may edit the run.",
+    )
+    within_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=72,
+        description="Hours in which an answer counts, shorter where the run or the next cycle "
+        "leaves less; then the champion stays.",
+    )
+
+
+class PromotionConfig(Frozen):
+    """What a promotion needs besides a verdict that permits it."""
+
+    approval: ApprovalConfig | None = Field(
+        default=None, description="Whom to ask, and for how long; None: nobody is asked."
+    )
+
+
+class ServingConfig(Frozen):
+    """What a bundle may cost to serve; checked on the machine that compares, before a promotion."""
+
+    num_candidates: int = Field(default=100, ge=1, description="Candidates of the timed request.")
+    num_calls: int = Field(default=200, ge=20, description="Timed calls, after a warm-up.")
+    max_latency_p99_ms: float = Field(default=250.0, gt=0, description="Slowest call in 100, ms.")
+    max_memory_mib: float = Field(default=2048.0, gt=0, description="Peak of the process, MiB.")
+
 
 IMPRESSION_ROW = "impression"
 """Name of the label-weight row that every impression has, acted upon or not."""

@@ -1,18 +1,25 @@
-"""The artifacts of judging: facts, verdict and what became of it.
+"""The artifacts of judging: facts, verdict, what people are told and asked, and what became of it.
 
-Facts are a `Comparison`, a `SelfTest` and a `ServingCheck`; the `Verdict` is what may happen next;
-a `Promotion` is what happened. Not for the rules (`validation.model_gate.verdict`).
+Facts are a `Comparison`, a `SelfTest` and a `ServingCheck`; the `Verdict` is what may happen next,
+the `Outcome` its words; a `Promotion` is what happened. An approval lies in the run's folder:
+
+    <run>/promote_challenger/question.json    a Question, written when it is put
+    <run>/promote_challenger/approval.json    an Approval, written when the question is closed
+
+Not for the rules (`validation.model_gate.verdict`), for composing (`pipelines.alerts.outcomes`) nor
+for asking (`pipelines.orchestration.approval`).
 """
 
 from enum import StrEnum
+from typing import Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
+from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
-from pipelines.contracts.judged.approval import Approval
-from pipelines.contracts.judged.metrics import (
+from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
     BaselineFacts,
@@ -21,35 +28,89 @@ from pipelines.contracts.judged.metrics import (
     Interval,
     MetricComparison,
     PooledChange,
+    Reason,
     ReliabilityBin,
+    sentences,
 )
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judged.reasons import Reason, sentences
 from pipelines.contracts.time import Window
 
-__all__ = [
-    "AbsenceKind",
-    "AbsentMetric",
-    "AnchorFacts",
-    "BaselineFacts",
-    "BaselineKind",
-    "Comparison",
-    "Decision",
-    "HeadFacts",
-    "Interval",
-    "Judgement",
-    "MetricComparison",
-    "OffPolicyEstimate",
-    "OperatingPoint",
-    "PooledChange",
-    "Promoted",
-    "Promotion",
-    "Reason",
-    "ReliabilityBin",
-    "SelfTest",
-    "ServingCheck",
-    "Verdict",
-]
+Direction = Literal["better", "worse", "cannot tell", "not compared"]
+
+
+class Outcome(Frozen):
+    """A cycle's outcome in the words that people read."""
+
+    decision: Literal["PROMOTE", "REJECT", "INCONCLUSIVE"]
+    title: str = Field(description="One line: what became of which model, and the number.")
+    serves: str = Field(description="Which model serves once the pipeline has done its part.")
+    metric: str = Field(description="Name of the target metric.")
+    direction: Direction = Field(description="What the interval of its change says.")
+    change: Interval | None = Field(description="Of the target metric, relative; None: not known.")
+    number: str = Field(description="The change with its interval, sizes and power, in sentences.")
+    why: str = Field(description="The reason that decided, one sentence.")
+    reasons: tuple[str, ...] = Field(description="All reasons; the first is `why`.")
+    most_hurt: str = Field(
+        default="", description="The segment that loses most, with its interval; '' if none loses."
+    )
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What the data gate warned of in this cycle, a sentence each."
+    )
+    done: str = Field(description="What the pipeline does with the models.")
+    next_step: NextStep
+    links: tuple[tuple[str, str], ...] = Field(description="(label, URI) pairs.")
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the whole outcome as lines of text, what serves first."""
+        told = [self.serves, f"{self.decision}: {self.title}", self.number, *self.reasons]
+        told += [self.most_hurt] if self.most_hurt else []
+        told += [*self.warnings, self.done, self.next_step.sentence]
+        for purpose, command in self.next_step.commands:
+            told += [purpose, f"  {command}"]
+        return (*told, *(f"{label}: {uri}" for label, uri in self.links))
+
+
+def approval_uri(run_uri: str) -> str:
+    """Return where a run keeps the answer."""
+    return f"{run_uri.rstrip('/')}/promote_challenger/approval.json"
+
+
+def question_uri(run_uri: str) -> str:
+    """Return where a run keeps what was asked."""
+    return f"{run_uri.rstrip('/')}/promote_challenger/question.json"
+
+
+class Question(Frozen):
+    """What was asked: an answer is about this judgement, whatever the run holds by then."""
+
+    ruling_digest: str = Field(description="Of the judgement that people are shown.")
+    model: str = Field(description="Label of the model that is to serve.")
+    until: AwareDatetime = Field(description="When the question is closed.")
+    num_times: int = Field(ge=1, description="How often this judgement was asked about by now.")
+
+
+class Approval(Frozen):
+    """What became of the question whether a verdict may be carried out."""
+
+    answer: Literal["approved", "rejected", "no answer"]
+    by: str = Field(description="Who answered, as Airflow knows them; '' where nobody did.")
+    at: AwareDatetime = Field(description="When they answered, or the question was closed.")
+    model: str = Field(description="Label of the model that was to serve.")
+    ruling_digest: str = Field(description="Of the judgement that was asked about.")
+    comment: str = Field(default="", description="What they said to it, in one line.")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the model may serve."""
+        return self.answer == "approved"
+
+    @property
+    def sentence(self) -> str:
+        """What became of it, for people."""
+        when = f"{self.at:%Y-%m-%d %H:%M} UTC"
+        if self.answer == "no answer":
+            return f"Nobody approved {self.model} in time, which was until {when}."
+        said = f', saying: "{self.comment}"' if self.comment else ""
+        return f"{self.by} {self.answer} the promotion of {self.model} at {when}{said}."
 
 
 class Comparison(Frozen):

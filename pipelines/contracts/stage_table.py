@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.base import Artifact, Frozen
-from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Judgement, Promotion
 
 Extra = Literal["output_uri", "now", "settings", "node"]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pipelines import storage
+from pipelines.contracts.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.errors import LostRaceError, RunInProgressError
-from pipelines.contracts.judged.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.run_layout import CYCLE_INDEX
 from pipelines.cycles.reading import newest_cycles, run_names
 from pipelines.plain_text import one_line

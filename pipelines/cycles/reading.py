@@ -15,8 +15,8 @@ from pipelines.alerts.compose import find_failure
 from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
+from pipelines.contracts.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
 from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
-from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
 from pipelines.contracts.judgement import Comparison, Judgement, Promotion
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.plain_text import one_line

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.schemas import categorical_column
 from pipelines.event_log.rules import number_problems, numbers_of, require_none
 

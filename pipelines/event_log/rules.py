@@ -10,7 +10,7 @@ A writer asks, for each batch of rows, with its own name for the batch as `where
 `column_problems` (columns and their types), then `fitted` (nulls, and values that do not fit their
 type), then `value_problems` (times, action types, chances, numbers); for embeddings
 `embedding_matrix`. The bounds of what many rows come to, as shares and rates, are in
-`pipelines.contracts.gates.data_rules`. Not for judging whether data looks as usual: the data gate
+`pipelines.contracts.data_rules`. Not for judging whether data looks as usual: the data gate
 does. Tested in tests/pipelines/event_log/test_rules.py.
 """
 

@@ -23,9 +23,9 @@ from rich.text import Text
 from pipelines import storage
 from pipelines.alerts.commands import runnable, serving_command
 from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.files import holder_of
-from pipelines.contracts.judged.cycle import CycleFacts
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi

@@ -3,7 +3,7 @@
 Nothing here breaks a rule of the contract, and every one of these defects has trained a wrong model
 without a word. An ERROR means that a snapshot would be refused or wrong, a WARNING that a person
 must look, a NOTE that a log can be right so, and mostly is not. The bounds are those of
-`pipelines.contracts.gates.data_rules`. Not for measuring (`measuring`). Tested in
+`pipelines.contracts.data_rules`. Not for measuring (`measuring`). Tested in
 tests/pipelines/log_check/test_judgements.py.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.gates import data_rules as bounds
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.rules import Finding, missing_version, pins_without_embedding
 from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport, Problem, Severity, binned

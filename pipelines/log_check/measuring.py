@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import storage
+from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.files import own_temporary_folder
-from pipelines.contracts.judged.day_profile import DayProfile, Number
 from pipelines.contracts.schemas import contract_of
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.log_files import EventLog, LogFile

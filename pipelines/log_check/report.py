@@ -28,7 +28,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.event_log.rules import Finding
 
 LAG_STEP, NUM_LAGS = 0.03, 811

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import RunConfig, number_columns
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.features.catalogue import LOG_TABLES
-from pipelines.contracts.features.numeric import number_columns
+from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log

@@ -23,9 +23,9 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
+from pipelines.contracts.day_profile import FORMAT_VERSION, DayProfile, KeptDays
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError, HomefeedError
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.judged.day_profile import FORMAT_VERSION, DayProfile, KeptDays
 from pipelines.contracts.run_layout import (
     AcceptedShift,
     accepted_shift_uri,

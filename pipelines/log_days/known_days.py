@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import project_digest
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.files import write_whole
-from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, list_files
 from pipelines.event_log.log_files import EventLog, LogFile

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns

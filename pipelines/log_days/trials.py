@@ -27,8 +27,8 @@ import pyarrow as pa
 from pipelines import storage
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.parquet_files import Before

@@ -30,8 +30,7 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.contracts.artifacts import ResolvedRun
-    from pipelines.contracts.judged.approval import Approval, Question
-    from pipelines.contracts.judgement import Judgement
+    from pipelines.contracts.judgement import Approval, Judgement, Question
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +191,7 @@ class PromotionApproval(HITLOperator):
         from pipelines import storage
         from pipelines.alerts.compose import compose_not_approved
         from pipelines.alerts.outcomes import kept_outcome
-        from pipelines.contracts.judged.approval import approval_uri
+        from pipelines.contracts.judgement import approval_uri
         from pipelines.plain_text import as_markdown
 
         storage.write_model(approval_uri(run.run_uri), approval)
@@ -262,7 +261,7 @@ def _require_asked(run: "ResolvedRun", judgement: "Judgement") -> None:
 
 def _kept_question(run: "ResolvedRun") -> "Question | None":
     from pipelines import storage
-    from pipelines.contracts.judged.approval import Question, question_uri
+    from pipelines.contracts.judgement import Question, question_uri
 
     uri = question_uri(run.run_uri)
     return storage.read_model(uri, Question, _REPAIR) if storage.exists(uri) else None
@@ -271,7 +270,7 @@ def _kept_question(run: "ResolvedRun") -> "Question | None":
 def _keep_question(run: "ResolvedRun", judgement: "Judgement", until: datetime) -> "Question":
     """Write into the run folder what is asked, and return it."""
     from pipelines import storage
-    from pipelines.contracts.judged.approval import Question, question_uri
+    from pipelines.contracts.judgement import Question, question_uri
 
     before = _kept_question(run)
     is_repeated = before is not None and before.ruling_digest == judgement.ruling_digest
@@ -299,7 +298,7 @@ def _instead(run: "ResolvedRun") -> str:
 def _answer(
     judgement: "Judgement", answer: Any, by: str, at: datetime, comment: str = ""
 ) -> "Approval":
-    from pipelines.contracts.judged.approval import Approval
+    from pipelines.contracts.judgement import Approval
     from pipelines.plain_text import one_line, shortened
 
     assert judgement.promoted_model is not None, "something is to be promoted"

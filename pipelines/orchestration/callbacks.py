@@ -50,7 +50,7 @@ def require_alert(run_uri: str) -> None:
     Raises:
         AirflowSkipException: no message was sent.
     """
-    from pipelines.contracts.judged.alert import AlertReceipt
+    from pipelines.contracts.alert import AlertReceipt
     from pipelines.stages.runner import read_artifact
 
     if read_artifact(run_uri, "alert", AlertReceipt).alert is None:
@@ -69,7 +69,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         is_told_by_another,
     )
     from pipelines.alerts.incidents import tell
-    from pipelines.contracts.judged.alert import Unresolved
+    from pipelines.contracts.alert import Unresolved
     from pipelines.stages.breaking import tell_failure
 
     ti, dag_run = context.get("ti"), context.get("dag_run")

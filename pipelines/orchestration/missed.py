@@ -15,10 +15,10 @@ from pydantic import AwareDatetime, Field
 from pipelines import storage
 from pipelines.alerts.compose import MissedCycles, compose_missed
 from pipelines.alerts.transports import deliver
+from pipelines.contracts.alert import Alert
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judged.alert import Alert
 from pipelines.orchestration.grid import Grid, grid_of, standard_utc
 from pipelines.places.conditional import Revision
 from pipelines.settings import Settings

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from typing import Any
 
+from pipelines.contracts.alert import Cause, NextStep, Unresolved
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -15,7 +16,6 @@ from pipelines.contracts.errors import (
     HomefeedError,
     LostRaceError,
 )
-from pipelines.contracts.judged.alert import Cause, NextStep, Unresolved
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
 from pipelines.recipes import canonical

@@ -17,8 +17,8 @@ from airflow.listeners import hookimpl
 from pipelines.settings import DAG_ID, Settings
 
 if TYPE_CHECKING:
-    from pipelines.contracts.judged.alert import Alert
-    from pipelines.contracts.judged.outcome import Outcome
+    from pipelines.contracts.alert import Alert
+    from pipelines.contracts.judgement import Outcome
 
 log = logging.getLogger(__name__)
 

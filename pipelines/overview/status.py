@@ -13,11 +13,11 @@ from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.alerts.incidents import read_open
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import DataContractError, HomefeedError
-from pipelines.contracts.judged.alert import AlertReceipt
-from pipelines.contracts.judged.cycle import CycleFacts
 from pipelines.cycles import reading
 from pipelines.orchestration.grid import grid_of
 from pipelines.overview.addresses import addresses_of

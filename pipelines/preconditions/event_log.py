@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 
 from pipelines.contracts.config import Head, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.catalogue import LOG_TABLES
+from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.declared import extra_columns

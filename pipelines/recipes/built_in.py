@@ -8,19 +8,19 @@ tests/dags/test_homefeed_retrain.py and tests/production/recipes/test_production
 from collections.abc import Callable
 
 from pipelines.contracts.config import (
+    CategoricalFeature,
     DataGateConfig,
     FeatureConfig,
     Head,
     Limit,
     ModelConfig,
     ModelGateConfig,
+    NumericFeature,
     RelativeLimit,
     RunConfig,
     SnapshotConfig,
     TrainingConfig,
 )
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
 
 USER_STATES = ("core", "non_core", "new")
 

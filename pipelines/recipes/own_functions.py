@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.base import sha256_of
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import OwnFunctionError
-from pipelines.contracts.features.numeric import NumericFeature
 
 
 def with_sources(config: RunConfig) -> RunConfig:

@@ -15,8 +15,14 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import PromotionRefusedError
-from pipelines.contracts.judged.approval import Approval, approval_uri
-from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
+from pipelines.contracts.judgement import (
+    Approval,
+    Judgement,
+    Promoted,
+    Promotion,
+    Verdict,
+    approval_uri,
+)
 from pipelines.registry import history, registry, tracking
 from pipelines.registry.recipes_on_record import recipe_of
 from pipelines.registry.reconcile import (

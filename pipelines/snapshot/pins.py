@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS
+from pipelines.contracts.features import FIRST_SEEN_DAYS
 from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.declared import (

@@ -12,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
-from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS, WINDOWS_DAYS
-from pipelines.contracts.features.numeric import NumericFeature, number_columns
+from pipelines.contracts.config import (
+    FeatureConfig,
+    NumericFeature,
+    RunConfig,
+    SnapshotConfig,
+    number_columns,
+)
+from pipelines.contracts.features import FIRST_SEEN_DAYS, WINDOWS_DAYS
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.time import DAY_MS, HOUR_MS, Window, to_ms
 

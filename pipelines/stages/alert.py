@@ -5,8 +5,8 @@ tests/pipelines/alerts/test_compose.py.
 """
 
 from pipelines import storage
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.settings import Settings

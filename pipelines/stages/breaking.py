@@ -5,8 +5,8 @@ Not for what they are told: `pipelines.alerts`. Tested in tests/pipelines/stages
 
 from typing import TYPE_CHECKING
 
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from pipelines.contracts.artifacts import (
     Snapshot,
 )
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.judged.cycle import CycleRecord
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Comparison,

@@ -17,8 +17,7 @@ from record import Row, row
 from sample import HOME, make_run
 
 from pipelines import storage
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import CategoricalFeature, NumericFeature
 from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import world
 from pipelines.snapshot.features.count import compute_numbers

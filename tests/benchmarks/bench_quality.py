@@ -18,7 +18,7 @@ from sample import AS_OF, HOME, event_log_uri, make_run, spec_of, variant
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.judgement import BaselineFacts
+from pipelines.contracts.reasons import BaselineFacts
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot

@@ -9,7 +9,7 @@ from pathlib import Path
 from record import Row, row
 
 from pipelines.cli.local import DEFAULT_DAYS
-from pipelines.contracts.judged.cycle import CycleCosts
+from pipelines.contracts.cycle import CycleCosts
 from pipelines.cycles.reading import find_cycle
 from pipelines.settings import Settings
 

@@ -23,8 +23,7 @@ from sample import make_run, spec_of
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import RunConfig
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world

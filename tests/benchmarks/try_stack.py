@@ -28,7 +28,7 @@ import render  # noqa: E402
 
 from pipelines import storage  # noqa: E402
 from pipelines.contracts.artifacts import STAGES  # noqa: E402
-from pipelines.contracts.judged.cycle import CycleFacts  # noqa: E402
+from pipelines.contracts.cycle import CycleFacts  # noqa: E402
 from pipelines.cycles.reading import find_cycle  # noqa: E402
 from pipelines.local.retrain import Cycle  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402

@@ -3,11 +3,11 @@
 from typing import Any
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import (
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
     BaselineKind,
-    Comparison,
     HeadFacts,
     Interval,
     MetricComparison,

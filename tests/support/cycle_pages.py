@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts, IndexFacts, ServingSpan
-from pipelines.contracts.judged.metrics import Interval
+from pipelines.contracts.cycle import CycleCosts, CycleFacts, IndexFacts, ServingSpan
 from pipelines.contracts.judgement import Decision
+from pipelines.contracts.reasons import Interval
 from pipelines.contracts.run_layout import StageFailure
 from support.judgements import make_judgement, told
 from support.outcome_pages import costs_of

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.judged.alert import AlertReceipt
-from pipelines.contracts.judged.cycle import CycleFacts
+from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.cycles.reading import find_cycle
 from pipelines.settings import Settings

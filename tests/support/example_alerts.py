@@ -19,17 +19,11 @@ from pipelines.alerts.compose import (
 from pipelines.alerts.incidents import Incident, compose_recovered
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
+from pipelines.contracts.alert import Alert, AlertReceipt, Cause, Unresolved
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.judged.alert import Alert, AlertReceipt, Cause, Unresolved
-from pipelines.contracts.judged.approval import Approval, Question
-from pipelines.contracts.judgement import (
-    Decision,
-    Interval,
-    Judgement,
-    MetricComparison,
-    Promotion,
-)
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Promotion, Question
+from pipelines.contracts.reasons import Interval, MetricComparison
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION, make_judgement

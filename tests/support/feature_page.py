@@ -5,7 +5,7 @@ python tests/support/feature_page.py
 
 from pathlib import Path
 
-from pipelines.contracts.features.catalogue import BASELINE_FEATURES, CATALOGUE, FeatureMeaning
+from pipelines.contracts.features import BASELINE_FEATURES, CATALOGUE, FeatureMeaning
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "features.md"
 BEGIN, END = "<!-- features: begin -->\n", "<!-- features: end -->\n"

@@ -6,7 +6,8 @@ import numpy as np
 
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
-from pipelines.contracts.judgement import BaselineKind, Judgement
+from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.reasons import BaselineKind
 from support.judgements import BEATEN, CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
 from training.data.example_rows import ExampleRows

@@ -2,22 +2,24 @@
 
 from datetime import UTC, datetime
 
+from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.judged.alert import NextStep
-from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import (
-    BaselineFacts,
-    BaselineKind,
     Comparison,
     Decision,
-    Interval,
     Judgement,
-    MetricComparison,
+    Outcome,
     Promoted,
-    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
+)
+from pipelines.contracts.reasons import (
+    BaselineFacts,
+    BaselineKind,
+    Interval,
+    MetricComparison,
+    Reason,
 )
 from pipelines.contracts.time import Window
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.contracts.judged.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from validation.data_gate.planted.log_rows import LogRows

@@ -5,7 +5,7 @@ from datetime import date
 
 import numpy as np
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.log_check.report import LAG_EDGES_MS
 
 

@@ -12,18 +12,15 @@ from pathlib import Path
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judged.cycle import CycleCosts, CycleRecord, StageCost
-from pipelines.contracts.judgement import (
+from pipelines.contracts.cycle import CycleCosts, CycleRecord, StageCost
+from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
+from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
-    Decision,
     Interval,
-    Judgement,
     MetricComparison,
-    OperatingPoint,
     Reason,
     ReliabilityBin,
-    SelfTest,
 )
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.cycles.reading import is_void

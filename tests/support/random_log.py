@@ -14,9 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import RunConfig
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import CategoricalFeature, NumericFeature, RunConfig
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 from pipelines.recipes import smoke

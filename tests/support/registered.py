@@ -12,14 +12,8 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import AnchorWhy, Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.judgement import (
-    BaselineKind,
-    Comparison,
-    Decision,
-    Interval,
-    Judgement,
-    MetricComparison,
-)
+from pipelines.contracts.judgement import Comparison, Decision, Judgement
+from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison
 from pipelines.contracts.time import Window
 from pipelines.registry import promotion, registry, tracking
 from support.bundles import write_small_bundle

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from support.runs import make_run

@@ -22,8 +22,9 @@ import torch
 
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError, ProcessKilledError
-from pipelines.contracts.judgement import Reason, ServingCheck
+from pipelines.contracts.judgement import ServingCheck
 from pipelines.contracts.processes import die_with_parent
+from pipelines.contracts.reasons import Reason
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring

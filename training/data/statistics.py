@@ -8,9 +8,8 @@ import logging
 
 import numpy as np
 
-from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.config import FeatureConfig, NumericFeature
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import numeric_column
 from training.data.feature_statistics import FeatureStatistics
 from training.data.reader import RequestIndex, SnapshotReader

@@ -3,7 +3,7 @@
 A CRITICAL failure stops the cycle before training; a WARNING is reported and lets the cycle go on.
 Shift against the last accepted snapshot is judged by its size (relative change, PSI) and never by a
 p-value, because with millions of rows every difference is "significant" and with hundreds none is.
-Rules of single rows come from `rows`, other bounds from `pipelines.contracts.gates.data_rules` and
+Rules of single rows come from `rows`, other bounds from `pipelines.contracts.data_rules` and
 the recipe. Not for measuring (`validation.data_gate.judged_tables`), nor for running the
 expectations (`validation.data_gate.gx_runner`).
 """
@@ -14,9 +14,9 @@ from typing import Literal
 
 import pandas as pd
 
+from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.artifacts import EventCounts, Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.gates import data_rules as bounds
 from validation.data_gate.canaries import CHANGED
 from validation.data_gate.rows import RULES
 from validation.data_gate.shifts import (

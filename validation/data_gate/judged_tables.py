@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.gates.data_rules import LABEL_RATE_BY_MEDIAN
+from pipelines.contracts.data_rules import LABEL_RATE_BY_MEDIAN
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.rows import BrokenRows, rules_of

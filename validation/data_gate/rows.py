@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Severity, Snapshot
+from pipelines.contracts.config import CategoricalFeature, NumericFeature
 from pipelines.contracts.errors import DataContractError, HomefeedError
-from pipelines.contracts.features.catalogue import BOUNDS
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.features import BOUNDS
 from pipelines.contracts.schemas import (
     EMBEDDING_DIM,
     PIN_TIME,

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import ShardStats, Snapshot
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.config import FeatureConfig
-from pipelines.contracts.features.catalogue import Scale
-from pipelines.contracts.features.numeric import NumericFeature, flag_name
+from pipelines.contracts.config import FeatureConfig, NumericFeature, flag_name
+from pipelines.contracts.features import Scale
 from pipelines.contracts.schemas import (
     PINS_FILE,
     SHARD_FILES,

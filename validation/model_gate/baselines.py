@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import BaselineFacts, MetricComparison
+from pipelines.contracts.reasons import BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import FloatArray

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.hashing import mix
-from pipelines.contracts.judgement import Interval
+from pipelines.contracts.reasons import Interval
 
 FloatArray = NDArray[np.float64]
 

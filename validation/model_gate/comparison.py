@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import (
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
     BaselineKind,
-    Comparison,
     HeadFacts,
     Interval,
     MetricComparison,

@@ -17,12 +17,12 @@ from enum import Enum
 from statistics import NormalDist
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judged.metrics import HeadFacts
-from pipelines.contracts.judgement import (
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import (
     AbsenceKind,
     BaselineFacts,
     BaselineKind,
-    Comparison,
+    HeadFacts,
     Interval,
     MetricComparison,
     Reason,

@@ -15,14 +15,8 @@ from pathlib import Path
 from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import (
-    BaselineFacts,
-    BaselineKind,
-    Comparison,
-    OffPolicyEstimate,
-    Reason,
-    SelfTest,
-)
+from pipelines.contracts.judgement import Comparison, OffPolicyEstimate, SelfTest
+from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import Window
 from training.bundle.configuration import BundleConfig

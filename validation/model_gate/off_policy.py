@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.config import Head, ModelGateConfig
-from pipelines.contracts.judgement import Interval, OffPolicyEstimate
+from pipelines.contracts.judgement import OffPolicyEstimate
+from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import FloatArray, resampled_sums, user_groups

@@ -16,8 +16,8 @@ estimating the changes (`validation.model_gate.comparison`) nor for bounds on ot
 from dataclasses import dataclass
 
 from pipelines.contracts.config import ModelGateConfig
-from pipelines.contracts.judged.reasons import ONE_SIDED_95
 from pipelines.contracts.judgement import Decision, Promoted
+from pipelines.contracts.reasons import ONE_SIDED_95
 
 TWO_SIDED_95 = 1.96
 

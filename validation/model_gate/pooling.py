@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.config import ModelGateConfig
-from pipelines.contracts.judgement import Comparison, PooledChange
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import PooledChange
 from pipelines.contracts.time import Window
 from validation.model_gate.bootstrap import MAX_GROUPS, FloatArray
 from validation.model_gate.policy import Estimate

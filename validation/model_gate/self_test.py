@@ -25,16 +25,8 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import (
-    BaselineKind,
-    Comparison,
-    Decision,
-    Interval,
-    MetricComparison,
-    Reason,
-    SelfTest,
-    Verdict,
-)
+from pipelines.contracts.judgement import Comparison, Decision, SelfTest, Verdict
+from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import UserSums, paired_bootstrap

@@ -45,15 +45,14 @@ from pipelines.contracts.artifacts import Standing
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import (
     AnchorFacts,
-    BaselineFacts,
     Comparison,
     Decision,
     Promoted,
-    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
 )
+from pipelines.contracts.reasons import BaselineFacts, Reason
 from validation.model_gate.examine import Examined, examine, examine_recipe, margin_of
 from validation.model_gate.policy import Evidence, choose, is_surely_better
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from pipelines.contracts.judgement import Interval
+from pipelines.contracts.reasons import Interval
 
 SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 """Half-widths of the axis of changes. The last is the largest, and what lies beyond it is drawn at

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pipelines.contracts.judged.cycle import CycleCosts, StageCost
+from pipelines.contracts.cycle import CycleCosts, StageCost
 
 _STEPS = ("B", "kB", "MB", "GB", "TB", "PB")
 NOT_KNOWN = "–"

@@ -8,7 +8,7 @@ It shows no time of its own: the same facts give the same page. Not for reading 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pipelines.contracts.judged.cycle import CycleFacts, IndexFacts, ServingSpan
+from pipelines.contracts.cycle import CycleFacts, IndexFacts, ServingSpan
 from validation.report.charts import Axis, Track, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
 from validation.report.pages import environment, within_limit

@@ -11,16 +11,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipelines.contracts.judged.cycle import CycleRecord
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import (
-    AbsentMetric,
-    Comparison,
-    Judgement,
-    MetricComparison,
-    OperatingPoint,
-    PooledChange,
-)
+from pipelines.contracts.cycle import CycleRecord
+from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint, Outcome
+from pipelines.contracts.reasons import AbsentMetric, MetricComparison, PooledChange
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.target_metric import other_form

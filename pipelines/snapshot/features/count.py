@@ -4,7 +4,7 @@ One function for each feature, in the order of the catalogue: a function gets a 
 and returns its number for each example, NaN where it is missing. Cosines (`similarity`) and the
 recipe's own functions (`own`) have modules of their own. Not for categorical features:
 `pipelines.event_log.declared` encodes them as rows are read. Not for what the numbers mean:
-`pipelines.contracts.features.catalogue`.
+`pipelines.contracts.features`.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.contracts.config import NumericFeature, flag_name, number_columns
 from pipelines.contracts.errors import ConfigurationError, OwnFunctionError
-from pipelines.contracts.features.catalogue import LOG_TABLES
-from pipelines.contracts.features.numeric import NumericFeature, flag_name, number_columns
+from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.declared import raw_column

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import OwnFunctionError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.event_log.event_index import Ints, ranges
 from pipelines.recipes.own_functions import load
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.schemas import categorical_column
 from pipelines.event_log.event_index import Ints, ranges
 from pipelines.snapshot.features.inputs import FeatureInputs

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import AnchorFacts, Comparison, Judgement, ServingCheck
+from pipelines.contracts.judgement import AnchorFacts, Comparison, Judgement, Outcome, ServingCheck
 from pipelines.registry import registry, tracking
 from pipelines.registry.in_mlflow import (
     ALL_CYCLES,

@@ -12,9 +12,9 @@ from pipelines.alerts.compose import Ended, after_failure, after_lost_start, aft
 from pipelines.alerts.incidents import alert_on_failure
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts import snapshot_files
+from pipelines.contracts.alert import AlertReceipt, NextStep
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
-from pipelines.contracts.judged.alert import AlertReceipt, NextStep
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure, manifest_uri
 from pipelines.plain_text import one_line

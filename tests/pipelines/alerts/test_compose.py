@@ -23,11 +23,18 @@ from pipelines.alerts.compose import (
     is_told_by_another,
 )
 from pipelines.alerts.outcomes import outcome_of
+from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity, Cause
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity, Cause
-from pipelines.contracts.judged.approval import Approval, Question
-from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Judgement, Promoted
+from pipelines.contracts.judgement import (
+    AnchorFacts,
+    Approval,
+    Decision,
+    Judgement,
+    Promoted,
+    Question,
+)
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
 from pipelines.recipes import smoke
 from pipelines.settings import Settings

@@ -18,7 +18,7 @@ from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.alerts.transports import deliver, entry_uri
-from pipelines.contracts.judged.alert import AlertKind
+from pipelines.contracts.alert import AlertKind
 from pipelines.settings import Settings
 from support.alert_servers import mail_server, use_apprise, use_slack, webhook
 from support.example_alerts import example_alerts

@@ -19,9 +19,7 @@ from pipelines.alerts.incidents import (
     tell_recovered,
 )
 from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting, entry_uri
-from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.errors import TransientStorageError
-from pipelines.contracts.judged.alert import (
+from pipelines.contracts.alert import (
     Alert,
     AlertKind,
     AlertReceipt,
@@ -31,6 +29,8 @@ from pipelines.contracts.judged.alert import (
     NextStep,
     Unresolved,
 )
+from pipelines.contracts.artifacts import STAGES, ResolvedRun
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.settings import Settings

@@ -14,8 +14,8 @@ from pipelines.alerts.links import (
     mlflow_links,
     runbook_links,
 )
+from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.judged.alert import AlertKind
 from pipelines.settings import Settings
 from support.runs import make_run
 

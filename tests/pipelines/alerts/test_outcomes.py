@@ -9,10 +9,10 @@ import pytest
 
 from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import direction_of, outcome_of
+from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judged.alert import AlertKind
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import Decision, Interval, Judgement, MetricComparison, Promoted
+from pipelines.contracts.judgement import Decision, Judgement, Outcome, Promoted
+from pipelines.contracts.reasons import Interval, MetricComparison
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run

@@ -10,8 +10,8 @@ import pytest
 from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import MAX_SUBJECT, fenced, render, to_markdown
+from pipelines.contracts.alert import Alert, AlertKind, Cycle, NextStep
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, NextStep
 from pipelines.contracts.judgement import Decision
 from pipelines.settings import Settings
 from support.example_alerts import with_segments

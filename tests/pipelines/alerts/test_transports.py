@@ -20,8 +20,8 @@ from pipelines.alerts.transports import (
     deliver_waiting,
     entry_uri,
 )
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 from support.alert_servers import (

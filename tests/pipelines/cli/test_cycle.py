@@ -11,6 +11,7 @@ from pipelines import storage
 from pipelines.cli import cycle, main
 from pipelines.cli.main import app
 from pipelines.cli.printing import say
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import (
     DataReport,
     ExpectationOutcome,
@@ -19,7 +20,6 @@ from pipelines.contracts.artifacts import (
     Severity,
 )
 from pipelines.contracts.errors import DataContractError, LostRaceError, RunInProgressError
-from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.recipes import RECIPES, smoke

@@ -4,7 +4,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
-from pipelines.contracts.judgement import Decision, Interval, Judgement, OffPolicyEstimate
+from pipelines.contracts.judgement import Decision, Judgement, OffPolicyEstimate
+from pipelines.contracts.reasons import Interval
 from support.judgements import make_judgement
 from support.runs import make_run, save_artifact, save_run
 

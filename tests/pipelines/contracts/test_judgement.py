@@ -2,8 +2,9 @@
 
 import pytest
 
-from pipelines.contracts.judged import reasons
-from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Reason, SelfTest
+from pipelines.contracts import reasons
+from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, SelfTest
+from pipelines.contracts.reasons import Reason
 from support.judgements import CHALLENGER, SERVING, SLOW, make_judgement, ruled, said
 
 SLOWER = SLOW.model_copy(update={"facts": SLOW.facts | {"found": 530.0}})

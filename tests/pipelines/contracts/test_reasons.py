@@ -4,8 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.contracts.config import Head
-from pipelines.contracts.judged.metrics import AbsenceKind, AbsentMetric, Interval
-from pipelines.contracts.judged.reasons import Reason
+from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Interval, Reason
 
 CHANGE = Interval(value=0.05, low=-0.01, high=0.11, confidence=0.95)
 NONE = AbsentMetric(metric="m", segment="all", side="baseline", kind=AbsenceKind.ZERO_BASELINE)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.schemas import (
     EXAMPLE_KEYS,
     PIN_ROWS,

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import Limit
-from pipelines.contracts.judged.cycle import CycleFacts
+from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import StageUsage, lost_race_uri, manifest_uri
 from pipelines.contracts.time import Window

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.config import CategoricalFeature, NumericFeature
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.event_log.declared import append_numbers, positions
 from support.random_log import build, config_of, write_random_log
 from support.tiny_log import assert_refused, build_tiny, rows_of, tiny_config, write_tiny_log

@@ -13,8 +13,8 @@ import pytest
 from pipelines import storage
 from pipelines.alerts.compose import compose_unresolved
 from pipelines.alerts.incidents import tell
+from pipelines.contracts.alert import Cycle, NextStep, Unresolved
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.judged.alert import Cycle, NextStep, Unresolved
 from pipelines.cycles.reading import find_cycle
 from pipelines.local import processes
 from pipelines.settings import Settings

@@ -12,10 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import CategoricalFeature, NumericFeature, RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.rules import Finding

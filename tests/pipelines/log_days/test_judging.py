@@ -11,8 +11,8 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
+from pipelines.contracts.day_profile import DayProfile, KeptDays, Number
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
-from pipelines.contracts.judged.day_profile import DayProfile, KeptDays, Number
 from pipelines.contracts.run_layout import (
     StageFailure,
     failure_uri,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days import known_days, reading
 from pipelines.log_days.known_days import KnownDays, open_known_days

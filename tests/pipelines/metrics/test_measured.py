@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pipelines import storage
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import (
     AnchorWhy,
     Challenger,
@@ -34,7 +35,6 @@ from pipelines.contracts.errors import (
     LostRaceError,
     TransientStorageError,
 )
-from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.contracts.stage_table import TABLE, Stage

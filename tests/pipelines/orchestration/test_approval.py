@@ -11,12 +11,11 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from pipelines import storage
 from pipelines.alerts.commands import force_command, new_cycle_command
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig, RunConfig
 from pipelines.contracts.errors import PromotionRefusedError
-from pipelines.contracts.judged.alert import AlertReceipt
-from pipelines.contracts.judged.approval import Approval, approval_uri
-from pipelines.contracts.judgement import Decision, Judgement
+from pipelines.contracts.judgement import Approval, Decision, Judgement, approval_uri
 from pipelines.orchestration import approval
 from pipelines.orchestration.approval import PromotionApproval, closes_at
 from pipelines.orchestration.run_note import NOTE_KEY

@@ -13,8 +13,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pipelines import storage
 from pipelines.alerts.compose import after_lost_start, cycle_of
 from pipelines.alerts.incidents import REMIND_AFTER, read_open
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep, Unresolved
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep, Unresolved
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,

@@ -8,9 +8,9 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts import errors
+from pipelines.contracts.alert import Unresolved
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.contracts.judged.alert import Unresolved
+from pipelines.contracts.config import NumericFeature
 from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,

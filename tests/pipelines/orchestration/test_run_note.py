@@ -14,8 +14,7 @@ from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.judgement import Decision, Outcome
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.orchestration.run_note import (

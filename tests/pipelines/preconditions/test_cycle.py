@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef, RunRequest
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.preconditions import champion, cycle
 from pipelines.preconditions.cycle import Asked, refusals, require_all
 from pipelines.registry import registry, tracking

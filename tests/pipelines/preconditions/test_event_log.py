@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
+from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.event_log.log_files import open_event_log
 from pipelines.preconditions import event_log
 from pipelines.preconditions.event_log import Glimpse, log_problems, look_at, require_fed

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.base import sha256_of
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import OwnFunctionError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.recipes import make_recipe
 from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.build import write_snapshot

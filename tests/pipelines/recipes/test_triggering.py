@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.recipes import RECIPES, smoke
 from pipelines.recipes.triggering import (
     choices,

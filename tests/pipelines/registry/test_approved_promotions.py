@@ -11,8 +11,7 @@ from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.errors import PromotionRefusedError
-from pipelines.contracts.judged.approval import Approval, approval_uri
-from pipelines.contracts.judgement import Judgement, Promotion
+from pipelines.contracts.judgement import Approval, Judgement, Promotion, approval_uri
 from pipelines.recipes import smoke
 from pipelines.registry import history, promotion, registry, tracking
 from pipelines.stages.runner import read_artifact, run_stage

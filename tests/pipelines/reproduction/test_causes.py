@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor
 from pipelines.contracts.code_identity import code_digest, environment
-from pipelines.contracts.judgement import Decision, Reason
+from pipelines.contracts.judgement import Decision
+from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.recipes import make_recipe

@@ -8,7 +8,8 @@ from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Reason
+from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
+from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config

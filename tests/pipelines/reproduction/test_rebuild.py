@@ -26,7 +26,8 @@ from pipelines.contracts.errors import (
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
+from pipelines.contracts.judgement import Decision, Judgement, Promoted
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import Window
 from pipelines.registry import by_hand, evidence, registry, tracking

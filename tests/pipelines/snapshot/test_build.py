@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import DataContractError, TransientStorageError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import PINS
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import to_ms

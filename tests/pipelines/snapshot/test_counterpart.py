@@ -10,11 +10,10 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.config import Head, RunConfig
+from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.contracts.judgement import BaselineKind, Comparison
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.preconditions.champion import champion_problems
 from pipelines.preconditions.event_log import look_at

@@ -30,15 +30,15 @@ from pipelines.contracts.code_identity import (
     code_digest,
     digest_code,
 )
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import (
     DataContractError,
     HomefeedError,
     SnapshotDamagedError,
     TransientStorageError,
 )
-from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
+from pipelines.contracts.judgement import Judgement, Promoted, Promotion
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import by_hand, evidence, history, registry, tracking

@@ -11,8 +11,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import RunConfig
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes import completejourney, smoke, world
 from pipelines.snapshot.build import write_snapshot

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import shard_of
 from pipelines.snapshot.spark import cluster as driver

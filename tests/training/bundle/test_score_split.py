@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.snapshot.shard import write_arrow

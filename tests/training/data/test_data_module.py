@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.config import UserWeight
-from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.config import CategoricalFeature, UserWeight
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.storage import local_path
 from support.random_log import build, config_of, write_random_log

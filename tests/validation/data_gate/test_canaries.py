@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines import storage
+from pipelines.contracts import data_rules
 from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
-from pipelines.contracts.gates import data_rules
 from support.data_gate import CONFIG, judge, reference_of
 from support.snapshots import Change, copy_snapshot, rewrite
 from validation.data_gate import canaries

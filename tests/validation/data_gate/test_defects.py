@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from support.log_days import random_log
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature
 from support.data_gate import CONFIG, never_shifted
 from validation.data_gate import snapshot_profile
 from validation.data_gate.canaries import choose_canaries

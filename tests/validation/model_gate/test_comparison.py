@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 
 from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import AbsenceKind
+from pipelines.contracts.reasons import AbsenceKind
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,

@@ -5,15 +5,13 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import (
+from pipelines.contracts.judgement import Comparison, Decision, Verdict
+from pipelines.contracts.reasons import (
     BaselineFacts,
     BaselineKind,
-    Comparison,
-    Decision,
     HeadFacts,
     Interval,
     MetricComparison,
-    Verdict,
 )
 from pipelines.recipes.built_in import RECIPES
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison, metric

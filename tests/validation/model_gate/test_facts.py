@@ -11,7 +11,8 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
+from pipelines.contracts.judgement import Comparison, Decision, Verdict
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Decision, Reason, Verdict
+from pipelines.contracts.judgement import Decision, Verdict
+from pipelines.contracts.reasons import Reason
 from support.holdouts import (
     AGAINST_CHAMPION,
     DIGEST,

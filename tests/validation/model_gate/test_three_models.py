@@ -11,17 +11,14 @@ import pytest
 from pipelines.contracts.artifacts import Standing
 from pipelines.contracts.judgement import (
     AnchorFacts,
-    BaselineKind,
     Comparison,
     Decision,
-    Interval,
-    PooledChange,
     Promoted,
-    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
 )
+from pipelines.contracts.reasons import BaselineKind, Interval, PooledChange, Reason
 from pipelines.recipes import smoke
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison
 from support.holdouts import HEADS

@@ -5,15 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import (
-    AbsenceKind,
-    BaselineKind,
-    Comparison,
-    Decision,
-    Reason,
-    SelfTest,
-    Verdict,
-)
+from pipelines.contracts.judgement import Comparison, Decision, SelfTest, Verdict
+from pipelines.contracts.reasons import AbsenceKind, BaselineKind, Reason
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
 from support.judgements import BEATEN, SERVING, SLOW

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.contracts.judgement import Interval
+from pipelines.contracts.reasons import Interval
 from validation.report.charts import (
     SPANS,
     Bar,

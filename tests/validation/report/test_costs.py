@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.contracts.judged.cycle import CycleCosts
+from pipelines.contracts.cycle import CycleCosts
 from support.outcome_pages import STAGES, costs_of
 from validation.report.costs import NOT_KNOWN, cost_rows, duration, size
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from jinja2 import Environment
 
-from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts
+from pipelines.contracts.cycle import CycleCosts, CycleFacts
 from support.cycle_pages import failure_of, make_facts
 from support.outcome_pages import LONG, MARKUP
 from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles

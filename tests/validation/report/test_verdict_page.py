@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.contracts.alert import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judged.alert import NextStep
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
 from support.holdouts import (
     AGAINST_CHAMPION,

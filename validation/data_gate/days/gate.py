@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
-from pipelines.contracts.gates.data_rules import MISSING_DAYS
-from pipelines.contracts.judged.day_profile import DayProfile, Number
+from pipelines.contracts.data_rules import MISSING_DAYS
+from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
 from validation.data_gate.days.examples import can_show

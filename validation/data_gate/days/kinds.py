@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.contracts.judged.day_profile import Number
+from pipelines.contracts.day_profile import Number
 
 Scale = Literal["relative", "share", "rate", "seconds", "amount"]
 

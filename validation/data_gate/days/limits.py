@@ -35,7 +35,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.judged.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile, Number
 from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
 from validation.data_gate.days.queries import NUM_FOLLOWED
 

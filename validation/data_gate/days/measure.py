@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
+from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.hashing import hash_rows, mix
-from pipelines.contracts.judged.day_profile import DayProfile, Number
 from validation.data_gate.days import queries
 from validation.data_gate.days.queries import NUM_PROJECTIONS
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.gates.data_rules import CHANGED_EMBEDDINGS, MISSING_DAYS
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.data_rules import CHANGED_EMBEDDINGS, MISSING_DAYS
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.canaries import USER_DAYS, Vectors, compare_vectors, smallest_hashes
 from validation.data_gate.days.gate import date_of

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.features.catalogue import CATALOGUE
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature
+from pipelines.contracts.features import CATALOGUE
 from pipelines.contracts.schemas import numeric_column
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import HOUR_MS
 from pipelines.snapshot.features.own import check_no_leak

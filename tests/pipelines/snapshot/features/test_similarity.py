@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.snapshot.features import similarity
 from pipelines.snapshot.features.inputs import FeatureInputs, UnitVectors

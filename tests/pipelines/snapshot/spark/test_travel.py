@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.rules import FoundWidth

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
-from pipelines.contracts.judged.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.gate import JudgedLog, changes, date_of, judge_log
 

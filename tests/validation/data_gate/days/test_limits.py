@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.kinds import kind_of
 from validation.data_gate.days.limits import (

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
 from validation.data_gate.days import measure

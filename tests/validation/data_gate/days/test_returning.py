@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile
 from validation.data_gate.days.limits import Deviation, deviations, known_ids, name_of, share_back
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 from validation.data_gate.days.queries import NUM_FOLLOWED

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pipelines.contracts.judged.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY
 from validation.data_gate.days.limits import Deviation, deviations, eta_squared, shares_told
 

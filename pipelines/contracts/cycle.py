@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.judged.outcome import Outcome
+from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.run_layout import StageFailure, StageUsage
 
 CycleState = Literal["judged", "data gate failed", "broken", "not ended", "not readable"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipelines.contracts.features.catalogue import BASELINE_FEATURES, BOUNDS, CATALOGUE, meaning_of
+from pipelines.contracts.features import BASELINE_FEATURES, BOUNDS, CATALOGUE, meaning_of
 from support.feature_page import PAGE, table
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.contracts.config import FeatureConfig, RunConfig
-from pipelines.contracts.features.catalogue import BASELINE_FEATURES
-from pipelines.contracts.features.numeric import NumericFeature, held_features
+from pipelines.contracts.config import FeatureConfig, NumericFeature, RunConfig, held_features
+from pipelines.contracts.features import BASELINE_FEATURES
 from pipelines.contracts.schemas import snapshot_schema
 from pipelines.recipes import completejourney, smoke
 

@@ -1,1 +1,0 @@
-"""Options of the gates: what data, models and bundles are held to. Not for judging."""

@@ -1,1 +1,0 @@
-"""Single facts of a judgement; `pipelines.contracts.judgement` is the door to this room."""
