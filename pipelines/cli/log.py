@@ -16,7 +16,8 @@ from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.log_check.report import LogReport, Severity
+    from pipelines.event_log.rules import Severity
+    from pipelines.log_check.report import LogReport
 
 app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 
@@ -55,15 +56,15 @@ def check(
     The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
     it is 65 for warnings too.
     """
-    from pipelines.log_check.report import Severity
-    from pipelines.log_check.run import Span, check_log
-    from pipelines.log_check.text import lines_of, told_problems
+    from pipelines.event_log.rules import Severity
+    from pipelines.log_check.report import lines_of, told_problems
+    from pipelines.log_check.run import check_log
 
     settings = Settings()
     place = location or settings.event_log_location
-    span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
+    first, last = _day(from_day, "--from"), _day(to_day, "--to")
     config = make_recipe(recipe) if recipe else None
-    report = check_log(place, config, span, workers, settings)
+    report = check_log(place, config, first, last, workers, settings)
     say_all(lines_of(report))
     if html:
         from pipelines.log_check.page import write_page

@@ -22,7 +22,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import count_rows, open_file
+from pipelines.event_log.reader import count_rows, open_file
 from pipelines.storage import open_filesystem, translated_errors
 
 KNOWN_COLUMNS = {

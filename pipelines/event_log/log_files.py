@@ -120,25 +120,33 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
     files: list[LogFile] = []
     problems: list[Finding] = []
     for table in EVENT_LOG_TABLES:
-        for entry in _list_table(filesystem, uri, root, table, problems):
-            day, problem = _day_of_path(entry.path, table)
-            if problem is None:
-                files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
-            else:
+        entries = _list_table(uri, table)
+        if not entries:
+            remedy = (
+                f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
+                f"HOMEFEED_EVENT_LOG"
+            )
+            said = f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)"
+            problems.append(Finding("missing_table", "", said, remedy, table=table))
+        for entry in entries:
+            day = _day_of(entry) if table in EVENT_TIME_COLUMNS else None
+            file = LogFile(table, entry.path, day, entry.size or 0, entry.mtime)
+            if problem := _day_problem(file):
                 problems.append(problem)
-    if record is None:
-        return EventLog(uri=uri, files=tuple(files)), tuple(problems)
-    if read_model(record_uri, EventLogRecord) != record:
-        # An increment came in between, and may have replaced files.
-        if num_tries == 1:
+            else:
+                files.append(file)
+    if record is not None:
+        if read_model(record_uri, EventLogRecord) != record:
+            # An increment came in between, and may have replaced files.
+            if num_tries > 1:
+                return find_event_log(uri, num_tries - 1)
             raise TransientStorageError(
                 f"the event log at {uri} changed while its files were listed, each time that this "
                 f"was tried: {RECORD_FILE} was replaced meanwhile; expected it to stay for as long "
                 f"as a listing takes; let the writer finish, or write larger increments, then retry"
             )
-        return find_event_log(uri, num_tries - 1)
-    named = tuple(_named_by_record(uri, root, files, record))
-    return EventLog(uri=uri, files=named), tuple(problems)
+        files = _named_by_record(uri, root, files, record)
+    return EventLog(uri=uri, files=tuple(files)), tuple(problems)
 
 
 @contextlib.contextmanager
@@ -151,72 +159,69 @@ def unchanged_meanwhile(event_log: EventLog, files: Sequence[LogFile]) -> Iterat
     Raises:
         TransientStorageError: a file is another than was listed; the message names it.
     """
+    refused: DataContractError | ConfigurationError | None = None
     try:
         yield
     except (DataContractError, ConfigurationError) as error:
-        _require_unchanged(event_log, files, error)
-        raise
-    _require_unchanged(event_log, files, None)
-
-
-def _require_unchanged(
-    event_log: EventLog,
-    files: Sequence[LogFile],
-    error: DataContractError | ConfigurationError | None,
-) -> None:
-    filesystem, root = open_filesystem(event_log.uri)
-    problems: list[Finding] = []
-    now = {
-        entry.path: (entry.size or 0, entry.mtime)
-        for table in {file.table for file in files}
-        for entry in _list_table(filesystem, event_log.uri, root, table, problems)
-    }
+        refused = error
+    tables = {file.table for file in files}
+    listed = [entry for table in tables for entry in _list_table(event_log.uri, table)]
+    now = {entry.path: (entry.size or 0, entry.mtime) for entry in listed}
     changed = [each for each in files if now.get(each.path) != (each.num_bytes, each.modified_at)]
     if changed:
+        _, root = open_filesystem(event_log.uri)
         first = changed[0].path.removeprefix(root).lstrip("/")
         raise TransientStorageError(
             f"the event log at {event_log.uri} changed while it was read: {first} was written or "
             f"removed ({len(changed)} such files); expected its files to stay for as long as they "
             f"are read; let the writer finish, then retry"
-        ) from error
+        ) from refused
+    if refused is not None:
+        raise refused
 
 
-def _list_table(
-    filesystem: fs.FileSystem, uri: str, root: str, table: str, problems: list[Finding]
-) -> list[fs.FileInfo]:
+def _list_table(uri: str, table: str) -> list[fs.FileInfo]:
     """Return a table's Parquet files, sorted by path, without hidden and unfinished ones.
 
-    A name that begins with '.' or '_' says so, of a file or of a folder below the table's.
+    A name that begins with '.' or '_' says so, of a file or of a folder below the table's: Spark
+    writes into `_temporary/` first, and such rows are read once, where they end up.
     """
+    filesystem, root = open_filesystem(uri)
     selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
     with translated_errors(f"{uri}/{table}", "listing"):
         found = filesystem.get_file_info(selector)
-    files = [
+    return [
         entry
         for entry in sorted(found, key=lambda entry: entry.path)
         if entry.type == fs.FileType.File
         and entry.base_name.endswith(".parquet")
-        and not _is_passed_over(entry.path.removeprefix(selector.base_dir))
+        and not re.search(r"(^|/)[._]", entry.path.removeprefix(selector.base_dir))
     ]
-    if not files:
-        problem = Finding(
-            "missing_table",
-            "",
-            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)",
-            f"the tables {sorted(EVENT_LOG_TABLES)}",
-            "add the table, or correct HOMEFEED_EVENT_LOG",
-            table=table,
-        )
-        problems.append(problem)
-    return files
 
 
-def _is_passed_over(path: str) -> bool:
-    """Return whether a file, or a folder that it is in, is hidden or unfinished by its name.
+def _day_of(entry: fs.FileInfo) -> date | None:
+    """Return the day in a file's day=... folder; None where it is in none."""
+    match = _DAY_FOLDER.search(entry.path)
+    with contextlib.suppress(ValueError):
+        return date.fromisoformat(match[1]) if match else None
+    return None
 
-    Spark writes into `_temporary/` first: such rows are read once, where they end up.
-    """
-    return any(part.startswith((".", "_")) for part in path.split("/"))
+
+def _day_problem(file: LogFile) -> Finding | None:
+    """Return what is wrong with the day of a file of impressions or actions."""
+    time_column, table = EVENT_TIME_COLUMNS.get(file.table), file.table
+    if time_column is None or (file.day and _FIRST_DAY <= file.day < _LAST_DAY):
+        return None
+    if file.day is None:
+        remedy = f"expected {table}/day=.../*.parquet; partition the table by the UTC day of {time_column}"
+        said = f"{table}: {file.path} is not in a day=YYYY-MM-DD folder"
+        return Finding("no_day_folder", "", said, remedy, table=table)
+    remedy = (
+        f"expected {_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or "
+        f"microseconds instead of milliseconds? correct the writer and write the partition again"
+    )
+    said = f"{table}: partition {file.path} is of the year {file.day.year}"
+    return Finding("implausible_day", "", said, remedy, table=table)
 
 
 def _named_by_record(
@@ -244,37 +249,3 @@ def _named_by_record(
             f"rows to EventLogWriter, or move the file away"
         )
     return [file for name, file in by_name.items() if name in named]
-
-
-def _day_of_path(path: str, table: str) -> tuple[date | None, Finding | None]:
-    """Return the day in a path's day=... folder, or what is wrong with it.
-
-    The day is None for a table without partitions.
-    """
-    if table not in EVENT_TIME_COLUMNS:
-        return None, None
-    match = _DAY_FOLDER.search(path)
-    try:
-        day = date.fromisoformat(match[1]) if match else None
-    except ValueError:
-        day = None
-    if day is None:
-        return None, Finding(
-            "no_day_folder",
-            "",
-            f"{table}: {path} is not in a day=YYYY-MM-DD folder",
-            f"{table}/day=.../*.parquet",
-            f"partition the table by the UTC day of {EVENT_TIME_COLUMNS[table]}",
-            table=table,
-        )
-    if not _FIRST_DAY <= day < _LAST_DAY:
-        return None, Finding(
-            "implausible_day",
-            "",
-            f"{table}: partition {path} is of the year {day.year}",
-            f"{_FIRST_DAY.year}-{_LAST_DAY.year}",
-            "were times written in seconds or microseconds instead of milliseconds? correct the "
-            "writer and write the partition again",
-            table=table,
-        )
-    return day, None

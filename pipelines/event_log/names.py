@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import open_file, read_file
+from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord
 from pipelines.storage import exists, join, open_filesystem, read_model
 

@@ -1,48 +1,93 @@
-"""Read the event log: Parquet files at any pyarrow filesystem URI, only rows known before as_of.
+"""Reads the event log's Parquet files, from a disk or a bucket: rows known before as_of, checked.
 
-Where its files lie is in `log_files`, and how they are opened in `parquet_files`. The day of a
-partition is the day on which its rows *happened*; their `known_at` may be days later. So the time
-of the event alone decides which partitions are read, and `known_at` decides which of their rows are
-kept. Not for the meaning of rows (`pipelines.snapshot`) nor for making an event log
-(`pipelines.sources`).
+Where its files lie is in `log_files`. The day of a partition is the day on which its rows
+*happened*; their `known_at` may be days later. So the time of the event alone decides which
+partitions are read, and `known_at` decides which of their rows are kept. A damaged file, which no
+retry helps, is told from failing storage. Not for the meaning of rows (`pipelines.snapshot`) nor
+for making an event log (`pipelines.sources`). Tested in tests/pipelines/event_log/test_reader.py.
 """
 
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.time import DAY_MS, LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
-from pipelines.event_log.parquet_files import (
-    CODED_TEXT,
-    Before,
-    Wanted,
-    count_rows,
-    open_file,
-    open_together,
-)
 from pipelines.event_log.rules import (
     Finding,
+    across_files,
     cast_to_schema,
     column_problems,
     day_problems,
-    pin_times_in_some,
     require_none,
     value_problems,
 )
+from pipelines.places import store_errors
+from pipelines.plain_text import shortened
+from pipelines.storage import open_filesystem, translated_errors
 
 log = logging.getLogger(__name__)
 
 FUTURE_DAYS_CHECKED = 7
 """Partitions this many days past as_of are searched for rows that claim to be known already."""
+CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+_BATCH_ROWS = 1 << 17
+"""Rows of a file that are looked at together."""
+_NUM_FROM_STORE = 8
+"""Files of a bucket that are read at a time, because each waits for answers."""
+_BYTES_OF_REPEATED, _FEW_BYTES = 4, 64 << 10
+"""A column of text that takes as many bytes a row at most, or that is small, has few texts."""
+
+
+def is_before(time_column: str, end_ms: int) -> ds.Expression:
+    """Return a filter for the rows whose time is before an instant.
+
+    Null and absurd times pass it on purpose: the checks that follow must refuse them, and a filter
+    that dropped them would hide them.
+    """
+    time_ms = ds.field(time_column)
+    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= LATEST_MS)
+
+
+@dataclass(frozen=True)
+class Before:
+    """The rows whose time is before an instant, as `is_before` says."""
+
+    time_column: str
+    end_ms: int
+
+    def of(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows that pass. Mostly all do, and then nothing is copied."""
+        times = rows[self.time_column]
+        is_late = pc.and_(pc.greater_equal(times, self.end_ms), pc.less(times, LATEST_MS))
+        if not pc.any(is_late).as_py():
+            return rows
+        return rows.filter(pc.fill_null(pc.invert(is_late), True))
+
+
+@dataclass(frozen=True)
+class Among:
+    """The rows whose id is one of some. A null passes too, so that the checks can refuse it."""
+
+    column: str
+    ids: pa.Array
+
+    def of(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows that pass; where all do, nothing is copied."""
+        found = pc.is_in(rows[self.column], value_set=self.ids)
+        is_wanted = pc.or_(found, pc.is_null(rows[self.column]))
+        return rows if pc.all(is_wanted).as_py() else rows.filter(is_wanted)
 
 
 @dataclass(frozen=True)
@@ -72,42 +117,35 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
         DataContractError: a file breaks the contract, or several have columns of different types;
             the message names the file where it is the only one.
     """
-    path, table = files[0].path, files[0].table
-    time_column, is_known = EVENT_TIME_COLUMNS[table], Before("known_at", wanted.as_of_ms)
-    scan = _Scan(
+    rows, num_rows = _scan(
+        event_log,
+        files,
+        Before("known_at", wanted.as_of_ms),
         wanted.extra_columns,
-        is_known,
         wanted.number_columns,
         wanted.columns,
         wanted.are_texts_coded,
     )
-    rows, num_rows = scan.read(event_log, files)
     # Every column is looked at several times from here on, and would be put together each time.
     rows = rows.combine_chunks()
-    require_none(value_problems(path, table, rows, wanted.action_types))
-    _check_days(rows[time_column], files, num_rows)
-    when = np.asarray(rows[time_column])
+    require_none(value_problems(files[0].path, files[0].table, rows, wanted.action_types))
+    name, start = EVENT_TIME_COLUMNS[files[0].table], 0
+    when = np.asarray(rows[name])
+    for file, count in zip(files, num_rows, strict=True):
+        assert file.day is not None  # no event is listed without its day
+        own = when[start : start + count]
+        if count and not day_of(int(own.min())) == file.day == day_of(int(own.max())):
+            require_none(day_problems(file.path, rows.slice(start, count), name, file.day))
+        start += count
     is_wanted = (when >= wanted.start_ms) & (when < wanted.end_ms)
     return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
-
-
-def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequence[int]) -> None:
-    """Check that each file's rows lie in the day of its partition."""
-    low_high, start = np.asarray(times), 0
-    for file, count in zip(files, num_rows, strict=True):
-        assert file.day is not None  # `_day_of_path` lists no event without its day
-        of_file = low_high[start : start + count]
-        if count and not day_of(int(of_file.min())) == file.day == day_of(int(of_file.max())):
-            name = EVENT_TIME_COLUMNS[file.table]
-            require_none(day_problems(file.path, pa.chunked_array([of_file]), name, file.day))
-        start += count
 
 
 def read_rows(
     event_log: EventLog,
     file: LogFile,
     extra_columns: Sequence[str],
-    wanted: Wanted,
+    wanted: Before | Among,
     number_columns: Sequence[str] = (),
     columns: Sequence[str] = (),
     are_texts_coded: bool = False,
@@ -121,7 +159,8 @@ def read_rows(
         wanted: Which rows.
         number_columns: What is read beyond the schema, as numbers.
         columns: Of the schema, those that are read; all of them where none is named.
-        are_texts_coded: Texts may come as dictionaries, but for request ids.
+        are_texts_coded: Texts may come as CODED_TEXT, but for request ids. Parquet stores them so,
+            and a column in which a few texts are repeated takes half the time.
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
@@ -132,63 +171,183 @@ def read_rows(
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
             stands where none may; the message names the file.
     """
-    scan = _Scan(extra_columns, wanted, number_columns, columns, are_texts_coded)
-    return scan.read(event_log, [file]).rows
+    options = (extra_columns, number_columns, columns, are_texts_coded)
+    return _scan(event_log, [file], wanted, *options)[0]
 
 
-class _ScannedRows(NamedTuple):
-    """Rows of some files in the contract's types."""
+def _scan(
+    event_log: EventLog,
+    files: Sequence[LogFile],
+    wanted: Before | Among,
+    extra: Sequence[str],
+    numbers: Sequence[str],
+    columns: Sequence[str],
+    are_texts_coded: bool,
+) -> tuple[pa.Table, list[int]]:
+    """Return the wanted rows of some files as `read_rows` does, and how many are of each file."""
+    filesystem, _ = open_filesystem(event_log.uri)
+    path, table = files[0].path, files[0].table
+    with _damage_told_from_failure(filesystem, files[0]):
+        with _open(filesystem, path, ()) as opened:
+            metadata, found = opened.metadata, opened.schema_arrow
+        for name in found.names:
+            if found.names.count(name) > 1:
+                raise DataContractError(
+                    f"{table}: {path} has the column {name!r} {found.names.count(name)} times; "
+                    f"expected each column once; write the file again without the others"
+                )
+        schema, coded = contract_of(table, found.names), list[str]()
+        if are_texts_coded:
+            texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
+            read = [name for name in texts if name in (columns or texts) and name != "request_id"]
+            coded = _repeated(metadata, [*read, *extra])
+            with _open(filesystem, path, coded) as opened:
+                found = opened.schema_arrow
+        require_none(column_problems(path, found, schema, extra, numbers))
+        names = list(dict.fromkeys((*(columns or schema.names), *extra, *numbers)))
+        in_file_order = [name for name in found.names if name in names]
 
-    rows: pa.Table
-    num_rows: tuple[int, ...]  # of each file
+        def read_one(file: LogFile) -> list[pa.RecordBatch]:
+            with _open(filesystem, file.path, coded) as opened:
+                if not opened.schema_arrow.equals(found):
+                    raise DataContractError(
+                        f"{table}: {file.path} has other columns than {path}; expected the same of "
+                        f"files that are read together; read them one by one"
+                    )
+                batches = opened.iter_batches(_BATCH_ROWS, columns=in_file_order, use_threads=False)
+                return [wanted.of(batch) for batch in batches]
 
-
-@dataclass(frozen=True)
-class _Scan:
-    """What is read of some files, as the arguments of `read_rows` say."""
-
-    extra_columns: Sequence[str]
-    wanted: Wanted
-    number_columns: Sequence[str]
-    columns: Sequence[str]
-    are_texts_coded: bool
-
-    def read(self, event_log: EventLog, files: Sequence[LogFile]) -> _ScannedRows:
-        """Return the wanted rows of some files.
-
-        Raises:
-            DataContractError: see `read_rows`; the first file is named.
-        """
-        path = files[0].path
-        coded = self._coded(files[0].table)
-        with open_together(event_log, files, coded) as opened:
-            found, schema = opened.schema, contract_of(files[0].table, opened.schema.names)
-            extra, numbers = self.extra_columns, self.number_columns
-            require_none(column_problems(path, found, schema, extra, numbers))
-            names = list(dict.fromkeys((*(self.columns or schema.names), *extra, *numbers)))
-            in_file_order = [name for name in found.names if name in names]
-            parts = opened.read(in_file_order, self.wanted)
-        found = pa.schema([found.field(name) for name in in_file_order])
-        rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
-        expected = _with_codes(schema, found, coded)
-        rows = cast_to_schema(path, rows.select(names), expected)
-        return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts))
-
-    def _coded(self, table: str) -> list[str]:
-        """Return the columns in which a few texts are repeated: all but that of request ids."""
-        if not self.are_texts_coded:
-            return []
-        texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
-        read = [name for name in texts if name in (self.columns or texts)]
-        return [*(name for name in read if name != "request_id"), *self.extra_columns]
-
-
-def _with_codes(expected: pa.Schema, found: pa.Schema, coded: Sequence[str]) -> pa.Schema:
-    """Return a contract that takes some texts as dictionaries, where they came so."""
-    for place, field in enumerate(expected):
+        if filesystem.type_name == "local":  # other threads read other files
+            parts = list(map(read_one, files))
+        else:
+            with ThreadPoolExecutor(_NUM_FROM_STORE) as pool:
+                parts = list(pool.map(read_one, files))
+    batches = [batch for part in parts for batch in part]
+    rows = pa.Table.from_batches(batches, pa.schema([found.field(name) for name in in_file_order]))
+    for place, field in enumerate(schema):
         if field.name in coded and found.field(field.name).type == CODED_TEXT:
-            expected = expected.set(place, field.with_type(CODED_TEXT))
-    return expected
+            schema = schema.set(place, field.with_type(CODED_TEXT))
+    return cast_to_schema(path, rows.select(names), schema), [sum(map(len, part)) for part in parts]
+
+
+def _open(filesystem: fs.FileSystem, path: str, coded: Sequence[str]) -> pq.ParquetFile:
+    # Fetching bytes before they are needed, in other threads, pays where a store answers late.
+    is_late = filesystem.type_name != "local"
+    source = {"filesystem": filesystem if is_late else None, "pre_buffer": is_late}
+    try:
+        return pq.ParquetFile(path, read_dictionary=list(coded), **source)
+    except KeyError:  # One of them is missing, which whoever checks the columns tells.
+        return pq.ParquetFile(path, **source)
+
+
+def _repeated(metadata: pq.FileMetaData, names: Sequence[str]) -> list[str]:
+    """Return the columns that take a few bytes a row, because few texts are repeated in them.
+
+    The others would take more as dictionaries: each batch of rows has one of its own.
+    """
+    sizes: dict[str, int] = {}
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size = sizes.get(column.path_in_schema, 0) + column.total_uncompressed_size
+            sizes[column.path_in_schema] = size
+    most = _BYTES_OF_REPEATED * metadata.num_rows + _FEW_BYTES
+    return [name for name in names if sizes.get(name, most + 1) <= most]
+
+
+def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
+    """Open one Parquet file.
+
+    Raises:
+        DataContractError: it is not a readable Parquet file.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, _ = open_filesystem(event_log.uri)
+    with _damage_told_from_failure(filesystem, file):
+        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
+
+
+def read_file(
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    wanted: ds.Expression | None,
+) -> pa.Table:
+    """Read columns of an opened file, in this thread alone, because a worker has one core.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _damage_told_from_failure(dataset.filesystem, file):
+        return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
+
+
+def iterate_batches(
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    num_rows: int,
+    wanted: ds.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield an opened file's rows in their order, in batches of `num_rows` rows at most.
+
+    Few of them are in memory at a time. `wanted` chooses rows; None takes all.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    with _damage_told_from_failure(dataset.filesystem, file):
+        yield from dataset.scanner(
+            columns=list(columns),
+            filter=wanted,
+            batch_size=num_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=options,
+            use_threads=False,
+        ).to_batches()
+
+
+def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
+    """Return how many rows of an opened file are wanted.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _damage_told_from_failure(dataset.filesystem, file):
+        return int(dataset.count_rows(filter=wanted))
+
+
+@contextlib.contextmanager
+def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+    """Raise for a damaged file, which no retry helps, another error than for failing storage.
+
+    Arrow reports both as the same OSError without a number. Where its words do not say that it was
+    the store, the bytes are read: those of a damaged file can be read to their end, and those of
+    failing storage cannot.
+    """
+    place = f"s3://{file.path}" if filesystem.type_name == "s3" else file.path
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        is_told = isinstance(error, OSError) and store_errors.is_from_store(error)
+        if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
+            with (
+                translated_errors(place, "reading"),
+                filesystem.open_input_stream(file.path) as stream,
+            ):
+                while stream.read(1 << 20):
+                    pass
+            reason = shortened(" ".join(str(error).split()), 300)
+            raise DataContractError(
+                f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
+                f"expected a whole one; write the file again or remove it"
+            ) from error
+        with translated_errors(place, "reading"):
+            raise
 
 
 def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
@@ -200,8 +359,12 @@ def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
     for file in event_log.files_of("pins"):
         with contextlib.suppress(DataContractError):
             has_times[file.path] = PIN_TIME.name in open_file(event_log, file).schema.names
-    with_times = [path for path, has_time in has_times.items() if has_time]
-    yield from pin_times_in_some(with_times, [p for p in has_times if p not in with_times])
+    with_times, without = (
+        [p for p, has in has_times.items() if has is one] for one in (True, False)
+    )
+    if with_times and without:
+        paths = {"with_times": with_times[0], "without": without[0]}
+        yield across_files("pin_times_in_some", paths, num_rows=len(without))
 
 
 def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:
@@ -213,10 +376,9 @@ def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int
     Raises:
         DataContractError: there is such a row; the message names its file.
     """
-    end_ms = as_of_ms + FUTURE_DAYS_CHECKED * DAY_MS
     time_column = EVENT_TIME_COLUMNS[table]
-    for file in event_log.files_between(table, as_of_ms, end_ms):
-        is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
+    is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
+    for file in event_log.files_between(table, as_of_ms, as_of_ms + FUTURE_DAYS_CHECKED * DAY_MS):
         try:
             dataset = open_file(event_log, file)
             types = {field.name: field.type for field in dataset.schema}

@@ -1,22 +1,20 @@
-"""The table of rules that rows of an event log must keep, and what is said where one is broken.
+"""The rules that rows of an event log must keep, and what is said where one is broken.
 
-Each rule is written once, as a function that yields a `Finding`: the file, what was found, what was
-expected, what to change. Everybody who meets rows asks the same functions:
+Each rule is written once and yields a `Finding`. Everybody who meets rows asks the same functions:
+a reader (`reader`, `pipelines.snapshot`) and a writer raise the first finding (`require_none`), and
+`pipelines.log_check` collects all findings of a log.
 
-- a reader (`reader`, `pipelines.snapshot`) and a writer raise the first finding: `require_none`;
-- `pipelines.log_check` collects all findings of a log.
-
-A writer asks, for each batch of rows, with its own name for the batch as `where`:
-`column_problems` (columns and their types), then `fitted` (nulls, and values that do not fit their
-type), then `value_problems` (times, action types, chances, numbers); for embeddings
-`embedding_matrix`. The bounds of what many rows come to, as shares and rates, are in
-`pipelines.contracts.data_rules`. Not for judging whether data looks as usual: the data gate
-does. Tested in tests/pipelines/event_log/test_rules.py.
+For each batch of rows, `column_problems` asks for columns and their types, then `fitted` for nulls
+and values that do not fit their type, then `value_problems` for times, action types, chances and
+numbers; `embedding_matrix` asks for embeddings. The bounds of what many rows come to, as shares and
+rates, are in `pipelines.contracts.data_rules`. Not for judging whether data looks as usual:
+the data gate does. Tested in tests/pipelines/event_log/test_rules.py.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,39 +30,26 @@ EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
 """The column whose UTC day is the day of a row's partition."""
 KEY_COLUMNS = ("request_id", "user_id", "pin_id", "as_of")
 """What names a row in a report, where its table has the column."""
-RULES = {
-    "missing_column": "a column is missing",
-    "wrong_kind": "a column of another kind",
-    "null": "a null where none may be",
-    "does_not_fit": "a value that does not fit",
-    "implausible_time": "no time in milliseconds",
-    "known_before_it_happened": "known before it happened",
-    "wrong_day": "in the partition of another day",
-    "unknown_action_type": "an action type that the recipe does not list",
-    "propensity": "no chance",
-    "infinite_number": "a number that is infinite or too large",
-    "embedding_width": "an embedding of another width",
-    "embedding_number": "no finite numbers",
-    "request_of_two_users": "a request of two users",
-    "action_before_request": "an action before the request that it names",
-    "repeated_user_row": "two rows of a user at one time",
-    "repeated_embedding": "two embeddings of a pin in one version",
-    "pin_times_in_some": "known_at in some files of the pins alone",
-    "missing_version": "no pin has the embedding version",
-    "pin_without_embedding": "pins in use without an embedding",
-}
-"""Every rule of the contract, in words."""
+_CORRECT = "correct it where the table is written"
+_CAST = "cast it where the table is written"
+
+
+class Severity(StrEnum):
+    """What a finding means for whoever wants to build a snapshot of the log."""
+
+    ERROR = "error"  # the snapshot would be refused, or wrong
+    WARNING = "warning"  # a person must look
+    NOTE = "note"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One way in which a file, or the log as a whole, breaks a rule."""
+    """One way in which a file, or the log as a whole, breaks a rule or looks as if it did."""
 
-    rule: str  # of RULES, or of whoever judges more than the contract
+    rule: str
     where: str  # the file, or '' where `problem` says it
     problem: str
-    expected: str  # '' where `problem` says it, as of the remedy
-    remedy: str
+    remedy: str  # what was expected, and what to change; '' where `problem` says it
     table: str = ""
     column: str = ""
     row: int | None = None  # the first such row, from 0, of the rows that were looked at
@@ -72,18 +57,19 @@ class Finding:
     value: str = ""  # found there
     num_rows: int = 1  # rows that break the rule
     day: date | None = None  # that it is about, where many days may have the same
-
-    @property
-    def key(self) -> str:
-        """What names the row, such as 'pin_id=7'."""
-        return ", ".join(f"{name}={value}" for name, value in self.ids)
+    severity: Severity = Severity.ERROR
 
     @property
     def message(self) -> str:
         """The finding in one sentence: where, what was found, what was expected, what to change."""
-        where = f"{self.where}: " if self.where else ""
-        expected = f"expected {self.expected}" if self.expected else ""
-        return where + "; ".join(part for part in (self.problem, expected, self.remedy) if part)
+        where, rows = f"{self.where}: " if self.where else "", ""
+        if self.row is not None:
+            named = ", ".join(
+                f"{n}={v}" for n, v in (*self.ids, (self.column, self.value)) if v != ""
+            )
+            such = f"{self.num_rows:,} such row{'s' * (self.num_rows != 1)}"
+            rows = f" ({such}, first row {self.row}: {named})"
+        return f"{where}{self.problem}{rows}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 def require_none(findings: Iterable[Finding]) -> None:
@@ -120,44 +106,33 @@ def column_problems(
         extra_columns: What a recipe declares as features of text beyond them.
         number_columns: What it declares as numeric features.
     """
-    declared = (*extra_columns, *number_columns)
-    missing = [name for name in (*expected.names, *declared) if name not in found.names]
-    hint = " (declared as features by the recipe)" if set(missing) & set(declared) else ""
+    declared = {*extra_columns, *number_columns}
+    types = dict(zip(found.names, found.types, strict=True))
+    wanted: list[tuple[str, tuple[str, ...], str]] = []
+    for field in expected:
+        words = f"expected {field.type}"
+        if pa.types.is_fixed_size_list(field.type):
+            words = f"expected fixed_size_list of {field.type.value_type} or halffloat of one width"
+        elif pa.types.is_timestamp(types.get(field.name, pa.null())):
+            words += " milliseconds since the epoch"
+        wanted.append((field.name, (_kind(field.type), "null"), f"{words}; {_CAST}"))
+    text = f"expected string (a categorical feature); {_CAST}"
+    wanted += [(name, ("text", "integer"), text) for name in extra_columns]
+    number = (
+        f"expected an integer or a float (a numeric feature); {_CAST}, or take it out of "
+        f"features.numeric"
+    )
+    wanted += [(name, ("integer", "float", "null"), number) for name in number_columns]
+    missing = [name for name, *_ in wanted if name not in types]
+    hint = " (declared as features by the recipe)" if declared & {*missing} else ""
     for name in missing:
         problem = f"missing column {name!r}{hint}; found {sorted(found.names)}"
-        remedy = "add the column where the table is written"
-        yield Finding("missing_column", path, problem, f"also {missing}", remedy, column=name)
-    wanted = [(field.name, _is_kind_of(found, field), *_wanted(found, field)) for field in expected]
-    cast = "cast it where the table is written"
-    for name in extra_columns:
-        is_text = name in missing or _kind(found.field(name).type) in ("text", "integer")
-        wanted.append((name, is_text, "string (a categorical feature)", cast))
-    for name in number_columns:
-        kind = "integer" if name in missing else _kind(found.field(name).type)
-        is_number = kind in ("integer", "float", "null")
-        number = "an integer or a float (a numeric feature)"
-        wanted.append((name, is_number, number, f"{cast}, or take it out of features.numeric"))
-    for name, is_good, words, remedy in wanted:
-        if name not in missing and not is_good:
-            type_ = str(found.field(name).type)
-            problem = f"column {name!r} is {type_}"
-            yield Finding("wrong_kind", path, problem, words, remedy, column=name, value=type_)
-
-
-def _is_kind_of(found: pa.Schema, field: pa.Field) -> bool:
-    """Return whether a file's column is of the contract's kind; nulls alone are of each kind."""
-    if field.name not in found.names:
-        return False
-    return _kind(found.field(field.name).type) in (_kind(field.type), "null")
-
-
-def _wanted(found: pa.Schema, field: pa.Field) -> tuple[str, str]:
-    """Return what a column of the contract must be, and what to do where it is not."""
-    cast = "cast it where the table is written"
-    if pa.types.is_fixed_size_list(field.type):
-        return f"fixed_size_list of {field.type.value_type} or halffloat, all of one width", cast
-    is_time = field.name in found.names and pa.types.is_timestamp(found.field(field.name).type)
-    return f"{field.type}{' milliseconds since the epoch' * is_time}", cast
+        remedy = f"expected also {missing}; add the column where the table is written"
+        yield Finding("missing_column", path, problem, remedy, column=name)
+    for name, kinds, remedy in wanted:
+        if name in types and _kind(types[name]) not in kinds:
+            said = f"column {name!r} is {types[name]}"
+            yield Finding("wrong_kind", path, said, remedy, column=name, value=str(types[name]))
 
 
 def _kind(type_: pa.DataType) -> str:
@@ -184,23 +159,20 @@ def _kind(type_: pa.DataType) -> str:
 # Values of rows
 
 
-def fitted(
-    path: str, rows: pa.Table, expected: pa.Schema
-) -> tuple[pa.Table, tuple[Finding, ...], tuple[str, ...]]:
+def fitted(path: str, rows: pa.Table, expected: pa.Schema) -> tuple[pa.Table, tuple[Finding, ...]]:
     """Cast rows to the contract's types.
 
     Embeddings and columns beyond the contract stay as they are, as does a column that does not fit.
 
     Returns:
-        The rows, what is wrong with them, and the columns that do not fit.
+        The rows, and what is wrong with them; a column of the rule `does_not_fit` is not cast.
     """
-    unfit = []
-    others = rows.select([name for name in rows.schema.names if name != "embedding"])
-    nulls = tuple(null_problems(path, others, expected))
-    for index, name in enumerate(rows.schema.names):
+    asked = [name for name in expected.names if name != "embedding"]
+    problems = list(null_problems(path, rows, asked, expected))
+    for index, (name, column) in enumerate(zip(rows.schema.names, rows.columns, strict=True)):
         if name not in expected.names or name == "embedding":
             continue
-        field, column = expected.field(name), rows[name]
+        field = expected.field(name)
         if column.type == field.type:
             continue
         try:
@@ -208,33 +180,21 @@ def fitted(
             rows = rows.set_column(index, field, cast)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             said = f"column {name!r} ({column.type}) has a value that does not fit {field.type}"
-            unfit.append(
-                Finding(
-                    "does_not_fit",
-                    path,
-                    f"{said} ({error})",
-                    f"values of {field.type}",
-                    "correct it where the table is written",
-                    column=name,
-                    value=str(error)[:80],
-                )
-            )
-    return rows, (*nulls, *unfit), tuple(finding.column for finding in unfit)
+            remedy = f"expected values of {field.type}; {_CORRECT}"
+            unfit = Finding("does_not_fit", path, f"{said} ({error})", remedy, column=name)
+            problems.append(unfit)
+    return rows, tuple(problems)
 
 
-def null_problems(path: str, rows: pa.Table, expected: pa.Schema) -> Iterator[Finding]:
-    """Yield the columns that hold nulls where the contract allows none."""
-    for name in rows.schema.names:
-        if name in expected.names and not expected.field(name).nullable and rows[name].null_count:
-            yield Finding(
-                "null",
-                path,
-                f"column {name!r} has {rows[name].null_count} nulls in {len(rows)} rows",
-                "none",
-                "fill or drop these rows where the table is written",
-                column=name,
-                value="null",
-                **_first(rows, rows[name].is_null()),
+def null_problems(
+    path: str, rows: pa.Table, names: Sequence[str], expected: pa.Schema
+) -> Iterator[Finding]:
+    """Yield those of some columns that hold nulls where the contract allows none."""
+    for name in (name for name in names if name in rows.schema.names):
+        if not expected.field(name).nullable and rows[name].null_count:
+            remedy = "expected none; fill or drop these rows where the table is written"
+            yield _of_rows(
+                "null", path, rows, rows[name].is_null(), name, f"column {name!r} is null", remedy
             )
 
 
@@ -244,7 +204,7 @@ def cast_to_schema(path: str, rows: pa.Table, expected: pa.Schema) -> pa.Table:
     Raises:
         DataContractError: a value does not fit, or a null stands where none may.
     """
-    rows, problems, _ = fitted(path, rows, expected)
+    rows, problems = fitted(path, rows, expected)
     require_none(problems)
     return rows
 
@@ -267,21 +227,43 @@ def value_problems(
         number_columns: Columns beyond the contract that are numeric features.
         day: Of the partition; None where the rows are in none.
     """
-    names = set(rows.schema.names)
-    when = EVENT_TIME_COLUMNS.get(table, "as_of")
-    is_timed = True
-    for name in (when, PIN_TIME.name):
-        for finding in time_problems(path, name, rows) if name in names else ():
-            is_timed = False
-            yield finding
-    if {when, "known_at"} <= names:
-        yield from _order_problems(path, rows, when)
-    if day is not None and when in names and is_timed:
-        yield from day_problems(path, rows[when], when, day, rows)
+    names, when = set(rows.schema.names), EVENT_TIME_COLUMNS.get(table, "as_of")
+    timed = [name for name in (when, PIN_TIME.name) if name in names]
+    no_times = [finding for name in timed for finding in time_problems(path, name, rows)]
+    yield from no_times
+    if len(timed) == 2:
+        is_bad = pc.greater(rows[when], rows[PIN_TIME.name])
+        if pc.any(is_bad).as_py():
+            said = f"{when} is after known_at"
+            remedy = (
+                f"expected {when} <= known_at (nothing is known before it happens); correct the "
+                f"clock or the column that filled them"
+            )
+            yield _of_rows("known_before_it_happened", path, rows, is_bad, "known_at", said, remedy)
+    if day is not None and when in names and not no_times:
+        yield from day_problems(path, rows, when, day)
     if "action_type" in names and action_types:
-        yield from _vocabulary_problems(path, rows, action_types)
+        found = set(pc.unique(rows["action_type"]).drop_null().to_pylist())
+        if unknown := sorted(found - set(action_types)):  # a type is never read as padding
+            text = rows["action_type"].cast(pa.string())
+            is_bad = pc.is_in(text, value_set=pa.array(unknown, pa.string()))
+            said = f"unknown action type {unknown[0]!r} (all unknown: {unknown})"
+            remedy = (
+                f"expected one of {list(action_types)}; add it to features.action_types of the "
+                f"recipe or drop these rows where the table is written"
+            )
+            yield _of_rows("unknown_action_type", path, rows, is_bad, "action_type", said, remedy)
     if "propensity" in names:
-        yield from _propensity_problems(path, rows)
+        chance = rows["propensity"]
+        is_good = pc.and_(pc.greater(chance, 0.0), pc.less_equal(chance, 1.0))
+        is_bad = pc.invert(pc.fill_null(is_good, True))
+        if pc.any(is_bad).as_py():  # an estimator would divide by it
+            said = "a propensity is outside (0, 1]"
+            remedy = (
+                f"expected the chance that the pin was shown, or null where it is not known; "
+                f"{_CORRECT}"
+            )
+            yield _of_rows("propensity", path, rows, is_bad, "propensity", said, remedy)
     yield from number_problems(path, rows, [name for name in number_columns if name in names])
 
 
@@ -294,139 +276,44 @@ def time_problems(path: str, name: str, rows: pa.Table) -> Iterator[Finding]:
     if EARLIEST_MS <= low and high < LATEST_MS:
         return
     value = high if EARLIEST_MS <= low else low
-    unit = ""
-    for guess, factor in (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6)):
-        if not unit and EARLIEST_MS <= value * factor < LATEST_MS:
-            unit = f" (it looks like {guess})"
+    units = (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6))
+    fits = [unit for unit, factor in units if EARLIEST_MS <= value * factor < LATEST_MS]
+    hint = f" ({value} looks like {fits[0]})" if fits else ""
     is_bad = pc.or_(pc.less(times, EARLIEST_MS), pc.greater_equal(times, LATEST_MS))
-    yield Finding(
-        "implausible_time",
-        path,
-        f"{name}={value} in row {pc.index(times, value).as_py()} is not a plausible time in "
-        f"milliseconds since the epoch{unit}",
-        f"{EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100)",
-        "convert it where the table is written",
-        column=name,
-        value=str(value),
-        **_first(rows, is_bad),
+    said = f"{name} is not a plausible time in milliseconds since the epoch{hint}"
+    remedy = (
+        f"expected {EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100); convert it where the "
+        f"table is written"
     )
+    yield _of_rows("implausible_time", path, rows, is_bad, name, said, remedy)
 
 
-def _order_problems(path: str, rows: pa.Table, time_column: str) -> Iterator[Finding]:
-    """Yield the rows that were known before they happened."""
-    is_future = pc.greater(rows[time_column], rows["known_at"])
-    if not pc.any(is_future).as_py():
-        return
-    found = _first(rows, is_future)
-    at, known = (rows[name][found["row"]].as_py() for name in (time_column, "known_at"))
-    yield Finding(
-        "known_before_it_happened",
-        path,
-        f"{found['num_rows']} of {len(rows)} rows have {time_column} after known_at, first row "
-        f"{found['row']} with {time_column}={at}, known_at={known}",
-        f"{time_column} <= known_at (nothing is known before it happens)",
-        "correct the clock or the column that filled them",
-        column="known_at",
-        value=str(known),
-        **found,
-    )
-
-
-def day_problems(
-    path: str, times: pa.ChunkedArray, time_column: str, day: date, rows: pa.Table | None = None
-) -> Iterator[Finding]:
-    """Yield that rows are filed under another day than theirs: pruning by day relies on it.
-
-    Args:
-        path: The file.
-        times: When its rows happened.
-        time_column: What that column is called.
-        day: Of the partition.
-        rows: All columns, to name the first such row; None does not name it.
-    """
+def day_problems(path: str, rows: pa.Table, time_column: str, day: date) -> Iterator[Finding]:
+    """Yield that rows are filed under another day than theirs: pruning by day relies on it."""
+    times, start_ms = rows[time_column], to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
     if len(times) == times.null_count:
         return
-    start_ms = to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
     low, high = pc.min_max(times).as_py().values()
     if start_ms <= low and high < start_ms + DAY_MS:
         return
     is_bad = pc.or_(pc.less(times, start_ms), pc.greater_equal(times, start_ms + DAY_MS))
-    yield Finding(
-        "wrong_day",
-        path,
-        f"rows with {time_column} from {low} to {high} in the partition day={day}",
-        f"[{start_ms}, {start_ms + DAY_MS}), the UTC day",
-        f"partition the table by the UTC day of {time_column}",
-        column=time_column,
-        value=str(low if low < start_ms else high),
-        **_first(pa.table({time_column: times}) if rows is None else rows, is_bad),
+    said = f"rows with {time_column} from {low} to {high} in the partition day={day}"
+    remedy = (
+        f"expected [{start_ms}, {start_ms + DAY_MS}), the UTC day; partition the table by the UTC "
+        f"day of {time_column}"
     )
-
-
-def _vocabulary_problems(
-    path: str, rows: pa.Table, action_types: Sequence[str]
-) -> Iterator[Finding]:
-    """Yield the actions of types that the recipe does not list, which are never padding."""
-    found = set(pc.unique(rows["action_type"]).drop_null().to_pylist())
-    unknown = sorted(found - set(action_types))
-    if unknown:
-        text = rows["action_type"].cast(pa.string())
-        is_bad = pc.is_in(text, value_set=pa.array(unknown, pa.string()))
-        yield Finding(
-            "unknown_action_type",
-            path,
-            f"unknown action type {unknown[0]!r} (all unknown: {unknown})",
-            f"one of {list(action_types)}",
-            "add it to features.action_types of the recipe or drop these rows where the table is "
-            "written",
-            column="action_type",
-            value=unknown[0],
-            **_first(rows, is_bad),
-        )
-
-
-def _propensity_problems(path: str, rows: pa.Table) -> Iterator[Finding]:
-    """Yield the logged chances that are none, by which an estimator would divide."""
-    chance = rows["propensity"]
-    is_good = pc.and_(pc.greater(chance, 0.0), pc.less_equal(chance, 1.0))
-    is_bad = pc.invert(pc.fill_null(is_good, True))
-    if pc.any(is_bad).as_py():
-        found = _first(rows, is_bad)
-        first = rows.slice(found["row"], 1).to_pylist()[0]
-        yield Finding(
-            "propensity",
-            path,
-            f"{found['num_rows']} of {len(rows)} rows have a propensity outside (0, 1], first "
-            f"{first['propensity']} of request_id={first.get('request_id')!r}, "
-            f"pin_id={first.get('pin_id')}",
-            "the chance that the pin was shown, or null where it is not known",
-            "correct it where the table is written",
-            column="propensity",
-            value=str(first["propensity"]),
-            **found,
-        )
+    yield _of_rows("wrong_day", path, rows, is_bad, time_column, said, remedy)
 
 
 def number_problems(path: str, rows: pa.Table, columns: Sequence[str]) -> Iterator[Finding]:
     """Yield the number columns that hold what is no finite float32 number."""
     for name in columns:
-        values = numbers_of(rows[name])
         with np.errstate(over="ignore"):
-            is_bad = np.isinf(values.astype(np.float32))
+            is_bad = np.isinf(numbers_of(rows[name]).astype(np.float32))
         if is_bad.any():
-            row = int(np.flatnonzero(is_bad)[0])
-            yield Finding(
-                "infinite_number",
-                path,
-                f"column {name!r} has {int(is_bad.sum())} numbers that are infinite or too "
-                f"large, first {values[row]}",
-                "finite float32 numbers, or null where none is known",
-                "correct it where the table is written",
-                column=name,
-                value=str(values[row]),
-                num_rows=int(is_bad.sum()),
-                row=row,
-            )
+            said = f"column {name!r} has a number that is infinite or too large"
+            remedy = f"expected finite float32 numbers, or null where none is known; {_CORRECT}"
+            yield _of_rows("infinite_number", path, rows, is_bad, name, said, remedy)
 
 
 def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -434,12 +321,31 @@ def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
 
-def _first(rows: pa.Table, is_bad: pa.ChunkedArray) -> dict[str, Any]:
-    """Return how many rows are marked, and the first one's number and ids, for a `Finding`."""
-    row = pc.index(is_bad, True).as_py()
-    names = [name for name in KEY_COLUMNS if name in rows.schema.names]
-    ids = tuple((name, rows[name][row].as_py()) for name in names)
-    return {"row": row, "ids": ids, "num_rows": pc.sum(is_bad).as_py()}
+def _of_rows(
+    rule: str,
+    path: str,
+    rows: pa.Table,
+    is_bad: Any,
+    column: str,
+    problem: str,
+    remedy: str,
+    value: str | None = None,
+) -> Finding:
+    """Return the finding of some marked rows, with the first one's number, ids and value."""
+    is_arrow = isinstance(is_bad, pa.ChunkedArray)
+    marks = np.asarray(pc.fill_null(is_bad, False) if is_arrow else is_bad)
+    row = int(marks.argmax())
+    return Finding(
+        rule,
+        path,
+        problem,
+        remedy,
+        column=column,
+        row=row,
+        ids=tuple((n, rows[n][row].as_py()) for n in KEY_COLUMNS if n in rows.schema.names),
+        value=str(rows[column][row].as_py()) if value is None else value,
+        num_rows=int(marks.sum()),
+    )
 
 
 # Embeddings: lists of one width per embedding version, every number finite
@@ -453,12 +359,11 @@ class FoundWidth(NamedTuple):
     embedding_dim: int
 
 
-def embedding_matrix(path: str, key: str, rows: pa.Table, embedding_dim: int = 0) -> np.ndarray:
+def embedding_matrix(path: str, rows: pa.Table, embedding_dim: int = 0) -> np.ndarray:
     """Return the `embedding` column as float32 [rows, width]: one width, every number finite.
 
     Args:
         path: the file, for the message.
-        key: the column that names a row, for the message.
         rows: rows of one embedding version, their lists of float16, float32 or float64.
         embedding_dim: the width wanted; 0 takes the width that most of the rows have.
 
@@ -469,37 +374,38 @@ def embedding_matrix(path: str, key: str, rows: pa.Table, embedding_dim: int = 0
     column = rows["embedding"].combine_chunks()
     widths = widths_of(column)
     wanted = embedding_dim or usual_width(column.type, widths)
-    bad = ((widths < 0) | (widths != wanted) | (widths == 0)).nonzero()[0]
-    # Nulls are told first, wherever they stand.
-    for row in sorted(bad.tolist(), key=lambda row: (widths[row] >= 0, row))[:1]:
-        is_null = widths[row] < 0
-        num_rows = int((widths[bad] < 0).sum() if is_null else len(bad))
-        require_none([_of_embedding(path, key, rows[key], row, num_rows, widths[row], wanted)])
+    if (widths < 0).any():
+        said, remedy = (
+            "an embedding is null",
+            f"expected {wanted} numbers; leave out the row, or give it an embedding",
+        )
+        require_none([_of_rows("null", path, rows, widths < 0, "embedding", said, remedy, "null")])
+    is_other = (widths != wanted) | (widths == 0)
+    if is_other.any():
+        width = widths[is_other.argmax()]
+        remedy = (
+            f"expected {wanted or 'at least 1'}, the width of this embedding version; embed the "
+            f"row anew, or give embeddings of another width a version of their own"
+        )
+        said = f"an embedding has {width} numbers"
+        require_none(
+            [
+                _of_rows(
+                    "embedding_width",
+                    path,
+                    rows,
+                    is_other,
+                    "embedding",
+                    said,
+                    remedy,
+                    f"{width} numbers",
+                )
+            ]
+        )
     numbers = column.flatten().cast(pa.float32(), safe=False)
     matrix = np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(len(column), wanted)
-    require_none(embedding_number_problems(path, key, rows[key], matrix))
+    require_none(embedding_number_problems(path, rows, ~np.isfinite(matrix).all(axis=1)))
     return matrix
-
-
-def _of_embedding(
-    path: str, key: str, keys: pa.ChunkedArray, row: int, num_rows: int, width: int, wanted: int
-) -> Finding:
-    """Return what is said of an embedding that is null (-1 wide), or of another width."""
-    what = "is null" if width < 0 else f"has {width} numbers"
-    expected = f"{wanted or 'at least 1'}, the width of this embedding version"
-    remedy = "embed the row anew, or give embeddings of another width a version of their own"
-    return Finding(
-        "null" if width < 0 else "embedding_width",
-        path,
-        f"embedding of {key}={keys[row].as_py()} {what} (row {row}, {num_rows} such rows)",
-        f"{wanted} numbers" if width < 0 else expected,
-        "leave out the row, or give it an embedding" if width < 0 else remedy,
-        column="embedding",
-        row=row,
-        ids=((key, keys[row].as_py()),),
-        value=what,
-        num_rows=num_rows,
-    )
 
 
 def widths_of(column: pa.Array) -> npt.NDArray[np.int64]:
@@ -518,25 +424,13 @@ def usual_width(type_: pa.DataType, widths: npt.NDArray[np.int64]) -> int:
 
 
 def embedding_number_problems(
-    path: str, key: str, keys: pa.ChunkedArray, matrix: npt.NDArray[np.floating]
+    path: str, rows: pa.Table, is_bad: npt.NDArray[np.bool_]
 ) -> Iterator[Finding]:
-    """Yield that embeddings [rows, width] hold a null, NaN or infinite number."""
-    is_bad = ~np.isfinite(matrix).all(axis=1)
+    """Yield that the embeddings of marked rows [rows] hold a null, NaN or infinite number."""
     if is_bad.any():
-        row, what = int(is_bad.argmax()), "has a null, NaN or infinite number"
-        named, num_rows = keys[row].as_py(), int(is_bad.sum())
-        yield Finding(
-            "embedding_number",
-            path,
-            f"embedding of {key}={named} {what} (row {row}, {num_rows} such rows)",
-            f"{matrix.shape[1]} finite float32 numbers",
-            "write these embeddings again",
-            column="embedding",
-            row=row,
-            ids=((key, named),),
-            value=what,
-            num_rows=num_rows,
-        )
+        said = "an embedding has a null, NaN or infinite number"
+        remedy = "expected finite float32 numbers; write these embeddings again"
+        yield _of_rows("embedding_number", path, rows, is_bad, "embedding", said, remedy, "")
 
 
 def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> None:
@@ -563,117 +457,77 @@ def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> Non
 # Rules that rows of several files break together
 
 
-def request_of_two_users(request_id: str, one: int, other: int, num_requests: int = 1) -> Finding:
-    """Return what is said of a request whose impressions belong to two users."""
-    return Finding(
-        "request_of_two_users",
-        "",
-        f"impressions: request {request_id!r} belongs to users {one} and {other}",
-        "one user per request",
-        "make request_id unique",
-        table="impressions",
-        column="request_id",
-        ids=(("user_id", one), ("user_id", other)),
-        value=f"users {one} and {other}",
-        num_rows=num_requests,
-    )
+OF_SEVERAL_FILES = {
+    "request_of_two_users": (
+        "impressions.request_id",
+        "request {request_id!r} belongs to users {one} and {other}",
+        "expected one user per request; make request_id unique",
+    ),
+    "action_before_request": (
+        "actions.acted_at",
+        "action on pin {pin_id} at {acted_at} names request {request_id!r}, which was shown later, "
+        "at {impressed_at} ({num_rows} such actions)",
+        "expected acted_at >= impressed_at; correct the clocks or the attribution",
+    ),
+    "repeated_user_row": (
+        "users.as_of",
+        "user {user_id} has more than one row of as_of={as_of}",
+        "expected one per (user_id, as_of); remove the repeated row",
+    ),
+    "repeated_embedding": (
+        "pins.embedding_version",
+        "pin {pin_id} has more than one embedding of version {version!r} ({num_rows} such rows)",
+        "expected one per (pin_id, embedding_version); remove the repeated rows",
+    ),
+    "pin_times_in_some": (
+        f"pins.{PIN_TIME.name}",
+        "{without} has no column 'known_at', and {with_times} has",
+        "expected it in every file of the pins or in none; add it to the older files (a time "
+        "before the pin's first impression keeps the pin known as it was), or leave it out",
+    ),
+    "missing_version": (
+        "pins.embedding_version",
+        "no embedding of version {version!r} at {uri}; found the versions {found}",
+        "expected rows of that version; add it to the table or set snapshot.embedding_version in "
+        "the recipe",
+    ),
+    "pin_without_embedding": (
+        "pins.pin_id",
+        "{num_rows} of {num_wanted} pins in the impressions and actions have no embedding of "
+        "version {version!r}, first: {first}",
+        "expected one for each; fold these pins into the version's basis and add their rows",
+    ),
+}
+"""For each such rule: the table and column, what is said of it, and what to change."""
 
 
-def action_before_request(
-    pin_id: int, acted_at: int, request_id: str, impressed_at: int, num_actions: int
+def across_files(
+    rule: str,
+    facts: Mapping[str, object],
+    ids: Sequence[tuple[str, Any]] = (),
+    num_rows: int = 1,
 ) -> Finding:
-    """Return what is said of actions that happened before the request that they name."""
+    """Return the finding of one of OF_SEVERAL_FILES.
+
+    Args:
+        rule: Which.
+        facts: What the sentence names.
+        ids: Rows that it is about, by column; they may stand in the sentence too.
+        num_rows: Rows that break the rule.
+    """
+    place, said, remedy = OF_SEVERAL_FILES[rule]
+    table, _, column = place.partition(".")
+    problem = f"{table}: " + said.format(**facts, **dict(ids), num_rows=num_rows)
     return Finding(
-        "action_before_request",
-        "",
-        f"actions: action on pin {pin_id} at {acted_at} names request {request_id!r}, which was "
-        f"shown later, at {impressed_at} ({num_actions} such actions)",
-        "acted_at >= impressed_at",
-        "correct the clocks or the attribution",
-        table="actions",
-        column="acted_at",
-        ids=(("pin_id", pin_id),),
-        value=str(acted_at),
-        num_rows=num_actions,
-    )
-
-
-def repeated_user_row(user_id: int, as_of: int, num_rows: int = 1) -> Finding:
-    """Return what is said of a user with two rows of the same as_of."""
-    return Finding(
-        "repeated_user_row",
-        "",
-        f"users: user {user_id} has more than one row of as_of={as_of}",
-        "one per (user_id, as_of)",
-        "remove the repeated row",
-        table="users",
-        column="as_of",
-        ids=(("user_id", user_id),),
-        value=str(as_of),
-        num_rows=num_rows,
-    )
-
-
-def repeated_embedding(pin_id: int, version: str, num_rows: int) -> Finding:
-    """Return what is said of a pin with two embeddings of one version."""
-    return Finding(
-        "repeated_embedding",
-        "",
-        f"pins: pin {pin_id} has more than one embedding of version {version!r} ({num_rows} such "
-        f"rows)",
-        "one per (pin_id, embedding_version)",
-        "remove the repeated rows",
-        table="pins",
-        column="embedding_version",
-        ids=(("pin_id", pin_id),),
-        value=version,
-        num_rows=num_rows,
-    )
-
-
-def pin_times_in_some(with_times: Sequence[str], without: Sequence[str]) -> Iterator[Finding]:
-    """Yield what is said where some files of the pins have the optional known_at, and some not."""
-    if with_times and without:
-        yield Finding(
-            "pin_times_in_some",
-            "",
-            f"pins: {without[0]} has no column {PIN_TIME.name!r}, and {with_times[0]} has",
-            "it in every file of the pins or in none",
-            "add it to the older files (a time before the pin's first impression keeps the pin "
-            "known as it was), or leave it out",
-            table="pins",
-            column=PIN_TIME.name,
-            num_rows=len(without),
-        )
-
-
-def missing_version(uri: str, version: str, found: Sequence[str]) -> Finding:
-    """Return what is said of an embedding version that no pin has."""
-    return Finding(
-        "missing_version",
-        "",
-        f"pins: no embedding of version {version!r} at {uri}; found the versions {list(found)}",
-        f"rows of version {version!r}",
-        "add that version to the table or set snapshot.embedding_version in the recipe",
-        table="pins",
-        column="embedding_version",
-        value=", ".join(found),
+        rule, "", problem, remedy, table=table, column=column, ids=tuple(ids), num_rows=num_rows
     )
 
 
 def pins_without_embedding(
     missing: Sequence[int], num_missing: int, num_wanted: int, version: str
 ) -> Finding:
-    """Return what is said of pins that were shown or acted upon and have no embedding."""
-    return Finding(
-        "pin_without_embedding",
-        "",
-        f"pins: {num_missing} of {num_wanted} pins in the impressions and actions have no "
-        f"embedding of version {version!r}, first: {', '.join(map(str, missing[:5]))}",
-        "one for each",
-        "fold these pins into the version's basis and add their rows",
-        table="pins",
-        column="pin_id",
-        ids=tuple(("pin_id", each) for each in missing[:5]),
-        num_rows=num_missing,
-    )
+    """Return the finding of pins that were shown or acted upon and have no embedding."""
+    ids = [("pin_id", each) for each in missing[:5]]
+    first = ", ".join(str(each) for _, each in ids)
+    facts = {"num_wanted": num_wanted, "version": version, "first": first}
+    return across_files("pin_without_embedding", facts, ids, num_missing)

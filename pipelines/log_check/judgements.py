@@ -7,18 +7,17 @@ must look, a NOTE that a log can be right so, and mostly is not. The bounds are 
 tests/pipelines/log_check/test_judgements.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.rules import Finding, missing_version, pins_without_embedding
-from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport, Problem, Severity, binned
+from pipelines.event_log.rules import Finding, Severity, across_files, pins_without_embedding
+from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport, binned
 
 HOURS = 24
 LAST_MONTH, FEWEST_MONTHS = 12, 3
@@ -28,59 +27,31 @@ FEWEST_ROWS, FEWEST_DAYS = 20, 2
 _VALUES_NAMED = 5
 
 
-def judge(
-    report: LogReport,
-    findings: Sequence[Finding],
-    recipe: RunConfig | None,
-    others: Sequence[Problem] = (),
-) -> list[Problem]:
-    """Return all problems of a log, the worst first.
+def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
+    """Yield what is worth saying of a log's days and totals.
 
     Args:
         report: Days and totals.
-        findings: What breaks the contract.
         recipe: What the log shall serve, or None.
-        others: What was judged elsewhere.
     """
-    problems = [Problem(Severity.ERROR, finding) for finding in findings]
     for rule in (_times, _days, _edges, _rates, _hours, _requests, _clocks, _duplicates):
-        problems += rule(report)
-    problems += _embeddings(report, recipe)
+        yield from rule(report)
+    yield from _embeddings(report, recipe)
     if recipe is not None:
-        problems += (*_heads(report, recipe), *_categories(report, recipe))
-    order = list(Severity)
-    return sorted([*problems, *others], key=lambda problem: order.index(problem.severity))
+        yield from _heads(report, recipe)
+        yield from _categories(report, recipe)
 
 
-def label_rates(report: LogReport) -> dict[str, dict[date, float]]:
-    """Return, by action type, each day's share of impressions that got it in the label window.
-
-    Days whose label window reaches beyond the last day of actions are left out.
-    """
-    acted = report.days_of("actions")
-    if not acted:
-        return {}
-    last = acted[-1] - _label_window(report)
-    rows = {day: report.rows(day, "impressions") for day in report.days_of("impressions")}
-    return {
-        name: {
-            day: report.of(day, "labelled").get(name, 0) / num
-            for day, num in rows.items()
-            if num and day <= last
-        }
-        for name in sorted(report.total("actions"))
-    }
+def _finding(
+    severity: Severity, rule: str, table: str, problem: str, remedy: str, **more: Any
+) -> Finding:
+    """Return a finding of a table; `more` are further fields of it."""
+    said = f"{table}: {problem}"
+    return Finding(rule, "", said, remedy, table=table, severity=severity, **more)
 
 
-def _problem(
-    severity: Severity, rule: str, table: str, problem: str, expected: str, remedy: str, **more: Any
-) -> Problem:
-    """Return a problem of a table; `more` are further fields of its `Finding`."""
-    return Problem(severity, Finding(rule, "", problem, expected, remedy, table=table, **more))
-
-
-def _label_window(report: LogReport) -> timedelta:
-    return timedelta(days=-(-report.label_window_hours // HOURS))
+def _worse(is_error: object) -> Severity:
+    return Severity.ERROR if is_error else Severity.WARNING
 
 
 def _with_rows(report: LogReport, table: str) -> dict[date, int]:
@@ -89,77 +60,72 @@ def _with_rows(report: LogReport, table: str) -> dict[date, int]:
     return {day: num for day, num in rows.items() if num}
 
 
-def _times(report: LogReport) -> Iterator[Problem]:
+def _times(report: LogReport) -> Iterator[Finding]:
     """What looks as if days or times of day were not read as they were meant."""
     days = list(_with_rows(report, "impressions"))
     months = {(day.year, day.month) for day in days}
     if len(months) >= FEWEST_MONTHS and all(day.day <= LAST_MONTH for day in days):
-        example = date(2017, 4, 3)
-        yield _problem(
+        yield _finding(
             Severity.WARNING,
             "days_1_to_12",
             "impressions",
-            f"impressions: all are of the days 1 to {LAST_MONTH} of their months, in {len(months)} "
-            f"months from {days[0]} to {days[-1]}: day and month swapped?",
-            f"days of the whole month, such as {example} for the {example:%-d}rd of {example:%B}",
-            "read the dates of your tables with their format (%d/%m/%Y or %m/%d/%Y), and write the "
-            "log anew",
+            f"all are of the days 1 to {LAST_MONTH} of their months, in {len(months)} months from "
+            f"{days[0]} to {days[-1]}: day and month swapped?",
+            "expected days of the whole month, such as 2017-04-03 for the 3rd of April; read the "
+            "dates of your tables with their format (%d/%m/%Y or %m/%d/%Y), and write the log anew",
         )
     for table in TABLES:
-        if report.total(f"{table}.lag").total() < FEWEST_ROWS:
-            continue
-        if len(report.days_of(table)) < FEWEST_DAYS:
+        is_enough = report.total(f"{table}.lag").total() >= FEWEST_ROWS
+        if not is_enough or len(report.days_of(table)) < FEWEST_DAYS:
             continue
         first = report.number(f"{table}.first_ms", largest=False)
         if first == report.number(f"{table}.last_ms"):
             seconds, ms = divmod(first % DAY_MS, 1000)
             clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-            yield _problem(
+            yield _finding(
                 Severity.NOTE,
                 "one_time_of_day",
                 table,
-                f"{table}: all at {clock}{f'.{ms:03}' if ms else ''} UTC: the log has days only, "
-                f"and the order within a day is unknown",
-                "the time at which each of them happened",
-                "write the times, or keep in mind that a request knows of its own day only what "
-                "has an earlier time",
+                f"all at {clock}{f'.{ms:03}' if ms else ''} UTC: the log has days only, and the "
+                f"order within a day is unknown",
+                "expected the time at which each of them happened; write the times, or keep in "
+                "mind that a request knows of its own day only what has an earlier time",
             )
         if table == "actions" and report.number("actions.longest_lag_ms") == 0:
             is_both = report.number("impressions.longest_lag_ms") == 0
-            yield _problem(
+            yield _finding(
                 Severity.NOTE,
                 "known_at_once",
                 "actions",
-                f"actions: known at once, known_at is acted_at in all "
-                f"{report.num_rows('actions'):,} rows{', and impressions too' * is_both}; a "
-                f"model is then trained on fresher sequences than serving will have",
-                "known_at as the time from which serving could have read the row",
-                "write when each row was known, or add the usual delay of your pipeline",
+                f"known at once, known_at is acted_at in all {report.num_rows('actions'):,} "
+                f"rows{', and impressions too' * is_both}; a model is then trained on fresher "
+                f"sequences than serving will have",
+                "expected known_at as the time from which serving could have read the row; write "
+                "when each row was known, or add the usual delay of your pipeline",
             )
 
 
-def _days(report: LogReport) -> Iterator[Problem]:
+def _days(report: LogReport) -> Iterator[Finding]:
     """Days between the first and the last that lack impressions, or nearly all of them."""
     days = _with_rows(report, "impressions")
     if len(days) < 3:
         return
-    median, day = float(np.median(list(days.values()))), min(days)
-    while day <= max(days):
-        num_rows = days.get(day, 0)
-        if num_rows < bounds.ROWS_OF_A_DAY.warning * median:
-            yield _problem(
+    median, share = float(np.median(list(days.values()))), bounds.ROWS_OF_A_DAY.warning
+    for number in range((max(days) - min(days)).days + 1):
+        day = min(days) + timedelta(days=number)
+        if days.get(day, 0) < share * median:
+            yield _finding(
                 Severity.WARNING,
                 "few_impressions",
                 "impressions",
-                f"impressions: {day} has {num_rows:,} rows, the median day {median:,.0f}",
-                f"at least {bounds.ROWS_OF_A_DAY.warning:.0%} of the median day",
-                f"write impressions/day={day} again if it is not complete",
+                f"{day} has {days.get(day, 0):,} rows, the median day {median:,.0f}",
+                f"expected at least {share:.0%} of the median day; write impressions/day={day} "
+                f"again if it is not complete",
                 day=day,
             )
-        day += timedelta(days=1)
 
 
-def _edges(report: LogReport) -> Iterator[Problem]:
+def _edges(report: LogReport) -> Iterator[Finding]:
     """Days with impressions before the first action of the log, and after its last.
 
     `_rates` knows no rate of the days after the last action. The newest days of impressions, whose
@@ -169,57 +135,52 @@ def _edges(report: LogReport) -> Iterator[Problem]:
     if not shown:
         return
     if not acted:
-        yield _problem(
+        yield _finding(
             Severity.ERROR,
             "no_actions",
             "actions",
-            f"actions: there is none, and {sum(shown.values()):,} impressions from {min(shown)} "
-            f"to {max(shown)}",
-            "what users did with what they were shown",
-            "write the actions of these days",
+            f"there is none, and {sum(shown.values()):,} impressions from {min(shown)} to "
+            f"{max(shown)}",
+            "expected what users did with what they were shown; write the actions of these days",
         )
         return
-    newest = max(shown) - _label_window(report)
+    newest = max(shown) - report.label_window
     between = [day for day in shown if min(acted) <= day <= max(acted)]
     answers = sum(acted.get(day, 0) for day in between)
     usual = answers / sum(shown[day] for day in between) if between else 1.0
     before = [day for day in shown if day < min(acted)]
     after = [day for day in shown if max(acted) < day <= newest]
     for days, edge in ((before, f"first is of {min(acted)}"), (after, f"last is of {max(acted)}")):
-        if not days:
-            continue
         expected = usual * sum(shown[day] for day in days)
-        is_many = expected >= bounds.EXPECTED_ACTIONS.critical
-        yield _problem(
-            Severity.ERROR if is_many else Severity.WARNING,
-            "days_without_actions",
-            "actions",
-            f"actions: none from {min(days)} to {max(days)}, {len(days)} days with impressions; "
-            f"the {edge}, and about {expected:,.0f} would be usual",
-            "actions on every day with impressions",
-            "write these days of the actions again, or leave the impressions out that nobody "
-            "could answer",
-        )
+        if days:
+            yield _finding(
+                _worse(expected >= bounds.EXPECTED_ACTIONS.critical),
+                "days_without_actions",
+                "actions",
+                f"none from {min(days)} to {max(days)}, {len(days)} days with impressions; the "
+                f"{edge}, and about {expected:,.0f} would be usual",
+                "expected actions on every day with impressions; write these days of the actions "
+                "again, or leave the impressions out that nobody could answer",
+            )
 
 
-def _rates(report: LogReport) -> Iterator[Problem]:
+def _rates(report: LogReport) -> Iterator[Finding]:
     """Days on which the label rate of an action type is far from its neighbours'."""
     bound = bounds.LABEL_RATE_BY_NEIGHBOURS
-    for name, rates in label_rates(report).items():
+    for name, rates in report.label_rates().items():
         for day, rate in sorted(rates.items()):
             usual = _usual_rate(rates, day)
-            expected = usual * report.rows(day, "impressions")
             is_level = bound.warning * usual <= rate <= usual / bound.warning
-            if expected < bound.fewest or is_level:
+            if usual * report.rows(day, "impressions") < bound.fewest or is_level:
                 continue
             num = report.of(day, "actions").get(name, 0)
-            yield _problem(
-                Severity.ERROR if rate <= bound.critical else Severity.WARNING,
+            yield _finding(
+                _worse(rate <= bound.critical),
                 "label_rate",
                 "actions",
-                f"actions: on {day} {rate:.2%} of the impressions got {name!r}, and "
-                f"{usual:.2%} on the days around it ({num:,} such actions on that day)",
-                f"{bound.warning:.0%} to {1 / bound.warning:.0%} of the days around it",
+                f"on {day} {rate:.2%} of the impressions got {name!r}, and {usual:.2%} on the days "
+                f"around it ({num:,} such actions on that day)",
+                f"expected {bound.warning:.0%} to {1 / bound.warning:.0%} of the days around it; "
                 f"write actions/day={day} again if actions of it are missing or double",
                 value=name,
                 day=day,
@@ -245,18 +206,19 @@ def _usual_rate(rates: Mapping[date, float], day: date) -> float:
     return 0.0 if not before or has_ended_long_ago else float(np.median(before))
 
 
-def _hours(report: LogReport) -> Iterator[Problem]:
+def _hours(report: LogReport) -> Iterator[Finding]:
     """Hours whose impressions got next to nothing, on days that are otherwise as usual."""
     acted, num_rows = report.days_of("actions"), report.num_rows("impressions")
     if not num_rows or not acted:
         return
     bound = bounds.LABELS_OF_AN_HOUR
     usual = report.total("labelled.hour").total() / num_rows
-    last = acted[-1] - _label_window(report)
     for day in report.days_of("impressions"):
         labelled = binned(report.of(day, "labelled.hour"), HOURS)
         own_rate = float(labelled.sum()) / max(report.rows(day, "impressions"), 1)
-        if day > last or own_rate < bounds.LABEL_RATE_BY_NEIGHBOURS.warning * usual:
+        # The labels of the last days may still come.
+        is_open = day > acted[-1] - report.label_window
+        if is_open or own_rate < bounds.LABEL_RATE_BY_NEIGHBOURS.warning * usual:
             continue
         expected = own_rate * binned(report.of(day, "impressions.hour"), HOURS)
         is_empty = labelled <= bound.warning * expected
@@ -264,169 +226,166 @@ def _hours(report: LogReport) -> Iterator[Problem]:
         runs = np.bincount(run[is_empty], weights=expected[is_empty], minlength=HOURS + 1)
         hours = np.flatnonzero(is_empty & (runs[run] >= bound.fewest))
         if len(hours):
-            yield _problem(
+            yield _finding(
                 Severity.WARNING,
                 "hours_without_actions",
                 "actions",
-                f"actions: impressions of {day} got {int(labelled[hours].sum())} "
-                f"actions in the hours {', '.join(f'{hour}' for hour in hours)} UTC, and "
-                f"{expected[hours].sum():,.0f} would be usual",
-                f"at least {bound.warning:.0%} of the usual",
-                f"write actions/day={day} again if these hours are missing",
+                f"impressions of {day} got {int(labelled[hours].sum())} actions in the hours "
+                f"{', '.join(map(str, hours))} UTC, and {expected[hours].sum():,.0f} would be "
+                f"usual",
+                f"expected at least {bound.warning:.0%} of the usual; write actions/day={day} "
+                f"again if these hours are missing",
                 day=day,
             )
 
 
-def _requests(report: LogReport) -> Iterator[Problem]:
+def _requests(report: LogReport) -> Iterator[Finding]:
     """Requests that actions name and that the log does not have."""
-    named = report.total("named")
-    in_span, found, bound = named["in_span"], named["found"], bounds.UNKNOWN_REQUESTS
-    if not in_span:
-        return
-    share = found / in_span
-    if share < 1 - bound.warning and in_span - found >= bounds.FEWEST_UNKNOWN:
-        of_others = named["of_other_user"]
+    named, bound = report.total("named"), bounds.UNKNOWN_REQUESTS
+    in_span, found, of_others = named["in_span"], named["found"], named["of_other_user"]
+    share = found / max(in_span, 1)
+    if in_span - found >= bounds.FEWEST_UNKNOWN and share < 1 - bound.warning:
         others = f", {of_others:,} are another user's" if of_others else ""
-        yield _problem(
-            Severity.ERROR if share < bound.critical else Severity.WARNING,
+        yield _finding(
+            _worse(share < bound.critical),
             "unknown_requests",
             "actions",
-            f"actions: {in_span - found:,} of {in_span:,} that name a request ({1 - share:.0%}) "
-            f"name none of their user's in the log{others}",
-            f"at least {1 - bound.warning:.0%} found",
-            "write the request_id of the impressions into the actions, or null where it is not "
-            "known (these actions are nobody's label)",
+            f"{in_span - found:,} of {in_span:,} that name a request ({1 - share:.0%}) name none "
+            f"of their user's in the log{others}",
+            f"expected at least {1 - bound.warning:.0%} found; write the request_id of the "
+            f"impressions into the actions, or null where it is not known (these actions are "
+            f"nobody's label)",
         )
-    elif (pairs := named["pair_found"] / max(found, 1)) < 1 - bounds.UNKNOWN_PAIRS.warning:
-        yield _problem(
+        return
+    pairs = named["pair_found"] / max(found, 1)
+    if in_span and pairs < 1 - bounds.UNKNOWN_PAIRS.warning:
+        yield _finding(
             Severity.WARNING,
             "unknown_pairs",
             "actions",
-            f"actions: of {found:,} whose request is in the log, {1 - pairs:.0%} are on a "
-            f"pin that the request did not show within the label window",
-            f"at most {bounds.UNKNOWN_PAIRS.warning:.0%}",
-            "check pin_id, or log all candidates of a request",
+            f"of {found:,} whose request is in the log, {1 - pairs:.0%} are on a pin that the "
+            f"request did not show within the label window",
+            f"expected at most {bounds.UNKNOWN_PAIRS.warning:.0%}; check pin_id, or log all "
+            f"candidates of a request",
         )
 
 
-def shift_of(shifts: npt.NDArray[np.int64]) -> tuple[int, float]:
-    """Return by how many hours most early actions are early, and how many of them are so.
-
-    Args:
-        shifts: [2 * SHIFT_HOURS] actions by whole hours from the nearest impression.
-    """
-    early = shifts[:SHIFT_HOURS][::-1]  # place h: early by h to h + 1 hours
-    if not early.any():
-        return 0, 0.0
-    hours = int(np.argmax(early))
-    return hours + 1, float(early[max(0, hours - 1) : hours + 2].sum() / early.sum())
-
-
-def _clocks(report: LogReport) -> Iterator[Problem]:
+def _clocks(report: LogReport) -> Iterator[Finding]:
     """Actions that happened before what they answer."""
     named, unnamed, bound = report.total("named"), report.total("unnamed"), bounds.EARLY_ACTIONS
     remedy = "check the time zone or the clock of the writer of either table"
     if early := named["early"]:
         hours = int(np.argmax(binned(report.total("named.early"), SHIFT_HOURS)))
-        yield _problem(
+        yield _finding(
             Severity.ERROR,
             "clock",
             "actions",
-            f"actions: {early:,} that name their request ({early / max(named['found'], 1):.0%}) "
-            f"are before it, most of them by {hours} to {hours + 1} h",
-            "acted_at >= impressed_at",
-            remedy,
+            f"{early:,} that name their request ({early / max(named['found'], 1):.0%}) are before "
+            f"it, most of them by {hours} to {hours + 1} h",
+            f"expected acted_at >= impressed_at; {remedy}",
         )
     share = unnamed["early"] / max(unnamed["near"], 1)
     if unnamed["early"] < bound.fewest or share < bound.warning:
         return
     shifts = binned(report.total("unnamed.shift"), 2 * SHIFT_HOURS, -SHIFT_HOURS)
-    hours, concentration = shift_of(shifts)
+    by_hour = shifts[:SHIFT_HOURS][::-1]  # place h: early by h to h + 1 hours
+    most = int(np.argmax(by_hour))
+    concentration = by_hour[max(0, most - 1) : most + 2].sum() / max(by_hour.sum(), 1)
     is_clock = concentration >= bounds.CONCENTRATED_SHIFT
-    how = f"about {hours} h" if is_clock else "up to a day"
-    yield _problem(
-        Severity.ERROR if is_clock and share >= bound.critical else Severity.WARNING,
+    yield _finding(
+        _worse(is_clock and share >= bound.critical),
         "early_actions",
         "actions",
-        f"actions {how} before their impressions at {share:.0%} of the {unnamed['near']:,} "
-        f"actions without a request whose pin the user was shown within {SHIFT_HOURS} h",
-        f"at most {bound.warning:.0%}",
-        f"{remedy}: the answer to an impression would stand in the sequence before it",
+        f"{f'about {most + 1} h' if is_clock else 'up to a day'} before their impressions are "
+        f"{share:.0%} of the {unnamed['near']:,} actions without a request whose pin the user was "
+        f"shown within {SHIFT_HOURS} h",
+        f"expected at most {bound.warning:.0%}; {remedy}: the answer to an impression would stand "
+        f"in the sequence before it",
     )
 
 
-def _duplicates(report: LogReport) -> Iterator[Problem]:
-    repeated = report.total("impressions")["repeated"]
-    if repeated:
+def _duplicates(report: LogReport) -> Iterator[Finding]:
+    if repeated := report.total("impressions")["repeated"]:
         share = repeated / report.num_rows("impressions")
         is_many = share > bounds.REPEATED_IMPRESSIONS.warning
-        yield _problem(
+        yield _finding(
             Severity.WARNING if is_many else Severity.NOTE,
             "duplicates",
             "impressions",
-            f"impressions: {repeated:,} rows ({share:.1%}) repeat a request and pin of the "
-            f"same day",
-            "one row per (request_id, pin_id)",
-            "they are dropped; write each candidate once",
+            f"{repeated:,} rows ({share:.1%}) repeat a request and pin of the same day",
+            "expected one row per (request_id, pin_id); they are dropped; write each candidate "
+            "once",
         )
 
 
-def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Problem]:
-    """Pins in use without an embedding, and embeddings that are all zero."""
-    versions = sorted(report.pins)
+def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
+    """Pins in use without an embedding, widths that differ, and embeddings that are all zero."""
     wanted = recipe.snapshot.embedding_version if recipe else ""
-    if not wanted and versions:
-        wanted = max(versions, key=lambda version: report.pins[version].num_in_use)
-    if wanted and wanted not in versions:
-        yield Problem(Severity.ERROR, missing_version(report.uri, wanted, versions))
-    elif wanted and (missing := report.num_pins - report.pins[wanted].num_in_use):
-        first = report.pins[wanted].missing
-        found = pins_without_embedding(first, missing, report.num_pins, wanted)
-        yield Problem(Severity.ERROR, found)
-    own, users = report.pins[wanted].widths if wanted in versions else {}, report.users.widths
-    if len(own) == len(users) == 1 and own.keys() != users.keys():
-        yield _problem(
+    if not wanted and report.pins:
+        wanted = max(sorted(report.pins), key=lambda version: report.pins[version].num_in_use)
+    own = report.pins.get(wanted)
+    if wanted and own is None:
+        facts = {"version": wanted, "uri": report.uri, "found": sorted(report.pins)}
+        yield across_files("missing_version", facts)
+    elif own and (missing := report.num_pins - own.num_in_use):
+        yield pins_without_embedding(own.missing, missing, report.num_pins, wanted)
+    users = report.users.widths
+    if own and len(own.widths) == len(users) == 1 and own.widths.keys() != users.keys():
+        yield _finding(
             Severity.ERROR,
             "width_of_users",
             "users",
-            f"users: embeddings are {min(users)} wide, and those of the pins of version "
-            f"{wanted!r} {min(own)}",
-            "one width, because a model multiplies them",
-            "embed users and pins alike",
+            f"embeddings are {min(users)} wide, and those of the pins of version {wanted!r} "
+            f"{min(own.widths)}",
+            "expected one width, because a model multiplies them; embed users and pins alike",
         )
-    for version, known in sorted(report.pins.items()):
-        if known.zero > bounds.ZERO_EMBEDDINGS.warning * known.rows:
-            yield _problem(
+    of_all = {f"pins of version {version!r}": known for version, known in report.pins.items()}
+    for whose, known in sorted((of_all | {"users": report.users}).items()):
+        table = whose.split(" ")[0]
+        if len(known.widths) > 1:
+            usual = max(known.widths, key=lambda width: known.widths[width])
+            others = {width: rows for width, rows in known.widths.items() if width != usual}
+            said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others.items()))
+            yield _finding(
+                Severity.ERROR,
+                "embedding_width",
+                table,
+                f"embeddings of {whose} have several widths: {known.widths[usual]:,} of {usual} "
+                f"numbers, {said}",
+                "expected one width in a version; write these rows again, or under an "
+                "embedding_version of their own",
+                column="embedding",
+                num_rows=sum(others.values()),
+            )
+        if table == "pins" and known.zero > bounds.ZERO_EMBEDDINGS.warning * known.rows:
+            yield _finding(
                 Severity.WARNING,
                 "zero_embeddings",
-                "pins",
-                f"pins: {known.zero:,} of {known.rows:,} embeddings of version {version!r} are all "
-                f"zero",
-                f"at most {bounds.ZERO_EMBEDDINGS.warning:.0%}",
-                "embed these pins; zero stands for a pin that nothing is known of",
+                table,
+                f"{known.zero:,} of {known.rows:,} embeddings of {whose} are all zero",
+                f"expected at most {bounds.ZERO_EMBEDDINGS.warning:.0%}; embed these pins; zero "
+                f"stands for a pin that nothing is known of",
             )
 
 
-def _heads(report: LogReport, recipe: RunConfig) -> Iterator[Problem]:
+def _heads(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
     """Heads whose action the log never shows."""
     found, labelled = report.total("actions"), report.total("labelled")
     for head in recipe.features.heads:
         if labelled[head.action_type] == 0:
-            is_main = head == recipe.features.main_head
-            yield _problem(
-                Severity.ERROR if is_main else Severity.WARNING,
+            yield _finding(
+                _worse(head == recipe.features.main_head),
                 "head_without_labels",
                 "actions",
-                f"actions: no impression got {head.action_type!r} within "
-                f"{report.label_window_hours} h, which head {head.name!r} predicts "
-                f"({found[head.action_type]:,} such actions in the log)",
-                "some positives of every head",
-                "check that actions carry the request_id, user_id and pin_id of their impressions, "
-                "or take the head out of the recipe",
+                f"no impression got {head.action_type!r} within {report.label_window_hours} h, "
+                f"which head {head.name!r} predicts ({found[head.action_type]:,} such actions in "
+                f"the log)",
+                "expected some positives of every head; check that actions carry the request_id, "
+                "user_id and pin_id of their impressions, or take the head out of the recipe",
             )
 
 
-def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Problem]:
+def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
     """Features with values that the recipe does not list: an error where no row has a listed one.
 
     Such a value has code 0, as a null has: a feature whose values are all unlisted trains a model
@@ -434,10 +393,7 @@ def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Problem]:
     """
     bound = recipe.data_gate.max_unknown_category_share
     for feature in recipe.features.categorical:
-        name = f"{feature.table}.{feature.name}"
-        found = report.unlisted.get(name)
-        if found is None or not found.nulls + found.others:
-            continue
+        found = report.unlisted[f"{feature.table}.{feature.name}"]
         said, remedies, num_unknown = [], [], found.nulls + found.others
         if found.others:
             often = ", ".join(f"{text[:60]!r} {n:,}" for text, n in found.values[:_VALUES_NAMED])
@@ -451,19 +407,22 @@ def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Problem]:
             share = _percent(found.nulls, found.rows)
             said.append(f"{share} of the {found.rows:,} rows have a null")
             remedies.append("write a value in place of null where it is known")
-        listed = ", ".join(map(repr, feature.values[:_VALUES_NAMED]))
+        if not num_unknown:
+            continue
         rest = len(feature.values) - _VALUES_NAMED
+        listed = ", ".join(map(repr, feature.values[:_VALUES_NAMED]))
+        listed += f" and {rest} more" if rest > 0 else ""
         severity = Severity.WARNING if num_unknown > bound * found.rows else Severity.NOTE
-        yield _problem(
-            Severity.ERROR if num_unknown == found.rows else severity,
+        yield Finding(
             "unlisted_values",
-            feature.table,
-            f"{name}: {'; '.join(said)}",
-            f"values of features.categorical ({listed}{f' and {rest} more' if rest > 0 else ''}) "
-            f"in at least {1 - bound:.0%} of the rows, because a model cannot tell others apart",
-            "; ".join(remedies),
+            "",
+            f"{feature.table}.{feature.name}: {'; '.join(said)}",
+            f"expected values of features.categorical ({listed}) in at least {1 - bound:.0%} of "
+            f"the rows, because a model cannot tell others apart; {'; '.join(remedies)}",
+            table=feature.table,
             column=feature.name,
             num_rows=num_unknown,
+            severity=Severity.ERROR if num_unknown == found.rows else severity,
         )
 
 

@@ -8,40 +8,36 @@ window. Not for what it comes to (`judgements`). Tested in tests/pipelines/log_c
 """
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines import storage
-from pipelines.contracts.config import CategoricalFeature
-from pipelines.contracts.day_profile import DayProfile, Number
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features import LOG_TABLES
+from pipelines.contracts.config import number_columns
 from pipelines.contracts.files import own_temporary_folder
-from pipelines.contracts.schemas import contract_of
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import iterate_batches, open_file
-from pipelines.event_log.reader import pin_time_problems
+from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import (
-    KEY_COLUMNS,
     Finding,
-    action_before_request,
+    across_files,
     column_problems,
     embedding_number_problems,
     fitted,
     null_problems,
-    repeated_embedding,
-    repeated_user_row,
-    request_of_two_users,
     value_problems,
+    widths_of,
 )
 from pipelines.log_check import queries
 from pipelines.log_check.report import LENGTH_EDGES, Embeddings, LogReport, Unlisted
@@ -60,53 +56,15 @@ _NEEDED = {
 """A row that lacks one of them counts for nothing."""
 
 
-@dataclass(frozen=True)
-class RecipeColumns:
-    """What the recipe of a check asks of the rows, where there is one."""
-
-    action_types: tuple[str, ...] = ()
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # beyond the contract
-    numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    categorical: tuple[CategoricalFeature, ...] = ()
-
-
-class _Findings:
-    """Findings of many batches of a file: one for each rule and column."""
-
-    def __init__(self, file: LogFile) -> None:
-        self._file, self.found = file, dict[tuple[str, str], Finding]()
-
-    def add(self, findings: Iterable[Finding], offset: int = 0) -> None:
-        """Add findings of a batch whose first row is `offset` rows from the start of its file."""
-        for each in findings:
-            key = each.rule, each.column
-            if key in self.found:
-                num_rows = self.found[key].num_rows + each.num_rows
-                self.found[key] = replace(self.found[key], num_rows=num_rows)
-            else:
-                row = None if each.row is None else each.row + offset
-                self.found[key] = replace(each, table=self._file.table, row=row)
-
-
-@contextlib.contextmanager
-def own_folder() -> Iterator[Path]:
-    """Give an empty folder in this user's part of the machine's temporary folder.
-
-    Where this process is killed, the next check or look removes it.
-    """
-    with storage.scratch_folder(own_temporary_folder("scratch").as_uri()) as folder:
-        yield folder
-
-
 def measure(
-    report: LogReport, event_log: EventLog, columns: RecipeColumns, num_workers: int
+    report: LogReport, event_log: EventLog, recipe: RunConfig | None, num_workers: int
 ) -> list[Finding]:
     """Fill a report with what a log looks like, and return what breaks a rule of the contract.
 
     Args:
         report: Receives days and totals.
         event_log: The log.
-        columns: What a recipe asks for.
+        recipe: What says which further columns and action types there are; None asks for none.
         num_workers: Threads that read.
 
     Raises:
@@ -114,38 +72,23 @@ def measure(
     """
     from validation.data_gate.days.measure import open_engine
 
-    with own_folder() as scratch, open_engine(str(scratch)) as engine:
+    # Where this process is killed, the next check removes the folder.
+    scratch_uri = own_temporary_folder("scratch").as_uri()
+    with storage.scratch_folder(scratch_uri) as scratch, open_engine(str(scratch)) as engine:
         for statement in queries.TABLES:
             engine.execute(statement)
-        log = _Log(engine, event_log, columns, report.label_window_hours * HOUR_MS)
+        log = _Log(engine, event_log, recipe, report)
         findings: list[Finding] = []
-        for table in ("actions", "impressions"):
+        for table, read in (("actions", log.read_actions), ("impressions", log.read_impressions)):
             days = sorted({each.day for each in event_log.files_of(table) if each.day})
-            read = log.read_actions if table == "actions" else log.read_impressions
             for found in run_in_threads(read, days, num_workers, f"days of {table}"):
                 findings += found
-        findings += log.match(report)
+        findings += log.match()
         for table in ("pins", "users"):
             files = event_log.files_of(table)
-            found_of: dict[str, Embeddings] = {}
-            for problems, parts in run_in_threads(log.read_vectors, files, num_workers, table):
-                findings += problems
-                for version, part in parts.items():
-                    own = found_of.setdefault(version, Embeddings())
-                    own.rows, own.zero = own.rows + part.rows, own.zero + part.zero
-                    own.widths.update(part.widths)
-            findings += _several_widths(table, found_of)
-            if table == "pins":
-                report.pins = found_of
-            else:
-                report.users = found_of.get("", report.users)
-        findings += pin_time_problems(event_log)
-        findings += log.count_in_use(report)
-        report.unlisted = {
-            f"{each.table}.{each.name}": log.unlisted(each) for each in columns.categorical
-        }
-        report.days = log.profiles()
-        return findings
+            for found in run_in_threads(log.read_keys, files, num_workers, table):
+                findings += found
+        return [*findings, *pin_time_problems(event_log), *log.count_in_use()]
 
 
 class _Log:
@@ -155,29 +98,19 @@ class _Log:
         self,
         engine: duckdb.DuckDBPyConnection,
         event_log: EventLog,
-        columns: RecipeColumns,
-        label_window_ms: int,
+        recipe: RunConfig | None,
+        report: LogReport,
     ) -> None:
-        self._engine, self._event_log, self._columns = engine, event_log, columns
-        self._label_window_ms = label_window_ms
-        self._counts: dict[date, dict[str, dict[str, int]]] = defaultdict(dict)
-        self._numbers: dict[date, dict[str, Number]] = defaultdict(dict)
-
-    def profiles(self) -> dict[date, DayProfile]:
-        """Return all days, in order."""
-        return {
-            day: DayProfile(
-                day=(day - _EPOCH).days, numbers=self._numbers[day], counts=self._counts[day]
-            )
-            for day in sorted(self._counts)
-        }
+        self._engine, self._event_log, self._report = engine, event_log, report
+        self._features = recipe.features if recipe else None
+        self._label_window_ms = report.label_window_hours * HOUR_MS
 
     def read_actions(self, day: date) -> list[Finding]:
         """Bring a day's actions into the database; return what breaks a rule."""
         with self._engine.cursor() as cursor:
             cursor.execute(queries.EMPTY_DAY_OF_ACTIONS)
             findings = self._fill(cursor, "actions", day, queries.FILL_ACTIONS)
-            self._count(cursor, day, queries.OF_ACTIONS)
+            self._count(day, cursor.execute(queries.OF_ACTIONS).fetchall())
             cursor.execute("insert into a from own")
         return findings
 
@@ -187,13 +120,12 @@ class _Log:
         with self._engine.cursor() as cursor:
             cursor.execute(queries.EMPTY_DAY_OF_IMPRESSIONS)
             findings = self._fill(cursor, "impressions", day, queries.FILL_IMPRESSIONS)
-            around = {"first": number - 1, "day": number, "last": number + window_days}
-            cursor.execute(queries.ACTIONS_AROUND, {"first": number - 1, "last": around["last"]})
+            around = {"first": number - 1, "last": number + window_days}
+            cursor.execute(queries.ACTIONS_AROUND, around)
             cursor.execute(queries.HITS, {"window": self._label_window_ms, "day": number})
-            self._count(cursor, day, queries.OF_IMPRESSIONS)
+            self._count(day, cursor.execute(queries.OF_IMPRESSIONS).fetchall())
             for statement in (queries.REQUESTS, queries.PINS_SHOWN, queries.PAIRS, queries.NEAREST):
-                values = {"day": number} if "$day" in statement else None
-                cursor.execute(statement, values)
+                cursor.execute(statement, {"day": number} if "$day" in statement else None)
         return findings
 
     def _fill(
@@ -201,15 +133,14 @@ class _Log:
     ) -> list[Finding]:
         """Bring the usable rows of a day into a table of the cursor's own."""
         findings: list[Finding] = []
-        counts = self._counts[day]
+        counts = self._report.days[day]
         counts.setdefault(table, {})
         for number, file in enumerate(f for f in self._event_log.files_of(table) if f.day == day):
-            found = _Findings(file)
+            found: _FoundInFile = {}
             for offset, rows in self._read(cursor, file, found):
                 names = rows.schema.names
                 if not set(_NEEDED[table]) <= set(names):
-                    unread = counts.setdefault("unread", {})
-                    unread[table] = unread.get(table, 0) + len(rows)
+                    counts["unread"][table] = counts["unread"].get(table, 0) + len(rows)
                     continue
                 place = (number << 40) + offset
                 options = {
@@ -218,82 +149,79 @@ class _Log:
                 }
                 places = pa.array(np.arange(place, place + len(rows)))
                 cursor.register("part", rows.append_column("place", places))
-                start = {"day": (day - _EPOCH).days}
-                cursor.execute(statement.format(**options), start)
+                cursor.execute(statement.format(**options), {"day": (day - _EPOCH).days})
                 cursor.unregister("part")
-            findings += found.found.values()
+            findings += found.values()
         return findings
 
     def _read(
-        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, findings: _Findings
+        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, found: "_FoundInFile"
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield each batch of a file with the number of its first row, as far as it can be used.
 
         The columns are those of the contract that the file has in a type of the right kind. Rows
         stay even where they break a rule, so that row numbers are those of the file.
         """
-        asked = self._columns
-        extra, numbers = asked.texts.get(file.table, ()), asked.numbers.get(file.table, ())
+        table, path, asked = file.table, file.path, self._features
+        categorical = asked.categorical_of(table) if asked else ()
+        extra = extra_columns(EVENT_LOG_TABLES[table], categorical)
+        held = asked.numeric_held if asked else ()
+        numbers = number_columns(held, table) if table in LOG_TABLES else ()
+        features = [each.name for each in categorical]
         try:
             dataset = open_file(self._event_log, file)
-            schema = contract_of(file.table, dataset.schema.names)
-            problems = list(column_problems(file.path, dataset.schema, schema, extra, numbers))
-            findings.add(problems)
+            schema = contract_of(table, dataset.schema.names)
+            problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
+            _add(found, file, problems)
             bad = {problem.column for problem in problems}
-            features = [each.name for each in asked.categorical if each.table == file.table]
             wished = dict.fromkeys((*schema.names, *numbers, *features))
-            offset = 0
-            names = [name for name in wished if name not in bad]
+            names, offset = [name for name in wished if name not in bad], 0
+            types = asked.action_types if asked else ()
             for batch in iterate_batches(dataset, file, names, BATCH_ROWS):
-                rows = pa.Table.from_batches([batch])
-                fit, found, unfit = fitted(file.path, rows, schema)
-                fit = fit.select([name for name in fit.schema.names if name not in unfit])
-                values = value_problems(
-                    file.path, file.table, fit, asked.action_types, numbers, file.day
-                )
-                findings.add((*found, *_null_embeddings(file, rows, schema), *values), offset)
-                for name in (name for name in features if name in fit.schema.names):
-                    cursor.register("part", fit.select([name]))
+                rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
+                _add(found, file, wrong, offset)
+                _add(found, file, null_problems(path, rows, ["embedding"], schema), offset)
+                unfit = [each.column for each in wrong if each.rule == "does_not_fit"]
+                rows = rows.drop_columns(unfit)
+                values = value_problems(path, table, rows, types, numbers, file.day)
+                _add(found, file, values, offset)
+                for name in (name for name in features if name in rows.schema.names):
+                    cursor.register("part", rows.select([name]))
                     column = '"' + name.replace('"', '""') + '"'
-                    told = {"name": f"{file.table}.{name}"}
+                    told = {"name": f"{table}.{name}"}
                     cursor.execute(queries.COUNT_VALUES.format(column=column), told)
-                yield offset, fit
+                yield offset, rows
                 offset += len(rows)
         except DataContractError as error:
-            # The reader's message is whole: it says what was expected and what to change.
-            problem, _, remedy = str(error).rpartition("; ")
-            findings.add([Finding("unreadable", "", problem, "a Parquet file", remedy)])
+            _add(found, file, [Finding("unreadable", "", str(error), "")])
 
-    def _count(self, cursor: duckdb.DuckDBPyConnection, day: date, statement: str) -> None:
-        for name, key, num, of in cursor.execute(statement).fetchall():
-            if of is not None:
-                self._numbers[day][name] = Number(value=num, num=of)
-            elif num is not None:  # of no rows there is no smallest one
-                self._counts[day].setdefault(name, {})[str(key)] = num
+    def _count(self, day: date, rows: Iterable[tuple[str, Any, int | None]]) -> None:
+        for name, key, num in rows:
+            if num is not None:  # of no rows there is no smallest one
+                self._report.days[day][name][str(key)] = num
 
-    def match(self, report: LogReport) -> list[Finding]:
+    def match(self) -> list[Finding]:
         """Match the actions of all days with the requests of all days, and count both."""
-        engine, findings = self._engine, list[Finding]()
+        engine, report, findings = self._engine, self._report, list[Finding]()
         engine.execute(queries.REQUESTS_OF_ALL_DAYS)
         report.num_requests, report.num_users = _one(engine, queries.NUM_REQUESTS)
         report.candidates = dict(engine.execute(queries.CANDIDATES).fetchall())
         for request, one, other, num in engine.execute(queries.OF_TWO_USERS).fetchall():
-            findings.append(
-                request_of_two_users(self._name("impressions", request), one, other, num)
-            )
-        shown = [(d - _EPOCH).days for d, found in self._counts.items() if "impressions" in found]
+            facts = {"request_id": self._name("impressions", request), "one": one, "other": other}
+            findings.append(across_files("request_of_two_users", facts, num_rows=num))
+        shown = [(day - _EPOCH).days for day in report.days_of("impressions")]
         span = {"first": min(shown, default=1), "last": max(shown, default=0)}
         engine.execute(queries.MATCHES, span)
         for query in (queries.NAMED, queries.UNNAMED):
             for number, name, key, num in engine.execute(query).fetchall():
-                day = date.fromordinal(number + _EPOCH.toordinal())
-                self._counts[day].setdefault(name, {})[str(key)] = num
+                self._count(date.fromordinal(number + _EPOCH.toordinal()), [(name, key, num)])
         for pin, acted_at, request, first, num in engine.execute(queries.FIRST_EARLY).fetchall():
-            name = self._name("actions", request)
-            findings.append(action_before_request(pin, acted_at, name, first, num))
+            facts = {"acted_at": acted_at, "impressed_at": first}
+            facts["request_id"] = self._name("actions", request)
+            ids = [("pin_id", pin)]
+            findings.append(across_files("action_before_request", facts, ids, num))
         for length, num in engine.execute(queries.EARLIER_ACTIONS).fetchall():
-            place = int(np.searchsorted(LENGTH_EDGES, length, side="right")) - 1
-            report.lengths[place] += num
+            report.lengths[int(np.searchsorted(LENGTH_EDGES, length, side="right")) - 1] += num
         return findings
 
     def _name(self, table: str, request: int) -> str:
@@ -311,50 +239,77 @@ class _Log:
                         return str(named[0][0])
         return "?"
 
-    def read_vectors(self, file: LogFile) -> tuple[list[Finding], dict[str, Embeddings]]:
-        """Read a file of pins or users: its keys into the database, its embeddings counted.
+    def read_keys(self, file: LogFile) -> list[Finding]:
+        """Bring the keys of a file of pins or users into the database; return what breaks a rule.
 
-        Returns:
-            What breaks a rule, and the embeddings by version; users' have the version ''.
+        With each stands how wide its embedding is, -1 without one, and whether that is zero.
         """
-        findings, found = _Findings(file), dict[str, Embeddings]()
+        found: _FoundInFile = {}
         key, other = _NEEDED[file.table]
         with self._engine.cursor() as cursor:
-            for offset, rows in self._read(cursor, file, findings):
-                if {key, "embedding"} <= set(rows.schema.names):
-                    findings.add(_count_embeddings(file, key, rows, found), offset)
-                if {key, other} <= set(rows.schema.names):
-                    cursor.register("part", rows.select([key, other]))
-                    cursor.execute(
-                        f"insert into {file.table} select {key}, {other} from part "
-                        f"where {key} is not null and {other} is not null"
-                    )
-        return list(findings.found.values()), found
+            for offset, rows in self._read(cursor, file, found):
+                names = rows.schema.names
+                widths, is_zero = np.full(len(rows), -1), np.zeros(len(rows), dtype=bool)
+                if "embedding" in names:
+                    widths, is_zero, is_bad = _looked_at(rows["embedding"].combine_chunks())
+                    wrong = embedding_number_problems(file.path, rows, is_bad)
+                    _add(found, file, wrong, offset)
+                if {key, other} <= set(names):
+                    part = rows.select([key, other]).append_column("width", pa.array(widths))
+                    cursor.register("part", part.append_column("is_zero", pa.array(is_zero)))
+                    statement = queries.FILL_KEYS
+                    cursor.execute(statement.format(table=file.table, key=key, other=other))
+        return list(found.values())
 
-    def count_in_use(self, report: LogReport) -> list[Finding]:
-        """Count pins and users in use, and those of them that have a row; yield repeated rows."""
-        engine = self._engine
+    def count_in_use(self) -> list[Finding]:
+        """Count pins, users, embeddings and values of features; return what stands twice."""
+        engine, report = self._engine, self._report
+        for table, version in (("pins", "version"), ("users", "''")):
+            query = queries.EMBEDDINGS.format(table=table, version=version)
+            for name, width, num, num_zero in engine.execute(query).fetchall():
+                of = (
+                    report.users if table == "users" else report.pins.setdefault(name, Embeddings())
+                )
+                of.rows, of.zero, of.widths[width] = of.rows + num, of.zero + num_zero, num
         engine.execute(queries.PINS_IN_USE)
         (report.num_pins,) = _one(engine, "select count(*) from in_use")
-        for version, known in report.pins.items():
-            values = {"version": version}
-            (known.num_in_use,) = _one(engine, queries.PINS_WITH_ROW, values)
-            missing = engine.execute(queries.PINS_WITHOUT_ROW, values).fetchall()
-            known.missing = tuple(pin for (pin,) in missing)
+        for name, of in report.pins.items():
+            told = {"version": name}
+            (of.num_in_use,) = _one(engine, queries.PINS_WITH_ROW, told)
+            missing = engine.execute(queries.PINS_WITHOUT_ROW, told).fetchall()
+            of.missing = tuple(pin for (pin,) in missing)
         (report.users.num_in_use,) = _one(engine, queries.USERS_WITH_ROW)
-        pins = engine.execute(queries.REPEATED_PINS).fetchall()
-        users = engine.execute(queries.REPEATED_USERS).fetchall()
+        for feature in self._features.categorical if self._features else ():
+            column = f"{feature.table}.{feature.name}"
+            asked = {"name": column, "listed": list(feature.values)}
+            rows, nulls, others = _one(engine, queries.UNLISTED, asked)
+            values = engine.execute(queries.UNLISTED_VALUES, asked | {"most": _VALUES_NAMED})
+            report.unlisted[column] = Unlisted(rows, nulls, others, tuple(values.fetchall()))
         return [
-            *(repeated_embedding(pin, version, num) for version, pin, num in pins),
-            *(repeated_user_row(user, as_of, num) for user, as_of, num in users),
+            *(
+                across_files("repeated_embedding", {"version": version}, [("pin_id", pin)], num)
+                for version, pin, num in engine.execute(queries.REPEATED_PINS).fetchall()
+            ),
+            *(
+                across_files("repeated_user_row", {}, [("user_id", user), ("as_of", as_of)], num)
+                for user, as_of, num in engine.execute(queries.REPEATED_USERS).fetchall()
+            ),
         ]
 
-    def unlisted(self, feature: CategoricalFeature) -> Unlisted:
-        """Return what the rows have in the column of a feature."""
-        told = {"name": f"{feature.table}.{feature.name}", "listed": list(feature.values)}
-        rows, nulls, others = _one(self._engine, queries.UNLISTED, told)
-        values = self._engine.execute(queries.UNLISTED_VALUES, told | {"most": _VALUES_NAMED})
-        return Unlisted(rows, nulls, others, tuple(values.fetchall()))
+
+_FoundInFile = dict[tuple[str, str], Finding]
+"""What many batches of a file break: one finding for each rule and column."""
+
+
+def _add(found: _FoundInFile, file: LogFile, findings: Iterable[Finding], offset: int = 0) -> None:
+    """Add findings of a batch whose first row is `offset` rows from the start of its file."""
+    for each in findings:
+        key = each.rule, each.column
+        if key in found:
+            found[key] = replace(found[key], num_rows=found[key].num_rows + each.num_rows)
+        else:
+            row = None if each.row is None else each.row + offset
+            found[key] = replace(each, table=file.table, row=row)
 
 
 def _one(
@@ -364,54 +319,17 @@ def _one(
     return row
 
 
-def _null_embeddings(file: LogFile, rows: pa.Table, schema: pa.Schema) -> Iterator[Finding]:
-    if "embedding" in rows.schema.names:
-        names = [name for name in rows.schema.names if name in (*KEY_COLUMNS, "embedding")]
-        found = null_problems(file.path, rows.select(names), schema)
-        yield from (each for each in found if each.column == "embedding")
-
-
-def _count_embeddings(
-    file: LogFile, key: str, rows: pa.Table, total: dict[str, Embeddings]
-) -> Iterator[Finding]:
-    """Count a batch's embeddings by version and width; yield those that hold no numbers."""
-    rows = rows.append_column("row", pa.array(np.arange(len(rows))))
-    rows = rows.filter(rows["embedding"].is_valid())
-    has_version = "embedding_version" in rows.schema.names
-    texts = rows["embedding_version"].cast(pa.string()) if has_version else None
-    for version in pc.unique(texts).drop_null().to_pylist() if texts is not None else [""]:
-        own = rows if texts is None else rows.filter(pc.fill_null(pc.equal(texts, version), False))
-        known = total.setdefault(version, Embeddings())
-        known.rows += len(own)
-        widths = pc.list_value_length(own["embedding"])
-        for width in pc.unique(widths).to_pylist():
-            some = own.filter(pc.equal(widths, width))
-            known.widths[width] += len(some)
-            flat = pc.list_flatten(some["embedding"]).combine_chunks()
-            numbers = flat.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-            matrix = np.asarray(numbers, dtype=np.float32).reshape(len(some), width)
-            known.zero += int((matrix == 0).all(axis=1).sum())
-            for each in embedding_number_problems(file.path, key, some[key], matrix):
-                yield replace(each, row=some["row"][each.row].as_py())
-
-
-def _several_widths(table: str, embeddings: Mapping[str, Embeddings]) -> Iterator[Finding]:
-    """Yield the versions whose embeddings have several widths."""
-    for version, known in sorted(embeddings.items()):
-        if len(known.widths) > 1:
-            usual = max(known.widths, key=lambda width: known.widths[width])
-            others = {width: rows for width, rows in known.widths.items() if width != usual}
-            said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others.items()))
-            what = f" of version {version!r}" if version else ""
-            yield Finding(
-                "embedding_width",
-                "",
-                f"{table}: embeddings{what} have several widths: {known.widths[usual]:,} of "
-                f"{usual} numbers, {said}",
-                "one width in a version",
-                "write these rows again, or under an embedding_version of their own",
-                table=table,
-                column="embedding",
-                value=said,
-                num_rows=sum(others.values()),
-            )
+def _looked_at(
+    embeddings: pa.Array,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return of each embedding its width (-1: null), if it is zero, and if it is not finite."""
+    widths = widths_of(embeddings)
+    is_zero, is_bad = np.zeros(len(widths), dtype=bool), np.zeros(len(widths), dtype=bool)
+    for width in np.unique(widths[widths >= 0]):
+        places = np.flatnonzero(widths == width)
+        flat = embeddings.take(pa.array(places)).flatten().cast(pa.float32(), safe=False)
+        matrix = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
+        matrix = matrix.reshape(len(places), width)
+        is_zero[places] = (matrix == 0).all(axis=1)
+        is_bad[places] = ~np.isfinite(matrix).all(axis=1)
+    return widths, is_zero, is_bad

@@ -28,8 +28,8 @@ TABLES = (
     "create table shown (p bigint)",
     "create table paired (day int, place bigint)",
     "create table nearest (day int, place bigint, before bigint, after bigint)",
-    "create table pins (p bigint, version varchar)",
-    "create table users (u bigint, as_of bigint)",
+    "create table pins (p bigint, version varchar, width int, is_zero bool)",
+    "create table users (u bigint, as_of bigint, width int, is_zero bool)",
     "create table valued (name varchar, value varchar, num bigint)",
 )
 
@@ -60,41 +60,45 @@ COUNT_VALUES = "insert into valued select $name, {column}::varchar, count(*) fro
 _LAG_BIN = (
     f"case when lag < 1 then 0 else least(1 + floor(ln(lag) / {LAG_STEP})::int, {NUM_LAGS - 1}) end"
 )
+FILL_KEYS = """
+insert into {table} select {key}, {other}, width, is_zero from part
+where {key} is not null and {other} is not null
+"""
 _TIMES = f"""
-select '{{table}}.lag' as name, bin::varchar as key, num, null as of_rows
+select '{{table}}.lag' as name, bin::varchar as key, num
 from (select {_LAG_BIN} as bin, count(*) as num from {{rows}} group by bin)
 union all
-select '{{table}}.longest_lag_ms', '', greatest(0, max(lag)), nullif(count(*), 0) from {{rows}}
+select '{{table}}.longest_lag_ms', '', greatest(0, max(lag)) from {{rows}}
 union all
-select '{{table}}.first_ms', '', min(t % {DAY_MS}), nullif(count(*), 0) from {{rows}}
+select '{{table}}.first_ms', '', min(t % {DAY_MS}) from {{rows}}
 union all
-select '{{table}}.last_ms', '', max(t % {DAY_MS}), nullif(count(*), 0) from {{rows}}
+select '{{table}}.last_ms', '', max(t % {DAY_MS}) from {{rows}}
 """
 OF_ACTIONS = (
     _TIMES.format(table="actions", rows="own")
     + """
 union all
-select 'actions', kind, count(*), null from own group by kind
+select 'actions', kind, count(*) from own group by kind
 union all
-select 'named', 'all', count(req), null from own
+select 'named', 'all', count(req) from own
 """
 )
 OF_IMPRESSIONS = (
     _TIMES.format(table="impressions", rows="i")
     + """
 union all
-select 'impressions', 'rows', count(*), null from i
+select 'impressions', 'rows', count(*) from i
 union all
-select 'impressions', 'exploration', count(*) filter (expl), null from i
+select 'impressions', 'exploration', count(*) filter (expl) from i
 union all
-select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)), null from i
+select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)) from i
 union all
-select 'impressions.hour', hour::varchar, num, null
+select 'impressions.hour', hour::varchar, num
 from (select hour, count(*) as num from i group by hour)
 union all
-select 'labelled', kind, count(*), null from hit group by kind
+select 'labelled', kind, count(*) from hit group by kind
 union all
-select 'labelled.hour', hour::varchar, count(distinct row), null from hit group by hour
+select 'labelled.hour', hour::varchar, count(distinct row) from hit group by hour
 """
 )
 
@@ -189,6 +193,10 @@ with done as (
 ), asked as (select u, day, count(*) as n from r group by u, day)
 select coalesce(d.total, 0) as length, sum(x.n)
 from asked x asof left join done d on x.u = d.u and x.day > d.day group by length
+"""
+EMBEDDINGS = """
+select {version}, width, count(*), count(*) filter (is_zero) from {table} where width >= 0
+group by all
 """
 NAME_OF = "select request_id from part where hash(request_id) = $req limit 1"
 

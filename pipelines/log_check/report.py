@@ -1,6 +1,6 @@
-"""The report of a checked log: a profile of each day, totals over all days, and problems.
+"""The report of a checked log: counts of each day, totals over all days, findings, and its words.
 
-A day is a `DayProfile` whose counts add up over days:
+The counts of a day stand by name and key, and add up over days:
 
     impressions          rows, exploration, repeated (the same request and pin again on the day)
     impressions.hour     rows by the hour of the day
@@ -15,21 +15,20 @@ A day is a `DayProfile` whose counts add up over days:
     unnamed              near (the pin was shown to the user within 24 h); early (only afterwards)
     unnamed.shift        by hours from the nearest impression, -24 to 23
 
-Its numbers are `<table>.longest_lag_ms`, `<table>.first_ms` and `<table>.last_ms` (of the day). Not
-for measuring (`measuring`), nor for what it means (`judgements`).
+What does not add up stands there with the key '': `<table>.longest_lag_ms`, `<table>.first_ms` and
+`<table>.last_ms` (of the day). Not for measuring (`measuring`), nor for what it means
+(`judgements`), nor for the page (`page`).
 """
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date
-from enum import StrEnum
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.day_profile import DayProfile
-from pipelines.event_log.rules import Finding
+from pipelines.event_log.rules import Finding, Severity
 
 LAG_STEP, NUM_LAGS = 0.03, 811
 LAG_EDGES_MS = np.concatenate([[0], np.exp(LAG_STEP * np.arange(NUM_LAGS - 1))])
@@ -39,22 +38,11 @@ SHIFT_HOURS = 24
 LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
 """Lower edges of the bins of the number of earlier actions of a request's user."""
 TABLES = ("impressions", "actions")
-
-
-class Severity(StrEnum):
-    """What a problem means for whoever wants to build a snapshot of the log."""
-
-    ERROR = "error"  # the snapshot would be refused, or wrong
-    WARNING = "warning"  # a person must look
-    NOTE = "note"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with the log, or worth a look."""
-
-    severity: Severity
-    finding: Finding
+FILES_SHOWN = 3
+"""Of several files that break one rule, as many are named."""
+DAYS_SHOWN = 31
+DAYS_TOLD = 5
+"""Where more days than these have the same problem, they are told in one line."""
 
 
 @dataclass
@@ -78,6 +66,10 @@ class Unlisted:
     values: tuple[tuple[str, int], ...] = ()  # the most frequent of these, with their rows
 
 
+def _no_counts() -> dict[str, dict[str, int]]:
+    return defaultdict(dict)
+
+
 @dataclass
 class LogReport:
     """All that is known of a log."""
@@ -85,7 +77,9 @@ class LogReport:
     uri: str
     recipe: str
     label_window_hours: int
-    days: dict[date, DayProfile] = field(default_factory=dict)
+    days: dict[date, dict[str, dict[str, int]]] = field(
+        default_factory=lambda: defaultdict(_no_counts)
+    )
     num_requests: int = 0
     num_users: int = 0  # with requests
     num_pins: int = 0  # that were shown or acted upon
@@ -96,16 +90,16 @@ class LogReport:
     pins: dict[str, Embeddings] = field(default_factory=dict)  # by embedding version
     users: Embeddings = field(default_factory=Embeddings)
     unlisted: dict[str, Unlisted] = field(default_factory=dict)  # by <table>.<feature>
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
 
     def days_of(self, table: str) -> list[date]:
         """Return the days that have files of impressions or actions, in order."""
-        return sorted(day for day, found in self.days.items() if table in found.counts)
+        return sorted(day for day, counts in self.days.items() if table in counts)
 
     def of(self, day: date, what: str) -> Mapping[str, int]:
         """Return a count of a day; nothing where the day has none."""
-        return self.days[day].counts.get(what, {}) if day in self.days else {}
+        return self.days.get(day, {}).get(what, {})
 
     def rows(self, day: date, table: str) -> int:
         """Return a day's impressions or actions."""
@@ -116,8 +110,8 @@ class LogReport:
     def total(self, what: str) -> Counter[str]:
         """Return a count over all days."""
         total: Counter[str] = Counter()
-        for day in self.days.values():
-            total.update(day.counts.get(what, {}))
+        for counts in self.days.values():
+            total.update(counts.get(what, {}))
         return total
 
     def num_rows(self, table: str) -> int:
@@ -126,8 +120,32 @@ class LogReport:
 
     def number(self, what: str, *, largest: bool = True) -> int:
         """Return the largest, or smallest, of a number of the days; 0 where no day has it."""
-        values = [day.numbers[what].value for day in self.days.values() if what in day.numbers]
-        return int((max if largest else min)(values, default=0))
+        values = [counts[what][""] for counts in self.days.values() if what in counts]
+        return (max if largest else min)(values, default=0)
+
+    @property
+    def label_window(self) -> timedelta:
+        """The label window in whole days."""
+        return timedelta(days=-(-self.label_window_hours // 24))
+
+    def label_rates(self) -> dict[str, dict[date, float]]:
+        """Return, by action type, each day's share of impressions that got it in the label window.
+
+        Days whose label window reaches beyond the last day of actions are left out.
+        """
+        acted = self.days_of("actions")
+        if not acted:
+            return {}
+        last = acted[-1] - self.label_window
+        rows = {day: self.rows(day, "impressions") for day in self.days_of("impressions")}
+        return {
+            name: {
+                day: self.of(day, "labelled").get(name, 0) / num
+                for day, num in rows.items()
+                if num and day <= last
+            }
+            for name in sorted(self.total("actions"))
+        }
 
 
 def binned(counts: Mapping[str, int], num_bins: int, first: int = 0) -> npt.NDArray[np.int64]:
@@ -138,10 +156,127 @@ def binned(counts: Mapping[str, int], num_bins: int, first: int = 0) -> npt.NDAr
     return found
 
 
-def lag_quantile(lags: Mapping[str, int], share: float) -> float:
-    """Return the lag that a share of the rows does not exceed, in ms, to 3 %; 0 without rows."""
-    in_bins = binned(lags, NUM_LAGS)
-    if not in_bins.any():
-        return 0.0
-    place = int(np.searchsorted(np.cumsum(in_bins), share * in_bins.sum()))
-    return float(LAG_EDGES_MS[min(place, NUM_LAGS - 1)])
+def lines_of(report: LogReport) -> Iterator[str]:
+    """Yield the report line by line: what the log looks like, then what is wrong, worst first."""
+    yield f"event log: {report.uri}"
+    for name, text in summary_of(report):
+        yield f"{name}: {text}"
+    rates, days = report.label_rates(), sorted(report.days)
+    if len(days) > DAYS_SHOWN:
+        yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows what a page holds):"
+    for day in days[-DAYS_SHOWN:]:
+        acts = report.of(day, "actions")
+        parts = [
+            f"{name} {acts.get(name, 0):,}"
+            + (f" ({rates[name][day]:.2%})" if day in rates[name] else "")
+            for name in (sorted(rates) or sorted(acts))
+        ]
+        rows = report.rows(day, "impressions")
+        yield f"{day}: {rows:,} impressions; {', '.join(parts) or 'no actions'}"
+    told = list(told_problems(report))
+    for severity, text in told:
+        yield f"{severity.upper()}: {text}"
+    kinds = [severity for severity, _ in told]
+    counts = [f"{kinds.count(each)} {each}{'s' * (kinds.count(each) != 1)}" for each in Severity]
+    yield ", ".join(counts)
+
+
+def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
+    """Yield what the log looks like as a whole, as (name, text)."""
+    shown, acted, named = (report.total(what) for what in ("impressions", "actions", "named"))
+    num_shown, num_acted = (report.num_rows(table) for table in TABLES)
+    if days := report.days_of("impressions"):
+        low, middle, high = _quantiles(report.candidates, 0.05, 0.5, 0.95)
+        yield (
+            "impressions",
+            f"{num_shown:,} on {len(days)} days, {days[0]} to {days[-1]}; "
+            f"{report.num_requests:,} requests of {report.num_users:,} users; candidates of a "
+            f"request: {f'{middle} (median), {low} to {high} in 90 %' if high else 'none'}; "
+            f"{_share(shown['exploration'], num_shown)} exploration; {shown['repeated']:,} "
+            f"duplicates",
+        )
+    types = ", ".join(f"{name} {count:,}" for name, count in sorted(acted.items()))
+    on_days = f"{num_acted:,} on {len(report.days_of('actions'))} days"
+    yield "actions", f"{on_days}: {types or 'none'}"
+    labelled = report.total("labelled")
+    rates = ", ".join(f"{name} {_share(labelled[name], num_shown)}" for name in sorted(acted))
+    yield f"impressions that got it within {report.label_window_hours} h", rates or "none"
+    yield (
+        "actions that name a request",
+        f"{_share(named['all'], num_acted)}; of those on days with impressions "
+        f"{_share(named['found'], named['in_span'])} name one of their user's in the log, "
+        f"{_share(named['pair_found'], named['in_span'])} with their pin",
+    )
+    for table in TABLES:
+        lags = {int(place): num for place, num in report.total(f"{table}.lag").items()}
+        median, most = (LAG_EDGES_MS[place] for place in _quantiles(lags, 0.5, 0.95))
+        longest = _span(report.number(f"{table}.longest_lag_ms"))
+        yield (
+            f"{table} are known after",
+            f"{_span(median)} (median), {_span(most)} (95 %), {longest} (longest)",
+        )
+    for version, known in sorted(report.pins.items()):
+        yield (
+            f"pins of version {version}",
+            f"{known.rows:,}, {' and '.join(map(str, sorted(known.widths)))} wide; "
+            f"{_share(known.num_in_use, report.num_pins)} of the {report.num_pins:,} pins in use "
+            f"have one",
+        )
+    having = _share(report.users.num_in_use, report.num_users)
+    yield "users", f"{report.users.rows:,} rows; {having} of the users with requests have one"
+    edges, lengths = [int(edge) for edge in LENGTH_EDGES], report.lengths
+    pairs = zip(edges, edges[1:], strict=False)
+    names = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairs]
+    told = [
+        f"{name}: {count / lengths.sum():.0%}"
+        for name, count in zip([*names, f"{edges[-1]} or more"], lengths, strict=True)
+        if count
+    ]
+    yield "earlier actions of a request's user, about", ", ".join(told) or "no requests"
+
+
+def _quantiles(counts: Mapping[int, int], *shares: float) -> list[int]:
+    """Return the values that shares of what was counted do not exceed; 0 where there is nothing."""
+    values = sorted(counts)
+    total = np.cumsum([counts[value] for value in values])
+    if not values or not total[-1]:
+        return [0 for _ in shares]
+    return [values[int(np.searchsorted(total, share * total[-1]))] for share in shares]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "none"
+
+
+def _span(ms: float) -> str:
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
+        if ms >= size:
+            return f"{ms / size:.1f} {unit}"
+    return f"{ms:.0f} ms"
+
+
+def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
+    """Yield each problem in words; what is wrong in several files or on many days is one."""
+    root = report.uri.removeprefix("file://").rstrip("/") + "/"
+    alike: dict[tuple[object, ...], list[Finding]] = defaultdict(list)
+    for each in report.problems:
+        is_alone = not each.where and each.day is None
+        same = each.message if is_alone else each.value if each.day else ""
+        alike[each.severity, each.rule, each.column, same].append(each)
+    for group in alike.values():
+        first, *_ = found = sorted(group, key=lambda each: (each.day or date.min, each.where))
+        days = [each.day for each in found if each.day]
+        if days and len(days) <= DAYS_TOLD:
+            yield from ((each.severity, each.message) for each in found)
+        elif days:
+            told = f"{len(days)} days from {min(days)} to {max(days)}, the first of them:"
+            yield first.severity, f"{told} {first.message}"
+        else:
+            paths = sorted({each.where.removeprefix(root) for each in found})
+            more = len(paths) - FILES_SHOWN
+            files = ", ".join(paths[:FILES_SHOWN]) + f" and {more} more files" * (more > 0)
+            num_rows = sum(each.num_rows for each in found)
+            known = {n: report.names[n] for _, n in first.ids if n in report.names}
+            names = ", ".join(f"{number} is {name}" for number, name in known.items())
+            message = replace(first, where=files, num_rows=num_rows).message
+            yield first.severity, message + (f" ({names})" if names else "")

@@ -18,8 +18,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import Before
-from pipelines.event_log.reader import EventFilter, read_events, read_rows
+from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
@@ -171,7 +170,7 @@ def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
         rows = read_rows(event_log, file, (), is_known)
         if len(rows) == 0:
             continue
-        vectors = to_list_column(embedding_matrix(file.path, "user_id", rows))
+        vectors = to_list_column(embedding_matrix(file.path, rows))
         kept = rows.select(["user_id", "as_of", USERS.field("state").name])
         yield kept.append_column("embedding", vectors)
 

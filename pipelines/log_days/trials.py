@@ -31,8 +31,7 @@ from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
-from pipelines.event_log.parquet_files import Before
-from pipelines.event_log.reader import read_rows
+from pipelines.event_log.reader import Before, read_rows
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.judging import EARLIER_DAYS
 from pipelines.log_days.reading import (
@@ -312,7 +311,7 @@ def _pins(window: LogWindow) -> pa.Table:
         rows = read_rows(window.event_log, file, (), Before("pin_id", 1 << 62))
         keep = np.asarray(rows["embedding_version"].cast(pa.string())) == version
         rows = rows.filter(pa.array(keep))
-        vectors = to_list_column(embedding_matrix(file.path, "pin_id", rows))
+        vectors = to_list_column(embedding_matrix(file.path, rows))
         parts.append(pa.table({"pin_id": rows["pin_id"], "embedding": vectors}))
     return pa.concat_tables(parts)
 

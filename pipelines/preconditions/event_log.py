@@ -23,8 +23,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, open_event_log
-from pipelines.event_log.parquet_files import is_before, iterate_batches, open_file
-from pipelines.event_log.reader import pin_time_problems
+from pipelines.event_log.reader import is_before, iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import Finding, column_problems
 from pipelines.places.store_errors import require_bucket
 from pipelines.preconditions.recipe_alone import refusal
@@ -140,7 +139,7 @@ def _asked(ask: Callable[[LogFile], Answer], files: Sequence[LogFile]) -> Iterat
 
 def _alike(problem: Finding) -> tuple[str, ...]:
     """Return what the files have in common whose columns are told together."""
-    return problem.rule, problem.column, problem.problem, problem.expected
+    return problem.rule, problem.column, problem.problem, problem.remedy
 
 
 def require_event_log(uri: str) -> None:

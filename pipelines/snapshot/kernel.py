@@ -35,9 +35,7 @@ from pipelines.event_log.event_index import (
     runs_of,
 )
 from pipelines.event_log.rules import (
-    action_before_request,
-    repeated_user_row,
-    request_of_two_users,
+    across_files,
     require_none,
 )
 from pipelines.snapshot.features.count import count_features
@@ -231,8 +229,12 @@ def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
     low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
     if (low != high).any():
         bad = int(np.flatnonzero(low != high)[0])
-        users = int(low[bad]), int(high[bad])
-        require_none([request_of_two_users(request_id[bad].as_py(), *users)])
+        facts = {
+            "request_id": request_id[bad].as_py(),
+            "one": int(low[bad]),
+            "other": int(high[bad]),
+        }
+        require_none([across_files("request_of_two_users", facts)])
 
 
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
@@ -271,12 +273,15 @@ def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     is_early = (ordered.request >= 0) & (ordered.acted_at < impressed_at)
     if is_early.any():
         bad = int(np.flatnonzero(is_early)[0])
-        problem = action_before_request(
-            pin_id=int(ordered.pin_id[bad]),
-            acted_at=int(ordered.acted_at[bad]),
-            request_id=named.distinct[int(ranks[bad])].as_py(),
-            impressed_at=int(impressed_at[bad]),
-            num_actions=int(is_early.sum()),
+        problem = across_files(
+            "action_before_request",
+            {
+                "acted_at": int(ordered.acted_at[bad]),
+                "request_id": named.distinct[int(ranks[bad])].as_py(),
+                "impressed_at": int(impressed_at[bad]),
+            },
+            [("pin_id", int(ordered.pin_id[bad]))],
+            int(is_early.sum()),
         )
         require_none([problem])
     return ordered
@@ -351,7 +356,8 @@ def pick_user_rows(
     is_repeat = (np.diff(user_id[index.order]) == 0) & (np.diff(as_of[index.order]) == 0)
     if is_repeat.any():
         bad = index.order[np.flatnonzero(is_repeat)[0]]
-        require_none([repeated_user_row(int(user_id[bad]), int(as_of[bad]))])
+        ids = [("user_id", int(user_id[bad])), ("as_of", int(as_of[bad]))]
+        require_none([across_files("repeated_user_row", {}, ids)])
     newest = index.position(requests.user_id, requests.impressed_at + 1) - 1
     has_row = newest >= index.first(requests.user_id)
     spilled_row = np.full(len(has_row), -1)

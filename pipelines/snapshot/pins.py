@@ -26,15 +26,13 @@ from pipelines.event_log.declared import (
 )
 from pipelines.event_log.event_index import Bools, Ints
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import Among, open_file, read_file
-from pipelines.event_log.reader import pin_time_problems, read_rows
+from pipelines.event_log.reader import Among, open_file, pin_time_problems, read_file, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
+    across_files,
     check_one_width,
     embedding_matrix,
-    missing_version,
     pins_without_embedding,
-    repeated_embedding,
     require_none,
     time_problems,
 )
@@ -131,7 +129,7 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         rows = _rows_of_version(event_log, file, found.pin_ids, plan)
         if len(rows) == 0:
             continue
-        embeddings = embedding_matrix(file.path, "pin_id", rows)
+        embeddings = embedding_matrix(file.path, rows)
         row_key = f"pin_id={rows['pin_id'][0]}"
         widths.append(FoundWidth(file.path, row_key, embeddings.shape[1]))
         columns = {"pin_id": rows["pin_id"], "embedding": to_list_column(embeddings)}
@@ -150,7 +148,8 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
     table = pa.concat_tables(part.cast(schema) for part in parts)
     pin_ids = np.sort(np.asarray(table["pin_id"]))
     if len(repeated := pin_ids[1:][np.diff(pin_ids) == 0]):
-        require_none([repeated_embedding(repeated[0], version, len(repeated))])
+        facts, first = {"version": version}, [("pin_id", int(repeated[0]))]
+        require_none([across_files("repeated_embedding", facts, first, len(repeated))])
     missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
     if len(missing) and not has_times:
         _refuse_missing(event_log, missing, len(found.pin_ids), version)
@@ -228,8 +227,10 @@ def _refuse_missing(
         versions.update(rows["embedding_version"].cast(pa.string()).unique().to_pylist())
     if embedding_version not in versions:
         there = sorted(version for version in versions if version is not None)
-        problem = missing_version(event_log.uri, embedding_version, there)
+        facts = {"version": embedding_version, "uri": event_log.uri, "found": there}
+        problem = across_files("missing_version", facts)
     else:
-        first, counts = missing[:5].tolist(), (len(missing), num_wanted)
-        problem = pins_without_embedding(first, *counts, embedding_version)
+        problem = pins_without_embedding(
+            missing[:5].tolist(), len(missing), num_wanted, embedding_version
+        )
     raise DataContractError(problem.message)

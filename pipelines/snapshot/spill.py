@@ -26,8 +26,7 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
 from pipelines.event_log.event_index import Ints, distinct, runs_of
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
-from pipelines.event_log.parquet_files import Before
-from pipelines.event_log.reader import EventFilter, read_events, read_rows
+from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
     check_one_width,
@@ -244,7 +243,7 @@ def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     numbers = plan.number_columns("users")
     rows = read_rows(task.event_log, file, extra, is_known, numbers, are_texts_coded=True)
     require_none(time_problems(file.path, "as_of", rows))
-    embeddings = embedding_matrix(file.path, "user_id", rows)
+    embeddings = embedding_matrix(file.path, rows)
     if len(rows) == 0:
         return None, SpillSummary()
     width = FoundWidth(file.path, f"user_id={rows['user_id'][0]}", embeddings.shape[1])

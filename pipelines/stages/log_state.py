@@ -20,7 +20,7 @@ from pipelines.contracts.run_layout import listing_uri
 from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.listing import Listing, list_files
 from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
-from pipelines.event_log.parquet_files import open_file
+from pipelines.event_log.reader import open_file
 from pipelines.snapshot.plan import make_plan
 from pipelines.snapshot.spill import files_read
 from pipelines.storage import open_filesystem

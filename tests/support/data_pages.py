@@ -19,7 +19,7 @@ from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import LENGTH_EDGES, LogReport
 from pipelines.snapshot_view import showing
 from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
-from support.log_reports import count_lags, day_of
+from support.log_reports import day_of
 from support.outcome_pages import LONG, MARKUP
 from support.snapshots import snapshot_of
 
@@ -43,15 +43,12 @@ def report_of(name: str) -> LogReport:
         num_pins=98_765,
         lengths=1 + 997 * np.arange(len(LENGTH_EDGES)) ** 2 % 4001,
     )
-    fast, slow = (
-        count_lags(np.geomspace(2e3, longest, 900).astype(np.int64)) for longest in (9e6, 9e7)
-    )
     for number in range(num_days):
         shown = _rows(number, num_days)
         counts = {each: _labels(shown, place, number) for place, each in enumerate(types)}
         day = FIRST + timedelta(days=number)
-        report.days[day] = day_of(day, shown, counts, counts, impressions=fast, actions=slow)
-    report.problems = judge(report, [], None)
+        report.days[day] = day_of(shown, counts, counts)
+    report.problems = list(judge(report, None))
     return report
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipelines.event_log.log_files import open_event_log
-from pipelines.event_log.parquet_files import open_file, read_file
+from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import RECORD_FILE, EventLogRecord
 from pipelines.sources import EventLogWriter
 from pipelines.storage import join, read_model, to_uri

@@ -28,7 +28,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
-from pipelines.event_log.parquet_files import open_file, read_file
+from pipelines.event_log.reader import open_file, read_file
 from pipelines.snapshot.pin_counts import ActionCounts, Popularity, trailing_popularity
 from pipelines.sources.world.adapter import World, WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters

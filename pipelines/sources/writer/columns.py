@@ -350,7 +350,7 @@ class _Batch:
         key = next((name for name in ("pin_id", "user_id") if name in names), names[0])
         rows = pa.table({key: self._given[key], "embedding": values})
         width = known.embedding_dim if known else 0
-        matrix = self._problems.note(embedding_matrix, self._problems.place, key, rows, width)
+        matrix = self._problems.note(embedding_matrix, self._problems.place, rows, width)
         if matrix is None:
             return None
         self._vectors = known or Vectors(

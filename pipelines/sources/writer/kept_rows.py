@@ -20,7 +20,7 @@ from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS, with_utc
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
-from pipelines.event_log.parquet_files import iterate_batches, open_file, read_file
+from pipelines.event_log.reader import iterate_batches, open_file, read_file
 from pipelines.event_log.record import NAMES, Vectors
 
 KEYS = {

@@ -121,12 +121,12 @@ class LogFolder:
         require_none(value_problems(table, table, rows))
         if table == "users" and len(rows):
             self._user_embeddings = _vectors_of(rows)
-            embedding_matrix(table, "user_id", rows, self._user_embeddings.embedding_dim)
+            embedding_matrix(table, rows, self._user_embeddings.embedding_dim)
         elif table == "pins":
             for version in pc.unique(rows["embedding_version"]).to_pylist():
                 of_version = rows.filter(pc.equal(rows["embedding_version"], version))
                 vectors = self._versions.setdefault(version, _vectors_of(of_version))
-                embedding_matrix(table, "pin_id", of_version, vectors.embedding_dim)
+                embedding_matrix(table, of_version, vectors.embedding_dim)
 
 
 def _vectors_of(rows: pa.Table) -> Vectors:

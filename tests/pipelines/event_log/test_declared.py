@@ -58,7 +58,9 @@ def test_a_null_becomes_nan_and_an_integer_a_float() -> None:
 @pytest.mark.parametrize("number", [np.inf, -np.inf, 1e39])
 def test_a_number_that_no_float32_holds_is_refused(number: float) -> None:
     rows = pa.table({"price": [1.0, number]})
-    with pytest.raises(DataContractError, match="a.parquet: column 'price' has 1 numbers that are"):
+    with pytest.raises(
+        DataContractError, match="a.parquet: column 'price' has a number that is inf"
+    ):
         append_numbers("a.parquet", rows, rows, ["price"])
 
 

@@ -4,17 +4,19 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import LATEST_MS
-from pipelines.event_log import parquet_files
+from pipelines.event_log import reader
 from pipelines.event_log.log_files import open_event_log
-from pipelines.event_log.parquet_files import Among, Before, open_file, open_together
+from pipelines.event_log.reader import Among, Before, EventFilter, open_file, read_events
 from pipelines.storage import to_uri
 from support.damage import damage_pages
 from support.tiny_log import (
@@ -104,7 +106,7 @@ def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], 
 def test_what_is_wrong_with_a_corrupt_file_is_told_to_its_end(log: Path) -> None:
     """Where it opens a dataset, Arrow names the path twice, and says last what is the matter."""
     _truncate(log / IMPRESSIONS_15)
-    reason = r" or this is not a parquet file\.\); write the file again"
+    reason = r" or this is not a parquet file\.\); expected a whole one"
     assert_refused(log.parent, rf"is not a readable Parquet file \(.*{reason}")
     event_log = open_event_log(to_uri(log))
     file = next(file for file in event_log.files if file.path.endswith(IMPRESSIONS_15))
@@ -148,47 +150,48 @@ def test_days_are_listed_from_the_folders(log: Path) -> None:
     assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
 
 
-@pytest.mark.parametrize("batch_rows", [2, 100])
-def test_rows_from_a_disk_are_those_that_a_scanner_finds(
-    log: Path, batch_rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is missing or absurd passes all filters, because the checks must refuse it."""
-    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", batch_rows)
+def test_what_is_missing_or_absurd_passes_every_filter_because_the_checks_must_refuse_it() -> None:
     late, absurd = january("16 00:00"), LATEST_MS + 5
     known_at = pa.array([january("15 12:00"), None, late, absurd, late - 1], pa.int64())
     pin_id = pa.array([0, 1, 2, None, 4], pa.int64())
-    pq.write_table(pa.table({"pin_id": pin_id, "known_at": known_at}), log / ACTIONS_15)
-    event_log = open_event_log(to_uri(log))
-    files = [file for file in event_log.files_of("actions") if file.path.endswith(ACTIONS_15)]
-    stored = parquet_files._InStore(files, fs.LocalFileSystem())
+    rows = pa.RecordBatch.from_pydict({"pin_id": pin_id, "known_at": known_at})
     for wanted, expected in (
         (Before("known_at", late), [0, 1, None, 4]),
         (Among("pin_id", pa.array([0, 2, 9])), [0, 2, None]),
     ):
-        with open_together(event_log, files) as opened:
-            found = [each.read(["pin_id", "known_at"], wanted) for each in (opened, stored)]
-        for parts in found:
-            assert [n for part in parts for batch in part for n in batch["pin_id"].to_pylist()] == (
-                expected
-            )
+        assert wanted.of(rows)["pin_id"].to_pylist() == expected
+        some = wanted.of(rows.slice(0, 1))
+        assert some["pin_id"].to_pylist() == [0]
 
 
 def test_one_file_is_open_at_a_time(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that read many small files would have more open than a process may have."""
     opened: list[pq.ParquetFile] = []
-    open_on_disk = parquet_files._open_on_disk
+    open_one = reader._open
 
-    def count(path: str, coded: list[str]) -> pq.ParquetFile:
+    def count(*given: Any) -> pq.ParquetFile:
         assert all(each.closed for each in opened)
-        opened.append(open_on_disk(path, coded))
+        opened.append(open_one(*given))
         return opened[-1]
 
-    monkeypatch.setattr(parquet_files, "_open_on_disk", count)
+    monkeypatch.setattr(reader, "_open", count)
     event_log = open_event_log(to_uri(log))
     files = event_log.files_of("actions")
-    with open_together(event_log, files) as found:
-        parts = found.read(["user_id", "known_at"], Before("known_at", january("30 00:00")))
-    assert len(opened) > len(files) == len(parts) > 2
+    wanted = EventFilter(january("30 00:00"), 0, january("30 00:00"))
+    assert len(read_events(event_log, files, wanted)) == 10
+    assert len(opened) > len(files) > 2
+
+
+def test_files_of_a_bucket_give_the_rows_that_files_of_a_disk_give(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_log = open_event_log(to_uri(log))
+    files, wanted = event_log.files_of("actions"), EventFilter(january("18 00:00"), 0, LATEST_MS)
+    read = read_events(event_log, files, wanted)
+    far = fs.PyFileSystem(fs.FSSpecHandler(LocalFileSystem()))
+    monkeypatch.setattr(reader, "open_filesystem", lambda uri: (far, uri.removeprefix("file://")))
+    assert far.type_name != "local"
+    assert read_events(event_log, files, wanted).equals(read)
 
 
 def test_a_file_that_has_a_column_twice_is_named(log: Path) -> None:
@@ -216,4 +219,4 @@ def test_texts_that_are_all_different_do_not_come_as_dictionaries(tmp_path: Path
     few = pa.array(["here", "there"] * 10_000)
     pq.write_table(pa.table({"all": texts, "few": few}), tmp_path / "texts.parquet")
     metadata = pq.read_metadata(tmp_path / "texts.parquet")
-    assert parquet_files._repeated(metadata, ["all", "few", "missing"]) == ["few"]
+    assert reader._repeated(metadata, ["all", "few", "missing"]) == ["few"]

@@ -74,7 +74,9 @@ def test_other_widths_of_the_same_kind_are_cast(log: Path) -> None:
 @pytest.mark.parametrize("chance", [0.0, -0.1, 1.01, float("nan"), float("inf")])
 def test_a_propensity_that_is_no_chance_is_refused(log: Path, chance: float) -> None:
     rewrite(log, IMPRESSIONS_15, "propensity", pa.array([None, chance], pa.float32()))
-    assert_refused(log.parent, r"1 of 2 rows have a propensity outside \(0, 1\], first .*pin_id=")
+    assert_refused(
+        log.parent, r"a propensity is outside \(0, 1\] \(1 such row, first row 1: .*pin_id="
+    )
 
 
 def test_propensities_reach_the_snapshot_and_none_is_0(log: Path) -> None:
@@ -121,14 +123,14 @@ def test_pins_of_a_version_in_two_widths_are_refused(log: Path) -> None:
         (
             1,
             None,
-            r"pin_id=20 is null \(row 1, 1 such rows\); expected 32 numbers; leave out the row",
+            r"is null \(1 such row, first row 1: pin_id=20, .*\); expected 32 numbers; leave out",
         ),
         (
             3,
             [0.5] * 31,
-            r"pin_id=40 has 31 numbers \(row 3, 1 such rows\); expected 32, the width of",
+            r"has 31 numbers \(1 such row, first row 3: pin_id=40, .*\); expected 32, the width",
         ),
-        (0, [], r"pin_id=10 has 0 numbers \(row 0, 1 such rows\); expected 32"),
+        (0, [], r"has 0 numbers \(1 such row, first row 0: pin_id=10, .*\); expected 32"),
     ],
 )
 def test_a_row_with_another_list_is_named(
@@ -137,7 +139,7 @@ def test_a_row_with_another_list_is_named(
     lists = pq.read_table(log / "pins" / "part-0.parquet")["embedding"].to_pylist()
     lists[place] = embedding
     rewrite(log, "pins/part-0.parquet", "embedding", pa.array(lists, pa.list_(pa.float32())))
-    assert_refused(log.parent, rf"pins/part-0\.parquet: embedding of {says}")
+    assert_refused(log.parent, rf"pins/part-0\.parquet: an embedding {says}")
 
 
 def test_embeddings_of_16_bits_are_widened(log: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_null_where_none_may_be_is_refused(
     log: Path, file: str, column: str, values: pa.Array
 ) -> None:
     rewrite(log, file, column, values)
-    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' has 1 nulls")
+    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' is null \(1 such row")
 
 
 def test_an_unknown_action_type_is_named(log: Path) -> None:
@@ -190,14 +192,12 @@ def test_times_in_another_unit_are_recognised(log: Path, factor: float, unit: st
 
 def test_a_row_in_another_days_partition_is_refused(log: Path) -> None:
     (log / "actions" / "day=2017-01-15").rename(log / "actions" / "day=2017-01-14")
-    assert_refused(log.parent, "in the partition day=2017-01-14; expected")
+    assert_refused(log.parent, "in the partition day=2017-01-14 .*; expected")
 
 
 def test_known_before_it_happened_is_refused(log: Path) -> None:
     rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
-    assert_refused(
-        log.parent, rf"{re.escape(ACTIONS_15)}: 1 of 1 rows have acted_at after known_at"
-    )
+    assert_refused(log.parent, rf"{re.escape(ACTIONS_15)}: acted_at is after known_at \(1 such row")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), None])
@@ -213,5 +213,6 @@ def test_a_number_that_is_none_in_an_embedding_is_refused(
     )
     key = "pin_id=20" if table == "pins" else "user_id=1"
     assert_refused(
-        log.parent, rf"{table}/part-0\.parquet: embedding of {key} has a null, NaN or infinite"
+        log.parent,
+        rf"{table}/part-0\.parquet: an embedding has a null, NaN or infinite number .*: {key}",
     )

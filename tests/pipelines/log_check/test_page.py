@@ -3,14 +3,11 @@
 import re
 from datetime import date
 
-import numpy as np
-import pytest
-
-from pipelines.event_log.rules import Finding
-from pipelines.log_check.page import LAG_SPAN_MS, MAX_PROBLEMS, _known_by, render
-from pipelines.log_check.report import NUM_LAGS, LogReport, Problem, Severity, binned
+from pipelines.event_log.rules import Finding, Severity
+from pipelines.log_check.page import MAX_PROBLEMS, render
+from pipelines.log_check.report import LogReport
 from support.data_pages import MANY, report_of
-from support.log_reports import count_lags, day_of
+from support.log_reports import day_of
 from validation.report.days import MAX_PANELS
 
 
@@ -34,7 +31,7 @@ def test_a_usual_log_has_every_day_and_nothing_is_left_out() -> None:
 def test_of_very_many_problems_the_first_are_shown_and_the_rest_counted() -> None:
     report = report_of("one_day")
     report.problems = [
-        Problem(Severity.NOTE, Finding("made_up", "", f"thing {number}", "", ""))
+        Finding("made_up", "", f"thing {number}", "", severity=Severity.NOTE)
         for number in range(MAX_PROBLEMS + 50)
     ]
     page = render(report)
@@ -44,16 +41,6 @@ def test_of_very_many_problems_the_first_are_shown_and_the_rest_counted() -> Non
 
 def test_a_log_without_impressions_has_its_days_and_no_charts() -> None:
     report = LogReport("file:///w/log", "", 24)
-    report.days[date(2017, 1, 1)] = day_of(date(2017, 1, 1), acted={"save": 3})
+    report.days[date(2017, 1, 1)] = day_of(acted={"save": 3})
     page = render(report)
     assert "<svg" not in page and "<td>0</td><td>3</td>" in page
-
-
-@pytest.mark.parametrize("lags", [[0, 0, 60_000, 3_600_000], [9], [10**13] * 3])
-def test_what_is_known_by_a_time_rises_to_all_within_the_axis(lags: list[int]) -> None:
-    points = _known_by(binned(count_lags(np.array(lags)), NUM_LAGS))
-    times, known = zip(*points, strict=True)
-    assert known[-1] == 100 and list(known) == sorted(known)
-    assert times[0] == np.log10(LAG_SPAN_MS[0]) and times[-1] == np.log10(LAG_SPAN_MS[1])
-    before = [share for time, share in points if 10**time < 50_000]
-    assert before[-1] == 100 * np.mean(np.array(lags) < 50_000)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -195,14 +196,14 @@ NAME = "actions/day=2017-01-15/part-0.parquet"
 
 def write_while_reading(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
     """Change something when the first file is opened."""
-    changes, original = [change], reader._Scan.read
+    changes, original = [change], reader._scan
 
-    def read(scan: reader._Scan, *arguments: object) -> object:
+    def read(*arguments: Any) -> object:
         if changes:
             changes.pop()()
-        return original(scan, *arguments)  # type: ignore[arg-type]
+        return original(*arguments)
 
-    monkeypatch.setattr(reader._Scan, "read", read)
+    monkeypatch.setattr(reader, "_scan", read)
 
 
 def shorter(path: Path) -> None:

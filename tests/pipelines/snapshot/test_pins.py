@@ -101,8 +101,8 @@ def test_two_rows_of_a_pin_with_different_times_are_refused(log: Path) -> None:
 @pytest.mark.parametrize(
     ("times", "says"),
     [
-        (pa.array([1, 2, 3, 4]), "known_at=1 in row 0 is not a plausible time"),
-        (pa.array([None, *[january("02 00:00")] * 3]), "column 'known_at' has 1 nulls in 4 rows"),
+        (pa.array([1, 2, 3, 4]), "known_at is not a plausible time .*first row 0: .*known_at=1"),
+        (pa.array([None, *[january("02 00:00")] * 3]), "column 'known_at' is null .1 such row"),
         (pa.array([1.0] * 4), "column 'known_at' is double; expected int64"),
     ],
 )

@@ -42,7 +42,7 @@ def put(column: pa.ChunkedArray, value: object) -> pa.Array:
 
 
 FAULTS = {
-    "null": ("pin_id", lambda found: put(found, None), "column 'pin_id' has 1 nulls"),
+    "null": ("pin_id", lambda found: put(found, None), "column 'pin_id' is null"),
     "another day": ("acted_at", lambda found: put(found, 946_684_800_001), "in the partition day="),
     "seconds": ("known_at", lambda found: put(found, 1_600_000), "looks like|not a plausible time"),
     "unknown type": ("action_type", lambda found: put(found, "sold"), "unknown action type 'sold'"),
@@ -88,13 +88,13 @@ def test_the_snapshot_does_not_depend_on_how_many_files_are_read_at_once(
 ) -> None:
     """Nor is a file of a sound log opened twice."""
     opened: list[str] = []
-    open_together = reader.open_together
+    scan = reader._scan
 
-    def count(event_log, files, coded):
+    def count(event_log, files, *given):
         opened.extend(file.path for file in files)
-        return open_together(event_log, files, coded)
+        return scan(event_log, files, *given)
 
-    monkeypatch.setattr(reader, "open_together", count)
+    monkeypatch.setattr(reader, "_scan", count)
     digests = []
     for num_files in (1, 3, 32):
         opened.clear()
