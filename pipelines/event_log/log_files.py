@@ -213,7 +213,10 @@ def _day_problem(file: LogFile) -> Finding | None:
     if time_column is None or (file.day and _FIRST_DAY <= file.day < _LAST_DAY):
         return None
     if file.day is None:
-        remedy = f"expected {table}/day=.../*.parquet; partition the table by the UTC day of {time_column}"
+        remedy = (
+            f"expected {table}/day=.../*.parquet; partition the table by the UTC day of "
+            f"{time_column}"
+        )
         said = f"{table}: {file.path} is not in a day=YYYY-MM-DD folder"
         return Finding("no_day_folder", "", said, remedy, table=table)
     remedy = (
