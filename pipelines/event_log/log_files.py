@@ -95,7 +95,7 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
         each file in no folder of a plausible day.
 
     Raises:
-        DataContractError: the log is missing or empty.
+        DataContractError: the log is missing, empty or not finished, or files lack.
         TransientStorageError: the storage failed, or a writer replaced the record at every try.
     """
     filesystem, root = open_filesystem(uri)
@@ -122,28 +122,23 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
     for table in EVENT_LOG_TABLES:
         entries = _list_table(uri, table)
         if not entries:
-            remedy = (
-                f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
-                f"HOMEFEED_EVENT_LOG"
-            )
+            remedy = f"expected {sorted(EVENT_LOG_TABLES)}; add it, or correct HOMEFEED_EVENT_LOG"
             said = f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)"
             problems.append(Finding("missing_table", "", said, remedy, table=table))
         for entry in entries:
             day = _day_of(entry) if table in EVENT_TIME_COLUMNS else None
             file = LogFile(table, entry.path, day, entry.size or 0, entry.mtime)
-            if problem := _day_problem(file):
-                problems.append(problem)
-            else:
-                files.append(file)
+            problems += (wrong := _day_problems(file))
+            files += [] if wrong else [file]
     if record is not None:
         if read_model(record_uri, EventLogRecord) != record:
             # An increment came in between, and may have replaced files.
             if num_tries > 1:
                 return find_event_log(uri, num_tries - 1)
             raise TransientStorageError(
-                f"the event log at {uri} changed while its files were listed, each time that this "
-                f"was tried: {RECORD_FILE} was replaced meanwhile; expected it to stay for as long "
-                f"as a listing takes; let the writer finish, or write larger increments, then retry"
+                f"the event log at {uri} changed while its files were listed, at every try: "
+                f"{RECORD_FILE} was replaced; expected it to stay for as long as a listing takes; "
+                f"let the writer finish, or write larger increments, then retry"
             )
         files = _named_by_record(uri, root, files, record)
     return EventLog(uri=uri, files=tuple(files)), tuple(problems)
@@ -207,24 +202,24 @@ def _day_of(entry: fs.FileInfo) -> date | None:
     return None
 
 
-def _day_problem(file: LogFile) -> Finding | None:
+def _day_problems(file: LogFile) -> list[Finding]:
     """Return what is wrong with the day of a file of impressions or actions."""
     time_column, table = EVENT_TIME_COLUMNS.get(file.table), file.table
     if time_column is None or (file.day and _FIRST_DAY <= file.day < _LAST_DAY):
-        return None
+        return []
     if file.day is None:
         remedy = (
             f"expected {table}/day=.../*.parquet; partition the table by the UTC day of "
             f"{time_column}"
         )
         said = f"{table}: {file.path} is not in a day=YYYY-MM-DD folder"
-        return Finding("no_day_folder", "", said, remedy, table=table)
+        return [Finding("no_day_folder", "", said, remedy, table=table)]
     remedy = (
         f"expected {_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or "
         f"microseconds instead of milliseconds? correct the writer and write the partition again"
     )
     said = f"{table}: partition {file.path} is of the year {file.day.year}"
-    return Finding("implausible_day", "", said, remedy, table=table)
+    return [Finding("implausible_day", "", said, remedy, table=table)]
 
 
 def _named_by_record(
