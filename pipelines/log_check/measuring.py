@@ -19,10 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import RunConfig, number_columns
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features import LOG_TABLES
-from pipelines.contracts.config import number_columns
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import DAY_MS, HOUR_MS

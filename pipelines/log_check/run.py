@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.config import RunConfig, number_columns
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.event_log.log_files import EventLog, find_event_log
 from pipelines.event_log.names import IdColumn, names_of
