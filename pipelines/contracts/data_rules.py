@@ -2,8 +2,8 @@
 
 `homefeed log check` asks them of a log, the data gate of a log's days and of a snapshot. Rules of
 single rows are in `pipelines.event_log.rules`; bounds that a recipe sets in `DataGateConfig`; what
-is learned from earlier days in `validation.data_gate.days.kinds`. The bounds are wide: a weekend or
-a campaign is no defect.
+is learned from earlier days in `validation.data_gate.days.limits`. The bounds are wide: a weekend
+or a campaign is no defect.
 """
 
 from typing import Final, NamedTuple

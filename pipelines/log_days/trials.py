@@ -46,8 +46,7 @@ from pipelines.settings import Settings
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.trial import Trial, Workbench
-    from validation.data_gate.planted.log_rows import LogRows
+    from validation.data_gate.planted import LogRows, Trial, Workbench
 
 BUDGET = 0.05
 """The share of windows that may bring a warning though nothing is wrong."""
@@ -253,7 +252,7 @@ def try_defects(
         DataContractError: the log is missing, breaks its contract, or is too short.
     """
     from validation.data_gate.days.limits import FEWEST_DAYS
-    from validation.data_gate.defects import DEFECTS
+    from validation.data_gate.planted import DEFECTS
 
     if unknown := sorted({*names} - {defect.name for defect in DEFECTS}):
         raise ConfigurationError(
@@ -280,7 +279,7 @@ def try_defects(
 
 def prepare(window: LogWindow, scratch: str) -> "Workbench":
     """Read a window's rows into memory, and measure the days before it."""
-    from validation.data_gate.days.trial import Workbench
+    from validation.data_gate.planted import Workbench
 
     before = DayRange(window.judged.first - EARLIER_DAYS, window.judged.first)
     history = measure_log(window.event_log, window.plan, before, Path(scratch))
@@ -289,7 +288,7 @@ def prepare(window: LogWindow, scratch: str) -> "Workbench":
 
 def load_log(window: LogWindow, days: DayRange | None = None) -> "LogRows":
     """Read the rows of a window's days, or of others, and of the day before them, into memory."""
-    from validation.data_gate.planted.log_rows import LogRows
+    from validation.data_gate.planted import LogRows
 
     days, plan = days or window.judged, window.plan
     found = rows_in_memory(window.event_log, plan, days)

@@ -47,7 +47,7 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from validation.data_gate.defects import DEFECTS
+from validation.data_gate.planted import DEFECTS
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
 from validation.data_gate.snapshot_profile import Measures, profile_snapshot
 

@@ -38,8 +38,7 @@ from support.worlds import write_events
 from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
 from training.launch import launcher
-from validation.data_gate.defects import DEFECTS
-from validation.data_gate.planted.log_rows import LogRows
+from validation.data_gate.planted import DEFECTS, LogRows
 from validation.model_gate.ranking_metrics import top_k_hits
 
 SEEDS = (17, 18, 19)

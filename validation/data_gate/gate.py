@@ -11,24 +11,23 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.time import Window
-from validation.data_gate.canaries import CANARIES_FILE, judge_canaries
-from validation.data_gate.checks import make_checks
-from validation.data_gate.gx_runner import (
-    RunName,
-    evaluate,
-    importing_meanwhile,
-    with_accepted,
+from validation.data_gate import checks
+from validation.data_gate.canaries import (
+    CANARIES_FILE,
+    canary_checks,
+    choose_canaries,
+    compare_canaries,
+    write_canaries,
 )
-from validation.data_gate.judged_tables import make_tables
-from validation.data_gate.shifts import kept_shifts, shift_phrases, shift_tables, shifts_of
+from validation.data_gate.gx_runner import evaluate, importing_meanwhile
+from validation.data_gate.shifts import kept_shifts, shift_checks, shifts_of
 from validation.data_gate.snapshot_profile import (
     Reference,
     SnapshotProfile,
     profile_snapshot,
     to_json,
 )
-from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject, finish_data_docs
+from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject
 
 PROFILE_FILE = "profile.json"
 _NUM_PARTS = 2
@@ -73,20 +72,36 @@ def judge_snapshot(
     shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()
     profile.shifts = kept_shifts(shifts, before.shifts)
     (out_dir / PROFILE_FILE).write_text(to_json(profile, snapshot.digest), "utf-8")
-    canaries = judge_canaries(snapshot, snapshot_dir, profile, reference, out_dir / CANARIES_FILE)
-    tables = make_tables(snapshot, profile, reference.profile if reference else None)
-    tables |= shift_tables(shifts, before.shifts, is_measured) | {"canaries": canaries.table}
-    outcomes = evaluate(
-        make_checks(config, snapshot, profile, reference, tables, canaries.not_judged),
-        tables,
-        _details(profile) | shift_phrases(shifts, before.shifts) | canaries.phrases,
-        RunName(f"snapshot-{snapshot.digest[:16]}", snapshot.as_of),
-        out_dir / DOCS_FOLDER,
+    is_readable = snapshot.shards and is_measured and not profile.pins.has("schema", "no_nulls")
+    if is_readable:
+        write_canaries(choose_canaries(snapshot, snapshot_dir), out_dir / CANARIES_FILE)
+    kept, not_compared, compared = reference.canaries if reference else None, "", {}
+    if not is_readable:
+        not_compared = "the snapshot's files cannot be read or measured"
+    elif kept is None:
+        none_kept = "no embeddings of the last accepted snapshot were kept"
+        not_compared = none_kept if reference else checks.NO_REFERENCE
+    elif kept.embedding_version != snapshot.embedding_version:
+        not_compared = f"{kept.embedding_version!r} was the version before"
+    else:
+        compared = compare_canaries(kept, snapshot, snapshot_dir)
+    not_judged = checks.why_not_judged(config, snapshot, profile, reference)
+    expectations = (
+        *checks.row_checks(snapshot, profile),
+        *checks.volume_checks(config, snapshot, profile),
+        *checks.rate_checks(config, snapshot, profile),
+        *canary_checks(compared, not_compared),
+        *checks.change_checks(config, snapshot, profile, reference, not_judged),
+        *shift_checks(shifts, before.shifts, is_measured, not_judged),
     )
-    outcomes = with_accepted(outcomes, accepted or {})
-    since = since_refused(refused, snapshot, outcomes)
-    finish_data_docs(out_dir / DOCS_FOLDER, _subject(snapshot, reference, since), outcomes)
-    return outcomes
+    return evaluate(
+        expectations,
+        f"snapshot-{snapshot.digest[:16]}",
+        snapshot.as_of,
+        lambda outcomes: _subject(snapshot, reference, since_refused(refused, snapshot, outcomes)),
+        out_dir / DOCS_FOLDER,
+        accepted,
+    )
 
 
 def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, ...]) -> Subject:
@@ -95,12 +110,16 @@ def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, 
     if reference is not None:
         before = reference.snapshot
         against = f"{before.digest[:16]} of {before.as_of:%Y-%m-%d}"
+    training, holdout = (
+        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC, end excluded"
+        for window in (snapshot.training, snapshot.holdout)
+    )
     facts = {
         "Snapshot": f"{snapshot.digest[:16]}, embedding version {snapshot.embedding_version}",
         "Rows": f"{snapshot.num_examples:,} examples of {snapshot.num_requests:,} requests in "
         f"{len(snapshot.shards)} shards; {snapshot.num_pins:,} pins",
-        "Training window": _window(snapshot.training),
-        "Holdout window": _window(snapshot.holdout),
+        "Training window": training,
+        "Holdout window": holdout,
         "Shift judged against": against,
     }
     if since:
@@ -112,19 +131,6 @@ def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, 
         "Every row of the snapshot was checked, shard by shard; the counts of broken rows are "
         "exact.",
     )
-
-
-def _window(window: Window) -> str:
-    return f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC, end excluded"
-
-
-def _details(profile: SnapshotProfile) -> dict[tuple[str, str], str]:
-    """Return the phrases on first offenders by (partition, rule)."""
-    return {
-        (partition, rule): phrase
-        for partition, broken in profile.by_partition.items()
-        for rule, phrase in broken.details.items()
-    }
 
 
 def since_refused(
@@ -142,33 +148,34 @@ def since_refused(
     """
     if refused is None:
         return ()
-    now = {outcome.name: outcome for outcome in outcomes}
-    then_failed = [then for then in refused.failures if then.name in now]
-    mended = {each.name for each in then_failed if each.is_unmeasured and now[each.name].is_met}
-    told = [_since(then, now[then.name]) for then in then_failed if then.name not in mended]
-    if mended:
-        told.append(f"{len(mended)} more, which could not be measured then, are met now")
+    is_same = refused.snapshot_digest == snapshot.digest
+    told = ["the snapshot is the one that was refused"] if is_same else []
+    now, num_mended = {outcome.name: outcome for outcome in outcomes}, 0
+    for then in refused.failures:
+        if (found := now.get(then.name)) is None:
+            continue
+        before = f"{_found(then)} when it was refused"
+        if then.is_unmeasured and found.is_met:
+            num_mended += 1
+        elif not found.is_judged:
+            told.append(f"{found.name}: {found.observed}; found {before}")
+        else:
+            state = "is mended" if found.is_met else "is not mended"
+            by = f" and accepted by {found.accepted_by}" if found.accepted_by else ""
+            other = f" and {then.expected} then" if found.expected != then.expected else ""
+            told.append(
+                f"{found.name} {state}{by}: found {_found(found)}, {before}, expected "
+                f"{found.expected}{other}"
+            )
+    if num_mended:
+        told.append(f"{num_mended} more, which could not be measured then, are met now")
     then_met = {outcome.name for outcome in refused.outcomes if outcome.is_met}
     told += [
         f"{each.name} is not met any more: found {_found(each)}, expected {each.expected}"
         for each in outcomes
         if not each.is_met and each.name in then_met
     ]
-    is_same = refused.snapshot_digest == snapshot.digest
-    return (*(["the snapshot is the one that was refused"] if is_same else []), *told)
-
-
-def _since(then: ExpectationOutcome, now: ExpectationOutcome) -> str:
-    """Return what was found then and now of an expectation that was not met then."""
-    if not now.is_judged:
-        return f"{now.name}: {now.observed}; found {_found(then)} when it was refused"
-    state = "is mended" if now.is_met else "is not mended"
-    if now.accepted_by:
-        state += f" and accepted by {now.accepted_by}"
-    limit = f"expected {now.expected}"
-    if now.expected != then.expected:
-        limit += f" and {then.expected} then"
-    return f"{now.name} {state}: found {_found(now)}, {_found(then)} when it was refused, {limit}"
+    return tuple(told)
 
 
 def _found(outcome: ExpectationOutcome) -> str:

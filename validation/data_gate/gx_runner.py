@@ -1,9 +1,9 @@
-"""Great Expectations runs the data gate's checks over the profile's tables and writes Data Docs.
+"""An expectation of the data gate, and Great Expectations, which runs them and writes Data Docs.
 
 Great Expectations reports an error inside its engine as an expectation that failed. Here the two
 are told apart: a check that itself broke raises an error, because nothing is then known of the
-data. Not for what is expected (`validation.data_gate.checks`), nor for the look of the pages
-(`validation.report.data_docs`).
+data. Not for what is expected (`validation.data_gate.checks`, `validation.data_gate.days.gate`),
+nor for the look of the pages (`validation.report.data_docs`).
 """
 
 import contextlib
@@ -12,35 +12,126 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape, unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from pipelines.contracts.artifacts import ExpectationOutcome
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
-from validation.data_gate.checks import Check, format_value
+from validation.report.data_docs import Subject, finish_data_docs
 
-if TYPE_CHECKING:
-    from great_expectations.data_context import AbstractDataContext
-
-Details = Mapping[tuple[str, str], str]
-"""A phrase about the first broken row, by (partition, column)."""
-
-DOCS_SITE = "data_docs"
+Unit = Literal["rows", "count", "share", "change", "number", "limits", "risk"]
+NAN = float("nan")
+_EXPECTED = {
+    "rows": "no such row",
+    "limits": "within what earlier days and snapshots let expect",
+    "risk": "less than what most likely harms a model",
+}
+_DOCS_SITE = "data_docs"
 _MOST_PHRASES = 3
 
 
 @dataclass(frozen=True)
-class RunName:
-    """How a run of the checks is called in the Data Docs."""
+class Check:
+    """One expectation: a value lies between two bounds, in every partition."""
 
-    name: str  # such as snapshot-<digest>
-    as_of: datetime
+    name: str
+    severity: Severity
+    description: str
+    table: str  # The page of Great Expectations on which it stands, with others of its partitions.
+    values: Mapping[str, float]  # By partition, such as a shard, a day or a head; NaN: not measured
+    unit: Unit = "rows"
+    minimum: float | None = None
+    maximum: float | None = None
+    # Why the expectation cannot be judged this time; if it says so, the expectation counts as met.
+    not_judged: str = ""
+    phrases: Mapping[str, str] = field(default_factory=dict)  # What is said of a partition.
+
+    @property
+    def expected(self) -> str:
+        """The bounds as text."""
+        if self.unit in _EXPECTED:
+            return _EXPECTED[self.unit]
+        low, high = (
+            None if bound is None else self.told(bound) for bound in (self.minimum, self.maximum)
+        )
+        if low is None:
+            return f"at most {high}"
+        return f"at least {low}" if high is None else f"{low} to {high}"
+
+    def told(self, value: float) -> str:
+        """Return a value as people read it."""
+        match self.unit:
+            case "rows" | "count":
+                return f"{value:,.0f}"
+            case "limits":
+                return f"{value:.2g} times the limit"
+            case "risk":
+                return f"{value:.2g} times what most likely harms a model"
+            case "share":
+                return f"{value * 100:.4g} %"
+            case "change":
+                # The value is rounded first, because a millionth of a percent is noise. Adding 0.0
+                # turns the -0.0 that rounding may give into 0.
+                return f"{round(value * 100, 3) + 0.0:+.4g} %"
+        return f"{value:.4g}"
+
+    def excess(self, partition: str) -> float:
+        """Return by how much a value exceeds its nearer bound; negative within the bounds."""
+        value = self.values[partition]
+        above = value - self.maximum if self.maximum is not None else -math.inf
+        below = self.minimum - value if self.minimum is not None else -math.inf
+        return max(above, below)
+
+    def outcome(
+        self, is_within: bool = True, offenders: tuple[str, ...] = ()
+    ) -> ExpectationOutcome:
+        """Return the outcome, with what was found in words, the worst value first.
+
+        Great Expectations lets values that are missing, and tables that are empty, pass. Here they
+        fail the check.
+
+        Args:
+            is_within: Whether Great Expectations found every value that there is within the bounds.
+            offenders: The partitions whose value is not.
+        """
+        measured = [name for name, value in self.values.items() if not math.isnan(value)]
+        missing = [name for name in self.values if name not in measured]
+        parts = []
+        if self.not_judged:
+            parts.append(f"not judged: {self.not_judged}")
+        elif self.unit == "rows":
+            total = sum(self.values[name] for name in measured)
+            where = f"in {len(offenders) or len(measured)} of {len(self.values)} parts"
+            parts.append(f"{f'{total:,.0f}' if total else 'none'} {where}")
+            parts += [self.phrases[name] for name in offenders[:1]]
+        elif measured:
+            worst = max(measured, key=self.excess)
+            where = f" ({worst})" if len(self.values) > 1 else ""
+            parts.append(f"{self.told(self.values[worst])}{where}")
+            order = sorted(offenders, key=self.excess, reverse=True)
+            parts += [self.phrases[name] for name in order if name in self.phrases][:_MOST_PHRASES]
+        if missing and not self.not_judged:
+            named = ", ".join(missing[:3])
+            parts.append(f"not measured in {named}; see the checks that failed first")
+        return ExpectationOutcome(
+            name=self.name,
+            description=self.description,
+            severity=self.severity,
+            is_met=bool(self.not_judged or (is_within and self.values and not missing)),
+            observed="; ".join(parts) or "nothing to look at",
+            expected=self.expected,
+            partitions=()
+            if self.not_judged
+            else tuple(name for name in self.values if name in {*offenders, *missing}),
+            is_judged=not self.not_judged,
+            is_unmeasured=bool(missing) and not offenders and not self.not_judged,
+        )
 
 
 @contextlib.contextmanager
@@ -62,78 +153,114 @@ def _without_collections() -> Iterator[None]:
 @_without_collections()
 def evaluate(
     checks: tuple[Check, ...],
-    tables: Mapping[str, pd.DataFrame],
-    details: Details,
-    run: RunName,
+    run_name: str,
+    as_of: datetime,
+    subject: Callable[[tuple[ExpectationOutcome, ...]], Subject],
     docs_dir: Path,
+    accepted: Mapping[str, str] | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
-    """Run every check with Great Expectations, build its Data Docs and return the outcomes.
+    """Run every check with Great Expectations, write the Data Docs and return the outcomes.
 
     Args:
         checks: What is expected; a check with `not_judged` is listed and not run.
-        tables: By name; the first column of each is `partition`.
-        details: Phrases about the first broken rows.
-        run: Its name in the Data Docs.
+        run_name: How the run is called in the Data Docs, such as snapshot-<digest>.
+        as_of: When it is said to have been.
+        subject: Returns what was judged, for the overview, by what was found.
         docs_dir: Empty folder for the static site.
+        accepted: Who accepted an expectation though it is not met, and why, by its name.
 
     Raises:
         HomefeedError: a check itself broke; nothing is known of the data.
     """
     # Read when the package is imported. Without it the package reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    context = _make_context(docs_dir)
-    outcomes = {
-        check.name: _outcome(check, True, f"not judged: {check.not_judged}", is_judged=False)
-        for check in checks
-        if check.not_judged
-    }
-    for name, table in tables.items():
-        chosen = [check for check in checks if check.table == name and not check.not_judged]
-        if chosen:
-            results = _run_suite(context, name, table, chosen, run)
-            for check in chosen:
-                outcomes[check.name] = _judge(check, table, results[check.name], details)
-    context.build_data_docs(site_names=[DOCS_SITE])
-    return tuple(outcomes[check.name] for check in checks)
-
-
-def with_accepted(
-    outcomes: tuple[ExpectationOutcome, ...], accepted: Mapping[str, str]
-) -> tuple[ExpectationOutcome, ...]:
-    """Return the outcomes with a person's word for those that are not met.
-
-    Args:
-        outcomes: As they were judged.
-        accepted: Who accepted an expectation that is not met, and why, by its name.
-    """
-    return tuple(
-        outcome
-        if outcome.is_met or outcome.name not in accepted
-        else outcome.model_copy(update={"accepted_by": accepted[outcome.name]})
-        for outcome in outcomes
-    )
-
-
-def _make_context(docs_dir: Path) -> "AbstractDataContext":
-    """Return a context that lives in memory, so that only the Data Docs are written to disk."""
     gx = import_great_expectations()
+    from great_expectations.core.run_identifier import RunIdentifier
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # The context lives in memory, so that only the Data Docs are written to disk.
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     context.delete_data_docs_site("local_site")  # would leave pages in the temporary folder
-    context.add_data_docs_site(
-        DOCS_SITE,
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(docs_dir),
-            },
-        },
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_dir)}
+    site = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": store,
+    }
+    context.add_data_docs_site(_DOCS_SITE, site)
+    run_id = RunIdentifier(run_name=run_name, run_time=as_of)
+    tables: dict[str, list[Check]] = {}
+    for check in checks:
+        if not check.not_judged:
+            tables.setdefault(check.table, []).append(check)
+    found: dict[str, tuple[bool, tuple[str, ...]]] = {}
+    for table, of_table in tables.items():
+        found |= _run_suite(context, table, of_table, run_id)
+    context.build_data_docs(site_names=[_DOCS_SITE])
+    outcomes = tuple(check.outcome(*found.get(check.name, ())) for check in checks)
+    outcomes = tuple(
+        each
+        if each.is_met or each.name not in (accepted or {})
+        else each.model_copy(update={"accepted_by": (accepted or {})[each.name]})
+        for each in outcomes
     )
-    return context
+    finish_data_docs(docs_dir, subject(outcomes), outcomes)
+    return outcomes
+
+
+def _run_suite(
+    context: Any, name: str, checks: list[Check], run_id: Any
+) -> dict[str, tuple[bool, tuple[str, ...]]]:
+    """Run the checks of one table; return, by name, whether each holds, and where it does not.
+
+    Great Expectations writes text into its pages as it is, so it gets names that are escaped.
+    """
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    table = pd.DataFrame({check.name: pd.Series(check.values, dtype=float) for check in checks})
+    table.insert(0, "partition", [escape(name) for name in table.index])
+    expectations = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=check.name,
+            min_value=check.minimum,
+            max_value=check.maximum,
+            severity=FailureSeverity(check.severity.value),
+            description=escape(f"{check.name}: {check.description}"),
+            meta={"check": check.name},
+        )
+        for check in checks
+    ]
+    suite = gx.ExpectationSuite(name=name, expectations=expectations)
+    source = context.data_sources.add_or_update_pandas(f"profile_{name}")
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
+    )
+    validated = definition.run(
+        batch_parameters={"dataframe": table.reset_index(drop=True)},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["partition"],
+        },
+        run_id=run_id,
+    )
+    found = {}
+    for result in validated.to_json_dict()["results"]:
+        check_name, error = result["expectation_config"]["meta"]["check"], result["exception_info"]
+        # The information is one entry about the whole check, or one entry for each metric.
+        for entry in (error,) if "raised_exception" in error else error.values():
+            if entry["raised_exception"]:
+                raise HomefeedError(
+                    f"the data gate's check {check_name!r} itself broke, so nothing is known of "
+                    f"the data: {entry['exception_message']}; expected it to run; fix the check in "
+                    f"validation/data_gate, the data are not to blame"
+                )
+        rows = result["result"].get("unexpected_index_list", [])
+        found[check_name] = result["success"], tuple(unescape(row["partition"]) for row in rows)
+    return found
 
 
 def import_great_expectations() -> Any:
@@ -143,7 +270,11 @@ def import_great_expectations() -> Any:
     it, and a part of that ends the process, with the exit code 0, where the main module has no
     file: in `python -c`, and in processes that a server forks.
     """
-    hidden = {name: sys.modules.pop(name) for name in tuple(sys.modules) if _is_pyspark(name)}
+    hidden = {
+        name: sys.modules.pop(name)
+        for name in tuple(sys.modules)
+        if name.partition(".")[0] == "pyspark"
+    }
     sys.modules["pyspark"] = None  # type: ignore[assignment]  # an import finds nothing there
     try:
         import great_expectations
@@ -171,145 +302,3 @@ def importing_meanwhile() -> Iterator[None]:
         yield
     finally:
         thread.join()
-
-
-def _is_pyspark(name: str) -> bool:
-    return name == "pyspark" or name.startswith("pyspark.")
-
-
-def _run_suite(
-    context: "AbstractDataContext",
-    name: str,
-    table: pd.DataFrame,
-    checks: list[Check],
-    run: RunName,
-) -> dict[str, dict[str, Any]]:
-    """Validate one table; return the result of Great Expectations by the check's name.
-
-    Great Expectations writes text into its pages as it is, so it gets names that are escaped.
-    """
-    import great_expectations as gx
-    from great_expectations.core.run_identifier import RunIdentifier
-
-    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(check) for check in checks])
-    source = context.data_sources.add_or_update_pandas(f"profile_{name}")
-    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
-    )
-    validated = definition.run(
-        batch_parameters={"dataframe": table.assign(partition=table["partition"].map(escape))},
-        result_format={
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": ["partition"],
-        },
-        run_id=RunIdentifier(run_name=run.name, run_time=run.as_of),
-    )
-    results = {}
-    for result in validated.to_json_dict()["results"]:
-        check_name = result["expectation_config"]["meta"]["check"]
-        _refuse_engine_error(check_name, result["exception_info"])
-        results[check_name] = {"is_met": result["success"], **result["result"]}
-    return results
-
-
-def _expectation(check: Check) -> Any:
-    """Return the check as an expectation of Great Expectations, with the severity's name there."""
-    import great_expectations.expectations as gxe
-    from great_expectations.expectations.metadata_types import FailureSeverity
-
-    return gxe.ExpectColumnValuesToBeBetween(
-        column=check.column,
-        min_value=check.minimum,
-        max_value=check.maximum,
-        severity=FailureSeverity(check.severity.value),
-        description=escape(f"{check.name}: {check.description}"),
-        meta={"check": check.name},
-    )
-
-
-def _refuse_engine_error(check_name: str, exception_info: dict[str, Any]) -> None:
-    """Raise if Great Expectations failed to run a check.
-
-    The information is one entry about the whole check, or one entry for each metric.
-    """
-    is_one = "raised_exception" in exception_info
-    for entry in (exception_info,) if is_one else exception_info.values():
-        if entry["raised_exception"]:
-            raise HomefeedError(
-                f"the data gate's check {check_name!r} itself broke, so nothing is known of the "
-                f"data: {entry['exception_message']}; expected it to run; "
-                f"fix the check in validation/data_gate/checks.py, the snapshot is not to blame"
-            )
-
-
-def _judge(
-    check: Check, table: pd.DataFrame, result: Mapping[str, Any], details: Details
-) -> ExpectationOutcome:
-    """Return the outcome of one check that was run.
-
-    Great Expectations lets values that are missing, and tables that are empty, pass. Here they fail
-    the check.
-    """
-    values = dict(zip(table["partition"], table[check.column], strict=True))
-    missing = [partition for partition, value in values.items() if math.isnan(value)]
-    offenders = [unescape(entry["partition"]) for entry in result.get("unexpected_index_list", [])]
-    is_met = result["is_met"] and not missing and bool(values)
-    observed = _observed(check, values, offenders, missing, details)
-    blamed = tuple(partition for partition in values if partition in {*offenders, *missing})
-    found = _outcome(check, is_met, observed, blamed)
-    return found.model_copy(update={"is_unmeasured": bool(missing) and not offenders})
-
-
-def _outcome(
-    check: Check,
-    is_met: bool,
-    observed: str,
-    partitions: tuple[str, ...] = (),
-    is_judged: bool = True,
-) -> ExpectationOutcome:
-    """Return the outcome of a check, with what the check itself says."""
-    return ExpectationOutcome(
-        name=check.name,
-        description=check.description,
-        severity=check.severity,
-        is_met=is_met,
-        observed=observed,
-        expected=check.expected,
-        partitions=partitions,
-        is_judged=is_judged,
-    )
-
-
-def _observed(
-    check: Check,
-    values: Mapping[str, float],
-    offenders: list[str],
-    missing: list[str],
-    details: Details,
-) -> str:
-    """Return what was found, with the worst value first."""
-    parts = []
-    measured = {name: value for name, value in values.items() if not math.isnan(value)}
-    if check.unit == "rows":
-        total = sum(measured.values())
-        amount = f"{total:,.0f}" if total else "none"
-        parts.append(f"{amount} in {len(offenders) or len(measured)} of {len(values)} parts")
-        parts += [details[name, check.column] for name in offenders[:1]]
-    elif measured:
-        worst = max(measured, key=lambda name: _distance(check, measured[name]))
-        where = f" ({worst})" if len(values) > 1 else ""
-        parts.append(f"{format_value(measured[worst], check.unit)}{where}")
-        order = sorted(offenders, key=lambda name: -_distance(check, measured[name]))
-        phrases = [details[key] for name in order if (key := (name, check.column)) in details]
-        parts += phrases[:_MOST_PHRASES]
-    if missing:
-        parts.append(f"not measured in {', '.join(missing[:3])}; see the checks that failed first")
-    return "; ".join(parts) or "nothing to look at"
-
-
-def _distance(check: Check, value: float) -> float:
-    """Return by how much a value exceeds its nearer bound; negative within the bounds."""
-    above = value - check.maximum if check.maximum is not None else -math.inf
-    below = check.minimum - value if check.minimum is not None else -math.inf
-    return max(above, below)

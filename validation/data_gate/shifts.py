@@ -10,20 +10,17 @@ Not for the shift of single days (`validation.data_gate.days`).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from validation.data_gate.snapshot_profile import (
-    SEQUENCE_LENGTH,
-    Measures,
-    population_stability_index,
-    quantile_distance,
-)
+from validation.data_gate.gx_runner import NAN, Check
+from validation.data_gate.snapshot_profile import SEQUENCE_LENGTH, Measures
 
 MOST_EARLIER = 12
 """So many shifts are kept: half a year of fortnights."""
@@ -52,14 +49,18 @@ class Shift(NamedTuple):
     partition: str  # head or feature
     size: float  # ln of a rate's quotient, or how far a feature's distribution shifted
     bound: float  # the recipe's, on the same scale
-    limit_factor: float  # the recipe's
-    has_enough: bool  # of what it was measured on
-    is_rate: bool
+    limit_factor: float = 1.0  # the recipe's
+    has_enough: bool = True  # of what it was measured on
 
     @property
     def key(self) -> str:
         """Its name among earlier shifts."""
         return f"{self.measure}/{self.partition}"
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is one of label rates."""
+        return self.measure in (STEADY, RATE)
 
     def limit(self, earlier: Earlier) -> float | None:
         """Return what its size may be at most; None where nobody can tell yet."""
@@ -88,94 +89,110 @@ def shifts_of(
         before: Those of the last accepted snapshot; empty ones where there is none.
         config: The recipe's bounds.
     """
+    features, factor = snapshot.features, config.limit_factor
     bound = math.log1p(config.max_label_rate_change)
-    found = list(_rate_shifts(snapshot.features.head_names, now, before, bound))
-    for name, counts in sorted(now.histograms.items()):
-        if name in before.histograms and len(before.histograms[name]) == len(counts):
-            psi = population_stability_index(counts, before.histograms[name])
-            largest = config.max_population_stability_index
-            found.append(Shift(FEATURE, name, psi, largest, 1.0, has_enough=True, is_rate=False))
-    found += _moves(snapshot, now, before)
-    return tuple(shift._replace(limit_factor=config.limit_factor) for shift in found)
-
-
-def _moves(snapshot: Snapshot, now: Measures, before: Measures) -> Iterator[Shift]:
-    """Yield how far the quantiles of numbers moved, where both snapshots have some."""
-    held = snapshot.features.numeric_held
-    ordered = [each.name for each in held if each.meaning.scale not in _UNORDERED]
-    for name in (*ordered, SEQUENCE_LENGTH):
-        counts, reference = (each.histograms.get(name) for each in (now, before))
-        if counts is None or reference is None or len(counts) != len(reference):
-            continue
-        if counts.any() and reference.any():
-            size = quantile_distance(counts, reference)
-            yield Shift(MOVE, name, size, LARGEST_MOVE, 1.0, has_enough=True, is_rate=False)
-
-
-def _rate_shifts(
-    heads: Sequence[str], now: Measures, before: Measures, bound: float
-) -> Iterator[Shift]:
-    for head in heads:
+    found = []
+    for head in features.head_names:
         if head not in now.positives:
             continue
-        holdout, training = (
-            (int(now.positives[head][split]), int(now.examples[split]))
-            for split in (SPLIT_HOLDOUT, SPLIT_TRAINING)
-        )
-        yield from _rate_shift(STEADY, head, holdout, training, bound)
+        positives, examples = now.positives[head], now.examples
+        pairs = {STEADY: [(positives[s], examples[s]) for s in (SPLIT_HOLDOUT, SPLIT_TRAINING)]}
         if head in before.positives:  # A head that is new has not shifted.
-            rates = ((int(m.positives[head].sum()), int(m.examples.sum())) for m in (now, before))
-            yield from _rate_shift(RATE, head, next(rates), next(rates), bound)
+            pairs[RATE] = [(m.positives[head].sum(), m.examples.sum()) for m in (now, before)]
+        for measure, ((hits, rows), (hits_before, rows_before)) in pairs.items():
+            if rows and rows_before and hits + hits_before:
+                # Half a positive more, so that a rate that fell to nothing has a size too.
+                size = math.log((hits + 0.5) / rows) - math.log((hits_before + 0.5) / rows_before)
+                enough = bool(max(hits, hits_before) >= FEWEST_POSITIVES)
+                found.append(Shift(measure, head, size, bound, factor, enough))
+    ordered = {SEQUENCE_LENGTH}
+    ordered |= {each.name for each in features.numeric_held if each.meaning.scale not in _UNORDERED}
+    for name, counts in sorted(now.histograms.items()):
+        reference = before.histograms.get(name)
+        if reference is None or len(reference) != len(counts):
+            continue
+        psi = population_stability_index(counts, reference)
+        found.append(Shift(FEATURE, name, psi, config.max_population_stability_index, factor))
+        if name in ordered and counts.any() and reference.any():
+            size = quantile_distance(counts, reference)
+            found.append(Shift(MOVE, name, size, LARGEST_MOVE, factor))
+    return tuple(found)
 
 
-def _rate_shift(
-    measure: str, head: str, now: tuple[int, int], before: tuple[int, int], bound: float
-) -> Iterator[Shift]:
-    """Yield the shift between two rates, each given as (positives, examples), where there are any.
+def population_stability_index(now: NDArray[np.int64], before: NDArray[np.int64]) -> float:
+    """Return sum (p - q) ln(p / q) over bins; 0 means equal shares, 0.25 a marked shift.
 
-    Half a positive is added to each, so that a rate that fell to nothing has a size too.
+    Half a row is added to each bin, so that an empty bin gives a finite number. Two samples of n
+    and m rows from one distribution have an expected index of about (bins - 1)(1/n + 1/m) instead
+    of 0, which is why the gate wants a minimum number of rows (Yurdakul, Statistical Properties of
+    Population Stability Index, 2018).
+
+    Args:
+        now: (bins,) rows per bin.
+        before: (bins,) rows per bin of the reference.
     """
-    if now[1] == 0 or before[1] == 0 or now[0] + before[0] == 0:
-        return
-    size = math.log((now[0] + 0.5) / now[1]) - math.log((before[0] + 0.5) / before[1])
-    has_enough = max(now[0], before[0]) >= FEWEST_POSITIVES
-    yield Shift(measure, head, size, bound, 1.0, has_enough, is_rate=True)
+    p, q = (now + 0.5) / (now + 0.5).sum(), (before + 0.5) / (before + 0.5).sum()
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def quantile_distance(now: NDArray[np.int64], before: NDArray[np.int64]) -> float:
+    """Return the mean distance between the quantiles of two histograms, in deviations of `before`.
+
+    It is the Wasserstein distance of order 1: the integral over u of |Q_now(u) - Q_before(u)|, with
+    a bin's number as its place. Where all of `before` lies in one bin, a bin is the unit. Unlike
+    the population stability index it grows with how far values move, so that a small move of all
+    of them is told from noise in single bins.
+
+    Args:
+        now: (bins,) rows per bin, not all 0; bins in the order of their values.
+        before: (bins,) rows per bin of the reference, not all 0.
+    """
+    p, q = now / now.sum(), before / before.sum()
+    places = np.arange(len(q))
+    variance = float((q * places**2).sum() - (q * places).sum() ** 2)
+    unit = float(np.sqrt(max(variance, 0.0))) or 1.0
+    return float(np.abs(np.cumsum(p - q)).sum()) / unit
 
 
 def kept_shifts(shifts: Sequence[Shift], earlier: Earlier) -> dict[str, list[float]]:
     """Return the sizes that a later snapshot is held against, with those of this one."""
-    own = {shift.key: shift.size for shift in shifts}
-    return {
-        key: [*earlier.get(key, ()), *([own[key]] if key in own else [])][-MOST_EARLIER:]
-        for key in sorted({*earlier, *own})
-    }
+    kept = {key: list(sizes) for key, sizes in earlier.items()}
+    for shift in shifts:
+        kept.setdefault(shift.key, []).append(shift.size)
+    return {key: sizes[-MOST_EARLIER:] for key, sizes in sorted(kept.items())}
 
 
-def shift_tables(
-    shifts: Sequence[Shift], earlier: Earlier, is_measured: bool
-) -> dict[str, pd.DataFrame]:
-    """Return, by measure, each judged shift as a multiple of its limit.
+def shift_checks(
+    shifts: Sequence[Shift], earlier: Earlier, is_measured: bool, not_judged: str
+) -> tuple[Check, ...]:
+    """Return the checks whose limits come from earlier shifts: each shift as a multiple of its own.
 
     Args:
         shifts: Of the snapshot.
         earlier: Of the accepted snapshots before it.
         is_measured: Whether all of the snapshot was. Where not, a shift is not known: NaN.
+        not_judged: Why shift against the last accepted snapshot cannot be judged, or nothing.
     """
-    unknown = [] if is_measured else [("snapshot", float("nan"))]
-    rows = {measure: list(unknown) for measure in (STEADY, RATE, FEATURE, MOVE)}
-    for shift in shifts:
-        if (limit := shift.limit(earlier)) is not None:
-            rows[shift.measure].append((shift.partition, abs(shift.size) / limit))
-    return {
-        measure: pd.DataFrame(found, columns=["partition", measure])
-        for measure, found in rows.items()
-    }
-
-
-def shift_phrases(shifts: Sequence[Shift], earlier: Earlier) -> dict[tuple[str, str], str]:
-    """Return what is said of each judged shift, by (partition, column)."""
-    return {
-        (shift.partition, shift.measure): shift.phrase(limit)
-        for shift in shifts
-        if (limit := shift.limit(earlier)) is not None
-    }
+    few = f"fewer than {FEWEST_EARLIER} earlier shifts are known"
+    no_head = f"{few}, and no head has {FEWEST_POSITIVES} positives"
+    checks = []
+    for measure, description, without in (
+        (STEADY, "Label rate in the holdout against training, per head.", f"{no_head} in a window"),
+        (RATE, "Change of each head's label rate against the last accepted snapshot.",
+         not_judged or no_head),
+        (FEATURE, "Population stability index of each feature against the last accepted snapshot.",
+         not_judged or few),
+        (MOVE, "How far each number's quantiles moved from the last accepted snapshot's, in "
+         "standard deviations.", not_judged or few),
+    ):  # fmt: skip
+        values = {} if is_measured else {"snapshot": NAN}
+        phrases = {}
+        for shift in shifts:
+            if shift.measure == measure and (limit := shift.limit(earlier)) is not None:
+                values[shift.partition] = abs(shift.size) / limit
+                phrases[shift.partition] = shift.phrase(limit)
+        is_judged = values and not (measure != STEADY and not_judged)
+        checks.append(Check(measure, Severity.WARNING, description, measure, values, "limits",
+                            maximum=1.0, not_judged="" if is_judged else without,
+                            phrases=phrases))  # fmt: skip
+    return tuple(checks)

@@ -7,45 +7,58 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from pipelines import storage
-from pipelines.contracts.artifacts import Severity, Snapshot
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
-from support.data_gate import judge
-from validation.data_gate import checks, gate, gx_runner
-from validation.data_gate.gx_runner import RunName, evaluate, importing_meanwhile
+from validation.data_gate import gx_runner
+from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanwhile
+from validation.report.data_docs import Subject
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
+SUBJECT = Subject("a test", "nothing follows", (), "By hand.")
 
 
-@pytest.mark.parametrize("table", ["days", "shards", "files", "pins"])
-def test_a_broken_check_is_not_bad_data(
-    planted_snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
-) -> None:
-    broken = checks.Check(
-        "broken", Severity.WARNING, "Looks at nothing.", table, "no_such_column", maximum=0
-    )
-    genuine = checks.make_checks
-    monkeypatch.setattr(gate, "make_checks", lambda *a: (*genuine(*a), broken))
+def run(tmp_path: Path, *checks: Check, **accepted: str) -> tuple[ExpectationOutcome, ...]:
+    return evaluate(checks, "run", AS_OF, lambda _: SUBJECT, tmp_path / "docs", accepted)
 
+
+def test_a_broken_check_is_not_bad_data(tmp_path: Path) -> None:
+    broken = Check("broken", Severity.WARNING, "Numbers are no times.", "days", {"a": 1.0},
+                   maximum=AS_OF)  # type: ignore[arg-type]  # fmt: skip
     with pytest.raises(HomefeedError, match="check 'broken' itself broke") as caught:
-        judge(planted_snapshot, storage.local_path(planted_snapshot.uri), tmp_path)
-    assert "no_such_column" in str(caught.value)
+        run(tmp_path, broken)
+    assert "the data are not to blame" in str(caught.value)
     assert caught.value.exit_code == 70
 
 
 def test_no_name_of_the_data_is_markup_in_the_pages(tmp_path: Path) -> None:
     name = '<img src=x onerror=alert(1)> &amp; "it\'s"'
-    check = checks.Check("shares", Severity.WARNING, name, "days", "share", "share", maximum=0)
-    table = pd.DataFrame({"partition": [name, "plain"], "share": [1.0, 0.0]})
-    (outcome,) = evaluate((check,), {"days": table}, {}, RunName("run", AS_OF), tmp_path)
+    values = {name: 1.0, "plain": 0.0}
+    check = Check("shares", Severity.WARNING, name, "days", values, "share", maximum=0)
+    (outcome,) = run(tmp_path, check, shares="Ada: a new country")
     assert outcome.partitions == (name,), "the outcome has the name as it is"
     assert outcome.observed == f"100 % ({name})"
+    assert outcome.accepted_by == "Ada: a new country"
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert any("&lt;img src=x" in page for page in pages)
     assert not any("<img src=x" in page for page in pages)
+
+
+def test_what_is_not_measured_and_what_is_empty_are_not_met(tmp_path: Path) -> None:
+    def check(name: str, table: str, values: dict[str, float]) -> Check:
+        return Check(name, Severity.WARNING, "Few.", table, values, "count", maximum=2)
+
+    part, nothing, both = run(
+        tmp_path,
+        check("part", "days", {"a": 1.0, "b": NAN}),
+        check("nothing", "heads", {}),
+        check("both", "days", {"a": 7.0, "b": NAN}),
+    )
+    assert not part.is_met and part.is_unmeasured and part.partitions == ("b",)
+    assert part.observed == "1 (a); not measured in b; see the checks that failed first"
+    assert not nothing.is_met and nothing.observed == "nothing to look at"
+    assert not both.is_unmeasured and both.partitions == ("a", "b")
 
 
 def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None:
@@ -57,13 +70,9 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
         "print(import_great_expectations().__version__)"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path, "GX_ANALYTICS_ENABLED": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = os.environ | {"PYTHONPATH": path, "GX_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1."), done.stderr
 
 

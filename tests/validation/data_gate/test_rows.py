@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.time import DAY_MS, to_ms
 from support.data_gate import EXAMPLES, SHARD, assert_found, judge
@@ -22,22 +21,18 @@ from support.snapshots import (
     with_embedding,
     with_value,
 )
-from validation.data_gate.rows import BrokenRows, read_tables, rules_of
+from validation.data_gate.rows import BrokenRows, read_tables
 
 
-def test_a_rule_that_was_not_checked_is_told_from_one_that_holds() -> None:
-    broken = BrokenRows(("bad_labels", "bad_codes"))
-    broken.add("bad_labels", np.array([False, True]), lambda i: f"row {i}")
-    broken.add_phrases("bad_labels", [])
-    assert broken.count("bad_labels") == 1 and broken.details == {"bad_labels": "row 1"}
-    assert math.isnan(broken.count("bad_codes")) and not broken.has("bad_codes")
-
-
-def test_a_name_that_is_no_rule_is_refused() -> None:
-    broken = BrokenRows(("bad_labels",))
-    for use in (broken.count, broken.has, lambda rule: broken.add_phrases(rule, [])):
-        with pytest.raises(HomefeedError, match=r"no rows for \['bad_lables'\]; .*'bad_labels'"):
-            use("bad_lables")
+def test_a_rule_that_was_not_checked_is_told_from_one_that_holds_and_a_name_from_a_typo() -> None:
+    broken = BrokenRows("files")
+    broken.add("schema", 1, "row 1")
+    broken.add("schema", 0)
+    assert broken.counts["schema"] == 1 and broken.details == {"schema": "row 1"}
+    assert math.isnan(broken.counts["no_nulls"]) and not broken.has("no_nulls")
+    for use in (broken.has, lambda rule: broken.add(rule, 0)):
+        with pytest.raises(KeyError, match="no_null"):
+            use("no_null")
 
 
 def test_a_file_of_the_right_digest_that_is_not_arrow(
@@ -58,7 +53,7 @@ def test_a_file_of_the_right_digest_that_is_not_arrow(
 def test_a_missing_file_is_said_to_be_missing(planted_snapshot: Snapshot, tmp_path: Path) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
     (folder / EXAMPLES).unlink()
-    broken = BrokenRows(rules_of("files"))
+    broken = BrokenRows("files")
     assert read_tables(folder, snapshot, [EXAMPLES], broken) == {}
     assert broken.details["files_match_manifest"] == f"{EXAMPLES} is missing"
     assert broken.details["schema"] == f"{EXAMPLES} is missing; it cannot be read"

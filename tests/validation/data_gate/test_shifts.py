@@ -19,64 +19,57 @@ from validation.data_gate.shifts import (
     STEADY,
     Shift,
     kept_shifts,
-    shift_phrases,
-    shift_tables,
+    population_stability_index,
+    quantile_distance,
+    shift_checks,
     shifts_of,
 )
-from validation.data_gate.snapshot_profile import Measures, quantile_distance
+from validation.data_gate.snapshot_profile import Measures
 
 BOUND = math.log1p(0.3)
 
 
 def rate(size: float, has_enough: bool = True) -> Shift:
-    return Shift(RATE, "save", size, BOUND, 1.0, has_enough, is_rate=True)
+    return Shift(RATE, "save", size, BOUND, has_enough=has_enough)
 
 
 def feature(size: float) -> Shift:
-    return Shift(FEATURE, "mailer", size, 0.25, 1.0, has_enough=True, is_rate=False)
+    return Shift(FEATURE, "mailer", size, 0.25)
 
 
-def test_a_steady_head_has_the_bound_of_the_recipe() -> None:
-    assert rate(0.1).limit({}) == BOUND
-    assert rate(0.1).limit({"label_rate_shift/save": [0.01] * MOST_EARLIER}) == BOUND
+@pytest.mark.parametrize(
+    ("shift", "earlier", "limit"),
+    [
+        (rate(0.1), [], BOUND),  # a steady head has the recipe's bound
+        (rate(0.1), [0.01] * MOST_EARLIER, BOUND),
+        (rate(0.1)._replace(limit_factor=1.5), [0.01] * 12, 1.5 * BOUND),
+        (rate(0.0), [0.1, -0.9, 0.2, 0.4, 0.3, 0.1, 0.2, 0.6], MARGIN * 1.5 * 0.9),  # bursts
+        (rate(2.0, has_enough=False), [], None),
+        (rate(2.0, has_enough=False), [0.1] * (FEWEST_EARLIER - 1), None),
+        (rate(2.0, has_enough=False), [0.1] * FEWEST_EARLIER, max(BOUND, MARGIN * 2 * 0.1)),
+        (feature(0.4), [], None),
+        (feature(0.4), [0.01] * 12, 0.25),
+        (feature(0.4), [0.3] * 12, MARGIN * (1 + 4 / 12) * 0.3),
+    ],
+)
+def test_a_limit_comes_from_earlier_shifts(
+    shift: Shift, earlier: list[float], limit: float | None
+) -> None:
+    found = shift.limit({shift.key: earlier})
+    assert found is None if limit is None else found == pytest.approx(limit)
 
 
-def test_a_head_that_comes_in_bursts_may_come_in_bursts() -> None:
-    earlier = {"label_rate_shift/save": [0.1, -0.9, 0.2, 0.4, 0.3, 0.1, 0.2, 0.6]}
-    assert rate(0.0).limit(earlier) == pytest.approx(MARGIN * 1.5 * 0.9)
-
-
-def test_few_positives_and_few_earlier_shifts_tell_nothing() -> None:
-    assert rate(2.0, has_enough=False).limit({}) is None
-    three = {"label_rate_shift/save": [0.1] * (FEWEST_EARLIER - 1)}
-    assert rate(2.0, has_enough=False).limit(three) is None
-    four = {"label_rate_shift/save": [0.1] * FEWEST_EARLIER}
-    assert rate(2.0, has_enough=False).limit(four) == pytest.approx(max(BOUND, MARGIN * 2 * 0.1))
-
-
-def test_a_feature_is_judged_by_what_it_has_done_before() -> None:
-    assert feature(0.4).limit({}) is None
-    steady = {"feature_shift/mailer": [0.01] * 12}
-    assert feature(0.4).limit(steady) == 0.25
-    restless = {"feature_shift/mailer": [0.3] * 12}
-    assert feature(0.4).limit(restless) == pytest.approx(MARGIN * (1 + 4 / 12) * 0.3)
-
-
-def test_a_recipe_may_widen_limits() -> None:
-    wider = rate(0.1)._replace(limit_factor=1.5)
-    assert wider.limit({"label_rate_shift/save": [0.01] * 12}) == pytest.approx(1.5 * BOUND)
-
-
-def test_a_table_has_only_what_can_be_judged_and_nan_where_nothing_was_measured() -> None:
+def test_a_check_has_only_what_can_be_judged_and_nan_where_nothing_was_measured() -> None:
     shifts = (rate(2 * BOUND), feature(0.4))
-    tables = shift_tables(shifts, {}, is_measured=True)
-    assert tables[RATE].to_dict("list") == {"partition": ["save"], RATE: [2.0]}
-    assert len(tables[FEATURE]) == len(tables[STEADY]) == 0
-    assert shift_phrases(shifts, {}) == {
-        ("save", RATE): "save: +69.0%, allowed -23% to +30%",
-    }
-    unknown = shift_tables((), {}, is_measured=False)
-    assert all(np.isnan(unknown[name][name]).all() and len(unknown[name]) == 1 for name in unknown)
+    found = {check.name: check for check in shift_checks(shifts, {}, True, "")}
+    assert found[RATE].values == {"save": 2.0} and not found[RATE].not_judged
+    assert found[RATE].phrases == {"save": "save: +69.0%, allowed -23% to +30%"}
+    assert found[FEATURE].not_judged == found[MOVE].not_judged
+    assert "no head has 500 positives in a window" in found[STEADY].not_judged
+    first = {check.name: check for check in shift_checks(shifts, {}, True, "the first cycle")}
+    assert first[RATE].not_judged == "the first cycle"
+    for check in shift_checks((), {}, False, ""):
+        assert np.isnan(list(check.values.values())).tolist() == [True]
 
 
 def test_half_a_year_of_shifts_is_kept() -> None:
@@ -142,3 +135,12 @@ def test_that_all_values_move_a_little_is_told_of_numbers_alone(planted_snapshot
     earlier = {moved.key: [0.05] * FEWEST_EARLIER}
     assert moved.limit(earlier) == LARGEST_MOVE < moved.size
     assert moved.limit({}) is None
+
+
+def test_psi_by_hand_and_of_nothing() -> None:
+    now, before = np.array([49, 149]), np.array([99, 99])
+    # With half a row added: 49.5/199, 149.5/199 against 99.5/199 twice.
+    p, q = np.array([49.5, 149.5]) / 199, np.array([0.5, 0.5])
+    expected = ((p - q) * np.log(p / q)).sum()
+    assert population_stability_index(now, before) == pytest.approx(expected)
+    assert population_stability_index(before, before) == 0.0

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import NumericFeature
-from support.data_gate import CONFIG, never_shifted
+from support.data_gate import CONFIG, EXAMPLES, never_shifted
+from support.snapshots import copy_snapshot, rewrite, with_value
 from validation.data_gate import snapshot_profile
 from validation.data_gate.canaries import choose_canaries
 from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 from validation.data_gate.snapshot_profile import (
-    Measures,
     Reference,
     SnapshotProfile,
     from_json,
@@ -41,18 +39,13 @@ def plain(value: Any) -> Any:
 
 
 def test_every_measure_comes_back_with_its_type(profile: SnapshotProfile) -> None:
-    back = from_json(to_json(profile, "d"), "d")
-    assert back is not None
-    assert plain(vars(back.measures)) == plain(vars(profile.measures))
-    assert profile.measures.histograms and profile.measures.requests_per_day
-    assert (back.mean_pin_norm, back.pin_spread) == (profile.mean_pin_norm, profile.pin_spread)
-
-
-def test_earlier_shifts_come_back(profile: SnapshotProfile) -> None:
     known = replace(profile, shifts={"feature_shift/surface": [0.1, 0.2]})
     back = from_json(to_json(known, "d"), "d")
     assert back is not None
-    assert back.shifts == {"feature_shift/surface": [0.1, 0.2]}
+    assert back.shifts == known.shifts
+    assert plain(vars(back.measures)) == plain(vars(profile.measures))
+    assert profile.measures.histograms and profile.measures.days
+    assert (back.mean_pin_norm, back.pin_spread) == (profile.mean_pin_norm, profile.pin_spread)
 
 
 def test_the_gate_judges_by_a_kept_profile_as_by_a_new_one(
@@ -99,25 +92,13 @@ def test_a_file_without_a_measure_is_no_profile(profile: SnapshotProfile) -> Non
     assert from_json(json.dumps(value), "d") is None
 
 
-def test_psi_by_hand_and_of_nothing() -> None:
-    now, before = np.array([49, 149]), np.array([99, 99])
-    # With half a row added: 49.5/199, 149.5/199 against 99.5/199 twice.
-    p, q = np.array([49.5, 149.5]) / 199, np.array([0.5, 0.5])
-    expected = ((p - q) * np.log(p / q)).sum()
-    assert snapshot_profile.population_stability_index(now, before) == pytest.approx(expected)
-    assert snapshot_profile.population_stability_index(before, before) == 0.0
-
-
-def test_a_missing_number_counts_in_its_flag_alone() -> None:
-    feature = NumericFeature(name="similarity_best")
-    examples = pa.table(
-        {
-            "num_similarity_best": pa.array([0.0, -0.95, 0.999, 0.0], pa.float32()),
-            "num_similarity_best_missing": pa.array([1, 0, 0, 0], pa.int8()),
-        }
-    )
-    found = Measures()
-    snapshot_profile._add_numbers(found, feature, examples)
-    counts = found.histograms["similarity_best"]
-    assert np.flatnonzero(counts).tolist() == [0, 10, 19]
-    assert found.histograms["similarity_best_missing"].tolist() == [3, 1]
+def test_a_missing_number_counts_in_its_flag_alone(
+    planted_snapshot: Snapshot, profile: SnapshotProfile, tmp_path: Path
+) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    for column, value in (("num_pin_age_missing", 1), ("num_pin_age", 0.0)):
+        snapshot = rewrite(snapshot, folder, EXAMPLES, with_value(column, 2, value))
+    counts = profile_snapshot(snapshot, folder).measures.histograms
+    num = int(profile.measures.examples.sum())
+    assert counts["pin_age_missing"].tolist() == [num - 1, 1]
+    assert counts["pin_age"].sum() == num - 1

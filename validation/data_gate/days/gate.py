@@ -15,26 +15,28 @@ tests/validation/data_gate/days/test_gate.py.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
-
-import pandas as pd
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.data_rules import MISSING_DAYS
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.checks import Check
 from validation.data_gate.days.examples import can_show
-from validation.data_gate.days.kinds import DISTANCE, kind_of
-from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, deviations
-from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
-from validation.report.data_docs import SINCE_REFUSED, Subject, finish_data_docs
+from validation.data_gate.days.limits import (
+    DISTANCE,
+    FEWEST_DAYS,
+    SURE,
+    Deviation,
+    deviations,
+    kind_of,
+)
+from validation.data_gate.gx_runner import Check, evaluate
+from validation.report.data_docs import SINCE_REFUSED, Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
 MOST_WITH_EXAMPLES = 5
-_PRESENT, _MISSING, _REWRITTEN = "days_present", "missing_share", "rewritten"
-_DAY, _RUN, _RISK = "of_a_day", "of_all_days", "risk"
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,24 @@ class JudgedLog:
     limit_factor: float = 1.0  # The recipe's.
     since_refused: tuple[str, ...] = ()  # What changed since the same run was refused.
 
+    @cached_property
+    def rewritten(self) -> dict[int, tuple[str, ...]]:
+        """By day that was accepted, the numbers that changed since."""
+        before = {day.day: day for day in self.accepted}
+        found = {now.day: changes(before[now.day], now) for now in self.days if now.day in before}
+        return {day: changed for day, changed in found.items() if changed}
+
     @property
     def history(self) -> tuple[DayProfile, ...]:
         """What the judged days are held against: accepted days, or else the log's earlier ones."""
-        fixed = {day.day for day in self.rewritten}
-        accepted = [day for day in self.accepted if day.day not in fixed]
+        accepted = [day for day in self.accepted if day.day not in self.rewritten]
         known = accepted if len(accepted) >= FEWEST_DAYS else [*self.earlier, *accepted]
         return tuple(sorted(known, key=lambda day: day.day))
 
     @property
-    def rewritten(self) -> tuple[DayProfile, ...]:
-        """The days, as they are now, that were accepted with other numbers."""
-        before = {day.day: day for day in self.accepted}
-        return tuple(
-            day for day in self.days if day.day in before and changes(before[day.day], day)
-        )
-
-    @property
     def judged(self) -> tuple[DayProfile, ...]:
         """The days that no accepted snapshot had as they are now."""
-        rewritten = {day.day for day in self.rewritten}
-        accepted = {day.day for day in self.accepted} - rewritten
+        accepted = {day.day for day in self.accepted} - self.rewritten.keys()
         return tuple(day for day in self.days if day.day not in accepted)
 
 
@@ -121,19 +120,10 @@ def judge_log(
         HomefeedError: a check itself broke; nothing is known of the log.
     """
     found = deviations(log.history, log.judged, log.limit_factor)
-    tables = {
-        "log_days": _day_table(log),
-        "log": pd.DataFrame({"partition": ["log"], _MISSING: [_missing_share(log)]}),
-        "log_days_numbers": _number_table(found, "day", _DAY),
-        "log_run_numbers": _number_table(found, "run", _RUN),
-        "log_risks": _risk_table(found),
-    }
-    name = RunName(f"event-log-{log.as_of:%Y-%m-%d}", log.as_of)
-    phrases = _with_examples(_phrases(log, found), found, look)
-    outcomes = evaluate(_checks(log), tables, phrases, name, docs_dir)
-    outcomes = with_accepted(outcomes, accepted or {})
-    finish_data_docs(docs_dir, _subject(log), outcomes)
-    return outcomes
+    shown = _examples(found, look) if look else {}
+    checks = (*_day_checks(log), *_number_checks(log, found, shown))
+    name = f"event-log-{log.as_of:%Y-%m-%d}"
+    return evaluate(checks, name, log.as_of, lambda _: _subject(log), docs_dir, accepted)
 
 
 def date_of(day: int) -> date:
@@ -141,122 +131,91 @@ def date_of(day: int) -> date:
     return datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date()
 
 
-def _checks(log: JudgedLog) -> tuple[Check, ...]:
-    few = len(log.history) < FEWEST_DAYS
-    why = (
-        f"{len(log.history)} earlier days are known, and {FEWEST_DAYS} are needed to know what is "
-        f"usual"
-        if few
-        else ""
-        if log.judged
-        else "every day was accepted before"
-    )
-    critical, warning = Severity.CRITICAL, Severity.WARNING
+def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
+    """Return the checks that every day is there, and as it was accepted."""
+    known = {day.day: day.numbers for day in log.days}
+    missing, changed, without, rewritten = {}, {}, {}, {}
+    for day in range(log.first_day, log.end_day):
+        name, numbers = f"{date_of(day)}", known.get(day, {})
+        has_actions = any(n.startswith("actions.") and n.endswith(".rows") for n in numbers)
+        tables = {"impressions": "impressions.rows" in numbers, "actions": has_actions}
+        lost = [table for table, is_there in tables.items() if not is_there]
+        others = log.rewritten.get(day, ())
+        missing[name], changed[name] = float(len(lost)), float(len(others))
+        without[name] = f"{name} has no {' and no '.join(lost)}"
+        told = ", ".join(others[:3]) + (" and others" if len(others) > 3 else "")
+        rewritten[name] = f"{name} was rewritten since it was accepted: {told} changed"
+    share = sum(map(bool, missing.values())) / len(missing)
     return (
-        Check("log_has_every_day", warning, "Every day has impressions and actions.",
-              "log_days", _PRESENT, minimum=0, maximum=0),
-        Check("log_has_most_days", critical, "Days of the windows without impressions or actions.",
-              "log", _MISSING, "share", maximum=MISSING_DAYS.critical),
-        Check("log_days_as_accepted", warning,
+        Check("log_has_every_day", Severity.WARNING, "Every day has impressions and actions.",
+              "log_days", missing, minimum=0, maximum=0, phrases=without),
+        Check("log_has_most_days", Severity.CRITICAL,
+              "Days of the windows without impressions or actions.",
+              "log", {"log": share}, "share", maximum=MISSING_DAYS.critical),
+        Check("log_days_as_accepted", Severity.WARNING,
               "Days of accepted snapshots are as they were: the numbers that changed since.",
-              "log_days", _REWRITTEN, minimum=0, maximum=0),
-        Check("log_days_as_usual", warning, "Each number of each day, by the days before.",
-              "log_days_numbers", _DAY, "limits", maximum=1.0, not_judged=why),
-        Check("log_as_usual", warning, "Each number over all judged days, by the days before.",
-              "log_run_numbers", _RUN, "limits", maximum=1.0, not_judged=why),
-        Check("log_harms_no_model", critical,
-              "Numbers over all judged days that deviate so far that a model is harmed.",
-              "log_risks", _RISK, "risk", maximum=1.0, not_judged=why),
+              "log_days", changed, minimum=0, maximum=0, phrases=rewritten),
     )  # fmt: skip
 
 
-def _missing(log: JudgedLog) -> dict[int, list[str]]:
-    """Return, by day of the windows, which tables have no rows."""
-    known = {day.day: day for day in log.days}
-    missing = {}
-    for day in range(log.first_day, log.end_day):
-        numbers = known[day].numbers if day in known else {}
-        names = ["impressions"] * ("impressions.rows" not in numbers)
-        has_actions = any(n.startswith("actions.") and n.endswith(".rows") for n in numbers)
-        missing[day] = [*names, *(["actions"] * (not has_actions))]
-    return missing
+def _number_checks(
+    log: JudgedLog, found: Sequence[Deviation], shown: Mapping[str, str]
+) -> tuple[Check, ...]:
+    """Return the checks of each number, by the days before; rows are shown in the gravest alone."""
+    not_judged, num_known = "", len(log.history)
+    if num_known < FEWEST_DAYS:
+        not_judged = (
+            f"{num_known} earlier days are known, and {FEWEST_DAYS} are needed to know what is "
+            f"usual"
+        )
+    elif not log.judged:
+        not_judged = "every day was accepted before"
+    runs = [each for each in found if each.level == "run"]
+    days = {each.name: each for each in found if each.level == "day"}
+    harmful = {each.name for each in runs if each.is_harmful}
+    told_of_run = {each.name for each in runs if each.times_limit > 1} - harmful
+    told = {(each.name, each.level): describe(each) for each in found}
+
+    def phrases(level: str, gravest: set[str]) -> dict[str, str]:
+        return {name: text + (shown.get(name, "") if name in gravest else "")
+                for (name, of_level), text in told.items() if of_level == level}  # fmt: skip
+
+    # How far each number is on its way to what harms a model; 0 where it is not sure.
+    risks = {
+        each.name: abs(each.effect) / each.kind.critical if each.times_limit > SURE else 0.0
+        for each in runs
+    }
+    return (
+        Check("log_days_as_usual", Severity.WARNING, "Each number of each day, by the days before.",
+              "log_days_numbers", {name: each.times_limit for name, each in days.items()},
+              "limits", maximum=1.0, not_judged=not_judged,
+              phrases=phrases("day", days.keys() - told_of_run - harmful)),
+        Check("log_as_usual", Severity.WARNING,
+              "Each number over all judged days, by the days before.",
+              "log_run_numbers", {each.name: each.times_limit for each in runs},
+              "limits", maximum=1.0, not_judged=not_judged, phrases=phrases("run", told_of_run)),
+        Check("log_harms_no_model", Severity.CRITICAL,
+              "Numbers over all judged days that deviate so far that a model is harmed.",
+              "log_risks", risks, "risk", maximum=1.0, not_judged=not_judged,
+              phrases=phrases("run", harmful)),
+    )  # fmt: skip
 
 
-def _missing_share(log: JudgedLog) -> float:
-    missing = _missing(log)
-    return sum(bool(names) for names in missing.values()) / len(missing)
-
-
-def _day_table(log: JudgedLog) -> pd.DataFrame:
-    missing = _missing(log)
-    before = {day.day: day for day in log.accepted}
-    rewritten = {day.day: len(changes(before[day.day], day)) for day in log.rewritten}
-    return pd.DataFrame(
-        {
-            "partition": [f"{date_of(day)}" for day in missing],
-            _PRESENT: [float(len(names)) for names in missing.values()],
-            _REWRITTEN: [float(rewritten.get(day, 0)) for day in missing],
-        }
-    )
-
-
-def _number_table(found: Sequence[Deviation], level: str, column: str) -> pd.DataFrame:
-    rows = [(each.name, each.times_limit) for each in found if each.level == level]
-    return pd.DataFrame(rows, columns=["partition", column])
-
-
-def _risk_table(found: Sequence[Deviation]) -> pd.DataFrame:
-    """Return how far each number is on its way to what harms a model; 0 where it is not sure."""
-    rows = [
-        (each.name, abs(each.effect) / each.kind.critical if each.times_limit > SURE else 0.0)
-        for each in found
-        if each.level == "run"
-    ]
-    return pd.DataFrame(rows, columns=["partition", _RISK])
-
-
-def _phrases(log: JudgedLog, found: Sequence[Deviation]) -> Details:
-    phrases: dict[tuple[str, str], str] = {}
-    for each in found:
-        columns = (_DAY,) if each.level == "day" else (_RUN, _RISK)
-        phrases |= {(each.name, column): describe(each) for column in columns}
-    for day, names in _missing(log).items():
-        if names:
-            phrases[f"{date_of(day)}", _PRESENT] = f"{date_of(day)} has no {' and no '.join(names)}"
-    before = {day.day: day for day in log.accepted}
-    for now in log.rewritten:
-        changed = changes(before[now.day], now)
-        name = f"{date_of(now.day)}"
-        told = ", ".join(changed[:3]) + (" and others" if len(changed) > 3 else "")
-        phrases[name, _REWRITTEN] = f"{name} was rewritten since it was accepted: {told} changed"
-    return phrases
-
-
-def _with_examples(phrases: Details, found: Sequence[Deviation], look: Look | None) -> Details:
-    """Return the phrases with rows that show the most unusual numbers, of their worst days."""
+def _examples(found: Sequence[Deviation], look: Look) -> dict[str, str]:
+    """Return, for the most unusual numbers, what is said of rows of their worst days."""
+    worst_day = {each.name: each.day for each in found if each.level == "day"}
     worst = sorted(found, key=lambda each: -each.times_limit)
     unusual = [each.name for each in worst if each.times_limit > 1 and can_show(each.name)]
-    day_of = {each.name: each.day for each in found if each.level == "day"}
     by_day: dict[int, list[str]] = {}
     for name in list(dict.fromkeys(unusual))[:MOST_WITH_EXAMPLES]:
-        if name in day_of:
-            by_day.setdefault(day_of[name], []).append(name)
-    added = dict(phrases)
-    for day, names in by_day.items() if look else ():
-        assert look is not None
-        for name, rows in look(day, names).items():
-            if rows:
-                place = name, _gravest(name, found)
-                added[place] += f" (for example on {date_of(day)}: {'; '.join(rows)})"
-    return added
-
-
-def _gravest(name: str, found: Sequence[Deviation]) -> str:
-    """Return the column of the gravest check that tells of a number: rows are shown there alone."""
-    of_name = [each for each in found if each.name == name]
-    if any(each.is_harmful for each in of_name):
-        return _RISK
-    return _RUN if any(each.level == "run" and each.times_limit > 1 for each in of_name) else _DAY
+        if name in worst_day:
+            by_day.setdefault(worst_day[name], []).append(name)
+    return {
+        name: f" (for example on {date_of(day)}: {'; '.join(rows)})"
+        for day, names in by_day.items()
+        for name, rows in look(day, names).items()
+        if rows
+    }
 
 
 def describe(each: Deviation) -> str:
@@ -267,16 +226,10 @@ def describe(each: Deviation) -> str:
             f"{each.name}: shares are {each.found:.2f} from the usual ones {when}, allowed "
             f"{each.limit:.2f}"
         )
-    kind = each.kind
-    found, usual, low, high = (
-        _number(kind.natural(value))
-        for value in (each.found, each.usual, each.usual - each.limit, each.usual + each.limit)
-    )
+    judged = (each.found, each.usual, each.usual - each.limit, each.usual + each.limit)
+    natural = map(each.kind.natural, judged)
+    found, usual, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in natural)
     return f"{each.name}: {found} {when}, usual {usual}, allowed {low} to {high}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _subject(log: JudgedLog) -> Subject:

@@ -3,11 +3,19 @@
 What is usual is the history's median, and the median of the same weekday where there are weeks
 enough. A limit is the largest of three: the kind's floor, Z robust standard deviations, and MARGIN
 times the largest deviation that the history has had itself. So a number that has never moved has
-a narrow limit, and a number that moves by itself a wide one.
+a narrow limit, and a number that moves by itself a wide one. A change that is smaller than the
+floor is never told, however sure it is: a gate that cries over what does no harm is not read.
 
     effect     judged value - usual value, on the kind's scale
     day        the effect on one day
     run        the mean effect over all judged days, against means over as many days of the history
+
+    scale      a number v is judged as            an effect of e means
+    relative   ln v                               a factor of exp(e); 0.69 is twice as much
+    share      v                                  e of 1
+    rate       ln of v with half a positive more  a factor of exp(e)
+    seconds    sign(v) ln(1 + |v|)                from 1 s on, about a factor of exp(e)
+    amount     v                                  e, in the number's own unit
 
 Counts by hour and by category give numbers too: the hour about which a day's events lie, and the
 share of each day that has no value, or one that was never seen before. How much a category tells of
@@ -22,230 +30,23 @@ largest ones, of the days that have more than are kept, are known of every day. 
 days can be compared: they are a sample of all ids, the same one on every day (Beyer et al., SIGMOD
 2007).
 
-Not for what a number is (`kinds`), nor for who is told (`gate`). Tested in
-tests/validation/data_gate/days/test_limits.py.
+Not for who is told (`gate`). Tested in tests/validation/data_gate/days/test_limits.py.
 """
 
 import cmath
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.day_profile import DayProfile, Number
-from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-_NULL = "(null)"
-_HOURS, _CENTRE = ".hour", ".centre"
-FEWEST_ABOUT_AN_HOUR = 10
-"""So many events have to lie about an hour before a day has one, see `_centre`."""
-
-
-class Series(NamedTuple):
-    """One number on some days, on the scale on which it is judged."""
-
-    days: Ints  # Days since the epoch, ascending.
-    values: Floats
-    noise: Floats  # What chance alone gives, as a standard deviation.
-
-
-class Named(NamedTuple):
-    """A number's name and kind, its history, and what is judged."""
-
-    name: str
-    kind: Kind
-    history: Series
-    judged: Series
-
-
-def all_series(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> Iterator[Named]:
-    """Yield every number that some day of the history has, with both series."""
-    seen = _values_seen(history)
-    before = [_numbers(day, seen) for day in history]
-    now = [_numbers(day, seen) for day in judged]
-    for name in sorted({name for numbers in before for name in numbers}):
-        kind = kind_of(name)
-        series = [_series(name, kind, history, before), _series(name, kind, judged, now)]
-        if name.endswith(_CENTRE):
-            series = _unwound(*series)
-        yield Named(name, kind, *series)
-
-
-def count_matrix(name: str, days: Sequence[DayProfile], keys: Sequence[str]) -> Floats:
-    """Return the [days, keys] counts of one name; zeros where a day has none."""
-    rows = [[day.counts.get(name, {}).get(key, 0) for key in keys] for day in days]
-    return np.array(rows, dtype=np.float64).reshape(len(days), len(keys))
-
-
-def _numbers(day: DayProfile, seen: dict[str, set[str]]) -> dict[str, Number]:
-    """Return a day's numbers, and those that its counts give."""
-    found = dict(day.numbers)
-    for name, counts in day.counts.items():
-        total = sum(counts.values())
-        if name.endswith(_HOURS):
-            if (centre := _centre(counts)).num >= FEWEST_ABOUT_AN_HOUR:
-                found[f"{name}{_CENTRE}"] = centre
-        elif total:
-            new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
-            found[f"{name}.never_seen"] = Number(value=new / total, num=total)
-            found[f"{name}.null"] = Number(value=counts.get(_NULL, 0) / total, num=total)
-    return found
-
-
-def _unwound(history: Series, judged: Series) -> list[Series]:
-    """Return series of hours without the jump at midnight: all within 12 hours of the history."""
-    if len(history.days) == 0:
-        return [history, judged]
-    turns = np.exp(2j * np.pi * history.values / 24)
-    middle = float(np.angle(turns.mean())) * 24 / (2 * np.pi)
-    return [
-        each._replace(values=(each.values - middle + 12) % 24 + middle - 12)
-        for each in (history, judged)
-    ]
-
-
-def _values_seen(history: Sequence[DayProfile]) -> dict[str, set[str]]:
-    seen: dict[str, set[str]] = {}
-    for day in history:
-        for name, counts in day.counts.items():
-            seen.setdefault(name, set()).update(counts)
-    return seen
-
-
-def _centre(counts: dict[str, int]) -> Number:
-    """Return the direction, in hours, of the mean of the events' times on the clock's circle.
-
-    Where events are spread evenly over the day, the direction says nothing. So the number stands
-    with as many events as would fix it as well if all of them lay about it: the square of the mean
-    resultant length times the events (Mardia and Jupp, Directional Statistics, 2000).
-    """
-    total = sum(
-        num * cmath.exp(2j * math.pi * (int(hour) + 0.5) / 24) for hour, num in counts.items()
-    )
-    num_events = sum(counts.values())
-    if num_events == 0 or total == 0:
-        return Number(value=0.0, num=0)
-    hour = cmath.phase(total) * 24 / (2 * math.pi) % 24
-    return Number(value=hour, num=int(abs(total) ** 2 / num_events))
-
-
-def _series(
-    name: str, kind: Kind, days: Sequence[DayProfile], numbers: Sequence[dict[str, Number]]
-) -> Series:
-    """Return one number's series. No rows of a kind are a number too: 0 of them."""
-    none = Number(value=0.0, num=0)
-    is_count = name.endswith(".rows")
-    found = [
-        (day.day, of_day[name] if name in of_day else none)
-        for day, of_day in zip(days, numbers, strict=True)
-        if name in of_day or is_count
-    ]
-    return Series(
-        np.array([day for day, _ in found], dtype=np.int64),
-        np.array([kind.judged(number) for _, number in found], dtype=np.float64),
-        np.array([kind.noise(number) for _, number in found], dtype=np.float64),
-    )
-
-
-def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:
-    """Return what a category tells in each run of so many days, one after another.
-
-    Args:
-        name: The category's counts, as `impressions.surface`.
-        days: By day, at least `length` of them.
-        length: Days of a run.
-
-    Returns:
-        Eta squared of each run, [len(days) - length + 1]; see `eta_squared`.
-    """
-    keys = sorted({key for day in days for key in day.counts.get(name, {})})
-    rows = count_matrix(name, days, keys)
-    hits = np.array(
-        [[day.acted_upon.get(name, {}).get(key, 0) for key in keys] for day in days],
-        dtype=np.float64,
-    ).reshape(rows.shape)
-    runs = zip(_sums(rows, length), _sums(hits, length), strict=True)
-    return np.array([eta_squared(of_rows, of_hits) for of_rows, of_hits in runs])
-
-
-def eta_squared(rows: Floats, hits: Floats) -> float:
-    """Return the share of the variance of "was acted upon" that a category's values explain.
-
-    What chance alone explains, (values - 1) / rows, is taken off; it is 0 where nothing or
-    everything was acted upon.
-
-    Args:
-        rows: [values] Rows of each value.
-        hits: [values] Those of them that were acted upon.
-    """
-    rows, hits = rows[rows > 0], hits[rows > 0]
-    num, rate = rows.sum(), hits.sum() / max(1.0, rows.sum())
-    if not 0 < rate < 1:
-        return 0.0
-    between = (rows * (hits / rows - rate) ** 2).sum() / (num * rate * (1 - rate))
-    return max(0.0, float(between - (len(rows) - 1) / num))
-
-
-def _sums(counts: Floats, length: int) -> Floats:
-    """Return the sums over each run of rows, [rows - length + 1, columns]."""
-    sums = np.cumsum(np.vstack([np.zeros(counts.shape[1]), counts]), axis=0)
-    return np.asarray(sums[length:] - sums[:-length])
-
-
-BEFORE_DAYS, AFTER_DAYS = 28, 14
-"""Ids of so many days are looked for in so many days after them."""
-FEWEST_IDS = 50
-MOST_MISSING = 1
-"""A closed day is told by itself; with more of them too few come back for want of days."""
-RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
-FOLLOWED = ("users", "pins")
-
-
-def name_of(followed: str) -> str:
-    """Return the name of the share of followed ids that come back."""
-    return f"impressions.{followed}_come_back"
-
-
-def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[int]]:
-    """Return the ids of each day that would be known of every day if they had been there."""
-    of_days = {day.day: day.followed[followed] for day in days if day.followed.get(followed)}
-    if not of_days:
-        return {}
-    # A day of fewer ids has all of its ids there, and bounds nothing.
-    full = [ids[-1] for ids in of_days.values() if len(ids) >= NUM_FOLLOWED]
-    largest = min(full, default=math.inf)
-    return {day: frozenset(each for each in ids if each <= largest) for day, ids in of_days.items()}
-
-
-def share_back(
-    ids: Mapping[int, frozenset[int]], first: int, num_days: int
-) -> tuple[float, int] | None:
-    """Return which share of the ids of the weeks before a day come back, and of how many.
-
-    Args:
-        ids: By day, since the epoch.
-        first: The first day on which they are looked for.
-        num_days: How many days they are looked for.
-
-    Returns:
-        None where too few days or ids are known.
-    """
-    before = [ids[day] for day in range(first - BEFORE_DAYS, first) if day in ids]
-    after = [ids[day] for day in range(first, first + num_days) if day in ids]
-    wanted = frozenset().union(*before)
-    is_enough = 2 * len(before) >= BEFORE_DAYS and len(after) >= num_days - MOST_MISSING
-    if not is_enough or len(wanted) < FEWEST_IDS:
-        return None
-    return len(wanted & frozenset().union(*after)) / len(wanted), len(wanted)
-
-
+Scale = Literal["relative", "share", "rate", "seconds", "amount"]
 Level = Literal["day", "run"]
 
 HISTORY_DAYS = 84
@@ -262,12 +63,107 @@ FEWEST_RUNS = 8
 Z, MARGIN = 6.0, 1.5
 SURE = 1.5
 """A deviation of so many times its limit is no bad luck of a small log, and may stop a cycle."""
-RARE = 50.0
+RARE, RARE_FLOORS = 50.0, (3.0, 1.5)
 """A volume of fewer rows a day comes in bursts, and its floors are these."""
-RARE_DAY_FLOOR, RARE_RUN_FLOOR = 3.0, 1.5
-TELLS = ".tells"
+FEWEST_ABOUT_AN_HOUR = 10
+"""So many events have to lie about an hour before a day has one, see `_centre`."""
 FEWEST_OF_A_DAY, FEWEST_OF_A_RUN = 20.0, 100.0
 """Positives that a segment or surface must usually have before its label rate says anything."""
+BEFORE_DAYS, AFTER_DAYS = 28, 14
+"""Ids of so many days are looked for in so many days after them."""
+FEWEST_IDS = 50
+MOST_MISSING = 1
+"""A closed day is told by itself; with more of them too few come back for want of days."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a number is judged: its scale, and how much of a change matters."""
+
+    scale: Scale
+    day_floor: float  # Effects on one day below it are never told.
+    run_floor: float  # The same, of the mean effect over all judged days.
+    critical: float  # A mean effect from which on a model is at risk; infinite where none is.
+    offset: float = 1e-9  # Is added to a number before its logarithm is taken.
+    spread: float = 1.0  # Standard deviation of the judged value for one row; see `noise`.
+
+    def judged(self, number: Number) -> float:
+        """Return the number on the scale on which it is judged."""
+        value = number.value
+        match self.scale:
+            case "relative":
+                return math.log(max(value, 0.0) + self.offset)
+            case "rate":
+                return math.log((value * number.num + 0.5) / max(number.num, 1))
+            case "seconds":
+                return math.copysign(math.log1p(abs(value)), value)
+        return value
+
+    def noise(self, number: Number) -> float:
+        """Return the standard deviation that chance alone gives to the judged value."""
+        num = max(number.num, 1)
+        if self.scale == "share":
+            share = min(max(number.value, 0.0), 1.0)
+            # One row more is added, so that a share of 0 or 1 of few rows is not taken for sure.
+            return math.sqrt(share * (1 - share) / num + 1 / num**2)
+        if self.scale == "rate":
+            return 1 / math.sqrt(number.value * number.num + 0.5)
+        return self.spread / math.sqrt(num)
+
+    def natural(self, judged: float) -> float:
+        """Return the number that has a judged value."""
+        match self.scale:
+            case "relative":
+                return math.exp(judged) - self.offset
+            case "rate":
+                return math.exp(judged)
+            case "seconds":
+                return math.copysign(math.expm1(abs(judged)), judged)
+        return judged
+
+
+_VOLUME = Kind("relative", day_floor=0.6, run_floor=0.18, critical=0.9, offset=0.5)
+_RATIO = Kind("relative", day_floor=0.5, run_floor=0.15, critical=0.7)
+_MEAN = Kind("relative", day_floor=0.15, run_floor=0.05, critical=0.4, spread=0.5)
+_CONCENTRATION = Kind("relative", day_floor=1.0, run_floor=0.5, critical=2.0, spread=0.5)
+_SHARE = Kind("share", day_floor=0.05, run_floor=0.02, critical=0.1)
+_RARE = Kind("share", day_floor=0.005, run_floor=0.002, critical=0.05)
+_SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.0)
+RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
+DISTANCE = Kind("amount", day_floor=0.6, run_floor=0.3, critical=0.6, spread=1.0)
+"""Of counts by hour or category: the Jensen-Shannon distance from what is usual, in [0, 1]."""
+
+_KINDS = {
+    **dict.fromkeys(("rows", "requests", "users"), _VOLUME),
+    **dict.fromkeys(("per_request", "per_user", "mean_propensity"), _RATIO),
+    **dict.fromkeys(
+        ("requests_per_user", "pins_per_request", "places_used", "embedding_length"), _MEAN
+    ),
+    **dict.fromkeys(("busiest_user", "busiest_pin"), _CONCENTRATION),
+    **dict.fromkeys(
+        ("pin_repeated", "place_repeated", "acted_upon_before", "shown_before", "early",
+         "zero_embedding", "embedding_repeated"), _RARE
+    ),
+    "different_pins": Kind("relative", day_floor=0.4, run_floor=0.1, critical=0.7),
+    # What all rows together lose is told by their own rate, and that one may be critical.
+    "label_rate": Kind("rate", day_floor=0.5, run_floor=0.15, critical=math.inf),
+    "mean_position": Kind("relative", day_floor=0.1, run_floor=0.05, critical=0.4),
+    "centre": Kind("amount", day_floor=2.0, run_floor=1.3, critical=3.0, spread=4.0),  # hours
+    "never_seen": Kind("share", day_floor=0.15, run_floor=0.08, critical=0.3),
+    # A model that leans on a category which tells of the label has nothing to lean on where it
+    # serves, so whatever is sure is critical (tests/benchmarks/bench_defect_harm.py).
+    "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.006),
+    "row_age_days": Kind("amount", day_floor=3.0, run_floor=2.0, critical=14.0),
+    # Users whose past grows come nearer to each other, month after month, and that harms nobody.
+    "spread": Kind("amount", day_floor=0.15, run_floor=0.08, critical=0.3, spread=0.5),
+    "like_themselves": Kind("amount", day_floor=0.15, run_floor=0.06, critical=0.3, spread=0.5),
+}  # fmt: skip
+
+
+def kind_of(name: str) -> Kind:
+    """Return the kind of a number; what has none of its own is a share or a time."""
+    last = name.rpartition(".")[2]
+    return _KINDS.get(last, _SECONDS if last.endswith("_s") else _SHARE)
 
 
 @dataclass(frozen=True)
@@ -315,18 +211,252 @@ def deviations(
     if not judged:
         return ()
     history = [day for day in history if day.day >= judged[0].day - HISTORY_DAYS]
+    seen: dict[str, set[str]] = {}
+    for day in history:
+        for name, counts in day.counts.items():
+            seen.setdefault(name, set()).update(counts)
+    before, now = ([(day.day, _numbers(day, seen)) for day in days] for days in (history, judged))
     found: list[Deviation] = []
-    for named in all_series(history, judged):
-        if len(named.history.days) >= _fewest_days(named.name) and len(named.judged.days):
-            found += _of_series(named)
-    names = {name for day in history for name in day.counts}
-    for name in sorted(names):
+    for name in sorted({name for _, numbers in before for name in numbers}):
+        series = _series(name, before), _series(name, now)
+        if len(series[0].days) >= _fewest_days(name) and len(series[1].days):
+            found += _of_series(name, *series)
+    for name in sorted({name for day in history for name in day.counts}):
         if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
     for name in sorted({name for day in judged for name in day.acted_upon}):
         found += _of_told(name, history, judged)
-    found += [each for what in FOLLOWED for each in _of_ids(what, history, judged)]
+    for followed in ("users", "pins"):
+        found += _of_ids(followed, history, judged)
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
+
+
+def _fewest_days(name: str) -> int:
+    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
+
+
+def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) -> Any:
+    """Return the limit, or those of each noise.
+
+    Args:
+        floor: What is never told.
+        own: The history's own deviations.
+        noise: What chance alone gives, as a standard deviation.
+        centre: The deviation that is usual.
+    """
+    least = max(floor, MARGIN * float(np.abs(own).max()))
+    return np.maximum(least, Z * np.maximum(_robust(own - centre), noise))
+
+
+def _robust(residuals: Floats) -> float:
+    """Return the standard deviation that normal residuals of the same median would have."""
+    return 1.4826 * float(np.median(np.abs(residuals)))
+
+
+def _run_length(num_before: int, num_judged: int) -> int:
+    """Return over how many days of the history a mean is taken, so that there are several."""
+    return min(num_judged, LONGEST_RUN, max(3, num_before // 2))
+
+
+def _short_history(num_days: int) -> float:
+    """Return by what floors are multiplied: 2 after the fewest days, 1.17 after twelve weeks."""
+    return 1.0 + FEWEST_DAYS / num_days
+
+
+class _Series(NamedTuple):
+    """One number on some days, on the scale on which it is judged."""
+
+    days: npt.NDArray[np.int64]  # Days since the epoch, ascending.
+    values: Floats
+    noise: Floats  # What chance alone gives, as a standard deviation.
+
+
+def _numbers(day: DayProfile, seen: Mapping[str, set[str]]) -> dict[str, Number]:
+    """Return a day's numbers, and those that its counts give; `seen` are the history's values."""
+    found = dict(day.numbers)
+    for name, counts in day.counts.items():
+        total = sum(counts.values())
+        if name.endswith(".hour"):
+            if (centre := _centre(counts)).num >= FEWEST_ABOUT_AN_HOUR:
+                found[f"{name}.centre"] = centre
+        elif total:
+            new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
+            found[f"{name}.never_seen"] = Number(value=new / total, num=total)
+            found[f"{name}.null"] = Number(value=counts.get("(null)", 0) / total, num=total)
+    return found
+
+
+def _centre(counts: dict[str, int]) -> Number:
+    """Return the direction, in hours, of the mean of the events' times on the clock's circle.
+
+    Where events are spread evenly over the day, the direction says nothing. So the number stands
+    with as many events as would fix it as well if all of them lay about it: the square of the mean
+    resultant length times the events (Mardia and Jupp, Directional Statistics, 2000).
+    """
+    total = sum(
+        num * cmath.exp(2j * math.pi * (int(hour) + 0.5) / 24) for hour, num in counts.items()
+    )
+    if total == 0:
+        return Number(value=0.0, num=0)
+    hour = cmath.phase(total) * 24 / (2 * math.pi) % 24
+    return Number(value=hour, num=int(abs(total) ** 2 / sum(counts.values())))
+
+
+def _series(name: str, days: Sequence[tuple[int, dict[str, Number]]]) -> _Series:
+    """Return one number's series. No rows of a kind are a number too: 0 of them."""
+    none = Number(value=0.0, num=0) if name.endswith(".rows") else None
+    kind = kind_of(name)
+    found = [(day, number) for day, all_of in days if (number := all_of.get(name, none))]
+    return _Series(
+        np.array([day for day, _ in found], dtype=np.int64),
+        np.array([kind.judged(number) for _, number in found], dtype=np.float64),
+        np.array([kind.noise(number) for _, number in found], dtype=np.float64),
+    )
+
+
+def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
+    """Return how far a number lies from its history, on its worst day and over all days."""
+    kind, num_before, num_now = kind_of(name), len(before.days), len(now.days)
+    if name.endswith(".centre"):
+        # Without the jump at midnight: all hours within 12 hours of the history's.
+        turns = np.exp(2j * np.pi * before.values / 24)
+        start = float(np.angle(turns.mean())) * 24 / (2 * np.pi) - 12
+        before, now = (
+            each._replace(values=(each.values - start) % 24 + start) for each in (before, now)
+        )
+    level, extra = float(np.median(before.values)), np.zeros(7)
+    for weekday in range(7) if num_before >= WEEKDAY_DAYS else ():
+        of_weekday = before.values[before.days % 7 == weekday]
+        if len(of_weekday) >= 3:
+            extra[weekday] = np.median(of_weekday) - level
+    residuals = before.values - (level + extra[before.days % 7])
+    usual = level + extra[now.days % 7]
+    # How many rows, or positives, a day of the history has: its noise says so.
+    typical = 1.0 / float(np.median(before.noise)) ** 2
+    is_volume = name.endswith((".rows", ".per_request", ".per_user", ".label_rate"))
+    is_rare = is_volume and typical < RARE
+    floors = RARE_FLOORS if is_rare else (kind.day_floor, kind.run_floor)
+    day_floor, run_floor = (floor * _short_history(num_before) for floor in floors)
+    limits = _limits(day_floor, residuals, now.noise)
+    worst = int(np.argmax(np.abs(now.values - usual) / limits))
+    length = _run_length(num_before, num_now)
+    means = np.convolve(residuals, np.ones(length) / length, "valid")
+    noise = float(np.median(now.noise)) / np.sqrt(num_now)
+    limit = float(_limits(run_floor, means, noise, float(np.median(means))))
+    mean, mean_usual = float(now.values.mean()), float(usual.mean())
+    of_day = Deviation(name, "day", kind, int(now.days[worst]), float(now.values[worst]),
+                       float(usual[worst]), float(limits[worst]))  # fmt: skip
+    of_run = Deviation(name, "run", kind, int(now.days[0]), mean, mean_usual, limit)
+    if name.endswith(".tells"):
+        return [of_day]  # Over all days it is counted together: see `_of_told`.
+    if kind.scale == "rate":  # Rates need positives.
+        is_told_of_run = typical * num_now >= FEWEST_OF_A_RUN
+        return [of_day] * (typical >= FEWEST_OF_A_DAY) + [of_run] * is_told_of_run
+    return [of_day, of_run]
+
+
+def _count_matrix(days: Sequence[Mapping[str, int]], keys: Sequence[str]) -> Floats:
+    """Return [days, keys] counts; zeros where a day has none."""
+    rows = [[counts.get(key, 0) for key in keys] for counts in days]
+    return np.array(rows, dtype=np.float64).reshape(len(days), len(keys))
+
+
+def _sums(counts: Floats, length: int) -> Floats:
+    """Return the sums over each run of rows, [rows - length + 1, columns]."""
+    sums = np.cumsum(np.vstack([np.zeros(counts.shape[1]), counts]), axis=0)
+    return np.asarray(sums[length:] - sums[:-length])
+
+
+def _of_counts(
+    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> list[Deviation]:
+    """Return how far the judged days' shares by hour or category lie from the history's."""
+    of_days = [[day.counts.get(name, {}) for day in days] for days in (history, judged)]
+    keys = sorted({key for counts in of_days for of_day in counts for key in of_day})
+    before, now = (_count_matrix(counts, keys) for counts in of_days)
+    days = np.array([day.day for day in judged])
+    before, days, now = before[before.any(axis=1)], days[now.any(axis=1)], now[now.any(axis=1)]
+    if len(before) < FEWEST_DAYS or len(now) == 0:
+        return []
+    usual, times = before.sum(axis=0), _short_history(len(before))
+    own, distances = jensen_shannon(before, usual), jensen_shannon(now, usual)
+    limit = max(times * DISTANCE.day_floor, MARGIN * float(own.max()))
+    worst = int(np.argmax(distances))
+    of_day = Deviation(name, "day", DISTANCE, int(days[worst]), float(distances[worst]), 0.0, limit)
+    own = jensen_shannon(_sums(before, _run_length(len(before), len(now))), usual)
+    limit = max(times * DISTANCE.run_floor, MARGIN * float(own.max()))
+    whole = float(jensen_shannon(now.sum(axis=0)[None], usual)[0])
+    return [of_day, Deviation(name, "run", DISTANCE, int(days[0]), whole, 0.0, limit)]
+
+
+def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
+    """Return the Jensen-Shannon distance of each row of counts from the usual counts, in [0, 1].
+
+    It is the square root of the divergence in bits (Endres and Schindelin, 2003).
+
+    Args:
+        counts: [rows, keys], no row all zero.
+        usual: [keys], not all zero.
+    """
+    p = counts / counts.sum(axis=1, keepdims=True)
+    q = np.broadcast_to(usual / usual.sum(), p.shape)
+    middle = (p + q) / 2
+    entropies = []
+    for each in (p, q):
+        ratio = np.divide(each, middle, out=np.ones_like(middle), where=each > 0)
+        entropies.append((each * np.log2(ratio)).sum(axis=1))
+    return np.sqrt(np.clip((entropies[0] + entropies[1]) / 2, 0.0, 1.0))
+
+
+def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:
+    """Return what a category tells in each run of so many days, one after another.
+
+    Args:
+        name: The category's counts, as `impressions.surface`.
+        days: By day, at least `length` of them.
+        length: Days of a run.
+
+    Returns:
+        Eta squared of each run, [len(days) - length + 1]; see `eta_squared`.
+    """
+    keys = sorted({key for day in days for key in day.counts.get(name, {})})
+    rows = _count_matrix([day.counts.get(name, {}) for day in days], keys)
+    hits = _count_matrix([day.acted_upon.get(name, {}) for day in days], keys)
+    runs = zip(_sums(rows, length), _sums(hits, length), strict=True)
+    return np.array([eta_squared(of_rows, of_hits) for of_rows, of_hits in runs])
+
+
+def eta_squared(rows: Floats, hits: Floats) -> float:
+    """Return the share of the variance of "was acted upon" that a category's values explain.
+
+    What chance alone explains, (values - 1) / rows, is taken off; it is 0 where nothing or
+    everything was acted upon.
+
+    Args:
+        rows: [values] Rows of each value.
+        hits: [values] Those of them that were acted upon.
+    """
+    rows, hits = rows[rows > 0], hits[rows > 0]
+    num, rate = rows.sum(), hits.sum() / max(1.0, rows.sum())
+    if not 0 < rate < 1:
+        return 0.0
+    between = (rows * (hits / rows - rate) ** 2).sum() / (num * rate * (1 - rate))
+    return max(0.0, float(between - (len(rows) - 1) / num))
+
+
+def _of_told(
+    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> list[Deviation]:
+    """Return by how much more a category tells of the label than it did; less does no harm."""
+    history = [day for day in history if name in day.acted_upon]
+    length = _run_length(len(history), len(judged))
+    if len(history) < length + FEWEST_RUNS - 1:
+        return []
+    usual, kind = shares_told(name, history, length), _KINDS["tells"]
+    middle, found = float(np.median(usual)), float(shares_told(name, judged, len(judged))[0])
+    limit = float(_limits(kind.run_floor * _short_history(len(history)), usual - middle))
+    day = judged[0].day
+    return [Deviation(f"{name}.tells", "run", kind, day, max(found, middle), middle, limit)]
 
 
 def _of_ids(
@@ -352,160 +482,42 @@ def _of_ids(
     middle = float(np.median(values))
     share, num, day = min(now)
     noise = RETURNING.noise(Number(value=middle, num=num))
-    limit = max(
-        RETURNING.run_floor * _short_history(len(history)),
-        MARGIN * float(np.abs(values - middle).max()),
-        Z * max(_robust(values - middle), noise),
-    )
-    found = min(share, middle)
-    return [Deviation(name_of(followed), "run", RETURNING, day, found, middle, limit)]
+    floor = RETURNING.run_floor * _short_history(len(history))
+    limit, name = float(_limits(floor, values - middle, noise)), name_of(followed)
+    return [Deviation(name, "run", RETURNING, day, min(share, middle), middle, limit)]
 
 
-def _of_told(
-    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
-) -> list[Deviation]:
-    """Return by how much more a category tells of the label than it did; less does no harm."""
-    history = [day for day in history if name in day.acted_upon]
-    length = _run_length(len(history), len(judged))
-    if len(history) < length + FEWEST_RUNS - 1:
-        return []
-    usual, kind = shares_told(name, history, length), kind_of(TELLS)
-    middle, found = float(np.median(usual)), float(shares_told(name, judged, len(judged))[0])
-    limit = max(
-        kind.run_floor * _short_history(len(history)),
-        MARGIN * float(np.abs(usual - middle).max()),
-        Z * _robust(usual - middle),
-    )
-    day = judged[0].day
-    return [Deviation(f"{name}{TELLS}", "run", kind, day, max(found, middle), middle, limit)]
+def name_of(followed: str) -> str:
+    """Return the name of the share of followed ids that come back."""
+    return f"impressions.{followed}_come_back"
 
 
-def _fewest_days(name: str) -> int:
-    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
+def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[int]]:
+    """Return the ids of each day that would be known of every day if they had been there."""
+    of_days = {day.day: day.followed[followed] for day in days if day.followed.get(followed)}
+    # A day of fewer ids has all of its ids there, and bounds nothing.
+    full = [ids[-1] for ids in of_days.values() if len(ids) >= NUM_FOLLOWED]
+    largest = min(full, default=math.inf)
+    return {day: frozenset(each for each in ids if each <= largest) for day, ids in of_days.items()}
 
 
-def _of_series(named: Named) -> list[Deviation]:
-    kind, before, now = named.kind, named.history, named.judged
-    usual_before, usual = _usual(before.days, before.values, now.days)
-    residuals, effects = before.values - usual_before, now.values - usual
-    floors = _floors(named)
-    scale = np.maximum(_robust(residuals), now.noise)
-    limits = np.maximum(max(floors[0], MARGIN * np.abs(residuals).max()), Z * scale)
-    worst = int(np.argmax(np.abs(effects) / limits))
-    of_day = Deviation(
-        named.name, "day", kind, int(now.days[worst]),
-        float(now.values[worst]), float(usual[worst]), float(limits[worst]),
-    )  # fmt: skip
-    is_told_of_day, is_told_of_run = _has_enough(named)
-    means = _running_means(residuals, _run_length(len(before.days), len(now.days)))
-    noise = float(np.median(now.noise)) / np.sqrt(len(now.days))
-    limit = max(
-        floors[1],
-        MARGIN * float(np.abs(means).max()),
-        Z * max(_robust(means - np.median(means)), noise),
-    )
-    mean, mean_usual = float(now.values.mean()), float(usual.mean())
-    of_run = Deviation(named.name, "run", kind, int(now.days[0]), mean, mean_usual, limit)
-    return [of_day] * is_told_of_day + [of_run] * is_told_of_run
-
-
-def _has_enough(named: Named) -> tuple[bool, bool]:
-    """Return whether a number may be judged by the day, and over all days: rates need positives."""
-    if named.name.endswith(TELLS):
-        return True, False  # Over all days it is counted together: see `_of_told`.
-    if named.kind.scale != "rate":
-        return True, True
-    of_a_day = _typical(named)
-    of_a_run = of_a_day * len(named.judged.days)
-    return of_a_day >= FEWEST_OF_A_DAY, of_a_run >= FEWEST_OF_A_RUN
-
-
-def _of_counts(
-    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
-) -> list[Deviation]:
-    """Return how far the judged days' shares by hour or category lie from the history's."""
-    keys = sorted({key for day in (*history, *judged) for key in day.counts.get(name, {})})
-    before, now = (count_matrix(name, days, keys) for days in (history, judged))
-    days = np.array([day.day for day in judged])
-    before, days, now = before[before.any(axis=1)], days[now.any(axis=1)], now[now.any(axis=1)]
-    if len(before) < FEWEST_DAYS or len(now) == 0:
-        return []
-    usual = before.sum(axis=0)
-    times = _short_history(len(before))
-    own, distances = jensen_shannon(before, usual), jensen_shannon(now, usual)
-    limit = max(times * DISTANCE.day_floor, MARGIN * float(own.max()))
-    worst = int(np.argmax(distances))
-    of_day = Deviation(name, "day", DISTANCE, int(days[worst]), float(distances[worst]), 0.0, limit)
-    length = _run_length(len(before), len(now))
-    sums = np.cumsum(np.vstack([np.zeros(len(keys)), before]), axis=0)
-    own = jensen_shannon(sums[length:] - sums[:-length], usual)
-    limit = max(times * DISTANCE.run_floor, MARGIN * float(own.max()))
-    whole = float(jensen_shannon(now.sum(axis=0)[None], usual)[0])
-    return [of_day, Deviation(name, "run", DISTANCE, int(days[0]), whole, 0.0, limit)]
-
-
-def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
-    """Return the Jensen-Shannon distance of each row of counts from the usual counts, in [0, 1].
-
-    It is the square root of the divergence in bits (Endres and Schindelin, 2003).
+def share_back(
+    ids: Mapping[int, frozenset[int]], first: int, num_days: int
+) -> tuple[float, int] | None:
+    """Return which share of the ids of the weeks before a day come back, and of how many.
 
     Args:
-        counts: [rows, keys], no row all zero.
-        usual: [keys], not all zero.
+        ids: By day, since the epoch.
+        first: The first day on which they are looked for.
+        num_days: How many days they are looked for.
+
+    Returns:
+        None where too few days or ids are known.
     """
-    p = counts / counts.sum(axis=1, keepdims=True)
-    q = np.broadcast_to(usual / usual.sum(), p.shape)
-    middle = (p + q) / 2
-    divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return np.sqrt(np.clip(divergence, 0.0, 1.0))
-
-
-def _relative_entropy(p: Floats, middle: Floats) -> Floats:
-    ratio = np.divide(p, middle, out=np.ones_like(middle), where=p > 0)
-    return np.asarray((p * np.log2(ratio)).sum(axis=1))
-
-
-def _usual(days: Ints, values: Floats, wanted: Ints) -> tuple[Floats, Floats]:
-    """Return what is usual on the days of the history and on other days."""
-    level = float(np.median(values))
-    extra = np.zeros(7)
-    if len(days) >= WEEKDAY_DAYS:
-        for weekday in range(7):
-            of_weekday = values[days % 7 == weekday]
-            if len(of_weekday) >= 3:
-                extra[weekday] = np.median(of_weekday) - level
-    return level + extra[days % 7], level + extra[wanted % 7]
-
-
-def _robust(residuals: Floats) -> float:
-    """Return the standard deviation that normal residuals of the same median would have."""
-    return 1.4826 * float(np.median(np.abs(residuals)))
-
-
-def _run_length(num_before: int, num_judged: int) -> int:
-    """Return over how many days of the history a mean is taken, so that there are several."""
-    return min(num_judged, LONGEST_RUN, max(3, num_before // 2))
-
-
-def _running_means(values: Floats, length: int) -> Floats:
-    return np.convolve(values, np.ones(length) / length, "valid")
-
-
-def _floors(named: Named) -> tuple[float, float]:
-    """Return the floors of a day and of a run; with a short history they are higher."""
-    day, run = named.kind.day_floor, named.kind.run_floor
-    is_volume = named.name.endswith((".rows", ".per_request", ".per_user", ".label_rate"))
-    if is_volume and _typical(named) < RARE:
-        day, run = RARE_DAY_FLOOR, RARE_RUN_FLOOR
-    times = _short_history(len(named.history.days))
-    return day * times, run * times
-
-
-def _typical(named: Named) -> float:
-    """Return how many rows, or positives, a day of the history has; its noise says so."""
-    return 1.0 / float(np.median(named.history.noise)) ** 2
-
-
-def _short_history(num_days: int) -> float:
-    """Return by what floors are multiplied: 2 after the fewest days, 1.17 after twelve weeks."""
-    return 1.0 + FEWEST_DAYS / num_days
+    before = [ids[day] for day in range(first - BEFORE_DAYS, first) if day in ids]
+    after = [ids[day] for day in range(first, first + num_days) if day in ids]
+    wanted = frozenset().union(*before)
+    is_enough = 2 * len(before) >= BEFORE_DAYS and len(after) >= num_days - MOST_MISSING
+    if not is_enough or len(wanted) < FEWEST_IDS:
+        return None
+    return len(wanted & frozenset().union(*after)) / len(wanted), len(wanted)

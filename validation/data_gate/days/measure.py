@@ -105,7 +105,7 @@ def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequ
         rows: What is loaded; what was there before is replaced.
         categories: Columns of impressions that are loaded besides the contract's.
     """
-    extra = "".join(f", {_quoted(name)}" for name in categories)
+    extra = "".join(f", {quoted(name)}" for name in categories)
     _fill(engine, "i", queries.IMPRESSION_COLUMNS + extra, rows.impressions)
     _fill(engine, "a", queries.ACTION_COLUMNS, rows.actions)
     if rows.users is not None:
@@ -135,7 +135,7 @@ def _measured(
     for query in queries.NUMBERS:
         yield from engine.execute(query).fetchall()
     for name in categories:
-        query = queries.TELLING_CATEGORY.format(column=_quoted(name))
+        query = queries.TELLING_CATEGORY.format(column=quoted(name))
         yield from engine.execute(query, {"name": f"impressions.{name}.tells"}).fetchall()
 
 
@@ -144,7 +144,7 @@ def _counted(
 ) -> Iterator[tuple[int, str, str, int]]:
     yield from engine.execute(queries.COUNTS).fetchall()
     for name in categories:
-        query = queries.OF_CATEGORY.format(column=_quoted(name))
+        query = queries.OF_CATEGORY.format(column=quoted(name))
         yield from engine.execute(query, {"name": f"impressions.{name}"}).fetchall()
 
 
@@ -155,7 +155,7 @@ def _acted_upon(
     found: dict[int, dict[str, dict[str, int]]] = {}
     for column in categories:
         name = f"impressions.{column}"
-        query = queries.ACTED_UPON.format(column=_quoted(column))
+        query = queries.ACTED_UPON.format(column=quoted(column))
         found_here = engine.execute(query, {"name": name}).fetchall()
         for day, _, key, num in found_here:
             found.setdefault(day, {}).setdefault(name, {})[key] = num
@@ -186,9 +186,9 @@ def _largest(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     return kept
 
 
-def _quoted(column: str) -> str:
-    """Return a column's name for a query, whatever signs are in it."""
-    return '"' + column.replace('"', '""') + '"'
+def quoted(name: str, quote: str = '"') -> str:
+    """Return a column's name for a query, or a text with another quote, whatever is in it."""
+    return quote + name.replace(quote, 2 * quote) + quote
 
 
 _KEPT = pa.schema(

@@ -108,7 +108,7 @@ def test_an_accepted_day_that_was_rewritten_is_told_and_judged(tmp_path: Path) -
     accepted = [*days(56, FIRST_DAY), *days(7, FIRST)]
     now = [*days(1, FIRST, named__repin__known=0.1), *days(13, FIRST + 1)]
     log = log_of(now, accepted)
-    assert [day.day for day in log.rewritten] == [FIRST]
+    assert list(log.rewritten) == [FIRST]
     assert FIRST in [day.day for day in log.judged]
     assert FIRST not in [day.day for day in log.history]
     outcome = judged(log, tmp_path)["log_days_as_accepted"]

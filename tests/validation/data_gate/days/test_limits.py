@@ -5,13 +5,13 @@ import pytest
 
 from pipelines.contracts.day_profile import DayProfile
 from support.log_days import FIRST_DAY, profiles
-from validation.data_gate.days.kinds import kind_of
 from validation.data_gate.days.limits import (
     FEWEST_DAYS,
     MARGIN,
     Deviation,
     deviations,
     jensen_shannon,
+    kind_of,
 )
 
 SHARE = "named.repin.known"
