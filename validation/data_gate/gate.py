@@ -19,7 +19,7 @@ from validation.data_gate.canaries import (
     compare_canaries,
     write_canaries,
 )
-from validation.data_gate.gx_runner import evaluate, importing_meanwhile
+from validation.data_gate.gx_runner import Check, evaluate, importing_meanwhile
 from validation.data_gate.shifts import kept_shifts, shift_checks, shifts_of
 from validation.data_gate.snapshot_profile import (
     Reference,
@@ -72,25 +72,12 @@ def judge_snapshot(
     shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()
     profile.shifts = kept_shifts(shifts, before.shifts)
     (out_dir / PROFILE_FILE).write_text(to_json(profile, snapshot.digest), "utf-8")
-    is_readable = snapshot.shards and is_measured and not profile.pins.has("schema", "no_nulls")
-    if is_readable:
-        write_canaries(choose_canaries(snapshot, snapshot_dir), out_dir / CANARIES_FILE)
-    kept, not_compared, compared = reference.canaries if reference else None, "", {}
-    if not is_readable:
-        not_compared = "the snapshot's files cannot be read or measured"
-    elif kept is None:
-        none_kept = "no embeddings of the last accepted snapshot were kept"
-        not_compared = none_kept if reference else checks.NO_REFERENCE
-    elif kept.embedding_version != snapshot.embedding_version:
-        not_compared = f"{kept.embedding_version!r} was the version before"
-    else:
-        compared = compare_canaries(kept, snapshot, snapshot_dir)
     not_judged = checks.why_not_judged(config, snapshot, profile, reference)
     expectations = (
         *checks.row_checks(snapshot, profile),
         *checks.volume_checks(config, snapshot, profile),
         *checks.rate_checks(config, snapshot, profile),
-        *canary_checks(compared, not_compared),
+        *_canaries(snapshot, snapshot_dir, profile, reference, out_dir / CANARIES_FILE),
         *checks.change_checks(config, snapshot, profile, reference, not_judged),
         *shift_checks(shifts, before.shifts, is_measured, not_judged),
     )
@@ -102,6 +89,30 @@ def judge_snapshot(
         out_dir / DOCS_FOLDER,
         accepted,
     )
+
+
+def _canaries(
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    profile: SnapshotProfile,
+    reference: Reference | None,
+    path: Path,
+) -> tuple[Check, ...]:
+    """Keep the snapshot's canaries in a file, and compare those of the last accepted one."""
+    compared, not_compared, kept = {}, "", reference.canaries if reference else None
+    has_pins = not profile.pins.has("schema", "no_nulls")
+    if not snapshot.shards or profile.unmeasured_shards or not has_pins:
+        return canary_checks({}, "the snapshot's files cannot be read or measured")
+    write_canaries(choose_canaries(snapshot, snapshot_dir), path)
+    if reference is None:
+        not_compared = checks.NO_REFERENCE
+    elif kept is None:
+        not_compared = "no embeddings of the last accepted snapshot were kept"
+    elif kept.embedding_version != snapshot.embedding_version:
+        not_compared = f"{kept.embedding_version!r} was the version before"
+    else:
+        compared = compare_canaries(kept, snapshot, snapshot_dir)
+    return canary_checks(compared, not_compared)
 
 
 def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, ...]) -> Subject:
