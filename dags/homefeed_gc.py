@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-from pipelines.orchestration.form import with_runbook
+from pipelines.orchestration.pages import with_runbook
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
 

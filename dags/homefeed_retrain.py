@@ -50,8 +50,8 @@ from pipelines.orchestration.callbacks import (
     require_alert,
     tell_ended_run,
 )
-from pipelines.orchestration.form import about_recipe, with_runbook
 from pipelines.orchestration.operators import stage_operator
+from pipelines.orchestration.pages import about_recipe, with_runbook
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
@@ -140,7 +140,7 @@ def promote_task(run_uri: str, outlet_events: Any = None, ti: Any = None) -> str
 
     manifest_uri = run_stage("promote_challenger", run_uri)
     ti.xcom_push("return_value", manifest_uri)  # what is skipped below returns nothing
-    announce_promotion(run_uri, outlet_events, PROMOTED, CHAMPION)
+    announce_promotion(run_uri, outlet_events[PROMOTED], CHAMPION)
     return manifest_uri
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
-from pipelines.orchestration.form import with_runbook
+from pipelines.orchestration.pages import with_runbook
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
 
@@ -47,7 +47,7 @@ PARAMS = {
 @task(task_id="rollback", outlets=[MOVED])
 def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> str:
     """Move the `champion` alias back, and update the asset where it was moved."""
-    from pipelines.orchestration.rolling_back import roll_back
+    from pipelines.orchestration.callbacks import roll_back
 
     return roll_back(params, dag_run, outlet_events[MOVED], CHAMPION)
 

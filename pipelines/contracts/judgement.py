@@ -74,18 +74,13 @@ def approval_uri(run_uri: str) -> str:
     return f"{run_uri.rstrip('/')}/promote_challenger/approval.json"
 
 
-def question_uri(run_uri: str) -> str:
-    """Return where a run keeps what was asked."""
-    return f"{run_uri.rstrip('/')}/promote_challenger/question.json"
-
-
 class Question(Frozen):
-    """What was asked: an answer is about this judgement, whatever the run holds by then."""
+    """What is asked, as people are told."""
 
     ruling_digest: str = Field(description="Of the judgement that people are shown.")
     model: str = Field(description="Label of the model that is to serve.")
     until: AwareDatetime = Field(description="When the question is closed.")
-    num_times: int = Field(ge=1, description="How often this judgement was asked about by now.")
+    num_times: int = Field(ge=1, description="How often the task has begun by now.")
 
 
 class Approval(Frozen):

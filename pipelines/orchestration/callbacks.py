@@ -1,13 +1,14 @@
-"""What Airflow calls or tells when something has happened: a broken run, a new champion.
+"""What Airflow is told, or calls, when something has happened: a move, a broken run, its end.
 
 Tested also in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import Asset, AssetAlias
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.orchestration.resolving import unresolved_of
@@ -16,15 +17,14 @@ from pipelines.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def announce_promotion(run_uri: str, events: Any, alias: AssetAlias, champion: Asset) -> None:
+def announce_promotion(run_uri: str, events: Any, champion: Asset) -> None:
     """Update the asset `champion` if `promote_challenger` promoted; skip the task if not.
 
     A green task means that something was promoted. What was decided is published either way.
 
     Args:
         run_uri: the run folder, in which `promote_challenger` has ended.
-        events: the task's outlet_events.
-        alias: the task's outlet; an alias without an event updates no asset.
+        events: those of the task's outlet, an alias; without an event it updates no asset.
         champion: the asset that others schedule on.
 
     Raises:
@@ -38,14 +38,49 @@ def announce_promotion(run_uri: str, events: Any, alias: AssetAlias, champion: A
         raise AirflowSkipException(f"nothing was promoted: {promotion.reason}")
     log.info("%s was promoted: %s", promotion.champion_after.label, promotion.reason)
     extra = {"version": promotion.champion_after.version, "reason": promotion.reason}
-    events[alias].add(champion, extra=extra)
+    events.add(champion, extra=extra)
+
+
+def roll_back(params: Mapping[str, Any], dag_run: Any, events: Any, champion: Asset) -> str:
+    """Roll back as a form asks, and return what serves now, in a sentence.
+
+    Args:
+        params: `to_version`, `from_version` and `reason`.
+        dag_run: The run; a move that was made since it began is its own, also after a retry.
+        events: The outlet's events.
+        champion: The asset that others schedule on.
+
+    Raises:
+        AirflowSkipException: the champion was taken back before this run began.
+        HomefeedError: as `by_hand.rollback` does.
+    """
+    from pipelines import storage
+    from pipelines.cycles.index import refresh_index
+    from pipelines.registry import by_hand, tracking
+
+    settings = Settings()
+    entry = by_hand.rollback(
+        tracking.connect(settings.tracking_uri),
+        settings,
+        params["to_version"] or None,
+        datetime.now(UTC),
+        params["reason"],
+        params["from_version"] or None,
+    )
+    said = f"{entry.model.label} serves, in place of {entry.previous and entry.previous.label}"
+    if entry.moved_at < dag_run.start_date:
+        raise AirflowSkipException(
+            f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
+            f"({entry.reason}); to go back further name a version"
+        )
+    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
+    events.add(champion, extra={"version": entry.model.version, "reason": entry.reason})
+    log.info("%s: %s", said, entry.reason)
+    return said
 
 
 def require_alert(run_uri: str) -> None:
-    """Skip the task `alert` where there was nothing to tell people.
-
-    Args:
-        run_uri: the run folder, in which `alert` has ended.
+    """Skip the task `alert`, which has ended in the run folder, where nobody had to be told.
 
     Raises:
         AirflowSkipException: no message was sent.
@@ -70,19 +105,17 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     )
     from pipelines.alerts.incidents import tell
     from pipelines.contracts.alert import Unresolved
-    from pipelines.stages.breaking import tell_failure
+    from pipelines.stages.alert import tell_failure
 
-    ti, dag_run = context.get("ti"), context.get("dag_run")
-    settings, reason = Settings(), str(context.get("reason", ""))
+    ti, dag_run, settings = context.get("ti"), context.get("dag_run"), Settings()
     ended_at = getattr(dag_run, "end_date", None)
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if ti and resolved:
         # With its instant: the same run that ends so again has failed again.
-        ended = Ended(ti.task_id, reason, getattr(ti, "start_date", None), ended_at)
-        tell_failure(resolved["run_uri"], settings, ended)
+        began, reason = getattr(ti, "start_date", None), str(context.get("reason", ""))
+        tell_failure(resolved["run_uri"], settings, Ended(ti.task_id, reason, began, ended_at))
         return
-    left = unresolved_of(ti) if ti else None
-    began = getattr(dag_run, "start_date", None)
+    left, began = unresolved_of(ti) if ti else None, getattr(dag_run, "start_date", None)
     if left and began and left.at < began:
         # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has
         # what an earlier attempt left.

@@ -1,7 +1,7 @@
-"""What a stage's container is given, whichever engine starts it: settings, places, hardware.
+"""What a stage's container is given, whichever engine starts it: command, settings, places.
 
 Not for the engines: those are `docker_stages` and `kubernetes_stages`. The DAG file imports this,
-so nothing heavy is imported here. Tested in tests/pipelines/orchestration/test_containers.py.
+so nothing heavy is imported here.
 """
 
 import json
@@ -33,9 +33,10 @@ class Hardware(TypedDict):
 ONE_PROCESS: Hardware = {"accelerator": "cpu", "devices": 1, "nodes": 1}
 
 
-def command_line(stage: str, run_uri: Any, settings: Settings) -> list[Any]:
-    """Return a stage's command as a list, for no shell: nothing in it is split or expanded."""
-    return [*shlex.split(settings.command_of(stage)), "stage", stage, "--run", run_uri]
+def command_line(stage: str, run_uri: Any, settings: Settings) -> tuple[str, list[Any]]:
+    """Return a stage's program and its arguments, for no shell: nothing is split or expanded."""
+    program, *arguments = shlex.split(settings.command_of(stage))
+    return program, [*arguments, "stage", stage, "--run", run_uri]
 
 
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:
@@ -45,13 +46,13 @@ def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     The accepted code for `train_anchor` is another one on purpose, and gets none.
     """
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
-    found = {
-        f"HOMEFEED_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+    told = {
+        name: json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in chosen.items()
         if not name.startswith(_FOR_AIRFLOW_ALONE)
     }
-    found |= {f"HOMEFEED_{name.upper()}": place for name, place in places_of(settings).items()}
-    found["HOMEFEED_TRACKING_URI"] = settings.tracking_uri
+    told |= places_of(settings) | {"tracking_uri": settings.tracking_uri}
+    found = {f"HOMEFEED_{name.upper()}": value for name, value in told.items()}
     if not (stage == "train_anchor" and settings.anchor_code):
         found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
         found[DAG_CODE] = project_digest()

@@ -1,8 +1,7 @@
 """A stage in a container that Docker, or podman by Docker's interface, starts on the worker's host.
 
-Imported only where the runner is `docker`: the provider is no part of every deployment. Tested in
-tests/pipelines/orchestration/test_docker_stages.py and by real containers in
-tests/production/kubernetes/test_docker_stage.py.
+Imported only where the runner is `docker`: the provider is no part of every deployment. Tested also
+with real containers, in tests/production/kubernetes/test_docker_stage.py.
 """
 
 import contextlib
@@ -18,7 +17,6 @@ from docker.types import DeviceRequest, Mount
 from pipelines.contracts.stage_table import SIDES
 from pipelines.orchestration.containers import (
     ONE_PROCESS,
-    Hardware,
     command_line,
     environment_of,
     places_of,
@@ -58,10 +56,12 @@ class StageContainer(DockerOperator):
     def execute(self, context: Any) -> None:
         """Run the stage to its end."""
         assert self.command  # of which the run's URI is the last word
-        labels = {"homefeed.run": str(self.command[-1]), "homefeed.stage": self.task_id}
-        self.labels = labels
-        self.device_requests = device_requests(self.task_id, self.hardware or ONE_PROCESS)
-        found = [f"{name}={value}" for name, value in labels.items()]
+        self.labels = {"homefeed.run": str(self.command[-1]), "homefeed.stage": self.task_id}
+        hardware = self.hardware or ONE_PROCESS
+        if self.task_id in SIDES and hardware["accelerator"] == "gpu":
+            gpus = DeviceRequest(count=hardware["devices"], capabilities=[["gpu"]])
+            self.device_requests = [gpus]
+        found = [f"{name}={value}" for name, value in self.labels.items()]
         for earlier in self.cli.containers(all=True, filters={"label": found}):
             self.log.info("ending container %s of an earlier attempt", earlier["Id"][:12])
             self._remove(earlier)
@@ -81,39 +81,28 @@ class StageContainer(DockerOperator):
                 self.cli.remove_container(container["Id"], force=True, v=True)
 
 
-def device_requests(stage: str, hardware: Hardware) -> list[DeviceRequest]:
-    """Return the GPUs that a stage's container asks for; only trainings use any."""
-    if stage not in SIDES or hardware["accelerator"] != "gpu":
-        return []
-    return [DeviceRequest(count=hardware["devices"], capabilities=[["gpu"]])]
-
-
 def container_task(
     stage: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any
 ) -> StageContainer:
     """Return the task of one heavy stage; see `pipelines.orchestration.operators`."""
-    program, *arguments = command_line(stage, run_uri, settings)
-    folders = {
-        place.removeprefix("file://")
-        for place in places_of(settings).values()
-        if "://" not in place or place.startswith("file://")
-    }
+    program, arguments = command_line(stage, run_uri, settings)
+    here = (place.removeprefix("file://") for place in places_of(settings).values())
+    mounts = [
+        Mount(target=path, source=path, type="bind")
+        for path in sorted({*here})
+        if "://" not in path
+    ]
+    private = {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
     # Files by which a stage is let in: each at its own path, MLflow's login at home.
     keys = {path: path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
-    login = Path.home() / _MLFLOW_LOGIN
-    own_home = {}
-    if login.is_file():
+    if (login := Path.home() / _MLFLOW_LOGIN).is_file():
         # The user of the worker has no home in the image, and MLflow looks for its login there.
         keys[str(_HOME_THERE / _MLFLOW_LOGIN)] = str(login)
-        own_home = {"HOME": str(_HOME_THERE)}
-    mounts = [
-        *(Mount(target=path, source=path, type="bind") for path in sorted(folders)),
-        *(
-            Mount(target=there, source=here, type="bind", read_only=True)
-            for there, here in sorted(keys.items())
-        ),
+        private["HOME"] = str(_HOME_THERE)
+    mounts += [
+        Mount(target=there, source=here, type="bind", read_only=True)
+        for there, here in sorted(keys.items())
     ]
-    secrets = {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
     resources = settings.resources_of(stage)
     return StageContainer(
         task_id=stage,
@@ -124,7 +113,7 @@ def container_task(
         entrypoint=[program],
         command=arguments,
         # Private, because it holds credentials: neither Airflow's pages nor its logs show it.
-        private_environment={**secrets, **own_home, **environment_of(stage, settings)},
+        private_environment=private | environment_of(stage, settings),
         cpus=resources.cpus,
         mem_limit=int(resources.memory_gib * _GIB),
         shm_size=_SHARED_MEMORY if stage in SIDES else None,

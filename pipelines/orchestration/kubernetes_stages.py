@@ -2,8 +2,8 @@
 
 Namespace, account, secret, nodes and volumes are those of the pod template; an example of it and of
 what is made here stands in docker/kubernetes. Imported only where the runner is `kubernetes`: the
-provider is no part of every deployment. Tested in
-tests/pipelines/orchestration/test_kubernetes_stages.py and test_training_job.py.
+provider is no part of every deployment. Tested also on a small cluster, in
+tests/pipelines/orchestration/test_training_job.py.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     TransientStorageError,
 )
+from pipelines.contracts.stage_table import SIDES
 from pipelines.orchestration.containers import (
     ONE_PROCESS,
     Hardware,
@@ -32,18 +33,36 @@ from pipelines.orchestration.containers import (
 )
 from pipelines.settings import Resources, Settings
 
-CONTAINER = "base"
-"""The stage's container, as Airflow's operator calls it; the pod template calls it so too."""
 COMPONENT = {"app.kubernetes.io/component": "homefeed-training"}
 """Label of the pods of trainings, by which their headless service finds them."""
 TRAINING_SERVICE, RENDEZVOUS_PORT = "homefeed-training", 29500
 """The headless service, by which the machines of one training find machine 0."""
-GPU = "nvidia.com/gpu"
 _START_WAIT_S = 1800
 """How long a pod may take to start: a machine may have to be found, and an image to be fetched."""
 _END_WAIT_S = 180.0
 _KEPT_S = 24 * 3600
 """How long a Job that has ended is kept, for whoever looks at its pods."""
+_ENDS = k8s.V1PodFailurePolicy(
+    rules=[
+        # A pod that the cluster has moved away counts for nothing: another one takes its place.
+        k8s.V1PodFailurePolicyRule(
+            action="Ignore",
+            on_pod_conditions=[
+                k8s.V1PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
+            ],
+        ),
+        k8s.V1PodFailurePolicyRule(
+            action="FailJob",
+            on_exit_codes=k8s.V1PodFailurePolicyOnExitCodesRequirement(
+                # Airflow's operator and the pod template call the stage's container so.
+                container_name="base",
+                operator="In",
+                values=sorted(PERMANENT_EXIT_CODES),
+            ),
+        ),
+    ]
+)
+"""How a Job ends, whose reason tells Airflow whether to try again."""
 
 
 class TrainingJob(KubernetesJobOperator):
@@ -57,8 +76,7 @@ class TrainingJob(KubernetesJobOperator):
 
     def __init__(self, *, hardware: Any, resources: Resources, **options: Any) -> None:
         super().__init__(**options)
-        self.hardware = hardware
-        self.stage_resources = resources
+        self.hardware, self.stage_resources = hardware, resources
 
     def build_job_request_obj(self, context: Any = None) -> k8s.V1Job:
         """Return the Job for the hardware that the run was resolved with."""
@@ -89,12 +107,11 @@ class TrainingJob(KubernetesJobOperator):
                     f"after they were deleted; expected them to be gone; look at their pods in "
                     f"namespace {wanted.namespace}, then retry"
                 )
-            for each in left:
-                if each.metadata.deletion_timestamp is None:
-                    self.log.info("ending Job %s of an earlier attempt", each.metadata.name)
-                    self.job_client.delete_namespaced_job(
-                        each.metadata.name, wanted.namespace, propagation_policy="Foreground"
-                    )
+            self.log.info("ending Jobs %s of earlier attempts", names)
+            for name in names:
+                self.job_client.delete_namespaced_job(
+                    name, wanted.namespace, propagation_policy="Foreground"
+                )
             time.sleep(1)
         return super().create_job(job_request_obj)
 
@@ -145,71 +162,15 @@ def why_pending(pod: k8s.V1Pod) -> str:
     return ", ".join([*conditions, *stuck]) or pod.metadata.name
 
 
-def pod_task(
-    stage: str, run_uri: Any, timeout: timedelta, settings: Settings
-) -> KubernetesPodOperator:
-    """Return the task of a stage that does not train; see `pipelines.orchestration.operators`."""
-    return KubernetesPodOperator(
-        durable=True,
-        container_resources=requirements(settings.resources_of(stage), ONE_PROCESS),
-        env_vars=_variables(stage, settings),
-        **_common(stage, run_uri, timeout, settings),
-    )
-
-
-def training_task(
+def cluster_task(
     stage: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any
-) -> TrainingJob:
-    """Return the task of a training; see `pipelines.orchestration.operators`."""
-    codes = sorted(PERMANENT_EXIT_CODES)
-    moved = k8s.V1PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
-    permanent = k8s.V1PodFailurePolicyOnExitCodesRequirement(
-        container_name=CONTAINER, operator="In", values=codes
-    )
-    # The Job's reason tells Airflow whether to try again. A pod that the cluster has moved away
-    # counts for nothing: another one takes its place.
-    ends = k8s.V1PodFailurePolicy(
-        rules=[
-            k8s.V1PodFailurePolicyRule(action="Ignore", on_pod_conditions=[moved]),
-            k8s.V1PodFailurePolicyRule(action="FailJob", on_exit_codes=permanent),
-        ]
-    )
-    # An indexed Job gives pod K the host name <job>-K, which the headless service resolves. It also
-    # sets JOB_COMPLETION_INDEX. A variable can be used in those that come after it.
-    own_job = k8s.V1ObjectFieldSelector(
-        field_path="metadata.labels['batch.kubernetes.io/job-name']"
-    )
-    name = "HOMEFEED_JOB_NAME"
-    first = f"$({name})-0.{TRAINING_SERVICE}:{RENDEZVOUS_PORT}"
-    return TrainingJob(
-        hardware=hardware,
-        resources=settings.resources_of(stage),
-        env_vars=[
-            *_variables(stage, settings),
-            k8s.V1EnvVar(name=name, value_from=k8s.V1EnvVarSource(field_ref=own_job)),
-            k8s.V1EnvVar(name="HOMEFEED_RENDEZVOUS", value=first),
-        ],
-        completion_mode="Indexed",
-        # One attempt is one attempt of the task: Airflow decides whether there is another.
-        backoff_limit=0,
-        full_job_spec=k8s.V1Job(
-            metadata=k8s.V1ObjectMeta(),
-            spec=k8s.V1JobSpec(template=k8s.V1PodTemplateSpec(), pod_failure_policy=ends),
-        ),
-        wait_until_job_complete=True,
-        ttl_seconds_after_finished=_KEPT_S,
-        # A deferred task is not held to `execution_timeout` by this operator.
-        active_deadline_seconds=int(timeout.total_seconds()),
-        labels=COMPONENT,
-        subdomain=TRAINING_SERVICE,
-        **_common(stage, run_uri, timeout, settings),
-    )
-
-
-def _common(stage: str, run_uri: Any, timeout: timedelta, settings: Settings) -> dict[str, Any]:
-    """Return what pods and Jobs have alike."""
-    program, *arguments = command_line(stage, run_uri, settings)
-    return {
+) -> KubernetesPodOperator:
+    """Return the task of one heavy stage; see `pipelines.orchestration.operators`."""
+    program, arguments = command_line(stage, run_uri, settings)
+    resources = settings.resources_of(stage)
+    told = sorted(environment_of(stage, settings).items())
+    variables = [k8s.V1EnvVar(name=name, value=value) for name, value in told]
+    common: dict[str, Any] = {
         "task_id": stage,
         "execution_timeout": timeout,
         "name": f"homefeed-{stage.replace('_', '-')}",
@@ -225,18 +186,46 @@ def _common(stage: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
         "on_finish_action": "delete_succeeded_pod",
         "deferrable": True,
     }
-
-
-def _variables(stage: str, settings: Settings) -> list[k8s.V1EnvVar]:
-    told = environment_of(stage, settings)
-    return [k8s.V1EnvVar(name=name, value=value) for name, value in sorted(told.items())]
+    if stage not in SIDES:
+        return KubernetesPodOperator(
+            durable=True,
+            container_resources=requirements(resources, ONE_PROCESS),
+            env_vars=variables,
+            **common,
+        )
+    # An indexed Job gives pod K the host name <job>-K, which the headless service resolves. It also
+    # sets JOB_COMPLETION_INDEX. A variable can be used in those that come after it.
+    job_name = "metadata.labels['batch.kubernetes.io/job-name']"
+    own_job = k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path=job_name))
+    first = f"$(HOMEFEED_JOB_NAME)-0.{TRAINING_SERVICE}:{RENDEZVOUS_PORT}"
+    spec = k8s.V1JobSpec(template=k8s.V1PodTemplateSpec(), pod_failure_policy=_ENDS)
+    return TrainingJob(
+        hardware=hardware,
+        resources=resources,
+        env_vars=[
+            *variables,
+            k8s.V1EnvVar(name="HOMEFEED_JOB_NAME", value_from=own_job),
+            k8s.V1EnvVar(name="HOMEFEED_RENDEZVOUS", value=first),
+        ],
+        completion_mode="Indexed",
+        # One attempt is one attempt of the task: Airflow decides whether there is another.
+        backoff_limit=0,
+        full_job_spec=k8s.V1Job(metadata=k8s.V1ObjectMeta(), spec=spec),
+        wait_until_job_complete=True,
+        ttl_seconds_after_finished=_KEPT_S,
+        # A deferred task is not held to `execution_timeout` by this operator.
+        active_deadline_seconds=int(timeout.total_seconds()),
+        labels=COMPONENT,
+        subdomain=TRAINING_SERVICE,
+        **common,
+    )
 
 
 def requirements(resources: Resources, hardware: Hardware) -> k8s.V1ResourceRequirements:
     """Return what a stage's container asks for; memory and GPUs are bounds too, cores are not."""
     bounds = {"memory": f"{round(resources.memory_gib * 1024)}Mi"}
     if hardware["accelerator"] == "gpu":
-        bounds[GPU] = str(hardware["devices"])
+        bounds["nvidia.com/gpu"] = str(hardware["devices"])
     cores = {"cpu": f"{round(resources.cpus * 1000)}m"}
     return k8s.V1ResourceRequirements(requests=cores | bounds, limits=bounds)
 

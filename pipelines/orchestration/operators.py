@@ -3,7 +3,7 @@
 BashOperator runs it on the worker, DockerOperator in a container, KubernetesPodOperator in a pod
 and KubernetesJobOperator, for trainings, in a pod on each machine. Logs, the end of a process
 group, deferral and reconnection are the operators' business. Imported by the DAG file, so nothing
-heavy is imported here. Tested in tests/pipelines/orchestration/test_operators.py.
+heavy is imported here.
 """
 
 from datetime import timedelta
@@ -13,8 +13,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.stage_table import SIDES
-from pipelines.orchestration.links import LINKS
+from pipelines.orchestration.pages import LINKS
 from pipelines.settings import Settings
 
 _END_WITH_WORKER = """
@@ -59,15 +58,13 @@ def stage_operator(
     """
     task: BaseOperator
     if settings.stage_runner == "bash":
+        # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
+        # is that of the task.
+        command = f'{settings.command_of(name)} stage {name} --run "$HOMEFEED_RUN_URI"'
         task = BashOperator(
             task_id=name,
             execution_timeout=timeout,
-            # With exec the stage takes the shell's place: a signal reaches the stage, and its exit
-            # code is that of the task.
-            bash_command=(
-                f"{_END_WITH_WORKER}exec {settings.command_of(name)} stage {name} "
-                '--run "$HOMEFEED_RUN_URI"'
-            ),
+            bash_command=f"{_END_WITH_WORKER}exec {command}",
             # A log does not redraw the progress bars of libraries.
             env={"HOMEFEED_RUN_URI": run_uri, "TQDM_DISABLE": "1"},
             append_env=True,
@@ -83,11 +80,8 @@ def stage_operator(
 
         task = container_task(name, run_uri, timeout, settings, hardware)
     else:
-        from pipelines.orchestration.kubernetes_stages import pod_task, training_task
+        from pipelines.orchestration.kubernetes_stages import cluster_task
 
-        if name in SIDES:
-            task = training_task(name, run_uri, timeout, settings, hardware)
-        else:
-            task = pod_task(name, run_uri, timeout, settings)
+        task = cluster_task(name, run_uri, timeout, settings, hardware)
     task.operator_extra_links = LINKS.get(name, ())
     return task

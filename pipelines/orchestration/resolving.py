@@ -1,7 +1,4 @@
-"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails.
-
-Tested in tests/pipelines/orchestration/test_resolving.py.
-"""
+"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -9,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipelines.contracts.alert import Cause, NextStep, Unresolved
-from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -34,22 +31,38 @@ def unresolved_of(ti: Any) -> Unresolved | None:
     return Unresolved.model_validate(left) if left else None
 
 
-def choose_as_of(param: str | None, interval_end: datetime | None, run_after: datetime) -> datetime:
-    """Return a run's as_of: the param, else the data interval's end, else the run's own time.
+def request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
+    """Return what an Airflow run asks for.
+
+    Its as_of is the form's day, else the data interval's end, else the run's own time; midnight
+    UTC. A manual run may have no interval. A backfill never promotes.
 
     Args:
-        param: a day as 'YYYY-MM-DD' or None, from the trigger form.
-        interval_end: None in a manual run without a logical date.
-        run_after: always set by Airflow.
-
-    Returns:
-        Midnight UTC of that day.
+        params: As the trigger form gave them; `as_of` is 'YYYY-MM-DD', None or ''.
+        dag_run: Its run_id names the cycle: a cleared or retried task finds the same one again.
 
     Raises:
-        ConfigurationError: the param is not a day.
+        ConfigurationError: the day is none; the run's conf has a key that is no option, which
+            Airflow itself would pass over.
     """
-    chosen = parse_instant(param, "as_of") if param else interval_end or run_after
-    return floor_to_day(chosen)
+    if unknown := [name for name in dag_run.conf or {} if name not in OPTIONS]:
+        near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
+        hint = f" (perhaps {near[0]!r} is meant)" if near else ""
+        raise ConfigurationError(
+            f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change "
+            f"nothing; expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
+        )
+    day = parse_instant(params["as_of"], "as_of") if params["as_of"] else None
+    return RunRequest(
+        recipe=canonical(params["recipe"]),
+        as_of=floor_to_day(day or dag_run.data_interval_end or dag_run.run_after),
+        now=dag_run.run_after,
+        may_promote=params["promote"] and dag_run.run_type != "backfill",
+        num_devices=params["devices"],
+        accelerator=params["accelerator"],
+        num_nodes=params["nodes"],
+        trigger=dag_run.run_id,
+    )
 
 
 def start_cycle(
@@ -59,7 +72,7 @@ def start_cycle(
 
     Args:
         params: as the trigger form gave them.
-        dag_run: its run_id names the cycle: a cleared or retried task finds the same one again.
+        dag_run: the run.
         ti: where a failure is left for the alert, which finds no run here.
         settings: places and schedule.
         catchup: the DAG's own; with it a scheduled run is run however late it is.
@@ -69,39 +82,24 @@ def start_cycle(
         all that the other tasks need.
 
     Raises:
-        ConfigurationError: the run's conf has a key that is no option; the recipe would run
-            functions of a package that is not allowed here.
+        ConfigurationError: as `request_of` does; the recipe would run functions of a package that
+            is not allowed here.
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
     """
     from pipelines.orchestration.missed import account_for
-    from pipelines.stages.runner import start_run
 
-    request, day_to_enter = None, None
+    request = None
     allowed = canonical(settings.recipe), settings.triggerable_packages
     try:
-        _require_known(dag_run.conf or {})
-        request = _request_of(params, dag_run)
+        request = request_of(params, dag_run)
         require_triggerable(request.recipe, *allowed)
         if dag_run.run_type == "scheduled":
             account_for(dag_run, request, settings, catchup)
-        as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
-        request = request.model_copy(update={"as_of": as_of})
-        try:
-            run = start_run(request, settings)
-        except DataContractError:
-            day_to_enter = None if params["as_of"] else newest_day_to_enter(request, settings)
-            if day_to_enter is None:
-                raise
-            raise DataContractError(
-                f"no as_of was entered, so that this run is as of {request.day:%Y-%m-%d}, and the "
-                f"event log at {settings.event_log_location} ends with "
-                f"{day_to_enter - timedelta(days=1)}; trigger the cycle anew with {day_to_enter} "
-                f"as As of in the form, or as_of in the conf; or ingest newer days"
-            ) from None
+        run = _resolve(request, settings, is_day_given=bool(params["as_of"]))
         require_triggerable_features(run.config, *allowed)
     except HomefeedError as error:
-        left = _left(error, request, day_to_enter, settings)
+        left = _left(error, request, settings)
         ti.xcom_push(FAILURE_KEY, left.model_dump(mode="json"))
         raise
     return {
@@ -114,59 +112,49 @@ def start_cycle(
     }
 
 
-def _request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
-    """Return what the trigger form asks for; the form's day, which may be none, is not read yet."""
-    return RunRequest(
-        recipe=canonical(params["recipe"]),
-        as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
-        now=dag_run.run_after,
-        may_promote=params["promote"] and dag_run.run_type != "backfill",
-        num_devices=params["devices"],
-        accelerator=params["accelerator"],
-        num_nodes=params["nodes"],
-        trigger=dag_run.run_id,
-    )
+class LogEndedError(DataContractError):
+    """No day was entered, and the event log has ended; clearing the run would not help."""
+
+    def __init__(self, message: str, day: date) -> None:
+        super().__init__(message)
+        self.day = day
 
 
-def _require_known(conf: Mapping[str, Any]) -> None:
-    """Refuse a run whose conf names what is no option: Airflow itself would pass it over.
+def _resolve(request: RunRequest, settings: Settings, is_day_given: bool) -> ResolvedRun:
+    from pipelines.stages.runner import start_run
 
-    Raises:
-        ConfigurationError: it names one, perhaps with a typing error.
-    """
-    unknown = [name for name in conf if name not in OPTIONS]
-    if not unknown:
-        return
-    near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
-    hint = f" (perhaps {near[0]!r} is meant)" if near else ""
-    raise ConfigurationError(
-        f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change nothing; "
-        f"expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
-    )
+    try:
+        return start_run(request, settings)
+    except DataContractError:
+        day = None if is_day_given else newest_day_to_enter(request, settings)
+        if day is None:
+            raise
+        raise LogEndedError(
+            f"no as_of was entered, so that this run is as of {request.day:%Y-%m-%d}, and the "
+            f"event log at {settings.event_log_location} ends with {day - timedelta(days=1)}; "
+            f"trigger the cycle anew with {day} as As of in the form, or as_of in the conf; or "
+            f"ingest newer days",
+            day,
+        ) from None
 
 
-def _left(
-    error: HomefeedError, request: RunRequest | None, day: date | None, settings: Settings
-) -> Unresolved:
-    """Return what is left of a failure; where a day can be entered, clearing would not help."""
+def _left(error: HomefeedError, request: RunRequest | None, settings: Settings) -> Unresolved:
     from pipelines.alerts.compose import after_unresolved, cycle_of
     from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import raised_by
 
-    if request is None or day is not None:
-        entered = f", with As of {day}" if day else ""
+    if request is None or isinstance(error, LogEndedError):
+        entered = f", with As of {error.day}" if isinstance(error, LogEndedError) else ""
         said = f"Nothing of this run can go on. Trigger the cycle anew{entered}."
         step = NextStep(sentence=said, commands=())
     else:
         step = after_unresolved(request, settings)
     is_lost = request is not None and isinstance(error, LostRaceError)
+    name = type(error).__name__
     return Unresolved(
-        message=f"{type(error).__name__}: {error}",
+        message=f"{name}: {error}",
         cause=Cause(
-            stage="resolve_run",
-            error_class=type(error).__name__,
-            raised_by=raised_by(error),
-            about=error.about,
+            stage="resolve_run", error_class=name, raised_by=raised_by(error), about=error.about
         ),
         next_step=step,
         at=datetime.now(UTC),
@@ -178,14 +166,8 @@ def _left(
 def newest_day_to_enter(request: RunRequest, settings: Settings) -> date | None:
     """Return the newest day for which a log that has ended has what the recipe needs.
 
-    A sample, or a log that nobody writes any more, has rows of its own time only.
-
-    Args:
-        request: What was asked for, and refused for whatever reason.
-        settings: Where the event log is.
-
-    Returns:
-        The day; None where the log has not ended, or no day would help.
+    A sample, or a log that nobody writes any more, has rows of its own time only. None where the
+    log has not ended, or no day would help.
     """
     from pipelines import storage
     from pipelines.event_log.log_files import open_event_log

@@ -1,10 +1,8 @@
 """The schedule "every so many days, counted from one fixed instant", as an Airflow timetable.
 
 Cron cannot say "every 14 days", and Airflow's own delta timetables snap to the epoch or drift after
-an outage. Here a cycle is due at `start + k * period` and at no other instant. Only what Airflow
-documents for a timetable is used. Not for computing due instants
-(`pipelines.orchestration.grid`) nor for deciding a cycle's as_of, which the DAG's first task does
-from the interval given here, nor whether a cycle is too late to be run
+an outage. Only what Airflow documents for a timetable is used. Not for computing due instants
+(`pipelines.orchestration.grid`), nor for a cycle that starts too late
 (`pipelines.orchestration.missed`).
 """
 
@@ -16,13 +14,12 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, T
 from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
-from pipelines.contracts.time import DAY_MS
 from pipelines.orchestration.grid import TICK, Grid, grid_of, standard_utc
 from pipelines.orchestration.run_note import RunNotes
 from pipelines.settings import Settings
 
-FIRST_LATENESS_S = 3600.0
-"""How long after its instant the very first cycle still counts as due, in seconds.
+FIRST_LATENESS = timedelta(hours=1)
+"""How long after its instant the very first cycle still counts as due.
 
 Before the first cycle nothing can have been missed, so that a fresh installation waits for its
 next date. Without the hour, a scheduler that looks a second late would lose the first date.
@@ -39,9 +36,8 @@ class GridTimetable(Timetable):
 
     The cycle due at `t` has the data interval `[t - period, t)` and runs at `t`; its logical date
     is the interval's start. Without catchup the next cycle is the newest instant that has come, if
-    no cycle has been created for it yet, and else the first one to come: what Airflow's own trigger
-    timetables do, on a grid. With catchup every instant since the last cycle, or since a period
-    after the DAG's start_date, is run in order.
+    no cycle has been created for it yet, and else the first one to come. With catchup every instant
+    since the last cycle, or since a period after the DAG's start_date, is run in order.
 
     After an outage the scheduler may create the oldest cycle that was missed as well, because it
     goes by the date that was stored before the outage. The cycle's first task skips it.
@@ -55,29 +51,25 @@ class GridTimetable(Timetable):
     """
 
     def __init__(self, start: datetime, period_s: float) -> None:
-        if start.tzinfo is None:
+        if start.tzinfo is None or not 0 < period_s < float("inf"):
             raise ValueError(
-                f"start {start.isoformat()} has no time zone; write it as "
-                f"{start.isoformat()}+00:00 (HOMEFEED_SCHEDULE_START)"
+                f"the schedule starts at {start.isoformat()} with period_s {period_s}; expected a "
+                f"start with its time zone, such as {start:%Y-%m-%dT%H:%M:%S}+00:00, and a number "
+                f"above 0 seconds (HOMEFEED_SCHEDULE_START, HOMEFEED_CADENCE_DAYS)"
             )
-        if not 0 < period_s < float("inf"):
-            raise ValueError(f"period_s is {period_s}; expected a number above 0 seconds")
-        self.start = start.astimezone(UTC)
-        self.period = timedelta(seconds=period_s)
-        self.description = (
-            f"Every {_days(self.period)}, counted from {self.start:%Y-%m-%d %H:%M} UTC"
-        )
+        self.start, self.period = start.astimezone(UTC), timedelta(seconds=period_s)
+        self.description = f"{self.summary.capitalize()} UTC"
+
+    @property
+    def summary(self) -> str:
+        """Return what the UI shows as the schedule, e.g. 'every 14 days from 2026-01-05 06:00'."""
+        return f"every {self.period / timedelta(days=1):g} days from {self.start:%Y-%m-%d %H:%M}"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "GridTimetable":
         """Return the schedule of a deployment; raises as `grid_of` does."""
         grid = grid_of(settings)
         return cls(grid.start, grid.period.total_seconds())
-
-    @property
-    def summary(self) -> str:
-        """Return what the UI shows as the schedule, e.g. 'every 14 days from 2026-01-05 06:00'."""
-        return f"every {_days(self.period)} from {self.start:%Y-%m-%d %H:%M}"
 
     def serialize(self) -> dict[str, Any]:
         """Return the JSON form that the DAG's serialisation keeps."""
@@ -88,13 +80,10 @@ class GridTimetable(Timetable):
         """Return the timetable that `serialize` described."""
         return cls(datetime.fromisoformat(data["start"]), data["period_s"])
 
-    def _until(self, end: datetime) -> DataInterval:
-        """Return the data interval of one period that ends at an instant."""
-        return DataInterval(*(to_pendulum(each, tz="UTC") for each in (end - self.period, end)))
-
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
-        """Return the period that ends when a person triggers: their run wants what is newest."""
-        return self._until(standard_utc(run_after))
+        """Return the period that ends at an instant; of a run that a person triggers, with now."""
+        end = standard_utc(run_after)
+        return DataInterval(*(to_pendulum(each, tz="UTC") for each in (end - self.period, end)))
 
     def next_dagrun_info(
         self,
@@ -118,20 +107,14 @@ class GridTimetable(Timetable):
         if last_automated_data_interval is not None:
             # A tick later: the instant that has been run is not run again.
             not_before.append(standard_utc(last_automated_data_interval.end) + TICK)
-            if not restriction.catchup:
-                not_before.append(grid.at_or_before(now))
-        elif not restriction.catchup:
-            not_before.append(now - timedelta(seconds=FIRST_LATENESS_S))
-        interval = self._until(grid.at_or_after(max(not_before, default=self.start)))
+        if not restriction.catchup:
+            is_first = last_automated_data_interval is None
+            not_before.append(now - FIRST_LATENESS if is_first else grid.at_or_before(now))
+        due = grid.at_or_after(max(not_before, default=self.start))
+        interval = self.infer_manual_data_interval(run_after=to_pendulum(due))
         if restriction.latest is not None and interval.start > restriction.latest:
             return None
         return DagRunInfo.interval(*interval)
-
-
-def _days(period: timedelta) -> str:
-    """Return '14 days' or '3.5 days'."""
-    days = 1000 * period.total_seconds() / DAY_MS
-    return f"{days:g} day" if days == 1 else f"{days:g} days"
 
 
 class HomefeedPlugin(AirflowPlugin):

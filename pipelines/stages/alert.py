@@ -1,8 +1,10 @@
-"""`alert`: people are told when the verdict keeps the champion, or when a loss is certain.
+"""`alert`: people are told what the verdict asks for, and that a cycle broke.
 
-A run that broke is told by the DAG's callback or by the command line, not here. Tested in
+Not for what they are told: `pipelines.alerts`. The stage itself is tested in
 tests/pipelines/alerts/test_compose.py.
 """
+
+from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.alert import AlertReceipt
@@ -10,6 +12,9 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.alerts.compose import Ended
 
 
 def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertReceipt:
@@ -27,5 +32,34 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     if message:
         judged = storage.read_model(manifest_uri(run.run_uri, "compare_with_champion"), StageRecord)
         receipt = deliver(message.model_copy(update={"at": judged.finished_at}), settings)
+    deliver_waiting(settings)
+    return receipt
+
+
+def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertReceipt:
+    """Tell people about a run that broke, then end its MLflow runs with the reason.
+
+    Takes and raises what `pipelines.alerts.incidents.alert_on_failure` does. Where that tells
+    nothing, because another attempt is at work, the MLflow runs are that one's and stay open. What
+    earlier alerts wait for comes last: in Airflow's DAG processor there is little time.
+    """
+    from pipelines.alerts.incidents import alert_on_failure
+    from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
+    from pipelines.contracts.errors import ConfigurationError
+    from pipelines.registry.in_mlflow import end_failed
+    from pipelines.stages.runner import read_artifact
+
+    def end_runs(why: str) -> None:
+        run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+        end_failed(run, f"{ended.stage} broke: {why}")
+
+    try:
+        receipt = alert_on_failure(run_uri, settings, ended)
+    except (AlertDeliveryError, ConfigurationError):
+        # The outbox has it, so that the run broke all the same.
+        end_runs(ended.reason or "see the alert in the outbox")
+        raise
+    if receipt.alert is not None:
+        end_runs(receipt.alert.happened)
     deliver_waiting(settings)
     return receipt

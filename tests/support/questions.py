@@ -76,12 +76,13 @@ class Questions:
         with self.engine.begin() as connection:
             connection.execute(HITLDetail.__table__.delete())
 
-    def answer(self, option: str, by: str, at: datetime) -> dict[str, Any]:
+    def answer(self, option: str, by: str, at: datetime, **said: Any) -> dict[str, Any]:
         """Answer what is shown as a person does, and return what Airflow hands to the task."""
         with Session(self.engine) as session:
             row = session.get_one(HITLDetail, self.ti_id)
             row.responded_at, row.chosen_options = at, [option]
             row.responded_by = {"id": by, "name": by}
+            row.params_input = {name: each["value"] for name, each in row.params.items()} | said
             event = row.as_resume_event_payload()
             session.commit()
         return event

@@ -7,14 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Asset, AssetAlias
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
 from pipelines.alerts.compose import after_lost_start, cycle_of
 from pipelines.alerts.incidents import REMIND_AFTER, read_open
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep, Unresolved
-from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.artifacts import STAGES, ModelRef, ResolvedRun
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,
@@ -27,14 +28,19 @@ from pipelines.orchestration.callbacks import (
     alert_broken_run,
     announce_promotion,
     require_alert,
+    roll_back,
     tell_ended_run,
 )
 from pipelines.orchestration.resolving import FAILURE_KEY
+from pipelines.registry import history, registry, tracking
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
+from support.registered import NOW, promote_bundle
 from support.runs import make_run, save_artifact, save_run
 
+ASSET = Asset("homefeed/champion", uri="homefeed://champion")
 NOTHING = AlertReceipt(alert=None, delivered_to=())
+FIRST_DAY = datetime(2017, 6, 12, tzinfo=UTC)
 PROMOTION = Promotion(
     decision=Decision.PROMOTE,
     is_promoted=True,
@@ -215,17 +221,12 @@ def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:
     assert len(told(home)) == 1
 
 
-class Events(dict[AssetAlias, "Events"]):
-    """Stands for Airflow's record of what a task has updated."""
-
-    def __init__(self) -> None:
-        self.updated: list[dict[str, str]] = []
-
-    def __missing__(self, alias: AssetAlias) -> "Events":
-        return self
+class Events(list[dict[str, str]]):
+    """Stands for Airflow's record of what a task's outlet has updated."""
 
     def add(self, asset: Asset, extra: dict[str, str]) -> None:
-        self.updated.append(extra)
+        assert asset == ASSET
+        self.append(extra)
 
 
 @pytest.mark.parametrize("is_promoted", [True, False])
@@ -234,12 +235,12 @@ def test_the_task_is_green_only_where_something_was_promoted(home: Path, is_prom
     stays = {"decision": Decision.REJECT, "is_promoted": False, "champion_after": CHAMPION}
     promotion = PROMOTION if is_promoted else PROMOTION.model_copy(update=stays)
     save_artifact(run, "promote_challenger", promotion)
-    events, alias = Events(), AssetAlias("homefeed/champion_if_promoted")
+    events = Events()
     skipped = pytest.raises(AirflowSkipException, match="nothing was promoted: Because of a test.")
     with contextlib.nullcontext() if is_promoted else skipped:
-        announce_promotion(run.run_uri, events, alias, Asset("homefeed/champion"))
+        announce_promotion(run.run_uri, events, ASSET)
     told_of = [{"version": CHALLENGER.version, "reason": "Because of a test."}]
-    assert events.updated == (told_of if is_promoted else [])
+    assert events == (told_of if is_promoted else [])
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -259,3 +260,68 @@ def test_the_alert_is_skipped_where_nobody_is_told(home: Path, is_told: bool) ->
     with contextlib.nullcontext() if is_told else pytest.raises(AirflowSkipException):
         require_alert(run.run_uri)
     assert storage.read_model(f"{run.run_uri}/alert/manifest.json", StageRecord).stage == "alert"
+
+
+def form(**values: str | None) -> dict[str, Any]:
+    return {"to_version": None, "from_version": None, "reason": "hides rose", **values}
+
+
+def run_of(begun: datetime) -> Any:
+    return SimpleNamespace(start_date=begun)
+
+
+@pytest.fixture
+def two(
+    tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[ResolvedRun, ModelRef, ModelRef]:
+    """The second cycle's run, and the models of two cycles, the second of which serves."""
+    client, name = tracking.connect(tracking_uri), f"rolled_{tmp_path.name}"
+    places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
+    run = make_run(tmp_path, as_of=FIRST_DAY, **places)
+    first = promote_bundle(client, run, tmp_path)
+    later = make_run(tmp_path, as_of=FIRST_DAY + timedelta(days=14), champion=first, **places)
+    second = promote_bundle(client, later, tmp_path, NOW + timedelta(days=14))
+    monkeypatch.setenv("HOMEFEED_WORKSPACE", run.workspace_uri)
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", name)
+    return later, first, second
+
+
+@pytest.mark.services
+def test_it_moves_once_and_a_retry_tells_the_asset_again(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], tracking_uri: str
+) -> None:
+    run, first, second = two
+    begun, events = run_of(datetime.now(UTC) - timedelta(seconds=5)), Events()
+    said = roll_back(form(), begun, events, ASSET)
+    assert said == f"{first.label} serves, in place of {second.label}"
+    found = registry.read_champion(tracking.connect(tracking_uri), run.registered_model)
+    assert found == first
+    index = storage.read_bytes(f"{run.workspace_uri}/cycles.html").decode()
+    assert f">{first.label}</p>" in index, "the index of all cycles says who serves"
+    # As after a kill between the move and the end of the task.
+    roll_back(form(), begun, events, ASSET)
+    assert events == [{"version": first.version, "reason": "hides rose"}] * 2
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 3
+
+
+@pytest.mark.services
+def test_a_form_that_is_sent_twice_is_skipped_the_second_time(
+    two: tuple[ResolvedRun, ModelRef, ModelRef],
+) -> None:
+    roll_back(form(), run_of(datetime.now(UTC) - timedelta(seconds=5)), Events(), ASSET)
+    events = Events()
+    with pytest.raises(AirflowSkipException, match=r"nothing was moved: .*hides rose"):
+        roll_back(form(), run_of(datetime.now(UTC) + timedelta(seconds=5)), events, ASSET)
+    assert events == []
+
+
+@pytest.mark.services
+def test_what_cannot_be_gone_back_to_is_an_error(
+    two: tuple[ResolvedRun, ModelRef, ModelRef],
+) -> None:
+    events = Events()
+    with pytest.raises(ConfigurationError, match="is the champion already"):
+        serving = form(to_version=two[2].version)
+        roll_back(serving, run_of(datetime.now(UTC)), events, ASSET)
+    assert events == []

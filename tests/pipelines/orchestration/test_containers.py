@@ -80,9 +80,9 @@ def test_an_image_of_other_code_on_purpose_is_not_compared() -> None:
 
 def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
     settings = Settings(command="/opt/old env/bin/homefeed --x".replace(" env", "\\ env"))
-    assert command_line("build_snapshot", "s3://w/a b", settings) == [
-        *("/opt/old env/bin/homefeed", "--x", "stage", "build_snapshot", "--run", "s3://w/a b")
-    ]
+    assert command_line("build_snapshot", "s3://w/a b", settings) == (
+        *("/opt/old env/bin/homefeed", ["--x", "stage", "build_snapshot", "--run", "s3://w/a b"]),
+    )
 
 
 def test_options_reach_a_container_as_the_json_that_it_reads() -> None:

@@ -12,11 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException
 from airflow.serialization.serialized_objects import BaseSerialization
 
-from pipelines.orchestration.docker_stages import (
-    StageContainer,
-    container_task,
-    device_requests,
-)
+from pipelines.orchestration.docker_stages import StageContainer, container_task
 from pipelines.places import store_errors
 from pipelines.settings import Resources, Settings
 
@@ -48,13 +44,6 @@ def test_the_command_takes_the_place_of_the_image_s_entry_point() -> None:
     assert found.command == ["stage", "train_challenger", "--run", RUN_URI]
     assert found.image == "trainer:1"
     assert found.execution_timeout == HOUR
-
-
-def test_only_trainings_of_a_run_on_gpus_ask_for_gpus() -> None:
-    [asked] = device_requests("train_anchor", ON_GPUS)
-    assert (asked["Count"], asked["Capabilities"]) == (4, [["gpu"]])
-    assert device_requests("build_snapshot", ON_GPUS) == []
-    assert device_requests("train_anchor", ON_GPUS | {"accelerator": "cpu"}) == []
 
 
 def test_resources_are_the_settings() -> None:
@@ -155,13 +144,22 @@ class Engine:
         return lambda *_, **__: told.get(name, [])
 
 
-@pytest.mark.parametrize("code", [0, 75])
-def test_an_earlier_attempt_s_container_is_ended_and_none_is_left(code: int) -> None:
-    made, engine = task("train_challenger", ON_GPUS), Engine(code)
+@pytest.mark.parametrize(
+    ("stage", "hardware", "code", "gpus"),
+    [
+        ("train_challenger", ON_GPUS, 0, [(4, [["gpu"]])]),
+        ("train_anchor", ON_GPUS | {"accelerator": "cpu"}, 75, []),
+        ("build_snapshot", ON_GPUS, 75, []),
+    ],
+)
+def test_gpus_are_asked_for_by_trainings_an_earlier_container_is_ended_and_none_is_left(
+    stage: str, hardware: Any, code: int, gpus: list[Any]
+) -> None:
+    made, engine = task(stage, hardware), Engine(code)
     made.__dict__["hook"] = SimpleNamespace(api_client=engine, client_created=True)
     with contextlib.nullcontext() if code == 0 else pytest.raises(AirflowException, match="75"):
         made.execute({})
     assert engine.removed == ["earlier", "own"]
-    labels = [f"homefeed.run={RUN_URI}", "homefeed.stage=train_challenger"]
-    assert engine.asked == {"label": labels}
-    assert made.device_requests[0]["Count"] == 4
+    assert engine.asked == {"label": [f"homefeed.run={RUN_URI}", f"homefeed.stage={stage}"]}
+    asked = made.device_requests or []
+    assert [(each["Count"], each["Capabilities"]) for each in asked] == gpus

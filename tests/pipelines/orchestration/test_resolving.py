@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,12 @@ from pipelines.contracts import errors
 from pipelines.contracts.alert import Unresolved
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import NumericFeature
+from pipelines.contracts.run_layout import stage_lease_uri
 from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,
-    choose_as_of,
     newest_day_to_enter,
+    request_of,
     start_cycle,
 )
 from pipelines.settings import Settings
@@ -29,83 +31,80 @@ END = datetime(2026, 1, 19, 6, tzinfo=UTC)
 NOW = datetime(2026, 2, 3, 17, 45, tzinfo=UTC)
 
 
+BERLIN_NIGHT = datetime.fromisoformat("2026-02-03T00:30:00+01:00")
+PARAMS = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True}
+PARAMS |= {"devices": 1, "accelerator": "cpu", "nodes": 1}
+
+
+def run_of(**values: Any) -> SimpleNamespace:
+    """Return Airflow's run of a person, or another."""
+    known = {"run_id": "manual__x", "run_type": "manual", "data_interval_end": END}
+    return SimpleNamespace(**(known | {"run_after": NOW, "conf": {}} | values))
+
+
+class Left(dict[str, Any]):
+    """Stands for the task, and has the XComs that it leaves."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+
 @pytest.mark.parametrize(
-    "param, interval_end, expected_day",
+    "param, interval_end, run_after, expected_day",
     [
-        ("2017-06-12", END, "2017-06-12"),
-        (None, END, "2026-01-19"),
-        ("", END, "2026-01-19"),
-        (None, None, "2026-02-03"),
+        ("2017-06-12", END, NOW, "2017-06-12"),
+        (None, END, NOW, "2026-01-19"),
+        ("", END, NOW, "2026-01-19"),
+        (None, None, NOW, "2026-02-03"),
+        (None, None, BERLIN_NIGHT, "2026-02-02"),  # floored in UTC
     ],
 )
-def test_as_of_is_the_param_else_the_interval_end_else_now(param, interval_end, expected_day):
-    found = choose_as_of(param, interval_end, NOW)
-    assert found.isoformat() == f"{expected_day}T00:00:00+00:00"
-
-
-def test_as_of_is_floored_in_utc():
-    berlin_night = datetime.fromisoformat("2026-02-03T00:30:00+01:00")
-    assert choose_as_of(None, None, berlin_night).isoformat() == "2026-02-02T00:00:00+00:00"
-
-
-def test_an_as_of_that_is_no_day_is_refused():
-    with pytest.raises(errors.ConfigurationError, match="'yesterday'"):
-        choose_as_of("yesterday", None, NOW)
-
-
-@pytest.mark.parametrize(
-    ("as_of", "expected"), [("yesterday", "2026-01-19"), ("2017-06-12", "2017-06-12")]
-)
-def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
-    tmp_path, as_of, expected
+def test_as_of_is_the_param_else_the_interval_end_else_now(
+    param, interval_end, run_after, expected_day
 ):
-    dag_run = SimpleNamespace(
-        run_id="manual__it's", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": as_of, "recipe": "smoke", "promote": True, "devices": 2}
-    params |= {"accelerator": "cpu", "nodes": 1}
-    left = {}
-    ti = SimpleNamespace(xcom_push=left.__setitem__)
-    with pytest.raises(errors.HomefeedError) as caught:
-        start_cycle(params, dag_run, ti, Settings(home=str(tmp_path)))
+    dag_run = run_of(data_interval_end=interval_end, run_after=run_after)
+    found = request_of(PARAMS | {"as_of": param}, dag_run)
+    assert found.as_of.isoformat() == f"{expected_day}T00:00:00+00:00"
 
-    kept = Unresolved.model_validate_json(json.dumps(left[FAILURE_KEY]))
+
+@pytest.mark.parametrize("run_type", ["manual", "backfill"])
+@pytest.mark.parametrize("promote", [True, False])
+def test_a_backfill_never_promotes(run_type, promote):
+    asked = request_of(PARAMS | {"promote": promote}, run_of(run_type=run_type))
+    assert asked.may_promote == (promote and run_type == "manual")
+
+
+def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(tmp_path):
+    left = Left()
+    with pytest.raises(errors.HomefeedError) as caught:
+        start_cycle(
+            PARAMS | {"devices": 2},
+            run_of(run_id="manual__it's"),
+            left,
+            Settings(home=str(tmp_path)),
+        )
+    kept = Unresolved.model_validate(left[FAILURE_KEY])
     assert str(caught.value) in kept.message
     assert abs(kept.at - datetime.now(UTC)) < timedelta(minutes=1)
-    assert kept.cycle is not None and kept.cycle.label == f"{expected}, recipe smoke"
+    assert kept.cycle is not None and kept.cycle.label == "2017-06-12, recipe smoke"
     parsed = [parse(command) for _, command in kept.next_step.commands]
     assert {context.info_name for context in parsed} == {"resolve"}
     assert [context.params["promote"] for context in parsed] == [True, False]
     for context in parsed:
-        assert (context.params["as_of"], context.params["devices"]) == (expected, 2)
+        assert (context.params["as_of"], context.params["devices"]) == ("2017-06-12", 2)
         assert context.params["key"] == "manual__it's"
 
 
 def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp_path, monkeypatch):
-    settings = Settings(home=str(tmp_path))
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 1}
-    params |= {"accelerator": "cpu", "nodes": 1}
-    left = {}
-    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    settings, left = Settings(home=str(tmp_path)), Left()
     monkeypatch.setattr(runner, "RESOLVE_WAIT_S", 0.1)
-    request = RunRequest(
-        recipe="smoke",
-        as_of=datetime(2017, 6, 12, tzinfo=UTC),
-        now=NOW,
-        may_promote=True,
-        num_devices=1,
-        trigger=dag_run.run_id,
-    )
-    lock = storage.join(run_uri_of(request, settings), "resolve_run", "stage")
-    with storage.exclusive_lock(lock, "another process"):
+    run_uri = run_uri_of(request_of(PARAMS, run_of()), settings)
+    with storage.exclusive_lock(stage_lease_uri(run_uri, "resolve_run"), "another process"):
         with pytest.raises(errors.LostRaceError):
-            start_cycle(params, dag_run, ti, settings)
-    assert left[FAILURE_KEY]["lost_in"] == run_uri_of(request, settings)
+            start_cycle(PARAMS, run_of(), left, settings)
+    assert left[FAILURE_KEY]["lost_in"] == run_uri
     with pytest.raises(errors.DataContractError):  # there is no event log
-        start_cycle(params, dag_run, ti, settings)
+        start_cycle(PARAMS, run_of(), left, settings)
     assert left[FAILURE_KEY]["lost_in"] == ""
 
 
@@ -117,13 +116,8 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
         return make_run(tmp_path, **request.options())
 
     monkeypatch.setattr(runner, "start_run", resolve)
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 4}
-    params |= {"accelerator": "gpu", "nodes": 2}
-    settings = Settings(home=str(tmp_path))
-    resolved = start_cycle(params, dag_run, None, settings)
+    params = PARAMS | {"devices": 4, "accelerator": "gpu", "nodes": 2}
+    resolved = start_cycle(params, run_of(), None, Settings(home=str(tmp_path)))
     assert (asked[0].accelerator, asked[0].num_devices, asked[0].num_nodes) == ("gpu", 4, 2)
     assert resolved["hardware"] == {"accelerator": "gpu", "devices": 4, "nodes": 2}
     assert json.loads(json.dumps(resolved)) == resolved
@@ -136,16 +130,9 @@ def ended_on(tmp_path):
 
 
 def test_an_empty_as_of_on_a_log_that_has_ended_says_what_to_enter(tmp_path):
-    settings = ended_on(tmp_path)
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
-    params |= {"accelerator": "cpu", "nodes": 1}
-    left = {}
-    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    left = Left()
     with pytest.raises(errors.DataContractError) as caught:
-        start_cycle(params, dag_run, ti, settings)
+        start_cycle(PARAMS | {"as_of": None}, run_of(), left, ended_on(tmp_path))
     said = str(caught.value)
     assert "no as_of was entered, so that this run is as of 2026-01-19, and the event log" in said
     assert "ends with 2017-03-01; trigger the cycle anew with 2017-03-02 as As of" in said
@@ -159,13 +146,9 @@ def test_another_damage_is_told_though_the_log_has_ended(tmp_path, monkeypatch):
         raise errors.DataContractError("record.json is damaged")
 
     monkeypatch.setattr(missed, "account_for", damaged)
-    dag_run = SimpleNamespace(
-        run_id="scheduled__x", run_type="scheduled", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
-    ti = SimpleNamespace(xcom_push={}.__setitem__)
+    dag_run = run_of(run_type="scheduled")
     with pytest.raises(errors.DataContractError, match="record.json is damaged"):
-        start_cycle(params | {"accelerator": "cpu", "nodes": 1}, dag_run, ti, ended_on(tmp_path))
+        start_cycle(PARAMS | {"as_of": None}, dag_run, Left(), ended_on(tmp_path))
 
 
 def test_a_day_that_was_entered_and_a_log_that_goes_on_are_refused_as_before(tmp_path):
@@ -179,33 +162,34 @@ def test_a_day_that_was_entered_and_a_log_that_goes_on_are_refused_as_before(tmp
     assert newest_day_to_enter(request, Settings(home=str(tmp_path / "nothing"))) is None
 
 
-def test_a_conf_with_an_unknown_key_is_refused_and_not_run_as_of_today(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("params", "conf", "said"),
+    [
+        ({}, {"as_off": "2017-06-12"}, r"'as_off' \(perhaps 'as_of' is meant\)"),
+        ({"as_of": "yesterday"}, {}, "'yesterday'"),
+    ],
+)
+def test_what_is_no_option_or_no_day_is_refused_and_not_run_as_of_today(
+    tmp_path, monkeypatch, params, conf, said
+):
     monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
-    dag_run = SimpleNamespace(conf={"as_off": "2017-06-12", "promote": False})
-    left = {}
-    ti = SimpleNamespace(xcom_push=left.__setitem__)
-    with pytest.raises(errors.ConfigurationError, match=r"'as_off' \(perhaps 'as_of' is meant\)"):
-        start_cycle({}, dag_run, ti, Settings(home=str(tmp_path)))
+    left = Left()
+    with pytest.raises(errors.ConfigurationError, match=said) as caught:
+        start_cycle(PARAMS | params, run_of(conf=conf), left, Settings(home=str(tmp_path)))
     step = Unresolved.model_validate(left[FAILURE_KEY]).next_step
-    assert "as_off" in left[FAILURE_KEY]["message"] and step.commands == ()
+    assert str(caught.value) in left[FAILURE_KEY]["message"] and step.commands == ()
 
 
 @pytest.mark.parametrize("packages", ["", "theirs, json.tool"])
 def test_a_function_of_a_package_that_is_not_allowed_is_not_called(tmp_path, monkeypatch, packages):
     monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", packages)
     monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": "2017-06-12", "promote": True, "devices": 1, "accelerator": "cpu"}
-    left = {}
-    ti = SimpleNamespace(xcom_push=left.__setitem__)
-    settings = Settings(home=str(tmp_path))
+    left, settings = Left(), Settings(home=str(tmp_path))
     with pytest.raises(errors.ConfigurationError, match="function of the package os; expected"):
-        start_cycle(params | {"nodes": 1, "recipe": "os:getcwd"}, dag_run, ti, settings)
+        start_cycle(PARAMS | {"recipe": "os:getcwd"}, run_of(), left, settings)
     assert "HOMEFEED_RECIPE_PACKAGES" in left[FAILURE_KEY]["message"]
     with pytest.raises(ZeroDivisionError if packages else errors.ConfigurationError):
-        start_cycle(params | {"nodes": 1, "recipe": "json.tool:main"}, dag_run, ti, settings)
+        start_cycle(PARAMS | {"recipe": "json.tool:main"}, run_of(), left, settings)
 
 
 def test_own_features_of_a_package_that_is_not_allowed_stop_the_cycle(tmp_path, monkeypatch):
@@ -214,13 +198,8 @@ def test_own_features_of_a_package_that_is_not_allowed_stop_the_cycle(tmp_path, 
     features = run.config.features.model_copy(update={"numeric": numeric})
     config = run.config.model_copy(update={"features": features, "source": "file:///a.yaml"})
     monkeypatch.setattr(runner, "start_run", lambda *_: run.model_copy(update={"config": config}))
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
-    )
-    params = {"as_of": "2017-06-12", "recipe": "file:///a.yaml", "promote": True, "devices": 1}
-    params |= {"accelerator": "cpu", "nodes": 1}
-    ti = SimpleNamespace(xcom_push={}.__setitem__)
+    params = PARAMS | {"recipe": "file:///a.yaml"}
     with pytest.raises(errors.ConfigurationError, match="feature theirs:number would run a func"):
-        start_cycle(params, dag_run, ti, Settings(home=str(tmp_path)))
+        start_cycle(params, run_of(), Left(), Settings(home=str(tmp_path)))
     allowed = Settings(home=str(tmp_path), recipe_packages="theirs")
-    assert start_cycle(params, dag_run, ti, allowed)["run_uri"] == run.run_uri
+    assert start_cycle(params, run_of(), Left(), allowed)["run_uri"] == run.run_uri

@@ -107,12 +107,6 @@ def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
     )
 
 
-def test_a_task_that_cannot_leave_a_word_ends_all_the_same(run: ResolvedRun, caplog: Any) -> None:
-    RunNotes().on_task_instance_success(Task(JUDGING, run))  # nothing was judged
-    RunNotes().on_task_instance_failed(Task("alert", None))
-    assert caplog.text.count("the run's note is not written") == 2
-
-
 def test_airflow_is_given_the_listener() -> None:
     assert any(isinstance(each, RunNotes) for each in HomefeedPlugin.listeners)
 
@@ -174,6 +168,8 @@ def test_a_person_who_left_no_room_is_left_alone(outcome: Outcome) -> None:
     text = "x" * (LIMIT - 20)
     assert merged(text, told_of(outcome)) == text
     assert merged(text, []) == text
+    text = "x" * (LIMIT - 80)
+    assert merged(text, ["y" * 60, "of use only behind the first"]) == text
 
 
 def test_a_failure_is_told_in_the_words_of_its_alert(tmp_path: Path) -> None:

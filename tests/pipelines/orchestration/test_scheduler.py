@@ -213,15 +213,10 @@ def test_a_question_that_nobody_answers_in_time_is_closed_by_the_scheduler(cycle
     assert event["chosen_options"] == ["Reject"] and event["responded_by_user"] is None
 
 
-@pytest.mark.parametrize("left", [None, 5, [1, 2], {"no": "list"}])
-def test_without_words_the_note_stays_as_it_is(cycle, left):
-    assert cycle.end_run({"compare_with_champion": left}, note="Mine.") == "Mine."
-
-
 def test_whatever_happens_to_a_note_the_run_ends(cycle, monkeypatch, caplog):
     def broken(*_):
         raise OSError("no words today")
 
-    monkeypatch.setattr(run_note, "_told", broken)
+    monkeypatch.setattr(run_note, "merged", broken)
     assert cycle.end_run({"compare_with_champion": VERDICT}, note="Mine.") == "Mine."
     assert "no words today" in caplog.text

@@ -11,7 +11,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.registry import tracking
 from pipelines.settings import Settings
-from pipelines.stages.breaking import tell_failure
+from pipelines.stages.alert import tell_failure
 from support.runs import make_run, save_run
 
 STAGE = "train_challenger"
