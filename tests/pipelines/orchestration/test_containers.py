@@ -10,11 +10,6 @@ from pipelines.settings import Settings
 
 VERSION = "6736cd9a0b1c"
 OWN_CODE = {"HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"}
-OF_CONNECTION = {
-    "spark://10.0.0.7": ("spark://10.0.0.7", 7077, "spark://10.0.0.7:7077"),
-    "host and port": ("master.example.com", 7077, "master.example.com:7077"),
-    "without a port": ("yarn", None, "yarn"),
-}
 
 
 @pytest.fixture(autouse=True)
