@@ -3,7 +3,6 @@
 Facts are a `Comparison`, a `SelfTest` and a `ServingCheck`; the `Verdict` is what may happen next,
 the `Outcome` its words; a `Promotion` is what happened. An approval lies in the run's folder:
 
-    <run>/promote_challenger/question.json    a Question, written when it is put
     <run>/promote_challenger/approval.json    an Approval, written when the question is closed
 
 Not for the rules (`validation.model_gate.verdict`), for composing (`pipelines.alerts.outcomes`) nor
