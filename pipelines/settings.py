@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.stage_table import HEAVY, Resources
-from pipelines.places.credentials import require_plain
+from pipelines.places.plain_uri import require_plain
 
 DAG_ID = "homefeed_retrain"
 MLFLOW_VIEW = "workflowType=machine_learning"

@@ -1,7 +1,7 @@
 """Writes on an object store that happen only if nobody has written there since one looked.
 
-What one saw is a `Revision`; that it must still be there is what others call an ETag precondition
-(`If-Match`, and `If-None-Match` for a file that must be new). A store that ignores the condition is
+What one saw is a `Revision`; a write succeeds only if it is unchanged (an ETag precondition:
+`If-Match`, and `If-None-Match` for a file that must be new). A store that ignores the condition is
 found out by a probe before the first such write, and refused. Not for plain reading and writing
 (`pipelines.storage`), nor for local files.
 """
@@ -15,18 +15,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotSupportedError,
-    PreconditionError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    HomefeedError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.places import store_errors
 from pipelines.places.stores import open_conditional, store_of
 
@@ -49,17 +40,6 @@ class Revision:
 
     e_tag: str = ""
     version: str = ""
-
-    def mode(self, *, is_bare: bool) -> "obstore.PutMode":
-        """How obstore is told to write over this revision only.
-
-        Args:
-            is_bare: whether the store wants the ETag without its quotes.
-        """
-        e_tag = self.e_tag.strip('"') if is_bare else self.e_tag
-        named = {"e_tag": e_tag, "version": self.version}
-        found = {name: value for name, value in named.items() if value}
-        return cast("obstore.PutMode", found or "create")
 
 
 @dataclass(frozen=True)
@@ -112,52 +92,47 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         ConfigurationError: the store does not honour conditions.
         TransientStorageError: the store failed, and the content is not there.
     """
-    is_bare = _require_conditions(uri)
+    wants_bare = _require_conditions(uri)
     store, key = open_conditional(uri, _WRITE_RETRIES)
     is_unsure = False
     for wait_s in (*_WAITS_S, None):
+        failed: TransientStorageError | None = None
         try:
             with _translated(uri, "writing"):
-                written = _put(store, key, content, over, is_bare=is_bare)
+                written = _put(store, key, content, over, wants_bare)
         except TransientStorageError as error:
-            is_settled, revision = _outcome(uri, content, over)
-            if is_settled:
-                return revision
-            if wait_s is None:
-                raise
-            log.warning("%s; it is not there, and is written again", error)
-            time.sleep(wait_s)
-            is_unsure = True
-        else:
-            # A request whose answer was lost may have arrived since, and it was ours too.
-            return _outcome(uri, content, over)[1] if is_unsure and not written else written
+            failed, written = error, None
+        if written is not None or not (failed or is_unsure):
+            return written
+        # A request whose answer was lost may have arrived since, and it was ours too.
+        found = read(uri)
+        if found is not None and found.content == content:
+            return found.revision
+        if failed is None or (found.revision if found else Revision()) != over:
+            return None
+        if wait_s is None:
+            raise failed
+        log.warning("%s; it is not there, and is written again", failed)
+        time.sleep(wait_s)
+        is_unsure = True
     raise AssertionError("the last turn returns or raises")
 
 
-def _outcome(uri: str, content: bytes, over: Revision) -> tuple[bool, Revision | None]:
-    """Return whether it is decided what is there, and what `write` returns then."""
-    found = read(uri)
-    if found is not None and found.content == content:
-        return True, found.revision
-    there = found.revision if found else Revision()
-    return there != over, None
-
-
 def _put(
-    store: "obstore.store.ObjectStore",
-    key: str,
-    content: bytes,
-    over: Revision,
-    *,
-    is_bare: bool = False,
+    store: "obstore.store.ObjectStore", key: str, content: bytes, over: Revision, wants_bare: bool
 ) -> Revision | None:
-    mode = over.mode(is_bare=is_bare)
+    """Write over a revision only; None if it is another one by now."""
+    e_tag = over.e_tag.strip('"') if wants_bare else over.e_tag
+    named = {"e_tag": e_tag, "version": over.version}
+    mode = {name: value for name, value in named.items() if value} or "create"
     try:
-        put = obstore.put(store, key, content, mode=mode, use_multipart=False)
+        put = obstore.put(
+            store, key, content, mode=cast("obstore.PutMode", mode), use_multipart=False
+        )
     except (AlreadyExistsError, PreconditionError):
         return None
     except FileNotFoundError:
-        # What should be replaced was deleted. A bucket that is missing is told below.
+        # What should be replaced was deleted; without such a thing it is the bucket that is gone.
         if over == Revision():
             raise
         return None
@@ -181,51 +156,46 @@ def _require_conditions(uri: str) -> bool:
     for turn in range(_NUM_PROBES):
         if name in _probed:
             break
+        probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
+        store, key = open_conditional(probe, _WRITE_RETRIES)
         try:
-            _probed[name] = _probe(f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}", name)
-        except _NoConditionsError as error:
-            raise _refusal(name, f"it answered: {error}") from None
+            with _translated(probe, "trying conditional writes at"):
+                _probed[name] = _probe(store, key, name)
         except TransientStorageError:
             if turn == _NUM_PROBES - 1:
                 raise
+        finally:
+            # A probe that could not be deleted is an empty name that nobody reads.
+            with contextlib.suppress(BaseError, OSError):
+                obstore.delete(store, key)
     return _probed[name]
 
 
-def _probe(uri: str, name: str) -> bool:
+def _probe(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
     """Write twice under each condition, and return whether the store wants ETags bare.
+
+    Ceph's gateway (18.2) compares `If-Match` with the ETag as it keeps it, which has no quotes, and
+    so refuses every ETag that is sent as RFC 9110 has it and as the gateway itself gives it.
 
     Raises:
         ConfigurationError: a second write was accepted, or no write over an ETag is.
     """
-    store, key = open_conditional(uri, _WRITE_RETRIES)
-    try:
-        with _translated(uri, "trying conditional writes at"):
-            return _tried(store, key, name)
-    finally:
-        # A probe that could not be deleted is an empty name that nobody reads.
-        with contextlib.suppress(BaseError, OSError):
-            obstore.delete(store, key)
-
-
-def _tried(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
-    """Write, and return whether the store wants ETags bare.
-
-    Ceph's gateway (18.2) compares `If-Match` with the ETag as it keeps it, which has no quotes, and
-    so refuses every ETag that is sent as RFC 9110 has it and as the gateway itself gives it.
-    """
     accepted = "a second write under the same condition was accepted"
-    first = _put(store, key, b"1", Revision())
-    if first is None or _put(store, key, b"2", Revision()) is not None:
-        raise _refusal(name, accepted)
-    is_bare, second = False, _put(store, key, b"3", first)
-    if second is None:
-        is_bare, second = True, _put(store, key, b"3", first, is_bare=True)
-    if second is None:
-        raise _refusal(name, "a write over the ETag that it had given was refused")
-    # What is there is the 3 by now, so a write over the first content is refused.
-    if _put(store, key, b"4", first, is_bare=is_bare) is not None:
-        raise _refusal(name, accepted)
-    return is_bare
+    try:
+        first = _put(store, key, b"1", Revision(), False)
+        if first is None or _put(store, key, b"2", Revision(), False) is not None:
+            raise _refusal(name, accepted)
+        wants_bare = _put(store, key, b"3", first, False) is None
+        if wants_bare and _put(store, key, b"3", first, True) is None:
+            raise _refusal(name, "a write over the ETag that it had given was refused")
+        # What is there is the 3 by now, so a write over the first content is refused.
+        if _put(store, key, b"4", first, wants_bare) is not None:
+            raise _refusal(name, accepted)
+    except BaseError as error:
+        if isinstance(error, NotSupportedError) or "NotImplemented" in str(error):
+            raise _refusal(name, f"it answered: {str(error).partition(chr(10))[0]}") from None
+        raise
+    return wants_bare
 
 
 def _refusal(name: str, found: str) -> ConfigurationError:
@@ -238,21 +208,10 @@ def _refusal(name: str, found: str) -> ConfigurationError:
     )
 
 
-class _NoConditionsError(ConfigurationError):
-    """The store says that it does not know a condition."""
-
-
 @contextlib.contextmanager
 def _translated(uri: str, doing: str) -> Iterator[None]:
     """Turn obstore's errors into ours, which say whether trying again can help."""
     try:
         yield
     except (BaseError, OSError) as error:
-        raise _as_ours(error, uri, doing) from error
-
-
-def _as_ours(error: Exception, uri: str, doing: str) -> HomefeedError:
-    if isinstance(error, NotSupportedError) or "NotImplemented" in str(error):
-        told = str(error).partition("\n")[0]
-        return _NoConditionsError(f"{doing} {uri}: {told}")
-    return store_errors.explain_conditional(error, uri, doing)
+        raise store_errors.explain(error, uri, doing) from error

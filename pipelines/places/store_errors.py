@@ -1,12 +1,12 @@
-"""What an object store's refusal means: the client libraries' errors as ours.
+"""What an object store's refusal means: the client libraries' errors as ours, by one table.
 
 Each library wraps the store's own code in its own words, and pyarrow asks by HEAD, whose answers
-have no words at all: then the store is asked again by obstore, which gets them. The class of the
-error says whether trying again can help. Not for the local disk (`contracts.errors`). Tested in
-tests/pipelines/places/test_store_errors.py.
+have no words at all: then the store is asked again by obstore, which gets them. Not for the local
+disk (`contracts.errors`). Tested in tests/pipelines/places/test_store_errors.py.
 """
 
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
@@ -18,131 +18,111 @@ from pipelines.contracts.errors import (
     TransientStorageError,
     explain_os_error,
 )
-from pipelines.places.stores import bucket_of, open_conditional, region_told
+from pipelines.places.stores import open_conditional, region_told
 
 _CODE = re.compile(r"<Code>(\w+)</Code>|ExceptionName: (\w+)|AWS Error (\w+)")
 """Where the code stands: in the store's own words, and in two wordings of pyarrow's."""
 _XML = re.compile(r"(?:<\?xml[^>]*>)?\s*<Error>.*?(?:</Error>|$)", re.DOTALL)
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
-_REDIRECTED = "redirect without LOCATION"
-"""obstore's words for an answer 301, of which it keeps nothing else."""
 _FROM_A_STORE = re.compile(r"AWS Error|curlCode|google::cloud|Azure")
 _NO_WORDS = re.compile(r"No response body|Server returned non-2xx status code: \d{3} [\w ]+: ?$")
-_EXPIRED = {"expiredtoken", "tokenrefreshrequired", "expiredtokenexception", "requestexpired"}
-_SKEWED = {"requesttimetooskewed"}
-_ELSEWHERE = {
-    *("permanentredirect", "authorizationheadermalformed", "illegallocationconstraintexception"),
-}
-_NO_BUCKET = {"nosuchbucket"}
-_NO_ACCESS = {
-    *("accessdenied", "allaccessdisabled", "accountproblem", "invalidaccesskeyid", "invalidtoken"),
-    *("signaturedoesnotmatch", "invalidclienttokenid", "unrecognizedclient", "notsignedup"),
-}
-_NO_CREDENTIALS = re.compile(r"token request|OAuth2 access token|DefaultAzureCredential")
-"""How the libraries say that nobody gave them credentials; they ask the machine last."""
-_OF_CLOUD = {
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "abfs": "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET",
-    "abfss": "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET",
-}
 _KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN"
+_GOOGLES = "GOOGLE_APPLICATION_CREDENTIALS"
+_AZURES = "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET"
+_OF_CLOUD = {"gs": _GOOGLES, "gcs": _GOOGLES, "abfs": _AZURES, "abfss": _AZURES}
+
+
+class _Meaning(NamedTuple):
+    """What a store's code means."""
+
+    told: str  # follows what was done where; names found, place and what the environment says
+    codes: str = ""  # each library's spelling, in lower case and without underscores
+    words: str = "(?!)"  # by which it is known where there is no code
+    error: type[HomefeedError] = ConfigurationError
+
+
+_MEANINGS = {
+    "expired": _Meaning(
+        "the credentials have expired ({found}); expected ones that outlast the stage; give the "
+        "workers a role, or new values of {keys}, then retry: a new process takes what the "
+        "environment holds by then",
+        "expiredtoken tokenrefreshrequired expiredtokenexception requestexpired",
+        error=TransientStorageError,
+    ),
+    "clock": _Meaning(
+        "this machine's clock is not the store's ({found}); expected less than 15 minutes between "
+        "them; set the clock (`timedatectl set-ntp true`)",
+        "requesttimetooskewed",
+    ),
+    "region": _Meaning(
+        "the bucket is not in the region that was asked, {region} ({found}); expected the bucket's "
+        "own; set AWS_REGION to it, or for a store that is not Amazon's, AWS_ENDPOINT_URL to its "
+        "address",
+        "permanentredirect authorizationheadermalformed illegallocationconstraintexception",
+        "redirect without LOCATION",  # of an answer 301 obstore keeps nothing else
+    ),
+    "no credentials": _Meaning(
+        "no credentials for the object store were found, and this machine gave none of its own "
+        "({found}); expected some; set {names} in the environment, or give the machine a role, "
+        "then retry",
+        # The libraries ask the machine last.
+        words=r"token request|OAuth2 access token|DefaultAzureCredential",
+        error=TransientStorageError,
+    ),
+    "no bucket": _Meaning(
+        "there is no bucket {bucket!r} ({found}); expected the bucket to be there; make it, or "
+        "correct the URI (HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set the places)",
+        "nosuchbucket",
+    ),
+    "no access": _Meaning(
+        "the object store refuses access ({found}); expected to list, read, write and delete "
+        "there; correct the credentials in the environment ({keys}) or the bucket's policy",
+        "accessdenied allaccessdisabled accountproblem invalidaccesskeyid invalidtoken "
+        "signaturedoesnotmatch invalidclienttokenid unrecognizedclient notsignedup",
+    ),
+}
 
 
 def explain(error: Exception, place: str, doing: str) -> HomefeedError:
-    """Return an error of a filesystem as one of ours.
+    """Return an error of a filesystem or of obstore as one of ours; what is unknown may pass.
 
     Args:
-        error: An OSError of the system or of pyarrow, or another error that `is_from_store`.
+        error: An OSError of the system or of pyarrow, one of `obstore.exceptions`, or another error
+            that `is_from_store`.
         place: Path or URI.
         doing: What was done there, such as 'reading'.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error, place, doing)
-    told = _with_reason(_first_line(error), place)
-    return _explained(told, place, doing) or _may_pass(told, place, doing)
-
-
-def explain_conditional(error: Exception, uri: str, doing: str) -> HomefeedError:
-    """Return an error of obstore as one of ours.
-
-    Args:
-        error: One of `obstore.exceptions`, or an OSError.
-        uri: The file.
-        doing: What was done there.
-    """
-    told = _with_reason(_first_line(error), uri)
-    found = _explained(told, uri, doing)
-    if found is not None:
-        return found
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return _no_access(told, uri, doing)
-    if isinstance(error, FileNotFoundError):
-        return _no_bucket(told, uri, doing)
-    return _may_pass(told, uri, doing)
+    found = _with_reason(_first_line(error), place)
+    spelled = [next(filter(None, each)) for each in _CODE.findall(found)]
+    codes = [code.replace("_", "").lower() for code in spelled]
+    # The last ones are nearest to the store, and the first is often UNKNOWN.
+    code = next((each for each in reversed(codes) if each != "unknown"), "")
+    kind = next(
+        (k for k, m in _MEANINGS.items() if code in m.codes.split() or re.search(m.words, found)),
+        "",
+    )
+    if not kind and isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        kind = "no access"
+    if not kind and isinstance(error, FileNotFoundError):
+        kind = "no bucket"
+    if not kind:
+        return TransientStorageError(f"{doing} {place}: {found}; check the storage, then retry")
+    parts = urlsplit(place)
+    told = _MEANINGS[kind].told.format(
+        found=found,
+        keys=_KEYS,
+        region=region_told(place),
+        names=_OF_CLOUD.get(parts.scheme, _KEYS),
+        bucket=parts.netloc or parts.path.partition("/")[0],
+    )
+    return _MEANINGS[kind].error(f"{doing} {place}: {told}", kind=kind)
 
 
 def is_from_store(error: Exception) -> bool:
     """Return whether pyarrow's error tells of an answer that did not come, and not of a content."""
     return _FROM_A_STORE.search(str(error)) is not None
-
-
-def _explained(told: str, place: str, doing: str) -> HomefeedError | None:
-    """Return what the store's code means; None where it is none that a person can do about."""
-    code = _code_in(told)
-    if code in _EXPIRED:
-        return TransientStorageError(
-            f"{doing} {place}: the credentials have expired ({told}); expected ones that outlast "
-            f"the stage; give the workers a role, or new values of {_KEYS}, then retry: a new "
-            f"process takes what the environment holds by then",
-            kind="expired",
-        )
-    if code in _SKEWED:
-        return ConfigurationError(
-            f"{doing} {place}: this machine's clock is not the store's ({told}); expected less "
-            f"than 15 minutes between them; set the clock (`timedatectl set-ntp true`)",
-            kind="clock",
-        )
-    if code in _ELSEWHERE or _REDIRECTED in told:
-        return ConfigurationError(
-            f"{doing} {place}: the bucket is not in the region that was asked, "
-            f"{region_told(place)} ({told}); expected the bucket's own; set AWS_REGION to it, or "
-            f"for a store that is not Amazon's, AWS_ENDPOINT_URL to its address",
-            kind="region",
-        )
-    if _NO_CREDENTIALS.search(told):
-        names = _OF_CLOUD.get(urlsplit(place).scheme, _KEYS)
-        return TransientStorageError(
-            f"{doing} {place}: no credentials for the object store were found, and this machine "
-            f"gave none of its own ({told}); expected some; set {names} in the environment, or "
-            f"give the machine a role, then retry",
-            kind="no credentials",
-        )
-    if code in _NO_BUCKET:
-        return _no_bucket(told, place, doing)
-    return _no_access(told, place, doing) if code in _NO_ACCESS else None
-
-
-def _may_pass(told: str, place: str, doing: str) -> TransientStorageError:
-    return TransientStorageError(f"{doing} {place}: {told}; check the storage, then retry")
-
-
-def _no_bucket(told: str, place: str, doing: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{doing} {place}: there is no bucket {bucket_of(place)!r} ({told}); expected the bucket "
-        f"to be there; make it, or correct the URI (HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set "
-        f"the places)",
-        kind="no bucket",
-    )
-
-
-def _no_access(told: str, place: str, doing: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{doing} {place}: the object store refuses access ({told}); expected to list, read, write "
-        f"and delete there; correct the credentials in the environment ({_KEYS}) or the bucket's "
-        f"policy",
-        kind="no access",
-    )
 
 
 def require_bucket(uri: str) -> None:
@@ -158,7 +138,7 @@ def require_bucket(uri: str) -> None:
     try:
         next(iter(obstore.list(store, "", chunk_size=1)), None)
     except (BaseError, OSError) as error:
-        raise explain_conditional(error, uri, "looking for the bucket of") from error
+        raise explain(error, uri, "looking for the bucket of") from error
 
 
 def _with_reason(told: str, place: str) -> str:
@@ -181,19 +161,9 @@ def _first_line(error: Exception) -> str:
     Of the store's own answer only code and message stay, because the rest may hold the session's
     token, a secret, and goes into logs.
     """
-    told = str(error).partition("\n\nDebug")[0]
-    return " ".join(_XML.sub(_in_short, told).split())
 
+    def in_short(found: re.Match[str]) -> str:
+        code, said = _CODE.search(found[0]), _SAID.search(found[0])
+        return f"{code[0] if code else ''} {said[1] if said else ''}".strip()
 
-def _in_short(found: re.Match[str]) -> str:
-    """Return the code and the message of an answer; the code stays as `_CODE` finds it."""
-    code, said = _CODE.search(found[0]), _SAID.search(found[0])
-    return f"{code[0] if code else ''} {said[1] if said else ''}".strip()
-
-
-def _code_in(told: str) -> str:
-    """Return the store's code, which each library spells in its own way; '' if there is none."""
-    codes = [next(filter(None, found)) for found in _CODE.findall(told)]
-    plain = [code.replace("_", "").lower() for code in codes]
-    # The last ones are nearest to the store, and the first is often UNKNOWN.
-    return next((code for code in reversed(plain) if code != "unknown"), "")
+    return " ".join(_XML.sub(in_short, str(error).partition("\n\nDebug")[0]).split())

@@ -2,14 +2,17 @@
 
 A URI names the bucket and the path. What else a store needs comes from the environment, which both
 libraries read: `AWS_ENDPOINT_URL` (or `AWS_ENDPOINT_URL_S3`) for a store that is not Amazon's,
-`AWS_REGION`, and the keys or the file that holds them. Not for local paths, nor for reading or
-writing.
+`AWS_REGION`, and the keys. Keys stand in the environment or, so that they reach no child's log, in
+the file of `AWS_SHARED_CREDENTIALS_FILE`, which pyarrow reads by itself; never in a URI. Not for
+local paths, nor for reading or writing.
 """
 
+import configparser
 import functools
 import os
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +21,7 @@ from obstore.exceptions import BaseError
 from pyarrow import fs
 
 from pipelines.contracts.errors import ConfigurationError, explain_os_error
-from pipelines.places.credentials import file_of_keys, keys_from, require_plain
+from pipelines.places.plain_uri import require_plain
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
 """Schemes of pyarrow that obstore knows too, and its names for them."""
@@ -37,6 +40,8 @@ _RETRIES = 5
 """How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
 LONGEST_REQUEST_S = (1 + _RETRIES) * _SILENCE_S + 1.0
 """How long pyarrow tries to make one request of a store that is silent, in seconds: 31."""
+_READ_AGAIN_AFTER = timedelta(minutes=5)
+"""A file of keys that is written anew takes effect within this time."""
 
 
 def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
@@ -48,14 +53,14 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
     """
     require_plain(uri)
     parts = urlsplit(uri)
+    path = f"{parts.netloc}{unquote(parts.path)}"
     if parts.scheme == "s3":
         options = dict(_options_of(parts.scheme, parts.netloc))
         there = (options["region"], options.get("endpoint", ""))
-        return _open_s3(*there, file_of_keys(), os.getpid()), f"{parts.netloc}{unquote(parts.path)}"
+        return _open_s3(*there, file_of_keys(), os.getpid()), path
     if _SCHEMES.get(parts.scheme) == "gs":
         # Without a limit, Google's client asks a quarter of an hour for credentials it cannot get.
-        limited = fs.GcsFileSystem(retry_time_limit=_PATIENCE)
-        return limited, f"{parts.netloc}{unquote(parts.path)}"
+        return fs.GcsFileSystem(retry_time_limit=_PATIENCE), path
     try:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError) as error:
@@ -80,8 +85,7 @@ def _open_s3(region: str, endpoint: str, keys: str, process_id: int) -> fs.S3Fil
         connect_timeout=_SILENCE_S,
         # The other strategy repeats fifty requests in the life of a client, and then none.
         retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=_RETRIES),
-        # One request writes a small file, in place of three.
-        allow_delayed_open=True,
+        allow_delayed_open=True,  # One request writes a small file, in place of three.
         **own,
     )
 
@@ -118,17 +122,33 @@ def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectS
     return _open_store(base, max_retries, _options_of(parts.scheme, parts.netloc)), key
 
 
+@functools.lru_cache(maxsize=64)
+def _open_store(
+    base: str, max_retries: int, options: tuple[tuple[str, str], ...]
+) -> "obstore.store.ObjectStore":
+    named: dict[str, Any] = dict(options)
+    if path := named.pop("keys", ""):
+        named["credential_provider"] = functools.partial(read_keys, path)
+    is_plain = named.get("endpoint", "").startswith("http://")
+    limits = {"timeout": _TIMEOUT, "connect_timeout": _TIMEOUT}
+    named["client_options"] = {"allow_http": is_plain, **limits}
+    named["retry_config"] = {"max_retries": max_retries, "retry_timeout": _TIMEOUT}
+    try:
+        return obstore.store.from_url(base, **named)
+    except (BaseError, ValueError) as error:
+        told = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"cannot open {base}: {told}; expected s3://bucket, gs://bucket or "
+            f"abfs://container@account.dfs.core.windows.net, and credentials in the environment; "
+            f"correct the URI or the environment"
+        ) from error
+
+
 def store_of(uri: str) -> str:
     """Return the name of the store that a URI is on, such as `s3://bucket`, with its endpoint."""
     parts = urlsplit(uri)
     endpoint = _endpoint() if parts.scheme == "s3" else ""
     return f"{parts.scheme}://{parts.netloc}" + (f" at {endpoint}" if endpoint else "")
-
-
-def bucket_of(uri: str) -> str:
-    """Return the bucket that a URI names; of a path without a scheme, its first part."""
-    parts = urlsplit(uri)
-    return parts.netloc or parts.path.partition("/")[0]
 
 
 def region_told(uri: str) -> str:
@@ -149,42 +169,13 @@ def _options_of(scheme: str, bucket: str) -> tuple[tuple[str, str], ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _open_store(
-    base: str, max_retries: int, options: tuple[tuple[str, str], ...]
-) -> "obstore.store.ObjectStore":
-    named: dict[str, Any] = dict(options)
-    if path := named.pop("keys", ""):
-        named["credential_provider"] = keys_from(path)
-    is_plain = named.get("endpoint", "").startswith("http://")
-    try:
-        return obstore.store.from_url(
-            base,
-            client_options={
-                "allow_http": is_plain,
-                "timeout": _TIMEOUT,
-                "connect_timeout": _TIMEOUT,
-            },
-            retry_config={"max_retries": max_retries, "retry_timeout": _TIMEOUT},
-            **named,
-        )
-    except (BaseError, ValueError) as error:
-        told = str(error).partition("\n")[0]
-        raise ConfigurationError(
-            f"cannot open {base}: {told}; expected s3://bucket, gs://bucket or "
-            f"abfs://container@account.dfs.core.windows.net, and credentials in the environment; "
-            f"correct the URI or the environment"
-        ) from error
-
-
-@functools.lru_cache(maxsize=64)
 def _region_of(bucket: str) -> str:
     """Ask Amazon where a bucket is, as pyarrow does for itself."""
     try:
         return str(fs.resolve_s3_region(bucket))
     except OSError as error:
-        raise explain_os_error(
-            error, f"s3://{bucket}", "asking Amazon for the region of"
-        ) from error
+        place = f"s3://{bucket}"
+        raise explain_os_error(error, place, "asking Amazon for the region of") from error
 
 
 def _endpoint() -> str:
@@ -193,3 +184,39 @@ def _endpoint() -> str:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def file_of_keys() -> str:
+    """Return the file that the environment names, or nothing where the keys stand in it."""
+    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    return "" if os.environ.get("AWS_ACCESS_KEY_ID") else named
+
+
+def read_keys(path: str) -> "obstore.store.S3Credential":
+    """Return the keys of a file, which obstore asks for each time that those it has are too old.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or has no such profile or keys.
+    """
+    profile, parser = os.environ.get("AWS_PROFILE", "default"), configparser.RawConfigParser()
+    try:
+        parser.read_string(Path(path).read_text())
+        section = parser[profile]
+        return {
+            "access_key_id": section["aws_access_key_id"],
+            "secret_access_key": section["aws_secret_access_key"],
+            "token": section.get("aws_session_token"),
+            "expires_at": datetime.now(UTC) + _READ_AGAIN_AFTER,
+        }
+    except OSError as error:
+        found = error.strerror or "cannot be read"
+    except KeyError as error:
+        found = f"has no {error.args[0]} (profile {profile})"
+    except configparser.Error as error:
+        # The parser's own message quotes the line that it cannot read, which may be a key.
+        found = f"is no credentials file ({type(error).__name__})"
+    raise ConfigurationError(
+        f"AWS_SHARED_CREDENTIALS_FILE={path} {found}; expected [default] with aws_access_key_id "
+        f"and aws_secret_access_key; correct the file, or set AWS_ACCESS_KEY_ID and "
+        f"AWS_SECRET_ACCESS_KEY"
+    )

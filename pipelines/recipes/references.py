@@ -30,7 +30,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.places.credentials import require_plain
+from pipelines.places.plain_uri import require_plain
 from pipelines.recipes.built_in import RECIPES
 from pipelines.recipes.own_functions import with_sources
 from pipelines.recipes.parsing import parse

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.places.credentials import file_of_keys, keys_from, require_plain
+from pipelines.places.plain_uri import require_plain
+from pipelines.places.stores import file_of_keys, read_keys
 from support.s3_server import BUCKET
 
 GOOD = "[default]\naws_access_key_id = test\naws_secret_access_key = test\n"
@@ -53,7 +54,7 @@ def test_an_unusable_file_is_named_and_no_key_is_told(
 ) -> None:
     key_file.unlink() if text is None else key_file.write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(found)) as caught:
-        keys_from(str(key_file))()
+        read_keys(str(key_file))
     assert str(key_file) in str(caught.value) and "s3cret" not in str(caught.value)
 
 
@@ -69,9 +70,9 @@ def test_a_session_token_and_a_profile_are_taken(
     key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key_file.write_text(GOOD + GOOD.replace("default", "mine") + "aws_session_token = t\n")
-    assert keys_from(str(key_file))().get("token") is None
+    assert read_keys(str(key_file)).get("token") is None
     monkeypatch.setenv("AWS_PROFILE", "mine")
-    assert keys_from(str(key_file))().get("token") == "t"
+    assert read_keys(str(key_file)).get("token") == "t"
 
 
 WITH_KEYS = (
