@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.places import conditional, folders, store_errors, store_lease, stores
+from pipelines.places import conditional, folders, lease, store_errors, stores
 from pipelines.places.conditional import Revision
-from pipelines.places.lease import Lease, holding, is_locked, require_held_leases, take_lock
+from pipelines.places.lease import Lease, require_held_leases
 
 _NUM_REQUESTS = 8
 """Files that are uploaded or deleted on an object store at a time."""
@@ -339,22 +339,22 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Leas
 
     On a local disk it is the lock file `<uri>.lock`, which the kernel frees when the process dies.
     On an object store it is `<uri>.lease`, a file written on condition, which a holder that dies
-    loses after `store_lease.TTL_S` seconds. A holder that has lost its lease cannot write by this
+    loses after `lease.TTL_S` seconds. A holder that has lost its lease cannot write by this
     module any more until it has left the block.
 
     Raises:
         RunInProgressError: somebody else holds the place, and still does after `wait_s` seconds.
         ConfigurationError: the object store has no conditional writes.
     """
-    if is_local(uri):
-        path = local_path(f"{uri}.lock")
-        with translated_errors(uri, "locking"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lease: Lease = take_lock(uri, path, purpose, wait_s)
-    else:
-        lease = store_lease.acquire(uri, purpose, wait_s)
-    with holding(lease):
-        yield lease
+    if not is_local(uri):
+        with lease.holding_store(uri, purpose, wait_s) as held:
+            yield held
+        return
+    path = local_path(f"{uri}.lock")
+    with translated_errors(uri, "locking"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with lease.holding_lock(uri, path, purpose, wait_s) as held:
+        yield held
 
 
 def is_held(uri: str) -> bool:
@@ -366,11 +366,11 @@ def find_held(uris: Sequence[str], dead: dict[str, Revision]) -> set[str]:
     """Return the places whose lease a living process holds; none of them is taken.
 
     On an object store the next signs of life of all holders are waited for at once. A holder that
-    gives none counts as dead, and `dead` keeps it for the next look (`store_lease.find_living`).
+    gives none counts as dead, and `dead` keeps it for the next look (`lease.find_living`).
     """
-    held = store_lease.find_living([uri for uri in uris if not is_local(uri)], dead)
+    held = lease.find_living([uri for uri in uris if not is_local(uri)], dead)
     for uri in filter(is_local, uris):
         with translated_errors(uri, "looking for the holder of"):
-            if is_locked(local_path(f"{uri}.lock")):
+            if lease.is_locked(local_path(f"{uri}.lock")):
                 held.add(uri)
     return held

@@ -60,10 +60,22 @@ def write_new(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """Give a file with the content, on the disk, in the folder of a path."""
+    """Give a file with the content, on the disk, in the folder of a path; the file is locked.
+
+    The kernel frees the lock when the process dies. Where a file system has no locks, nothing is
+    locked, and nothing is swept.
+    """
     make_folder(path.parent)
     sweep_unfinished(path.parent)
-    scratch, number = _new_beside(path)
+    while True:
+        # The name is not made from the process id: containers on several nodes often have the same.
+        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        number = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        if os.fstat(number).st_nlink:
+            break
+        os.close(number)  # Another writer has swept it before it was locked.
     try:
         with os.fdopen(number, "wb") as stream:
             stream.write(content)
@@ -72,37 +84,6 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
             yield scratch
     finally:
         scratch.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """Give an empty file beside a path, to be written and to take its place, or to go.
-
-    `sweep_unfinished` leaves it alone for as long as the block runs.
-    """
-    scratch, number = _new_beside(path)
-    try:
-        yield scratch
-    finally:
-        os.close(number)
-        scratch.unlink(missing_ok=True)
-
-
-def _new_beside(path: Path) -> tuple[Path, int]:
-    """Return a new file beside a path, and its descriptor, which holds the file's lock.
-
-    The kernel frees the lock when the process dies. Where a file system has no locks, nothing is
-    locked, and nothing is swept.
-    """
-    while True:
-        # The name is not made from the process id: containers on several nodes often have the same.
-        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        number = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):
-            fcntl.flock(number, fcntl.LOCK_EX)
-        if os.fstat(number).st_nlink:
-            return scratch, number
-        os.close(number)  # Another writer has swept it before it was locked.
 
 
 def sweep_unfinished(folder: Path) -> None:
@@ -230,7 +211,9 @@ def digest_of_files(files: tuple[FileDigest, ...]) -> str:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
+def hold_lock(
+    path: Path, purpose: str, wait_s: float = 0.0, *, counts: bool = False
+) -> Iterator[int]:
     """Hold a lock file for the time being; the kernel frees the lock when the process dies.
 
     The file stays afterwards. While the lock is held the file names the holder's process id.
@@ -239,63 +222,27 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         path: the lock file, in a folder that is there.
         purpose: what the lock is wanted for, for the message.
         wait_s: how long to wait for another holder, seconds; 0 tries once.
+        counts: whether holders are counted.
+
+    Yields:
+        A number that grows with every holder that counts, from 1 on; it stands in the file's second
+        line, has reached the disk, and survives the holder. 0 where nobody counts.
 
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
         TransientStorageError: the disk is full.
         ConfigurationError: the file cannot be made there.
     """
-    with _hold(path, purpose, wait_s, _name_holder):
-        yield
-
-
-@contextlib.contextmanager
-def hold_numbered_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
-    """Hold a lock file as `hold_lock` does, and give a number that grows with every holder.
-
-    The number stands in the file's second line. It has reached the disk when this returns, and
-    survives the holder. A file that a person deletes begins at 1 again.
-    """
-    with _hold(path, purpose, wait_s, _count_holder) as number:
-        yield number
-
-
-def _name_holder(path: Path) -> int:
-    path.write_text(str(os.getpid()))
-    return 0
-
-
-def _count_holder(path: Path) -> int:
-    """Write down this process and a number above the one that is there; return the number."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        _, _, before = os.pread(descriptor, 100, 0).decode(errors="replace").partition("\n")
-        first = before.partition("\n")[0]
-        number = int(first) + 1 if first.isascii() and first.isdecimal() else 1
-        # One write over what was there: a kill never leaves the file without a number. What is
-        # longer is cut off afterwards, and nobody reads it.
-        content = f"{os.getpid()}\n{number}\n".encode()
-        os.pwrite(descriptor, content, 0)
-        os.ftruncate(descriptor, len(content))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return number
-
-
-@contextlib.contextmanager
-def _hold(
-    path: Path, purpose: str, wait_s: float, write_down: Callable[[Path], int]
-) -> Iterator[int]:
     # A soft lock, for file systems without locks, would stay for ever if its holder is killed.
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
-        number = write_down(path)
+        number = _count_holder(path) if counts else 0
+        if not counts:
+            path.write_text(str(os.getpid()))
     except Timeout:
-        holder = holder_of(path)
         raise RunInProgressError(
-            f"{purpose} is already running: process {holder} holds "
+            f"{purpose} is already running: process {holder_of(path)} holds "
             f"{path}; expected nobody; wait for it to end, then try again"
         ) from None
     except OSError as error:
@@ -305,3 +252,21 @@ def _hold(
         yield number
     finally:
         lock.release()
+
+
+def _count_holder(path: Path) -> int:
+    """Write down this process and a number above the one that is there; return the number."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        lines = os.pread(descriptor, 100, 0).decode(errors="replace").split("\n")
+        before = lines[1] if len(lines) > 1 else ""
+        number = int(before) + 1 if before.isascii() and before.isdecimal() else 1
+        # One write over what was there: a kill never leaves the file without a number. What is
+        # longer is cut off afterwards, and nobody reads it.
+        content = f"{os.getpid()}\n{number}\n".encode()
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return number

@@ -64,7 +64,8 @@ def in_haste(act: Act, named_in: Path) -> None:
     """
     from datetime import timedelta
 
-    from pipelines.places import store_lease, stores
+    from pipelines.places import lease as store_lease
+    from pipelines.places import stores
 
     stores._SILENCE_S = _SILENCE_S
     stores._TIMEOUT = timedelta(seconds=_SILENCE_S)

@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 
 TTL_S = 3.0
 """Time to live of leases in tests, in seconds."""
 _HEAD = f"""
 import sys
 from pipelines import storage
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 store_lease.TTL_S = {TTL_S}
 """
 HOLD = """

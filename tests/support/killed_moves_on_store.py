@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.errors import HomefeedError
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, prepare
 from support.record_world import World, record_world

@@ -66,7 +66,7 @@ class WorkFolder:
         """Name of the lock that a node's launcher holds; the first process has its own."""
         return f"launch-node-{node_rank}.lock"
 
-    def locked(self, purpose: str, name: str = "training.lock") -> AbstractContextManager[None]:
+    def locked(self, purpose: str, name: str = "training.lock") -> AbstractContextManager[object]:
         """Hold one of the folder's locks for the time being, after a short wait for its holder.
 
         Args:

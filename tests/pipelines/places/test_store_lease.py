@@ -14,7 +14,8 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.places import store_lease, stores
+from pipelines.places import lease as store_lease
+from pipelines.places import stores
 from pipelines.places.conditional import Revision
 from pipelines.places.lease import Lease
 from support.faulty_proxy import FaultyProxy, faulty_proxy

@@ -8,7 +8,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.preconditions.record import require_record
 from pipelines.registry import history
 from pipelines.stages.runner import run_stage

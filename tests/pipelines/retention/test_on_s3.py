@@ -9,7 +9,7 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.registry.history import History
 from pipelines.registry.reconcile import State
 from pipelines.retention import collect, inventory

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from support.holders import TTL_S
 from support.stage_bodies import replace_stage
 

@@ -12,7 +12,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.preconditions.event_log import require_event_log
 from pipelines.settings import Settings
 from pipelines.stages import runner

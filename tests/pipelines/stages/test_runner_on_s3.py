@@ -20,7 +20,7 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.stage_table import TABLE, Stage
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.registry import tracking
 from pipelines.stages import runner
 from support.holders import TTL_S, Holder, state_of

@@ -60,7 +60,7 @@ DIES = """
 import os, sys
 from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.stages import build_snapshot, runner
 from pipelines.contracts.stage_table import TABLE, Stage
 
@@ -105,7 +105,7 @@ def kill_in_the_middle(tmp_path: Path, run_uri: str) -> int:
     """Run the stage in a process that ends itself as the kernel ends one without memory."""
     (tmp_path / "dies.py").write_text(
         "import os\n"
-        "from pipelines.places import store_lease\n"
+        "from pipelines.places import lease as store_lease\n"
         "from pipelines.stages import runner, build_snapshot\n"
         f"store_lease.TTL_S = {TTL_S}\n"
         "build_snapshot.build_snapshot = lambda run: os.kill(os.getpid(), 9)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from support.faulty_proxy import faulty_proxy
 from support.killed_moves import ACTIONS, ACTORS, try_once
 from support.killed_moves_on_store import TTL_S, Killer

@@ -8,7 +8,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import digest_files
-from pipelines.places import store_lease
+from pipelines.places import lease as store_lease
 from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder, place_for_shards
 
 NAME = "shard-00003"
