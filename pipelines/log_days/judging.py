@@ -11,10 +11,8 @@ A shift is accepted for its run alone: the next cycle is held against this one's
 snapshot is accepted. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
 """
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +33,7 @@ from pipelines.contracts.run_layout import (
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.known_days import open_known_days
-from pipelines.log_days.reading import DayRange, examples_of, files_of_days, measure_log
+from pipelines.log_days.reading import categories_of, files_of_days, measure_log, rows_of
 from pipelines.registry.accepted import read_kept, read_refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
@@ -82,35 +80,35 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         spilled.mkdir()
         with importing_meanwhile():
             found = _measured(run, event_log, plan, spilled)
-        since = since_refused(days_refused(run), found.days)
-        found = replace(found, since_refused=since)
-        look = functools.partial(_look, event_log, plan, spilled)
-        shifts = accepted_shifts(run.run_uri)
-        outcomes = judge_log(found, out_dir / DOCS_FOLDER, shifts, look)
+
+        def look(day: int, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+            from validation.data_gate.days.examples import find_examples
+            from validation.data_gate.days.measure import open_engine
+
+            try:
+                with open_engine(str(spilled)) as engine:
+                    rows = rows_of(event_log, plan, range(day, day + 1))
+                    return find_examples(engine, rows, day, names, categories_of(plan))
+            except HomefeedError as error:  # the log cannot be read any more
+                log.warning("no rows are shown of what is unusual: %s", error)
+                return {}
+
+        outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri), look)
         report = EventLogReport(
             outcomes=outcomes,
             docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),
             num_judged_days=len(found.judged),
             num_history_days=len(found.history),
-            since_refused=since,
+            since_refused=found.since_refused,
         )
-        (out_dir / DAYS_FILE).write_text(_to_keep(found), "utf-8")
+        days = {day.day: day for day in (*found.accepted, *found.days)}
+        newest = KeptDays(days=tuple(days[day] for day in sorted(days)[-KEPT_DAYS:]))
+        (out_dir / DAYS_FILE).write_text(newest.model_dump_json(), "utf-8")
         (out_dir / REPORT_FILE).write_bytes(report.to_record())
         storage.publish_folder(out_dir, target)
     if not report.is_accepted:
         raise _refusal(run, report)
     return report
-
-
-def _look(
-    event_log: EventLog, plan: SnapshotPlan, spilled: Path, day: int, names: Sequence[str]
-) -> Mapping[str, Sequence[str]]:
-    """Return rows that show what is unusual; none where the log cannot be read any more."""
-    try:
-        return examples_of(event_log, plan, spilled, day, names)
-    except HomefeedError as error:
-        log.warning("no rows are shown of what is unusual: %s", error)
-        return {}
 
 
 def read_report(run: ResolvedRun) -> EventLogReport | None:
@@ -126,50 +124,42 @@ def _measured(
     from validation.data_gate.days.gate import JudgedLog
     from validation.data_gate.days.limits import FEWEST_DAYS
 
-    accepted = _accepted_days(run)
-    first = plan.training.start_ms // DAY_MS
-    end = -(-plan.holdout.end_ms // DAY_MS)
-    back = 0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS
-    days = DayRange(first - back, end)
+    accepted: tuple[DayProfile, ...] = ()
+    uri = run.last_accepted_snapshot_uri
+    if uri is not None and storage.exists(snapshot_manifest_uri(uri)):
+        reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+        accepted = _kept_days(read_kept(run, reference, DAYS_FILE), "last accepted snapshot's")
+    first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
+    days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        known = open_known_days(run.workspace_uri, event_log, plan, days.first, days.end)
+        known = open_known_days(run.workspace_uri, event_log, plan, days)
         measured = measure_log(event_log, plan, days, spilled, known)
     # Not before it is sure that these are the numbers of the files that were listed.
-    known.save(range(days.first, days.end), measured)
+    known.save(days, measured)
+    now = tuple(day for day in measured if day.day >= first)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,
-        days=tuple(day for day in measured if day.day >= first),
+        days=now,
         first_day=first,
         end_day=end,
         accepted=accepted,
         earlier=tuple(day for day in measured if day.day < first),
         limit_factor=run.config.data_gate.limit_factor,
+        since_refused=since_refused(_days_refused(run), now),
     )
 
 
-def _accepted_days(run: ResolvedRun) -> tuple[DayProfile, ...]:
-    """Return the days that were kept with the last accepted snapshot; none where none were."""
-    uri = run.last_accepted_snapshot_uri
-    if uri is None or not storage.exists(snapshot_manifest_uri(uri)):
-        return ()
-    reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
-    data = read_kept(run, reference, DAYS_FILE)
+def _kept_days(data: bytes | None, whose: str) -> tuple[DayProfile, ...]:
+    """Return the days in a file; none where there is none, or where it is damaged or older."""
     if data is None:
         return ()
     try:
         kept = KeptDays.model_validate_json(data)
     except ValidationError as error:
-        log.warning("the kept days of the last accepted snapshot are damaged: %s", error)
+        log.warning("the %s days are damaged, and are passed over: %s", whose, error)
         return ()
     return kept.days if kept.format == FORMAT_VERSION else ()
-
-
-def _to_keep(found: "JudgedLog") -> str:
-    """Return the text of the file with these days, and the newest of those accepted before."""
-    days = {day.day: day for day in (*found.accepted, *found.days)}
-    newest = sorted(days)[-KEPT_DAYS:]
-    return KeptDays(days=tuple(days[day] for day in newest)).model_dump_json()
 
 
 def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
@@ -195,26 +185,20 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     return error
 
 
-def days_refused(run: ResolvedRun) -> tuple[DayProfile, ...] | None:
-    """Return the days that an earlier attempt of the run refused; None where none did."""
+def _days_refused(run: ResolvedRun) -> tuple[DayProfile, ...]:
+    """Return the days that an earlier attempt of the run refused; none where none did."""
     folder = judged_log_uri(run.run_uri)
     report, days = (storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE))
     if not storage.exists(days) or read_refusal(report, EventLogReport) is None:
-        return None
-    try:
-        return KeptDays.model_validate_json(storage.read_bytes(days)).days
-    except ValidationError as error:  # damaged, or of an earlier release
-        log.warning("the days that were refused cannot be read; judged without them: %s", error)
-        return None
+        return ()
+    return _kept_days(storage.read_bytes(days), "refused log's")
 
 
-def since_refused(
-    refused: Sequence[DayProfile] | None, now: Sequence[DayProfile]
-) -> tuple[str, ...]:
+def since_refused(refused: Sequence[DayProfile], now: Sequence[DayProfile]) -> tuple[str, ...]:
     """Return a phrase for each day that is another than was refused.
 
     Args:
-        refused: The days that were refused; None where none were.
+        refused: The days that were refused; none where nothing was.
         now: The days of the windows as they are.
 
     Returns:
@@ -222,21 +206,24 @@ def since_refused(
     """
     from validation.data_gate.days.gate import changes, date_of
 
-    if refused is None:
+    if not refused:
         return ()
     # Only the newest days of a long window are kept; of the others nothing is known.
-    before = {day.day: day for day in refused}
-    first, last = min(before, default=0), max((day.day for day in now), default=0)
-    present = {day.day for day in now}
-    told = [f"{date_of(day)} has come" for day in sorted(present - before.keys()) if day > first]
-    lost = before.keys() - present
-    told += [f"{date_of(day)} has gone" for day in sorted(lost) if min(present) <= day <= last]
-    for day in now:
-        if day.day in before and (changed := changes(before[day.day], day)):
-            named = ", ".join(changed[:_NUM_NAMED])
+    before, present = {day.day: day for day in refused}, {day.day: day for day in now}
+    first, last = min(before), max(present, default=0)
+    come = [day for day in sorted(present.keys() - before.keys()) if day > first]
+    gone = [
+        day
+        for day in sorted(before.keys() - present.keys())
+        if min(present, default=0) <= day <= last
+    ]
+    told = [f"{date_of(day)} has come" for day in come]
+    told += [f"{date_of(day)} has gone" for day in gone]
+    for day in sorted(present.keys() & before.keys()):
+        if changed := changes(before[day], present[day]):
             more = len(changed) - _NUM_NAMED
             others = f" and {more} more" if more > 0 else ""
-            told.append(f"{date_of(day.day)} is another: {named}{others}")
+            told.append(f"{date_of(day)} is another: {', '.join(changed[:_NUM_NAMED])}{others}")
     return tuple(told) or ("no day is another than the ones that were refused",)
 
 

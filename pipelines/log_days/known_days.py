@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.files import write_whole
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, list_files
+from pipelines.event_log.listing import KNOWN_COLUMNS, list_files
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.storage import is_local, join, local_path, open_filesystem
@@ -56,25 +56,18 @@ class KnownProfiles(Frozen):
 class KnownDays:
     """Profiles by day and by what the day's files were."""
 
-    path: Path | None = None
-    state_of: Callable[[int], str | None] = lambda day: None
-    _found: dict[int, KnownDay] = field(default_factory=dict)
+    path: Path | None = None  # None: nothing is kept, as beside an object store
+    # By day, a digest of the files that its profile comes from; none where these may still change.
+    states: Mapping[int, str] = field(default_factory=dict)
+    found: dict[int, KnownDay] = field(default_factory=dict)
 
-    def split(
-        self, days: Iterable[int]
-    ) -> tuple[dict[int, DayProfile | None], list[tuple[int, int]]]:
-        """Return the profiles that are known, and the runs of other days, half-open."""
-        known: dict[int, DayProfile | None] = {}
-        runs: list[tuple[int, int]] = []
-        for day in days:
-            kept = self._found.get(day)
-            if kept is not None and kept.state == self.state_of(day):
-                known[day] = kept.profile
-            elif runs and runs[-1][1] == day:
-                runs[-1] = (runs[-1][0], day + 1)
-            else:
-                runs.append((day, day + 1))
-        return known, runs
+    def of(self, days: Iterable[int]) -> dict[int, DayProfile | None]:
+        """Return the profiles that are known, by day; None of a day without rows."""
+        return {
+            day: known.profile
+            for day in days
+            if (known := self.found.get(day)) and known.state == self.states.get(day)
+        }
 
     def save(self, days: Iterable[int], measured: Sequence[DayProfile]) -> None:
         """Keep the profiles of days, beside those that were known.
@@ -87,9 +80,9 @@ class KnownDays:
             return
         profiles = {profile.day: profile for profile in measured}
         for day in days:
-            if (state := self.state_of(day)) is not None:
-                self._found[day] = KnownDay(state=state, profile=profiles.get(day))
-        newest = dict(sorted(self._found.items())[-MOST_DAYS:])
+            if day in self.states:
+                self.found[day] = KnownDay(state=self.states[day], profile=profiles.get(day))
+        newest = dict(sorted(self.found.items())[-MOST_DAYS:])
         text = KnownProfiles(days=newest).model_dump_json().encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,18 +101,8 @@ class KnownDays:
             )
 
 
-def day_number(day: date) -> int:
-    """Return a day as days since the epoch."""
-    return (day - date(1970, 1, 1)).days
-
-
-def folder_of_days(workspace_uri: str) -> Path | None:
-    """Return where profiles are kept; None where they are not, as beside an object store."""
-    return local_path(join(workspace_uri, "days")) if is_local(workspace_uri) else None
-
-
 def open_known_days(
-    workspace_uri: str, event_log: EventLog, plan: SnapshotPlan, first_day: int, end_day: int
+    workspace_uri: str, event_log: EventLog, plan: SnapshotPlan, days: range
 ) -> KnownDays:
     """Return what is known of a log's days.
 
@@ -127,14 +110,12 @@ def open_known_days(
         workspace_uri: Where profiles are kept, as the settings say.
         event_log: The log.
         plan: The recipe's action types and categories, and as_of.
-        first_day: The first day that is asked for, since the epoch.
-        end_day: The first one that is not.
+        days: Those that are asked for, since the epoch.
 
     Raises:
         TransientStorageError: the storage failed.
     """
-    folder = folder_of_days(workspace_uri)
-    if folder is None:
+    if not is_local(workspace_uri):
         return KnownDays()
     measured = {
         # A cycle that is rebuilt elsewhere, to see whether it comes out the same, reads the log.
@@ -144,44 +125,50 @@ def open_known_days(
         "passed_over": plan.passed_over,
         "code": project_digest(),
     }
-    path = folder / digest_of(measured)[:16] / "profiles.txt"
-    return KnownDays(path, _states(event_log, plan, first_day, end_day), _read(path))
+    path = local_path(join(workspace_uri, "days")) / digest_of(measured)[:16] / "profiles.txt"
+    found: dict[int, KnownDay] = {}
+    if path.is_file():
+        try:
+            digest, _, text = path.read_bytes().partition(b"\n")
+            if hashlib.sha256(text).hexdigest().encode() != digest:
+                raise ValueError("its digest is another")
+            found = dict(KnownProfiles.model_validate_json(text).days)
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); the days are measured again", path, error)
+    return KnownDays(path, _states(event_log, plan, days), found)
 
 
-def _states(
-    event_log: EventLog, plan: SnapshotPlan, first_day: int, end_day: int
-) -> Callable[[int], str | None]:
-    """Return a function from a day to a digest of the files that its profile comes from.
+def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
+    """Return a digest of the files that the profile of each day comes from.
 
-    The digest is None where these files may still change, or come to hold more rows.
+    A day has none where these may still change, or come to hold more rows.
     """
     now, (filesystem, root) = time.time(), open_filesystem(event_log.uri)
     of_day: dict[int, list[LogFile]] = {}
     for file in event_log.files:
-        if file.day is not None and first_day - 1 <= (number := day_number(file.day)) < end_day:
-            of_day.setdefault(number, []).append(file)
-    users = event_log.files_of("users")
-    read = [*users, *(file for files in of_day.values() for file in files)]
-    listed = {each.path: each for each in list_files(event_log, read, plan.as_of_ms).files}
-    begins = [(_earliest_ms(filesystem, file), file) for file in users]
-
-    def found(file: LogFile) -> ListedFile:
-        return listed[file.path.removeprefix(root).lstrip("/")]
-
-    def state_of(day: int) -> str | None:
-        events = [found(f) for number in (day - 1, day) for f in of_day.get(number, ())]
-        others = [found(file) for earliest, file in begins if earliest < (day + 1) * DAY_MS]
-        is_known = all(f.num_rows is not None and f.num_rows == f.num_known for f in events)
+        if file.day is not None:
+            of_day.setdefault(day_number(datetime.combine(file.day, datetime.min.time(), UTC)),
+                              []).append(file)  # fmt: skip
+    users = {f: _earliest_ms(filesystem, f) for f in event_log.files_of("users")}
+    read = [file for day in range(days.start - 1, days.stop) for file in of_day.get(day, ())]
+    listed = {
+        each.path: each for each in list_files(event_log, [*users, *read], plan.as_of_ms).files
+    }
+    states = {}
+    for day in days:
+        files = [*of_day.get(day - 1, ()), *of_day.get(day, ())]
+        num_events = len(files)
+        files += [file for file, earliest in users.items() if earliest < (day + 1) * DAY_MS]
+        found = [listed[file.path.removeprefix(root).lstrip("/")] for file in files]
+        is_known = all(f.num_rows is not None and f.num_rows == f.num_known
+                       for f in found[:num_events])  # fmt: skip
         is_settled = all(
-            f.modified_at is not None and f.modified_at.timestamp() < now - SETTLED_S
-            for f in (*events, *others)
+            f.modified_at is not None and f.modified_at.timestamp() < now - SETTLED_S for f in found
         )
-        if not (is_known and is_settled):
-            return None
-        files = [f.model_dump(mode="json", exclude={"num_known"}) for f in (*events, *others)]
-        return digest_of(files)
-
-    return state_of
+        if is_known and is_settled:
+            told = [f.model_dump(mode="json", exclude={"num_known"}) for f in found]
+            states[day] = digest_of(told)
+    return states
 
 
 def _earliest_ms(filesystem: pa.fs.FileSystem, file: LogFile) -> int:
@@ -196,15 +183,6 @@ def _earliest_ms(filesystem: pa.fs.FileSystem, file: LogFile) -> int:
     return 0
 
 
-def _read(path: Path) -> dict[int, KnownDay]:
-    """Return the kept profiles; none where there are none, or where they are damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        digest, _, text = path.read_bytes().partition(b"\n")
-        if hashlib.sha256(text).hexdigest().encode() != digest:
-            raise ValueError("its digest is another")
-        return dict(KnownProfiles.model_validate_json(text).days)
-    except (OSError, ValueError) as error:
-        log.warning("%s is damaged (%s); the days are measured again", path, error)
-        return {}
+def day_number(instant: datetime) -> int:
+    """Return an instant's UTC day, in days since the epoch."""
+    return int(instant.timestamp()) // (DAY_MS // 1000)

@@ -5,43 +5,37 @@ measured: that is `validation.data_gate.days`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.day_profile import DayProfile
-from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS, USERS
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
 
+if TYPE_CHECKING:
+    from validation.data_gate.days.measure import DayRows
+
 log = logging.getLogger(__name__)
 
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
-_EPOCH = date(1970, 1, 1).toordinal()
-
-
-@dataclass(frozen=True)
-class DayRange:
-    """Days since the epoch, half-open."""
-
-    first: int
-    end: int
+EVENTS = ("impressions", "actions")
 
 
 def measure_log(
     event_log: EventLog,
     plan: SnapshotPlan,
-    days: DayRange,
+    days: range,
     scratch: Path,
     known: KnownDays | None = None,
 ) -> tuple[DayProfile, ...]:
@@ -50,7 +44,7 @@ def measure_log(
     Args:
         event_log: The log.
         plan: The recipe's, for as_of, action types and categories.
-        days: Which.
+        days: Which, since the epoch.
         scratch: Existing folder, for what does not fit into memory.
         known: Profiles of days that need not be measured again.
 
@@ -58,79 +52,63 @@ def measure_log(
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    from validation.data_gate.days.measure import DayRows, measure_days, open_engine
+    from validation.data_gate.days.measure import measure_days, open_engine
 
-    profiles, runs = (known or KnownDays()).split(range(days.first, days.end))
-    num_days = days.end - days.first
-    log.info("of %d days of the event log, %d were measured before", num_days, len(profiles))
-    parts = [part for run in runs for part in _parts(event_log, DayRange(*run))]
+    profiles = known.of(days) if known else {}
+    log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
     with open_engine(str(scratch)) as engine:
-        for number, part in enumerate(parts):
-            rows = DayRows(
-                impressions=_events(event_log, plan, part, "impressions"),
-                actions=_events(event_log, plan, part, "actions"),
-                users=None if number else _users(event_log, plan),
-            )
-            measured = measure_days(engine, rows, part.first, part.end, categories_of(plan))
-            profiles |= {each.day: each for each in measured}
-    return tuple(each for day in sorted(profiles) if (each := profiles[day]) is not None)
+        has_users = False
+        for part in parts_of(event_log, [day for day in days if day not in profiles]):
+            rows = rows_of(event_log, plan, part, with_users=not has_users)
+            has_users = True
+            found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
+            profiles |= {each.day: each for each in found}
+    return tuple(each for _, each in sorted(profiles.items()) if each is not None)
 
 
-def examples_of(
-    event_log: EventLog, plan: SnapshotPlan, scratch: Path, day: int, names: Sequence[str]
-) -> Mapping[str, Sequence[str]]:
-    """Return phrases about rows of a day that show what some of its numbers are.
+def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
+    """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
+    part, num_bytes = range(0), 0
+    for day in days:
+        size = sum(file.num_bytes for table in EVENTS for file in _files(event_log, table, day))
+        if part and (part.stop != day or num_bytes + size > BYTES_AT_ONCE):
+            yield part
+            part, num_bytes = range(0), 0
+        part, num_bytes = range(part.start if part else day, day + 1), num_bytes + size
+    if part:
+        yield part
+
+
+def _files(event_log: EventLog, table: str, day: int) -> tuple[LogFile, ...]:
+    return event_log.files_between(table, day * DAY_MS, (day + 1) * DAY_MS)
+
+
+def files_of_days(event_log: EventLog, days: range) -> tuple[LogFile, ...]:
+    """Return the files from which some days are measured."""
+    first, last = day_of((days.start - 1) * DAY_MS), day_of((days.stop - 1) * DAY_MS)
+    return tuple(
+        file
+        for file in event_log.files
+        if file.table == "users"
+        or (file.table in EVENTS and file.day and first <= file.day <= last)
+    )
+
+
+def rows_of(
+    event_log: EventLog, plan: SnapshotPlan, days: range, with_users: bool = True
+) -> "DayRows":
+    """Return the rows of some days and of the day before them, which are read as they are used.
 
     Args:
         event_log: The log.
         plan: As for `measure_log`.
-        scratch: As for `measure_log`.
-        day: Days since the epoch.
-        names: Of numbers.
+        days: Since the epoch.
+        with_users: Whether users' rows are among them, which are the same for all days.
     """
-    from validation.data_gate.days.examples import find_examples
-    from validation.data_gate.days.measure import DayRows, open_engine
+    from validation.data_gate.days.measure import DayRows
 
-    one = DayRange(day, day + 1)
-    with open_engine(str(scratch)) as engine:
-        rows = DayRows(
-            impressions=_events(event_log, plan, one, "impressions"),
-            actions=_events(event_log, plan, one, "actions"),
-            users=_users(event_log, plan),
-        )
-        return find_examples(engine, rows, day, names, categories_of(plan))
-
-
-def files_of_days(event_log: EventLog, days: DayRange) -> tuple[LogFile, ...]:
-    """Return the files from which some days are measured."""
-    start, end = (days.first - 1) * DAY_MS, days.end * DAY_MS
-    events = (event_log.files_between(table, start, end) for table in ("impressions", "actions"))
-    return (*(file for files in events for file in files), *event_log.files_of("users"))
-
-
-def _parts(event_log: EventLog, days: DayRange) -> Iterator[DayRange]:
-    """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
-    sizes = dict.fromkeys(range(days.first, days.end), 0)
-    for table in ("impressions", "actions"):
-        for file in event_log.files_between(table, days.first * DAY_MS, days.end * DAY_MS):
-            if file.day is not None:
-                sizes[file.day.toordinal() - _EPOCH] += file.num_bytes
-    first, num_bytes = days.first, 0
-    for day, size in sizes.items():
-        if day > first and num_bytes + size > BYTES_AT_ONCE:
-            yield DayRange(first, day)
-            first, num_bytes = day, 0
-        num_bytes += size
-    yield DayRange(first, days.end)
-
-
-def rows_in_memory(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> dict[str, pa.Table]:
-    """Return the rows of impressions, actions and users that `measure_log` would measure."""
-    events = {
-        table: pa.concat_tables(_events(event_log, plan, days, table))
-        for table in ("impressions", "actions")
-    }
-    return events | {"users": pa.concat_tables(_users(event_log, plan))}
+    impressions, actions = (_events(event_log, plan, days, table) for table in EVENTS)
+    return DayRows(impressions, actions, _users(event_log, plan) if with_users else None)
 
 
 def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
@@ -138,9 +116,7 @@ def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
     return extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions"))
 
 
-def _events(
-    event_log: EventLog, plan: SnapshotPlan, days: DayRange, table: str
-) -> Iterator[pa.Table]:
+def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) -> Iterator[pa.Table]:
     """Yield the events of the days and of the day before them, to which the first ones reach back.
 
     An empty table comes first, which tells the columns where there is no file. Categories are text,
@@ -151,8 +127,8 @@ def _events(
     yield pa.schema([*EVENT_LOG_TABLES[table], *fields]).empty_table()
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
-        start_ms=(days.first - 1) * DAY_MS,
-        end_ms=days.end * DAY_MS,
+        start_ms=(days.start - 1) * DAY_MS,
+        end_ms=days.stop * DAY_MS,
         extra_columns=extra,
         action_types=(*plan.features.action_types, *plan.passed_over),
     )
@@ -165,16 +141,9 @@ def _events(
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
-    is_known = Before("as_of", plan.as_of_ms)
     for file in event_log.files_of("users"):
-        rows = read_rows(event_log, file, (), is_known)
-        if len(rows) == 0:
-            continue
-        vectors = to_list_column(embedding_matrix(file.path, rows))
-        kept = rows.select(["user_id", "as_of", USERS.field("state").name])
-        yield kept.append_column("embedding", vectors)
-
-
-def day_at(instant: datetime) -> int:
-    """Return an instant's UTC day, in days since the epoch."""
-    return int(instant.astimezone(UTC).timestamp()) // (DAY_MS // 1000)
+        rows = read_rows(event_log, file, (), Before("as_of", plan.as_of_ms))
+        if len(rows):
+            vectors = to_list_column(embedding_matrix(file.path, rows))
+            kept = rows.select(["user_id", "as_of", "state"])
+            yield kept.append_column("embedding", vectors)

@@ -34,13 +34,8 @@ from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import Before, read_rows
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.judging import EARLIER_DAYS
-from pipelines.log_days.reading import (
-    DayRange,
-    categories_of,
-    day_at,
-    measure_log,
-    rows_in_memory,
-)
+from pipelines.log_days.known_days import day_number
+from pipelines.log_days.reading import categories_of, measure_log, rows_of
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
@@ -65,21 +60,10 @@ class LogWindow:
     plan: SnapshotPlan
 
     @property
-    def judged(self) -> DayRange:
-        """The days of both windows."""
+    def judged(self) -> range:
+        """The days of both windows, since the epoch."""
         first = self.plan.training.start_ms // DAY_MS
-        return DayRange(first, -(-self.plan.holdout.end_ms // DAY_MS))
-
-    @property
-    def holdout_day(self) -> int:
-        """The first day of the holdout."""
-        return self.plan.holdout.start_ms // DAY_MS
-
-    @property
-    def first_logged_day(self) -> int:
-        """The first day of the log's impressions."""
-        first, _ = self.event_log.span("impressions")
-        return day_at(datetime(first.year, first.month, first.day, tzinfo=UTC))
+        return range(first, -(-self.plan.holdout.end_ms // DAY_MS))
 
 
 def open_window(settings: Settings, recipe: str, as_of: str) -> LogWindow:
@@ -103,8 +87,7 @@ def open_window(settings: Settings, recipe: str, as_of: str) -> LogWindow:
             f"as_of is {as_of!r}; expected a day such as 2017-06-12; correct --as-of"
         ) from None
     config = make_recipe(recipe)
-    until = day if as_of else day + timedelta(days=1)
-    return LogWindow(config, event_log, plan_of(config, until))
+    return LogWindow(config, event_log, plan_of(config, day + timedelta(days=not as_of)))
 
 
 class PastWindow(NamedTuple):
@@ -149,16 +132,18 @@ def calibrate_limits(
         DataContractError: the log is missing, breaks its contract, or is too short.
     """
     window = open_window(settings, recipe, as_of)
+    event_log, length = window.event_log, len(window.judged)
+    first, _ = event_log.span("impressions")
+    start = day_number(datetime(first.year, first.month, first.day, tzinfo=UTC))
     with tempfile.TemporaryDirectory(prefix="homefeed-gate-") as scratch:
-        days = measure_log(
-            window.event_log,
-            window.plan,
-            DayRange(window.first_logged_day, window.judged.end),
-            Path(scratch),
-        )
-    windows = tuple(past_windows(days, window.judged.end - window.judged.first))
+        days = measure_log(event_log, window.plan, range(start, window.judged.stop), Path(scratch))
+    windows = tuple(past_windows(days, length))
     if not windows:
-        raise DataContractError(_too_short(window, days))
+        raise DataContractError(
+            f"the event log at {event_log.uri} has {len(days)} days up to as_of; expected the "
+            f"{length} days of a snapshot and {CYCLE_DAYS} more, to hold the past against itself; "
+            f"choose a later --as-of or wait"
+        )
     return Calibration(windows, budget)
 
 
@@ -181,8 +166,7 @@ def past_windows(
     for start in range(first, end - CYCLE_DAYS + 1, step_days):
         before = [day for day in days if day.day < start]
         judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
-        found = deviations(before, judged)
-        if found:
+        if found := deviations(before, judged):
             missing = {*range(start, start + CYCLE_DAYS)} - {day.day for day in judged}
             told = sorted({each.name for each in found if each.times_limit > 1})
             yield PastWindow(
@@ -217,15 +201,6 @@ def calibration_lines(found: Calibration) -> list[str]:
             + ("; set data_gate.limit_factor so in the recipe" if found.factor > 1 else "")
         )
     return lines
-
-
-def _too_short(window: LogWindow, days: Sequence[DayProfile]) -> str:
-    length = window.judged.end - window.judged.first
-    return (
-        f"the event log at {window.event_log.uri} has {len(days)} days up to as_of; expected the "
-        f"{length} days of a snapshot and {CYCLE_DAYS} more, to hold the past against itself; "
-        f"choose a later --as-of or wait"
-    )
 
 
 class NamedTrial(NamedTuple):
@@ -281,38 +256,32 @@ def prepare(window: LogWindow, scratch: str) -> "Workbench":
     """Read a window's rows into memory, and measure the days before it."""
     from validation.data_gate.planted import Workbench
 
-    before = DayRange(window.judged.first - EARLIER_DAYS, window.judged.first)
+    before = range(window.judged.start - EARLIER_DAYS, window.judged.start)
     history = measure_log(window.event_log, window.plan, before, Path(scratch))
     return Workbench(load_log(window), history, categories_of(window.plan), scratch)
 
 
-def load_log(window: LogWindow, days: DayRange | None = None) -> "LogRows":
+def load_log(window: LogWindow, days: range | None = None) -> "LogRows":
     """Read the rows of a window's days, or of others, and of the day before them, into memory."""
     from validation.data_gate.planted import LogRows
 
-    days, plan = days or window.judged, window.plan
-    found = rows_in_memory(window.event_log, plan, days)
+    days, plan, event_log = days or window.judged, window.plan, window.event_log
+    rows, pins = rows_of(event_log, plan, days), []
+    for file in event_log.files_of("pins"):
+        found = read_rows(event_log, file, (), Before("pin_id", 1 << 62))
+        versions = np.asarray(found["embedding_version"].cast(pa.string()))
+        found = found.filter(pa.array(versions == plan.config.embedding_version))
+        vectors = to_list_column(embedding_matrix(file.path, found))
+        pins.append(pa.table({"pin_id": found["pin_id"], "embedding": vectors}))
     return LogRows(
-        impressions=found["impressions"],
-        actions=found["actions"],
-        pins=_pins(window),
-        users=found["users"],
-        first_day=days.first,
-        holdout_day=window.holdout_day,
-        end_day=days.end,
+        impressions=pa.concat_tables(rows.impressions),
+        actions=pa.concat_tables(rows.actions),
+        pins=pa.concat_tables(pins),
+        users=pa.concat_tables(rows.users or ()),
+        first_day=days.start,
+        holdout_day=plan.holdout.start_ms // DAY_MS,
+        end_day=days.stop,
     )
-
-
-def _pins(window: LogWindow) -> pa.Table:
-    """Return the pins of the recipe's embedding version."""
-    version, parts = window.plan.config.embedding_version, []
-    for file in window.event_log.files_of("pins"):
-        rows = read_rows(window.event_log, file, (), Before("pin_id", 1 << 62))
-        keep = np.asarray(rows["embedding_version"].cast(pa.string())) == version
-        rows = rows.filter(pa.array(keep))
-        vectors = to_list_column(embedding_matrix(file.path, rows))
-        parts.append(pa.table({"pin_id": rows["pin_id"], "embedding": vectors}))
-    return pa.concat_tables(parts)
 
 
 def trial_lines(trials: Iterable[NamedTrial]) -> Iterator[str]:

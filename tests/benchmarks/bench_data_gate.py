@@ -31,7 +31,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.log_days.reading import measure_log
 from pipelines.log_days.trials import (
     CLEAN,
     NamedTrial,
@@ -179,15 +179,15 @@ def _shares_of_peer(
             evidently_peer.write_pair(folder / defect.name, before, log)
     for as_of in as_ofs:
         window = open_window(Settings(), "completejourney", f"{as_of:%Y-%m-%d}")
-        days = DayRange(window.judged.end - 14, window.judged.end)
+        days = range(window.judged.stop - 14, window.judged.stop)
         pair = (load_log(window, _before(days)), load_log(window, days))
         evidently_peer.write_pair(folder / f"{as_of:%Y-%m-%d}", *pair)
     return evidently_peer.drifted_shares(folder)
 
 
-def _before(days: DayRange) -> DayRange:
+def _before(days: range) -> range:
     """Return as many days before some days as a snapshot has."""
-    return DayRange(days.first - WINDOW_DAYS, days.first)
+    return range(days.start - WINDOW_DAYS, days.start)
 
 
 def sample_alarms() -> dict[datetime, tuple[str, ...]]:
@@ -219,7 +219,7 @@ def _sample_windows(log_uri: str, recipe: RunConfig) -> list:
     first = plan_of(recipe, FIRST_AS_OF).training.start_ms // 86_400_000
     end = -(-plan.holdout.end_ms // 86_400_000)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
-        days = measure_log(open_event_log(log_uri), plan, DayRange(first, end), Path(scratch))
+        days = measure_log(open_event_log(log_uri), plan, range(first, end), Path(scratch))
     return list(past_windows(days, WINDOW_DAYS))
 
 
@@ -235,7 +235,7 @@ def world_alarms() -> tuple[list[tuple[str, ...]], int]:
             plan = plan_of(world(), until + timedelta(days=WORLD_DAYS + 1))
             start = int(until.timestamp()) // 86_400
             days = measure_log(
-                open_event_log(uri), plan, DayRange(start, start + WORLD_DAYS), Path(folder)
+                open_event_log(uri), plan, range(start, start + WORLD_DAYS), Path(folder)
             )
         windows = list(past_windows(days, WINDOW_DAYS, WORLD_STEP))
         told += [window.warnings for window in windows]
@@ -277,7 +277,7 @@ def judge_days(folder: Path) -> None:
     )
     recipe = completejourney().model_copy(update={"features": features})
     start = start_ms(SHAPE.first) // DAY_MS
-    days = DayRange(start, start + SHAPE.num_days)
+    days = range(start, start + SHAPE.num_days)
     until = datetime.combine(SHAPE.first, datetime.min.time(), UTC)
     plan = plan_of(recipe, until + timedelta(days=SHAPE.num_days + 1))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:

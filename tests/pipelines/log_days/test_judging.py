@@ -222,7 +222,7 @@ def test_days_before_the_kept_ones_have_not_come() -> None:
     assert since_refused(refused, now) == ("1970-01-13 is another: impressions.rows",)
     unchanged = ("no day is another than the ones that were refused",)
     assert since_refused(refused, refused) == unchanged
-    assert since_refused(None, refused) == ()
+    assert since_refused((), refused) == ()
 
 
 def test_a_word_is_kept_with_name_and_reason(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.day_profile import DayProfile
-from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.log_days import known_days, reading
-from pipelines.log_days.known_days import KnownDays, open_known_days
-from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.log_days.known_days import KnownDays, KnownProfiles, open_known_days
+from pipelines.log_days.reading import measure_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
 from pipelines.storage import to_uri
@@ -20,7 +21,7 @@ from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
 
 AS_OF_DAY = int(PLANTED_AS_OF.timestamp()) // 86_400
-DAYS = DayRange(AS_OF_DAY - 12, AS_OF_DAY - 1)
+DAYS = range(AS_OF_DAY - 12, AS_OF_DAY - 1)
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +37,15 @@ def settle(path: Path, seconds: float = 3600) -> None:
     os.utime(path, (time.time() - seconds, time.time() - seconds))
 
 
-def measure(log: Path, workspace: Path, days: DayRange = DAYS, shift: int = 0) -> list[DayProfile]:
+def measure(log: Path, workspace: Path, days: range = DAYS, shift: int = 0) -> list[DayProfile]:
     """Return the profiles, without the last digits, which depend on how threads add up."""
     event_log = open_event_log(to_uri(log / "event_log"))
     plan = plan_of(smoke(), PLANTED_AS_OF + timedelta(days=shift))
-    known = open_known_days(to_uri(workspace), event_log, plan, days.first, days.end)
+    known = open_known_days(to_uri(workspace), event_log, plan, days)
     scratch = workspace / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     found = measure_log(event_log, plan, days, scratch, known)
-    known.save(range(days.first, days.end), found)
+    known.save(days, found)
     return [rounded(each) for each in found]
 
 
@@ -60,13 +61,13 @@ def rounded(profile: DayProfile) -> DayProfile:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The days that are measured."""
     found: list[int] = []
-    original = reading._parts
+    original = reading.parts_of
 
-    def note(event_log: object, days: DayRange) -> object:
-        found.extend(range(days.first, days.end))
-        return original(event_log, days)  # type: ignore[arg-type]
+    def note(event_log: EventLog, days: list[int]) -> Iterator[range]:
+        found.extend(days)
+        return original(event_log, days)
 
-    monkeypatch.setattr(reading, "_parts", note)
+    monkeypatch.setattr(reading, "parts_of", note)
     return found
 
 
@@ -79,7 +80,7 @@ def test_known_days_have_the_same_profiles(
     assert measure(planted, tmp_path / "w") == first
     # Of the planted world, some rows of the last days become known after as_of.
     again = list(measured)
-    assert len(again) <= 2 and again == list(range(DAYS.end - len(again), DAYS.end))
+    assert len(again) <= 2 and again == list(range(DAYS.stop - len(again), DAYS.stop))
 
 
 def test_a_later_cycle_measures_what_is_new(
@@ -87,9 +88,9 @@ def test_a_later_cycle_measures_what_is_new(
 ) -> None:
     measure(planted, tmp_path / "w")
     measured.clear()
-    later = DayRange(DAYS.first + 4, DAYS.end + 4)
+    later = range(DAYS.start + 4, DAYS.stop + 4)
     found = measure(planted, tmp_path / "w", later, shift=4)
-    assert min(measured) >= DAYS.end - 2 and max(measured) == later.end - 1
+    assert min(measured) >= DAYS.stop - 2 and max(measured) == later.stop - 1
     assert found == measure(planted, tmp_path / "another", later, shift=4)
 
 
@@ -108,7 +109,7 @@ def test_a_rewritten_day_is_measured_again_and_so_is_the_next(
     settle(path, 120)
     measured.clear()
     found = measure(tmp_path, tmp_path / "w")
-    assert [day for day in measured if day < DAYS.end - 2] == [AS_OF_DAY - 8, AS_OF_DAY - 7]
+    assert [day for day in measured if day < DAYS.stop - 2] == [AS_OF_DAY - 8, AS_OF_DAY - 7]
     assert found == measure(tmp_path, tmp_path / "another")
 
 
@@ -136,25 +137,27 @@ def test_where_profiles_cannot_be_written_the_days_are_measured(
 ) -> None:
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "days").write_text("")  # a file
-    few = DayRange(DAYS.first, DAYS.first + 2)
+    few = range(DAYS.start, DAYS.start + 2)
     assert len(measure(planted, tmp_path / "w", few)) == 2
     assert "are not kept in" in caplog.text
 
 
-def test_profiles_lie_in_a_workspace_on_a_disk(tmp_path: Path) -> None:
-    workspace = to_uri(tmp_path / "w")
-    assert known_days.folder_of_days(workspace) == tmp_path / "w" / "days"
-    assert known_days.folder_of_days("s3://bucket/workspace") is None
+def test_beside_an_object_store_nothing_is_kept(planted: Path) -> None:
+    event_log = open_event_log(to_uri(planted / "event_log"))
+    plan = plan_of(smoke(), PLANTED_AS_OF)
+    known = open_known_days("s3://bucket/workspace", event_log, plan, DAYS)
+    known.save(DAYS, [])
+    assert known == KnownDays()
 
 
 def test_profiles_that_nobody_uses_go_after_three_cycles(tmp_path: Path) -> None:
     old, young, other = (tmp_path / name for name in ("old", "young", "other"))
     for folder in (old, young, other):
-        KnownDays(folder / "profiles.txt", {7: "seven"}.get).save([7], [])
+        KnownDays(folder / "profiles.txt", {7: "seven"}).save([7], [])
     (other / "notes").write_text("mine")
     for folder in (old, other):
         settle(folder / "profiles.txt", (known_days.UNUSED_DAYS + 1) * 86_400)
-    KnownDays(young / "profiles.txt", {7: "seven"}.get).save([7], [])
+    KnownDays(young / "profiles.txt", {7: "seven"}).save([7], [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "young"]
     assert [path.name for path in other.iterdir()] == ["notes"]
 
@@ -163,7 +166,7 @@ def test_a_log_without_statistics_in_its_footers_is_measured(tmp_path: Path) -> 
     write_planted_world(tmp_path / "event_log", num_days=67)
     for path in (tmp_path / "event_log/users").rglob("*.parquet"):
         pq.write_table(pq.read_table(path), path, write_statistics=False)
-    few = DayRange(DAYS.first, DAYS.first + 2)
+    few = range(DAYS.start, DAYS.start + 2)
     assert len(measure(tmp_path, tmp_path / "w", few)) == 2
 
 
@@ -173,7 +176,7 @@ def test_profiles_do_not_depend_on_the_days_that_are_measured_with_them(
     """A cycle measures its new days alone, and holds them against days of longer runs."""
     at_once = measure(planted, tmp_path / "all")
     for number, expected in enumerate(at_once):
-        alone = DayRange(DAYS.first + number, DAYS.first + number + 1)
+        alone = range(DAYS.start + number, DAYS.start + number + 1)
         assert measure(planted, tmp_path / f"day {number}", alone) == [expected]
 
 
@@ -181,9 +184,10 @@ def test_a_value_with_any_character_is_kept_and_so_is_a_day_without_rows(tmp_pat
     values = {"two\nlines": 1, "line\u2028separator": 2, 'a "quote" and a space': 3}
     profile = DayProfile(day=7, numbers={}, counts={"pins.category": values})
     path = tmp_path / "days" / "profiles.txt"
-    kept = KnownDays(path, {7: "seven", 8: "eight"}.get)
-    kept.save([7, 8, 9], [profile])
+    states = {7: "seven", 8: "eight"}
+    KnownDays(path, states).save([7, 8, 9], [profile])
     for _ in range(2):  # written by a measurement, and again from what was read
-        again = KnownDays(path, {7: "seven", 8: "eight"}.get, known_days._read(path))
-        assert again.split([7, 8, 9]) == ({7: profile, 8: None}, [(9, 10)])
+        read = KnownProfiles.model_validate_json(path.read_bytes().partition(b"\n")[2])
+        again = KnownDays(path, states, read.days)
+        assert again.of([7, 8, 9]) == {7: profile, 8: None}
         again.save([], [])
