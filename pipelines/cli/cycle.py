@@ -1,16 +1,18 @@
-"""`homefeed resolve`, `stage` and `retrain`: a cycle in steps, one step of it, or all of it.
+"""`homefeed resolve`, `stage`, `retrain`, `estimate` and `reproduce`: a cycle, and what it came to.
 
-Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
+Tested in tests/pipelines/cli/test_main.py, test_cycle.py, test_estimate.py and test_reproduce.py.
 """
 
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
-from pipelines.cli.printing import Commands, say, say_all
+from pipelines import storage
+from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.artifacts import (
     MAX_DEVICES,
     MAX_NODES,
@@ -19,11 +21,14 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     RunRequest,
 )
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.contracts.judgement import Judgement, Promotion
+from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.judgement import Interval, Judgement, Promotion
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.reproduction.rebuild import Outcome
 
 log = logging.getLogger(__name__)
 app = Commands()
@@ -31,19 +36,19 @@ app = Commands()
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
-    run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
-    again: Annotated[bool, typer.Option("--again", help="Run it even if it has ended.")] = False,
+    name: Annotated[str, Argument(help=f"One of {', '.join(STAGES)}.")],
+    run: Annotated[str, Option(help="URI or path of the run folder.")],
+    again: Annotated[bool, Option("--again", help="Run it even if it has ended.")] = False,
     node_rank: Annotated[
         int | None,
-        typer.Option(
+        Option(
             envvar="JOB_COMPLETION_INDEX",
             help="Which machine this is, from 0, where the run trains on several.",
         ),
     ] = None,
     rendezvous: Annotated[
         str,
-        typer.Option(
+        Option(
             envvar="HOMEFEED_RENDEZVOUS",
             help="HOST:PORT of machine 0, a free port there; same on all.",
         ),
@@ -64,21 +69,20 @@ def stage(
 def begin(
     context: typer.Context,
     as_of: Annotated[
-        str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")
+        str, Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")
     ] = "",
     recipe: Annotated[
-        str,
-        typer.Option(help="Name, module:function or file; HOMEFEED_RECIPE by default."),
+        str, Option(help="Name, module:function or file; HOMEFEED_RECIPE by default.")
     ] = "",
     promote: Annotated[
-        bool, typer.Option("--promote/--no-promote", help="May the champion move?")
+        bool, Option("--promote/--no-promote", help="May the champion move?")
     ] = True,
-    devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
-    nodes: Annotated[int, typer.Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
+    devices: Annotated[int, Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
+    nodes: Annotated[int, Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
     accelerator: Annotated[
-        Literal["cpu", "gpu"] | None, typer.Option(help="HOMEFEED_ACCELERATOR by default.")
+        Literal["cpu", "gpu"] | None, Option(help="HOMEFEED_ACCELERATOR by default.")
     ] = None,
-    key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
+    key: Annotated[str, Option(help="Another key is another cycle.")] = "command line",
 ) -> dict[str, Any]:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import is_resolved, start_run
@@ -158,8 +162,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
         try:
             run_stage(name, run.run_uri)
         except HomefeedError as error:
-            ended = Ended(name, str(error), at=datetime.now(UTC))
-            tell_failure(run.run_uri, settings, ended)
+            tell_failure(run.run_uri, settings, Ended(name, str(error), at=datetime.now(UTC)))
             raise
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:
@@ -172,25 +175,136 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
     outcome = kept_outcome(run, judgement, settings, report)
     say_all(outcome.lines())
-    say_all(_baseline_lines(judgement))
+    if judgement.baselines:
+        metric = judgement.comparison.target_metric
+        say(f"simple baselines by {metric}, the best first, and the challenger's change:")
+    width = max((len(each.name) for each in judgement.baselines), default=0)
+    for baseline in judgement.baselines:
+        change = f"not known: {baseline.note}" if baseline.note else "not known"
+        if (change_of := baseline.change) is not None:
+            interval = f"{change_of.low:+.2%} to {change_of.high:+.2%}"
+            share = f"{100 * change_of.confidence:g} % interval"
+            change = f"{change_of.value:+.2%} ({share} {interval})"
+        level = f"{baseline.level.value:.4f}" if baseline.level else "-"
+        say(f"  {baseline.name:<{width}}  {level:>6}  {change}")
     say(what_was_promoted(promotion))
     value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
     return value | {"warnings": report.warnings}
 
 
-def _baseline_lines(judgement: Judgement) -> Iterator[str]:
-    """Yield how the simple baselines do, a line for each; nothing where none was measured."""
-    if judgement.baselines:
-        metric = judgement.comparison.target_metric
-        yield f"simple baselines by {metric}, the best first, and the challenger's change:"
-    width = max((len(each.name) for each in judgement.baselines), default=0)
-    for each in judgement.baselines:
-        change = f"not known: {each.note}" if each.note else "not known"
-        if each.change is not None:
-            found = each.change
-            change = (
-                f"{found.value:+.2%} ({100 * found.confidence:g} % interval {found.low:+.2%} to "
-                f"{found.high:+.2%})"
-            )
-        level = f"{each.level.value:.4f}" if each.level else "-"
-        yield f"  {each.name:<{width}}  {level:>6}  {change}"
+@app.command()
+def estimate(
+    run: Annotated[str, Option(help="URI or path of a judged cycle's run folder.")],
+) -> dict[str, Any]:
+    """Show the offline estimates of a cycle: as compared, and from exploration requests."""
+    from pipelines.stages.runner import read_artifact
+
+    judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
+    comparison, target = judgement.comparison, judgement.comparison.target
+
+    def levels(challenger: float, baseline: float, change: Interval | None) -> str:
+        said = f"{challenger:.4f} against {baseline:.4f}"
+        if change is None:
+            return said
+        return f"{said}, {change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
+
+    say(f"{comparison.challenger_model.label} against {comparison.baseline_label}:")
+    if target is not None and target.baseline is not None and target.relative_change is not None:
+        found = levels(target.challenger, target.baseline, target.relative_change)
+        say(
+            f"{comparison.target_metric}: {found}, on all {comparison.num_requests:,} requests, "
+            f"most with candidates that a model had chosen"
+        )
+    for row in judgement.estimates:
+        if row.challenger is None or row.baseline is None:
+            say(f"{row.estimator}: {row.note or 'no request could be used'}")
+            continue
+        found = levels(row.challenger, row.baseline, row.relative_change)
+        say(
+            f"{row.estimator}: {found}, on {row.num_requests:,} exploration requests, worth "
+            f"{row.effective_size:,.0f}{'. ' + row.note if row.note else ''}"
+        )
+    if not judgement.estimates:
+        say("no requests with randomly drawn candidates: nothing else can be estimated")
+    return {
+        "challenger": comparison.challenger_model,
+        "baseline": comparison.baseline_label,
+        "target": target,
+        "num_requests": comparison.num_requests,
+        "estimates": judgement.estimates,
+    }
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, Argument(help="URI or path of the run folder, or the run's name.")],
+    until: Annotated[str, Option(help="Last stage to rebuild.")] = "compare_with_champion",
+    into: Annotated[
+        str, Option(help="Folder to rebuild in, kept; a new temporary one by default.")
+    ] = "",
+    event_log: Annotated[
+        str, Option(help="Where the event log lies by now, if it was moved.")
+    ] = "",
+) -> None:
+    """Rebuild a past cycle from its record, elsewhere, and say digest by digest what is equal."""
+    from pipelines.reproduction.past_cycle import REBUILT, read_cycle
+    from pipelines.reproduction.rebuild import choose_folder, rebuild
+
+    if until not in REBUILT:
+        raise ConfigurationError(
+            f"--until is {until!r}; expected one of {', '.join(REBUILT)}; the other stages move "
+            f"the champion or tell people, and are never made again"
+        )
+    past = read_cycle(run, Settings())
+    folder = choose_folder(into, past.run.run_id)
+    say(f"rebuilding {past.run_uri}")
+    say(f"in {folder}; the original is only read")
+    event_log_uri = storage.to_uri(event_log) if event_log else ""
+    outcome = rebuild(past, folder, until, say, event_log_uri)
+    say_all(_lines_of(outcome))
+    say_value(
+        {
+            "run_uri": past.run_uri,
+            "folder": folder,
+            "findings": outcome.findings,
+            "changes": outcome.changes,
+            "stopped_by": str(outcome.stopped_by or ""),
+        }
+    )
+    if outcome.differing:
+        what = ", ".join(f"{found.what} ({found.stage})" for found in outcome.differing)
+        raise DataContractError(
+            f"what was rebuilt of {past.run_uri} is not what its record says: {what}; expected "
+            f"equal digests; read above what has changed since; both are there to be compared, "
+            f"the rebuilt one in {folder}",
+            kind="differs",
+        )
+    if outcome.stopped_by is not None:
+        raise outcome.stopped_by
+
+
+def _lines_of(outcome: "Outcome") -> Iterator[str]:
+    """Yield each finding and what has changed since; an unexplained difference is told as such."""
+
+    def short(digest: str) -> str:
+        """Return the first digits of a digest, and all that stands before it."""
+        said, _, digits = digest.rpartition(" ")
+        return f"{said} {digits[:12]}".strip()
+
+    for found in outcome.findings:
+        now = f" then, {short(found.now)} now" if found.state == "differs" else ""
+        start = f"{found.state:13}  {found.stage:21}  {found.what:31}"
+        yield f"{start}  {short(found.then)}{now}".rstrip()
+        yield from (f"  {detail}" for detail in found.details)
+    if outcome.changes:
+        effect = "and may be why" if outcome.differing else "without effect on what was rebuilt"
+        yield f"not as it was when the cycle ran, {effect}:"
+        yield from (f"- {change}" for change in outcome.changes)
+    elif outcome.differing:
+        yield (
+            "data, code, packages, processor and recipe are as the record says, so either the "
+            "record is not of what was made, or a computation does not repeat"
+        )
+    states = [found.state for found in outcome.findings]
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    yield "; ".join(f"{number} {state}" for state, number in counts.items())

@@ -1,27 +1,39 @@
-"""`homefeed status`, `doctor` and `open`: looks at a deployment, and changes nothing.
+"""`homefeed status`, `doctor`, `open`, `gc` and `local`: a deployment looked at, cleared, tried.
 
-Tested in tests/pipelines/cli/test_look.py.
+Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
 
 import os
 import sys
 import webbrowser
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from pipelines import storage
 from pipelines.cli.printing import Commands, complain, say, say_all, say_value
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.local.home import LocalHome, default_home
+from pipelines.recipes import canonical
+from pipelines.registry import tracking
 from pipelines.settings import Settings
 
 app = Commands()
+local_app = Commands(help="Airflow and MLflow on this machine.", no_args_is_help=True)
+
+Home = Annotated[str, Option(help="Folder for everything; HOMEFEED_HOME by default.")]
+Recipe = Annotated[str, Option(help="Name, module:function or file; of both cycles.")]
+AsOf = Annotated[list[str], Option("--as-of", help="A cycle's day; give it once per cycle.")]
+Dags = Annotated[str, Option(help="Folder with the DAG file.")]
+DEFAULT_DAYS = ["2017-06-12", "2017-06-26"]
 
 
 @app.command()
 def status(
-    num: Annotated[int, typer.Option(min=1, help="How many cycles and alerts at most.")] = 5,
+    num: Annotated[int, Option(min=1, help="How many cycles and alerts at most.")] = 5,
 ) -> None:
     """Say what serves, what the last cycles came to, and when the next one is due.
 
@@ -61,14 +73,30 @@ def open_(
         Literal["page", "cycles", "airflow", "mlflow"],
         typer.Argument(help="The newest verdict page, all cycles, or a server's pages."),
     ] = "page",
-    only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
+    only_print: Annotated[bool, Option("--print", help="Only print the address.")] = False,
 ) -> dict[str, str]:
     """Open the newest verdict page, the index of all cycles, Airflow or MLflow; print the address.
 
     The index, `cycles.html` in the workspace, is written anew before it is opened. Where there is
     no display, the address is only printed; the exit code is 0 then too.
     """
-    address = _address_of(what, Settings())
+    from pipelines.cycles.index import write_index
+    from pipelines.cycles.reading import newest_page
+    from pipelines.overview.addresses import addresses_of
+    from pipelines.registry import reconcile
+
+    settings = Settings()
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    if what in ("airflow", "mlflow"):
+        address = addresses_of(settings)["Airflow" if what == "airflow" else "MLflow"]
+    elif what == "cycles":
+        reconcile.require_workspace(workspace_uri)
+        address = write_index(workspace_uri, settings)
+    elif not (address := newest_page(workspace_uri, settings)):
+        raise ConfigurationError(
+            f"no cycle of workspace {workspace_uri} has a verdict page; expected one that was "
+            f"judged; see what is going on with `homefeed status`, or set HOMEFEED_WORKSPACE"
+        )
     say(address)
     # A browser for terminals would take this one.
     has_display = sys.platform in ("darwin", "win32") or any(
@@ -84,21 +112,103 @@ def open_(
     return {"address": address}
 
 
-def _address_of(what: str, settings: Settings) -> str:
-    from pipelines.cycles.index import write_index
-    from pipelines.cycles.reading import newest_page
-    from pipelines.overview.addresses import addresses_of
-    from pipelines.registry import reconcile
+@app.command()
+def gc(
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what would go, and delete nothing.")
+    ] = False,
+) -> dict[str, Any]:
+    """Delete old runs, snapshots, checkpoints, alerts and models that nothing needs any more.
 
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    if what in ("airflow", "mlflow"):
-        return addresses_of(settings)["Airflow" if what == "airflow" else "MLflow"]
-    if what == "cycles":
-        reconcile.require_workspace(workspace_uri)
-        return write_index(workspace_uri, settings)
-    if not (page := newest_page(workspace_uri, settings)):
-        raise ConfigurationError(
-            f"no cycle of workspace {workspace_uri} has a verdict page; expected one that was "
-            f"judged; see what is going on with `homefeed status`, or set HOMEFEED_WORKSPACE"
+    The record itself stays: history, accepted recipes and snapshots, evidence, versions.
+    """
+    from pipelines.retention.collect import delete, plan_deletion
+    from pipelines.retention.plan import Item
+    from pipelines.snapshot_view.facts import readable_bytes
+
+    settings, now = Settings(), datetime.now(UTC)
+    place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
+    rows, num_bytes = list[dict[str, Any]](), dict.fromkeys(("models", "things"), 0)
+    counts = dict.fromkeys(num_bytes, 0)
+
+    def tell(becomes: str, item: Item, why: str = "") -> None:
+        size, age = item.held.num_bytes, item.age_days(now)
+        tail = f"  because {why}" if why else ""
+        said = f"{becomes:8}  {item.kind:11}  {item.label}"
+        say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
+        named = {"becomes": becomes, "kind": item.kind, "name": item.label}
+        rows.append(named | {"num_bytes": size, "age_days": age, "because": why})
+        if not why:
+            kind = "models" if item.kind == "model" else "things"
+            counts[kind], num_bytes[kind] = counts[kind] + 1, num_bytes[kind] + size
+
+    say(f"workspace: {place.workspace_uri}")
+    for item in plan:
+        if item.kept:
+            tell("kept", item, item.kept)
+    if dry_run:
+        for item in plan:
+            if not item.kept:
+                tell("would go", item)
+    else:
+        for item, kept in delete(place, plan):
+            tell("kept" if kept else "gone", item, kept)
+    sizes = {kind: readable_bytes(number) for kind, number in num_bytes.items()}
+    words = {kind: kind[:-1] if number == 1 else kind for kind, number in counts.items()}
+    freed, marks = ("would free", "would mark") if dry_run else ("freed", "has marked")
+    say(f"{freed} {sizes['things']} ({counts['things']} {words['things']})")
+    if counts["models"]:
+        say(
+            f"MLflow {marks} {counts['models']} {words['models']} as deleted; `mlflow gc`, run on "
+            f"its server, frees {sizes['models']}"
         )
-    return page
+    return {
+        "workspace_uri": place.workspace_uri,
+        "is_dry_run": dry_run,
+        "items": rows,
+        "num_bytes": sum(num_bytes.values()),
+    }
+
+
+@local_app.command(lasts=True)
+def retrain(
+    home: Home = "",
+    recipe: Recipe = "completejourney",
+    as_of: AsOf = DEFAULT_DAYS,
+    dags: Dags = "dags",
+) -> None:
+    """Run two cycles in a real Airflow, one after the other, and say what came out."""
+    from pipelines.local.retrain import retrain as run_cycles
+
+    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of)))
+
+
+@local_app.command(lasts=True)
+def ui(home: Home = "", dags: Dags = "dags") -> None:
+    """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
+    from pipelines.local.retrain import keep_up
+
+    keep_up(_home(home), _dags(dags))
+
+
+@local_app.command()
+def down(home: Home = "") -> dict[str, int]:
+    """End whatever an earlier start has left running."""
+    from pipelines.local.processes import marks_of, sweep
+
+    number = sweep(marks_of(_home(home).path))
+    say(f"ended {number} processes")
+    return {"num_ended": number}
+
+
+def _home(home: str) -> LocalHome:
+    return LocalHome(Path(home).expanduser().absolute()) if home else default_home()
+
+
+def _dags(dags: str) -> Path:
+    folder = Path(dags).absolute()
+    if not (folder / "homefeed_retrain.py").exists():
+        raise ConfigurationError(
+            f"no homefeed_retrain.py in {folder}; run this in the repository or give --dags"
+        )
+    return folder

@@ -13,14 +13,8 @@ import warnings
 from types import FrameType
 from typing import Any, NoReturn
 
-from pipelines.cli import cycle, gate, history, ingest, local, look, registry, snapshot
-from pipelines.cli import log as event_log
-from pipelines.cli.estimate import estimate
-from pipelines.cli.gc import gc
+from pipelines.cli import champion, cycle, data, look, recipe, train
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, complain_as_json
-from pipelines.cli.recipes import anchor, recipe
-from pipelines.cli.reproduce import reproduce
-from pipelines.cli.train import WITH_FIELDS, train
 from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
@@ -30,22 +24,16 @@ app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Airflow's task log gets a plain traceback
 )
-app.add_typer(cycle.app)
-app.add_typer(registry.app)
-app.add_typer(look.app)
-app.command(context_settings=WITH_FIELDS)(train)
-app.command()(estimate)
-app.command()(gc)
-app.command()(reproduce)
-app.command()(history.serving)
-app.add_typer(history.app, name="history")
-app.add_typer(anchor.app, name="anchor")
+for group in (cycle.app, train.app, champion.app, look.app):
+    app.add_typer(group)
+app.add_typer(champion.history_app, name="history")
+app.add_typer(recipe.anchor_app, name="anchor")
 app.add_typer(recipe.app, name="recipe")
-app.add_typer(ingest.app, name="ingest")
-app.add_typer(event_log.app, name="log")
-app.add_typer(snapshot.app, name="snapshot")
-app.add_typer(gate.app, name="gate")
-app.add_typer(local.app, name="local")
+app.add_typer(data.ingest_app, name="ingest")
+app.add_typer(data.log_app, name="log")
+app.add_typer(data.snapshot_app, name="snapshot")
+app.add_typer(data.gate_app, name="gate")
+app.add_typer(look.local_app, name="local")
 
 
 def main() -> None:

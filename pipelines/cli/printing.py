@@ -23,8 +23,12 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.plain_text import one_line, safe_lines
 
 OPTION = "--json"
-AsJson = Annotated[bool, typer.Option(OPTION, help="Print JSON, for programs.")]
-_NAME = "as_json"
+_AS_JSON = inspect.Parameter(
+    "as_json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option(OPTION, help="Print JSON, for programs.")],
+)
 _PRINTS_JSON: ContextVar[bool] = ContextVar("_PRINTS_JSON", default=False)
 """Whether the command that runs was asked for JSON."""
 
@@ -45,17 +49,14 @@ class Commands(typer.Typer):
         register = super().command(*arguments, **options)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(function if lasts else _with_json(function))
+            register(function if lasts else with_json(function))
             return function
 
         return add
 
 
-def _with_json(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command that knows --json, unless it does already."""
-    own = inspect.signature(function)
-    if _NAME in own.parameters:
-        return function
+def with_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that knows --json, and prints what the function returns if it is given."""
 
     @functools.wraps(function)
     def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
@@ -67,13 +68,12 @@ def _with_json(function: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _PRINTS_JSON.reset(before)
 
-    option = inspect.Parameter(
-        _NAME, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
-    )
-    parameters = [*own.parameters.values(), option]
+    own = inspect.signature(function)
     # Typer reads both.
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {**function.__annotations__, _NAME: AsJson}
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*own.parameters.values(), _AS_JSON]
+    )
+    run.__annotations__ = {**function.__annotations__, _AS_JSON.name: _AS_JSON.annotation}
     return run
 
 
@@ -99,23 +99,12 @@ def say_value(value: Any) -> None:
     """Print what a command found where JSON is asked for, and nothing otherwise.
 
     A command that fails because of what it found calls this before it raises; others return it.
-    """
-    if _PRINTS_JSON.get():
-        typer.echo(to_json(value))
-
-
-def say_result(value: Any, as_json: bool, lines: Callable[[], Iterable[str]]) -> None:
-    """Print what a command found.
 
     Args:
         value: A pydantic model, a dataclass, or a list, tuple or dictionary of such.
-        as_json: Whether JSON is wanted.
-        lines: Makes the lines for people.
     """
-    if as_json:
+    if _PRINTS_JSON.get():
         typer.echo(to_json(value))
-    else:
-        say_all(lines())
 
 
 def to_json(value: Any) -> str:

@@ -1,54 +1,51 @@
-"""`homefeed train`: train a bundle from a built snapshot, without a pipeline and without MLflow.
+"""`homefeed train`, and trainings that differ in their seed: from a snapshot, without a pipeline.
 
-For trying options out and for machines without the orchestrator. Not for what serves: nothing is
-registered, compared or promoted. Tested in tests/pipelines/cli/test_train.py.
+For trying options out, for machines without the orchestrator, and for how much models differ by
+luck alone. Not for what serves: nothing is registered, compared or promoted. Tested in
+tests/pipelines/cli/test_train.py and test_anchor.py.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel, ValidationError
+from typer import Option
 
-from pipelines import storage
-from pipelines.cli.printing import say
-from pipelines.contracts.artifacts import MAX_DEVICES, Snapshot
+from pipelines import deletion, storage
+from pipelines.cli.printing import Commands, say
+from pipelines.contracts.artifacts import MAX_DEVICES, ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
+from pipelines.registry.seed_noise import SeedNoise, keep, noise_folder
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from training.fitting.spec import TrainingSpec
 
-WITH_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Typer hands on the options that are fields of the recipe."""
-
+app = Commands()
 
 To = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Folder of the training, kept between attempts. What a training with other options "
         "left in it is deleted; one by other code is refused."
     ),
 ]
 Recipe = Annotated[
     str,
-    typer.Option(
-        help=f"Recipe that the snapshot was built with: {EXPECTED}. HOMEFEED_RECIPE by default."
-    ),
-]
-Devices = Annotated[int, typer.Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")]
-NumNodes = Annotated[
-    int, typer.Option(min=1, help="Machines; start this on each, with the same folder.")
+    Option(help=f"Recipe of the snapshot: {EXPECTED}. HOMEFEED_RECIPE by default."),
 ]
 Rendezvous = Annotated[
     str,
-    typer.Option(
+    Option(
         help="HOST:PORT of machine 0, a free port there, where several machines meet. They talk "
         "over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in the "
         "environment names another."
@@ -56,15 +53,18 @@ Rendezvous = Annotated[
 ]
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     context: typer.Context,
-    snapshot: Annotated[str, typer.Option(help="URI or path of a built snapshot.")],
+    snapshot: Annotated[str, Option(help="URI or path of a built snapshot.")],
     to: To,
     recipe: Recipe = "",
-    devices: Devices = 1,
-    accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
-    num_nodes: NumNodes = 1,
-    node_rank: Annotated[int, typer.Option(min=0, help="Which machine this is, from 0.")] = 0,
+    devices: Annotated[int, Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")] = 1,
+    accelerator: Annotated[Literal["cpu", "gpu"], Option(help="Hardware.")] = "cpu",
+    num_nodes: Annotated[
+        int, Option(min=1, help="Machines; start this on each, with the same folder.")
+    ] = 1,
+    node_rank: Annotated[int, Option(min=0, help="Which machine this is, from 0.")] = 0,
     rendezvous: Rendezvous = "",
 ) -> dict[str, Any]:
     """Train a bundle from a built snapshot, without the pipeline; print its folder last.
@@ -74,7 +74,7 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     an interrupted training, or find it finished.
     """
     from training.environment import require_devices
-    from training.fitting.spec import Lineage, NodeAddress, TrainingSpec
+    from training.fitting.spec import NodeAddress
     from training.launch import launcher
 
     config = with_fields(make_recipe(recipe or Settings().recipe), context.args)
@@ -87,29 +87,42 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
         work_dir = storage.local_path(storage.to_uri(to))
         with storage.translated_errors(str(work_dir), "making"):
             work_dir.mkdir(parents=True, exist_ok=True)
-        spec = TrainingSpec(
-            snapshot=built,
-            config=config,
-            lineage=Lineage(
-                as_of=built.as_of,
-                snapshot_digest=built.digest,
-                code_version=code_version(),
-                code_digest=code_digest(),
-                seed=config.training.seed,
-            ),
-            snapshot_dir=str(snapshot_dir),
-            work_dir=str(work_dir),
-            num_devices=devices,
-            num_nodes=num_nodes,
-            accelerator=accelerator,
-            tracking_uri="",
-            mlflow_run_id="",
-        )
+        hardware = {"num_devices": devices, "num_nodes": num_nodes, "accelerator": accelerator}
+        spec = _spec(built, snapshot_dir, config, built.as_of, work_dir, hardware)
         _check_code(spec)
         node = None if is_alone else NodeAddress(rank=node_rank, rendezvous=rendezvous)
         result = launcher.train(spec, node)
     say(result.bundle_dir)
     return {"bundle_dir": result.bundle_dir, "result": result}
+
+
+def _spec(
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    config: RunConfig,
+    as_of: datetime,
+    work_dir: Path,
+    hardware: dict[str, Any],
+) -> "TrainingSpec":
+    """Return a training that no MLflow hears of."""
+    from training.fitting.spec import Lineage, TrainingSpec
+
+    return TrainingSpec(
+        snapshot=snapshot,
+        config=config,
+        lineage=Lineage(
+            as_of=as_of,
+            snapshot_digest=snapshot.digest,
+            code_version=code_version(),
+            code_digest=code_digest(),
+            seed=config.training.seed,
+        ),
+        snapshot_dir=str(snapshot_dir),
+        work_dir=str(work_dir),
+        tracking_uri="",
+        mlflow_run_id="",
+        **hardware,
+    )
 
 
 def with_fields(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
@@ -191,3 +204,63 @@ def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
             f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
         )
     return snapshot
+
+
+def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
+    """Train the recipe of a run on its snapshot, once for each seed, and score the holdout.
+
+    Trainings that ended are found again if this is killed and repeated. A change of recipe is told
+    from the luck of its seed only if that luck is known.
+
+    Args:
+        run_uri: A run whose snapshot is built.
+        num_seeds: How many; the run's own seed is the first, the next ones follow it.
+
+    Raises:
+        ConfigurationError: the run has no snapshot, the workspace is remote, or the target metric
+            is zero in all trainings.
+        HomefeedError: as training raises.
+    """
+    from pipelines.stages.runner import read_artifact
+    from training.bundle.score_split import score_split
+    from training.data.example_rows import load_rows
+    from training.launch import launcher
+    from validation.model_gate.comparison import level_of
+    from validation.model_gate.target_metric import target_metric
+
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    snapshot = read_artifact(run_uri, "build_snapshot", Snapshot)
+    folder = storage.local_path(noise_folder(run.workspace_uri)) / run.config.recipe_digest
+    first, gate, heads = run.config.training.seed, run.config.model_gate, run.config.features.heads
+    seeds, values = tuple(range(first, first + num_seeds)), list[float]()
+    num_devices = run.num_devices * run.num_nodes
+    hardware = {"num_devices": num_devices, "accelerator": run.accelerator}
+    with storage.local_copy(snapshot.uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir)
+        rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+        for seed in seeds:
+            work_dir = folder / f"seed-{seed}"
+            work_dir.mkdir(parents=True, exist_ok=True)
+            options = run.config.training.model_copy(update={"seed": seed})
+            config = run.config.model_copy(update={"training": options})
+            spec = _spec(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)
+            bundle_dir = Path(launcher.train(spec).bundle_dir)
+            scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
+            values.append(level_of(rows, scores, heads, target_metric(gate, heads)))
+    if not sum(values) > 0:
+        raise ConfigurationError(
+            f"{gate.target_metric} of the {num_seeds} trainings is {values}; expected numbers "
+            f"above zero; measure on a run whose holdout has the action"
+        )
+    measured = SeedNoise(
+        recipe=run.config.reference,
+        recipe_digest=run.config.recipe_digest,
+        snapshot_digest=snapshot.digest,
+        code_digest=code_digest(),
+        target_metric=gate.target_metric,
+        seeds=seeds,
+        values=tuple(values),
+    )
+    keep(run.workspace_uri, measured)
+    deletion.remove(storage.to_uri(folder))
+    return measured

@@ -3,7 +3,7 @@
     <workspace>/seed_noise/<recipe digest>.json    a SeedNoise
 
 Not for measuring: that is `homefeed anchor seeds`. Tested in
-tests/pipelines/cli/recipes/test_anchor.py.
+tests/pipelines/cli/test_anchor.py.
 """
 
 import statistics

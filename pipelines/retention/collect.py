@@ -4,7 +4,7 @@ Each thing is looked at again under the leases of those who could need it, and g
 (`pipelines.deletion`). The first one is made while nobody can move the champion, and only if the
 record is what the plan was made from: `resolve_run`'s manifest goes before the others. What a kill
 leaves between the steps, the next deletion finds and ends. Not for what may go (`plan`), nor for
-printing (`pipelines.cli.gc`).
+printing (`pipelines.cli.look`).
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from record import Row, row
 
-from pipelines.cli.local import DEFAULT_DAYS
+from pipelines.cli.look import DEFAULT_DAYS
 from pipelines.contracts.cycle import CycleCosts
 from pipelines.cycles.reading import find_cycle
 from pipelines.settings import Settings

@@ -17,7 +17,7 @@ import numpy as np
 from record import Row, row
 
 from pipelines import storage
-from pipelines.cli.local import DEFAULT_DAYS
+from pipelines.cli.look import DEFAULT_DAYS
 from support.mlflow_server import mlflow_server
 from support.s3_server import BUCKET, environment, s3_server
 

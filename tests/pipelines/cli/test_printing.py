@@ -17,8 +17,8 @@ from pipelines.cli.printing import (
     SafeFormatter,
     complain_as_json,
     say,
-    say_result,
     say_value,
+    to_json,
 )
 from pipelines.contracts.errors import DataContractError
 from pipelines.recipes import make_recipe
@@ -38,9 +38,8 @@ class Found:
 FOUND = Found(datetime(2026, 1, 5, tzinfo=UTC), float("nan"), Path("/a"), "\x1b[31mred")
 
 
-def test_json_knows_no_nan_and_steers_no_terminal(capsys: pytest.CaptureFixture) -> None:
-    say_result([FOUND], True, lambda: ["never made"])
-    out = capsys.readouterr().out
+def test_json_knows_no_nan_and_steers_no_terminal() -> None:
+    out = to_json([FOUND])
     assert "\x1b" not in out and "NaN" not in out
     [read] = json.loads(out)
     assert read == {
@@ -52,7 +51,8 @@ def test_json_knows_no_nan_and_steers_no_terminal(capsys: pytest.CaptureFixture)
 
 
 def test_a_line_that_belongs_to_another_stays_indented(capsys: pytest.CaptureFixture) -> None:
-    say_result(FOUND, False, lambda: ["a title", "  of\nit"])
+    say("a title")
+    say("  of\nit")
     assert capsys.readouterr().out == "a title\n  of it\n"
 
 

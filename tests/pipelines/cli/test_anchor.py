@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
-from pipelines.cli.recipes.seeds import measure_seeds
+from pipelines.cli.train import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
 from pipelines.registry.history import RecipeChange, load

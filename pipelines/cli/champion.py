@@ -1,0 +1,250 @@
+"""Who serves: `homefeed serving`, `history`, and the moves that a person makes.
+
+What asks who serves asks the registry too, and ends with an error after what it knows, where the
+two disagree. Tested in tests/pipelines/cli/test_champion.py and, of the moves themselves, in
+tests/pipelines/registry/test_by_hand.py.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+from pipelines import storage
+from pipelines.alerts.commands import repair_command, runnable
+from pipelines.cli.printing import Commands, say, say_all, say_value, with_json
+from pipelines.contracts.artifacts import Challenger, ResolvedRun
+from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.time import parse_instant
+from pipelines.cycles.index import refresh_index
+from pipelines.registry import by_hand, reconcile, tracking
+from pipelines.registry import history as record
+from pipelines.settings import Settings
+
+app = Commands()
+history_app = Commands(
+    invoke_without_command=True, help="List every move of the champion, in order; or mend the list."
+)
+
+
+@app.command()
+def promote(
+    run: Annotated[str, Option(help="URI or path of the run folder.")],
+    reason: Annotated[str, Option(help="Why, for the history and the alert.")],
+    force: Annotated[bool, Option("--force", help="In spite of the verdict.")] = False,
+) -> None:
+    """Make a run's challenger champion in spite of its verdict, and tell people."""
+    from pipelines.alerts.compose import compose_forced
+    from pipelines.alerts.transports import deliver
+    from pipelines.stages.runner import read_artifact
+
+    run_uri = storage.to_uri(run)
+    if not force:
+        raise ConfigurationError(
+            "a promotion by hand overrules the verdict; expected --force; to promote what the "
+            "verdict allows, run the cycle's stage promote_challenger"
+        )
+    cycle = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    challenger = read_artifact(run_uri, "train_challenger", Challenger)
+    client = tracking.connect(cycle.tracking_uri)
+    entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
+    say_value({"move": entry})  # The move is made, whatever else fails.
+    previous = entry.previous.label if entry.previous else "no champion"
+    refresh_index(cycle.workspace_uri, cycle.registered_model)
+    say(f"champion: {entry.model.label} (was {previous})")
+    verdict = "the challenger was not judged"
+    if storage.exists(manifest_uri(run_uri, "compare_with_champion")):
+        judged = read_artifact(run_uri, "compare_with_champion", Judgement).verdict
+        verdict = f"{judged.decision}. {judged.reasons[0]}"
+    settings = Settings()
+    deliver(compose_forced(cycle, entry.model.label, previous, reason, verdict, settings), settings)
+
+
+@app.command()
+def rollback(
+    to_version: Annotated[str, Option(help="Version; the one before by default.")] = "",
+    from_version: Annotated[
+        str, Option(help="Take down only this version; nothing is done if it is down.")
+    ] = "",
+    reason: Annotated[str, Option(help="For the history.")] = "rolled back by hand",
+) -> dict[str, Any]:
+    """Point the champion back at an earlier version."""
+    settings, now = Settings(), datetime.now(UTC)
+    client, versions = tracking.connect(settings.tracking_uri), (to_version, from_version)
+    to, taken_down = (version or None for version in versions)
+    entry = by_hand.rollback(client, settings, to, now, reason, taken_down)
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    refresh_index(workspace_uri, settings.registered_model)
+    say(f"workspace: {workspace_uri}")
+    if entry.moved_at != now:
+        say(
+            f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
+            f"back further name a version: homefeed rollback --to-version N"
+        )
+    say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
+    if entry.moved_at == now:
+        say(
+            "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for "
+            "it, the DAG homefeed_rollback rolls back and updates it"
+        )
+    return {"move": entry, "is_made_now": entry.moved_at == now}
+
+
+@app.command()
+def serving(
+    at: Annotated[str, Option(help="Instant (ISO 8601, UTC); now by default.")] = "",
+) -> None:
+    """Say which model was serving at an instant."""
+    settings = Settings()
+    instant = parse_instant(at, "--at") if at else None
+    workspace_uri = _workspace(settings)
+    say(f"workspace: {workspace_uri}")
+    try:
+        state = _look(settings, workspace_uri)
+    except HomefeedError:
+        _say_serving(record.load(workspace_uri, settings.registered_model), settings, instant)
+        raise
+    try:
+        _say_serving(state.history, settings, instant, state)
+    finally:
+        # Also where the history knows of none: "no champion yet" would hide one that serves.
+        reconcile.require_agreement(state)
+    if not at:
+        reconcile.require_newest(state)
+
+
+def _say_serving(
+    known: record.History,
+    settings: Settings,
+    instant: datetime | None,
+    state: reconcile.State | None = None,
+) -> None:
+    """Say what served at an instant; now is the newest move, whatever a clock says.
+
+    While the alias has not followed the newest move, the model before it serves still.
+    """
+    begun, at = known.pending, instant or datetime.now(UTC)
+    if state is not None and begun is not None and state.serves == begun.model.version:
+        begun = None  # The alias has followed, and nobody has marked that yet.
+    moves = [entry for _, entry in known.entries if entry != begun]
+    is_newest = instant is None and moves
+    entry = moves[-1] if is_newest else record.serving_at(known, settings.registered_model, at)
+    say(f"{_label(entry, known)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
+    say_all(_begun_lines(begun))
+    say_value(
+        {
+            "workspace_uri": storage.to_uri(settings.workspace_location),
+            "at": at,
+            "serving": entry,
+            "recipe": _recipe_of(entry, known),
+            "begun": begun,
+        }
+    )
+
+
+@history_app.callback()
+@with_json
+def history(context: typer.Context) -> None:
+    """List every move of the champion, in the order in which they were made."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = Settings()
+    workspace_uri = _workspace(settings)
+    known = record.load(workspace_uri, settings.registered_model)
+    say(f"workspace: {workspace_uri}")
+    for placed in known.moves:
+        entry, number = placed.entry.event, placed.entry.number
+        assert isinstance(entry, record.HistoryEntry)
+        moved_at, again = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", ""
+        if record.was_set_again(workspace_uri, entry.model.name, number):
+            again = "  (the alias was set again: a write was lost, or a hand had moved it back)"
+        say(f"{moved_at}  {entry.kind:9}  {_label(entry, known)}  {entry.reason}{again}")
+    say_all(_begun_lines(known.pending))
+    say_value(
+        {
+            "workspace_uri": workspace_uri,
+            "moves": [entry for _, entry in known.entries],
+            "begun": known.pending,
+            "damaged": known.damaged,
+        }
+    )
+    reconcile.require_agreement(_look(settings, workspace_uri))
+    if known.damaged:
+        raise DataContractError(
+            f"entries of the history cannot be read: {', '.join(known.damaged)}; expected files "
+            f"as they were written; put them back, or take note of it with `homefeed history "
+            f"repair --apply --reason ...`"
+        )
+
+
+@history_app.command()
+def repair(
+    apply: Annotated[bool, Option("--apply", help="Do it; otherwise it is shown.")] = False,
+    restore_alias: Annotated[
+        bool, Option("--restore-alias", help="The history is right, and not the alias.")
+    ] = False,
+    to_version: Annotated[
+        str, Option(help="A version that shall serve, where neither of them will do.")
+    ] = "",
+    reason: Annotated[str, Option(help="Why, in a sentence, for the record.")] = "",
+) -> dict[str, Any]:
+    """Make history and registry agree; without --apply only show what would be done."""
+    settings = Settings()
+    workspace_uri = _workspace(settings)
+    client = tracking.connect(settings.tracking_uri)
+    say(f"workspace: {workspace_uri}")
+
+    def decide() -> by_hand.Plan:
+        state = reconcile.look(client, workspace_uri, settings.registered_model)
+        wanted = by_hand.plan(client, state, restore_alias, to_version or None)
+        if apply and wanted.steps:
+            by_hand.repair(client, state, wanted, datetime.now(UTC), reason)
+        return wanted
+
+    steps, command = by_hand.decided(workspace_uri, decide).steps, ""
+    say_all(f"{'done: ' if apply else 'would '}{step}" for step in steps)
+    if not steps:
+        say("nothing: history and registry agree")
+    elif not apply:
+        command = runnable(repair_command(settings, restore_alias, to_version))
+        say(f"do it: {command}")
+    return {"workspace_uri": workspace_uri, "steps": steps, "is_done": apply, "command": command}
+
+
+def _workspace(settings: Settings) -> str:
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    reconcile.require_workspace(workspace_uri)
+    return workspace_uri
+
+
+def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
+    """Return what registry and history say; end with an error where the registry is silent."""
+    client = tracking.connect(settings.tracking_uri)
+    return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
+
+
+def _label(entry: record.HistoryEntry, known: record.History) -> str:
+    """Name the model, its day and the recipe that it was promoted by, if that is on record."""
+    found = _recipe_of(entry, known)
+    recipe = f", recipe {found.label}" if found is not None else ""
+    return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
+
+
+def _recipe_of(entry: record.HistoryEntry, known: record.History) -> RecipeRef | None:
+    """Return the recipe that a move's model was promoted by, or None; a rollback records none."""
+    made_by = [each.recipe for _, each in known.entries if each.model == entry.model]
+    return next((found for found in made_by if found is not None), None)
+
+
+def _begun_lines(begun: record.HistoryEntry | None) -> Iterator[str]:
+    """Name the move that is decided and that the alias has not been seen to follow."""
+    if begun is not None:
+        yield (
+            f"decided, and the alias is to follow: {begun.kind} of {begun.model.label} "
+            f"({begun.reason}); whoever acts next sets it, or `homefeed history repair`"
+        )

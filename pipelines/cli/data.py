@@ -1,0 +1,328 @@
+"""`homefeed ingest`, `log`, `snapshot` and `gate`: what is learnt from, from log to snapshot.
+
+Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and test_main.py.
+"""
+
+import getpass
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from pipelines import storage
+from pipelines.cli.printing import Commands, say, say_all, say_value
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    SnapshotDamagedError,
+)
+from pipelines.contracts.run_layout import failure_uri
+from pipelines.recipes import make_recipe
+from pipelines.settings import Settings
+from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
+
+ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
+log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
+snapshot_app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
+gate_app = Commands(help="Try the data gate, and accept what is unusual.", no_args_is_help=True)
+
+_WORLD = WorldParameters()
+To = Annotated[str, Option(help="Event log URI to write.")]
+Location = Annotated[str, Argument(help="Path or URI of the log; HOMEFEED_EVENT_LOG by default.")]
+Page = Annotated[str, Option(help="File for the page with plots.")]
+Place = Annotated[str, Argument(help="Folder or URI, or the beginning of a name in the workspace.")]
+Recipe = Annotated[str, Option(help="Recipe whose log and windows are meant.")]
+AsOf = Annotated[str, Option(help="Day up to which the log counts, YYYY-MM-DD; its last.")]
+
+
+@ingest_app.command()
+def completejourney(to: To) -> dict[str, str]:
+    """Write the Complete Journey retail data as an event log."""
+    from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+
+    return _ingest(CompleteJourneyAdapter(), to)
+
+
+@ingest_app.command()
+def world(
+    to: To,
+    num_users: Annotated[int, Option(help="Users.")] = _WORLD.num_users,
+    num_pins: Annotated[int, Option(help="Pins.")] = _WORLD.num_pins,
+    num_days: Annotated[int, Option(help="Days with events.")] = _WORLD.num_days,
+    start: Annotated[str, Option(help="First day (YYYY-MM-DD).")] = str(_WORLD.start),
+    seed: Annotated[int, Option(help="The same one gives the same log.")] = _WORLD.seed,
+    like: Annotated[
+        Like, Option(help="Whose action types and embedding version it has: a recipe's.")
+    ] = "world",
+    pin_lifetime_days: Annotated[
+        float | None, Option(help="Half-life of a pin's appeal; by default no pin fades.")
+    ] = None,
+) -> dict[str, str]:
+    """Write a simulated world whose best possible ranking is known."""
+    from pipelines.sources.world.adapter import WorldAdapter
+
+    made = make_parameters(num_users, num_pins, num_days, start, seed, like, pin_lifetime_days)
+    return _ingest(WorldAdapter(made), to)
+
+
+def _ingest(adapter: Any, to: str) -> dict[str, str]:
+    from pipelines.sources.publish import ingest
+
+    ingest(adapter, to)
+    uri = storage.to_uri(to)
+    say(uri)
+    return {"event_log_uri": uri}
+
+
+@log_app.command()
+def init(
+    folder: Annotated[str, Argument(help="An empty folder, or one that is missing.")],
+) -> dict[str, list[str]]:
+    """Write an example adapter, a recipe and a README for tables of your own."""
+    from pipelines.log_check.init import write_example
+
+    paths = [str(path) for path in write_example(Path(folder))]
+    say_all(f"wrote {path}" for path in paths)
+    return {"written": paths}
+
+
+@log_app.command("check")
+def judge_log(
+    location: Location = "",
+    recipe: Annotated[str, Option(help="What the log shall serve; none by default.")] = "",
+    html: Page = "",
+    from_day: Annotated[str, Option("--from", help="First day (YYYY-MM-DD).")] = "",
+    to_day: Annotated[str, Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
+    workers: Annotated[
+        int | None, Option(min=1, help="Threads that read; as many as cores by default.")
+    ] = None,
+    strict: Annotated[bool, Option("--strict", help="Warnings count as errors.")] = False,
+) -> None:
+    """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
+
+    The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
+    it is 65 for warnings too.
+    """
+    from pipelines.event_log.rules import Severity
+    from pipelines.log_check.report import lines_of, told_problems
+    from pipelines.log_check.run import check_log
+
+    settings = Settings()
+    place, config = location or settings.event_log_location, make_recipe(recipe) if recipe else None
+    first, last = _day(from_day, "--from"), _day(to_day, "--to")
+    report = check_log(place, config, first, last, workers, settings)
+    say_all(lines_of(report))
+    if html:
+        from pipelines.log_check.page import write_page
+
+        write_page(report, Path(html))
+        say(f"page: {Path(html).resolve()}")
+    problems, days = list(told_problems(report)), sorted(report.days)
+    say_value(
+        {
+            "uri": report.uri,
+            "recipe": report.recipe,
+            "first_day": days[0] if days else None,
+            "last_day": days[-1] if days else None,
+            "num_impressions": report.num_rows("impressions"),
+            "num_actions": report.num_rows("actions"),
+            "num_requests": report.num_requests,
+            "num_users": report.num_users,
+            "num_pins": report.num_pins,
+            "problems": [{"severity": kind, "message": message} for kind, message in problems],
+            "page": html,
+        }
+    )
+    kinds = [severity for severity, _ in problems]
+    errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
+    if errors or (strict and warnings):
+        raise DataContractError(
+            f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
+            f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
+        )
+
+
+@log_app.command("show")
+def show_request(
+    location: Location = "",
+    request: Annotated[str, Option(help="Its request_id.")] = "",
+    user: Annotated[str, Option(help="Or a user's id, or text: the newest request.")] = "",
+    as_of: Annotated[str, Option(help="Day of the cycle that would see it.")] = "",
+    recipe: Annotated[str, Option(help="HOMEFEED_RECIPE by default.")] = "",
+) -> dict[str, Any]:
+    """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
+    from pipelines.event_log.log_files import open_event_log
+    from pipelines.log_check import one_request
+
+    if bool(request) == bool(user):
+        raise ConfigurationError(
+            f"--request is {request!r} and --user is {user!r}; expected one of the two; name a "
+            f"request or a user"
+        )
+    settings = Settings()
+    config = make_recipe(recipe or settings.recipe)
+    event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
+    if request:
+        user_id, at_ms = one_request.find_request(event_log, request)
+    else:
+        user_id, at_ms = one_request.find_user(event_log, user), None
+    if day := _day(as_of, "--as-of"):
+        end = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    else:
+        end = one_request.as_of_for(event_log, config, at_ms)
+    built = one_request.build_one_user(event_log, config, end, user_id)
+    row = one_request.request_row(built, request)
+    say_all(one_request.lines_of(built, row))
+    return one_request.value_of(built, row)
+
+
+def _day(text: str, option: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
+        ) from None
+
+
+@snapshot_app.command("show")
+def show_snapshot(
+    snapshot: Annotated[
+        str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
+    ] = "",
+    html: Page = "",
+) -> Any:
+    """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
+    from pipelines.snapshot_view import showing
+    from pipelines.snapshot_view.facts import read_facts
+    from pipelines.snapshot_view.finding import find, published
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    if not snapshot:
+        found = published(workspace_uri)
+        say_all([*showing.list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
+        return found
+    one = find(snapshot, workspace_uri)
+    with storage.local_copy(one.uri) as folder:
+        facts = read_facts(one, folder)
+    say_all(showing.lines_of(facts))
+    if html:
+        page = Path(html).resolve()
+        storage.write_bytes(page.as_uri(), showing.render(facts).encode())
+        say(f"page: {page}")
+    return facts
+
+
+@snapshot_app.command("diff")
+def diff_snapshots(one: Place, other: Place) -> Any:
+    """Show what differs between two snapshots: settings, numbers, files, requests."""
+    from pipelines.snapshot_view.facts import compare
+    from pipelines.snapshot_view.finding import find
+    from pipelines.snapshot_view.showing import difference_lines
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    first, second = find(one, workspace_uri), find(other, workspace_uri)
+    with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
+        found = compare(first, here, second, there)
+    say_all(difference_lines(found))
+    return found
+
+
+@snapshot_app.command()
+def verify(
+    snapshots: Annotated[
+        list[str] | None, Argument(help="As for `show`; all of the workspace by default.")
+    ] = None,
+) -> None:
+    """Read every byte of a snapshot, and compare digests and counts with its manifest.
+
+    The exit code is 65 where a file is missing, altered or beyond what the manifest names.
+    """
+    from pipelines.snapshot_view.finding import find, problems, published
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    chosen = [find(each, workspace_uri) for each in snapshots or ()] or published(workspace_uri)
+    value: list[dict[str, Any]] = []
+    for each in chosen:
+        with storage.local_copy(each.uri) as folder:
+            wrong = list(problems(each, folder))
+        said = f"{len(each.files)} files are as published"
+        said = f"not as published, in {len(wrong)} place(s)" if wrong else said
+        say_all([f"{each.digest[:16]}  {said}", *(f"  {problem}" for problem in wrong)])
+        value.append({"uri": each.uri, "digest": each.digest, "problems": wrong})
+    say_value({"snapshots": value})
+    if damaged := [each["uri"] for each in value if each["problems"]]:
+        raise SnapshotDamagedError(
+            f"{len(damaged)} of {len(chosen)} snapshots are not as they were published: "
+            f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
+            f"with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder of a "
+            f"run that uses one"
+        )
+    say(f"{len(chosen)} snapshots verified")
+
+
+@gate_app.command()
+def accept(
+    run: Annotated[str, Argument(help="URI of the run whose data are meant.")],
+    expectation: Annotated[str, Argument(help="Name of the expectation that is not met.")],
+    reason: Annotated[str, Option(help="Why the data are right, for the report.")],
+    by: Annotated[str, Option(help="Who says so; your login name by default.")] = "",
+) -> dict[str, Any]:
+    """Accept a shift of one run's data, by name and with a reason."""
+    from pipelines.alerts.commands import runnable, stage_command
+    from pipelines.log_days.judging import accept_shift
+    from pipelines.stages.runner import read_artifact
+
+    resolved = read_artifact(run, "resolve_run", ResolvedRun)
+    who = by or getpass.getuser()
+    accepted = accept_shift(resolved.run_uri, expectation, who, reason, datetime.now(UTC))
+    commands = [
+        runnable(stage_command(stage, resolved.run_uri))
+        for stage in ("build_snapshot", "check_snapshot")
+        if storage.exists(failure_uri(resolved.run_uri, stage))
+    ]
+    say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
+    say("The stage that refused the data takes it into account when it is run again:")
+    say_all(f"  {command}" for command in commands)
+    return {"accepted": accepted, "commands": commands}
+
+
+@gate_app.command()
+def selftest(
+    recipe: Recipe = "",
+    as_of: AsOf = "",
+    defect: Annotated[
+        list[str] | None, Option(help="Only this one; may be given several times.")
+    ] = None,
+) -> dict[str, Any]:
+    """Plant every known defect into a copy of the log's last days; say which the gate finds."""
+    from pipelines.log_days.trials import NamedTrial, trial_lines, try_defects
+
+    settings, done = Settings(), list[NamedTrial]()
+
+    def trials() -> Iterator[NamedTrial]:
+        for each in try_defects(settings, recipe or settings.recipe, as_of, defect or ()):
+            done.append(each)
+            yield each
+
+    say_all(trial_lines(trials()))  # each is told as it is done
+    return {"trials": [each._asdict() | {"trial": each.trial._asdict()} for each in done]}
+
+
+@gate_app.command()
+def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
+    """Hold the log's own past windows against the gate's limits; say how often it would warn."""
+    from pipelines.log_days.trials import calibrate_limits, calibration_lines
+
+    settings = Settings()
+    found = calibrate_limits(settings, recipe or settings.recipe, as_of)
+    say_all(calibration_lines(found))
+    return {
+        "windows": [window._asdict() for window in found.windows],
+        "budget": found.budget,
+        "alarm_share": found.alarm_share,
+        "factor": found.factor,
+    }

@@ -1,0 +1,216 @@
+"""`homefeed recipe` and `anchor`: what a recipe says, whether it can be run, which is accepted.
+
+Tested in tests/pipelines/cli/test_recipe.py and test_anchor.py.
+"""
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from pipelines import storage
+from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
+from pipelines.contracts.time import parse_instant
+from pipelines.recipes import canonical, make_recipe
+from pipelines.recipes.references import EXPECTED
+from pipelines.registry import by_hand
+from pipelines.registry import history as record
+from pipelines.registry.recipes_on_record import Recipe, Recipes
+from pipelines.registry.seed_noise import SeedNoise
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.preconditions.cycle import Asked
+
+app = Commands(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
+anchor_app = Commands(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
+
+Reference = Annotated[str, Argument(help=f"{EXPECTED[0].upper()}{EXPECTED[1:]}.")]
+AsOf = Annotated[str, Option(help="Day (YYYY-MM-DD, UTC); the day after the log's by default.")]
+Reason = Annotated[str, Option(help="Why, in a sentence, for the record.")]
+
+
+@app.command()
+def show(reference: Reference) -> dict[str, Any]:
+    """Print the complete recipe as YAML, which can be saved and used as a recipe."""
+    from pipelines.recipes.showing import to_yaml
+
+    recipe = make_recipe(reference)
+    say_text(to_yaml(recipe))
+    return {"recipe": recipe, **recipe.recipe_ref.model_dump(include={"digest", "reference"})}
+
+
+@app.command()
+def diff(one: Reference, other: Reference) -> dict[str, list[str]]:
+    """Print the fields in which two recipes differ, one per line, and both digests."""
+    from pipelines.recipes.showing import differences
+
+    first, second = make_recipe(one), make_recipe(other)
+    found, digests = differences(first, second), [first.recipe_digest, second.recipe_digest]
+    say_all(found)
+    if not found:
+        which = "the name too" if first.recipe == second.recipe else "only the name differs"
+        say(f"all fields are the same, {which}: {first.recipe}, {second.recipe}")
+    say(f"digests: {', '.join(digests)}")
+    if found and digests[0] == digests[1]:
+        say("the digests are the same: what differs makes no other model")
+    return {"differences": found, "digests": digests}
+
+
+@app.command()
+def check(reference: Reference, as_of: AsOf = "") -> None:
+    """Say all that would keep a cycle with a recipe from being begun now; nothing is recorded.
+
+    The same is asked as at the beginning of a cycle that may promote and trains in one process.
+    """
+    from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, refusals
+    from pipelines.preconditions.recipe_alone import listed
+    from pipelines.snapshot.plan import plan_of
+
+    settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
+    found, questions, day = list[HomefeedError](), QUESTIONS, now
+    try:
+        day = parse_instant(as_of, "--as-of") if as_of else _day_after(settings)
+    except DataContractError as error:
+        found = [error]
+        questions = tuple(ask for ask in QUESTIONS if ask is not ask_event_log)
+    request = RunRequest(
+        recipe=canonical(reference),
+        as_of=day,
+        now=now,
+        may_promote=True,
+        num_devices=1,
+        accelerator=settings.accelerator,
+        trigger="recipe check",
+    )
+    asked = Asked(request, config, settings, may_settle=False)
+    found += refusals(asked, questions)
+    unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
+    found = [error for error in found if error not in unasked]
+    if asked.log is not None:
+        say(f"event log: {asked.event_log_uri}, as of {request.day:%Y-%m-%d}")
+        windows = plan_of(config, request.day).windows.items()
+        spans = (f"{name} {each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}" for name, each in windows)
+        say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
+    say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
+    problems = [each for error in found for each in error.problems or (str(error),)]
+    say_value(
+        {
+            "recipe": config.recipe_ref,
+            "as_of": request.day,
+            "can_be_run": not found,
+            "problems": problems,
+            "not_checked": [str(error) for error in unasked],
+            "champion": asked.champion,
+        }
+    )
+    if found:
+        raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")
+    say(f"recipe {config.recipe_ref.label} can be run{', once MLflow answers' if unasked else ''}")
+
+
+def _day_after(settings: Settings) -> datetime:
+    """Return the day after the event log's last.
+
+    Raises:
+        DataContractError: there is no log, or a table of it is missing.
+    """
+    from pipelines.event_log.log_files import open_event_log
+
+    event_log = open_event_log(storage.to_uri(settings.event_log_location))
+    last = event_log.span("impressions")[1] + timedelta(days=1)
+    return datetime(last.year, last.month, last.day, tzinfo=UTC)
+
+
+def _champion_of(asked: "Asked") -> str:
+    """Return in words which champion the questions were about."""
+    from pipelines.preconditions.champion import recipe_of
+
+    if asked.client is None or not asked.knows_champion:
+        return "not known"
+    if asked.champion is None:
+        return f"{asked.settings.registered_model} has none yet"
+    label, its_own = asked.champion.label, None
+    with contextlib.suppress(TrackingUnavailableError):
+        its_own = recipe_of(asked.client, asked.workspace_uri, asked.champion)
+    if its_own is None:
+        return f"{label} is not checked; its cycle is not on record"
+    return f"{label}, recipe {its_own.recipe_ref.label}"
+
+
+@anchor_app.command("show")
+def show_accepted() -> dict[str, Any]:
+    """List every change of the accepted recipe, oldest first; the last one holds now."""
+    workspace_uri, name = _place()
+    known, changes, before = record.load(workspace_uri, name), list[record.Entry](), Recipes()
+    for each in known.placed:
+        if each.entry.recipes != before or isinstance(each.entry.event, record.RecipeChange):
+            changes.append(each.entry)
+        before = each.entry.recipes
+    if not changes:
+        say(f"no recipe of {name} is accepted yet")
+    for change in changes:
+        event, recipe = change.event, change.recipes.accepted
+        at = event.set_at if isinstance(event, record.RecipeChange) else event.moved_at
+        named = _named(recipe) if recipe else "unknown"
+        say(f"{at:%Y-%m-%dT%H:%M:%SZ}  {event.kind:9}  {named}  {event.reason}")
+    for held in changes[-1].recipes.held if changes else ():
+        say(f"on hold: {held.digest[:12]}  {_named(held.recipe)}: {held.reason}")
+    return {"entries": changes, "in_force": known.recipes}
+
+
+def _place() -> tuple[str, str]:
+    settings = Settings()
+    return storage.to_uri(settings.workspace_location), settings.registered_model
+
+
+def _named(recipe: Recipe) -> str:
+    """Return a recipe's reference, also where today's code cannot read the recipe."""
+    return str(recipe.config.get("source") or recipe.config.get("recipe"))
+
+
+@anchor_app.command(name="set")
+def accept(
+    recipe: Annotated[str, Option(help="Name, module:function or file, as of today.")],
+    reason: Reason,
+) -> dict[str, str]:
+    """Make a recipe the accepted one: challengers of other recipes are held to it."""
+    workspace_uri, name = _place()
+    config = make_recipe(recipe).model_dump(mode="json")
+    accepted = Recipe(config=config, code_digest=code_digest(), run_uri=None)
+    by_hand.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    digest = accepted.parse().recipe_digest
+    say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
+    return {"registered_model": name, "recipe": recipe, "recipe_digest": digest}
+
+
+@anchor_app.command()
+def seeds(
+    run: Annotated[str, Option(help="URI or path of a run folder with its snapshot.")],
+    num: Annotated[int, Option(min=5, help="Trainings that differ in their seed.")] = 5,
+) -> SeedNoise:
+    """Measure how much models of a run's recipe differ by their seed, and keep that."""
+    from pipelines.cli.train import measure_seeds
+
+    found = measure_seeds(storage.to_uri(run), num)
+    for seed, value in zip(found.seeds, found.values, strict=True):
+        say(f"seed {seed}: {found.target_metric} {value:.4f}")
+    say(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
+    return found
+
+
+@anchor_app.command()
+def release(
+    recipe: Annotated[str, Option(help="First digits of the digest of a recipe on hold.")],
+    reason: Reason,
+) -> dict[str, list[str]]:
+    """Let a recipe that was rolled back be promoted again."""
+    found = by_hand.release_recipe(*_place(), recipe, datetime.now(UTC), reason)
+    left = [each.digest for each in found.held]
+    short = ", ".join(digest[:12] for digest in left)
+    say(f"{recipe} is released; on hold: {short or 'nothing'}")
+    return {"on_hold": left}

@@ -1,1 +1,0 @@
-"""`homefeed anchor` and `homefeed recipe`: which recipe is accepted, and what a recipe says."""
