@@ -22,7 +22,8 @@ from pipelines.contracts.artifacts import (
     RunRequest,
 )
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
-from pipelines.contracts.judgement import Interval, Judgement, Promotion
+from pipelines.contracts.judgement import Judgement, Promotion
+from pipelines.contracts.reasons import Interval
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
