@@ -43,7 +43,7 @@ from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.shard import ShardTables
 from pipelines.snapshot.spill import HeldRows, make_tasks, merge_as_they_come, run_task
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from pipelines.storage import scratch_folder
 
 ACTIONS_SHOWN = 20

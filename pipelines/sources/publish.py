@@ -121,11 +121,13 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
     """
     uri = storage.to_uri(to_location)
     with storage.exclusive_lock(uri, f"ingest to {uri}"):
-        storage.settle_folder(uri)
-        found = _already_there(adapter, uri)
-        if found is not None:
-            log.info("%s is there already", uri)
-            return found
+        if _is_there(uri, adapter.marker, f"the adapter {adapter.name}"):
+            found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
+            adapter.check_same_input(uri, found)
+            if found.adapter_version == adapter.version:
+                log.info("%s is there already", uri)
+                return found
+            log.info("%s was written by %s; making it anew", uri, found.adapter_version)
         with storage.scratch_folder(uri.rsplit("/", 1)[0]) as scratch:
             folder = scratch / "event_log"
             with storage.translated_errors(uri, "writing the event log for"):
@@ -145,15 +147,8 @@ def find_writers_log(uri: str) -> Existing | None:
         DataContractError: the log's record is damaged, or a file of it is missing.
         TransientStorageError: the storage failed.
     """
-    storage.settle_folder(uri)
-    names = _names_of_log(uri)
-    if not names:
+    if not _is_there(uri, RECORD_FILE, WRITER):
         return None
-    if RECORD_FILE not in names:
-        raise ConfigurationError(
-            f"{uri} holds {names[:5]} and no {RECORD_FILE}: it is not an event log of {WRITER}, "
-            f"and would be overwritten; choose an empty folder"
-        )
     seen = storage.look(storage.join(uri, RECORD_FILE))
     record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     if record.made_by != WRITER:
@@ -168,20 +163,24 @@ def find_writers_log(uri: str) -> Existing | None:
     return Existing(record, EventLog(uri, (*log.files, *name_files(uri, record))), seen)
 
 
-def publish_writers_log(folder: Path, uri: str, record: EventLogRecord) -> None:
-    """Publish a new log of a writer; the caller holds the place's lease."""
-    _publish_log(folder, uri, RECORD_FILE, record)
+def publish_writers_log(
+    folder: Path, uri: str, added: EventLogRecord, existing: Existing | None
+) -> None:
+    """Publish a new log of a writer, or bring an increment's files to its log and let them count.
 
-
-def publish_increment(folder: Path, uri: str, existing: Existing, record: EventLogRecord) -> None:
-    """Bring an increment's files to its log, and let them count.
+    The caller holds the place's lease.
 
     Args:
         folder: the files, without a record.
         uri: the log.
-        existing: the log so far.
-        record: its record from now on.
+        added: what these files are, as a log of their own.
+        existing: the log so far; None for a new one. Days that come again are replaced.
     """
+    if existing is None:
+        _publish_log(folder, uri, RECORD_FILE, added)
+        return
+    replaced = {table: set(days) for table, days in added.days.items()}
+    record = existing.record.followed_by(added, replaced)
     if storage.is_local(uri):
         with storage.translated_errors(uri, "adding files to"):
             folders.put_beside(folder, storage.local_path(uri))
@@ -192,43 +191,32 @@ def publish_increment(folder: Path, uri: str, existing: Existing, record: EventL
         deletion.remove(storage.join(uri, name))
 
 
-def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
-    """Return what a finished ingest made; None if there is nothing, or less than that."""
-    names = _names_of_log(uri)
-    if adapter.marker in names:
-        found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
-        adapter.check_same_input(uri, found)
-        if found.adapter_version == adapter.version:
-            return found
-        log.info("%s was written by %s; making it anew", uri, found.adapter_version)
-        return None
-    if names:
-        raise ConfigurationError(
-            f"{uri} holds {names[:5]} and no {adapter.marker}: it is not an event log of the "
-            f"adapter {adapter.name} and would be overwritten; choose an empty folder with --to"
-        )
-    return None
+def _is_there(uri: str, marker: str, maker: str) -> bool:
+    """Return whether a whole log is at a place, whose lease the caller holds; mend what is half.
 
-
-def _names_of_log(uri: str) -> list[str]:
-    """Return the names in the folder of a whole log; none where there is less than that.
-
-    Of an upload that was killed when the log was whole, what is left over is removed, so that the
-    log can be read again. The caller holds the place's lease.
+    A local folder that a kill has left aside is put back. Of an upload that was killed when the log
+    was whole, what is left over is removed, so that the log can be read again.
 
     Raises:
+        ConfigurationError: the place holds something else.
         DataContractError: `ingesting.json` was altered.
         TransientStorageError: the storage failed.
     """
+    storage.settle_folder(uri)
     names = storage.list_names(uri)
-    if UPLOADING_FILE not in names:
-        return names
-    left_over = storage.join(uri, UPLOADING_FILE)
-    if storage.read_model(left_over, Upload, "delete the folder").marker not in names:
-        return []
-    log.info("%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE)
-    deletion.remove(left_over)
-    return [name for name in names if name != UPLOADING_FILE]
+    if UPLOADING_FILE in names:
+        left_over = storage.join(uri, UPLOADING_FILE)
+        if storage.read_model(left_over, Upload, "delete the folder").marker not in names:
+            return False
+        log.info("%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE)
+        deletion.remove(left_over)
+        names.remove(UPLOADING_FILE)
+    if names and marker not in names:
+        raise ConfigurationError(
+            f"{uri} holds {names[:5]} and no {marker}: it is not an event log of {maker}, and "
+            f"would be overwritten; choose an empty folder"
+        )
+    return bool(names)
 
 
 def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:

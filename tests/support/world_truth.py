@@ -30,10 +30,9 @@ from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.snapshot.pin_counts import ActionCounts, Popularity, trailing_popularity
-from pipelines.sources.world.adapter import World, WorldAdapter
+from pipelines.sources.world.adapter import TRUTH, TRUTH_IMPRESSIONS, World, WorldAdapter
+from pipelines.sources.world.draws import NUM_CANDIDATES, Floats, Ints
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.people import Floats, Ints
-from pipelines.sources.world.tables import TRUTH, TRUTH_IMPRESSIONS
 from pipelines.storage import exists, join, list_names, open_filesystem, read_model
 
 POPULARITY_DAYS = 28
@@ -78,8 +77,8 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         ConfigurationError: this is no world, k is out of range, or no request is in the window.
     """
     world = _parameters(event_log_uri)
-    if not 1 <= k <= world.num_candidates:
-        raise ConfigurationError(f"k is {k}; expected 1 to {world.num_candidates}")
+    if not 1 <= k <= NUM_CANDIDATES:
+        raise ConfigurationError(f"k is {k}; expected 1 to {NUM_CANDIDATES}")
     start_ms, end_ms = to_ms(start), to_ms(end)
     event_log = open_event_log(event_log_uri)
     popularity = _popularity(event_log, world, start_ms, end_ms)
@@ -87,13 +86,13 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
     users: list[Ints] = []
     parts = []
     for rows in _truth_rows(event_log, start_ms, end_ms):
-        users.append(np.asarray(rows["user_id"])[:: world.num_candidates])
+        users.append(np.asarray(rows["user_id"])[::NUM_CANDIDATES])
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
         day_places = np.searchsorted(popularity.days, day)
         places = popularity.places_of(day_places, np.asarray(rows["pin_id"]))
         score["popularity"] = popularity.at(places, POPULARITY_DAYS)
-        parts.append(_sums(rows, score, world.num_candidates, k, rng))
+        parts.append(_sums(rows, score, NUM_CANDIDATES, k, rng))
     if not parts:
         first, last = event_log.span("impressions")
         raise ConfigurationError(

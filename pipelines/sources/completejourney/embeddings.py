@@ -54,14 +54,22 @@ def make_pins(source: Path, purchases: Purchases) -> pa.Table:
     own_PE = _copurchase_vectors(purchases.user_id[is_basis], pin, len(pin_ids))
     num_bought_P = np.bincount(pin, minlength=len(pin_ids)).astype(np.float64)
 
-    contents = {name: _content(products[name], catalogue, pin_ids) for name in CONTENT_COLUMNS}
-    levels = _content_levels([contents[name] for name in CONTENT_COLUMNS])
+    place = pc.index_in(pa.array(pin_ids), value_set=pa.array(catalogue))
+    contents: list[pa.Array] = []  # by pin; null where the catalogue does not list it
+    levels: list[Ints] = []  # each pin's group by the first column, by the first two, and so on
+    group = np.zeros(len(pin_ids), dtype=np.int64)
+    for name in CONTENT_COLUMNS:
+        contents.append(products[name].cast(pa.string()).combine_chunks().take(place))
+        encoded = pc.fill_null(contents[-1], "").dictionary_encode()
+        codes = np.asarray(encoded.indices).astype(np.int64)
+        _, group = np.unique(group * len(encoded.dictionary) + codes, return_inverse=True)
+        levels.append(group)
     embedding_PE = _fold(own_PE, num_bought_P, levels)
     columns = [
         pa.array(pin_ids),
         pa.array(np.full(len(pin_ids), EMBEDDING_VERSION)),
         embedding_lists(embedding_PE),
-        *contents.values(),
+        *contents,
     ]
     extra = [pa.field(name, pa.string()) for name in CONTENT_COLUMNS]
     return pa.table(columns, schema=pa.schema([*PINS, *extra]))
@@ -76,7 +84,11 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     last 28 days, else 'non_core'. The location is not known.
     """
     user_ids, user = np.unique(purchases.user_id, return_inverse=True)
-    mondays, week = _mondays(purchases.time_ms)
+    # All Mondays (midnight UTC), and per event the number of the first one after it.
+    first_monday = 4 * DAY_MS  # the epoch's, 1970-01-05
+    week = (purchases.time_ms - first_monday) // _WEEK_MS + 1
+    weeks = np.arange(week.min(), week.max() + 1)
+    mondays = first_monday + weeks * _WEEK_MS
     pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
     pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
 
@@ -85,7 +97,7 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     last_repin_ms = np.full(len(user_ids), -_CORE_DAYS * DAY_MS)
     taste_UE = np.zeros((len(user_ids), EMBEDDING_DIM))
     embeddings, states = [], []
-    for number, monday in enumerate(mondays):
+    for number, monday in zip(weeks, mondays, strict=True):
         new = np.flatnonzero(week == number)
         bought = sparse.csr_matrix(
             (np.ones(len(new)), (user[new], pin[new])), shape=(len(user_ids), len(pins_PE))
@@ -170,32 +182,6 @@ def _fold(own_PE: Floats, num_bought_P: Floats, levels: list[Ints]) -> Floats:
         number = (membership @ num_bought_P)[group]
         above = (total + _SHRINKAGE * above) / (number + _SHRINKAGE)[:, None]
     return _unit_rows(above)
-
-
-def _content(column: pa.ChunkedArray, catalogue: Ints, pin_ids: Ints) -> pa.Array:
-    """Return a content column for each pin; null where the catalogue does not list the pin."""
-    place = pc.index_in(pa.array(pin_ids), value_set=pa.array(catalogue))
-    return column.cast(pa.string()).combine_chunks().take(place)
-
-
-def _content_levels(contents: list[pa.Array]) -> list[Ints]:
-    """Return each pin's group on every level: by the first column, the first two, and so on."""
-    levels: list[Ints] = []
-    group = np.zeros(len(contents[0]), dtype=np.int64)
-    for column in contents:
-        encoded = pc.fill_null(column, "").dictionary_encode()
-        codes = np.asarray(encoded.indices).astype(np.int64)
-        _, group = np.unique(group * len(encoded.dictionary) + codes, return_inverse=True)
-        levels.append(group)
-    return levels
-
-
-def _mondays(time_ms: Ints) -> tuple[Ints, Ints]:
-    """Return all Mondays (midnight UTC) and, per event, the number of the first one after it."""
-    monday_0 = 4 * DAY_MS  # the epoch's first Monday, 1970-01-05
-    number = (time_ms - monday_0) // _WEEK_MS + 1
-    numbers = np.arange(number.min(), number.max() + 1)
-    return monday_0 + numbers * _WEEK_MS, number - number.min()
 
 
 def _unit_rows(rows: Floats) -> Floats:

@@ -5,7 +5,7 @@ can do is computed too (`pipelines.sources.world.filter`) and lies beside the lo
 model can be held against the truth. Not a model of people: its use is that nothing in it is
 unknown.
 
-Numbers are those of `pipelines.sources.world.parameters`; s(x) = 1 / (1 + exp(-x)).
+Numbers are those of `pipelines.sources.world.draws`; s(x) = 1 / (1 + exp(-x)).
 
     topics    K unit centres m_k in the embedding space; popularity g_k(day): two slow sines
     pins      topic z; embedding unit(m_z + 0.8 noise); appeal ~ N(0, 0.3)
@@ -25,7 +25,7 @@ Numbers are those of `pipelines.sources.world.parameters`; s(x) = 1 / (1 + exp(-
                           + appeal + 0.4 g_z + warmth)
     hide      q_hide  = s(-5.5 + 4 [z = dislike])
     click     q_click = s(-3.2 + 2 [z = intent] + t_z + appeal + 0.4 g_z)
-              one outcome at most, in this order of precedence: see `actions`
+              one outcome at most, in this order of precedence: see `draws`
     known_at  up to 2 minutes later, in 4 % of the cases up to two days
 
 With `--like production` the log has what the recipe `production` reads: its action types, and its
@@ -50,29 +50,66 @@ Neither the times of requests nor the candidates depend on intent and dislike, s
 about them; only outcomes do.
 
     <log>/impressions, actions, pins, users          as every event log
-    <log>/truth/impressions/day=YYYY-MM-DD/          TRUTH_IMPRESSIONS of `tables`
+    <log>/truth/impressions/day=YYYY-MM-DD/          TRUTH_IMPRESSIONS
     <log>/truth/topics, pins, users                  topics, appeals, tastes
-    <log>/truth/parameters.json, <log>/world.json    all numbers; counts (written last)
+    <log>/truth/parameters.json, <log>/world.json    sizes; counts (written last)
+
+Every chunk of users adds one file per day and table. Letters: U users, W weeks, R requests, C
+candidates, N rows.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.publish import IngestedLog, SourceAdapter
-from pipelines.sources.world import actions, people, requests, tables
-from pipelines.sources.world.filter import predict
+from pipelines.sources.world import draws
+from pipelines.sources.world.draws import Catalogue, Ints, Requests, Users
+from pipelines.sources.world.filter import BestPredictions, predict
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.writer.log_folder import LogFolder, write_days
+from pipelines.sources.writer.log_folder import LogFolder, write_days, write_part
 
 log = logging.getLogger(__name__)
 
-PARAMETERS = "parameters.json"
+FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))
+"""PINS of a world whose pins fade: when each was born, in milliseconds since the epoch."""
+
+TRUTH = "truth"
+"""Folder beside the tables; the snapshot builder reads none but the tables it knows."""
+TRUTH_KEYS = ("request_id", "pin_id", "user_id", "impressed_at")
+TRUTH_IMPRESSIONS = pa.schema(
+    [
+        *(IMPRESSIONS.field(name) for name in TRUTH_KEYS),
+        pa.field("oracle", pa.float32(), nullable=False),
+        pa.field("filtered", pa.float32(), nullable=False),
+        pa.field("no_sequence", pa.float32(), nullable=False),
+        pa.field("expected_repins", pa.float32(), nullable=False),
+        pa.field("is_repin", pa.bool_(), nullable=False),
+        pa.field("intent", pa.int8(), nullable=False),
+        pa.field("disliked", pa.int8(), nullable=False),
+    ]
+)
+"""One row per impression, with the impression's own TRUTH_KEYS. `expected_repins` is the chance of
+a repin at the position that the pin had. `oracle`, `filtered` and `no_sequence` are the chance of a
+repin once the pin is looked at, whatever its position, by what each of them knows."""
+
+MIN_ACTING_MS = 2_000
+"""How long after an impression a user acts at least."""
+_MAX_DELAY_MS, _SLOW_SHARE = 120_000, 0.04  # until a row is known; rows that take longer
 _REQUESTS_PER_CHUNK = 100_000  # about 1.2 million impressions, under 1 GiB while they are drawn
+_CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
 
 
 class World(IngestedLog):
@@ -84,6 +121,19 @@ class World(IngestedLog):
     num_impressions: int
     num_actions: int
     num_user_rows: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of users with everything drawn."""
+
+    users: Users
+    requests: Requests
+    outcome_RC: Ints
+    best: BestPredictions
+    examination_C: draws.Floats
+    by_time_R: Ints  # positions of the requests, the earliest request first
+    request_id_R: pa.Array
 
 
 class WorldAdapter(SourceAdapter[World]):
@@ -99,7 +149,8 @@ class WorldAdapter(SourceAdapter[World]):
     made_type = World
 
     def __init__(self, parameters: WorldParameters) -> None:
-        self._parameters = parameters
+        self._world = parameters
+        self._rng = np.random.default_rng(parameters.seed)
 
     def check_same_input(self, uri: str, found: World) -> None:
         """Check that a world which is there has the same parameters.
@@ -108,7 +159,7 @@ class WorldAdapter(SourceAdapter[World]):
             ConfigurationError: it has others.
         """
         for name in WorldParameters.model_fields:
-            ours, theirs = (getattr(each, name) for each in (self._parameters, found.parameters))
+            ours, theirs = (getattr(each, name) for each in (self._world, found.parameters))
             if ours != theirs:
                 raise ConfigurationError(
                     f"{uri} holds a world of other parameters ({name} is {theirs} there and "
@@ -122,81 +173,199 @@ class WorldAdapter(SourceAdapter[World]):
         Raises:
             ConfigurationError: the world is so small that it has no action or no user row.
         """
-        parameters = self._parameters
-        rng = np.random.default_rng(parameters.seed)
-        catalogue = people.draw_catalogue(rng, parameters)
-        event_log = LogFolder(folder, self.version)
-        event_log.add("pins", tables.pins_table(parameters, catalogue), _part(0))
-        tables.write_catalogue_truth(folder, parameters, catalogue, _part(0))
-        num_requests = num_actions = num_user_rows = 0
-        for number, user_ids in enumerate(_chunks(parameters)):
-            part = _part(number)
-            chunk = _draw_chunk(rng, parameters, catalogue, user_ids, num_requests)
-            impressions = tables.impressions_table(rng, parameters, chunk)
-            event_log.add("impressions", impressions, part)
-            truth = tables.truth_table(parameters, chunk, impressions)
-            write_days(folder / tables.TRUTH / "impressions", truth, "impressed_at", part)
-            acted = tables.actions_table(rng, parameters, chunk)
-            event_log.add("actions", acted, part)
-            user_rows = tables.users_table(rng, parameters, catalogue, chunk, acted)
-            event_log.add("users", user_rows, part)
-            tables.write_users_truth(folder, chunk.users, part)
-            num_requests += len(chunk.requests.user_R)
-            num_actions += len(acted)
-            num_user_rows += len(user_rows)
-            users = parameters.num_users
-            log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
-        if num_actions == 0 or num_user_rows == 0:
+        world = self._world
+        self._rng = np.random.default_rng(world.seed)
+        catalogue = draws.draw_catalogue(self._rng, world)
+        into = LogFolder(folder, self.version)
+        self._write_catalogue(into, catalogue)
+        per_session = (draws.MIN_REQUESTS + draws.MAX_REQUESTS) / 2
+        per_user = per_session * draws.SESSIONS_PER_WEEK * world.num_days / 7
+        step = max(1, int(_REQUESTS_PER_CHUNK / per_user))
+        num_requests = 0
+        for number, first in enumerate(range(0, world.num_users, step)):
+            user_ids = range(first, min(first + step, world.num_users))
+            chunk = self._draw_chunk(catalogue, user_ids, num_requests)
+            self._write_chunk(into, catalogue, chunk, f"{number:05d}")
+            num_requests += len(chunk.request_id_R)
+            log.info("%d of %d users, %d requests", user_ids.stop, world.num_users, num_requests)
+        num_rows = into.record().num_rows
+        if num_rows["actions"] == 0 or num_rows["users"] == 0:
             raise ConfigurationError(
-                f"{parameters.num_users} users over {parameters.num_days} days gave {num_actions} "
-                f"actions and {num_user_rows} weekly user rows; expected some of each; raise "
+                f"{world.num_users} users over {world.num_days} days gave {num_rows['actions']} "
+                f"actions and {num_rows['users']} weekly user rows; expected some of each; raise "
                 f"--num-users, or --num-days above 7"
             )
-        event_log.write_record()
-        write_json(folder / tables.TRUTH / PARAMETERS, parameters)
+        into.write_record()
+        write_json(folder / TRUTH / "parameters.json", world)
         return World(
             adapter_version=self.version,
-            embedding_version=tables.embedding_version(parameters),
-            parameters=parameters,
+            embedding_version=self._embedding_version,
+            parameters=world,
             num_requests=num_requests,
-            num_impressions=num_requests * parameters.num_candidates,
-            num_actions=num_actions,
-            num_user_rows=num_user_rows,
+            num_impressions=num_rows["impressions"],
+            num_actions=num_rows["actions"],
+            num_user_rows=num_rows["users"],
         )
 
+    @property
+    def _embedding_version(self) -> str:
+        """What the world calls its embeddings: as the recipe does that reads it."""
+        return "world-1" if self._world.like == "world" else "pinsage-1"
 
-def _chunks(parameters: WorldParameters) -> list[range]:
-    """Return the user_ids of chunks that have about as many requests each."""
-    per_session = (parameters.min_requests + parameters.max_requests) / 2
-    per_user = per_session * parameters.sessions_per_week * parameters.num_days / 7
-    size = max(1, int(_REQUESTS_PER_CHUNK / per_user))
-    user_ids = range(parameters.num_users)
-    return [user_ids[first : first + size] for first in user_ids[::size]]
+    def _write_catalogue(self, into: LogFolder, catalogue: Catalogue) -> None:
+        """Write the pins, and what only the truth knows of topics and pins."""
+        world, part = self._world, "00000"
+        pin_ids = np.arange(world.num_pins, dtype=np.int64)
+        embeddings = to_list_column(catalogue.embedding_PE.astype(np.float32))
+        columns = [pin_ids, pa.repeat(self._embedding_version, world.num_pins), embeddings]
+        if world.pin_lifetime_days is None:
+            into.add("pins", pa.table(columns, schema=PINS), part)
+        else:
+            into.add("pins", pa.table([*columns, catalogue.born_ms_P], schema=FADING_PINS), part)
+        topics = {
+            "topic": np.repeat(np.arange(draws.NUM_TOPICS), world.num_days),
+            "day": np.tile(np.arange(world.num_days), draws.NUM_TOPICS),
+            "log_popularity": catalogue.popularity_KD.ravel(),
+        }
+        pins = {"pin_id": pin_ids, "topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
+        write_part(into.folder / TRUTH / "topics", pa.table(topics), part)
+        write_part(into.folder / TRUTH / "pins", pa.table(pins), part)
 
+    def _draw_chunk(self, catalogue: Catalogue, user_ids: range, first_request: int) -> Chunk:
+        """Draw users, their requests and actions, and compute the best predictions."""
+        rng, world = self._rng, self._world
+        users = draws.draw_users(rng, world, user_ids)
+        requests = draws.draw_requests(rng, world, catalogue, users)
+        shown = draws.describe(world, catalogue, users, requests)
+        truth = draws.true_chances(world, shown, requests)
+        outcome_RC = draws.draw_outcomes(rng, shown, truth)
+        numbers = pa.array(first_request + np.arange(len(requests.user_R)))
+        digits = pc.utf8_lpad(numbers.cast(pa.string()), 12, "0")
+        return Chunk(
+            users=users,
+            requests=requests,
+            outcome_RC=outcome_RC,
+            best=predict(world, users, requests, shown, outcome_RC),
+            examination_C=shown.examination_C,
+            by_time_R=np.argsort(requests.impressed_at_R, kind="stable"),
+            request_id_R=pc.binary_join_element_wise("w", digits, ""),
+        )
 
-def _draw_chunk(
-    rng: np.random.Generator,
-    parameters: WorldParameters,
-    catalogue: people.Catalogue,
-    user_ids: range,
-    first_request: int,
-) -> tables.Chunk:
-    """Draw users, their requests and actions, and compute the best predictions."""
-    users = people.draw_users(rng, parameters, user_ids)
-    drawn = requests.draw_requests(rng, parameters, catalogue, users)
-    shown = actions.describe(parameters, catalogue, users, drawn)
-    truth = actions.true_chances(parameters, shown, drawn)
-    outcome_RC = actions.draw_outcomes(rng, shown, truth)
-    return tables.Chunk(
-        users=users,
-        requests=drawn,
-        outcome_RC=outcome_RC,
-        best=predict(parameters, users, drawn, shown, outcome_RC),
-        examination_C=shown.examination_C,
-        first_request=first_request,
-    )
+    def _write_chunk(self, into: LogFolder, catalogue: Catalogue, chunk: Chunk, part: str) -> None:
+        """Write the rows of a chunk, and what only the truth knows of them."""
+        users, truth = chunk.users, into.folder / TRUTH
+        impressions = self._impressions(chunk)
+        into.add("impressions", impressions, part)
+        known = self._truth_of(chunk, impressions)
+        write_days(truth / "impressions", known, "impressed_at", part)
+        actions = self._actions(chunk)
+        into.add("actions", actions, part)
+        into.add("users", self._user_rows(catalogue, chunk, actions), part)
+        taste = to_list_column(users.taste_UK)
+        hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
+        write_part(truth / "users", pa.table(hidden), part)
 
+    def _impressions(self, chunk: Chunk) -> pa.Table:
+        """Return IMPRESSIONS of a chunk by (time, request, position)."""
+        requests, order_R = chunk.requests, chunk.by_time_R
+        num_candidates = draws.NUM_CANDIDATES
+        known_R = requests.impressed_at_R + self._delays_ms(len(order_R))
+        row_N = np.repeat(order_R, num_candidates)
+        num_alive_R = requests.end_pin_R - requests.first_pin_R
+        propensity_R = (num_candidates / num_alive_R).astype(np.float32)
+        columns = [
+            chunk.request_id_R.take(pa.array(row_N)),
+            chunk.users.user_id_U[requests.user_R[row_N]],
+            requests.pin_RC[order_R].ravel(),
+            requests.impressed_at_R[row_N],
+            known_R[row_N],
+            np.tile(np.arange(num_candidates, dtype=np.int16), len(order_R)),
+            pa.repeat("homefeed", len(row_N)),
+            requests.is_exploration_R[row_N],
+            pa.array(propensity_R[row_N], mask=~requests.is_exploration_R[row_N]),
+        ]
+        return pa.table(columns, schema=IMPRESSIONS)
 
-def _part(number: int) -> str:
-    """Return the name of a chunk's part in every table."""
-    return f"{number:05d}"
+    def _truth_of(self, chunk: Chunk, impressions: pa.Table) -> pa.Table:
+        """Return TRUTH_IMPRESSIONS of a chunk's impressions, row for row."""
+        requests, best, order_R = chunk.requests, chunk.best, chunk.by_time_R
+        row_N = np.repeat(order_R, requests.pin_RC.shape[1])
+        expected_RC = best.oracle_RC * chunk.examination_C
+        is_repin_RC = np.append(False, draws.is_repin_A(self._world))[chunk.outcome_RC]
+        predictions = (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
+        columns = [
+            *impressions.select(TRUTH_KEYS).columns,
+            *(values_RC[order_R].ravel().astype(np.float32) for values_RC in predictions),
+            is_repin_RC[order_R].ravel(),
+            requests.intent_R[row_N].astype(np.int8),
+            requests.disliked_R[row_N].astype(np.int8),
+        ]
+        return pa.table(columns, schema=TRUTH_IMPRESSIONS)
+
+    def _actions(self, chunk: Chunk) -> pa.Table:
+        """Return ACTIONS of a chunk by the time of the action."""
+        rng, world, requests = self._rng, self._world, chunk.requests
+        request, place = np.nonzero(chunk.outcome_RC != draws.NO_ACTION)
+        # Before the user's next request in any case.
+        acting_ms = rng.integers(MIN_ACTING_MS, draws.MAX_ACTING_MS, len(request))
+        # A row per action: whose outcome it is, which of it, from 0, and its type.
+        types = draws.outcomes(world)
+        num_actions_A = np.array([len(each) for each in types])
+        outcome = chunk.outcome_RC[request, place] - 1
+        num_actions = num_actions_A[outcome]
+        row = np.repeat(np.arange(len(outcome)), num_actions)
+        number = np.arange(len(row)) - np.repeat(np.cumsum(num_actions) - num_actions, num_actions)
+        first_A = np.cumsum(num_actions_A) - num_actions_A
+        action_type = first_A[outcome[row]] + number
+        # The last action of an outcome comes at the drawn time, and those before it evenly spread.
+        since_ms = acting_ms[row] * (number + 1) // num_actions[row]
+        acted_at = requests.impressed_at_R[request[row]] + since_ms
+        order = np.argsort(acted_at, kind="stable")
+        request, place, acted_at = request[row][order], place[row][order], acted_at[order]
+        names = pa.array([name for each in types for name in each])
+        columns = [
+            chunk.users.user_id_U[requests.user_R[request]],
+            requests.pin_RC[request, place],
+            names.take(pa.array(action_type[order])),
+            acted_at,
+            acted_at + self._delays_ms(len(request)),
+            chunk.request_id_R.take(pa.array(request)),
+        ]
+        return pa.table(columns, schema=ACTIONS)
+
+    def _delays_ms(self, count: int) -> Ints:
+        """Draw how long rows take to reach the log: up to 2 minutes, a few up to two days."""
+        rng = self._rng
+        is_slow = rng.random(count) < _SLOW_SHARE
+        usual = rng.integers(0, _MAX_DELAY_MS, count)
+        return np.where(is_slow, rng.integers(0, 2 * DAY_MS, count), usual)
+
+    def _user_rows(self, catalogue: Catalogue, chunk: Chunk, actions: pa.Table) -> pa.Table:
+        """Return USERS: a row a week from a user's first request on, by (user, as_of).
+
+        The embedding is what a daily batch job might know of a taste, with noise. The state is
+        'new' in the first 28 days after the first request, else 'core' with a repin in the last 28
+        days that was known by then, else 'non_core'.
+        """
+        world, users, requests = self._world, chunk.users, chunk.requests
+        first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
+        np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
+        as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
+        user, week = np.nonzero(first_U[:, None] < as_of_W[None, :])
+        as_of_N, user_id_N = as_of_W[week], users.user_id_U[user]
+        is_new_N = first_U[user] >= as_of_N - _CORE_DAYS * DAY_MS
+        repins = actions.filter(pc.equal(actions["action_type"], "repin"))
+        names = ("user_id", "acted_at", "known_at")
+        repin_times = ActionTimes(*(np.asarray(repins[name]) for name in names))
+        is_core_N = has_recent_action(repin_times, user_id_N, as_of_N, _CORE_DAYS * DAY_MS)
+        state_N = np.where(is_new_N, 2, np.where(is_core_N, 0, 1))
+        mean_NE = draws.unit_rows(users.taste_UK[user] @ catalogue.centre_KE)
+        noise_NE = draws.USER_NOISE * draws.unit_rows(self._rng.normal(size=mean_NE.shape))
+        columns = [
+            user_id_N,
+            as_of_N,
+            to_list_column(draws.unit_rows(mean_NE + noise_NE).astype(np.float32)),
+            pa.array(["core", "non_core", "new"]).take(pa.array(state_N)),
+            pa.nulls(len(user), pa.string()),
+        ]
+        return pa.table(columns, schema=USERS)

@@ -11,34 +11,26 @@ filters over K topics each are exact, where the pair would need one over K * K.
 
 Not for drawing anything.
 
-Letters: U users, R requests, C candidates, K topics.
+Letters: U users, R requests, C candidates, K topics, A outcomes.
 """
 
 import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from pipelines.event_log.event_index import place_in_run
-from pipelines.sources.world.actions import (
+from pipelines.sources.world.draws import (
+    Floats,
+    Ints,
+    Requests,
     Shown,
+    Users,
     chances,
-    log_likelihood,
-    repin_chance,
+    is_repin_A,
     true_chances,
 )
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.people import Floats, Ints, Users
-from pipelines.sources.world.requests import Requests
-
-
-class ByState(NamedTuple):
-    """Chances of outcomes, or of a repin alone, for each state that a topic can be in."""
-
-    neither: Floats
-    intended: Floats
-    disliked: Floats
 
 
 @dataclass(frozen=True)
@@ -54,23 +46,40 @@ def predict(
     world: WorldParameters, users: Users, requests: Requests, shown: Shown, outcome_RC: Ints
 ) -> BestPredictions:
     """Return the three predictions of every candidate."""
-    by_state = _chances_by_state(world, shown)
-    base_RC = log_likelihood(shown, by_state.neither, outcome_RC)
+    topic_RC = shown.topic_RC
+    no_RC = np.zeros(topic_RC.shape, dtype=bool)
+    # The chances where a candidate's topic is neither intended nor disliked, intended, disliked.
+    by_state = [chances(world, shown, *state) for state in ((no_RC,) * 2, (~no_RC, no_RC))]
+    by_state.append(chances(world, shown, no_RC, ~no_RC))
+    log_RC = [log_likelihood(shown, chance_ARC, outcome_RC) for chance_ARC in by_state]
+    priors = (users.taste_UK, users.dislike_prior_UK)
     predicted = []
-    for chance, prior_UK, stay_R in (
-        (by_state.intended, users.taste_UK, requests.intent_stay_R),
-        (by_state.disliked, users.dislike_prior_UK, requests.dislike_stay_R),
+    for logs_RC, prior_UK, stay_R in zip(
+        log_RC[1:], priors, (requests.intent_stay_R, requests.dislike_stay_R), strict=True
     ):
-        surprise_RC = log_likelihood(shown, chance, outcome_RC) - base_RC
-        evidence_RK = _sum_by_topic(shown.topic_RC, surprise_RC, prior_UK.shape[1])
+        shape = (len(topic_RC), prior_UK.shape[1])
+        key_RC = topic_RC + shape[1] * np.arange(shape[0])[:, None]
+        surprise_RC = (logs_RC - log_RC[0]).ravel()
+        sums = np.bincount(key_RC.ravel(), weights=surprise_RC, minlength=shape[0] * shape[1])
+        evidence_RK = np.asarray(sums, dtype=np.float64).reshape(shape)
         predicted.append(forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK))
 
-    repins = ByState(*(repin_chance(world, chances_ARC) for chances_ARC in by_state))
-    priors = (users.taste_UK[requests.user_R], users.dislike_prior_UK[requests.user_R])
+    neither_RC, intended_RC, disliked_RC = (repin_chance(world, each) for each in by_state)
+
+    def mixture(intent_RK: Floats, dislike_RK: Floats) -> Floats:
+        """Return the expected chance of a repin; no topic is both intended and disliked."""
+        intent_RC = np.take_along_axis(intent_RK, topic_RC, axis=1)
+        dislike_RC = np.take_along_axis(dislike_RK, topic_RC, axis=1)
+        return (
+            neither_RC
+            + intent_RC * (intended_RC - neither_RC)
+            + dislike_RC * (disliked_RC - neither_RC)
+        )
+
     return BestPredictions(
         oracle_RC=repin_chance(world, true_chances(world, shown, requests)),
-        filtered_RC=_mixture(shown.topic_RC, repins, predicted[0], predicted[1]),
-        no_sequence_RC=_mixture(shown.topic_RC, repins, *priors),
+        filtered_RC=mixture(*predicted),
+        no_sequence_RC=mixture(*(prior_UK[requests.user_R] for prior_UK in priors)),
     )
 
 
@@ -99,29 +108,14 @@ def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: 
     return predicted_RK
 
 
-def _chances_by_state(world: WorldParameters, shown: Shown) -> ByState:
-    """Return (A, R, C) the chance of each outcome, by the state of the candidate's topic."""
-    no_RC = np.zeros(shown.topic_RC.shape, dtype=bool)
-    return ByState(
-        neither=chances(world, shown, no_RC, no_RC),
-        intended=chances(world, shown, ~no_RC, no_RC),
-        disliked=chances(world, shown, no_RC, ~no_RC),
-    )
+def repin_chance(world: WorldParameters, chance_ARC: Floats) -> Floats:
+    """Return (R, C) the chance of a repin, of `chances` of the outcomes."""
+    return np.asarray(chance_ARC[is_repin_A(world)].sum(axis=0))
 
 
-def _sum_by_topic(topic_RC: Ints, value_RC: Floats, num_topics: int) -> Floats:
-    key_RC = topic_RC + num_topics * np.arange(len(topic_RC))[:, None]
-    size = len(topic_RC) * num_topics
-    sums = np.bincount(key_RC.ravel(), weights=value_RC.ravel(), minlength=size)
-    return np.asarray(sums, dtype=np.float64).reshape(-1, num_topics)
-
-
-def _mixture(topic_RC: Ints, repins: ByState, intent_RK: Floats, dislike_RK: Floats) -> Floats:
-    """Return the expected chance of a repin; no topic can be both intended and disliked."""
-    intent_RC = np.take_along_axis(intent_RK, topic_RC, axis=1)
-    dislike_RC = np.take_along_axis(dislike_RK, topic_RC, axis=1)
-    return (
-        repins.neither
-        + intent_RC * (repins.intended - repins.neither)
-        + dislike_RC * (repins.disliked - repins.neither)
-    )
+def log_likelihood(shown: Shown, chance_ARC: Floats, outcome_RC: Ints) -> Floats:
+    """Return (R, C) the logarithm of the outcomes' probability under these chances."""
+    seen_ARC = chance_ARC * shown.examination_C
+    none_1RC = 1.0 - seen_ARC.sum(axis=0, keepdims=True)
+    by_outcome = np.concatenate([none_1RC, seen_ARC])
+    return np.log(np.take_along_axis(by_outcome, outcome_RC[None], axis=0)[0])

@@ -7,29 +7,16 @@ Not for what the rows mean, nor for tables that an adapter has made already
 import contextlib
 import itertools
 import logging
-from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-import pyarrow as pa
-
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
-from pipelines.contracts.time import DAY_MS, with_utc
-from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
-from pipelines.event_log.record import NAMES
-from pipelines.sources.publish import (
-    WRITER,
-    Existing,
-    find_writers_log,
-    publish_increment,
-    publish_writers_log,
-)
-from pipelines.sources.writer.batches import Problems, tables_of
-from pipelines.sources.writer.columns import Settled, normalise
+from pipelines.event_log.record import NAMES, EventLogRecord
+from pipelines.sources.publish import WRITER, Existing, find_writers_log, publish_writers_log
+from pipelines.sources.writer.batches import Settled, normalise, tables_of
 from pipelines.sources.writer.kept_rows import KEYS, KeptRows
 from pipelines.sources.writer.log_folder import LogFolder
 
@@ -71,13 +58,12 @@ class EventLogWriter:
     over; so all pins may be given with each day. A changed row is refused.
 
     Where a column may be null and is in every row, its type does not matter. Any other column is
-    passed on, as a feature; its name and type are the same in every batch, and a later increment
-    may add columns.
+    passed on, as a feature; its type stays the same, and rows of batches without it have nulls.
 
     Ids of users and of pins are integers, or texts, which become 64-bit hashes
-    (`identifiers.id_of`); the names stand below names/ in the log. Embeddings are lists (or a
+    (`batches.id_of`); the names stand below names/ in the log. Embeddings are lists (or a
     two-dimensional array) of float16, float32 or float64 numbers of one width in a version;
-    float64 becomes float32.
+    they become float32.
 
     Args:
         location: path or URI of the log: missing, empty, or written by this class.
@@ -118,7 +104,8 @@ class EventLogWriter:
         self._num_batches = dict.fromkeys(EVENT_LOG_TABLES, 0)
         self._settled = Settled(self._version)
         if self._existing:
-            self._settled = Settled.by_log(self._existing.record, self._version)
+            record = self._existing.record
+            self._settled = Settled.by_log(record, self._version, self._replaces_days)
         return self
 
     def __exit__(
@@ -134,35 +121,19 @@ class EventLogWriter:
                 self._publish(rows)
 
     def impressions(self, batch: Any) -> None:
-        """Take impressions.
-
-        Raises:
-            DataContractError: the batch breaks the contract; none of it is taken.
-        """
+        """Take impressions; if they break the contract (`DataContractError`), none of them."""
         self._take("impressions", batch)
 
     def actions(self, batch: Any) -> None:
-        """Take actions.
-
-        Raises:
-            DataContractError: the batch breaks the contract; none of it is taken.
-        """
+        """Take actions; if they break the contract (`DataContractError`), none of them."""
         self._take("actions", batch)
 
     def pins(self, batch: Any) -> None:
-        """Take pins with their embeddings.
-
-        Raises:
-            DataContractError: the batch breaks the contract; none of it is taken.
-        """
+        """Take pins and embeddings; if they break the contract (`DataContractError`), none."""
         self._take("pins", batch)
 
     def users(self, batch: Any) -> None:
-        """Take what was known of users at some instants.
-
-        Raises:
-            DataContractError: the batch breaks the contract; none of it is taken.
-        """
+        """Take what was known of users at some instants; as with the other tables, all or none."""
         self._take("users", batch)
 
     def _take(self, table: str, batch: Any) -> None:
@@ -177,37 +148,15 @@ class EventLogWriter:
         with self._rows.all_or_nothing():
             for given in tables_of(batch, place):
                 # Rows are counted from the start of a part, which a large batch has several of.
-                problems = Problems(f"{place} from row {first_row:,}" if first_row else place)
-                rows, names, settled = normalise(table, given, settled, problems)
-                self._refuse_days(table, rows, problems)
-                problems.refuse()
+                part = f"{place} from row {first_row:,}" if first_row else place
+                rows, names, settled = normalise(table, given, settled, part)
                 for each, found in ((table, rows), *names.items()):
                     self._rows.add(each, found)
                 first_row += len(given)
         self._settled = settled
 
-    def _refuse_days(self, table: str, rows: pa.Table, problems: Problems) -> None:
-        if table not in EVENT_TIME_COLUMNS or self._existing is None or self._replaces_days:
-            return
-        column = EVENT_TIME_COLUMNS[table]
-        days = np.asarray(rows[column]) // DAY_MS
-        names = {day: str(date(1970, 1, 1) + timedelta(int(day))) for day in np.unique(days)}
-        there = [day for day, name in names.items() if name in self._existing.record.days[table]]
-        shown = ", ".join(names[day] for day in there[:5])
-        problems.add_rows(
-            column,
-            np.isin(days, there),
-            rows[column],
-            f"days that the log does not have yet, and it has {shown} already; leave out these "
-            f"rows, or give all rows of these days to EventLogWriter(..., replace_days=True)",
-            with_utc,
-        )
-
     def _publish(self, rows: KeptRows) -> None:
         given = {table: rows.num_rows(table) for table in EVENT_LOG_TABLES}
-        if self._existing and not any(given.values()):
-            log.info("nothing was given for %s", self.uri)
-            return
         missing = [table for table in ("impressions", "actions", "pins") if not given[table]]
         if self._existing is None and missing:
             raise DataContractError(
@@ -217,50 +166,43 @@ class EventLogWriter:
         folder = self._scratch / "event_log"
         folder.mkdir()
         with storage.translated_errors(self.uri, "writing the event log for"):
-            made = self._assemble(rows, LogFolder(folder, WRITER, self._settled.id_kinds))
-        increment = made.record()
+            increment = self._assemble(rows, LogFolder(folder, WRITER, self._settled.id_kinds))
         if not increment.files:
             log.info("%s has all that was given already", self.uri)
             return
-        if self._existing is None:
-            publish_writers_log(folder, self.uri, increment)
-        else:
-            replaced = {table: set(days) for table, days in increment.days.items()}
-            record = self._existing.record.followed_by(increment, replaced)
-            publish_increment(folder, self.uri, self._existing, record)
+        publish_writers_log(folder, self.uri, increment, self._existing)
         log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
 
-    def _assemble(self, rows: KeptRows, into: LogFolder) -> LogFolder:
-        """Write the files of the log, or of what is added to it."""
-        existing = self._existing
+    def _assemble(self, rows: KeptRows, into: LogFolder) -> EventLogRecord:
+        """Write the files of the log, or of what is added to it, and return their record."""
+        existing, widths = self._existing, self._settled.widths
         generation = existing.record.generation + 1 if existing else 1
         parts = (f"{generation:06d}-{number:06d}" for number in itertools.count(1))
-        if zeros := self._settled.zeros_of_users():
-            rows.embed_with_zeros(zeros)
+        if rows.num_rows("users") and not self._settled.has_column["users"]:
+            if not widths:
+                raise DataContractError(
+                    f"the users have no column 'embedding', and no pins of version "
+                    f"{self._version!r} say how wide their zeros are; expected pins of that "
+                    f"version in the log or in this block; give them, or the users' embeddings"
+                )
+            rows.embed_with_zeros(widths.get("users") or widths["pins"])
         rows.number_positions()
-        passed_over = {}
-        for table in KEYS:
-            num_given = rows.num_rows(table)
-            rows.pass_over_repeats(table, existing.log if existing else None, self._version)
-            passed_over[table] = num_given - rows.num_rows(table)
+        known = existing.log if existing else None
+        passed_over = {table: rows.pass_over_repeats(table, known, self._version) for table in KEYS}
         passed_over = {table: passed_over[table] for table in ("pins", "users")}
         if any(passed_over.values()):
             log.info(
                 "passed over rows that are there already, the same in every column: %s",
                 _counted(passed_over),
             )
-        for table in EVENT_LOG_TABLES:
+        for table in (*EVENT_LOG_TABLES, *NAMES.values()):
             for found in rows.files_of(table):
                 into.add(table, found, next(parts))
-        for column, folder in NAMES.items():
-            for found in rows.files_of(folder):
-                into.add_names(column, found, next(parts))
-        pins = self._settled.vectors["pins"]
-        if existing is None and not rows.num_rows("users") and pins is not None:
+        if existing is None and not rows.num_rows("users"):
             # A log has every table, also one without rows.
-            schema = with_embedding_dim(USERS, pins.embedding_dim)
-            into.add("users", schema.empty_table(), next(parts))
-        return into
+            users = with_embedding_dim(USERS, widths["pins"])
+            into.add("users", users.empty_table(), next(parts))
+        return into.record()
 
 
 def _counted(num_rows: dict[str, int]) -> str:

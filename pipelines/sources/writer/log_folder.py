@@ -5,12 +5,12 @@
     <folder>/names/users, names/pins/part-<part>.parquet    where ids were made from names
     <folder>/event_log.json                                 EventLogRecord
 
-Rows are checked as the reader would check them. Not for bringing the folder to its place.
+Not for checking rows (`batches`, and whoever reads the log), nor for bringing the folder to its
+place (`pipelines.sources.publish`).
 """
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.contracts.files import write_json
-from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME, contract_of
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
-from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord, IdKind, Vectors
-from pipelines.event_log.rules import (
-    cast_to_schema,
-    column_problems,
-    embedding_matrix,
-    require_none,
-    value_problems,
-)
+from pipelines.event_log.record import RECORD_FILE, EventLogRecord, IdKind, Vectors
+from pipelines.event_log.rules import EVENT_TIME_COLUMNS
 
 
 class LogFolder:
@@ -45,8 +38,7 @@ class LogFolder:
     ) -> None:
         self.folder = folder
         self._made_by = made_by
-        self._id_kinds: dict[str, IdKind] = {"user_id": "integer", "pin_id": "integer"}
-        self._id_kinds |= id_kinds or {}
+        self._id_kinds = {"user_id": "integer", "pin_id": "integer"} | (id_kinds or {})
         self._files: list[str] = []
         self._num_rows = dict.fromkeys(EVENT_LOG_TABLES, 0)
         self._days: dict[str, dict[str, int]] = {table: {} for table in EVENT_TIME_COLUMNS}
@@ -56,40 +48,38 @@ class LogFolder:
         self._has_pin_times = False
 
     def add(self, table: str, rows: pa.Table, part: str) -> None:
-        """Check rows and write them.
+        """Write rows of a table, or names and the ids that were made from them.
 
         Args:
-            table: one of EVENT_LOG_TABLES.
+            table: one of EVENT_LOG_TABLES, or a folder of NAMES.
             rows: its columns and any others; events sorted by their time.
             part: what the files are named after; another one for each call about a table and day.
-
-        Raises:
-            DataContractError: the rows break the contract.
         """
-        self._check(table, rows)
-        schema = EVENT_LOG_TABLES[table]
-        own = {*schema.names, PIN_TIME.name} if table == "pins" else set(schema.names)
-        self._extra[table] |= {f.name: str(f.type) for f in rows.schema if f.name not in own}
-        self._num_rows[table] += len(rows)
-        if table in EVENT_TIME_COLUMNS:
-            days = write_days(self.folder / table, rows, EVENT_TIME_COLUMNS[table], part)
-            for day, count in days.items():
+        if time := EVENT_TIME_COLUMNS.get(table):
+            for day, count in write_days(self.folder / table, rows, time, part).items():
                 self._days[table][day] = self._days[table].get(day, 0) + count
                 self._files.append(f"{table}/day={day}/part-{part}.parquet")
+        else:
+            write_part(self.folder / table, rows, part)
+            self._files.append(f"{table}/part-{part}.parquet")
+        if table not in EVENT_LOG_TABLES:
             return
-        write_part(self.folder / table, rows, part)
-        self._files.append(f"{table}/part-{part}.parquet")
-
-    def add_names(self, column: str, names: pa.Table, part: str) -> None:
-        """Write names and the ids that were made from them.
-
-        Args:
-            column: a key of NAMES.
-            names: NAMES_SCHEMA, by id.
-            part: what the file is named after.
-        """
-        write_part(self.folder / NAMES[column], names, part)
-        self._files.append(f"{NAMES[column]}/part-{part}.parquet")
+        schema = rows.schema
+        own = contract_of(table, schema.names).names
+        self._extra[table] |= {f.name: str(f.type) for f in schema if f.name not in own}
+        self._num_rows[table] += len(rows)
+        if table in ("pins", "users") and len(rows):
+            type_ = schema.field("embedding").type
+            is_half = type_.value_type == pa.float16()
+            vectors = Vectors(
+                embedding_dim=type_.list_size, type="float16" if is_half else "float32"
+            )
+            if table == "users":
+                self._user_embeddings = vectors
+            else:
+                self._has_pin_times |= PIN_TIME.name in schema.names
+                versions = pc.unique(rows["embedding_version"]).to_pylist()
+                self._versions |= dict.fromkeys(versions, vectors)
 
     def record(self) -> EventLogRecord:
         """Return what was written so far, as a log of its own."""
@@ -110,32 +100,6 @@ class LogFolder:
     def write_record(self) -> None:
         """Write the record beside the tables."""
         write_json(self.folder / RECORD_FILE, self.record())
-
-    def _check(self, table: str, rows: pa.Table) -> None:
-        schema = EVENT_LOG_TABLES[table]
-        if table == "pins" and PIN_TIME.name in rows.column_names:
-            schema = schema.append(PIN_TIME)
-            self._has_pin_times = True
-        require_none(column_problems(table, rows.schema, schema))
-        cast_to_schema(table, rows, schema)
-        require_none(value_problems(table, table, rows))
-        if table == "users" and len(rows):
-            self._user_embeddings = _vectors_of(rows)
-            embedding_matrix(table, rows, self._user_embeddings.embedding_dim)
-        elif table == "pins":
-            for version in pc.unique(rows["embedding_version"]).to_pylist():
-                of_version = rows.filter(pc.equal(rows["embedding_version"], version))
-                vectors = self._versions.setdefault(version, _vectors_of(of_version))
-                embedding_matrix(table, of_version, vectors.embedding_dim)
-
-
-def _vectors_of(rows: pa.Table) -> Vectors:
-    """Return what embeddings in fixed-size lists look like."""
-    type_ = rows.schema.field("embedding").type
-    number: Literal["float16", "float32"] = (
-        "float16" if type_.value_type == pa.float16() else "float32"
-    )
-    return Vectors(embedding_dim=type_.list_size, type=number)
 
 
 def write_part(folder: Path, rows: pa.Table, part: str) -> None:

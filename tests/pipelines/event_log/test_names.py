@@ -5,7 +5,7 @@ from pathlib import Path
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.names import has_names, names_of
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
 from support.own_tables import VERSION, pins, shown_on, write_own_log
 from support.tiny_log import write_tiny_log

@@ -15,7 +15,7 @@ from pipelines import sources
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.log_check.init import FILES, write_example
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from support.own_tables import rows_of_log
 
 LONGEST_ADAPTER = 80

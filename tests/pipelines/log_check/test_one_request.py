@@ -20,7 +20,7 @@ from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from support.own_tables import VERSION, acted_on, pins, shown_on, users
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import (

@@ -24,7 +24,7 @@ from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import SpillSummary
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
 from support.own_tables import write_own_log
 from support.tiny_log import (

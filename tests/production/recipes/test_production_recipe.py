@@ -18,8 +18,9 @@ from pipelines.recipes import RECIPES, production
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 from pipelines.sources.publish import ingest
+from pipelines.sources.world import draws
 from pipelines.sources.world.adapter import WorldAdapter
-from pipelines.sources.world.parameters import ProductionActions, make_parameters
+from pipelines.sources.world.parameters import make_parameters
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from pipelines.storage import local_path
 
@@ -36,16 +37,16 @@ STAGES = (
 )
 AS_OF = datetime(2024, 1, 26, tzinfo=UTC)
 EASY = {
-    "sessions_per_week": 0.5,
-    "min_requests": 1,
-    "max_requests": 3,
-    "warmth_deviation": 0.0,
-    "repin_taste": 10.0,
-    "user_noise": 0.1,
-    "pin_noise": 0.3,
-    "hide_base": -3.0,
-    "click_base": -2.4,
-    "production": ProductionActions(long_click_base=1.0),
+    "SESSIONS_PER_WEEK": 0.5,
+    "MIN_REQUESTS": 1,
+    "MAX_REQUESTS": 3,
+    "WARMTH_DEVIATION": 0.0,
+    "REPIN_TASTE": 10.0,
+    "USER_NOISE": 0.1,
+    "PIN_NOISE": 0.3,
+    "HIDE_BASE": -3.0,
+    "CLICK_BASE": -2.4,
+    "LONG_CLICK_BASE": 1.0,
 }
 """Users come seldom, so sequences are short; they repin by taste, which few steps can learn; and no
 action is so rare that the gate would not judge its head."""
@@ -75,7 +76,10 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Resolv
     world = make_parameters(
         num_users=200, num_pins=300, num_days=25, start="2024-01-01", seed=7, like="production"
     )
-    ingest(WorldAdapter(world.model_copy(update=EASY)), str(home / "event_log"))
+    with pytest.MonkeyPatch.context() as patch:
+        for constant, value in EASY.items():
+            patch.setattr(draws, constant, value)
+        ingest(WorldAdapter(world), str(home / "event_log"))
     settings = Settings(
         home=str(home), tracking_uri=tracking_uri, registered_model=NAME, experiment=NAME
     )

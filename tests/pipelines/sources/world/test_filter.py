@@ -5,11 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from pipelines.sources.world import actions as world_actions
+from pipelines.sources.world import draws
 from pipelines.sources.world import filter as world_filter
-from pipelines.sources.world import people as world_people
-from pipelines.sources.world import requests as world_requests
-from pipelines.sources.world.parameters import FadingPins, ProductionActions, WorldParameters
+from pipelines.sources.world.parameters import WorldParameters
 
 
 def test_the_chances_are_those_of_the_outcomes(sql) -> None:
@@ -29,29 +27,32 @@ def test_the_chances_are_those_of_the_outcomes(sql) -> None:
 
 @pytest.mark.parametrize(
     "variant",
-    [{}, {"production": ProductionActions()}, {"fading": FadingPins(lifetime_days=40.0)}],
+    [{}, {"like": "production"}, {"pin_lifetime_days": 40.0}],
     ids=["usual", "like production", "fading"],
 )
-def test_the_filter_equals_the_sum_over_all_hidden_paths(variant: dict) -> None:
-    sizes = {"num_users": 1, "num_pins": 60, "late_share": 0.0, "min_tastes": 2, "max_tastes": 2}
-    world = WorldParameters.model_validate(sizes | variant)
+def test_the_filter_equals_the_sum_over_all_hidden_paths(
+    variant: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LATE_SHARE", 0.0), ("MIN_TASTES", 2), ("MAX_TASTES", 2)):
+        monkeypatch.setattr(draws, name, value)
+    world = WorldParameters.model_validate({"num_users": 1, "num_pins": 60} | variant)
     rng = np.random.default_rng(5)
-    catalogue = world_people.draw_catalogue(rng, world)
-    users = world_people.draw_users(rng, world, range(1))
-    requests = world_requests.draw_requests(rng, world, catalogue, users)
-    shown = world_actions.describe(world, catalogue, users, requests)
-    truth = world_actions.true_chances(world, shown, requests)
-    outcome_RC = world_actions.draw_outcomes(rng, shown, truth)
+    catalogue = draws.draw_catalogue(rng, world)
+    users = draws.draw_users(rng, world, range(1))
+    requests = draws.draw_requests(rng, world, catalogue, users)
+    shown = draws.describe(world, catalogue, users, requests)
+    truth = draws.true_chances(world, shown, requests)
+    outcome_RC = draws.draw_outcomes(rng, shown, truth)
     found_RC = world_filter.predict(world, users, requests, shown, outcome_RC).filtered_RC
 
-    states = list(itertools.product(range(world.num_topics), repeat=2))
+    states = list(itertools.product(range(draws.NUM_TOPICS), repeat=2))
     prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])
     repin_RXC, likelihood_RX = [], []
     for intent, dislike in states:
         flags = shown.topic_RC == intent, shown.topic_RC == dislike
-        chance_ARC = world_actions.chances(world, shown, *flags)
-        repin_RXC.append(world_actions.repin_chance(world, chance_ARC))
-        logs = world_actions.log_likelihood(shown, chance_ARC, outcome_RC)
+        chance_ARC = draws.chances(world, shown, *flags)
+        repin_RXC.append(world_filter.repin_chance(world, chance_ARC))
+        logs = world_filter.log_likelihood(shown, chance_ARC, outcome_RC)
         likelihood_RX.append(np.exp(logs.sum(axis=1)))
     likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)
 

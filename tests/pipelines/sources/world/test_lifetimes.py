@@ -8,18 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS
-from pipelines.recipes import world as recipe
 from pipelines.sources.publish import ingest
-from pipelines.sources.world import people as world_people
-from pipelines.sources.world.adapter import WorldAdapter
+from pipelines.sources.world.adapter import FADING_PINS, WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
-from pipelines.sources.world.tables import FADING_PINS
-from pipelines.stages import runner
-from support.runs import make_run, save_run
-from support.small_world import END, SIZES, log_views, one
+from support.small_world import SIZES, log_views, one
 
 FADING = make_parameters(**SIZES | {"num_pins": 600}, pin_lifetime_days=2.0)
 SHOWN_MS = 8 * DAY_MS  # four half-lives
@@ -119,35 +112,3 @@ def test_repins_come_as_often_as_the_truth_says_at_every_age(
         assert abs(happened - expected) < 4.5 * variance**0.5
         rates.append(happened / count)
     assert rates[0] > 1.5 * rates[2] > 1.5 * rates[6]
-
-
-def test_appeal_halves_with_every_half_life() -> None:
-    world = FADING
-    catalogue = world_people.draw_catalogue(np.random.default_rng(1), world)
-    born_ms = catalogue.born_ms_P[5]
-    times = born_ms + np.array([0, 2, 4]) * DAY_MS
-    found = world_people.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
-    whole = 3.0 + catalogue.appeal_P[5]
-    np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
-
-
-def test_a_snapshot_can_be_built_of_it(folder: Path) -> None:
-    """The column that other logs lack disturbs nobody, and only pins that were seen are taken."""
-    run = save_run(make_run(folder.parent, config=recipe(), as_of=END))
-    runner.run_stage("build_snapshot", run.run_uri)
-    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
-    assert snapshot.num_requests > 1000
-    assert 300 < snapshot.num_pins < FADING.num_pins
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"pin_lifetime_days": 0.0}, "--pin-lifetime-days is 0.0; expected 0.1 to 366.0"),
-        ({"pin_lifetime_days": float("nan")}, "--pin-lifetime-days is nan"),
-        ({"pin_lifetime_days": 1.0}, "--pin-lifetime-days 1.0 .* leaves 27 pins .* raise --num-p"),
-    ],
-)
-def test_lifetimes_that_make_no_world_are_refused(given, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        make_parameters(**SIZES | given)

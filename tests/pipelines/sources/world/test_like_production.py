@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.recipes import production
 from pipelines.sources.publish import ingest
-from pipelines.sources.world import actions as world_actions
+from pipelines.sources.world import draws
 from pipelines.sources.world.adapter import World, WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from support.small_world import SIZES, log_views, one
@@ -46,9 +46,9 @@ def test_actions_of_one_outcome_come_in_their_order(sql: duckdb.DuckDBPyConnecti
         "acted_at) AS told, max(acted_at - impressed_at) AS last FROM actions JOIN impressions "
         "USING (request_id, pin_id) GROUP BY request_id, pin_id) GROUP BY 1"
     ).fetchall()
-    expected = {" ".join(types) for types in world_actions.outcomes(LIKE_PRODUCTION)}
+    expected = {" ".join(types) for types in draws.outcomes(LIKE_PRODUCTION)}
     assert {told for told, _, _ in rows} == expected
-    assert max(last for _, _, last in rows) < LIKE_PRODUCTION.max_acting_ms
+    assert max(last for _, _, last in rows) < draws.MAX_ACTING_MS
     counts = {told: count for told, count, _ in rows}
     assert counts["closeup repin"] / (counts["repin"] + counts["closeup repin"]) == pytest.approx(
         0.5, abs=0.03

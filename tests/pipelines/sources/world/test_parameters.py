@@ -10,10 +10,13 @@ from pipelines.sources.world.parameters import make_parameters
         ({"num_users": 0}, "--num-users is 0; expected 1 to"),
         ({"num_pins": 59}, "--num-pins is 59; expected 60 to"),
         ({"num_days": 0}, "--num-days is 0; expected 1 to"),
-        ({"seed": -1}, "--seed is -1; expected 0 or more"),
+        ({"seed": -1}, "--seed is -1; expected 0 to"),
         ({"start": "yesterday"}, "--start is 'yesterday'; expected a day such as"),
         ({"start": "1999-12-31"}, "--start is 1999-12-31 with --num-days 60"),
         ({"start": "2099-12-31"}, "expected days from 2000-01-01 to before 2100-01-01"),
+        ({"pin_lifetime_days": 0.0}, "--pin-lifetime-days is 0.0; expected 0.1 to 366.0"),
+        ({"pin_lifetime_days": float("nan")}, "--pin-lifetime-days is nan"),
+        ({"pin_lifetime_days": 1.0}, "--pin-lifetime-days 1.0 .* leaves 3 pins .* raise --num-p"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message: str) -> None:

@@ -16,7 +16,7 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer import kept_rows
-from pipelines.sources.writer.identifiers import id_of
+from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
 from support.own_tables import (
     VERSION,

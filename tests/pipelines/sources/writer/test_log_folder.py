@@ -1,13 +1,12 @@
-"""A folder of tables refuses rows that the reader would refuse, and tells what it holds."""
+"""A folder of tables tells what it holds."""
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.errors import DataContractError, TransientStorageError
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import log_files
@@ -40,38 +39,6 @@ def test_a_record_counts_what_was_added(tmp_path: Path) -> None:
     assert sorted(found) == list(record.files)
     folder.write_record()
     assert (tmp_path / "log" / "event_log.json").exists()
-
-
-def _with(rows: pa.Table, name: str, values: list) -> pa.Table:
-    place = rows.column_names.index(name)
-    return rows.set_column(place, rows.schema.field(name), pa.array(values, rows[name].type))
-
-
-@pytest.mark.parametrize(
-    ("table", "rows", "says"),
-    [
-        ("impressions", shown().drop_columns(["surface"]), "impressions: missing column 'surface'"),
-        ("impressions", _with(shown(), "propensity", [2.0] * 11), "propensity is outside"),
-        ("impressions", _with(shown(), "known_at", [january("01 00:00")] * 11), "after known_at"),
-        (
-            "pins",
-            _with(pins_of([1, 2]), "embedding", [[0.5] * 32, [np.nan] * 32]),
-            "pins: an embedding has a null, NaN or infinite number .*: pin_id=2",
-        ),
-        (
-            "users",
-            _with(users_of([(1, 10**12)] * 2), "embedding", [None, [0.5] * 32]),
-            "users: an embedding is null .*: user_id=1",
-        ),
-    ],
-)
-def test_rows_that_a_reader_would_refuse_are_not_written(
-    tmp_path: Path, table: str, rows: pa.Table, says: str
-) -> None:
-    folder = LogFolder(tmp_path / "log", "mine-3")
-    with pytest.raises(DataContractError, match=says):
-        folder.add(table, rows, "a")
-    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.parametrize("num_changes", [3, 10_000])
