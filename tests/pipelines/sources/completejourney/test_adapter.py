@@ -186,9 +186,8 @@ def test_the_basis_is_the_same_in_another_process(
     code = (
         "from pipelines.sources.completejourney import events, embeddings\n"
         "from pipelines.sources.completejourney.adapter import data_folder\n"
-        "import hashlib, numpy as np, pyarrow as pa\n"
-        "none, placement = np.array([-1]), pa.array(['0']).dictionary_encode()\n"
-        "promotions = events.Promotions(none, none, none, none, placement, placement)\n"
+        "import hashlib, numpy as np\n"
+        "promotions = events.Promotions(*[np.array([-1])] * 3)\n"
         "purchases = events.read_purchases(data_folder(), promotions)\n"
         "vectors = embeddings.make_pins(data_folder(), purchases)['embedding']\n"
         "values = np.asarray(vectors.combine_chunks().values)\n"
