@@ -160,11 +160,7 @@ def normalise(
     """
     names, settled = given.column_names, deepcopy(settled)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        _refuse(
-            place,
-            f"columns {repeated} come more than once; expected one column of each name; rename or "
-            f"drop the others",
-        )
+        _refuse(place, f"columns {repeated} come more than once; expected each once; drop others")
     schema, defaults = contract_of(table, names), DEFAULTS[table]
     problems = list(_other_columns(table, names, schema, settled))
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
@@ -199,8 +195,8 @@ def normalise(
             columns.setdefault(name, columns[default])
         elif name != "embedding":
             value = settled.embedding_version if name == "embedding_version" else default
-            nothing = pa.repeat(pa.scalar(value, schema.field(name).type), len(given))
-            columns.setdefault(name, nothing)
+            scalar = pa.scalar(value, schema.field(name).type)
+            columns.setdefault(name, pa.repeat(scalar, len(given)))
     rows = pa.table(columns)
     problems += [finding.message for finding in value_problems("", table, rows)]
     _refuse(place, *(problems or _other_rows(table, rows, settled)))

@@ -54,7 +54,7 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
         ),
         (
             lambda writer: writer.actions(pa.table([[1], [2]], names=["user_id", "user_id"])),
-            r"columns \['user_id'\] come more than once; expected one column of each name",
+            r"columns \['user_id'\] come more than once; expected each once",
         ),
         (shown(impressed_at=AT * 1000), r"looks like microseconds\) .*; expected .*convert it"),
         (shown(impressed_at=1.5), "'impressed_at' is double; expected int64 milliseconds .*floats"),
