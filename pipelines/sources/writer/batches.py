@@ -165,8 +165,7 @@ def normalise(
     problems = list(_other_columns(table, names, schema, settled))
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     ids: dict[str, pa.Table] = {}
-    for name in names:
-        values = _plain(given[name])
+    for name, values in zip(names, map(_plain, given.columns), strict=True):
         wanted = schema.field(name) if name in schema.names else None
         try:
             if wanted is None:

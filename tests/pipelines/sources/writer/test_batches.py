@@ -247,7 +247,7 @@ def test_a_new_log_needs_three_tables(tmp_path: Path) -> None:
         ),
         (
             lambda writer: writer.users(users(2, width=7)),
-            "of user_id=u0 has 7 numbers .row 0, 2 such rows.; expected 6, the width",
+            "has 7 numbers .2 such rows, first row 0: user_id=u0.*; expected 6, the width",
         ),
         (
             lambda writer: writer.pins(pins(8, 9) | {"known_at": [AT]}),
