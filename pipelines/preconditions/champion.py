@@ -1,4 +1,4 @@
-"""Whether the champion can be compared with a recipe: each is scored on features of its own.
+"""Refuses a champion that cannot be compared with a recipe: each is scored on its own features.
 
 A champion of another recipe needs what its own recipe says, from the log of today: its embedding
 version, its columns, and no action type that neither recipe knows. Where that is gone, the
@@ -14,73 +14,17 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.preconditions.event_log import (
-    Glimpse,
-    columns_missing,
-    head_problems,
-    version_problems,
-    vocabulary_problems,
-)
-from pipelines.preconditions.recipe_alone import listed
+from pipelines.preconditions.event_log import Glimpse, log_problems
 from pipelines.recipes.showing import differences
 from pipelines.registry import registry
 from pipelines.registry.recipes_on_record import recipe_of_model
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
-from pipelines.snapshot.features.count import function_problems
 from pipelines.snapshot.plan import plan_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-
-
-def require_comparable(
-    client: "MlflowClient",
-    workspace_uri: str,
-    champion: ModelRef | None,
-    config: RunConfig,
-    seen: Glimpse,
-    as_of: datetime,
-    *,
-    asks_functions: bool = False,
-) -> None:
-    """Refuse a cycle whose champion cannot be scored on the event log of today.
-
-    Otherwise the log says what will be compared, and how.
-
-    Args:
-        client: Client of the tracking server.
-        workspace_uri: The workspace.
-        champion: Who serves, or None.
-        config: The run's recipe.
-        seen: The event log.
-        as_of: The run's.
-        asks_functions: The own functions of the champion's recipe must be importable here.
-
-    Raises:
-        ConfigurationError: all that the champion lacks is listed.
-        TransientStorageError: the storage failed.
-    """
-    its_own = recipe_of(client, workspace_uri, champion) if champion else None
-    log.info("%s", what_is_compared(champion, its_own, config))
-    if champion is None or its_own is None:
-        return
-    found = champion_problems(its_own, config, seen, as_of)
-    if asks_functions:
-        found += function_problems(its_own.features.numeric_held)
-    if found:
-        error = ConfigurationError(
-            f"{champion.label} serves and cannot be compared with recipe {config.reference}: it "
-            f"would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log at "
-            f"{seen.event_log.uri}:{listed(found)}\n"
-            f"Keep in the log what the champion needs until a model of the new recipe serves, or "
-            f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
-            f"another name"
-        )
-        lead = f"{champion.label} serves and cannot be compared:"
-        error.problems = tuple(f"{lead} {each}" for each in found)
-        raise error
 
 
 def what_is_compared(
@@ -99,7 +43,7 @@ def what_is_compared(
             f"No model serves: {ours} will be held against a random order, popularity, newest "
             f"first, past engagement and a logistic regression."
         )
-    said = f"{ours[0].upper()}{ours[1:]} will be compared with {champion.label} on one holdout"
+    said = f"T{ours[1:]} will be compared with {champion.label} on one holdout"
     if its_own is None:
         return f"{said}; the champion's own recipe is in its bundle."
     sections = ("features", "model", "training", f"snapshot.{OWN_OPTIONS[0]}")
@@ -146,12 +90,6 @@ def champion_problems(
         as_of,
         unknown_types(config.features, its_own.features),
     )
-    found = [
-        *columns_missing(plan, seen),
-        *vocabulary_problems(plan, seen),
-        *version_problems(plan, seen),
-    ]
-    if its_own.features.action_types != config.features.action_types:
-        # A snapshot of its own is built for it, which needs actions of its main head.
-        found += head_problems(plan, seen, (its_own.features.main_head,))
-    return found
+    # With another vocabulary a snapshot of its own is built for it, which needs its main head.
+    has_own = its_own.features.action_types != config.features.action_types
+    return log_problems(plan, seen, (its_own.features.main_head,) if has_own else ())

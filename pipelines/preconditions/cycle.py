@@ -1,10 +1,12 @@
 """All that is asked before a cycle builds anything, in one list and in one order.
 
 `resolve_run` refuses at the first question without a good answer, and `homefeed recipe check` asks
-all of them: so the two cannot say different things. Not for the answers: each question is a module
-of this room. Tested in tests/pipelines/preconditions/test_cycle.py.
+all of them: so the two cannot say different things. Not for what the event log (`event_log`) and
+the champion (`champion`) lack. Tested in tests/pipelines/preconditions/test_cycle.py.
 """
 
+import difflib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,18 +19,23 @@ from pipelines.contracts.errors import (
     HomefeedError,
     TrackingUnavailableError,
 )
-from pipelines.preconditions.champion import require_comparable
-from pipelines.preconditions.event_log import Glimpse, look_at, require_event_log, require_fed
-from pipelines.preconditions.hardware import require_hardware
-from pipelines.preconditions.recipe_alone import require_functions, require_sound
-from pipelines.preconditions.record import require_record
-from pipelines.registry import registry, tracking
-from pipelines.registry.history import champion_before
-from pipelines.registry.reconcile import State
+from pipelines.preconditions import champion
+from pipelines.preconditions.event_log import Glimpse, listed, look_at, refusal, require_fed
+from pipelines.registry import history, registry, tracking
+from pipelines.registry.reconcile import (
+    State,
+    follow,
+    look_between_moves,
+    require_agreement,
+    require_newest,
+)
 from pipelines.settings import Settings
+from pipelines.snapshot.features.count import contract_problems, function_problems
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,23 +74,56 @@ class Asked:
 
 def ask_recipe(asked: Asked) -> None:
     """Ask whether the recipe's gate can come to a verdict."""
-    require_sound(asked.config)
+    if found := recipe_problems(asked.config):
+        lead = f"recipe {asked.config.reference} cannot come to a verdict:"
+        raise refusal(ConfigurationError, lead, found)
 
 
 def ask_functions(asked: Asked) -> None:
     """Ask whether the recipe's own functions are here, where stages run on this machine."""
-    if asked.has_functions:
-        require_functions(asked.config)
+    found = list(function_problems(asked.config.features.numeric_held))
+    if asked.has_functions and found:
+        lead = f"recipe {asked.config.reference} has features that cannot be computed here:"
+        raise refusal(ConfigurationError, lead, found)
 
 
 def ask_hardware(asked: Asked) -> None:
-    """Ask whether there are the machines that are wanted."""
-    require_hardware(asked.request, asked.settings)
+    """Ask whether there are the machines that are wanted: the trainer would refuse hours later.
+
+    Where stages run on the worker, its own cores and GPUs are counted. Of machines for containers
+    the engine knows: it refuses a container, or its pod waits in vain.
+    """
+    from training.environment import count_gpus, require_devices
+
+    request, settings = asked.request, asked.settings
+    if request.num_nodes > 1 and settings.stage_runner != "kubernetes":
+        raise ConfigurationError(
+            f"nodes is {request.num_nodes}, and HOMEFEED_STAGE_RUNNER is "
+            f"{settings.stage_runner!r}, which trains on one machine; expected the runner "
+            f"'kubernetes' for more than one; set nodes to 1, or set HOMEFEED_STAGE_RUNNER and "
+            f"HOMEFEED_STAGE_IMAGE"
+        )
+    is_in_store = not storage.is_local(asked.workspace_uri)
+    if request.num_nodes > 1 and is_in_store and not settings.work_folder:
+        raise ConfigurationError(
+            f"nodes is {request.num_nodes}, and the machines would share no folder: "
+            f"HOMEFEED_WORK_FOLDER is empty; expected a folder where the pod template mounts a "
+            f"volume to which several machines can write (ReadWriteMany); set it, or set nodes to 1"
+        )
+    if settings.stage_runner != "bash":
+        return
+    if request.accelerator == "cpu":
+        require_devices(request.num_devices, request.accelerator)
+    elif (found := count_gpus()) < request.num_devices:
+        raise ConfigurationError(
+            f"accelerator is 'gpu' with {request.num_devices} device(s), and this machine, on "
+            f"which Airflow or the command line runs, has {found} GPU(s); expected one GPU "
+            f"for each device; choose accelerator 'cpu' or fewer devices, or a machine with more"
+        )
 
 
 def ask_event_log(asked: Asked) -> None:
     """Ask whether there is an event log."""
-    require_event_log(asked.event_log_uri)
     asked.log = look_at(asked.event_log_uri, asked.request.day)
 
 
@@ -117,7 +157,7 @@ def ask_champion(asked: Asked) -> None:
     if not asked.request.may_promote:
         # That model may have been trained on the holdout; who served then has not.
         asked.later = asked.champion
-        asked.champion = champion_before(asked.workspace_uri, name, day)
+        asked.champion = history.champion_before(asked.workspace_uri, name, day)
         return
     raise ConfigurationError(
         f"as_of {day:%Y-%m-%d} is not newer than the champion's: {asked.champion.label} was "
@@ -128,18 +168,90 @@ def ask_champion(asked: Asked) -> None:
 
 
 def ask_comparable(asked: Asked) -> None:
-    """Ask whether the champion can be scored on the event log of today."""
+    """Ask whether the champion can be scored on the event log of today; the log says how."""
     if asked.client is None or asked.log is None or not asked.knows_champion:
         return
-    require_comparable(
-        asked.client,
-        asked.workspace_uri,
-        asked.champion,
-        asked.config,
-        asked.log,
-        asked.request.day,
-        asks_functions=asked.has_functions,
-    )
+    serving, config, its_own = asked.champion, asked.config, None
+    if serving is not None:
+        its_own = champion.recipe_of(asked.client, asked.workspace_uri, serving)
+    log.info("%s", champion.what_is_compared(serving, its_own, config))
+    if serving is None or its_own is None:
+        return
+    found = champion.champion_problems(its_own, config, asked.log, asked.request.day)
+    if asked.has_functions:
+        found += function_problems(its_own.features.numeric_held)
+    if found:
+        error = ConfigurationError(
+            f"{serving.label} serves and cannot be compared with recipe {config.reference}: it "
+            f"would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log at "
+            f"{asked.event_log_uri}:{listed(found)}\n"
+            f"Keep in the log what the champion needs until a model of the new recipe serves, or "
+            f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
+            f"another name"
+        )
+        lead = f"{serving.label} serves and cannot be compared:"
+        error.problems = tuple(f"{lead} {each}" for each in found)
+        raise error
+
+
+def recipe_problems(config: RunConfig) -> list[str]:
+    """Return what the recipe asks for that no head and no event log can give, in sentences.
+
+    These are metrics of the gate, and features that are columns of the log's contract. They are no
+    contradiction of fields, which the configuration itself refuses: old runs are read by the same
+    classes, and one that was refused must stay readable.
+    """
+    from validation.model_gate.target_metric import names_of_metrics, target_metric
+
+    gate, heads = config.model_gate, config.features.heads
+    found = []
+    try:
+        target_metric(gate, heads)
+    except ConfigurationError as error:
+        found.append(str(error))
+    given = names_of_metrics(heads, gate.target_metric)
+    for section, limits in (("floors", gate.floors), ("guardrails", gate.guardrails)):
+        for limit in limits:
+            if limit.metric in given:
+                continue
+            near = difflib.get_close_matches(limit.metric, given, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            found.append(
+                f"model_gate.{section} has a limit on {limit.metric!r}, which no head gives, so "
+                f"nothing would ever be promoted; {hint}expected one of {', '.join(given)}"
+            )
+    return [*found, *contract_problems(config.features.numeric_held)]
+
+
+def require_record(
+    client: "MlflowClient", workspace_uri: str, name: str, *, may_settle: bool = True
+) -> State:
+    """Let the alias follow a move that was interrupted, and refuse a record that is not true.
+
+    A newest entry that is damaged is refused too: nothing vouches for the alias then, and one that
+    was deleted would make this a first cycle, which promotes against the popularity baseline.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        name: The registered model.
+        may_settle: The alias is brought to a move that was interrupted. False only looks.
+
+    Returns:
+        Alias and history, which agree.
+
+    Raises:
+        RecordDisagreesError: alias and history say different things.
+        DataContractError: the newest entry of the history is damaged.
+        TrackingUnavailableError: MLflow does not answer.
+    """
+    state = look_between_moves(client, workspace_uri, name)
+    if may_settle and state.history.pending is not None:
+        with history.promotion_lock(workspace_uri):
+            state = follow(client, workspace_uri, name)
+    require_agreement(state)
+    require_newest(state)
+    return state
 
 
 QUESTIONS_OF_RECIPE: tuple[Callable[[Asked], None], ...] = (ask_recipe, ask_functions)

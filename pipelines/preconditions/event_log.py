@@ -17,26 +17,25 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipelines.contracts.config import Head, RunConfig
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.log_files import EventLog, LogFile, day_of, open_event_log
+from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
 from pipelines.event_log.reader import is_before, iterate_batches, open_file, pin_time_problems
-from pipelines.event_log.rules import Finding, column_problems
+from pipelines.event_log.rules import column_problems
 from pipelines.places.store_errors import require_bucket
-from pipelines.preconditions.recipe_alone import refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.spill import files_read
-from pipelines.storage import list_names
 
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
 _BATCH_ROWS = 1 << 16
 """Rows of a file that are in memory at a time."""
 Answer = TypeVar("Answer")
+Refused = TypeVar("Refused", bound=HomefeedError)
 
 
 class Glimpse:
@@ -68,7 +67,7 @@ class Glimpse:
                 return [((file.path,), str(error))]
             contract = contract_of(file.table, found.names)
             problems = column_problems(file.path, found, contract, extra, numbers)
-            return [(_alike(each), each.message) for each in problems]
+            return [((p.rule, p.column, p.problem, p.remedy), p.message) for p in problems]
 
         told: dict[tuple[str, ...], list[str]] = {}
         for problems in _asked(ask, files):
@@ -87,20 +86,11 @@ class Glimpse:
         Raises:
             TransientStorageError: the storage failed.
         """
-        wanted = list(files)
+        wanted, is_known = list(files), is_before("known_at", self._as_of_ms)
         fresh = [file for file in wanted if file not in self._types]
-        self._types.update(zip(fresh, _asked(self._types_in, fresh), strict=True))
+        texts = _asked(lambda file: self._texts(file, ("action_type", "known_at"), is_known), fresh)
+        self._types.update(zip(fresh, texts, strict=True))
         return {name: file for file in reversed(wanted) for name in self._types[file]}
-
-    def _types_in(self, file: LogFile) -> frozenset[str]:
-        try:
-            dataset = open_file(self.event_log, file)
-            if any(column_problems(file.path, dataset.schema, EVENT_LOG_TABLES[file.table])):
-                return frozenset()
-            is_known = is_before("known_at", self._as_of_ms)
-            return _distinct(dataset, file, "action_type", is_known)
-        except DataContractError:
-            return frozenset()
 
     @cached_property
     def embedding_versions(self) -> frozenset[str]:
@@ -109,27 +99,26 @@ class Glimpse:
         Raises:
             TransientStorageError: the storage failed.
         """
+        files = self.event_log.files_of("pins")
+        texts = _asked(lambda file: self._texts(file, ("embedding_version",), None), files)
+        return frozenset().union(*texts)
 
-        def ask(file: LogFile) -> frozenset[str]:
-            try:
-                dataset = open_file(self.event_log, file)
-                return _distinct(dataset, file, "embedding_version", None)
-            except DataContractError:
+    def _texts(
+        self, file: LogFile, columns: tuple[str, ...], wanted: ds.Expression | None
+    ) -> frozenset[str]:
+        """Return the texts of the first column; nothing where one is missing or of another kind."""
+        contract = pa.schema([EVENT_LOG_TABLES[file.table].field(name) for name in columns])
+        found: set[str] = set()
+        try:
+            dataset = open_file(self.event_log, file)
+            if any(column_problems(file.path, dataset.schema, contract)):
                 return frozenset()
-
-        return frozenset().union(*_asked(ask, self.event_log.files_of("pins")))
-
-
-def _distinct(
-    dataset: ds.FileSystemDataset, file: LogFile, column: str, wanted: ds.Expression | None
-) -> frozenset[str]:
-    """Return the values of a text column; nothing where there is no such column."""
-    if column not in dataset.schema.names:
-        return frozenset()
-    found: set[str] = set()
-    for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, wanted):
-        found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
-    return frozenset(found)
+            for batch in iterate_batches(dataset, file, [columns[0]], _BATCH_ROWS, wanted):
+                texts = pc.unique(batch[columns[0]].cast(pa.string()))
+                found.update(texts.drop_null().to_pylist())
+        except DataContractError:
+            return frozenset()
+        return frozenset(found)
 
 
 def _asked(ask: Callable[[LogFile], Answer], files: Sequence[LogFile]) -> Iterator[Answer]:
@@ -137,39 +126,24 @@ def _asked(ask: Callable[[LogFile], Answer], files: Sequence[LogFile]) -> Iterat
         yield from pool.map(ask, files)
 
 
-def _alike(problem: Finding) -> tuple[str, ...]:
-    """Return what the files have in common whose columns are told together."""
-    return problem.rule, problem.column, problem.problem, problem.remedy
-
-
-def require_event_log(uri: str) -> None:
-    """Refuse a place that is no event log.
-
-    Raises:
-        DataContractError: tables are missing.
-        ConfigurationError: the event log's bucket is not there.
-        TransientStorageError: the storage failed.
-    """
-    found = set(list_names(uri))
-    missing = sorted(set(EVENT_LOG_TABLES) - found)
-    if not found:
-        require_bucket(uri)
-    if missing:
-        raise DataContractError(
-            f"event log {uri}: tables {missing} are missing, found "
-            f"{sorted(found) or 'nothing'}; expected {sorted(EVENT_LOG_TABLES)}; write one with "
-            f"`homefeed ingest completejourney --to {uri}` or set HOMEFEED_EVENT_LOG"
-        )
-
-
 def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
     """List an event log and return it, to be asked.
 
     Raises:
-        DataContractError: the log or a table of it is missing or empty.
+        DataContractError: the log or tables of it are missing or empty; all that is wrong with
+            where its files lie is listed.
+        ConfigurationError: the event log's bucket is not there.
         TransientStorageError: the storage failed.
     """
-    return Glimpse(open_event_log(event_log_uri), to_ms(as_of))
+    try:
+        event_log, problems = find_event_log(event_log_uri)
+    except DataContractError:
+        require_bucket(event_log_uri)
+        raise
+    if problems:
+        told = [problem.message for problem in problems]
+        raise refusal(DataContractError, f"the event log at {event_log_uri} cannot be read:", told)
+    return Glimpse(event_log, to_ms(as_of))
 
 
 def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
@@ -179,7 +153,13 @@ def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
         DataContractError: all that is missing is listed.
         TransientStorageError: the storage failed.
     """
-    if found := log_problems(config, log, as_of):
+    plan = plan_of(config, as_of)
+    try:
+        check_covered(log.event_log, plan)
+        found = log_problems(plan, log, config.features.heads)
+    except DataContractError as error:
+        found = [str(error)]  # no other answer means anything in days without a log
+    if found:
         lead = (
             f"the event log at {log.event_log.uri} cannot feed recipe {config.reference} as of "
             f"{as_of:%Y-%m-%d}:"
@@ -187,82 +167,64 @@ def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
         raise refusal(DataContractError, lead, found)
 
 
-def log_problems(config: RunConfig, log: Glimpse, as_of: datetime) -> list[str]:
-    """Return in sentences what the log lacks that a recipe needs.
+def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> list[str]:
+    """Return in sentences what the log lacks, or has too much, for a snapshot.
+
+    These are columns of the files that are read, of impressions before the training window only
+    those of the contract; heads whose action type does not occur in the snapshot's days; action
+    types that the vocabulary lacks, so that reading refuses them; and the embedding version.
+
+    Args:
+        plan: What the snapshot reads.
+        log: The event log.
+        heads: Those that need actions.
 
     Raises:
         TransientStorageError: the storage failed.
     """
-    plan = plan_of(config, as_of)
-    try:
-        check_covered(log.event_log, plan)
-    except DataContractError as error:
-        return [str(error)]  # no other answer means anything in days without a log
-    return [
-        *columns_missing(plan, log),
-        *head_problems(plan, log, config.features.heads),
-        *vocabulary_problems(plan, log),
-        *version_problems(plan, log),
-    ]
-
-
-def columns_missing(plan: SnapshotPlan, log: Glimpse) -> list[str]:
-    """Return which columns the files that a snapshot reads lack, or have in another type.
-
-    Of impressions before the training window only columns of the contract are read.
-    """
-    found = []
-    window = (plan.training.start_ms, plan.as_of_ms)
-    _, *others = files_read(log.event_log, plan)
-    impressions = log.event_log.files_between("impressions", *window)
-    for files in (impressions, *others, log.event_log.files_of("pins")):
-        if not files:
-            continue
-        table = files[0].table
-        extra = extra_columns(EVENT_LOG_TABLES[table], plan.features.categorical_of(table))
-        numbers = plan.number_columns(table) if table in LOG_TABLES else ()
-        found += log.column_problems(files, extra, numbers)
-    return found + [problem.message for problem in pin_time_problems(log.event_log)]
-
-
-def vocabulary_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
-    """Return which action types of the log the vocabulary lacks, so that reading refuses them."""
-    shown = _types_shown(plan, log)
-    foreign = sorted(set(shown) - {*plan.features.action_types, *plan.passed_over})
-    if not foreign:
-        return []
-    return [
-        f"the log has actions of type {', '.join(map(repr, foreign))}, first in "
-        f"{shown[foreign[0]].path}, which is not in features.action_types "
-        f"{list(plan.features.action_types)}; add it there, or drop these rows where the table is "
-        f"written"
-    ]
-
-
-def version_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
-    """Return that no pin has an embedding of the plan's version."""
-    wanted, there = plan.config.embedding_version, log.embedding_versions
-    if wanted in there:
-        return []
-    return [
-        f"snapshot.embedding_version is {wanted!r}, and no pin has an embedding of it; found "
-        f"{sorted(there) or 'none'}; add that version to the table pins, or correct the recipe"
-    ]
-
-
-def head_problems(plan: SnapshotPlan, log: Glimpse, heads: tuple[Head, ...]) -> list[str]:
-    """Return which heads have an action type that the days which a snapshot reads never show."""
-    shown = _types_shown(plan, log)
-    start = day_of(plan.actions_start_ms)
-    return [
+    found, features, whole = [], plan.features, log.event_log
+    _, actions, users = files_read(whole, plan)
+    shown = whole.files_between("impressions", plan.training.start_ms, plan.as_of_ms)
+    for files in (shown, actions, users, whole.files_of("pins")):
+        if files:
+            table = files[0].table
+            extra = extra_columns(EVENT_LOG_TABLES[table], features.categorical_of(table))
+            numbers = plan.number_columns(table) if table in LOG_TABLES else ()
+            found += log.column_problems(files, extra, numbers)
+    found += [problem.message for problem in pin_time_problems(whole)]
+    types, start = log.action_types(actions), day_of(plan.actions_start_ms)
+    found += [
         f"head {head.name!r} predicts action type {head.action_type!r}, which no action from "
-        f"{start} to {plan.as_of:%Y-%m-%d} has; found {sorted(shown) or 'no actions'}; correct "
+        f"{start} to {plan.as_of:%Y-%m-%d} has; found {sorted(types) or 'no actions'}; correct "
         f"the head, or add these actions to the log"
         for head in heads
-        if head.action_type not in shown
+        if head.action_type not in types
     ]
+    if foreign := sorted(set(types) - {*features.action_types, *plan.passed_over}):
+        found.append(
+            f"the log has actions of type {', '.join(map(repr, foreign))}, first in "
+            f"{types[foreign[0]].path}, which is not in features.action_types "
+            f"{list(features.action_types)}; add it there, or drop these rows where the table is "
+            f"written"
+        )
+    wanted, there = plan.config.embedding_version, log.embedding_versions
+    if wanted not in there:
+        found.append(
+            f"snapshot.embedding_version is {wanted!r}, and no pin has an embedding of it; found "
+            f"{sorted(there) or 'none'}; add that version to the table pins, or correct the recipe"
+        )
+    return found
 
 
-def _types_shown(plan: SnapshotPlan, log: Glimpse) -> dict[str, LogFile]:
-    files = log.event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms)
-    return log.action_types(files)
+def refusal(kind: type[Refused], lead: str, problems: Sequence[str], remedy: str = "") -> Refused:
+    """Return an error that lists problems after a lead, and knows them one by one."""
+    error = kind(f"{lead}{listed(problems)}{remedy}")
+    error.problems = tuple(problems)
+    return error
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Return problems as the rest of a message: in the same line, or each in its own."""
+    if len(problems) == 1:
+        return f" {problems[0]}"
+    return "".join(f"\n- {problem}" for problem in problems)

@@ -22,7 +22,7 @@ from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.preconditions.record import require_record
+from pipelines.preconditions.cycle import require_record
 from pipelines.registry import by_hand, history, reconcile, registry, tracking
 from pipelines.registry.by_hand import plan, repair
 from pipelines.settings import Settings

@@ -57,7 +57,7 @@ def test_what_a_cycle_would_refuse_is_said_with_what_to_change() -> None:
     found = doctor.diagnose(NOW)
     wrong = wrong_of(found)
     assert set(wrong) == {"event log", "MLflow answers"}
-    assert "set HOMEFEED_EVENT_LOG" in wrong["event log"]
+    assert "correct HOMEFEED_EVENT_LOG" in wrong["event log"]
     assert "correct HOMEFEED_TRACKING_URI" in wrong["MLflow answers"]
     assert found.wrong == tuple(wrong.values())
     lines = list(lines_of(found))

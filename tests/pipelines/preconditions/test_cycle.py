@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipelines.contracts.artifacts import ModelRef, RunRequest
-from pipelines.contracts.config import NumericFeature, RunConfig
+from pipelines.contracts.config import Limit, NumericFeature, RelativeLimit, RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -15,7 +16,8 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.preconditions import champion, cycle
-from pipelines.preconditions.cycle import Asked, refusals, require_all
+from pipelines.preconditions.cycle import Asked, recipe_problems, refusals, require_all
+from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from support.judgements import make_model
@@ -131,3 +133,88 @@ def test_a_champion_whose_own_functions_are_gone_is_refused_beforehand(
     [problem] = said(home)
     assert "serves and cannot be compared with recipe smoke" in problem
     assert "the module of 'nosuchmod.x:fn' cannot be imported in this process" in problem
+    assert "set HOMEFEED_REGISTERED_MODEL to another name" in problem
+
+
+def test_a_champion_of_a_recipe_that_the_log_cannot_feed_is_refused_beforehand(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
+    monkeypatch.setattr(
+        champion, "recipe_of", lambda *_: tiny_config(embedding_version="planted-0")
+    )
+    [error] = refusals(asked(home))
+    assert "'planted-0', and no pin has an embedding of it" in str(error)
+    assert [text.partition(":")[0] for text in error.problems] == [
+        f"{make_model('3', datetime(2017, 1, 1, tzinfo=UTC)).label} serves and cannot be compared"
+    ]
+
+
+GPU = {"accelerator": "gpu"}
+TWO = {"num_nodes": 2}
+BUCKET = {"workspace": "s3://bucket/workspace"}
+
+
+@pytest.mark.parametrize(
+    ("runner", "wanted", "places", "says"),
+    [
+        ("bash", GPU | {"num_devices": 1}, {}, ""),
+        ("bash", GPU | {"num_devices": 2}, {}, "'gpu' with 2 device.* 1 GPU.* 'cpu' or fewer dev"),
+        ("docker", GPU | {"num_devices": 4}, {}, ""),  # in containers, the engine knows
+        ("kubernetes", GPU | {"num_devices": 8}, {}, ""),
+        ("bash", TWO, {}, "nodes is 2.* is 'bash'.*'kubernetes' for"),
+        ("docker", TWO, {}, "nodes is 2.* is 'docker'.*'kubernetes' for"),
+        ("kubernetes", TWO, {}, ""),  # a volume that all mount, by the pod template
+        ("kubernetes", TWO, BUCKET, "share no folder: HOMEFEED_WORK_FOLDER is .*Many"),
+        ("kubernetes", TWO, BUCKET | {"work_folder": "/trainings"}, ""),
+    ],
+)
+def test_machines_that_are_not_there_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    runner: str,
+    wanted: dict[str, Any],
+    places: dict[str, str],
+    says: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    usual = {"may_promote": True, "num_devices": 1, "trigger": "x"}
+    request = RunRequest(recipe="smoke", as_of=TINY_AS_OF, now=TINY_AS_OF, **(usual | wanted))
+    settings = Settings(stage_runner=runner, stage_image="x", **places)  # type: ignore[arg-type]
+    given = Asked(request, tiny_config(), settings)
+    if not says:
+        cycle.ask_hardware(given)
+        return
+    with pytest.raises(ConfigurationError, match=says):
+        cycle.ask_hardware(given)
+
+
+def with_gate(**options: Any) -> RunConfig:
+    gate = smoke().model_gate.model_copy(update=options)
+    return smoke().model_copy(update={"model_gate": gate})
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_our_own_recipes_are_sound(name: str) -> None:
+    assert recipe_problems(RECIPES[name]()) == []
+
+
+@pytest.mark.parametrize("metric", ["hit_at_3.save", "log_loss.repin", "auc.save", "ece.repin"])
+def test_what_a_comparison_gives_may_have_a_limit(metric: str) -> None:
+    assert recipe_problems(with_gate(floors=(Limit(metric=metric, minimum=0),))) == []
+
+
+def test_metrics_of_no_head_are_refused_with_the_nearest_and_old_runs_can_be_read() -> None:
+    """A gate that asks for a metric which no head gives would never promote anything."""
+    config = with_gate(
+        target_metric="hide_volume_at_3",
+        floors=(Limit(metric="calibration_ratio.repn", minimum=1),),
+        guardrails=(RelativeLimit(metric="save_at_3", max_decrease=0.1),),
+    )
+    target, floor, rail = recipe_problems(config)
+    assert "model_gate.target_metric is 'hide_volume_at_3', expected one of ['hit_at_3" in target
+    assert "model_gate.floors has a limit on 'calibration_ratio.repn'" in floor
+    assert "did you mean 'calibration_ratio.repin'?" in floor
+    # Of a head that is not the target's no volume is computed.
+    assert "model_gate.guardrails has a limit on 'save_at_3'" in rail
+    assert "hit_at_3.repin, log_loss.repin" in rail
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config

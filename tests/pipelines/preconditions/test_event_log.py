@@ -12,7 +12,7 @@ from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature,
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
 from pipelines.preconditions import event_log
-from pipelines.preconditions.event_log import Glimpse, log_problems, look_at, require_fed
+from pipelines.preconditions.event_log import Glimpse, look_at, require_fed
 from pipelines.storage import to_uri
 from support.tiny_log import (
     ACTIONS_15,
@@ -49,11 +49,23 @@ def recipe(version: str = "planted-1", **features: Any) -> RunConfig:
 
 
 def problems(folder: Path, config: RunConfig, as_of: datetime = TINY_AS_OF) -> list[str]:
-    return log_problems(config, look_at(to_uri(folder), as_of), as_of)
+    try:
+        require_fed(config, look_at(to_uri(folder), as_of), as_of)
+    except DataContractError as error:
+        return list(error.problems)
+    return []
 
 
 def test_a_log_that_has_everything_has_no_problem(folder: Path) -> None:
     assert problems(folder, recipe()) == []
+
+
+def test_what_is_wrong_with_where_files_lie_is_told_at_once(folder: Path) -> None:
+    for path in ("pins/part-0.parquet", "users/part-0.parquet"):
+        (folder / path).unlink()
+    pins, users = problems(folder, recipe())
+    assert "has no table 'pins'" in pins and "has no table 'users'" in users
+    assert "correct HOMEFEED_EVENT_LOG" in pins
 
 
 def test_a_head_that_the_log_never_shows_is_named(folder: Path) -> None:

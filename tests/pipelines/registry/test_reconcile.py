@@ -17,7 +17,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TrackingEntryMissingError,
 )
-from pipelines.preconditions.record import require_record
+from pipelines.preconditions.cycle import require_record
 from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
 from pipelines.registry.by_hand import plan, repair
 from pipelines.registry.history import HistoryEntry

@@ -9,7 +9,7 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.places import lease as store_lease
-from pipelines.preconditions.record import require_record
+from pipelines.preconditions.cycle import require_record
 from pipelines.registry import history
 from pipelines.stages.runner import run_stage
 from support.holders import TTL_S, Holder

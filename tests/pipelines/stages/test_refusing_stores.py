@@ -1,6 +1,7 @@
 """A store that refuses is named at the start of a run, or in the midst of a stage, by its class."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.places import lease as store_lease
-from pipelines.preconditions.event_log import require_event_log
+from pipelines.preconditions.event_log import look_at
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.faulty_proxy import faulty_proxy
@@ -51,9 +52,9 @@ def test_a_workspace_in_a_bucket_that_is_missing_is_refused_at_the_start(s3_uri:
 
 def test_an_event_log_in_a_bucket_that_is_missing_is_told_from_an_empty_one(s3_uri: str) -> None:
     with pytest.raises(ConfigurationError, match="the bucket of s3://nowhere/log"):
-        require_event_log("s3://nowhere/log")
-    with pytest.raises(HomefeedError, match="tables .* are missing, found nothing"):
-        require_event_log(f"{s3_uri}/log")
+        look_at("s3://nowhere/log", datetime(2017, 1, 20, tzinfo=UTC))
+    with pytest.raises(HomefeedError, match="no event log at .*: the folder is missing or empty"):
+        look_at(f"{s3_uri}/log", datetime(2017, 1, 20, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("code", REFUSALS)

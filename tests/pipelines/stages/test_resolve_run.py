@@ -199,9 +199,9 @@ def test_an_unknown_recipe_lists_those_there_are(settings: Settings) -> None:
         start_run(request(recipe="nonsense"), settings)
 
 
-def test_a_missing_event_log_says_how_to_write_one(settings: Settings, tmp_path: Path) -> None:
+def test_a_missing_table_says_what_to_correct(settings: Settings, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "event_log" / "actions")
-    with pytest.raises(DataContractError, match=r"\['actions'\] are missing.*homefeed ingest"):
+    with pytest.raises(DataContractError, match="no table 'actions'.* HOMEFEED_EVENT_LOG"):
         start_run(request(), settings)
 
 
