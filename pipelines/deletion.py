@@ -61,16 +61,12 @@ def remove_whole(
             a lease file that is deleted is lost to its holder, and its numbers begin anew.
     """
     if storage.is_local(uri):
-        folder = storage.local_path(uri)
+        folder, is_gone = storage.local_path(uri), contextlib.suppress(FileNotFoundError)
+        # The leases stay held until the files are gone: then who waits for one of their lock files
+        # sees that it has no name any more, and opens a new one.
         with storage.scratch_folder(folder.parent.as_uri()) as scratch:
-            with (
-                at_rest,
-                storage.translated_errors(uri, "deleting"),
-                contextlib.suppress(FileNotFoundError),
-            ):
+            with at_rest, storage.translated_errors(uri, "deleting"), is_gone:
                 folder.rename(scratch / folder.name)
-                # The leases stay held until the files are gone: then who waits for one of their
-                # lock files sees that it has no name any more, and opens a new one.
         return
     with at_rest:
         for manifest in manifests:

@@ -21,10 +21,8 @@ from pipelines.contracts import files
 from pipelines.contracts.errors import HomefeedError
 
 log = logging.getLogger(__name__)
-SWEEP_LOCK = ".sweep.lock"
-"""Held in a folder while scratch folders are made and orphans of them are removed."""
-SWEEP_WAIT_S = 600.0
-"""How long a process waits for another one's sweep, which may have much to delete, in seconds."""
+_SWEEP_WAIT_S = 60.0
+"""How long a new folder's lock is waited for, which who looks for orphans may hold, in seconds."""
 
 
 @contextlib.contextmanager
@@ -35,17 +33,15 @@ def scratch_in(parent: Path) -> Iterator[Path]:
     the next call removes a folder that a killed process left, and leaves that of a live one, though
     it may be in another container.
     """
+    _sweep_orphans(parent)
     folder = _scratch_name(parent)
-    lock = _lock_beside(folder)
-    with contextlib.ExitStack() as held:
-        # Whoever looks for orphans never meets a lock whose owner is about to make the folder, so
-        # a lock that nobody holds is an orphan too, at once and not after some time.
-        with _sweeping(parent):
-            held.enter_context(files.hold_lock(lock, "a scratch folder"))
-            held.callback(lock.unlink, missing_ok=True)
-            held.callback(shutil.rmtree, folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-        yield folder
+    # The folder is made under its lock: who finds a lock that nobody holds may remove both.
+    with _lock_beside(folder, _SWEEP_WAIT_S):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(folder: Path, target: Path) -> None:
@@ -89,12 +85,13 @@ def put_beside(folder: Path, target: Path) -> None:
     """
     target = target.resolve()
     files.sync_tree(folder)
-    moved = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    for path in moved:
+    parents = set()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         new = target / path.relative_to(folder)
         files.make_folder(new.parent)
-        _bring_file(path, new)
-    for parent in sorted({(target / path.relative_to(folder)).parent for path in moved}):
+        _bring(path, new)
+        parents.add(new.parent)
+    for parent in sorted(parents):
         files.sync_folder(parent)
 
 
@@ -107,8 +104,8 @@ def settle(target: Path) -> None:
     """
     target = target.resolve()
     if target.parent.exists():
-        with _sweeping(target.parent):
-            _end_replacing(target)
+        _sweep_orphans(target.parent)
+        _end_replacing(target)
 
 
 def _end_replacing(target: Path) -> None:
@@ -127,27 +124,22 @@ def _end_replacing(target: Path) -> None:
     files.sync_folder(aside.parent)
 
 
-def _bring(folder: Path, new: Path) -> None:
-    """Move a folder to a path, also from another file system; nothing is at the path."""
+def _bring(source: Path, new: Path) -> None:
+    """Move a file or folder to a path, also from another file system; nothing is at the path.
+
+    A file is on the disk afterwards; of a folder that was copied the caller sees to that.
+    """
     try:
-        os.rename(folder, new)
+        os.rename(source, new)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copytree(folder, new, symlinks=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _bring_file(path: Path, new: Path) -> None:
-    """Move a file that is on the disk to a path, also from another file system."""
-    try:
-        os.rename(path, new)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copyfile(path, new)
-        with new.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if source.is_dir():
+            shutil.copytree(source, new, symlinks=True)
+            shutil.rmtree(source, ignore_errors=True)
+        else:
+            shutil.copyfile(source, new)
+            files.sync_file(new)
 
 
 def _aside(target: Path) -> Path:
@@ -158,19 +150,18 @@ def _scratch_name(parent: Path) -> Path:
     return parent / f".scratch-{uuid.uuid4().hex}"
 
 
-def _lock_beside(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
 @contextlib.contextmanager
-def _sweeping(parent: Path) -> Iterator[None]:
-    """Sweep a folder, and let nobody else sweep it before the block has ended."""
-    lock = parent / SWEEP_LOCK
-    with files.hold_lock(lock, "a sweep of scratch folders", SWEEP_WAIT_S):
-        _sweep_orphans(parent)
-        yield
-        # Whoever has opened it and waits sees that it has no name any more, and opens anew.
-        lock.unlink()
+def _lock_beside(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a scratch folder, and remove it afterwards.
+
+    Who has opened it meanwhile and waits sees that it has no name any more, and opens anew.
+    """
+    lock = folder.with_name(f"{folder.name}.lock")
+    with files.hold_lock(lock, "a scratch folder", wait_s):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _sweep_orphans(parent: Path) -> None:
@@ -180,8 +171,6 @@ def _sweep_orphans(parent: Path) -> None:
     """
     found = {each.name.removesuffix(".lock") for each in parent.glob(".scratch-*")}
     for orphan in (parent / name for name in sorted(found)):
-        lock = _lock_beside(orphan)
-        with contextlib.suppress(HomefeedError), files.hold_lock(lock, "a scratch folder"):
+        with contextlib.suppress(HomefeedError), _lock_beside(orphan):
             log.info("removing %s, left by a process that is gone", orphan)
             shutil.rmtree(orphan, ignore_errors=True)
-            lock.unlink(missing_ok=True)
