@@ -5,6 +5,7 @@ scoring import. Two commits that differ elsewhere, in the documentation for exam
 digest. The version names the whole project. Neither is a secret, and neither needs git.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -24,31 +25,18 @@ MODEL_CODE = ("training", "pipelines/contracts")
 PROJECT_CODE = ("pipelines", "training", "validation")
 
 PACKAGES = (
-    "duckdb",
-    "great-expectations",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "pydantic",
-    "pytorch-lightning",
-    "safetensors",
-    "scikit-learn",
-    "scipy",
-    "torch",
+    *("duckdb", "great-expectations", "mlflow", "numpy", "pandas", "pyarrow", "pydantic"),
+    *("pytorch-lightning", "safetensors", "scikit-learn", "scipy", "torch"),
 )
 """Libraries whose version may change what a stage makes."""
-INSTRUCTIONS = (
+_INSTRUCTIONS = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"),
     *("asimd", "sve", "sve2", "bf16"),
 )
 """Instruction sets for which the libraries have kernels of their own, which round differently."""
-VARIABLES = (
-    "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
+_VARIABLES = (
+    *("ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_ENABLE_INSTRUCTIONS"),
+    *("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA"),
 )
 """Settings of the environment that choose kernels or the order of sums."""
 
@@ -62,35 +50,32 @@ class Environment(Frozen):
     python: str = Field(description="Version of Python.")
     packages: dict[str, str] = Field(description="Versions of `PACKAGES`; absent: not installed.")
     processor: str = Field(description="The processor's name, as its maker gives it.")
-    instructions: tuple[str, ...] = Field(description="Which of `INSTRUCTIONS` it has.")
+    instructions: tuple[str, ...] = Field(description="Which of `_INSTRUCTIONS` it has.")
     num_cores: int = Field(description="Cores that the process could use.")
     gpus: tuple[str, ...] = Field(default=(), description="Names of the machine's NVIDIA GPUs.")
-    variables: dict[str, str] = Field(default={}, description="Which of `VARIABLES` were set.")
+    variables: dict[str, str] = Field(default={}, description="Which of `_VARIABLES` were set.")
 
 
 @functools.cache
 def environment() -> Environment:
     """Return what this process runs on; nothing heavy is imported for it."""
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     processor, instructions = _processor()
     return Environment(
         code_version=code_version(),
         code_digest=code_digest(),
         project_digest=project_digest(),
         python=platform.python_version(),
-        packages={name: version for name in PACKAGES if (version := _version_of(name))},
+        packages=packages,
         processor=processor,
         instructions=instructions,
         num_cores=len(os.sched_getaffinity(0)),
         gpus=names_of_gpus(),
-        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )
-
-
-def _version_of(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
@@ -103,16 +88,14 @@ def _processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[st
     found = {name.strip(): value.strip() for name, _, value in pairs}
     flags = (found.get("flags") or found.get("Features") or "").split()
     name = found.get("model name") or platform.machine()
-    return name, tuple(each for each in INSTRUCTIONS if each in flags)
+    return name, tuple(each for each in _INSTRUCTIONS if each in flags)
 
 
 def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
     """Return the names of the machine's NVIDIA GPUs, as their driver gives them."""
-    found = []
-    for path in sorted(folder.glob("*/information")):
-        models = (line for line in path.read_text().splitlines() if line.startswith("Model:"))
-        found += [line.partition(":")[2].strip() for line in models]
-    return tuple(found)
+    lines = (p.read_text().splitlines() for p in sorted(folder.glob("*/information")))
+    models = (line for each in lines for line in each if line.startswith("Model:"))
+    return tuple(line.partition(":")[2].strip() for line in models)
 
 
 @functools.cache
@@ -137,11 +120,10 @@ def code_version(root: Path = ROOT) -> str:
     """
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        try:
+        # Without git, or in a repository of another owner, the digest names the code.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             return found.stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            pass  # There is no git, or the repository has another owner: the digest names the code.
     version = metadata.version("homefeed-retrain")
     return f"{version}+code.{digest_code(root, PROJECT_CODE)[:12]}"
 

@@ -28,9 +28,6 @@ Value = TypeVar("Value")
 WAITS_S = (0.5, 1.0)
 """Seconds before the second and before the third attempt; a task's own retries come after."""
 
-_OK, _UNAUTHENTICATED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
-_REDIRECTS = range(300, 400)
-_SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
 _COME_AGAIN = (408, 425, 429)
 """Statuses below 500 that say nothing against the request: time-out, too early, too many."""
 _NUM_SHOWN = 300
@@ -80,70 +77,62 @@ def kind_of(error: Exception) -> Kind | None:
 
     None where the error is of another library, or is about no answer and no outage.
     """
-    from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
+    from mlflow.exceptions import (
+        ERROR_CODE_TO_HTTP_STATUS,
+        InvalidUrlException,
+        MlflowException,
+        RestException,
+    )
     from requests import exceptions
 
     if isinstance(error, InvalidUrlException | exceptions.InvalidURL | exceptions.MissingSchema):
         return "no MLflow"
-    if isinstance(error, RestException):
-        # JSON without MLflow's code is another service's, or a proxy's: the status is not told.
-        return _by_status(_code_status(error)) if "error_code" in error.json else None
+    if isinstance(error, RestException) and "error_code" not in error.json:
+        return None  # JSON of another service, or of a proxy: the status is not told.
     if isinstance(error, MlflowException):
-        return _of_client(error)
+        # MLflow's client calls a refused connection and a time-out INTERNAL_ERROR, status 500.
+        status = int(ERROR_CODE_TO_HTTP_STATUS.get(getattr(error, "error_code", ""), 500))
+        is_answer = isinstance(error, RestException)
+        return (None if is_answer else _told_by_client(error)) or _by_status(status)
     if isinstance(error, exceptions.HTTPError):
-        return _by_status(_SERVER_ERROR if error.response is None else error.response.status_code)
-    lost = (
-        exceptions.ConnectionError,
-        exceptions.Timeout,
-        exceptions.RetryError,
-        exceptions.ChunkedEncodingError,
-    )
-    return "outage" if isinstance(error, lost) else None
+        return _by_status(500 if error.response is None else error.response.status_code)
+    lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
+    return "outage" if isinstance(error, (*lost, exceptions.ChunkedEncodingError)) else None
 
 
-def _of_client(error: Exception) -> Kind:
-    """Return what an error means that MLflow's client made itself."""
-    cause = error.__cause__
+def _told_by_client(error: Exception) -> Kind | None:
+    """Return what an error means that MLflow's client made itself; None: as its code says."""
+    cause, text = error.__cause__, str(error)
     if isinstance(cause, Exception) and kind_of(cause) == "outage":
         # Where it looks first, as before it tags a model, it calls every error a wrong parameter.
         return "outage"
-    text = str(error)
     if _NO_JSON_AT_ALL in text:
         return "no MLflow"
     if found := _NO_JSON.search(text):
         kind = _by_status(int(found[1]))
         # MLflow says in JSON what is not there and what is refused; a page is somebody else's.
-        is_page = kind in ("missing", "refused")
-        return "no MLflow" if is_page else kind
-    if _DOWNLOAD in text and (statuses := [int(each) for each in _IN_DOWNLOAD.findall(text)]):
-        kinds = [_by_status(status) for status in statuses]
-        return "outage" if "outage" in kinds else kinds[0]
-    # MLflow's client calls a refused connection and a time-out INTERNAL_ERROR, status 500.
-    return _by_status(_code_status(error))
-
-
-def _code_status(error: Exception) -> int:
-    from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS
-
-    return int(ERROR_CODE_TO_HTTP_STATUS.get(getattr(error, "error_code", ""), _SERVER_ERROR))
+        return "no MLflow" if kind in ("missing", "refused") else kind
+    statuses = _IN_DOWNLOAD.findall(text) if _DOWNLOAD in text else []
+    kinds = [_by_status(int(each)) for each in statuses]
+    return "outage" if "outage" in kinds else next(iter(kinds), None)
 
 
 def _by_status(status: int) -> Kind:
-    if status in _COME_AGAIN or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
-        return "outage"
-    if status in (_UNAUTHENTICATED, _FORBIDDEN):
+    if status in (401, 403):
         return "no access"
-    if status == _NOT_IMPLEMENTED:
+    if status == 501:
         return "no MLflow"
-    return "missing" if status == _NOT_FOUND else "refused"
+    if status in _COME_AGAIN or status >= 500:
+        return "outage"
+    return "missing" if status == 404 else "refused"
 
 
 def _ask(tracking_uri: str) -> Kind:
     """Ask the address something simple, where the status of an answer is not told.
 
     It is asked as MLflow's client asks, with the user's credentials and certificates: what stands
-    before a server may let nobody in without. An answer means that the server is well, and that
-    something else has failed, which may pass.
+    before a server may let nobody in without. If the server answers, the original error was
+    temporary: retry.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
@@ -160,11 +149,9 @@ def _ask(tracking_uri: str) -> Kind:
     except (MlflowException, RequestException):
         return "outage"
     status = int(answer.status_code)
-    if status == _OK:
-        return "outage"
-    if status in _REDIRECTS:
+    kind = "outage" if status == 200 else _by_status(status)
+    if 300 <= status < 400:
         return "no access"
-    kind = _by_status(status)
     return kind if kind in ("outage", "no access") else "no MLflow"
 
 
@@ -204,18 +191,13 @@ def _shown(error: Exception) -> str:
     return text if len(text) <= _NUM_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
-def is_outage(error: Exception) -> bool:
-    """Return whether an error may pass without anybody changing anything."""
-    return kind_of(error) == "outage"
-
-
 def ask_again(ask: Callable[[], Value]) -> Value:
     """Return an answer, asking again after an outage; the last outage is raised."""
     for wait_s in WAITS_S:
         try:
             return ask()
         except Exception as error:
-            if not is_outage(error):
+            if kind_of(error) != "outage":
                 raise
         time.sleep(wait_s)
     return ask()
@@ -232,29 +214,28 @@ def ask_all_again(asks: Sequence[Callable[[], object]], num_at_a_time: int = 1) 
         asks: Requests that may be sent more than once.
         num_at_a_time: How many of them are sent together.
     """
+
+    def outage_of(ask: Callable[[], object]) -> Exception | None:
+        try:
+            ask()
+        except Exception as error:
+            if kind_of(error) != "outage":
+                raise
+            return error
+        return None
+
     waiting, waits = deque(asks), deque(WAITS_S)
     with ThreadPoolExecutor(num_at_a_time) as pool:
         while waiting:
             batch = [waiting.popleft() for _ in range(min(num_at_a_time, len(waiting)))]
-            outages = list(pool.map(_outage_of, batch))
-            failed = [ask for ask, outage in zip(batch, outages, strict=True) if outage]
-            waiting.extend(failed)
-            if len(failed) < len(batch):
+            outages = list(pool.map(outage_of, batch))
+            waiting.extend(ask for ask, outage in zip(batch, outages, strict=True) if outage)
+            if None in outages:
                 waits = deque(WAITS_S)
             elif waits:
                 time.sleep(waits.popleft())
             else:
                 raise next(outage for outage in outages if outage)
-
-
-def _outage_of(ask: Callable[[], object]) -> Exception | None:
-    try:
-        ask()
-    except Exception as error:
-        if not is_outage(error):
-            raise
-        return error
-    return None
 
 
 def make_once(find: Callable[[], Value | None], make: Callable[[], Value]) -> Value:
@@ -267,15 +248,11 @@ def make_once(find: Callable[[], Value | None], make: Callable[[], Value]) -> Va
         find: Returns what this cycle has made already, by the cycle's own mark, or None.
         make: Makes it, with that mark.
     """
-    found = find()
-    if found is not None:
+    if (found := find()) is not None:
         return found
     try:
         return make()
     except Exception as error:
-        if not is_outage(error):
-            raise
-        found = find()
-        if found is None:
+        if kind_of(error) != "outage" or (found := find()) is None:
             raise
         return found
