@@ -54,8 +54,8 @@ class AlertKind(StrEnum):
 class Cycle(Frozen):
     """What all attempts at one cycle have alike, under whatever key they run."""
 
-    day: date = Field(description="Its as_of.")
-    recipe: str = Field(description="Reference of its recipe.")
+    day: date  # Its as_of.
+    recipe: str  # Reference of its recipe.
 
     @property
     def label(self) -> str:
@@ -66,32 +66,28 @@ class Cycle(Frozen):
 class Cause(Frozen):
     """What has failed: two failures that break a cycle in the same way have the same fields."""
 
-    stage: str = Field(description="The stage or other task of Airflow's that broke.")
-    error_class: str = Field(description="Of its error; Airflow's word where it left none.")
-    raised_by: str = Field(default="", description="Function of ours that raised it; '' unknown.")
-    about: tuple[str, ...] = Field(default=(), description="What the error is about.")
+    stage: str  # The stage or other task of Airflow's that broke.
+    error_class: str  # Of its error; Airflow's word where it left none.
+    raised_by: str = ""  # Function of ours that raised it; '' unknown.
+    about: tuple[str, ...] = ()  # What the error is about.
 
 
 class NextStep(Frozen):
     """What happens now, and the commands for a person who wants something else."""
 
     sentence: str
-    commands: tuple[tuple[str, str], ...] = Field(description="(what it is for, command) pairs.")
+    commands: tuple[tuple[str, str], ...]  # (what it is for, command) pairs.
 
 
 class Unresolved(Frozen):
     """Why a cycle could not be resolved; for the alert and the note of a run without a folder."""
 
-    message: str = Field(description="What the error said; '' where only the failure is known.")
-    next_step: NextStep = Field(description="How the cycle is begun after all.")
-    at: AwareDatetime | None = Field(
-        description="Tells it from an earlier failure of the same run; None: not known."
-    )
+    message: str  # What the error said; '' where only the failure is known.
+    next_step: NextStep  # How the cycle is begun after all.
+    at: AwareDatetime | None  # Tells it from an earlier failure of the same run; None: not known.
     cause: Cause = Field(default=Cause(stage="resolve_run", error_class=""))
-    cycle: Cycle | None = Field(default=None, description="None: what is asked for is not known.")
-    lost_in: str = Field(
-        default="", description="Run folder that another process resolves, which tells the end."
-    )
+    cycle: Cycle | None = None  # None: what is asked for is not known.
+    lost_in: str = ""  # Run folder that another process resolves, which tells the end.
 
 
 class Alert(Frozen):
@@ -99,34 +95,22 @@ class Alert(Frozen):
 
     kind: AlertKind
     run_id: str
-    about: tuple[str, ...] = Field(
-        default=(),
-        description="What tells it apart from other alerts of its kind and run: digests, instants.",
-    )
-    recipe: RecipeRef | None = Field(
-        default=None, description="The run's; None where no run was resolved."
-    )
-    title: str = Field(description="One line.")
-    serves: str = Field(
-        default="", description="Which model serves now; '' where the message is not about that."
-    )
+    # What tells it apart from other alerts of its kind and run: digests, instants.
+    about: tuple[str, ...] = ()
+    recipe: RecipeRef | None = None  # The run's; None where no run was resolved.
+    title: str  # One line.
+    serves: str = ""  # Which model serves now; '' where the message is not about that.
     happened: str
-    certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
-    done: str = Field(description="What the pipeline did about it; which model serves now.")
-    next_step: NextStep = Field(description="What to do now, and the commands for it.")
-    links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
+    certainty: str  # How sure we are: interval, power, or which check failed.
+    done: str  # What the pipeline did about it; which model serves now.
+    next_step: NextStep  # What to do now, and the commands for it.
+    links: tuple[tuple[str, str], ...] = ()  # (label, URI) pairs.
     severity: AlertSeverity = AlertSeverity.WARNING
-    at: AwareDatetime | None = Field(
-        default=None, description="When it happened; None: when it is first told."
-    )
-    cycle: Cycle | None = Field(
-        default=None, description="All alerts of a cycle are shown together; None: not known."
-    )
-    cause: Cause | None = Field(default=None, description="What has failed; None: no fault.")
-    num_times: int = Field(default=1, ge=1, description="How often the cause was met by now.")
-    first_at: AwareDatetime | None = Field(
-        default=None, description="When the cause was met first; None where that is now."
-    )
+    at: AwareDatetime | None = None  # When it happened; None: when it is first told.
+    cycle: Cycle | None = None  # All alerts of a cycle are shown together; None: not known.
+    cause: Cause | None = None  # What has failed; None: no fault.
+    num_times: int = Field(default=1, ge=1)  # How often the cause was met by now.
+    first_at: AwareDatetime | None = None  # When the cause was met first; None where that is now.
 
     def identity(self) -> str:
         """Return the sha256 (hex) of the facts by which two attempts to tell it are one alert.
@@ -141,10 +125,7 @@ class AlertReceipt(Artifact):
 
     alert: Alert | None
     delivered_to: tuple[str, ...]
-    waiting_for: tuple[str, ...] = Field(
-        default=(), description="Transports that failed and are tried again by a later task or run."
-    )
-    is_counted: bool = Field(
-        default=False,
-        description="Whether it was only counted: its cause had been told a short while ago.",
-    )
+    # Transports that failed and are tried again by a later task or run.
+    waiting_for: tuple[str, ...] = ()
+    # Whether it was only counted: its cause had been told a short while ago.
+    is_counted: bool = False

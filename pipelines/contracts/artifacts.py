@@ -34,15 +34,13 @@ STAGES = (
 class ModelRef(Frozen):
     """A registered model version, pinned: never an alias."""
 
-    name: str = Field(description="Registered model name.")
-    version: str = Field(description="Registry version number.")
-    mlflow_run_id: str = Field(description="Run that logged it.")
-    as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
-    bundle_digest: str = Field(description="sha256 over the bundle's files.")
-    snapshot_digest: str = Field(description="Digest of the snapshot it was trained on.")
-    model_digest: str = Field(
-        default="", description="sha256 over all files that serve; '' before it is registered."
-    )
+    name: str  # Registered model name.
+    version: str  # Registry version number.
+    mlflow_run_id: str  # Run that logged it.
+    as_of: AwareDatetime  # as_of of the cycle that trained it (UTC).
+    bundle_digest: str  # sha256 over the bundle's files.
+    snapshot_digest: str  # Digest of the snapshot it was trained on.
+    model_digest: str = ""  # sha256 over all files that serve; '' before it is registered.
 
     @property
     def label(self) -> str:
@@ -58,11 +56,11 @@ is not built upon. The trigger form in Airflow has the same bounds."""
 class CycleOptions(Frozen):
     """What is asked for and stays as it is: a request and the run resolved from it both hold it."""
 
-    may_promote: bool = Field(description="False compares and reports, and moves nothing.")
-    num_devices: int = Field(ge=1, le=MAX_DEVICES, description="Training processes per machine.")
+    may_promote: bool  # False compares and reports, and moves nothing.
+    num_devices: int = Field(ge=1, le=MAX_DEVICES)  # Training processes per machine.
     accelerator: Literal["cpu", "gpu"] = "cpu"
-    num_nodes: int = Field(default=1, ge=1, le=MAX_NODES, description="Machines.")
-    trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
+    num_nodes: int = Field(default=1, ge=1, le=MAX_NODES)  # Machines.
+    trigger: str  # Airflow run id, or a name: the same one is the same cycle.
 
     def options(self) -> dict[str, Any]:
         """Return these options alone, by name."""
@@ -72,9 +70,9 @@ class CycleOptions(Frozen):
 class RunRequest(CycleOptions):
     """What an operator or a schedule asks for: the input of `resolve_run`."""
 
-    recipe: str = Field(description="A recipe's reference, as `pipelines.recipes.canonical` gives.")
-    as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
-    now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
+    recipe: str  # A recipe's reference, as `pipelines.recipes.canonical` gives.
+    as_of: AwareDatetime | None  # None takes `now`; floored to the day, UTC.
+    now: AwareDatetime  # Interval end of a schedule, else the wall clock.
 
     @property
     def day(self) -> datetime:
@@ -90,28 +88,18 @@ class RunRequest(CycleOptions):
 class Standing(Frozen):
     """What was on record about recipes when a cycle was resolved."""
 
-    anchor: RunConfig | None = Field(
-        default=None, description="The last accepted recipe; None before the first promotion."
-    )
-    anchor_code_digest: str = Field(default="", description="Code that the recipe was accepted by.")
-    problem: str = Field(
-        default="", description="Why a model serves and no recipe is known; nothing is promoted."
-    )
-    hold: str = Field(
-        default="", description="Why the run's own recipe may not be promoted: it was rolled back."
-    )
-    seed_noise: float | None = Field(
-        default=None, ge=0, description="Measured for the run's recipe; None: the recipe's option."
-    )
-    unpromoted: tuple[AwareDatetime, ...] = Field(
-        default=(), description="Days judged since the champion moved, by runs that could promote."
-    )
-    champion_since: AwareDatetime | None = Field(
-        default=None, description="When the champion moved last; earlier evidence is not pooled."
-    )
-    rolled_back_at: AwareDatetime | None = Field(
-        default=None, description="The last rollback; evidence of recipes before it is not pooled."
-    )
+    anchor: RunConfig | None = None  # The last accepted recipe; None before the first promotion.
+    anchor_code_digest: str = ""  # Code that the recipe was accepted by.
+    problem: str = ""  # Why a model serves and no recipe is known; nothing is promoted.
+    hold: str = ""  # Why the run's own recipe may not be promoted: it was rolled back.
+    # Measured for the run's recipe; None: the recipe's option.
+    seed_noise: float | None = Field(default=None, ge=0)
+    # Days judged since the champion moved, by runs that could promote.
+    unpromoted: tuple[AwareDatetime, ...] = ()
+    # When the champion moved last; earlier evidence is not pooled.
+    champion_since: AwareDatetime | None = None
+    # The last rollback; evidence of recipes before it is not pooled.
+    rolled_back_at: AwareDatetime | None = None
 
 
 class PinnedFile(Frozen):
@@ -134,36 +122,30 @@ class PinnedEntry(Frozen):
 class ResolvedRun(CycleOptions, Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
-    run_id: str = Field(description="Folder name under <workspace>/runs, unique per cycle.")
-    run_uri: str = Field(description="URI of the run folder.")
-    as_of: AwareDatetime = Field(description="Only rows known before this UTC midnight count.")
+    run_id: str  # Folder name under <workspace>/runs, unique per cycle.
+    run_uri: str  # URI of the run folder.
+    as_of: AwareDatetime  # Only rows known before this UTC midnight count.
     config: RunConfig
-    code_version: str = Field(description="Commit or version of the project, for people.")
-    code_digest: str = Field(default="", description="Digest of the code that trains and scores.")
+    code_version: str  # Commit or version of the project, for people.
+    code_digest: str = ""  # Digest of the code that trains and scores.
     event_log_uri: str
     workspace_uri: str
-    work_folder: str = Field(default="", description="HOMEFEED_WORK_FOLDER.")
-    tracking_uri: str = Field(description="MLflow server (no credentials in it).")
-    experiment: str = Field(description="MLflow experiment name.")
-    registered_model: str = Field(description="MLflow registered model name.")
-    champion: ModelRef | None = Field(description="Pinned at the start; None in the first cycle.")
-    newest_entry: PinnedEntry = Field(
-        default=PinnedEntry(),
-        description="Of the history of moves then; a promotion may create the entry after it only.",
-    )
-    later_champion: ModelRef | None = Field(
-        default=None,
-        description="Who serves, where that model is of this as_of or newer; `champion` is then "
-        "the one before as_of, and nothing may be promoted.",
-    )
-    last_accepted_snapshot_uri: str | None = Field(
-        description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
-    )
-    refused_report_uri: str = Field(default="", description="Of this day's refused snapshot.")
+    work_folder: str = ""  # HOMEFEED_WORK_FOLDER.
+    tracking_uri: str  # MLflow server (no credentials in it).
+    experiment: str  # MLflow experiment name.
+    registered_model: str  # MLflow registered model name.
+    champion: ModelRef | None  # Pinned at the start; None in the first cycle.
+    # Of the history of moves then; a promotion may create the entry after it only.
+    newest_entry: PinnedEntry = PinnedEntry()
+    # Who serves, where that model is of this as_of or newer; `champion` is then the one before
+    # as_of, and nothing may be promoted.
+    later_champion: ModelRef | None = None
+    # Snapshot that the data gate last accepted, for shift; None in the first cycle.
+    last_accepted_snapshot_uri: str | None
+    refused_report_uri: str = ""  # Of this day's refused snapshot.
     standing: Standing = Standing()
-    judged_before: tuple[PinnedFile, ...] = Field(
-        default=(), description="Records of earlier cycles whose evidence may be pooled with this."
-    )
+    # Records of earlier cycles whose evidence may be pooled with this.
+    judged_before: tuple[PinnedFile, ...] = ()
 
     @property
     def seed_noise(self) -> float:
@@ -180,7 +162,7 @@ class ResolvedRun(CycleOptions, Artifact):
 class FileDigest(Frozen):
     """One file of an artifact folder."""
 
-    path: str = Field(description="Relative to the artifact's URI, with forward slashes.")
+    path: str  # Relative to the artifact's URI, with forward slashes.
     sha256: str
     num_bytes: int = Field(ge=0)
 
@@ -188,7 +170,7 @@ class FileDigest(Frozen):
 class ShardStats(Frozen):
     """Counts of one shard."""
 
-    name: str = Field(description="Folder name, e.g. 'shard-00003'.")
+    name: str  # Folder name, e.g. 'shard-00003'.
     num_users: int
     num_actions: int
     num_requests: int
@@ -198,17 +180,10 @@ class ShardStats(Frozen):
 class EventCounts(Frozen):
     """How a snapshot's actions fit its requests; per snapshot."""
 
-    num_naming: int = Field(
-        default=0,
-        description="Actions in a window, but for its first label window, with a request.",
-    )
-    num_naming_unknown: int = Field(
-        default=0, description="Of these, naming none of their user's in the snapshot."
-    )
-    num_near: int = Field(
-        default=0, description="Actions without a request whose pin was shown before or after."
-    )
-    num_early: int = Field(default=0, description="Of these, shown only after the action.")
+    num_naming: int = 0  # Actions in a window, but for its first label window, with a request.
+    num_naming_unknown: int = 0  # Of these, naming none of their user's in the snapshot.
+    num_near: int = 0  # Actions without a request whose pin was shown before or after.
+    num_early: int = 0  # Of these, shown only after the action.
 
 
 class Snapshot(Artifact):
@@ -223,18 +198,18 @@ class Snapshot(Artifact):
     """
 
     uri: str
-    digest: str = Field(description="sha256 over the files' digests: the content's address.")
+    digest: str  # sha256 over the files' digests: the content's address.
     as_of: AwareDatetime
     training: Window
     holdout: Window
     embedding_version: str
-    features: FeatureConfig = Field(description="What the codes and label columns mean.")
+    features: FeatureConfig  # What the codes and label columns mean.
     shards: tuple[ShardStats, ...]
     num_pins: int
     files: tuple[FileDigest, ...]
-    num_duplicate_impressions: int = Field(description="Dropped: same request and pin again.")
-    num_immature_impressions: int = Field(description="Left out: younger than the label window.")
-    num_cold_pins: int = Field(default=0, description="Pins without an embedding before as_of.")
+    num_duplicate_impressions: int  # Dropped: same request and pin again.
+    num_immature_impressions: int  # Left out: younger than the label window.
+    num_cold_pins: int = 0  # Pins without an embedding before as_of.
     event_counts: EventCounts = EventCounts()
 
     @property
@@ -263,25 +238,18 @@ class Severity(StrEnum):
 class ExpectationOutcome(Frozen):
     """One expectation of the data gate, judged."""
 
-    name: str = Field(description="Short id, e.g. 'target_label_rate'.")
-    description: str = Field(description="A sentence for people.")
+    name: str  # Short id, e.g. 'target_label_rate'.
+    description: str  # A sentence for people.
     severity: Severity
     is_met: bool
-    observed: str = Field(description="Value found, as text.")
-    expected: str = Field(description="Value expected, as text.")
-    partitions: tuple[str, ...] = Field(default=(), description="Offending shards or days.")
-    is_judged: bool = Field(
-        default=True,
-        description="False where nothing could be compared; `observed` says why, and it is met.",
-    )
-    is_unmeasured: bool = Field(
-        default=False,
-        description="True where it is not met only because parts could not be measured.",
-    )
-    accepted_by: str = Field(
-        default="",
-        description="Who accepted it though it is not met, and why; '' where nobody did.",
-    )
+    observed: str  # Value found, as text.
+    expected: str  # Value expected, as text.
+    partitions: tuple[str, ...] = ()  # Offending shards or days.
+    # False where nothing could be compared; `observed` says why, and it is met.
+    is_judged: bool = True
+    # True where it is not met only because parts could not be measured.
+    is_unmeasured: bool = False
+    accepted_by: str = ""  # Who accepted it though it is not met, and why; '' where nobody did.
 
     @property
     def stops_the_cycle(self) -> bool:
@@ -293,8 +261,8 @@ class Judged(Artifact):
     """Outcomes of the data gate, about whatever was judged."""
 
     outcomes: tuple[ExpectationOutcome, ...]
-    docs_uri: str = Field(description="Entry page of the Data Docs.")
-    since_refused: tuple[str, ...] = Field(default=(), description="What changed since a refusal.")
+    docs_uri: str  # Entry page of the Data Docs.
+    since_refused: tuple[str, ...] = ()  # What changed since a refusal.
 
     @property
     def is_accepted(self) -> bool:
@@ -330,26 +298,26 @@ class EventLogReport(Judged):
     """How the days of an event log were found, before anything was built of them."""
 
     num_judged_days: int
-    num_history_days: int = Field(description="Days that they were held against.")
+    num_history_days: int  # Days that they were held against.
 
 
 class DataReport(Judged):
     """Outcome of the data gate."""
 
     snapshot_digest: str
-    reference_digest: str | None = Field(description="Snapshot the shift was judged against.")
-    log_docs_uri: str = Field(default="", description="Data Docs of the event log; '' before.")
+    reference_digest: str | None  # Snapshot the shift was judged against.
+    log_docs_uri: str = ""  # Data Docs of the event log; '' before.
 
 
 class Challenger(Artifact):
     """A trained, registered, not yet believed model."""
 
     model: ModelRef
-    bundle_uri: str = Field(description="Folder with the bundle (see training/bundle/files.py).")
-    bundle_files: tuple[FileDigest, ...] = Field(default=(), description="Files of that folder.")
+    bundle_uri: str  # Folder with the bundle (see training/bundle/files.py).
+    bundle_files: tuple[FileDigest, ...] = ()  # Files of that folder.
     num_steps: int
     num_training_examples: int
-    final_training_loss: float | None = Field(description="None where no loss was logged.")
+    final_training_loss: float | None  # None where no loss was logged.
     seed: int
 
     def places(self) -> dict[str, int | None]:
@@ -374,13 +342,11 @@ class FreshAnchor(Artifact):
     """What `train_anchor` publishes: the accepted recipe made fresh, or why it was not made."""
 
     trained: Challenger | None
-    code_digest: str = Field(default="", description="Code that trained it; '' where none did.")
-    snapshot: Snapshot | None = Field(description="What it was trained on and is scored on.")
+    code_digest: str = ""  # Code that trained it; '' where none did.
+    snapshot: Snapshot | None  # What it was trained on and is scored on.
     why: AnchorWhy
-    reason: str = Field(description="The same for people, with the names of recipe and code.")
-    problem: str = Field(
-        default="", description="Why the accepted recipe cannot be made; nothing is promoted."
-    )
+    reason: str  # The same for people, with the names of recipe and code.
+    problem: str = ""  # Why the accepted recipe cannot be made; nothing is promoted.
 
     def places(self) -> dict[str, int | None]:
         """Every file of the bundle and of the snapshot with its size, if one was trained."""

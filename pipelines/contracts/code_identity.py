@@ -14,8 +14,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import Field
-
 from pipelines.contracts.base import Frozen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,16 +42,16 @@ _VARIABLES = (
 class Environment(Frozen):
     """What ran a stage. With the same inputs it makes the same bytes on the same of these."""
 
-    code_version: str = Field(description="Commit or version of the project, for people.")
-    code_digest: str = Field(description="Digest of the code that trains and scores.")
-    project_digest: str = Field(description="Digest of all the project's code.")
-    python: str = Field(description="Version of Python.")
-    packages: dict[str, str] = Field(description="Versions of `PACKAGES`; absent: not installed.")
-    processor: str = Field(description="The processor's name, as its maker gives it.")
-    instructions: tuple[str, ...] = Field(description="Which of `_INSTRUCTIONS` it has.")
-    num_cores: int = Field(description="Cores that the process could use.")
-    gpus: tuple[str, ...] = Field(default=(), description="Names of the machine's NVIDIA GPUs.")
-    variables: dict[str, str] = Field(default={}, description="Which of `_VARIABLES` were set.")
+    code_version: str  # Commit or version of the project, for people.
+    code_digest: str  # Digest of the code that trains and scores.
+    project_digest: str  # Digest of all the project's code.
+    python: str  # Version of Python.
+    packages: dict[str, str]  # Versions of `PACKAGES`; absent: not installed.
+    processor: str  # The processor's name, as its maker gives it.
+    instructions: tuple[str, ...]  # Which of `_INSTRUCTIONS` it has.
+    num_cores: int  # Cores that the process could use.
+    gpus: tuple[str, ...] = ()  # Names of the machine's NVIDIA GPUs.
+    variables: dict[str, str] = {}  # Which of `_VARIABLES` were set.
 
 
 @functools.cache

@@ -5,7 +5,7 @@ and bundles are held to. Where things run (URIs, transports, ports) is `pipeline
 the numeric features mean is `pipelines.contracts.features`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -148,54 +148,11 @@ def flag_name(name: str) -> str:
     return f"{name}_missing"
 
 
-def held_features(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, ...]:
-    """Return the features that a snapshot holds: those of the baselines, then the recipe's others.
-
-    Where the recipe gives a baseline's feature its own options, the snapshot holds that one.
-    """
-    chosen = {feature.name: feature for feature in numeric}
-    held = {name: NumericFeature(name=name) for name in BASELINE_FEATURES} | chosen
-    return tuple(held.values())
-
-
 def number_columns(numeric: Sequence[NumericFeature], table: str) -> tuple[str, ...]:
     """Return the number columns of an event log table that features read, each once, in order."""
     assert table in LOG_TABLES
     found = (feature.column_of(table) for feature in numeric)
     return tuple(dict.fromkeys(column for column in found if column is not None))
-
-
-def check_numeric(
-    numeric: Sequence[NumericFeature],
-    action_types: Collection[str],
-    categories_of_pins: Collection[str],
-) -> None:
-    """Refuse features that the rest of a recipe cannot feed.
-
-    Raises:
-        ValueError: a feature counts an action type that is not in the vocabulary or names a
-            category that is not a categorical feature of pins, or two have one column.
-    """
-    for feature in numeric:
-        counted = feature.action_type
-        if counted is not None and counted not in action_types:
-            raise ValueError(
-                f"features.numeric: {feature.name!r} counts an action type that is not in "
-                f"features.action_types {tuple(action_types)}; add it there or correct the name"
-            )
-        if feature.category is not None and feature.category not in categories_of_pins:
-            raise ValueError(
-                f"features.numeric: {feature.name!r} has category={feature.category!r}; expected "
-                f"a categorical feature of pins: {tuple(categories_of_pins)}; add it to "
-                f"features.categorical with table='pins'"
-            )
-    names = [name for feature in held_features(numeric) for name in feature.inputs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(
-            f"features.numeric: two features have the column {repeated[0]!r}; rename the column "
-            f"in the event log"
-        )
 
 
 class DataGateConfig(Frozen):
@@ -428,8 +385,30 @@ class FeatureConfig(Frozen):
             names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
-        of_pins = [feature.name for feature in self.categorical_of("pins")]
-        check_numeric(self.numeric, self.action_types, of_pins)
+        return self
+
+    @model_validator(mode="after")
+    def _numeric_features_can_be_fed(self) -> Self:
+        of_pins = tuple(feature.name for feature in self.categorical_of("pins"))
+        for feature in self.numeric:
+            counted = feature.action_type
+            if counted is not None and counted not in self.action_types:
+                raise ValueError(
+                    f"features.numeric: {feature.name!r} counts an action type that is not in "
+                    f"features.action_types {self.action_types}; add it there or correct the name"
+                )
+            if feature.category is not None and feature.category not in of_pins:
+                raise ValueError(
+                    f"features.numeric: {feature.name!r} has category={feature.category!r}; "
+                    f"expected a categorical feature of pins: {of_pins}; add it to "
+                    f"features.categorical with table='pins'"
+                )
+        names = [name for feature in self.numeric_held for name in feature.inputs]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"features.numeric: two features have the column {repeated[0]!r}; rename the "
+                f"column in the event log"
+            )
         return self
 
     @model_validator(mode="after")
@@ -467,8 +446,12 @@ class FeatureConfig(Frozen):
 
     @property
     def numeric_held(self) -> tuple[NumericFeature, ...]:
-        """The numeric features that a snapshot holds: the baselines' and the recipe's."""
-        return held_features(self.numeric)
+        """The numeric features that a snapshot holds: the baselines', then the recipe's others.
+
+        Where the recipe gives a baseline's feature its own options, the snapshot holds that one.
+        """
+        baselines = {name: NumericFeature(name=name) for name in BASELINE_FEATURES}
+        return tuple((baselines | {feature.name: feature for feature in self.numeric}).values())
 
     def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:
         """Return the categorical features that live in one event log table, in order."""

@@ -22,7 +22,7 @@ class StageCost(Frozen):
     stage: str
     wall_s: float = Field(ge=0)
     finished_at: AwareDatetime
-    usage: StageUsage | None = Field(default=None, description="None: not measured then.")
+    usage: StageUsage | None = None  # None: not measured then.
 
 
 class CycleCosts(Frozen):
@@ -63,16 +63,12 @@ class CycleCosts(Frozen):
 class CycleRecord(Frozen):
     """What a verdict page says of its cycle beside the verdict."""
 
-    began_at: AwareDatetime | None = Field(default=None, description="When it was resolved.")
-    trained_at: AwareDatetime | None = Field(
-        default=None, description="When all was trained that is judged."
-    )
+    began_at: AwareDatetime | None = None  # When it was resolved.
+    trained_at: AwareDatetime | None = None  # When all was trained that is judged.
     costs: CycleCosts = CycleCosts(run_id="")
-    earlier: tuple[CycleCosts, ...] = Field(
-        default=(), description="Of the last judged cycles, the newest first."
-    )
-    is_void: bool = Field(default=False, description="The comparison counts for nothing.")
-    index_href: str = Field(default="", description="Index of all cycles, from the page; ''.")
+    earlier: tuple[CycleCosts, ...] = ()  # Of the last judged cycles, the newest first.
+    is_void: bool = False  # The comparison counts for nothing.
+    index_href: str = ""  # Index of all cycles, from the page; ''.
 
 
 class CycleFacts(Frozen):
@@ -80,20 +76,18 @@ class CycleFacts(Frozen):
 
     run_id: str
     run_uri: str
-    trigger: str = Field(default="", description="What began it: a run of Airflow, or a key.")
-    as_of: AwareDatetime | None = Field(default=None, description="None: its record is not read.")
-    began_at: AwareDatetime | None = Field(default=None, description="When it was resolved.")
+    trigger: str = ""  # What began it: a run of Airflow, or a key.
+    as_of: AwareDatetime | None = None  # None: its record is not read.
+    began_at: AwareDatetime | None = None  # When it was resolved.
     state: CycleState
-    outcome: Outcome | None = Field(default=None, description="What people are told of a verdict.")
-    page_uri: str = Field(default="", description="The verdict page; '' where none was judged.")
-    is_void: bool = Field(default=False, description="The comparison counts for nothing.")
-    promoted: str | None = Field(
-        default=None, description="Label of the model that it promoted; '' none, None: not yet."
-    )
-    failure: StageFailure | None = Field(default=None, description="Why it broke.")
-    next_stage: str = Field(default="", description="First stage that has not ended; '' if none.")
-    problem: str = Field(default="", description="Why a record of it cannot be read; ''.")
-    airflow_url: str = Field(default="", description="Its page in Airflow; '' if not known.")
+    outcome: Outcome | None = None  # What people are told of a verdict.
+    page_uri: str = ""  # The verdict page; '' where none was judged.
+    is_void: bool = False  # The comparison counts for nothing.
+    promoted: str | None = None  # Label of the model that it promoted; '' none, None: not yet.
+    failure: StageFailure | None = None  # Why it broke.
+    next_stage: str = ""  # First stage that has not ended; '' if none.
+    problem: str = ""  # Why a record of it cannot be read; ''.
+    airflow_url: str = ""  # Its page in Airflow; '' if not known.
     costs: CycleCosts
 
     @property
@@ -128,8 +122,8 @@ class ServingSpan(Frozen):
     model: str
     as_of: AwareDatetime
     since: AwareDatetime
-    until: AwareDatetime | None = Field(default=None, description="None: it serves.")
-    kind: str = Field(description="'promotion', 'rollback', 'forced' or 'outside'.")
+    until: AwareDatetime | None = None  # None: it serves.
+    kind: str  # 'promotion', 'rollback', 'forced' or 'outside'.
     reason: str
 
     @property
@@ -141,9 +135,9 @@ class ServingSpan(Frozen):
 class IndexFacts(Frozen):
     """All that the index of a workspace tells."""
 
-    workspace_uri: str = Field(description="Links to pages below it are relative.")
+    workspace_uri: str  # Links to pages below it are relative.
     registered_model: str
-    cycles: tuple[CycleFacts, ...] = Field(description="The newest first.")
-    num_cycles: int = Field(ge=0, description="All that the workspace holds.")
-    champions: tuple[ServingSpan, ...] = Field(description="The newest first.")
-    problem: str = Field(default="", description="What of the history cannot be read; ''.")
+    cycles: tuple[CycleFacts, ...]  # The newest first.
+    num_cycles: int = Field(ge=0)  # All that the workspace holds.
+    champions: tuple[ServingSpan, ...]  # The newest first.
+    problem: str = ""  # What of the history cannot be read; ''.

@@ -6,8 +6,6 @@ A number stands with how many rows, requests or actions it was taken from, becau
 says little. Not for measuring, nor for judging.
 """
 
-from pydantic import Field
-
 from pipelines.contracts.base import Frozen
 
 FORMAT_VERSION = 2
@@ -18,25 +16,19 @@ class Number(Frozen):
     """One measured number."""
 
     value: float
-    num: int = Field(description="Rows, requests, users or actions that it was taken from.")
+    num: int  # Rows, requests, users or actions that it was taken from.
 
 
 class DayProfile(Frozen):
     """What one UTC day of impressions and of actions looks like."""
 
-    day: int = Field(description="Days since the epoch.")
-    numbers: dict[str, Number] = Field(description="By name, e.g. 'impressions.rows'.")
-    counts: dict[str, dict[str, int]] = Field(
-        description="By what is counted, e.g. 'impressions.hour', then by value."
-    )
-    acted_upon: dict[str, dict[str, int]] = Field(
-        default={},
-        description="Of the counts of a category, the rows that were acted upon, by value.",
-    )
-    followed: dict[str, tuple[int, ...]] = Field(
-        default={},
-        description="The smallest hashes of the day's users and of its pins, ascending.",
-    )
+    day: int  # Days since the epoch.
+    numbers: dict[str, Number]  # By name, e.g. 'impressions.rows'.
+    counts: dict[str, dict[str, int]]  # By what is counted, e.g. 'impressions.hour', then by value.
+    # Of the counts of a category, the rows that were acted upon, by value.
+    acted_upon: dict[str, dict[str, int]] = {}
+    # The smallest hashes of the day's users and of its pins, ascending.
+    followed: dict[str, tuple[int, ...]] = {}
 
 
 class KeptDays(Frozen):

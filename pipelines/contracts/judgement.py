@@ -40,23 +40,19 @@ class Outcome(Frozen):
     """A cycle's outcome in the words that people read."""
 
     decision: Literal["PROMOTE", "REJECT", "INCONCLUSIVE"]
-    title: str = Field(description="One line: what became of which model, and the number.")
-    serves: str = Field(description="Which model serves once the pipeline has done its part.")
-    metric: str = Field(description="Name of the target metric.")
-    direction: Direction = Field(description="What the interval of its change says.")
-    change: Interval | None = Field(description="Of the target metric, relative; None: not known.")
-    number: str = Field(description="The change with its interval, sizes and power, in sentences.")
-    why: str = Field(description="The reason that decided, one sentence.")
-    reasons: tuple[str, ...] = Field(description="All reasons; the first is `why`.")
-    most_hurt: str = Field(
-        default="", description="The segment that loses most, with its interval; '' if none loses."
-    )
-    warnings: tuple[str, ...] = Field(
-        default=(), description="What the data gate warned of in this cycle, a sentence each."
-    )
-    done: str = Field(description="What the pipeline does with the models.")
+    title: str  # One line: what became of which model, and the number.
+    serves: str  # Which model serves once the pipeline has done its part.
+    metric: str  # Name of the target metric.
+    direction: Direction  # What the interval of its change says.
+    change: Interval | None  # Of the target metric, relative; None: not known.
+    number: str  # The change with its interval, sizes and power, in sentences.
+    why: str  # The reason that decided, one sentence.
+    reasons: tuple[str, ...]  # All reasons; the first is `why`.
+    most_hurt: str = ""  # The segment that loses most, with its interval; '' if none loses.
+    warnings: tuple[str, ...] = ()  # What the data gate warned of in this cycle, a sentence each.
+    done: str  # What the pipeline does with the models.
     next_step: NextStep
-    links: tuple[tuple[str, str], ...] = Field(description="(label, URI) pairs.")
+    links: tuple[tuple[str, str], ...]  # (label, URI) pairs.
 
     def lines(self) -> tuple[str, ...]:
         """Return the whole outcome as lines of text, what serves first."""
@@ -76,21 +72,21 @@ def approval_uri(run_uri: str) -> str:
 class Question(Frozen):
     """What is asked, as people are told."""
 
-    ruling_digest: str = Field(description="Of the judgement that people are shown.")
-    model: str = Field(description="Label of the model that is to serve.")
-    until: AwareDatetime = Field(description="When the question is closed.")
-    num_times: int = Field(ge=1, description="How often the task has begun by now.")
+    ruling_digest: str  # Of the judgement that people are shown.
+    model: str  # Label of the model that is to serve.
+    until: AwareDatetime  # When the question is closed.
+    num_times: int = Field(ge=1)  # How often the task has begun by now.
 
 
 class Approval(Frozen):
     """What became of the question whether a verdict may be carried out."""
 
     answer: Literal["approved", "rejected", "no answer"]
-    by: str = Field(description="Who answered, as Airflow knows them; '' where nobody did.")
-    at: AwareDatetime = Field(description="When they answered, or the question was closed.")
-    model: str = Field(description="Label of the model that was to serve.")
-    ruling_digest: str = Field(description="Of the judgement that was asked about.")
-    comment: str = Field(default="", description="What they said to it, in one line.")
+    by: str  # Who answered, as Airflow knows them; '' where nobody did.
+    at: AwareDatetime  # When they answered, or the question was closed.
+    model: str  # Label of the model that was to serve.
+    ruling_digest: str  # Of the judgement that was asked about.
+    comment: str = ""  # What they said to it, in one line.
 
     @property
     def is_given(self) -> bool:
@@ -110,49 +106,33 @@ class Approval(Frozen):
 class Comparison(Frozen):
     """Facts of a comparison. Permission is `Verdict`."""
 
-    holdout_digest: str = Field(description="Digest of the (request, pin, label) rows scored.")
+    holdout_digest: str  # Digest of the (request, pin, label) rows scored.
     holdout: Window
     baseline_kind: BaselineKind
-    baseline_name: str = Field(
-        default="", description="Of a first cycle's baseline, as in `BaselineFacts`; else ''."
-    )
+    baseline_name: str = ""  # Of a first cycle's baseline, as in `BaselineFacts`; else ''.
     challenger_model: ModelRef
     baseline_model: ModelRef | None
     num_users: int
     num_requests: int
     num_examples: int
-    segment_users: dict[str, int] = Field(description="Users per segment.")
+    segment_users: dict[str, int]  # Users per segment.
     metrics: tuple[MetricComparison, ...]
-    absent: tuple[AbsentMetric, ...] = Field(
-        default=(), description="What could not be computed; it has no row in metrics."
-    )
-    target_metric: str = Field(
-        default=ModelGateConfig.model_fields["target_metric"].default,
-        description="Name of the metric that decides: model_gate.target_metric of the run.",
-    )
-    smallest_detectable_change: float | None = Field(
-        description="Relative change of the target metric that 80 % power would see here; None "
-        "where that change could not be resampled; see `why_not_detectable`."
-    )
+    absent: tuple[AbsentMetric, ...] = ()  # What could not be computed; it has no row in metrics.
+    # Name of the metric that decides: model_gate.target_metric of the run.
+    target_metric: str = ModelGateConfig.model_fields["target_metric"].default
+    # Relative change of the target metric that 80 % power would see here; None where that change
+    # could not be resampled; see `why_not_detectable`.
+    smallest_detectable_change: float | None
     bootstrap_seed: int
-    baseline_holdout_digest: str | None = Field(
-        default=None, description="holdout_digest of the baseline; None: unknown, not promoted."
-    )
-    are_scores_identical: bool | None = Field(
-        default=None,
-        description="Both sides rank every example alike; None: not checked, not promoted.",
-    )
-    reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
-    heads: tuple[HeadFacts, ...] = Field(
-        default=(), description="The challenger's heads, whatever their weight."
-    )
-    differences: tuple[Reason, ...] = Field(default=(), description="Where the two recipes differ.")
-    seen: tuple[Reason, ...] = Field(
-        default=(), description="Why the holdout is none for a side: it was trained on its rows."
-    )
-    pooled: tuple[PooledChange, ...] = Field(
-        default=(), description="Changes that decide, with their standard errors."
-    )
+    # holdout_digest of the baseline; None: unknown, not promoted.
+    baseline_holdout_digest: str | None = None
+    # Both sides rank every example alike; None: not checked, not promoted.
+    are_scores_identical: bool | None = None
+    reliability: tuple[ReliabilityBin, ...] = ()  # Calibration plot.
+    heads: tuple[HeadFacts, ...] = ()  # The challenger's heads, whatever their weight.
+    differences: tuple[Reason, ...] = ()  # Where the two recipes differ.
+    seen: tuple[Reason, ...] = ()  # Why the holdout is none for a side: it was trained on its rows.
+    pooled: tuple[PooledChange, ...] = ()  # Changes that decide, with their standard errors.
 
     @property
     def is_first_cycle(self) -> bool:
@@ -227,8 +207,8 @@ class Comparison(Frozen):
 class SelfTest(Frozen):
     """What the gate found when it judged models whose right verdict is known."""
 
-    findings: tuple[Reason, ...] = Field(default=(), description="What came out as it must.")
-    doubts: tuple[Reason, ...] = Field(default=(), description="What stands against a promotion.")
+    findings: tuple[Reason, ...] = ()  # What came out as it must.
+    doubts: tuple[Reason, ...] = ()  # What stands against a promotion.
 
 
 class Decision(StrEnum):
@@ -250,12 +230,10 @@ class Promoted(StrEnum):
 class Verdict(Frozen):
     """Permission, with its reasons."""
 
-    decision: Decision = Field(description="On the challenger.")
-    promoted: Promoted = Field(description="Which model takes the champion's place.")
-    becomes_anchor: bool = Field(
-        default=False, description="The challenger's recipe becomes the accepted one."
-    )
-    grounds: tuple[Reason, ...] = Field(min_length=1, description="What decided comes first.")
+    decision: Decision  # On the challenger.
+    promoted: Promoted  # Which model takes the champion's place.
+    becomes_anchor: bool = False  # The challenger's recipe becomes the accepted one.
+    grounds: tuple[Reason, ...] = Field(min_length=1)  # What decided comes first.
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -271,15 +249,15 @@ class Verdict(Frozen):
 class ServingCheck(Frozen):
     """Whether the challenger's bundle would serve, measured in a process of its own."""
 
-    golden_difference: float = Field(description="Largest change of a golden probability.")
-    latency_p50_ms: float = Field(description="Median time of one request, ms.")
-    latency_p99_ms: float = Field(description="Slowest of a hundred calls, ms.")
-    peak_memory_mib: float = Field(description="Peak of the process, MiB.")
-    num_candidates: int = Field(description="Candidates of the timed request.")
-    num_calls: int = Field(description="Timed calls.")
-    score_spread: float = Field(description="Standard deviation of the first head's scores.")
-    saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
-    problems: tuple[Reason, ...] = Field(default=(), description="What is beyond its limit.")
+    golden_difference: float  # Largest change of a golden probability.
+    latency_p50_ms: float  # Median time of one request, ms.
+    latency_p99_ms: float  # Slowest of a hundred calls, ms.
+    peak_memory_mib: float  # Peak of the process, MiB.
+    num_candidates: int  # Candidates of the timed request.
+    num_calls: int  # Timed calls.
+    score_spread: float  # Standard deviation of the first head's scores.
+    saturated_share: float  # Share of scores within 1e-6 of 0 or 1.
+    problems: tuple[Reason, ...] = ()  # What is beyond its limit.
 
     @property
     def figures(self) -> Reason:
@@ -293,36 +271,33 @@ class OffPolicyEstimate(Frozen):
     """What exploration requests say of both sides, by one of `validation.model_gate.off_policy`."""
 
     estimator: str
-    challenger: float | None = Field(description="Actions per request; None: see `note`.")
+    challenger: float | None  # Actions per request; None: see `note`.
     baseline: float | None
-    relative_change: Interval | None = Field(
-        description="Challenger against baseline; None where a side or a resample has no value."
-    )
-    num_requests: int = Field(ge=0, description="Exploration requests of the holdout.")
-    effective_size: float = Field(
-        ge=0, description="How many even observations the challenger's estimate is worth."
-    )
-    note: str = Field(default="", description="Why there is no estimate.")
+    # Challenger against baseline; None where a side or a resample has no value.
+    relative_change: Interval | None
+    num_requests: int = Field(ge=0)  # Exploration requests of the holdout.
+    # How many even observations the challenger's estimate is worth.
+    effective_size: float = Field(ge=0)
+    note: str = ""  # Why there is no estimate.
 
 
 class OperatingPoint(Frozen):
     """What becomes of a recipe that truly differs from the accepted one by a known share."""
 
-    true_change: float = Field(description="Of the target metric, 0.01 is +1 %.")
-    promoted: float = Field(ge=0, le=1, description="Share of cycles that promote it.")
-    rejected: float = Field(ge=0, le=1, description="Share of cycles that reject it.")
-    year_quality: float = Field(
-        description="Mean over a year of what serves, against the accepted recipe always fresh."
-    )
+    true_change: float  # Of the target metric, 0.01 is +1 %.
+    promoted: float = Field(ge=0, le=1)  # Share of cycles that promote it.
+    rejected: float = Field(ge=0, le=1)  # Share of cycles that reject it.
+    # Mean over a year of what serves, against the accepted recipe always fresh.
+    year_quality: float
 
 
 class AnchorFacts(Frozen):
     """What is known of the fresh anchor: the accepted recipe, trained on this cycle's rows."""
 
     model: ModelRef
-    recipe: Comparison = Field(description="Challenger against it: what the recipe is worth.")
-    freshness: Comparison = Field(description="It against the champion: what fresh data is worth.")
-    self_test: SelfTest = Field(description="Of the gate, on its scores.")
+    recipe: Comparison  # Challenger against it: what the recipe is worth.
+    freshness: Comparison  # It against the champion: what fresh data is worth.
+    self_test: SelfTest  # Of the gate, on its scores.
     serving: ServingCheck
 
 
@@ -332,30 +307,18 @@ class Judgement(Artifact):
     comparison: Comparison
     self_test: SelfTest
     serving: ServingCheck
-    anchor: AnchorFacts | None = Field(
-        default=None, description="None where none was trained; `anchor_note` says why."
-    )
-    anchor_note: str = Field(default="", description="Why an anchor was trained or not.")
-    problem: str = Field(
-        default="", description="Why no recipe is accepted, or it cannot be made; '' otherwise."
-    )
-    baselines: tuple[BaselineFacts, ...] = Field(
-        default=(), description="Of every cycle, the best first."
-    )
-    estimates: tuple[OffPolicyEstimate, ...] = Field(
-        default=(), description="From exploration requests; () where the holdout has none."
-    )
-    operating_curve: tuple[OperatingPoint, ...] = Field(
-        default=(), description="What this gate can see; () where the change has no error."
-    )
-    tries: tuple[str, ...] = Field(
-        default=(), description="Runs that were judged on requests of this holdout before."
-    )
-    verdict: Verdict = Field(description="What `decide` made of the three above, together.")
-    outcome: Outcome | None = Field(
-        default=None, description="What people are told of it; None until that is known."
-    )
-    report_uri: str = Field(description="Self-contained HTML verdict page.")
+    anchor: AnchorFacts | None = None  # None where none was trained; `anchor_note` says why.
+    anchor_note: str = ""  # Why an anchor was trained or not.
+    problem: str = ""  # Why no recipe is accepted, or it cannot be made; '' otherwise.
+    baselines: tuple[BaselineFacts, ...] = ()  # Of every cycle, the best first.
+    # From exploration requests; () where the holdout has none.
+    estimates: tuple[OffPolicyEstimate, ...] = ()
+    # What this gate can see; () where the change has no error.
+    operating_curve: tuple[OperatingPoint, ...] = ()
+    tries: tuple[str, ...] = ()  # Runs that were judged on requests of this holdout before.
+    verdict: Verdict  # What `decide` made of the three above, together.
+    outcome: Outcome | None = None  # What people are told of it; None until that is known.
+    report_uri: str  # Self-contained HTML verdict page.
     challenger_mlflow_run_id: str
     baseline_mlflow_run_id: str
 
@@ -408,8 +371,6 @@ class Promotion(Artifact):
     is_promoted: bool
     champion_before: ModelRef | None
     champion_after: ModelRef | None
-    reason: str = Field(description="One sentence.")
-    history_uri: str | None = Field(description="Entry in the append-only history, if promoted.")
-    approval: Approval | None = Field(
-        default=None, description="A person's answer; None where nobody was asked."
-    )
+    reason: str  # One sentence.
+    history_uri: str | None  # Entry in the append-only history, if promoted.
+    approval: Approval | None = None  # A person's answer; None where nobody was asked.

@@ -30,20 +30,17 @@ class MetricComparison(Frozen):
     """One metric in one segment, both sides, on the same rows."""
 
     metric: str
-    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
+    segment: str  # 'all', 'core', 'non_core' or 'exploration'.
     challenger: float
-    baseline: float | None = Field(
-        description="None where the baseline has no such number: popularity has no probabilities."
-    )
-    relative_change: Interval | None = Field(
-        description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
-        "or where the metric has no interval (auc, ece)."
-    )
-    difference: Interval | None = Field(
-        default=None, description="challenger - baseline; it is there where the baseline is 0 too."
-    )
-    challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
-    baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
+    # None where the baseline has no such number: popularity has no probabilities.
+    baseline: float | None
+    # (challenger - baseline) / baseline; None where the baseline is 0 or absent, or where the
+    # metric has no interval (auc, ece).
+    relative_change: Interval | None
+    # challenger - baseline; it is there where the baseline is 0 too.
+    difference: Interval | None = None
+    challenger_interval: Interval | None = None  # Of the level itself.
+    baseline_interval: Interval | None = None  # Of the level itself.
 
 
 class AbsenceKind(StrEnum):
@@ -75,10 +72,10 @@ class AbsentMetric(Frozen):
     """A number that could not be computed, and why."""
 
     metric: str
-    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
+    segment: str  # 'all', 'core', 'non_core' or 'exploration'.
     side: Literal["challenger", "baseline"]
     kind: AbsenceKind
-    num: int = Field(default=0, ge=0, description="Examples or bins that the kind speaks of.")
+    num: int = Field(default=0, ge=0)  # Examples or bins that the kind speaks of.
 
     @property
     def reason(self) -> str:
@@ -90,10 +87,8 @@ class HeadFacts(Frozen):
     """What is known of one head's probabilities on the challenger's side."""
 
     head: str
-    num_positives: int = Field(ge=0, description="Holdout examples with the action.")
-    spread: float | None = Field(
-        description="Largest minus smallest probability; None where one is not finite."
-    )
+    num_positives: int = Field(ge=0)  # Holdout examples with the action.
+    spread: float | None  # Largest minus smallest probability; None where one is not finite.
 
 
 class ReliabilityBin(Frozen):
@@ -102,8 +97,8 @@ class ReliabilityBin(Frozen):
     side: Literal["challenger", "baseline"]
     head: str
     num_examples: int = Field(ge=1)
-    mean_predicted: float = Field(description="Mean predicted probability of the bin.")
-    mean_observed: float = Field(description="Share of the bin's examples that had the action.")
+    mean_predicted: float  # Mean predicted probability of the bin.
+    mean_observed: float  # Share of the bin's examples that had the action.
 
 
 class PooledChange(Frozen):
@@ -111,11 +106,11 @@ class PooledChange(Frozen):
 
     metric: str
     segment: str
-    value: float = Field(description="On this cycle's holdout.")
-    error: float = Field(ge=0, description="Standard error of `value`.")
-    pooled_value: float = Field(description="Mean over the cycles, by inverse variance.")
-    pooled_error: float = Field(ge=0, description="Standard error of `pooled_value`.")
-    num_cycles: int = Field(ge=1, description="Cycles that are pooled, this one included.")
+    value: float  # On this cycle's holdout.
+    error: float = Field(ge=0)  # Standard error of `value`.
+    pooled_value: float  # Mean over the cycles, by inverse variance.
+    pooled_error: float = Field(ge=0)  # Standard error of `pooled_value`.
+    num_cycles: int = Field(ge=1)  # Cycles that are pooled, this one included.
 
 
 class BaselineKind(StrEnum):
@@ -130,20 +125,17 @@ class BaselineKind(StrEnum):
 class BaselineFacts(Frozen):
     """How a simple baseline does on the holdout by the target metric, over all users."""
 
-    name: str = Field(description="As in 'popularity, 7 days'; see validation.model_gate.")
+    name: str  # As in 'popularity, 7 days'; see validation.model_gate.
     kind: Literal["ranking", "regression"]
-    description: str = Field(description="What it ranks by, a sentence for people.")
-    level: Interval | None = Field(description="Its target metric; None: see `note`.")
-    change: Interval | None = Field(
-        description="Challenger against it, relative; None where that could not be resampled."
-    )
-    difference: Interval | None = Field(
-        default=None, description="Challenger minus it; it is there where its target is 0 too."
-    )
-    against_random: Interval | None = Field(
-        default=None, description="It against a random order, relative; None where not defined."
-    )
-    note: str = Field(default="", description="Why a number is missing.")
+    description: str  # What it ranks by, a sentence for people.
+    level: Interval | None  # Its target metric; None: see `note`.
+    # Challenger against it, relative; None where that could not be resampled.
+    change: Interval | None
+    # Challenger minus it; it is there where its target is 0 too.
+    difference: Interval | None = None
+    # It against a random order, relative; None where not defined.
+    against_random: Interval | None = None
+    note: str = ""  # Why a number is missing.
 
     @property
     def is_below_random(self) -> bool:
@@ -327,8 +319,8 @@ class Reason(Frozen):
     """One thing that was found, by its code; `facts` are what the code's template names."""
 
     code: str
-    facts: dict[str, Fact] = Field(default={}, description="Shares and levels, and what they are.")
-    because: "Reason | None" = Field(default=None, description="What this one follows from.")
+    facts: dict[str, Fact] = {}  # Shares and levels, and what they are.
+    because: "Reason | None" = None  # What this one follows from.
 
     @classmethod
     def of(cls, code: str, *, because: Any = None, **facts: Any) -> Self:
@@ -392,21 +384,9 @@ class _Words(Formatter):
 _WORDS = _Words()
 
 
-def _change(interval: Interval) -> str:
-    confidence = f"{interval.confidence * 100:g} % interval"
-    span = f"{percent(interval.low)} to {percent(interval.high)}"
-    return f"{percent(interval.value)} ({confidence} {span})"
-
-
-def _level(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f" ({interval.confidence * 100:g} % interval {interval.low:.4f} to {interval.high:.4f})"
-
-
-def _signed(interval: Interval) -> str:
-    span = f"{interval.low:+.4f} to {interval.high:+.4f}"
-    return f"{interval.value:+.4f} ({interval.confidence * 100:g} % interval {span})"
+def _span(interval: Interval, write: Callable[[float], str]) -> str:
+    span = f"{write(interval.low)} to {write(interval.high)}"
+    return f"({interval.confidence * 100:g} % interval {span})"
 
 
 def _pooled(row: PooledChange | None) -> str:
@@ -427,27 +407,12 @@ def _floor(bounds: tuple[float | None, float | None]) -> str:
     return f"of at most {high:g}" if low is None else f"from {low:g} to {high:g}"
 
 
-def _rail(bounds: tuple[float | None, float | None]) -> str:
-    low, high = bounds
-    low_end = "-inf" if low is None else percent(low)
-    return f"[{low_end}, {'inf' if high is None else percent(high)}]"
-
-
 def _passing(absent: AbsentMetric) -> str:
     if absent.kind is AbsenceKind.NOT_OF_BASELINE:
         return "the baseline has no such number"
     if absent.kind is AbsenceKind.ZERO_BASELINE:
         return "the baseline's is zero in at least one resample of the users"
     return absent.reason.rstrip(".")
-
-
-def _golden(difference: float) -> str:
-    if difference == 0:
-        return "The stored example rows get exactly the scores they had after training."
-    return (
-        f"The scores of the stored example rows differ by at most {difference:.1e} from those they "
-        f"had after training."
-    )
 
 
 def _head(head: Head | None) -> str:
@@ -458,9 +423,9 @@ def _head(head: Head | None) -> str:
 
 
 _WRITE: dict[str, Callable[[Any], str]] = {
-    "change": _change,
-    "level": _level,
-    "signed": _signed,
+    "change": lambda i: f"{percent(i.value)} {_span(i, percent)}",
+    "level": lambda i: "" if i is None else f" {_span(i, '{:.4f}'.format)}",
+    "signed": lambda i: f"{i.value:+.4f} {_span(i, '{:+.4f}'.format)}",
     "span": lambda i: "no interval" if i is None else f"{i.low:+.1%} to {i.high:+.1%}",
     "pooled": _pooled,
     "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
@@ -471,12 +436,19 @@ _WRITE: dict[str, Callable[[Any], str]] = {
         "Its lower end" if low is None else f"Its lower end, {percent(low)} at one-sided 95 %,"
     ),
     "floor": _floor,
-    "rail": _rail,
+    "rail": lambda b: (
+        f"[{'-inf' if b[0] is None else percent(b[0])}, {'inf' if b[1] is None else percent(b[1])}]"
+    ),
     "range": lambda bounds: f"{bounds[0]:g} to {bounds[1]:g}",
     "list": ", ".join,
     "first": lambda text: f"{text[:1].upper()}{text[1:]}",
     "why": lambda absent: "." if absent is None else f": {absent.reason}",
     "passing": _passing,
-    "golden": _golden,
+    "golden": lambda by: (
+        "The stored example rows get exactly the scores they had after training."
+        if by == 0
+        else f"The scores of the stored example rows differ by at most {by:.1e} from those they "
+        f"had after training."
+    ),
     "head": _head,
 }

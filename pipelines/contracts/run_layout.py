@@ -4,6 +4,8 @@
 that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
 
+from typing import Any
+
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen, digest_of
@@ -65,8 +67,8 @@ class AcceptedShift(Frozen):
     """A person's word that the data of one run are right though an expectation is not met."""
 
     expectation: str
-    by: str = Field(min_length=1, description="Who says so.")
-    reason: str = Field(min_length=1, description="Why, for whoever reads the report later.")
+    by: str = Field(min_length=1)  # Who says so.
+    reason: str = Field(min_length=1)  # Why, for whoever reads the report later.
     accepted_at: AwareDatetime
 
     @property
@@ -84,12 +86,11 @@ class StageFailure(Frozen):
     exit_code: int
     is_retryable: bool
     occurred_at: AwareDatetime
-    acceptable: tuple[str, ...] = Field(
-        default=(), description="Expectations that a person may accept, after which it goes on."
-    )
-    docs_uri: str = Field(default="", description="Data Docs of a refusal; '' for other failures.")
-    raised_by: str = Field(default="", description="Function of ours that raised it; '' unknown.")
-    about: tuple[str, ...] = Field(default=(), description="What the error is about, if it says.")
+    # Expectations that a person may accept, after which it goes on.
+    acceptable: tuple[str, ...] = ()
+    docs_uri: str = ""  # Data Docs of a refusal; '' for other failures.
+    raised_by: str = ""  # Function of ours that raised it; '' unknown.
+    about: tuple[str, ...] = ()  # What the error is about, if it says.
 
     @property
     def is_lost_race(self) -> bool:
@@ -100,37 +101,30 @@ class StageFailure(Frozen):
 class StageUsage(Frozen):
     """What an attempt of a stage used, its child processes included. Not part of any digest."""
 
-    cpu_s: float = Field(ge=0, description="User and system time.")
-    gpu_s: float = Field(default=0, ge=0, description="GPUs held, times seconds.")
-    peak_memory_bytes: int = Field(
-        ge=0, description="Resident memory of all its processes at once; shared pages once."
-    )
-    read_bytes: int | None = Field(
-        default=None,
-        ge=0,
-        description="Read by system calls, also from the page cache; None: the kernel does not "
-        "count. What was mapped into memory is not in it.",
-    )
-    written_bytes: int | None = Field(
-        default=None, ge=0, description="Written by system calls; None: not counted."
-    )
+    cpu_s: float = Field(ge=0)  # User and system time.
+    gpu_s: float = Field(default=0, ge=0)  # GPUs held, times seconds.
+    # Resident memory of all its processes at once; shared pages once.
+    peak_memory_bytes: int = Field(ge=0)
+    # Read by system calls, also from the page cache; None: the kernel does not count. What was
+    # mapped into memory is not in it.
+    read_bytes: int | None = Field(default=None, ge=0)
+    # Written by system calls; None: not counted.
+    written_bytes: int | None = Field(default=None, ge=0)
 
 
 class StageRecord(Frozen):
     """`manifest.json` of a stage: the artifact and the input it belongs to."""
 
     stage: str
-    input_digest: str = Field(description="Digest of everything the artifact depends on.")
-    artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(default="", description="Digest of what it says, see `sealed`.")
-    made_with: Environment | None = Field(default=None, description="None: nobody said.")
-    recipe: RecipeRef | None = Field(default=None, description="The run's, where it has one.")
-    wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
+    input_digest: str  # Digest of everything the artifact depends on.
+    artifact: dict[str, Any]  # JSON form of the stage's artifact.
+    seal: str = ""  # Digest of what it says, see `sealed`.
+    made_with: Environment | None = None  # None: nobody said.
+    recipe: RecipeRef | None = None  # The run's, where it has one.
+    wall_s: float = Field(ge=0)  # Seconds of the attempt that published it.
     finished_at: AwareDatetime
-    lease: int = Field(default=0, ge=0, description="Lease of its writer.")
-    usage: StageUsage | None = Field(
-        default=None, description="Of that attempt; None where it could not be measured."
-    )
+    lease: int = Field(default=0, ge=0)  # Lease of its writer.
+    usage: StageUsage | None = None  # Of that attempt; None where it could not be measured.
 
     def sealed(self) -> "StageRecord":
         """Return the record with the seal that `is_sound` looks for."""

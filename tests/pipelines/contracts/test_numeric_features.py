@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.contracts.config import FeatureConfig, NumericFeature, RunConfig, held_features
+from pipelines.contracts.config import FeatureConfig, NumericFeature, RunConfig
 from pipelines.contracts.features import BASELINE_FEATURES
 from pipelines.contracts.schemas import snapshot_schema
 from pipelines.recipes import completejourney, smoke
@@ -89,7 +89,6 @@ def test_the_model_is_told_of_a_feature_and_then_of_its_flag() -> None:
 
 
 def test_a_snapshot_holds_the_baselines_and_what_is_chosen() -> None:
-    assert tuple(f.name for f in held_features(())) == BASELINE_FEATURES
     chosen = features_with({"name": "weekday"}, {"name": "pin_age", "column": "created_at"})
     held = {feature.name: feature for feature in chosen.numeric_held}
     assert tuple(held) == (*BASELINE_FEATURES, "weekday")
