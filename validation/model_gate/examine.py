@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import NormalDist
+from typing import Any
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Comparison
@@ -22,7 +23,6 @@ from pipelines.contracts.reasons import (
     AbsenceKind,
     BaselineFacts,
     BaselineKind,
-    HeadFacts,
     Interval,
     MetricComparison,
     Reason,
@@ -38,6 +38,8 @@ from validation.model_gate.policy import (
 )
 from validation.model_gate.target_metric import hits_name
 
+Bounds = tuple[float | None, float | None]
+"""Lowest and highest value that is allowed; None: no bound."""
 _ROUNDING = 1e-9
 """Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""
 _CONSTANT = 1e-9
@@ -133,6 +135,40 @@ class Examined:
             (self.broken if is_own_fault else self.missing).append(found)
         return row
 
+    def judge_change(
+        self, rule: str, row: MetricComparison, change: Interval, bounds: Bounds, facts: dict
+    ) -> None:
+        """Hold a relative change against its bounds: broken, in doubt, or too small to be seen.
+
+        What is judged is the change pooled over the cycles of the pair, unless this cycle alone
+        lies beyond a bound: what earlier challengers did is no excuse for this one.
+        """
+        pooled, num_cycles = self.comparison.find_pooled(row.metric, row.segment), 1
+        if pooled and pooled.num_cycles > 1 and place(change, *bounds) is not Place.BEYOND:
+            reach = NormalDist().inv_cdf((1 + change.confidence) / 2) * pooled.pooled_error
+            value, num_cycles = pooled.pooled_value, pooled.num_cycles
+            change = Interval(
+                value=value, low=value - reach, high=value + reach, confidence=change.confidence
+            )
+        told = {"metric": row.metric, "change": change, "num_cycles": num_cycles}
+        told |= {"is_anchor": self.is_anchor}
+        lowest, highest = bounds
+        where, seen = place(change, *bounds), detectable(change)
+        crossed = highest
+        if highest is None or (lowest is not None and change.low < lowest):
+            crossed = None if lowest is None else -lowest
+        if where is Place.BEYOND:
+            self.broken.append(Reason.of(f"{rule}_broken", **told, **facts))
+        elif where is Place.STRADDLES and crossed is not None and seen <= crossed:
+            self.held_back.append(Reason.of(f"{rule}_doubtful", **told, **facts))
+        elif where is Place.STRADDLES:
+            self.held.append(Reason.of(f"{rule}_not_seen", seen=seen, **told, **facts))
+        elif rule == "guardrail":
+            self.held.append(Reason.of("guardrail_held", **told, **facts))
+        elif change.high < 0:
+            noted = {name: fact for name, fact in facts.items() if name != "allowed"}
+            self.held.append(Reason.of(f"{rule}_loses", **told, **noted))
+
 
 def margin_of(comparison: Comparison, margin: float) -> float:
     """Return the relative loss that is allowed against the baseline.
@@ -169,29 +205,20 @@ def examine(
     row = _find_target(found, config)
     if row is None or row.relative_change is None or found.change is None:
         return found
-    interval, margin = row.relative_change, margin_of(comparison, config.margin)
+    margin = margin_of(comparison, config.margin)
     if is_denied(found.change, margin):
         found.target = _on_target("target_lost", found, row, required=-margin)
         found.broken.insert(0, found.target)
         return found
     # Against a ranking a model must be better in the stricter, two-sided sense.
     is_strict = comparison.baseline_kind is BaselineKind.RANKING
-    found.is_shown = interval.low > 0 if is_strict else is_shown(found.change, margin)
-    said = {"low": None if is_strict else found.change.pooled.low(ONE_SIDED_95)}
+    found.is_shown = row.relative_change.low > 0 if is_strict else is_shown(found.change, margin)
+    said: dict[str, Any] = {"low": None if is_strict else found.change.pooled.low(ONE_SIDED_95)}
     if found.is_shown:
-        is_certain = comparison.is_loss_certain
-        found.target = _on_target(
-            "target_shown", found, row, required=-margin, is_loss_certain=is_certain, **said
-        )
+        code, said["is_loss_certain"] = "target_shown", comparison.is_loss_certain
     else:
-        found.target = _on_target(
-            "target_not_shown",
-            found,
-            row,
-            required=-margin,
-            detectable=comparison.detectable_change,
-            **said,
-        )
+        code, said["detectable"] = "target_not_shown", comparison.detectable_change
+    found.target = _on_target(code, found, row, required=-margin, **said)
     return found
 
 
@@ -244,9 +271,7 @@ def _find_target(found: Examined, config: ModelGateConfig) -> MetricComparison |
     return row
 
 
-def _on_target(
-    code: str, found: Examined, row: MetricComparison, **more: float | bool | str | None
-) -> Reason:
+def _on_target(code: str, found: Examined, row: MetricComparison, **more: Any) -> Reason:
     comparison = found.comparison
     return Reason.of(
         code,
@@ -355,68 +380,31 @@ def _judge_floors(floors: tuple[Limit, ...], found: Examined) -> None:
 
 
 def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
-    """Hold relative changes against their bounds, whatever the baseline is."""
+    """Hold relative changes against their bounds, whatever the baseline is.
+
+    Where the baseline's level is zero, or nearly, the difference of the levels is judged.
+    """
     for rail in config.guardrails:
         row = found.find(rail.metric, "guardrail")
         if row is None:
             continue
-        if row.relative_change is None:
-            _judge_difference(rail, row, found)
+        bounds = (None if rail.max_decrease is None else -rail.max_decrease, rail.max_increase)
+        if row.relative_change is not None:
+            found.judge_change("guardrail", row, row.relative_change, bounds, {"bounds": bounds})
             continue
-        lowest = None if rail.max_decrease is None else -rail.max_decrease
-        bounds = (lowest, rail.max_increase)
-        change, num_cycles = _decisive(row, row.relative_change, bounds, found)
-        facts = {"metric": rail.metric, "change": change, "num_cycles": num_cycles}
-        facts |= {"is_anchor": found.is_anchor, "bounds": bounds}
-        if (where := place(change, *bounds)) is Place.BEYOND:
-            found.broken.append(Reason.of("guardrail_broken", **facts))
-        elif where is Place.WITHIN:
-            found.held.append(Reason.of("guardrail_held", **facts))
+        why = found.comparison.why_no_change(row)
+        if row.difference is None or row.baseline is None:
+            gap = Reason.of("guardrail_without_change", metric=rail.metric, why=why)
+            found.missing.append(gap)
+            continue
+        allowed = [None if bound is None else bound * row.baseline for bound in bounds]
+        facts = {"metric": rail.metric, "level": row.challenger, "baseline": row.baseline}
+        facts["difference"] = row.difference
+        if place(row.difference, *allowed) is Place.BEYOND:
+            broken = Reason.of("guardrail_broken_by_difference", bounds=bounds, **facts)
+            found.broken.append(broken)
         else:
-            crossed = rail.max_increase
-            if crossed is None or (lowest is not None and change.low < lowest):
-                crossed = rail.max_decrease
-            _straddles("guardrail", change, crossed, found, facts)
-
-
-def _decisive(
-    row: MetricComparison,
-    change: Interval,
-    bounds: tuple[float | None, float | None],
-    found: Examined,
-) -> tuple[Interval, int]:
-    """Return the interval that is judged, and over how many cycles it was pooled.
-
-    It is the one pooled over the cycles of the pair, unless this cycle alone lies beyond a bound:
-    what earlier challengers did is no excuse for this one.
-    """
-    pooled = found.comparison.find_pooled(row.metric, row.segment)
-    if pooled is None or pooled.num_cycles == 1 or place(change, *bounds) is Place.BEYOND:
-        return change, 1
-    reach = NormalDist().inv_cdf((1 + change.confidence) / 2) * pooled.pooled_error
-    value = pooled.pooled_value
-    interval = Interval(
-        value=value, low=value - reach, high=value + reach, confidence=change.confidence
-    )
-    return interval, pooled.num_cycles
-
-
-def _judge_difference(rail: RelativeLimit, row: MetricComparison, found: Examined) -> None:
-    """Judge a guardrail by the difference of the levels: the baseline's is zero, or nearly."""
-    why = found.comparison.why_no_change(row)
-    if row.difference is None or row.baseline is None:
-        reason = Reason.of("guardrail_without_change", metric=rail.metric, why=why)
-        found.missing.append(reason)
-        return
-    lowest = None if rail.max_decrease is None else -rail.max_decrease * row.baseline
-    highest = None if rail.max_increase is None else rail.max_increase * row.baseline
-    facts = {"metric": rail.metric, "level": row.challenger, "baseline": row.baseline}
-    facts["difference"] = row.difference
-    if place(row.difference, lowest, highest) is Place.BEYOND:
-        shares = (None if rail.max_decrease is None else -rail.max_decrease, rail.max_increase)
-        found.broken.append(Reason.of("guardrail_broken_by_difference", bounds=shares, **facts))
-    else:
-        found.held.append(Reason.of("guardrail_held_by_difference", why=why, **facts))
+            found.held.append(Reason.of("guardrail_held_by_difference", why=why, **facts))
 
 
 def _judge_segments(config: ModelGateConfig, found: Examined) -> None:
@@ -424,29 +412,9 @@ def _judge_segments(config: ModelGateConfig, found: Examined) -> None:
     allowed = -config.segment_margin
     for segment in config.required_segments:
         row = found.find(config.target_metric, "segment", segment)
-        if row is None or row.relative_change is None:
-            continue
-        change, num_cycles = _decisive(row, row.relative_change, (allowed, None), found)
-        facts = {"segment": segment, "metric": config.target_metric, "change": change}
-        facts |= {"num_cycles": num_cycles, "is_anchor": found.is_anchor}
-        if (where := place(change, allowed, None)) is Place.BEYOND:
-            found.broken.append(Reason.of("segment_broken", allowed=allowed, **facts))
-        elif where is Place.STRADDLES:
-            bounded = facts | {"allowed": allowed}
-            _straddles("segment", change, config.segment_margin, found, bounded)
-        elif change.high < 0:
-            found.held.append(Reason.of("segment_loses", **facts))
-
-
-def _straddles(
-    rule: str, change: Interval, bound: float | None, found: Examined, facts: dict
-) -> None:
-    """Hold the promotion back if the holdout could have seen a change of the bound's size."""
-    seen = detectable(change)
-    if bound is not None and seen <= bound:
-        found.held_back.append(Reason.of(f"{rule}_doubtful", **facts))
-    else:
-        found.held.append(Reason.of(f"{rule}_not_seen", seen=seen, **facts))
+        if row is not None and row.relative_change is not None:
+            facts = {"segment": segment, "allowed": allowed}
+            found.judge_change("segment", row, row.relative_change, (allowed, None), facts)
 
 
 def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examined) -> None:
@@ -456,44 +424,38 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
     worse than chance, and not surely be out of calibration.
     """
     known = {facts.head: facts for facts in found.comparison.heads}
-    sound = []
-    for head in heads:
-        if head.name not in known:
-            found.missing.append(Reason.of("head_not_examined", head=head.name))
-            continue
-        facts = known[head.name]
-        if facts.spread is None:
-            found.broken.append(Reason.of("head_not_finite", head=head.name))
-        elif facts.num_positives < config.min_head_positives:
-            least, num = config.min_head_positives, facts.num_positives
-            few = Reason.of("head_not_judged", head=head.name, num_positives=num, least=least)
+    sound, least = [], config.min_head_positives
+    for name in (head.name for head in heads):
+        facts, num_broken = known.get(name), len(found.broken)
+        if facts is None:
+            found.missing.append(Reason.of("head_not_examined", head=name))
+        elif facts.spread is None:
+            found.broken.append(Reason.of("head_not_finite", head=name))
+        elif (num := facts.num_positives) < least:
+            few = Reason.of("head_not_judged", head=name, num_positives=num, least=least)
             found.held.append(few)
+        elif facts.spread < _CONSTANT:
+            found.broken.append(Reason.of("head_constant", head=name))
         else:
-            num_broken = len(found.broken)
-            _judge_head(facts, facts.spread, config, found)
-            sound += [head.name] if len(found.broken) == num_broken else []
+            _judge_head(name, config, found)
+            sound += [name] if len(found.broken) == num_broken else []
     if sound:
         found.held.append(Reason.of("heads_sound", heads=tuple(sound)))
 
 
-def _judge_head(facts: HeadFacts, spread: float, config: ModelGateConfig, found: Examined) -> None:
-    """Judge one head that has enough positives."""
-    head = facts.head
-    if spread < _CONSTANT:
-        found.broken.append(Reason.of("head_constant", head=head))
-        return
+def _judge_head(head: str, config: ModelGateConfig, found: Examined) -> None:
+    """Judge ranking and calibration of one head that has enough positives."""
     area = found.find(f"auc.{head}", "head")
     if area is not None and (interval := area.challenger_interval) is not None:
         if interval.high < _CHANCE:
-            level = area.challenger
-            low = Reason.of("head_below_chance", head=head, level=level, interval=interval)
-            found.broken.append(low)
+            said = {"head": head, "level": area.challenger, "interval": interval}
+            found.broken.append(Reason.of("head_below_chance", **said))
     row = found.find(f"calibration_ratio.{head}", "head")
     if row is not None and (interval := row.challenger_interval) is not None:
         bounds = (config.min_head_calibration, config.max_head_calibration)
         if place(interval, *bounds) is Place.BEYOND:
-            said = {"head": head, "level": row.challenger, "interval": interval, "bounds": bounds}
-            found.broken.append(Reason.of("head_out_of_calibration", **said))
+            said = {"head": head, "level": row.challenger, "interval": interval}
+            found.broken.append(Reason.of("head_out_of_calibration", bounds=bounds, **said))
 
 
 def _judge_baselines(
@@ -510,23 +472,25 @@ def _judge_baselines(
     if is_first and not baselines:
         found.missing.append(Reason.of("no_baselines"))
     for facts in baselines:
-        name = f"the {'' if facts.kind == 'regression' else 'ranking by '}{facts.name}"
+        is_model = facts.kind == "regression"
+        name = f"the {'' if is_model else 'ranking by '}{facts.name}"
         if facts.is_below_random:
             odd = Reason.of("baseline_below_random", baseline=name, change=facts.against_random)
             found.held.append(odd)
         if is_first:
-            _judge_baseline(facts, name, config.margin, found)
+            allowed = config.margin if is_model else 0.0
+            _judge_baseline(facts, name, allowed, found)
         elif facts.change is not None and facts.change.high < 0:
             found.held.append(Reason.of("baseline_better", baseline=name, change=facts.change))
 
 
-def _judge_baseline(facts: BaselineFacts, name: str, margin: float, found: Examined) -> None:
-    """Hold the challenger of a first cycle against one baseline."""
+def _judge_baseline(facts: BaselineFacts, name: str, allowed: float, found: Examined) -> None:
+    """Hold the challenger of a first cycle against one baseline, with the loss that is allowed."""
     interval, difference = facts.change, facts.difference
     is_model = facts.kind == "regression"
     if interval is None and not is_model and difference is not None:
         # The ranking's target is zero in a resample of the users.
-        said = {"baseline": name, "difference": difference}
+        said: dict = {"baseline": name, "difference": difference}
         if difference.low > 0:
             found.held.append(Reason.of("baseline_beaten_by_difference", **said))
         elif difference.high < 0:
@@ -537,9 +501,7 @@ def _judge_baseline(facts: BaselineFacts, name: str, margin: float, found: Exami
     if interval is None:
         found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
         return
-    allowed = margin if is_model else 0.0
-    change = Change(alone(interval), alone(interval))
-    said = {"baseline": name, "change": interval}
+    change, said = Change(alone(interval), alone(interval)), {"baseline": name, "change": interval}
     if is_shown(change, allowed) if is_model else interval.low > 0:
         found.held.append(Reason.of("baseline_beaten", required=-allowed, **said))
     elif is_denied(change, allowed):
