@@ -8,8 +8,7 @@ panels flow side by side. Not for what is drawn of days (`validation.report.days
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -25,8 +24,7 @@ END_SHARE = 0.9
 """A mark of the horizontal axis beyond this share of it ends where the panel ends."""
 
 
-@dataclass(frozen=True)
-class Track:
+class Track(NamedTuple):
     """Where an interval stands on an axis, in percent of its width."""
 
     low: float
@@ -34,8 +32,7 @@ class Track:
     high: float
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """An axis of changes around zero."""
 
     span: float
@@ -75,16 +72,14 @@ def change_with_interval(change: Interval) -> str:
     return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One bar: its length in percent of the width, and how it looks."""
 
     length: float
     style: str  # 'ours' or 'theirs'
 
 
-@dataclass(frozen=True)
-class BarRow:
+class BarRow(NamedTuple):
     """One class: a bar for each of those who are compared, and the numbers in the same order."""
 
     name: str
@@ -115,8 +110,7 @@ def bar_rows(
     )
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """One line of a panel: `style` is a class of the style sheet.
 
     Bars stand on zero, side by side without gaps; a place that no point has stays empty.
@@ -129,8 +123,7 @@ class Series:
     bar_width: float = 1.0  # of bars, in units of the horizontal axis
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """An axis: its ends, and (place, what stands there) pairs."""
 
     label: str
@@ -186,29 +179,39 @@ def panel(
     """
     base = TOP + plot_height
     height = base + BOTTOM + (LABEL if x.label else 0)
+
+    def across(value: float) -> float:
+        return round(LEFT + _X * x.share(value), 1)
+
+    def up(value: float) -> float:
+        return round(TOP + plot_height * (1 - y.share(value)), 1)
+
     parts = [f'<svg class="panel" role="img" aria-label="{escape(label)}" ']
     parts.append(f'viewBox="0 0 {WIDTH} {height}">')
     for value, text in y.ticks:
-        at = _up(y, value, plot_height)
+        at = up(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:g}" class="end">{escape(text)}</text>')
     for value, text in x.ticks:
         # What stands at the right end may not be cut off.
         style, shift = ("end", RIGHT - 2) if x.share(value) > END_SHARE else ("mid", 0)
-        at = _across(x, value) + shift
+        at = across(value) + shift
         parts.append(f'<text x="{at:g}" y="{base + 20}" class="{style}">{escape(text)}</text>')
     if x.label:
         middle = f'x="{LEFT + _X / 2:g}" y="{base + 39}" class="mid"'
         parts.append(f"<text {middle}>{escape(x.label)}</text>")
     for each in series:
-        draw = _bars if each.shape == "bars" else _line
-        parts.append(draw(x, y, each, plot_height))
+        if each.shape == "bars":
+            half = each.bar_width / 2
+            bars = [(across(m - half), across(m + half), up(v)) for m, v in sorted(each.points)]
+            parts.append(_bars(each.style, base, bars))
+        else:
+            parts.append(_line(each, [(across(a), up(v)) for a, v in each.points]))
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 - what others wrote was escaped above
 
 
-def _line(x: Scale, y: Scale, series: Series, plot_height: int) -> str:
-    places = [(_across(x, across), _up(y, up, plot_height)) for across, up in series.points]
+def _line(series: Series, places: list[tuple[float, float]]) -> str:
     path = "L".join(f"{across:g} {up:g}" for across, up in places)
     names = f"{series.style} line" if series.shape == "line" else series.style
     drawn = [f'<g class="{names}"><path d="M{path}"/>'] if places else ["<g>"]
@@ -221,24 +224,14 @@ def _line(x: Scale, y: Scale, series: Series, plot_height: int) -> str:
     return "".join((*drawn, "</g>"))
 
 
-def _bars(x: Scale, y: Scale, series: Series, plot_height: int) -> str:
+def _bars(style: str, base: int, bars: list[tuple[float, float, float]]) -> str:
     """Draw all bars as one outline: a year of days would weigh four times as much as rectangles."""
-    base, half = TOP + plot_height, series.bar_width / 2
     path: list[str] = []
     end = math.nan
-    for middle, up in sorted(series.points):
-        left, right = _across(x, middle - half), _across(x, middle + half)
+    for left, right, up in bars:
         if left != end:
             path.append(f"V{base}M{left:g} {base}" if path else f"M{left:g} {base}")
-        path.append(f"V{_up(y, up, plot_height):g}H{right:g}")
+        path.append(f"V{up:g}H{right:g}")
         end = right
     closed = "".join((*path, f"V{base}")) if path else ""
-    return f'<g class="{series.style} bars"><path d="{closed}"/></g>'
-
-
-def _across(scale: Scale, value: float) -> float:
-    return round(LEFT + _X * scale.share(value), 1)
-
-
-def _up(scale: Scale, value: float, plot_height: int) -> float:
-    return round(TOP + plot_height * (1 - scale.share(value)), 1)
+    return f'<g class="{style} bars"><path d="{closed}"/></g>'

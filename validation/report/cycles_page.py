@@ -6,7 +6,7 @@ It shows no time of its own: the same facts give the same page. Not for reading 
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipelines.contracts.cycle import CycleFacts, IndexFacts, ServingSpan
 from validation.report.charts import Axis, Track, axis_of, change_with_interval
@@ -28,8 +28,7 @@ _STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class CycleRow:
+class CycleRow(NamedTuple):
     """One cycle as it is shown."""
 
     line: CycleFacts
@@ -39,11 +38,10 @@ class CycleRow:
     links: tuple[tuple[str, str], ...]
     track: Track | None
     figures: str
-    cost: str
+    cost: str  # What its stages used together; '' where none has ended.
 
 
-@dataclass(frozen=True)
-class ChampionRow:
+class ChampionRow(NamedTuple):
     """One champion as it is shown; the track is its time, from when the first one served."""
 
     span: ServingSpan
@@ -52,43 +50,35 @@ class ChampionRow:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Contents:
-    facts: IndexFacts
-    cycles: tuple[CycleRow, ...]
-    champions: tuple[ChampionRow, ...]
-    axis: Axis
-
-
 def render_cycles(facts: IndexFacts) -> str:
     """Return the index as HTML."""
     changes = [line.outcome.change for line in facts.cycles if line.outcome]
     axis = axis_of([change for change in changes if change])
     rows = tuple(_row(line, axis, facts.workspace_uri) for line in facts.cycles)
-    contents = _Contents(facts, rows, _champions(facts), axis)
-    return within_limit(lambda num: _render(replace(contents, cycles=rows[:num])), len(rows))
-
-
-def _render(contents: _Contents) -> str:
-    facts = contents.facts
-    costed = next((line.costs for line in facts.cycles if line.costs.stages), None)
-    earlier = [line.costs for line in facts.cycles if line.costs.stages][1 : NUM_EARLIER + 1]
-    return (
-        environment()
-        .get_template("cycles.html.j2")
-        .render(
+    costed = [line.costs for line in facts.cycles if line.costs.stages]
+    earlier = costed[1 : NUM_EARLIER + 1]
+    as_ofs = [line.as_of for line in facts.cycles if line.as_of]
+    age = ""
+    if as_ofs and facts.champions:
+        days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
+        age = f"{days:g} days older than the newest cycle's as_of" if days > 0 else ""
+        age = age or "as new as it gets"
+    template, champions = environment().get_template("cycles.html.j2"), _champions(facts)
+    return within_limit(
+        lambda num: template.render(
             facts=facts,
-            cycles=contents.cycles,
-            champions=contents.champions,
-            axis=contents.axis,
+            cycles=rows[:num],
+            champions=champions,
+            axis=axis,
             bare=Axis(1.0, None, ()),
             counts=Counter(line.word for line in facts.cycles),
             serving=facts.champions[0] if facts.champions else None,
-            newest=_newest(contents.cycles),
-            age=_age(facts),
-            costs=cost_rows(costed, earlier) if costed else (),
+            newest=_newest(rows),
+            age=age,
+            costs=cost_rows(costed[0], earlier) if costed else (),
             num_earlier=len(earlier),
-        )
+        ),
+        len(rows),
     )
 
 
@@ -110,6 +100,13 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
     # Relative, so that the index leads to the page wherever the workspace is copied to.
     page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
+    cost = ""
+    if rows := cost_rows(line.costs, ()):
+        named = {"CPU": rows[-1].cpu, "GPU": rows[-1].gpu, "peak": rows[-1].peak}
+        used = [
+            f"{name} {text}" for name, text in named.items() if text not in (NOT_KNOWN, "0.0 s")
+        ]
+        cost = ", ".join((f"stages took {duration(total_wall_s(line.costs))}", *used))
     return CycleRow(
         line=line,
         badge=line.word,
@@ -118,55 +115,27 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
         links=tuple((label, uri) for label, uri in links if uri),
         track=axis.track(change) if change is not None else None,
         figures=change_with_interval(change) if change is not None else "",
-        cost=_cost(line),
+        cost=cost,
     )
 
 
-def _cost(line: CycleFacts) -> str:
-    """Say what a cycle's stages used together; '' where none has ended."""
-    rows = cost_rows(line.costs, ())
-    if not rows:
-        return ""
-    said = [f"stages took {duration(total_wall_s(line.costs))}"]
-    named = {"CPU": rows[-1].cpu, "GPU": rows[-1].gpu, "peak": rows[-1].peak}
-    said += [f"{name} {text}" for name, text in named.items() if text not in (NOT_KNOWN, "0.0 s")]
-    return ", ".join(said)
-
-
-def _champions(facts: IndexFacts) -> tuple[ChampionRow, ...]:
-    shown = facts.champions[:MAX_CHAMPIONS]
-    if not shown:
-        return ()
+def _champions(facts: IndexFacts) -> list[ChampionRow]:
+    shown, rows = facts.champions[:MAX_CHAMPIONS], []
     begun = [line.began_at for line in facts.cycles if line.began_at]
-    first = min(span.since for span in shown)
-    last = max((*begun, *(span.since for span in shown)))
-    whole = (last - first).total_seconds() or 1.0
-
-    def percent(span: ServingSpan) -> Track:
-        low = 100 * (span.since - first).total_seconds() / whole
-        end = span.until or last
-        high = 100 * max(0.0, (end - first).total_seconds()) / whole
-        return Track(round(low, 2), round(low, 2), round(high, 2))
-
-    return tuple(
-        ChampionRow(span, percent(span), _days(span), _shortened(span.reason)) for span in shown
-    )
-
-
-def _days(span: ServingSpan) -> str:
-    if span.served is None:
-        return "serves"
-    days = span.served.total_seconds() / 86400
-    return f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
-
-
-def _age(facts: IndexFacts) -> str:
-    """Say how old the champion is beside the newest cycle; '' where that says nothing."""
-    as_ofs = [line.as_of for line in facts.cycles if line.as_of]
-    if not as_ofs or not facts.champions:
-        return ""
-    days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
-    return f"{days:g} days older than the newest cycle's as_of" if days > 0 else "as new as it gets"
+    first = min((span.since for span in shown), default=None)
+    last = max((*begun, *(span.since for span in shown)), default=None)
+    for span in shown:
+        assert first is not None and last is not None, "one is shown at least"
+        whole = (last - first).total_seconds() or 1.0
+        low = round(100 * (span.since - first).total_seconds() / whole, 2)
+        high = 100 * max(0.0, ((span.until or last) - first).total_seconds()) / whole
+        told = "serves"
+        if span.served is not None:
+            days = span.served.total_seconds() / 86400
+            told = f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
+        track = Track(low, low, round(high, 2))
+        rows.append(ChampionRow(span, track, told, _shortened(span.reason)))
+    return rows
 
 
 def _shortened(text: str) -> str:

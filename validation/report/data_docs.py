@@ -7,8 +7,8 @@ fonts is removed, so that the folder can be opened from an archive years later. 
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.contracts.artifacts import ExpectationOutcome
 from validation.report.pages import environment
@@ -27,8 +27,7 @@ _REMOTE_BACKGROUND = re.compile(r"url\([^)]*https?://[^)]*\)")
 _HEAD_END = "</head>"
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """What was judged, in the words of the overview."""
 
     name: str  # such as "snapshot of 2024-05-06"
@@ -56,17 +55,7 @@ def finish_data_docs(
     details.mkdir()
     for path in built:
         shutil.move(path, details / path.name)
-    _write_contents(details)
-    styles = environment().get_template("data_docs_details.css").render()
-    for page in details.rglob("*.html"):
-        page.write_text(make_offline(page.read_text("utf-8"), styles), "utf-8")
-    overview = docs_dir / "index.html"
-    overview.write_text(_overview(subject, outcomes), "utf-8")
-    return overview
-
-
-def _write_contents(details: Path) -> None:
-    """Replace the index of Great Expectations, which is empty without scripts from a CDN."""
+    # The index of Great Expectations is empty without scripts from a CDN.
     validations = details / "validations"
     pages = [
         (page.relative_to(validations).parts[0], page.relative_to(details).as_posix())
@@ -74,6 +63,29 @@ def _write_contents(details: Path) -> None:
     ]
     contents = environment().get_template("data_docs_details.html.j2").render(pages=pages)
     (details / "index.html").write_text(contents, "utf-8")
+    styles = environment().get_template("data_docs_details.css").render()
+    for page in details.rglob("*.html"):
+        page.write_text(make_offline(page.read_text("utf-8"), styles), "utf-8")
+    failed = [outcome for outcome in outcomes if not outcome.is_met]
+    failed.sort(key=lambda outcome: not outcome.stops_the_cycle)
+    not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
+    met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
+    html = (
+        environment()
+        .get_template("data_docs.html.j2")
+        .render(
+            subject=subject,
+            # Failures first, then the others in the order of the checks.
+            groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
+            num_critical=sum(o.stops_the_cycle for o in failed),
+            num_warnings=sum(not o.stops_the_cycle for o in failed),
+            num_met=len(met),
+            details=f"{DETAILS_FOLDER}/index.html",
+        )
+    )
+    overview = docs_dir / "index.html"
+    overview.write_text(html, "utf-8")
+    return overview
 
 
 def make_offline(html: str, styles: str) -> str:
@@ -84,23 +96,3 @@ def make_offline(html: str, styles: str) -> str:
     html = _REMOTE_BACKGROUND.sub("", html)
     html = html.replace("<html>", '<html lang="en">', 1)  # so that it is read out in English
     return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)
-
-
-def _overview(subject: Subject, outcomes: tuple[ExpectationOutcome, ...]) -> str:
-    """Return the overview's HTML: failures first, then the others in the order of the checks."""
-    failed = [outcome for outcome in outcomes if not outcome.is_met]
-    failed.sort(key=lambda outcome: not outcome.stops_the_cycle)
-    not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
-    met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
-    return (
-        environment()
-        .get_template("data_docs.html.j2")
-        .render(
-            subject=subject,
-            groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
-            num_critical=sum(o.stops_the_cycle for o in failed),
-            num_warnings=sum(not o.stops_the_cycle for o in failed),
-            num_met=len(met),
-            details=f"{DETAILS_FOLDER}/index.html",
-        )
-    )

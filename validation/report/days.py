@@ -6,8 +6,8 @@ side by side on paper: forty action types have forty columns, which no screen an
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -30,8 +30,7 @@ MAX_NAME = 28
 """Letters of a column's name. Of a longer one, its beginning and end are shown."""
 
 
-@dataclass(frozen=True)
-class OfDays:
+class OfDays(NamedTuple):
     """One line or row of bars: a number of some days, in a style of the style sheet."""
 
     name: str
@@ -39,8 +38,7 @@ class OfDays:
     numbers: Mapping[date, float]
 
 
-@dataclass(frozen=True)
-class DayPanels:
+class DayPanels(NamedTuple):
     """Panels of one kind, each with its name, and how many more there would be."""
 
     panels: tuple[tuple[str, Markup], ...]
@@ -51,8 +49,7 @@ def days_scale(days: Collection[date]) -> Scale:
     """Return the axis of days, which all panels of a page share; its unit is a day."""
     first, last = min(days).toordinal(), max(days).toordinal()
     num = last - first + 1
-    reach = max(num, FEWEST_SLOTS) / 2
-    middle = (first + last) / 2
+    reach, middle = max(num, FEWEST_SLOTS) / 2, (first + last) / 2
     marked = {first, last} | ({(first + last) // 2} if num >= FEWEST_MARKED else set())
     ticks = tuple((float(mark), date.fromordinal(mark).isoformat()) for mark in sorted(marked))
     return Scale("", middle - reach, middle + reach, ticks)
@@ -60,19 +57,18 @@ def days_scale(days: Collection[date]) -> Scale:
 
 def count_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
     """Return a panel with a bar for each day, from zero."""
-    high = max((max(each.numbers.values(), default=0) for each in drawn), default=0)
+    high = max((number for each in drawn for number in each.numbers.values()), default=0)
     series = [Series(each.name, each.style, _points(each.numbers), "bars") for each in drawn]
     return panel(label, days, scale_from_zero(max(high, 2), in_short), series, PLOT_HEIGHT)
 
 
 def share_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
     """Return a panel with a line of shares in percent, from zero; `numbers` are from 0 to 1."""
-    percents = [{day: 100 * share for day, share in each.numbers.items()} for each in drawn]
-    high = max((max(numbers.values(), default=0.0) for numbers in percents), default=0.0)
-    are_many = max(map(len, percents), default=0) > MANY_DAYS
+    high = max((100 * number for each in drawn for number in each.numbers.values()), default=0.0)
+    are_many = any(len(each.numbers) > MANY_DAYS for each in drawn)
     series = [
-        Series(each.name, each.style, _points(numbers), "line" if are_many else "marks")
-        for each, numbers in zip(drawn, percents, strict=True)
+        Series(e.name, e.style, _points(e.numbers, 100), "line" if are_many else "marks")
+        for e in drawn
     ]
     up = scale_from_zero(max(high, SMALLEST_TOP), "{:.3g}".format)
     return panel(label, days, up, series, PLOT_HEIGHT)
@@ -88,12 +84,11 @@ def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
     return tuple(name for name in names if name in most), len(names) - len(most)
 
 
-def _points(numbers: Mapping[date, float]) -> tuple[tuple[float, float], ...]:
-    return tuple((float(day.toordinal()), float(numbers[day])) for day in sorted(numbers))
+def _points(numbers: Mapping[date, float], times: int = 1) -> tuple[tuple[float, float], ...]:
+    return tuple((float(day.toordinal()), float(times * numbers[day])) for day in sorted(numbers))
 
 
-@dataclass(frozen=True)
-class DayRow:
+class DayRow(NamedTuple):
     """One day: what stands in the columns of every table, and (count, share) by name."""
 
     day: str
@@ -101,8 +96,7 @@ class DayRow:
     counts: tuple[tuple[int, float | None], ...]  # a share of None is not known
 
 
-@dataclass(frozen=True)
-class DayTable:
+class DayTable(NamedTuple):
     """Some of the columns; `span` says which of them, '' where these are all."""
 
     names: tuple[str, ...]
@@ -112,18 +106,15 @@ class DayTable:
 
 def day_tables(names: Sequence[str], rows: Sequence[DayRow]) -> tuple[DayTable, ...]:
     """Return the rows in tables of a few columns each; one table where there are no names."""
-    starts = range(0, max(len(names), 1), COLUMNS_PER_TABLE)
-    return tuple(_table(names, rows, start, len(starts) > 1) for start in starts)
-
-
-def _table(names: Sequence[str], rows: Sequence[DayRow], start: int, is_part: bool) -> DayTable:
-    end = min(start + COLUMNS_PER_TABLE, len(names))
-    span = f"columns {start + 1} to {end} of {len(names)}" if is_part else ""
-    own = tuple(DayRow(row.day, row.always, row.counts[start:end]) for row in rows)
-    return DayTable(tuple(_short(name) for name in names[start:end]), span, own)
-
-
-def _short(name: str) -> str:
-    half = (MAX_NAME - 1) // 2
-    whole = len(name) <= MAX_NAME
-    return name if whole else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+    half, tables = (MAX_NAME - 1) // 2, []
+    shown = [
+        name if len(name) <= MAX_NAME else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+        for name in names
+    ]
+    for start in range(0, max(len(names), 1), COLUMNS_PER_TABLE):
+        end = min(start + COLUMNS_PER_TABLE, len(names))
+        is_part = len(names) > COLUMNS_PER_TABLE
+        span = f"columns {start + 1} to {end} of {len(names)}" if is_part else ""
+        own = tuple(DayRow(row.day, row.always, row.counts[start:end]) for row in rows)
+        tables.append(DayTable(tuple(shown[start:end]), span, own))
+    return tuple(tables)

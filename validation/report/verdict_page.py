@@ -5,15 +5,15 @@ Styles and drawings are therefore inside, and nothing is fetched. MLflow shows i
 artifacts. Not for deciding (`validation.model_gate.verdict`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint, Outcome
-from pipelines.contracts.reasons import AbsentMetric, MetricComparison, PooledChange
+from pipelines.contracts.reasons import AbsentMetric, MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.target_metric import other_form
@@ -64,9 +64,13 @@ def write_report(
         KeyError: the context lacks a key.
     """
     said = {key: context[key] for key in CONTEXT_KEYS}
-    comparison = judgement.comparison
-    needed = -margin_of(comparison, float(said["margin"]))
-    page = out_dir / VERDICT_PAGE
+    comparison, champion = judgement.comparison, judgement.comparison.baseline_model
+    needed, age = -margin_of(comparison, float(said["margin"])), ""
+    if champion is not None:
+        days = (comparison.challenger_model.as_of - champion.as_of).total_seconds() / 86400
+        trained = f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}"
+        age = f"{trained}, {days:g} days earlier"
+    intervals = [row.relative_change for row in comparison.metrics if row.relative_change]
     html = (
         environment()
         .get_template("verdict.html.j2")
@@ -84,70 +88,43 @@ def write_report(
             self_test=judgement.self_test,
             needed=needed,
             drawings=drawings_of(judgement, needed),
-            tables=segment_tables(comparison),
+            tables=_segment_tables(comparison),
             record=record,
             costs=cost_rows(record.costs, record.earlier),
-            age=_age(comparison),
+            age=age,
             outcome=outcome,
-            confidence=_confidence(comparison),
+            confidence=f"{intervals[0].confidence * 100:g} %" if intervals else "no",
         )
     )
+    page = out_dir / VERDICT_PAGE
     page.write_text(html, "utf-8")
     return page
 
 
-@dataclass(frozen=True)
-class ChangeRow:
-    """One line of the table that tells recipe and freshness apart."""
+def _changes(judgement: Judgement) -> list[dict[str, Any]]:
+    """Return the changes of the target metric that decide, each with the question it answers.
 
-    question: str
-    sides: str
-    comparison: Comparison
-    pooled: PooledChange
-
-    @property
-    def reach(self) -> float:
-        """Half the width of the pooled two-sided 95 % interval."""
-        return 1.96 * self.pooled.pooled_error
-
-
-def _changes(judgement: Judgement) -> list[ChangeRow]:
-    """Return the changes of the target metric that decide, each with the question it answers."""
-    anchor, found = judgement.anchor, judgement.comparison
-    asked: list[tuple[str, Comparison | None]] = [
-        ("What would users notice?", found),
-        ("What is the change of recipe worth?", anchor.recipe if anchor else None),
-        ("What is fresh data worth?", anchor.freshness if anchor else None),
-    ]
+    `reach` is half the width of the pooled two-sided 95 % interval.
+    """
+    anchor = judgement.anchor
+    asked = {
+        "What would users notice?": judgement.comparison,
+        "What is the change of recipe worth?": anchor.recipe if anchor else None,
+        "What is fresh data worth?": anchor.freshness if anchor else None,
+    }
     return [
-        ChangeRow(
-            question,
-            f"{comparison.challenger_model.label} against {comparison.baseline_label}",
-            comparison,
-            row,
-        )
-        for question, comparison in asked
-        if comparison is not None and (row := comparison.find_pooled(comparison.target_metric))
+        {
+            "question": question,
+            "sides": f"{found.challenger_model.label} against {found.baseline_label}",
+            "pooled": row,
+            "reach": 1.96 * row.pooled_error,
+        }
+        for question, found in asked.items()
+        if found is not None and (row := found.find_pooled(found.target_metric))
     ]
 
 
-def _confidence(comparison: Comparison) -> str:
-    """Return the intervals' confidence as text, e.g. '95 %'; 'no' where there is no interval."""
-    changes = (row.relative_change for row in comparison.metrics)
-    return next((f"{change.confidence * 100:g} %" for change in changes if change), "no")
-
-
-def _age(comparison: Comparison) -> str:
-    """Say how old the champion is beside the challenger; '' where there is none."""
-    champion = comparison.baseline_model
-    if champion is None:
-        return ""
-    days = (comparison.challenger_model.as_of - champion.as_of).total_seconds() / 86400
-    return f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}, {days:g} days earlier"
-
-
-@dataclass(frozen=True)
-class ChartRow:
+class ChartRow(NamedTuple):
     """One change: its name, where it stands on the axis, and its numbers."""
 
     name: str
@@ -156,9 +133,8 @@ class ChartRow:
     is_target: bool
 
 
-@dataclass(frozen=True)
-class Drawings:
-    """What a page draws; () or None where there is nothing to draw."""
+class Drawings(NamedTuple):
+    """What a page draws; () where there is nothing to draw."""
 
     rows: tuple[ChartRow, ...]
     axis: Axis
@@ -170,73 +146,55 @@ class Drawings:
 def drawings_of(judgement: Judgement, needed: float) -> Drawings:
     """Return what the page of a judgement draws.
 
+    The changes are target metric and HIT@3, the target first, then by metric. HIT@3 of the target's
+    own head is left out: its relative change is the target's.
+
     Args:
         judgement: The facts.
         needed: What the lower end of the target metric's interval must exceed.
     """
-    comparison = judgement.comparison
-    every = _drawn_changes(comparison)
+    comparison, target = judgement.comparison, judgement.comparison.target_metric
+    every = [
+        (row, change)
+        for row in comparison.metrics
+        if (row.metric == target or _is_hits(row)) and row.metric != other_form(target)
+        if (change := row.relative_change) is not None
+    ]
+    order = {metric: n for n, metric in enumerate(dict.fromkeys(row.metric for row, _ in every))}
     drawn = every
     if len(every) > MAX_DRAWN:
         # Those of all users come before those of one segment, and the target's before others.
-        target = comparison.target_metric
-        drawn = sorted(every, key=lambda row: (row.segment != "all", row.metric != target))
-        drawn = _target_first(drawn[:MAX_DRAWN], target)
-    axis = axis_of([row.relative_change for row in drawn if row.relative_change], needed)
+        drawn.sort(key=lambda each: (each[0].segment != "all", each[0].metric != target))
+        drawn = drawn[:MAX_DRAWN]
+    drawn = sorted(drawn, key=lambda each: (each[0].metric != target, order[each[0].metric]))
+    axis = axis_of([change for _, change in drawn], needed)
     return Drawings(
         rows=tuple(
             ChartRow(
                 f"{row.metric}, {row.segment}",
-                axis.track(row.relative_change),
-                change_with_interval(row.relative_change),
-                row.metric == comparison.target_metric,
+                axis.track(change),
+                change_with_interval(change),
+                row.metric == target,
             )
-            for row in drawn
-            if row.relative_change
+            for row, change in drawn
         ),
         axis=axis,
         num_left_out=len(every) - len(drawn),
-        calibration=_calibration(comparison),
+        calibration=tuple(
+            (head, _calibration_of(comparison, head))
+            for head in dict.fromkeys(point.head for point in comparison.reliability)
+        ),
         gate=_gate(judgement.operating_curve),
     )
 
 
-def _drawn_changes(comparison: Comparison) -> list[MetricComparison]:
-    """Return target metric and HIT@3 where they have an interval: target first, then by metric.
-
-    HIT@3 of the target's own head is left out: its relative change is the target's.
-    """
-    target = comparison.target_metric
-    rows = [
-        row
-        for row in comparison.metrics
-        if (row.metric == target or _is_hits(row))
-        and row.relative_change is not None
-        and row.metric != other_form(target)
-    ]
-    return _target_first(rows, target)
-
-
-def _target_first(rows: list[MetricComparison], target: str) -> list[MetricComparison]:
-    metrics = [row.metric for row in rows]
-    return sorted(rows, key=lambda row: (row.metric != target, metrics.index(row.metric)))
-
-
-def _calibration(comparison: Comparison) -> tuple[tuple[str, Markup], ...]:
-    """Return a panel for each head: observed share by predicted probability."""
-    return tuple(
-        (head, _calibration_of(comparison, head))
-        for head in dict.fromkeys(point.head for point in comparison.reliability)
-    )
-
-
 def _calibration_of(comparison: Comparison, head: str) -> Markup:
+    """Return a panel of one head: observed share by predicted probability."""
     points = [point for point in comparison.reliability if point.head == head]
     largest = max(max(point.mean_predicted, point.mean_observed) for point in points)
     reach = min(1.0, round_up(max(largest * 1.04, 1e-4)))
-    sides = {"baseline": "theirs", "challenger": "ours"}
     lines = [Series("right", "guide", ((0, 0), (reach, reach)))]
-    for side, style in sides.items():
+    for side, style in {"baseline": "theirs", "challenger": "ours"}.items():
         own = tuple((p.mean_predicted, p.mean_observed) for p in points if p.side == side)
         lines += [Series(side, style, own)] if own else []
     across = even_scale("predicted probability", 0.0, reach)
@@ -249,76 +207,58 @@ def _gate(points: tuple[OperatingPoint, ...]) -> tuple[tuple[str, Markup], ...]:
     if not points:
         return ()
     changes = [100 * point.true_change for point in points]
-    across = even_scale("true change by the recipe, %", min(changes), max(changes))
-    each = [
-        Series("promoted", "ours", _pairs(changes, [100 * p.promoted for p in points])),
-        Series("rejected", "bad", _pairs(changes, [100 * p.rejected for p in points])),
-    ]
     quality = [100 * point.year_quality for point in points]
-    year = [
-        Series("no gate, no age", "guide", _pairs(changes, changes)),
-        Series("with this gate", "ours", _pairs(changes, quality)),
+    across = even_scale("true change by the recipe, %", min(changes), max(changes))
+
+    def line(name: str, style: str, numbers: Sequence[float]) -> Series:
+        return Series(name, style, tuple(zip(changes, numbers, strict=True)))
+
+    each = [
+        line("promoted", "ours", [100 * p.promoted for p in points]),
+        line("rejected", "bad", [100 * p.rejected for p in points]),
     ]
+    year = [line("no gate, no age", "guide", changes), line("with this gate", "ours", quality)]
     up = even_scale("", min(*changes, *quality), max(*changes, *quality), " %")
-    shares = even_scale("", 0.0, 100.0, " %")
-    titles = (
-        "Share of cycles that promote and reject such a challenger",
-        "Target metric of what serves, mean of a year, against the accepted recipe always fresh",
-    )
-    return (
-        (titles[0], panel(titles[0], across, shares, each)),
-        (titles[1], panel(titles[1], across, up, year)),
-    )
+    drawn = {
+        "Share of cycles that promote and reject such a challenger": (
+            even_scale("", 0.0, 100.0, " %"),
+            each,
+        ),
+        "Target metric of what serves, mean of a year, against the accepted recipe always fresh": (
+            up,
+            year,
+        ),
+    }
+    return tuple((title, panel(title, across, *shown)) for title, shown in drawn.items())
 
 
-def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[tuple[float, float], ...]:
-    return tuple(zip(first, second, strict=True))
-
-
-@dataclass(frozen=True)
-class SegmentTable:
+class SegmentTable(NamedTuple):
     """One segment's rows, and how many of its numbers are left out here."""
 
     segment: str
     num_users: int
-    rows: tuple[MetricComparison, ...]
-    absent: tuple[AbsentMetric, ...]
+    rows: list[MetricComparison]
+    absent: list[AbsentMetric]
     num_left_out: int
 
 
-def segment_tables(comparison: Comparison) -> tuple[SegmentTable, ...]:
+def _segment_tables(comparison: Comparison) -> list[SegmentTable]:
     """Return a table for each segment, in the comparison's order."""
     target, twin = comparison.target_metric, other_form(comparison.target_metric)
     every = [row for row in comparison.metrics if row.metric != twin]
-    keeps: tuple[Callable[[MetricComparison], bool], ...] = (
-        lambda row: True,
-        lambda row: row.segment == "all" or row.metric == target or _is_hits(row),
-        lambda row: row.metric == target or (row.segment == "all" and _is_hits(row)),
-    )
-    kept = next(
-        (found for keep in keeps if len(found := [r for r in every if keep(r)]) <= MAX_ROWS), []
-    )
-    kept = kept or [row for row in every if keeps[-1](row)][:MAX_ROWS]
+    few = [row for row in every if row.segment == "all" or row.metric == target or _is_hits(row)]
+    fewest = [row for row in few if row.metric == target or row.segment == "all" and _is_hits(row)]
+    fit = [rows for rows in (every, few, fewest) if len(rows) <= MAX_ROWS]
+    kept = fit[0] if fit else fewest[:MAX_ROWS]
     share = max(1, MAX_ABSENT // max(1, len(comparison.segment_users)))
-    return tuple(
-        _table(comparison, segment, every, kept, share) for segment in comparison.segment_users
-    )
-
-
-def _table(
-    comparison: Comparison,
-    segment: str,
-    every: list[MetricComparison],
-    kept: list[MetricComparison],
-    share: int,
-) -> SegmentTable:
-    rows = tuple(row for row in kept if row.segment == segment)
-    absent = tuple(row for row in comparison.absent if row.segment == segment)
-    num = sum(row.segment == segment for row in every) - len(rows)
-    listed = absent if len(comparison.absent) <= MAX_ABSENT else absent[:share]
-    return SegmentTable(
-        segment, comparison.segment_users[segment], rows, listed, num + len(absent) - len(listed)
-    )
+    tables = []
+    for segment, num_users in comparison.segment_users.items():
+        rows = [row for row in kept if row.segment == segment]
+        absent = [row for row in comparison.absent if row.segment == segment]
+        listed = absent if len(comparison.absent) <= MAX_ABSENT else absent[:share]
+        num = sum(row.segment == segment for row in every) + len(absent) - len(rows) - len(listed)
+        tables.append(SegmentTable(segment, num_users, rows, listed, num))
+    return tables
 
 
 def _is_hits(row: MetricComparison) -> bool:
