@@ -199,6 +199,5 @@ def _register(
     with translated_outages(run.tracking_uri):
         live_metrics.replay(client, Path(result.metrics_path), spec.mlflow_run_id)
         logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), spec.mlflow_run_id)
-        client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")
     tags["model_digest"] = logged.digest
     return registry.register(client, run, spec.mlflow_run_id, logged.uri, tags, alias=side)

@@ -13,8 +13,7 @@ from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS, Window
 from pipelines.recipes import smoke
 from training.bundle.calibration import Calibrator
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import load_bundle, read_golden, write_bundle
+from training.bundle.files import BundleConfig, load_bundle, read_golden, write_bundle
 from training.data.batches import Batch, for_scoring
 from training.data.reader import SnapshotReader
 from training.model.ranker import Ranker

@@ -161,14 +161,14 @@ def _do_everything_here() -> None:
 
 
 def _train_here(spec: Any, folder: Any, node: Any) -> Any:
-    from training.launch import launcher, worker
+    from training.launch import worker
 
     before = dict(os.environ)  # A training sets what is meant for its own process.
     os.environ["RANK"] = "0"
     code = worker.main(str(folder.spec), spec.identity())
     os.environ.clear()
     os.environ.update(before)
-    return launcher._Ended(code, [])
+    return code, []
 
 
 def _check_here(bundle_dir: Path, config: Any) -> Any:

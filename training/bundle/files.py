@@ -1,4 +1,6 @@
-"""The bundle's files: written once after training, and refused if anything about them is wrong.
+"""A bundle: its files, what they say of themselves, and the predictor that they become.
+
+They are written once after training, and refused if anything about them is wrong.
 
     weights.safetensors   the ranker's parameters and scales
     bundle.json           BundleConfig: features, model, calibrators, lineage
@@ -6,7 +8,8 @@
 
 No file is a pickle, and the same weights give the same bytes. The golden rows' file names the
 digest of the other two, so that a bundle.json with other heads, words or utility weights is refused
-though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`).
+though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor for whole splits
+(`training.bundle.score_split`).
 
 Letters: C candidates, H heads.
 """
@@ -19,15 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 
-from pipelines.contracts.base import digest_of, sha256_of
+from pipelines.contracts.base import Frozen, digest_of, sha256_of
+from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from training.bundle.configuration import BundleConfig
-from training.bundle.predictor import Predictor
-from training.data.batches import MODEL_INPUTS, Batch, for_scoring
+from pipelines.contracts.time import Window
+from training.bundle.calibration import Calibrator, apply_calibrator, correct_downsampling
+from training.data.batches import MODEL_INPUTS, Batch, for_scoring, visible_actions
 from training.model.ranker import Ranker
 
 WEIGHTS, CONFIG, GOLDEN = "weights.safetensors", "bundle.json", "golden.safetensors"
@@ -36,6 +40,57 @@ GOLDEN_TOLERANCE = 1e-4
 _EXPECTED = "expected_probabilities_CH"
 _OTHERS = "weights_and_config_sha256"
 """The only key of the golden file's metadata: of several, the order in the file would be random."""
+
+
+class BundleConfig(Frozen):
+    """What scoring needs besides the weights, and where both come from."""
+
+    features: FeatureConfig
+    model: ModelConfig
+    embedding_version: str = Field(description="The only basis whose embeddings it understands.")
+    embedding_dim: int = Field(ge=1)
+    negative_keep_fraction: float = Field(gt=0, le=1, description="As in training.")
+    calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
+    as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
+    training: Window = Field(description="Whose rows trained and calibrated it.")
+    snapshot: SnapshotConfig = Field(description="How its features are computed.")
+    snapshot_digest: str
+    code_version: str = Field(description="Commit or version of the project that trained it.")
+    code_digest: str = Field(description="Digest of the code that trained it.")
+    recipe: RecipeRef = Field(description="Which recipe trained it.")
+    seed: int
+
+
+class Predictor:
+    """A model in evaluation mode, without gradients, and what brings its logits to probabilities.
+
+    Args:
+        ranker: The model, on any device.
+        config: The bundle's configuration.
+    """
+
+    def __init__(self, ranker: Ranker, config: BundleConfig) -> None:
+        self.ranker = ranker.eval()
+        self.config = config
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """Return float64 [C, H]: logits on the scale of all impressions, not calibrated."""
+        with torch.inference_mode():
+            is_visible_RS = visible_actions(batch, time_window_mask_hours=0)
+            logits_CH = self.ranker(batch, is_visible_RS).double().cpu().numpy()
+        return correct_downsampling(logits_CH, self.config.negative_keep_fraction)
+
+    def calibrate(self, logits_CH: np.ndarray) -> np.ndarray:
+        """Return float64 [C, H] in (0, 1): probabilities, heads in the order of the features."""
+        columns = [
+            apply_calibrator(calibrator, logits_CH[:, h])
+            for h, calibrator in enumerate(self.config.calibrators)
+        ]
+        return np.stack(columns, axis=1)
+
+    def probabilities(self, batch: Batch) -> np.ndarray:
+        """Return float64 [C, H] in (0, 1): the calibrated probabilities of a batch."""
+        return self.calibrate(self.logits(batch))
 
 
 def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Batch) -> None:

@@ -17,8 +17,7 @@ import training
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import ask_all_again, make_once, translated_outages
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import read_golden
+from training.bundle.files import BundleConfig, read_golden
 from training.bundle.logged_files import fetch
 from training.data.batches import VARYING_AXES
 

@@ -24,9 +24,8 @@ from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
-from training.bundle.configuration import check_fits
-from training.bundle.files import load_bundle
-from training.bundle.predictor import Predictor
+from training.bundle.files import BundleConfig, Predictor, load_bundle
+from training.data.input_checks import meaning_of_codes, refuse_difference
 from training.data.reader import RequestIndex, SnapshotReader, chunks
 
 
@@ -77,6 +76,34 @@ def score_split(
     }
     digest = digest_rows(reader, index, label_heads)
     return SplitScores(ranking_score(probabilities, heads), probabilities, digest)
+
+
+def check_fits(config: BundleConfig, snapshot: Snapshot, embedding_dim: int) -> None:
+    """Refuse a snapshot whose codes and embeddings mean something else than in training.
+
+    A snapshot may have more numeric features than the bundle needs.
+
+    Args:
+        config: What the bundle says of itself.
+        snapshot: The snapshot's manifest.
+        embedding_dim: Width of the snapshot's embeddings.
+
+    Raises:
+        DataContractError: another embedding version or width, action vocabulary or categorical
+            feature, or a numeric feature is missing.
+    """
+    pairs = {
+        "embedding version": (config.embedding_version, snapshot.embedding_version),
+        "embeddings of width": (config.embedding_dim, embedding_dim),
+        **meaning_of_codes(config.features, snapshot),
+    }
+    trained_on = config.snapshot_digest[:12]
+    refuse_difference(
+        snapshot,
+        pairs,
+        f"the bundle of {config.as_of:%Y-%m-%d} (trained on snapshot {trained_on})",
+        "build the snapshot with the bundle's recipe, or train a first champion for the new one",
+    )
 
 
 def digest_rows(reader: SnapshotReader, index: RequestIndex, label_heads: tuple[str, ...]) -> str:

@@ -25,8 +25,7 @@ from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from pipelines.contracts.judgement import ServingCheck
 from pipelines.contracts.processes import die_with_parent
 from pipelines.contracts.reasons import Reason
-from training.bundle.files import load_bundle, read_golden
-from training.bundle.predictor import Predictor
+from training.bundle.files import Predictor, load_bundle, read_golden
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
 from training.environment import model_environment
 

@@ -14,8 +14,7 @@ import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from training.bundle.calibration import sigmoid
-from training.bundle.files import load_bundle
-from training.bundle.predictor import Predictor
+from training.bundle.files import Predictor, load_bundle
 from training.data.batches import for_scoring
 from training.data.input_checks import check_inputs
 

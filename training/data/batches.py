@@ -1,4 +1,4 @@
-"""The batch: requests, their ragged candidates, and nothing that a model should not see.
+"""What a model is given: a batch, with nothing that a model should not see, and its scales.
 
 Not for how batches are made (`training.data.reader`) nor for their order
 (`training.data.epoch_plan`).
@@ -7,8 +7,10 @@ Letters: R requests, C candidates of all requests, S actions per request (the ba
 E pin embedding, G categorical features, N numeric inputs, H heads.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,3 +89,14 @@ def visible_actions(batch: Batch, time_window_mask_hours: float) -> Tensor:
         return is_action_RS
     window_ms_R1 = batch.window_fraction_R[:, None] * (time_window_mask_hours * HOUR_MS)
     return is_action_RS & (batch.action_ages_ms_RS >= window_ms_R1)
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Scales of the training rows, by which a model divides. N numeric inputs, H heads."""
+
+    numeric_mean_N: np.ndarray
+    numeric_scale_N: np.ndarray  # standard deviations, 1 where an input is constant
+    pin_scale: float  # 1 / root mean square of an embedding's components
+    user_scale: float
+    head_rates_H: np.ndarray  # share of positives, in (0, 1)

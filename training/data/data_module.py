@@ -14,9 +14,8 @@ import pytorch_lightning as pl
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_TRAINING, categorical_column
-from training.data.batches import Batch
+from training.data.batches import Batch, FeatureStatistics
 from training.data.epoch_plan import EpochPlanner, RankShare, split_off_calibration
-from training.data.feature_statistics import FeatureStatistics
 from training.data.input_checks import check_features
 from training.data.reader import RequestIndex, SnapshotReader
 from training.data.statistics import measure_statistics

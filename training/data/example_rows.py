@@ -1,7 +1,6 @@
 """The rows of one split of a snapshot that scores are held against: users, features, labels.
 
-Not for batches (`training.data.reader`) nor for scores (`training.bundle.score_split`). Tested in
-tests/training/bundle/test_score_split.py.
+Not for batches (`training.data.reader`) nor for scores (`training.bundle.score_split`).
 
 Letters: M requests, N examples (candidates of all requests).
 """
@@ -15,7 +14,7 @@ import numpy as np
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.schemas import label_column, numeric_column
-from training.data.reader import RequestIndex, SnapshotReader
+from training.data.reader import SnapshotReader
 
 _DRAW_SALT = 419
 
@@ -50,11 +49,17 @@ def load_rows(
     """
     reader = SnapshotReader(snapshot, Path(snapshot_dir), snapshot.features, max_actions=1)
     index = reader.index(split)
-    if max_examples is not None:
-        index = _drawn(index, max_examples)
+    if max_examples is not None and index.num_examples_M.sum() > max_examples:
+        order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")
+        reached = np.cumsum(index.num_examples_M[order])
+        num_kept = np.searchsorted(reached, max_examples, side="right")
+        index = index.take(np.sort(order[:num_kept]))
     counts_M = index.num_examples_M
+    request_N = np.repeat(np.arange(len(index)), counts_M)
+    explored = reader.example_column(index, "is_exploration")
+    num_explored_M = np.bincount(request_N, weights=explored, minlength=len(counts_M))
     return ExampleRows(
-        request_index=np.repeat(np.arange(len(index)), counts_M),
+        request_index=request_N,
         user_id=index.user_id_M,
         is_core=reader.request_column(index, "is_core").astype(bool),
         request_id=reader.request_column(index, "request_id"),
@@ -69,22 +74,6 @@ def load_rows(
             n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names
         },
         position=reader.example_column(index, "position"),
-        is_exploration=_all_of_request(reader.example_column(index, "is_exploration"), counts_M),
+        is_exploration=(num_explored_M == counts_M) & (counts_M > 0),
         propensity=reader.example_column(index, "propensity"),
     )
-
-
-def _drawn(index: RequestIndex, max_examples: int) -> RequestIndex:
-    """Return an index of at most so many examples, its requests in their order."""
-    if index.num_examples_M.sum() <= max_examples:
-        return index
-    order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")
-    num_kept = np.searchsorted(np.cumsum(index.num_examples_M[order]), max_examples, side="right")
-    return index.take(np.sort(order[:num_kept]))
-
-
-def _all_of_request(values_N: np.ndarray, counts_M: np.ndarray) -> np.ndarray:
-    """Return per request whether all of its examples are marked, bool (M,)."""
-    request = np.repeat(np.arange(len(counts_M)), counts_M)
-    marked = np.bincount(request, weights=values_N, minlength=len(counts_M))
-    return (marked == counts_M) & (counts_M > 0)

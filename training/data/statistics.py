@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.contracts.config import FeatureConfig, NumericFeature
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import numeric_column
-from training.data.feature_statistics import FeatureStatistics
+from training.data.batches import FeatureStatistics
 from training.data.reader import RequestIndex, SnapshotReader
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,29 @@ def measure_statistics(
         DataContractError: the window has no positive of the main head, or an embedding is not
             finite.
     """
-    moments = [
-        moment for feature in features.numeric for moment in _moments(reader, index, feature)
-    ]
-    pin_rows = np.unique(reader.example_column(index, "pin_row"))
-    _check_finite(reader, pin_rows)
+    moments = []
+    for feature in features.numeric:
+        values, *flags = (reader.example_column(index, numeric_column(n)) for n in feature.inputs)
+        for is_missing in flags:
+            # The feature's own moments are over the rows where it is not missing: how often it is
+            # must not move them, and is told by the flag.
+            values = values[is_missing == 0]
+        moments += [_mean_and_scale(column) for column in (values, *flags)]
+    pins = reader.pins["embedding"][np.unique(reader.example_column(index, "pin_row"))]
+    users = [user["embedding"] for user in reader.users]
+    tables = {"pins": pins} | {f"users of shard {s}": table for s, table in enumerate(users)}
+    for name, embeddings in tables.items():
+        if not np.isfinite(embeddings).all():
+            bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+            raise DataContractError(
+                f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
+                f"data gate (check_snapshot), which names them, and mend the event log"
+            )
     return FeatureStatistics(
         numeric_mean_N=np.array([mean for mean, _ in moments]),
         numeric_scale_N=np.array([scale for _, scale in moments]),
-        pin_scale=_unit_scale(reader.pins["embedding"][pin_rows]),
-        user_scale=_unit_scale(np.concatenate([u["embedding"] for u in reader.users])),
+        pin_scale=_unit_scale(pins),
+        user_scale=_unit_scale(np.concatenate(users)),
         head_rates_H=_head_rates(reader.labels(index), features),
     )
 
@@ -63,33 +76,6 @@ def _head_rates(labels_CH: np.ndarray, features: FeatureConfig) -> np.ndarray:
                 head,
             )
     return (positives_H + 0.5) / (len(labels_CH) + 1.0)
-
-
-def _check_finite(reader: SnapshotReader, pin_rows: np.ndarray) -> None:
-    """Refuse embeddings that would make every score NaN; the data gate names the rows."""
-    tables = {"pins": reader.pins["embedding"][pin_rows]}
-    tables |= {f"users of shard {s}": u["embedding"] for s, u in enumerate(reader.users)}
-    for name, embeddings in tables.items():
-        if not np.isfinite(embeddings).all():
-            bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-            raise DataContractError(
-                f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
-                f"data gate (check_snapshot), which names them, and mend the event log"
-            )
-
-
-def _moments(
-    reader: SnapshotReader, index: RequestIndex, feature: NumericFeature
-) -> list[tuple[float, float]]:
-    """Return mean and scale of each of a feature's inputs.
-
-    Where the feature may be missing, its own are over the rows where it is not: how often it is
-    missing must not move them, and is told by the flag.
-    """
-    values, *flags = (reader.example_column(index, numeric_column(name)) for name in feature.inputs)
-    for is_missing in flags:
-        values = values[is_missing == 0]
-    return [_mean_and_scale(column) for column in (values, *flags)]
 
 
 def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:

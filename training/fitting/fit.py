@@ -1,8 +1,7 @@
 """One process's part of a training: fit, and on the first process calibrate and write the bundle.
 
 Not for starting processes (`training.launch.launcher`) nor for what a step is
-(`training.fitting.lightning_module`). Tested in tests/training/launch/test_launcher.py and
-test_nodes.py.
+(`training.fitting.lightning_module`).
 """
 
 import logging
@@ -22,17 +21,13 @@ from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from pipelines.contracts.time import DAY_MS
 from training.bundle.calibration import Calibrator, drift_shift, fit_calibrator
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import write_bundle
-from training.bundle.predictor import Predictor
+from training.bundle.files import BundleConfig, Predictor, write_bundle
 from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
-from training.data.reader import SnapshotReader
 from training.environment import require_devices
 from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
-from training.fitting.live_metrics import MetricLog
-from training.fitting.progress import ProgressLogger, draw_learning_curve, final_loss
+from training.fitting.live_metrics import MetricLog, ProgressLogger, final_loss
 from training.fitting.spec import TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
 from training.model.ranker import Ranker
@@ -54,7 +49,13 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         ConfigurationError: a GPU or compiled code was asked for and cannot be had.
         DataContractError: the loss became NaN or infinite, or the snapshot cannot be trained on.
     """
-    _check_devices(spec)
+    require_devices(spec.num_devices, spec.accelerator)
+    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
+    if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
+        raise ConfigurationError(
+            f"training.use_compile=true on a CPU, but there is no {compiler} on this machine; "
+            f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
+        )
     data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)
     num_steps = data.num_batches_per_epoch * spec.config.training.num_epochs
     embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
@@ -66,9 +67,27 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     else:
         _fit(spec, folder, data, module, checkpoint)
     training_s = time.monotonic() - started_at
-    if rank == 0:
-        first_step = min(checkpoint.step, num_steps) if checkpoint is not None else 0
-        _publish(spec, folder, data, module, first_step, training_s)
+    if rank > 0:
+        return
+    ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
+    config = _calibrated(spec, data, ranker)
+    golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
+    write_bundle(folder.bundle, ranker, config, golden)
+    result = TrainingResult(
+        spec_identity=spec.identity(),
+        bundle_dir=str(folder.bundle),
+        bundle_digest=digest_of_files(digest_files(folder.bundle)),
+        num_steps=num_steps,
+        num_epochs=spec.config.training.num_epochs,
+        num_training_examples=data.num_training_examples,
+        num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
+        final_training_loss=final_loss(folder.metrics),
+        resumed_from_step=min(checkpoint.step, num_steps) if checkpoint is not None else 0,
+        training_s=training_s,
+        metrics_path=str(folder.metrics),
+    )
+    write_json(folder.result, result)  # last
+    log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
 
 
 class SameStart(pl.Callback):
@@ -144,40 +163,6 @@ def _fit(
         )
 
 
-def _publish(
-    spec: TrainingSpec,
-    folder: WorkFolder,
-    data: HomefeedDataModule,
-    module: RankerModule,
-    first_step: int,
-    training_s: float,
-) -> None:
-    """Calibrate, write the bundle and the learning curve, and result.json last."""
-    ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
-    config = _calibrated(spec, data, ranker)
-    golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
-    write_bundle(folder.bundle, ranker, config, golden)
-    draw_learning_curve(folder.metrics, folder.learning_curve)
-    result = TrainingResult(
-        spec_identity=spec.identity(),
-        bundle_dir=str(folder.bundle),
-        bundle_digest=digest_of_files(digest_files(folder.bundle)),
-        num_steps=module.num_steps,
-        num_epochs=spec.config.training.num_epochs,
-        num_training_examples=data.num_training_examples,
-        num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
-        final_training_loss=final_loss(folder.metrics),
-        resumed_from_step=first_step,
-        training_s=training_s,
-        metrics_path=str(folder.metrics),
-        learning_curve_path=str(folder.learning_curve),
-    )
-    write_json(folder.result, result)
-    log.info(
-        "trained %d steps in %.1f s; bundle in %s", module.num_steps, training_s, folder.bundle
-    )
-
-
 def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) -> BundleConfig:
     """Return the bundle's configuration with calibrators fitted on the users left out."""
     heads = spec.config.features.head_names
@@ -200,35 +185,14 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
     predictor = Predictor(ranker, config)
     logits_CH = logits_of(predictor, data.reader, data.calibration_index, _CALIBRATION_BATCH)
     labels_CH = data.reader.labels(data.calibration_index)
-    drift = _drift(data.reader)
-    fitted = tuple(
-        fit_calibrator(head, logits_CH[:, h], labels_CH[:, h]).model_copy(
-            update={"drift": drift[head]}
-        )
-        for h, head in enumerate(heads)
-    )
-    return config.model_copy(update={"calibrators": fitted})
-
-
-def _drift(reader: SnapshotReader) -> dict[str, float]:
-    """Return for each head how far its rate moved through the training window, in log-odds."""
-    index = reader.index(SPLIT_TRAINING)
+    # how far each head's rate moved through the training window, in log-odds
+    reader, index = data.reader, data.reader.index(SPLIT_TRAINING)
     days = reader.request_column(index, "impressed_at") // DAY_MS
     _, day = np.unique(np.repeat(days, index.num_examples_M), return_inverse=True)
-    rows_D = np.bincount(day)
-    return {
-        head: drift_shift(
-            np.bincount(day, weights=reader.example_column(index, label_column(head))), rows_D
-        )
-        for head in reader.features.head_names
-    }
-
-
-def _check_devices(spec: TrainingSpec) -> None:
-    require_devices(spec.num_devices, spec.accelerator)
-    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
-    if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
-        raise ConfigurationError(
-            f"training.use_compile=true on a CPU, but there is no {compiler} on this machine; "
-            f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
-        )
+    fitted = []
+    for h, head in enumerate(heads):
+        positives_D = np.bincount(day, weights=reader.example_column(index, label_column(head)))
+        drift = drift_shift(positives_D, np.bincount(day))
+        calibrator = fit_calibrator(head, logits_CH[:, h], labels_CH[:, h])
+        fitted.append(calibrator.model_copy(update={"drift": drift}))
+    return config.model_copy(update={"calibrators": tuple(fitted)})

@@ -16,8 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import seed_of
-from training.data.batches import Batch, visible_actions
-from training.data.feature_statistics import FeatureStatistics
+from training.data.batches import Batch, FeatureStatistics, visible_actions
 from training.model.loss import label_weight_matrix, weighted_loss
 from training.model.ranker import Ranker
 

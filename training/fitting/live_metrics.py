@@ -1,16 +1,20 @@
-"""Training metrics: every value in a local file, live in MLflow where it can be reached.
+"""What a training says while it runs: logged values, live in MLflow too, and progress lines.
 
-The file is the truth; `replay` brings MLflow up to it afterwards. Not for holdout metrics: those
-are the comparison's.
+Every value is in a local file, metrics.jsonl, which is the truth; `replay` brings MLflow up to it
+afterwards, and MLflow draws the curves. Progress lines come every few seconds rather than a bar
+that redraws itself: the output goes into a log. Not for holdout metrics: those are the
+comparison's.
 """
 
 import json
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
 
 from pipelines.contracts.files import write_whole
 from pipelines.contracts.mlflow_errors import translated_outages
@@ -19,13 +23,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-_SEND_EVERY_S = 2.0
+LOSS = "training/loss"
+_SEND_EVERY_S, _LINE_EVERY_S = 2.0, 5.0
+_NUM_LOGGED_STEPS = 200
 _MAX_PER_REQUEST = 1000
 """MLflow's limit of metrics in one log_batch."""
+_BAR_WIDTH = 24
 
 
-@dataclass(frozen=True)
-class LoggedValue:
+class LoggedValue(NamedTuple):
     """One line of metrics.jsonl."""
 
     step: int
@@ -33,6 +39,16 @@ class LoggedValue:
     name: str
     value: float
     timestamp_ms: int
+
+
+def read_metrics(path: Path) -> list[LoggedValue]:
+    """Return the values of a metrics.jsonl, [] if it is not there; a torn last line is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [LoggedValue(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def _to_lines(values: list[LoggedValue]) -> str:
+    return "".join(f"{json.dumps(value._asdict())}\n" for value in values)
 
 
 class MetricLog:
@@ -46,14 +62,14 @@ class MetricLog:
         """Drop what an earlier attempt logged after the step that this one starts from."""
         kept = [value for value in read_metrics(self._path) if value.step <= step]
         # Whole or not at all: cut short, the file would lack steps that no attempt makes again.
-        write_whole(self._path, "".join(_to_line(value) for value in kept).encode())
+        write_whole(self._path, _to_lines(kept).encode())
 
     def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Log some values of one step, now."""
         now_ms = time.time_ns() // 1_000_000
         rows = [LoggedValue(step, epoch, name, value, now_ms) for name, value in values.items()]
         with self._path.open("a") as stream:
-            stream.write("".join(_to_line(row) for row in rows))
+            stream.write(_to_lines(rows))
         if self._live is not None:
             self._live.add(rows)
 
@@ -68,8 +84,6 @@ class LiveTracking:
 
     Neither an outage nor a refusal ends a training: the values are in metrics.jsonl, and the stage
     sends them afterwards, when hours of training can no longer be lost.
-    Steps that the run has already, sent by an attempt that was killed after them, are not sent
-    again: they would stand twice in its history.
     """
 
     def __init__(self, tracking_uri: str, run_id: str) -> None:
@@ -108,20 +122,8 @@ class LiveTracking:
             log.warning(
                 "MLflow at %s cannot be reached or refuses the metrics (%s); training goes on, its "
                 "metrics are in metrics.jsonl and will be sent afterwards",
-                self._tracking_uri,
-                str(error)[:200],
+                *(self._tracking_uri, str(error)[:200]),
             )
-
-
-def read_metrics(path: Path) -> list[LoggedValue]:
-    """Return the values of a metrics.jsonl, [] if it is not there; a torn last line is left out."""
-    if not path.exists():
-        return []
-    values = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            values.append(LoggedValue(**json.loads(line)))
-    return values
 
 
 def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
@@ -156,6 +158,7 @@ def _steps_of(
 def _send(
     client: "MlflowClient", run_id: str, values: list[LoggedValue], known: set[tuple[str, int]]
 ) -> None:
+    """Send values, but for steps that the run has: they would stand twice in its history."""
     from mlflow.entities import Metric
 
     metrics = [
@@ -167,6 +170,62 @@ def _send(
         client.log_batch(run_id, metrics=metrics[first : first + _MAX_PER_REQUEST])
 
 
-def _to_line(value: LoggedValue) -> str:
-    row: dict[str, Any] = asdict(value)
-    return json.dumps(row) + "\n"
+class ProgressLogger(pl.Callback):
+    """Logs values every so many steps, and a line with speed and time left every few seconds."""
+
+    def __init__(self, metric_log: MetricLog, num_steps: int, num_epochs: int) -> None:
+        self._metric_log = metric_log
+        self._num_steps, self._num_epochs = num_steps, num_epochs
+        self._every_steps = max(1, num_steps // _NUM_LOGGED_STEPS)
+        self._started_at = self._line_at = 0.0
+        self._first_step = self._num_candidates = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._first_step = trainer.global_step
+        self._started_at = self._line_at = time.monotonic()
+        if trainer.is_global_zero:
+            self._metric_log.rewind(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log this step if it is one of those that are logged, on every process alike."""
+        step, now, last = trainer.global_step, time.monotonic(), self._num_steps
+        self._num_candidates += int(batch.num_global_candidates)
+        if step % self._every_steps and step != last:
+            return
+        mean: torch.Tensor = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+        loss = float(mean)
+        if not trainer.is_global_zero:
+            return
+        elapsed_s = max(1e-6, time.monotonic() - self._started_at)
+        speed = self._num_candidates / elapsed_s
+        values = {
+            LOSS: loss,
+            "training/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "training/gradient_norm": float(pl_module.gradient_norm),
+            "training/candidates_per_s": speed,
+        }
+        self._metric_log.add(step, trainer.current_epoch, values)
+        if step == last or now - self._line_at >= _LINE_EVERY_S:
+            self._line_at = now
+            filled = round(_BAR_WIDTH * step / last)
+            left_s = (last - step) * elapsed_s / max(1, step - self._first_step)
+            log.info(
+                "[%s%s] step %d/%d, epoch %d/%d, %s candidates/s, loss %.4f, %.0f s left",
+                *("#" * filled, "." * (_BAR_WIDTH - filled), step, last),
+                *(trainer.current_epoch + 1, self._num_epochs, f"{speed:,.0f}", loss, left_s),
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send what is left."""
+        if trainer.is_global_zero:
+            self._metric_log.close()
+
+
+def final_loss(metrics_path: Path) -> float | None:
+    """Return the mean of the last tenth of the logged losses; None where none was logged."""
+    losses = [value.value for value in read_metrics(metrics_path) if value.name == LOSS]
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last) if last else None

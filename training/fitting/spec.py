@@ -1,7 +1,6 @@
 """What a training is asked to do and what it gives back; both cross a process boundary as JSON.
 
-Not the stage's artifact: the stage turns a result into a `Challenger`. Tested in
-tests/training/launch/test_nodes.py.
+Not the stage's artifact: the stage turns a result into a `Challenger`.
 """
 
 import ipaddress
@@ -100,4 +99,3 @@ class TrainingResult(Frozen):
     resumed_from_step: int = Field(description="0 if this attempt began at the beginning.")
     training_s: float = Field(description="Seconds in the training loop, this attempt.")
     metrics_path: str = Field(description="metrics.jsonl: one line per logged value.")
-    learning_curve_path: str = Field(description="PNG of the loss over the steps.")

@@ -3,13 +3,12 @@
     spec.json            the TrainingSpec                    *.lock         held while training
     checkpoints/*.ckpt   the newest two, with digests        training.log   output of all processes
     metrics.jsonl        one line per logged value           error.json     why an attempt ended
-    learning_curve.png   bundle/                             result.json    TrainingResult, last
+    bundle/              present as a whole or not at all    result.json    TrainingResult, last
 
 With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
 elsewhere) and training-node-K.log beside.
 
-Not for the stage's own folder: the stage publishes from here. Tested in
-tests/training/launch/test_launcher.py and test_nodes.py.
+Not for the stage's own folder: the stage publishes from here.
 """
 
 import logging
@@ -45,14 +44,10 @@ class WorkFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.spec = root / "spec.json"  # of the training that this folder belongs to
-        self.error = root / "error.json"  # why the last attempt ended, if by an error of ours
-        self.log = root / "training.log"
-        self.metrics = root / "metrics.jsonl"
-        self.learning_curve = root / "learning_curve.png"
-        self.checkpoints = root / "checkpoints"
-        self.bundle = root / "bundle"  # present as a whole or not at all
-        self.result = root / "result.json"  # written last
+        self.spec, self.error = root / "spec.json", root / "error.json"
+        self.log, self.metrics = root / "training.log", root / "metrics.jsonl"
+        self.checkpoints, self.bundle = root / "checkpoints", root / "bundle"
+        self.result = root / "result.json"
 
     def spec_of(self, node_rank: int) -> Path:
         """The specification that a node's processes read."""
@@ -61,10 +56,6 @@ class WorkFolder:
     def log_of(self, node_rank: int) -> Path:
         """Output of a node's processes, all attempts."""
         return self.log if node_rank == 0 else self.root / f"training-node-{node_rank}.log"
-
-    def launch_lock_of(self, node_rank: int) -> str:
-        """Name of the lock that a node's launcher holds; the first process has its own."""
-        return f"launch-node-{node_rank}.lock"
 
     def locked(self, purpose: str, name: str = "training.lock") -> AbstractContextManager[object]:
         """Hold one of the folder's locks for the time being, after a short wait for its holder.
@@ -101,8 +92,8 @@ class WorkFolder:
     def _clear(self) -> None:
         """Delete what a training wrote, and nothing that none wrote."""
         others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
-        files = [self.error, self.metrics, self.learning_curve, self.result, self.log, *others]
-        there = [path for path in (*files, self.checkpoints, self.bundle) if path.exists()]
+        own = [self.error, self.metrics, self.result, self.log, self.checkpoints, self.bundle]
+        there = [path for path in (*own, *others) if path.exists()]
         if there and not self.spec.exists():
             raise ConfigurationError(
                 f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it is "
@@ -146,23 +137,18 @@ class WorkFolder:
         deadline = time.monotonic() + wait_s
         while True:
             result = read(self.result, TrainingResult)
-            is_own = result is not None and result.spec_identity == spec.identity()
-            if result is not None and is_own and _has_its_bundle(result):
-                return result
+            if result is not None and result.spec_identity == spec.identity():
+                found = digest_of_files(digest_files(Path(result.bundle_dir)))
+                if found == result.bundle_digest:
+                    return result
+                log.warning(
+                    "the bundle in %s has digest %s, and the training wrote %s; the training goes "
+                    "on from its newest checkpoint, and writes the bundle anew",
+                    *(result.bundle_dir, found[:12], result.bundle_digest[:12]),
+                )
             if self.error.exists() or time.monotonic() >= deadline:
                 return None
             time.sleep(_POLL_S)
-
-
-def _has_its_bundle(result: TrainingResult) -> bool:
-    found = digest_of_files(digest_files(Path(result.bundle_dir)))
-    if found != result.bundle_digest:
-        log.warning(
-            "the bundle in %s has digest %s, and the training wrote %s; the training goes on from "
-            "its newest checkpoint, and writes the bundle anew",
-            *(result.bundle_dir, found[:12], result.bundle_digest[:12]),
-        )
-    return found == result.bundle_digest
 
 
 def read(path: Path, model: type[Model]) -> Model | None:

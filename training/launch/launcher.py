@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from pipelines.contracts import errors
 from pipelines.contracts.errors import (
@@ -32,7 +31,6 @@ from pipelines.contracts.processes import die_with_parent
 from training.environment import model_environment, require_devices
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
-from training.launch.out_of_memory import advice
 
 log = logging.getLogger(__name__)
 _NUM_TAIL_LINES = 40
@@ -47,13 +45,6 @@ _FIRST_FAILURE = "Root Cause (first observed failure)"
 """torchrun's headline over the process that failed first; it ends the others because of that."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
-
-
-class _Ended(NamedTuple):
-    """How a node's processes ended."""
-
-    exit_code: int
-    last_lines: list[str]  # of their output, with line ends
 
 
 def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult:
@@ -81,15 +72,24 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         ProcessKilledError: a process was killed; a retry continues.
         HomefeedError: the processes ended in another way; the message has the end of their output.
     """
-    _check_node(spec, node)
+    rank = 0 if node is None else node.rank
+    is_right = spec.num_nodes == 1
+    if node is not None:
+        is_right = 0 <= rank < spec.num_nodes and node.is_complete
+    if not is_right:
+        found = f"node rank {rank} and rendezvous {node.rendezvous!r}" if node else "no node"
+        raise ConfigurationError(
+            f"num_nodes={spec.num_nodes} with {found}; expected a node rank in "
+            f"[0, {spec.num_nodes}) and a rendezvous HOST:PORT, which is an address of node 0 and "
+            f"a free port there"
+        )
     if spec.accelerator == "cpu":  # GPUs are counted by the processes, which have torch.
         require_devices(spec.num_devices, spec.accelerator)
     folder = WorkFolder(Path(spec.work_dir))
     folder.root.mkdir(parents=True, exist_ok=True)
-    rank = 0 if node is None else node.rank
     # The lock is held from here to the end, so that nobody clears the folder while the processes
     # start.
-    with folder.locked("training", folder.launch_lock_of(rank)):
+    with folder.locked("training", f"launch-node-{rank}.lock"):
         if rank > 0:
             finished = folder.join(spec, rank, _NODES_WAIT_S)
         else:
@@ -98,38 +98,23 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         if finished is not None:
             log.info("this training is finished already (%d steps)", finished.num_steps)
             return finished
-        ended = _run(spec, folder, node)
-        must_wait = rank > 0 and ended.exit_code == 0
+        exit_code, tail = _run(spec, folder, node)
+        must_wait = rank > 0 and exit_code == 0
         result = folder.finished(spec, _PUBLISH_WAIT_S if must_wait else 0.0)
         # Another node's processes may end badly only because node 0 has published and is gone.
-        if result is not None and (ended.exit_code == 0 or rank > 0):
+        if result is not None and (exit_code == 0 or rank > 0):
             return result
-        raise _failure(spec, folder, rank, ended)
+        raise _failure(spec, folder, rank, exit_code, tail)
 
 
-def _check_node(spec: TrainingSpec, node: NodeAddress | None) -> None:
-    is_right = spec.num_nodes == 1
-    if node is not None:
-        is_right = 0 <= node.rank < spec.num_nodes and node.is_complete
-    if not is_right:
-        raise ConfigurationError(
-            f"num_nodes={spec.num_nodes} with "
-            + (f"node rank {node.rank} and rendezvous {node.rendezvous!r}" if node else "no node")
-            + f"; expected a node rank in [0, {spec.num_nodes}) and a rendezvous HOST:PORT, which "
-            f"is an address of node 0 and a free port there"
-        )
-
-
-def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> list[str]:
-    """Return torchrun's command: where the processes meet, which ranks are its own, what they do.
+def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tuple[int, list[str]]:
+    """Run this node's processes, pass their output through, and return exit code and last lines.
 
     Node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0.
     """
     rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
-    return [
-        sys.executable,
-        "-m",
-        "training.launch.agent",
+    command = [
+        *(sys.executable, "-m", "training.launch.agent"),
         # a store on the loopback device, or torch's own, which listens on every interface
         f"--rdzv-backend={'loopback' if is_one_machine else 'static'}",
         f"--rdzv-endpoint={node.rendezvous if node is not None else '127.0.0.1:0'}",
@@ -138,20 +123,12 @@ def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -
         f"--node-rank={rank}",
         f"--log-dir={folder.root / ('torchrun' if node is None else f'torchrun-node-{rank}')}",
         f"--nproc-per-node={spec.num_devices}",
-        "-m",
-        "training.launch.worker",
-        str(folder.spec_of(rank)),
-        spec.identity(),
+        *("-m", "training.launch.worker", str(folder.spec_of(rank)), spec.identity()),
     ]
-
-
-def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> _Ended:
-    """Run this node's processes, pass their output through, and return how they ended."""
-    rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
         subprocess.Popen(
-            _command(spec, folder, node),
+            command,
             env=model_environment(spec.num_devices, is_one_machine=is_one_machine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -170,7 +147,7 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> _E
             log_file.write(line)
             tail.append(line)
         exit_code = process.wait()
-    return _Ended(exit_code, list(tail))
+    return exit_code, list(tail)
 
 
 @contextlib.contextmanager
@@ -201,31 +178,31 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def _failure(
-    spec: TrainingSpec, folder: WorkFolder, node_rank: int, ended: _Ended
+    spec: TrainingSpec, folder: WorkFolder, rank: int, exit_code: int, tail: list[str]
 ) -> HomefeedError:
     """Return the error that a worker left, of its class, or one with the end of the output."""
-    exit_code, tail = ended
     left = read(folder.error, TrainingError)
     if left is not None:
         error_class = getattr(errors, left.error_class, HomefeedError)
         return error_class(left.message)
-    if exit_code == 0 and node_rank > 0:
+    if exit_code == 0 and rank > 0:
         return TransientStorageError(
-            f"the processes of node {node_rank} are done, but node 0 published no result in "
+            f"the processes of node {rank} are done, but node 0 published no result in "
             f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
             f"nodes: training goes on where it was"
         )
     if spec.num_nodes > 1 and any(name in line for name in _NO_MEETING for line in tail):
         return TransientStorageError(
-            f"node {node_rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
+            f"node {rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
             f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
-            f"they reach node 0's port; the whole output is in {folder.log_of(node_rank)}"
+            f"they reach node 0's port; the whole output is in {folder.log_of(rank)}"
         )
     found = f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}"
     end = "".join(tail).strip()
     said = f". Its end:\n{end}" if end else ", which says nothing"
-    output = f"the whole output is in {folder.log_of(node_rank)}{said}"
-    if _was_killed(ended):
+    output = f"the whole output is in {folder.log_of(rank)}{said}"
+    # SIGKILL began the end: of torchrun, or of the process that failed first.
+    if exit_code == -signal.SIGKILL or _KILLED in end.rpartition(_FIRST_FAILURE)[2]:
         return ProcessKilledError(
             f"{found}; a process was killed; if memory ran out, {advice(spec)}; a retry goes on "
             f"from the newest checkpoint; {output}"
@@ -233,7 +210,17 @@ def _failure(
     return HomefeedError(f"{found}; {output}")
 
 
-def _was_killed(ended: _Ended) -> bool:
-    """Return whether SIGKILL began the end: of torchrun, or of the process that failed first."""
-    first = "".join(ended.last_lines).rpartition(_FIRST_FAILURE)[2]
-    return ended.exit_code == -signal.SIGKILL or _KILLED in first
+def advice(spec: TrainingSpec) -> str:
+    """Return what to change so that a training needs less memory."""
+    batch_size, model = spec.config.training.batch_size, spec.config.model
+    processes = spec.num_devices * spec.num_nodes
+    smaller = max(1, batch_size // 2)
+    try_batch = (
+        f"try training.batch_size={smaller} (it was {batch_size} over {processes} process(es))"
+        if smaller < batch_size
+        else "training.batch_size is 1 already"
+    )
+    return (
+        f"{try_batch}; if that is not enough, lower model.max_actions ({model.max_actions}) or "
+        f"model.mlp_dims {model.mlp_dims}"
+    )

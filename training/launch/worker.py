@@ -1,18 +1,28 @@
 """What torchrun starts, once per device: `torchrun -m training.launch.worker SPEC IDENTITY`.
 
-Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`. Tested
-in tests/training/launch/test_launcher.py and test_nodes.py.
+Tells that memory or disk ran out, and what to try. The kernel's own remedy, SIGKILL, leaves no
+error behind: `training.launch.launcher` sees that. Not a command line for people: that is `homefeed
+train` or `homefeed stage train_challenger`.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.contracts.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from pipelines.contracts.errors import HomefeedError
+    from training.fitting.spec import TrainingSpec
+
+_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
+"""torch has no class of its own for an allocation on a CPU, in a library or of a GPU's context."""
 
 
 def main(spec_path: str, identity: str) -> int:
@@ -33,7 +43,6 @@ def main(spec_path: str, identity: str) -> int:
     from training.fitting.fit import run_process
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import TrainingError, WorkFolder
-    from training.launch.out_of_memory import as_our_error
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
@@ -47,7 +56,7 @@ def main(spec_path: str, identity: str) -> int:
         with folder.locked("training") if rank == 0 else contextlib.nullcontext():
             run_process(spec, folder, rank)
     except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
-        ours = as_our_error(error, spec)
+        ours = error if isinstance(error, HomefeedError) else _as_ours(error, spec)
         if ours is None:
             raise
         write_json(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
@@ -62,6 +71,35 @@ def main(spec_path: str, identity: str) -> int:
         write_json(folder.error, left)
         return 128 + signal.SIGTERM
     return 0
+
+
+def _as_ours(error: BaseException, spec: "TrainingSpec") -> "HomefeedError | None":
+    """Return an error that says what to change; None where memory and disk were there."""
+    from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+    from training.launch.launcher import advice
+
+    if is_out_of_memory(error):
+        return ConfigurationError(
+            f"out of memory while training in {spec.work_dir}: {error}; {advice(spec)}"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientStorageError(
+            f"no space left while training in {spec.work_dir}: {error}; expected room for two "
+            f"checkpoints and a bundle; free some and retry: training goes on where it was"
+        )
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed: torch on a GPU or a CPU, NumPy, Arrow or the kernel."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in _MEMORY_MESSAGES)
 
 
 def _configure_logging(rank: int) -> None:

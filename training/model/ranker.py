@@ -12,12 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
-from training.data.batches import Batch
-from training.data.feature_statistics import FeatureStatistics
+from training.data.batches import Batch, FeatureStatistics
 from training.model.average_pooling import AveragePooling
-from training.model.cross_network import CrossNetwork
 from training.model.encoder.sequence_encoder import SequenceEncoder
 from training.model.matches import num_match_features, sequence_matches
+
+
+class CrossNetwork(nn.Module):
+    """Layers x_next = x_0 * (W x + b) + x with a full X by X matrix W (Wang et al., 2021)."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
+
+    def forward(self, x_0_CX: Tensor) -> Tensor:
+        """Return float [C, X]: numbers that depend on products of the input's features.
+
+        A number is a sum of products, each of up to num_layers + 1 features. Shape and precision
+        are the input's.
+        """
+        x_CX = x_0_CX
+        for layer in self.layers:
+            x_CX = x_0_CX * layer(x_CX) + x_CX
+        return x_CX
 
 
 class Ranker(nn.Module):

@@ -19,8 +19,7 @@ from pipelines.contracts.judgement import Comparison, OffPolicyEstimate, SelfTes
 from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import Window
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import read_config
+from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
 from validation.model_gate.baselines import POPULARITY, Baselines, make_baselines, measure

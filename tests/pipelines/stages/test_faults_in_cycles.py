@@ -76,9 +76,9 @@ def test_what_is_spoiled_in_mlflow_is_noticed(behind: tuple[StageWorld, FaultyPr
     cut("weights.safetensors")
     with pytest.raises(AssertionError, match="has other files"):
         world.assert_undisturbed("train_challenger", "the newest weights were cut in half")
-    cut("learning_curve*")
-    with pytest.raises(AssertionError, match="learning_curve"):
-        world.assert_undisturbed("train_challenger", "a drawing was cut in half")
+    cut("report.json")
+    with pytest.raises(AssertionError, match="report"):
+        world.assert_undisturbed("train_challenger", "a report was cut in half")
 
 
 @pytest.mark.parametrize("plan", plans(1, ()), ids=lambda plan: plan.kind)

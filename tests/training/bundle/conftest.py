@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from training.bundle.files import load_bundle
-from training.bundle.predictor import Predictor
+from training.bundle.files import Predictor, load_bundle
 from training.data.batches import Batch
 from training.data.reader import SnapshotReader
 

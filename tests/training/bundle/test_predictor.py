@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from training.bundle.predictor import Predictor
+from training.bundle.files import Predictor
 from training.data.batches import CANDIDATE, VARYING_AXES, for_scoring
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.contracts.errors import DataContractError
-from training.bundle.files import load_bundle, read_golden
-from training.bundle.predictor import Predictor
+from training.bundle.files import Predictor, load_bundle, read_golden
 from training.data.batches import MODEL_INPUTS, for_scoring
 from training.data.data_module import HomefeedDataModule
 from training.data.input_checks import check_inputs

@@ -15,8 +15,7 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.storage import local_path
 from support.random_log import build, config_of, write_random_log
 from training.bundle.calibration import Calibrator
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import write_bundle
+from training.bundle.files import BundleConfig, write_bundle
 from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
 from training.data.input_checks import check_features

@@ -9,8 +9,14 @@ from mlflow import MlflowClient
 from pipelines.contracts.errors import TrackingUnavailableError
 from support.mlflow_server import free_port
 from support.training_process import signal_when
-from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, read_metrics, replay
-from training.fitting.progress import LOSS
+from training.fitting.live_metrics import (
+    LOSS,
+    LiveTracking,
+    LoggedValue,
+    MetricLog,
+    read_metrics,
+    replay,
+)
 from training.fitting.work_folder import WorkFolder
 from training.launch.launcher import train
 

@@ -188,7 +188,7 @@ def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> 
 
 def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
     folder = WorkFolder(tmp_path)
-    lock = folder.launch_lock_of(1)
+    lock = "launch-node-1.lock"
     says = rf"training in {tmp_path} is already running: process \d+ holds {tmp_path / lock}"
     with folder.locked("the test", lock), pytest.raises(RunInProgressError, match=says):
         train(planted.spec(tmp_path, num_nodes=2), addresses()[1])

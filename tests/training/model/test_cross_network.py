@@ -2,7 +2,7 @@
 
 import torch
 
-from training.model.cross_network import CrossNetwork
+from training.model.ranker import CrossNetwork
 
 
 def test_two_crosses_by_hand() -> None:

@@ -13,8 +13,8 @@ import torch
 
 from pipelines.contracts.errors import ConfigurationError, ProcessKilledError
 from training.fitting.work_folder import WorkFolder
-from training.launch.launcher import _Ended, _failure, train
-from training.launch.out_of_memory import is_out_of_memory
+from training.launch.launcher import _failure, train
+from training.launch.worker import is_out_of_memory
 
 
 def test_out_of_memory_says_what_to_try(planted, tmp_path) -> None:
@@ -37,7 +37,7 @@ def test_a_process_that_was_killed_may_have_had_too_little_memory(planted, tmp_p
 
 
 def test_a_process_that_said_nothing_is_told_so(planted, tmp_path) -> None:
-    told = str(_failure(planted.spec(tmp_path), WorkFolder(tmp_path), 0, _Ended(-9, ["\n"])))
+    told = str(_failure(planted.spec(tmp_path), WorkFolder(tmp_path), 0, -9, ["\n"]))
     assert told.endswith("training.log, which says nothing")
 
 
