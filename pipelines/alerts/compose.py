@@ -144,10 +144,7 @@ def compose_wanted(
 ) -> Alert:
     """Return the alert that asks a person to approve a promotion; each time it is put is told."""
     page = f"{airflow_link(run.trigger, settings)}/tasks/{APPROVAL_TASK}/required_actions"
-    repeated = (
-        f"Asked {question.num_times} times by now, because {APPROVAL_TASK} began anew. Whoever "
-        f"has answered has to answer again."
-    )
+    repeated = f"Asked {question.num_times} times by now: whoever has answered answers again."
     again = (repeated,) if question.num_times > 1 else ()
     return make_alert(
         AlertKind.APPROVAL_WANTED,
@@ -286,30 +283,21 @@ def compose_failure(
     if failure is None:
         cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
         when = f" at {ended.at:{_SECOND}}" if ended.at else ""
-        began = f" The attempt had begun at {ended.since:{_SECOND}}." if ended.since else ""
+        began = f" It had begun at {ended.since:{_SECOND}}." if ended.since else ""
         happened = (
             f"{stage} ended without saying why ({ended.reason or 'no reason given'}{when}): "
-            f"killed, out of memory, or out of time. Its log in Airflow shows the last lines."
+            f"killed, out of memory, or out of time.{began}"
         )
-        certainty = (
-            f"The stage left no reason, so the cause is not known. A stage that was killed may be "
-            f"run again: it goes on from what it has kept.{began}"
-        )
+        certainty = "The cause is not known. A stage that was killed may be run again: it goes on."
     else:
         name, instants = failure.error_class, (failure.occurred_at, None)
         cause = Cause(
             stage=stage, error_class=name, raised_by=failure.raised_by, about=failure.about
         )
         happened = f"{name} in {stage} at {failure.occurred_at:{_SECOND}}:\n{failure.message}"
-        certainty = (
-            f"Trying again on the same input will fail the same way (exit code "
-            f"{failure.exit_code})."
-        )
+        certainty = f"Trying again will fail the same way (exit code {failure.exit_code})."
         if failure.exit_code == HomefeedError.exit_code:
-            certainty = (
-                "Whether trying again helps is not known: the error is unforeseen, a defect of "
-                "this project or a library's way to report one. What was tried so far did not help."
-            )
+            certainty = "The error is unforeseen; what was tried so far did not help."
         elif failure.is_retryable:
             certainty = "The cause may pass; what was tried so far did not help."
         judged = {"build_snapshot": "event log", "check_snapshot": "snapshot"}.get(failure.stage)
@@ -339,10 +327,9 @@ def compose_failure(
 
 
 _BESIDE = {
-    "promote_challenger": "The promotion did not end, so the champion may have moved or not. "
-    "Running the stage again completes the promotion or refuses it.",
-    "alert": "Only the message about the verdict was not delivered everywhere; it lies in the "
-    "outbox folder of the workspace.",
+    "promote_challenger": "The champion may have moved or not; the stage, run again, completes "
+    "or refuses the move.",
+    "alert": "Only the message about the verdict was not delivered everywhere; the outbox has it.",
 }
 """What is told to be done where one of the last stages has failed."""
 
@@ -357,9 +344,8 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     """
     if stage not in STAGES:  # The question to people is Airflow's own.
         return step(
-            f"Mend what its log names, then clear {stage} in Airflow, with what is after it: the "
-            f"run goes on from there, and an answer that was given stays. Where the log says that "
-            f"another verdict was shown, begin another cycle with the command that it gives."
+            f"Mend what its log names, then clear {stage} in Airflow, with what is after it; or "
+            f"begin another cycle, where the log gives the command of one."
         )
     run_again, anew = stage_command(stage, run.run_uri), new_cycle_command(run)
     again = ("Run the failed stage again:", run_again)
@@ -373,10 +359,7 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     if failure is None:
         told = "Look at the end of the stage's log, then run the stage again."
     elif failure.error_class == SnapshotDamagedError.__name__:
-        told = (
-            "Build the snapshot again from the event log, which gives the same files, then run the "
-            "failed stage again."
-        )
+        told = "Build the snapshot again, which gives the same files, then run the failed stage."
         offered = (("Build the snapshot again:", rebuild_command(run.run_uri)), *offered)
     elif failure.acceptable:  # The data gate has refused what a person may accept.
         accept = tuple(
@@ -394,16 +377,13 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     elif BUNDLE_MISSING in failure.about and is_judging:
         told = (
             "Put the files back, then run the failed stage again. Where they are lost, roll back "
-            "to a version that has its files, then start a new cycle, which is compared with that."
+            "to a version that has its files, then start a new cycle."
         )
         offered += (("After a rollback, start a new cycle on the same day:", anew),)
     elif failure.exit_code == PromotionRefusedError.exit_code or (
         failure.exit_code == DataContractError.exit_code and is_judging
     ):
-        told = (
-            "This run cannot be mended, because its inputs are fixed. Mend what the message names, "
-            "then start a new cycle."
-        )
+        told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
         offered = (("Start a new cycle on the same day:", anew),)
     return step(told, *offered)
 
@@ -421,9 +401,8 @@ def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
         without = cycle_command(request, settings, "resolve", may_promote=False)
         begin.append(("Or begin the cycle without permission to promote:", without))
     return step(
-        "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
-        "goes on with the cycle that was begun. If the day or the recipe was not meant, trigger "
-        "another run instead.",
+        "Mend what the message names, begin the cycle, then clear the failed task in Airflow. If "
+        "the day or the recipe was not meant, trigger another run instead.",
         *begin,
     )
 
@@ -490,17 +469,12 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         late = f"A cycle may start up to {_span(missed.max_lateness)} late"
         happened = f"{happened} {late}, so that run was skipped."
         done = "Nothing was trained, and the champion is what it was."
-    next_step = step(
-        "Find out why nobody started the cycle. If the champion should not wait for the next one, "
-        "run the newest skipped cycle now; or clear its run in Airflow, which then runs whatever "
-        "its date.",
-        ("Run the newest skipped cycle now:", cycle_command(asked, settings)),
-        ask,
-    )
-    if is_newer_under_way:
+    next_step = step("Nothing has to be run: a newer cycle runs now or is next.", ask)
+    if not is_newer_under_way:
         next_step = step(
-            "Nothing has to be run: a newer cycle runs now or is next, and tells if it does not "
-            "run. Find out why nobody started the skipped ones.",
+            "If the champion should not wait for the next cycle, run the newest skipped one now, "
+            "or clear its run in Airflow.",
+            ("Run the newest skipped cycle now:", cycle_command(asked, settings)),
             ask,
         )
     return make_alert(
@@ -512,11 +486,8 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         about=tuple(each.isoformat() for each in skipped),
         title=f"Homefeed retrain {newest:%Y-%m-%d}: {which} skipped",
         happened=happened,
-        certainty=(
-            "Certain: the schedule names these dates, and the workspace holds no cycle of those "
-            "days. The cause is not on record: Airflow was down, the DAG was paused, or an earlier "
-            "run took too long."
-        ),
+        certainty="Certain. The cause is not on record: Airflow was down, the DAG was paused, or "
+        "an earlier run took too long.",
         done=f"{done} Skipped cycles are not replayed; the next one is that of "
         f"{missed.next_due:{_MINUTE}}.",
         next_step=next_step,

@@ -150,8 +150,7 @@ def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
             told = f"This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could."
             return stays, stays_out, step(f"{stays} {told}", *serving)
         told = "This run may not promote: it is a backfill, or promotion was switched off."
-        allowed = new_cycle_command(run, may_promote=True)
-        again = ("Run the cycle again, allowed to promote:", allowed)
+        again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
         return stays, stays_out, step(f"{stays} {told}", *serving, again)
     if judgement.waits_for_approval(run):
         asked = run.config.promotion.approval
@@ -171,11 +170,8 @@ def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
     told = f"The pipeline makes {model.label} the champion, unless the champion has changed."
     if by is Promoted.ANCHOR:
         fresh = "It is the accepted recipe made fresh"
-        told = f"{told} {fresh}; {challenger.label} stays in the registry."
-        done = (
-            f"{challenger.label} was not promoted. {model.label}, the accepted recipe trained on "
-            f"the same rows, is promoted in its place."
-        )
+        told = f"{told} {fresh}."
+        done = f"{model.label}, the accepted recipe on the same rows, is promoted in its place."
     elif judgement.certain_losses:
         done = f"The loss is smaller than the margin that is allowed: {done}"
     if run.champion is not None:
@@ -201,32 +197,18 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
         release = command_at(run, f"{release} --reason 'why it may come back'")
         offered += (("Let the recipe be promoted again:", release),)
     elif waited := _num_waited(run):
-        stays = (
-            f"{stays} Nothing was promoted in {waited} cycles, and the champion ages: somebody "
-            f"has to decide."
-        )
+        stays = f"{stays} Nothing was promoted in {waited} cycles: somebody has to decide."
         offered += (
             ("Promote this challenger in spite of the verdict:", force_command(run)),
             ("Accept this run's recipe, so that later ones are held to it:", accept),
         )
     if judgement.verdict.decision is Decision.REJECT:
-        return step(
-            f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
-            f"code is mended, a new cycle on the same day tells whether that helped.",
-            *offered,
-            ("After a fix of data or code:", new_cycle_command(run)),
-        )
+        fixed = ("After a fix of data or code:", new_cycle_command(run))
+        return step(f"{stays} {challenger} stays in the registry.", *offered, fixed)
     # The same holdout is not asked again: trying until it agrees would make chance the judge.
     as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
-    return step(
-        f"{stays} {as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this "
-        f"one.",
-        *offered,
-        (
-            f"Once the event log holds every day before {as_of:%Y-%m-%d}:",
-            new_cycle_command(run, as_of=as_of),
-        ),
-    )
+    fresh = f"Once the event log holds every day before {as_of:%Y-%m-%d}, on a fresh holdout:"
+    return step(stays, *offered, (fresh, new_cycle_command(run, as_of=as_of)))
 
 
 def _finding(run: ResolvedRun, judgement: Judgement) -> str:

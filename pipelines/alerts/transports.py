@@ -70,25 +70,13 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
     raised: whoever calls has something of its own to do.
     """
-    waiting: list[tuple[datetime, AlertReceipt, Alert]] = []
     sent: list[str] = []
-    outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
     try:
-        names = [name for name in storage.list_names(outbox) if name.endswith(".json")]
+        waiting = read_outbox(settings)
     except HomefeedError as error:
         log.warning("the outbox was not looked through: %s", error)
         return ()
-    for name in names:
-        try:
-            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
-        except FileNotFoundError:
-            continue  # somebody has removed it meanwhile
-        except HomefeedError as error:
-            log.warning("an alert still waits in the outbox: %s", error)
-            continue
-        if receipt.waiting_for and receipt.alert and receipt.alert.at:
-            waiting.append((receipt.alert.at, receipt, receipt.alert))
-    for _, receipt, alert in sorted(waiting, key=lambda each: each[0]):
+    for _, receipt, alert in waiting:
         if not set(receipt.waiting_for) & set(settings.alert_transports):
             continue
         try:
@@ -103,6 +91,38 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
         if set(after.delivered_to) - set(receipt.delivered_to):
             sent.append(alert.run_id)
     return tuple(sent)
+
+
+def read_outbox(
+    settings: Settings, *kinds: AlertKind
+) -> list[tuple[datetime, AlertReceipt, Alert]]:
+    """Return alerts with when they happened and their receipts, what happened first before others.
+
+    What cannot be read is warned of, and costs no other alert.
+
+    Args:
+        settings: Where the outbox lies.
+        kinds: Those that are wanted; all if none is named.
+
+    Raises:
+        HomefeedError: the outbox cannot be listed.
+    """
+    found = []
+    outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
+    for name in storage.list_names(outbox):
+        is_wanted = not kinds or any(f".{kind.value}." in name for kind in kinds)
+        if not name.endswith(".json") or not is_wanted:
+            continue
+        try:
+            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
+        except FileNotFoundError:
+            continue  # somebody has removed it meanwhile
+        except HomefeedError as error:
+            log.warning("an alert of the outbox cannot be read: %s", error)
+            continue
+        if receipt.alert and receipt.alert.at:
+            found.append((receipt.alert.at, receipt, receipt.alert))
+    return sorted(found, key=lambda each: each[0])
 
 
 def try_to_deliver(

@@ -12,7 +12,6 @@ On disk a run is a folder:
     <workspace>/cycles.html                            index of all cycles, for people
     <workspace>/schedule/record.json                   due dates that are accounted for
     <workspace>/outbox/*.json                          alerts, and which transports took them
-    <workspace>/incidents/record.json                  what has broken cycles and is not mended
 """
 
 from datetime import datetime

@@ -14,6 +14,7 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor
 Letters: C candidates, H heads.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -162,7 +163,15 @@ def load_bundle(folder: Path) -> Predictor:
             f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
             f"fetch the bundle again or install the versions it was trained with"
         )
-    _require_written_together(folder)
+    with safe_open(folder / GOLDEN, framework="pt") as golden:
+        noted = (golden.metadata() or {}).get(_OTHERS)
+    found = _digest_of_others(folder)
+    if found != noted:
+        raise DataContractError(
+            f"bundle {folder}: {WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was "
+            f"written beside {(noted or 'none')[:12]}; expected the same: one of them was altered "
+            f"or is of another bundle; fetch the bundle again"
+        )
     return predictor
 
 
@@ -179,24 +188,6 @@ def as_written_beside(folder: Path, config: bytes) -> bytes:
 
 def _digest_of_others(folder: Path) -> str:
     return digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
-
-
-def _require_written_together(folder: Path) -> None:
-    """Refuse files of which one was altered.
-
-    Raises:
-        DataContractError: the golden rows were not written beside these weights and this
-            configuration.
-    """
-    with safe_open(folder / GOLDEN, framework="pt") as golden:
-        noted = (golden.metadata() or {}).get(_OTHERS)
-    found = _digest_of_others(folder)
-    if found != noted:
-        raise DataContractError(
-            f"bundle {folder}: {WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was "
-            f"written beside {(noted or 'none')[:12]}; expected the same: one of them was altered "
-            f"or is of another bundle; fetch the bundle again"
-        )
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
@@ -224,11 +215,7 @@ def read_config(folder: Path) -> BundleConfig:
         ConfigurationError: this user may not read it.
     """
     try:
-        return BundleConfig.from_record((folder / CONFIG).read_bytes())
-    except FileNotFoundError as error:
-        raise _missing(folder, CONFIG) from error
-    except PermissionError as error:
-        raise _unreadable(folder, CONFIG) from error
+        return BundleConfig.from_record(_readable(folder, CONFIG).read_bytes())
     except ValidationError as error:
         raise DataContractError(
             f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
@@ -238,35 +225,33 @@ def read_config(folder: Path) -> BundleConfig:
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     try:
-        (folder / name).open("rb").close()  # safetensors' own errors do not say what is wrong
-        return load_file(folder / name)
-    except FileNotFoundError as error:
-        raise _missing(folder, name) from error
-    except PermissionError as error:
-        raise _unreadable(folder, name) from error
+        return load_file(_readable(folder, name))
     except (SafetensorError, ValueError) as error:
         raise DataContractError(
             f"bundle {folder}: {name} is damaged ({error}); fetch the bundle again"
         ) from error
 
 
-def _missing(folder: Path, name: str) -> DataContractError:
-    return DataContractError(
-        f"bundle {folder}: {name} is missing; expected {WEIGHTS}, {CONFIG} and {GOLDEN}; fetch the "
-        f"bundle again or train anew"
-    )
-
-
-def _unreadable(folder: Path, name: str) -> ConfigurationError:
+def _readable(folder: Path, name: str) -> Path:
+    """Return the path of a file that is there and may be read; safetensors' errors do not say."""
+    path = folder / name
     try:
-        found = f"it is user {(folder / name).stat().st_uid}'s"
-    except PermissionError:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise DataContractError(
+            f"bundle {folder}: {name} is missing; expected {WEIGHTS}, {CONFIG} and {GOLDEN}; fetch "
+            f"the bundle again or train anew"
+        ) from error
+    except PermissionError as error:
         found = "its folder, or one around it, is closed"
-    return ConfigurationError(
-        f"bundle {folder}: user {os.geteuid()} may not read {name}; {found}; expected a bundle "
-        f"that this user may read; have its owner run chmod -R a+rX on it and open the folders "
-        f"around it, or fetch the bundle from MLflow"
-    )
+        with contextlib.suppress(PermissionError):
+            found = f"it is user {path.stat().st_uid}'s"
+        raise ConfigurationError(
+            f"bundle {folder}: user {os.geteuid()} may not read {name}; {found}; expected a bundle "
+            f"that this user may read; have its owner run chmod -R a+rX on it and open the folders "
+            f"around it, or fetch the bundle from MLflow"
+        ) from error
+    return path
 
 
 def _check_finite(weights: dict[str, torch.Tensor], whose: str) -> None:

@@ -57,32 +57,23 @@ def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedB
         ConfigurationError: the server or something before it refuses; a retry would be refused too.
     """
     so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
-    with translated_outages(client.tracking_uri, so_far):
+    with translated_outages(client.tracking_uri, so_far), tempfile.TemporaryDirectory() as scratch:
         bundle_digest = digest_of_files(digest_files(bundle_dir))
         model = _open_model(client, run_id, bundle_digest)
         if str(model.status) != "READY":
-            return LoggedBundle(model.model_uri, _upload(client, bundle_dir, run_id, model))
-        _require_as_logged(model, client.tracking_uri)
-        return LoggedBundle(model.model_uri, model.tags[_MODEL_DIGEST_TAG])
-
-
-def _require_as_logged(model: "LoggedModel", tracking_uri: str) -> None:
-    """Refuse a model whose files are others than those that were logged.
-
-    Raises:
-        DataContractError: it was altered.
-    """
-    logged = model.tags[_MODEL_DIGEST_TAG]
-    with tempfile.TemporaryDirectory() as scratch:
-        fetch(model.artifact_location, Path(scratch), tracking_uri)
+            digest = _upload(client, bundle_dir, run_id, model, Path(scratch))
+            return LoggedBundle(model.model_uri, digest)
+        logged = model.tags[_MODEL_DIGEST_TAG]
+        fetch(model.artifact_location, Path(scratch), client.tracking_uri)
         digest = digest_of_files(digest_files(Path(scratch)))
-    if digest != logged:
-        raise DataContractError(
-            f"the logged model {model.model_id} of MLflow run {model.source_run_id} has digest "
-            f"{digest[:12]}, and {logged[:12]} was logged; expected the same: its files were "
-            f"altered in the artifact store; delete this logged model in MLflow, then retry: the "
-            f"bundle is logged again, and registered as a new version"
-        )
+        if digest != logged:
+            raise DataContractError(
+                f"the logged model {model.model_id} of MLflow run {model.source_run_id} has digest "
+                f"{digest[:12]}, and {logged[:12]} was logged; expected the same: its files were "
+                f"altered in the artifact store; delete this logged model in MLflow, then retry: "
+                f"the bundle is logged again, and registered as a new version"
+            )
+        return LoggedBundle(model.model_uri, logged)
 
 
 def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "LoggedModel":
@@ -105,21 +96,58 @@ def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "Log
     )
 
 
-def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "LoggedModel") -> str:
+def _upload(
+    client: "MlflowClient", bundle_dir: Path, run_id: str, model: "LoggedModel", scratch: Path
+) -> str:
     """Fill a model that was begun, finish it, and return its digest; each step may be done twice.
 
-    `Model.log` of MLflow would do the same, but not a second time after it had failed: that a run
-    has put a model out may be told to a server once only.
+    The model's folder holds the bundle, the code that serves it, and its signature. `Model.log` of
+    MLflow would do the same, but not a second time after it had failed: that a run has put a model
+    out may be told to a server once only.
     """
+    import mlflow
     from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        _write_model(folder, Path(scratch) / "code", bundle_dir, run_id, model)
-        digest = digest_of_files(digest_files(folder))
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        # One by one, each more than once if need be: sent at once, one fault spoils them all.
-        ask_all_again([partial(_send, client, model, path, folder) for path in paths])
+    folder, code, ignore = (
+        scratch / "model",
+        scratch / "code",
+        shutil.ignore_patterns("__pycache__"),
+    )
+    # The packages that the model needs, and no others of this project.
+    shutil.copytree(Path(training.__file__).parent, code / "training", ignore=ignore)
+    contracts = Path(pipelines.contracts.__file__).parent
+    shutil.copytree(contracts, code / "pipelines" / "contracts", ignore=ignore)
+    (code / "pipelines" / "__init__.py").write_text('"""The contracts alone."""\n')
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=run_id,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+        ),
+        python_model=str(Path(__file__).with_name("serving_model.py")),
+        # A URI, because MLflow reads "%2F" and the like in a path as it reads them in a URI.
+        artifacts={"bundle": bundle_dir.absolute().as_uri()},
+        code_paths=[str(code / "training"), str(code / "pipelines")],
+        signature=_signature(bundle_dir),
+        # Without a version's local part: no index has torch 2.13.0+cpu.
+        pip_requirements=[
+            f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS
+        ],
+    )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache)
+    digest = digest_of_files(digest_files(folder))
+
+    def send(path: Path) -> None:
+        place = path.parent.relative_to(folder).as_posix()
+        client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
+
+    # One by one, each more than once if need be: sent at once, one fault spoils them all.
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    ask_all_again([partial(send, path) for path in paths])
     outputs = client.get_run(run_id).outputs
     known = [each.model_id for each in outputs.model_outputs] if outputs else []
     if model.model_id not in known:
@@ -128,53 +156,6 @@ def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "Logge
     client.set_logged_model_tags(model.model_id, {_MODEL_DIGEST_TAG: digest})
     client.finalize_logged_model(model.model_id, "READY")
     return digest
-
-
-def _send(client: "MlflowClient", model: "LoggedModel", path: Path, folder: Path) -> None:
-    place = path.parent.relative_to(folder).as_posix()
-    client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
-
-
-def _write_model(
-    folder: Path, code_dir: Path, bundle_dir: Path, run_id: str, model: "LoggedModel"
-) -> None:
-    """Write the model's folder: the bundle, the code that serves it, and its signature."""
-    import mlflow
-    from mlflow.models import Model
-
-    described = Model(
-        artifact_path=model.artifact_location,
-        run_id=run_id,
-        model_uuid=model.model_id,
-        model_id=model.model_id,
-    )
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        mlflow_model=described,
-        python_model=str(Path(__file__).with_name("serving_model.py")),
-        # A URI, because MLflow reads "%2F" and the like in a path as it reads them in a URI.
-        artifacts={"bundle": bundle_dir.absolute().as_uri()},
-        code_paths=_copy_code(code_dir),
-        signature=_signature(bundle_dir),
-        pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
-    )
-    for cache in folder.rglob("__pycache__"):
-        shutil.rmtree(cache)
-
-
-def _public_version(name: str) -> str:
-    """Return an installed version without its local part: no index has torch 2.13.0+cpu."""
-    return importlib.metadata.version(name).split("+")[0]
-
-
-def _copy_code(folder: Path) -> list[str]:
-    """Copy the packages that the model needs, and no others of this project; return their paths."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(training.__file__).parent, folder / "training", ignore=ignore)
-    contracts = Path(pipelines.contracts.__file__).parent
-    shutil.copytree(contracts, folder / "pipelines" / "contracts", ignore=ignore)
-    (folder / "pipelines" / "__init__.py").write_text('"""The contracts alone."""\n')
-    return [str(folder / "training"), str(folder / "pipelines")]
 
 
 def _signature(bundle_dir: Path) -> "ModelSignature":

@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import re
-import resource
 import shlex
 import signal
 import subprocess
@@ -25,8 +24,8 @@ from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from pipelines.contracts.judgement import ServingCheck
 from pipelines.contracts.processes import die_with_parent
 from pipelines.contracts.reasons import Reason
-from training.bundle.files import Predictor, load_bundle, read_golden
-from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
+from training.bundle.files import load_bundle, read_golden
+from training.data.batches import REQUEST, VARYING_AXES, for_scoring
 from training.environment import model_environment
 
 _WARM_UP_CALLS = 5
@@ -85,14 +84,28 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
 
 
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
-    """Load the bundle in this process, as a server would, and measure it."""
+    """Load the bundle in this process, as a server would, and measure it.
+
+    The timed request is the golden one with the longest history, its candidates repeated.
+    """
     torch.set_num_threads(_NUM_THREADS)
     predictor = load_bundle(bundle_dir)
     golden, expected_CH = read_golden(bundle_dir, len(predictor.config.features.heads))
     found_CH = predictor.probabilities(golden)
-    request = _one_request(golden, config.num_candidates)
-    times_ms = _latencies_ms(predictor, request, config.num_calls)
-    p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
+    request = int((golden.action_types_RS > 0).sum(dim=1).argmax())
+    own = torch.nonzero(golden.request_of_C == request)[:, 0]
+    rows_C = own[torch.arange(config.num_candidates) % len(own)]
+    inputs = {}
+    for name, (of, *_) in VARYING_AXES.items():
+        tensor = getattr(golden, name)
+        inputs[name] = tensor[request : request + 1] if of == REQUEST else tensor[rows_C]
+    inputs["request_of_C"] = torch.zeros(config.num_candidates, dtype=torch.int64)
+    timed, times_ms = for_scoring(inputs, num_heads=golden.labels_CH.shape[1]), []
+    for _ in range(_WARM_UP_CALLS + config.num_calls):
+        started = time.perf_counter()
+        predictor.probabilities(timed)
+        times_ms.append(1000 * (time.perf_counter() - started))
+    p50_ms, p99_ms = np.percentile(times_ms[_WARM_UP_CALLS:], [50, 99])
     check = ServingCheck(
         golden_difference=float(np.abs(found_CH - expected_CH).max()),
         latency_p50_ms=float(p50_ms),
@@ -103,50 +116,6 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         score_spread=float(found_CH[:, 0].std()),
         saturated_share=float(np.mean((found_CH < _SATURATED) | (found_CH > 1 - _SATURATED))),
     )
-    return check.model_copy(update={"problems": tuple(_problems(check, config))})
-
-
-def peak_memory_mib() -> float:
-    """Return the most memory that this process has held at once, MiB.
-
-    On Linux `getrusage` would not do: a child process inherits the peak of the process that started
-    it, so a comparison of a large holdout would be charged to the bundle.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
-        if found:
-            return int(found.group(1)) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def _one_request(golden: Batch, num_candidates: int) -> Batch:
-    """Return the golden request with the longest history, its candidates repeated."""
-    lengths_R = (golden.action_types_RS > 0).sum(dim=1)
-    request = int(lengths_R.argmax())
-    own = torch.nonzero(golden.request_of_C == request)[:, 0]
-    rows_C = own[torch.arange(num_candidates) % len(own)]
-    inputs = {}
-    for name, (of, *_) in VARYING_AXES.items():
-        tensor = getattr(golden, name)
-        inputs[name] = tensor[request : request + 1] if of == REQUEST else tensor[rows_C]
-    inputs["request_of_C"] = torch.zeros(num_candidates, dtype=torch.int64)
-    return for_scoring(inputs, num_heads=golden.labels_CH.shape[1])
-
-
-def _latencies_ms(predictor: Predictor, request: Batch, num_calls: int) -> np.ndarray:
-    times_ms = []
-    for call in range(_WARM_UP_CALLS + num_calls):
-        started = time.perf_counter()
-        predictor.probabilities(request)
-        if call >= _WARM_UP_CALLS:
-            times_ms.append(1000 * (time.perf_counter() - started))
-    return np.array(times_ms)
-
-
-def _problems(check: ServingCheck, config: ServingConfig) -> list[Reason]:
-    """Return what stands in the way of serving."""
     limits = {
         "serving_golden": (check.golden_difference, _MAX_GOLDEN_DIFFERENCE),
         "serving_latency": (check.latency_p99_ms, config.max_latency_p99_ms),
@@ -158,7 +127,19 @@ def _problems(check: ServingCheck, config: ServingConfig) -> list[Reason]:
         for code, (found, limit) in limits.items()
         if found > limit
     ]
-    return [*problems, *([Reason.of("serving_constant")] if check.score_spread == 0 else [])]
+    problems += [Reason.of("serving_constant")] if check.score_spread == 0 else []
+    return check.model_copy(update={"problems": tuple(problems)})
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory that this process has held at once, MiB.
+
+    `getrusage` would not do: a child process inherits the peak of the process that started it, so a
+    comparison of a large holdout would be charged to the bundle.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None, "Linux tells it"
+    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Feeds the trainer: the epochs' batches for one rank, from any step on.
 
 Not for what is in a batch (`training.data.batches`) nor for its making (`training.data.reader`).
-Tested in tests/training/data/test_batches.py and test_data_module.py.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pipelines.contracts.schemas import SPLIT_TRAINING, categorical_column
 from training.data.batches import Batch, FeatureStatistics
 from training.data.epoch_plan import EpochPlanner, RankShare, split_off_calibration
 from training.data.input_checks import check_features
-from training.data.reader import RequestIndex, SnapshotReader
+from training.data.reader import SnapshotReader
 from training.data.statistics import measure_statistics
 
 
@@ -60,31 +59,27 @@ class HomefeedDataModule(pl.LightningDataModule):
         return self._make(epoch, self.planner.plan(epoch).share(batch, rank, world_size))
 
     def _make(self, epoch: int, share: RankShare) -> Batch:
-        whole = self.training_index.take(share.requests)
-        requests = whole.cut(share.skipped_R, share.num_examples_R)
-        return self.reader.make_batch(
-            requests,
-            is_kept_C=self.planner.is_kept(requests, epoch),
-            window_fraction_R=share.window_fraction_R,
-            user_weights_R=share.user_weights_R * self._user_weights(requests),
-            num_global_candidates=share.num_global_candidates,
-        )
-
-    def _user_weights(self, requests: RequestIndex) -> np.ndarray:
-        """Return w_u of each request's user, float64 [R]; 1 where no weight is configured.
+        """Gather what a rank reads; each user weighs w_u, or 1 where no weight is configured.
 
         TransAct (Xia et al., 2023, section 3.4) has w_u = w_state x w_location x w_gender.
         """
+        whole = self.training_index.take(share.requests)
+        requests = whole.cut(share.skipped_R, share.num_examples_R)
         features, weights_R = self.config.features, np.ones(len(requests))
         for feature in features.categorical_of("users"):
             by_code = np.ones(len(feature.values) + 1)  # code 0 is any other value
             for entry in features.user_weights:
                 if entry.feature == feature.name:
                     by_code[feature.values.index(entry.value) + 1] = entry.weight
-            weights_R *= by_code[
-                self.reader.user_column(requests, categorical_column(feature.name))
-            ]
-        return weights_R
+            codes_R = self.reader.user_column(requests, categorical_column(feature.name))
+            weights_R *= by_code[codes_R]
+        return self.reader.make_batch(
+            requests,
+            is_kept_C=self.planner.is_kept(requests, epoch),
+            window_fraction_R=share.window_fraction_R,
+            user_weights_R=share.user_weights_R * weights_R,
+            num_global_candidates=share.num_global_candidates,
+        )
 
     def batches_from(self, step: int, rank: int, world_size: int) -> Iterator[Batch]:
         """Yield the rest of the epoch that an optimizer step lies in."""

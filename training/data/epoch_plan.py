@@ -111,7 +111,11 @@ class EpochPlanner:
         negative_keep_fraction: float,
     ) -> None:
         self._index, self._seed, self._keep_fraction = index, seed, negative_keep_fraction
-        self._is_positive = _positives_by_shard(reader) if negative_keep_fraction < 1 else []
+        labels = [f"label_{name}" for name in reader.features.head_names]
+        self._is_positive = [  # by shard, which examples have any positive label
+            np.any([examples[name] > 0 for name in labels], axis=0)
+            for examples in (reader.examples if negative_keep_fraction < 1 else ())
+        ]
         total = int(self._num_kept(0).sum())
         if total == 0:
             raise DataContractError(
@@ -167,9 +171,3 @@ class EpochPlanner:
         running = np.concatenate([[0], np.cumsum(is_kept_C)])
         ends = np.cumsum(self._index.num_examples_M)
         return running[ends] - running[ends - self._index.num_examples_M]
-
-
-def _positives_by_shard(reader: SnapshotReader) -> list[np.ndarray]:
-    """Return, per shard, which examples have any positive label (one byte per example)."""
-    names = [f"label_{name}" for name in reader.features.head_names]
-    return [np.any([examples[name] > 0 for name in names], axis=0) for examples in reader.examples]

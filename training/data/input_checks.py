@@ -32,14 +32,30 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
             f"inputs {missing} are missing, found {sorted(inputs)}; expected {list(MODEL_INPUTS)}"
         )
     types_RS, request_of_C = inputs["action_types_RS"], inputs["request_of_C"]
-    _check_sequences(types_RS, len(features.action_types), model.max_actions)
+    num_requests, num_actions = types_RS.shape
+    if num_actions > model.max_actions:
+        raise DataContractError(
+            f"sequences have {num_actions} actions, expected at most {model.max_actions} "
+            f"(model.max_actions); give the newest {model.max_actions}, newest first"
+        )
+    if types_RS.numel():
+        low, high, num_types = int(types_RS.min()), int(types_RS.max()), len(features.action_types)
+        if low < 0 or high > num_types:
+            raise DataContractError(
+                f"action_types_RS holds ids {low} .. {high}, expected 0 (padding) .. {num_types}; "
+                f"an action type that the model does not know must be left out of the sequence"
+            )
+        if bool(((types_RS[:, :-1] == 0) & (types_RS[:, 1:] != 0)).any()):
+            raise DataContractError(
+                "action_types_RS has padding (0) before an action; expected actions first, newest "
+                "first, and padding at the end of a row"
+            )
     for name, tensor in inputs.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DataContractError(
                 f"{name} holds {int((~torch.isfinite(tensor)).sum())} numbers that are not finite; "
                 f"expected finite ones; check the embeddings that were looked up"
             )
-    num_requests = types_RS.shape[0]
     is_ordered = bool((request_of_C.diff() >= 0).all())
     if len(request_of_C) and not (
         is_ordered and 0 <= int(request_of_C[0]) and int(request_of_C[-1]) < num_requests
@@ -48,28 +64,6 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
             f"request_of_C must ascend within 0 .. {num_requests - 1}, found "
             f"{int(request_of_C.min())} .. {int(request_of_C.max())}"
             f"{'' if is_ordered else ', not ascending'}; put candidates of a request together"
-        )
-
-
-def _check_sequences(types_RS: Tensor, num_types: int, max_actions: int) -> None:
-    if types_RS.shape[1] > max_actions:
-        raise DataContractError(
-            f"sequences have {types_RS.shape[1]} actions, expected at most {max_actions} "
-            f"(model.max_actions); give the newest {max_actions}, newest first"
-        )
-    if types_RS.numel() == 0:
-        return
-    low, high = int(types_RS.min()), int(types_RS.max())
-    if low < 0 or high > num_types:
-        raise DataContractError(
-            f"action_types_RS holds ids {low} .. {high}, expected 0 (padding) .. {num_types}; "
-            f"an action type that the model does not know must be left out of the sequence"
-        )
-    is_padding_RS = types_RS == 0
-    if bool((is_padding_RS[:, :-1] & ~is_padding_RS[:, 1:]).any()):
-        raise DataContractError(
-            "action_types_RS has padding (0) before an action; expected actions first, newest "
-            "first, and padding at the end of a row"
         )
 
 

@@ -167,9 +167,11 @@ class SnapshotReader:
         keep = slice(None) if is_kept_C is None else is_kept_C
         pin_rows_C = self.example_column(index, "pin_row")[keep].astype(np.int64)
         request_of_C = np.repeat(np.arange(len(index)), index.num_examples_M)[keep]
-        zeros_R, ones_R = np.zeros(len(index)), np.ones(len(index))
-        window_R = zeros_R if window_fraction_R is None else window_fraction_R
-        weights_R = ones_R if user_weights_R is None else user_weights_R
+        numeric_CN = np.zeros((len(pin_rows_C), len(self.features.numeric_inputs)))
+        for n, name in enumerate(self.features.numeric_inputs):
+            numeric_CN[:, n] = self.example_column(index, numeric_column(name))[keep]
+        window_R = np.zeros(len(index)) if window_fraction_R is None else window_fraction_R
+        weights_R = np.ones(len(index)) if user_weights_R is None else user_weights_R
         num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
         batch = Batch(
             **self._sequences(index),
@@ -178,7 +180,7 @@ class SnapshotReader:
             candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
             candidate_pins_CE=_floats(self._pin_embeddings(index, pin_rows_C, request_of_C)),
             categorical_CG=self._categorical(index, keep, pin_rows_C, request_of_C),
-            numeric_CN=self._numeric(index, keep),
+            numeric_CN=_floats(numeric_CN),
             labels_CH=_floats(self.labels(index)[keep]),
             user_weights_R=_floats(weights_R),
             window_fraction_R=_floats(window_R),
@@ -263,14 +265,6 @@ class SnapshotReader:
             else:
                 codes_CG[:, g] = self.example_column(index, column)[keep]
         return torch.from_numpy(codes_CG)
-
-    def _numeric(self, index: RequestIndex, keep: slice | np.ndarray) -> torch.Tensor:
-        """Return float32 [C, N]."""
-        names = [numeric_column(name) for name in self.features.numeric_inputs]
-        columns = [self.example_column(index, name)[keep] for name in names]
-        if not columns:
-            return torch.zeros(len(self.example_column(index, "pin_row")[keep]), 0)
-        return _floats(np.stack(columns, axis=1))
 
     def _take(
         self, readers: list[ColumnReader], name: str, shard_of: np.ndarray, rows: np.ndarray

@@ -8,7 +8,7 @@ import logging
 
 import numpy as np
 
-from pipelines.contracts.config import FeatureConfig, NumericFeature
+from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import numeric_column
 from training.data.batches import FeatureStatistics

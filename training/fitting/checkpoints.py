@@ -45,10 +45,11 @@ class CheckpointWriter(pl.Callback):
         It would do so at whatever point of a step each of them has come to. Here it is noted, and
         all processes look at it together at the end of a step.
         """
-        signal.signal(signal.SIGTERM, self._note_stop)
 
-    def _note_stop(self, *_: Any) -> None:
-        self._is_told_to_stop = True
+        def note(*_: Any) -> None:
+            self._is_told_to_stop = True
+
+        signal.signal(signal.SIGTERM, note)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save within an epoch; its end is `on_train_epoch_end`'s.

@@ -1,8 +1,7 @@
 """The ranker: it puts all features side by side, crosses them, and gives one logit per head.
 
 Not for fitting it: that is `training.fitting.lightning_module`. Not for calibration: that is
-`training.bundle.calibration`. Tested in tests/training/model/test_average_pooling.py and
-test_compiled.py.
+`training.bundle.calibration`.
 
 Letters: R requests, C candidates, S actions per request, E pin embedding, G categorical features,
 N numeric inputs, H heads, X all features side by side.

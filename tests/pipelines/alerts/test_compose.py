@@ -204,14 +204,6 @@ def test_a_broken_run_has_a_cause_and_a_command_that_exists(
     assert command == "retrain" or parsed[0].params["run"] == run.run_uri
 
 
-def test_a_refusal_s_data_docs_are_linked(tmp_path):
-    failure = make_failure("check_snapshot", "DataGateFailedError", 65)
-    failure = failure.model_copy(update={"docs_uri": "file:///w/data docs/index.html"})
-    alert = compose_failure(failure, make_run(tmp_path), SETTINGS, Ended(failure.stage))
-    assert alert.links[3] == ("Data Docs", failure.docs_uri)
-    assert alert.links[-1][0] == "Runbook, exit code 65"
-
-
 def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_path):
     run = save_run(make_run(tmp_path))
     for failure in (

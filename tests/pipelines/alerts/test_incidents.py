@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -11,10 +12,10 @@ from pipelines.alerts.compose import Ended, compose_unresolved
 from pipelines.alerts.incidents import (
     LAPSES_AFTER,
     REMIND_AFTER,
-    IncidentRecord,
+    Incident,
     alert_on_failure,
+    find_open,
     read_open,
-    record_uri,
     tell,
     tell_recovered,
 )
@@ -98,8 +99,8 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(workspace=f"{tmp_path}/workspace", alert_transports=("outbox", "slack"))
 
 
-def record_of(settings: Settings) -> IncidentRecord:
-    return storage.read_model(record_uri(settings), IncidentRecord)
+def open_in(settings: Settings) -> list[Incident]:
+    return list(find_open(settings).values())
 
 
 def test_the_same_cause_is_told_once_then_counted_then_told_again_with_the_count(
@@ -114,8 +115,8 @@ def test_the_same_cause_is_told_once_then_counted_then_told_again_with_the_count
     assert not again.is_counted and again.alert is not None
     assert (again.alert.num_times, again.alert.first_at) == (4, AT)
     assert "(4th time)" in slack.subjects[1] and len(slack.subjects) == 2
-    [incident] = record_of(settings).open
-    assert (incident.num_times, incident.first_at, incident.run_id) == (4, AT, "three")
+    [incident] = open_in(settings)
+    assert (incident.num_times, incident.first_at) == (4, AT)
     assert incident.cycles == (SMOKE,)
 
 
@@ -126,7 +127,7 @@ def test_a_cause_that_was_not_met_for_long_has_lapsed_and_begins_anew(
     tell(make_alert("two", LAPSES_AFTER / 2), settings)
     anew = tell(make_alert("three", LAPSES_AFTER * 3 / 2), settings)
     assert anew.alert is not None and anew.alert.first_at is None
-    [incident] = record_of(settings).open
+    [incident] = open_in(settings)
     assert (incident.num_times, incident.first_at) == (1, AT + LAPSES_AFTER * 3 / 2)
 
 
@@ -144,7 +145,7 @@ def test_another_cause_is_told_at_once_and_another_run_or_wording_is_none(
     other = make_alert("one", 2 * HOUR)
     other = other.model_copy(update={"cause": first.cause.model_copy(update=field)})
     assert not tell(other, settings).is_counted and len(slack.subjects) == 2
-    assert len(record_of(settings).open) == 2
+    assert len(open_in(settings)) == 2
 
 
 def test_a_task_that_is_retried_tells_and_counts_nothing_more(
@@ -154,7 +155,7 @@ def test_a_task_that_is_retried_tells_and_counts_nothing_more(
     counted = make_alert("two", HOUR)
     for alert in (make_alert(), counted, make_alert(), counted):
         tell(alert, settings)
-    assert len(slack.subjects) == 1 and record_of(settings).open[0].num_times == 2
+    assert len(slack.subjects) == 1 and open_in(settings)[0].num_times == 2
     assert deliver_waiting(settings) == (), "what was only counted waits for no transport"
 
 
@@ -173,27 +174,20 @@ def test_a_kill_while_it_is_told_neither_loses_nor_counts_it(
     slack.fault = None
     assert not tell(make_alert(), settings).is_counted
     assert tell(make_alert("two", HOUR), settings).is_counted
-    assert len(slack.subjects) == 1 and record_of(settings).open[0].num_times == 2
+    assert len(slack.subjects) == 1 and open_in(settings)[0].num_times == 2
 
 
-@pytest.mark.parametrize("is_damaged", [True, False])
-def test_without_the_record_it_is_told_all_the_same(
-    slack: Taken, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+def test_where_what_is_open_is_not_known_it_is_told_all_the_same(
+    slack: Taken, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if is_damaged:
-        storage.write_bytes(record_uri(settings), b"{")
-    else:
-        genuine = storage.write_over
-
-        def full(uri: str, *arguments: object) -> object:
-            if uri == record_uri(settings):
-                raise TransientStorageError("the disk is full")
-            return genuine(uri, *arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(storage, "write_over", full)
-    for run in ("one", "two"):
-        assert tell(make_alert(run), settings).delivered_to == ("outbox", "slack")
-    assert len(slack.subjects) == 2
+    tell(make_alert(), settings)
+    [entry] = (Path(settings.workspace) / "outbox").glob("*.json")
+    entry.write_text("{")
+    assert not tell(make_alert("two", HOUR), settings).is_counted
+    away = mock.Mock(side_effect=TransientStorageError("the disk is away"))
+    monkeypatch.setattr(incidents, "read_outbox", away)
+    assert tell(make_alert("three", 2 * HOUR), settings).delivered_to == ("outbox", "slack")
+    assert len(slack.subjects) == 3
 
 
 def test_a_transport_that_is_away_is_told_late_and_the_cause_counts_as_told(
@@ -207,22 +201,24 @@ def test_a_transport_that_is_away_is_told_late_and_the_cause_counts_as_told(
     assert tell(make_alert("two", HOUR), settings).is_counted
 
 
-def test_the_record_is_kept_on_an_object_store(s3_uri: str, slack: Taken) -> None:
+def test_what_is_open_is_found_on_an_object_store(s3_uri: str, slack: Taken) -> None:
     settings = Settings(workspace=s3_uri, alert_transports=("outbox", "slack"))
     tell(make_alert(), settings)
     assert tell(make_alert("two", HOUR), settings).is_counted
-    [incident] = record_of(settings).open
+    [incident] = open_in(settings)
     assert incident.num_times == 2 and len(slack.subjects) == 1
 
 
-def break_in(run: ResolvedRun, stage: str, settings: Settings, minute: int = 0) -> None:
+def break_in(
+    run: ResolvedRun, stage: str, settings: Settings, minute: int = 0, day: int = 1
+) -> None:
     failure = StageFailure(
         stage=stage,
         error_class="DataContractError",
         message="no rows of 2017-02-27",
         exit_code=65,
         is_retryable=False,
-        occurred_at=datetime(2017, 3, 1, 3, minute, tzinfo=UTC),
+        occurred_at=datetime(2017, 3, day, 3, minute, tzinfo=UTC),
     )
     save_run(run)
     storage.write_model(failure_uri(run.run_uri, stage), failure)
@@ -242,7 +238,7 @@ def with_recipe(run: ResolvedRun, reference: str) -> ResolvedRun:
 
 
 def still_open(settings: Settings) -> list[str]:
-    return [each.cause.stage for each in record_of(settings).open]
+    return [each.cause.stage for each in open_in(settings)]
 
 
 def test_a_cycle_that_ends_tells_once_what_had_been_broken(
@@ -286,7 +282,7 @@ def test_a_fault_of_the_disk_is_not_raised_into_airflow_and_it_is_told_later(
     break_in(run, "build_snapshot", settings)
     end(run)
     with monkeypatch.context() as patched:
-        patched.setattr(incidents, "_read", lambda _: (_ for _ in ()).throw(fault))
+        patched.setattr(incidents, "read_outbox", mock.Mock(side_effect=fault))
         assert tell_recovered(run.run_uri, settings) == NOTHING
     assert tell_recovered(run.run_uri, settings).alert is not None
 
@@ -330,11 +326,16 @@ def test_a_cause_that_two_recipes_met_is_mended_when_a_cycle_of_each_has_ended_s
     assert tell_recovered(end(first).run_uri, settings) == NOTHING
     [left] = read_open(settings, datetime(2017, 3, 1, 4, tzinfo=UTC))
     assert [cycle.recipe for cycle in left.cycles] == ["other.yaml"]
-    break_in(make_run(tmp_path, run_id="third"), "build_snapshot", settings, minute=20)
-    assert tell_recovered(end(other).run_uri, settings) == NOTHING, "the first broke again"
-    alert = tell_recovered(end(make_run(tmp_path, run_id="fourth")).run_uri, settings).alert
+    break_in(make_run(tmp_path, run_id="third"), "build_snapshot", settings, day=3)
+    other, fourth = (
+        make_run(tmp_path, run_id=f"in {days} days", as_of=first.as_of + days * DAY)
+        for days in (3, 4)
+    )
+    ended = tell_recovered(end(with_recipe(other, "other.yaml")).run_uri, settings)
+    assert ended == NOTHING, "the first broke again"
+    alert = tell_recovered(end(fourth).run_uri, settings).alert
     assert alert is not None and still_open(settings) == []
-    assert slack.recovered == [False, True]
+    assert slack.recovered == [False, False, True]
 
 
 @pytest.mark.parametrize("is_shown", [True, False])
@@ -345,13 +346,13 @@ def test_what_has_lapsed_is_told_as_mended_only_by_a_cycle_that_shows_it(
     trial = make_run(tmp_path, run_id="trial")
     trial = trial if is_shown else with_recipe(trial, "trial.yaml")
     break_in(trial, "build_snapshot", settings)
-    [met] = record_of(settings).open
+    [met] = open_in(settings)
     long = met.last_at + LAPSES_AFTER
     assert read_open(settings, long - timedelta(seconds=1)) == (met,)
     assert read_open(settings, long) == ()
     later = make_run(tmp_path, run_id="later", as_of=trial.as_of + 2 * LAPSES_AFTER)
     assert (tell_recovered(end(later).run_uri, settings).alert is not None) is is_shown
-    assert still_open(settings) == []
+    assert read_open(settings, later.as_of) == ()
 
 
 def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(
@@ -364,13 +365,6 @@ def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(
     name = entry_uri(receipt.alert, settings).rpartition("/")[2]
     assert name.startswith("manual__x_...broken_run.")
     assert tell_recovered(end(make_run(tmp_path)).run_uri, settings).alert is not None
-
-
-def test_where_nothing_was_broken_nobody_is_told(
-    tmp_path: Path, settings: Settings, slack: Taken
-) -> None:
-    assert tell_recovered(end(make_run(tmp_path)).run_uri, settings) == NOTHING
-    assert slack.subjects == [] and not storage.exists(record_uri(settings))
 
 
 def test_a_kill_while_a_recovery_is_told_neither_loses_nor_repeats_it(
@@ -393,7 +387,7 @@ def test_a_kill_while_a_recovery_is_told_neither_loses_nor_repeats_it(
     for _ in range(2):
         tell_recovered(run.run_uri, settings)
     assert slack.recovered == [False, True]
-    assert record_of(settings) == IncidentRecord()
+    assert open_in(settings) == []
 
 
 def test_a_transport_that_is_away_costs_the_cycle_nothing_and_gets_it_later_in_order(

@@ -11,11 +11,17 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import direction_of, outcome_of
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judgement import Decision, Judgement, Outcome, Promoted
-from pipelines.contracts.reasons import Interval, MetricComparison
+from pipelines.contracts.judgement import Decision, Judgement, Outcome
+from pipelines.contracts.reasons import Interval
 from pipelines.settings import Settings
+from support.example_alerts import with_segments
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
+
+STAYS = "test_ranker v3 (as_of 2017-02-16) stays champion."
+BECOMES = "test_ranker v4 (as_of 2017-03-02) becomes champion in place of test_ranker v3."
+UNKNOWN = "test_ranker v4 was not promoted: it is not known to be good enough, "
+VOID = "the comparison is void and its numbers count for nothing"
 
 
 @pytest.fixture
@@ -23,15 +29,8 @@ def run(tmp_path: Path) -> ResolvedRun:
     return make_run(tmp_path, champion=CHAMPION)
 
 
-def outcome_in(run: ResolvedRun, judgement: Judgement) -> Outcome:
-    return outcome_of(run, judgement, None, Settings())
-
-
-def row_of(metric: str, segment: str, value: float) -> MetricComparison:
-    change = Interval(value=value, low=value - 0.1, high=value + 0.1, confidence=0.95)
-    return MetricComparison(
-        metric=metric, segment=segment, challenger=1.0, baseline=1.0, relative_change=change
-    )
+def outcome_in(run: ResolvedRun, judgement: Judgement, is_void: bool = False) -> Outcome:
+    return outcome_of(run, judgement, None, Settings(), is_void=is_void)
 
 
 @pytest.mark.parametrize(
@@ -50,27 +49,55 @@ def test_a_direction_is_told_where_the_interval_knows_it(
     assert direction_of(change) == direction
 
 
-def test_the_title_has_number_and_direction(run: ResolvedRun) -> None:
-    outcome = outcome_in(run, make_judgement(Decision.INCONCLUSIVE, low=-0.23, high=0.004))
-    assert outcome.title == (
-        "test_ranker v4 was not promoted: it is not known to be good enough, "
-        "repin_volume_at_3 cannot tell: -6.25 % (95 %: -23.00 to +0.40 %)"
-    )
-
-
-def test_what_cannot_serve_is_rejected_also_where_the_comparison_is_void(run: ResolvedRun) -> None:
-    judgement = make_judgement(Decision.REJECT, "The bundle would not serve.")
-    outcome = outcome_of(run, judgement, None, Settings(), is_void=True)
-    assert outcome.title.startswith("test_ranker v4 was rejected, the comparison is void")
+@pytest.mark.parametrize(
+    ("decision", "interval", "may_promote", "title", "serves"),
+    [
+        (
+            Decision.INCONCLUSIVE,
+            (-0.23, 0.004),
+            True,
+            f"{UNKNOWN}repin_volume_at_3 cannot tell: -6.25 % (95 %: -23.00 to +0.40 %)",
+            STAYS,
+        ),
+        (Decision.REJECT, (0.01, 0.02), True, "is worse and was rejected", STAYS),
+        (Decision.PROMOTE, (0.01, 0.02), True, "is promoted", BECOMES),
+        (
+            Decision.PROMOTE,
+            (0.01, 0.02),
+            False,
+            "may be promoted, and this run promotes nothing",
+            STAYS,
+        ),
+        (
+            Decision.PROMOTE,
+            (-0.0015, -0.0005),
+            False,
+            "is worse, within the margin; it may be promoted, and this run",
+            STAYS,
+        ),
+    ],
+)
+def test_the_title_says_what_became_of_it_and_the_first_line_what_serves(
+    run: ResolvedRun,
+    decision: Decision,
+    interval: tuple[float, float],
+    may_promote: bool,
+    title: str,
+    serves: str,
+) -> None:
+    asked = run.model_copy(update={"may_promote": may_promote})
+    outcome = outcome_in(asked, make_judgement(decision, low=interval[0], high=interval[1]))
+    assert title in outcome.title
+    assert outcome.lines()[0] == outcome.serves == serves
+    assert ("is promoted" in outcome.done) is (serves == BECOMES)
 
 
 def test_the_numbers_of_a_void_comparison_are_not_told(run: ResolvedRun) -> None:
+    rejected = make_judgement(Decision.REJECT, "The bundle would not serve.")
+    assert outcome_in(run, rejected, True).title == f"test_ranker v4 was rejected, {VOID}"
     judgement = make_judgement(Decision.INCONCLUSIVE, "One model on both sides.", high=-0.01)
-    outcome = outcome_of(run, judgement, None, Settings(), is_void=True)
-    assert outcome.title == (
-        "test_ranker v4 was not promoted: it is not known to be good enough, "
-        "the comparison is void and its numbers count for nothing"
-    )
+    outcome = outcome_in(run, judgement, True)
+    assert outcome.title == f"{UNKNOWN}{VOID}"
     assert "6.25" not in f"{outcome.title}{outcome.number}{outcome.most_hurt}"
     assert outcome.change is None and outcome.direction == "not compared"
     alert = compose_verdict(outcome, judgement, run, Settings())
@@ -85,67 +112,14 @@ def test_a_metric_that_was_not_compared_is_told_as_such(run: ResolvedRun) -> Non
     assert (outcome.direction, outcome.change) == ("not compared", None)
 
 
-@pytest.mark.parametrize(
-    ("decision", "may_promote", "serves"),
-    [
-        (Decision.REJECT, True, "test_ranker v3 (as_of 2017-02-16) stays champion."),
-        (
-            Decision.PROMOTE,
-            True,
-            "test_ranker v4 (as_of 2017-03-02) becomes champion in place of test_ranker v3.",
-        ),
-        (Decision.PROMOTE, False, "test_ranker v3 (as_of 2017-02-16) stays champion."),
-    ],
-)
-def test_the_first_line_says_what_serves(
-    run: ResolvedRun, decision: Decision, may_promote: bool, serves: str
-) -> None:
-    asked = run.model_copy(update={"may_promote": may_promote})
-    outcome = outcome_in(asked, make_judgement(decision, low=0.01, high=0.02))
-    assert outcome.lines()[0] == outcome.serves == serves
-
-
-def test_a_run_that_may_not_promote_does_not_claim_that_it_did(run: ResolvedRun) -> None:
-    judgement = make_judgement(Decision.PROMOTE, low=0.01, high=0.02)
-    asked = run.model_copy(update={"may_promote": False})
-    outcome = outcome_in(asked, judgement)
-    assert judgement.verdict.promoted is Promoted.CHALLENGER
-    assert "may be promoted, and this run promotes nothing" in outcome.title
-    assert "is promoted" not in outcome.done
-
-
-def test_nor_where_the_loss_is_within_the_margin(run: ResolvedRun) -> None:
-    judgement = make_judgement(Decision.PROMOTE, low=-0.0015, high=-0.0005)
-    outcome = outcome_in(run.model_copy(update={"may_promote": False}), judgement)
-    assert "is worse, within the margin; it may be promoted, and this run" in outcome.title
-    assert "is promoted" not in outcome.title + outcome.done
-    assert "stays champion" in outcome.serves
-
-
 def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
     judgement = make_judgement(Decision.REJECT)
-    rows = [
-        MetricComparison(
-            metric=metric,
-            segment=segment,
-            challenger=1.0,
-            baseline=1.0,
-            relative_change=Interval(
-                value=value, low=value - 0.1, high=value + 0.1, confidence=0.95
-            ),
-        )
-        for metric, segment, value in [
-            ("repin_volume_at_3", "core", -0.02),
-            ("repin_volume_at_3", "new", -0.3),
-            ("auc", "casual", -0.9),
-        ]
-    ]
-    comparison = judgement.comparison
-    changed = {"metrics": (*comparison.metrics, *rows), "segment_users": {"all": 9, "new": 7}}
-    comparison = comparison.model_copy(update=changed)
-    outcome = outcome_in(run, judgement.model_copy(update={"comparison": comparison}))
-    assert outcome.most_hurt == (
-        "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -40.00 to -20.00 %), 7 users."
+    found = with_segments(judgement, {"core": -0.02, "new": -0.3})
+    auc = found.comparison.metrics[-1].model_copy(update={"metric": "auc", "segment": "casual"})
+    comparison = found.comparison
+    comparison = comparison.model_copy(update={"metrics": (*comparison.metrics, auc)})
+    assert outcome_in(run, found.model_copy(update={"comparison": comparison})).most_hurt == (
+        "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."
     )
     assert outcome_in(run, judgement).most_hurt == ""
 

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import MAX_SUBJECT, fenced, render, to_markdown
 from pipelines.contracts.alert import Alert, AlertKind, Cycle, NextStep
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.judgement import Decision
 from pipelines.settings import Settings
-from support.example_alerts import with_segments
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
 
@@ -116,21 +114,6 @@ def test_no_name_is_too_long_for_a_mail() -> None:
     assert rendered.subject.startswith("[homefeed] warning: Homefeed retrain: a_very_long")
     assert rendered.subject.endswith("is worse: -6.25 %"), "the number is never cut"
     assert len(rendered.text) < 200_000 and "(shortened: the outbox has all" in rendered.text
-
-
-def test_forty_segments_are_told_by_the_one_that_loses_most(tmp_path: Path) -> None:
-    run = make_run(tmp_path, champion=CHAMPION)
-    changes = {f"segment {n} <b>{'x' * 200}</b>": -n / 1000 for n in range(1, 41)}
-    reasons = [f"{name} loses more than its margin." for name in changes]
-    judgement = with_segments(make_judgement(Decision.REJECT, *reasons), changes)
-    outcome = outcome_of(run, judgement, None, Settings())
-    alert = compose_verdict(outcome, judgement, run, Settings())
-    assert alert is not None
-    rendered = render(alert)
-    assert "Segment segment 40 <b>" in rendered.text and "-4.00 %" in rendered.text
-    assert all(reason in rendered.text for reason in reasons)
-    assert len(rendered.html) < 100_000, "what is longer, some mail programs hide"
-    assert "<b>" not in rendered.html
 
 
 @pytest.mark.parametrize(

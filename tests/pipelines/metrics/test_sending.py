@@ -122,17 +122,6 @@ def test_a_collector_that_refuses_is_told_in_one_line(
     assert receiver.url in warning
 
 
-def test_a_collector_that_is_away_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unused_url: str
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", unused_url)
-    started = time.monotonic()
-    send(POINTS, "alert")
-    assert time.monotonic() - started < WAIT_S + SPARE_S
-    [warning] = warnings(caplog)
-    assert f"did not reach {unused_url}" in warning
-
-
 @pytest.mark.parametrize("manner", ["late", "dripping", "silent"])
 def test_a_slow_collector_is_not_waited_for(
     receiver: Receiver,

@@ -184,33 +184,6 @@ def test_what_happens_to_another_version_of_the_same_files_since_the_plan_keeps_
     assert world.registry.deleted == []
 
 
-def test_the_champion_s_files_stay_where_they_were_registered_a_second_time(
-    world: OldWorld,
-) -> None:
-    world.registry.register_again(NAME, "8", "models:/m-6")
-    world.registry.register_again(NAME, "9", f"models:/{NAME}/5", 401)
-    told = [name for name in world.delete() if name.startswith("model")]
-    assert told == ["model 2"]
-    assert world.registry.deleted == ["m-2"]
-
-
-def test_files_that_were_copied_into_another_registered_model_stay(world: OldWorld) -> None:
-    """By way of a version that is a copy itself; MLflow copies no files."""
-    world.registry.register_again("theirs", "7", f"models:/{NAME}/2", 101)
-    world.registry.register_again("others", "1", "models:/theirs/7", 102)
-    _, plan = world.plan()
-    [why] = [item.kept for item in plan if label(item) == "model 2"]
-    assert why == "it is registered as others v1, theirs v7 too"
-    world.delete()
-    assert world.registry.deleted == []
-
-
-def test_files_that_are_two_versions_are_marked_as_deleted_once(world: OldWorld) -> None:
-    world.registry.register_again(NAME, "8", "models:/m-2")
-    told = [name for name in world.delete() if name.startswith("model")]
-    assert told == ["model 2"] and world.registry.deleted == ["m-2"]
-
-
 def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None:
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 .* are v1, v3, v4, v5, v6, v7;"

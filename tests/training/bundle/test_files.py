@@ -18,8 +18,15 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.disk import events_on_disk
-from training.bundle.files import as_written_beside, load_bundle, read_golden, write_bundle
+from training.bundle.files import (
+    Predictor,
+    as_written_beside,
+    load_bundle,
+    read_golden,
+    write_bundle,
+)
 from training.bundle.score_split import score_split
+from training.data.batches import CANDIDATE, VARYING_AXES, for_scoring
 
 
 @pytest.fixture
@@ -228,3 +235,28 @@ def test_a_user_who_may_not_read_a_bundle_is_told_so(trained, open_folder, name)
     with as_another_user(), pytest.raises(ConfigurationError, match=says):
         load_bundle(folder)
     folder.chmod(0o755)
+
+
+def test_scores_of_a_model_of_fewer_negatives_are_on_the_scale_of_all(
+    holdout_batch, predictor
+) -> None:
+    fewer = predictor.config.model_copy(update={"negative_keep_fraction": 0.25})
+    found, plain = (
+        Predictor(predictor.ranker, fewer).logits(holdout_batch),
+        predictor.logits(holdout_batch),
+    )
+    assert np.allclose(np.exp(found), 0.25 * np.exp(plain), rtol=1e-9)
+
+
+def test_scores_do_not_depend_on_the_order_of_candidates(holdout_batch, predictor) -> None:
+    order = torch.randperm(
+        len(holdout_batch.request_of_C), generator=torch.Generator().manual_seed(0)
+    )
+    inputs = {name: getattr(holdout_batch, name) for name in VARYING_AXES}
+    shuffled = {
+        name: tensor[order] if VARYING_AXES[name] == (CANDIDATE,) else tensor
+        for name, tensor in inputs.items()
+    }
+    found = predictor.probabilities(for_scoring(shuffled, holdout_batch.labels_CH.shape[1]))
+    before = predictor.probabilities(holdout_batch)[order.numpy()]
+    assert np.abs(found - before).max() < 1e-5

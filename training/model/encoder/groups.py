@@ -85,46 +85,21 @@ def group_sizes(sizes: list[RequestSize], padding_cost: float) -> list[int]:
         padding_cost: what a token costs by which a request is padded to the longest of its group,
             as a share of computing a token.
     """
-    closed, group = [], _OpenGroup()
+    closed: list[int] = []
+    num_requests = num_tokens = num_pairs = longest = most = 0  # of the group, without padding
     for size in sizes:
-        larger = group.plus(size)
-        is_costly = larger.padding(padding_cost) > GROUP_COST_TOKENS
-        if group.num_requests and (is_costly or larger.num_pairs > MAX_GROUP_TOKENS):
-            closed.append(group.num_requests)
-            larger = _OpenGroup().plus(size)
-        group = larger
-    return [*closed, group.num_requests]
-
-
-class _OpenGroup(NamedTuple):
-    """What a group holds so far. A pair is a token and a candidate that looks at it."""
-
-    num_requests: int = 0
-    num_own_tokens: int = 0  # of its requests, without padding
-    num_own_pairs: int = 0  # of its requests, without padding
-    longest: int = 0  # tokens of its longest request
-    most: int = 0  # candidates of the request that has the most
-
-    def plus(self, size: RequestSize) -> "_OpenGroup":
-        """Return the group with one more request."""
-        return _OpenGroup(
-            num_requests=self.num_requests + 1,
-            num_own_tokens=self.num_own_tokens + size.num_tokens,
-            num_own_pairs=self.num_own_pairs + size.num_tokens * size.num_candidates,
-            longest=max(self.longest, size.num_tokens),
-            most=max(self.most, size.num_candidates),
-        )
-
-    @property
-    def num_pairs(self) -> int:
-        """Pairs that are computed, padding included."""
-        return self.num_requests * self.longest * self.most
-
-    def padding(self, padding_cost: float) -> float:
-        """Return what the padding costs, in computed pairs.
-
-        A filling candidate costs as much as a real one; a padding token costs `padding_cost`.
-        """
-        num_filling_pairs = self.num_own_tokens * self.most - self.num_own_pairs
-        num_padding_tokens = self.num_requests * self.longest - self.num_own_tokens
-        return num_filling_pairs + num_padding_tokens * self.most * padding_cost
+        # A pair is a token and a candidate that looks at it.
+        pairs = size.num_tokens * size.num_candidates
+        num_tokens, num_pairs = num_tokens + size.num_tokens, num_pairs + pairs
+        longest, most = max(longest, size.num_tokens), max(most, size.num_candidates)
+        # A filling candidate costs as much as a real one; a padding token costs `padding_cost`.
+        num_filling_pairs = num_tokens * most - num_pairs
+        num_padding_tokens = (num_requests + 1) * longest - num_tokens
+        cost = num_filling_pairs + num_padding_tokens * most * padding_cost
+        is_large = (num_requests + 1) * longest * most > MAX_GROUP_TOKENS
+        if num_requests and (cost > GROUP_COST_TOKENS or is_large):
+            closed.append(num_requests)
+            num_requests, num_tokens, num_pairs = 0, size.num_tokens, pairs
+            longest, most = size
+        num_requests += 1
+    return [*closed, num_requests]
