@@ -9,13 +9,12 @@ the rows: that is the snapshot's.
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from pyarrow import fs
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
@@ -23,7 +22,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import count_rows, open_file
-from pipelines.storage import open_filesystem, translated_errors
+from pipelines.storage import open_filesystem
 
 KNOWN_COLUMNS = {
     "impressions": "known_at",
@@ -34,8 +33,6 @@ KNOWN_COLUMNS = {
 """The column that says from when on a row counts."""
 _NUM_READERS = 8
 """Footers that are read at a time: on an object store each of them is a request."""
-_TAIL_BYTES = 64 << 10
-_MAGIC = b"PAR1"
 
 
 class ListedFile(Frozen):
@@ -68,67 +65,29 @@ def list_files(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> 
         TransientStorageError: the storage failed. A damaged file is no error here; whoever reads
             its rows tells of it.
     """
-    filesystem, root = open_filesystem(event_log.uri)
+    _, root = open_filesystem(event_log.uri)
 
     def listed(file: LogFile) -> ListedFile:
-        metadata, digest = _footer_of(filesystem, file)
+        footer, num_rows, num_known = io.BytesIO(), None, None
+        with contextlib.suppress(DataContractError):
+            dataset = open_file(event_log, file)
+            (fragment,) = dataset.get_fragments()
+            fragment.metadata.write_metadata_file(footer)
+            num_rows, column = fragment.metadata.num_rows, KNOWN_COLUMNS[file.table]
+            if column in dataset.schema.names:
+                # Arrow says that it is not implemented where no value is before another one.
+                with contextlib.suppress(pa.ArrowNotImplementedError):
+                    num_known = count_rows(dataset, file, ds.field(column) < as_of_ms)
+            elif file.table == "pins":
+                num_known = num_rows
         return ListedFile(
             path=file.path.removeprefix(root).lstrip("/"),
             num_bytes=file.num_bytes,
             modified_at=file.modified_at,
-            footer=digest,
-            num_rows=metadata.num_rows if metadata else None,
-            num_known=_count_known(event_log, file, metadata, as_of_ms) if metadata else None,
+            footer=hashlib.sha256(footer.getvalue()).hexdigest() if footer.getvalue() else "",
+            num_rows=num_rows,
+            num_known=num_known,
         )
 
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         return Listing(event_log_uri=event_log.uri, files=tuple(pool.map(listed, files)))
-
-
-def _footer_of(
-    filesystem: fs.FileSystem, file: LogFile
-) -> tuple[pq.FileMetaData, str] | tuple[None, str]:
-    """Return a file's metadata and the digest of the bytes that hold it."""
-    with translated_errors(file.path, "reading"), filesystem.open_input_file(file.path) as stream:
-        size = stream.size()
-        tail = stream.read_at(min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
-        num_bytes = int.from_bytes(tail[-8:-4], "little")
-        if len(tail) < num_bytes + 8 <= size:
-            tail = stream.read_at(num_bytes + 8, size - num_bytes - 8)
-    footer = tail[-(num_bytes + 8) :]
-    try:
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-    except (pa.ArrowInvalid, OSError):
-        return None, ""
-    return metadata, hashlib.sha256(footer).hexdigest()
-
-
-def _count_known(
-    event_log: EventLog, file: LogFile, metadata: pq.FileMetaData, as_of_ms: int
-) -> int | None:
-    """Return how many rows were known before as_of, by the footer's bounds where these suffice."""
-    column = KNOWN_COLUMNS[file.table]
-    names = metadata.schema.names
-    if file.table == "pins" and column not in names:
-        return int(metadata.num_rows)
-    index = names.index(column) if column in names else None
-    if index is None or len(names) != metadata.num_columns:
-        return None
-    num_known = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        bounds = group.column(index).statistics
-        if bounds is None or not bounds.has_min_max or not isinstance(bounds.max, int):
-            return _scan(event_log, file, column, as_of_ms)
-        if bounds.max < as_of_ms:
-            num_known += group.num_rows
-        elif bounds.min < as_of_ms:
-            return _scan(event_log, file, column, as_of_ms)
-    return num_known
-
-
-def _scan(event_log: EventLog, file: LogFile, column: str, as_of_ms: int) -> int | None:
-    # Arrow says that it is not implemented where the column is of no kind that has a before.
-    with contextlib.suppress(DataContractError, pa.ArrowNotImplementedError):
-        return count_rows(open_file(event_log, file), file, ds.field(column) < as_of_ms)
-    return None

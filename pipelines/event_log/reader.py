@@ -263,7 +263,9 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
     """
     filesystem, _ = open_filesystem(event_log.uri)
     with _damage_told_from_failure(filesystem, file):
-        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
+        kind = ds.ParquetFileFormat()
+        fragment = kind.make_fragment(file.path, filesystem)  # which reads its footer once
+        return ds.FileSystemDataset([fragment], fragment.physical_schema, kind, filesystem)
 
 
 def read_file(
