@@ -19,8 +19,8 @@ from pipelines.recipes import canonical, make_recipe
 from pipelines.recipes.references import EXPECTED
 from pipelines.registry import by_hand
 from pipelines.registry import history as record
-from pipelines.registry.recipes_on_record import Recipe, Recipes
-from pipelines.registry.seed_noise import SeedNoise
+from pipelines.registry.history import Recipe, Recipes
+from pipelines.registry.standing import SeedNoise
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:

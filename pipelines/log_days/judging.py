@@ -34,7 +34,7 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import categories_of, files_of_days, measure_log, rows_of
-from pipelines.registry.accepted import read_kept, read_refusal
+from pipelines.registry.standing import read_kept, read_refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
 

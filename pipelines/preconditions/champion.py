@@ -17,7 +17,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.preconditions.event_log import Glimpse, log_problems
 from pipelines.recipes.showing import differences
 from pipelines.registry import registry
-from pipelines.registry.recipes_on_record import recipe_of_model
+from pipelines.registry.history import recipe_of_model
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.plan import plan_of
 

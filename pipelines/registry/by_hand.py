@@ -20,23 +20,17 @@ from pipelines.contracts.errors import (
     TrackingEntryMissingError,
 )
 from pipelines.registry import history, registry
-from pipelines.registry.history import History, HistoryEntry, RecipeChange
-from pipelines.registry.recipes_on_record import (
+from pipelines.registry.history import (
     HeldRecipe,
+    History,
+    HistoryEntry,
     Recipe,
+    RecipeChange,
     Recipes,
     recipe_of,
     recipe_of_model,
 )
-from pipelines.registry.reconcile import (
-    State,
-    follow,
-    require_not_deleted,
-    require_own,
-    require_unaltered,
-    require_workspace,
-    scratch_for_models,
-)
+from pipelines.registry.reconcile import State, follow, require_own, require_workspace
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,12 +62,13 @@ def decided(workspace_uri: str, decide: Callable[[], Decided]) -> Decided:
         return decide()
 
 
-def _decide(
-    client: "MlflowClient", place: str, known: History, entry: HistoryEntry, recipes: Recipes
+def _move(
+    client: "MlflowClient", state: State, entry: HistoryEntry, recipes: Recipes
 ) -> HistoryEntry:
     """Create the entry of a move whose model was looked at; let the alias follow; return it."""
-    history.create(place, entry.model.name, known, entry, recipes)
-    follow(client, place, entry.model.name, is_checked=True)
+    require_own(state)
+    history.create(state.workspace_uri, state.name, state.history, entry, recipes)
+    follow(client, state.workspace_uri, state.name, is_checked=True)
     return entry
 
 
@@ -97,33 +92,30 @@ def force(
         PromotionRefusedError: the registry's version is not what the cycle trained.
         RecordDisagreesError: the alias is not where the history says.
     """
-    model, place = challenger.model, run.workspace_uri
+    model = challenger.model
     require_reason(reason)
 
     def decide() -> HistoryEntry:
-        state = follow(client, place, model.name)
-        known, last = state.history, state.history.last
+        state = follow(client, run.workspace_uri, model.name)
+        last, recipes = state.history.last, state.history.recipes
         if state.serves == model.version:
             if last is not None and last.kind == "forced" and last.model == model:
                 return last
             raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
-        require_unaltered(client, model)
-        require_own(state)
+        registry.require_unaltered(client, model)
         entry = HistoryEntry(
             moved_at=now,
             kind="forced",
             model=model,
             previous=state.served,
-            run_uri=None,
             recipe=run.config.recipe_ref,
             reason=reason,
         )
-        recipes = known.recipes.without(run.config.recipe_digest)
-        if recipes.accepted is None:
-            recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
-        return _decide(client, place, known, entry, recipes)
+        recipes = recipes.without(run.config.recipe_digest)
+        accepted = recipes.accepted or recipe_of(run)
+        return _move(client, state, entry, recipes.model_copy(update={"accepted": accepted}))
 
-    return decided(place, decide)
+    return decided(run.workspace_uri, decide)
 
 
 def rollback(
@@ -164,50 +156,61 @@ def rollback(
 
     def decide() -> HistoryEntry:
         state = follow(client, place, name)
-        known = state.history
-        present = registry.read_champion(client, name)
-        if present is None:
+        if state.served is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-        if _is_back_already(known, present, to_version, from_version):
-            return known.entries[-1][1]
+        if (done := _back_already(state, state.served, to_version, from_version)) is not None:
+            return done
+        present, known = state.served, state.history
         model = registry.read_version(client, name, to_version or _version_before(known, present))
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
         _require_fit(client, model, known)
-        require_own(state)
         entry = HistoryEntry(
-            moved_at=now,
-            kind="rollback",
-            model=model,
-            previous=present,
-            run_uri=None,
-            reason=reason,
+            moved_at=now, kind="rollback", model=model, previous=present, reason=reason
         )
-        return _decide(client, place, known, entry, _recipes_after(client, place, known, entry))
+        return _move(client, state, entry, _recipes_after(client, state, entry, present))
 
     return decided(place, decide)
 
 
-def _is_back_already(
-    known: History, present: ModelRef, target: str | None, away: str | None
-) -> bool:
-    """Return whether the last move was the rollback that is asked for.
+def _back_already(
+    state: State, present: ModelRef, target: str | None, away: str | None
+) -> HistoryEntry | None:
+    """Return the last move if it was the rollback that is asked for.
 
     Raises:
         ConfigurationError: what is to be taken down does not serve, and was not taken down last.
     """
-    last = known.last
-    is_last = last is not None and last.model.version == present.version
-    if is_last and last is not None and last.kind == "rollback" and last.previous is not None:
-        is_down = away in (None, last.previous.version)
-        if is_down and target in (None, last.model.version):
-            return True
+    last = state.history.last
+    if last is not None and last.kind == "rollback" and last.previous is not None:
+        is_asked = away in (None, last.previous.version) and target in (None, present.version)
+        if is_asked and last.model.version == present.version:
+            return last
     if away not in (None, present.version):
         raise ConfigurationError(
             f"{present.label} serves, and not v{away}, which was to be taken down; nothing was "
             f"moved; see `homefeed history`, and leave out --from-version to go back all the same"
         )
-    return False
+    return None
+
+
+def _version_before(known: History, present: ModelRef) -> str:
+    """Return the version that served before the present one came.
+
+    Only what the history says has served counts: what a hand had put behind the alias for a while
+    was never accepted. The move by which the present one came back by a rollback is passed over.
+    """
+    moves = [entry for _, entry in known.entries]
+    for place, move in reversed(list(enumerate(moves))):
+        before = moves[place - 1].model if place else move.previous
+        has_come = move.model.version == present.version and move.kind != "rollback"
+        if has_come and before is not None and before.version != present.version:
+            return before.version
+    if known.is_newest_damaged and known.last is not None:
+        return known.last.model.version
+    raise ConfigurationError(
+        f"the history knows no champion before {present.label}; name one with --to-version"
+    )
 
 
 def _require_fit(client: "MlflowClient", model: ModelRef, known: History) -> None:
@@ -224,15 +227,16 @@ def _require_fit(client: "MlflowClient", model: ModelRef, known: History) -> Non
     recorded = [each.model for _, each in known.entries if each.model.version == model.version]
     # What was no version of this project when it was recorded has no digests.
     if recorded and recorded[-1].bundle_digest and recorded[-1] != model:
-        raise DataContractError(
-            f"{model.label} is on record with bundle {recorded[-1].bundle_digest[:12]} and model "
-            f"{recorded[-1].model_digest[:12] or 'unknown'}; found bundle "
-            f"{model.bundle_digest[:12]} and model {model.model_digest[:12] or 'unknown'} in its "
-            f"tags; expected the same, so the champion stays; name another version with "
-            f"--to-version"
+        then, now = (
+            f"bundle {each.bundle_digest[:12]} and model {each.model_digest[:12] or 'unknown'}"
+            for each in (recorded[-1], model)
         )
-    require_not_deleted(client, model)
-    with scratch_for_models() as scratch:
+        raise DataContractError(
+            f"{model.label} is on record with {then}; found {now} in its tags; expected the same, "
+            f"so the champion stays; name another version with --to-version"
+        )
+    registry.require_not_deleted(client, model)
+    with registry.scratch_for_models() as scratch:
         try:
             load_bundle(registry.download_bundle(client, model, scratch))
         except DataContractError as error:
@@ -243,40 +247,32 @@ def _require_fit(client: "MlflowClient", model: ModelRef, known: History) -> Non
 
 
 def _recipes_after(
-    client: "MlflowClient", workspace_uri: str, known: History, back: HistoryEntry
+    client: "MlflowClient", state: State, back: HistoryEntry, down: ModelRef
 ) -> Recipes:
     """Return the recipes after a rollback: accepted what serves again, on hold what was taken down.
 
-    They are compared by the digests in the history too, for a cycle's folder may be deleted by now.
     What cannot be read is not waited for.
     """
-    assert back.previous is not None  # A rollback takes a champion down.
-    serves = recipe_on_record(client, workspace_uri, known, back.model)
-    away = recipe_on_record(client, workspace_uri, known, back.previous)
-    refs = [_ref_of(known, model) for model in (back.model, back.previous)]
-    is_same = refs[0] is not None and refs[1] is not None and refs[0].digest == refs[1].digest
-    if serves is None and is_same:
-        serves = away
+    serves, away = (recipe_on_record(client, state, model) for model in (back.model, down))
     digest = serves.digest if serves else ""
     # What serves again is accepted again, whatever was said of it before.
-    held = list(known.recipes.without(digest).held)
-    if away is not None and away.digest not in ("", digest) and not is_same:
+    held = list(state.history.recipes.without(digest).held)
+    if away is not None and away.digest not in ("", digest):
         at = f"{back.moved_at:%Y-%m-%d %H:%M} UTC"
-        why = f"{back.previous.label} was rolled back at {at}: {back.reason}"
+        why = f"{down.label} was rolled back at {at}: {back.reason}"
         held.append(HeldRecipe(recipe=away, reason=why))
     return Recipes(accepted=serves, held=tuple(held))
 
 
-def recipe_on_record(
-    client: "MlflowClient", workspace_uri: str, known: History, model: ModelRef
-) -> Recipe | None:
+def recipe_on_record(client: "MlflowClient", state: State, model: ModelRef) -> Recipe | None:
     """Return what made a model: by its cycle's folder, or by the history where that is gone."""
     try:
-        tags = registry.read_tags(client, model)
-        return recipe_of_model(workspace_uri, model, tags)
+        return recipe_of_model(state.workspace_uri, model, registry.read_tags(client, model))
     except ConfigurationError as error:
         log.warning("%s", error)
-    ref = _ref_of(known, model)
+    known = state.history
+    refs = [each.recipe for _, each in known.entries if each.model.version == model.version]
+    ref: RecipeRef | None = next((each for each in refs if each is not None), None)
     for each in reversed(known.placed):
         recipes = each.entry.recipes
         for recipe in (recipes.accepted, *(held.recipe for held in recipes.held)):
@@ -285,30 +281,19 @@ def recipe_on_record(
     return None
 
 
-def _ref_of(known: History, model: ModelRef) -> RecipeRef | None:
-    """Return the recipe by which the history says that a model was promoted, or None."""
-    refs = (each.recipe for _, each in known.entries if each.model.version == model.version)
-    return next((ref for ref in refs if ref is not None), None)
+def _change_recipes(
+    place: str, name: str, change: RecipeChange, choose: Callable[[History], Recipes]
+) -> Recipes:
+    """Create the entry of a change of recipes, unless they are so already; return them."""
+    require_reason(change.reason)
 
+    def decide() -> Recipes:
+        known = history.load(place, name)
+        if (wanted := choose(known)) != known.recipes:
+            history.create(place, name, known, change, wanted)
+        return wanted
 
-def _version_before(known: History, present: ModelRef) -> str:
-    """Return the version that served before the present one came.
-
-    Only what the history says has served counts: what a hand had put behind the alias for a while
-    was never accepted. The move by which the present one came back by a rollback is passed over.
-    """
-    entries = [entry for _, entry in known.entries]
-    for place in range(len(entries) - 1, -1, -1):
-        entry = entries[place]
-        before = entries[place - 1].model if place else entry.previous
-        has_come = entry.model.version == present.version and entry.kind != "rollback"
-        if has_come and before is not None and before.version != present.version:
-            return before.version
-    if known.is_newest_damaged and known.last is not None:
-        return known.last.model.version
-    raise ConfigurationError(
-        f"the history knows no champion before {present.label}; name one with --to-version"
-    )
+    return decided(place, decide)
 
 
 def accept_recipe(
@@ -319,21 +304,16 @@ def accept_recipe(
     Raises:
         ConfigurationError: there is no reason, or the recipe cannot be read.
     """
-    require_reason(reason)
     digest = recipe.parse().recipe_digest
 
-    def decide() -> Recipes:
-        known = history.load(workspace_uri, name)
-        wanted = known.recipes.without(digest).model_copy(update={"accepted": recipe})
+    def choose(known: History) -> Recipes:
         before = known.recipes.accepted
-        asked = (digest, recipe.code_digest)
-        is_new = before is None or (before.digest, before.code_digest) != asked
-        if is_new or wanted.held != known.recipes.held:
-            change = RecipeChange(set_at=now, kind="by_hand", reason=reason)
-            history.create(workspace_uri, name, known, change, wanted)
-        return wanted
+        is_same = before and (before.digest, before.code_digest) == (digest, recipe.code_digest)
+        accepted = before if is_same else recipe
+        return known.recipes.without(digest).model_copy(update={"accepted": accepted})
 
-    return decided(workspace_uri, decide)
+    change = RecipeChange(set_at=now, kind="by_hand", reason=reason)
+    return _change_recipes(workspace_uri, name, change, choose)
 
 
 def release_recipe(
@@ -351,25 +331,23 @@ def release_recipe(
     Raises:
         ConfigurationError: there is no reason, or no such recipe is or was on hold.
     """
-    require_reason(reason)
 
-    def decide() -> Recipes:
-        known = history.load(workspace_uri, name)
+    def choose(known: History) -> Recipes:
         held = {each.digest for each in known.recipes.held}
-        found = {each for each in held if digest and each.startswith(digest)}
-        if len(found) == 1:
-            change = RecipeChange(set_at=now, kind="release", reason=reason)
-            wanted = known.recipes.without(found.pop())
-            return history.create(workspace_uri, name, known, change, wanted).recipes
         once = {each.digest for placed in known.placed for each in placed.entry.recipes.held}
-        if digest and not found and any(each.startswith(digest) for each in once):
-            return known.recipes  # It was released: the command is given again.
-        raise ConfigurationError(
-            f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
-            f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
+        found, before = (
+            {d for d in each if digest and d.startswith(digest)} for each in (held, once)
         )
+        if len(found) > 1 or not before:
+            raise ConfigurationError(
+                f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
+                f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
+            )
+        # Where none is held any more, it was released: the command is given again.
+        return known.recipes.without(found.pop()) if found else known.recipes
 
-    return decided(workspace_uri, decide)
+    change = RecipeChange(set_at=now, kind="release", reason=reason)
+    return _change_recipes(workspace_uri, name, change, choose)
 
 
 @dataclass(frozen=True)
@@ -400,14 +378,13 @@ def plan(
     steps: list[str] = []
     pending = state.history.pending
     model = _model_to_serve(client, state, restores_alias, to_version)
-    if pending is not None and model is None:
+    if model is None and pending is not None:
         steps.append(f"let the alias follow the {pending.kind} of {pending.model.label}")
-    if model is not None:
-        if model.version != state.serves:
-            require_not_deleted(client, model)
-        does = "point the alias at" if model.version != state.serves else "record that"
-        tail = "" if model.version != state.serves else " serves"
-        steps.append(f"{does} {model.label}{tail}")
+    elif model is not None and model.version == state.serves:
+        steps.append(f"record that {model.label} serves")
+    elif model is not None:
+        registry.require_not_deleted(client, model)
+        steps.append(f"point the alias at {model.label}")
     steps += [f"take note that {uri} is damaged or gone" for uri in state.history.damaged]
     if _is_unkept(state):
         was = state.keeper or "none"
@@ -418,6 +395,43 @@ def plan(
 def _is_unkept(state: State) -> bool:
     """Return whether the registry has to be told that this workspace keeps the history."""
     return state.is_kept_elsewhere or (state.served is not None and not state.keeper)
+
+
+def _model_to_serve(
+    client: "MlflowClient", state: State, restores_alias: bool, to_version: str | None
+) -> ModelRef | None:
+    """Return what shall serve and be recorded; None where the log's word stands."""
+    is_sound, are_same = not state.history.is_newest_damaged, state.serves == state.recorded
+    is_asked = (is_sound or are_same) if to_version is None else (is_sound and are_same)
+    if is_asked and to_version in (None, state.serves):
+        if not replace(state, keeper="").disagreement():
+            return None
+    wanted = to_version or (state.recorded if restores_alias else state.serves)
+    if wanted is None and not restores_alias:
+        raise ConfigurationError(
+            f"{state.name} has no champion in the registry, so none can be recorded; expected "
+            f"one; point the alias at what the history names with "
+            f"`homefeed history repair --restore-alias`, or at another version with "
+            f"`homefeed history repair --to-version N`; either shows first what it would do"
+        )
+    if wanted is None:
+        raise ConfigurationError(
+            f"the history of {state.name} knows no champion that the alias could be pointed at; "
+            f"expected at least one entry; leave out --restore-alias"
+        )
+    if restores_alias and to_version is None and are_same:
+        raise ConfigurationError(
+            f"--restore-alias is given, and the alias names what the history does: "
+            f"{state.disagreement()}; put its tags and files back; or leave --restore-alias out, "
+            f"which records it as it is; or name another version with --to-version N"
+        )
+    try:
+        return registry.read_version(client, state.name, wanted)
+    except TrackingEntryMissingError as error:
+        raise TrackingEntryMissingError(
+            f"{error}; name a version that is there with --to-version N; where the registry is a "
+            f"new one, begin a new history: set HOMEFEED_WORKSPACE or HOMEFEED_REGISTERED_MODEL"
+        ) from error
 
 
 def repair(
@@ -436,65 +450,14 @@ def repair(
     entry, serving = None, known.last
     model = wanted.model or (state.served if known.damaged else None)
     if model is not None:
+        # Where the alias is moved, it comes from where it was found.
+        before = serving.model if serving and model.version == state.serves else state.served
         entry = HistoryEntry(
-            moved_at=now,
-            kind="outside",
-            model=model,
-            # Where the alias is moved, it comes from where it was found.
-            previous=serving.model if serving and model.version == state.serves else state.served,
-            run_uri=None,
-            reason=reason,
+            moved_at=now, kind="outside", model=model, previous=before, reason=reason
         )
-        recipes = known.recipes
-        if recipes.accepted is None:
-            found = recipe_on_record(client, place, known, model)
-            recipes = recipes.model_copy(update={"accepted": found})
+        accepted = known.recipes.accepted or recipe_on_record(client, state, model)
+        recipes = known.recipes.model_copy(update={"accepted": accepted})
         damaged = tuple(history.name_of(uri) for uri in known.damaged)
         history.create(place, name, known, entry, recipes, damaged)
     follow(client, place, name)
     return entry
-
-
-def _model_to_serve(
-    client: "MlflowClient",
-    state: State,
-    restores_alias: bool,
-    to_version: str | None,
-) -> ModelRef | None:
-    """Return what shall serve and be recorded; None where the log's word stands."""
-    recorded = state.history.last.model if state.history.last else None
-    agree = not replace(state, keeper="").disagreement()
-    is_damaged = state.history.is_newest_damaged
-    if to_version is not None:
-        stands = agree and not is_damaged and to_version == state.serves == state.recorded
-        return None if stands else registry.read_version(client, state.name, to_version)
-    if agree and (not is_damaged or state.serves == state.recorded):
-        return None
-    if not restores_alias:
-        if state.served is None:
-            raise ConfigurationError(
-                f"{state.name} has no champion in the registry, so none can be recorded; expected "
-                f"one; point the alias at what the history names with "
-                f"`homefeed history repair --restore-alias`, or at another version with "
-                f"`homefeed history repair --to-version N`; either shows first what it would do"
-            )
-        return registry.read_version(client, state.name, state.served.version)
-    if recorded is not None and recorded.version == state.serves:
-        raise ConfigurationError(
-            f"--restore-alias is given, and the alias names what the history does: "
-            f"{state.disagreement()}; put its tags and files back; or leave --restore-alias out, "
-            f"which records it as it is; or name another version with --to-version N"
-        )
-    if recorded is None:
-        raise ConfigurationError(
-            f"the history of {state.name} knows no champion that the alias could be pointed at; "
-            f"expected at least one entry; leave out --restore-alias"
-        )
-    try:
-        return registry.read_version(client, state.name, recorded.version)
-    except TrackingEntryMissingError as error:
-        raise TrackingEntryMissingError(
-            f"{error}; the history says that {recorded.label} serves; name another version with "
-            f"--to-version N; where the registry is a new one, begin a new history: set "
-            f"HOMEFEED_WORKSPACE or HOMEFEED_REGISTERED_MODEL"
-        ) from error

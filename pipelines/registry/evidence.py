@@ -87,15 +87,6 @@ class JudgedCycle(Frozen):
     )
     influences_sha256: str = Field(default="", description="Names the file; '' where there is none")
 
-    @classmethod
-    def is_usable(cls, content: bytes, names: Sequence[str]) -> bool:
-        """Return whether a record can be read and the file that it names is among the names."""
-        try:
-            digest = cls.from_record(content).influences_sha256
-        except ValidationError:
-            return False
-        return not digest or f"{digest}.parquet" in names
-
 
 def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influences: Arrays) -> str:
     """Write a cycle's record, after the influences that it names, and return the record's URI.
@@ -112,38 +103,28 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
     Raises:
         RunInProgressError: another process judges the same cycle; what it has written stays.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     folder = _folder(run.workspace_uri, run.registered_model)
     if influences:
-        content = _to_parquet(groups, influences)
-        digest = hashlib.sha256(content).hexdigest()
+        sink = io.BytesIO()
+        table = pa.table({"group": groups.astype(np.int32), **influences})
+        pq.write_table(table, sink, compression="zstd")
+        digest = hashlib.sha256(sink.getvalue()).hexdigest()
         # Without a condition: whoever writes under this name writes the same bytes.
-        storage.write_bytes(storage.join(folder, f"{digest}.parquet"), content)
+        storage.write_bytes(storage.join(folder, f"{digest}.parquet"), sink.getvalue())
         cycle = cycle.model_copy(update={"influences_sha256": digest})
-    if before := _records_of(folder, cycle.run_id):
-        first = min(each.first_judged_at for each in before)
-        cycle = cycle.model_copy(update={"first_judged_at": first})
+    repair = "delete it: the stage that is run now writes it anew"
+    names = fnmatch.filter(storage.list_names(folder), f"{cycle.run_id}--*.json")
+    before = [storage.read_model(storage.join(folder, n), JudgedCycle, repair) for n in names]
+    first = min((each.first_judged_at for each in before), default=cycle.first_judged_at)
+    cycle = cycle.model_copy(update={"first_judged_at": first})
     found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at", "first_judged_at"}))
     uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
     if not storage.exists(uri):
         storage.write_new(uri, cycle.to_record())
     return uri
-
-
-def _records_of(folder: str, run_id: str) -> list[JudgedCycle]:
-    """Return what a run has left already."""
-    names = fnmatch.filter(storage.list_names(folder), f"{run_id}--*.json")
-    repair = "delete it: the stage that is run now writes it anew"
-    return [storage.read_model(storage.join(folder, name), JudgedCycle, repair) for name in names]
-
-
-def _to_parquet(groups: npt.NDArray, influences: Arrays) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table({"group": groups.astype(np.int32), **influences})
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
 
 
 def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile, ...]:
@@ -153,14 +134,18 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
     left out with a warning: a person who deletes old evidence must not stop new cycles.
     """
     folder = _folder(workspace_uri, registered_model)
-    names = storage.list_names(folder)
-    found = []
+    names, found = storage.list_names(folder), []
     for name in fnmatch.filter(names, "[!.]*.json"):
         uri = storage.join(folder, name)
-        content = storage.read_bytes(uri)
         if name.startswith(f"{but}--"):
             continue
-        if JudgedCycle.is_usable(content, names):
+        content = storage.read_bytes(uri)
+        try:
+            digest = JudgedCycle.from_record(content).influences_sha256
+            is_usable = not digest or f"{digest}.parquet" in names
+        except ValidationError:
+            is_usable = False
+        if is_usable:
             found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
         else:
             log.warning("%s cannot be used, so its evidence is not pooled", uri)
@@ -173,40 +158,15 @@ def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
     Raises:
         DataContractError: one was deleted or altered since it was pinned.
     """
-    cycles = []
-    for file in pinned:
-        content = _read_pinned(file.uri, file.sha256)
-        cycles.append(JudgedCycle.from_record(content))
+    cycles = [JudgedCycle.from_record(_read_pinned(file.uri, file.sha256)) for file in pinned]
     cycles.sort(key=lambda cycle: (cycle.as_of, cycle.judged_at))
     return list({cycle.run_id: cycle for cycle in cycles}.values())
-
-
-def copied_uri(run: ResolvedRun, workspace_uri: str, file: PinnedFile) -> str:
-    """Return where `copy_pinned` puts a record."""
-    return storage.join(_folder(workspace_uri, run.registered_model), file.uri.rpartition("/")[2])
-
-
-def copy_pinned(run: ResolvedRun, workspace_uri: str) -> None:
-    """Copy the evidence that a run pinned, with its influences, into another workspace.
-
-    Raises:
-        DataContractError: some of it was deleted or altered since it was pinned.
-    """
-    for file in run.judged_before:
-        content = _read_pinned(file.uri, file.sha256)
-        digest = JudgedCycle.from_record(content).influences_sha256
-        if digest:
-            name = f"{digest}.parquet"
-            source = storage.join(_folder(run.workspace_uri, run.registered_model), name)
-            target = storage.join(_folder(workspace_uri, run.registered_model), name)
-            storage.write_bytes(target, _read_pinned(source, digest))
-        storage.write_bytes(copied_uri(run, workspace_uri, file), content)
 
 
 def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
     """Return a cycle's groups of users, and their influences by column.
 
-    They are looked for in the run's workspace, where the record is, wherever the cycle once ran.
+    They are looked for beside the records that the run pinned, wherever the cycle once ran.
 
     Raises:
         DataContractError: the file was deleted or altered.
@@ -214,6 +174,8 @@ def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, 
     import pyarrow.parquet as pq
 
     folder = _folder(run.workspace_uri, run.registered_model)
+    if run.judged_before:  # In another workspace where the cycle is rebuilt.
+        folder = run.judged_before[0].uri.rpartition("/")[0]
     uri = storage.join(folder, f"{cycle.influences_sha256}.parquet")
     table = pq.read_table(io.BytesIO(_read_pinned(uri, cycle.influences_sha256)))
     columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -255,19 +217,19 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     from validation.model_gate.facts import Found
     from validation.model_gate.pooling import pool_with
 
-    def pooled(pair: Pair, found: "Found | None") -> "Found | None":
-        if found is None:
-            return None
-        seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
-        known = earlier_changes(run, cycles, pair)
-        comparison = pool_with(found.comparison, found.influences, known, seeds)
-        return Found(comparison, found.influences)
+    pooled: dict[Pair, Found] = {}
+    for pair, found in _pairs(facts).items():
+        if found is not None:
+            seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
+            known = earlier_changes(run, cycles, pair)
+            comparison = pool_with(found.comparison, found.influences, known, seeds)
+            pooled[pair] = Found(comparison, found.influences)
+    delta, phi = pooled.get("delta"), pooled.get("phi")
+    return replace(facts, theta=pooled["theta"], delta=delta, phi=phi)
 
-    theta = pooled("theta", facts.theta)
-    assert theta is not None  # Every cycle has this comparison.
-    return replace(
-        facts, theta=theta, delta=pooled("delta", facts.delta), phi=pooled("phi", facts.phi)
-    )
+
+def _pairs(facts: "Facts") -> "dict[Pair, Found | None]":
+    return {"theta": facts.theta, "delta": facts.delta, "phi": facts.phi}
 
 
 def earlier_changes(
@@ -290,25 +252,20 @@ def earlier_changes(
 
 def _is_about(run: ResolvedRun, cycle: JudgedCycle, pair: Pair) -> bool:
     """Return whether an earlier cycle compared the same pair as this run."""
-    if cycle.as_of > run.as_of:
-        return False
-    standing, champion = run.standing, run.champion
-    ours = run.config.recipe_digest
+    standing, champion, ours = run.standing, run.champion, run.config.recipe_digest
     accepted = standing.anchor.recipe_digest if standing.anchor else ""
     if pair == "delta":
+        since = standing.rolled_back_at
         is_pair = (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted)
         if ours == accepted:  # The pair is one of two codes.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
-        return is_pair and _is_after(cycle.first_judged_at, standing.rolled_back_at)
-    is_recipe = (
-        cycle.challenger_recipe == ours if pair == "theta" else cycle.anchor_recipe == accepted
-    )
-    is_champion = champion is not None and cycle.champion_bundle == champion.bundle_digest
-    return is_recipe and is_champion and _is_after(cycle.first_judged_at, standing.champion_since)
-
-
-def _is_after(instant: datetime, since: datetime | None) -> bool:
-    return since is None or instant > since
+    else:
+        since = standing.champion_since
+        recipes = {"theta": (cycle.challenger_recipe, ours), "phi": (cycle.anchor_recipe, accepted)}
+        bundle = champion.bundle_digest if champion else None
+        is_pair = len(set(recipes[pair])) == 1 and cycle.champion_bundle == bundle
+    is_after = since is None or cycle.first_judged_at > since
+    return cycle.as_of <= run.as_of and is_pair and is_after
 
 
 def tries_on(holdout: Window, cycles: Sequence[JudgedCycle]) -> tuple[str, ...]:
@@ -327,11 +284,9 @@ def changes_of(facts: "Facts", is_sound: dict[str, bool]) -> tuple[FoundChange, 
         facts: Pooled or not; the cycle's own values are taken.
         is_sound: By pair, whether its comparison says anything.
     """
-    pairs: dict[Pair, Found | None]
-    pairs = {"theta": facts.theta, "delta": facts.delta, "phi": facts.phi}
     return tuple(
         FoundChange(pair=pair, metric=row.metric, segment=row.segment, value=row.value)
-        for pair, found in pairs.items()
+        for pair, found in _pairs(facts).items()
         if found is not None and is_sound[pair]
         for row in found.comparison.pooled
     )

@@ -9,42 +9,98 @@ is rewritten or taken back. Each entry names the one before by its digest, so th
 altered or is gone is noticed; the newest is vouched for by its mark. The order is that of the
 numbers and never of a clock. MLflow's alias follows (`pipelines.registry.reconcile`). An attempt's
 file is there while its request may still arrive. Others call this a write-ahead log.
+
+The accepted recipe is the *anchor*: a challenger of another recipe is held against it, and
+`train_anchor` makes it fresh in such a cycle. Not for deciding what moves (`promotion`, `by_hand`).
 """
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import logging
-import os
-import re
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import deletion, storage
-from pipelines.contracts import files
-from pipelines.contracts.artifacts import ModelRef, PinnedEntry
+from pipelines.contracts.artifacts import ModelRef, PinnedEntry, ResolvedRun
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.registry.recipes_on_record import Recipes
+from pipelines.contracts.config import RecipeRef, RunConfig
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    HomefeedError,
+    RunInProgressError,
+    TransientStorageError,
+)
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 
 log = logging.getLogger(__name__)
 Kind = Literal["promotion", "rollback", "forced", "outside"]
 
-_NAME = re.compile(r"(\d{8})(?:\.json|\.followed\.json|\.attempt-([0-9a-f]{32}))")
 LOCK_WAIT_S = 60.0
 """How long a command waits for another one on this machine, in seconds."""
-_LOCK_LOOK_S = 0.05
 _AT_ONCE = 8
 """How many entries are read at once: an object store answers each in tens of milliseconds."""
+NAME_ONE = "name the accepted recipe: `homefeed anchor set --recipe NAME --reason ...`"
+
+
+class Recipe(Frozen):
+    """A recipe of a model: a configuration, and the code that made models of it."""
+
+    config: dict[str, Any] = Field(description="JSON form of a RunConfig, of today or of then.")
+    code_digest: str = Field(description="`code_identity.code_digest` of that code; '' unknown.")
+    run_uri: str | None = Field(description="Cycle that it was read from; None: a named recipe.")
+
+    def parse(self) -> RunConfig:
+        """Return the configuration.
+
+        Raises:
+            ConfigurationError: today's code does not know one of its options.
+        """
+        try:
+            return RunConfig.model_validate(self.config)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"the accepted recipe {self.config.get('recipe')!r} cannot be read by this code: "
+                f"{error}; {NAME_ONE}"
+            ) from None
+
+    @property
+    def digest(self) -> str:
+        """Its digest by today's code; '' where it cannot be read, for it cannot be trained."""
+        try:
+            return self.parse().recipe_digest
+        except ConfigurationError:
+            return ""
+
+
+class HeldRecipe(Frozen):
+    """A recipe that was rolled back and may not be promoted until somebody releases it."""
+
+    recipe: Recipe
+    reason: str
+
+    @property
+    def digest(self) -> str:
+        """Its digest by today's code; '' where it cannot be read."""
+        return self.recipe.digest
+
+
+class Recipes(Frozen):
+    """All that holds of recipes after an entry of the log."""
+
+    accepted: Recipe | None = Field(default=None, description="None where it is not known.")
+    held: tuple[HeldRecipe, ...] = Field(default=(), description="Recipes on hold.")
+
+    def without(self, digest: str) -> "Recipes":
+        """Return the same with a recipe no longer on hold."""
+        held = tuple(each for each in self.held if each.digest != digest)
+        return self.model_copy(update={"held": held})
 
 
 class HistoryEntry(Frozen):
@@ -54,7 +110,9 @@ class HistoryEntry(Frozen):
     kind: Kind = Field(description="'outside': the alias was found moved by something else.")
     model: ModelRef = Field(description="Serving from this move on.")
     previous: ModelRef | None = Field(description="Behind the alias before; None: no champion.")
-    run_uri: str | None = Field(description="Cycle that asked for it; None for a person.")
+    run_uri: str | None = Field(
+        default=None, description="Cycle that asked for it; None: a person."
+    )
     recipe: RecipeRef | None = Field(
         default=None,
         description="Recipe of the model that starts to serve; None where a person went back.",
@@ -73,7 +131,6 @@ class RecipeChange(Frozen):
 class Entry(Frozen):
     """One decision, and what holds of recipes after it."""
 
-    schema_version: Literal[1] = 1
     number: int = Field(ge=1)
     after: str = Field(description="sha256 of the entry before it; '' for the first.")
     mark: str = Field(description="Random mark of its writer, who knows its own entry by it.")
@@ -87,7 +144,6 @@ class Entry(Frozen):
 class Followed(Frozen):
     """The alias was read back after an entry, and named its model."""
 
-    schema_version: Literal[1] = 1
     sha256: str = Field(description="Of the entry.")
     was_set_again: bool = Field(
         description="An earlier attempt had not been seen to end, and the alias named the version "
@@ -137,11 +193,16 @@ class History:
         Numbers order, times inform: stamps that fall, or lie in the future, are of wrong clocks.
         The fewest that explain this are not believed, and such a move counts from the one before.
         """
-        moves = [move for _, move in self.entries]
-        believed = _rising([move.moved_at for move in moves])
+        moves, now = [move for _, move in self.entries], datetime.now(UTC)
+        ending: list[list[int]] = []  # of each move the longest part that never falls, and ends so
+        for place, move in enumerate(moves):
+            if move.moved_at <= now:
+                rising = [each for each in ending if moves[each[-1]].moved_at <= move.moved_at]
+                ending.append([*max(rising, key=len, default=[]), place])
+        believed = max(reversed(ending), key=len, default=[])
         if not believed:
             return moves
-        since, found = moves[min(believed)].moved_at, []
+        since, found = moves[believed[0]].moved_at, []
         for place, move in enumerate(moves):
             since = move.moved_at if place in believed else since
             found.append(move.model_copy(update={"moved_at": since}))
@@ -176,8 +237,8 @@ class LostTheNumberError(RunInProgressError):
 def promotion_lock(workspace_uri: str) -> Iterator[None]:
     """Let one command at a time act on the log of a workspace on this machine's disk.
 
-    The kernel frees the lock when a process dies. It spares people races; what keeps two moves
-    apart is that an entry is created only if it is absent. On an object store nothing is locked.
+    It spares people races; what keeps two moves apart is that an entry is created only if it is
+    absent. On an object store nothing is locked.
 
     Raises:
         RunInProgressError: another command still holds it after `LOCK_WAIT_S`.
@@ -185,29 +246,11 @@ def promotion_lock(workspace_uri: str) -> Iterator[None]:
     if not storage.is_local(workspace_uri):
         yield
         return
-    folder = storage.local_path(storage.join(workspace_uri, "history"))
-    with storage.translated_errors(workspace_uri, "locking the history of"):
-        files.make_folder(folder)
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunInProgressError(
-                        f"another command moves the champion of workspace {workspace_uri} and has "
-                        f"not ended in {LOCK_WAIT_S:g} s; expected it to; try again"
-                    ) from None
-                time.sleep(_LOCK_LOOK_S)
-            except OSError:
-                break  # A file system without locks.
-        storage.sweep_unfinished(folder.as_uri())
+    folder = storage.join(workspace_uri, "history")
+    purpose = f"a move of the champion of workspace {workspace_uri}"
+    with storage.exclusive_lock(storage.join(folder, "moves"), purpose, LOCK_WAIT_S):
+        storage.sweep_unfinished(folder)
         yield
-    finally:
-        os.close(number)
 
 
 def create(
@@ -233,8 +276,7 @@ def create(
         recipes=recipes,
         acknowledged=acknowledged,
     )
-    uri = _uri(workspace_uri, name, f"{entry.number:08d}.json")
-    content = files.to_json(entry)
+    uri, content = _uri(workspace_uri, name, entry.number, "json"), entry.to_record()
     if not _create(uri, content):
         raise LostTheNumberError(
             f"entry {entry.number} of the history of {name} was created by somebody else just now "
@@ -254,20 +296,19 @@ def create(
 def begin_attempt(workspace_uri: str, name: str, number: int) -> str:
     """Record that the alias is about to be set to an entry's model, and return the mark."""
     mark = uuid.uuid4().hex
-    storage.write_new(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"), b"1")
+    storage.write_new(_uri(workspace_uri, name, number, f"attempt-{mark}"), b"1")
     return mark
 
 
 def end_attempt(workspace_uri: str, name: str, number: int, mark: str) -> None:
     """Record that the request of an attempt cannot arrive any more: it was answered or not sent."""
-    deletion.remove(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"))
+    deletion.remove(_uri(workspace_uri, name, number, f"attempt-{mark}"))
 
 
 def mark_followed(workspace_uri: str, name: str, move: Placed, was_set_again: bool) -> None:
     """Record that alias and newest move agree; of several who find that, one writes it."""
     followed = Followed(sha256=move.sha256, was_set_again=was_set_again)
-    uri = _uri(workspace_uri, name, f"{move.entry.number:08d}.followed.json")
-    _create(uri, files.to_json(followed))
+    _create(_uri(workspace_uri, name, move.entry.number, "followed.json"), followed.to_record())
 
 
 def _create(uri: str, content: bytes) -> bool:
@@ -288,45 +329,51 @@ def load(workspace_uri: str, name: str) -> History:
     Raises:
         DataContractError: an entry is of another schema version.
     """
-    folder = storage.join(workspace_uri, "history", name)
-    found = [match for match in map(_NAME.fullmatch, storage.list_names(folder)) if match]
-    last = max((int(match[1]) for match in found), default=0)
-    placed: list[Placed] = []
-    broken: list[tuple[int, str]] = []
-    head, is_sound = "", True
-    uris = [storage.join(folder, f"{number:08d}.json") for number in range(1, last + 1)]
+    marks, attempts, last = set(), [], 0
+    for file in storage.list_names(storage.join(workspace_uri, "history", name)):
+        number, _, kind = file.partition(".")
+        if len(number) != len(f"{1:08d}") or not number.isdecimal():
+            continue
+        last = max(last, int(number))
+        if kind == "followed.json":
+            marks.add(int(number))
+        elif kind.startswith("attempt-"):
+            attempts.append((int(number), kind.removeprefix("attempt-")))
+    uris = [_uri(workspace_uri, name, number, "json") for number in range(1, last + 1)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         contents = list(pool.map(_read_or_empty, uris))
-    for number, (uri, content) in enumerate(zip(uris, contents, strict=True), start=1):
-        entry = _parse(uri, content, number)
-        if entry is not None and is_sound and entry.after != head:
-            # The entry before is not the one that this one was written after.
-            broken.append((number - 1, uris[number - 2]))
-            placed = placed[:-1]
-        # A digest that is not known is not compared with.
-        head, is_sound = hashlib.sha256(content).hexdigest() if content else "", entry is not None
-        if entry is None:
-            broken.append((number, uri))
-        else:
-            placed.append(Placed(uri, head, entry))
-    marks = {int(match[1]) for match in found if match[0].endswith(".followed.json")}
-    if placed and placed[-1].entry.number == last in marks:
-        content = _read_or_empty(storage.join(folder, f"{last:08d}.followed.json"))
-        if not _is_vouched_for(content, head):
-            broken.append((last, placed.pop().uri))
+    digests = [hashlib.sha256(each).hexdigest() if each else "" for each in contents]
+    entries = [_parse(*each) for each in zip(uris, contents, strict=True)]
+    broken = {
+        place for place, each in enumerate(entries) if each is None or each.number != place + 1
+    }
+    for place, entry in enumerate(entries[1:], start=1):
+        # The entry before is not the one that this one was written after.
+        if not {place - 1, place} & broken and entry and entry.after != digests[place - 1]:
+            broken.add(place - 1)
+    if last in marks and last - 1 not in broken:
+        mark = _read_mark(workspace_uri, name, last)
+        if mark is None or mark.sha256 != digests[-1]:
+            broken.add(last - 1)
+    placed = tuple(
+        Placed(uris[place], digests[place], entry)
+        for place, entry in enumerate(entries)
+        if entry is not None and place not in broken
+    )
     seen = {file for each in placed for file in each.entry.acknowledged}
-    damaged = [(number, uri) for number, uri in broken if name_of(uri) not in seen]
-    is_damaged = any(number == last for number, _ in damaged)
-    for _, uri in damaged:
+    damaged = [uris[place] for place in sorted(broken) if name_of(uris[place]) not in seen]
+    for uri in damaged:
         log.warning("%s is damaged or gone; what it said is not known", uri)
+    is_newest_damaged = bool(uris) and uris[-1] in damaged
+    # What is damaged vouches for nothing: the next entry is seen not to follow it.
+    sha256 = "" if is_newest_damaged or not digests else digests[-1]
     return History(
-        placed=tuple(placed),
-        damaged=tuple(uri for _, uri in damaged),
-        # What is damaged vouches for nothing: the next entry is seen not to follow it.
-        newest=PinnedEntry(number=last, sha256="" if is_damaged else head),
-        is_newest_damaged=is_damaged,
+        placed=placed,
+        damaged=tuple(damaged),
+        newest=PinnedEntry(number=last, sha256=sha256),
+        is_newest_damaged=is_newest_damaged,
         followed=frozenset(marks),
-        attempts=tuple((int(match[1]), match[2]) for match in found if match[2]),
+        attempts=tuple(attempts),
     )
 
 
@@ -337,41 +384,38 @@ def _read_or_empty(uri: str) -> bytes:
         return b""
 
 
-def _parse(uri: str, content: bytes, number: int) -> Entry | None:
-    """Return the entry in a file; None where it is none of this number.
+def _parse(uri: str, content: bytes) -> Entry | None:
+    """Return the entry in a file; None where it is none.
 
     Raises:
         DataContractError: it is of another schema version.
     """
     try:
-        version = json.loads(content).get("schema_version")
-        if isinstance(version, int) and version != 1:
+        return Entry.from_record(content)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        if first["type"] == "schema_version" and isinstance(first["input"], int):
             raise DataContractError(
-                f"{uri} is of schema version {version}; expected 1, which this version of "
+                f"{uri} is of schema version {first['input']}; expected 1, which this version of "
                 f"homefeed reads and writes; the history was continued by another version: use "
                 f"that one here, nothing of the record is changed by this one"
-            )
-        entry = Entry.model_validate_json(content)
-    except (ValueError, AttributeError):
+            ) from None
         return None
-    return entry if entry.number == number else None
 
 
-def _is_vouched_for(content: bytes, sha256: str) -> bool:
-    """Return whether a mark is about an entry of that digest; a mark that is no such says no."""
+def _read_mark(workspace_uri: str, name: str, number: int) -> Followed | None:
+    """Return the mark that the alias has followed an entry; None where there is no sound one."""
     try:
-        return Followed.model_validate_json(content).sha256 == sha256
-    except ValueError:
-        return False
+        content = _read_or_empty(_uri(workspace_uri, name, number, "followed.json"))
+        return Followed.from_record(content)
+    except ValidationError:
+        return None
 
 
 def was_set_again(workspace_uri: str, name: str, number: int) -> bool:
     """Return whether the alias had to be set a second time to follow an entry."""
-    try:
-        content = _read_or_empty(_uri(workspace_uri, name, f"{number:08d}.followed.json"))
-        return Followed.model_validate_json(content).was_set_again
-    except ValueError:
-        return False
+    mark = _read_mark(workspace_uri, name, number)
+    return mark is not None and mark.was_set_again
 
 
 def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEntry]]:
@@ -408,21 +452,51 @@ def serving_at(known: History, registered_model: str, instant: datetime) -> Hist
     return in_force[-1]
 
 
-def _rising(times: list[datetime]) -> set[int]:
-    """Return the places of the longest part of times that never falls and is not in the future."""
-    now = datetime.now(UTC)
-    ending: list[list[int]] = []
-    for place, at in enumerate(times):
-        if at <= now:
-            before = [(len(each), each) for each in ending if times[each[-1]] <= at]
-            ending.append([*max(before, default=(0, []))[1], place])
-    return set(max(((len(each), each) for each in ending), default=(0, []))[1])
-
-
 def name_of(uri: str) -> str:
     """Return the name of a file, without its folder."""
     return uri.rpartition("/")[2]
 
 
-def _uri(workspace_uri: str, name: str, file: str) -> str:
-    return storage.join(workspace_uri, "history", name, file)
+def _uri(workspace_uri: str, name: str, number: int, kind: str) -> str:
+    return storage.join(workspace_uri, "history", name, f"{number:08d}.{kind}")
+
+
+def recipe_of(run: ResolvedRun) -> Recipe:
+    """Return the recipe of a cycle."""
+    config = run.config.model_dump(mode="json")
+    return Recipe(config=config, code_digest=run.code_digest, run_uri=run.run_uri)
+
+
+def recipe_of_model(workspace_uri: str, model: ModelRef, tags: Mapping[str, str]) -> Recipe:
+    """Return the recipe that made a registered model, from the cycle that its tags name.
+
+    Args:
+        workspace_uri: The workspace.
+        model: The model, for the message.
+        tags: Of its version in the registry. They are input: the run must be one of the workspace.
+
+    Raises:
+        ConfigurationError: that cycle's folder is gone, cannot be read, or was edited.
+    """
+    run_id = tags.get("homefeed_run_id", "")
+    run_uri = storage.join(workspace_uri, "runs", run_id or "(unnamed)")
+    uri = manifest_uri(run_uri, "resolve_run")
+    try:
+        if run_id in ("", ".", "..") or "/" in run_id:
+            raise ConfigurationError(f"tag homefeed_run_id is {run_id!r}, which names no run")
+        record = storage.read_model(uri, StageRecord)
+        artifact = record.artifact
+        if not record.is_sound() or artifact["run_id"] != run_id:
+            raise ConfigurationError("the manifest was edited, or is another run's")
+        # A fresh anchor was made by the recipe that was accepted when its cycle began.
+        is_anchor = tags.get("homefeed_side") == "anchor"
+        config = dict(artifact["standing"]["anchor"] if is_anchor else artifact["config"])
+    except TransientStorageError:
+        raise  # It may be read in a minute.
+    except (FileNotFoundError, HomefeedError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"the recipe of {model.label} cannot be read from {uri}: {type(error).__name__} "
+            f"{error}; expected the manifest of the cycle that trained it; put it back, or "
+            f"{NAME_ONE}"
+        ) from None
+    return Recipe(config=config, code_digest=tags.get("code_digest", ""), run_uri=run_uri)

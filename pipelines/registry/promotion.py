@@ -13,25 +13,17 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
-from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import (
     Approval,
     Judgement,
     Promoted,
     Promotion,
-    Verdict,
     approval_uri,
 )
 from pipelines.registry import history, registry, tracking
-from pipelines.registry.recipes_on_record import recipe_of
-from pipelines.registry.reconcile import (
-    follow,
-    require_newest,
-    require_own,
-    require_unaltered,
-    version_of,
-)
+from pipelines.registry.history import HistoryEntry, RecipeChange, recipe_of
+from pipelines.registry.reconcile import follow, require_newest, require_own, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,24 +51,31 @@ def move_if_permitted(
         DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
-    approval = _approval_for(run, judgement)
-    reason, history_uri = _reason_to_stay(run, judgement, approval), None
-    champion = run.champion
-    if reason is None:
+    verdict, approval = judgement.verdict, _approval_for(run, judgement)
+    champion, history_uri = run.champion, None
+    if verdict.promoted is Promoted.NONE:
+        reason = f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
+    elif not run.may_promote:
+        is_own = verdict.promoted is Promoted.CHALLENGER
+        what = "PROMOTE" if is_own else "to promote the anchor"
+        reason = f"The verdict is {what}, but this run was asked not to promote (a backfill)."
+    elif approval is not None and not approval.is_given:
+        reason = approval.sentence
+    else:
         _require_same_models(run, challenger, fresh, judgement)
-        champion, reason = judgement.promoted_model, judgement.verdict.reasons[0]
-        assert champion is not None  # The verdict promotes something, or there is a reason to stay.
-        if judgement.verdict.promoted is Promoted.ANCHOR:
+        champion, reason, config = judgement.promoted_model, verdict.reasons[0], run.config
+        assert champion is not None  # The verdict promotes something.
+        if verdict.promoted is Promoted.ANCHOR:
+            config = run.standing.anchor or config
             reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
-        if approval is not None:
-            reason = f"{reason} {approval.sentence}"
-        entry = history.HistoryEntry(
+        reason = f"{reason} {approval.sentence}" if approval is not None else reason
+        entry = HistoryEntry(
             moved_at=now,
             kind="promotion",
             model=champion,
             previous=run.champion,
             run_uri=run.run_uri,
-            recipe=_recipe_of(run, judgement.verdict).recipe_ref,
+            recipe=config.recipe_ref,
             reason=reason,
         )
         client = tracking.connect(run.tracking_uri)
@@ -84,7 +83,7 @@ def move_if_permitted(
             history_uri = _move_once(client, run, judgement, entry)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
-        decision=judgement.verdict.decision,
+        decision=verdict.decision,
         is_promoted=history_uri is not None,
         champion_before=run.champion,
         champion_after=champion,
@@ -127,40 +126,79 @@ def _approval_for(run: ResolvedRun, judgement: Judgement) -> Approval | None:
     )
 
 
-def _recipe_of(run: ResolvedRun, verdict: Verdict) -> RunConfig:
-    """Return the recipe that made what the verdict promotes."""
-    accepted = run.standing.anchor
-    is_anchor = verdict.promoted is Promoted.ANCHOR
-    return accepted if is_anchor and accepted is not None else run.config
+def _require_same_models(
+    run: ResolvedRun, challenger: Challenger, fresh: FreshAnchor, judgement: Judgement
+) -> None:
+    """Refuse a verdict on other models than the run's, and one on an older day than the champion's.
+
+    Raises:
+        PromotionRefusedError: it is one.
+    """
+    compared = judgement.comparison
+    pairs: list[tuple[str, ModelRef | None, ModelRef | None]] = [
+        ("challenger", compared.challenger_model, challenger.model),
+        ("champion that it was compared with", compared.baseline_model, run.champion),
+    ]
+    if judgement.anchor is not None:
+        trained = fresh.trained.model if fresh.trained else None
+        pairs.append(("fresh anchor", judgement.anchor.model, trained))
+    for what, judged, made in pairs:
+        if judged != made:
+            said, known = (each.label if each else "none" for each in (judged, made))
+            raise PromotionRefusedError(
+                f"the {what} is {said} in the verdict and {known} in this run; expected the same "
+                f"model; start a new cycle"
+            )
+    if run.champion is not None and run.as_of <= run.champion.as_of:
+        raise PromotionRefusedError(
+            f"as_of {run.as_of:%Y-%m-%d} is not newer than the champion's "
+            f"({run.champion.label}, {run.champion.as_of:%Y-%m-%d}); an older model is never "
+            f"promoted over a newer one; to go back use `homefeed rollback`"
+        )
 
 
 def _move_once(
-    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, entry: history.HistoryEntry
+    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, entry: HistoryEntry
 ) -> str:
     """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
 
     A person may have made the model champion in spite of an earlier verdict; that stands for it.
     """
-    name, place = entry.model.name, run.workspace_uri
+    name, place, model = entry.model.name, run.workspace_uri, entry.model
     state = follow(client, place, name)
-    known = state.history
+    known, last = state.history, state.history.last
     if (mine := known.of_run(run.run_uri)) is not None:
         uri, before = mine
-        if before.model != entry.model:
+        if before.model != model:
             raise PromotionRefusedError(
-                f"{entry.model.label} is to be promoted, and this cycle promoted "
-                f"{before.model.label} at {before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes "
-                f"at most once; start a new cycle"
+                f"{model.label} is to be promoted, and this cycle promoted {before.model.label} at "
+                f"{before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes at most once; start a new "
+                f"cycle"
             )
-        _require_not_replaced(known, entry.model)
+        if last is not None and last.model.version != model.version:
+            raise PromotionRefusedError(
+                f"{model.label} was champion, and {last.model.label} took its place at "
+                f"{last.moved_at:%Y-%m-%d %H:%M} UTC ({last.kind}: {last.reason}); expected what "
+                f"this cycle promoted to serve still; to serve it again after all run "
+                f"`homefeed rollback --to-version {model.version}`"
+            )
         return uri
     require_newest(state)
-    if known.last is not None and known.last.model == entry.model:
+    if last is not None and last.model == model:
         return known.entries[-1][0]
     if known.newest != run.newest_entry or state.serves != version_of(run.champion):
         raise _decided_since(run, known)
-    _require_own_ruling(client, run, judgement)
-    require_unaltered(client, entry.model)
+    judged = judgement.comparison.challenger_model
+    kept = registry.read_tags(client, judged).get(registry.RULING, "")
+    if kept not in ("", judgement.ruling_digest):  # A comparison that was killed has left none.
+        raise PromotionRefusedError(
+            f"the verdict on {judged.label} has digest {judgement.ruling_digest[:12]}, and the "
+            f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
+            f"edited, or a later comparison was interrupted; compare again, which rules anew: run "
+            f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
+            f"then promote"
+        )
+    registry.require_unaltered(client, model)
     require_own(state)
     recipes = known.recipes
     if judgement.verdict.becomes_anchor or recipes.accepted is None:
@@ -173,98 +211,19 @@ def _move_once(
     return known.placed[-1].uri
 
 
-def _require_not_replaced(known: history.History, model: ModelRef) -> None:
-    """Refuse to say that a cycle has promoted a model which was taken down since.
-
-    Raises:
-        PromotionRefusedError: another model serves.
-    """
-    last = known.last
-    if last is not None and last.model.version != model.version:
-        raise PromotionRefusedError(
-            f"{model.label} was champion, and {last.model.label} took its place at "
-            f"{last.moved_at:%Y-%m-%d %H:%M} UTC ({last.kind}: {last.reason}); expected what this "
-            f"cycle promoted to serve still; to serve it again after all run "
-            f"`homefeed rollback --to-version {model.version}`"
-        )
-
-
 def _decided_since(run: ResolvedRun, known: history.History) -> PromotionRefusedError:
     """Return the refusal of a verdict that was judged against an older entry of the history."""
-    since = [each for each in known.placed if each.entry.number > run.newest_entry.number]
-    found = "; ".join(f"entry {each.entry.number}: {_told(each.entry.event)}" for each in since)
+    found = []
+    for each in known.placed:
+        event, number = each.entry.event, each.entry.number
+        said = "the accepted recipes were changed by a person"
+        if not isinstance(event, RecipeChange):
+            said = f"{event.kind} of {event.model.label}"
+        if number > run.newest_entry.number:
+            found.append(f"entry {number}: {said}, {event.reason!r}")
     return PromotionRefusedError(
         f"the verdict was judged against entry {run.newest_entry.number} of the history of "
         f"{run.registered_model}, and entry {known.newest.number} is the newest "
-        f"({found or 'the history is another one'}); expected nothing to be decided meanwhile; "
-        f"nothing was moved; start a new cycle, which is judged against what serves now"
+        f"({'; '.join(found) or 'the history is another one'}); expected nothing to be decided "
+        f"meanwhile; nothing was moved; start a new cycle, which is judged against what serves now"
     )
-
-
-def _told(event: history.HistoryEntry | history.RecipeChange) -> str:
-    if isinstance(event, history.RecipeChange):
-        return f"the accepted recipes were changed by a person, {event.reason!r}"
-    return f"{event.kind} of {event.model.label}, {event.reason!r}"
-
-
-def _reason_to_stay(
-    run: ResolvedRun, judgement: Judgement, approval: Approval | None
-) -> str | None:
-    """Return why nothing may move, or None."""
-    verdict = judgement.verdict
-    if verdict.promoted is Promoted.NONE:
-        return f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
-    if not run.may_promote:
-        what = "PROMOTE" if verdict.promoted is Promoted.CHALLENGER else "to promote the anchor"
-        return f"The verdict is {what}, but this run was asked not to promote (a backfill)."
-    return approval.sentence if approval is not None and not approval.is_given else None
-
-
-def _require_same_models(
-    run: ResolvedRun, challenger: Challenger, fresh: FreshAnchor, judgement: Judgement
-) -> None:
-    compared = judgement.comparison
-    trained = fresh.trained.model if fresh.trained else None
-    pairs: list[tuple[str, ModelRef, ModelRef | None]]
-    pairs = [("challenger", compared.challenger_model, challenger.model)]
-    if judgement.anchor is not None:
-        pairs.append(("fresh anchor", judgement.anchor.model, trained))
-    for what, judged, made in pairs:
-        if judged != made:
-            raise PromotionRefusedError(
-                f"the verdict is about {judged.label}, the {what} of this run is "
-                f"{made.label if made else 'none'}; start a new cycle"
-            )
-    if compared.baseline_model != run.champion:
-        raise PromotionRefusedError(
-            f"the verdict compares with {_label(compared.baseline_model)}, this run was resolved "
-            f"against {_label(run.champion)}; start a new cycle"
-        )
-    if run.champion is not None and run.as_of <= run.champion.as_of:
-        raise PromotionRefusedError(
-            f"as_of {run.as_of:%Y-%m-%d} is not newer than the champion's "
-            f"({run.champion.label}, {run.champion.as_of:%Y-%m-%d}); an older model is never "
-            f"promoted over a newer one; to go back use `homefeed rollback`"
-        )
-
-
-def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Judgement) -> None:
-    """Refuse a verdict that is not the one which the registry keeps beside the challenger.
-
-    Raises:
-        PromotionRefusedError: the manifest was edited, or the comparison was made again since.
-    """
-    challenger = judgement.comparison.challenger_model
-    kept = registry.read_tags(client, challenger).get(registry.RULING, "")
-    if kept not in ("", judgement.ruling_digest):  # A comparison that was killed has left none.
-        raise PromotionRefusedError(
-            f"the verdict on {challenger.label} has digest {judgement.ruling_digest[:12]}, and the "
-            f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
-            f"edited, or a later comparison was interrupted; compare again, which rules anew: run "
-            f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
-            f"then promote"
-        )
-
-
-def _label(model: ModelRef | None) -> str:
-    return model.label if model else "no champion"

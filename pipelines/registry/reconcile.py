@@ -7,32 +7,25 @@ conditional write, so an attempt to set the alias is recorded first, and alias a
 again after it. Not for whether something may be moved (`promotion`, `by_hand`).
 """
 
-import contextlib
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import (
-    BUNDLE_MISSING,
     ConfigurationError,
     DataContractError,
     HomefeedError,
-    PromotionRefusedError,
     RecordDisagreesError,
     RunInProgressError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.files import own_temporary_folder
-from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import history, registry
 from pipelines.registry.history import History, Placed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 _MAX_LOOKS = 5
@@ -74,29 +67,23 @@ class State:
         if self.history.is_newest_damaged:
             return ""
         if self.serves == self.recorded:
-            return _difference(self.served, last.model if last else None)
+            return _difference(self.served, last.model) if self.served and last else ""
         if pending is not None and self.serves == version_of(pending.previous):
             return ""  # Whoever acts next sets it.
-        return (
-            f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
-            f"{_label(self.name, self.recorded)} does: {self._late_write()}the alias was moved "
-            f"or deleted by something else, or entries of the history are gone"
-        )
-
-    def _late_write(self) -> str:
-        """Give the other reading where the alias names an older move whose attempt never ended."""
-        unended = {number for number, _ in self.history.attempts}
-        for move in reversed(self.history.moves[:-1]):
-            event = move.entry.event
-            if move.entry.number not in unended or not isinstance(event, history.HistoryEntry):
-                continue
-            if event.model.version == self.serves:
-                return (
+        late, unended = "", {number for number, _ in self.history.attempts}
+        pairs = zip(self.history.moves, self.history.entries, strict=True)
+        for move, (_, event) in list(pairs)[:-1]:
+            if move.entry.number in unended and event.model.version == self.serves:
+                late = (
                     f"a request to set the alias for entry {move.entry.number} (the {event.kind} "
                     f"of {event.model.label}) was never seen to end, and may have arrived at "
                     f"MLflow only now; or "
                 )
-        return ""
+        return (
+            f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
+            f"{_label(self.name, self.recorded)} does: {late}the alias was moved or deleted by "
+            f"something else, or entries of the history are gone"
+        )
 
 
 def version_of(model: ModelRef | None) -> str | None:
@@ -104,10 +91,8 @@ def version_of(model: ModelRef | None) -> str | None:
     return model.version if model else None
 
 
-def _difference(served: ModelRef | None, recorded: ModelRef | None) -> str:
+def _difference(served: ModelRef, recorded: ModelRef) -> str:
     """Return how what serves is another model than the recorded one of the same number, or ''."""
-    if served is None or recorded is None:
-        return ""
     # What was no version of this project when it was recorded has no digests.
     if len({served.bundle_digest, recorded.bundle_digest} - {""}) > 1:
         return (
@@ -245,7 +230,7 @@ def follow(
         move, model = state.history.moves[-1], state.history.pending.model
         if state.serves != model.version:
             if not is_checked:
-                require_unaltered(client, model)
+                registry.require_unaltered(client, model)
             if not _set_alias(client, state, move, model):
                 continue  # Others have acted meanwhile.
         else:
@@ -313,64 +298,6 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     if problem is None:
         history.end_attempt(*where, number, mark)
     return True
-
-
-def require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
-    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
-
-    Raises:
-        PromotionRefusedError: the registry says that the version is another model.
-        DataContractError: its files are not those of that digest, or are marked as deleted.
-    """
-    found = registry.read_version(client, judged.name, judged.version)
-    if found != judged:
-        raise PromotionRefusedError(
-            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
-            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
-            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
-            f"its tags were altered since; start a new cycle; where it was decided already, name "
-            f"what shall serve: `homefeed history repair --to-version N`"
-        )
-    require_not_deleted(client, judged)
-    with scratch_for_models() as scratch:
-        registry.download_bundle(client, judged, scratch)
-
-
-def scratch_for_models() -> contextlib.AbstractContextManager[Path]:
-    """Give a scratch folder off the workspace's disk: a full one keeps nobody from going back."""
-    return storage.scratch_folder(own_temporary_folder("scratch").as_uri())
-
-
-def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
-    """Refuse to make a version champion whose logged model is marked as deleted.
-
-    Its files may be there, so that they could be fetched, until `mlflow gc` erases them.
-
-    Raises:
-        DataContractError: it is marked, or erased already.
-    """
-    with translated_outages(client.tracking_uri):
-        version = client.get_model_version(model.name, model.version)
-        if _has_files(client, version):
-            return
-        model_id = registry.find_logged_model(client, version)
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        left = sorted(int(each.version) for each in versions if _has_files(client, each))
-    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
-    raise DataContractError(
-        f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
-        f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
-        f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
-        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
-        f"{registry.ROLL_BACK}, or start a new cycle",
-        kind=BUNDLE_MISSING,
-    )
-
-
-def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
-    """Return whether a version's logged model is there; others' files are not looked for."""
-    model_id = registry.find_logged_model(client, version)
-    return not model_id or registry.find_location(client, model_id) != ""
 
 
 def _label(name: str, version: str | None) -> str:

@@ -5,19 +5,23 @@ verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
 test_promotion.py.
 """
 
+import contextlib
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     BUNDLE_MISSING,
     DataContractError,
+    PromotionRefusedError,
     TrackingEntryMissingError,
 )
-from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.files import digest_files, digest_of_files, own_temporary_folder
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from pipelines.registry import tracking
 
@@ -25,19 +29,36 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+Found = TypeVar("Found")
 CHAMPION = "champion"
 RULING = "ruling_digest"
 """Tag of a challenger's version: `Judgement.ruling_digest` of the cycle that judged it."""
 KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
-_MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds."""
 _LOGGED = re.compile(r"models:/(m-[^/@]+)|.*/models/(m-[^/]+)/artifacts(?:/.*)?")
 """A logged model, and a place among its files."""
 ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
 """What a person does about files of a version that are not as registered, if it is to serve."""
+
+
+def _answer(client: "MlflowClient", ask: Callable[[], Found]) -> Found | None:
+    """Return the registry's answer; None where it says that there is no such thing.
+
+    Only the server itself may say so, and not what stands before it. A store in a file answers by
+    itself.
+    """
+    from mlflow.exceptions import MlflowException, RestException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        is_told = isinstance(error, RestException) or not client.tracking_uri.startswith("http")
+        if is_told and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -48,7 +69,8 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
         TrackingUnavailableError: the server does not answer.
         ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
-    version = _find_champion(client, name)
+    with translated_outages(client.tracking_uri):
+        version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
     return to_ref(version) if version else None
 
 
@@ -57,57 +79,23 @@ def read_served(client: "MlflowClient", name: str) -> ModelRef | None:
 
     A version of somebody else has no lineage: its digests are '', its as_of is when it was made.
     """
-    version = _find_champion(client, name)
+    with translated_outages(client.tracking_uri):
+        version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
     if version is None:
         return None
     made = datetime.fromtimestamp((version.creation_timestamp or 0) / 1000, UTC)
-    tags = {"as_of": made.isoformat(), "bundle_digest": "", "snapshot_digest": ""} | {
-        tag: version.tags[tag] for tag in (*_LINEAGE_TAGS, _MODEL_DIGEST) if tag in version.tags
-    }
+    tags = {"as_of": made.isoformat(), "bundle_digest": "", "snapshot_digest": ""} | version.tags
+    return _ref(version, tags)
+
+
+def _ref(version: "ModelVersion", tags: Mapping[str, str]) -> ModelRef:
     return ModelRef(
-        name=name, version=str(version.version), mlflow_run_id=version.run_id or "", **tags
+        name=version.name,
+        version=str(version.version),
+        mlflow_run_id=version.run_id or "",
+        model_digest=tags.get("model_digest", ""),
+        **{tag: tags[tag] for tag in _LINEAGE_TAGS},
     )
-
-
-def _find_champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
-    from mlflow.exceptions import RestException
-
-    with translated_outages(client.tracking_uri):
-        try:
-            return client.get_model_version_by_alias(name, CHAMPION)
-        except RestException as error:  # Only the server itself knows that there is none.
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
-
-
-def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
-    """Return one registered version as a reference.
-
-    Raises:
-        TrackingEntryMissingError: it was deleted, or never was.
-        TrackingUnavailableError: the server does not answer.
-    """
-    from mlflow.exceptions import RestException
-
-    with translated_outages(client.tracking_uri):
-        try:
-            return to_ref(client.get_model_version(name, version))
-        except RestException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
-    known = ", ".join(map(str, sorted(there))) or "none, for it has no versions"
-    raise TrackingEntryMissingError(
-        f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
-        f"of {known}; it was deleted or never was"
-    )
-
-
-def read_tags(client: "MlflowClient", model: ModelRef) -> dict[str, str]:
-    """Return the tags of a registered version."""
-    with translated_outages(client.tracking_uri):
-        return dict(client.get_model_version(model.name, model.version).tags)
 
 
 def to_ref(version: "ModelVersion") -> ModelRef:
@@ -119,13 +107,32 @@ def to_ref(version: "ModelVersion") -> ModelRef:
             f"tags {list(_LINEAGE_TAGS)}; register models through this pipeline, or point the "
             f"alias at a version that has them"
         )
-    return ModelRef(
-        name=version.name,
-        version=str(version.version),
-        mlflow_run_id=version.run_id,
-        model_digest=version.tags.get(_MODEL_DIGEST, ""),
-        **{tag: version.tags[tag] for tag in _LINEAGE_TAGS},
+    return _ref(version, version.tags)
+
+
+def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
+    """Return one registered version as a reference.
+
+    Raises:
+        TrackingEntryMissingError: it was deleted, or never was.
+        TrackingUnavailableError: the server does not answer.
+    """
+    with translated_outages(client.tracking_uri):
+        found = _answer(client, lambda: client.get_model_version(name, version))
+        if found is not None:
+            return to_ref(found)
+        there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
+    known = ", ".join(map(str, sorted(there))) or "none, for it has no versions"
+    raise TrackingEntryMissingError(
+        f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
+        f"of {known}; it was deleted or never was"
     )
+
+
+def read_tags(client: "MlflowClient", model: ModelRef) -> dict[str, str]:
+    """Return the tags of a registered version."""
+    with translated_outages(client.tracking_uri):
+        return dict(client.get_model_version(model.name, model.version).tags)
 
 
 def register(
@@ -152,7 +159,7 @@ def register(
     """
     # The bundle may have been logged again, after what was logged first had been altered: the
     # version of the former logged model is then another one.
-    marks = {tag: tags[tag] for tag in ("bundle_digest", _MODEL_DIGEST) if tag in tags}
+    marks = {tag: tags[tag] for tag in ("bundle_digest", "model_digest") if tag in tags}
     of_this_run = " and ".join(
         (
             f"name = '{run.registered_model}'",
@@ -206,15 +213,9 @@ def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
 
 def read_keeper(client: "MlflowClient", name: str) -> str:
     """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
-    from mlflow.exceptions import MlflowException
-
     with translated_outages(client.tracking_uri):
-        try:
-            return str(client.get_registered_model(name).tags.get(KEEPER, ""))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return ""
-            raise
+        found = _answer(client, lambda: client.get_registered_model(name))
+    return str(found.tags.get(KEEPER, "")) if found else ""
 
 
 def name_keeper(client: "MlflowClient", name: str, workspace_uri: str) -> None:
@@ -255,14 +256,15 @@ def find_logged_model(client: "MlflowClient", version: "ModelVersion") -> str:
 
 def find_location(client: "MlflowClient", model_id: str) -> str:
     """Return where a logged model's files are; '' where it is deleted, or marked as deleted."""
-    from mlflow.exceptions import MlflowException
+    found = _answer(client, lambda: client.get_logged_model(model_id))
+    return str(found.artifact_location) if found else ""
 
-    try:
-        return str(client.get_logged_model(model_id).artifact_location)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return ""
+
+def find_own_model(client: "MlflowClient", model: ModelRef) -> str:
+    """Return the id of a version's logged model; '' where it has none, or is deleted."""
+    version = _answer(client, lambda: client.get_model_version(model.name, model.version))
+    model_id = find_logged_model(client, version) if version else ""
+    return model_id if model_id and find_location(client, model_id) else ""
 
 
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
@@ -271,7 +273,7 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     Raises:
         HomefeedError: as `download_version` raises.
     """
-    return find_bundle(model, download_version(client, model, folder))
+    return next(download_version(client, model, folder).rglob("bundle.json")).parent
 
 
 def download_version(
@@ -289,7 +291,8 @@ def download_version(
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
-        DataContractError: the version is there, and its files are not, or others than its tags say.
+        DataContractError: the version's files are gone (kind `BUNDLE_MISSING`), or are others than
+            its tags say.
     """
     from training.bundle.logged_files import fetch
 
@@ -297,39 +300,87 @@ def download_version(
         source = ask_again(lambda: client.get_model_version_download_uri(model.name, model.version))
     folder.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="version-", dir=folder))
-    try:
-        with translated_outages(client.tracking_uri):
-            is_there = fetch(source, root, client.tracking_uri)
-    except TrackingEntryMissingError as error:
-        raise _bundle_missing(model, f"nothing at {source}", repair) from error
+    is_there = False
+    with contextlib.suppress(TrackingEntryMissingError), translated_outages(client.tracking_uri):
+        is_there = fetch(source, root, client.tracking_uri)
     if not is_there:
         raise _bundle_missing(model, f"nothing at {source}", repair)
     require_as_registered(model, root, repair)
     return root
 
 
-def find_bundle(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> Path:
-    """Return the folder of a version's bundle among its files.
-
-    Raises:
-        DataContractError: there is none, or more than one.
-    """
-    found = sorted(root.rglob("bundle.json"))
-    if len(found) != 1:
-        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files", repair)
-    return found[0].parent
-
-
 def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> None:
     """Refuse files that are not those of a version.
 
     Raises:
-        DataContractError: there is no bundle among them, or they are others than its tags say.
+        DataContractError: there is no bundle among them (kind `BUNDLE_MISSING`), or they are others
+            than its tags say.
     """
-    _require_digest(model, "bundle", find_bundle(model, root, repair), model.bundle_digest, repair)
-    if model.model_digest:  # Older versions have none.
+    found = sorted(root.rglob("bundle.json"))
+    if len(found) != 1:
+        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files", repair)
+    _require_digest(model, "bundle", found[0].parent, model.bundle_digest, repair)
+    if model.model_digest:
         what = "model with its serving code"
         _require_digest(model, what, root, model.model_digest, repair)
+
+
+def require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
+    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
+
+    Raises:
+        PromotionRefusedError: the registry says that the version is another model.
+        DataContractError: its files are not those of that digest, or are marked as deleted.
+    """
+    found = read_version(client, judged.name, judged.version)
+    if found != judged:
+        raise PromotionRefusedError(
+            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
+            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
+            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
+            f"its tags were altered since; start a new cycle; where it was decided already, name "
+            f"what shall serve: `homefeed history repair --to-version N`"
+        )
+    require_not_deleted(client, judged)
+    with scratch_for_models() as scratch:
+        download_bundle(client, judged, scratch)
+
+
+def scratch_for_models() -> contextlib.AbstractContextManager[Path]:
+    """Give a scratch folder off the workspace's disk: a full one keeps nobody from going back."""
+    return storage.scratch_folder(own_temporary_folder("scratch").as_uri())
+
+
+def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
+    """Refuse to make a version champion whose logged model is marked as deleted.
+
+    Its files may be there, so that they could be fetched, until `mlflow gc` erases them.
+
+    Raises:
+        DataContractError: it is marked, or erased already.
+    """
+    with translated_outages(client.tracking_uri):
+        version = client.get_model_version(model.name, model.version)
+        if _has_files(client, version):
+            return
+        model_id = find_logged_model(client, version)
+        versions = client.search_model_versions(f"name = '{model.name}'")
+        left = sorted(int(each.version) for each in versions if _has_files(client, each))
+    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
+    raise DataContractError(
+        f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
+        f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
+        f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
+        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
+        f"{ROLL_BACK}, or start a new cycle",
+        kind=BUNDLE_MISSING,
+    )
+
+
+def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Return whether a version's logged model is there; others' files are not looked for."""
+    model_id = find_logged_model(client, version)
+    return not model_id or find_location(client, model_id) != ""
 
 
 def require_bundle(model: ModelRef, bundle_dir: Path, repair: str) -> None:
@@ -343,8 +394,7 @@ def require_bundle(model: ModelRef, bundle_dir: Path, repair: str) -> None:
     Raises:
         DataContractError: its digest is not that of the version.
     """
-    what = f"bundle in {bundle_dir}"
-    _require_digest(model, what, bundle_dir, model.bundle_digest, repair)
+    _require_digest(model, f"bundle in {bundle_dir}", bundle_dir, model.bundle_digest, repair)
 
 
 def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, repair: str) -> None:

@@ -1,15 +1,95 @@
-"""What is on record about recipes when a cycle begins; `resolve_run` fixes it for the cycle.
+"""What is on record of recipes and snapshots when a cycle begins; `resolve_run` fixes it.
 
-Tested in tests/pipelines/registry/test_anchor.py.
+    <workspace>/seed_noise/<recipe digest>.json                             a SeedNoise
+    <workspace>/accepted_snapshots/<recipe's key>/<as_of>--<digest>.json    a JudgedSnapshot
+    <workspace>/refused_snapshots/<recipe's key>/<as_of>.json               a JudgedSnapshot
+
+How much trainings of one recipe differ by their seed is measured once per recipe and kept
+(`homefeed anchor seeds`). Snapshots that the data gate has accepted are compared with by later
+ones. Of a day, the marker of the snapshot that was refused last stays until one is accepted. The
+key is that of the recipe's reference (`pipelines.recipes.key_of`), so a recipe whose options were
+changed still finds its last snapshot. Not for judging. Tested with what writes and reads it, in
+tests/pipelines/registry/test_anchor.py, tests/pipelines/cli/test_anchor.py and
+tests/pipelines/stages/test_check_snapshot.py, test_resolve_run.py.
 """
 
-from pipelines.contracts.artifacts import ModelRef, PinnedFile, Standing
+import fnmatch
+import logging
+import statistics
+from datetime import datetime
+from typing import Self, TypeVar
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from pipelines import deletion, storage
+from pipelines.contracts.artifacts import (
+    Judged,
+    ModelRef,
+    PinnedFile,
+    ResolvedRun,
+    Snapshot,
+    Standing,
+)
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.recipes import key_of
 from pipelines.registry import evidence
-from pipelines.registry.history import History
-from pipelines.registry.recipes_on_record import NAME_ONE
-from pipelines.registry.seed_noise import measured_deviation
+from pipelines.registry.history import NAME_ONE, History
+
+log = logging.getLogger(__name__)
+Report = TypeVar("Report", bound=Judged)
+
+
+class SeedNoise(Frozen):
+    """The target metric of trainings that differ in nothing but their seed, on one holdout."""
+
+    recipe: str
+    recipe_digest: str
+    snapshot_digest: str
+    code_digest: str
+    target_metric: str
+    seeds: tuple[int, ...] = Field(min_length=2)
+    values: tuple[float, ...] = Field(min_length=2, description="Of the target metric, by seed.")
+
+    @model_validator(mode="after")
+    def _has_a_mean(self) -> Self:
+        if statistics.fmean(self.values) <= 0:
+            raise ValueError(
+                f"the mean of {self.target_metric} over the seeds is not positive: {self.values}"
+            )
+        return self
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation relative to the mean."""
+        return statistics.stdev(self.values) / statistics.fmean(self.values)
+
+
+def noise_folder(workspace_uri: str) -> str:
+    """Return the URI of the folder with every recipe's measurement."""
+    return storage.join(workspace_uri, "seed_noise")
+
+
+def keep(workspace_uri: str, measured: SeedNoise) -> str:
+    """Write a measurement and return its URI; a newer one of the same recipe takes its place."""
+    uri = storage.join(noise_folder(workspace_uri), f"{measured.recipe_digest}.json")
+    storage.write_model(uri, measured)
+    return uri
+
+
+def measured_deviation(workspace_uri: str, recipe_digest: str, target_metric: str) -> float | None:
+    """Return the relative standard deviation between seeds, or None where it was not measured.
+
+    What was measured of another target metric says nothing of this one.
+    """
+    uri = storage.join(noise_folder(workspace_uri), f"{recipe_digest}.json")
+    if not storage.exists(uri):
+        return None
+    repair = "delete it: the recipe's model_gate.seed_noise then counts"
+    found = storage.read_model(uri, SeedNoise, repair)
+    return found.deviation if found.target_metric == target_metric else None
 
 
 def find_standing(
@@ -37,6 +117,14 @@ def find_standing(
             raise ConfigurationError(f"it could not be read when {champion.label} came; {NAME_ONE}")
     except ConfigurationError as error:
         problem = f"A model serves and the accepted recipe is not known: {error}."
+    digest, hold = config.recipe_digest, ""
+    for each in known.recipes.held:
+        if each.digest == digest and not hold:
+            hold = (
+                f"Recipe {config.reference!r} is on hold ({each.reason}). It is not promoted until "
+                f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason "
+                f"...`."
+            )
     moves = [move for _, move in known.entries]
     since = moves[-1].moved_at if moves else None
     rollbacks = [move.moved_at for move in moves if move.kind == "rollback"]
@@ -44,7 +132,7 @@ def find_standing(
         anchor=accepted,
         anchor_code_digest=code,
         problem=problem,
-        hold=_why_held(known, config),
+        hold=hold,
         seed_noise=measured_deviation(
             workspace_uri, config.recipe_digest, config.model_gate.target_metric
         ),
@@ -54,13 +142,110 @@ def find_standing(
     )
 
 
-def _why_held(known: History, config: RunConfig) -> str:
-    """Return why the run's recipe may not be promoted, or ''."""
-    digest = config.recipe_digest
-    why = next((each.reason for each in known.recipes.held if each.digest == digest), "")
-    if not why:
-        return ""
-    return (
-        f"Recipe {config.reference!r} is on hold ({why}). It is not promoted until "
-        f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason ...`."
+class JudgedSnapshot(Frozen):
+    """Marker of a snapshot that the data gate has accepted or refused."""
+
+    as_of: AwareDatetime
+    snapshot_uri: str
+    recipe: str = Field(description="Its reference.")
+    found_uri: str = Field(
+        default="",
+        description="What was measured of an accepted one, the report on a refused one; the file "
+        "may be swept away before the marker.",
     )
+
+
+def mark_judged(run: ResolvedRun, snapshot: Snapshot, found_uri: str, *, is_accepted: bool) -> None:
+    """Leave the marker of a snapshot that the data gate judged in this run.
+
+    Where it is accepted, what was refused of the same day is mended, and its marker goes.
+    """
+    recipe = run.config.reference
+    refused = _refused_uri(run.workspace_uri, recipe, run.as_of)
+    marker = JudgedSnapshot(
+        as_of=run.as_of, snapshot_uri=snapshot.uri, recipe=recipe, found_uri=found_uri
+    )
+    uri = _marker_uri(run.workspace_uri, run, snapshot) if is_accepted else refused
+    storage.write_model(uri, marker)
+    if is_accepted:
+        deletion.remove(refused)
+
+
+def last_refused(workspace_uri: str, recipe: str, day: datetime) -> str:
+    """Return the URI of the report on the snapshot of a recipe and day that was refused last.
+
+    Returns:
+        '' where none was, where one was accepted since, and where the marker cannot be read.
+    """
+    uri = _refused_uri(workspace_uri, recipe, day)
+    try:
+        return storage.read_model(uri, JudgedSnapshot).found_uri if storage.exists(uri) else ""
+    except DataContractError as error:
+        log.warning("which snapshot of %s was refused is not known: %s", f"{day:%Y-%m-%d}", error)
+        return ""
+
+
+def read_refusal(uri: str, kind: type[Report]) -> Report | None:
+    """Return a report by which the data gate refused something, None where it accepted.
+
+    Nothing depends on it but what people are told. So a report that is gone or damaged is no error,
+    and is logged.
+
+    Args:
+        uri: Of the report.
+        kind: Its class.
+    """
+    try:
+        report = storage.read_model(uri, kind)
+    except (FileNotFoundError, DataContractError) as error:
+        log.warning("what was refused cannot be read; judged without it: %s", error)
+        return None
+    return None if report.is_accepted else report
+
+
+def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
+    """Return a file that was kept when the gate accepted the reference, or None if it is gone.
+
+    Args:
+        run: The run that asks.
+        reference: The accepted snapshot.
+        name: Of the file; it lies beside the reference's profile.
+    """
+    # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
+    workspace_uri = reference.uri.rpartition("/snapshots/")[0]
+    marker_uri = _marker_uri(workspace_uri, run, reference)
+    if not storage.exists(marker_uri):
+        return None
+    repair = "delete it: the reference is then measured again"
+    profile_uri = storage.read_model(marker_uri, JudgedSnapshot, repair).found_uri
+    uri = storage.join(profile_uri.rpartition("/")[0], name) if profile_uri else ""
+    return storage.read_bytes(uri) if uri and storage.exists(uri) else None
+
+
+def _marker_uri(workspace_uri: str, run: ResolvedRun, snapshot: Snapshot) -> str:
+    folder = accepted_folder(workspace_uri, run.config.reference)
+    return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
+
+
+def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:
+    """Return the URI of the newest accepted snapshot of a recipe with an earlier as_of, or None.
+
+    A snapshot that was deleted since is passed over, as is a mark that is still being written.
+    """
+    folder = accepted_folder(workspace_uri, recipe)
+    for name in reversed(fnmatch.filter(storage.list_names(folder), "[!.]*.json")):
+        repair = "delete it: an older accepted snapshot is then the reference"
+        marker = storage.read_model(storage.join(folder, name), JudgedSnapshot, repair)
+        if marker.as_of < before and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):
+            return marker.snapshot_uri
+    return None
+
+
+def accepted_folder(workspace_uri: str, recipe: str) -> str:
+    """Return the URI of the folder with the markers of the recipe of a reference."""
+    return storage.join(workspace_uri, "accepted_snapshots", key_of(recipe))
+
+
+def _refused_uri(workspace_uri: str, recipe: str, day: datetime) -> str:
+    name = f"{day:%Y-%m-%d}.json"
+    return storage.join(workspace_uri, "refused_snapshots", key_of(recipe), name)

@@ -28,6 +28,7 @@ OWN_REGISTRY = "reproduction.db"
 CYCLE, SIDE = "homefeed_run_id", "homefeed_side"
 """The tags of a run that say of which cycle it is, and of which side of it."""
 CONFIG_FILE = "config.json"
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 COMPARED = (
     *("recipe", "recipe_digest", "recipe_reference", "features.heads", "features.numeric"),
     *("snapshot.embedding_version", "snapshot.training_days", "snapshot.label_window_hours"),
@@ -74,7 +75,7 @@ def connect(uri: str) -> "MlflowClient":
     """
     # MLflow would repeat every request, also one that makes something.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault(_TIMEOUT, "20")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     # A log is no terminal: there each step of a progress bar is a line of its own.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -89,15 +90,14 @@ def connect(uri: str) -> "MlflowClient":
 @contextlib.contextmanager
 def giving_up_after(seconds: int) -> Iterator[None]:
     """Have MLflow's client wait so long for an answer, or less where that is set already."""
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    before = os.environ.get(name)
-    os.environ[name] = str(min(seconds, int(before)) if before else seconds)
+    before = os.environ.get(_TIMEOUT)
+    os.environ[_TIMEOUT] = str(min(seconds, int(before)) if before else seconds)
     try:
         yield
     finally:
-        del os.environ[name]
+        del os.environ[_TIMEOUT]
         if before is not None:
-            os.environ[name] = before
+            os.environ[_TIMEOUT] = before
 
 
 @contextlib.contextmanager
@@ -105,8 +105,7 @@ def address_of_process(uri: str) -> Iterator[None]:
     """Have MLflow take an address where it is given none, and forget it afterwards.
 
     Parts of MLflow ask the process's own address even of a client that was given one. An address
-    that was set goes before the environment's, and one that is put back stays set: where there was
-    none, later calls would then use a database in the working directory.
+    that stays set goes before the environment's.
     """
     import mlflow
 
@@ -130,20 +129,19 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         label: What a new MLflow run is named after, beside the cycle's day.
     """
     mine = {CYCLE: run.run_id, SIDE: side}
+    tags = mine | {
+        "as_of": run.as_of.isoformat(),
+        **recipe_tags(run.config),
+        "code_version": run.code_version,
+        "code_digest": run.code_digest,
+        "trigger": run.trigger,
+    }
+    query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
     with translated_outages(client.tracking_uri):
-        experiment_id = experiment_id_of(client, run)
-        query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
-        tags = mine | {
-            "as_of": run.as_of.isoformat(),
-            **recipe_tags(run.config),
-            "code_version": run.code_version,
-            "code_digest": run.code_digest,
-            "trigger": run.trigger,
-        }
-        name = f"{run.as_of:%Y-%m-%d} {label}"
+        place = experiment_id_of(client, run)
         found = make_once(
-            lambda: next(iter(client.search_runs([experiment_id], query, max_results=1)), None),
-            lambda: client.create_run(experiment_id, tags=tags, run_name=name),
+            lambda: next(iter(client.search_runs([place], query, max_results=1)), None),
+            lambda: client.create_run(place, tags=tags, run_name=f"{run.as_of:%Y-%m-%d} {label}"),
         )
         if found.info.status == "FAILED":  # a failed attempt was told, and this one goes on
             client.update_run(found.info.run_id, status="RUNNING")
@@ -243,16 +241,17 @@ class PatientClient:
         found = getattr(self._client, name)
         if not callable(found):
             return found
+        is_repeated = name.startswith(_REPEATED) and name not in _NOT_REPEATED
 
-        def once(*arguments: Any, **options: Any) -> Any:
-            if not name.startswith(_READING):
-                storage.require_held_leases()
-            return found(*arguments, **options)
+        def call(*arguments: Any, **options: Any) -> Any:
+            def once() -> Any:
+                if not name.startswith(_READING):
+                    storage.require_held_leases()
+                return found(*arguments, **options)
 
-        def patiently(*arguments: Any, **options: Any) -> Any:
-            return ask_again(lambda: once(*arguments, **options))
+            return ask_again(once) if is_repeated else once()
 
-        return patiently if name.startswith(_REPEATED) and name not in _NOT_REPEATED else once
+        return call
 
 
 def patient(client: "MlflowClient") -> "MlflowClient":

@@ -6,16 +6,15 @@ again may hold the same rows, and a newer package may give the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC
-from typing import Any
 
 from pipelines.contracts.artifacts import FreshAnchor
-from pipelines.contracts.code_identity import Environment, code_digest
+from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord
-from pipelines.event_log.listing import ListedFile, Listing
+from pipelines.event_log.listing import Listing
 from pipelines.recipes import RECIPES, make_recipe
+from pipelines.reproduction.findings import differences
 from pipelines.reproduction.past_cycle import PastCycle
 
 _MAX_FILES = 20
@@ -42,51 +41,31 @@ def changes_since(past: PastCycle, rebuilt: Records, now: Listing | None) -> lis
 
 
 def data_changes(past: PastCycle, now: Listing | None) -> list[str]:
-    """Return which files of the event log are not as they were, those that matter most first."""
+    """Return which files of the event log are not as they were, those that matter most first.
+
+    A file whose rows known before as_of are others may have changed the snapshot. One of which only
+    the time of writing is another was copied, or put back.
+    """
     if now is None or "build_snapshot" not in past.records:
         return []
     if past.listing is None:
         return ["data: the list of the files that were read is gone, so they are not compared"]
-    before = {file.path: file for file in past.listing.files}
-    after = {file.path: file for file in now.files}
+    before, after = (
+        {file.path: file.model_dump(mode="json", exclude={"path"}) for file in each.files}
+        for each in (past.listing, now)
+    )
     found: list[tuple[int, str]] = []  # how little it matters, and the sentence
-    touched = []
     for path in sorted(before.keys() | after.keys()):
-        then, today = before.get(path), after.get(path)
-        if then is None and today is not None:
-            harmless = ", so none that the snapshot may hold" if today.num_known == 0 else ""
-            said = f"was added, written {_written(today)}: {_rows(today)}{harmless}"
-            found.append((0 if today.num_known else 2, f"data: {path} {said}"))
-        elif today is None and then is not None:
-            found.append((0, f"data: {path} is gone; it had {_rows(then)}"))
-        elif then is not None and today is not None and then != today:
-            if then.footer and (then.footer, then.num_bytes) == (today.footer, today.num_bytes):
-                touched.append(today)
-                continue
-            said = f"was written again {_written(today)}: {_rows(then)} then, {_rows(today)} now"
-            late = then.num_known == today.num_known and then.num_rows != today.num_rows
-            found.append((1 if late else 0, f"data: {path} {said}"))
-    if touched:  # A copy of the log, put back, has all files alike.
-        others = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
-        said = f"{touched[-1].path}{others}, written again {_written(touched[-1])}"
-        found.append((3, f"data: the same footer and size, but another time of writing: {said}"))
+        sides = [each.get(path, dict[str, object]()) for each in (before, after)]
+        said = "; ".join(differences(sides[0], sides[1]))
+        if said:
+            known, footers = ([each.get(n) for each in sides] for n in ("num_known", "footer"))
+            what = "" if all(sides) else " was added" if sides[1] else " is gone"
+            little = 0 if (known[0] or 0) != (known[1] or 0) else 1 if len(set(footers)) > 1 else 2
+            found.append((little, f"data: {path}{what}: {said}"))
     texts = [text for _, text in sorted(found)]
     more = [f"data: and {len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else []
     return [*texts[:_MAX_FILES], *more]
-
-
-def _rows(file: ListedFile) -> str:
-    known, rows = (
-        "an unknown number of" if number is None else f"{number:,}"
-        for number in (file.num_known, file.num_rows)
-    )
-    return f"{rows} rows, {known} known before as_of"
-
-
-def _written(file: ListedFile) -> str:
-    if file.modified_at is None:
-        return "at a time that the storage does not tell"
-    return f"{file.modified_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def environment_changes(past: PastCycle, rebuilt: Records) -> list[str]:
@@ -96,49 +75,31 @@ def environment_changes(past: PastCycle, rebuilt: Records) -> list[str]:
         then = past.records.get(name)
         if then is None or then.made_with is None or record.made_with is None:
             continue
-        for what, former, today in _differences(then.made_with, record.made_with):
-            sentence = f"{what}: {former} on {then.finished_at:%Y-%m-%d}, {today} now"
-            stages.setdefault(sentence, []).append(name)
-    return [f"{sentence} ({', '.join(names)})" for sentence, names in stages.items()]
-
-
-def _differences(then: Environment, now: Environment) -> Iterator[tuple[str, str, str]]:
-    """Yield what differs, and what was and is there."""
-    if then.project_digest != now.project_digest:
-        other = " that trains and scores" if then.code_digest != now.code_digest else ""
-        former, today = (f"{e.project_digest[:12]} ({e.code_version})" for e in (then, now))
-        yield f"code{other}", former, today
-    for name in sorted({*then.packages, *now.packages}):
-        former, today = (each.packages.get(name, "not installed") for each in (then, now))
-        if former != today:
-            yield f"package {name}", former, today
-    for name in ("python", "processor", "instructions", "num_cores", "gpus", "variables"):
-        former, today = getattr(then, name), getattr(now, name)
-        if former != today:
-            yield name.replace("num_", ""), _text(former), _text(today)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        value = [f"{name}={each}" for name, each in value.items()]
-    return str(value) if isinstance(value, int | str) else ", ".join(value) or "none"
+        # A commit to the documentation changes the version alone.
+        is_same = then.made_with.project_digest == record.made_with.project_digest
+        left_out = {"code_version"} if is_same else set()
+        former, today = (
+            each.model_dump(exclude=left_out) for each in (then.made_with, record.made_with)
+        )
+        for sentence in differences(former, today):
+            since = f"{sentence} (on {then.finished_at:%Y-%m-%d}"
+            stages.setdefault(since, []).append(name)
+    return [f"{sentence}: {', '.join(names)})" for sentence, names in stages.items()]
 
 
 def recipe_changes(past: PastCycle) -> Iterator[str]:
-    """Yield that the recipe is another one today, or that it cannot be read here any more."""
+    """Yield where the recipe is another one today, or that it cannot be read here any more."""
     config = past.run.config
     if config.reference == config.recipe and config.recipe not in RECIPES:
         return  # It was one of this project, which has none of that name today.
+    start = f"recipe {config.reference!r}, of which the recorded one was taken"
     try:
         todays = make_recipe(config.reference)
     except HomefeedError as error:
-        yield f"recipe {config.reference!r} cannot be read today ({error}); the recorded was taken"
+        yield f"{start}: it cannot be read today ({error})"
         return
-    if todays != config:
-        yield (
-            f"recipe {config.reference!r}: {config.fingerprint()[:12]} then, "
-            f"{todays.fingerprint()[:12]} now; the recorded one was taken"
-        )
+    former, now = (each.model_dump(mode="json") for each in (config, todays))
+    yield from (f"{start}: {found}" for found in differences(former, now))
 
 
 def anchor_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
@@ -165,23 +126,21 @@ def measured_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
 
     These figures are measured anew and are compared with nothing, but the verdict is made of them.
     """
+
+    def broken(records: Records, whose: str) -> dict[str, str] | None:
+        """Return which limits a model broke; None where it was not checked."""
+        record = records.get("compare_with_champion")
+        judged = Judgement.model_validate(record.artifact) if record else None
+        side = judged if whose == "challenger" or judged is None else judged.anchor
+        problems = side.serving.problems if side else ()
+        found = {each.code: each.sentence for each in problems if each.code in _MEASURED_ANEW}
+        return found if side else None
+
     for whose in ("challenger", "fresh anchor"):
-        then, now = (
-            _broken(each.get("compare_with_champion"), whose) for each in (past.records, rebuilt)
-        )
+        then, now = broken(past.records, whose), broken(rebuilt, whose)
         if then is not None and now is not None and then.keys() != now.keys():
             said, says = (" ".join(each.values()) or "within its limits." for each in (then, now))
             yield (
                 f"serving check of the {whose}, then: {said} Now: {says} This is measured anew "
                 f"each time, and the verdict depends on it"
             )
-
-
-def _broken(record: StageRecord | None, whose: str) -> dict[str, str] | None:
-    """Return which limits a model broke by what is measured anew; None where it was not checked."""
-    judged = Judgement.model_validate(record.artifact) if record else None
-    side = judged if whose == "challenger" or judged is None else judged.anchor
-    if side is None:
-        return None
-    problems = side.serving.problems
-    return {each.code: each.sentence for each in problems if each.code in _MEASURED_ANEW}

@@ -102,7 +102,7 @@ def facts_of(made: Artifact, whose: str = "challenger") -> dict[str, Fact]:
     match made:
         case Snapshot():
             counts = made.model_dump(mode="json", exclude={"uri", "digest", "files", "features"})
-            counts["files"] = {file.path: file.sha256[:12] for file in made.files}
+            counts["files"] = {file.path: file.sha256 for file in made.files}
             return {"snapshot": Fact(made.digest, counts)}
         case DataReport():
             content = made.model_dump(mode="json", include={"outcomes", "reference_digest"})
@@ -186,7 +186,11 @@ def differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
             yield from differences(then.get(name, _ABSENT), now.get(name, _ABSENT), inner)
         return
     texts = [each if isinstance(each, str) else json.dumps(each) for each in (then, now)]
-    former, today = (text if len(text) <= 70 else f"{text[:67]}..." for text in texts)
+    # A digest has 64 digits, of which people need a few.
+    former, today = (
+        text[:12] if len(text) == 64 else text if len(text) <= 70 else f"{text[:67]}..."
+        for text in texts
+    )
     yield f"{place or 'all of it'}: {former} then, {today} now"
 
 

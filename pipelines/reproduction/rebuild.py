@@ -2,7 +2,6 @@
 
     <folder>/reproduction.json              a Claim: which run is rebuilt here
     <folder>/workspace/runs/<run_id>/...    the rebuilt cycle, in the layout of every workspace
-    <folder>/workspace/judged/<model>/...   copies of the evidence that the cycle pooled
     <folder>/registry/reproduction.db       an MLflow store in a file: runs and model versions
     <folder>/registry/artifacts/            what MLflow keeps of them
     <folder>/champion/                      the champion, from the original registry
@@ -23,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import deletion, storage
-from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import Environment, environment
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.metrics.measured import unmeasured
-from pipelines.registry import evidence, registry, tracking
+from pipelines.registry import registry, tracking
 from pipelines.reproduction import causes
 from pipelines.reproduction.findings import Finding, compare_stage
 from pipelines.reproduction.past_cycle import PastCycle, read_listing
@@ -167,17 +166,12 @@ def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedR
             f"judged against it"
         )
         reference = None
-    pinned = (
-        PinnedFile(uri=evidence.copied_uri(run, workspace_uri, file), sha256=file.sha256)
-        for file in run.judged_before
-    )
     places = {
         "workspace_uri": workspace_uri,
         "run_uri": storage.join(workspace_uri, "runs", run.run_id),
         "tracking_uri": f"sqlite:///{folder / 'registry' / tracking.OWN_REGISTRY}",
         "event_log_uri": event_log_uri or run.event_log_uri,
         "last_accepted_snapshot_uri": reference,
-        "judged_before": tuple(pinned),
         "work_folder": "",
         # The same processes, all on this machine, train the same weights.
         "num_devices": run.num_devices * run.num_nodes,
@@ -219,7 +213,6 @@ def _rebuild_stage(
     started, former = time.monotonic(), _record_of(run, name)
     if name == "compare_with_champion":
         fetch_champion(past.run, folder)
-        evidence.copy_pinned(past.run, run.workspace_uri)
     with contextlib.ExitStack() as stack:
         if name in _REGISTERING:
             stack.enter_context(own_registry(folder, run, past.version_of(name)))

@@ -25,7 +25,7 @@ from pipelines.contracts.stage_table import SIDES
 from pipelines.deletion import LOCKS
 from pipelines.places.conditional import Revision
 from pipelines.registry import evidence, reconcile
-from pipelines.registry.accepted import AcceptedSnapshot
+from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention.plan import FoundRun, Held, Holdings, Record, name_in
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
         place = storage.join(folder, recipe)
         for found in reversed(fnmatch.filter(storage.list_names(place), "[!.]*.json")):
             repair = "delete it: an older accepted snapshot is then the reference"
-            mark = storage.read_model(storage.join(place, found), AcceptedSnapshot, repair)
+            mark = storage.read_model(storage.join(place, found), JudgedSnapshot, repair)
             if storage.exists(snapshot_manifest_uri(mark.snapshot_uri)):
                 marks.append(mark)
                 break
@@ -83,7 +83,7 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
             if last is None or cycle.first_judged_at > last.moved_at
         ),
         references={name_in(mark.snapshot_uri): mark.recipe for mark in marks},
-        profile_uris=tuple(mark.profile_uri for mark in marks if mark.profile_uri),
+        profile_uris=tuple(mark.found_uri for mark in marks if mark.found_uri),
     )
 
 

@@ -23,7 +23,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
-from pipelines.registry.accepted import mark_accepted, mark_refused, read_kept, read_refusal
+from pipelines.registry.standing import mark_judged, read_kept, read_refusal
 
 if TYPE_CHECKING:
     from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
@@ -70,10 +70,10 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     storage.write_model(storage.join(output_uri, REPORT_FILE), report)
     if report.since_refused:
         log.info("since it was refused: %s", "; ".join(report.since_refused))
+    found_uri = storage.join(output_uri, PROFILE_FILE if report.is_accepted else REPORT_FILE)
+    mark_judged(run, snapshot, found_uri, is_accepted=report.is_accepted)
     if not report.is_accepted:
-        mark_refused(run, snapshot, storage.join(output_uri, REPORT_FILE))
         raise _refusal(run, report)
-    mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
 
 

@@ -20,7 +20,7 @@ from pipelines.contracts.files import digest_files, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
-from pipelines.registry.in_mlflow import log_datasets, log_gate
+from pipelines.registry.in_mlflow import log_dataset, log_gate
 from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _open_mlflow_run(
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
         client.set_tag(mlflow_run_id, "code_version", code_version())
-    log_datasets(client, run, mlflow_run_id, snapshot, "training")
+    log_dataset(client, mlflow_run_id, snapshot, "training")
     return mlflow_run_id
 
 

@@ -8,8 +8,7 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.registry import history, reconcile
-from pipelines.registry.history import History, HistoryEntry, RecipeChange
-from pipelines.registry.recipes_on_record import Recipes
+from pipelines.registry.history import History, HistoryEntry, RecipeChange, Recipes
 from pipelines.registry.reconcile import State
 from support.at_once import Act, Actors
 from support.registered import promote_bundle, register_bundle

@@ -16,9 +16,8 @@ from pipelines.registry.in_mlflow import (
     Named,
     Side,
     as_decoration,
-    describe_experiment,
     log_cycle,
-    log_datasets,
+    log_dataset,
     log_side,
 )
 
@@ -117,11 +116,9 @@ def log_whole(
         HomefeedError: an error that may pass.
     """
     with as_decoration("what the sides were compared on"):
-        log_datasets(client, run, baseline_run, snapshot, "evaluation")
+        log_dataset(client, baseline_run, snapshot, "evaluation")
     with as_decoration(f"the cycle in the run {ALL_CYCLES!r}"):
         log_cycle(client, run, comparison, is_void)
-    with as_decoration("the last cycles in the experiment's description"):
-        describe_experiment(client, run)
 
 
 def _serving_metrics(serving: ServingCheck) -> dict[str, float]:

@@ -12,9 +12,8 @@ from pipelines.cli.main import app
 from pipelines.cli.train import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
-from pipelines.registry.history import RecipeChange, load
-from pipelines.registry.recipes_on_record import HeldRecipe, Recipe, Recipes
-from pipelines.registry.seed_noise import measured_deviation
+from pipelines.registry.history import HeldRecipe, Recipe, RecipeChange, Recipes, load
+from pipelines.registry.standing import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
 from support.moves import record_move

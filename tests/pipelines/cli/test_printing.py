@@ -22,8 +22,7 @@ from pipelines.cli.printing import (
 )
 from pipelines.contracts.errors import DataContractError
 from pipelines.recipes import make_recipe
-from pipelines.registry.history import RecipeChange
-from pipelines.registry.recipes_on_record import HeldRecipe, Recipe, Recipes
+from pipelines.registry.history import HeldRecipe, Recipe, RecipeChange, Recipes
 from support.moves import record_move
 
 

@@ -29,7 +29,7 @@ from pipelines.log_days.judging import (
     read_report,
     since_refused,
 )
-from pipelines.registry.accepted import newest_accepted
+from pipelines.registry.standing import newest_accepted
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world

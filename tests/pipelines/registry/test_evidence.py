@@ -137,27 +137,22 @@ def test_five_triggers_on_one_day_are_named_and_a_run_is_not_its_own_past(tmp_pa
     assert evidence.unpromoted_days(cycles, LATER) == ()
 
 
-@pytest.mark.parametrize("what", ["record", "influences"])
-def test_evidence_that_is_gone_when_it_is_needed_is_named(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["record", "influences", "altered"])
+def test_evidence_that_is_gone_or_altered_when_it_is_needed_is_named(
+    tmp_path: Path, what: str
+) -> None:
     run = make_pooling_run(tmp_path)
-    uri = publish(run, make_cycle(run))
+    record = storage.local_path(publish(run, make_cycle(run)))
     pins = pinned(run)
     cycles = evidence.read(pins)
-    folder = storage.local_path(uri).parent
-    gone = storage.local_path(uri) if what == "record" else next(folder.glob("*.parquet"))
-    gone.unlink()
-    with pytest.raises(DataContractError, match=rf"{gone.name}, is gone.*start a new cycle"):
-        evidence.read(pins) if what == "record" else earlier_changes(run, cycles, "theta")
-
-
-def test_altered_evidence_is_refused(tmp_path: Path) -> None:
-    run = make_pooling_run(tmp_path)
-    uri = publish(run, make_cycle(run))
-    pins = pinned(run)
-    path = storage.local_path(uri)
-    path.write_text(path.read_text().replace("0.01", "0.09"))
-    with pytest.raises(DataContractError, match="holds other bytes"):
-        evidence.read(pins)
+    path = next(record.parent.glob("*.parquet")) if what == "influences" else record
+    if what == "altered":
+        path.write_text(path.read_text().replace("0.01", "0.09"))
+    else:
+        path.unlink()
+    message = "holds other bytes" if what == "altered" else rf"{path.name}, is gone.*start a new"
+    with pytest.raises(DataContractError, match=message):
+        earlier_changes(run, cycles, "theta") if what == "influences" else evidence.read(pins)
 
 
 def test_new_runs_go_on_without_evidence_that_was_deleted(

@@ -26,12 +26,11 @@ def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired
         assert world.look().serves == "2"
 
 
-@pytest.mark.services
 def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(
-    tmp_path: Path, tracking_uri: str
+    tmp_path: Path, store_uri: str
 ) -> None:
     name = f"kept_{tmp_path.name}"
-    client: MlflowClient = tracking.connect(tracking_uri)
+    client: MlflowClient = tracking.connect(store_uri)
     places = [storage.to_uri(tmp_path / each) for each in ("one", "two")]
     threads = [
         threading.Thread(target=registry.ensure_registered_model, args=(client, name, place))
@@ -46,9 +45,7 @@ def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(
     registry.ensure_registered_model(client, name, places[0])
     assert registry.read_keeper(client, name) == keeper
     for place in places:
-        run = make_run(
-            tmp_path, workspace_uri=place, tracking_uri=tracking_uri, registered_model=name
-        )
+        run = make_run(tmp_path, workspace_uri=place, tracking_uri=store_uri, registered_model=name)
         if place == keeper:
             promote_bundle(client, run, tmp_path)
         else:

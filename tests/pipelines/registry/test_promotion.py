@@ -1,336 +1,162 @@
-"""Promotion by a cycle, against a real MLflow server."""
+"""Promotion by a cycle: what its verdict may move, and what refuses it."""
 
 import contextlib
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     DataContractError,
     PromotionRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision, Judgement, Promotion
-from pipelines.registry import by_hand, history, promotion, registry, tracking
-from pipelines.settings import Settings
-from support.registered import (
-    NO_ANCHOR,
-    challenger_of,
-    judgement_of,
-    register_bundle,
-)
-from support.runs import make_run
-
-pytestmark = pytest.mark.services
-FIRST = datetime(2017, 6, 12, tzinfo=UTC)
-SECOND = FIRST + timedelta(days=14)
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
+from pipelines.contracts.judgement import Decision, Judgement
+from pipelines.registry import registry
+from support.desk import Desk
+from support.registered import judgement_of
 
 
-@pytest.fixture
-def client(tracking_uri: str) -> MlflowClient:
-    return tracking.connect(tracking_uri)
-
-
-def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: object) -> ResolvedRun:
-    name = f"ranker_{tmp_path.name}"
-    return make_run(
-        tmp_path,
-        as_of=as_of,
-        tracking_uri=tracking_uri,
-        registered_model=name,
-        experiment=name,
-        **overrides,
-    )
-
-
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> Promotion:
-    model = register_bundle(client, run, folder)
-    return promotion.move_if_permitted(
-        run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), now
-    )
-
-
-def settings_of(run: ResolvedRun) -> Settings:
-    return Settings(
-        workspace=run.workspace_uri,
-        tracking_uri=run.tracking_uri,
-        registered_model=run.registered_model,
-    )
-
-
-def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
-    return registry.read_champion(client, run.registered_model)
-
-
-def test_the_first_and_the_second_cycle(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    assert champion(client, run) is None
-    first = promote(client, run, tmp_path)
-    assert first.is_promoted
-    assert champion(client, run) == first.champion_after
-    later = cycle(tmp_path, tracking_uri, SECOND, champion=first.champion_after)
-    second = promote(client, later, tmp_path, NOW + timedelta(days=14))
+def test_the_first_and_the_second_cycle(desk: Desk) -> None:
+    run = desk.cycle(0)
+    assert desk.champion is None
+    first = desk.promote(run)
+    assert first.is_promoted and desk.champion == first.champion_after
+    second = desk.promote(desk.cycle(1), days=14)
     assert second.champion_before == first.champion_after
-    assert champion(client, run) == second.champion_after
-    entries = [entry for _, entry in history.read(run.workspace_uri, run.registered_model)]
+    assert desk.champion == second.champion_after
+    entries = [entry for _, entry in desk.history.entries]
     assert [entry.model.version for entry in entries] == ["1", "2"]
     assert [entry.recipe for entry in entries] == [run.config.recipe_ref] * 2
 
 
-@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])
-def test_without_promote_nothing_moves(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, decision: Decision
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
-    judgement = judgement_of(run, model, decision)
-    done = promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
-    assert not done.is_promoted
-    assert str(decision) in done.reason
-    assert champion(client, run) is None
-    assert history.read(run.workspace_uri, run.registered_model) == []
+@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE, "a backfill"])
+def test_without_a_permission_nothing_moves(desk: Desk, decision: str) -> None:
+    run = desk.cycle(0, may_promote=decision != "a backfill")
+    model = desk.register(run)
+    asked = decision if isinstance(decision, Decision) else Decision.PROMOTE
+    done = desk.promote(run, judgement=judgement_of(run, model, asked), model=model)
+    assert not done.is_promoted and str(decision) in done.reason
+    assert desk.champion is None and desk.history.placed == ()
 
 
-def test_a_backfill_moves_nothing(tmp_path: Path, tracking_uri: str, client: MlflowClient) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST, may_promote=False)
-    assert not promote(client, run, tmp_path).is_promoted
-    assert champion(client, run) is None
+def test_a_champion_that_moved_during_the_run_is_kept(desk: Desk) -> None:
+    run = desk.cycle(0)
+    other = desk.promote(desk.cycle(0, run_id="other"))
+    with pytest.raises(
+        PromotionRefusedError, match=r"against entry 0 of .* entry 1 is the newest .entry 1: promo"
+    ):
+        desk.promote(run)
+    assert desk.champion == other.champion_after
 
 
-def test_a_champion_that_moved_during_the_run_is_kept(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    other = promote(client, cycle(tmp_path, tracking_uri, FIRST, run_id="other"), tmp_path)
-    found = "against entry 0 of .* entry 1 is the newest .entry 1: promotion of"
-    with pytest.raises(PromotionRefusedError, match=found):
-        promote(client, run, tmp_path)
-    assert champion(client, run) == other.champion_after
-
-
-def test_a_rollback_during_a_comparison_ends_its_promotion(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
+def test_a_rollback_during_a_comparison_ends_its_promotion(desk: Desk) -> None:
     """Also one that brings back the very champion that the verdict compares with."""
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    first = promote(client, run, tmp_path).champion_after
-    second = promote(client, cycle(tmp_path, tracking_uri, SECOND, champion=first), tmp_path)
-    third = cycle(
-        *(tmp_path, tracking_uri, SECOND + timedelta(days=14)),
-        champion=second.champion_after,
-        run_id="third",
-    )
-    by_hand.rollback(client, settings_of(run), None, NOW, "hides rose")
-    by_hand.rollback(client, settings_of(run), "2", NOW, "it was the log")
+    _, second = desk.promote_two()
+    third = desk.cycle(2)
+    desk.rollback()
+    desk.rollback("2", why="it was the log")
     with pytest.raises(PromotionRefusedError, match="entry 3: rollback of .*; entry 4: rollback"):
-        promote(client, third, tmp_path)
-    assert champion(client, run) == second.champion_after
+        desk.promote(third)
+    assert desk.champion == second
 
 
-def test_an_older_as_of_is_never_promoted(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    newest = promote(client, cycle(tmp_path, tracking_uri, SECOND), tmp_path).champion_after
-    run = cycle(tmp_path, tracking_uri, FIRST, champion=newest, run_id="older")
+def test_an_older_as_of_and_a_verdict_about_another_model_are_refused(desk: Desk) -> None:
+    newest = desk.promote(desk.cycle(1)).champion_after
     with pytest.raises(PromotionRefusedError, match="is not newer than the champion's"):
-        promote(client, run, tmp_path)
-    assert champion(client, run) == newest
+        desk.promote(desk.cycle(0))
+    run = desk.cycle(2)
+    one, two = desk.register(run), desk.register(run)
+    with pytest.raises(PromotionRefusedError, match="in the verdict and .* in this run"):
+        desk.promote(run, two, judgement=judgement_of(run, one))
+    assert desk.champion == newest
 
 
-def test_a_verdict_about_another_model_is_refused(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    one = register_bundle(client, run, tmp_path)
-    two = register_bundle(client, run, tmp_path)
-    with pytest.raises(PromotionRefusedError, match="the verdict is about"):
-        promotion.move_if_permitted(run, challenger_of(two), NO_ANCHOR, judgement_of(run, one), NOW)
-    assert champion(client, run) is None
-
-
-def test_registering_twice_makes_one_version(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
-    version = client.get_model_version(model.name, model.version)
-    again = registry.register(client, run, model.mlflow_run_id, version.source, dict(version.tags))
-    assert again == model
-    alias = client.get_model_version_by_alias(run.registered_model, "challenger")
-    assert str(alias.version) == model.version
-
-
-def test_a_promotion_is_not_made_again_over_a_rollback(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    first = promote(client, run, tmp_path).champion_after
-    later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
-    model = register_bundle(client, later, tmp_path)
-    arguments = (later, challenger_of(model), NO_ANCHOR, judgement_of(later, model))
-    promotion.move_if_permitted(*arguments, NOW)
-    settings = settings_of(run)
-    by_hand.rollback(client, settings, None, NOW + timedelta(days=1), "hides rose")
+def test_a_promotion_is_not_made_again_over_a_rollback(desk: Desk) -> None:
+    first = desk.promote(desk.cycle(0)).champion_after
+    later = desk.cycle(1)
+    model = desk.register(later)
+    desk.promote(later, model)
+    desk.rollback()
     with pytest.raises(PromotionRefusedError, match="took its place at .* hides rose"):
-        promotion.move_if_permitted(*arguments, NOW + timedelta(days=2))
-    assert champion(client, run) == first
-
-    by_hand.rollback(client, settings, model.version, NOW + timedelta(days=3), "it was not it")
-    assert promotion.move_if_permitted(*arguments, NOW + timedelta(days=4)).is_promoted
-    assert len(history.read(run.workspace_uri, run.registered_model)) == 4
+        desk.promote(later, model)
+    assert desk.champion == first
+    desk.rollback(model.version, why="it was not it")
+    assert desk.promote(later, model).is_promoted
+    assert len(desk.history.placed) == 4
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_cycle_that_was_judged_anew_promotes_no_second_model(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, is_killed: bool
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    first = register_bundle(client, run, tmp_path, is_small=True)
+def test_a_cycle_that_was_judged_anew_promotes_no_second_model(desk: Desk, is_killed: bool) -> None:
+    run = desk.cycle(0)
+    first = desk.register(run, is_small=True)
     with pytest.MonkeyPatch.context() as patch:
         if is_killed:
             patch.setattr(registry, "point_champion_at", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError) if is_killed else contextlib.nullcontext():
-            promotion.move_if_permitted(
-                run, challenger_of(first), NO_ANCHOR, judgement_of(run, first), NOW
-            )
-    second = register_bundle(client, run, tmp_path, is_small=True)
+            desk.promote(run, first)
+    second = desk.register(run, is_small=True)
     with pytest.raises(PromotionRefusedError, match="cycle promoted .* v1 at .* at most once"):
-        promotion.move_if_permitted(
-            run, challenger_of(second), NO_ANCHOR, judgement_of(run, second), NOW
-        )
-    assert champion(client, run) == first
+        desk.promote(run, second)
+    assert desk.champion == first
 
 
-def test_a_version_that_was_altered_after_the_verdict_is_refused(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
+@pytest.mark.parametrize("what", ["tags", "files", "code"])
+def test_what_was_altered_after_the_verdict_is_not_promoted(
+    desk: Desk, tmp_path: Path, what: str
 ) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
-    client.set_model_version_tag(model.name, model.version, "bundle_digest", "f" * 64)
-    with pytest.raises(PromotionRefusedError, match="found bundle ffffffff"):
-        promotion.move_if_permitted(
-            run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
-        )
-    assert champion(client, run) is None
+    """Where only files were altered, the tags still say what was judged."""
+    run = desk.cycle(0)
+    model = desk.register(run, is_logged=what == "code")
+    error, message = DataContractError, "altered after registration"
+    if what == "tags":
+        desk.client.set_model_version_tag(model.name, model.version, "bundle_digest", "f" * 64)
+        error, message = PromotionRefusedError, "found bundle ffffffff"
+    elif what == "files":
+        spoiled = tmp_path / "weights.safetensors"
+        spoiled.write_bytes(b"of something else")
+        desk.client.log_artifact(model.mlflow_run_id, str(spoiled), "model/artifacts/bundle")
+    else:  # It is logged beside the bundle, and a serving process runs it.
+        altered = tmp_path / "serving_model.py"
+        altered.write_text("print('and one more line')\n")
+        logged = desk.client.get_model_version(model.name, model.version).source
+        desk.client.log_model_artifact(logged.removeprefix("models:/"), str(altered))
+        message = "the digest of its model with its serving code is"
+    with pytest.raises(error, match=message):
+        desk.promote(run, model)
+    assert desk.champion is None and desk.history.placed == ()
 
 
-def test_a_bundle_comes_back_as_it_was_registered(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
-    found = registry.download_bundle(client, model, tmp_path / "down")
-    assert (found / "bundle.json").exists()
-    altered = model.model_copy(update={"bundle_digest": "0" * 64})
-    with pytest.raises(DataContractError, match="altered after registration"):
-        registry.download_bundle(client, altered, tmp_path / "down2")
-
-
-def test_a_bundle_that_was_altered_after_the_verdict_is_not_promoted(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    """Its tags still say what was judged, and only its files tell."""
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
-    spoiled = tmp_path / "weights.safetensors"
-    spoiled.write_bytes(b"of something else")
-    client.log_artifact(model.mlflow_run_id, str(spoiled), "model/artifacts/bundle")
-    with pytest.raises(DataContractError, match="altered after registration"):
-        promotion.move_if_permitted(
-            run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
-        )
-    assert champion(client, run) is None
-    assert history.read(run.workspace_uri, run.registered_model) == []
-
-
-def test_code_that_was_altered_after_the_verdict_does_not_serve(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    """The serving code is logged beside the bundle, and a serving process runs it."""
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path, is_logged=True)
-    arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
-    altered = tmp_path / "serving_model.py"
-    altered.write_text("print('and one more line')\n")
-    logged = client.get_model_version(model.name, model.version).source
-    client.log_model_artifact(logged.removeprefix("models:/"), str(altered))
-    with pytest.raises(DataContractError, match="the digest of its model with its serving code is"):
-        promotion.move_if_permitted(*arguments, NOW)
-    assert champion(client, run) is None
-
-
-def test_a_former_champion_with_altered_tags_does_not_come_back(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    first = register_bundle(client, run, tmp_path, is_logged=True)
-    arguments = (run, challenger_of(first), NO_ANCHOR, judgement_of(run, first))
-    promotion.move_if_permitted(*arguments, NOW)
-    promote(client, cycle(tmp_path, tracking_uri, SECOND, champion=first), tmp_path)
-    client.delete_model_version_tag(first.name, first.version, "model_digest")
-    with pytest.raises(DataContractError, match="found bundle .* and model unknown in its tags"):
-        by_hand.rollback(client, settings_of(run), None, NOW + timedelta(days=3), "back")
-
-
-def test_a_foreign_version_behind_the_alias_is_refused(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    client.create_registered_model(run.registered_model)
-    mlflow_run_id = tracking.open_run(client, run, "challenger", "made by hand")
-    source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
-    client.create_model_version(run.registered_model, source=source, run_id=mlflow_run_id)
-    client.set_registered_model_alias(run.registered_model, "champion", "1")
-    with pytest.raises(DataContractError, match="has no tags"):
-        champion(client, run)
-
-
-def test_mlflow_down_at_promotion_moves_nothing(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, unused_url: str
-) -> None:
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
+def test_mlflow_down_at_promotion_moves_nothing(desk: Desk, unused_url: str) -> None:
+    run = desk.cycle(0)
+    model = desk.register(run)
     cut_off = run.model_copy(update={"tracking_uri": unused_url})
     with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
-        promotion.move_if_permitted(
-            cut_off, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
-        )
-    assert champion(client, run) is None
-    assert history.read(run.workspace_uri, run.registered_model) == []
+        desk.promote(cut_off, model)
+    assert desk.champion is None and desk.history.placed == ()
 
 
-def test_a_verdict_that_was_edited_is_refused(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
+def test_a_verdict_that_was_edited_is_refused(desk: Desk) -> None:
     """Somebody turned REJECT into PROMOTE in the manifest; the registry keeps what was ruled."""
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
+    run = desk.cycle(0)
+    model = desk.register(run)
     ruled = judgement_of(run, model, Decision.REJECT)
-    registry.tag_version(client, model, {registry.RULING: ruled.ruling_digest})
-    edited = judgement_of(run, model, Decision.PROMOTE)
+    registry.tag_version(desk.client, model, {registry.RULING: ruled.ruling_digest})
     again = f"`homefeed stage compare_with_champion --run {run.run_uri} --again`"
     with pytest.raises(PromotionRefusedError, match=f"the manifest was edited.*{again}"):
-        promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, edited, NOW)
-    assert champion(client, run) is None
+        desk.promote(run, model)
+    assert desk.champion is None
 
 
 def test_a_comparison_made_again_that_left_its_tag_and_no_manifest_stops_no_promotion(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
+    desk: Desk,
 ) -> None:
     """It found the same, but for the figures of the serving check, which are measured anew."""
-    run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_bundle(client, run, tmp_path)
+    run = desk.cycle(0)
+    model = desk.register(run)
     judged, again = (as_measured(judgement_of(run, model), p50_ms) for p50_ms in (4.0, 4.1))
-    registry.tag_version(client, model, {registry.RULING: again.ruling_digest})
+    registry.tag_version(desk.client, model, {registry.RULING: again.ruling_digest})
     assert judged.verdict.reasons != again.verdict.reasons
-    done = promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judged, NOW)
-    assert done.is_promoted
+    assert desk.promote(run, model, judgement=judged).is_promoted
 
 
 def as_measured(judgement: Judgement, p50_ms: float) -> Judgement:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import ModelRef
+from pipelines import storage
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -14,14 +14,8 @@ from pipelines.contracts.errors import (
 )
 from pipelines.registry import registry, tracking
 from support.answers import PAGE, server_that_answers
-from support.mlflow_server import mlflow_server
+from support.desk import Desk
 from support.registered import register_bundle
-from support.runs import make_run
-
-
-def register(client: MlflowClient, folder: Path) -> ModelRef:
-    places = {"tracking_uri": client.tracking_uri, "registered_model": f"answers_{folder.name}"}
-    return register_bundle(client, make_run(folder, **places), folder)
 
 
 @pytest.fixture(autouse=True)
@@ -48,54 +42,53 @@ def test_a_page_that_is_not_found_is_not_taken_for_no_champion() -> None:
             registry.read_champion(MlflowClient(uri, registry_uri=uri), "homefeed_ranker")
 
 
-@pytest.mark.services
-def test_no_champion_yet_is_no_error(tracking_uri: str) -> None:
-    assert registry.read_champion(tracking.connect(tracking_uri), "never_registered") is None
+def test_a_version_is_registered_once_and_comes_back_as_it_was(desk: Desk, tmp_path: Path) -> None:
+    run = desk.cycle(0)
+    model = register_bundle(desk.client, run, tmp_path)
+    assert desk.champion is None
+    version = desk.client.get_model_version(model.name, model.version)
+    tags = dict(version.tags)
+    assert registry.register(desk.client, run, model.mlflow_run_id, version.source, tags) == model
+    alias = desk.client.get_model_version_by_alias(desk.name, "challenger")
+    assert str(alias.version) == model.version
+    found = registry.download_bundle(desk.client, model, tmp_path / "down")
+    assert (found / "bundle.json").exists()
+    altered = model.model_copy(update={"bundle_digest": "0" * 64})
+    with pytest.raises(DataContractError, match="altered after registration"):
+        registry.download_bundle(desk.client, altered, tmp_path / "down")
 
 
-@pytest.mark.services
-def test_a_deleted_version_is_told_as_such(tmp_path: Path, tracking_uri: str) -> None:
-    client = tracking.connect(tracking_uri)
-    model = register(client, tmp_path)
-    client.delete_model_version(model.name, model.version)
+def test_a_foreign_version_behind_the_alias_is_refused(desk: Desk) -> None:
+    model = desk.register(desk.cycle(0))
+    source = desk.client.get_model_version(desk.name, model.version).source
+    desk.client.create_model_version(desk.name, source=source)
+    desk.point_at("2")
+    with pytest.raises(DataContractError, match="has no tags"):
+        assert desk.champion
+
+
+def test_a_deleted_version_is_told_as_such(desk: Desk, tmp_path: Path) -> None:
+    model = desk.register(desk.cycle(0))
+    desk.client.delete_model_version(model.name, model.version)
     for ask in (
-        lambda: registry.read_version(client, model.name, model.version),
-        lambda: registry.read_tags(client, model),
-        lambda: registry.download_bundle(client, model, tmp_path),
+        lambda: registry.read_version(desk.client, model.name, model.version),
+        lambda: registry.read_tags(desk.client, model),
+        lambda: registry.download_bundle(desk.client, model, tmp_path),
     ):
         with pytest.raises(TrackingEntryMissingError, match="was deleted or never was") as caught:
             ask()
         assert (caught.value.exit_code, caught.value.is_retryable) == (77, False)
 
 
-@pytest.mark.services
-def test_a_version_of_before_there_was_a_digest_of_the_code_is_taken_by_its_bundle(
-    tmp_path: Path, tracking_uri: str
-) -> None:
-    client = tracking.connect(tracking_uri)
-    model = register(client, tmp_path)
-    client.delete_model_version_tag(model.name, model.version, "model_digest")
-    of_old = registry.read_version(client, model.name, model.version)
-    assert model.model_digest != "" == of_old.model_digest
-    altered = tmp_path / "serving_model.py"
-    altered.write_text("print('and one more line')\n")
-    client.log_artifact(model.mlflow_run_id, str(altered), "model")
-    assert registry.download_bundle(client, of_old, tmp_path / "down").is_dir()
-    with pytest.raises(DataContractError, match="the digest of its model with its serving code is"):
-        registry.download_bundle(client, model, tmp_path / "down")
-
-
-@pytest.mark.services
-def test_a_version_whose_files_are_gone_is_no_outage(tmp_path: Path) -> None:
-    with mlflow_server(tmp_path / "server") as uri:
-        client = tracking.connect(uri)
-        model = register(client, tmp_path)
-        artifacts = tmp_path / "server" / "artifacts"
-        [manifest] = artifacts.rglob("bundle.json")
-        manifest.unlink()
-        with pytest.raises(DataContractError, match="found 0 bundle.json files.*roll back"):
-            registry.download_bundle(client, model, tmp_path)
-        shutil.rmtree(artifacts)
-        with pytest.raises(DataContractError, match="found nothing at.*put them back") as caught:
-            registry.download_bundle(client, model, tmp_path)
-    assert isinstance(caught.value, DataContractError) and not caught.value.is_retryable
+def test_a_version_whose_files_are_gone_is_no_outage(desk: Desk, tmp_path: Path) -> None:
+    model = desk.register(desk.cycle(0))
+    found = desk.client.get_model_version(desk.name, model.version).source
+    artifacts = storage.local_path(found)
+    [manifest] = artifacts.rglob("bundle.json")
+    manifest.unlink()
+    with pytest.raises(DataContractError, match=r"found 0 bundle.json files.*roll back"):
+        registry.download_bundle(desk.client, model, tmp_path)
+    shutil.rmtree(artifacts)
+    with pytest.raises(DataContractError, match=r"found nothing at.*put them back") as caught:
+        registry.download_bundle(desk.client, model, tmp_path)
+    assert not caught.value.is_retryable

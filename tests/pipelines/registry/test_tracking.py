@@ -10,11 +10,10 @@ from pipelines.registry import tracking
 from support.runs import make_run
 
 
-@pytest.mark.services
-def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, tracking_uri: str) -> None:
-    places = {"tracking_uri": tracking_uri, "experiment": f"cycles_{tmp_path.name}"}
+def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, store_uri: str) -> None:
+    places = {"tracking_uri": store_uri, "experiment": f"cycles_{tmp_path.name}"}
     run = make_run(tmp_path, **places)
-    client = tracking.connect(tracking_uri)
+    client = tracking.connect(store_uri)
     run_id = tracking.open_run(client, run, "challenger", "challenger")
     tracking.log_config(client, run_id, run.config)
     other = run.config.training.model_copy(update={"seed": 18})
@@ -25,7 +24,7 @@ def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, tracking_ur
     assert params["recipe"] == "smoke"
     assert params["training.seed"] == str(run.config.training.seed) != "18"
     assert len(params) == len(tracking.COMPARED) <= 15
-    with tracking.address_of_process(tracking_uri):
+    with tracking.address_of_process(store_uri):
         kept = mlflow.artifacts.load_dict(f"runs:/{run_id}/{tracking.CONFIG_FILE}")
     assert kept["model"]["mlp_dims"] == list(run.config.model.mlp_dims)
     assert params["features.heads"].startswith("[{'name': 'repin'")
@@ -62,6 +61,7 @@ def test_the_address_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch)
     import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow.set_tracking_uri(None)  # A store of the tests before is put back by nobody here.
     with tracking.address_of_process("sqlite:////nowhere/outer.db"):
         with tracking.address_of_process("sqlite:////nowhere/inner.db"):
             assert mlflow.get_tracking_uri() == "sqlite:////nowhere/inner.db"

@@ -1,5 +1,6 @@
 """What has changed since a cycle ran is named, what matters most first."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,17 +49,19 @@ def test_files_are_named_by_what_they_may_have_done(tmp_path: Path) -> None:
         same={},
         new={"num_known": 0},
     )
-    again, was = "was written again 2026-02-01 00:00:00 UTC", "7 rows, 5 known before as_of"
-    assert causes.data_changes(make_past(tmp_path, then), now) == [
-        f"data: a is gone; it had {was}",
-        f"data: d {again}: {was} then, {was} now",
-        f"data: e {again}: {was} then, 8 rows, 6 known before as_of now",
-        f"data: c {again}: {was} then, 9 rows, 5 known before as_of now",
-        "data: new was added, written 2026-01-01 00:00:00 UTC: 7 rows, 0 known before as_of, so "
-        "none that the snapshot may hold",
-        "data: the same footer and size, but another time of writing: b, written again 2026-02-01 "
-        "00:00:00 UTC",
+    time = "modified_at: 2026-01-01T00:00:00Z then, 2026-02-01T00:00:00Z now"
+    found = causes.data_changes(make_past(tmp_path, then), now)
+    assert [line.partition(": num_bytes")[0] for line in found] == [
+        "data: a is gone",
+        f"data: e: {time}; footer: f then, g now; num_rows: 7 then, 8 now; num_known: 5 then, 6 "
+        f"now",
+        f"data: c: {time}; footer: f then, g now; num_rows: 7 then, 9 now",
+        f"data: d: {time}; footer: f then, g now",
+        "data: new was added",
+        f"data: b: {time}",
     ]
+    assert found[0].endswith("num_known: 5 then, nothing now")
+    assert found[4].endswith("num_rows: nothing then, 7 now; num_known: nothing then, 0 now")
     assert "is gone, so they are not compared" in causes.data_changes(make_past(tmp_path), now)[0]
     many = listing(**{f"part-{number:03}": {} for number in range(30)})
     found = causes.data_changes(make_past(tmp_path, listing()), many)
@@ -74,14 +77,14 @@ def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
     then = today.model_copy(update={**former, "project_digest": "0" * 64})
     other = today.model_copy(update={"variables": {"OMP_NUM_THREADS": "1"}})
     now = {"build_snapshot": record("build_snapshot", made_with=other)}
-    on, where = "on 2026-01-01,", "now (build_snapshot)"
-    code = f"{today.project_digest[:12]} ({today.code_version})"
+    where = "(on 2026-01-01: build_snapshot)"
+    gpus = json.dumps(list(today.gpus))
     assert causes.environment_changes(make_past(tmp_path, made_with=then), now) == [
-        f"code: 000000000000 ({today.code_version}) {on} {code} {where}",
-        f"package numpy: not installed {on} {today.packages['numpy']} {where}",
-        f"python: 3.9.1 {on} {today.python} {where}",
-        f"gpus: H100 {on} {', '.join(today.gpus) or 'none'} {where}",
-        f"variables: none {on} OMP_NUM_THREADS=1 {where}",
+        f"project_digest: 000000000000 then, {today.project_digest[:12]} now {where}",
+        f"python: 3.9.1 then, {today.python} now {where}",
+        f"packages.numpy: nothing then, {today.packages['numpy']} now {where}",
+        f'gpus: ["H100"] then, {gpus} now {where}',
+        f"variables.OMP_NUM_THREADS: nothing then, 1 now {where}",
     ]
 
 
@@ -124,7 +127,8 @@ def test_a_recipe_from_outside_is_read_again_if_it_is_there(tmp_path: Path) -> N
     assert list(causes.recipe_changes(past)) == []
     path.write_text("extends: smoke\ntraining: {seed: 5}\n")
     [changed] = causes.recipe_changes(past)
-    assert changed.startswith(f"recipe '{path.as_uri()}': {config.fingerprint()[:12]} then, ")
+    assert changed.startswith(f"recipe '{path.as_uri()}', of which the recorded one was taken: ")
+    assert changed.endswith("training.seed: 17 then, 5 now")
     path.unlink()
     [gone] = causes.recipe_changes(past)
-    assert "cannot be read today" in gone and gone.endswith("; the recorded was taken")
+    assert "cannot be read today" in gone

@@ -32,7 +32,7 @@ from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import Window
 from pipelines.registry import by_hand, evidence, registry, tracking
 from pipelines.registry.evidence import FoundChange, JudgedCycle
-from pipelines.registry.recipes_on_record import recipe_of
+from pipelines.registry.history import recipe_of
 from pipelines.reproduction.rebuild import fetch_champion, moved, own_registry
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run

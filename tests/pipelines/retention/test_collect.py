@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.registry import by_hand
-from pipelines.registry.recipes_on_record import recipe_of
+from pipelines.registry.history import recipe_of
 from pipelines.retention.collect import delete
 from pipelines.stages.runner import read_record, run_stage
 from support.registered import challenger_of

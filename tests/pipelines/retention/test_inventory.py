@@ -17,7 +17,7 @@ from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
-from pipelines.registry.accepted import AcceptedSnapshot
+from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention import inventory
 from pipelines.retention.inventory import read_record
 from pipelines.retention.plan import FoundRun
@@ -164,7 +164,7 @@ def test_the_newest_accepted_snapshot_is_kept_and_older_marks_keep_none(world: O
     for number in ("1", "2"):
         uri = f"{world.workspace_uri}/snapshots/{snapshot_of(number)}"
         day = world.runs[number].as_of
-        mark = AcceptedSnapshot(as_of=day, snapshot_uri=uri, recipe="smoke")
+        mark = JudgedSnapshot(as_of=day, snapshot_uri=uri, recipe="smoke")
         place = f"{world.workspace_uri}/accepted_snapshots/smoke/{day:%Y-%m-%d}--{number * 12}.json"
         storage.write_model(place, mark)
     record = read_record(world.registry, world.workspace_uri, NAME)  # type: ignore[arg-type]

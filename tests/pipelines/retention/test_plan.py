@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.registry.history import Entry, History, HistoryEntry, Placed
-from pipelines.registry.recipes_on_record import Recipes
+from pipelines.registry.history import Entry, History, HistoryEntry, Placed, Recipes
 from pipelines.registry.reconcile import State
 from pipelines.retention.plan import FoundRun, FoundVersion, Held, Holdings, Record, make_plan
 from pipelines.settings import Settings

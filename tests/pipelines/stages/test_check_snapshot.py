@@ -19,8 +19,8 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
-from pipelines.registry.accepted import (
-    AcceptedSnapshot,
+from pipelines.registry.standing import (
+    JudgedSnapshot,
     accepted_folder,
     newest_accepted,
 )
@@ -78,10 +78,10 @@ def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
     folder = accepted_folder(run.workspace_uri, run.config.recipe)
     [name] = storage.list_names(folder)
-    marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot)
+    marker = storage.read_model(storage.join(folder, name), JudgedSnapshot)
     assert storage.exists(f"{marker.snapshot_uri}/manifest.json")
-    assert marker.profile_uri == report.docs_uri.replace("data_docs/index.html", "profile.json")
-    assert storage.exists(marker.profile_uri)
+    assert marker.found_uri == report.docs_uri.replace("data_docs/index.html", "profile.json")
+    assert storage.exists(marker.found_uri)
 
 
 def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> None:

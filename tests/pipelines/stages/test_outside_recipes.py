@@ -16,7 +16,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
-from pipelines.registry.accepted import accepted_folder
+from pipelines.registry.standing import accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import read_artifact, read_record, start_run

@@ -11,7 +11,7 @@ from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import DataGateFailedError
 from pipelines.recipes import smoke
-from pipelines.registry.accepted import last_refused, mark_accepted, mark_refused, read_refusal
+from pipelines.registry.standing import last_refused, mark_judged, read_refusal
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
@@ -125,12 +125,12 @@ def test_the_marker_of_a_day_and_recipe(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     workspace, recipe = run.workspace_uri, run.config.reference
     snapshot = Snapshot.model_construct(uri="file:///snapshot", digest="0" * 64, as_of=run.as_of)
-    mark_refused(run, snapshot, "file:///report")
+    mark_judged(run, snapshot, "file:///report", is_accepted=False)
     assert marked(run) == "file:///report"
     assert last_refused(workspace, recipe, PLANTED_AS_OF + timedelta(days=1)) == ""
     assert last_refused(workspace, "completejourney", PLANTED_AS_OF) == ""
     [marker] = (tmp_path / "workspace" / "refused_snapshots").glob("*/2017-03-02.json")
     marker.write_text("{")
     assert marked(run) == ""
-    mark_accepted(run, snapshot, "file:///profile")
+    mark_judged(run, snapshot, "file:///profile", is_accepted=True)
     assert not marker.exists()

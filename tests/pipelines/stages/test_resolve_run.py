@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
 from pipelines.registry import promotion, tracking
-from pipelines.registry.accepted import AcceptedSnapshot, RefusedSnapshot, accepted_folder
+from pipelines.registry.standing import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import run_stage, start_run
@@ -225,7 +225,7 @@ def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_pat
         as_of = AS_OF + timedelta(days=days)
         uri = storage.join(workspace_uri, "snapshots", name)
         storage.write_bytes(f"{uri}/manifest.json", b"{}")
-        marker = AcceptedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
+        marker = JudgedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
         folder = accepted_folder(workspace_uri, "smoke")
         storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}--{name}.json"), marker)
     run = start_run(request(), settings)
@@ -236,8 +236,8 @@ def test_what_was_refused_of_the_day_is_pinned(settings: Settings, tmp_path: Pat
     workspace_uri = storage.to_uri(tmp_path / "workspace")
     for days in (-14, 0, 14):
         as_of = AS_OF + timedelta(days=days)
-        marker = RefusedSnapshot(
-            as_of=as_of, snapshot_uri="file:///s", recipe="smoke", report_uri=f"file:///{days}"
+        marker = JudgedSnapshot(
+            as_of=as_of, snapshot_uri="file:///s", recipe="smoke", found_uri=f"file:///{days}"
         )
         folder = storage.join(workspace_uri, "refused_snapshots", "smoke")
         storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}.json"), marker)

@@ -42,7 +42,7 @@ from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import by_hand, evidence, history, registry, tracking
-from pipelines.registry.recipes_on_record import Recipe
+from pipelines.registry.history import Recipe
 from pipelines.settings import Settings
 from pipelines.stages import train_anchor as stage
 from pipelines.stages.runner import read_artifact, run_stage, start_run

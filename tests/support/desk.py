@@ -1,0 +1,134 @@
+"""One registered model with its cycles, from registering to rolling back, over any MLflow store."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
+from pipelines.recipes import smoke
+from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry.history import History, HistoryEntry
+from pipelines.registry.reconcile import State, look
+from pipelines.registry.standing import find_standing
+from pipelines.settings import Settings
+from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
+from support.runs import make_run
+
+DAY = datetime(2017, 6, 12, tzinfo=UTC)
+CODE = "c" * 64
+
+
+def at(days: float) -> datetime:
+    """Return an instant so many days after the first move."""
+    return NOW + timedelta(days=days)
+
+
+class Desk:
+    """A registered model of its own, and what cycles and people do to it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.client = folder, tracking.connect(url)
+        self.name = f"ranker_{folder.name}"
+        first = make_run(folder, registered_model=self.name)
+        self.where = (first.workspace_uri, self.name)
+        self.settings = Settings(
+            workspace=first.workspace_uri, tracking_uri=url, registered_model=self.name
+        )
+
+    def cycle(self, number: int, config: RunConfig | None = None, **more: Any) -> ResolvedRun:
+        """Resolve a cycle against what serves now; each is two weeks after the one before."""
+        places = {"registered_model": self.name, "experiment": self.name, "code_digest": CODE}
+        fields = {"tracking_uri": self.client.tracking_uri, "champion": self.champion} | places
+        fields |= {"run_id": f"cycle-{number}"} | more
+        return make_run(self.folder, config, DAY + timedelta(days=14 * number), **fields)
+
+    def register(self, run: ResolvedRun, **more: Any) -> ModelRef:
+        """Register a challenger with the tags that `train_challenger` gives it."""
+        model = register_bundle(self.client, run, self.folder, **more)
+        tags = {"homefeed_run_id": run.run_id, "homefeed_side": "challenger", "code_digest": CODE}
+        registry.tag_version(self.client, model, tags)
+        return model
+
+    def promote(
+        self,
+        run: ResolvedRun,
+        model: ModelRef | None = None,
+        days: float = 0,
+        judgement: Judgement | None = None,
+        **judged: Any,
+    ) -> Promotion:
+        """Do the promotion's stage; a model is registered, and judged PROMOTE, if none is given."""
+        model = model or self.register(run)
+        if judgement is None:
+            judgement = judgement_of(run, model, judged.pop("decision", Decision.PROMOTE))
+            verdict = judgement.verdict.model_copy(update=judged)
+            judgement = judgement.model_copy(update={"verdict": verdict})
+        made = challenger_of(model)
+        return promotion.move_if_permitted(run, made, NO_ANCHOR, judgement, at(days))
+
+    def promote_two(self) -> tuple[ModelRef, ModelRef]:
+        """Let two cycles promote, the second one a day later; return their models."""
+        first, second = (
+            self.promote(self.cycle(number), days=number).champion_after for number in range(2)
+        )
+        assert first is not None and second is not None
+        return first, second
+
+    def rollback(
+        self, to: str | None = None, days: float = 9, why: str = "hides rose", away: str = ""
+    ) -> HistoryEntry:
+        """Roll back as a person does."""
+        return by_hand.rollback(self.client, self.settings, to, at(days), why, away or None)
+
+    def force(self, run: ResolvedRun, model: ModelRef, days: float, why: str) -> HistoryEntry:
+        """Promote a model in spite of its verdict."""
+        return by_hand.force(self.client, run, challenger_of(model), at(days), why)
+
+    def point_at(self, version: str) -> None:
+        """Move the alias by hand; '' deletes it."""
+        if version:
+            self.client.set_registered_model_alias(self.name, registry.CHAMPION, version)
+        else:
+            self.client.delete_registered_model_alias(self.name, registry.CHAMPION)
+
+    def mend(
+        self, restores: bool = False, to: str | None = None, why: str = "somebody looked"
+    ) -> HistoryEntry | None:
+        """Carry out what `history repair` would."""
+        wanted = by_hand.plan(self.client, self.state, restores, to)
+        return by_hand.repair(self.client, self.state, wanted, at(30), why)
+
+    def steps(self, restores: bool = False) -> list[str]:
+        """Return what `history repair` would do."""
+        return list(by_hand.plan(self.client, self.state, restores).steps)
+
+    @property
+    def champion(self) -> ModelRef | None:
+        """What serves."""
+        return registry.read_champion(self.client, self.name)
+
+    @property
+    def state(self) -> State:
+        """What registry and history say."""
+        return look(self.client, *self.where)
+
+    @property
+    def history(self) -> History:
+        """The log."""
+        return history.load(*self.where)
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of all entries."""
+        return [placed.entry.event.kind for placed in self.history.placed]
+
+    def standing(self, run: ResolvedRun) -> Standing:
+        """Return what is on record of recipes for a cycle that begins now."""
+        return find_standing(self.history, self.where[0], self.champion, run.config, ())
+
+
+def variant(num_epochs: int) -> RunConfig:
+    """Return the smoke recipe with another number of epochs."""
+    training = smoke().training.model_copy(update={"num_epochs": num_epochs})
+    return smoke().model_copy(update={"training": training})
