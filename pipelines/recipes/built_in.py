@@ -54,10 +54,34 @@ def production() -> RunConfig:
 
 
 def completejourney() -> RunConfig:
-    """Return the recipe of the Complete Journey sample: repin, long_click and save; no hide."""
+    """Return the recipe of the retail sample (`sources/completejourney/adapter.py`): no hide."""
     return RunConfig(
         recipe="completejourney",
-        features=_completejourney_features(),
+        features=FeatureConfig(
+            action_types=("repin", "click", "long_click", "save"),
+            heads=(
+                Head(name="repin", action_type="repin", utility_weight=1.0),
+                Head(name="long_click", action_type="long_click", utility_weight=0.0),
+                Head(name="save", action_type="save", utility_weight=0.0),
+            ),
+            categorical=(
+                CategoricalFeature(
+                    name="display_location",
+                    table="impressions",
+                    values=("0", "1", "2", "3", "4", "5", "6", "7", "9", "A"),
+                ),
+                CategoricalFeature(
+                    name="mailer_location",
+                    table="impressions",
+                    values=("0", "A", "C", "D", "F", "H", "J", "L", "P", "X", "Z"),
+                ),
+                CategoricalFeature(name="state", table="users", values=USER_STATES),
+            ),
+            numeric=(
+                NumericFeature(name="pin_popularity"),
+                NumericFeature(name="past_engagements"),
+            ),
+        ),
         snapshot=SnapshotConfig(embedding_version="cj-content-copurchase-1", num_shards=8),
         # With 50 actions instead of 100, a fortnight of this sample (100 k candidates) trains in
         # two minutes on two cores. The values were chosen at as_of 2017-05-15, which is not a day
@@ -134,54 +158,23 @@ def world() -> RunConfig:
 
 def smoke() -> RunConfig:
     """Return a recipe of seconds on a tiny planted world: for tests and a first look."""
-    base = completejourney()
-    return base.model_copy(
-        update={
-            "recipe": "smoke",
-            "features": base.features.model_copy(update={"categorical": ()}),
-            "snapshot": base.snapshot.model_copy(
-                update={"num_shards": 2, "embedding_version": "planted-1"}
-            ),
-            "model": base.model.model_copy(update={"max_actions": 20, "mlp_dims": (32,)}),
-            "training": base.training.model_copy(update={"num_epochs": 1, "batch_size": 512}),
-            "data_gate": base.data_gate.model_copy(update={"min_rows_for_shift": 200}),
-            "model_gate": base.model_gate.model_copy(
-                update={
-                    "num_resamples": 500,
-                    "min_users": 20,
-                    # 80 pins and some hundred requests are too few to tell every ranking from it.
-                    "first_champion_beats": "popularity",
-                    "floors": (Limit(metric="calibration_ratio.repin", minimum=0.3, maximum=3.0),),
-                }
-            ),
-        }
-    )
-
-
-def _completejourney_features() -> FeatureConfig:
-    """Heads and features of the retail adapter (pipelines/sources/completejourney/adapter.py)."""
-    return FeatureConfig(
-        action_types=("repin", "click", "long_click", "save"),
-        heads=(
-            Head(name="repin", action_type="repin", utility_weight=1.0),
-            Head(name="long_click", action_type="long_click", utility_weight=0.0),
-            Head(name="save", action_type="save", utility_weight=0.0),
-        ),
-        categorical=(
-            CategoricalFeature(
-                name="display_location",
-                table="impressions",
-                values=("0", "1", "2", "3", "4", "5", "6", "7", "9", "A"),
-            ),
-            CategoricalFeature(
-                name="mailer_location",
-                table="impressions",
-                values=("0", "A", "C", "D", "F", "H", "J", "L", "P", "X", "Z"),
-            ),
-            CategoricalFeature(name="state", table="users", values=USER_STATES),
-        ),
-        numeric=(NumericFeature(name="pin_popularity"), NumericFeature(name="past_engagements")),
-    )
+    base, changed = completejourney(), {}
+    for section, values in {
+        "features": {"categorical": ()},
+        "snapshot": {"num_shards": 2, "embedding_version": "planted-1"},
+        "model": {"max_actions": 20, "mlp_dims": (32,)},
+        "training": {"num_epochs": 1, "batch_size": 512},
+        "data_gate": {"min_rows_for_shift": 200},
+        "model_gate": {
+            "num_resamples": 500,
+            "min_users": 20,
+            # 80 pins and some hundred requests are too few to tell every ranking from it.
+            "first_champion_beats": "popularity",
+            "floors": (Limit(metric="calibration_ratio.repin", minimum=0.3, maximum=3.0),),
+        },
+    }.items():
+        changed[section] = getattr(base, section).model_copy(update=values)
+    return base.model_copy(update={"recipe": "smoke", **changed})
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {

@@ -1,31 +1,68 @@
-"""Own feature functions of a recipe: found by their import path, and told apart by their source.
+"""Functions of other people that a recipe names: imported in one way, and told apart by source.
 
-A function that changes is another feature, though its name stays. So the digest of its source file
-stands in the recipe, set where the recipe is read, and is part of the recipe's identity. Not for
-calling them (`pipelines.snapshot.features.own`). Tested in
-tests/pipelines/recipes/test_own_functions.py.
+An own feature function that changes is another feature, though its name stays. So the digest of
+its source file stands in the recipe, set where the recipe is read, and is part of the recipe's
+identity. Not for calling them (`pipelines.snapshot.features.own`, `pipelines.recipes.references`).
+Tested in tests/pipelines/recipes/test_own_functions.py.
 """
 
 import importlib
 import importlib.util
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.base import sha256_of
-from pipelines.contracts.config import NumericFeature, RunConfig
-from pipelines.contracts.errors import OwnFunctionError
+from pipelines.contracts.config import NumericFeature
+from pipelines.contracts.errors import ConfigurationError, OwnFunctionError
 
 
-def with_sources(config: RunConfig) -> RunConfig:
-    """Return a recipe in which each own function has the digest of its source as it is now.
+def import_function(
+    name: str, what: str, refusal: type[ConfigurationError] = OwnFunctionError
+) -> Callable[..., Any]:
+    """Return a function by its import path, `package.module:function`.
 
-    A module that this process does not find has none: where stages run in containers, it may be in
-    their image alone. Whether it must be here is asked by `pipelines.preconditions`.
+    Args:
+        name: The path.
+        what: What to call the function in a message.
+        refusal: The class of the error.
+
+    Raises:
+        ConfigurationError: of the class `refusal`; its module cannot be imported here, or has no
+            such function.
     """
-    numeric = as_they_are_now(config.features.numeric, is_needed=False)
-    features = config.features.model_copy(update={"numeric": numeric})
-    return config.model_copy(update={"features": features})
+    path, _, function_name = name.partition(":")
+    importlib.invalidate_caches()  # a module that was written a moment ago is found too
+    try:
+        module = importlib.import_module(path)
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent and f"{path}.".startswith(f"{absent}."):
+            raise refusal(_not_here(what, str(error))) from error
+        raise refusal(
+            f"{what}: importing {path} raised {_told(error)}; expected a module that imports "
+            f"without an error; correct the module, or install what it needs where it is imported"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        found = "nothing" if function is None else f"{type(function).__name__} {function!r:.60}"
+        there = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        raise refusal(
+            f"{what}: the module {path} has {found} of the name {function_name!r}; expected one of "
+            f"its functions, {', '.join(sorted(there)) or 'of which it has none'}; correct the name"
+        )
+    return function
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Return an own feature function.
+
+    Raises:
+        OwnFunctionError: its module cannot be imported here, or has no such function.
+    """
+    return import_function(name, f"features.numeric: {name!r}")
 
 
 def as_they_are_now(
@@ -40,17 +77,15 @@ def as_they_are_now(
     Raises:
         OwnFunctionError: a function cannot be found here, or its module has no source file.
     """
-    found = list(numeric)
-    for place, feature in enumerate(numeric):
-        if not feature.is_own:
-            continue
+    found = []
+    for feature in numeric:
+        digest = None
         try:
-            digest = source_digest(feature.name)
+            digest = source_digest(feature.name) if feature.is_own else None
         except OwnFunctionError:
             if is_needed:
                 raise
-            digest = None
-        found[place] = feature.model_copy(update={"source_digest": digest})
+        found.append(feature.model_copy(update={"source_digest": digest}))
     return tuple(found)
 
 
@@ -74,68 +109,44 @@ def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
             )
 
 
-def load(name: str) -> Callable[..., Any]:
-    """Return an own function.
-
-    Raises:
-        OwnFunctionError: its module cannot be imported here, or has no such function.
-    """
-    path, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        raise _cannot_be_imported(name, f"{error}") from error
-    except Exception as error:
-        raise OwnFunctionError(
-            f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
-            f"no error; correct the module"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise OwnFunctionError(
-            f"features.numeric: {name!r} names no function: the module {module.__name__} has "
-            f"{'nothing' if function is None else type(function).__name__} of the name "
-            f"{function_name!r}; expected a function of one argument; correct the name"
-        )
-    return function
-
-
 def source_digest(name: str) -> str:
     """Return the sha256 (hex) of the source file of an own function's module, which is not run.
 
     Raises:
         OwnFunctionError: the module cannot be found, or it has no source file.
     """
-    path = name.partition(":")[0]
-    importlib.invalidate_caches()  # a module that was written a moment ago is found too
+    path, what = name.partition(":")[0], f"features.numeric: {name!r}"
+    importlib.invalidate_caches()
     origin: str | None = None
     try:
         spec = importlib.util.find_spec(path)
     except ValueError:  # a module that is there and came from no file
         pass
     except Exception as error:  # the packages that it stands in are imported, and may raise
-        raise _cannot_be_imported(name, _told(error)) from error
+        raise OwnFunctionError(_not_here(what, _told(error))) from error
     else:
         if spec is None:
-            raise _cannot_be_imported(name, f"No module named {path!r}")
+            raise OwnFunctionError(_not_here(what, f"No module named {path!r}"))
         origin = spec.origin if spec.has_location else None
     source = Path(origin or "")
     if source.suffix != ".py" or not source.is_file():
         raise OwnFunctionError(
-            f"features.numeric: the module of {name!r} has no source file, found {origin}; "
-            f"expected a .py file, whose content becomes part of the snapshot's identity, and "
-            f"which other processes can import; write the function into a file"
+            f"{what}: its module has no source file, found {origin}; expected a .py file, whose "
+            f"content becomes part of the snapshot's identity, and which other processes can "
+            f"import; write the function into a file"
         )
     return sha256_of(source)
 
 
-def _cannot_be_imported(name: str, found: str) -> OwnFunctionError:
-    return OwnFunctionError(
-        f"features.numeric: the module of {name!r} cannot be imported in this process ({found}); "
-        f"expected a module that all processes find that read the recipe or build a snapshot; "
-        f"install its package where the pipeline runs, or put its folder on PYTHONPATH"
+def _not_here(what: str, found: str) -> str:
+    return (
+        f"{what}: its module cannot be imported in this process ({found}); expected one that "
+        f"{sys.executable} can import, and every process that reads the recipe or builds a "
+        f"snapshot. In Airflow that is the worker, not the machine on which the run was triggered. "
+        f"Install the package that holds the module into that environment or image (pip install), "
+        f"or put its folder on that process's PYTHONPATH"
     )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

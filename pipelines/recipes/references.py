@@ -18,11 +18,8 @@ tests/pipelines/recipes/test_references.py.
 """
 
 import difflib
-import importlib
-import inspect
 import posixpath
 import re
-import sys
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -32,9 +29,8 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.places.plain_uri import require_plain
 from pipelines.recipes.built_in import RECIPES
-from pipelines.recipes.own_functions import with_sources
-from pipelines.recipes.parsing import parse
-from pipelines.recipes.validation import validated
+from pipelines.recipes.own_functions import as_they_are_now, import_function
+from pipelines.recipes.reading import parse, validated
 
 SUFFIXES = (".yaml", ".yml", ".toml")
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -56,7 +52,13 @@ def make_recipe(reference: str) -> RunConfig:
             message lists everything that is wrong with it.
         TransientStorageError: the storage that holds its file failed.
     """
-    return with_sources(_make(canonical(reference)))
+    made = _make(canonical(reference))
+    # A module that this process does not find has no digest: where stages run in containers, it
+    # may be in their image alone. Whether it must be here is asked by `pipelines.preconditions`.
+    numeric = as_they_are_now(made.features.numeric, is_needed=False)
+    return made.model_copy(
+        update={"features": made.features.model_copy(update={"numeric": numeric})}
+    )
 
 
 def canonical(reference: str) -> str:
@@ -74,14 +76,17 @@ def canonical(reference: str) -> str:
         return reference
     from pipelines.storage import to_uri  # it imports pyarrow
 
+    problem = "it names no file"
     try:
         uri = to_uri(reference)
-        is_place = bool(urlsplit(uri).path) and "\0" not in unquote(uri)
+        if urlsplit(uri).path and "\0" not in unquote(uri):
+            return uri
     except (ValueError, RuntimeError) as error:  # a host in half a bracket, or nobody's home
-        raise _no_place(reference, str(error)) from None
-    if not is_place:
-        raise _no_place(reference, "it names no file")
-    return uri
+        problem = str(error)
+    raise ConfigurationError(
+        f"recipe {reference!r} is no path and no URI: {problem}; expected a file such as "
+        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
+    )
 
 
 def key_of(reference: str) -> str:
@@ -101,13 +106,6 @@ def _is_file(reference: str) -> bool:
     return reference.lower().endswith(SUFFIXES)
 
 
-def _no_place(reference: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"recipe {reference!r} is no path and no URI: {problem}; expected a file such as "
-        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
-    )
-
-
 def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
     """Return the value of a canonical reference; `trail` has the files that extend it."""
     if reference in trail or len(trail) > _MOST_FILES:
@@ -119,10 +117,18 @@ def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
         return RECIPES[reference]()
     if _is_file(reference):
         made = _read_recipe(reference, (*trail, reference))
-    elif found := FUNCTION.fullmatch(reference):
-        made = _call_recipe(found[1], found[2])
+    elif FUNCTION.fullmatch(reference):
+        made = _call_recipe(reference)
     else:
-        raise _unknown(reference)
+        hint = ""
+        if near := difflib.get_close_matches(reference, RECIPES, n=1):
+            hint = f"did you mean {near[0]!r}? "
+        elif "." in reference and ":" not in reference:
+            hint = "a module alone names no recipe: add ':' and its function. "
+        raise ConfigurationError(
+            f"unknown recipe {reference!r}; {hint}expected {EXPECTED}; correct --recipe, "
+            f"HOMEFEED_RECIPE or the trigger form's Recipe"
+        )
     return made.model_copy(update={"source": reference})
 
 
@@ -189,7 +195,7 @@ def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _call_recipe(module_name: str, function_name: str) -> RunConfig:
+def _call_recipe(reference: str) -> RunConfig:
     """Import a module, call its function without arguments and return the validated value.
 
     The value goes through its JSON form, as it will when it is saved with the run. So what a
@@ -199,102 +205,22 @@ def _call_recipe(module_name: str, function_name: str) -> RunConfig:
         ConfigurationError: the module cannot be imported here, lacks the function or raises; the
             function needs arguments, raises, or returns something else; or the value is not valid.
     """
-    reference = f"{module_name}:{function_name}"
-    function = _find(_import(module_name, reference), function_name, reference)
+    what = f"recipe {reference}"
+    function = import_function(reference, what, ConfigurationError)
     try:
         value = function()
     except HomefeedError:
         raise
     except (Exception, SystemExit) as error:  # somebody else's code may raise anything
         raise ConfigurationError(
-            f"recipe {reference} raised {type(error).__name__}: {error}; expected that the "
-            f"function returns a RunConfig; correct the function"
+            f"{what} raised {type(error).__name__}: {error}; expected a function that is called "
+            f"without arguments and returns a RunConfig; correct the function"
         ) from error
     if not isinstance(value, RunConfig):
         raise ConfigurationError(
-            f"recipe {reference} returned {_short(value)}; expected a RunConfig "
+            f"{what} returned {value!r:.60} ({type(value).__name__}); expected a RunConfig "
             f"(pipelines.contracts.config), as the functions of pipelines.recipes return; correct "
             f"the function"
         )
     dumped = value.model_dump(mode="json", warnings=False, fallback=str, exclude={"source"})
     return validated(dumped, reference)
-
-
-def _import(module_name: str, reference: str) -> Any:
-    importlib.invalidate_caches()  # a module that was written a moment ago is found too
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        is_itself = error.name and f"{module_name}.".startswith(f"{error.name}.")
-        if not is_itself:
-            raise _raised(reference, module_name, error) from error
-        raise ConfigurationError(
-            f"recipe {reference}: {error}; expected a module that this process can import "
-            f"({sys.executable}). A recipe is imported where `resolve_run` runs: in Airflow that "
-            f"is the worker, not the machine on which the run was triggered. Install the package "
-            f"that holds the module into that environment or image (pip install), put its folder "
-            f"on that process's PYTHONPATH, or name a YAML or TOML file that the process can read"
-        ) from error
-    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-        raise _raised(reference, module_name, error) from error
-
-
-def _raised(reference: str, module_name: str, error: BaseException) -> ConfigurationError:
-    return ConfigurationError(
-        f"recipe {reference}: importing {module_name} raised {type(error).__name__}: {error}; "
-        f"expected a module that imports without an error; correct the module, or install what it "
-        f"needs where `resolve_run` runs"
-    )
-
-
-def _find(module: Any, function_name: str, reference: str) -> Any:
-    if not hasattr(module, function_name):
-        there = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        raise ConfigurationError(
-            f"recipe {reference}: {module.__name__} has no {function_name!r}; expected one of its "
-            f"functions, {', '.join(sorted(there)) or 'of which it has none'}; correct the "
-            f"reference"
-        )
-    function = getattr(module, function_name)
-    if not callable(function):
-        raise ConfigurationError(
-            f"recipe {reference} is {_short(function)}; expected a function that returns a "
-            f"RunConfig; correct the reference"
-        )
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:  # something that is not written in Python
-        raise ConfigurationError(
-            f"recipe {reference} does not say which arguments it takes ({error}); expected a "
-            f"function in Python that is called without any and returns a RunConfig; correct the "
-            f"reference"
-        ) from error
-    needed = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if needed:
-        raise ConfigurationError(
-            f"recipe {reference} needs arguments: {', '.join(needed)}; expected a function that is "
-            f"called without any; give them defaults, or write a function that fills them in"
-        )
-    return function
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
-
-
-def _unknown(reference: str) -> ConfigurationError:
-    hint = ""
-    if near := difflib.get_close_matches(reference, RECIPES, n=1):
-        hint = f"did you mean {near[0]!r}? "
-    elif "." in reference and ":" not in reference:
-        hint = "a module alone names no recipe: add ':' and its function. "
-    return ConfigurationError(
-        f"unknown recipe {reference!r}; {hint}expected {EXPECTED}; correct --recipe, "
-        f"HOMEFEED_RECIPE or the trigger form's Recipe"
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.contracts.config import RunConfig
-from pipelines.recipes.parsing import EXPONENT, FLOAT_TAG
+from pipelines.recipes.reading import EXPONENT, FLOAT_TAG
 
 _NAMES = ("name", "metric")
 """Fields by which an entry of a list is known to people: of heads and features, and of limits."""
@@ -44,32 +44,28 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
 
 def _pairs(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield (dotted path, one value, other value) of what differs."""
+    mine, theirs = _named(one), _named(other)
+    are_mappings = isinstance(one, dict) and isinstance(other, dict)
     if one == other:
         return
-    mine, theirs = _named(one), _named(other)
-    if mine is not None and theirs is not None and _may_be_paired(one, mine, theirs):
+    if are_mappings or (mine and list(mine) == list(theirs)):
         for name in dict.fromkeys((*mine, *theirs)):
-            inner = f"{path}[{name}]" if isinstance(one, list) else f"{path}.{name}".lstrip(".")
+            inner = f"{path}.{name}".lstrip(".") if are_mappings else f"{path}[{name}]"
             yield from _pairs(inner, mine.get(name, _ABSENT), theirs.get(name, _ABSENT))
     else:
         yield path, one, other
 
 
-def _named(value: Any) -> dict[str, Any] | None:
-    """Return a mapping's entries, or those of a list by their names; None where they have none."""
+def _named(value: Any) -> dict[str, Any]:
+    """Return a mapping's entries, or those of a list by their names; none where they have none."""
     if isinstance(value, dict):
         return value
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        return None
-    for field in _NAMES:
-        names = [each.get(field) for each in value]
-        if value and None not in names and len(set(names)) == len(names):
-            return dict(zip(map(str, names), value, strict=True))
-    return None
-
-
-def _may_be_paired(value: Any, mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    return isinstance(value, dict) or list(mine) == list(theirs)
+    entries = value if isinstance(value, list) else []
+    for field in _NAMES if all(isinstance(each, dict) for each in entries) else ():
+        names = [each.get(field) for each in entries]
+        if None not in names and len(set(names)) == len(names):
+            return dict(zip(map(str, names), entries, strict=True))
+    return {}
 
 
 def _short(value: Any) -> str:

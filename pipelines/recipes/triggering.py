@@ -44,8 +44,8 @@ def require_triggerable(reference: str, default: str, packages: Sequence[str]) -
     Raises:
         ConfigurationError: the function's package is not among the allowed ones.
     """
-    if reference != default and (found := FUNCTION.fullmatch(reference)):
-        _require_allowed(f"recipe {reference}", found[1], _allowed(default, packages))
+    if reference != default and FUNCTION.fullmatch(reference):
+        _require_allowed(f"recipe {reference}", reference, _allowed(default, packages))
 
 
 def require_triggerable_features(config: RunConfig, default: str, packages: Sequence[str]) -> None:
@@ -54,12 +54,10 @@ def require_triggerable_features(config: RunConfig, default: str, packages: Sequ
     Raises:
         ConfigurationError: the package of one is not among the allowed ones.
     """
-    if config.reference == default:
-        return
-    for feature in config.features.numeric:
+    for feature in config.features.numeric if config.reference != default else ():
         if feature.is_own:
             what = f"recipe {config.reference}: the feature {feature.name}"
-            _require_allowed(what, feature.name.partition(":")[0], _allowed(default, packages))
+            _require_allowed(what, feature.name, _allowed(default, packages))
 
 
 def _allowed(default: str, packages: Sequence[str]) -> list[str]:
@@ -67,14 +65,14 @@ def _allowed(default: str, packages: Sequence[str]) -> list[str]:
     return sorted({*packages, *([own[1].partition(".")[0]] if own else [])})
 
 
-def _require_allowed(what: str, module: str, allowed: Sequence[str]) -> None:
-    if any(f"{module}.".startswith(f"{package}.") for package in allowed):
-        return
+def _require_allowed(what: str, function: str, allowed: Sequence[str]) -> None:
+    module = function.partition(":")[0]
     package = module.partition(".")[0]
-    raise ConfigurationError(
-        f"{what} would run a function of the package {package}; expected one of "
-        f"{', '.join(allowed) or 'no package'} in a run of Airflow's, because whoever may trigger "
-        f"one would else run anything that is installed there; add {package} to "
-        f"HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle on the command line, "
-        f"which allows every package"
-    )
+    if not any(f"{module}.".startswith(f"{each}.") for each in allowed):
+        raise ConfigurationError(
+            f"{what} would run a function of the package {package}; expected one of "
+            f"{', '.join(allowed) or 'no package'} in a run of Airflow's, because whoever may "
+            f"trigger one would else run anything that is installed there; add {package} to "
+            f"HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle on the command line, "
+            f"which allows every package"
+        )

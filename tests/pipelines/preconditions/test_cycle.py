@@ -89,9 +89,9 @@ def test_own_functions_are_imported_where_stages_run_here(
     monkeypatch.syspath_prepend(tmp_path)
     config = with_own("nosuchmod.x:fn", "odd_functions:number", "odd_functions:gone")
     [problem] = said(home, config)
-    assert "the module of 'nosuchmod.x:fn' cannot be imported in this process" in problem
-    assert "'odd_functions:number' names no function" in problem
-    assert "'odd_functions:gone' names no function" in problem
+    assert "'nosuchmod.x:fn': its module cannot be imported in this process" in problem
+    assert "'odd_functions:number': the module odd_functions has int" in problem
+    assert "'odd_functions:gone': the module odd_functions has nothing" in problem
     [error] = refusals(asked(home, config))
     assert len(error.problems) == 3
     # In containers the functions are those of the image.
@@ -132,7 +132,7 @@ def test_a_champion_whose_own_functions_are_gone_is_refused_beforehand(
     monkeypatch.setattr(champion, "recipe_of", lambda *_: with_own("nosuchmod.x:fn"))
     [problem] = said(home)
     assert "serves and cannot be compared with recipe smoke" in problem
-    assert "the module of 'nosuchmod.x:fn' cannot be imported in this process" in problem
+    assert "'nosuchmod.x:fn': its module cannot be imported in this process" in problem
     assert "set HOMEFEED_REGISTERED_MODEL to another name" in problem
 
 

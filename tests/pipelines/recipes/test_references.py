@@ -254,13 +254,16 @@ def test_no_class_of_the_module_is_left_in_the_value(module: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("def other(): ...", "has no 'careful'; expected one of its functions, other"),
-        ("careful = 3", r"is 3 \(int\); expected a function"),
+        ("def other(): ...", "has nothing of the name 'careful'; expected one of .*, other"),
+        ("careful = 3", r"has int 3 of the name 'careful'; expected one of its functions"),
         ("def careful(): return 3", r"returned 3 \(int\); expected a RunConfig"),
-        ("def careful(a, b=1, *, c): ...", "needs arguments: a, c; expected a function that is"),
+        (
+            "def careful(a, b=1, *, c): ...",
+            "1 required positional argument: 'a'; expected",
+        ),
         ("def careful(): raise KeyError('x')", " raised KeyError: 'x'"),
         ("def careful(): raise SystemExit(3)", " raised SystemExit: 3"),
-        ("careful = dict", r"does not say which arguments it takes \(no signature .*in Python"),
+        ("careful = dict", r"returned \{\} \(dict\); expected a RunConfig"),
         ("1 / 0", r"importing \w+ raised ZeroDivisionError: division by zero"),
         ("import no_such_package_at_all", "raised ModuleNotFoundError: .*install what it needs"),
         ("def careful(:", "raised SyntaxError"),
@@ -278,7 +281,7 @@ def test_a_module_that_is_not_here_is_told_how_to_be(module: Write) -> None:
             make_recipe(reference)
         told = str(caught.value)
         assert "No module named 'no_such" in told
-        assert "in Airflow that is the worker" in told
+        assert "In Airflow that is the worker" in told
         assert "Install the package that holds the module into that environment or image" in told
 
 

@@ -172,7 +172,9 @@ def test_a_function_that_cannot_be_found_is_refused_before_anything_is_read(
 def test_a_module_without_a_source_file_is_refused(tmp_path: Path, modules: Path) -> None:
     sys.modules["typed_in"] = type(sys)("typed_in")
     sys.modules["typed_in"].feature = lambda seen: seen.examples.pin_row
-    with pytest.raises(ConfigurationError, match="'typed_in:feature' has no source file"):
+    with pytest.raises(
+        ConfigurationError, match="'typed_in:feature': its module has no source file"
+    ):
         build(tmp_path, config_of(NumericFeature(name="typed_in:feature")))
 
 
