@@ -1,3 +1,5 @@
+"""Files at a URI: values there and back, what an error means, copies and deletions."""
+
 import errno
 import os
 import subprocess
@@ -11,7 +13,6 @@ import pytest
 from pyarrow import fs
 
 from pipelines import deletion, storage
-from pipelines.contracts import files
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -20,29 +21,46 @@ from pipelines.contracts.errors import (
     TransientStorageError,
     as_ours,
 )
-from support.answers import server_that_answers
 from support.object_store import SCHEME, make_object_store
 
 VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
 
 
-def test_a_value_survives_the_round_trip(tmp_path: Path) -> None:
-    uri = storage.join(storage.to_uri(tmp_path), "deep", "value.json")
+def test_a_value_survives_the_round_trip_and_an_altered_one_is_named(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "a folder" / "value.json")
     storage.write_model(uri, VALUE)
-    assert storage.read_model(uri, FileDigest) == VALUE
-    assert storage.list_names(storage.to_uri(tmp_path / "deep")) == ["value.json"]
-
-
-def test_an_altered_value_is_refused_by_name(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path / "value.json")
+    assert storage.read_model(uri, FileDigest) == VALUE and storage.exists(uri)
+    assert storage.list_names(storage.to_uri(tmp_path / "a folder")) == ["value.json"]
     storage.write_bytes(uri, b'{"path": "a"}')
     with pytest.raises(DataContractError, match=r"value\.json is not a valid FileDigest"):
         storage.read_model(uri, FileDigest)
 
 
-def test_a_missing_value_is_told_from_a_broken_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        storage.read_model(storage.to_uri(tmp_path / "none.json"), FileDigest)
+@pytest.mark.parametrize(
+    ("codes", "kind", "told"),
+    [
+        ("EACCES EPERM EROFS", ConfigurationError, "no permission .*HOMEFEED_WORKSPACE"),
+        ("ENOENT ENOTDIR EISDIR ENAMETOOLONG ELOOP", ConfigurationError, "correct the path"),
+        ("ENOSPC EDQUOT", TransientStorageError, "disk is full"),
+        ("ECONNRESET ETIMEDOUT EIO ESTALE", TransientStorageError, "then retry"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_content_and_says_what_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: str, kind: type, told: str
+) -> None:
+    uri = storage.to_uri(tmp_path / "value.json")
+    storage.write_bytes(uri, b"old")
+    for name in codes.split():
+        code = getattr(errno, name)
+
+        def fail(descriptor: int, code: int = code) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patched, pytest.raises(kind, match=f"{uri}: .*{told}"):
+            patched.setattr(os, "fsync", fail)
+            storage.write_bytes(uri, b"new")
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.list_names(storage.to_uri(tmp_path)) == ["value.json"]
 
 
 def test_a_missing_file_is_an_error_of_a_place_where_nobody_catches_it(tmp_path: Path) -> None:
@@ -54,122 +72,9 @@ def test_a_missing_file_is_an_error_of_a_place_where_nobody_catches_it(tmp_path:
     assert f"working on {uri}: " in str(ours) and "put back what was deleted" in str(ours)
 
 
-def test_spaces_in_a_path_survive(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path / "a folder" / "x.json")
-    storage.write_model(uri, VALUE)
-    assert (tmp_path / "a folder" / "x.json").exists()
-    assert storage.exists(uri)
-
-
 def test_an_unknown_scheme_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="expected file://"):
         storage.exists("gopher://somewhere/x")
-
-
-def test_a_failed_write_leaves_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = storage.to_uri(tmp_path / "value.json")
-    storage.write_bytes(uri, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TransientStorageError, match="disk is full"):
-        storage.write_bytes(uri, b"new")
-    assert storage.read_bytes(uri) == b"old"
-    assert storage.list_names(storage.to_uri(tmp_path)) == ["value.json"]
-
-
-def test_a_full_disk_is_found_for_real(tmp_path: Path) -> None:
-    """/dev/full answers every write with ENOSPC."""
-    with pytest.raises(TransientStorageError, match="disk is full"):
-        with storage.translated_errors("file:///dev/full", "writing"):
-            with Path("/dev/full").open("wb", buffering=0) as stream:
-                stream.write(b"x")
-
-
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_a_read_only_workspace_says_what_to_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    def refuse(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    uri = storage.to_uri(tmp_path / "value.json")
-    with pytest.raises(ConfigurationError, match=f"{uri}: no permission .*HOMEFEED_WORKSPACE"):
-        storage.write_bytes(uri, b"x")
-
-
-@pytest.mark.parametrize(
-    "code", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP]
-)
-def test_a_place_that_cannot_be_used_is_not_called_transient(code: int) -> None:
-    with pytest.raises(ConfigurationError, match="file:///x: .*correct the path") as caught:
-        with storage.translated_errors("file:///x", "reading"):
-            raise OSError(code, os.strerror(code))
-    assert (caught.value.exit_code, caught.value.is_retryable) == (78, False)
-
-
-def test_a_folder_that_is_gone_is_not_called_transient(tmp_path: Path) -> None:
-    gone = storage.to_uri(tmp_path / "gone")
-    with pytest.raises(ConfigurationError, match=f"publishing to {gone}.*No such file"):
-        storage.publish_folder(tmp_path / "nothing here", gone)
-
-
-@pytest.mark.parametrize("code", [errno.ECONNRESET, errno.ETIMEDOUT, errno.EIO, errno.ESTALE])
-def test_what_may_pass_is_called_transient(code: int) -> None:
-    with pytest.raises(TransientStorageError, match="then retry"):
-        with storage.translated_errors("file:///x", "reading"):
-            raise OSError(code, os.strerror(code))
-
-
-def test_a_bucket_that_lets_nobody_in_is_not_called_transient() -> None:
-    """A real S3 client before a server that refuses everything."""
-    body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-    with server_that_answers(403, body) as url:
-        s3 = fs.S3FileSystem(
-            access_key="a",
-            secret_key="b",
-            endpoint_override=url.removeprefix("http://"),
-            scheme="http",
-            region="us-east-1",
-        )
-        with pytest.raises(ConfigurationError, match="refuses access.*AWS_ACCESS_KEY_ID"):
-            with storage.translated_errors("s3://bucket/runs", "listing"):
-                s3.get_file_info(fs.FileSelector("bucket/runs"))
-
-
-def test_a_full_disk_at_the_lock_is_said_to_be_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock can be had where its holder's number cannot be written; then nobody holds it."""
-    path = tmp_path / "training.lock"
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", write_to_a_full_disk)
-        with pytest.raises(TransientStorageError, match=f"{path}: the disk is full"):
-            with files.hold_lock(path, "training"):
-                pytest.fail("the lock was given")
-    with files.hold_lock(path, "training"):
-        assert path.read_text() == str(os.getpid())
-
-
-def write_to_a_full_disk(self: Path, text: str) -> None:
-    with open("/dev/full", "wb", buffering=0) as stream:
-        stream.write(text.encode())
-
-
-def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "half").write_text("half")
-    folder = tmp_path / "fresh"
-    folder.mkdir()
-    (folder / "whole").write_text("whole")
-    storage.publish_folder(folder, storage.to_uri(target))
-    assert [path.name for path in target.iterdir()] == ["whole"]
 
 
 DIES = """
@@ -206,16 +111,6 @@ def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
         assert [*temporary.rglob("data.arrow")] == [folder / "data.arrow"]
     [left] = temporary.rglob("*")
     assert left.name == f"homefeed-scratch-{os.getuid()}"
-
-
-def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path / "run")
-    with storage.exclusive_lock(uri, "the run"):
-        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} holds"):
-            with storage.exclusive_lock(uri, "the run"):
-                pass
-    with storage.exclusive_lock(uri, "the run"):
-        pass
 
 
 def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
@@ -283,20 +178,6 @@ def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> No
         assert folder.is_dir()
     theirs.communicate()
     assert theirs.returncode == 0 and not folder.exists()
-
-
-def test_an_object_store_has_files_and_leases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_object_store(tmp_path, monkeypatch)
-    uri = f"{SCHEME}run.json"
-    with storage.exclusive_lock(uri, "one"):
-        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} .*for one.* holds"):
-            with storage.exclusive_lock(uri, "another"):
-                pytest.fail("two hold one place")
-        storage.write_model(uri, VALUE)
-    assert storage.read_model(uri, FileDigest) == VALUE
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 class Losing:

@@ -50,43 +50,42 @@ def test_the_request_of_a_run_names_that_run(tmp_path: Path) -> None:
     assert again.options() == request.options()
 
 
-def outcome(name: str, severity: Severity, is_met: bool) -> ExpectationOutcome:
-    return ExpectationOutcome(
-        name=name, description="", severity=severity, is_met=is_met, observed="1", expected="2"
+def report(*named: str) -> DataReport:
+    """Return a report on expectations: critical ones, but for 'warned', and unmet but for 'met'."""
+    outcomes = tuple(
+        ExpectationOutcome(
+            name=name,
+            description="",
+            severity=Severity.WARNING if name == "warned" else Severity.CRITICAL,
+            is_met=name == "met",
+            is_unmeasured=name == "unmeasured",
+            accepted_by="Ada" if name == "accepted" else "",
+            observed="1",
+            expected="2",
+        )
+        for name in named
     )
+    return DataReport(
+        outcomes=outcomes, snapshot_digest="s", docs_uri="file:///docs", reference_digest=None
+    )
+
+
+def names(outcomes: tuple[ExpectationOutcome, ...]) -> list[str]:
+    return [each.name for each in outcomes]
 
 
 def test_a_warning_refuses_nothing_and_comes_after_what_does() -> None:
-    met = outcome("met", Severity.CRITICAL, True)
-    warned = outcome("warned", Severity.WARNING, False)
-    broken = outcome("broken", Severity.CRITICAL, False)
-    report = {"snapshot_digest": "s", "docs_uri": "file:///docs", "reference_digest": None}
-    accepted = DataReport(outcomes=(met, warned), **report)
-    refused = DataReport(outcomes=(warned, met, broken), **report)
-    assert accepted.is_accepted and not refused.is_accepted
-    assert [found.name for found in refused.failures] == ["broken", "warned"]
-    assert [found.name for found in refused.warnings] == ["warned"]
-    assert refused.places() == {"file:///docs": None}
+    assert report("met", "warned", "accepted").is_accepted
+    refused = report("warned", "met", "broken")
+    assert not refused.is_accepted and refused.places() == {"file:///docs": None}
+    assert (names(refused.failures), names(refused.warnings)) == (["broken", "warned"], ["warned"])
 
 
 def test_causes_leave_out_what_could_not_be_measured_because_of_them() -> None:
-    unmeasured = outcome("unmeasured", Severity.CRITICAL, False).model_copy(
-        update={"is_unmeasured": True}
-    )
-    broken = outcome("broken", Severity.CRITICAL, False)
-    warned = outcome("warned", Severity.WARNING, False)
-    accepted = broken.model_copy(update={"accepted_by": "Ada"})
-
-    def causes(*found: ExpectationOutcome) -> list[str]:
-        report = DataReport(
-            snapshot_digest="d", reference_digest=None, outcomes=found, docs_uri="file:///docs"
-        )
-        return [each.name for each in report.causes]
-
-    assert causes(unmeasured, broken, warned) == ["broken", "warned"]
+    assert names(report("unmeasured", "broken", "warned").causes) == ["broken", "warned"]
     # Nothing else stops the cycle: then this does, and is told.
-    assert causes(unmeasured, warned) == ["unmeasured", "warned"]
-    assert causes(unmeasured, accepted) == ["unmeasured", "broken"]
+    assert names(report("unmeasured", "warned").causes) == ["unmeasured", "warned"]
+    assert names(report("unmeasured", "accepted").causes) == ["unmeasured", "accepted"]
 
 
 def test_a_challenger_owns_every_file_of_its_bundle() -> None:

@@ -63,10 +63,6 @@ def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path)
     assert digest_code(moved, MODEL_CODE) != before
 
 
-def test_the_digest_of_this_project_is_over_its_own_files(repository: Path) -> None:
-    assert code_digest() == digest_code(repository, MODEL_CODE)
-
-
 def test_without_git_the_version_follows_the_code(project: Path) -> None:
     before = code_version(project)
     (project / "docs/code.py").write_text("x = 1\n")
@@ -80,20 +76,15 @@ def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
     git(project, "init", "--quiet")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "first")
-    assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD")
-    (project / "docs/code.py").write_text("x = 1\n")
-    assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD") + "-dirty"
-
-
-def test_somebody_s_recipe_beside_the_code_makes_it_no_other_code(project: Path) -> None:
-    git(project, "init", "--quiet")
-    git(project, "add", ".")
-    git(project, "commit", "--quiet", "--message", "first")
-    before = code_version(project), digest_code(project, PROJECT_CODE)
+    commit, digest = (
+        git(project, "rev-parse", "--short=12", "HEAD"),
+        digest_code(project, PROJECT_CODE),
+    )
     (project / "ours").mkdir()
-    (project / "ours/recipes.py").write_text("def careful(): ...\n")
-    (project / "careful.yaml").write_text("extends: smoke\n")
-    assert (code_version(project), digest_code(project, PROJECT_CODE)) == before
+    (project / "ours/recipes.py").write_text("def careful(): ...\n")  # somebody's recipe beside it
+    assert (code_version(project), digest_code(project, PROJECT_CODE)) == (commit, digest)
+    (project / "docs/code.py").write_text("x = 1\n")
+    assert code_version(project) == f"{commit}-dirty"
 
 
 def test_a_repository_around_the_code_is_not_asked(project: Path) -> None:
@@ -112,8 +103,9 @@ def test_a_repository_that_git_refuses_is_told_by_its_code(project: Path) -> Non
     assert code_version(project) != alone
 
 
-def test_what_a_process_runs_on_is_described() -> None:
+def test_what_a_process_runs_on_is_described(repository: Path) -> None:
     found = environment()
+    assert code_digest() == digest_code(repository, MODEL_CODE)
     assert found.code_digest == code_digest() and found.code_version == code_version()
     assert len(found.project_digest) == 64 and found.project_digest != found.code_digest
     assert found.packages["torch"] == metadata.version("torch")

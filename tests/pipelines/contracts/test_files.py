@@ -13,14 +13,12 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts import files
-from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.files import (
     digest_files,
     digest_of_files,
     hold_lock,
     sha256_of,
-    write_json,
     write_whole,
 )
 from support.disk import events_on_disk
@@ -95,29 +93,6 @@ def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")  # the example of FIPS 180-2
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(tmp_path / "x") == expected
-
-
-def test_a_value_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
-    value = FileDigest(path="a", sha256="b", num_bytes=3)
-    write_json(tmp_path / "deep" / "value.json", value)
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["value.json"]
-    content = (tmp_path / "deep" / "value.json").read_bytes()
-    assert FileDigest.from_record(content) == value
-
-
-def test_a_failed_write_leaves_the_old_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_whole(tmp_path / "x", b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "x", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert (tmp_path / "x").read_bytes() == b"old"
 
 
 @pytest.fixture

@@ -40,6 +40,15 @@ def caused_by(cause: Exception) -> MlflowException:
     return error
 
 
+OF_UPLOADS = {503: "outage", 429: "outage", 403: "no access", 404: "missing"}
+
+
+def http_error(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(response=response)
+
+
 @pytest.fixture(autouse=True)
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -51,116 +60,90 @@ def ask(uri: str) -> None:
         MlflowClient(tracking_uri=uri).get_run(NO_RUN)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_server_in_trouble_is_an_outage(status: int) -> None:
-    with server_that_answers(status, PAGE) as uri:
-        with pytest.raises(TrackingUnavailableError, match=f"{uri} does not answer.*nothing was"):
-            ask(uri)
+def of_mlflow(code: str) -> bytes:
+    return json.dumps({"error_code": code, "message": "as it is"}).encode()
 
 
-@pytest.mark.parametrize(
-    ("status", "expected", "message"),
-    [
-        (401, "no access", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        (403, "no access", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        (200, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (400, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (404, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (405, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (501, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
-    ],
-)
-def test_a_page_in_place_of_json_is_told_by_its_status(
-    status: int, expected: str, message: str
+LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+ANSWERS = [
+    # A page in place of JSON is told by its status.
+    *((status, PAGE, "outage", "does not answer.*nothing was") for status in (408, 425, 429)),
+    *((status, PAGE, "outage", "does not answer.*nothing was") for status in (500, 502, 503, 504)),
+    *((status, PAGE, "no access", LOGIN) for status in (401, 403)),
+    *((status, PAGE, "no MLflow", "HOMEFEED_TRACKING_URI") for status in (200, 400, 404, 405, 501)),
+    # JSON of MLflow is told by its code.
+    (400, of_mlflow("UNAUTHENTICATED"), "no access", "as it is"),
+    (400, of_mlflow("PERMISSION_DENIED"), "no access", "as it is"),
+    (400, of_mlflow("RESOURCE_DOES_NOT_EXIST"), "missing", "as it is"),
+    (400, of_mlflow("INVALID_PARAMETER_VALUE"), "refused", "as it is"),
+    (400, of_mlflow("RESOURCE_CONFLICT"), "refused", "as it is"),
+    (400, of_mlflow("NOT_IMPLEMENTED"), "no MLflow", "as it is"),
+    (400, of_mlflow("INTERNAL_ERROR"), "outage", "as it is"),
+    (400, of_mlflow("TEMPORARILY_UNAVAILABLE"), "outage", "as it is"),
+]
+EXIT_CODES = {"outage": 75, "missing": 77}
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "told"), ANSWERS)
+def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
+    status: int, body: bytes, kind: str, told: str
 ) -> None:
-    with server_that_answers(status, PAGE) as uri:
-        with pytest.raises(HomefeedError, match=message) as caught:
+    with server_that_answers(status, body) as uri:
+        with pytest.raises(HomefeedError, match=f"{uri} .*{told}") as caught:
             ask(uri)
-    assert caught.value.kind == expected and caught.value.exit_code == 78
-    assert not caught.value.is_retryable
+    assert caught.value.kind == kind and caught.value.exit_code == EXIT_CODES.get(kind, 78)
+    assert caught.value.is_retryable == (kind == "outage")
+
+
+UPSTREAM = b'{"message": "no upstream"}'
+CLOSED = (401, b'{"message": "no token"}')
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"),
+    ("status", "body", "others", "kind"),
     [
-        ("UNAUTHENTICATED", "no access"),
-        ("PERMISSION_DENIED", "no access"),
-        ("RESOURCE_DOES_NOT_EXIST", "missing"),
-        ("INVALID_PARAMETER_VALUE", "refused"),
-        ("RESOURCE_CONFLICT", "refused"),
-        ("NOT_IMPLEMENTED", "no MLflow"),
-        ("INTERNAL_ERROR", "outage"),
-        ("TEMPORARILY_UNAVAILABLE", "outage"),
-    ],
-)
-def test_json_of_mlflow_is_told_by_its_code(code: str, expected: str) -> None:
-    body = json.dumps({"error_code": code, "message": "as it is"}).encode()
-    with server_that_answers(400, body) as uri:
-        with pytest.raises(HomefeedError, match="as it is") as caught:
-            ask(uri)
-    assert caught.value.is_retryable == (expected == "outage")
-    assert caught.value.kind == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "of_version", "expected"),
-    [
-        (404, (404, b"{}"), "no MLflow"),  # Airflow answers so, and many others
-        (500, (500, b"{}"), "outage"),
-        (500, (200, b"3.17.2"), "outage"),  # a proxy before a sound MLflow
+        (404, b'{"detail": "Not Found"}', {"of_version": (404, b"{}")}, "no MLflow"),  # Airflow
+        (500, b'{"detail": "Not Found"}', {"of_version": (500, b"{}")}, "outage"),
+        (500, b'{"detail": "Not Found"}', {"of_version": (200, b"3.17.2")}, "outage"),  # a proxy
+        (500, UPSTREAM, {"of_version": CLOSED}, "outage"),
+        (503, UPSTREAM, {"of_version": CLOSED}, "outage"),
     ],
 )
 def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
-    status: int, of_version: tuple[int, bytes], expected: str
+    status: int,
+    body: bytes,
+    others: dict[str, tuple[int, bytes]],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    body = b'{"detail": "Not Found"}'
-    with server_that_answers(status, body, of_version=of_version) as uri:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    with server_that_answers(status, body, **others) as uri:
         with pytest.raises(HomefeedError) as caught:
             ask(uri)
-    assert caught.value.kind == expected
+    assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize(
-    ("of_search", "expected"),
+    ("of_search", "kind"),
     [
-        ((503, b'{"message": "no upstream"}'), "outage"),
-        ((200, b'{"experiments": []}'), "outage"),  # the outage has passed
-        ((401, b'{"message": "no token"}'), "no access"),
+        ((503, UPSTREAM), "outage"),
+        ((200, b'{"experiments": []}'), "outage"),  # it has passed
+        (CLOSED, "no access"),
         ((403, b'{"message": "not there"}'), "no access"),
         ((302, b""), "no access"),  # to a page that asks for a login
         ((404, b'{"message": "no route"}'), "no MLflow"),
     ],
 )
 def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_with_it(
-    of_search: tuple[int, bytes], expected: str, monkeypatch: pytest.MonkeyPatch
+    of_search: tuple[int, bytes], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy asks for a token everywhere, `/version` included.
-
-    Of an answer with status 520 MLflow's client tells the JSON and not the status, unlike of 503.
-    """
+    """Of an answer with status 520 MLflow's client tells the JSON and not the status."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
-    body = b'{"message": "the upstream is odd"}'
-    with server_that_answers(520, body, of_search=of_search, token="ours") as uri:
+    with server_that_answers(520, UPSTREAM, of_search=of_search, token="ours") as uri:
         with pytest.raises(HomefeedError) as caught:
             ask(uri)
-    assert caught.value.kind == expected
-
-
-@pytest.mark.parametrize("status", [500, 503])
-def test_an_outage_behind_a_proxy_is_one_for_who_has_no_token_too(
-    status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
-    body, closed = b'{"message": "no upstream"}', (401, b'{"message": "no token"}')
-    with server_that_answers(status, body, of_version=closed) as uri:
-        with pytest.raises(TrackingUnavailableError):
-            ask(uri)
-
-
-def test_who_has_no_token_is_told_so_though_the_proxy_s_json_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    assert caught.value.kind == kind
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
     with server_that_answers(200, b"{}", token="ours") as uri:
         with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_TOKEN"):
             ask(uri)
@@ -183,28 +166,13 @@ def test_who_has_no_token_is_told_so_though_the_proxy_s_json_does_not(
         (requests.ReadTimeout(), "outage"),
         (requests.exceptions.RetryError(), "outage"),
         (requests.exceptions.MissingSchema(), "no MLflow"),
+        # Artifacts travel by plain requests, whose errors are not MLflow's.
+        *((http_error(status), kind) for status, kind in OF_UPLOADS.items()),
         (ValueError(), None),
     ],
 )
 def test_the_rule_by_kind(error: Exception, expected: str | None) -> None:
     assert kind_of(error) == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (503, "outage"),
-        (429, "outage"),
-        (403, "no access"),
-        (404, "missing"),
-    ],
-)
-def test_an_upload_is_judged_by_its_status(status: int, expected: str) -> None:
-    """Artifacts travel by plain requests, whose errors are not MLflow's."""
-    with server_that_answers(status) as uri:
-        with pytest.raises(requests.HTTPError) as caught:
-            requests.get(uri, timeout=5).raise_for_status()
-    assert kind_of(caught.value) == expected
 
 
 @pytest.mark.services

@@ -8,7 +8,6 @@ from pipelines.contracts.schemas import (
     EXAMPLE_KEYS,
     PIN_ROWS,
     REQUESTS,
-    SHARD_FILES,
     TIMELINE,
     USER_ROWS,
     snapshot_schema,
@@ -59,9 +58,3 @@ def test_a_file_has_its_own_columns_then_the_recipes(
     assert {field.name: field.type for field in list(schema)[len(keys) :]} == added
     assert list(schema)[: len(keys)] == list(keys)
     assert not any(field.nullable for field in schema)
-
-
-def test_every_shard_file_has_a_schema_and_no_other_has() -> None:
-    assert all(snapshot_schema(file, FEATURES).names for file in SHARD_FILES)
-    with pytest.raises(KeyError):
-        snapshot_schema("clicks", FEATURES)

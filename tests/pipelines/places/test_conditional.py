@@ -1,6 +1,5 @@
 """Conditional writes on a real S3 server; a store that has none is refused."""
 
-import time
 from collections.abc import Callable
 
 import obstore
@@ -190,16 +189,6 @@ def test_a_store_that_wants_etags_without_quotes_gets_them_so(
             assert storage.is_held(uri)
 
 
-def test_a_store_is_probed_once_and_nothing_is_left_of_it(
-    s3_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conditional, "_probed", {})
-    for name in ("one", "two"):
-        storage.write_new(f"{s3_uri}/{name}", b"x")
-    assert storage.list_names(s3_uri) == ["one", "two"]
-    assert len(conditional._probed) == 1
-
-
 @pytest.mark.parametrize("name", ["a b", "homefeed_ranker v1.0", "2026-01-05T06:00:00+00:00", "é~"])
 def test_both_libraries_find_the_same_file(s3_uri: str, name: str) -> None:
     uri = f"{s3_uri}/{name}/x.json"
@@ -228,10 +217,3 @@ def test_a_bucket_that_is_missing_is_named(s3_uri: str) -> None:
 def test_a_uri_with_a_query_is_refused(use: Callable[[str], object]) -> None:
     with pytest.raises(ConfigurationError, match="has a query .*AWS_ENDPOINT_URL"):
         use("s3://bucket/folder?endpoint_override=127.0.0.1:9&scheme=http/manifest.json")
-
-
-def test_waiting_costs_no_time_where_nobody_holds_the_place(s3_uri: str) -> None:
-    started = time.monotonic()
-    with storage.exclusive_lock(s3_uri, "the run", wait_s=60):
-        pass
-    assert time.monotonic() - started < 10

@@ -54,16 +54,8 @@ def test_an_unusable_file_is_named_and_no_key_is_told(
 ) -> None:
     key_file.unlink() if text is None else key_file.write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(found)) as caught:
-        read_keys(str(key_file))
-    assert str(key_file) in str(caught.value) and "s3cret" not in str(caught.value)
-
-
-def test_an_unusable_file_ends_a_conditional_write_as_a_configuration_error(
-    key_file: Path,
-) -> None:
-    key_file.write_text("[other]\n")
-    with pytest.raises(ConfigurationError, match="has no default"):
         storage.write_new(f"s3://{BUCKET}/never", b"1")
+    assert str(key_file) in str(caught.value) and "s3cret" not in str(caught.value)
 
 
 def test_a_session_token_and_a_profile_are_taken(
@@ -88,14 +80,6 @@ WITH_KEYS = (
 )
 
 
-def is_refused(uri: str) -> bool:
-    try:
-        require_plain(uri)
-    except ConfigurationError:
-        return True
-    return False
-
-
 @pytest.mark.parametrize("uri", WITH_KEYS)
 @pytest.mark.parametrize(
     "use", [storage.exists, storage.look, lambda uri: storage.write_bytes(uri, b"x")]
@@ -110,12 +94,6 @@ def test_keys_in_a_uri_are_refused_and_not_repeated(
     said = f"{told.value}{caplog.text}"
     assert not any(part in said for part in ("AKIAKEY", "sEc", "ReT"))
     assert told.value.__cause__ is None and told.value.__context__ is None
-
-
-def test_a_query_is_refused_and_not_repeated() -> None:
-    with pytest.raises(ConfigurationError, match=r"^s3://bucket/ws has a query ") as told:
-        storage.exists("s3://bucket/ws?secret_key=sEcReT")
-    assert "sEcReT" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -133,5 +111,4 @@ def test_a_query_is_refused_and_not_repeated() -> None:
     ],
 )
 def test_a_uri_without_keys_is_taken(uri: str) -> None:
-    assert is_refused("s3://AKIAKEY:sEcReT@bucket")
-    assert not is_refused(uri)
+    require_plain(uri)

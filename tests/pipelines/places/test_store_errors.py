@@ -3,10 +3,8 @@
 A real S3 server answers; what it cannot be brought to say is said by the proxy before it.
 """
 
-import errno
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -110,13 +108,3 @@ def test_a_bucket_is_told_from_an_empty_folder(s3_uri: str) -> None:
     store_errors.require_bucket(f"{s3_uri}/nothing/here")
     with pytest.raises(errors.ConfigurationError, match="there is no bucket 'nowhere'"):
         store_errors.require_bucket("s3://nowhere/event_log")
-
-
-def test_a_local_path_has_no_bucket(tmp_path: Path) -> None:
-    store_errors.require_bucket(storage.to_uri(tmp_path / "event_log"))
-    assert list(tmp_path.iterdir()) == [], "looking makes nothing"
-
-
-def test_an_error_with_a_number_is_one_of_this_machine() -> None:
-    error = store_errors.explain(OSError(errno.ENOSPC, "full"), "s3://bucket/x", "writing")
-    assert "the disk is full" in str(error)

@@ -123,14 +123,6 @@ def test_a_small_file_is_written_by_one_request(
         assert seen == ["PUT"]
 
 
-@pytest.mark.parametrize(
-    "uri",
-    ["gs://bucket/x", "gcs://bucket/x", "abfss://container@account.dfs.core.windows.net/x"],
-)
-def test_other_clouds_are_known(uri: str) -> None:
-    assert stores.open_conditional(uri, 0)[1] == "x"
-
-
 def test_a_store_that_is_named_badly_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="cannot open abfs://account: .*expected s3://"):
         stores.open_conditional("abfs://account/x", 0)
