@@ -11,7 +11,8 @@ On a disk the kernel frees the lock file when its holder dies. On a store the ho
 anew, with another count, several times in its time to live: its sign of life. Who waits watches the
 file: where it has not changed for a time to live by the watcher's own clock, its holder is dead or
 cut off, and the watcher takes the place. The holder counts the same time from before it asked for
-its last renewal, so it stops before anybody can take over. No two clocks are compared.
+its last renewal, so it stops before anybody can take over. No two clocks are compared where a place
+is taken.
 """
 
 import contextlib
@@ -22,10 +23,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError, HomefeedError, RunInProgressError
@@ -44,6 +46,8 @@ MARGIN = 0.6
 """Part of that time, at its end, in which a holder writes nothing without asking the store: what it
 writes has to arrive while the lease is still its own, so this is longer than
 `stores.LONGEST_REQUEST_S`. A holder that is answered has more left than this all the time."""
+_CLAIMED_FOR = timedelta(minutes=15)
+"""For how long after its last sign of life a holder counts where nobody wants the place."""
 _LOOKS_PER_TTL = 20
 """How often who waits looks, and how often a holder tries again when the store does not answer."""
 # Unlike the monotonic clock, this one goes on while the machine sleeps.
@@ -154,6 +158,7 @@ class LeaseState(Frozen):
     holder: str = Field(description="Who holds it, for people; '' where it was given back.")
     token: str = Field(description="What a holder knows its own state by.")
     beat: int = Field(default=0, ge=0, description="Signs of life that the holder has given.")
+    at: AwareDatetime = Field(description="The last of them, by the holder's own clock.")
     ttl_s: float = Field(gt=0, description="Seconds without one after which others may take it.")
     purpose: str = Field(description="What it is held for.")
 
@@ -216,7 +221,7 @@ class StoreLease(Lease):
     def _write_over_own(self, *, gives_back: bool) -> bool:
         """Write a sign of life or our leave; return whether the place was still ours."""
         for _ in range(2):
-            life = {"beat": self._state.beat + 1}
+            life = {"beat": self._state.beat + 1, "at": datetime.now(UTC)}
             changes = {"holder": "", "token": ""} if gives_back else life
             state = self._state.model_copy(update=changes)
             written = conditional.write(f"{self.place}.lease", state.to_record(), self._revision)
@@ -293,6 +298,7 @@ def _acquire(place: str, purpose: str, wait_s: float) -> StoreLease:
             number=state.number + 1 if state else 1,
             holder=f"process {os.getpid()} on {socket.gethostname()}",
             token=uuid.uuid4().hex,
+            at=datetime.now(UTC),
             ttl_s=TTL_S,
             purpose=purpose,
         )
@@ -302,42 +308,17 @@ def _acquire(place: str, purpose: str, wait_s: float) -> StoreLease:
             return StoreLease(place, own, written, asked_at)
 
 
-def find_living(places: Sequence[str], dead: dict[str, Revision]) -> set[str]:
-    """Return the places that a process holds and shows that it lives; no place is taken.
+def is_claimed(place: str) -> bool:
+    """Return whether a place on an object store has a holder who was alive lately.
 
-    A holder writes `RENEWALS_PER_TTL` times in its time to live, so it is watched for half as long
-    again as one such pause, and all holders are watched at the same time. One that is cut off for
-    longer counts as dead here.
-
-    Args:
-        places: URIs of what may be held, on object stores.
-        dead: By place, what a holder that was found dead had written last; who is found dead now is
-            added. A holder that has written nothing since is not watched again.
+    Machines' clocks may differ here by what stores allow, so a dead holder counts for a while.
 
     Raises:
         TransientStorageError: the store does not answer.
     """
-    seen = {place: found for place in places if (found := _read(place)) is not None}
-    watched = {
-        place: (state, revision)
-        for place, (state, revision) in seen.items()
-        if state.holder and dead.get(place) != revision
-    }
-    living: set[str] = set()
-    since = _now_s()
-    while watched:
-        time.sleep(min(1.0, *(state.ttl_s / _LOOKS_PER_TTL for state, _ in watched.values())))
-        for place, (state, revision) in tuple(watched.items()):
-            looked_at, found = _now_s(), _read(place)
-            if found is not None and found[0].holder:
-                if found[1] != revision:
-                    living.add(place)
-                elif looked_at - since >= 1.5 * state.ttl_s / RENEWALS_PER_TTL:
-                    dead[place] = revision
-                else:
-                    continue
-            del watched[place]
-    return living
+    found = _read(place)
+    is_young = found is not None and datetime.now(UTC) - found[0].at < _CLAIMED_FOR
+    return found is not None and found[0].holder != "" and is_young
 
 
 def _read(place: str) -> tuple[LeaseState, Revision] | None:

@@ -10,7 +10,7 @@ printing (`pipelines.cli.look`).
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ from pipelines import deletion, storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri, stage_lease_uri
-from pipelines.places.conditional import Revision
 from pipelines.registry.history import promotion_lock
 from pipelines.retention import models
 from pipelines.retention.inventory import (
@@ -43,8 +42,6 @@ class Place:
     workspace_uri: str
     registered_model: str
     record: Record
-    dead: dict[str, Revision] = field(default_factory=dict)
-    """Leases of dead holders that were found so far (`storage.find_held`)."""
 
 
 def plan_deletion(
@@ -63,7 +60,7 @@ def plan_deletion(
     workspace_uri, name = storage.to_uri(settings.workspace_location), settings.registered_model
     place = Place(client, workspace_uri, name, read_record(client, workspace_uri, name))
     before = now - timedelta(days=settings.keep_days)
-    found = take_inventory(workspace_uri, place.dead)
+    found = take_inventory(workspace_uri)
     found = dataclasses.replace(found, versions=models.find_versions(client, name, before))
     return place, make_plan(found, place.record, settings, now)
 
@@ -112,7 +109,7 @@ def _delete_files(place: Place, item: Item) -> str:
             # If no run that is there by now names it or may be about to: whoever publishes it waits
             # for the lease, and whoever found it published before that still holds the lease of a
             # stage, or has named it.
-            runs = find_runs(place.workspace_uri, place.dead)
+            runs = find_runs(place.workspace_uri)
             if why := why_snapshot_stays(item.held.name, runs, place.record, {}):
                 return why
             nothing_moves = _while_nothing_moves(place)

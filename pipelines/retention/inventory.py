@@ -23,7 +23,6 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.contracts.stage_table import SIDES
 from pipelines.deletion import LOCKS
-from pipelines.places.conditional import Revision
 from pipelines.registry import evidence, reconcile
 from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention.plan import FoundRun, Held, Holdings, Record, name_in
@@ -87,12 +86,12 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     )
 
 
-def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
-    """Return all that lies in a workspace and may be deleted one day; `dead` as in `find_runs`."""
+def take_inventory(workspace_uri: str) -> Holdings:
+    """Return all that lies in a workspace and may be deleted one day."""
     runs_uri, snapshots_uri, outbox_uri = (
         storage.join(workspace_uri, name) for name in ("runs", "snapshots", "outbox")
     )
-    runs = find_runs(workspace_uri, dead)
+    runs = find_runs(workspace_uri)
     stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
     snapshots = []
     for name in filter(_SNAPSHOT_NAME.fullmatch, _folder_names(snapshots_uri)):
@@ -113,21 +112,17 @@ def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
     )
 
 
-def find_runs(workspace_uri: str, dead: dict[str, Revision]) -> tuple[FoundRun, ...]:
+def find_runs(workspace_uri: str) -> tuple[FoundRun, ...]:
     """Return every folder below `runs`; a name that begins with a full stop is that of no run.
 
     Whether a stage is at work is asked before any manifest is read. So of a stage that ends
     meanwhile either the lease or the manifest is seen.
-
-    Args:
-        workspace_uri: The workspace.
-        dead: Leases of dead holders, kept from look to look (`storage.find_held`): on an object
-            store each one is waited for once.
     """
     folder = storage.join(workspace_uri, "runs")
     names = [name for name in _folder_names(folder) if not name.startswith(".")]
     uris = [storage.join(folder, name) for name in names]
-    held = storage.find_held([stage_lease_uri(uri, each) for uri in uris for each in STAGES], dead)
+    leases = (stage_lease_uri(uri, each) for uri in uris for each in STAGES)
+    held = {each for each in leases if storage.is_held(each)}
     found = (_find_run(uri, held) for uri in uris)
     return tuple(run for run in found if run is not None)
 

@@ -156,9 +156,8 @@ def _sweep(snapshots_uri: str) -> None:
     """Remove what drivers have left that give no sign of life."""
     names = {name.removesuffix(".lease") for name in storage.list_names(snapshots_uri)}
     uris = [storage.join(snapshots_uri, n) for n in sorted(names) if _STAGING_NAME.fullmatch(n)]
-    living = storage.find_held(uris, {})
     for uri in uris:
-        if uri not in living:
+        if not storage.is_held(uri):
             log.info("removing %s, left by a driver that is gone", uri)
             _remove(uri)
 

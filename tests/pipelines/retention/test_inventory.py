@@ -27,7 +27,7 @@ from support.untouched import look_of
 
 def find_run(world: OldWorld, number: str) -> FoundRun:
     """Return a run as the inventory lists it."""
-    runs = inventory.find_runs(world.workspace_uri, {})
+    runs = inventory.find_runs(world.workspace_uri)
     return next(run for run in runs if run.name == name_of(number))
 
 

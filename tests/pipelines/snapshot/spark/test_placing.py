@@ -1,5 +1,6 @@
 """Shards get their place whole and once, and what a killed driver has left is removed."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -88,13 +89,14 @@ def test_in_a_store_shards_are_copied_and_their_folder_goes(s3_uri: str, tmp_pat
 
 
 def test_what_a_killed_driver_left_goes_and_what_a_living_one_uses_stays(
-    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_uri: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(store_lease, "TTL_S", 1.0)
     snapshots = f"{s3_uri}/snapshots"
     left = f"{snapshots}/.scratch-{'0' * 32}"
-    lease = store_lease.acquire(left, "building a snapshot's shards", 0.0)
-    lease._is_over.set()  # It gives no sign of life any more, and did not give the place back.
+    # It gave its last sign of life long ago, and did not give the place back.
+    names = {"number": 1, "holder": "x", "token": "x", "ttl_s": 60, "purpose": "a build"}
+    state = store_lease.LeaseState(**names, at=datetime(2026, 1, 1, tzinfo=UTC))
+    storage.write_model(f"{left}.lease", state)
     storage.write_bytes(f"{left}/{NAME}/users.arrow", b"ro")
     with place_for_shards(snapshots, tmp_path) as place, place_for_shards(snapshots, tmp_path):
         assert isinstance(place, StoreFolder)
