@@ -331,3 +331,16 @@ def test_actions_that_are_all_known_at_once(log: Path) -> None:
     assert severity is Severity.NOTE
     assert message.startswith("actions: known at once, known_at is acted_at in all ")
     assert "a model is then trained on fresher sequences than serving will have" in message
+
+
+@pytest.mark.parametrize(("silent", "is_told"), [(-2, True), (-1, False)])
+def test_hours_of_the_newest_day_may_still_get_their_labels(silent: int, is_told: bool) -> None:
+    """The label window of the last day with actions reaches beyond the log."""
+    report, hours = LogReport("", "", 24), range(24)
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(5)]
+    for day in days:
+        labelled = {str(h): 0 if day == days[silent] and h > 12 else 100 for h in hours}
+        more = {"impressions.hour": dict.fromkeys(map(str, hours), 1000), "labelled.hour": labelled}
+        report.days[day] = day_of(24_000, {"like": 2400}, {"like": 2400}, **more)
+    told = [p.day for p in judge(report, None) if p.rule == "hours_without_actions"]
+    assert told == ([days[silent]] if is_told else [])

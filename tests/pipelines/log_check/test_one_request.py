@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -130,40 +129,11 @@ def tiny_recipe(log: str) -> str:
     return str(path)
 
 
-def test_files_of_one_name_in_subfolders_of_a_day_are_all_shown(log: str) -> None:
-    words = ("--request", "C", "--recipe", "smoke")
-    whole = said(*words, log).output
-    for table in ("impressions", "actions"):
-        for path in sorted((Path(log) / table).glob("day=*/part-0.parquet")):
-            rows = pq.read_table(path, partitioning=None)
-            for hour, some in (("h=a", rows.slice(0, 1)), ("h=b", rows.slice(1))):
-                (path.parent / hour).mkdir()
-                pq.write_table(some, path.parent / hour / path.name)
-            path.unlink()
-    assert said(*words, log).output == whole
-    assert "position 1: pin 30" in whole
-
-
 def test_an_error_names_the_file_of_the_log_and_not_a_copy_of_it(log: str) -> None:
     path = rewrite(Path(log), ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
     done = said(log, "--request", "C", "--recipe", "smoke")
     assert isinstance(done.exception, DataContractError)
     assert str(done.exception).startswith(f"{path}: acted_at is after known_at (1 such row")
-
-
-def test_users_of_another_width_than_the_pins_are_named_with_their_file(log: str) -> None:
-    lists = [[1.0] * 16] * 3
-    path = rewrite(Path(log), "users/part-0.parquet", "embedding", pa.array(lists))
-    done = said(log, "--request", "C", "--recipe", "smoke")
-    assert isinstance(done.exception, DataContractError)
-    assert str(path) in str(done.exception)
-
-
-def test_a_column_that_is_missing_is_named_with_its_file(log: str) -> None:
-    path = rewrite(Path(log), ACTIONS_15, "user_id", None)
-    done = said(log, "--request", "C", "--recipe", "smoke")
-    assert isinstance(done.exception, DataContractError)
-    assert str(done.exception).startswith(f"{path}: missing column 'user_id'")
 
 
 def test_a_request_of_nobody_breaks_the_contract(log: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature, RunConfig
+from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
 from pipelines.preconditions import event_log
@@ -98,18 +98,6 @@ def test_an_action_type_that_reading_would_refuse_is_named_with_its_file(folder:
 def test_an_embedding_version_that_no_pin_has_is_named(folder: Path) -> None:
     [problem] = problems(folder, recipe(version="planted-2"))
     assert "is 'planted-2', and no pin has an embedding of it; found ['planted-1']" in problem
-
-
-def test_a_categorical_feature_without_a_column_is_named(folder: Path) -> None:
-    [problem] = problems(folder, recipe(categorical=(DISPLAY,)))
-    assert "missing column 'display' (declared as features by the recipe)" in problem
-
-
-def test_a_numeric_feature_without_a_column_is_named(folder: Path) -> None:
-    numeric = tuple(NumericFeature(name=name) for name in ("impressions.price", "users.age"))
-    price, age = problems(folder, recipe(numeric=numeric))
-    assert "missing column 'price' (declared as features by the recipe)" in price
-    assert "missing column 'age'" in age
 
 
 def test_pins_of_which_some_files_have_times_are_named(folder: Path) -> None:

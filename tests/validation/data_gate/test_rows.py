@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.files import digest_files
+from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
 from support.data_gate import EXAMPLES, SHARD, assert_found, judge
 from support.snapshots import (
@@ -152,6 +153,21 @@ def test_a_planted_defect_is_found_and_its_place_is_named(
     planted_snapshot: Snapshot, tmp_path: Path, name: str, relative: str, change: Change
 ) -> None:
     assert_found(planted_snapshot, tmp_path, name, relative, change)
+
+
+def test_an_action_known_in_a_request_s_own_millisecond_is_of_the_future(
+    planted_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    path = f"{SHARD}/timeline.arrow"
+    requests = open_table(folder, f"{SHARD}/requests.arrow")
+    start, end = (np.asarray(requests[f"timeline_{name}"]) for name in ("start", "end"))
+    row = int(np.flatnonzero(end > start)[0])
+    shown_at = requests["impressed_at"][row].as_py()
+    for known_at, is_met in ((shown_at - 1, True), (shown_at, False)):
+        moved = rewrite(snapshot, folder, path, with_value("known_at", int(end[row]) - 1, known_at))
+        outcomes = judge(moved, folder, tmp_path / str(known_at))
+        assert outcomes["no_future_actions"].is_met == is_met
 
 
 def test_two_defects_name_both_shards(planted_snapshot: Snapshot, tmp_path: Path) -> None:
