@@ -5,7 +5,6 @@ Not for behaviour: a contract says what a value is and refuses what it is not.
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +14,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 SCHEMA_VERSION = 1
 """Of every JSON file that this project writes: its first entry. It grows when a field changes its
 meaning or goes."""
-_VERSION = re.compile(rb'\s*\{\s*"schema_version"\s*:\s*(\d+)\s*,?')
 
 
 class Frozen(BaseModel):
@@ -31,9 +29,8 @@ class Frozen(BaseModel):
 
     def to_record(self) -> bytes:
         """Return the JSON text of a file that holds this value: its schema's version first."""
-        text = self.model_dump_json(indent=2)
-        separator = "," if len(text) > len("{}") else "\n"
-        return f'{{\n  "schema_version": {SCHEMA_VERSION}{separator}{text[1:]}'.encode()
+        record = {"schema_version": SCHEMA_VERSION, **self.model_dump(mode="json")}
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
     def from_record(cls, content: bytes) -> Self:
@@ -42,11 +39,14 @@ class Frozen(BaseModel):
         Raises:
             ValidationError: it is no such value, or one of another schema's version.
         """
-        found = _VERSION.match(content)
-        if found is None and _is_damaged(content):
-            return cls.model_validate_json(content)  # which says where it is no JSON
-        if found is None or int(found[1]) != SCHEMA_VERSION:
-            version = int(found[1]) if found else "missing"
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            return cls.model_validate_json(content)  # which says where it is no such JSON
+        version = found.pop("schema_version", "missing")
+        if version != SCHEMA_VERSION:
             what = PydanticCustomError(
                 "schema_version",
                 "schema_version is {found}, expected {expected}: another version of this project "
@@ -55,18 +55,11 @@ class Frozen(BaseModel):
             )
             details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
             raise ValidationError.from_exception_data(cls.__name__, [details])
-        return cls.model_validate_json(b"{" + content[found.end() :])
+        return cls.model_validate_json(json.dumps(found))
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex, 64 characters) of the canonical JSON form."""
         return digest_of(self.model_dump(mode="json"))
-
-
-def _is_damaged(content: bytes) -> bool:
-    try:
-        return not isinstance(json.loads(content), dict)
-    except ValueError:
-        return True
 
 
 class Artifact(Frozen):
