@@ -180,7 +180,7 @@ def retrain(
     """Run two cycles in a real Airflow, one after the other, and say what came out."""
     from pipelines.local.retrain import retrain as run_cycles
 
-    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of)))
+    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of), say))
 
 
 @local_app.command(lasts=True)
@@ -188,7 +188,7 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
     """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
     from pipelines.local.retrain import keep_up
 
-    keep_up(_home(home), _dags(dags))
+    keep_up(_home(home), _dags(dags), say)
 
 
 @local_app.command()

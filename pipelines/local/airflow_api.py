@@ -89,16 +89,12 @@ class AirflowApi:
         Raises:
             AirflowApiError: Airflow refused it.
         """
-        return self._check(self._client.request(method, path, json=body))
-
-    def _find(self, path: str) -> dict[str, Any] | None:
-        answer = self._client.get(path)
-        return None if answer.status_code == 404 else self._check(answer)
-
-    def _check(self, answer: httpx.Response) -> dict[str, Any]:
+        answer = self._client.request(method, path, json=body)
         if answer.is_success:
             return dict(answer.json())
         raise AirflowApiError(
-            f"{answer.request.method} {answer.request.url.path} gave {answer.status_code}: "
-            f"{answer.text[:500]}"
+            f"{method} {answer.request.url.path} gave {answer.status_code}: {answer.text[:500]}"
         )
+
+    def _find(self, path: str) -> dict[str, Any] | None:
+        return None if self._client.get(path).status_code == 404 else self.call("GET", path)

@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
@@ -34,64 +34,38 @@ _MISREAD = re.compile(r"[?$\n]|%[0-9A-Fa-f]{2}")
 class LocalHome:
     """One folder with everything that the local services write.
 
-    <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json
+    <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json with the login
     <path>/mlflow/             mlflow.db, artifacts/
     <path>/logs/               one file per service, tasks/
     <path>/ports.json          the ports of the last start
     <path>/event_log/          unless HOMEFEED_EVENT_LOG names another one
     <path>/workspace/          runs, snapshots, history, outbox
-    <path>/services.lock       held while the services run
+    <path>/services.lock       held while the services run; it names the process that keeps them up
 
     The first three folders are for this user only (0700), and their databases, logs and secrets too
     (0600). What is published lies in the workspace, and others may read it.
     """
 
     path: Path
+    airflow: Path = field(init=False)
+    mlflow: Path = field(init=False)
+    logs: Path = field(init=False)
+    workspace: Path = field(init=False)
+    ports: Path = field(init=False)
+    lock: Path = field(init=False)
+    passwords: Path = field(init=False)
+    airflow_database: Path = field(init=False)
+    mlflow_database: Path = field(init=False)
 
-    @property
-    def airflow(self) -> Path:
-        """AIRFLOW_HOME."""
-        return self.path / "airflow"
-
-    @property
-    def mlflow(self) -> Path:
-        """MLflow's database and artifacts."""
-        return self.path / "mlflow"
-
-    @property
-    def workspace(self) -> Path:
-        """Runs, snapshots, history, outbox."""
-        return self.path / "workspace"
-
-    @property
-    def logs(self) -> Path:
-        """Folder of the services' logs."""
-        return self.path / "logs"
-
-    @property
-    def passwords(self) -> Path:
-        """File with the login, readable by this user only."""
-        return self.airflow / "passwords.json"
-
-    @property
-    def airflow_database(self) -> Path:
-        """Airflow's SQLite database."""
-        return self.airflow / "airflow.db"
-
-    @property
-    def mlflow_database(self) -> Path:
-        """MLflow's SQLite database."""
-        return self.mlflow / "mlflow.db"
-
-    @property
-    def ports(self) -> Path:
-        """File with the ports of the last start."""
-        return self.path / "ports.json"
-
-    @property
-    def lock(self) -> Path:
-        """File that is locked while the services run; it names the process that keeps them up."""
-        return self.path / "services.lock"
+    def __post_init__(self) -> None:
+        """Name what lies in the folder."""
+        for name, place in (
+            *(("airflow", "airflow"), ("mlflow", "mlflow"), ("logs", "logs")),
+            *(("workspace", "workspace"), ("ports", "ports.json"), ("lock", "services.lock")),
+            *(("passwords", "airflow/passwords.json"), ("mlflow_database", "mlflow/mlflow.db")),
+            ("airflow_database", "airflow/airflow.db"),
+        ):
+            object.__setattr__(self, name, self.path / place)
 
     def create(self) -> None:
         """Make the folders and empty databases, so that nobody else may ever read them.
@@ -118,7 +92,7 @@ class LocalHome:
 
     def password(self) -> str:
         """Return the admin's password, made at random the first time."""
-        return self.secret("passwords.json", ADMIN)
+        return self.secret(self.passwords.name, ADMIN)
 
     def secret(self, file_name: str, key: str) -> str:
         """Return a random secret that stays the same from start to start.
@@ -178,10 +152,22 @@ def claim_ports(home: LocalHome) -> Iterator[Ports]:
 
     They are those of the last start, so that pages and links stay where they were. Where one of
     them is taken meanwhile, another one is chosen, and it is the one that is remembered.
+
+    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
+    at the same time choose the same port, and one of them shows the other's pages. The claim is a
+    lock of this user's for the port.
     """
-    wanted = last_ports(home)
-    with claim_port(wanted.airflow) as airflow, claim_port(wanted.mlflow) as mlflow:
-        ports = Ports(airflow=airflow, mlflow=mlflow)
+    wanted, folder, chosen = last_ports(home), own_temporary_folder("ports"), list[int]()
+    with contextlib.ExitStack() as claims:
+        for first in (wanted.airflow, wanted.mlflow):
+            port, is_claimed = choose_port(first), False
+            while not is_claimed:
+                with contextlib.suppress(RunInProgressError):
+                    claims.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
+                    is_claimed = True
+                port = port if is_claimed else choose_port(0)
+            chosen.append(port)
+        ports = Ports(airflow=chosen[0], mlflow=chosen[1])
         write_json(home.ports, ports)
         yield ports
 
@@ -197,27 +183,6 @@ def choose_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def claim_port(wanted: int) -> Iterator[int]:
-    """Keep a port of 127.0.0.1 from this user's other local services while the block runs.
-
-    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
-    at the same time choose the same port, and one of them shows the other's pages.
-
-    Yields:
-        the wanted port if it is free and not claimed, else another one.
-    """
-    folder = own_temporary_folder("ports")
-    with contextlib.ExitStack() as stack:
-        port = choose_port(wanted)
-        while True:
-            with contextlib.suppress(RunInProgressError):
-                stack.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
-                break
-            port = choose_port(0)
-        yield port
-
-
 def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
     """Write `<home>/airflow/airflow.cfg` (mode 0600), with secrets that outlive a restart.
 
@@ -226,25 +191,22 @@ def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
         dags: folder with the DAG file.
         port: of the api-server; it changes when the usual one is taken.
     """
-
-    def escaped(value: Path | str) -> str:
-        return str(value).replace("%", "%%")  # In the configuration "%" begins a reference.
-
-    template = Template((Path(__file__).parent / "templates" / "airflow.cfg").read_text())
     # The key that encrypts connections in the database is 32 bytes in URL-safe base64.
     fernet_seed = home.secret("secrets.json", "fernet_seed").encode()
+    values = {
+        "admin": ADMIN,
+        "database_uri": sqlite_uri(home.airflow_database),
+        "dags": dags,
+        "logs": home.logs,
+        "passwords": home.passwords,
+        "port": port,
+        "api_secret_key": home.secret("secrets.json", "api_secret_key"),
+        "jwt_secret": home.secret("secrets.json", "jwt_secret"),
+        "fernet_key": base64.urlsafe_b64encode(hashlib.sha256(fernet_seed).digest()).decode(),
+    }
+    template = Template((Path(__file__).parent / "templates" / "airflow.cfg").read_text())
     path = home.airflow / "airflow.cfg"
     path.touch(mode=0o600)
-    path.write_text(
-        template.substitute(
-            admin=ADMIN,
-            database_uri=escaped(sqlite_uri(home.airflow_database)),
-            dags=escaped(dags),
-            logs=escaped(home.logs),
-            passwords=escaped(home.passwords),
-            port=port,
-            api_secret_key=home.secret("secrets.json", "api_secret_key"),
-            jwt_secret=home.secret("secrets.json", "jwt_secret"),
-            fernet_key=base64.urlsafe_b64encode(hashlib.sha256(fernet_seed).digest()).decode(),
-        )
-    )
+    # In the configuration "%" begins a reference.
+    escaped = {name: str(value).replace("%", "%%") for name, value in values.items()}
+    path.write_text(template.substitute(escaped))

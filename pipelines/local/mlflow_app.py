@@ -14,48 +14,32 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+App = Callable[[Message, Callable[..., Any], Callable[..., Any]], Awaitable[None]]
 
 
-class OwnOriginsOnly:
-    """An ASGI server that answers 403 to every request from a page of another origin.
+def create_app() -> App:
+    """Return MLflow's server, for the origins that were given as `--cors-allowed-origins`.
 
-    Args:
-        app: the server behind it.
-        origins: those whose pages may send requests, as `http://127.0.0.1:5000`.
+    It answers 403 to every request from a page of another origin.
     """
+    from mlflow.server.fastapi_app import app
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: App, origins: frozenset[str]) -> None:
-        self._app = app
-        self._origins = origins
+    origins = os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        origin = _origin_of(scope)
-        if origin is None or origin in self._origins:
-            await self._app(scope, receive, send)
+    async def own_origins_only(
+        scope: Message, receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"origin" not in headers or origin in origins:
+            await app(scope, receive, send)
             return
         text = (
             f"a page of {origin} may not use this MLflow server; expected a page of "
-            f"{' or '.join(sorted(self._origins))}; open MLflow at one of these addresses\n"
+            f"{' or '.join(sorted(origins))}; open MLflow at one of these addresses\n"
         )
-        headers = [(b"content-type", b"text/plain"), (b"x-content-type-options", b"nosniff")]
-        await send({"type": "http.response.start", "status": 403, "headers": headers})
-        await send({"type": "http.response.body", "body": text.encode()})
+        refusal = PlainTextResponse(text, 403, {"x-content-type-options": "nosniff"})
+        await refusal(scope, receive, send)
 
-
-def _origin_of(scope: Message) -> str | None:
-    if scope["type"] != "http":
-        return None
-    found = [value for name, value in scope["headers"] if name == b"origin"]
-    return found[0].decode("latin-1") if found else None
-
-
-def create_app() -> OwnOriginsOnly:
-    """Return MLflow's server, for the origins that were given as `--cors-allowed-origins`."""
-    from mlflow.server.fastapi_app import app
-
-    origins = os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
-    return OwnOriginsOnly(app, frozenset(origins))
+    return own_origins_only

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.parse
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -110,29 +110,6 @@ def is_listening(service: Service, port: int) -> bool:
     return False
 
 
-def end_rest(service: Service) -> None:
-    """Kill what is left of a service whose first process has ended, and wait for its end."""
-    deadline = time.monotonic() + GRACE_S
-    while (left := _group_of(service)) and time.monotonic() < deadline:
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        time.sleep(0.02)
-
-
-def _group_of(service: Service) -> list[psutil.Process]:
-    """Return the processes of a service's group.
-
-    They are looked for by the mark as well, because the number of an empty group is used again.
-    """
-    found = []
-    for process in marked(service.mark):
-        with contextlib.suppress(ProcessLookupError):
-            if os.getpgid(process.pid) == service.process.pid:
-                found.append(process)
-    return found
-
-
 def start_watch(mark: str) -> "subprocess.Popen[bytes]":
     """Start the process that sweeps when we vanish. Closing its stdin has it sweep at once."""
     environment = {name: value for name, value in os.environ.items() if name != HOME_MARKER}
@@ -173,23 +150,38 @@ def sweep(mark: str, grace_s: float = GRACE_S) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(processes, timeout=grace_s)
-    deadline = time.monotonic() + grace_s
-    # Several times, because a process that was about to start another one may have done so.
-    while (left := marked(mark)) and time.monotonic() < deadline:
+    _kill_all(lambda: marked(mark), grace_s)
+    return len(processes)
+
+
+def end_rest(service: Service) -> None:
+    """Kill what is left of a service whose first process has ended, and wait for its end.
+
+    Its group is looked for by the mark as well, because the number of an empty group is used again.
+    """
+
+    def group() -> list[psutil.Process]:
+        found = []
+        for process in marked(service.mark):
+            with contextlib.suppress(ProcessLookupError):
+                found += [process] if os.getpgid(process.pid) == service.process.pid else []
+        return found
+
+    _kill_all(group, GRACE_S)
+
+
+def _kill_all(find: Callable[[], list[psutil.Process]], timeout_s: float) -> None:
+    """Kill what is found until nothing is: one that was about to start another may have done so."""
+    deadline = time.monotonic() + timeout_s
+    while (left := find()) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=1)
-    return len(processes)
-
-
-def _watch(mark: str) -> None:
-    """Wait until the parent closes our standard input or dies, then sweep."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    sys.stdin.buffer.read()
-    sweep(mark)
 
 
 if __name__ == "__main__":
-    _watch(sys.argv[1])
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()  # until the parent closes it or dies
+    sweep(sys.argv[1])

@@ -1,7 +1,7 @@
 """`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
 
-A run's tasks are shown in a live table on a terminal, elsewhere with a line for each change. Not
-for running stages (Airflow does that) nor for starting servers (`services`). Tested in
+Each change of a run's tasks is a line, and training shows how it goes on every few seconds. Not for
+running stages (Airflow does that) nor for starting servers (`services`). Tested in
 tests/pipelines/local/test_retrain.py and test_real_airflow.py.
 """
 
@@ -10,15 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from pipelines import storage
 from pipelines.alerts.commands import runnable, serving_command
@@ -31,26 +26,17 @@ from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.home import ADMIN, LocalHome, Ports, last_ports
 from pipelines.local.processes import Service, open_log
-from pipelines.local.services import RunningServices, running
+from pipelines.local.services import RunningServices, Say, running
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
 
 RUN_FAILED_EXIT_CODE = 1
 POLL_S = 0.5
-_COLOURS = {
-    "success": "green",
-    "running": "cyan",
-    "failed": "bold red",
-    "up_for_retry": "yellow",
-    "upstream_failed": "red",
-    "skipped": "dim",
-}
-
 _ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
 """Of a run's tasks: the stages, and the question to people before a promotion."""
 _TRAININGS = ("train_challenger", "train_anchor")
 NOTE_EVERY_S = 15.0
-"""Seconds between two lines about training where there is no live table."""
+"""Seconds between two lines about training."""
 
 
 class IngestError(HomefeedError):
@@ -77,7 +63,7 @@ class Cycle:
         return {"as_of": self.as_of, "recipe": self.recipe, "promote": True, "devices": 1}
 
 
-def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> int:
+def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say: Say) -> int:
     """Run the cycles one after the other in a real Airflow, show them, and sum up.
 
     A cycle that has ended well is not run again. A cycle that failed goes on from the tasks that
@@ -88,6 +74,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> 
         dags: folder with the DAG file.
         recipe: recipe of every cycle.
         days: as_of of each cycle, in order.
+        say: is called with each line that a person should read.
 
     Returns:
         0, or 1 when a cycle failed.
@@ -97,78 +84,66 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> 
         ServiceError: Airflow or MLflow did not come up.
         IngestError: there is no event log and none could be made.
     """
-    console = Console()
     cycles = [Cycle(day, recipe) for day in days]
-    settings = Settings(home=str(home.path))
-    workspace = settings.workspace_location
-    has_failed = False
-    found = [find_cycle(workspace, cycle.run_id, settings) for cycle in cycles]
+    settings, has_failed = Settings(home=str(home.path)), False
+    found = [find_cycle(settings.workspace_location, each.run_id, settings) for each in cycles]
     if all(cycle is not None and not cycle.next_stage for cycle in found):
-        console.print("Every cycle has ended well before; nothing to run.")
+        say("Every cycle has ended well before; nothing to run.")
     else:
         started = time.monotonic()
         try:
-            has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, console)
+            has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, say)
         except KeyboardInterrupt:
-            console.print("stopped; the same command goes on from what had ended")
+            say("stopped; the same command goes on from what had ended")
             raise
-        console.print(f"{time.monotonic() - started:.0f} s with everything")
-    show_summary(console, settings, [cycle.run_id for cycle in cycles])
-    console.print(
-        f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})",
-        soft_wrap=True,
-        highlight=False,
-    )
+        say(f"{time.monotonic() - started:.0f} s with everything")
+    show_summary(settings, [cycle.run_id for cycle in cycles], say)
+    say(f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})")
     return RUN_FAILED_EXIT_CODE if has_failed else 0
 
 
-def _run_cycles(
-    home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str, console: Console
-) -> bool:
+def _run_cycles(home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str, say: Say) -> bool:
     """Run the cycles in order; return whether all of them ended well."""
-    with _event_log(home, event_log, console) as wait_for_event_log:
-        with running(home, dags, console.print) as services:
-            show_addresses(console, home, services.ports)
-            api = AirflowApi(services.ports.airflow_url, home.password())
-            api.wait_for_dag()
-            wait_for_event_log()
-            api.set_paused(False)
-            return all(_run_cycle(api, services, cycle, console) for cycle in cycles)
+    with (
+        _event_log(home, event_log, say) as wait_for_event_log,
+        running(home, dags, say) as services,
+    ):
+        show_addresses(home, services.ports, say)
+        api = AirflowApi(services.ports.airflow_url, home.password())
+        api.wait_for_dag()
+        wait_for_event_log()
+        api.set_paused(False)
+        return all(_run_cycle(api, services, cycle, say) for cycle in cycles)
 
 
-def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, console: Console) -> bool:
-    """Trigger one cycle or take up an old one, and follow it to its end."""
-    found = api.find_run(cycle.run_id)
+def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Say) -> bool:
+    """Trigger one cycle or take up an old one, follow it to its end, and tell what failed."""
+    run_id = cycle.run_id
+    say(run_id)
+    found = api.find_run(run_id)
     if found is None:
-        found = api.trigger(cycle.run_id, cycle.conf)
+        found = api.trigger(run_id, cycle.conf)
     elif found["state"] == "failed":
-        console.print(f"{cycle.run_id} failed before; going on from what failed")
-        api.clear_failed(cycle.run_id)
-        found = api.find_run(cycle.run_id) or found
-    with TaskDisplay(console, cycle.run_id) as display:
-        while found["state"] not in FINAL_STATES:
-            services.look_after()
-            display.show(api.tasks(cycle.run_id), training_progress(services.home.workspace))
-            time.sleep(POLL_S)
-            found = api.find_run(cycle.run_id) or found
-        display.show(api.tasks(cycle.run_id))
-    if found["state"] == "success":
-        return True
-    _show_failure(api, cycle, console)
-    return False
-
-
-def _show_failure(api: AirflowApi, cycle: Cycle, console: Console) -> None:
-    """Print the end of the log of each task that failed."""
-    for task in api.tasks(cycle.run_id):
+        say(f"{run_id} failed before; going on from what failed")
+        api.clear_failed(run_id)
+        found = api.find_run(run_id) or found
+    shown = _Shown(say)
+    while found["state"] not in FINAL_STATES:
+        services.look_after()
+        shown.update(api.tasks(run_id), services.home.workspace)
+        time.sleep(POLL_S)
+        found = api.find_run(run_id) or found
+    shown.update(tasks := api.tasks(run_id), services.home.workspace)
+    for task in tasks:
         if task["state"] == "failed":
-            lines = api.log_of(cycle.run_id, task["task_id"], task["try_number"])
-            console.print(f"[bold red]{task['task_id']} of {cycle.run_id} failed:[/]")
-            console.print("\n".join(lines[-25:]), markup=False, highlight=False)
+            say(f"{task['task_id']} of {run_id} failed:")
+            for line in api.log_of(run_id, task["task_id"], task["try_number"])[-25:]:
+                say(f"  {line}")
+    return bool(found["state"] == "success")
 
 
 @contextlib.contextmanager
-def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Callable[[], None]]:
+def _event_log(home: LocalHome, location: str, say: Say) -> Iterator[Callable[[], None]]:
     """Start to write the event log in another process, if there is none.
 
     Yields a function that waits until the event log is written.
@@ -177,7 +152,7 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
         yield lambda: None
         return
     home.create()
-    console.print(f"writing the event log of the Complete Journey data to {location} ...")
+    say(f"writing the event log of the Complete Journey data to {location} ...")
     log_path = home.logs / "ingest.log"
     command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
     with open_log(log_path) as stream:
@@ -198,108 +173,61 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
         process.wait()
 
 
-def keep_up(home: LocalHome, dags: Path) -> None:
+def keep_up(home: LocalHome, dags: Path, say: Say) -> None:
     """Keep Airflow and MLflow up until Ctrl-C or SIGTERM; where they are up, say where.
 
     Raises:
         ServiceError: a service did not come up, or a part of Airflow ended.
     """
-    console = Console()
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            with running(home, dags, console.print) as services:
+            with running(home, dags, say) as services:
                 AirflowApi(services.ports.airflow_url, home.password()).wait_for_dag()
-                show_addresses(console, home, services.ports)
-                console.print("Ctrl-C ends both.")
+                show_addresses(home, services.ports, say)
+                say("Ctrl-C ends both.")
                 while True:
                     services.look_after()
                     time.sleep(1)
         except RunInProgressError:
-            console.print(
+            say(
                 f"Airflow and MLflow of {home.path} are up or starting already, until process "
-                f"{holder_of(home.lock)} ends:",
-                soft_wrap=True,
-                highlight=False,
+                f"{holder_of(home.lock)} ends:"
             )
-            show_addresses(console, home, last_ports(home))
+            show_addresses(home, last_ports(home), say)
             return
-    console.print("ended")
+    say("ended")
 
 
-def show_addresses(console: Console, home: LocalHome, ports: Ports) -> None:
-    """Print both pages' addresses and the login, and what other commands must know of them."""
-    lines = [
-        f"Airflow  {ports.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {home.password()}",
-        f"MLflow   {ports.mlflow_url}",
-    ]
+def show_addresses(home: LocalHome, ports: Ports, say: Say) -> None:
+    """Say both pages' addresses and the login, and what other commands must know of them."""
+    say(f"Airflow  {ports.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {home.password()}")
+    say(f"MLflow   {ports.mlflow_url}")
     if ports.mlflow_url != Settings.model_fields["tracking_uri"].default:
-        lines.append(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")
-    # The lines are neither wrapped nor coloured, because people copy them.
-    console.print(*lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
+        say(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")
 
 
-def training_progress(workspace: Path) -> str:
-    """Return the newest progress line that a training below the workspace has written, or ''."""
-    logs = list(workspace.glob("runs/*/train_*/training/training.log"))
-    if not logs:
-        return ""
-    newest = max(logs, key=lambda path: path.stat().st_mtime)
-    lines = newest.read_text(errors="replace").splitlines()
-    steps = [line for line in lines if "] step " in line]
-    return steps[-1][steps[-1].index("[") :] if steps else ""
+@dataclass
+class _Shown:
+    """What has been said of a run's tasks."""
 
+    say: Say
+    states: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    noted_at: float = 0.0
 
-class TaskDisplay:
-    """The state of one run's tasks, kept up to date on a terminal."""
-
-    def __init__(self, console: Console, run_id: str) -> None:
-        self._console = console
-        self._run_id = run_id
-        self._shown: dict[str, str] = {}
-        self._note, self._noted_at = "", 0.0
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-
-    def __enter__(self) -> "TaskDisplay":
-        """Begin to show."""
-        self._console.rule(self._run_id)
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave the last state on the screen."""
-        if self._live:
-            self._live.stop()
-
-    def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
-        """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
-        tasks = sorted(tasks, key=lambda task: _ORDER.index(task["task_id"]))
-        is_training = any(t["task_id"] in _TRAININGS and t["state"] == "running" for t in tasks)
-        note = training if is_training else ""
-        if self._live:
-            self._live.update(Group(_table(tasks), Text(note, style="dim")))
-            return
-        for task in tasks:
+    def update(self, tasks: list[dict[str, Any]], workspace: Path) -> None:
+        """Say what has changed in task instances, as Airflow's REST API gives them."""
+        for task in sorted(tasks, key=lambda each: _ORDER.index(each["task_id"])):
             name, state = task["task_id"], task["state"] or "waiting"
-            if state != self._shown.get(name, "waiting") and state not in ("scheduled", "queued"):
-                self._shown[name] = state
-                self._console.print(f"  {name:22} {state:12} {_duration(task)}")
-        if note != self._note and time.monotonic() - self._noted_at > NOTE_EVERY_S:
-            self._note, self._noted_at = note, time.monotonic()
-            if note:
-                self._console.print(f"    {note}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(tasks: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="dim")
-    for heading in ("stage", "state", "seconds", "attempt"):
-        table.add_column(heading, justify="right" if heading in ("seconds", "attempt") else "left")
-    for task in tasks:
-        state = task["state"] or "waiting"
-        colour = _COLOURS.get(state, "dim")
-        attempt = str(task["try_number"] or "")
-        table.add_row(task["task_id"], f"[{colour}]{state}[/]", _duration(task), attempt)
-    return table
+            if state != self.states.get(name, "waiting") and state not in ("scheduled", "queued"):
+                self.states[name] = state
+                self.say(f"  {name:22} {state:12} {_duration(task)}".rstrip())
+        is_training = any(self.states.get(name) == "running" for name in _TRAININGS)
+        if is_training and time.monotonic() - self.noted_at > NOTE_EVERY_S:
+            note, before, self.noted_at = _progress(workspace), self.note, time.monotonic()
+            if note and note != before:
+                self.note = note
+                self.say(f"    {note}")
 
 
 def _duration(task: dict[str, Any]) -> str:
@@ -311,15 +239,24 @@ def _duration(task: dict[str, Any]) -> str:
     return f"{(end - start).total_seconds():.1f}"
 
 
-def show_summary(console: Console, settings: Settings, triggers: Sequence[str]) -> None:
-    """Print what each cycle came to and took, and how to ask what serves now."""
+def _progress(workspace: Path) -> str:
+    """Return the newest progress line that a training below the workspace has written, or ''."""
+    logs = list(workspace.glob("runs/*/train_*/training/training.log"))
+    if not logs:
+        return ""
+    newest = max(logs, key=lambda path: path.stat().st_mtime)
+    lines = newest.read_text(errors="replace").splitlines()
+    steps = [line for line in lines if "] step " in line]
+    return steps[-1][steps[-1].index("[") :] if steps else ""
+
+
+def show_summary(settings: Settings, triggers: Sequence[str], say: Say) -> None:
+    """Say what each cycle came to and took, and how to ask what serves now."""
     for trigger in triggers:
         cycle = find_cycle(settings.workspace_location, trigger, settings)
-        lines = [f"{trigger}: did not begin"] if cycle is None else describe(cycle)
-        for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    serving = f"which model serves now: {runnable(serving_command(settings))}"
-    console.print(serving, markup=False, highlight=False, soft_wrap=True)
+        for line in [f"{trigger}: did not begin"] if cycle is None else describe(cycle):
+            say(line)
+    say(f"which model serves now: {runnable(serving_command(settings))}")
 
 
 def describe(cycle: CycleFacts) -> Iterator[str]:

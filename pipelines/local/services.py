@@ -9,14 +9,13 @@ import contextlib
 import importlib.metadata
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -37,9 +36,8 @@ from pipelines.local.processes import Service, end_rest, how_it_ended, is_listen
 AIRFLOW_HEALTH = "/api/v2/monitor/health"
 START_TIMEOUT_S = 180.0
 """Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
-MAX_SHORT_LIVES = 3
-"""So many times in a row it may end soon after its start; then it is left alone."""
-SHORT_LIFE_S = 60.0
+MAX_RESTARTS = 3
+"""So many times MLflow is started again while the services are up; then it is left alone."""
 
 PLUGIN_FOLDER = Path(__file__).parent / "mlflow_plugin"
 """What the server's PYTHONPATH must name, so that it finds the app `own-origins`."""
@@ -53,19 +51,12 @@ class ServiceError(HomefeedError):
     exit_code = 69
 
 
-@dataclass(frozen=True)
-class HealthPage:
-    """A server's page that says whether it is up.
+class HealthPage(NamedTuple):
+    """A server's page that says whether it is up."""
 
-    Args:
-        port: of 127.0.0.1.
-        path: of the page.
-        parts: names in its JSON whose status must be "healthy"; none: that it answers is enough.
-    """
-
-    port: int
+    port: int  # of 127.0.0.1
     path: str
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()  # in its JSON, whose status must be "healthy"; (): it must answer
 
     def is_good(self) -> bool:
         """Return whether a server answers, with a recent heartbeat of each of the parts."""
@@ -83,7 +74,7 @@ class HealthPage:
 def wait_until_up(
     service: Service,
     page: HealthPage,
-    require_alive: Callable[[], None],
+    needed: Iterable[Service],
     timeout_s: float = START_TIMEOUT_S,
 ) -> None:
     """Wait until a service listens on its port and its page is good.
@@ -91,11 +82,11 @@ def wait_until_up(
     Args:
         service: the one that is waited for.
         page: where it answers. Another program's server on that port is not taken for it.
-        require_alive: raises if a service has ended that is needed meanwhile.
+        needed: services that must not end meanwhile.
         timeout_s: how long to wait.
 
     Raises:
-        ServiceError: it ended, it does not answer in time, or another program took its port.
+        ServiceError: one ended, it does not answer in time, or another program took its port.
     """
     deadline = time.monotonic() + timeout_s
     while not (is_listening(service, page.port) and page.is_good()):
@@ -104,7 +95,7 @@ def wait_until_up(
                 f"port {page.port} was free, and another program took it while {service.name} "
                 f"started; run the same command again: it uses another port"
             )
-        require_alive()
+        require_running(*needed)
         if time.monotonic() > deadline:
             raise failed(service, f"does not answer after {timeout_s:.0f} s")
         time.sleep(0.2)
@@ -146,62 +137,42 @@ def mlflow_arguments(home: LocalHome, ports: Ports) -> list[str]:
     ]
 
 
-class MlflowServer:
-    """The server's present process, and the way to start the next one.
-
-    Args:
-        start: starts a process; it is told whether the log goes on.
-        say: is called with each line that a person should read.
-    """
-
-    def __init__(self, start: Callable[[bool], Service], say: Say) -> None:
-        self._start = start
-        self._say = say
-        self._num_short_lives = 0
-        self._is_left_alone = False
-        self._started_at = time.monotonic()
-        self.service = start(False)
-
-    def look_after(self) -> None:
-        """Start the server again if it has ended; say so, and raise nothing."""
-        code = self.service.process.poll()
-        if code is None or self._is_left_alone:
-            return
-        # The process that serves is a child, and holds the port where only its parent was killed.
-        end_rest(self.service)
-        is_short = time.monotonic() - self._started_at < SHORT_LIFE_S
-        self._num_short_lives = self._num_short_lives + 1 if is_short else 0
-        ended = f"MLflow {how_it_ended(code)}"
-        if self._num_short_lives > MAX_SHORT_LIVES:
-            self._is_left_alone = True
-            self._say(
-                f"{ended}, {self._num_short_lives} times in a row, and is not started again; "
-                f"Airflow goes on, but stages that need MLflow will fail; mend what "
-                f"{self.service.log_path} says, then end this command and run it again"
-            )
-            return
-        self._say(f"{ended}; starting it again, and Airflow goes on")
-        self._started_at = time.monotonic()
-        self.service = self._start(True)
-
-
-@dataclass(frozen=True)
+@dataclass
 class RunningServices:
     """The services that are up, their ports, and the folder that they write to."""
 
     home: LocalHome
     ports: Ports
+    say: Say
+    start_mlflow: Callable[[bool], Service]
+    """Starts the server; it is told whether the log goes on."""
+    mlflow: Service
     airflow: tuple[Service, ...]
-    mlflow: MlflowServer
+    num_restarts: int = 0
 
     def look_after(self) -> None:
-        """Start MLflow again if it has ended; raise if a part of Airflow has.
+        """Start MLflow again if it has ended, and say so; raise if a part of Airflow has.
 
         Raises:
             ServiceError: with the end of the log of Airflow's part.
         """
         require_running(*self.airflow)
-        self.mlflow.look_after()
+        code = self.mlflow.process.poll()
+        if code is None or self.num_restarts > MAX_RESTARTS:
+            return
+        # The process that serves is a child, and holds the port where only its parent was killed.
+        end_rest(self.mlflow)
+        self.num_restarts += 1
+        ended = f"MLflow {how_it_ended(code)}"
+        if self.num_restarts > MAX_RESTARTS:
+            self.say(
+                f"{ended} for the {self.num_restarts}th time, and is not started again; Airflow "
+                f"goes on, but stages that need MLflow will fail; mend what "
+                f"{self.mlflow.log_path} says, then end this command and run it again"
+            )
+            return
+        self.say(f"{ended}; starting it again, and Airflow goes on")
+        self.mlflow = self.start_mlflow(True)
 
 
 @contextlib.contextmanager
@@ -237,21 +208,15 @@ def running(
             mark = processes.new_mark(home.path)
             watch = processes.start_watch(mark)
             try:
-                with _sigterm_as_exit():
-                    yield _start_all(home, dags, say, extra or {}, mark, ports)
+                yield _start_all(home, dags, say, extra or {}, mark, ports)
             finally:
-                _end(mark, say)
+                if num := len(processes.marked(mark)):
+                    say(
+                        f"waiting for {num} process(es) of Airflow and MLflow to end; what has not "
+                        f"ended after {processes.GRACE_S:g} s is killed"
+                    )
+                processes.sweep(mark)
                 watch.communicate()  # closes its standard input, and waits
-
-
-def _end(mark: str, say: Say) -> None:
-    """End all processes of a mark, and say first what is waited for."""
-    if num := len(processes.marked(mark)):
-        say(
-            f"waiting for {num} process(es) of Airflow and MLflow to end; what has not ended after "
-            f"{processes.GRACE_S:g} s is killed"
-        )
-    processes.sweep(mark)
 
 
 def _start_all(
@@ -259,7 +224,7 @@ def _start_all(
 ) -> RunningServices:
     environment = make_environment(home, ports.airflow_url, ports.mlflow_url, extra)
     write_airflow_config(home, dags, ports.airflow)
-    home.password()
+    home.password()  # is made before Airflow would make one
 
     def start(name: str, *arguments: str) -> Service:
         command = [sys.executable, "-m", "airflow", *arguments]
@@ -272,21 +237,29 @@ def _start_all(
 
     started = time.monotonic()
     say("starting MLflow and Airflow ...")
-    mlflow = MlflowServer(start_mlflow, say)
-    _migrate(home, start)
+    mlflow = start_mlflow(False)
+    done = home.airflow / f"migrated-{importlib.metadata.version('apache-airflow')}"
+    if not (done.exists() and home.airflow_database.stat().st_size > 0):
+        migrate = start("migrate", "db", "migrate")
+        try:
+            code = migrate.process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise failed(migrate, f"did not end within {START_TIMEOUT_S:.0f} s") from None
+        if code != 0:
+            raise failed(migrate, how_it_ended(code))
+        done.touch()
     # No triggerer is started, because no operator of the bash runner defers.
     first = (start("api-server", "api-server"), start("dag-processor", "dag-processor"))
     # A scheduler goes on at once with what an interrupted run has left. A task that cannot reach
     # the api-server has failed, so such a run would lose its attempts before that one answers.
-    alive = partial(require_running, mlflow.service, *first)
-    wait_until_up(first[0], HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",)), alive)
+    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",))
+    wait_until_up(first[0], page, (mlflow, *first))
     airflow = (*first, start("scheduler", "scheduler", "--skip-serve-logs"))
-    alive = partial(require_running, mlflow.service, *airflow)
-    wait_until_up(mlflow.service, HealthPage(ports.mlflow, "/health"), alive)
-    parts = ("metadatabase", "scheduler", "dag_processor")
-    wait_until_up(airflow[0], HealthPage(ports.airflow, AIRFLOW_HEALTH, parts), alive)
+    wait_until_up(mlflow, HealthPage(ports.mlflow, "/health"), (mlflow, *airflow))
+    page = page._replace(parts=("metadatabase", "scheduler", "dag_processor"))
+    wait_until_up(airflow[0], page, (mlflow, *airflow))
     say(f"they answer after {time.monotonic() - started:.0f} s")
-    return RunningServices(home, ports, airflow, mlflow)
+    return RunningServices(home, ports, say, start_mlflow, mlflow, airflow)
 
 
 def make_environment(
@@ -316,29 +289,3 @@ def make_environment(
         "no_proxy": "127.0.0.1,localhost",
         **extra,
     }
-
-
-def _migrate(home: LocalHome, start: Callable[..., Service]) -> None:
-    """Make or upgrade Airflow's database; once per Airflow version, as it takes some seconds."""
-    version = importlib.metadata.version("apache-airflow")
-    done = home.airflow / f"migrated-{version}"
-    if done.exists() and home.airflow_database.stat().st_size > 0:
-        return
-    service = start("migrate", "db", "migrate")
-    try:
-        code = service.process.wait(START_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise failed(service, f"did not end within {START_TIMEOUT_S:.0f} s") from None
-    if code != 0:
-        raise failed(service, how_it_ended(code))
-    done.touch()
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Have SIGTERM unwind the stack as Ctrl-C does, so that the services end with us."""
-    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)

@@ -29,7 +29,6 @@ from pipelines.local.services import (
     HealthPage,
     make_environment,
     mlflow_arguments,
-    require_running,
     wait_until_up,
 )
 from support.database_server import DatabaseServer
@@ -278,5 +277,4 @@ def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
 
 
 def _wait(deployment: Deployment, name: str, page: HealthPage) -> None:
-    alive = partial(require_running, *deployment.parts.values())
-    wait_until_up(deployment.parts[name], page, alive, START_TIMEOUT_S)
+    wait_until_up(deployment.parts[name], page, deployment.parts.values(), START_TIMEOUT_S)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,7 +24,7 @@ IN_ANOTHER_SESSION = (
 )
 
 
-def wait_for(condition, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "timed out"
@@ -30,25 +32,25 @@ def wait_for(condition, timeout_s: float = 60.0) -> None:
 
 
 @pytest.fixture
-def mark(tmp_path):
+def mark(tmp_path: Path) -> Iterator[str]:
     mark = processes.new_mark(tmp_path)
     yield mark
     processes.sweep(mark, grace_s=0.1)
 
 
-def start(script: str, mark: str, tmp_path) -> processes.Service:
+def start(script: str, mark: str, tmp_path: Path) -> processes.Service:
     command = [sys.executable, "-c", script]
     return processes.start("test", command, dict(os.environ), mark, tmp_path)
 
 
-def test_a_grandchild_in_another_session_ends_too(tmp_path, mark):
+def test_a_grandchild_in_another_session_ends_too(tmp_path: Path, mark: str) -> None:
     start(IN_ANOTHER_SESSION, mark, tmp_path)
     wait_for(lambda: len(processes.marked(mark)) == 2)
     assert processes.sweep(mark) == 2
     assert processes.marked(mark) == []
 
 
-def test_a_process_that_will_not_hear_is_killed(tmp_path, mark):
+def test_a_process_that_will_not_hear_is_killed(tmp_path: Path, mark: str) -> None:
     service = start(DEAF, mark, tmp_path)
     wait_for(lambda: "deaf" in service.tail())
     started = time.monotonic()
@@ -57,37 +59,30 @@ def test_a_process_that_will_not_hear_is_killed(tmp_path, mark):
     assert time.monotonic() - started >= 0.5  # it was asked first
 
 
-def test_processes_of_another_start_are_left_alone(tmp_path, mark):
+def test_processes_of_another_start_or_home_are_left_alone(tmp_path: Path, mark: str) -> None:
     other = processes.new_mark(tmp_path)
+    longer = processes.new_mark(tmp_path.with_name(f"{tmp_path.name}#2"))
     service = start(SLEEP, other, tmp_path)
-    wait_for(lambda: processes.marked(other) != [])
+    start(SLEEP, longer, tmp_path)
+    wait_for(lambda: processes.marked(other) != [] and processes.marked(longer) != [])
     assert processes.sweep(mark) == 0
     assert service.process.poll() is None
     assert processes.sweep(processes.marks_of(tmp_path)) == 1  # every start of this home
-
-
-def test_processes_of_a_home_whose_path_goes_on_are_left_alone(tmp_path):
-    longer = processes.new_mark(tmp_path.with_name(f"{tmp_path.name}#2"))
-    start(SLEEP, longer, tmp_path)
-    wait_for(lambda: processes.marked(longer) != [])
-    assert processes.sweep(processes.marks_of(tmp_path)) == 0
     assert processes.sweep(longer) == 1
 
 
-def test_a_log_is_for_this_user_only(tmp_path, mark):
+def test_a_log_is_for_this_user_only_and_its_tail_is_kept(tmp_path: Path, mark: str) -> None:
     (tmp_path / "test.log").touch(mode=0o644)  # as an earlier version left it
-    service = start("print(1)", mark, tmp_path)
-    assert stat.S_IMODE(service.log_path.stat().st_mode) == 0o600
-
-
-def test_the_tail_of_a_log_is_kept(tmp_path, mark):
     service = start("[print(n) for n in range(40)]", mark, tmp_path)
+    assert stat.S_IMODE(service.log_path.stat().st_mode) == 0o600
     service.process.wait(timeout=60)
     assert service.tail(3) == "37\n38\n39"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_when_the_parent_dies_the_watch_ends_its_children(tmp_path, mark, number):
+def test_when_the_parent_dies_the_watch_ends_its_children(
+    tmp_path: Path, mark: str, number: signal.Signals
+) -> None:
     parent_script = textwrap.dedent(
         f"""
         import os, time

@@ -42,7 +42,7 @@ def failed_stage(outcome: Outcome) -> str:
 
 def kill_mlflow(lab: Lab) -> None:
     """Kill the server's first process; the one that serves goes on, and has its port."""
-    killed = lab.services.mlflow.service.process
+    killed = lab.services.mlflow.process
     killed.kill()
     killed.wait()
     lab.services.look_after()

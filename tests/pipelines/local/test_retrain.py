@@ -1,10 +1,9 @@
-"""A cycle's run has a name that Airflow takes, and at the end each cycle is told."""
+"""A cycle's run has a name that Airflow takes, each change is said, and at the end each cycle."""
 
 import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pipelines.local import retrain
 from pipelines.local.home import LocalHome
@@ -31,22 +30,46 @@ def test_a_recipe_s_reference_becomes_a_name_that_airflow_takes(recipe: str, run
 
 
 def test_whoever_stops_it_is_told_that_it_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> bool:
         raise KeyboardInterrupt
 
+    said: list[str] = []
     monkeypatch.setattr(retrain, "_run_cycles", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        retrain.retrain(LocalHome(tmp_path), tmp_path, "smoke", ("2017-06-12",))
-    assert capsys.readouterr().out == "stopped; the same command goes on from what had ended\n"
+        retrain.retrain(LocalHome(tmp_path), tmp_path, "smoke", ("2017-06-12",), said.append)
+    assert said == ["stopped; the same command goes on from what had ended"]
+
+
+def test_each_change_of_a_task_and_how_training_goes_on_is_said_once(tmp_path: Path) -> None:
+    log = tmp_path / "runs" / "x" / "train_challenger" / "training" / "training.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("begun\n12:00 [epoch 1] step 40 of 90\n")
+    begun = {"start_date": "2026-03-01T00:00:00+00:00", "end_date": "2026-03-01T00:00:02.5+00:00"}
+    none = {"start_date": None, "end_date": None}
+    tasks = [
+        {"task_id": "train_challenger", "state": "running", **begun},
+        {"task_id": "resolve_run", "state": "success", **begun},
+        {"task_id": "alert", "state": None, **none},
+        {"task_id": "train_anchor", "state": "queued", **none},
+    ]
+    said: list[str] = []
+    shown = retrain._Shown(said.append)
+    for _ in range(2):
+        shown.update(tasks, tmp_path)
+    assert [line.split() for line in said] == [
+        ["resolve_run", "success", "2.5"],
+        ["train_challenger", "running", "2.5"],
+        ["[epoch", "1]", "step", "40", "of", "90"],
+    ]
 
 
 def test_each_cycle_is_told_and_how_to_ask_what_serves(tmp_path: Path) -> None:
     run = save_run(make_run(tmp_path, champion=CHAMPION, trigger="one"))
-    console = Console(record=True, width=500, file=(tmp_path / "shown").open("w"))
-    show_summary(console, Settings(home=str(tmp_path)), ["one", "two"])
-    title, folder, times, other, serving = console.export_text().splitlines()
+    said: list[str] = []
+    show_summary(Settings(home=str(tmp_path)), ["one", "two"], said.append)
+    title, folder, times, other, serving = said
     assert title == "2017-03-02  not ended: build_snapshot has not ended."
     assert folder == f"  run folder: {run.run_uri}"
     assert "outside the stages' own work; seconds: resolve_run " in times

@@ -5,28 +5,28 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.local import processes, services
-from pipelines.local.home import choose_port
+from pipelines.local.home import LocalHome, Ports, choose_port
 from pipelines.local.services import (
-    MAX_SHORT_LIVES,
+    AIRFLOW_HEALTH,
+    MAX_RESTARTS,
     HealthPage,
-    MlflowServer,
+    RunningServices,
     ServiceError,
-    require_running,
+    running,
     wait_until_up,
 )
 
-HEALTH = "/api/v2/monitor/health"
 SERVER = (
     "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), "
     "http.server.SimpleHTTPRequestHandler).serve_forever()"
 )
+SLEEP = "import time; time.sleep(600)"
 PARENT = "echo a life; sleep 600 & wait"
 
 
@@ -50,124 +50,116 @@ def foreign_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def mark(tmp_path):
+def mark(tmp_path: Path) -> Iterator[str]:
     mark = processes.new_mark(tmp_path)
     yield mark
     processes.sweep(mark, grace_s=0.1)
 
 
 @pytest.fixture
-def start(tmp_path, mark):
-    def start(*command: str) -> processes.Service:
+def start(tmp_path: Path, mark: str) -> Callable[..., processes.Service]:
+    def start(script: str, *words: str) -> processes.Service:
+        command = [sys.executable, "-c", script, *words]
         return processes.start("api-server", command, dict(os.environ), mark, tmp_path)
 
     return start
 
 
 @pytest.mark.parametrize(
-    "page", [("/health",), (HEALTH, ("scheduler",))], ids=["mlflow", "airflow"]
+    "page", [("/health",), (AIRFLOW_HEALTH, ("scheduler",))], ids=["mlflow", "airflow"]
 )
-def test_another_programs_server_on_the_port_is_told_in_one_line(start, foreign_port, page):
-    script = "import time; time.sleep(0.5); print('Traceback'); raise SystemExit(1)"
-    service = start(sys.executable, "-c", script)
-    alive = partial(require_running, service)
+def test_another_programs_server_on_the_port_is_told_in_one_line(start, foreign_port, page) -> None:
+    service = start("import time; time.sleep(0.5); print('Traceback'); raise SystemExit(1)")
     with pytest.raises(ServiceError) as raised:
-        wait_until_up(service, HealthPage(foreign_port, *page), alive, timeout_s=20)
+        wait_until_up(service, HealthPage(foreign_port, *page), [service], timeout_s=20)
     message = str(raised.value)
     assert message.startswith(f"port {foreign_port} was free, and another program took it while")
     assert "\n" not in message
 
 
-def test_a_service_that_answers_on_its_port_is_up(start, tmp_path, monkeypatch):
+def test_a_service_that_answers_on_its_port_is_up(start, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "health").write_text("fine")
     port = choose_port(0)
-    service = start(sys.executable, "-c", SERVER, str(port))
+    service = start(SERVER, str(port))
     page = HealthPage(port, "/health")
-    wait_until_up(service, page, partial(require_running, service), timeout_s=20)
+    wait_until_up(service, page, [service], timeout_s=20)
     assert page.is_good()
     service.process.kill()
     service.process.wait()
     with pytest.raises(ServiceError, match="api-server was killed by SIGKILL; the end of"):
-        wait_until_up(service, page, partial(require_running, service), timeout_s=20)
+        wait_until_up(service, page, [service], timeout_s=20)
 
 
-def test_a_service_that_does_not_answer_is_not_waited_for_for_ever(start):
-    service = start(sys.executable, "-c", "import time; time.sleep(60)")
-    page = HealthPage(choose_port(0), "/health")
+def test_a_service_that_does_not_answer_is_not_waited_for_for_ever(start) -> None:
+    service = start(SLEEP)
     with pytest.raises(ServiceError, match="api-server does not answer after 1 s"):
-        wait_until_up(service, page, partial(require_running, service), timeout_s=1)
+        wait_until_up(service, HealthPage(choose_port(0), "/health"), [service], timeout_s=1)
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
+def up(tmp_path: Path, mark: str) -> tuple[RunningServices, list[str]]:
+    """An MLflow whose server is a child of the first process, and what is said of it."""
+    said: list[str] = []
 
-
-@pytest.fixture
-def server(tmp_path, mark, said) -> MlflowServer:
     def start(is_again: bool) -> processes.Service:
         command = ["sh", "-c", PARENT]
         return processes.start("mlflow", command, dict(os.environ), mark, tmp_path, is_again)
 
-    return MlflowServer(start, said.append)
+    home = LocalHome(tmp_path)
+    return RunningServices(home, Ports(), said.append, start, start(False), ()), said
 
 
-def kill(server: MlflowServer, mark: str) -> list[int]:
+def kill(up: RunningServices, mark: str) -> list[int]:
     """Kill the first process of a server that has started another one; return both."""
     deadline = time.monotonic() + 60
     while len(found := processes.marked(mark)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    server.service.process.kill()
-    server.service.process.wait()
+    up.mlflow.process.kill()
+    up.mlflow.process.wait()
     return [process.pid for process in found]
 
 
-def test_a_killed_server_is_named_and_started_again_without_its_rest(server, mark, said):
-    server.look_after()
+def test_a_killed_server_is_named_and_started_again_without_its_rest(up, mark) -> None:
+    services, said = up
+    services.look_after()
     assert said == []
-    before = kill(server, mark)
-    server.look_after()
+    before = kill(services, mark)
+    services.look_after()
     assert said == ["MLflow was killed by SIGKILL; starting it again, and Airflow goes on"]
-    assert server.service.process.poll() is None
-    kill(server, mark)  # waits for the new pair
+    assert services.mlflow.process.poll() is None
+    kill(services, mark)  # waits for the new pair
     assert not set(before) & {process.pid for process in processes.marked(mark)}
-    assert server.service.log_path.read_text() == "a life\n" * 2  # the first one's log is kept
+    assert services.mlflow.log_path.read_text() == "a life\n" * 2  # the first one's log is kept
 
 
-def test_a_server_that_keeps_ending_is_left_alone_and_nothing_else_ends(server, mark, said):
-    for _ in range(MAX_SHORT_LIVES + 1):
-        kill(server, mark)
-        server.look_after()
-    server.look_after()
+def test_a_server_that_keeps_ending_is_left_alone_and_nothing_else_ends(up, mark) -> None:
+    services, said = up
+    for _ in range(MAX_RESTARTS + 1):
+        kill(services, mark)
+        services.look_after()
+    services.look_after()
     assert processes.marked(mark) == []
-    assert len(said) == MAX_SHORT_LIVES + 1
-    assert "4 times in a row, and is not started again; Airflow goes on" in said[-1]
-    assert str(server.service.log_path) in said[-1]
+    assert len(said) == MAX_RESTARTS + 1
+    assert "for the 4th time, and is not started again; Airflow goes on" in said[-1]
+    assert str(services.mlflow.log_path) in said[-1]
 
 
-def test_a_server_that_ends_now_and_then_is_always_started_again(server, mark, said, monkeypatch):
-    monkeypatch.setattr(services, "SHORT_LIFE_S", 0.0)
-    for _ in range(MAX_SHORT_LIVES + 2):
-        kill(server, mark)
-        server.look_after()
-    assert server.service.process.poll() is None
-    assert {line.endswith("starting it again, and Airflow goes on") for line in said} == {True}
+def test_what_is_waited_for_is_said_before_it_ends(tmp_path: Path, monkeypatch) -> None:
+    home, said = LocalHome(tmp_path / "home"), []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-
-def test_what_is_waited_for_is_said_before_it_ends(tmp_path: Path, mark: str) -> None:
-    said = []
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    processes.start("test", command, dict(os.environ), mark, tmp_path)
+    def start_all(home, dags, say, extra, mark, ports) -> None:
+        processes.start("test", [sys.executable, "-c", SLEEP], dict(os.environ), mark, home.logs)
 
     def say(line: str) -> None:
-        said.append((line, len(processes.marked(mark))))
+        said.append((line, len(processes.marked(processes.marks_of(home.path)))))
 
-    services._end(mark, say)
+    monkeypatch.setattr(services, "_start_all", start_all)
+    with running(home, tmp_path, say):
+        said.clear()  # of ports that are taken
     [(line, num_left)] = said
     assert line.startswith("waiting for 1 process(es) of Airflow and MLflow to end")
     assert f"{processes.GRACE_S:g} s" in line and num_left == 1
-    assert processes.marked(mark) == []
-    services._end(mark, say)
-    assert len(said) == 1
+    assert processes.marked(processes.marks_of(home.path)) == []
