@@ -41,18 +41,10 @@ def stage(
     run: Annotated[str, Option(help="URI or path of the run folder.")],
     again: Annotated[bool, Option("--again", help="Run it even if it has ended.")] = False,
     node_rank: Annotated[
-        int | None,
-        Option(
-            envvar="JOB_COMPLETION_INDEX",
-            help="Which machine this is, from 0, where the run trains on several.",
-        ),
+        int | None, Option(envvar="JOB_COMPLETION_INDEX", help="Which of several machines, from 0.")
     ] = None,
     rendezvous: Annotated[
-        str,
-        Option(
-            envvar="HOMEFEED_RENDEZVOUS",
-            help="HOST:PORT of machine 0, a free port there; same on all.",
-        ),
+        str, Option(envvar="HOMEFEED_RENDEZVOUS", help="HOST:PORT of machine 0; same on all.")
     ] = "",
 ) -> dict[str, str]:
     """Run one stage of a run, or find it done; print its manifest's URI."""
@@ -87,12 +79,22 @@ def begin(
 ) -> dict[str, Any]:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import is_resolved, start_run
+    from training.environment import require_devices
 
     settings, is_here = Settings(), context.info_name == "retrain"
     if is_here:  # whatever runs the stages of Airflow
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
-    _check_machines(nodes, devices, hardware, is_here)
+    most = {"--nodes": 1 if is_here else MAX_NODES, "--devices": MAX_DEVICES}
+    for option, number in (("--nodes", nodes), ("--devices", devices)):
+        if not 1 <= number <= most[option]:
+            raise ConfigurationError(
+                f"{option} is {number}; expected 1 to {most[option]} for `homefeed "
+                f"{context.info_name}`; give another number, and for several machines begin the "
+                f"cycle with `homefeed resolve` and run its training stages on each"
+            )
+    if is_here:
+        require_devices(devices, hardware)
     request = RunRequest(
         recipe=canonical(recipe or settings.recipe),
         as_of=parse_instant(as_of, "--as-of") if as_of else None,
@@ -126,31 +128,6 @@ def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
         )
 
 
-def _check_machines(
-    nodes: int, devices: int, accelerator: Literal["cpu", "gpu"], is_here: bool
-) -> None:
-    """Refuse a number of machines or devices before anything is built for them.
-
-    Raises:
-        ConfigurationError: there are not so many, or not here, where `retrain` trains.
-    """
-    from training.environment import require_devices
-
-    if not 1 <= nodes <= (1 if is_here else MAX_NODES):
-        raise ConfigurationError(
-            f"--nodes is {nodes}; expected 1 to {MAX_NODES} for `homefeed resolve`, and 1 for "
-            f"`homefeed retrain`, which trains on this machine alone; begin the cycle with "
-            f"`homefeed resolve --nodes 2`, say, and run its training stages on each machine"
-        )
-    if not 1 <= devices <= MAX_DEVICES:
-        raise ConfigurationError(
-            f"--devices is {devices}; expected 1 to {MAX_DEVICES}, which is a training process for "
-            f"each GPU or core of one machine; give another number"
-        )
-    if is_here:
-        require_devices(devices, accelerator)
-
-
 def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
     from pipelines.alerts.compose import Ended
@@ -168,8 +145,8 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:
                 where = f" in {', '.join(each.partitions[:3])}" if each.partitions else ""
-                found = f"found {each.observed}{where}; expected {each.expected}"
-                say(f"the data gate warns of {each.name}: {found}")
+                seen = f"found {each.observed}{where}; expected {each.expected}"
+                say(f"the data gate warns of {each.name}: {seen}")
     tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
@@ -182,15 +159,17 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     width = max((len(each.name) for each in judgement.baselines), default=0)
     for baseline in judgement.baselines:
         change = f"not known: {baseline.note}" if baseline.note else "not known"
-        if (change_of := baseline.change) is not None:
-            interval = f"{change_of.low:+.2%} to {change_of.high:+.2%}"
-            share = f"{100 * change_of.confidence:g} % interval"
-            change = f"{change_of.value:+.2%} ({share} {interval})"
+        if (found := baseline.change) is not None:
+            change = _shown(found, f"{100 * found.confidence:g} % interval ")
         level = f"{baseline.level.value:.4f}" if baseline.level else "-"
         say(f"  {baseline.name:<{width}}  {level:>6}  {change}")
     say(what_was_promoted(promotion))
     value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
     return value | {"warnings": report.warnings}
+
+
+def _shown(change: Interval, of_what: str = "") -> str:
+    return f"{change.value:+.2%} ({of_what}{change.low:+.2%} to {change.high:+.2%})"
 
 
 @app.command()
@@ -203,27 +182,22 @@ def estimate(
     judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
     comparison, target = judgement.comparison, judgement.comparison.target
 
-    def levels(challenger: float, baseline: float, change: Interval | None) -> str:
-        said = f"{challenger:.4f} against {baseline:.4f}"
-        if change is None:
-            return said
-        return f"{said}, {change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
-
     say(f"{comparison.challenger_model.label} against {comparison.baseline_label}:")
     if target is not None and target.baseline is not None and target.relative_change is not None:
-        found = levels(target.challenger, target.baseline, target.relative_change)
         say(
-            f"{comparison.target_metric}: {found}, on all {comparison.num_requests:,} requests, "
-            f"most with candidates that a model had chosen"
+            f"{comparison.target_metric}: {target.challenger:.4f} against {target.baseline:.4f}, "
+            f"{_shown(target.relative_change)}, on all {comparison.num_requests:,} requests, most "
+            f"with candidates that a model had chosen"
         )
     for row in judgement.estimates:
         if row.challenger is None or row.baseline is None:
             say(f"{row.estimator}: {row.note or 'no request could be used'}")
             continue
-        found = levels(row.challenger, row.baseline, row.relative_change)
+        change = f", {_shown(row.relative_change)}" if row.relative_change else ""
         say(
-            f"{row.estimator}: {found}, on {row.num_requests:,} exploration requests, worth "
-            f"{row.effective_size:,.0f}{'. ' + row.note if row.note else ''}"
+            f"{row.estimator}: {row.challenger:.4f} against {row.baseline:.4f}{change}, on "
+            f"{row.num_requests:,} exploration requests, worth {row.effective_size:,.0f}"
+            f"{'. ' + row.note if row.note else ''}"
         )
     if not judgement.estimates:
         say("no requests with randomly drawn candidates: nothing else can be estimated")

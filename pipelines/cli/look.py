@@ -128,19 +128,14 @@ def gc(
 
     settings, now = Settings(), datetime.now(UTC)
     place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
-    rows, num_bytes = list[dict[str, Any]](), dict.fromkeys(("models", "things"), 0)
-    counts = dict.fromkeys(num_bytes, 0)
+    rows = list[dict[str, Any]]()
 
     def tell(becomes: str, item: Item, why: str = "") -> None:
-        size, age = item.held.num_bytes, item.age_days(now)
-        tail = f"  because {why}" if why else ""
-        said = f"{becomes:8}  {item.kind:11}  {item.label}"
-        say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
+        size, age, tail = item.held.num_bytes, item.age_days(now), f"  because {why}" if why else ""
         named = {"becomes": becomes, "kind": item.kind, "name": item.label}
         rows.append(named | {"num_bytes": size, "age_days": age, "because": why})
-        if not why:
-            kind = "models" if item.kind == "model" else "things"
-            counts[kind], num_bytes[kind] = counts[kind] + 1, num_bytes[kind] + size
+        said = f"{becomes:8}  {item.kind:11}  {item.label}"
+        say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
 
     say(f"workspace: {place.workspace_uri}")
     for item in plan:
@@ -153,21 +148,26 @@ def gc(
     else:
         for item, kept in delete(place, plan):
             tell("kept" if kept else "gone", item, kept)
-    sizes = {kind: readable_bytes(number) for kind, number in num_bytes.items()}
-    words = {kind: kind[:-1] if number == 1 else kind for kind, number in counts.items()}
+    gone = [row for row in rows if not row["because"]]
+    models = [row["num_bytes"] for row in gone if row["kind"] == "model"]
+    things = [row["num_bytes"] for row in gone if row["kind"] != "model"]
     freed, marks = ("would free", "would mark") if dry_run else ("freed", "has marked")
-    say(f"{freed} {sizes['things']} ({counts['things']} {words['things']})")
-    if counts["models"]:
+    say(f"{freed} {readable_bytes(sum(things))} ({_count(things, 'thing')})")
+    if models:
         say(
-            f"MLflow {marks} {counts['models']} {words['models']} as deleted; `mlflow gc`, run on "
-            f"its server, frees {sizes['models']}"
+            f"MLflow {marks} {_count(models, 'model')} as deleted; `mlflow gc`, run on its server, "
+            f"frees {readable_bytes(sum(models))}"
         )
     return {
         "workspace_uri": place.workspace_uri,
         "is_dry_run": dry_run,
         "items": rows,
-        "num_bytes": sum(num_bytes.values()),
+        "num_bytes": sum(models) + sum(things),
     }
+
+
+def _count(found: list[int], noun: str) -> str:
+    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
 
 
 @local_app.command(lasts=True)

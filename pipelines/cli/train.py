@@ -32,40 +32,30 @@ if TYPE_CHECKING:
 
 app = Commands()
 
-To = Annotated[
-    str,
-    Option(
-        help="Folder of the training, kept between attempts. What a training with other options "
-        "left in it is deleted; one by other code is refused."
-    ),
-]
-Recipe = Annotated[
-    str,
-    Option(help=f"Recipe of the snapshot: {EXPECTED}. HOMEFEED_RECIPE by default."),
-]
-Rendezvous = Annotated[
-    str,
-    Option(
-        help="HOST:PORT of machine 0, a free port there, where several machines meet. They talk "
-        "over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in the "
-        "environment names another."
-    ),
-]
-
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     context: typer.Context,
     snapshot: Annotated[str, Option(help="URI or path of a built snapshot.")],
-    to: To,
-    recipe: Recipe = "",
+    to: Annotated[
+        str,
+        Option(
+            help="Folder of the training, kept between attempts. What a training with other "
+            "options left in it is deleted; one by other code is refused."
+        ),
+    ],
+    recipe: Annotated[
+        str, Option(help=f"Recipe of the snapshot: {EXPECTED}. HOMEFEED_RECIPE by default.")
+    ] = "",
     devices: Annotated[int, Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")] = 1,
     accelerator: Annotated[Literal["cpu", "gpu"], Option(help="Hardware.")] = "cpu",
     num_nodes: Annotated[
         int, Option(min=1, help="Machines; start this on each, with the same folder.")
     ] = 1,
     node_rank: Annotated[int, Option(min=0, help="Which machine this is, from 0.")] = 0,
-    rendezvous: Rendezvous = "",
+    rendezvous: Annotated[
+        str, Option(help="HOST:PORT of machine 0, a free port there, where all machines meet.")
+    ] = "",
 ) -> dict[str, Any]:
     """Train a bundle from a built snapshot, without the pipeline; print its folder last.
 
@@ -80,18 +70,27 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     config = with_fields(make_recipe(recipe or Settings().recipe), context.args)
     require_devices(devices, accelerator)
     snapshot_uri = storage.to_uri(snapshot)
-    built = _read_snapshot(snapshot_uri, config)
+    try:
+        built = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no manifest.json in {snapshot_uri}; expected a built snapshot, such as a folder in "
+            f"<workspace>/snapshots; correct --snapshot"
+        ) from None
+    if built.features != config.features:
+        raise ConfigurationError(
+            f"the snapshot {snapshot_uri} was built with other heads or features than recipe "
+            f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
+        )
     is_alone = (num_nodes, node_rank, rendezvous) == (1, 0, "")
     with storage.local_copy(snapshot_uri) as snapshot_dir:
         verify_files(built, snapshot_dir)
         work_dir = storage.local_path(storage.to_uri(to))
-        with storage.translated_errors(str(work_dir), "making"):
-            work_dir.mkdir(parents=True, exist_ok=True)
         hardware = {"num_devices": devices, "num_nodes": num_nodes, "accelerator": accelerator}
         spec = _spec(built, snapshot_dir, config, built.as_of, work_dir, hardware)
         _check_code(spec)
-        node = None if is_alone else NodeAddress(rank=node_rank, rendezvous=rendezvous)
-        result = launcher.train(spec, node)
+        address = NodeAddress(rank=node_rank, rendezvous=rendezvous)
+        result = launcher.train(spec, None if is_alone else address)
     say(result.bundle_dir)
     return {"bundle_dir": result.bundle_dir, "result": result}
 
@@ -104,9 +103,11 @@ def _spec(
     work_dir: Path,
     hardware: dict[str, Any],
 ) -> "TrainingSpec":
-    """Return a training that no MLflow hears of."""
+    """Return a training that no MLflow hears of, and make its folder."""
     from training.fitting.spec import Lineage, TrainingSpec
 
+    with storage.translated_errors(str(work_dir), "making"):
+        work_dir.mkdir(parents=True, exist_ok=True)
     return TrainingSpec(
         snapshot=snapshot,
         config=config,
@@ -190,22 +191,6 @@ def _check_code(spec: "TrainingSpec") -> None:
         )
 
 
-def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
-    try:
-        snapshot = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"no manifest.json in {snapshot_uri}; expected a built snapshot, such as a folder in "
-            f"<workspace>/snapshots; correct --snapshot"
-        ) from None
-    if snapshot.features != config.features:
-        raise ConfigurationError(
-            f"the snapshot {snapshot_uri} was built with other heads or features than recipe "
-            f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
-        )
-    return snapshot
-
-
 def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     """Train the recipe of a run on its snapshot, once for each seed, and score the holdout.
 
@@ -240,7 +225,6 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
         rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         for seed in seeds:
             work_dir = folder / f"seed-{seed}"
-            work_dir.mkdir(parents=True, exist_ok=True)
             options = run.config.training.model_copy(update={"seed": seed})
             config = run.config.model_copy(update={"training": options})
             spec = _spec(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)

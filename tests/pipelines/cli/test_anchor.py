@@ -41,10 +41,15 @@ def accepted(workspace: str) -> Recipe:
 
 def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
     assert "no recipe of homefeed_ranker is accepted yet" in run("show")
+    nothing = {"entries": [], "in_force": {"accepted": None, "held": []}}
+    assert json.loads(run("show", "--json")) == nothing
     said = run("set", "--recipe", "smoke", "--reason", "we begin here")
     assert said == f"accepted recipe of homefeed_ranker: smoke ({smoke().recipe_digest[:12]})\n"
     assert accepted(workspace).parse() == smoke()
     assert "by_hand    smoke  we begin here" in run("show")
+    read = json.loads(run("show", "--json"))
+    assert [entry["event"]["reason"] for entry in read["entries"]] == ["we begin here"]
+    assert read["in_force"] == read["entries"][0]["recipes"]
     read = json.loads(run("set", "--recipe", "smoke", "--reason", "again", "--json"))
     assert len(load(workspace, "homefeed_ranker").placed) == 1  # It was given again.
     assert read["recipe_digest"] == smoke().recipe_digest
@@ -110,14 +115,3 @@ def test_seeds_are_measured_once_and_kept_for_the_recipe(
 def test_fewer_than_five_seeds_are_too_few_to_tell(workspace: str) -> None:
     assert "5" in run("seeds", "--run", "nowhere", "--num", "4")
     assert measured_deviation(workspace, smoke().recipe_digest, "repin_volume_at_3") is None
-
-
-def test_json_holds_the_entries(workspace: str) -> None:
-    assert json.loads(run("show", "--json")) == {
-        "entries": [],
-        "in_force": {"accepted": None, "held": []},
-    }
-    run("set", "--recipe", "smoke", "--reason", "agreed")
-    read = json.loads(run("show", "--json"))
-    assert [entry["event"]["reason"] for entry in read["entries"]] == ["agreed"]
-    assert read["in_force"] == read["entries"][0]["recipes"]

@@ -1,4 +1,4 @@
-"""`homefeed serving`, `history` and `history repair`, as typed, with a real registry."""
+"""`homefeed serving`, `history`, and the moves that a person makes, with a real registry."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import deletion, storage
+from pipelines.alerts import transports
 from pipelines.cli.main import app
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
@@ -15,13 +16,16 @@ from pipelines.contracts.errors import (
     DataContractError,
     RecordDisagreesError,
     TrackingUnavailableError,
+    TransientStorageError,
 )
 from pipelines.registry import by_hand, history, tracking
+from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 from support import commands
+from support.judgements import CHALLENGER, CHAMPION
 from support.moves import record_move
-from support.registered import NOW, promote_bundle
-from support.runs import make_run
+from support.registered import NOW, challenger_of, promote_bundle
+from support.runs import make_run, save_artifact, save_run
 
 pytestmark = pytest.mark.services
 DAY = datetime(2017, 6, 12, tzinfo=UTC)
@@ -75,11 +79,6 @@ def test_a_history_that_is_gone_is_not_taken_for_no_champion_yet(run: ResolvedRu
         assert f"{run.registered_model} v1 serves, and the history that no" in str(shown.exception)
 
 
-def test_a_line_break_in_a_reason_forges_no_move(run: ResolvedRun) -> None:
-    _, *lines = homefeed("history").output.splitlines()
-    assert [line.split("  ")[1].strip() for line in lines] == ["promotion", "promotion", "rollback"]
-
-
 def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> None:
     name = run.registered_model
     client = tracking.connect(run.tracking_uri)
@@ -108,16 +107,12 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     assert homefeed("history", "repair", "--apply", "--reason", "seen").exit_code == 0
     assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v2")
     assert "nothing: history and registry agree" in homefeed("history", "repair").output
-
-
-def test_a_deleted_alias_is_told_with_the_commands_that_put_one_back(run: ResolvedRun) -> None:
-    name = run.registered_model
-    tracking.connect(run.tracking_uri).delete_registered_model_alias(name, "champion")
+    client.delete_registered_model_alias(name, "champion")
     refused = homefeed("history", "repair")
     assert isinstance(refused.exception, ConfigurationError)
     assert "`homefeed history repair --restore-alias`" in str(refused.exception)
     shown = homefeed("history", "repair", "--restore-alias")
-    assert f"would point the alias at {name} v1" in shown.output
+    assert f"would point the alias at {name} v2" in shown.output
 
 
 def test_a_move_that_the_alias_has_not_followed_is_told_as_such(
@@ -169,12 +164,7 @@ def test_without_a_registry_the_history_still_answers(
     shown = homefeed("serving")
     assert f"{run.registered_model} v1" in shown.output
     assert isinstance(shown.exception, TrackingUnavailableError)
-
-
-def test_a_folder_without_a_workspace_is_refused(
-    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path / "typo"))
+    monkeypatch.setenv("HOMEFEED_HOME", str(Path("typo").absolute()))
     for command in ("serving", "history"):
         error = homefeed(command).exception
         assert isinstance(error, ConfigurationError) and "typo/workspace" in str(error)
@@ -196,6 +186,8 @@ def test_json_holds_moves_and_what_serves(run: ResolvedRun) -> None:
     read = json.loads(homefeed("serving", "--json").stdout)
     assert (read["serving"]["model"]["version"], read["serving"]["kind"]) == ("1", "rollback")
     assert read["recipe"]["digest"] == run.config.recipe_digest
+    _, *lines = homefeed("history").output.splitlines()  # in which a reason forges no move
+    assert [line.split("  ")[1].strip() for line in lines] == ["promotion", "promotion", "rollback"]
     read = json.loads(homefeed("history", "--json").stdout)
     assert read["workspace_uri"] == run.workspace_uri
     assert [move["kind"] for move in read["moves"]] == ["promotion", "promotion", "rollback"]
@@ -205,3 +197,33 @@ def test_json_holds_moves_and_what_serves(run: ResolvedRun) -> None:
     shown = homefeed("serving", "--json")
     assert json.loads(shown.stdout)["serving"]["model"]["version"] == "1"
     assert isinstance(shown.exception, RecordDisagreesError)
+
+
+def test_a_move_that_was_made_is_printed_before_a_transport_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    run = save_run(make_run(tmp_path, champion=CHAMPION))
+    save_artifact(run, "train_challenger", challenger_of(CHALLENGER))
+    made = HistoryEntry(
+        moved_at=NOW,
+        kind="forced",
+        model=CHALLENGER,
+        previous=CHAMPION,
+        run_uri=run.run_uri,
+        reason="The log was late.",
+    )
+
+    def refuse(*about: object) -> None:
+        raise TransientStorageError("nobody takes the alert")
+
+    monkeypatch.setattr(tracking, "connect", lambda uri: None)
+    monkeypatch.setattr(by_hand, "force", lambda *about: made)
+    monkeypatch.setattr(transports, "deliver", refuse)
+    words = ["promote", "--run", run.run_uri, "--reason", made.reason, "--force", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, TransientStorageError)
+    assert json.loads(done.stdout)["move"]["reason"] == made.reason
+    monkeypatch.setattr(transports, "deliver", lambda *about: None)
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, json.loads(done.stdout)["move"]["kind"]) == (0, "forced")

@@ -10,10 +10,10 @@ from support.judgements import make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 
-def said_of(tmp_path: Path, judgement: Judgement) -> str:
+def said_of(tmp_path: Path, judgement: Judgement, *words: str) -> str:
     run = save_run(make_run(tmp_path))
     save_artifact(run, "compare_with_champion", judgement)
-    words = ["estimate", "--run", run.run_uri]
+    words = ("estimate", "--run", run.run_uri, *words)
     return CliRunner().invoke(app, words, catch_exceptions=False).output
 
 
@@ -46,14 +46,8 @@ def test_each_estimate_is_a_line_and_what_is_missing_is_said(tmp_path: Path) -> 
 
 
 def test_without_exploration_that_is_said(tmp_path: Path) -> None:
-    assert "nothing else can be estimated" in said_of(tmp_path, make_judgement(Decision.REJECT))
-
-
-def test_json_holds_the_numbers(tmp_path: Path) -> None:
-    run = save_run(make_run(tmp_path))
     judgement = make_judgement(Decision.REJECT)
-    save_artifact(run, "compare_with_champion", judgement)
-    shown = CliRunner().invoke(app, ["estimate", "--run", run.run_uri, "--json"])
-    read = json.loads(shown.stdout)
+    assert "nothing else can be estimated" in said_of(tmp_path, judgement)
+    read = json.loads(said_of(tmp_path, judgement, "--json"))
     assert read["target"]["relative_change"]["value"] == -0.0625
     assert (read["num_requests"], read["estimates"]) == (5678, [])

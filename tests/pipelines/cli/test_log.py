@@ -29,21 +29,20 @@ def said(*words: str) -> Result:
     return CliRunner().invoke(app, ["log", "check", *words])
 
 
-def test_a_sound_log_is_described(log: Path) -> None:
+def test_a_sound_log_is_described(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = said(str(log))
     assert done.exit_code == 0
     assert "impressions: 11 on 6 days, 2017-01-14 to 2017-01-19" in done.output
     assert "actions: 10 on 7 days: click 2, long_click 1, repin 7" in done.output
     assert re.search(r"2017-01-15: 2 impressions; .*repin 1 \(50\.00%\)", done.output)
     assert done.output.rstrip().endswith("0 errors, 0 warnings, 0 notes")
+    assert said(str(log), "--workers", "2").output == done.output
+    assert said(str(log), "--workers", "0").exit_code == 2
+    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(log))
+    assert said().output == done.output
     read = json.loads(said(str(log), "--json").stdout)
     assert (read["num_impressions"], read["num_actions"], read["problems"]) == (11, 10, [])
     assert (read["first_day"], read["last_day"]) == ("2017-01-09", "2017-01-19")
-
-
-def test_the_settings_name_the_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(log))
-    assert said().output == said(str(log)).output
 
 
 def test_an_error_is_the_exit_code_for_data(log: Path) -> None:
@@ -91,11 +90,6 @@ def test_names_of_action_types_are_text_on_the_page_and_each_has_its_panels(
         shown = html.escape(name, quote=False)
         assert text.count(f"<figcaption>{shown}</figcaption><svg") == 2  # of counts, and of shares
         assert f'aria-label="{shown} of each day"' in text and f">{shown}</th>" in text
-
-
-def test_the_number_of_processes_can_be_chosen(log: Path) -> None:
-    assert said(str(log), "--workers", "2").output == said(str(log)).output
-    assert said(str(log), "--workers", "0").exit_code == 2
 
 
 def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from pipelines.cli import main
 from pipelines.cli.printing import (
     Commands,
     SafeFormatter,
-    complain_as_json,
     say,
     say_value,
     to_json,
@@ -88,33 +87,33 @@ def test_what_was_found_before_an_error_is_printed() -> None:
     assert isinstance(done.exception, DataContractError)
 
 
-@pytest.mark.parametrize(("kind", "code"), [(DataContractError, 65), (KeyError, 70)])
-def test_an_error_is_json_on_standard_error(
-    capsys: pytest.CaptureFixture, kind: type[Exception], code: int
-) -> None:
-    complain_as_json(raised := kind("\x1b[31mred"))
-    said = capsys.readouterr()
-    assert said.out == "" and "\x1b" not in said.err
-    error = {"class": kind.__name__, "message": str(raised), "exit_code": code}
-    assert json.loads(said.err) == {"error": error}
+STEERING = "refused:\n- \x1b]0;owned\x07row \u202e1"
 
 
 @pytest.mark.parametrize("option", [["--json"], []])
-def test_an_unforeseen_error_is_told_too_after_its_traceback(
+@pytest.mark.parametrize("kind", [KeyError, DataContractError])
+def test_an_error_keeps_its_lines_and_steers_nothing_and_an_unforeseen_one_has_its_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture, option: list[str],
+    capsys: pytest.CaptureFixture, kind: type[Exception], option: list[str],
 ) -> None:  # fmt: skip
-    def break_down(standalone_mode: bool) -> None:
-        raise KeyError("no such shard")
+    def fail(standalone_mode: bool) -> None:
+        raise kind(STEERING)
 
-    monkeypatch.setattr(main, "app", break_down)
+    monkeypatch.setattr(main, "app", fail)
     monkeypatch.setattr(main.signal, "signal", lambda *about: None)
     monkeypatch.setattr("sys.argv", ["homefeed", "status", *option])
     with pytest.raises(SystemExit) as end:
         main.main()
-    assert end.value.code == 70 and "KeyError: 'no such shard'" in caplog.text
-    said = capsys.readouterr().err
-    assert json.loads(said)["error"]["class"] == "KeyError" if option else said == ""
+    said, is_ours = capsys.readouterr().err, kind is DataContractError
+    assert end.value.code == (65 if is_ours else 70)
+    assert ("Traceback" in caplog.text) is not is_ours
+    assert "\x07" not in said and "\u202e" not in said
+    if option:
+        assert json.loads(said)["error"]["class"] == kind.__name__
+    elif is_ours:
+        assert "refused:\n- \\x1b]0;owned\\x07row \\u{202e}1" in said
+    else:
+        assert said == ""
 
 
 FORGED = "late\n2026-01-05T00:00:00Z  promotion  smoke  forged\x1b[2J"
@@ -137,23 +136,6 @@ def test_a_line_break_in_a_reason_forges_no_entry(
     assert one.startswith("2026-01-04T00:00:00Z  by_hand    smoke  late 2026-01-05T")
     assert two.startswith("on hold: ") and two.endswith("forged\\x1b[2J")
     assert "\x1b" not in shown.output
-
-
-def test_an_error_s_message_keeps_its_lines_and_steers_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(standalone_mode: bool) -> None:
-        raise DataContractError("refused:\n- \x1b]0;owned\x07row \u202e1")
-
-    monkeypatch.setattr(main, "app", fail)
-    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(main, "_log_to_stderr", lambda: None)
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 65
-    told = capsys.readouterr().err
-    assert "refused:\n- \\x1b]0;owned\\x07row \\u{202e}1" in told
-    assert "\x07" not in told and "\u202e" not in told
 
 
 def test_a_log_line_steers_nothing() -> None:

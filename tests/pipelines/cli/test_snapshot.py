@@ -61,19 +61,22 @@ def test_one_is_named_by_the_beginning_of_its_name_or_by_its_folder(workspace: P
     assert f"snapshot {name} at file://" in by_name.output
 
 
-def test_a_page_is_written(workspace: Path, tmp_path: Path) -> None:
+def test_a_page_is_written_two_are_compared_and_json_holds_all_of_it(
+    workspace: Path, tmp_path: Path
+) -> None:
+    listed = json.loads(homefeed("show", "--json").stdout)
+    assert [each["as_of"][:10] for each in listed] == ["2017-03-02", "2017-03-01"]
+    newest, other = (each["uri"].rpartition("/")[2] for each in listed)
     page = tmp_path / "pages" / "snapshot.html"
-    shown = homefeed("show", names_of(workspace)[0], "--html", str(page))
-    assert shown.exit_code == 0, shown.output
-    assert shown.output.splitlines()[-1] == f"page: {page}"
-    assert "<svg" in page.read_text()
-
-
-def test_two_are_compared(workspace: Path) -> None:
-    one, other = names_of(workspace)
-    shown = homefeed("diff", one, other)
-    assert shown.exit_code == 0, shown.output
+    shown = homefeed("show", newest, "--html", str(page))
+    assert shown.output.splitlines()[-1] == f"page: {page}" and "<svg" in page.read_text()
+    facts = json.loads(homefeed("show", newest, "--json").stdout)
+    assert facts["snapshot"]["digest"] == listed[0]["digest"]
+    shown = homefeed("diff", newest, other)
     assert "as of: 2017-03-0" in shown.output and "requests in both: " in shown.output
+    both = json.loads(homefeed("diff", newest, other, "--json").stdout)
+    assert both["one"]["snapshot"] == facts["snapshot"]
+    assert both["other"]["snapshot"]["digest"] == listed[1]["digest"]
 
 
 def test_what_is_no_snapshot_is_said_to_be_none(workspace: Path) -> None:
@@ -102,14 +105,3 @@ def test_all_are_verified_and_the_damaged_one_is_named(workspace: Path) -> None:
     problems = {each["uri"]: len(each["problems"]) for each in read}
     assert len(problems) == 2 and problems[snapshot.uri] == 1
     assert sum(problems.values()) == 1
-
-
-def test_json_holds_all_of_it(workspace: Path) -> None:
-    listed = json.loads(homefeed("show", "--json").stdout)
-    assert [each["as_of"][:10] for each in listed] == ["2017-03-02", "2017-03-01"]
-    newest, other = (each["uri"].rpartition("/")[2] for each in listed)
-    facts = json.loads(homefeed("show", newest, "--json").stdout)
-    assert facts["snapshot"]["digest"] == listed[0]["digest"]
-    both = json.loads(homefeed("diff", newest, other, "--json").stdout)
-    assert both["one"]["snapshot"] == facts["snapshot"]
-    assert both["other"]["snapshot"]["digest"] == listed[1]["digest"]
