@@ -86,12 +86,13 @@ def begin(
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
     most = {"--nodes": 1 if is_here else MAX_NODES, "--devices": MAX_DEVICES}
+    command = "`homefeed retrain`" if is_here else "`homefeed resolve`"
     for option, number in (("--nodes", nodes), ("--devices", devices)):
         if not 1 <= number <= most[option]:
             raise ConfigurationError(
-                f"{option} is {number}; expected 1 to {most[option]} for `homefeed "
-                f"{context.info_name}`; give another number, and for several machines begin the "
-                f"cycle with `homefeed resolve` and run its training stages on each"
+                f"{option} is {number}; expected 1 to {most[option]} for {command}; give another "
+                f"number, and for several machines begin the cycle with `homefeed resolve` and run "
+                f"its training stages on each"
             )
     if is_here:
         require_devices(devices, hardware)

@@ -26,7 +26,7 @@ from support.worlds import write_planted_world
         (("stage", "build_snapshot", "--run", "nowhere"), 78, "has no manifest of resolve_run"),
         (("resolve", "--as-of", "12 June"), 78, "expected a day such as 2017-06-12"),
         (("resolve", "--accelerator", "cuda"), 64, "'cuda' is not one of 'cpu', 'gpu'"),
-        (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
+        (("retrain", "--as-of", "2017-06-12"), 65, "no event log at .* expected the tables"),
         (("serving",), 78, "there is no workspace at file:///"),
         (("stage",), 64, "Missing argument"),
         (("retrain", "--nodes", "2"), 78, "--nodes is 2; expected .* 1 for `homefeed retrain`"),
