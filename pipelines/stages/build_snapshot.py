@@ -7,14 +7,21 @@ The snapshot itself lies outside the run; the artifact `Snapshot` draws its file
 them: that is the room `pipelines.snapshot`.
 """
 
+import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import listing_uri
+from pipelines.contracts.schemas import PIN_TIME
 
 if TYPE_CHECKING:
     from pipelines.event_log.listing import Listing
+    from pipelines.event_log.log_files import EventLog, LogFile
+
+log = logging.getLogger(__name__)
 
 
 def build_snapshot(run: ResolvedRun) -> Snapshot:
@@ -48,11 +55,76 @@ def list_event_log(run: ResolvedRun) -> "Listing":
         DataContractError: the event log is missing or lacks a table.
         TransientStorageError: the storage failed.
     """
-    from pipelines.event_log.listing import list_files
+    event_log, files = _files_now(run)
+    return _listed(run, event_log, files.values())
+
+
+def log_changed_since(run: ResolvedRun) -> str:
+    """Say how the event log differs from what the run's snapshot was built of.
+
+    Paths, sizes and times of writing are compared, which a listing of the folders tells. Only of
+    new files are the footers looked at: rows that became known after as_of change no snapshot, and
+    neither do further pins of a log that does not say when it knew of pins, because each pin of the
+    snapshot had its one row already. Where the log cannot be listed, what was built of it stays.
+
+    Returns:
+        A phrase; '' where nothing that the snapshot holds has changed, or where nothing is on
+        record.
+    """
+    from pipelines.event_log.listing import Listing
+    from pipelines.event_log.reader import open_file
+
+    uri = listing_uri(run.run_uri)
+    if not storage.exists(uri):
+        return ""
+    before = {file.path: file for file in storage.read_model(uri, Listing).files}
+    try:
+        event_log, now = _files_now(run)
+    except DataContractError as error:
+        log.warning("the event log is not compared with what was read of it: %s", error)
+        return ""
+    again = {
+        path
+        for path in now.keys() & before.keys()
+        if (now[path].num_bytes, now[path].modified_at)
+        != (before[path].num_bytes, before[path].modified_at)
+    }
+    added = []
+    new = [now[path] for path in sorted(now.keys() - before.keys())]
+    for file in _listed(run, event_log, new).files if new else ():
+        source = now[file.path]
+        is_timeless = (
+            file.num_rows is not None
+            and source.table == "pins"
+            and PIN_TIME.name not in open_file(event_log, source).schema.names
+        )
+        if file.num_known != 0 and not is_timeless:
+            added.append(file.path)
+    said = []
+    groups = {"written again": again, "new": added, "gone": before.keys() - now.keys()}
+    for how, paths in groups.items():
+        if paths:
+            first, *others = sorted(paths)
+            said.append(f"{first}{f' and {len(others)} more' if others else ''} {how}")
+    return f"the event log has changed: {'; '.join(said)}" if said else ""
+
+
+def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
+    """Return the log, and the files of which the run's snapshot is built, by path in the log."""
     from pipelines.event_log.log_files import open_event_log
     from pipelines.snapshot.plan import make_plan
     from pipelines.snapshot.spill import files_read
 
-    plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
-    read = (*files_read(event_log, plan), event_log.files_of("pins"))
-    return list_files(event_log, [file for files in read for file in files], plan.as_of_ms)
+    event_log = open_event_log(run.event_log_uri)
+    read = (*files_read(event_log, make_plan(run)), event_log.files_of("pins"))
+    _, root = storage.open_filesystem(event_log.uri)
+    return event_log, {
+        file.path.removeprefix(root).lstrip("/"): file for files in read for file in files
+    }
+
+
+def _listed(run: ResolvedRun, event_log: "EventLog", files: "Iterable[LogFile]") -> "Listing":
+    from pipelines.event_log.listing import list_files
+    from pipelines.snapshot.plan import make_plan
+
+    return list_files(event_log, [*files], make_plan(run).as_of_ms)

@@ -38,6 +38,7 @@ from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,
     failure_uri,
+    listing_uri,
     lost_race_uri,
     manifest_uri,
     stage_lease_uri,
@@ -114,76 +115,65 @@ def run_stage(
         rendezvous: HOST:PORT of machine 0; '' where there is one machine.
 
     Raises:
+        ConfigurationError: the run was resolved for another folder, in which its stages would
+            write; the stage is not repeatable.
         HomefeedError: as the stage's function raises; also written to `failure.json`.
         LostRaceError: another process runs the same stage of the same run.
     """
     run_uri = storage.to_uri(run_uri)
-    run = read_record(run_uri, "resolve_run").artifact
-    _require_runnable(name, run_uri, run, again)
-    if name == "resolve_run":
-        return manifest_uri(run_uri, name)
-    stage = TABLE[name]
-    if node_rank and name in SIDES:
-        _help(stage, run_uri, node_rank, rendezvous, again)
-        return manifest_uri(run_uri, name)
-    with (
-        keeping_index(name, run["workspace_uri"], run["registered_model"]),
-        measured(name) as attempt,
-        _only_one(name, run_uri) as lease,
-        _noting_failure(name, run_uri),
-    ):
-        attempt.recipe = str(run["config"].get("source") or run["config"]["recipe"])
-        attempt.model, attempt.number = run["registered_model"], lease.number
-        node = None
-        if name in SIDES:
-            resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
-            node = address_of(name, resolved, node_rank, rendezvous)
-        require_same_version(os.environ)
-        inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
-        attempt.inputs = inputs
-        digest = _input_digest(stage, run_uri)
-        if again or not _is_done(stage, run_uri, digest):
-            attempt.artifact = _attempt(stage, attempt, run_uri, inputs, digest, Settings(), node)
-        tidy(name, run_uri, lease.number)
-    return manifest_uri(run_uri, name)
-
-
-def _require_runnable(name: str, run_uri: str, run: dict[str, Any], again: bool) -> None:
-    """Refuse a run folder that was copied, and to do again what is done once.
-
-    Raises:
-        ConfigurationError: the run was resolved for another folder, in which its stages would
-            write; the stage is not repeatable.
-    """
-    if not storage.same_place(run_uri, run["run_uri"]):
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    if not storage.same_place(run_uri, run.run_uri):
         raise ConfigurationError(
-            f"{run_uri} holds a run that was resolved for {run['run_uri']}; expected a run in its "
-            f"own folder, because its stages write there; give --run {run['run_uri']}, or begin a "
+            f"{run_uri} holds a run that was resolved for {run.run_uri}; expected a run in its "
+            f"own folder, because its stages write there; give --run {run.run_uri}, or begin a "
             f"new cycle in the workspace that you want to write to"
         )
     if again and name not in REPEATABLE:
         raise ConfigurationError(
             f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
-            f"files; begin another cycle: `{new_cycle_command(ResolvedRun.model_validate(run))}`"
+            f"files; begin another cycle: `{new_cycle_command(run)}`"
         )
+    uri, stage = manifest_uri(run_uri, name), TABLE[name]
+    if name == "resolve_run":
+        return uri
+    if node_rank and name in SIDES:
+        _help(stage, run, node_rank, rendezvous, again)
+        return uri
+    with (
+        keeping_index(name, run.workspace_uri, run.registered_model),
+        measured(name) as attempt,
+        _only_one(name, run_uri) as lease,
+        _noting_failure(name, run_uri),
+    ):
+        attempt.recipe = run.config.source or run.config.recipe
+        attempt.model, attempt.number = run.registered_model, lease.number
+        node = address_of(name, run, node_rank, rendezvous) if name in SIDES else None
+        require_same_version(os.environ)
+        attempt.inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
+        digest = _input_digest(stage, run_uri)
+        if again or not _is_done(stage, run, digest):
+            attempt.artifact = _attempt(
+                stage, attempt, run_uri, attempt.inputs, digest, Settings(), node
+            )
+        tidy(name, run_uri, lease.number)
+    return uri
 
 
-def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bool) -> None:
+def _help(stage: Stage, run: ResolvedRun, node_rank: int, rendezvous: str, again: bool) -> None:
     """Do a further machine's part of a stage. What machine 0 does about the record stays its own.
 
     Raises:
         HomefeedError: as `help_train` raises; also written to `failure.json`, with the machine.
     """
-    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     node = address_of(stage.name, run, node_rank, rendezvous)
     assert node is not None  # its rank is not 0
-    uri, input_digest = manifest_uri(run_uri, stage.name), _input_digest(stage, run_uri)
+    uri, digest = manifest_uri(run.run_uri, stage.name), _input_digest(stage, run.run_uri)
     before = storage.look(uri) if again else None
 
     def is_done() -> bool:
         if before is not None and storage.look(uri) == before:
             return False  # what is there is to be made again
-        return _is_done(stage, run_uri, input_digest)
+        return _is_done(stage, run, digest)
 
     try:
         require_same_version(os.environ)
@@ -191,57 +181,46 @@ def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bo
     except HomefeedError as error:
         if not is_done():
             told = type(error)(f"machine {node_rank}: {error}", kind=error.kind)
-            note_failure(failure_uri(run_uri, stage.name), stage.name, told)
+            note_failure(failure_uri(run.run_uri, stage.name), stage.name, told)
         raise
 
 
-def _input_digest(stage: Stage, run_uri: str, with_log: bool = True) -> str:
+def _input_digest(stage: Stage, run_uri: str) -> str:
     """Return the digest of all that a stage's artifact depends on.
 
-    Args:
-        stage: The stage.
-        run_uri: The run folder.
-        with_log: Whether the event log's state belongs to what `build_snapshot` depends on.
+    Of `build_snapshot` that is also what the event log was, as the stage itself has listed it.
     """
-    run = read_record(run_uri, "resolve_run").artifact
-    above = (name for name in stage.inputs if name != "resolve_run")
-    others = [read_record(run_uri, name).artifact for name in above]
-    digest = digest_of([stage.name, stage.version, digest_of(run), others])
-    if stage.name != "build_snapshot" or not with_log:
+    inputs = dict.fromkeys(("resolve_run", *stage.inputs))
+    run, *above = (read_record(run_uri, name).artifact for name in inputs)
+    digest = digest_of([stage.name, stage.version, digest_of(run), above])
+    listed = listing_uri(run_uri)
+    if stage.name != "build_snapshot" or not storage.exists(listed):
         return digest
-    from pipelines.stages.log_state import digest_with_log
-
-    return digest_with_log(read_artifact(run_uri, "resolve_run", ResolvedRun), digest)
+    return digest_of([digest, storage.read_bytes(listed).decode(errors="replace")])
 
 
-def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
+def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
     """Return whether the manifest is there, is about these inputs, and names nothing missing."""
-    if not storage.exists(manifest_uri(run_uri, stage.name)):
+    if not storage.exists(manifest_uri(run.run_uri, stage.name)):
         return False
-    record = read_record(run_uri, stage.name)
-    if why := _what_changed(stage, run_uri, record, input_digest):
-        log.warning("%s of %s: %s; it is done again", stage.name, run_uri, why)
-        return False
-    if missing := storage.find_missing(read_artifact(run_uri, stage.name, stage.gives).places()):
-        log.warning(
-            "%s of %s was done, but %s is missing or of another size; running it again",
-            *(stage.name, run_uri, missing[0]),
-        )
-        return False
-    log.info("%s of %s is done already; nothing to do", stage.name, run_uri)
-    return True
+    record, why = read_record(run.run_uri, stage.name), ""
+    if record.input_digest != input_digest:
+        why = "its inputs have changed"
+    elif stage.name == ANSWERED:
+        why = answered_since(run.run_uri, record.artifact)
+    elif stage.name == "build_snapshot":
+        from pipelines.stages.build_snapshot import log_changed_since
 
-
-def _what_changed(stage: Stage, run_uri: str, record: StageRecord, input_digest: str) -> str:
-    """Say in which inputs a manifest differs; '' where the difference changes nothing."""
-    if record.input_digest == input_digest:
-        return answered_since(run_uri, record.artifact) if stage.name == ANSWERED else ""
-    if stage.name != "build_snapshot":
-        return "its inputs have changed"
-    from pipelines.stages.log_state import what_changed
-
-    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
-    return what_changed(run, record.input_digest, _input_digest(stage, run_uri, with_log=False))
+        why = log_changed_since(run)
+    if not why:
+        places = read_artifact(run.run_uri, stage.name, stage.gives).places()
+        if missing := storage.find_missing(places):
+            why = f"it was done, but {missing[0]} is missing or of another size"
+    if why:
+        log.warning("%s of %s: %s; it is done again", stage.name, run.run_uri, why)
+    else:
+        log.info("%s of %s is done already; nothing to do", stage.name, run.run_uri)
+    return not why
 
 
 def _attempt(
@@ -270,7 +249,11 @@ def _attempt(
     # Before the work: the code on the disk may be another one when it ends, hours later.
     made_with, started = environment(), time.monotonic()
     artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
-    run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
+    run = next(
+        (each for each in (*attempt.inputs, artifact) if isinstance(each, ResolvedRun)), None
+    )
+    if stage.name == "build_snapshot":
+        input_digest = _input_digest(stage, run_uri)  # of the log as it was read
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
@@ -396,13 +379,13 @@ def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
         ConfigurationError: the stage has not happened in this run.
         DataContractError: the manifest is damaged.
     """
-    how = f"run `{stage_command(stage, run_uri)}`"
-    if stage == "resolve_run":
-        how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
     uri, mend = manifest_uri(run_uri, stage), repair or _repair(run_uri, stage)
     try:
         record = storage.read_model(uri, StageRecord, mend)
     except FileNotFoundError:
+        how = f"run `{stage_command(stage, run_uri)}`"
+        if stage == "resolve_run":
+            how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
             f"{repair or f'{how} first, or correct --run'}"
@@ -413,15 +396,6 @@ def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
             f"it says; expected it as {stage} wrote it; {mend}"
         )
     return record
-
-
-def _repair(run_uri: str, stage: str) -> str:
-    """Return what a person does about a manifest that cannot be read."""
-    if stage in REPEATABLE:
-        return f"run `{stage_command(stage, run_uri, again=True)}`"
-    if stage == "resolve_run":
-        return "delete it and repeat the command, or clear the task, that began the run"
-    return f"delete it and run `{stage_command(stage, run_uri)}`"
 
 
 def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") -> Kind:
@@ -435,3 +409,12 @@ def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") 
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
             f"{repair or f'{_repair(run_uri, stage)}; {older}'}"
         ) from None
+
+
+def _repair(run_uri: str, stage: str) -> str:
+    """Return what a person does about a manifest that cannot be read."""
+    if stage == "resolve_run":
+        return "delete it and repeat the command, or clear the task, that began the run"
+    again = stage in REPEATABLE
+    run = f"run `{stage_command(stage, run_uri, again=again)}`"
+    return run if again else f"delete it and {run}"

@@ -12,11 +12,9 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.run_layout import manifest_uri
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import runner
 from pipelines.stages.build_snapshot import list_event_log
-from pipelines.stages.log_state import digest_with_log
 from support.runs import make_run, save_run
 from support.tiny_log import (
     TINY_AS_OF,
@@ -170,21 +168,6 @@ def test_a_snapshot_whose_log_is_gone_stays(
     with pytest.raises(DataContractError):
         list_event_log(run)
     assert finished_at(run) == before
-
-
-def test_what_was_built_of_a_log_that_could_not_be_listed_before_is_built_again(
-    run: ResolvedRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log appeared between the listing for the digest and the reading."""
-    record = runner.read_record(run.run_uri, "build_snapshot")
-    plain = "of other inputs"
-    log = storage.local_path(run.event_log_uri)
-    log.rename(log.with_name("elsewhere"))
-    unlisted = record.model_copy(update={"input_digest": digest_with_log(run, plain)}).sealed()
-    log.with_name("elsewhere").rename(log)
-    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), unlisted)
-    assert "it is done again" in run_again(run, caplog)
-    assert runner.read_record(run.run_uri, "build_snapshot").input_digest == record.input_digest
 
 
 def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(
