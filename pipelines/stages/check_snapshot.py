@@ -9,11 +9,15 @@
 
 import fnmatch
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.alerts.commands import accept_shift_command, rebuild_command, stage_command
+from pipelines.alerts.commands import (
+    accept_shift_command,
+    new_cycle_command,
+    rebuild_command,
+    stage_command,
+)
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import (
     DataContractError,
@@ -26,10 +30,9 @@ from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, r
 from pipelines.registry.standing import mark_judged, read_kept, read_refusal
 
 if TYPE_CHECKING:
-    from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
+    from validation.data_gate.snapshot_profile import Reference
 
 log = logging.getLogger(__name__)
-
 REPORT_FILE = "report.json"
 
 
@@ -43,25 +46,31 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot, since_refused
 
-    refused, reference = _refused_before(run, output_uri), None
+    reference = None
     if run.last_accepted_snapshot_uri is not None:
         reference = _read_reference(run, run.last_accepted_snapshot_uri)
+    # What the gate last refused of this recipe and day: the newest attempt of this run counts, and
+    # where this is the first one, what was refused when the run was resolved.
+    folder, _, own = output_uri.rpartition("/")
+    attempts = set(fnmatch.filter(storage.list_names(folder), "output-*")) - {own}
+    reports = (storage.join(folder, name, REPORT_FILE) for name in sorted(attempts, reverse=True))
+    uri = next(filter(storage.exists, reports), run.refused_report_uri)
+    refused = read_refusal(uri, DataReport) if uri else None
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
         out_dir.mkdir()
-        with storage.local_copy(snapshot.uri) as folder:
-            accepted = accepted_shifts(run.run_uri)
-            gate = run.config.data_gate
-            outcomes = judge_snapshot(snapshot, folder, reference, gate, out_dir, accepted, refused)
-        _keep_days(run, out_dir)
+        with storage.local_copy(snapshot.uri) as found:
+            accepted, gate = accepted_shifts(run.run_uri), run.config.data_gate
+            outcomes = judge_snapshot(snapshot, found, reference, gate, out_dir, accepted, refused)
+        # The numbers of the event log's days stay with the snapshot, for the cycles to come.
+        days_uri = storage.join(judged_log_uri(run.run_uri), DAYS_FILE)
+        if storage.exists(days_uri):
+            (out_dir / DAYS_FILE).write_bytes(storage.read_bytes(days_uri))
         storage.publish_folder(out_dir, output_uri)
     of_log = read_report(run)
     report = DataReport(
         snapshot_digest=snapshot.digest,
-        outcomes=(
-            *(of_log.outcomes if of_log else ()),
-            *outcomes,
-        ),
+        outcomes=(*(of_log.outcomes if of_log else ()), *outcomes),
         log_docs_uri=of_log.docs_uri if of_log else "",
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
         since_refused=since_refused(refused, snapshot, outcomes),
@@ -77,41 +86,26 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     return report
 
 
-def _refused_before(run: ResolvedRun, output_uri: str) -> DataReport | None:
-    """Return what the gate last refused of this recipe and day; None where that is not known.
-
-    The newest attempt of this run counts. Where it is the first one, what was refused when the run
-    was resolved does.
-    """
-    folder, _, own = output_uri.rpartition("/")
-    attempts = set(fnmatch.filter(storage.list_names(folder), "output-*")) - {own}
-    reports = (storage.join(folder, name, REPORT_FILE) for name in sorted(attempts, reverse=True))
-    uri = next(filter(storage.exists, reports), run.refused_report_uri)
-    return read_refusal(uri, DataReport) if uri else None
-
-
-def _keep_days(run: ResolvedRun, out_dir: Path) -> None:
-    """Keep the numbers of the event log's days with the snapshot, for the cycles to come."""
-    uri = storage.join(judged_log_uri(run.run_uri), DAYS_FILE)
-    if storage.exists(uri):
-        (out_dir / DAYS_FILE).write_bytes(storage.read_bytes(uri))
-
-
 def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
     """Return the snapshot that this run compares with, and what was kept of it.
 
     Raises:
         DataContractError: it was deleted since, as old snapshots may be where the disk is full.
     """
-    from pipelines.alerts.commands import new_cycle_command
     from validation.data_gate.canaries import CANARIES_FILE, read_canaries
-    from validation.data_gate.snapshot_profile import Reference
+    from validation.data_gate.gate import PROFILE_FILE
+    from validation.data_gate.snapshot_profile import Reference, from_json, profile_snapshot
 
     try:
         snapshot = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
         kept = read_kept(run, snapshot, CANARIES_FILE)
         canaries = read_canaries(kept) if kept is not None else None
-        return Reference(snapshot, _profile_of(run, snapshot), canaries)
+        text = read_kept(run, snapshot, PROFILE_FILE)
+        profile = from_json(text, snapshot.digest) if text is not None else None
+        if profile is None:
+            with storage.local_copy(snapshot.uri) as folder:
+                profile = profile_snapshot(snapshot, folder)
+        return Reference(snapshot, profile, canaries)
     except FileNotFoundError:
         raise DataContractError(
             f"the snapshot {uri}, which this run was resolved to be compared with, is gone; "
@@ -120,22 +114,8 @@ def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
         ) from None
 
 
-def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
-    """Return the reference's profile: the one that was kept, or else a new one."""
-    from validation.data_gate.gate import PROFILE_FILE
-    from validation.data_gate.snapshot_profile import from_json, profile_snapshot
-
-    text = read_kept(run, reference, PROFILE_FILE)
-    kept = from_json(text, reference.digest) if text is not None else None
-    if kept is not None:
-        return kept
-    with storage.local_copy(reference.uri) as folder:
-        return profile_snapshot(reference, folder)
-
-
 def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     """Return the error that lists what is not met, and says what to run."""
-    from pipelines.alerts.commands import new_cycle_command
     from validation.data_gate.rows import FILES_MATCH
 
     lines = [
@@ -153,27 +133,26 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
         f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
     )
+    check = stage_command("check_snapshot", run.run_uri)
     if any(outcome.name == FILES_MATCH for outcome in report.failures):
-        damaged = SnapshotDamagedError(
-            f"{refused}Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run "
-            f"`{stage_command('check_snapshot', run.run_uri)}`"
+        again = (
+            f"Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run `{check}`"
         )
+        damaged = SnapshotDamagedError(f"{refused}{again}")
         damaged.docs_uri = report.docs_uri
         return damaged
     stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
-    right = [name for name in stopping if name in ACCEPTABLE]
-    accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
-    may_be_right = (
-        f". If the data are right, say so with {' and '.join(accept)}, then run "
-        f"`{stage_command('check_snapshot', run.run_uri)}`"
-        if len(accept) == len(stopping)
-        else ""
-    )
+    may_be_right, is_acceptable = "", all(name in ACCEPTABLE for name in stopping)
+    if is_acceptable:
+        accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in stopping)
+        may_be_right = (
+            f". If the data are right, say so with {' and '.join(accept)}, then run `{check}`"
+        )
     error = DataGateFailedError(
         f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
         f"then start a new cycle with `{new_cycle_command(run)}`{may_be_right}"
     )
-    error.acceptable = tuple(right) if len(right) == len(stopping) else ()
     where = (day for outcome in report.failures for day in outcome.partitions)
+    error.acceptable = tuple(stopping) if is_acceptable else ()
     error.about, error.docs_uri = (*stopping, *dict.fromkeys(where)), report.docs_uri
     return error

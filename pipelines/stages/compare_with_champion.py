@@ -6,31 +6,25 @@ logs all sides to MLflow under the same names, and keeps the evidence for later 
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
-from pipelines.alerts.links import Links, mlflow_links
+from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import (
     Challenger,
     DataReport,
     FreshAnchor,
+    ModelRef,
     ResolvedRun,
     Snapshot,
 )
-from pipelines.contracts.config import RunConfig
 from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.judgement import (
-    AnchorFacts,
-    Comparison,
-    Judgement,
-    OperatingPoint,
-)
+from pipelines.contracts.judgement import AnchorFacts, Judgement, OperatingPoint
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
@@ -39,11 +33,9 @@ from pipelines.registry.evidence import changes_of, pool_facts, tries_on
 from pipelines.registry.in_mlflow import named
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
-from pipelines.stages.in_mlflow.sides import log_sides, log_whole
+from pipelines.stages.sides import log_sides, log_whole
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from validation.model_gate.facts import Facts, Side
 
 log = logging.getLogger(__name__)
@@ -74,69 +66,119 @@ def compare_with_champion(
 
     client = tracking.connect(run.tracking_uri)
     cycles = evidence.read(run.judged_before)
+    accepted, anchor, champion = run.standing.anchor, None, None
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
         stack.enter_context(temporary_files_in(scratch))
-        mine = stack.enter_context(_own_side(run, snapshot, challenger))
-        champion = stack.enter_context(_champion_side(client, run, snapshot, scratch))
-        other = stack.enter_context(_anchor_side(run, fresh))
-        facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, other))
-        judgement = _judge(run, facts, mine, other, fresh)
-        said = {
-            "tries": tries_on(snapshot.holdout, cycles),
-            "report_uri": storage.join(output_uri, VERDICT_PAGE),
-        }
-        judgement = judgement.model_copy(update=said)
-        places = _places_in_mlflow(client, run, judgement.comparison)
-        record = record_of(run, cycles, judgement.comparison)
+        repair = f"run `{rebuild_command(run.run_uri)}`"
+        mine = _fetch(stack, run, "train_challenger", challenger, snapshot, repair)
+        if run.champion is not None:
+            if fresh.trained and fresh.snapshot and accepted:
+                side = _fetch(stack, run, "train_anchor", fresh.trained, fresh.snapshot, _REBUILT)
+                anchor = side, accepted
+            champion = _fetch_champion(stack, run, run.champion, snapshot, scratch)
+        facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, anchor))
+        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh).model_copy(
+            update={
+                "tries": tries_on(snapshot.holdout, cycles),
+                "report_uri": storage.join(output_uri, VERDICT_PAGE),
+            }
+        )
+        comparison = judgement.comparison
+        # Both sides' runs are opened before they are logged: the outcome says where they are shown.
+        ours = tracking.open_run(client, run, "challenger", comparison.challenger_model.label)
+        label = comparison.baseline_label.removeprefix("the ")
+        shown = ours, tracking.open_run(client, run, "baseline", label)
+        places = mlflow_links(run.tracking_uri, tracking.experiment_of(client, ours), shown)
+        record = record_of(run, cycles, comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
         write_page(run, judgement, out_dir, record)
         runs = log_sides(client, run, judgement, out_dir, named(snapshot))
-        log_whole(client, run, judgement.comparison, snapshot, runs[1], record.is_void)
+        log_whole(client, run, comparison, snapshot, runs[1], record.is_void)
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))
-    return judgement.model_copy(
-        update={
-            "challenger_mlflow_run_id": runs[0],
-            "baseline_mlflow_run_id": runs[1],
-        }
-    )
+    logged = {"challenger_mlflow_run_id": runs[0], "baseline_mlflow_run_id": runs[1]}
+    return judgement.model_copy(update=logged)
+
+
+def _fetch(
+    stack: contextlib.ExitStack,
+    run: ResolvedRun,
+    stage: str,
+    trained: Challenger,
+    snapshot: Snapshot,
+    repair: str,
+) -> "Side":
+    """Return a side that this cycle has trained, if its bundle is still the registered one.
+
+    The verdict is about the digest of the registered version, which is what a promotion serves.
+    """
+    from validation.model_gate.facts import Side
+
+    bundle_dir = stack.enter_context(storage.local_copy(trained.bundle_uri))
+    publish = stage_command(stage, run.run_uri, again=True)
+    registry.require_bundle(trained.model, bundle_dir, f"run `{publish}`, which publishes it anew")
+    snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
+    verify_files(snapshot, snapshot_dir, repair)
+    return Side(trained.model, bundle_dir, snapshot, snapshot_dir)
+
+
+def _fetch_champion(
+    stack: contextlib.ExitStack,
+    run: ResolvedRun,
+    champion: ModelRef,
+    snapshot: Snapshot,
+    scratch: Path,
+) -> "Side":
+    """Return the champion, with a snapshot that is computed as its own recipe says."""
+    from training.bundle.files import read_config
+    from validation.model_gate.facts import Side
+
+    client = tracking.connect(run.tracking_uri)
+    bundle_dir = registry.download_bundle(client, champion, scratch / "champion")
+    config = read_config(bundle_dir)
+    own = counterpart(run, snapshot, config.features, config.snapshot)
+    own_dir = stack.enter_context(storage.local_copy(own.uri))
+    if own.digest != snapshot.digest:
+        verify_files(own, own_dir, _REBUILT)
+    return Side(champion, bundle_dir, own, own_dir)
 
 
 def _judge(
-    run: ResolvedRun,
-    facts: "Facts",
-    mine: "Side",
-    other: "tuple[Side, RunConfig] | None",
-    fresh: FreshAnchor,
+    run: ResolvedRun, facts: "Facts", mine: "Side", fresh_side: "Side | None", fresh: FreshAnchor
 ) -> Judgement:
-    """Check that the bundles would serve, and rule."""
+    """Check that the bundles would serve, and rule.
+
+    The page shows what the gate can see at this holdout's size, by the error of two models of the
+    accepted recipe where there are such: the error of a change grows with the change, and a
+    challenger that is far off says little of the holdout.
+    """
     from training.bundle.serving_check import check_serving
     from validation.model_gate.verdict import decide
+    from validation.model_gate.years import operating_curve
 
+    comparison, gate, anchor = facts.theta.comparison, run.config.model_gate, None
     serving = check_serving(mine.bundle_dir, run.config.serving)
-    anchor = None
-    if other is not None and facts.delta is not None and facts.phi is not None:
-        side, accepted = other
+    accepted, standing = run.standing.anchor, run.standing
+    if fresh_side and accepted and facts.delta is not None and facts.phi is not None:
         anchor = AnchorFacts(
-            model=side.model,
+            model=fresh_side.model,
             recipe=facts.delta.comparison,
             freshness=facts.phi.comparison,
             self_test=facts.anchor_self_test,
-            serving=check_serving(side.bundle_dir, accepted.serving),
+            serving=check_serving(fresh_side.bundle_dir, accepted.serving),
         )
-    standing = run.standing
     if fresh.problem:
         standing = standing.model_copy(update={"problem": fresh.problem})
-    comparison, gate, heads = (
-        facts.theta.comparison,
-        run.config.model_gate,
-        run.config.features.heads,
-    )
+    told, curve = anchor.freshness if anchor else comparison, tuple[OperatingPoint, ...]()
+    row = told.find_pooled(told.target_metric)
+    if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
+        curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
+    heads = run.config.features.heads
     return Judgement(
         comparison=comparison,
         self_test=facts.self_test,
@@ -146,7 +188,7 @@ def _judge(
         problem=standing.problem,
         estimates=facts.estimates,
         baselines=facts.baselines,
-        operating_curve=_operating_curve(anchor.freshness if anchor else comparison, run),
+        operating_curve=curve,
         verdict=decide(
             comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
         ),
@@ -154,31 +196,6 @@ def _judge(
         challenger_mlflow_run_id="",
         baseline_mlflow_run_id="",
     )
-
-
-def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[OperatingPoint, ...]:
-    """Return what the gate can see at this holdout's size; nothing where the error is not known.
-
-    The error is that of two models of the accepted recipe where there are such: the error of a
-    change grows with the change, and a challenger that is far off says little of the holdout.
-    """
-    from validation.model_gate.years import operating_curve
-
-    row = comparison.find_pooled(comparison.target_metric)
-    if row is None or row.error == 0 or comparison.is_first_cycle:
-        return ()  # Against a simple baseline the error is not that of two models.
-    gate = run.config.model_gate.model_copy(update={"seed_noise": run.seed_noise})
-    return operating_curve(row.error, gate)
-
-
-def _places_in_mlflow(client: "MlflowClient", run: ResolvedRun, comparison: Comparison) -> Links:
-    """Open both sides' runs, which are to be logged, and return where MLflow will show them."""
-    labels = {
-        "challenger": comparison.challenger_model.label,
-        "baseline": comparison.baseline_label.removeprefix("the "),
-    }
-    mine, other = (tracking.open_run(client, run, side, label) for side, label in labels.items())
-    return mlflow_links(run.tracking_uri, tracking.experiment_of(client, mine), (mine, other))
 
 
 def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path, record: CycleRecord) -> Path:
@@ -202,15 +219,14 @@ def keep_evidence(
     """Leave what this cycle found for later ones to pool: the sound comparisons of it."""
     from validation.model_gate.examine import void_reasons
 
-    accepted = run.standing.anchor
+    accepted, pairs = run.standing.anchor, facts.pairs()
     configs = {"theta": run.config, "delta": run.config, "phi": accepted}
     is_sound = {
         pair: not void_reasons(found.comparison, config.model_gate, config.features.heads)
-        for pair, found in facts.pairs().items()
+        for pair, found in pairs.items()
         if (config := configs[pair]) is not None
     }
     changes = changes_of(facts, is_sound)
-    pairs = facts.pairs()
     columns = {
         change.column: pairs[change.pair].influences.columns[(change.metric, change.segment)]
         for change in changes
@@ -233,65 +249,3 @@ def keep_evidence(
         changes=changes,
     )
     evidence.publish(run, cycle, facts.theta.influences.groups, columns)
-
-
-@contextlib.contextmanager
-def _own_side(run: ResolvedRun, snapshot: Snapshot, challenger: Challenger) -> "Iterator[Side]":
-    from validation.model_gate.facts import Side
-
-    with (
-        _as_registered(run, challenger, "train_challenger") as bundle_dir,
-        storage.local_copy(snapshot.uri) as snapshot_dir,
-    ):
-        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
-        yield Side(challenger.model, bundle_dir, snapshot, snapshot_dir)
-
-
-@contextlib.contextmanager
-def _anchor_side(run: ResolvedRun, fresh: FreshAnchor) -> "Iterator[tuple[Side, RunConfig] | None]":
-    """Fetch the fresh anchor, if one was trained and there is a champion to hold it against."""
-    from validation.model_gate.facts import Side
-
-    accepted = run.standing.anchor
-    if fresh.trained is None or fresh.snapshot is None or accepted is None or run.champion is None:
-        yield None
-        return
-    with (
-        _as_registered(run, fresh.trained, "train_anchor") as bundle_dir,
-        storage.local_copy(fresh.snapshot.uri) as snapshot_dir,
-    ):
-        verify_files(fresh.snapshot, snapshot_dir, _REBUILT)
-        yield Side(fresh.trained.model, bundle_dir, fresh.snapshot, snapshot_dir), accepted
-
-
-@contextlib.contextmanager
-def _as_registered(run: ResolvedRun, trained: Challenger, stage: str) -> Iterator[Path]:
-    """Give the folder of a bundle that this cycle has trained, if it is still the registered one.
-
-    The verdict is about the digest of the registered version, which is what a promotion serves.
-    """
-    with storage.local_copy(trained.bundle_uri) as bundle_dir:
-        publish = stage_command(stage, run.run_uri, again=True)
-        repair = f"run `{publish}`, which publishes it anew"
-        registry.require_bundle(trained.model, bundle_dir, repair)
-        yield bundle_dir
-
-
-@contextlib.contextmanager
-def _champion_side(
-    client: "MlflowClient", run: ResolvedRun, snapshot: Snapshot, scratch: Path
-) -> "Iterator[Side | None]":
-    """Fetch the champion, with a snapshot that is computed as its own recipe says."""
-    from training.bundle.files import read_config
-    from validation.model_gate.facts import Side
-
-    if run.champion is None:
-        yield None
-        return
-    bundle_dir = registry.download_bundle(client, run.champion, scratch / "champion")
-    config = read_config(bundle_dir)
-    own = counterpart(run, snapshot, config.features, config.snapshot)
-    with storage.local_copy(own.uri) as own_dir:
-        if own.digest != snapshot.digest:
-            verify_files(own, own_dir, _REBUILT)
-        yield Side(run.champion, bundle_dir, own, own_dir)

@@ -2,8 +2,7 @@
 
 Two versions of the code may read each other's manifests and still mean different things by them.
 What is compared is the digest of the code itself: the names of versions are told to people, and
-say nothing where an image was built outside of a checkout, or from one with changes. Tested in
-tests/pipelines/stages/test_image_version.py.
+say nothing where an image was built outside of a checkout, or from one with changes.
 """
 
 from collections.abc import Mapping
@@ -13,10 +12,8 @@ from pipelines.contracts.errors import ConfigurationError
 
 IMAGE_VERSION = "HOMEFEED_IMAGE_VERSION"
 """Set in each image by its Dockerfile: the commit that the image was built from."""
-DAG_VERSION = "HOMEFEED_DAG_VERSION"
-"""Set by the DAG for the containers that it starts: the version of its own code."""
-DAG_CODE = "HOMEFEED_DAG_CODE"
-"""Set by the DAG for the containers that it starts: the digest (sha256, hex) of its own code."""
+DAG_VERSION, DAG_CODE = "HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"
+"""Set by the DAG for the containers that it starts: version and digest (sha256) of its code."""
 
 
 def require_same_version(environment: Mapping[str, str]) -> None:
@@ -31,8 +28,7 @@ def require_same_version(environment: Mapping[str, str]) -> None:
     dag, own = environment.get(DAG_CODE, ""), project_digest()
     if dag in ("", own):
         return
-    image = environment.get(IMAGE_VERSION) or "unknown"
-    version = environment.get(DAG_VERSION) or "unknown"
+    image, version = (environment.get(each) or "unknown" for each in (IMAGE_VERSION, DAG_VERSION))
     raise ConfigurationError(
         f"the image of this stage holds code version {image!r} ({IMAGE_VERSION}; its code's digest "
         f"is {own[:12]}), and the DAG that started it has code version {version!r} ({DAG_VERSION}; "

@@ -95,9 +95,7 @@ def help_train(
 
     found = _await_specification(stage, run, node, is_done)
     if found is None:
-        log.info(
-            "machine 0 has published %s; there is nothing to do on machine %d", stage, node.rank
-        )
+        log.info("machine 0 has published %s; machine %d has nothing to do", stage, node.rank)
         return
     with storage.local_copy(found.snapshot.uri) as snapshot_dir:
         verify_files(found.snapshot, snapshot_dir)
@@ -108,22 +106,30 @@ def help_train(
 def _await_specification(
     stage: str, run: ResolvedRun, node: "NodeAddress", is_done: Callable[[], bool]
 ) -> "TrainingSpec | None":
+    """Return the specification of this code and this run, and no earlier attempt's."""
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import WorkFolder, read
 
+    def failure() -> StageFailure | None:
+        uri = failure_uri(run.run_uri, stage)
+        return storage.read_model(uri, StageFailure) if storage.exists(uri) else None
+
     path = WorkFolder(work_dir_of(run, SIDES[stage])).spec
-    failed_before, deadline = _failure(run, stage), time.monotonic() + _PREPARE_WAIT_S
+    ours = (run.num_nodes, run.num_devices, run.accelerator, code_digest(), run.as_of)
+    before, deadline = failure(), time.monotonic() + _PREPARE_WAIT_S
     while time.monotonic() < deadline:
         if is_done():
             return None
-        found = read(path, TrainingSpec)
-        if found is not None and _is_of_this(found, run):
-            return found
-        failure = _failure(run, stage)
-        if failure is not None and failure != failed_before:
+        if (found := read(path, TrainingSpec)) is not None:
+            made_by = found.lineage
+            hardware = (found.num_nodes, found.num_devices, found.accelerator)
+            if (*hardware, made_by.code_digest, made_by.as_of) == ours:
+                return found
+        failed = failure()
+        if failed is not None and failed != before:
             raise TransientStorageError(
                 f"machine {node.rank} of {stage} had nothing to do yet when another machine "
-                f"failed: {failure.error_class}: {failure.message}; mend that, then run the stage "
+                f"failed: {failed.error_class}: {failed.message}; mend that, then run the stage "
                 f"again on all machines"
             )
         time.sleep(_POLL_S)
@@ -132,20 +138,3 @@ def _await_specification(
         f"the training in {path.parent}; expected its specification there; see that machine 0 "
         f"runs and that both see that folder, then run the stage again on all machines"
     )
-
-
-def _is_of_this(found: "TrainingSpec", run: ResolvedRun) -> bool:
-    """Return whether a specification is this code's and of this run, and no earlier attempt's."""
-    hardware = (found.num_nodes, found.num_devices, found.accelerator)
-    return (
-        hardware == (run.num_nodes, run.num_devices, run.accelerator)
-        and found.lineage.code_digest == code_digest()
-        and found.lineage.as_of == run.as_of
-    )
-
-
-def _failure(run: ResolvedRun, stage: str) -> StageFailure | None:
-    try:
-        return storage.read_model(failure_uri(run.run_uri, stage), StageFailure)
-    except FileNotFoundError:
-        return None

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_REPAIR = "delete its folder: it is built again when the stage is run again"
-
 
 def train_anchor(
     run: ResolvedRun,
@@ -63,67 +61,63 @@ def train_anchor(
     """
     require_accepted(report, snapshot, run.run_uri)
     accepted = run.standing.anchor
-    if accepted is None:
-        said, problem = "No recipe is accepted yet.", run.standing.problem
-        return _untrained(AnchorWhy.NOT_ACCEPTED, said, problem)
-    if rest := _reason_to_rest(run, accepted):
-        return _untrained(*rest)
+    why, reason = _decide(run, accepted)
+    if accepted is None or why not in (AnchorWhy.OTHER_CODE, AnchorWhy.OTHER_RECIPE):
+        problem = run.standing.problem if accepted is None else ""
+        return FreshAnchor(trained=None, snapshot=None, why=why, reason=reason, problem=problem)
     try:
         own = snapshot_to_train(run, snapshot, accepted)
         if own.digest != snapshot.digest:
             _require_sound(run, own, accepted)
         made = run.model_copy(update={"config": accepted})
-        trained = train_side(made, own, "anchor", output_uri, _REPAIR, node)
+        repair = "delete its folder: it is built again when the stage is run again"
+        trained = train_side(made, own, "anchor", output_uri, repair, node)
     except SnapshotDamagedError:
         raise
     except (DataContractError, OwnFunctionError) as error:
         log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
-        return _untrained(
-            AnchorWhy.NOT_POSSIBLE,
-            "The accepted recipe could not be trained.",
-            f"The accepted recipe {accepted.reference!r} cannot be made any more "
+        return FreshAnchor(
+            trained=None,
+            snapshot=None,
+            why=AnchorWhy.NOT_POSSIBLE,
+            reason="The accepted recipe could not be trained.",
+            problem=f"The accepted recipe {accepted.reference!r} cannot be made any more "
             f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
             f"start a new cycle, or name a recipe that can be made: "
             f"`homefeed anchor set --recipe NAME --reason ...`.",
         )
-    why, reason = _reason_to_train(run, accepted)
     return FreshAnchor(
         trained=trained, code_digest=code_digest(), snapshot=own, why=why, reason=reason
     )
 
 
-def _reason_to_train(run: ResolvedRun, accepted: RunConfig) -> tuple[AnchorWhy, str]:
-    """Return what the challenger and the fresh anchor differ in, and a sentence about it."""
-    ours = code_digest()
-    if accepted.recipe_digest == run.config.recipe_digest:
-        return AnchorWhy.OTHER_CODE, (
-            f"The run's recipe is the accepted one, trained by other code. The accepted code "
-            f"({ours[:12]}) trained it on the same rows, so the change of code is judged alone."
-        )
-    by = "" if ours == run.code_digest else f" by code {ours[:12]}"
-    return AnchorWhy.OTHER_RECIPE, (
-        f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
-        f"trained on the same rows{by}."
-    )
+def _decide(run: ResolvedRun, accepted: RunConfig | None) -> tuple[AnchorWhy, str]:
+    """Return what the challenger and the fresh anchor differ in, or why none is made; and say so.
 
-
-def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> tuple[AnchorWhy, str] | None:
-    """Return why the accepted recipe need not or cannot be trained in this cycle; None: it is."""
+    It is made where the recipe differs, or the code is the accepted one and not the run's.
+    """
+    if accepted is None:
+        return AnchorWhy.NOT_ACCEPTED, "No recipe is accepted yet."
     if run.champion is None:
         said = "No model serves that the accepted recipe could be held against."
         return AnchorWhy.NOTHING_SERVES, said
-    if accepted.recipe_digest != run.config.recipe_digest:
-        return None
     known, ours = run.standing.anchor_code_digest, code_digest()
+    if accepted.recipe_digest != run.config.recipe_digest:
+        by = "" if ours == run.code_digest else f" by code {ours[:12]}"
+        return AnchorWhy.OTHER_RECIPE, (
+            f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
+            f"trained on the same rows{by}."
+        )
     todays = run.code_digest or ours
     if known in ("", todays):
         said = "The run's recipe is the accepted one, so the challenger is the fresh anchor."
         return AnchorWhy.SAME, said
     if known == ours:
-        return None
-    at_hand = "not at hand"
-    if ours != todays:
-        at_hand = f"not that of HOMEFEED_ANCHOR_CODE ({ours[:12]})"
+        return AnchorWhy.OTHER_CODE, (
+            f"The run's recipe is the accepted one, trained by other code. The accepted code "
+            f"({ours[:12]}) trained it on the same rows, so the change of code is judged alone."
+        )
+    at_hand = "not at hand" if ours == todays else f"not that of HOMEFEED_ANCHOR_CODE ({ours[:12]})"
     return AnchorWhy.CODE_NOT_AT_HAND, (
         f"The run's recipe is the accepted one, trained by other code ({todays[:12]}, "
         f"accepted {known[:12]}). The accepted code is {at_hand}, so what the change of code is "
@@ -152,7 +146,3 @@ def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None
             f"be trained: "
             + "; ".join(f"{o.name}: found {o.observed}, expected {o.expected}" for o in broken)
         )
-
-
-def _untrained(why: AnchorWhy, reason: str, problem: str = "") -> FreshAnchor:
-    return FreshAnchor(trained=None, snapshot=None, why=why, reason=reason, problem=problem)

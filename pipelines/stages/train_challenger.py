@@ -80,19 +80,22 @@ def train_side(
     from training.launch import launcher
 
     client = tracking.connect(run.tracking_uri)
-    mlflow_run_id = _open_mlflow_run(client, run, side, snapshot)
+    mlflow_run_id = tracking.open_run(client, run, side, side)
+    with translated_outages(run.tracking_uri):
+        tracking.log_config(client, mlflow_run_id, run.config)
+        # The run may have been opened by an attempt with other code.
+        client.set_tag(mlflow_run_id, "code_digest", code_digest())
+        client.set_tag(mlflow_run_id, "code_version", code_version())
+    log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
         log_gate(client, run, mlflow_run_id, report)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
-        work_dir = work_dir_of(run, side)
-        spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id, work_dir)
-        result = launcher.train(spec, node)
+        result = launcher.train(_specify(run, snapshot, snapshot_dir, side, mlflow_run_id), node)
+    bundle_uri = storage.join(output_uri, "bundle")
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
-        model = _register(client, run, spec, result, side)
-    bundle_uri = storage.join(output_uri, "bundle")
-    with storage.scratch_folder(run.workspace_uri) as scratch:
+        model = _register(client, run, snapshot, side, mlflow_run_id, result)
         # A copy is published, so that a retry after this point finds the bundle in the work folder.
         copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
         again = stage_command(f"train_{side}", run.run_uri)
@@ -110,35 +113,8 @@ def train_side(
     )
 
 
-def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
-    """Refuse to train on a snapshot that the data gate has not accepted.
-
-    Raises:
-        DataGateFailedError: the report refuses the snapshot, or is about another one.
-    """
-    if report.snapshot_digest != snapshot.digest or not report.is_accepted:
-        raise DataGateFailedError(
-            f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
-            f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
-            f"{snapshot.digest[:12]}; run `{stage_command('check_snapshot', run_uri, again=True)}`"
-        )
-
-
-def _open_mlflow_run(
-    client: "MlflowClient", run: ResolvedRun, side: str, snapshot: Snapshot
-) -> str:
-    mlflow_run_id = tracking.open_run(client, run, side, side)
-    with translated_outages(run.tracking_uri):
-        tracking.log_config(client, mlflow_run_id, run.config)
-        # The run may have been opened by an attempt with other code.
-        client.set_tag(mlflow_run_id, "code_digest", code_digest())
-        client.set_tag(mlflow_run_id, "code_version", code_version())
-    log_dataset(client, mlflow_run_id, snapshot, "training")
-    return mlflow_run_id
-
-
 def _specify(
-    run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str, work_dir: Path
+    run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, side: str, mlflow_run_id: str
 ) -> "TrainingSpec":
     """Return the specification of the training.
 
@@ -152,33 +128,33 @@ def _specify(
             "and what the other code had trained is not used",
             *(run.code_digest[:12], code_digest()[:12]),
         )
-    lineage = Lineage(
-        as_of=run.as_of,
-        snapshot_digest=snapshot.digest,
-        code_version=code_version(),
-        code_digest=code_digest(),
-        seed=run.config.training.seed,
-    )
     return TrainingSpec(
         snapshot=snapshot,
         snapshot_dir=str(snapshot_dir),
-        work_dir=str(work_dir),
+        work_dir=str(work_dir_of(run, side)),
         config=run.config,
         num_devices=run.num_devices,
         num_nodes=run.num_nodes,
         accelerator=run.accelerator,
         tracking_uri=run.tracking_uri,
         mlflow_run_id=mlflow_run_id,
-        lineage=lineage,
+        lineage=Lineage(
+            as_of=run.as_of,
+            snapshot_digest=snapshot.digest,
+            code_version=code_version(),
+            code_digest=code_digest(),
+            seed=run.config.training.seed,
+        ),
     )
 
 
 def _register(
     client: "MlflowClient",
     run: ResolvedRun,
-    spec: "TrainingSpec",
-    result: "TrainingResult",
+    snapshot: Snapshot,
     side: str,
+    mlflow_run_id: str,
+    result: "TrainingResult",
 ) -> ModelRef:
     """Log curves and bundle to the MLflow run and register the bundle; a retry repeats nothing.
 
@@ -187,17 +163,31 @@ def _register(
     from training.bundle import mlflow_model
     from training.fitting import live_metrics
 
+    with translated_outages(run.tracking_uri):
+        live_metrics.replay(client, Path(result.metrics_path), mlflow_run_id)
+        logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), mlflow_run_id)
     tags = {
         "bundle_digest": result.bundle_digest,
-        "snapshot_digest": spec.lineage.snapshot_digest,
-        "code_digest": spec.lineage.code_digest,
-        "code_version": spec.lineage.code_version,
+        "model_digest": logged.digest,
+        "snapshot_digest": snapshot.digest,
+        "code_digest": code_digest(),
+        "code_version": code_version(),
         **tracking.recipe_tags(run.config),
         "homefeed_run_id": run.run_id,
         "homefeed_side": side,
     }
-    with translated_outages(run.tracking_uri):
-        live_metrics.replay(client, Path(result.metrics_path), spec.mlflow_run_id)
-        logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), spec.mlflow_run_id)
-    tags["model_digest"] = logged.digest
-    return registry.register(client, run, spec.mlflow_run_id, logged.uri, tags, alias=side)
+    return registry.register(client, run, mlflow_run_id, logged.uri, tags, alias=side)
+
+
+def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
+    """Refuse to train on a snapshot that the data gate has not accepted.
+
+    Raises:
+        DataGateFailedError: the report refuses the snapshot, or is about another one.
+    """
+    if report.snapshot_digest != snapshot.digest or not report.is_accepted:
+        raise DataGateFailedError(
+            f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
+            f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
+            f"{snapshot.digest[:12]}; run `{stage_command('check_snapshot', run_uri, again=True)}`"
+        )

@@ -29,7 +29,7 @@ from pipelines.registry.in_mlflow import (
 )
 from pipelines.registry.registry import find_logged_model
 from pipelines.registry.tracking import patient
-from pipelines.stages.in_mlflow.sides import log_whole
+from pipelines.stages.sides import log_whole
 from support.desk import DAY, Desk
 from support.judgements import CHALLENGER, CHAMPION, make_judgement
 from support.registered import judgement_of

@@ -3,6 +3,7 @@
 In MLflow there are two finished runs, whose numbers have the same names.
 """
 
+import contextlib
 import html
 import shutil
 from datetime import UTC, datetime
@@ -16,15 +17,12 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import render
 from pipelines.contracts.artifacts import (
-    AnchorWhy,
     Challenger,
     DataReport,
     ExpectationOutcome,
-    FreshAnchor,
     ResolvedRun,
     Severity,
     Snapshot,
-    Standing,
 )
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision, Judgement
@@ -34,7 +32,7 @@ from pipelines.local.retrain import describe
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
-from pipelines.stages.compare_with_champion import _anchor_side, compare_with_champion, log_sides
+from pipelines.stages.compare_with_champion import _fetch, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
 from support.judgements import ruled
 from support.markdown import as_shown
@@ -240,14 +238,10 @@ def test_a_fresh_anchor_that_is_not_the_registered_one_is_not_judged(
 ) -> None:
     snapshot = write_snapshot(run)
     trained, place = published(client, run, tmp_path)
-    standing = Standing(anchor=run.config)
-    later = run.model_copy(update={"champion": trained.model, "standing": standing})
-    fresh = FreshAnchor(
-        trained=trained, snapshot=snapshot, why=AnchorWhy.SAME, reason="The recipes differ."
-    )
-    with _anchor_side(later, fresh) as found:
-        assert found is not None and found[0].bundle_dir == place
-    shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-    again = f"run `homefeed stage train_anchor --run {run.run_uri} --again`"
-    with pytest.raises(DataContractError, match=again), _anchor_side(later, fresh):
-        pytest.fail("it was given to the comparison")
+    with contextlib.ExitStack() as stack:
+        fetched = (stack, run, "train_anchor", trained, snapshot, "")
+        assert _fetch(*fetched).bundle_dir == place
+        shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
+        again = f"run `homefeed stage train_anchor --run {run.run_uri} --again`"
+        with pytest.raises(DataContractError, match=again):
+            _fetch(*fetched)

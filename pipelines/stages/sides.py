@@ -1,0 +1,134 @@
+"""What a judged cycle leaves in MLflow: each side as a run, the same names on both sides.
+
+What decides comes first, because MLflow sorts by name. Not for judging, nor for the verdict page.
+Tested in tests/pipelines/stages/test_compare_with_champion.py.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.alerts.rendering import to_markdown
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck
+from pipelines.registry import registry, tracking
+from pipelines.registry.in_mlflow import (
+    ALL_CYCLES,
+    Named,
+    Side,
+    as_decoration,
+    log_cycle,
+    log_dataset,
+    log_side,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SERVING_METRICS = {"latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference"}
+"""Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
+
+
+def log_sides(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    judgement: Judgement,
+    out_dir: Path,
+    rows: Named | None = None,
+) -> tuple[str, str]:
+    """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
+
+    Where it ends early a later call completes it, and writes nothing twice. The change that decides
+    and its interval are `decision/..._percent`; the target metric of each simple baseline is
+    `ranked_by/<name>`, which is sorted behind the challenger's own metrics.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        judgement: The verdict, with its outcome.
+        out_dir: The verdict page with its files.
+        rows: The dataset that they were compared on; None leaves the models' own pages as they are.
+    """
+    comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
+    challenger, champion = comparison.challenger_model, comparison.baseline_model
+    assert outcome is not None, "MLflow tells the outcome"
+    tags = {
+        "verdict": outcome.decision,
+        "verdict_reason": outcome.why,
+        "outcome": outcome.title,
+        "serves": outcome.serves,
+        "promoted": str(judgement.verdict.promoted),
+        "holdout_digest": comparison.holdout_digest,
+        registry.RULING: judgement.ruling_digest,
+    }
+    page = {tracking.DESCRIPTION: to_markdown(outcome)}
+    own = _side_metrics(comparison, "challenger", judgement.serving)
+    own |= {
+        f"ranked_by/{facts.name.replace(',', '')}": facts.level.value
+        for facts in judgement.baselines
+        if facts.level is not None
+    }
+    if (change := outcome.change) is not None:
+        found = {"change": change.value, "low": change.low, "high": change.high}
+        own |= {f"decision/{name}_percent": 100 * value for name, value in found.items()}
+    mine = Side("challenger", challenger.label, challenger)
+    theirs = Side("baseline", comparison.baseline_label.removeprefix("the "), champion)
+    # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
+    told = tags | page, rows, out_dir
+    runs = (
+        log_side(client, run, mine, own, *told),
+        log_side(client, run, theirs, _side_metrics(comparison, "baseline"), *told),
+    )
+    if champion is not None:
+        tracking.copy_params(client, champion.mlflow_run_id, runs[1])
+    if anchor is not None:
+        # The decision is about the challenger; of the anchor it is known whether it was promoted.
+        its = {name: tags[name] for name in ("promoted", "holdout_digest")}
+        fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
+        third = Side("anchor", anchor.model.label, anchor.model)
+        log_side(client, run, third, fresh, its | page, rows)
+        registry.tag_version(client, anchor.model, its)
+    registry.tag_version(client, challenger, tags)
+    registry.describe_version(client, challenger, page[tracking.DESCRIPTION])
+    return runs
+
+
+def log_whole(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    comparison: Comparison,
+    snapshot: Snapshot,
+    baseline_run: str,
+    is_void: bool = False,
+) -> None:
+    """Log what the sides were compared on, and what the experiment shows of all its cycles.
+
+    Nothing of it is read by a cycle. Each part is written whatever became of the others.
+
+    Raises:
+        HomefeedError: an error that may pass.
+    """
+    with as_decoration("what the sides were compared on"):
+        log_dataset(client, baseline_run, snapshot, "evaluation")
+    with as_decoration(f"the cycle in the run {ALL_CYCLES!r}"):
+        log_cycle(client, run, comparison, is_void)
+
+
+def _side_metrics(
+    comparison: Comparison, side: str, serving: ServingCheck | None = None
+) -> dict[str, float]:
+    """Return one side's numbers under the names that both sides use in MLflow.
+
+    Segment 'all' is logged as `holdout/<metric>`, others as `holdout_<segment>/<metric>`. A number
+    that a side lacks is left out: popularity has no probabilities. The target metric stands beside
+    the change that decides once more.
+    """
+    found = {}
+    for row in comparison.metrics:
+        value = row.challenger if side == "challenger" else row.baseline
+        if value is not None:
+            group = "holdout" if row.segment == "all" else f"holdout_{row.segment}"
+            found[f"{group}/{row.metric}"] = value
+            if (row.segment, row.metric) == ("all", comparison.target_metric):
+                found[f"decision/{row.metric}"] = value
+    figures = serving.model_dump(include=SERVING_METRICS) if serving else {}
+    return found | {f"serving/{name}": value for name, value in figures.items()}
