@@ -115,8 +115,7 @@ def run_stage(
         rendezvous: HOST:PORT of machine 0; '' where there is one machine.
 
     Raises:
-        ConfigurationError: the run was resolved for another folder, in which its stages would
-            write; the stage is not repeatable.
+        ConfigurationError: the run was resolved for another folder; the stage is not repeatable.
         HomefeedError: as the stage's function raises; also written to `failure.json`.
         LostRaceError: another process runs the same stage of the same run.
     """
@@ -134,10 +133,9 @@ def run_stage(
             f"files; begin another cycle: `{new_cycle_command(run)}`"
         )
     uri, stage = manifest_uri(run_uri, name), TABLE[name]
-    if name == "resolve_run":
-        return uri
     if node_rank and name in SIDES:
         _help(stage, run, node_rank, rendezvous, again)
+    if name == "resolve_run" or (node_rank and name in SIDES):
         return uri
     with (
         keeping_index(name, run.workspace_uri, run.registered_model),

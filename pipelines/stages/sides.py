@@ -37,9 +37,8 @@ def log_sides(
 ) -> tuple[str, str]:
     """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
 
-    Where it ends early a later call completes it, and writes nothing twice. The change that decides
-    and its interval are `decision/..._percent`; the target metric of each simple baseline is
-    `ranked_by/<name>`, which is sorted behind the challenger's own metrics.
+    Where it ends early a later call completes it, and writes nothing twice. Numbers of the decision
+    are `decision/..._percent`; the target metric of a simple baseline is `ranked_by/<name>`.
 
     Args:
         client: Client of `run.tracking_uri`.
@@ -63,13 +62,13 @@ def log_sides(
     page = {tracking.DESCRIPTION: to_markdown(outcome)}
     own = _side_metrics(comparison, "challenger", judgement.serving)
     own |= {
-        f"ranked_by/{facts.name.replace(',', '')}": facts.level.value
-        for facts in judgement.baselines
-        if facts.level is not None
+        f"ranked_by/{each.name.replace(',', '')}": each.level.value
+        for each in judgement.baselines
+        if each.level
     }
-    if (change := outcome.change) is not None:
-        found = {"change": change.value, "low": change.low, "high": change.high}
-        own |= {f"decision/{name}_percent": 100 * value for name, value in found.items()}
+    if (found := outcome.change) is not None:
+        of_change = {"change": found.value, "low": found.low, "high": found.high}
+        own |= {f"decision/{name}_percent": 100 * value for name, value in of_change.items()}
     mine = Side("challenger", challenger.label, challenger)
     theirs = Side("baseline", comparison.baseline_label.removeprefix("the "), champion)
     # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
