@@ -70,11 +70,10 @@ def compare_with_champion(
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
         stack.enter_context(temporary_files_in(scratch))
-        repair = f"run `{rebuild_command(run.run_uri)}`"
-        mine = _fetch(stack, run, "train_challenger", challenger, snapshot, repair)
+        mine = _fetch(stack, run, "train_challenger", challenger, snapshot)
         if run.champion is not None:
             if fresh.trained and fresh.snapshot and accepted:
-                side = _fetch(stack, run, "train_anchor", fresh.trained, fresh.snapshot, _REBUILT)
+                side = _fetch(stack, run, "train_anchor", fresh.trained, fresh.snapshot)
                 anchor = side, accepted
             champion = _fetch_champion(stack, run, run.champion, snapshot, scratch)
         facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, anchor))
@@ -111,7 +110,6 @@ def _fetch(
     stage: str,
     trained: Challenger,
     snapshot: Snapshot,
-    repair: str,
 ) -> "Side":
     """Return a side that this cycle has trained, if its bundle is still the registered one.
 
@@ -123,6 +121,8 @@ def _fetch(
     publish = stage_command(stage, run.run_uri, again=True)
     registry.require_bundle(trained.model, bundle_dir, f"run `{publish}`, which publishes it anew")
     snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
+    is_own = stage == "train_challenger"
+    repair = f"run `{rebuild_command(run.run_uri)}`" if is_own else _REBUILT
     verify_files(snapshot, snapshot_dir, repair)
     return Side(trained.model, bundle_dir, snapshot, snapshot_dir)
 

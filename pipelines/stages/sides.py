@@ -80,8 +80,7 @@ def log_sides(
     if champion is not None:
         tracking.copy_params(client, champion.mlflow_run_id, runs[1])
     if anchor is not None:
-        # The decision is about the challenger; of the anchor it is known whether it was promoted.
-        its = {name: tags[name] for name in ("promoted", "holdout_digest")}
+        its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
         third = Side("anchor", anchor.model.label, anchor.model)
         log_side(client, run, third, fresh, its | page, rows)

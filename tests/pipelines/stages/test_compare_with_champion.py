@@ -239,7 +239,7 @@ def test_a_fresh_anchor_that_is_not_the_registered_one_is_not_judged(
     snapshot = write_snapshot(run)
     trained, place = published(client, run, tmp_path)
     with contextlib.ExitStack() as stack:
-        fetched = (stack, run, "train_anchor", trained, snapshot, "")
+        fetched = (stack, run, "train_anchor", trained, snapshot)
         assert _fetch(*fetched).bundle_dir == place
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
         again = f"run `homefeed stage train_anchor --run {run.run_uri} --again`"
