@@ -175,7 +175,9 @@ def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
         met = [each for each in known if not each.cycles or each.after(cycle) != each]
         if met:
             mended = [each for each in met if not each.after(cycle).cycles]
-            at = max(each.finished_at for each in ended.values())
+            # Not before what it mends, whatever the clocks of two machines say.
+            instants = [each.finished_at for each in ended.values()]
+            at = max(*instants, *(each.last_at for each in met))
             alert = compose_recovered(mended or met, run, promotion, at, settings)
             receipt, failure = try_to_deliver(alert, settings, is_counted=not mended)
             if failure:

@@ -122,7 +122,7 @@ def read_outbox(
             continue
         if receipt.alert and receipt.alert.at:
             found.append((receipt.alert.at, receipt, receipt.alert))
-    return sorted(found, key=lambda each: each[0])
+    return sorted(found, key=lambda each: (each[0], each[2].kind is AlertKind.RECOVERED))
 
 
 def try_to_deliver(

@@ -119,7 +119,7 @@ def test_a_run_that_ends_well_after_one_that_broke_is_told_once_as_a_recovery(
     time.sleep(2)  # a second one must not come
     (alert,) = lab.alerts('"kind": "recovered"')
     assert alert["run_id"] == cycle_of(retrained.home, "third").run_id
-    assert "in place of run broke-before" in alert["done"]
+    assert "resolve_run" in alert["title"]
 
 
 def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> None:
