@@ -361,26 +361,16 @@ def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
     """
     with translated_outages(client.tracking_uri):
         version = client.get_model_version(model.name, model.version)
-        if _has_files(client, version):
+        model_id = find_logged_model(client, version)  # Others' files are not looked for.
+        if not model_id or find_location(client, model_id):
             return
-        model_id = find_logged_model(client, version)
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        left = sorted(int(each.version) for each in versions if _has_files(client, each))
-    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
     raise DataContractError(
         f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
         f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
         f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
-        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
-        f"{ROLL_BACK}, or start a new cycle",
+        f"takes the mark back, so count it as gone; {ROLL_BACK}, or start a new cycle",
         kind=BUNDLE_MISSING,
     )
-
-
-def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
-    """Return whether a version's logged model is there; others' files are not looked for."""
-    model_id = find_logged_model(client, version)
-    return not model_id or find_location(client, model_id) != ""
 
 
 def require_bundle(model: ModelRef, bundle_dir: Path, repair: str) -> None:

@@ -9,21 +9,8 @@ from mlflow import MlflowClient
 from pipelines import storage
 from pipelines.contracts.errors import RecordDisagreesError
 from pipelines.registry import reconcile, registry, tracking
-from support.record_world import record_world
 from support.registered import promote_bundle
 from support.runs import make_run
-
-
-def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired(
-    tmp_path: Path,
-) -> None:
-    with record_world(tmp_path / "world") as world:
-        world.registry._save(world.registry._load() | {"tags": {}})
-        with pytest.raises(RecordDisagreesError, match="names no workspace .*history repair"):
-            world.promote("2")
-        world.repair(restores_alias=False)
-        world.promote("2")
-        assert world.look().serves == "2"
 
 
 def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(

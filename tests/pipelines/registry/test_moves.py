@@ -182,6 +182,17 @@ def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_sm
     assert written == ["followed.json", "json"]
 
 
+def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired(
+    world: World,
+) -> None:
+    world.registry._save(world.registry._load() | {"tags": {}})
+    with pytest.raises(RecordDisagreesError, match=r"names no workspace .*history repair"):
+        world.promote("2")
+    world.repair(restores_alias=False)
+    world.promote("2")
+    assert world.look().serves == "2"
+
+
 class Record(RuleBasedStateMachine):
     """Cycles and people who act on one record, and what must hold after each of them."""
 

@@ -57,7 +57,7 @@ def short_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
 
 
-def test_a_second_workspace_with_the_same_registry_begins_no_cycle(
+def test_a_second_workspace_with_the_same_registry_begins_no_cycle_and_promotes_nothing(
     s3_uri: str, tmp_path: Path
 ) -> None:
     first, second = f"{s3_uri}/first", f"{s3_uri}/second"
@@ -65,29 +65,15 @@ def test_a_second_workspace_with_the_same_registry_begins_no_cycle(
         with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {first}"):
             require_record(world.registry, second, NAME)  # type: ignore[arg-type]
         assert storage.list_names(second) == []
-
-
-def test_a_second_workspace_with_the_same_registry_promotes_nothing(
-    s3_uri: str, tmp_path: Path
-) -> None:
-    first, second = f"{s3_uri}/first", f"{s3_uri}/second"
-    with record_world(tmp_path / "world", first) as world:
         model = world.models["2"]
-        run = make_run(
-            tmp_path,
-            as_of=model.as_of,
-            champion=world.models["1"],
-            run_id="theirs",
-            workspace_uri=second,
-        )
-        save_run(run)
+        places = {"champion": world.models["1"], "run_id": "theirs", "workspace_uri": second}
+        run = save_run(make_run(tmp_path, as_of=model.as_of, **places))
         save_artifact(run, "train_challenger", challenger_of(model))
         save_artifact(run, "train_anchor", NO_ANCHOR)
         save_artifact(run, "compare_with_champion", judgement_of(run, model))
         with pytest.raises(HomefeedError, match=f"workspace {first}") as caught:
             run_stage("promote_challenger", run.run_uri)
-        assert not caught.value.is_retryable
-        assert world.registry.alias == "1"
+        assert not caught.value.is_retryable and world.registry.alias == "1"
         assert not storage.exists(manifest_uri(run.run_uri, "promote_challenger"))
         assert not history.read(second, NAME)
 
