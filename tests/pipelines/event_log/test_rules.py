@@ -80,10 +80,10 @@ def test_a_propensity_that_is_no_chance_is_refused(log: Path, chance: float) -> 
 
 
 def test_propensities_reach_the_snapshot_and_none_is_0(log: Path) -> None:
-    rewrite(log, IMPRESSIONS_15, "propensity", pa.array([None, 0.25], pa.float32()))
+    rewrite(log, IMPRESSIONS_15, "propensity", pa.array([1.0, 0.25], pa.float32()))
     snapshot = build_tiny(log.parent)
     examples = open_table(local_path(snapshot.uri), "shard-00000/examples.arrow")
-    assert sorted(set(examples["propensity"].to_pylist())) == [0.0, 0.25]
+    assert sorted(set(examples["propensity"].to_pylist())) == [0.0, 0.25, 1.0]
 
 
 def test_a_value_too_wide_is_refused(log: Path) -> None:
@@ -193,6 +193,14 @@ def test_times_in_another_unit_are_recognised(log: Path, factor: float, unit: st
 def test_a_row_in_another_days_partition_is_refused(log: Path) -> None:
     (log / "actions" / "day=2017-01-15").rename(log / "actions" / "day=2017-01-14")
     assert_refused(log.parent, "in the partition day=2017-01-14 .*; expected")
+
+
+@pytest.mark.parametrize("days", [("15", "16"), ("14", "15")])
+def test_a_file_that_reaches_into_another_day_is_refused(log: Path, days: tuple[str, str]) -> None:
+    times = pa.array([january(f"{day} 12:00") for day in days])
+    for column in ("impressed_at", "known_at"):
+        rewrite(log, IMPRESSIONS_15, column, times)
+    assert_refused(log.parent, "in the partition day=2017-01-15 .*; expected")
 
 
 def test_known_before_it_happened_is_refused(log: Path) -> None:
