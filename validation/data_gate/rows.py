@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -91,9 +92,8 @@ RULES = (
          """select min(row), format('request ''{{}}'' occurs {{}} times', request_id, count(*))
          from requests group by request_id having count(*) > 1"""),
     Rule("shards", "unique_candidates", "A pin is a request's candidate once.",
-         """select max(row), format('pin row {{}} occurs again in example {{}} of request row {{}}',
-         pin_row, max(row), request) from candidates group by request, pin_row
-         having count(*) > 1"""),
+         """select row, format('pin row {{}} occurs again in example {{}} of request row {{}}',
+         pin_row, row, request) from candidates where is_repeated"""),
     Rule("shards", "action_vocabulary",
          "Action type ids are 1 to {num_types}; 0 is padding and never an action."),
     Rule("shards", "action_times",
@@ -311,7 +311,9 @@ def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenR
         num_examples = to_numpy(tables["requests"]["num_examples"])
         request = np.repeat(np.arange(len(num_examples)), num_examples)
         pins = tables["examples"].select(["pin_row"])
-        engine.register("candidates", _numbered(pins, request=request))
+        key = pd.Series(request * snapshot.num_pins + to_numpy(pins["pin_row"]))
+        is_repeated = key.duplicated().to_numpy()
+        engine.register("candidates", _numbered(pins, request=request, is_repeated=is_repeated))
         for rule in rules:
             if rule.name in _BEHIND:
                 broken.add_found(rule.name, engine, rule.broken.format(**facts))

@@ -1,5 +1,6 @@
 """Kept embeddings: what is kept, and what a change of them is called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,29 +53,34 @@ def one_of(vectors: np.ndarray) -> np.ndarray:
 
 
 CHANGES = [
-    (turned, "were turned into another basis"),
-    (shuffled, "have the vectors of others now: they were shuffled"),
-    (others, "have other vectors now"),
-    (one_of, "have one and the same vector now"),
+    ("pins.arrow", turned, "were turned into another basis"),
+    ("pins.arrow", shuffled, "have the vectors of others now: they were shuffled"),
+    ("pins.arrow", others, "have other vectors now"),
+    ("pins.arrow", one_of, "have one and the same vector now"),
+    ("*/users.arrow", others, "have other vectors now"),
 ]
 
 
 def judged(
-    snapshot: Snapshot, tmp_path: Path, relative: str, change: Change
+    snapshot: Snapshot, tmp_path: Path, pattern: str, change: Change
 ) -> dict[str, ExpectationOutcome]:
     changed, folder = copy_snapshot(snapshot, tmp_path / "snapshot")
-    changed = rewrite(changed, folder, relative, with_vectors(change))
+    for path in sorted(folder.glob(pattern)):
+        relative = path.relative_to(folder).as_posix()
+        changed = rewrite(changed, folder, relative, with_vectors(change))
     return judge(changed, folder, tmp_path / "out", reference=snapshot)
 
 
-@pytest.mark.parametrize(("change", "words"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])
-def test_pins_that_change_under_their_version_stop_the_cycle(
-    planted_snapshot: Snapshot, tmp_path: Path, change: Change, words: str
+@pytest.mark.parametrize(
+    ("pattern", "change", "words"), CHANGES, ids=[f"{c[0][-9:-6]}-{c[1].__name__}" for c in CHANGES]
+)
+def test_vectors_that_change_under_their_version_stop_the_cycle(
+    planted_snapshot: Snapshot, tmp_path: Path, pattern: str, change: Change, words: str
 ) -> None:
-    outcome = judged(planted_snapshot, tmp_path, "pins.arrow", change)["embeddings_as_accepted"]
-    assert not outcome.is_met and outcome.partitions == ("pins",)
-    assert words in outcome.observed
-    assert "pins, such as" in outcome.observed
+    outcome = judged(planted_snapshot, tmp_path, pattern, change)["embeddings_as_accepted"]
+    kind = pattern[-10:-6].strip("/")
+    assert not outcome.is_met and outcome.partitions == (kind if kind == "pins" else "users",)
+    assert words in outcome.observed and "s, such as" in outcome.observed
 
 
 def test_a_single_change_of_many_is_a_warning(
@@ -91,19 +97,6 @@ def test_a_single_change_of_many_is_a_warning(
     assert outcomes["embeddings_as_accepted"].is_met
 
 
-def test_rows_of_users_that_change_stop_the_cycle(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
-    for shard in snapshot.shards:
-        relative = f"{shard.name}/users.arrow"
-        snapshot = rewrite(snapshot, folder, relative, with_vectors(others))
-    outcomes = judge(snapshot, folder, tmp_path / "out", reference=planted_snapshot)
-    outcome = outcomes["embeddings_as_accepted"]
-    assert not outcome.is_met and outcome.partitions == ("users",)
-    assert "have other vectors now" in outcome.observed
-
-
 def test_rounding_is_no_change(planted_snapshot: Snapshot, tmp_path: Path) -> None:
     def rounded(vectors: np.ndarray) -> np.ndarray:
         return vectors.astype(np.float16).astype(np.float32)
@@ -113,21 +106,21 @@ def test_rounding_is_no_change(planted_snapshot: Snapshot, tmp_path: Path) -> No
     assert outcomes["every_embedding_as_accepted"].is_judged
 
 
-def test_another_version_has_other_vectors(planted_snapshot: Snapshot, tmp_path: Path) -> None:
-    before = planted_snapshot.model_copy(update={"embedding_version": "another"})
-    folder = storage.local_path(planted_snapshot.uri)
-    outcomes = judge(planted_snapshot, folder, tmp_path, reference=before)
-    assert not outcomes["embeddings_as_accepted"].is_judged
-    assert "'another' was the version before" in outcomes["embeddings_as_accepted"].observed
-
-
-def test_a_reference_without_canaries_says_so(planted_snapshot: Snapshot, tmp_path: Path) -> None:
-    known = reference_of(planted_snapshot)
-    without = type(known)(known.snapshot, known.profile)
-    folder = storage.local_path(planted_snapshot.uri)
-    found = judge_snapshot(planted_snapshot, folder, without, CONFIG, tmp_path)
+@pytest.mark.parametrize(
+    ("version", "is_kept", "why"),
+    [("another", True, "'another' was the version before"), (None, False, "were kept")],
+)
+def test_other_versions_and_what_was_not_kept_are_not_compared(
+    planted_snapshot: Snapshot, tmp_path: Path, version: str | None, is_kept: bool, why: str
+) -> None:
+    known, folder = reference_of(planted_snapshot), storage.local_path(planted_snapshot.uri)
+    kept = known.canaries if is_kept else None
+    if kept and version:
+        kept = replace(kept, embedding_version=version)
+    reference = replace(known, canaries=kept)
+    found = judge_snapshot(planted_snapshot, folder, reference, CONFIG, tmp_path)
     (outcome,) = [each for each in found if each.name == "embeddings_as_accepted"]
-    assert not outcome.is_judged and "were kept" in outcome.observed
+    assert not outcome.is_judged and why in outcome.observed
 
 
 def test_a_file_gives_back_what_was_kept(planted_snapshot: Snapshot, tmp_path: Path) -> None:

@@ -77,32 +77,20 @@ def test_shift_against_the_last_accepted_snapshot(
     assert outcomes["row_count_shift"].observed == "+0 %"
 
 
-def test_a_snapshot_of_half_the_rows_has_shifted(
+def test_a_snapshot_of_half_the_rows_has_shifted_and_of_few_rows_nothing_is_said(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    one_shard = planted_snapshot.model_copy(
-        update={
-            "shards": planted_snapshot.shards[1:],
-            "files": tuple(f for f in planted_snapshot.files if "shard-00000" not in f.path),
-        }
-    )
+    files = tuple(f for f in planted_snapshot.files if "shard-00000" not in f.path)
+    shards = planted_snapshot.shards[1:]
+    one_shard = planted_snapshot.model_copy(update={"shards": shards, "files": files})
     folder = storage.local_path(planted_snapshot.uri)
-    outcomes = judge(one_shard, folder, tmp_path, reference=planted_snapshot)
-
-    assert not outcomes["row_count_shift"].is_met
-    assert outcomes["row_count_shift"].observed.startswith("-6")  # 1,414 of 3,849 examples
-
-
-def test_shift_is_not_judged_on_few_rows_and_says_so(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    folder = storage.local_path(planted_snapshot.uri)
-    outcomes = judge(
-        planted_snapshot, folder, tmp_path, reference=planted_snapshot, min_rows_for_shift=5000
-    )
-    outcome = outcomes["row_count_shift"]
+    outcome = judge(one_shard, folder, tmp_path / "a", planted_snapshot)["row_count_shift"]
+    assert not outcome.is_met
+    assert outcome.observed.startswith("-6")  # 1,414 of 3,849 examples
+    few = judge(planted_snapshot, folder, tmp_path / "b", planted_snapshot, min_rows_for_shift=5000)
+    outcome = few["row_count_shift"]
     assert outcome.is_met and not outcome.is_judged
-    assert outcome.observed == ("not judged: 3,849 examples, fewer than min_rows_for_shift = 5,000")
+    assert outcome.observed == "not judged: 3,849 examples, fewer than min_rows_for_shift = 5,000"
 
 
 def test_a_reference_that_is_gone_is_no_evidence(
@@ -117,17 +105,11 @@ def test_a_reference_that_is_gone_is_no_evidence(
     assert failed(outcomes) == set()
 
 
-def test_a_snapshot_without_shards_is_not_accepted(
+def test_a_first_snapshot_without_shards_is_not_accepted(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     empty = planted_snapshot.model_copy(update={"shards": ()})
     outcomes = judge(empty, storage.local_path(planted_snapshot.uri), tmp_path)
     # What can be judged of the pins alone holds; no rate passes on nothing.
     assert met(outcomes) == PINS | FILES | {"known_categories", "pin_embeddings_differ"}
-
-
-def test_the_first_cycle_has_nothing_to_shift_from(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    outcomes = judge(planted_snapshot, storage.local_path(planted_snapshot.uri), tmp_path)
     assert "no earlier accepted snapshot" in outcomes["target_label_rate_shift"].observed

@@ -62,26 +62,17 @@ def test_what_was_not_met_is_told_with_both_numbers(
     assert told(planted_snapshot, THEN, now) == (phrase.replace("share; not", "share: not"),)
 
 
-def test_what_broke_since_is_told_and_what_is_met_twice_is_not(planted_snapshot: Snapshot) -> None:
+def test_what_broke_since_is_told_and_the_gravest_first(planted_snapshot: Snapshot) -> None:
     met = outcome("share", True, "0 %")
-    assert told(planted_snapshot, met, met) == ()
+    assert told(planted_snapshot, met, met) == since_refused(None, planted_snapshot, [THEN]) == ()
     assert told(planted_snapshot, met, outcome("share", False, "2 %")) == (
         "share is not met any more: found 2 %, expected at most 1 %",
     )
-
-
-def test_the_gravest_comes_first_and_the_same_snapshot_is_called_so(
-    planted_snapshot: Snapshot,
-) -> None:
     warned = outcome("warned", False, "2 %", severity=Severity.WARNING)
     refused = report(warned, THEN, digest=planted_snapshot.digest)
     found = since_refused(refused, planted_snapshot, refused.outcomes)
     assert [phrase.partition(" is ")[0] for phrase in found] == ["the snapshot", "share", "warned"]
     assert found[0] == "the snapshot is the one that was refused"
-
-
-def test_nothing_is_told_where_nothing_was_refused(planted_snapshot: Snapshot) -> None:
-    assert since_refused(None, planted_snapshot, [THEN]) == ()
 
 
 def test_a_repaired_snapshot_s_page_says_what_was_wrong(

@@ -36,7 +36,7 @@ def test_a_rule_that_was_not_checked_is_told_from_one_that_holds_and_a_name_from
             use("no_null")
 
 
-def test_a_file_of_the_right_digest_that_is_not_arrow(
+def test_a_file_that_is_not_arrow_and_one_that_is_missing(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
@@ -44,28 +44,22 @@ def test_a_file_of_the_right_digest_that_is_not_arrow(
     written = {file.path: file for file in digest_files(folder)}
     files = tuple(written[file.path] for file in snapshot.files)
     outcomes = judge(snapshot.model_copy(update={"files": files}), folder, tmp_path / "out")
-
     assert outcomes["files_match_manifest"].is_met
     assert outcomes["schema"].partitions == (SHARD,)
     assert f"{EXAMPLES} cannot be read: " in outcomes["schema"].observed
     assert "not an Arrow file" in outcomes["schema"].observed
 
-
-def test_a_missing_file_is_said_to_be_missing(planted_snapshot: Snapshot, tmp_path: Path) -> None:
-    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
     (folder / EXAMPLES).unlink()
     broken = BrokenRows("files")
     assert read_tables(folder, snapshot, [EXAMPLES], broken) == {}
-    assert broken.details["files_match_manifest"] == f"{EXAMPLES} is missing"
-    assert broken.details["schema"] == f"{EXAMPLES} is missing; it cannot be read"
+    missing = f"{EXAMPLES} is missing"
+    assert broken.details == {"files_match_manifest": missing,
+                              "schema": f"{missing}; it cannot be read"}  # fmt: skip
 
 
-def repeat_candidate(table: pa.Table) -> pa.Table:
-    return with_value("pin_row", 1, int(table["pin_row"][0].as_py()))(table)
-
-
-def repeat_request(table: pa.Table) -> pa.Table:
-    return with_value("request_id", 1, table["request_id"][0].as_py())(table)
+def repeated(column: str) -> Change:
+    """Let the second row have the value of the first."""
+    return lambda table: with_value(column, 1, table[column][0].as_py())(table)
 
 
 def swap_first_actions(table: pa.Table) -> pa.Table:
@@ -113,8 +107,8 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_end", 5, 10**6)),
     ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_start", -1, 0)),
     ("requests_own_examples", f"{SHARD}/requests.arrow", with_value("num_examples", 4, 11)),
-    ("unique_requests", f"{SHARD}/requests.arrow", repeat_request),
-    ("unique_candidates", EXAMPLES, repeat_candidate),
+    ("unique_requests", f"{SHARD}/requests.arrow", repeated("request_id")),
+    ("unique_candidates", EXAMPLES, repeated("pin_row")),
     ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 0)),
     ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 5)),
     (

@@ -8,6 +8,7 @@ Tested in tests/validation/data_gate/days/test_measure.py.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.hashing import hash_rows, mix
 from validation.data_gate.days import queries
+from validation.data_gate.days.limits import eta_squared
 from validation.data_gate.days.queries import NUM_PROJECTIONS
 
 MEMORY_LIMIT = "1GB"
@@ -73,28 +75,53 @@ def measure_days(
         categories: Columns of impressions whose values are counted.
     """
     load_rows(engine, rows, categories)
-    numbers: dict[int, dict[str, Number]] = {}
-    counts: dict[int, dict[str, dict[str, int]]] = {}
-    for day, name, value, num in _measured(engine, categories):
-        if value is not None and num:
-            numbers.setdefault(day, {})[name] = Number(value=float(value), num=int(num))
-    for day, name, key, num in _counted(engine, categories):
-        counts.setdefault(day, {}).setdefault(name, {})[key] = num
-    acted_upon = _acted_upon(engine, categories)
-    followed: dict[int, dict[str, tuple[int, ...]]] = {}
+    numbers: dict[int, dict[str, Number]] = defaultdict(dict)
+    counts, hits = (defaultdict[int, dict[str, dict[str, int]]](dict) for _ in range(2))
+    followed: dict[int, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    for query in queries.NUMBERS:
+        for day, name, value, num in engine.execute(query).fetchall():
+            if value is not None and num:
+                numbers[day][name] = Number(value=float(value), num=int(num))
+    for day, name, key, num in engine.execute(queries.COUNTS).fetchall():
+        counts[day].setdefault(name, {})[key] = num
+    for column in categories:
+        name, query = f"impressions.{column}", queries.CATEGORY.format(column=quoted(column))
+        for day, key, num, num_hits in engine.execute(query).fetchall():
+            counts[day].setdefault(name, {})[key] = num
+            if num_hits:
+                hits[day].setdefault(name, {})[key] = num_hits
+        for day, hits_of_day in hits.items():
+            of_rows, of_hits = counts[day].get(name, {}), hits_of_day.get(name, {})
+            if 0 < sum(of_hits.values()) < (num := sum(of_rows.values())):
+                values = np.array([[n, of_hits.get(key, 0)] for key, n in sorted(of_rows.items())])
+                tells = eta_squared(*values.T.astype(np.float64))
+                numbers[day][f"{name}.tells"] = Number(value=tells, num=num)
     for day, name, ids in engine.execute(queries.FOLLOWED).fetchall():
-        followed.setdefault(day, {})[name] = tuple(ids)
+        followed[day][name] = tuple(ids)
     return tuple(
         DayProfile(
             day=day,
             numbers=numbers[day],
-            counts=(kept := _largest(counts.get(day, {}))),
-            acted_upon=_of_the_same(acted_upon.get(day, {}), kept),
-            followed=followed.get(day, {}),
+            counts={name: _folded(of, of) for name, of in sorted(counts[day].items())},
+            acted_upon={
+                name: _folded(of, counts[day][name]) for name, of in sorted(hits[day].items())
+            },
+            followed=followed[day],
         )
         for day in sorted(numbers)
         if first_day <= day < end_day and "impressions.rows" in numbers[day]
     )
+
+
+def _folded(nums: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
+    """Return numbers by value, those of all but the commonest of many values put together."""
+    order = sorted(counts, key=lambda value: (-counts[value], value))
+    found: dict[str, int] = {}
+    for value in order:
+        place = value if len(order) <= MOST_KEYS or value in order[:MOST_KEYS] else OTHERS
+        if value in nums:
+            found[place] = found.get(place, 0) + nums[value]
+    return found
 
 
 def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequence[str]) -> None:
@@ -106,84 +133,18 @@ def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequ
         categories: Columns of impressions that are loaded besides the contract's.
     """
     extra = "".join(f", {quoted(name)}" for name in categories)
-    _fill(engine, "i", queries.IMPRESSION_COLUMNS + extra, rows.impressions)
-    _fill(engine, "a", queries.ACTION_COLUMNS, rows.actions)
-    if rows.users is not None:
-        engine.register("found", summarise_users(rows.users))
-        engine.execute("create or replace temp table user_rows as from found")
-        engine.unregister("found")
+    for name, columns, parts in (
+        ("i", queries.IMPRESSION_COLUMNS + extra, rows.impressions),
+        ("a", queries.ACTION_COLUMNS, rows.actions),
+        ("user_rows", "*", None if rows.users is None else [summarise_users(rows.users)]),
+    ):
+        for number, part in enumerate(parts or ()):
+            verb = f"insert into {name}" if number else f"create or replace temp table {name} as"
+            engine.register("part", part)
+            engine.execute(f"{verb} select {columns} from part")
+            engine.unregister("part")
     engine.execute(queries.REQUESTS)
     engine.execute(queries.USERS_IN_USE)
-
-
-def _fill(
-    engine: duckdb.DuckDBPyConnection, name: str, columns: str, parts: Iterable[pa.Table]
-) -> None:
-    is_made = False
-    for part in parts:
-        engine.register("part", part)
-        verb = f"insert into {name}" if is_made else f"create or replace temp table {name} as"
-        engine.execute(f"{verb} select {columns} from part")
-        engine.unregister("part")
-        is_made = True
-    assert is_made, "an empty table has its columns, and stands for no rows"
-
-
-def _measured(
-    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
-) -> Iterator[tuple[int, str, float | None, int]]:
-    for query in queries.NUMBERS:
-        yield from engine.execute(query).fetchall()
-    for name in categories:
-        query = queries.TELLING_CATEGORY.format(column=quoted(name))
-        yield from engine.execute(query, {"name": f"impressions.{name}.tells"}).fetchall()
-
-
-def _counted(
-    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
-) -> Iterator[tuple[int, str, str, int]]:
-    yield from engine.execute(queries.COUNTS).fetchall()
-    for name in categories:
-        query = queries.OF_CATEGORY.format(column=quoted(name))
-        yield from engine.execute(query, {"name": f"impressions.{name}"}).fetchall()
-
-
-def _acted_upon(
-    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
-) -> dict[int, dict[str, dict[str, int]]]:
-    """Return, by day, category and value, how many rows were acted upon."""
-    found: dict[int, dict[str, dict[str, int]]] = {}
-    for column in categories:
-        name = f"impressions.{column}"
-        query = queries.ACTED_UPON.format(column=quoted(column))
-        found_here = engine.execute(query, {"name": name}).fetchall()
-        for day, _, key, num in found_here:
-            found.setdefault(day, {}).setdefault(name, {})[key] = num
-    return found
-
-
-def _of_the_same(
-    counts: dict[str, dict[str, int]], kept: dict[str, dict[str, int]]
-) -> dict[str, dict[str, int]]:
-    """Return counts by the values that other counts are by; what these put together is together."""
-    found: dict[str, dict[str, int]] = {}
-    for name, of_values in sorted(counts.items()):
-        of_name = found.setdefault(name, {})
-        for key, num in sorted(of_values.items()):
-            place = key if key in kept[name] else OTHERS
-            of_name[place] = of_name.get(place, 0) + num
-    return found
-
-
-def _largest(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Return the counts with the smallest of many values put together."""
-    kept = {}
-    for name, of_values in sorted(counts.items()):
-        order = sorted(of_values, key=lambda value: (-of_values[value], value))
-        kept[name] = {value: of_values[value] for value in order[:MOST_KEYS]}
-        if rest := sum(of_values[value] for value in order[MOST_KEYS:]):
-            kept[name][OTHERS] = rest
-    return kept
 
 
 def quoted(name: str, quote: str = '"') -> str:
@@ -218,14 +179,26 @@ def summarise_users(parts: Iterable[pa.Table]) -> pa.Table:
     rows = pa.concat_tables([_KEPT.empty_table(), *(_summarise(part) for part in parts)])
     order = np.lexsort((to_numpy(rows["as_of"]), to_numpy(rows["u"])))
     rows = rows.take(pa.array(order)).combine_chunks()
-    return rows.append_column("likeness", _likeness(rows))
+    projected = np.stack([to_numpy(rows[f"q{n}"]) for n in range(NUM_PROJECTIONS)], axis=1)
+    user, before, after = to_numpy(rows["u"]), projected[:-1], projected[1:]
+    scale = np.sqrt((before**2).sum(axis=1) * (after**2).sum(axis=1))
+    is_pair = (user[1:] == user[:-1]) & (scale > 0)
+    cosine = np.full(len(rows), np.nan)
+    products: npt.NDArray[Any] = (before * after).sum(axis=1)
+    cosine[1:][is_pair] = products[is_pair] / scale[is_pair]
+    return rows.append_column("likeness", pa.array(cosine, from_pandas=True))
 
 
 def _summarise(part: pa.Table) -> pa.Table:
     vectors = to_numpy(part["embedding"]).astype(np.float32)
+    width = vectors.shape[1]
+    # A fixed [width, NUM_PROJECTIONS] matrix of 1 and -1, scaled so that lengths stay.
+    signs = mix(np.arange(width * NUM_PROJECTIONS), width) >> np.uint64(63)
+    directions = (signs.astype(np.float64) * 2 - 1).reshape(width, NUM_PROJECTIONS)
+    directions /= np.sqrt(NUM_PROJECTIONS)
     # In double precision these sums are exact. Rounded to single precision on the way they would
     # depend on how many rows the processor multiplies at once, so on what else is in this part.
-    projected = (vectors.astype(np.float64) @ _directions(vectors.shape[1])).astype(np.float32)
+    projected = (vectors.astype(np.float64) @ directions).astype(np.float32)
     columns = {
         "u": part["user_id"],
         "as_of": part["as_of"],
@@ -236,23 +209,3 @@ def _summarise(part: pa.Table) -> pa.Table:
         **{f"q{n}": projected[:, n] for n in range(NUM_PROJECTIONS)},
     }
     return pa.table(columns, schema=_KEPT)
-
-
-def _directions(width: int) -> npt.NDArray[np.float64]:
-    """Return a fixed [width, NUM_PROJECTIONS] matrix of 1 and -1, scaled so that lengths stay."""
-    signs = mix(np.arange(width * NUM_PROJECTIONS), width) >> np.uint64(63)
-    matrix = (signs.astype(np.float64) * 2 - 1).reshape(width, NUM_PROJECTIONS)
-    return matrix / np.sqrt(NUM_PROJECTIONS)
-
-
-def _likeness(rows: pa.Table) -> pa.Array:
-    """Return each row's cosine with the row before it, where that is of the same user."""
-    projected = np.stack([to_numpy(rows[f"q{n}"]) for n in range(NUM_PROJECTIONS)], axis=1)
-    user = to_numpy(rows["u"])
-    before, after = projected[:-1], projected[1:]
-    scale = np.sqrt((before**2).sum(axis=1) * (after**2).sum(axis=1))
-    is_pair = (user[1:] == user[:-1]) & (scale > 0)
-    cosine = np.full(len(rows), np.nan)
-    products: npt.NDArray[Any] = (before * after).sum(axis=1)
-    cosine[1:][is_pair] = products[is_pair] / scale[is_pair]
-    return pa.array(cosine, from_pandas=True)

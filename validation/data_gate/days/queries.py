@@ -260,33 +260,9 @@ FOLLOWED = "union all".join(
 The database's own hash may be another in its next release, and these are kept for a year.
 """
 
-OF_CATEGORY = """
-select day, $name as name, coalesce({column}::varchar, '(null)') as key, count(*) as num
-from i group by day, key
+CATEGORY = """
+select i.day, coalesce({column}::varchar, '(null)') as key, count(*) as num, count(hit) as hits
+from i left join (select distinct day, req, p, true as hit from a where req is not null)
+using (day, req, p) group by i.day, key
 """
-
-ACTED_UPON = """
-select i.day, $name as name, coalesce({column}::varchar, '(null)') as key, count(*) as num
-from i join (select distinct day, req, p from a where req is not null) using (day, req, p)
-group by i.day, key
-"""
-"""The rows of a category that were acted upon on their day, by value."""
-
-TELLING_CATEGORY = """
-with positive as (select distinct day, req, p, true as hit from a where req is not null),
-of_value as (
-  select i.day, {column}::varchar as key, count(*) as n, count(hit) as hits
-  from i left join positive using (day, req, p) group by i.day, key
-), of_day as (
-  select day, sum(n) as n, sum(hits) / sum(n) as rate, count(*) as keys from of_value group by day
-)
-select day, $name as name,
-       greatest(0, (sum(v.n * (v.hits / v.n - d.rate) ** 2) / any_value(d.n)
-                    / any_value(d.rate * (1 - d.rate)) - any_value((d.keys - 1) / d.n))) as value,
-       any_value(d.n) as num
-from of_value v join of_day d using (day) where d.rate > 0 and d.rate < 1 group by day
-"""
-"""The share of the variance of "was acted upon" that a category's values explain (eta squared).
-
-What chance alone explains, (values - 1) / rows, is taken off.
-"""
+"""The rows of a category by value, and those of them that were acted upon on their day."""

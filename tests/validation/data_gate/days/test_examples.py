@@ -57,19 +57,16 @@ def found(tmp_path: Path, names: list[str], **changes: object) -> dict[str, tupl
         return dict(find_examples(engine, DayRows(**rows), FIRST_DAY, names))
 
 
+LATE = {"impressions.known_after_an_hour": 90, "impressions.known_after_a_day": 1500,
+        "actions.repin.known_after_a_day": 1500}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_row_that_makes_a_number_is_shown(tmp_path: Path, name: str) -> None:
     assert found(tmp_path, [name])[name][0] == EXPECTED[name]
 
 
-@pytest.mark.parametrize(
-    ("name", "minutes"),
-    [
-        ("impressions.known_after_an_hour", 90),
-        ("impressions.known_after_a_day", 1500),
-        ("actions.repin.known_after_a_day", 1500),
-    ],
-)
+@pytest.mark.parametrize(("name", "minutes"), LATE.items())
 def test_the_latest_row_is_shown(tmp_path: Path, name: str, minutes: int) -> None:
     changes = {}
     for table, rows, time in (
@@ -84,24 +81,12 @@ def test_the_latest_row_is_shown(tmp_path: Path, name: str, minutes: int) -> Non
     assert phrase.startswith("user 1, pin 1") and phrase.endswith(f"known {minutes} minutes later")
 
 
-def test_a_user_of_zeros_is_shown(tmp_path: Path) -> None:
-    shown = impressions([("a", 3, 10, NOON, 0)])
-    name = "users.zero_embedding"
-    assert found(tmp_path, [name], impressions=[shown])[name] == ("user 3",)
-
-
-def test_every_query_is_tried_here() -> None:
-    tried = {*EXPECTED, "impressions.known_after_an_hour", "impressions.known_after_a_day"}
-    patterns = {name.replace(".repin.", ".*.") for name in tried}
-    assert patterns | {"actions.*.known_after_a_day", "users.zero_embedding"} == set(_QUERIES)
-
-
-def test_volumes_have_no_rows(tmp_path: Path) -> None:
+def test_what_is_shown_of_zeros_of_volumes_and_of_later_actions(tmp_path: Path) -> None:
+    shown, zero = impressions([("a", 3, 10, NOON, 0)]), "users.zero_embedding"
+    assert found(tmp_path, [zero], impressions=[shown])[zero] == ("user 3",)
     assert not can_show("impressions.rows") and can_show("named.long_click.known")
     assert found(tmp_path, ["impressions.rows", "actions.repin.rows"]) == {}
-
-
-def test_who_acts_after_a_pin_was_shown_is_no_example_of_acting_before(tmp_path: Path) -> None:
-    later = actions([(1, 10, "click", NOON + 1, None)])
-    name = "impressions.acted_upon_before"
+    later, name = actions([(1, 10, "click", NOON + 1, None)]), "impressions.acted_upon_before"
     assert found(tmp_path, [name], actions=[later]) == {name: ()}
+    tried = {each.replace(".repin.", ".*.") for each in (*EXPECTED, *LATE, zero)}
+    assert tried == set(_QUERIES), "every query is tried here"

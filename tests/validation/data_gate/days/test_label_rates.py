@@ -25,10 +25,9 @@ def measured(
     surfaces: Sequence[str], num_days: int,
 ) -> list[DayProfile]:  # fmt: skip
     """Return the days of a log whose users 0, 1, ... have these states and see these surfaces."""
-    rng = np.random.default_rng(5)
     rows = [(user, FIRST_DAY + day, state) for user, state in enumerate(states)
             for day in range(-1, num_days)]  # fmt: skip
-    vectors = rng.normal(size=(len(states), WIDTH)).repeat(num_days + 1, axis=0)
+    vectors = np.random.default_rng(5).normal(size=(len(rows), WIDTH))
     seen = impressions(shown, surface=[surfaces[user] for _, user, *_ in shown])
     with open_engine(str(scratch)) as engine:
         tables = DayRows([seen], [actions(acted)], [users(rows, vectors)])
@@ -45,10 +44,9 @@ def log_of(scratch: Path, names: tuple[str, str], num_new: int, falls_to: float)
         falls_to: The part of their rate that is left.
     """
     rng = np.random.default_rng(4)
-    num_users = 100 + num_new
     shown, acted = [], []
     for day in range(FIRST_DAY, FIRST_JUDGED + NUM_JUDGED):
-        for user in range(num_users):
+        for user in range(100 + num_new):
             time, request = day * DAY_MS + (8 + user % 12) * HOUR_MS, f"r{day}-{user}"
             pins = 1000 + rng.permutation(200)[:NUM_SHOWN]
             shown += [(request, user, int(pin), time, place) for place, pin in enumerate(pins)]
@@ -63,41 +61,28 @@ def log_of(scratch: Path, names: tuple[str, str], num_new: int, falls_to: float)
     return measured(scratch, shown, acted, states, surfaces, NUM_BEFORE + NUM_JUDGED)
 
 
-def told(days: Sequence[DayProfile]) -> dict[str, Deviation]:
-    """Return what is told of the judged days, over all of them where it is told so."""
-    found = deviations(days[:NUM_BEFORE], days[NUM_BEFORE:])
-    return {each.name: each for each in found if each.times_limit > 1}
-
-
 @pytest.mark.parametrize(
-    ("names", "expected"), [(("new", "home"), SEGMENT), (("core", "search"), SURFACE)]
+    ("names", "num_new", "falls_to", "expected"),
+    [
+        (("new", "home"), 20, 1 / 3, {SEGMENT}),
+        (("core", "search"), 20, 1 / 3, {SURFACE}),
+        (("new", "search"), 2, 0.0, set()),  # two users save six pins a day, then none at all
+        (("new", "search"), 20, 1.0, set()),
+    ],
 )
-def test_a_rate_that_falls_to_a_third_is_told_by_name(
-    tmp_path: Path, names: tuple[str, str], expected: str
+def test_a_rate_that_falls_to_a_third_is_told_by_name_where_it_has_enough(
+    tmp_path: Path, names: tuple[str, str], num_new: int, falls_to: float, expected: set[str]
 ) -> None:
-    days = log_of(tmp_path, names, 20, 1 / 3)
-    totals = [day.numbers["actions.save.rows"].value for day in days]
-    assert np.mean(totals[NUM_BEFORE:]) == pytest.approx(np.mean(totals[:NUM_BEFORE]), rel=0.15)
-    found = told(days)
-    assert found.keys() == {expected}
-    assert not found[expected].is_harmful
-    rates = np.exp([found[expected].found, found[expected].usual])
-    assert rates == pytest.approx([0.05, 0.15], rel=0.1)
-    assert describe(found[expected]).startswith(f"{expected}: 0.0")
-
-
-def test_a_rate_of_too_few_samples_is_not_told(tmp_path: Path) -> None:
-    """Two users save six pins a day, and none at all from one day on."""
-    days = log_of(tmp_path, ("new", "search"), 2, 0.0)
-    assert days[-1].numbers[SEGMENT].value == days[-1].numbers[SURFACE].value == 0
-    assert told(days) == {}
-
-
-def test_steady_rates_are_not_told(tmp_path: Path) -> None:
-    days = log_of(tmp_path, ("new", "search"), 20, 1.0)
-    assert told(days) == {}
-    found = {each.name for each in deviations(days[:NUM_BEFORE], days[NUM_BEFORE:])}
-    assert {SEGMENT, SURFACE} <= found
+    days = log_of(tmp_path, names, num_new, falls_to)
+    found = {each.name: each for each in deviations(days[:NUM_BEFORE], days[NUM_BEFORE:])}
+    told: dict[str, Deviation] = {n: each for n, each in found.items() if each.times_limit > 1}
+    assert told.keys() == expected
+    for name, each in told.items():
+        assert not each.is_harmful
+        assert np.exp([each.found, each.usual]) == pytest.approx([0.05, 0.15], rel=0.1)
+        assert describe(each).startswith(f"{name}: 0.0")
+    if falls_to == 1:
+        assert {SEGMENT, SURFACE} <= found.keys()
 
 
 SHOWN = [
@@ -127,24 +112,22 @@ BY_HAND = {
 def test_rates_counted_by_hand(tmp_path: Path) -> None:
     shown = [*SHOWN, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 10, NOON + DAY_MS, 0)]
     first, second = measured(tmp_path, shown, ACTED, ["core", "new"], ["home", "search"], 2)
-    for by, value in (("users.state", str), ("impressions.surface", lambda each: {
-        "core": "home", "new": "search"}[each])):  # fmt: skip
+    for by, core, new in (
+        ("users.state", "core", "new"),
+        ("impressions.surface", "home", "search"),
+    ):
         for name, expected in BY_HAND.items():
-            state, kind = name.split(".")
-            number = first.numbers[f"{by}.{value(state)}.{kind}.label_rate"]
+            value, _, kind = name.replace("core", core).replace("new", new).partition(".")
+            number = first.numbers[f"{by}.{value}.{kind}.label_rate"]
             assert (number.value, number.num) == pytest.approx(expected), (by, name)
-        assert second.numbers[f"{by}.{value('new')}.repin.label_rate"].value == 1.0
-        assert second.numbers[f"{by}.{value('core')}.repin.label_rate"].value == 0.0
+        rates = [second.numbers[f"{by}.{value}.repin.label_rate"].value for value in (core, new)]
+        assert rates == [0.0, 1.0]
 
 
-def test_the_only_segment_has_the_rate_of_all_rows_and_no_own(tmp_path: Path) -> None:
+def test_which_segments_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only one has the rate of all rows; of many, those with most impressions count."""
     (first,) = measured(tmp_path, SHOWN, ACTED, ["core", "core"], ["home", "home"], 1)
     assert not [name for name in first.numbers if name.endswith("label_rate")]
-
-
-def test_of_many_segments_those_with_most_impressions_are_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     most = queries.LABEL_RATES.replace(f"<= {queries.MOST_VALUES}", "<= 1")
     monkeypatch.setattr(queries, "NUMBERS", (*queries.NUMBERS[:1], most))
     (first,) = measured(tmp_path, SHOWN, ACTED, ["core", "new"], ["home", "search"], 1)
@@ -156,8 +139,7 @@ def test_of_many_segments_those_with_most_impressions_are_measured(
 def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(
     tmp_path: Path, order: tuple[int, int]
 ) -> None:
-    rows = [("a", 0, 10, NOON, 0), ("b", 0, 10, NOON, 0)]
-    surfaces = ["search", "home"]
+    rows, surfaces = [("a", 0, 10, NOON, 0), ("b", 0, 10, NOON, 0)], ["search", "home"]
     seen = impressions([rows[n] for n in order], surface=[surfaces[n] for n in order])
     acted = actions([(0, 10, "click", NOON + 1, None)])
     people = users([(0, FIRST_DAY, "core")], np.ones((1, WIDTH)))

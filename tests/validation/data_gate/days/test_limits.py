@@ -1,68 +1,78 @@
 """How far a day may be from the days before."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.limits import (
     FEWEST_DAYS,
     MARGIN,
     Deviation,
     deviations,
+    eta_squared,
     jensen_shannon,
     kind_of,
+    known_ids,
+    name_of,
+    share_back,
+    shares_told,
 )
+from validation.data_gate.days.queries import NUM_FOLLOWED
 
-SHARE = "named.repin.known"
-ROWS = "impressions.rows"
-
-
-def steady(value: float, num_days: int = 56) -> list[DayProfile]:
-    return profiles(lambda place: {SHARE: value, ROWS: 10_000.0}, num_days)
+SHARE, ROWS = "named.repin.known", "impressions.rows"
+SHELF, HOUR = "impressions.shelf", "impressions.hour"
 
 
-def later(num_days: int, **numbers: float) -> list[DayProfile]:
+def days(num_days: int, first: int = FIRST_DAY, **numbers: float) -> list[DayProfile]:
     named = {name.replace("__", "."): value for name, value in numbers.items()}
-    return profiles(lambda place: named, num_days, FIRST_DAY + 56)
+    return profiles(lambda place: {SHARE: 1.0, ROWS: 10_000.0} | named, num_days, first)
 
 
-def told(found: tuple[Deviation, ...]) -> set[tuple[str, str]]:
+def later(**numbers: float) -> list[DayProfile]:
+    return days(7, FIRST_DAY + 56, **numbers)
+
+
+def told(found: Sequence[Deviation]) -> set[tuple[str, str]]:
     return {(each.name, each.level) for each in found if each.times_limit > 1}
 
 
-def of(found: tuple[Deviation, ...], name: str, level: str) -> Deviation:
+def of(found: Sequence[Deviation], name: str, level: str) -> Deviation:
     (one,) = [each for each in found if (each.name, each.level) == (name, level)]
     return one
 
 
-def test_a_number_that_never_moved_has_a_narrow_limit() -> None:
-    found = deviations(steady(1.0), later(7, named__repin__known=0.9, impressions__rows=10_000.0))
-    assert told(found) == {(SHARE, "day"), (SHARE, "run")}
-    run = of(found, SHARE, "run")
-    assert run.effect == pytest.approx(-0.1)
-    assert run.limit == pytest.approx(kind_of(SHARE).run_floor * (1 + FEWEST_DAYS / 56))
+def both(name: str) -> set[tuple[str, str]]:
+    return {(name, "day"), (name, "run")}
 
 
-def test_a_change_below_the_floor_is_never_told() -> None:
-    found = deviations(steady(1.0), later(7, named__repin__known=0.985, impressions__rows=9_000.0))
-    assert told(found) == set()
+@pytest.mark.parametrize(
+    ("now", "factor", "expected"),
+    [
+        (later(named__repin__known=0.9), 1.0, both(SHARE)),
+        (later(named__repin__known=0.985, impressions__rows=9_000.0), 1.0, set()),  # floors
+        (later(named__repin__known=0.97), 1.0, {(SHARE, "run")}),
+        (later(named__repin__known=0.97), 2.0, set()),  # a recipe may widen limits
+    ],
+)
+def test_a_number_that_never_moved_has_a_narrow_limit(
+    now: list[DayProfile], factor: float, expected: set
+) -> None:
+    found = deviations(days(56), now, factor)
+    assert told(found) == expected
+    floor = kind_of(SHARE).run_floor * (1 + FEWEST_DAYS / 56)
+    assert of(found, SHARE, "run").limit == pytest.approx(factor * floor)
 
 
 def test_a_number_that_moves_by_itself_has_a_wide_limit() -> None:
     rng = np.random.default_rng(1)
     restless = profiles(lambda place: {SHARE: float(rng.uniform(0.4, 0.9))}, 56)
-    found = deviations(restless, later(7, named__repin__known=0.3))
-    day = of(found, SHARE, "day")
+    day = of(deviations(restless, later(named__repin__known=0.3)), SHARE, "day")
     assert day.times_limit < 1
     largest = max(abs(p.numbers[SHARE].value - day.usual) for p in restless)
     assert day.limit >= MARGIN * largest * 0.6  # weekdays take some of it
-
-
-def test_a_recipe_may_widen_limits() -> None:
-    now = later(7, named__repin__known=0.97, impressions__rows=10_000.0)
-    assert (SHARE, "run") in told(deviations(steady(1.0), now))
-    assert told(deviations(steady(1.0), now, limit_factor=2.0)) == set()
 
 
 def test_weekdays_are_told_apart() -> None:
@@ -71,112 +81,198 @@ def test_weekdays_are_told_apart() -> None:
 
     history = profiles(weekend, 56)
     assert told(deviations(history, profiles(weekend, 7, FIRST_DAY + 56))) == set()
-    flat = profiles(lambda place: {ROWS: 10_000.0}, 7, FIRST_DAY + 56)
-    day = of(deviations(history, flat), ROWS, "day")
+    day = of(deviations(history, later()), ROWS, "day")
     assert day.times_limit > 1 and day.day % 7 in (5, 6)
 
 
 def test_a_type_without_rows_is_a_number_too() -> None:
-    history = profiles(lambda place: {"actions.repin.rows": 900.0}, 56)
-    found = deviations(history, later(7, impressions__rows=10_000.0))
-    assert told(found) == {("actions.repin.rows", "day"), ("actions.repin.rows", "run")}
-    assert of(found, "actions.repin.rows", "run").effect < -5
+    repins = "actions.repin.rows"
+    found = deviations(days(56, actions__repin__rows=900.0), later())
+    assert told(found) == both(repins)
+    assert of(found, repins, "run").effect < -5
 
 
 def test_a_rare_type_comes_in_bursts() -> None:
-    def rare(value: float) -> list[DayProfile]:
-        days = profiles(lambda place: {"actions.save.rows": value}, 56)
-        return [
-            day.model_copy(
-                update={
-                    "numbers": {
-                        "actions.save.rows": day.numbers["actions.save.rows"].model_copy(
-                            update={"num": int(value)}
-                        )
-                    }
-                }
-            )
-            for day in days
-        ]
+    saves = "actions.save.rows"
 
-    moved = [d.model_copy(update={"day": d.day + 56}) for d in rare(25.0)[:7]]
-    assert told(deviations(rare(13.0), moved)) == set()
-    gone = [d.model_copy(update={"numbers": {}, "day": d.day + 56}) for d in rare(1.0)[:7]]
-    assert ("actions.save.rows", "run") in told(deviations(rare(13.0), gone))
+    def rare(num_days: int, value: float, first: int = FIRST_DAY) -> list[DayProfile]:
+        numbers = {saves: Number(value=value, num=int(value))} if value else {}
+        return [DayProfile(day=first + n, numbers=numbers, counts={}) for n in range(num_days)]
+
+    assert told(deviations(rare(56, 13.0), rare(7, 25.0, FIRST_DAY + 56))) == set()
+    assert (saves, "run") in told(deviations(rare(56, 13.0), rare(7, 0, FIRST_DAY + 56)))
 
 
-def test_with_a_short_history_nothing_is_judged() -> None:
-    short = profiles(lambda place: {SHARE: 1.0}, FEWEST_DAYS - 1, FIRST_DAY + 56 - FEWEST_DAYS)
-    assert deviations(short, later(7, named__repin__known=0.0)) == ()
-    assert deviations(steady(1.0), []) == ()
+def test_a_short_history_judges_nothing_and_a_long_one_is_cut() -> None:
+    short = days(FEWEST_DAYS - 1, FIRST_DAY + 57 - FEWEST_DAYS)
+    assert deviations(short, later(named__repin__known=0.0)) == ()
+    assert deviations(days(56), []) == ()
+    long_ago = days(100, FIRST_DAY - 200, named__repin__known=0.0)
+    assert told(deviations([*long_ago, *days(56)], later())) == set()
 
 
-def test_only_so_many_days_count() -> None:
-    long_ago = profiles(lambda place: {SHARE: 0.0}, 100, FIRST_DAY - 200)
-    now = later(7, named__repin__known=1.0, impressions__rows=1e4)
-    found = deviations([*long_ago, *steady(1.0)], now)
-    assert told(found) == set()
-
-
-def with_counts(days: list[DayProfile], name: str, counts: dict[str, int]) -> list[DayProfile]:
-    return [day.model_copy(update={"counts": {name: counts}}) for day in days]
-
-
-def test_other_shares_of_categories_are_told() -> None:
-    name = "impressions.shelf"
-    usual, other = {"a": 700, "b": 300}, {"a": 50, "b": 950}
-    history = with_counts(steady(1.0), name, usual)
-    same = with_counts(later(7, impressions__rows=1e4), name, {"a": 690, "b": 310})
-    assert told(deviations(history, same)) == set()
-    changed = with_counts(later(7, impressions__rows=1e4), name, other)
-    assert (name, "run") in told(deviations(history, changed))
-
-
-def test_a_value_never_seen_and_a_null_are_numbers() -> None:
-    name = "impressions.shelf"
-    history = with_counts(steady(1.0), name, {"a": 700, "b": 300})
-    now = with_counts(
-        later(7, impressions__rows=1e4), name, {"a": 600, "b": 150, "c": 200, "(null)": 50}
+def counted(name: str, before: dict[str, int], now: dict[str, int]) -> tuple[Deviation, ...]:
+    history, judged = (
+        [day.model_copy(update={"counts": {name: counts}}) for day in of_days]
+        for of_days, counts in ((days(56), before), (later(), now))
     )
-    found = deviations(history, now)
-    assert of(found, f"{name}.never_seen", "run").found == pytest.approx(0.25)
-    assert of(found, f"{name}.null", "run").found == pytest.approx(0.05)
-    assert {(f"{name}.never_seen", "run"), (f"{name}.null", "run")} <= told(found)
+    return deviations(history, judged)
 
 
-def test_the_hour_about_which_events_lie_moves_with_them() -> None:
-    name = "impressions.hour"
-    history = with_counts(steady(1.0), name, {"20": 300, "21": 400, "22": 300})
-    shifted = with_counts(later(7, impressions__rows=1e4), name, {"23": 300, "0": 400, "1": 300})
-    found = deviations(history, shifted)
-    assert of(found, f"{name}.centre", "run").usual % 24 == pytest.approx(21.5)
-    assert (f"{name}.centre", "run") in told(found)
+EVEN = {str(hour): 100 for hour in range(24)}
 
 
-def test_events_that_are_spread_over_the_day_have_no_hour() -> None:
-    name = "impressions.hour"
-    even = {str(hour): 100 + (hour == 3) for hour in range(24)}
-    history = with_counts(steady(1.0), name, even)
-    other = {str(hour): 100 + (hour == 15) for hour in range(24)}
-    found = deviations(history, with_counts(later(7, impressions__rows=1e4), name, other))
-    assert f"{name}.centre" not in {each.name for each in found}
-    assert told(found) == set()
+@pytest.mark.parametrize(
+    ("name", "before", "now", "expected"),
+    [
+        (SHELF, {"a": 700, "b": 300}, {"a": 690, "b": 310}, set()),
+        (SHELF, {"a": 700, "b": 300}, {"a": 50, "b": 950}, {(SHELF, "run")}),
+        (HOUR, {"20": 300, "21": 400, "22": 300}, {"23": 300, "0": 400, "1": 300},
+         both(HOUR) | both(f"{HOUR}.centre")),
+        (HOUR, EVEN | {"3": 101}, EVEN | {"15": 101}, set()),  # spread over the day
+        (HOUR, {"23": 600, "0": 400}, {"23": 400, "0": 600}, set()),  # midnight is no jump
+    ],
+)  # fmt: skip
+def test_other_shares_and_other_hours_are_told(
+    name: str, before: dict[str, int], now: dict[str, int], expected: set
+) -> None:
+    found = counted(name, before, now)
+    assert told(found) == expected
+    has_centre = name == HOUR and "3" not in before
+    assert (f"{HOUR}.centre" in {each.name for each in found}) == has_centre
 
 
-def test_midnight_is_no_jump() -> None:
-    name = "impressions.hour"
-    before, after = {"23": 600, "0": 400}, {"23": 400, "0": 600}
-    history = with_counts(steady(1.0), name, before)
-    found = deviations(history, with_counts(later(7, impressions__rows=1e4), name, after))
-    assert abs(of(found, f"{name}.centre", "run").effect) == pytest.approx(0.2, abs=0.02)
-    assert told(found) == set()
+def test_a_value_never_seen_a_null_and_the_hour_of_events_are_numbers() -> None:
+    found = counted(SHELF, {"a": 700, "b": 300}, {"a": 600, "b": 150, "c": 200, "(null)": 50})
+    for name, share in ((f"{SHELF}.never_seen", 0.25), (f"{SHELF}.null", 0.05)):
+        assert of(found, name, "run").found == pytest.approx(share)
+        assert (name, "run") in told(found)
+    moved = of(
+        counted(HOUR, {"20": 300, "21": 400, "22": 300}, {"0": 900}), f"{HOUR}.centre", "day"
+    )
+    assert moved.usual % 24 == pytest.approx(21.5)
+    near = of(counted(HOUR, {"23": 600, "0": 400}, {"23": 400, "0": 600}), f"{HOUR}.centre", "run")
+    assert abs(near.effect) == pytest.approx(0.2, abs=0.02)
 
 
 def test_the_distance_is_zero_for_equal_shares_and_one_for_none_in_common() -> None:
     usual = np.array([1.0, 3.0, 0.0])
     rows = np.array([[10.0, 30.0, 0.0], [0.0, 0.0, 5.0], [4.0, 0.0, 0.0]])
-    found = jensen_shannon(rows, usual)
-    assert found[:2] == pytest.approx([0.0, 1.0])
     # By hand, p = (1, 0), q = (1/4, 3/4), middle = (5/8, 3/8), in bits.
     p, q = np.log2(8 / 5), 0.25 * np.log2(2 / 5) + 0.75 * np.log2(2)
-    assert found[2] == pytest.approx(np.sqrt((p + q) / 2))
+    assert jensen_shannon(rows, usual) == pytest.approx([0.0, 1.0, np.sqrt((p + q) / 2)])
+
+
+# Whether a category begins to give the label away, over all days.
+ROWS_A_DAY, RATE, NUM_VALUES = 1_500, 0.06, 8
+
+
+def telling(num: int, first_day: int, seed: int, leaking: float = 0.0) -> list[DayProfile]:
+    """Return days whose category says nothing, except for a share of the rows: it is the label."""
+    rng, made = np.random.default_rng(seed), []
+    for day in range(first_day, first_day + num):
+        is_hit = rng.random(ROWS_A_DAY) < RATE
+        value = rng.integers(0, NUM_VALUES, ROWS_A_DAY)
+        is_leaking = rng.random(ROWS_A_DAY) < leaking
+        value = np.where(is_leaking, np.where(is_hit, 0, 1), value)
+        counts, hits = (
+            {SHELF: {str(key): int(n) for key, n in enumerate(np.bincount(rows, minlength=8))}}
+            for rows in (value, value[is_hit])
+        )
+        rows = {ROWS: Number(value=ROWS_A_DAY, num=ROWS_A_DAY)}
+        made.append(DayProfile(day=day, numbers=rows, counts=counts, acted_upon=hits))
+    return made
+
+
+def test_eta_squared_is_the_share_of_the_variance_that_the_values_explain() -> None:
+    rng = np.random.default_rng(3)
+    value, is_hit = rng.integers(0, 5, 400), rng.random(400) < 0.2
+    is_hit |= (value == 2) & (rng.random(400) < 0.5)
+    means = np.array([is_hit[value == key].mean() for key in range(5)])[value]
+    between = ((means - is_hit.mean()) ** 2).sum() / ((is_hit - is_hit.mean()) ** 2).sum()
+    rows, hits = (np.bincount(of, minlength=6).astype(float) for of in (value, value[is_hit]))
+    assert eta_squared(rows, hits) == pytest.approx(between - 4 / 400)
+    assert eta_squared(rows, rows) == eta_squared(rows, 0 * rows) == 0.0
+    made = telling(5, FIRST_DAY, seed=1, leaking=0.3)
+    found = shares_told(SHELF, made, 2)  # runs of days are counted together
+    assert len(found) == 4 and len(shares_told(SHELF, made, 5)) == 1
+    assert found[1] == pytest.approx(shares_told(SHELF, made[1:3], 2)[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("before", "now", "is_told"), [(0, 0, False), (0, 0.2, True), (0.4, 0, False)]
+)
+def test_a_leak_in_a_fifth_of_the_rows_harms_and_chance_and_less_are_not_told(
+    seed: int, before: float, now: float, is_told: bool
+) -> None:
+    history, judged = telling(56, FIRST_DAY, seed, before), telling(21, FIRST_DAY + 56, 99, now)
+    found = of(deviations(history, judged), f"{SHELF}.tells", "run")
+    assert (found.times_limit > 1, found.is_harmful) == (is_told, is_told)
+    assert found.effect >= 0
+    older = [day.model_copy(update={"acted_upon": {}}) for day in history]
+    assert f"{SHELF}.tells" not in {each.name for each in deviations(older, judged)}
+
+
+# Whether users come back.
+NUM_DAYS, FIRST_JUDGED = 70, 56
+
+
+def day_of(day: int, users: np.ndarray) -> DayProfile:
+    """Return a day of which nothing but the users' hashes is known."""
+    kept = tuple(np.sort(users)[:NUM_FOLLOWED].tolist())
+    return DayProfile(day=day, numbers={}, counts={}, followed={"users": kept} if kept else {})
+
+
+def coming(num_users: int, lost: float = 0.0, lost_from: int = FIRST_JUDGED) -> list[DayProfile]:
+    """Each user comes every day with a chance of one in three; from a day on, some never do."""
+    rng, made = np.random.default_rng(4), []
+    ids = rng.choice(1 << 60, num_users, replace=False)
+    stays = rng.random(num_users) >= lost
+    for day in range(NUM_DAYS):
+        comes = rng.random(num_users) < 1 / 3
+        made.append(day_of(day, ids[comes & stays] if day >= lost_from else ids[comes]))
+    return made
+
+
+def back(made: list[DayProfile], first: int = FIRST_JUDGED) -> list[Deviation]:
+    return list(deviations(made[:first], made[first:]))
+
+
+@pytest.mark.parametrize("num_users", [400, 20_000])
+def test_a_fifth_of_the_users_is_missed(num_users: int) -> None:
+    """Also where the days' numbers of users would be lost in what volumes may move."""
+    (sound,), (spoiled,) = back(coming(num_users)), back(coming(num_users, lost=0.2))
+    assert sound.name == spoiled.name == name_of("users")
+    assert sound.times_limit < 0.5 and spoiled.times_limit > 1
+    assert spoiled.found == pytest.approx(0.8 * spoiled.usual, abs=0.06)
+
+
+def test_a_loss_of_half_harms_one_in_the_middle_is_seen_and_a_gain_is_not_told() -> None:
+    assert back(coming(2_000, lost=0.5))[0].is_harmful
+    (found,) = deviations(coming(2_000)[:42], coming(2_000, 0.3, lost_from=50)[42:])
+    assert found.times_limit > 1 and 50 <= found.day <= 56
+    few, full = coming(2_000, lost=0.2, lost_from=0), coming(2_000)
+    assert back([*few[:FIRST_JUDGED], *full[FIRST_JUDGED:]])[0].times_limit < 1
+    odd = coming(2_000, lost=0.2)  # a day of three users does not end the watch
+    odd[30] = day_of(30, np.array([5, 1 << 59, 1 << 60]))
+    odd[60] = DayProfile(day=60, numbers={}, counts={})
+    assert back(odd)[0].times_limit > 1
+
+
+def test_nothing_is_said_of_few_days_or_few_users() -> None:
+    assert back(coming(400), 30) == back(coming(40)) == []
+    assert back([DayProfile(day=day, numbers={}, counts={}) for day in range(NUM_DAYS)]) == []
+    sixty = frozenset(range(60))
+    assert share_back(dict.fromkeys(range(30), sixty), 28, 2) == (1.0, 60)
+    assert share_back(dict.fromkeys(range(28), sixty), 28, 2) is None
+    assert share_back(dict.fromkeys(range(20, 30), sixty), 28, 2) is None
+
+
+def test_ids_are_compared_up_to_what_every_day_knows() -> None:
+    """A day of few ids has all of them; of a day of many, those up to the largest are known."""
+    many = np.arange(0, 10 * NUM_FOLLOWED, 2)
+    largest = 2 * (NUM_FOLLOWED - 1)
+    ids = known_ids([day_of(0, np.array([1, 5, largest + 1])), day_of(1, many)], "users")
+    assert ids == {0: {1, 5}, 1: set(range(0, largest + 1, 2))}
+    assert known_ids([day_of(0, np.array([1, 5]))], "users") == {0: {1, 5}}
