@@ -118,7 +118,7 @@ def test_a_module_that_the_worker_lacks_is_refused_before_anything_is_built(
     settings: Settings,
 ) -> None:
     asked = request("no_such_package.recipes:careful")
-    with pytest.raises(ConfigurationError, match="in Airflow that is the worker, not the machine"):
+    with pytest.raises(ConfigurationError, match="In Airflow that is the worker, not the machine"):
         start_run(asked, settings)
     assert not storage.exists(manifest_uri(run_uri_of(asked, settings), "resolve_run"))
     assert storage.list_names(f"{storage.to_uri(settings.workspace_location)}/snapshots") == []

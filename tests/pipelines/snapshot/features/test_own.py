@@ -155,7 +155,7 @@ def test_what_a_function_may_not_do_is_named(log: Path, modules: Path, expected:
     [
         ("missing_module:feature", "", "cannot be imported in this process .*PYTHONPATH"),
         ("given:featur", HEAD + COUNT_KNOWN, "has nothing of the name 'featur'"),
-        ("given:feature", "feature = 3\n", "has int of the name 'feature'"),
+        ("given:feature", "feature = 3\n", "has int 3 of the name 'feature'"),
         ("given:feature", "1 / 0\n", "raised ZeroDivisionError"),
     ],
 )
