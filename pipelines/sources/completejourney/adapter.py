@@ -23,9 +23,11 @@ import numpy as np
 from pydantic import Field
 
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.files import write_json
+from pipelines.event_log.record import RECORD_FILE
 from pipelines.sources.completejourney import embeddings, events
 from pipelines.sources.publish import IngestedLog, SourceAdapter
-from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.log_folder import record_of, write_table
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,6 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
         promotions = events.read_promotions(source)
         purchases = events.read_purchases(source, promotions)
         log.info("drawing candidates for the baskets")
-        event_log = LogFolder(folder, self.version)
         impressions = events.make_impressions(purchases, promotions)
         actions = events.make_actions(purchases)
         log.info("embedding pins and users")
@@ -79,8 +80,8 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
         users = embeddings.make_users(purchases, pins)
         tables = {"impressions": impressions, "actions": actions, "pins": pins, "users": users}
         for table, rows in tables.items():
-            event_log.add(table, rows, "0")  # each folder holds one part
-        event_log.write_record()
+            write_table(folder, table, rows, "0")  # each folder holds one part
+        write_json(folder / RECORD_FILE, record_of(folder, self.version))
         return Ingested(
             adapter_version=self.version,
             package_version=importlib.metadata.version(PACKAGE),

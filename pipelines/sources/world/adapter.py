@@ -74,12 +74,13 @@ from pipelines.contracts.files import write_json
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
+from pipelines.event_log.record import RECORD_FILE
 from pipelines.sources.publish import IngestedLog, SourceAdapter
 from pipelines.sources.world import draws
 from pipelines.sources.world.draws import Catalogue, Ints, Requests, Users
 from pipelines.sources.world.filter import BestPredictions, predict
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.writer.log_folder import LogFolder, write_days, write_part
+from pipelines.sources.writer.log_folder import record_of, write_table
 
 log = logging.getLogger(__name__)
 
@@ -176,8 +177,7 @@ class WorldAdapter(SourceAdapter[World]):
         world = self._world
         self._rng = np.random.default_rng(world.seed)
         catalogue = draws.draw_catalogue(self._rng, world)
-        into = LogFolder(folder, self.version)
-        self._write_catalogue(into, catalogue)
+        self._write_catalogue(folder, catalogue)
         per_session = (draws.MIN_REQUESTS + draws.MAX_REQUESTS) / 2
         per_user = per_session * draws.SESSIONS_PER_WEEK * world.num_days / 7
         step = max(1, int(_REQUESTS_PER_CHUNK / per_user))
@@ -185,17 +185,18 @@ class WorldAdapter(SourceAdapter[World]):
         for number, first in enumerate(range(0, world.num_users, step)):
             user_ids = range(first, min(first + step, world.num_users))
             chunk = self._draw_chunk(catalogue, user_ids, num_requests)
-            self._write_chunk(into, catalogue, chunk, f"{number:05d}")
+            self._write_chunk(folder, catalogue, chunk, f"{number:05d}")
             num_requests += len(chunk.request_id_R)
             log.info("%d of %d users, %d requests", user_ids.stop, world.num_users, num_requests)
-        num_rows = into.record().num_rows
+        record = record_of(folder, self.version)
+        num_rows = record.num_rows
         if num_rows["actions"] == 0 or num_rows["users"] == 0:
             raise ConfigurationError(
                 f"{world.num_users} users over {world.num_days} days gave {num_rows['actions']} "
                 f"actions and {num_rows['users']} weekly user rows; expected some of each; raise "
                 f"--num-users, or --num-days above 7"
             )
-        into.write_record()
+        write_json(folder / RECORD_FILE, record)
         write_json(folder / TRUTH / "parameters.json", world)
         return World(
             adapter_version=self.version,
@@ -212,24 +213,24 @@ class WorldAdapter(SourceAdapter[World]):
         """What the world calls its embeddings: as the recipe does that reads it."""
         return "world-1" if self._world.like == "world" else "pinsage-1"
 
-    def _write_catalogue(self, into: LogFolder, catalogue: Catalogue) -> None:
+    def _write_catalogue(self, folder: Path, catalogue: Catalogue) -> None:
         """Write the pins, and what only the truth knows of topics and pins."""
         world, part = self._world, "00000"
         pin_ids = np.arange(world.num_pins, dtype=np.int64)
         embeddings = to_list_column(catalogue.embedding_PE.astype(np.float32))
         columns = [pin_ids, pa.repeat(self._embedding_version, world.num_pins), embeddings]
-        if world.pin_lifetime_days is None:
-            into.add("pins", pa.table(columns, schema=PINS), part)
-        else:
-            into.add("pins", pa.table([*columns, catalogue.born_ms_P], schema=FADING_PINS), part)
+        if world.pin_lifetime_days is not None:
+            columns.append(catalogue.born_ms_P)
+        schema = PINS if world.pin_lifetime_days is None else FADING_PINS
+        write_table(folder, "pins", pa.table(columns, schema=schema), part)
         topics = {
             "topic": np.repeat(np.arange(draws.NUM_TOPICS), world.num_days),
             "day": np.tile(np.arange(world.num_days), draws.NUM_TOPICS),
             "log_popularity": catalogue.popularity_KD.ravel(),
         }
         pins = {"pin_id": pin_ids, "topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
-        write_part(into.folder / TRUTH / "topics", pa.table(topics), part)
-        write_part(into.folder / TRUTH / "pins", pa.table(pins), part)
+        write_table(folder, f"{TRUTH}/topics", pa.table(topics), part)
+        write_table(folder, f"{TRUTH}/pins", pa.table(pins), part)
 
     def _draw_chunk(self, catalogue: Catalogue, user_ids: range, first_request: int) -> Chunk:
         """Draw users, their requests and actions, and compute the best predictions."""
@@ -251,19 +252,19 @@ class WorldAdapter(SourceAdapter[World]):
             request_id_R=pc.binary_join_element_wise("w", digits, ""),
         )
 
-    def _write_chunk(self, into: LogFolder, catalogue: Catalogue, chunk: Chunk, part: str) -> None:
+    def _write_chunk(self, folder: Path, catalogue: Catalogue, chunk: Chunk, part: str) -> None:
         """Write the rows of a chunk, and what only the truth knows of them."""
-        users, truth = chunk.users, into.folder / TRUTH
+        users = chunk.users
         impressions = self._impressions(chunk)
-        into.add("impressions", impressions, part)
+        write_table(folder, "impressions", impressions, part)
         known = self._truth_of(chunk, impressions)
-        write_days(truth / "impressions", known, "impressed_at", part)
+        write_table(folder, f"{TRUTH}/impressions", known, part, time="impressed_at")
         actions = self._actions(chunk)
-        into.add("actions", actions, part)
-        into.add("users", self._user_rows(catalogue, chunk, actions), part)
+        write_table(folder, "actions", actions, part)
+        write_table(folder, "users", self._user_rows(catalogue, chunk, actions), part)
         taste = to_list_column(users.taste_UK)
         hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
-        write_part(truth / "users", pa.table(hidden), part)
+        write_table(folder, f"{TRUTH}/users", pa.table(hidden), part)
 
     def _impressions(self, chunk: Chunk) -> pa.Table:
         """Return IMPRESSIONS of a chunk by (time, request, position)."""

@@ -18,7 +18,7 @@ from pipelines.event_log.record import NAMES, EventLogRecord
 from pipelines.sources.publish import WRITER, Existing, find_writers_log, publish_writers_log
 from pipelines.sources.writer.batches import Settled, normalise, tables_of
 from pipelines.sources.writer.kept_rows import KEYS, KeptRows
-from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.log_folder import record_of, write_table
 
 log = logging.getLogger(__name__)
 
@@ -166,14 +166,14 @@ class EventLogWriter:
         folder = self._scratch / "event_log"
         folder.mkdir()
         with storage.translated_errors(self.uri, "writing the event log for"):
-            increment = self._assemble(rows, LogFolder(folder, WRITER, self._settled.id_kinds))
+            increment = self._assemble(rows, folder)
         if not increment.files:
             log.info("%s has all that was given already", self.uri)
             return
         publish_writers_log(folder, self.uri, increment, self._existing)
         log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
 
-    def _assemble(self, rows: KeptRows, into: LogFolder) -> EventLogRecord:
+    def _assemble(self, rows: KeptRows, folder: Path) -> EventLogRecord:
         """Write the files of the log, or of what is added to it, and return their record."""
         existing, widths = self._existing, self._settled.widths
         generation = existing.record.generation + 1 if existing else 1
@@ -197,12 +197,12 @@ class EventLogWriter:
             )
         for table in (*EVENT_LOG_TABLES, *NAMES.values()):
             for found in rows.files_of(table):
-                into.add(table, found, next(parts))
+                write_table(folder, table, found, next(parts))
         if existing is None and not rows.num_rows("users"):
             # A log has every table, also one without rows.
             users = with_embedding_dim(USERS, widths["pins"])
-            into.add("users", users.empty_table(), next(parts))
-        return into.record()
+            write_table(folder, "users", users.empty_table(), next(parts))
+        return record_of(folder, WRITER, self._settled.id_kinds)
 
 
 def _counted(num_rows: dict[str, int]) -> str:

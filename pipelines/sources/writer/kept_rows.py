@@ -104,8 +104,9 @@ class KeptRows:
         schema = pa.unify_schemas([before, rows.schema]) if before else rows.schema
         try:
             stored = rows.cast(_stored(rows.schema)).append_column(_ROW, numbers)
-            with self._told_errors(), self._registered(stored):
-                self._database.execute(query)
+            with self._told_errors():
+                self._database.register("registered", stored).execute(query)
+                self._database.unregister("registered")
                 relation = self._database.sql(f"SELECT * FROM {_quoted(table)} LIMIT 0")
                 relation.to_arrow_table().select(schema.names).cast(schema)
         except (duckdb.NotImplementedException, pa.ArrowNotImplementedError) as error:
@@ -194,8 +195,9 @@ class KeptRows:
             for batch in iterate_batches(dataset, file, names, num_rows, wanted):
                 there = pa.Table.from_batches([batch]).cast(stored)
                 there = there.append_column(_ROW, pa.array(np.full(len(there), -1)))
-                with self._registered(there):
-                    self._pass_over(table, "registered", stored, file.path, version)
+                self._database.register("registered", there)
+                self._pass_over(table, "registered", stored, file.path, version)
+                self._database.unregister("registered")
         return num_given - self.num_rows(table)
 
     def files_of(self, table: str) -> Iterator[pa.Table]:
@@ -295,15 +297,6 @@ class KeptRows:
         return self._ask(query)[0][0]
 
     @contextlib.contextmanager
-    def _registered(self, rows: pa.Table) -> Iterator[None]:
-        """Let a block's queries read Arrow rows, as the relation `registered`."""
-        self._database.register("registered", rows)
-        try:
-            yield
-        finally:
-            self._database.unregister("registered")
-
-    @contextlib.contextmanager
     def _told_errors(self) -> Iterator[None]:
         """Turn what DuckDB says of a full or failing disk into an error that may pass."""
         try:
@@ -322,15 +315,8 @@ def _quoted(name: str) -> str:
 
 def _stored(schema: pa.Schema) -> pa.Schema:
     """Return a schema in types that DuckDB has: it knows no float16."""
-    return pa.schema([field.with_type(_stored_type(field.type)) for field in schema])
-
-
-def _stored_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(_stored_type(type_.value_type), type_.list_size)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return pa.list_(_stored_type(type_.value_type))
-    return pa.float32() if pa.types.is_float16(type_) else type_
+    half = pa.float16()
+    return pa.schema([f.with_type(pa.float32() if f.type == half else f.type) for f in schema])
 
 
 def _fixed_bytes(type_: pa.DataType) -> int:

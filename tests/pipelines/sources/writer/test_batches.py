@@ -63,7 +63,6 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
             shown(known_at=pd.Timestamp(2024, 1, 1)),
             r"impressed_at is after known_at \(9 such rows, first row 0: .*correct the clock",
         ),
-        (shown(known_at=[None, *[AT + 10**8] * 8]), "'known_at' is null in row 0 .1 such rows"),
         (
             shown(known_at=pd.array([AT + 10**8] * 5 + [None] * 4, "Int64")),
             r"'known_at' is null in row 5 \(4 such rows\); .*fill it, leave out the column, or",
@@ -109,9 +108,7 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
             with_vectors([[1.0], [None]]),
             "has a null, NaN or infinite number .1 such row, first row 1: pin_id=p8",
         ),
-        (with_vectors([[1.0], [float("nan")]]), "has a null, NaN or infinite number .*: pin_id=p8"),
         (with_vectors([[1.0], [float("inf")]]), "expected finite float32 numbers; write these"),
-        (with_vectors([[1e300], [1.0]]), "has a null, NaN or infinite number .*: pin_id=p7"),
         (with_vectors([[], []], pa.list_(pa.float32())), "has 0 numbers .*expected at least 1"),
         (with_vectors([[1], [2]]), r"'embedding' is list<.*int64>; expected lists of float16, "),
         (with_vectors(["[1]", "[2]"]), "'embedding' is string; expected lists of float16"),
@@ -149,17 +146,6 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert message.startswith("actions, batch 1: 3 problems. (1) missing columns ['pin_id']")
     assert "(2) column 'user_id' is double" in message
     assert "(3) column 'action_type' is null in row 1 (1 such rows)" in message
-
-
-def test_a_bad_batch_that_the_caller_passes_over_leaves_no_trace(tmp_path: Path) -> None:
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        for table in ("impressions", "actions"):
-            with pytest.raises(DataContractError):
-                getattr(writer, table)({"user_id": [1], "brand": ["x"]})
-        writer.impressions(shown_on(2))
-        writer.actions(acted_on(2))
-        writer.pins(pins())
-    assert (tmp_path / "log").exists()
 
 
 @pytest.mark.parametrize("max_bytes", [1, 1 << 20])

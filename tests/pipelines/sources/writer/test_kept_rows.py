@@ -58,18 +58,20 @@ def test_days_are_added_with_all_pins_and_users_again(
     assert "wrote" in caplog.messages[-1] and "1 pins, 0 users" in caplog.messages[-1]
 
 
-def test_nothing_but_what_is_there_changes_nothing(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2)
-    before = files_of(tmp_path / "log")
-    give(tmp_path / "log", pins=pins(), users=users())
-    assert files_of(tmp_path / "log") == before
-
-
-def test_the_same_row_twice_in_one_block_is_one_row(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2)
-    give(tmp_path / "log", pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5), users(6)])
-    num_rows = record_of(tmp_path / "log").num_rows
-    assert (num_rows["pins"], num_rows["users"]) == (12, 6)
+def test_a_row_that_comes_again_is_one_row_and_one_of_another_version_is_another(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    write_own_log(log, 2)
+    before = files_of(log)
+    give(log, pins=pins(), users=users())
+    with EventLogWriter(log, VERSION):
+        pass
+    assert files_of(log) == before
+    give(log, pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5), users(6)])
+    give(log, "mine-2", pins=pins())
+    num_rows = record_of(log).num_rows
+    assert (num_rows["pins"], num_rows["users"]) == (15, 6)
 
 
 def test_rows_of_every_kind_of_column_are_kept_and_told_to_be_the_same(tmp_path: Path) -> None:
@@ -162,12 +164,6 @@ def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
     says = rf"user_id=13, as_of={at[4]} \(2024-01-05 .* UTC\) .*column 'state' \(1 such rows\)"
     with pytest.raises(DataContractError, match=f"{says}.*give them a later as_of"):
         give(tmp_path / "log", users=again | {"state": states})
-
-
-def test_a_pin_of_another_version_is_no_repeat(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2)
-    give(tmp_path / "log", "mine-2", pins=pins())
-    assert record_of(tmp_path / "log").num_rows["pins"] == 6
 
 
 @pytest.mark.parametrize("is_in_log", [True, False])

@@ -11,7 +11,7 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import log_files
 from pipelines.event_log.record import EventLogRecord, Vectors
-from pipelines.sources.writer.log_folder import LogFolder, write_days
+from pipelines.sources.writer import log_folder
 from support.own_tables import record_of, write_own_log
 from support.tiny_log import january, pins_of, tiny_actions, tiny_impressions, users_of
 
@@ -22,13 +22,15 @@ def shown() -> pa.Table:
 
 
 def test_a_record_counts_what_was_added(tmp_path: Path) -> None:
-    folder = LogFolder(tmp_path / "log", "mine-3")
-    folder.add("impressions", shown().append_column("tone", [["x"] * len(shown())]), "a")
-    folder.add("impressions", shown().slice(0, 2), "b")
-    folder.add("actions", pa.Table.from_pylist(tiny_actions()[:1], schema=ACTIONS), "a")
-    folder.add("pins", pins_of([1, 2]), "a")
-    folder.add("users", users_of([(1, january("10 00:00"))]), "a")
-    record = folder.record()
+    for table, rows, part in (
+        ("impressions", shown().append_column("tone", [["x"] * len(shown())]), "a"),
+        ("impressions", shown().slice(0, 2), "b"),
+        ("actions", pa.Table.from_pylist(tiny_actions()[:1], schema=ACTIONS), "a"),
+        ("pins", pins_of([1, 2]), "a"),
+        ("users", users_of([(1, january("10 00:00"))]), "a"),
+    ):
+        log_folder.write_table(tmp_path / "log", table, rows, part)
+    record = log_folder.record_of(tmp_path / "log", "mine-3")
     assert (record.made_by, record.generation) == ("mine-3", 1)
     assert record.num_rows == {"impressions": 13, "actions": 1, "pins": 2, "users": 1}
     assert list(record.days["impressions"].items())[:2] == [("2017-01-14", 2), ("2017-01-15", 3)]
@@ -37,8 +39,6 @@ def test_a_record_counts_what_was_added(tmp_path: Path) -> None:
     assert record.user_embeddings == Vectors(embedding_dim=32, type="float32")
     found = (path.relative_to(tmp_path / "log").as_posix() for path in tmp_path.rglob("*.parquet"))
     assert sorted(found) == list(record.files)
-    folder.write_record()
-    assert (tmp_path / "log" / "event_log.json").exists()
 
 
 @pytest.mark.parametrize("num_changes", [3, 10_000])
@@ -68,12 +68,13 @@ def test_a_log_whose_record_is_replaced_while_it_is_listed_is_listed_again_but_n
 
 def test_each_day_with_rows_gets_one_file(tmp_path: Path) -> None:
     times = [0, DAY_MS - 1, 3 * DAY_MS]
-    write_days(tmp_path, pa.table({"acted_at": times, "n": [1, 2, 3]}), "acted_at", "00007")
+    rows = pa.table({"acted_at": times, "n": [1, 2, 3]})
+    log_folder.write_table(tmp_path, "actions", rows, "00007")
     found = {
         path.relative_to(tmp_path).as_posix(): pq.ParquetFile(path).read()["n"].to_pylist()
         for path in tmp_path.rglob("*.parquet")
     }
     assert found == {
-        "day=1970-01-01/part-00007.parquet": [1, 2],
-        "day=1970-01-04/part-00007.parquet": [3],
+        "actions/day=1970-01-01/part-00007.parquet": [1, 2],
+        "actions/day=1970-01-04/part-00007.parquet": [3],
     }
