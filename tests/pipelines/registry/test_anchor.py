@@ -76,7 +76,7 @@ def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
 
 
 def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -> None:
-    (one, _), (two, second) = recipe_moves(desk, 1, 2)
+    (one, _), (two, _) = recipe_moves(desk, 1, 2)
     desk.rollback(why="hides went up")
     found, digest = desk.standing(two), two.config.recipe_digest
     assert found.anchor == one.config
@@ -96,10 +96,14 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -
     assert (desk.standing(two).hold, desk.standing(two).anchor) == ("", one.config)
     assert desk.kinds() == ["promotion", "promotion", "rollback", "release"]
 
-    desk.rollback(second.version, days=11, why="it was not the recipe")
+
+def test_a_rollback_that_is_taken_back_holds_the_other_recipe_alone(desk: Desk) -> None:
+    (one, _), (two, second) = recipe_moves(desk, 1, 2)
+    desk.rollback(why="hides went up")
+    desk.rollback(second.version, days=10, why="it was not the recipe")
     assert (desk.standing(two).hold, desk.standing(two).anchor) == ("", two.config)
     assert "it was not the recipe" in desk.standing(one).hold
-    desk.force(one, desk.register(one), 12, "we want it")
+    desk.force(one, desk.register(one), 11, "we want it")
     assert desk.standing(one).hold == ""  # who forces a promotion has released the recipe
 
 
