@@ -1,28 +1,51 @@
-"""`build_snapshot` as a stage: what was lost of a published snapshot is built again."""
+"""`build_snapshot` as a stage: again where its files were lost, or the log was mended since."""
 
+import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.event_log import listing
 from pipelines.event_log.listing import Listing
+from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import runner
-from pipelines.stages.build_snapshot import build_snapshot
+from pipelines.stages.build_snapshot import build_snapshot, list_event_log
 from support.runs import make_run, save_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import (
+    TINY_AS_OF,
+    acted,
+    january,
+    pins_of,
+    shown,
+    tiny_actions,
+    tiny_config,
+    tiny_impressions,
+    with_pin_times,
+    write_tiny_log,
+)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> ResolvedRun:
     write_tiny_log(tmp_path / "event_log")
     return save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
+
+
+@pytest.fixture
+def done(run: ResolvedRun) -> ResolvedRun:
+    """The same run, whose snapshot is built."""
+    runner.run_stage("build_snapshot", run.run_uri)
+    return run
 
 
 def lose_a_file(folder: Path) -> None:
@@ -82,3 +105,142 @@ def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
     monkeypatch.setattr(listing, "list_files", genuine)
     build_snapshot(run)
     assert len(storage.read_model(uri, Listing).files) > 5
+
+
+ACTIONS_15 = "actions/day=2017-01-15/part-0.parquet"
+
+
+def built(run: ResolvedRun) -> Snapshot:
+    return runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+
+
+def finished_at(run: ResolvedRun) -> str:
+    return str(runner.read_record(run.run_uri, "build_snapshot").finished_at)
+
+
+def run_again(run: ResolvedRun, caplog: pytest.LogCaptureFixture) -> str:
+    """Run the stage again; return what was warned of."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        runner.run_stage("build_snapshot", run.run_uri)
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+def mend(run: ResolvedRun) -> None:
+    """Add an action that was missing: a click on A's second pin."""
+    path = storage.local_path(run.event_log_uri) / ACTIONS_15
+    rows = pq.read_table(path, partitioning=None)
+    added = acted(1, 20, "repin", "15 02:00", "15 02:05", "A")
+    pq.write_table(pa.concat_tables([rows, pa.Table.from_pylist([added], rows.schema)]), path)
+
+
+def test_a_mended_log_is_built_again_and_that_is_said(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, first = built(done), finished_at(done)
+    mend(done)
+    said = run_again(done, caplog)
+    assert f"the event log has changed: {ACTIONS_15} written again; it is done again" in said
+    assert built(done).digest != before.digest
+    assert finished_at(done) != first
+    assert built(done).digest == write_snapshot(done).digest
+
+
+def test_who_was_killed_while_building_the_mended_log_builds_it_again(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = built(done)
+    mend(done)
+    with monkeypatch.context() as patch:
+
+        def killed(run: ResolvedRun) -> Snapshot:
+            raise KeyboardInterrupt
+
+        patch.setattr("pipelines.snapshot.build.write_snapshot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_stage("build_snapshot", done.run_uri)
+    assert built(done) == before  # and the list of files is that of the mended log already
+    assert "changed" in run_again(done, caplog)
+    assert built(done).digest != before.digest
+
+
+def test_a_new_file_that_was_known_later_changes_nothing(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = finished_at(done)
+    path = storage.local_path(done.event_log_uri) / ACTIONS_15
+    rows = pq.read_table(path, partitioning=None)
+    late = acted(1, 20, "repin", "15 02:00", "15 02:05", "A") | {"known_at": january("20 00:00")}
+    pq.write_table(pa.Table.from_pylist([late], rows.schema), path.with_name("late.parquet"))
+    assert run_again(done, caplog) == ""
+    assert finished_at(done) == first
+
+
+def test_further_pins_of_a_log_that_does_not_say_when_it_knew_them_change_nothing(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, first = built(done), finished_at(done)
+    folder = storage.local_path(done.event_log_uri) / "pins"
+    pq.write_table(pins_of([60, 70]), folder / "part-1.parquet")
+    assert run_again(done, caplog) == ""
+    assert finished_at(done) == first
+    assert built(done) == before == write_snapshot(done)
+
+
+@pytest.mark.parametrize(("known", "says"), [("19 12:00", "part-1.parquet new"), ("20 00:00", "")])
+def test_pins_that_became_known_before_as_of_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: str, says: str
+) -> None:
+    """Pin 30 is cold, and its row comes late: before as_of, or at it."""
+    log = tmp_path / "event_log"
+    write_tiny_log(log)
+    with_pin_times(log, dict.fromkeys([10, 20, 40], "01 00:00"))
+    run = save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
+    runner.run_stage("build_snapshot", run.run_uri)
+    times = pa.array([january(known)])
+    pq.write_table(pins_of([30]).append_column("known_at", times), log / "pins" / "part-1.parquet")
+    assert says in run_again(run, caplog)
+    assert bool(caplog.records) is bool(says)
+    assert built(run).num_cold_pins == (0 if says else 1)
+
+
+def test_new_files_and_files_that_are_gone_are_named(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = storage.local_path(done.event_log_uri) / ACTIONS_15
+    path.rename(path.with_name("part-1.parquet"))
+    before = built(done)
+    said = run_again(done, caplog)
+    assert f"part-1.parquet new; {ACTIONS_15} gone" in said
+    assert built(done) == before  # the same rows: the stages behind replay
+
+
+def test_a_file_of_the_same_size_that_was_written_again_counts(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = storage.local_path(done.event_log_uri) / ACTIONS_15
+    os.utime(path, (2_000_000_000, 2_000_000_000))
+    assert "written again" in run_again(done, caplog)
+
+
+def test_a_snapshot_whose_log_is_gone_stays(
+    done: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = finished_at(done)
+    shutil.rmtree(storage.local_path(done.event_log_uri))
+    assert "not compared with what was read of it: no event log at" in run_again(done, caplog)
+    with pytest.raises(DataContractError):
+        list_event_log(done)
+    assert finished_at(done) == before
+
+
+def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(
+    tmp_path: Path,
+) -> None:
+    write_tiny_log(tmp_path / "event_log")
+    first = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+    again = shown("C", 1, "18 00:01", 30, 10)
+    write_tiny_log(tmp_path / "event_log", [*tiny_impressions(), *again], tiny_actions())
+    second = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+    assert (first.digest, first.num_duplicate_impressions) == (second.digest, 0)
+    assert second.num_duplicate_impressions == 2

@@ -159,12 +159,9 @@ def test_a_bundle_that_is_not_the_registered_one_is_not_judged(
 def assert_the_experiment_shows(
     client: MlflowClient, run: ResolvedRun, judged: Judgement, snapshot: Snapshot
 ) -> None:
-    """See that MLflow's experiment tells of the cycle, and finds and draws it."""
-    outcome = judged.outcome
-    assert outcome is not None and judged.comparison.target is not None
+    """See that MLflow's experiment finds the cycle and draws it."""
+    assert judged.comparison.target is not None
     experiment = client.get_experiment_by_name(run.experiment)
-    told = as_shown(experiment.tags["mlflow.note.content"])
-    assert f"**{outcome.decision}**. {outcome.title}" in told
     [other] = client.search_runs(
         [experiment.experiment_id],
         f"tags.{tracking.CYCLE} = '{run.run_id}' and tags.{tracking.SIDE} = 'baseline'",
