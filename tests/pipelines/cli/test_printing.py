@@ -81,9 +81,11 @@ def test_a_command_says_its_lines_or_prints_what_it_returns() -> None:
     assert runner.invoke(group(), ["last", "--json"]).exit_code == 2
 
 
-def test_what_was_found_before_an_error_is_printed() -> None:
+def test_what_was_found_before_an_error_is_printed(capsys: pytest.CaptureFixture) -> None:
     done = CliRunner().invoke(group(), ["count", "--json", "--", "-1"])
     assert json.loads(done.stdout) == {"number": -1}
+    say("nothing is left on")
+    assert capsys.readouterr().out == "nothing is left on\n"
     assert isinstance(done.exception, DataContractError)
 
 

@@ -42,7 +42,10 @@ def test_whoever_stops_it_is_told_that_it_goes_on(
     assert said == ["stopped; the same command goes on from what had ended"]
 
 
-def test_each_change_of_a_task_and_how_training_goes_on_is_said_once(tmp_path: Path) -> None:
+def test_each_change_of_a_task_and_how_training_goes_on_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrain, "NOTE_EVERY_S", -1.0)
     log = tmp_path / "runs" / "x" / "train_challenger" / "training" / "training.log"
     log.parent.mkdir(parents=True)
     log.write_text("begun\n12:00 [epoch 1] step 40 of 90\n")
