@@ -92,7 +92,7 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
         with pytest.raises(HomefeedError, match=f"{uri} .*{told}") as caught:
             ask(uri)
     assert caught.value.kind == kind and caught.value.exit_code == EXIT_CODES.get(kind, 78)
-    assert caught.value.is_retryable == (kind == "outage")
+    assert caught.value.is_retryable == (kind == "outage") and caught.value.about == (kind,)
 
 
 UPSTREAM = b'{"message": "no upstream"}'
