@@ -28,7 +28,8 @@ def page(rows: list[Row]) -> str:
 def _line(row: Row) -> str:
     ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
     processor = "EPYC" if "EPYC" in row.machine else "Xeon" if "Xeon" in row.machine else "other"
-    figure, measured = f"{row.figure:.4g} {row.unit}", f"{row.date} {processor}"
+    number = f"{row.figure:,.0f}" if row.figure >= 1e4 else f"{row.figure:.4g}"
+    figure, measured = f"{number} {row.unit}", f"{row.date} {processor}"
     return f"| `{row.name}` | {figure} | {ratio} | {row.peer or ''} | {row.spread} | {measured} |\n"
 
 
