@@ -115,9 +115,8 @@ def anchor_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
     if then not in ("", ours, past.run.code_digest):
         yield (
             f"fresh anchor: it was trained by code {then[:12]}, and the cycle was begun by code "
-            f"{past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_CODE or "
-            f"HOMEFEED_ANCHOR_CODE name the accepted code; it was rebuilt by the code that is "
-            f"installed, {ours[:12]}"
+            f"{past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_CODE "
+            f"names the accepted code; it was rebuilt by the code that is installed, {ours[:12]}"
         )
 
 
