@@ -122,7 +122,7 @@ def test_what_is_marked_as_deleted_becomes_champion_by_nobody_though_it_can_be_f
     assert registry.download_bundle(old.client, old.logged, tmp_path / "marked").is_dir()
     told = (
         f"^{old.name} v2 cannot become champion: its logged model {found.model_id} is marked as "
-        f"deleted in MLflow.* expected one that is there.* there is v1; .*--to-version N"
+        f"deleted in MLflow.* expected one that is there.*--to-version N"
     )
     with pytest.raises(DataContractError, match=told):
         act(old)
@@ -134,7 +134,10 @@ def test_a_copy_of_what_is_marked_as_deleted_does_not_become_champion_either(old
     old.copy("2", old.name)
     models.mark_deleted(old.client, old.find()["2"])
     copy = old.logged.model_copy(update={"version": "3"})
-    with pytest.raises(DataContractError, match="v3 cannot become champion.* there is v1;"):
+    with pytest.raises(
+        DataContractError,
+        match="v3 cannot become champion: its logged model .* is marked as deleted",
+    ):
         force(old._replace(logged=copy))
 
 

@@ -208,7 +208,7 @@ def test_the_page_tells_recipe_and_freshness_apart(
         "What would users notice?",
         "What is the change of recipe worth?",
         "What is fresh data worth?",
-        "the accepted recipe trained on the same rows, is promoted in its place.",
+        "the accepted recipe on the same rows, is promoted in its place.",
     ):
         assert said in page
 
