@@ -11,7 +11,6 @@ from typer import Argument, Option
 
 from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
-from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
@@ -78,22 +77,13 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     except DataContractError as error:
         found = [error]
         questions = tuple(ask for ask in QUESTIONS if ask is not ask_event_log)
-    request = RunRequest(
-        recipe=canonical(reference),
-        as_of=day,
-        now=now,
-        may_promote=True,
-        num_devices=1,
-        accelerator=settings.accelerator,
-        trigger="recipe check",
-    )
-    asked = Asked(request, config, settings, may_settle=False)
+    asked = Asked.beforehand(canonical(reference), config, settings, now, day)
     found += refusals(asked, questions)
     unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
     found = [error for error in found if error not in unasked]
     if asked.log is not None:
-        say(f"event log: {asked.event_log_uri}, as of {request.day:%Y-%m-%d}")
-        windows = plan_of(config, request.day).windows.items()
+        say(f"event log: {asked.event_log_uri}, as of {asked.request.day:%Y-%m-%d}")
+        windows = plan_of(config, asked.request.day).windows.items()
         spans = (f"{name} {each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}" for name, each in windows)
         say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
     say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
@@ -101,7 +91,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     say_value(
         {
             "recipe": config.recipe_ref,
-            "as_of": request.day,
+            "as_of": asked.request.day,
             "can_be_run": not found,
             "problems": problems,
             "not_checked": [str(error) for error in unasked],

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
-from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.event_log.log_files import EventLog, find_event_log
@@ -80,15 +79,7 @@ def check_log(
 
 def _of_recipe(recipe: RunConfig, settings: Settings) -> Iterator[Finding]:
     """Yield why a recipe can come to no verdict whatever the log is: a cycle would be refused."""
-    request = RunRequest(
-        recipe=recipe.reference,
-        as_of=None,
-        now=datetime.now(UTC),
-        may_promote=True,
-        num_devices=1,
-        trigger="log check",
-    )
-    asked = Asked(request, recipe, settings, may_settle=False)
+    asked = Asked.beforehand(recipe.reference, recipe, settings, datetime.now(UTC))
     for error in refusals(asked, QUESTIONS_OF_RECIPE):
         for said in error.problems or (str(error),):
             yield Finding("recipe", "", f"recipe {recipe.reference} cannot be run: {said}", "")

@@ -21,7 +21,6 @@ from pydantic import Field
 
 import pipelines
 from pipelines import deletion, storage
-from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.local.home import default_home, last_ports
@@ -124,16 +123,8 @@ def _checks(settings: Settings, now: datetime) -> Iterator[Check]:
         lambda: f"next due {grid_of(settings).at_or_after(now):%Y-%m-%d %H:%M} UTC",
     )
     try:
-        request = RunRequest(
-            recipe=canonical(recipe),
-            as_of=now,
-            now=now,
-            may_promote=True,
-            num_devices=1,
-            accelerator=settings.accelerator,
-            trigger="doctor",
-        )
-        asked = cycle.Asked(request, make_recipe(recipe), settings, may_settle=False)
+        config = make_recipe(recipe)
+        asked = cycle.Asked.beforehand(canonical(recipe), config, settings, now)
     except HomefeedError as error:
         yield Check(what="recipe", where=recipe, is_good=False, said=str(error))
     else:

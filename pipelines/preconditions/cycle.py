@@ -9,6 +9,7 @@ import difflib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -55,6 +56,35 @@ class Asked:
     knows_champion: bool = False
     champion: ModelRef | None = None  # with which the challenger would be compared
     later: ModelRef | None = None  # which serves, where that is not the champion of as_of
+
+    @classmethod
+    def beforehand(
+        cls,
+        recipe: str,
+        config: RunConfig,
+        settings: Settings,
+        now: datetime,
+        as_of: datetime | None = None,
+    ) -> "Asked":
+        """Return a cycle of one device that nobody begins; what is asked of it settles nothing.
+
+        Args:
+            recipe: Reference of the recipe, as `pipelines.recipes.canonical` gives.
+            config: The recipe.
+            settings: Of this process.
+            now: The wall clock.
+            as_of: The cycle's day; None takes `now`.
+        """
+        request = RunRequest(
+            recipe=recipe,
+            as_of=as_of,
+            now=now,
+            may_promote=True,
+            num_devices=1,
+            accelerator=settings.accelerator,
+            trigger="asked beforehand",
+        )
+        return cls(request, config, settings, may_settle=False)
 
     @property
     def event_log_uri(self) -> str:

@@ -10,6 +10,7 @@ from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.places.plain_uri import require_plain
 from pipelines.places.stores import file_of_keys, read_keys
+from pipelines.settings import Settings
 from support.s3_server import BUCKET
 
 GOOD = "[default]\naws_access_key_id = test\naws_secret_access_key = test\n"
@@ -112,3 +113,4 @@ def test_keys_in_a_uri_are_refused_and_not_repeated(
 )
 def test_a_uri_without_keys_is_taken(uri: str) -> None:
     require_plain(uri)
+    assert Settings(workspace=uri, event_log=uri).workspace == uri
