@@ -8,7 +8,7 @@ what fresh data is worth (fresh anchor against champion). The champion itself wo
 flatters the challenger. Where only the code differs, this stage tells what the code is worth, if it
 is run by the accepted code: in an image of its own, or by a command line of its own
 (`pipelines.orchestration.operators`). Not for which recipe is accepted: see
-`pipelines.registry.anchor`.
+`pipelines.registry.history`.
 """
 
 import logging

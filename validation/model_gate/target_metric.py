@@ -1,7 +1,7 @@
 """The target metric: which head it belongs to, and which form it has.
 
 The name comes from `model_gate.target_metric` and is written nowhere else. Not for computing it
-(`validation.model_gate.holdout_metrics`).
+(`validation.model_gate.comparison`).
 """
 
 from dataclasses import dataclass
