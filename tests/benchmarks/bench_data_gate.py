@@ -10,25 +10,22 @@ the sample's fortnights and one world in view (docs/decisions.md); the worlds he
 import dataclasses
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import evidently_peer
 import numpy as np
-import psutil
 from bench_log_check import SHAPE as LARGE
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
-from synthetic import private_bytes, start_ms, write_log
+from synthetic import start_ms, write_log
+from timed import run_process
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days.reading import measure_log
@@ -246,27 +243,20 @@ def world_alarms() -> tuple[list[tuple[str, ...]], int]:
 def judging_20m() -> Row:
     """Judge the days of a log of 20 M impressions in a process of its own."""
     num_rows = write_log(LOG, SHAPE)
-    command = [sys.executable, __file__, str(LOG)]
-    started, peak = time.monotonic(), 0
-    with subprocess.Popen(command) as process:
-        watched = psutil.Process(process.pid)
-        while process.poll() is None:
-            peak = max(peak, private_bytes(watched))
-            time.sleep(0.05)
-    seconds = time.monotonic() - started
-    shutil.rmtree(LOG)
-    if process.returncode:
-        raise DataContractError(f"judging {num_rows:,} rows ended with {process.returncode}")
+    try:
+        ran = run_process([sys.executable, __file__, str(LOG)])
+    finally:
+        shutil.rmtree(LOG)
     return row(
         f"gate_{NUM_MILLIONS}m_s",
-        seconds,
+        ran.seconds,
         "s",
-        ratio=seconds / 60,
+        ratio=ran.seconds / 60,
         peer="the goal of 60 s",
         spread="one run",
         rows=num_rows,
         seed="1",
-        note=f"the event log's days; {peak / 2**20:,.0f} MiB at most (goal 2,048)",
+        note=f"the event log's days; {ran.peak_mib:,.0f} MiB at most (goal 2,048)",
     )
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import Row, row
-from sample import AS_OF, make_run, variant
+from sample import AS_OF, HOME, make_run, variant
+from timed import in_turns
 from torch import Tensor
 
 from pipelines import storage
@@ -113,8 +114,7 @@ def _sample_inputs() -> Inputs:
 
     The candidates are random, as many of each request. The plain formulation has no use for keys.
     """
-    with_folder = storage.local_path(storage.to_uri(Path(".homefeed") / "bench"))
-    snapshot = write_snapshot(make_run(variant(17), AS_OF, with_folder))
+    snapshot = write_snapshot(make_run(variant(17), AS_OF, HOME / "bench"))
     folder = storage.local_path(snapshot.uri)
     reader = SnapshotReader(snapshot, folder, snapshot.features, max_actions=100)
     index = reader.index(SPLIT_TRAINING)
@@ -210,7 +210,7 @@ def _row(
         "ms",
         ratio=float(np.median(ratios)),
         peer=f"plain nn.TransformerEncoder in float32, {1000 * peer_s:.1f} ms (peer / ours)",
-        spread=f"ratio {ratios.min():.2f} to {ratios.max():.2f} over {len(ratios)} turns",
+        spread=in_turns(ratios),
         rows=len(inputs["request_of_C"]),
         note=(
             f"{what}; {_mean_length(inputs):.0f} actions on average; {THREADS} threads, dropout 0; "

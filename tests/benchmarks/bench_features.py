@@ -95,27 +95,9 @@ def make_inputs(folder: Path) -> FeatureInputs:
     )
 
 
-def profile() -> str:
-    """Return what each feature costs by itself, for whoever makes them faster."""
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        seen = make_inputs(Path(folder))
-        lines = [
-            f"{len(seen.request):,} examples, {len(seen.pointers.timeline.acted_at):,} actions"
-        ]
-        for feature in TEN:
-            _cpu_us(seen, (feature,))
-            cost = min(_cpu_us(seen, (feature,)) for _ in range(3)) / len(seen.request)
-            lines.append(f"{cost:6.3f} us  {feature.name}")
-    return "\n".join(lines)
-
-
 def _cpu_us(seen: FeatureInputs, numeric: tuple[NumericFeature, ...]) -> float:
     """Return the processor's time in microseconds, from inputs without any search kept."""
     fresh = replace(seen)
     started = time.thread_time()
     compute_numbers(fresh, numeric)
     return (time.thread_time() - started) * 1e6
-
-
-if __name__ == "__main__":
-    sys.stdout.write(profile() + "\n")

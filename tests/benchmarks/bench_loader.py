@@ -3,8 +3,6 @@
 All on the sample's training window with the sample's recipe, one thread, in turns.
 """
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from record import Row, row
-from sample import AS_OF, make_run, variant
+from sample import AS_OF, HOME, make_run, variant
+from timed import in_turns
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines import storage
@@ -25,7 +24,7 @@ from training.data.data_module import HomefeedDataModule
 from training.data.reader import SnapshotReader, ragged_ranges
 from training.fitting.lightning_module import RankerModule
 
-BENCH = Path(".homefeed") / "bench"
+BENCH = HOME / "bench"
 Item = TypeVar("Item")
 TURNS, NUM_BATCHES, NUM_STEPS = 5, 40, 4
 
@@ -47,7 +46,6 @@ def measure() -> list[Row]:
     return [
         _row("loader_vs_dataset", rates, 1, "per-row Dataset with collate_fn"),
         _row("loader_vs_model", rates, 2, "training step of the sample's recipe, one thread"),
-        _memory_row(),
     ]
 
 
@@ -149,47 +147,7 @@ def _row(name: str, rates: np.ndarray, peer: int, what: str) -> Row:
         "candidates/s",
         ratio=float(np.median(ratios)),
         peer=f"{what}, {np.median(rates[:, peer]):,.0f}/s",
-        spread=f"ratio {ratios.min():.1f} to {ratios.max():.1f} over {len(ratios)} turns",
+        spread=in_turns(ratios),
         rows=len(ratios),
         seed="17",
     )
-
-
-def _memory_row() -> Row:
-    """Return the memory of one epoch over ten times the days, against one."""
-    peaks = [_peak_mib(days) for days in (4, 40)]
-    return row(
-        "loader_memory_tenfold",
-        peaks[1],
-        "MiB at peak",
-        ratio=peaks[1] / peaks[0],
-        peer=f"a window of a tenth of the days, {peaks[0]:.0f} MiB",
-        spread="one run each",
-        rows=2,
-        note="anonymous memory of a process that reads one epoch, torch's own included",
-    )
-
-
-def _peak_mib(days: int) -> float:
-    command = [sys.executable, __file__, str(days)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def read_an_epoch(days: int) -> float:
-    """Read one epoch of a training window of some days; return the peak of private memory, MiB."""
-    config = variant(17)
-    window = config.snapshot.model_copy(update={"training_days": days})
-    run = make_run(config.model_copy(update={"snapshot": window}), AS_OF, BENCH)
-    snapshot = write_snapshot(run)
-    data = HomefeedDataModule(snapshot, storage.local_path(snapshot.uri), run.config)
-    peak = 0.0
-    for _ in data.batches_from(0, 0, 1):
-        status = Path("/proc/self/status").read_text()
-        private = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-        peak = max(peak, int(private.split()[1]) / 1024)
-    return peak
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{read_an_epoch(int(sys.argv[1])):.1f}\n")

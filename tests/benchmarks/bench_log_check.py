@@ -6,16 +6,14 @@ check has ended. `NUM_MILLIONS` in the environment makes a smaller one, whose ro
 
 import os
 import shutil
-import subprocess
 import sys
-import time
-from pathlib import Path
 
-import psutil
 from record import Row, row
-from synthetic import SEED, LogShape, private_bytes, write_log
+from sample import HOME
+from synthetic import SEED, LogShape, write_log
+from timed import run_process
 
-LOG = Path(".homefeed") / "bench" / "log_check"
+LOG = HOME / "bench" / "log_check"
 NUM_MILLIONS = int(os.environ.get("NUM_MILLIONS", "60"))
 SHAPE = LogShape(
     num_impressions=NUM_MILLIONS * 1_000_000,
@@ -33,38 +31,20 @@ def measure() -> list[Row]:
     """Return the time that a check takes, with the peak of its memory."""
     num_rows = write_log(LOG, SHAPE)
     try:
-        seconds, peak_mib, cpu_s = check()
+        ran = run_process([sys.executable, "-m", "pipelines.cli", "log", "check", str(LOG)])
     finally:
         shutil.rmtree(LOG)
     return [
         row(
             f"log_check_{NUM_MILLIONS}m_s",
-            seconds,
+            ran.seconds,
             "s",
-            ratio=seconds / BOUND_S,
+            ratio=ran.seconds / BOUND_S,
             peer=f"the bound of {BOUND_S} s for 60 M rows",
             spread="one run",
             rows=num_rows,
             seed=str(SEED),
-            note=f"at most {peak_mib:,.0f} MiB in all processes (bound {BOUND_MIB:,}), "
-            f"{cpu_s:.0f} s of the cores",
+            note=f"at most {ran.peak_mib:,.0f} MiB in all processes (bound {BOUND_MIB:,}), "
+            f"{ran.cpu_s:.0f} s of the cores",
         )
     ]
-
-
-def check() -> tuple[float, float, float]:
-    """Run the check as people do; return seconds, peak memory (MiB) and seconds of the cores."""
-    command = [sys.executable, "-m", "pipelines.cli", "log", "check", str(LOG)]
-    started, peak = time.perf_counter(), 0
-    before = os.times()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            peak = max(peak, private_bytes(psutil.Process(process.pid)))
-            time.sleep(0.2)
-    seconds = time.perf_counter() - started
-    if process.returncode != 0:
-        raise RuntimeError(f"the check ended with {process.returncode}")
-    after = os.times()
-    cpu_s = after.children_user + after.children_system
-    cpu_s -= before.children_user + before.children_system
-    return seconds, peak / 2**20, cpu_s

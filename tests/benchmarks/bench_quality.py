@@ -24,7 +24,7 @@ from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
-from pipelines.sources.world.parameters import FadingPins, WorldParameters
+from pipelines.sources.world.parameters import WorldParameters
 from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
 from training.launch import launcher
@@ -35,7 +35,7 @@ SEEDS = (17, 18)
 WORLD_AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
 WORLDS = {
     "world": WorldParameters(),
-    "world_fading": WorldParameters(fading=FadingPins(lifetime_days=2)),
+    "world_fading": WorldParameters(pin_lifetime_days=2),
 }
 PARTS: dict[str, dict[str, bool]] = {
     "encoder": {"encoder": False},
@@ -85,7 +85,7 @@ def measure() -> list[Row]:
 
 def world_uri(parameters: WorldParameters) -> str:
     """Return the event log of a world, written the first time."""
-    kind = "" if parameters.fading is None else "-fading"
+    kind = "" if parameters.pin_lifetime_days is None else "-fading"
     uri = storage.to_uri(HOME / f"world{kind}-{parameters.seed}")
     ingest(WorldAdapter(parameters), uri)
     return uri

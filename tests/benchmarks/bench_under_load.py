@@ -11,11 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from record import Row, row
-from sample import AS_OF, make_run, spec_of, variant
+from sample import AS_OF, HOME, make_run, spec_of, variant
+from timed import in_turns
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
@@ -30,7 +30,7 @@ ASLEEP = "PASSIVE"
 def measure() -> list[Row]:
     """Return candidates per second under load and idle, each against the peer on an idle one."""
     config = _short()
-    snapshot = write_snapshot(make_run(config, AS_OF, Path(".homefeed") / "bench"))
+    snapshot = write_snapshot(make_run(config, AS_OF, HOME / "bench"))
     idle, loaded = np.empty(TURNS), np.empty(TURNS)
     for turn in range(TURNS):
         idle[turn] = _rate(snapshot, config)
@@ -53,7 +53,7 @@ def _row(name: str, rates: np.ndarray, ratios: np.ndarray, peer: str, note: str)
         "candidates/s",
         ratio=float(np.median(ratios)),
         peer=peer,
-        spread=f"ratio {ratios.min():.2f} to {ratios.max():.2f} over {TURNS} turns",
+        spread=in_turns(ratios),
         rows=TURNS,
         seed="17",
         note=f"one process, one epoch of {TRAINING_DAYS} days of the sample; {NUM_BUSY} busy "

@@ -17,19 +17,20 @@ from pathlib import Path
 
 import numpy as np
 from bench_quality import WORLD_AS_OF, world_uri
-from pool import run_all
 from record import Row, row
 from sample import make_run, spec_of
+from timed import run_all
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import to_ms
 from pipelines.recipes import world
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.world.parameters import WorldParameters
-from support.world_truth import read_truth
+from support.small_world import log_views
 from training.bundle.score_split import score_split
 from training.data.example_rows import ExampleRows, load_rows
 from training.launch import launcher
@@ -116,7 +117,10 @@ def read_holdout(snapshot: Snapshot, log_uri: str) -> Holdout:
     folder = storage.local_path(snapshot.uri)
     rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
     pin_id = np.asarray(open_table(folder, "pins.arrow")["pin_id"])[rows.pin_row]
-    truth = read_truth(log_uri, snapshot.holdout.start, snapshot.holdout.end)
+    window = [to_ms(each) for each in (snapshot.holdout.start, snapshot.holdout.end)]
+    with log_views(storage.local_path(log_uri)) as sql:
+        query = "FROM truth WHERE impressed_at >= ? AND impressed_at < ?"
+        truth = sql.execute(query, window).to_arrow_table()
     place = _find(
         _keys(np.asarray(truth["request_id"]), np.asarray(truth["pin_id"])),
         _keys(rows.request_id[rows.request_index], pin_id),

@@ -22,7 +22,8 @@ PEERS = """
 
 Rows `peers_*`: the Complete Journey sample's holdout (as_of 2017-06-12), the recipe as it is and
 without its count of past engagements. HIT@3 is repins in the top 3, summed over a user's requests.
-In brackets: the 95 % interval of the change against the recipe's model.
+In brackets: the 95 % interval of the change against the recipe's model. The study is over; its
+code is in the tree of 28 November 2026.
 
 | model | AUC | HIT@3 | AUC without count | HIT@3 without count |
 |---|---|---|---|---|

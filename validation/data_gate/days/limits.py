@@ -151,7 +151,7 @@ _KINDS = {
     "centre": Kind("amount", day_floor=2.0, run_floor=1.3, critical=3.0, spread=4.0),  # hours
     "never_seen": Kind("share", day_floor=0.15, run_floor=0.08, critical=0.3),
     # A model that leans on a category which tells of the label has nothing to lean on where it
-    # serves, so whatever is sure is critical (tests/benchmarks/bench_defect_harm.py).
+    # serves, so whatever is sure is critical.
     "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.006),
     "row_age_days": Kind("amount", day_floor=3.0, run_floor=2.0, critical=14.0),
     # Users whose past grows come nearer to each other, month after month, and that harms nobody.
