@@ -6,15 +6,11 @@ nothing heavy, because a light task fetches too. Tested in
 tests/pipelines/registry/test_lost_answers.py.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipelines.contracts.mlflow_errors import ask_all_again
-
-if TYPE_CHECKING:
-    from mlflow.entities import FileInfo
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from pipelines.contracts.mlflow_errors import ask_again
 
 _NUM_AT_A_TIME = 8
 
@@ -36,15 +32,12 @@ def fetch(source: str, folder: Path, tracking_uri: str) -> bool:
     repository = get_artifact_repository(source, tracking_uri=tracking_uri)
     paths: list[str] = []
     folders: list[str | None] = [None]
-    while folders:
-        found: list[FileInfo] = []
-        ask_all_again([partial(_list, repository, each, found) for each in folders], _NUM_AT_A_TIME)
-        folders = [entry.path for entry in found if entry.is_dir]
-        paths += [entry.path for entry in found if not entry.is_dir]
-    wanted = [partial(repository.download_artifacts, path, str(folder)) for path in paths]
-    ask_all_again(wanted, _NUM_AT_A_TIME)
+    with ThreadPoolExecutor(_NUM_AT_A_TIME) as pool:
+        while folders:
+            asks = [partial(repository.list_artifacts, each) for each in folders]
+            found = [entry for entries in pool.map(ask_again, asks) for entry in entries]
+            folders = [entry.path for entry in found if entry.is_dir]
+            paths += [entry.path for entry in found if not entry.is_dir]
+        wanted = [partial(repository.download_artifacts, path, str(folder)) for path in paths]
+        list(pool.map(ask_again, wanted))
     return bool(paths)
-
-
-def _list(repository: "ArtifactRepository", folder: str | None, found: "list[FileInfo]") -> None:
-    found += repository.list_artifacts(folder)

@@ -6,7 +6,6 @@ Not for the registry: who is challenger or champion is `pipelines.registry.regis
 import importlib.metadata
 import shutil
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +15,7 @@ import pipelines.contracts
 import training
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import ask_all_again, make_once, translated_outages
+from pipelines.contracts.mlflow_errors import make_once, translated_outages
 from training.bundle.files import BundleConfig, read_golden
 from training.bundle.logged_files import fetch
 from training.data.batches import VARYING_AXES
@@ -140,14 +139,10 @@ def _upload(
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache)
     digest = digest_of_files(digest_files(folder))
-
-    def send(path: Path) -> None:
+    # One by one, each more than once if need be: sent at once, one fault spoils them all.
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         place = path.parent.relative_to(folder).as_posix()
         client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
-
-    # One by one, each more than once if need be: sent at once, one fault spoils them all.
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    ask_all_again([partial(send, path) for path in paths])
     outputs = client.get_run(run_id).outputs
     known = [each.model_id for each in outputs.model_outputs] if outputs else []
     if model.model_id not in known:

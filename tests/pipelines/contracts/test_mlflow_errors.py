@@ -1,8 +1,6 @@
 """One rule for MLflow errors: what a server refuses, what a cut line is, and codes in between."""
 
 import json
-import random
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +11,12 @@ from mlflow.protos import databricks_pb2 as codes
 
 from pipelines.contracts import mlflow_errors
 from pipelines.contracts.errors import (
-    ConfigurationError,
     HomefeedError,
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
 from pipelines.contracts.mlflow_errors import (
-    _shown,
     ask_again,
-    ask_all_again,
     kind_of,
     translated_outages,
 )
@@ -80,6 +75,8 @@ ANSWERS = [
     (400, of_mlflow("NOT_IMPLEMENTED"), "no MLflow", "as it is"),
     (400, of_mlflow("INTERNAL_ERROR"), "outage", "as it is"),
     (400, of_mlflow("TEMPORARILY_UNAVAILABLE"), "outage", "as it is"),
+    # JSON of a proxy: the client does not tell its status.
+    (520, b'{"message": "no upstream"}', "outage", "no upstream"),
 ]
 EXIT_CODES = {"outage": 75, "missing": 77}
 
@@ -95,60 +92,6 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
     assert caught.value.is_retryable == (kind == "outage") and caught.value.about == (kind,)
 
 
-UPSTREAM = b'{"message": "no upstream"}'
-CLOSED = (401, b'{"message": "no token"}')
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "others", "kind"),
-    [
-        (404, b'{"detail": "Not Found"}', {"of_version": (404, b"{}")}, "no MLflow"),  # Airflow
-        (500, b'{"detail": "Not Found"}', {"of_version": (500, b"{}")}, "outage"),
-        (500, b'{"detail": "Not Found"}', {"of_version": (200, b"3.17.2")}, "outage"),  # a proxy
-        (500, UPSTREAM, {"of_version": CLOSED}, "outage"),
-        (503, UPSTREAM, {"of_version": CLOSED}, "outage"),
-    ],
-)
-def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
-    status: int,
-    body: bytes,
-    others: dict[str, tuple[int, bytes]],
-    kind: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
-    with server_that_answers(status, body, **others) as uri:
-        with pytest.raises(HomefeedError) as caught:
-            ask(uri)
-    assert caught.value.kind == kind
-
-
-@pytest.mark.parametrize(
-    ("of_search", "kind"),
-    [
-        ((503, UPSTREAM), "outage"),
-        ((200, b'{"experiments": []}'), "outage"),  # it has passed
-        (CLOSED, "no access"),
-        ((403, b'{"message": "not there"}'), "no access"),
-        ((302, b""), "no access"),  # to a page that asks for a login
-        ((404, b'{"message": "no route"}'), "no MLflow"),
-    ],
-)
-def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_with_it(
-    of_search: tuple[int, bytes], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of an answer with status 520 MLflow's client tells the JSON and not the status."""
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
-    with server_that_answers(520, UPSTREAM, of_search=of_search, token="ours") as uri:
-        with pytest.raises(HomefeedError) as caught:
-            ask(uri)
-    assert caught.value.kind == kind
-    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
-    with server_that_answers(200, b"{}", token="ours") as uri:
-        with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_TOKEN"):
-            ask(uri)
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -161,6 +104,8 @@ def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_w
         (caused_by(MlflowException("x", codes.INTERNAL_ERROR)), "outage"),
         (caused_by(requests.ConnectionError()), "outage"),
         (caused_by(MlflowException("x", codes.PERMISSION_DENIED)), "refused"),
+        (MlflowException("2 failures: 403 Client Error for url"), "no access"),  # of a download
+        (MlflowException("404 Client Error, then 503 Server Error"), "outage"),
         (InvalidUrlException("x"), "no MLflow"),
         (requests.ConnectionError(), "outage"),
         (requests.ReadTimeout(), "outage"),
@@ -218,55 +163,32 @@ def test_a_cut_line_is_an_outage_and_a_mended_one_is_not(tracking_uri: str) -> N
             assert client.search_experiments(max_results=1)
 
 
-def answered(taken: list[int], number: int, outages: dict[int, int]) -> None:
-    """Note a number, after as many outages as are planned for it."""
-    if outages.get(number, 0):
-        outages[number] -= 1
-        raise requests.ConnectionError(f"lost {number}")
-    taken.append(number)
-
-
-@pytest.mark.parametrize(("num_at_a_time", "is_patient"), [(1, True), (8, False)])
-def test_a_hundred_requests_come_through_a_line_that_spoils_a_quarter_of_them(
-    monkeypatch: pytest.MonkeyPatch, num_at_a_time: int, is_patient: bool
-) -> None:
-    """Files are sent one by one by a client that asks again itself, and fetched eight together."""
-    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
-    draw, taken = random.Random(7), list[int]()
-
-    def ask(number: int) -> None:
-        answered(taken, number, {number: int(draw.random() < 0.25)})
-
-    asks = [partial(ask, number) for number in range(100)]
-    patient = [partial(ask_again, each) for each in asks] if is_patient else asks
-    ask_all_again(patient, num_at_a_time)
-    assert sorted(taken) == list(range(100))
-
-
-def test_an_outage_that_lets_nothing_through_is_told_after_three_batches(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("num_outages", "is_answered"), [(2, True), (3, False)])
+def test_an_outage_is_asked_about_again_and_the_last_one_is_told(
+    num_outages: int, is_answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
-    taken: list[int] = []
-    outages = dict.fromkeys(range(3, 100), 10)
-    with pytest.raises(requests.ConnectionError, match="lost"):
-        ask_all_again([partial(answered, taken, n, outages) for n in range(100)], 4)
-    assert taken == [0, 1, 2]
-    # The batch that brought three, and three more in vain: thirteen requests met the outage.
-    assert 10 * 97 - sum(outages.values()) == 13
+    outages: list[Exception] = [requests.ConnectionError("lost")] * num_outages
 
+    def ask() -> str:
+        if outages:
+            raise outages.pop()
+        return "answer"
 
-def test_what_is_no_outage_is_raised_at_once() -> None:
-    def fail() -> None:
-        raise ValueError("not about a line")
-
+    if is_answered:
+        assert ask_again(ask) == "answer"
+    else:
+        with pytest.raises(requests.ConnectionError, match="lost"):
+            ask_again(ask)
+    outages[:] = [requests.ConnectionError("lost"), ValueError("not about a line")]
     with pytest.raises(ValueError, match="not about a line"):
-        ask_all_again([fail])
+        ask_again(ask)
 
 
 def test_a_long_error_is_told_with_its_beginning_and_its_end() -> None:
-    error = MlflowException(f"API request failed {'with much between ' * 40}Connection refused")
-    told = _shown(error)
-    assert told.startswith("API request failed ") and told.endswith("Connection refused")
-    assert " ... " in told and len(told) <= 305
-    assert _shown(MlflowException("short")) == "short"
+    found = f"API request failed {'with much between ' * 40}Connection refused"
+    with pytest.raises(HomefeedError) as caught, translated_outages("uri"):
+        raise MlflowException(found)
+    told = str(caught.value)
+    assert "API request failed " in told and "Connection refused; start it" in told
+    assert " ... " in told and len(told) < 500
