@@ -6,7 +6,7 @@ the numeric features mean is `pipelines.contracts.features`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -19,18 +19,20 @@ from pipelines.contracts.features import (
     meaning_of,
 )
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0, lt=1)]
+Number = Annotated[int, Field(ge=1)]
+Days = Annotated[int, Field(ge=1, le=366)]
+Age = Annotated[float | None, Field(gt=0, le=3660)]
+Text = Annotated[str | None, Field(min_length=1)]
+
 
 class CategoricalFeature(Frozen):
     """A feature with a closed list of values; anything else shares the bucket of code 0."""
 
     name: str = Field(description="Column name in the event log table.")
     table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
-    values: tuple[str, ...] = Field(
-        max_length=32_767, description="Known values; the code is the index + 1."
-    )
-
-
-_OWN = "<package.module>:<function>"
+    values: tuple[str, ...] = Field(max_length=32_767, description="The code is the index + 1.")
 
 
 class NumericFeature(Frozen):
@@ -41,27 +43,15 @@ class NumericFeature(Frozen):
     """
 
     name: str = Field(description="Which feature; docs/features.md lists them.")
-    days: float | None = Field(
-        default=None, gt=0, le=3660, description="Trailing window of user_activity, days."
-    )
-    num_actions: int | None = Field(
-        default=None, ge=1, le=2000, description="Newest actions that a similarity looks at."
-    )
-    half_life_days: float | None = Field(
-        default=None, gt=0, le=3660, description="Age that halves an action's weight, days."
-    )
+    days: Age = Field(None, description="Trailing window of user_activity, days.")
+    num_actions: int | None = Field(None, ge=1, le=2000, description="Newest actions looked at.")
+    half_life_days: Age = Field(None, description="Age that halves an action's weight, days.")
     gap_minutes: float | None = Field(
-        default=None, gt=0, le=1440, description="Silence that ends a session, minutes."
+        None, gt=0, le=1440, description="Silence that ends a session, minutes."
     )
-    column: str | None = Field(
-        default=None, min_length=1, description="Column of pins with a time in ms, for pin_age."
-    )
-    category: str | None = Field(
-        default=None, min_length=1, description="A categorical feature of pins."
-    )
-    may_be_missing: bool | None = Field(
-        default=None, description="An own function may return NaN for 'not known'."
-    )
+    column: Text = Field(None, description="Column of pins with a time in ms, for pin_age.")
+    category: Text = Field(None, description="A categorical feature of pins.")
+    may_be_missing: bool | None = Field(None, description="NaN of an own function is 'not known'.")
     source_digest: str | None = Field(
         default=None,
         pattern=r"[0-9a-f]{64}",
@@ -72,10 +62,8 @@ class NumericFeature(Frozen):
     @model_validator(mode="after")
     def _options_belong_to_the_feature(self) -> Self:
         options = self.meaning.options
-        settable = self.model_fields_set - {"name"} - ({"source_digest"} if self.is_own else set())
-        given = [n for n in settable if getattr(self, n) is not None]
-        foreign = sorted(set(given) - set(options))
-        if foreign:
+        known = {"name", *options} | ({"source_digest"} if self.is_own else set())
+        if foreign := sorted(set(self.model_dump()) - known):
             raise ValueError(
                 f"features.numeric: {self.name!r} has no option {foreign[0]!r}; expected "
                 f"{f'some of {sorted(options)}' if options else 'no option'}; leave it out"
@@ -99,7 +87,7 @@ class NumericFeature(Frozen):
     @property
     def is_own(self) -> bool:
         """The feature is a function of the recipe's author, named by its import path."""
-        return self.meaning.name == _OWN
+        return self.meaning.name == "<package.module>:<function>"
 
     @property
     def as_asked(self) -> Self:
@@ -109,9 +97,7 @@ class NumericFeature(Frozen):
     @property
     def has_flag(self) -> bool:
         """The feature may be missing, and a second column says where it is."""
-        if self.is_own:
-            return bool(self.may_be_missing)
-        return bool(self.meaning.may_be_missing)
+        return bool(self.may_be_missing if self.is_own else self.meaning.may_be_missing)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -156,31 +142,21 @@ def number_columns(numeric: Sequence[NumericFeature], table: str) -> tuple[str, 
 
 
 class DataGateConfig(Frozen):
-    """Thresholds of the data gate; shares are in [0, 1]."""
+    """Thresholds of the data gate; changes are relative to the last accepted snapshot."""
 
-    min_training_requests: int = Field(default=100, ge=1, description="Fewer is critical.")
-    min_holdout_requests: int = Field(default=50, ge=1, description="Fewer is critical.")
-    min_positive_share: float = Field(default=0.001, gt=0, description="Target label rate, lowest.")
-    max_positive_share: float = Field(default=0.6, le=1, description="Target label rate, highest.")
-    min_sequence_share: float = Field(
-        default=0.5, ge=0, le=1, description="Requests with at least one earlier action."
-    )
-    max_unknown_category_share: float = Field(
-        default=0.2, ge=0, le=1, description="Code 0 in a categorical feature; a warning above."
-    )
-    max_zero_embedding_share: float = Field(
-        default=0.01, ge=0, le=1, description="Referenced pins whose embedding is all zero."
-    )
-    max_row_count_change: float = Field(
-        default=0.5, gt=0, description="Relative change of the rows against the last snapshot."
-    )
-    max_label_rate_change: float = Field(
-        default=0.3, gt=0, description="Relative change of a label rate against the last snapshot."
-    )
+    min_training_requests: Number = Field(100, description="Fewer is critical.")
+    min_holdout_requests: Number = Field(50, description="Fewer is critical.")
+    min_positive_share: Share = Field(0.001, gt=0, description="Target label rate, lowest.")
+    max_positive_share: Share = Field(0.6, description="Target label rate, highest.")
+    min_sequence_share: Share = Field(0.5, description="Requests with an earlier action.")
+    max_unknown_category_share: Share = Field(0.2, description="Code 0; a warning above.")
+    max_zero_embedding_share: Share = Field(0.01, description="Referenced pins that are all zero.")
+    max_row_count_change: float = Field(0.5, gt=0, description="Change of the rows.")
+    max_label_rate_change: float = Field(0.3, gt=0, description="Change of a label rate.")
     max_population_stability_index: float = Field(
-        default=0.25, gt=0, description="PSI of a feature against the last snapshot; warning above."
+        0.25, gt=0, description="PSI of a feature; a warning above."
     )
-    min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
+    min_rows_for_shift: Number = Field(1000, description="Below, shift is not judged.")
     limit_factor: float = Field(
         default=1.0,
         ge=1.0,
@@ -207,8 +183,8 @@ class _Bounds(Frozen):
 class Limit(_Bounds):
     """A bound on one metric of the challenger on the holdout."""
 
-    minimum: float | None = Field(default=None, description="Not promoted below.")
-    maximum: float | None = Field(default=None, description="Not promoted above.")
+    minimum: float | None = Field(None, description="Not promoted below.")
+    maximum: float | None = Field(None, description="Not promoted above.")
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
@@ -221,63 +197,38 @@ class Limit(_Bounds):
 class RelativeLimit(_Bounds):
     """A bound on the relative change of one metric, challenger against champion."""
 
-    max_increase: float | None = Field(default=None, ge=0, description="0.02 means +2 %.")
-    max_decrease: float | None = Field(default=None, ge=0, description="0.02 means -2 %.")
+    max_increase: float | None = Field(None, ge=0, description="0.02 means +2 %.")
+    max_decrease: float | None = Field(None, ge=0, description="0.02 means -2 %.")
 
 
 class ModelGateConfig(Frozen):
     """What a challenger must show. The target metric is repin volume at 3 unless changed."""
 
-    target_metric: str = Field(
-        default="repin_volume_at_3", description="Decides; higher is better."
-    )
-    margin: float = Field(
-        default=0.01, ge=0, lt=1, description="Relative loss that freshness is worth (0.01 = 1 %)."
-    )
-    recipe_margin: float = Field(
-        default=0.01, ge=0, lt=1, description="Relative loss allowed against the fresh anchor."
-    )
-    seed_noise: float = Field(
-        default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
-    )
+    target_metric: str = Field("repin_volume_at_3", description="Decides; higher is better.")
+    margin: Loss = Field(0.01, description="Relative loss that freshness is worth (0.01 = 1 %).")
+    recipe_margin: Loss = Field(0.01, description="Relative loss allowed against the fresh anchor.")
+    seed_noise: Loss = Field(0.002, description="Standard deviation between seeds, relative.")
     first_champion_beats: Literal["popularity", "every_baseline"] = Field(
         default="every_baseline",
         description="What the first champion must beat: every simple ranking, without being worse "
         "than the logistic regression by the margin, or the ranking by popularity over 28 days.",
     )
-    max_unpromoted_cycles: int = Field(
-        default=4, ge=1, description="Cycles without a promotion before a person is asked."
-    )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
-    num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
-    bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")
-    min_users: int = Field(default=50, ge=2, description="Fewer holdout users: not promoted.")
+    max_unpromoted_cycles: Number = Field(4, description="Then a person is asked to look.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval.")
+    num_resamples: int = Field(2000, ge=200, description="Paired bootstrap over users.")
+    bootstrap_seed: int = Field(11, ge=0, description="Seed of the resampling.")
+    min_users: int = Field(50, ge=2, description="Fewer holdout users: not promoted.")
     floors: tuple[Limit, ...] = Field(
         min_length=1, description="Absolute bounds for the challenger, every cycle."
     )
-    guardrails: tuple[RelativeLimit, ...] = Field(
-        default=(), description="Relative bounds against the champion."
-    )
+    guardrails: tuple[RelativeLimit, ...] = Field((), description="Bounds against the champion.")
     required_segments: tuple[str, ...] = Field(
-        default=("core", "non_core"), description="Segments that must not be empty."
+        ("core", "non_core"), description="Segments that must not be empty."
     )
-    segment_margin: float = Field(
-        default=0.05, ge=0, lt=1, description="Relative loss allowed in a required segment."
-    )
-    min_head_positives: int = Field(
-        default=50, ge=1, description="Fewer holdout positives: the head is not judged."
-    )
-    min_head_calibration: float = Field(
-        default=0.5, gt=0, le=1, description="Predicted / observed of every head, not below."
-    )
-    max_head_calibration: float = Field(
-        default=2.0, ge=1, description="Predicted / observed of every head, not above."
-    )
-
-    @property
-    def needs_popularity(self) -> bool:
-        """Whether the first champion must beat popularity alone."""
-        return self.first_champion_beats == "popularity"
+    segment_margin: Loss = Field(0.05, description="Relative loss allowed in a required segment.")
+    min_head_positives: Number = Field(50, description="Fewer: the head is not judged.")
+    min_head_calibration: Share = Field(0.5, gt=0, description="Predicted / observed, not below.")
+    max_head_calibration: float = Field(2.0, ge=1, description="Predicted / observed, not above.")
 
     @model_validator(mode="after")
     def _segments_may_lose_more(self) -> Self:
@@ -292,34 +243,23 @@ class ModelGateConfig(Frozen):
 class ApprovalConfig(Frozen):
     """A promotion waits for a person, who is asked in Airflow."""
 
-    by: tuple[str, ...] = Field(
-        default=(),
-        description="Ids of the Airflow users who may answer; () for whoever may edit the run.",
-    )
-    within_hours: float = Field(
-        default=24.0,
-        gt=0,
-        le=72,
-        description="Hours in which an answer counts, shorter where the run or the next cycle "
-        "leaves less; then the champion stays.",
-    )
+    by: tuple[str, ...] = Field((), description="Ids of Airflow users; () for who may edit runs.")
+    within_hours: float = Field(24.0, gt=0, le=72, description="Then the champion stays.")
 
 
 class PromotionConfig(Frozen):
     """What a promotion needs besides a verdict that permits it."""
 
-    approval: ApprovalConfig | None = Field(
-        default=None, description="Whom to ask, and for how long; None: nobody is asked."
-    )
+    approval: ApprovalConfig | None = Field(None, description="Whom to ask; None: nobody.")
 
 
 class ServingConfig(Frozen):
     """What a bundle may cost to serve; checked on the machine that compares, before a promotion."""
 
-    num_candidates: int = Field(default=100, ge=1, description="Candidates of the timed request.")
-    num_calls: int = Field(default=200, ge=20, description="Timed calls, after a warm-up.")
-    max_latency_p99_ms: float = Field(default=250.0, gt=0, description="Slowest call in 100, ms.")
-    max_memory_mib: float = Field(default=2048.0, gt=0, description="Peak of the process, MiB.")
+    num_candidates: Number = Field(100, description="Candidates of the timed request.")
+    num_calls: int = Field(200, ge=20, description="Timed calls, after a warm-up.")
+    max_latency_p99_ms: float = Field(250.0, gt=0, description="Slowest call in 100, ms.")
+    max_memory_mib: float = Field(2048.0, gt=0, description="Peak of the process, MiB.")
 
 
 IMPRESSION_ROW = "impression"
@@ -331,10 +271,8 @@ class Head(Frozen):
 
     name: str = Field(description="Head name; metrics are named after it.")
     action_type: str = Field(description="The action type whose presence is the label.")
-    utility_weight: float = Field(
-        description="Weight of the probability in the ranking score; negative for unwanted actions."
-    )
-    is_wanted: bool = Field(default=True, description="False where less is better, as for hide.")
+    utility_weight: float = Field(description="In the ranking score; negative if unwanted.")
+    is_wanted: bool = Field(True, description="False where less is better, as for hide.")
 
 
 class LabelWeight(Frozen):
@@ -365,54 +303,24 @@ class FeatureConfig(Frozen):
         min_length=1, description="Predicted actions; the first is the main head."
     )
     label_weights: tuple[LabelWeight, ...] = Field(
-        default=(), description="Entries of M that differ from the default of 1 for 'impression'."
+        (), description="Entries of M that differ from the default of 1 for 'impression'."
     )
-    user_weights: tuple[UserWeight, ...] = Field(
-        default=(), description="Factors of the users' weights in the loss."
-    )
-    categorical: tuple[CategoricalFeature, ...] = Field(default=(), description="Closed lists.")
-    numeric: tuple[NumericFeature, ...] = Field(default=(), description="Computed numbers.")
+    user_weights: tuple[UserWeight, ...] = Field((), description="Factors in the loss.")
+    categorical: tuple[CategoricalFeature, ...] = Field((), description="Closed lists.")
+    numeric: tuple[NumericFeature, ...] = Field((), description="Computed numbers.")
 
     @model_validator(mode="after")
-    def _heads_are_actions(self) -> Self:
+    def _parts_fit_together(self) -> Self:
+        for kind in ("action_types", "heads", "categorical", "numeric"):
+            names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"features.{kind}: names must be unique, found {names}")
         for head in self.heads:
             if head.action_type not in self.action_types:
                 raise ValueError(
                     f"features.heads: head {head.name!r} needs action type {head.action_type!r}, "
                     f"which is not in features.action_types {self.action_types}"
                 )
-        for kind in ("action_types", "heads", "categorical", "numeric"):
-            names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
-            if len(set(names)) != len(names):
-                raise ValueError(f"features.{kind}: names must be unique, found {names}")
-        return self
-
-    @model_validator(mode="after")
-    def _numeric_features_can_be_fed(self) -> Self:
-        of_pins = tuple(feature.name for feature in self.categorical_of("pins"))
-        for feature in self.numeric:
-            counted = feature.action_type
-            if counted is not None and counted not in self.action_types:
-                raise ValueError(
-                    f"features.numeric: {feature.name!r} counts an action type that is not in "
-                    f"features.action_types {self.action_types}; add it there or correct the name"
-                )
-            if feature.category is not None and feature.category not in of_pins:
-                raise ValueError(
-                    f"features.numeric: {feature.name!r} has category={feature.category!r}; "
-                    f"expected a categorical feature of pins: {of_pins}; add it to "
-                    f"features.categorical with table='pins'"
-                )
-        names = [name for feature in self.numeric_held for name in feature.inputs]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"features.numeric: two features have the column {repeated[0]!r}; rename the "
-                f"column in the event log"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _user_weights_have_features(self) -> Self:
         known = {f.name: f.values for f in self.categorical_of("users")}
         for entry in self.user_weights:
             if entry.value not in known.get(entry.feature, ()):
@@ -420,6 +328,25 @@ class FeatureConfig(Frozen):
                     f"features.user_weights: found {entry.feature}={entry.value!r}; expected a "
                     f"categorical feature of users and one of its values: {known}"
                 )
+        of_pins = tuple(feature.name for feature in self.categorical_of("pins"))
+        for feature in self.numeric:
+            if feature.action_type not in (None, *self.action_types):
+                raise ValueError(
+                    f"features.numeric: {feature.name!r} counts an action type that is not in "
+                    f"features.action_types {self.action_types}; add it there or correct the name"
+                )
+            if feature.category not in (None, *of_pins):
+                raise ValueError(
+                    f"features.numeric: {feature.name!r} has category={feature.category!r}; "
+                    f"expected a categorical feature of pins: {of_pins}; add it to "
+                    f"features.categorical with table='pins'"
+                )
+        columns = [name for feature in self.numeric_held for name in feature.inputs]
+        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ValueError(
+                f"features.numeric: two features have the column {repeated[0]!r}; rename the "
+                f"column in the event log"
+            )
         return self
 
     @property
@@ -462,20 +389,16 @@ class SnapshotConfig(Frozen):
     """Which rows become examples. All windows are half-open [start, end) and end on as_of."""
 
     embedding_version: str = Field(description="The pin embedding basis the model is built on.")
-    training_days: int = Field(default=14, ge=1, le=366, description="Training window, days.")
-    embargo_days: int = Field(default=1, ge=0, le=60, description="Gap before the holdout, days.")
-    holdout_days: int = Field(default=7, ge=1, le=60, description="Holdout window, days.")
+    training_days: Days = Field(14, description="Training window, days.")
+    embargo_days: int = Field(1, ge=0, le=60, description="Gap before the holdout, days.")
+    holdout_days: int = Field(7, ge=1, le=60, description="Holdout window, days.")
     label_window_hours: int = Field(
-        default=24, ge=1, le=24 * 30, description="How long after an impression an action counts."
+        24, ge=1, le=24 * 30, description="How long after an impression an action counts."
     )
-    history_days: int = Field(
-        default=180, ge=1, le=3660, description="Actions older than this before training are cut."
-    )
-    popularity_days: int = Field(default=28, ge=1, le=366, description="Trailing window, days.")
-    core_days: int = Field(
-        default=28, ge=1, description="An action of the main head this recent makes a user core."
-    )
-    num_shards: int = Field(default=8, ge=1, le=65536, description="Shards, by a hash of the user.")
+    history_days: int = Field(180, ge=1, le=3660, description="Of actions, before training.")
+    popularity_days: Days = Field(28, description="Trailing window, days.")
+    core_days: Number = Field(28, description="Since a core user's last action of the main head.")
+    num_shards: int = Field(8, ge=1, le=65536, description="Shards, by a hash of the user.")
 
     @model_validator(mode="after")
     def _embargo_covers_labels(self) -> Self:
@@ -496,8 +419,8 @@ RECIPE_WINDOWS = ("embedding_version", "history_days", "popularity_days", "train
 class ModelConfig(Frozen):
     """TransAct encoder, DCN v2 and heads; names and defaults follow the paper."""
 
-    max_actions: int = Field(default=100, ge=1, le=2000, description="Newest actions used.")
-    use_sequence_encoder: bool = Field(default=True, description="The TransAct encoder.")
+    max_actions: int = Field(100, ge=1, le=2000, description="Newest actions used.")
+    use_sequence_encoder: bool = Field(True, description="The TransAct encoder.")
     encoder_variant: Literal["default", "reference", "average"] = Field(
         default="default",
         description="'reference' is the published encoder: hidden positions have outputs, and a "
@@ -509,56 +432,44 @@ class ModelConfig(Frozen):
         "'plain' is PyTorch's operations. 'cpu' is hand-written for CPUs, one attention head and "
         "no dropout, and an error elsewhere. 'auto' is 'cpu' where that works, else 'plain'.",
     )
-    use_candidate_fusion: bool = Field(
-        default=True, description="The encoder's tokens hold the candidate; False to measure it."
-    )
-    use_action_types: bool = Field(
-        default=True, description="The encoder tells action types apart; False to measure it."
-    )
-    use_action_ages: bool = Field(
-        default=False,
-        description="The encoder's tokens know how long ago each action was; not as published.",
-    )
+    use_candidate_fusion: bool = Field(True, description="Tokens hold the candidate.")
+    use_action_types: bool = Field(True, description="Tokens tell action types apart.")
+    use_action_ages: bool = Field(False, description="Tokens tell ages; not as published.")
     use_sequence_matches: bool = Field(
-        default=False,
-        description="Candidate-to-sequence features: best cosine, exact matches by type.",
+        False, description="Candidate-to-sequence features: best cosine, exact matches by type."
     )
-    action_embedding_dim: int = Field(default=32, ge=1, description="Width of an action type.")
-    num_layers: int = Field(default=2, ge=1, description="Encoder layers.")
-    num_attention_heads: int = Field(default=1, ge=1, description="Attention heads.")
-    feedforward_dim: int = Field(default=32, ge=1, description="Encoder FFN width.")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="Encoder dropout.")
-    first_k: int = Field(default=10, ge=1, description="Newest output columns beside the max pool.")
+    action_embedding_dim: Number = Field(32, description="Width of an action type.")
+    num_layers: Number = Field(2, description="Encoder layers.")
+    num_attention_heads: Number = Field(1, description="Attention heads.")
+    feedforward_dim: Number = Field(32, description="Encoder FFN width.")
+    dropout: Loss = Field(0.1, description="Encoder dropout.")
+    first_k: Number = Field(10, description="Newest output columns beside the max pool.")
     time_window_mask_hours: float = Field(
-        default=24.0, ge=0, description="T ~ U(0, this): younger actions are masked in training."
+        24.0, ge=0, description="T ~ U(0, this): younger actions are masked in training."
     )
-    num_cross_layers: int = Field(default=2, ge=1, description="Full-rank DCN v2 layers.")
-    mlp_dims: tuple[int, ...] = Field(default=(256, 128), description="Widths after the cross net.")
-    mlp_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in the MLP.")
-    categorical_dim: int = Field(default=8, ge=1, description="Width of a categorical feature.")
+    num_cross_layers: Number = Field(2, description="Full-rank DCN v2 layers.")
+    mlp_dims: tuple[int, ...] = Field((256, 128), description="Widths after the cross net.")
+    mlp_dropout: Loss = Field(0.0, description="Dropout in the MLP.")
+    categorical_dim: Number = Field(8, description="Width of a categorical feature.")
 
 
 class TrainingConfig(Frozen):
     """How the challenger is fitted. A change here changes the model."""
 
-    seed: int = Field(default=17, ge=0, description="Seed of weights, order, dropout and mask.")
-    num_epochs: int = Field(default=2, ge=1, description="Passes over the training window.")
-    batch_size: int = Field(default=2048, ge=1, description="Candidates per global batch.")
-    learning_rate: float = Field(default=0.0048, gt=0, description="Peak rate of Adam.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
-    warmup_steps: int = Field(default=5000, ge=0, description="Linear warm-up, then cosine.")
-    gradient_clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    negative_keep_fraction: float = Field(
-        default=1.0, gt=0, le=1, description="Share of action-less impressions kept in training."
-    )
+    seed: int = Field(17, ge=0, description="Seed of weights, order, dropout and mask.")
+    num_epochs: Number = Field(2, description="Passes over the training window.")
+    batch_size: Number = Field(2048, description="Candidates per global batch.")
+    learning_rate: float = Field(0.0048, gt=0, description="Peak rate of Adam.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    warmup_steps: int = Field(5000, ge=0, description="Linear warm-up, then cosine.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    negative_keep_fraction: Share = Field(1.0, gt=0, description="Of action-less impressions.")
     precision: Literal["32-true", "bf16-mixed", "64-true"] = Field(
         default="32-true",
         description="Arithmetic of training; 64-true, slow, compares trainings beyond rounding.",
     )
-    use_compile: bool = Field(
-        default=False, description="torch.compile, for GPUs; on a CPU it needs a C++ compiler."
-    )
-    checkpoint_every_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    use_compile: bool = Field(False, description="torch.compile, for GPUs.")
+    checkpoint_every_steps: Number = Field(200, description="Steps between checkpoints.")
 
 
 class RecipeRef(Frozen):
@@ -568,9 +479,9 @@ class RecipeRef(Frozen):
     apart, and the reference says where the recipe was read.
     """
 
-    name: str = Field(description="`RunConfig.recipe`.")
-    digest: str = Field(description="`RunConfig.recipe_digest`.")
-    reference: str = Field(description="A name in pipelines/recipes, module:function or a URI.")
+    name: str
+    digest: str
+    reference: str  # A name in pipelines/recipes, module:function or a URI.
 
     @property
     def label(self) -> str:
@@ -584,11 +495,11 @@ class RunConfig(Frozen):
 
     recipe: str = Field(description="Name of the recipe that made this value.")
     source: str = Field(
-        default="",
+        "",
         exclude_if=lambda source: not source,  # A recipe that is shown can be saved as a file.
-        description="Where a recipe from outside was read: module:function, or its file's URI. "
-        "Set by who reads it; '' for the recipes of this project.",
     )
+    """Where a recipe from outside was read: module:function, or its file's URI. Who reads it sets
+    it; '' for the recipes of this project."""
     features: FeatureConfig
     snapshot: SnapshotConfig
     model: ModelConfig
@@ -596,9 +507,7 @@ class RunConfig(Frozen):
     data_gate: DataGateConfig
     model_gate: ModelGateConfig
     serving: ServingConfig = ServingConfig()
-    promotion: PromotionConfig = Field(
-        default=PromotionConfig(), description="What a promotion needs besides the verdict."
-    )
+    promotion: PromotionConfig = PromotionConfig()
 
     @property
     def reference(self) -> str:

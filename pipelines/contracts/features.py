@@ -1,12 +1,11 @@
-"""The catalogue of numeric features: each one's name, formula, unit, bounds and options.
+"""The catalogue of numeric features: each one's name, bounds and options.
 
-Here stands what a feature means; `pipelines/snapshot/features/` computes it, and docs/features.md
-shows this catalogue to people. Not for what a recipe chooses (`numeric`).
+docs/features.md has the formulas and units beside them, and `pipelines/snapshot/features/` computes
+them. Not for what a recipe chooses (`NumericFeature`).
 
-In every formula, t is the request's `impressed_at`, and only rows that were known strictly before
-t count. "The history" is the timeline: the user's actions of the last `snapshot.history_days` days
-before training. Where a feature may be missing, a second number says so: its flag is 1 where the
-feature is missing, and the feature is 0 there.
+Only rows that were known strictly before the request's `impressed_at` count. Where a feature may be
+missing, a second number says so: its flag is 1 where the feature is missing, and the feature is 0
+there.
 """
 
 import difflib
@@ -39,131 +38,39 @@ Option = str | float | bool
 
 @dataclass(frozen=True)
 class FeatureMeaning:
-    """What one feature is."""
+    """What the code has to know of one feature; docs/features.md has its formula and unit."""
 
     name: str  # as a recipe names it; <...> stands for what the recipe fills in
-    formula: str
-    unit: str
     scale: Scale = "log1p"
-    may_be_missing: str = ""  # when it is missing; empty where it never is
+    may_be_missing: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)  # with what holds if not given
 
 
-_HOURS = "log1p of hours"
-_COUNT = "log1p of a count"
-_WINDOW = "log1p(wanted actions on the pin in the {} before the day of t)"
-_COSINES = "the cosines of the candidate with the pins of the user's newest `num_actions` actions"
-_NO_HISTORY = "the user has no action in the history"
-
-_OF_PINS = (
-    FeatureMeaning("pin_popularity", _WINDOW.format("`snapshot.popularity_days` days"), _COUNT),
-    FeatureMeaning("pin_popularity_1d", _WINDOW.format("day"), _COUNT),
-    FeatureMeaning("pin_popularity_7d", _WINDOW.format("7 days"), _COUNT),
-    FeatureMeaning("pin_popularity_28d", _WINDOW.format("28 days"), _COUNT),
-    FeatureMeaning(
-        name="pin_popularity_slope",
-        formula="log1p(wanted actions of the day before) - log1p(wanted actions of the 7 days "
-        "before / 7), counted as in `pin_popularity_1d` and `_7d`; above 0 where the pin gains",
-        unit="difference of two log1p",
-        scale="difference",
-    ),
-    FeatureMeaning(
-        name="pin_age",
-        formula="log1p(hours from the pin's first appearance to t). It first appeared when the log "
-        "first knew of an impression or action of anybody on it, among those that happened from "
-        f"{FIRST_SEEN_DAYS} days before the UTC day of t on. With `column`, a time in ms in that "
-        "column of pins takes the place of the first appearance, however long ago it is",
-        unit=_HOURS,
-        may_be_missing="no such impression or action was known before t; with `column`, the time "
-        "is null or not before t",
-        options={"column": ""},
-    ),
-)
-_OF_USERS = (
-    FeatureMeaning(
-        "past_engagements", "log1p(the user's actions on this very pin in the history)", _COUNT
-    ),
-    FeatureMeaning(
-        name="since_last_touch_of_pin",
-        formula="log1p(hours from the user's last action on this pin in the history to t)",
-        unit=_HOURS,
-        may_be_missing="the user never acted on the pin in the history",
-    ),
-    FeatureMeaning(
-        name="since_last_touch_of_category",
-        formula="log1p(hours from the user's last action on a pin of the same `category` in the "
-        "history to t); `category` is a categorical feature of pins",
-        unit=_HOURS,
-        may_be_missing="the user never acted on such a pin, or the pin's value is not listed",
-        options={"category": ""},
-    ),
-    FeatureMeaning(
-        name="user_activity",
-        formula="log1p(the user's actions in the history that became known in the `days` days "
-        "before t)",
-        unit=_COUNT,
-        options={"days": 7.0},
-    ),
-    *(
-        FeatureMeaning(
-            name=f"similarity_{name}",
-            formula=formula,
-            unit="cosine",
-            scale="circle",
-            may_be_missing=_NO_HISTORY,
-            options=options,
-        )
-        for name, formula, options in (
-            ("best", f"the largest of {_COSINES}", {"num_actions": 50.0}),
-            ("mean", f"the mean of {_COSINES}", {"num_actions": 50.0}),
-            (
-                "decayed",
-                f"the weighted mean of {_COSINES}; an action that is `half_life_days` older "
-                "weighs half",
-                {"num_actions": 50.0, "half_life_days": 7.0},
-            ),
-        )
-    ),
-)
-_OF_REQUESTS = (
-    FeatureMeaning(
-        name="session_position",
-        formula="log1p(the user's earlier requests in the session); the session goes on while the "
-        "next known request comes within `gap_minutes` minutes, and only requests of the two "
-        "windows are seen",
-        unit=_COUNT,
-        options={"gap_minutes": 30.0},
-    ),
-    FeatureMeaning("hour_sin", "sin(2 pi h / 24), h being the UTC hour of t", "number", "circle"),
-    FeatureMeaning("hour_cos", "cos(2 pi h / 24), h being the UTC hour of t", "number", "circle"),
-    FeatureMeaning("weekday", "the UTC weekday of t, Monday is 0", "number", "weekday"),
-)
-_FAMILIES = (
-    FeatureMeaning(
-        "user_actions:<action_type>",
-        "log1p(the user's actions of that type in the history)",
-        _COUNT,
-    ),
-    *(
-        FeatureMeaning(f"{table}.<column>", formula, "as logged", "any", "the value is null or NaN")
-        for table, formula in (
-            ("impressions", "the impression's number in that column, beyond those of the contract"),
-            ("pins", "the pin's number in that column, whenever it was written"),
-            ("users", "the user's number in that column, of the newest row that is not after t"),
-        )
-    ),
-    FeatureMeaning(
-        "<package.module>:<function>",
-        "what your own function returns; see below",
-        "yours",
-        "any",
-        "the function returned NaN, which it may only where the recipe says `may_be_missing`",
-        {"may_be_missing": False},
-    ),
-)
-
+_OF_HISTORY = {"num_actions": 50.0}
 CATALOGUE: Mapping[str, FeatureMeaning] = {
-    known.name: known for known in (*_OF_PINS, *_OF_USERS, *_OF_REQUESTS, *_FAMILIES)
+    known.name: known
+    for known in (
+        FeatureMeaning("pin_popularity"),
+        *(FeatureMeaning(f"pin_popularity_{days}d") for days in WINDOWS_DAYS),
+        FeatureMeaning("pin_popularity_slope", "difference"),
+        FeatureMeaning("pin_age", may_be_missing=True, options={"column": ""}),
+        FeatureMeaning("past_engagements"),
+        FeatureMeaning("since_last_touch_of_pin", may_be_missing=True),
+        FeatureMeaning("since_last_touch_of_category", "log1p", True, {"category": ""}),
+        FeatureMeaning("user_activity", options={"days": 7.0}),
+        FeatureMeaning("similarity_best", "circle", True, _OF_HISTORY),
+        FeatureMeaning("similarity_mean", "circle", True, _OF_HISTORY),
+        FeatureMeaning(
+            "similarity_decayed", "circle", True, {**_OF_HISTORY, "half_life_days": 7.0}
+        ),
+        FeatureMeaning("session_position", options={"gap_minutes": 30.0}),
+        FeatureMeaning("hour_sin", "circle"),
+        FeatureMeaning("hour_cos", "circle"),
+        FeatureMeaning("weekday", "weekday"),
+        FeatureMeaning("user_actions:<action_type>"),
+        *(FeatureMeaning(f"{table}.<column>", "any", True) for table in LOG_TABLES),
+        FeatureMeaning("<package.module>:<function>", "any", True, {"may_be_missing": False}),
+    )
 }
 """Every feature by its name; of the families, the name shows what the recipe fills in."""
 

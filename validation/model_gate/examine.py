@@ -468,7 +468,7 @@ def _judge_baselines(
     regression it must not be worse by more than the margin, in the sense of `policy.is_shown`. In
     other cycles a baseline that surely beats the challenger is a warning.
     """
-    is_first = found.comparison.is_first_cycle and not config.needs_popularity
+    is_first = found.comparison.is_first_cycle and config.first_champion_beats == "every_baseline"
     if is_first and not baselines:
         found.missing.append(Reason.of("no_baselines"))
     for facts in baselines:

@@ -158,7 +158,8 @@ def _best_baseline(
     ours: _Scored, baselines: Baselines, config: RunConfig
 ) -> tuple[ComparedModels, SplitScores]:
     """Return the best of the baselines that a first champion must beat, as a side."""
-    one = baselines.find(POPULARITY) if config.model_gate.needs_popularity else baselines.best()
+    must_beat = config.model_gate.first_champion_beats
+    one = baselines.find(POPULARITY) if must_beat == "popularity" else baselines.best()
     kind, holdout = BaselineKind(one.kind), ours.side.snapshot.holdout
     models = ComparedModels(
         holdout, kind, ours.side.model, None, seen=ours.seen, baseline_name=one.name

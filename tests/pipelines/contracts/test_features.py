@@ -1,15 +1,25 @@
 """The names of numeric features, and the page that shows them."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from pipelines.contracts.features import BASELINE_FEATURES, BOUNDS, CATALOGUE, meaning_of
-from support.feature_page import PAGE, table
 
 
-def test_the_page_shows_the_catalogue_as_it_is() -> None:
-    assert table() in PAGE.read_text(), "run `python tests/support/feature_page.py`"
+def test_the_page_has_a_row_for_each_with_its_options_and_the_baselines_marked(
+    repository: Path,
+) -> None:
+    found = {}
+    for line in (repository / "docs/features.md").read_text().splitlines():
+        if row := re.fullmatch(r"\| `(.+)`( \*)? \| .+ \| .+ \| (.+) \| (.+) \|", line):
+            name, mark, options, missing = row.groups()
+            found[name] = (bool(mark), re.findall(r"`(\w+)`", options), missing != "never")
+    assert found == {
+        name: (name in BASELINE_FEATURES, list(meaning.options), meaning.may_be_missing)
+        for name, meaning in CATALOGUE.items()
+    }
 
 
 @pytest.mark.parametrize(
