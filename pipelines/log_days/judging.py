@@ -12,7 +12,7 @@ snapshot is accepted. Not for the rows of the snapshot. Tested in tests/pipeline
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
 from pipelines.contracts.day_profile import FORMAT_VERSION, DayProfile, KeptDays
-from pipelines.contracts.errors import ConfigurationError, DataGateFailedError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import (
     AcceptedShift,
@@ -33,7 +33,7 @@ from pipelines.contracts.run_layout import (
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.known_days import open_known_days
-from pipelines.log_days.reading import categories_of, files_of_days, measure_log, rows_of
+from pipelines.log_days.reading import files_of_days, measure_log
 from pipelines.registry.standing import read_kept, read_refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
@@ -80,20 +80,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         spilled.mkdir()
         with importing_meanwhile():
             found = _measured(run, event_log, plan, spilled)
-
-        def look(day: int, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
-            from validation.data_gate.days.examples import find_examples
-            from validation.data_gate.days.measure import open_engine
-
-            try:
-                with open_engine(str(spilled)) as engine:
-                    rows = rows_of(event_log, plan, range(day, day + 1))
-                    return find_examples(engine, rows, day, names, categories_of(plan))
-            except HomefeedError as error:  # the log cannot be read any more
-                log.warning("no rows are shown of what is unusual: %s", error)
-                return {}
-
-        outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri), look)
+        outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,
             docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),

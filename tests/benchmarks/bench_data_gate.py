@@ -172,7 +172,7 @@ def _shares_of_peer(
     clean, before = load_log(window), load_log(window, _before(window.judged))
     for defect in DEFECTS:
         if defect.name in spoiled:
-            log = defect.plant(clean, defect.strengths.middle, np.random.default_rng([1, 1]))
+            log = defect.plant(clean, defect.strengths[1], np.random.default_rng([1, 1]))
             evidently_peer.write_pair(folder / defect.name, before, log)
     for as_of in as_ofs:
         window = open_window(Settings(), "completejourney", f"{as_of:%Y-%m-%d}")

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pipelines.contracts import data_rules
 from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.artifacts import Severity, Snapshot
-from pipelines.contracts.hashing import hash_rows, mix
+from pipelines.contracts.hashing import mix
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
@@ -61,14 +61,15 @@ class Vectors:
         """Return some of them."""
         return Vectors(self.ids[rows], self.as_of[rows], self.vectors[rows])
 
+    def keys(self) -> list[tuple[int, int]]:
+        """Return the key of each."""
+        return list(zip(self.ids.tolist(), self.as_of.tolist(), strict=True))
+
     @staticmethod
     def joined(parts: Sequence["Vectors"]) -> "Vectors":
         """Return the vectors of several parts, of which there is at least one."""
-        return Vectors(
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([part.as_of for part in parts]),
-            np.concatenate([part.vectors for part in parts]),
-        )
+        columns = zip(*((part.ids, part.as_of, part.vectors) for part in parts), strict=True)
+        return Vectors(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Compared(NamedTuple):
 
     num_compared: int
     num_changed: int
-    phrase: str  # What was changed, and how it looks; '' where nothing was.
+    phrase: str  # What was changed; '' where nothing was.
 
     @property
     def changed_share(self) -> float:
@@ -165,8 +166,8 @@ def compare_canaries(kept: Canaries, snapshot: Snapshot, snapshot_dir: Path) -> 
         snapshot_dir: Local folder with its files.
     """
     return {
-        "pins": compare_vectors("pin", kept.pins, _pins_of(snapshot_dir)),
-        "users": compare_vectors("user", kept.users, _users_of(snapshot, snapshot_dir)),
+        "pins": compare_vectors("pins", kept.pins, _pins_of(snapshot_dir)),
+        "users": compare_vectors("users", kept.users, _users_of(snapshot, snapshot_dir)),
     }
 
 
@@ -174,19 +175,13 @@ def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compa
     """Compare kept vectors with those of the same keys.
 
     Args:
-        what: One of them is called, such as "pin".
+        what: They are called, such as "pins".
         kept: What must not have changed.
         parts: What there is now.
     """
-    digests, looked_up = [], []
-    for part in parts:
-        digests.append(hash_rows(part.vectors))
-        looked_up.append(part.at(np.isin(part.ids, kept.ids)))
-    now = Vectors.joined(looked_up)
-    there = zip(now.ids.tolist(), now.as_of.tolist(), strict=True)
-    place = {key: row for row, key in enumerate(there)}
-    keys = zip(kept.ids.tolist(), kept.as_of.tolist(), strict=True)
-    places = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
+    now = Vectors.joined([part.at(np.isin(part.ids, kept.ids)) for part in parts])
+    place = {key: row for row, key in enumerate(now.keys())}
+    places = np.array([place.get(key, -1) for key in kept.keys()], dtype=np.int64)
     known, found = kept.at(places >= 0), now.at(places[places >= 0])
     num, width, width_now = len(known.ids), known.vectors.shape[1], found.vectors.shape[1]
     if num == 0:
@@ -195,28 +190,10 @@ def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compa
         return Compared(num, num, f"all are of another width, {width} to {width_now} numbers")
     difference = np.linalg.norm(known.vectors - found.vectors, axis=1)
     longest = np.maximum(np.linalg.norm(known.vectors, axis=1), 1e-12)
-    is_changed = np.asarray(difference > LARGEST_DIFFERENCE * longest)
-    if not is_changed.any():
-        return Compared(num, 0, "")
-    before, after = known.vectors[is_changed], found.vectors[is_changed]
-    names = ", ".join(str(each) for each in known.ids[is_changed][:3])
-    how = _how(before, after, np.concatenate(digests))
-    return Compared(num, len(before), f"{len(before)} of {num} {what}s, such as {names}, {how}")
-
-
-def _how(before: Floats, after: Floats, digests: npt.NDArray[np.uint64]) -> str:
-    """Return in words how vectors differ from what they were; `digests` are of all that are now."""
-    if not after.any():
-        return "are zeros now"
-    if len(np.unique(after, axis=0)) == 1 and len(after) > 1:
-        return "have one and the same vector now"
-    if np.isin(hash_rows(before), digests).mean() > 0.5:
-        return "have the vectors of others now: they were shuffled"
-    first, second = (part[:64] @ part[:64].T for part in (before, after))
-    largest = max(float(np.abs(first).max()), 1e-12)
-    if len(before) > 2 and np.abs(first - second).max() <= 1e-2 * largest:
-        return "were turned into another basis: the angles between them are as they were"
-    return "have other vectors now"
+    changed = known.ids[difference > LARGEST_DIFFERENCE * longest]
+    names = ", ".join(str(each) for each in changed[:3])
+    phrase = f"{len(changed)} of {num} {what}, such as {names}, have other vectors now"
+    return Compared(num, len(changed), phrase if len(changed) else "")
 
 
 def canary_checks(found: Mapping[str, Compared], not_judged: str) -> tuple[Check, ...]:
@@ -231,13 +208,14 @@ def canary_checks(found: Mapping[str, Compared], not_judged: str) -> tuple[Check
         not_judged = f"fewer than {FEWEST_COMPARED} kept embeddings are in the snapshot"
     shares = {kind: compared.changed_share for kind, compared in found.items()}
     phrases = {kind: compared.phrase for kind, compared in found.items()}
+    said = "Embeddings that change under an unchanged version, of those that were kept."
+
+    def check(name: str, severity: Severity, bound: float) -> Check:
+        return Check(name, severity, said, "canaries", shares, "share", maximum=bound,
+                     not_judged=not_judged, phrases=phrases)  # fmt: skip
+
     bounds = data_rules.CHANGED_EMBEDDINGS
-    return tuple(
-        Check(name, severity,
-              "Embeddings that change under an unchanged version, of those that were kept.",
-              "canaries", shares, "share", maximum=bound, not_judged=not_judged, phrases=phrases)
-        for name, severity, bound in (
-            ("embeddings_as_accepted", Severity.CRITICAL, bounds.critical),
-            ("every_embedding_as_accepted", Severity.WARNING, bounds.warning),
-        )
-    )  # fmt: skip
+    return (
+        check("embeddings_as_accepted", Severity.CRITICAL, bounds.critical),
+        check("every_embedding_as_accepted", Severity.WARNING, bounds.warning),
+    )

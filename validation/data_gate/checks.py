@@ -8,7 +8,7 @@ bounds from `pipelines.contracts.data_rules` and the recipe. Not for running the
 (`validation.data_gate.gx_runner`).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.gx_runner import NAN, Check
+from validation.data_gate.gx_runner import NAN, Check, Unit
 from validation.data_gate.rows import RULES
 from validation.data_gate.snapshot_profile import Measures, Reference, SnapshotProfile
 
@@ -29,10 +29,50 @@ FEWEST_ACTIONS = bounds.UNKNOWN_REQUESTS.fewest
 _CRITICAL, _WARNING = Severity.CRITICAL, Severity.WARNING
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A snapshot, what was measured of it, and what it is held against."""
+
+    config: DataGateConfig
+    snapshot: Snapshot
+    profile: SnapshotProfile
+    reference: Reference | None  # The last accepted snapshot; None in the first cycle.
+
+    @property
+    def before(self) -> SnapshotProfile:
+        """The profile of the last accepted snapshot; an empty one in the first cycle."""
+        return self.reference.profile if self.reference else SnapshotProfile()
+
+    @property
+    def why_no_shift(self) -> str:
+        """Why shift against the last accepted snapshot cannot be judged, or nothing."""
+        if self.reference is None:
+            return NO_REFERENCE
+        if self.before.unmeasured_shards:
+            return "the last accepted snapshot can no longer be read or measured"
+        if self.snapshot.features.main_head.name not in self.reference.snapshot.features.head_names:
+            return "the last accepted snapshot has another main head"
+        least = self.config.min_rows_for_shift
+        fewest = min(int(known.measures.examples.sum()) for known in (self.profile, self.before))
+        few = f"{fewest:,} examples, fewer than min_rows_for_shift = {least:,}"
+        return few if fewest < least else ""
+
+
+def snapshot_checks(judged: Judged) -> tuple[Check, ...]:
+    """Return the checks of volumes, rates and coverage, and of change.
+
+    Where shards could not be measured all of them are NaN, because the others say nothing of all.
+    """
+    checks = (*_volumes(judged), *_days_and_events(judged), *_rates(judged), *_changes(judged))
+    if not judged.profile.unmeasured_shards:
+        return checks
+    return tuple(replace(each, values=dict.fromkeys(each.values, NAN)) for each in checks)
+
+
 def row_checks(snapshot: Snapshot, profile: SnapshotProfile) -> tuple[Check, ...]:
     """Return the checks that no row breaks a rule, by shard."""
     num_types, pins = len(snapshot.features.action_types), {PINS_FILE: profile.pins}
-    parts = {"files": profile.by_partition, "shards": profile.shards, "pins": pins}
+    parts = {"files": pins | profile.shards, "shards": profile.shards, "pins": pins}
     return tuple(
         Check(
             rule.name,
@@ -52,74 +92,81 @@ def row_checks(snapshot: Snapshot, profile: SnapshotProfile) -> tuple[Check, ...
     )
 
 
-def volume_checks(
-    config: DataGateConfig, snapshot: Snapshot, profile: SnapshotProfile
-) -> tuple[Check, ...]:
-    """Return the checks of what there has to be enough of, on each day and over all of them."""
-    measures, events = profile.measures, snapshot.event_counts
-    examples, dropped = int(measures.examples.sum()), snapshot.num_duplicate_impressions
-    training, holdout = measures.requests[SPLIT_TRAINING], measures.requests[SPLIT_HOLDOUT]
+def _whole(
+    name: str, severity: Severity, description: str, value: float, unit: Unit,
+    minimum: float | None = None, maximum: float | None = None, not_judged: str = "",
+) -> Check:  # fmt: skip
+    """Return a check of one number of the whole snapshot."""
+    values = {WHOLE: float(value)}
+    return Check(name, severity, description, WHOLE, values, unit, minimum, maximum, not_judged)
+
+
+def _volumes(judged: Judged) -> tuple[Check, ...]:
+    """Return the checks of what there has to be enough of."""
+    config, measures = judged.config, judged.profile.measures
+    examples, dropped = measures.examples.sum(), judged.snapshot.num_duplicate_impressions
+    requests = measures.requests
     exploring = [
         _share(*pair) for pair in zip(measures.exploration, measures.examples, strict=True)
     ]
-    unknown = _share(events.num_naming_unknown, events.num_naming if examples else 0)
-    early = _share(events.num_early, events.num_near if examples else 0)
-    requests, rates, launched = _shares_of_days(snapshot, measures)
+    gap = bounds.EXPLORATION_GAP.warning
+    return (
+        _whole("pin_embeddings_differ", _CRITICAL,
+               "Pins do not share one embedding (1 - |mean|^2 / mean square).",
+               judged.profile.pin_spread, "number", bounds.PIN_SPREAD.critical),
+        _whole("enough_training_requests", _CRITICAL, "Requests in the training window.",
+               requests[SPLIT_TRAINING], "count", config.min_training_requests),
+        _whole("enough_holdout_requests", _CRITICAL, "Requests in the holdout window.",
+               requests[SPLIT_HOLDOUT], "count", config.min_holdout_requests),
+        _whole("few_duplicate_impressions", _WARNING,
+               "Impressions that the log holds twice (dropped from the snapshot).",
+               _share(dropped, examples + dropped), "share",
+               maximum=bounds.REPEATED_IMPRESSIONS.warning),
+        _whole("exploration_is_steady", _WARNING,
+               "Share of randomised traffic in the holdout minus that in training.",
+               exploring[SPLIT_HOLDOUT] - exploring[SPLIT_TRAINING], "change", -gap, gap),
+    )  # fmt: skip
+
+
+def _days_and_events(judged: Judged) -> tuple[Check, ...]:
+    """Return the checks of each day, and of what the log's actions name."""
+    measures, events = judged.profile.measures, judged.snapshot.event_counts
+    requests, rates, launched = _shares_of_days(judged.snapshot, measures)
+    has_examples = bool(measures.examples.any())
+    unknown = _share(events.num_naming_unknown, events.num_naming * has_examples)
+    early = _share(events.num_early, events.num_near * has_examples)
     few = f"fewer than {FEWEST_ACTIONS} actions name"
     naming = "" if events.num_naming >= FEWEST_ACTIONS else f"{few} a request"
     near = "" if events.num_near >= FEWEST_ACTIONS else f"{few} none"
-    return _whole_where_measured(profile, (
-        Check("pin_embeddings_differ", _CRITICAL,
-              "Pins do not share one embedding (1 - |mean|^2 / mean square).",
-              WHOLE, {WHOLE: profile.pin_spread}, "number", minimum=bounds.PIN_SPREAD.critical),
-        Check("enough_training_requests", _CRITICAL, "Requests in the training window.",
-              WHOLE, {WHOLE: training}, "count", minimum=config.min_training_requests),
-        Check("enough_holdout_requests", _CRITICAL, "Requests in the holdout window.",
-              WHOLE, {WHOLE: holdout}, "count", minimum=config.min_holdout_requests),
+    named = "Actions that name a request which the log does not have of their user."
+    return (
         Check("every_day_is_there", _WARNING,
               "Each day has requests: a share of the median day's.",
-              "days", requests, "share", minimum=bounds.ROWS_OF_A_DAY.warning),
+              "days", requests, "share", bounds.ROWS_OF_A_DAY.warning),
         Check("every_day_has_labels", _CRITICAL,
               "No day's label rate is near zero once it was launched: a share of the median day.",
-              "days", launched, "share", minimum=bounds.LABEL_RATE_BY_MEDIAN.critical),
+              "days", launched, "share", bounds.LABEL_RATE_BY_MEDIAN.critical),
         Check("label_rate_of_each_day", _WARNING,
               "Each day's label rate: a share of the head's median day.",
-              "days", rates, "share", minimum=bounds.LABEL_RATE_BY_MEDIAN.warning),
-        Check("few_duplicate_impressions", _WARNING,
-              "Impressions that the log holds twice (dropped from the snapshot).", WHOLE,
-              {WHOLE: _share(dropped, examples + dropped)}, "share",
-              maximum=bounds.REPEATED_IMPRESSIONS.warning),
-        Check("exploration_is_steady", _WARNING,
-              "Share of randomised traffic in the holdout minus that in training.",
-              WHOLE, {WHOLE: exploring[SPLIT_HOLDOUT] - exploring[SPLIT_TRAINING]}, "change",
-              -bounds.EXPLORATION_GAP.warning, bounds.EXPLORATION_GAP.warning),
-        Check("most_requests_are_known", _CRITICAL,
-              "Actions that name a request which the log does not have of their user.",
-              WHOLE, {WHOLE: unknown}, "share",
-              maximum=bounds.UNKNOWN_REQUESTS.critical, not_judged=naming),
-        Check("requests_are_known", _WARNING,
-              "Actions that name a request which the log does not have of their user.",
-              WHOLE, {WHOLE: unknown}, "share", maximum=bounds.UNKNOWN_REQUESTS.warning,
-              not_judged=naming),
-        Check("actions_follow_impressions", _WARNING,
-              "Actions without a request whose pin the user was shown only afterwards.",
-              WHOLE, {WHOLE: early}, "share", maximum=bounds.EARLY_ACTIONS.warning,
-              not_judged=near),
-    ))  # fmt: skip
+              "days", rates, "share", bounds.LABEL_RATE_BY_MEDIAN.warning),
+        _whole("most_requests_are_known", _CRITICAL, named, unknown, "share",
+               maximum=bounds.UNKNOWN_REQUESTS.critical, not_judged=naming),
+        _whole("requests_are_known", _WARNING, named, unknown, "share",
+               maximum=bounds.UNKNOWN_REQUESTS.warning, not_judged=naming),
+        _whole("actions_follow_impressions", _WARNING,
+               "Actions without a request whose pin the user was shown only afterwards.",
+               early, "share", maximum=bounds.EARLY_ACTIONS.warning, not_judged=near),
+    )  # fmt: skip
 
 
-def rate_checks(
-    config: DataGateConfig, snapshot: Snapshot, profile: SnapshotProfile
-) -> tuple[Check, ...]:
+def _rates(judged: Judged) -> tuple[Check, ...]:
     """Return the checks of label rates, and of how much sequences, pins and categories cover."""
-    measures, features = profile.measures, snapshot.features
+    config, measures = judged.config, judged.profile.measures
+    features = judged.snapshot.features
     target, low, high = (
         features.main_head.name,
         config.min_positive_share,
         config.max_positive_share,
-    )
-    in_training, in_holdout = (
-        measures.label_rate(target, s) for s in (SPLIT_TRAINING, SPLIT_HOLDOUT)
     )
     # Where no shard could be measured, the number of positives is not known.
     positives = {
@@ -129,92 +176,55 @@ def rate_checks(
     codes = {each.name: measures.histograms.get(each.name) for each in features.categorical}
     unknown = {name: _share(found[0], found.sum()) for name, found in sorted(codes.items())
                if found is not None}  # fmt: skip
-    sequences = _share(measures.with_sequence, int(measures.requests.sum()))
-    zeros = _share(measures.zero_embeddings, int(measures.examples.sum()))
-    return _whole_where_measured(profile, (
-        Check("target_label_rate", _CRITICAL, f"Training examples with a {target}.",
-              WHOLE, {WHOLE: in_training}, "share", low, high),
-        Check("target_label_rate_holdout", _CRITICAL, f"Holdout examples with a {target}.",
-              WHOLE, {WHOLE: in_holdout}, "share", low, high),
+    return (
+        _whole("target_label_rate", _CRITICAL, f"Training examples with a {target}.",
+               measures.label_rate(target, SPLIT_TRAINING), "share", low, high),
+        _whole("target_label_rate_holdout", _CRITICAL, f"Holdout examples with a {target}.",
+               measures.label_rate(target, SPLIT_HOLDOUT), "share", low, high),
         Check("every_head_has_positives", _WARNING,
               "Each head occurs in training, or it learns to predict nothing.",
               "heads", positives, "count", minimum=1),
-        Check("sequence_coverage", _CRITICAL, "Requests with at least one earlier action.",
-              WHOLE, {WHOLE: sequences}, "share", minimum=config.min_sequence_share),
-        Check("embedding_coverage", _CRITICAL,
-              "Examples whose candidate has an all-zero embedding.",
-              WHOLE, {WHOLE: zeros}, "share", maximum=config.max_zero_embedding_share),
+        _whole("sequence_coverage", _CRITICAL, "Requests with at least one earlier action.",
+               _share(measures.with_sequence, measures.requests.sum()), "share",
+               config.min_sequence_share),
+        _whole("embedding_coverage", _CRITICAL,
+               "Examples whose candidate has an all-zero embedding.",
+               _share(measures.zero_embeddings, measures.examples.sum()), "share",
+               maximum=config.max_zero_embedding_share),
         Check("known_categories", _WARNING, "Values outside a categorical feature's closed list.",
               "categories", unknown, "share", maximum=config.max_unknown_category_share,
               not_judged="" if codes else "the recipe has no categorical feature"),
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
-def change_checks(
-    config: DataGateConfig,
-    snapshot: Snapshot,
-    profile: SnapshotProfile,
-    reference: Reference | None,
-    not_judged: str,
-) -> tuple[Check, ...]:
-    """Return the checks of relative changes against the last accepted snapshot.
-
-    Args:
-        config: Thresholds.
-        snapshot: The manifest of what is judged.
-        profile: Its profile.
-        reference: The last accepted snapshot; None in the first cycle.
-        not_judged: See `why_not_judged`.
-    """
-    target, label, rows = (
-        snapshot.features.main_head.name,
-        config.max_label_rate_change,
-        config.max_row_count_change,
-    )
-    before = reference.profile if reference else SnapshotProfile()
-    other_basis = ""
-    if reference and reference.snapshot.embedding_version != snapshot.embedding_version:
+def _changes(judged: Judged) -> tuple[Check, ...]:
+    """Return the checks of relative changes against the last accepted snapshot."""
+    config, snapshot, before = judged.config, judged.snapshot, judged.before
+    target, not_judged, other_basis = snapshot.features.main_head.name, judged.why_no_shift, ""
+    if (
+        judged.reference
+        and judged.reference.snapshot.embedding_version != snapshot.embedding_version
+    ):
         other_basis = "the embedding version changed, so lengths may too"
-    now, then, norm = profile.measures, before.measures, bounds.NORM_CHANGE.warning
-    return _whole_where_measured(profile, (
-        Check("row_count_shift", _CRITICAL,
-              "Change of the number of examples against the last accepted snapshot.", WHOLE,
-              _change(now.examples.sum(), then.examples.sum()), "change", -rows, rows, not_judged),
-        Check("target_label_rate_shift", _CRITICAL,
-              "Change of the target label rate against the last accepted snapshot.", WHOLE,
-              _change(now.label_rate(target), then.label_rate(target)), "change", -label, label,
+    now, then = judged.profile.measures, before.measures
+
+    def check(
+        name: str, severity: Severity, what: str, pair: tuple[float, float], most: float, why: str
+    ) -> Check:
+        said = f"Change of the {what} against the last accepted snapshot."
+        value = pair[0] / pair[1] - 1.0 if pair[1] else NAN
+        return _whole(name, severity, said, value, "change", -most, most, why)
+
+    return (
+        check("row_count_shift", _CRITICAL, "number of examples",
+              (now.examples.sum(), then.examples.sum()), config.max_row_count_change, not_judged),
+        check("target_label_rate_shift", _CRITICAL, "target label rate",
+              (now.label_rate(target), then.label_rate(target)), config.max_label_rate_change,
               not_judged),
-        Check("embedding_norm_shift", _WARNING,
-              "Change of the pins' mean embedding length against the last accepted snapshot.",
-              WHOLE, _change(profile.mean_pin_norm, before.mean_pin_norm), "change", -norm, norm,
+        check("embedding_norm_shift", _WARNING, "pins' mean embedding length",
+              (judged.profile.mean_pin_norm, before.mean_pin_norm), bounds.NORM_CHANGE.warning,
               not_judged or other_basis),
-    ))  # fmt: skip
-
-
-def why_not_judged(
-    config: DataGateConfig,
-    snapshot: Snapshot,
-    profile: SnapshotProfile,
-    reference: Reference | None,
-) -> str:
-    """Return why shift against the last accepted snapshot cannot be judged, or nothing."""
-    if reference is None:
-        return NO_REFERENCE
-    if reference.profile.unmeasured_shards:
-        return "the last accepted snapshot can no longer be read or measured"
-    if snapshot.features.main_head.name not in reference.snapshot.features.head_names:
-        return "the last accepted snapshot has another main head"
-    fewest = min(int(known.measures.examples.sum()) for known in (profile, reference.profile))
-    if fewest < config.min_rows_for_shift:
-        return f"{fewest:,} examples, fewer than min_rows_for_shift = {config.min_rows_for_shift:,}"
-    return ""
-
-
-def _whole_where_measured(profile: SnapshotProfile, checks: tuple[Check, ...]) -> tuple[Check, ...]:
-    """Return the checks with NaN where shards could not be measured: others say nothing of all."""
-    if not profile.unmeasured_shards:
-        return checks
-    return tuple(replace(each, values=dict.fromkeys(each.values, NAN)) for each in checks)
+    )  # fmt: skip
 
 
 def _shares_of_days(
@@ -235,13 +245,11 @@ def _shares_of_days(
     }
     median = float(np.median(list(counts.values())))
     main = snapshot.features.head_names.index(snapshot.features.main_head.name)
-    rates = (rate_shares(measures), rate_shares(measures, main))
+    rates = [rate_shares(measures), rate_shares(measures, main)]
     missing = 1.0 if rates[0] else NAN
-    return (
-        {name: float(count / median) if median else 0.0 for name, count in counts.items()},
-        {name: rates[0].get(day, missing) for name, day in days.items()},
-        {name: rates[1].get(day, missing) for name, day in days.items()},
-    )
+    of_all, launched = ({n: by.get(day, missing) for n, day in days.items()} for by in rates)
+    requests = {name: float(count / median) if median else 0.0 for name, count in counts.items()}
+    return requests, of_all, launched
 
 
 def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, float]:
@@ -273,8 +281,3 @@ def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, f
 
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else NAN
-
-
-def _change(now: float, before: float) -> dict[str, float]:
-    """Return the relative change of the whole; NaN where the value before is 0."""
-    return {WHOLE: float(now / before - 1.0) if before else NAN}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from validation.data_gate import checks
 from validation.data_gate.canaries import (
     CANARIES_FILE,
     canary_checks,
@@ -19,19 +18,13 @@ from validation.data_gate.canaries import (
     compare_canaries,
     write_canaries,
 )
+from validation.data_gate.checks import NO_REFERENCE, Judged, row_checks, snapshot_checks
 from validation.data_gate.gx_runner import Check, evaluate, importing_meanwhile
 from validation.data_gate.shifts import kept_shifts, shift_checks, shifts_of
-from validation.data_gate.snapshot_profile import (
-    Reference,
-    SnapshotProfile,
-    profile_snapshot,
-    to_json,
-)
+from validation.data_gate.snapshot_profile import Reference, profile_snapshot, to_json
 from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject
 
 PROFILE_FILE = "profile.json"
-_NUM_PARTS = 2
-"""So much is told of what was found in a refused snapshot: the worst value, and a phrase."""
 
 
 def judge_snapshot(
@@ -67,19 +60,19 @@ def judge_snapshot(
     """
     with importing_meanwhile():
         profile = profile_snapshot(snapshot, snapshot_dir)
-    before = reference.profile if reference else SnapshotProfile()
-    is_measured = not profile.unmeasured_shards
+    judged, is_measured = (
+        Judged(config, snapshot, profile, reference),
+        not profile.unmeasured_shards,
+    )
+    before = judged.before
     shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()
     profile.shifts = kept_shifts(shifts, before.shifts)
     (out_dir / PROFILE_FILE).write_text(to_json(profile, snapshot.digest), "utf-8")
-    not_judged = checks.why_not_judged(config, snapshot, profile, reference)
     expectations = (
-        *checks.row_checks(snapshot, profile),
-        *checks.volume_checks(config, snapshot, profile),
-        *checks.rate_checks(config, snapshot, profile),
-        *_canaries(snapshot, snapshot_dir, profile, reference, out_dir / CANARIES_FILE),
-        *checks.change_checks(config, snapshot, profile, reference, not_judged),
-        *shift_checks(shifts, before.shifts, is_measured, not_judged),
+        *row_checks(snapshot, profile),
+        *snapshot_checks(judged),
+        *_canaries(judged, snapshot_dir, out_dir / CANARIES_FILE),
+        *shift_checks(shifts, before.shifts, is_measured, judged.why_no_shift),
     )
     return evaluate(
         expectations,
@@ -91,28 +84,20 @@ def judge_snapshot(
     )
 
 
-def _canaries(
-    snapshot: Snapshot,
-    snapshot_dir: Path,
-    profile: SnapshotProfile,
-    reference: Reference | None,
-    path: Path,
-) -> tuple[Check, ...]:
+def _canaries(judged: Judged, snapshot_dir: Path, path: Path) -> tuple[Check, ...]:
     """Keep the snapshot's canaries in a file, and compare those of the last accepted one."""
-    compared, not_compared, kept = {}, "", reference.canaries if reference else None
+    snapshot, profile, reference = judged.snapshot, judged.profile, judged.reference
     has_pins = not profile.pins.has("schema", "no_nulls")
     if not snapshot.shards or profile.unmeasured_shards or not has_pins:
         return canary_checks({}, "the snapshot's files cannot be read or measured")
     write_canaries(choose_canaries(snapshot, snapshot_dir), path)
     if reference is None:
-        not_compared = checks.NO_REFERENCE
-    elif kept is None:
-        not_compared = "no embeddings of the last accepted snapshot were kept"
-    elif kept.embedding_version != snapshot.embedding_version:
-        not_compared = f"{kept.embedding_version!r} was the version before"
-    else:
-        compared = compare_canaries(kept, snapshot, snapshot_dir)
-    return canary_checks(compared, not_compared)
+        return canary_checks({}, NO_REFERENCE)
+    if (kept := reference.canaries) is None:
+        return canary_checks({}, "no embeddings of the last accepted snapshot were kept")
+    if kept.embedding_version != snapshot.embedding_version:
+        return canary_checks({}, f"{kept.embedding_version!r} was the version before")
+    return canary_checks(compare_canaries(kept, snapshot, snapshot_dir), "")
 
 
 def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, ...]) -> Subject:
@@ -147,7 +132,7 @@ def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, 
 def since_refused(
     refused: DataReport | None, snapshot: Snapshot, outcomes: Sequence[ExpectationOutcome]
 ) -> tuple[str, ...]:
-    """Return a phrase for each expectation that is, or was, not met.
+    """Return what became of what was not met, and what was met then and is not now.
 
     Args:
         refused: What was found of the snapshot that was refused; None where none was.
@@ -155,40 +140,28 @@ def since_refused(
         outcomes: What was found of it.
 
     Returns:
-        What was not met then first, critical before warnings; nothing where none was refused.
+        A phrase for each expectation that had been measured, the critical ones first.
     """
     if refused is None:
         return ()
     is_same = refused.snapshot_digest == snapshot.digest
     told = ["the snapshot is the one that was refused"] if is_same else []
-    now, num_mended = {outcome.name: outcome for outcome in outcomes}, 0
+    now = {outcome.name: outcome for outcome in outcomes}
     for then in refused.failures:
-        if (found := now.get(then.name)) is None:
-            continue
-        before = f"{_found(then)} when it was refused"
-        if then.is_unmeasured and found.is_met:
-            num_mended += 1
-        elif not found.is_judged:
-            told.append(f"{found.name}: {found.observed}; found {before}")
-        else:
+        if (found := now.get(then.name)) and not then.is_unmeasured:
             state = "is mended" if found.is_met else "is not mended"
-            by = f" and accepted by {found.accepted_by}" if found.accepted_by else ""
-            other = f" and {then.expected} then" if found.expected != then.expected else ""
             told.append(
-                f"{found.name} {state}{by}: found {_found(found)}, {before}, expected "
-                f"{found.expected}{other}"
+                f"{then.name} {state}: found {_found(found)}, {_found(then)} when it was refused, "
+                f"expected {found.expected}"
             )
-    if num_mended:
-        told.append(f"{num_mended} more, which could not be measured then, are met now")
-    then_met = {outcome.name for outcome in refused.outcomes if outcome.is_met}
     told += [
-        f"{each.name} is not met any more: found {_found(each)}, expected {each.expected}"
-        for each in outcomes
-        if not each.is_met and each.name in then_met
+        f"{then.name} is not met any more: found {_found(found)}, expected {found.expected}"
+        for then in refused.outcomes
+        if then.is_met and (found := now.get(then.name)) and not found.is_met
     ]
     return tuple(told)
 
 
 def _found(outcome: ExpectationOutcome) -> str:
-    """Return the beginning of what was found, with its parts in one phrase."""
-    return ", ".join(outcome.observed.split("; ")[:_NUM_PARTS])
+    """Return the beginning of what was found: the worst value, and a phrase."""
+    return ", ".join(outcome.observed.split("; ")[:2])

@@ -32,6 +32,16 @@ _EXPECTED = {
     "limits": "within what earlier days and snapshots let expect",
     "risk": "less than what most likely harms a model",
 }
+_TOLD: Mapping[Unit, Callable[[float], str]] = {
+    "rows": "{:,.0f}".format,
+    "count": "{:,.0f}".format,
+    "number": "{:.4g}".format,
+    "limits": "{:.2g} times the limit".format,
+    "risk": "{:.2g} times what most likely harms a model".format,
+    "share": lambda value: f"{value * 100:.4g} %",
+    # Rounded first, because a millionth of a percent is noise; adding 0.0 turns -0.0 into 0.
+    "change": lambda value: f"{round(value * 100, 3) + 0.0:+.4g} %",
+}
 _DOCS_SITE = "data_docs"
 _MOST_PHRASES = 3
 
@@ -55,31 +65,13 @@ class Check:
     @property
     def expected(self) -> str:
         """The bounds as text."""
+        told = _TOLD[self.unit]
+        low, high = (None if end is None else told(end) for end in (self.minimum, self.maximum))
         if self.unit in _EXPECTED:
             return _EXPECTED[self.unit]
-        low, high = (
-            None if bound is None else self.told(bound) for bound in (self.minimum, self.maximum)
-        )
         if low is None:
             return f"at most {high}"
         return f"at least {low}" if high is None else f"{low} to {high}"
-
-    def told(self, value: float) -> str:
-        """Return a value as people read it."""
-        match self.unit:
-            case "rows" | "count":
-                return f"{value:,.0f}"
-            case "limits":
-                return f"{value:.2g} times the limit"
-            case "risk":
-                return f"{value:.2g} times what most likely harms a model"
-            case "share":
-                return f"{value * 100:.4g} %"
-            case "change":
-                # The value is rounded first, because a millionth of a percent is noise. Adding 0.0
-                # turns the -0.0 that rounding may give into 0.
-                return f"{round(value * 100, 3) + 0.0:+.4g} %"
-        return f"{value:.4g}"
 
     def excess(self, partition: str) -> float:
         """Return by how much a value exceeds its nearer bound; negative within the bounds."""
@@ -100,8 +92,10 @@ class Check:
             is_within: Whether Great Expectations found every value that there is within the bounds.
             offenders: The partitions whose value is not.
         """
+        if self.not_judged:
+            offenders = ()
         measured = [name for name, value in self.values.items() if not math.isnan(value)]
-        missing = [name for name in self.values if name not in measured]
+        missing = [name for name in self.values if name not in measured and not self.not_judged]
         parts = []
         if self.not_judged:
             parts.append(f"not judged: {self.not_judged}")
@@ -113,10 +107,10 @@ class Check:
         elif measured:
             worst = max(measured, key=self.excess)
             where = f" ({worst})" if len(self.values) > 1 else ""
-            parts.append(f"{self.told(self.values[worst])}{where}")
+            parts.append(f"{_TOLD[self.unit](self.values[worst])}{where}")
             order = sorted(offenders, key=self.excess, reverse=True)
             parts += [self.phrases[name] for name in order if name in self.phrases][:_MOST_PHRASES]
-        if missing and not self.not_judged:
+        if missing:
             named = ", ".join(missing[:3])
             parts.append(f"not measured in {named}; see the checks that failed first")
         return ExpectationOutcome(
@@ -126,11 +120,9 @@ class Check:
             is_met=bool(self.not_judged or (is_within and self.values and not missing)),
             observed="; ".join(parts) or "nothing to look at",
             expected=self.expected,
-            partitions=()
-            if self.not_judged
-            else tuple(name for name in self.values if name in {*offenders, *missing}),
+            partitions=tuple(name for name in self.values if name in {*offenders, *missing}),
             is_judged=not self.not_judged,
-            is_unmeasured=bool(missing) and not offenders and not self.not_judged,
+            is_unmeasured=bool(missing) and not offenders,
         )
 
 
@@ -199,11 +191,9 @@ def evaluate(
         found |= _run_suite(context, table, of_table, run_id)
     context.build_data_docs(site_names=[_DOCS_SITE])
     outcomes = tuple(check.outcome(*found.get(check.name, ())) for check in checks)
+    said = {each.name: (accepted or {}).get(each.name, "") for each in outcomes if not each.is_met}
     outcomes = tuple(
-        each
-        if each.is_met or each.name not in (accepted or {})
-        else each.model_copy(update={"accepted_by": (accepted or {})[each.name]})
-        for each in outcomes
+        each.model_copy(update={"accepted_by": said.get(each.name, "")}) for each in outcomes
     )
     finish_data_docs(docs_dir, subject(outcomes), outcomes)
     return outcomes

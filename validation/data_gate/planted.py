@@ -61,9 +61,9 @@ class LogRows:
         day = self.day_of(table)
         return (day >= self.first_day) & (day < self.end_day)
 
-    def with_table(self, table: str, rows: pa.Table) -> "LogRows":
-        """Return the log with another table."""
-        return replace(self, **{table: rows})
+    def drawn(self, table: str, share: float, rng: "Rng") -> Mask:
+        """Return about a share of a table's rows, on the days that may be touched."""
+        return self.inside(table) & (rng.random(len(getattr(self, table))) < share)
 
     def with_columns(self, table: str, columns: Mapping[str, Any]) -> "LogRows":
         """Return the log with other values in some columns of a table."""
@@ -73,15 +73,15 @@ class LogRows:
             is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
             made = values if is_arrow else pa.array(values, field.type)
             rows = rows.set_column(place, field, made)
-        return self.with_table(table, rows)
+        return replace(self, **{table: rows})
 
     def without(self, table: str, lost: Mask) -> "LogRows":
         """Return the log without some rows of a table."""
-        return self.with_table(table, getattr(self, table).filter(pa.array(~lost)))
+        return replace(self, **{table: getattr(self, table).filter(pa.array(~lost))})
 
     def with_more(self, table: str, rows: pa.Table) -> "LogRows":
         """Return the log with more rows in a table."""
-        return self.with_table(table, pa.concat_tables([getattr(self, table), rows]))
+        return replace(self, **{table: pa.concat_tables([getattr(self, table), rows])})
 
 
 _TIMES = {"impressions": "impressed_at", "actions": "acted_at", "users": "as_of"}
@@ -93,9 +93,8 @@ Where = Callable[[LogRows, float, Rng], Mask]
 """Draws the rows of a table that a defect of a strength is about."""
 
 
-def _rows_of(table: str) -> Where:
-    """About a share of a table's rows, on the days that may be touched."""
-    return lambda log, s, rng: log.inside(table) & (rng.random(len(getattr(log, table))) < s)
+def _drawn(table: str) -> Where:
+    return lambda log, s, rng: log.drawn(table, s, rng)
 
 
 def _requests(log: LogRows, strength: float, rng: Rng) -> Mask:
@@ -132,23 +131,10 @@ def _half_of_days(table: str) -> Where:
     return where
 
 
-def _of_holdout(log: LogRows, strength: float, rng: Rng) -> Mask:
-    day = log.day_of("impressions")
-    return (day >= log.holdout_day) & (day < log.end_day) & _requests(log, strength, rng)
-
-
 def _of_largest_surface(log: LogRows, strength: float, rng: Rng) -> Mask:
     surfaces = log.impressions["surface"].to_pandas()
     is_largest = (surfaces == surfaces.value_counts().index[0]).to_numpy()
     return is_largest & log.inside("impressions") & _requests(log, strength, rng)
-
-
-def _of_commonest_type(log: LogRows, strength: float, rng: Rng) -> Mask:
-    return _rows_of("actions")(log, strength, rng) & (_types(log) == _commonest_type(log))
-
-
-def _not_acted_upon(log: LogRows, strength: float, rng: Rng) -> Mask:
-    return _rows_of("impressions")(log, strength, rng) & ~_acted_upon(log)
 
 
 def _types(log: LogRows) -> Array:
@@ -183,16 +169,11 @@ def _lose(table: str, where: Where) -> Plant:
     return lambda log, strength, rng: log.without(table, where(log, strength, rng))
 
 
-def _lose_users(segment: bool) -> Plant:
-    """Lose a share of the users, or of those in the commonest state, in both tables of events."""
+def _lose_users(users: Callable[[LogRows], Array]) -> Plant:
+    """Lose a share of some users, in both tables of events."""
 
     def plant(log: LogRows, strength: float, rng: Rng) -> LogRows:
-        users = log.column("impressions", "user_id")
-        if segment:
-            states = log.users["state"].to_pandas()
-            is_largest = (states == states.value_counts().index[0]).to_numpy()
-            users = log.column("users", "user_id")[is_largest]
-        unique = np.unique(users)
+        unique = np.unique(users(log))
         lost = unique[rng.random(len(unique)) < strength]
         for table in ("impressions", "actions"):
             is_lost = np.isin(log.column(table, "user_id"), lost)
@@ -200,6 +181,12 @@ def _lose_users(segment: bool) -> Plant:
         return log
 
     return plant
+
+
+def _commonest_state(log: LogRows) -> Array:
+    """The users in the commonest state."""
+    states = log.users["state"].to_pandas()
+    return log.column("users", "user_id")[(states == states.value_counts().index[0]).to_numpy()]
 
 
 def _repeat(table: str, where: Where, times: int = 1) -> Plant:
@@ -214,7 +201,7 @@ def _show_days_again(log: LogRows, strength: float, rng: Rng) -> LogRows:
     """Write days of impressions twice; the copies are requests of their own."""
     extra = log.impressions.filter(pa.array(_on_days("impressions")(log, strength, rng)))
     names = pc.binary_join_element_wise(extra["request_id"], "again", "-")
-    copies = log.with_table("impressions", extra).with_columns("impressions", {"request_id": names})
+    copies = replace(log, impressions=extra).with_columns("impressions", {"request_id": names})
     return log.with_more("impressions", copies.impressions)
 
 
@@ -251,11 +238,6 @@ def _label_as_category(log: LogRows, strength: float) -> dict[str, Any]:
     return {name: np.where(_acted_upon(log), first, second).astype(object)}
 
 
-def _renamed(log: LogRows, strength: float) -> dict[str, Any]:
-    types = _types(log)
-    return {"action_type": min(types[types != _commonest_type(log)])}
-
-
 def _reverse_sequences(log: LogRows, strength: float, rng: Rng) -> LogRows:
     user, pin = log.column("actions", "user_id"), log.column("actions", "pin_id")
     chosen = np.flatnonzero(log.inside("actions") & _of_keys(user, strength, rng))
@@ -270,7 +252,7 @@ def _reverse_sequences(log: LogRows, strength: float, rng: Rng) -> LogRows:
 def _leak(log: LogRows, strength: float, rng: Rng) -> LogRows:
     """Log actions on a request once more, without it, a minute before it."""
     named = np.asarray(log.actions["request_id"].is_valid())
-    chosen = log.actions.filter(pa.array(named & _rows_of("actions")(log, strength, rng)))
+    chosen = log.actions.filter(pa.array(named & log.drawn("actions", strength, rng)))
     ids = log.impressions["request_id"].combine_chunks().dictionary_encode()
     asked_at = np.full(len(ids.dictionary), np.iinfo(np.int64).max)
     np.minimum.at(asked_at, np.asarray(ids.indices), log.column("impressions", "impressed_at"))
@@ -280,7 +262,7 @@ def _leak(log: LogRows, strength: float, rng: Rng) -> LogRows:
     chosen, before = chosen.filter(pa.array(place >= 0)), asked_at[place[place >= 0]] - 60_000
     none = [None] * len(chosen)
     times = {"acted_at": before, "known_at": before, "request_id": none}
-    copies = log.with_table("actions", chosen).with_columns("actions", times)
+    copies = replace(log, actions=chosen).with_columns("actions", times)
     return log.with_more("actions", copies.actions)
 
 
@@ -307,7 +289,7 @@ def _bots(with_actions: bool) -> Plant:
         place = np.sort(rng.integers(0, len(model), num))
         size = max(1, len(model) // len(model["request_id"].unique()))
         request = (np.arange(num) // size) * _NUM_BOTS + place % _NUM_BOTS
-        copies = log.with_table("impressions", model.take(pa.array(place)))
+        copies = replace(log, impressions=model.take(pa.array(place)))
         days = copies.day_of("impressions")
         new = {
             "user_id": int(log.column("impressions", "user_id").max()) + 1 + place % _NUM_BOTS,
@@ -377,14 +359,6 @@ def _rotated(vectors: Array, draw: Callable[[], Mask], rng: Rng) -> Array:
     return np.where(draw()[:, None], vectors @ turn, vectors)
 
 
-def _equal(vectors: Array, draw: Callable[[], Mask], rng: Rng) -> Array:
-    return np.where(draw()[:, None], vectors[:1], vectors)
-
-
-def _zero(vectors: Array, draw: Callable[[], Mask], rng: Rng) -> Array:
-    return np.where(draw()[:, None], 0.0, vectors)
-
-
 def _lose_newest_users(log: LogRows, strength: float, rng: Rng) -> LogRows:
     """Lose the last months' rows of a share of the users, so that older ones are in use."""
     is_old = _of_keys(log.column("users", "user_id"), strength, rng)
@@ -392,25 +366,20 @@ def _lose_newest_users(log: LogRows, strength: float, rng: Rng) -> LogRows:
     return log.without("users", is_old & is_new)
 
 
-class Strengths(NamedTuple):
-    """How strong a defect is planted."""
-
-    weak: float
-    middle: float
-    strong: float
+SHARES, HOURS = (0.05, 0.2, 0.6), (1.0, 3.0, 12.0)
+"""How strong a defect is planted: weak, middle and strong."""
 
 
-SHARES = Strengths(0.05, 0.2, 0.6)
-HOURS = Strengths(1, 3, 12)
-
-
-@dataclass(frozen=True)
-class Defect:
+class Defect(NamedTuple):
     """One way in which an event log can be wrong."""
 
     name: str
     plant: Plant
-    strengths: Strengths = SHARES
+    strengths: tuple[float, float, float] = SHARES
+
+
+def _of_commonest_type(log: LogRows, s: float, rng: Rng) -> Mask:
+    return log.drawn("actions", s, rng) & (_types(log) == _commonest_type(log))
 
 
 _SHOWN, _ACTED = "impressions", "actions"
@@ -423,24 +392,28 @@ DEFECTS = (
     Defect("actions_days_missing", _lose(_ACTED, _on_days(_ACTED))),
     Defect("actions_days_doubled", _repeat(_ACTED, _on_days(_ACTED))),
     Defect("actions_days_halved", _lose(_ACTED, _half_of_days(_ACTED))),
-    Defect("holdout_requests_lost", _lose(_SHOWN, _of_holdout)),
-    Defect("users_missing", _lose_users(segment=False)),
-    Defect("segment_missing", _lose_users(segment=True)),
+    Defect("holdout_requests_lost", _lose(_SHOWN, lambda log, s, rng: (
+        log.inside(_SHOWN) & (log.day_of(_SHOWN) >= log.holdout_day) & _requests(log, s, rng)))),
+    Defect("users_missing", _lose_users(lambda log: log.column(_SHOWN, "user_id"))),
+    Defect("segment_missing", _lose_users(_commonest_state)),
     Defect("surface_missing", _lose(_SHOWN, _of_largest_surface)),
-    Defect("actions_tripled", _repeat(_ACTED, _rows_of(_ACTED), times=2)),
+    Defect("actions_tripled", _repeat(_ACTED, _drawn(_ACTED), times=2)),
     Defect("bots_with_actions", _bots(with_actions=True)),
     Defect("bots_without_actions", _bots(with_actions=False)),
     Defect("action_type_gone", _lose(_ACTED, _of_commonest_type)),
-    Defect("action_type_renamed", _write(_ACTED, _of_commonest_type, _renamed)),
+    Defect("action_type_renamed", _write(_ACTED, _of_commonest_type, lambda log, s: {
+        "action_type": min(_types(log)[_types(log) != _commonest_type(log)])})),
     Defect("sequence_reversed", _reverse_sequences),
     Defect("leak_through_actions", _leak),
-    Defect("feature_equals_label", _write(_SHOWN, _rows_of(_SHOWN), _label_as_category)),
+    Defect("feature_equals_label", _write(_SHOWN, _drawn(_SHOWN), _label_as_category)),
     Defect("pin_embeddings_random", _embeddings("pins", _random)),
     Defect("pin_embeddings_swapped", _embeddings("pins", _swapped)),
     Defect("pin_embeddings_shuffled", _embeddings("pins", _shuffled)),
     Defect("pin_embeddings_rotated", _embeddings("pins", _rotated)),
-    Defect("user_embeddings_equal", _embeddings("users", _equal)),
-    Defect("user_embeddings_zero", _embeddings("users", _zero)),
+    Defect("user_embeddings_equal", _embeddings("users", lambda vectors, draw, rng: (
+        np.where(draw()[:, None], vectors[:1], vectors)))),
+    Defect("user_embeddings_zero", _embeddings("users", lambda vectors, draw, rng: (
+        np.where(draw()[:, None], 0.0, vectors)))),
     Defect("user_embeddings_shuffled", _embeddings("users", _shuffled)),
     Defect("user_embeddings_months_old", _lose_newest_users),
     Defect("position_constant", _write(
@@ -448,14 +421,15 @@ DEFECTS = (
         lambda log, s: {"position": 0})),
     Defect("pin_ids_colliding", _collide),
     Defect("all_exploration", _write(
-        _SHOWN, _rows_of(_SHOWN), lambda log, s: {"is_exploration": True})),
-    Defect("negatives_lost", _lose(_SHOWN, _not_acted_upon)),
-    Defect("exposures_twice", _repeat(_SHOWN, _rows_of(_SHOWN))),
-    Defect("columns_swapped", _write(_ACTED, _rows_of(_ACTED), lambda log, s: {
+        _SHOWN, _drawn(_SHOWN), lambda log, s: {"is_exploration": True})),
+    Defect("negatives_lost", _lose(_SHOWN, lambda log, s, rng: (
+        log.drawn(_SHOWN, s, rng) & ~_acted_upon(log)))),
+    Defect("exposures_twice", _repeat(_SHOWN, _drawn(_SHOWN))),
+    Defect("columns_swapped", _write(_ACTED, _drawn(_ACTED), lambda log, s: {
         "user_id": log.column(_ACTED, "pin_id"), "pin_id": log.column(_ACTED, "user_id")})),
-    Defect("categories_null", _write(_SHOWN, _rows_of(_SHOWN), lambda log, s: {
+    Defect("categories_null", _write(_SHOWN, _drawn(_SHOWN), lambda log, s: {
         _category(log): None})),
-    Defect("lag_gone", _write(_ACTED, _rows_of(_ACTED), lambda log, s: {
+    Defect("lag_gone", _write(_ACTED, _drawn(_ACTED), lambda log, s: {
         "known_at": log.column(_ACTED, "acted_at")})),
     Defect("lag_grown", _later(_ACTED, "known_at"), HOURS),
 )  # fmt: skip
@@ -510,15 +484,16 @@ class Workbench:
 
         Rows of users from after the last cycle are no canaries: nobody has accepted them.
         """
-        kept, now = _vectors(self.clean, table), _vectors(log, table)
+        kept, now = (
+            Vectors(
+                ids := rows.column(table, "pin_id" if table == "pins" else "user_id"),
+                rows.column(table, "as_of") if table == "users" else np.zeros_like(ids),
+                to_numpy(getattr(rows, table)["embedding"]).astype(np.float32),
+            )
+            for rows in (self.clean, log)
+        )
         if table == "users":
             end_ms = (log.end_day - CYCLE_DAYS) * DAY_MS
             kept = kept.at((kept.as_of < end_ms) & (kept.as_of >= end_ms - USER_DAYS * DAY_MS))
         compared = compare_vectors(table, smallest_hashes([kept]), [now])
         return compared.changed_share if compared.num_compared else 0.0
-
-
-def _vectors(log: LogRows, table: str) -> Vectors:
-    ids = log.column(table, "pin_id" if table == "pins" else "user_id")
-    as_of = log.column(table, "as_of") if table == "users" else np.zeros_like(ids)
-    return Vectors(ids, as_of, to_numpy(getattr(log, table)["embedding"]).astype(np.float32))

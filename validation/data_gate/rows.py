@@ -1,10 +1,10 @@
 """Checks of every row of a snapshot: how many rows of a shard or of the pins break each rule.
 
 The rules stand in RULES, with what Great Expectations is told of them and, where they relate rows
-to each other, with the query that finds the rows which break them. One shard, or a million pins, is
-in memory at a time. Great Expectations is given one number for each rule and a phrase about the
-first broken row. Not for bounds of what rows come to (`checks`), nor for what they look like
-(`snapshot_profile`). Tested in tests/validation/data_gate/test_rows.py.
+to each other, with the condition that finds the rows which break them. One shard, or a million
+pins, is in memory at a time. Great Expectations is given one number for each rule and a phrase
+about the first broken row. Not for bounds of what rows come to (`checks`), nor for what they look
+like (`snapshot_profile`). Tested in tests/validation/data_gate/test_rows.py.
 """
 
 import math
@@ -54,19 +54,42 @@ class Rule(NamedTuple):
     name: str
     description: str
     broken: str = ""
-    """A query for (row, phrase) of a shard's rows that break it; '' where no query is needed."""
+    """Where a shard's row breaks it; '' where no query is needed."""
+    file: str = ""
+    """Of these rows, as it is told."""
+    told: tuple[str, ...] = ()
+    """Columns that are told of the first of them."""
+    source: str = ""
+    """What is searched, if not the file."""
+    is_behind: bool = False
+    """It would read rows that are not there, where one of `STRUCTURE` is broken."""
     severity: Severity = Severity.CRITICAL
 
+    def query(self, facts: dict[str, Any]) -> str:
+        """Return a query for (row, phrase) of the rows that break it."""
+        told = "".join(f" || ', {name} ' || {name}" for name in self.told)
+        where = self.broken.format(**facts)
+        return (
+            f"select row, '{self.file} row ' || row{told} from {self.source or self.file} "
+            f"where {where}"
+        )
 
-_BLOCKS = """
+
+_PREPARED = """
 create temp table blocks as
 with of_user as (
   select user_id, min(timeline_start) as start, max(timeline_end) as stop from requests
   group by user_id
 )
-select *, coalesce(stop > lead(start) over (order by start, stop), false) as is_crossed from of_user
+select *, coalesce(stop > lead(start) over (order by start, stop), false) as is_crossed
+from of_user;
+create temp view owned as select row, first_example, num_examples,
+coalesce(sum(num_examples) over (order by row rows between unbounded preceding and 1 preceding), 0)
+::bigint as expected from requests
 """
-"""Each user's block of the timeline, from the first row that a request points at to the last."""
+"""Each user's block of the timeline, from the first row that a request points at to the last; and
+each request, and at which example it has to start."""
+_REQUEST, _POINTERS = ("user_id", "impressed_at"), ("user_id", "timeline_start", "timeline_end")
 
 RULES = (
     Rule("files", FILES_MATCH, "Every file is there with the sha256 of the manifest."),
@@ -76,68 +99,61 @@ RULES = (
     Rule("shards", "references_resolve", "Pins and users that rows point at exist."),
     Rule("shards", "pointers_inside_block",
          "A request points into its own user's block of the timeline.",
-         """select row, format('request row {{}} of user {{}} points at actions [{{}}, {{}}) of
-         {num_actions}, outside the user''s own block', row, user_id, timeline_start, timeline_end)
-         from requests join blocks using (user_id) where is_crossed or timeline_start <> start
-         or timeline_start < 0 or timeline_end < timeline_start or timeline_end > {num_actions}"""),
+         "is_crossed or timeline_start <> start or timeline_start < 0 "
+         "or timeline_end < timeline_start or timeline_end > {num_actions}",
+         "requests", _POINTERS, "requests join blocks using (user_id)"),
     Rule("shards", "requests_own_examples",
          "Each example belongs to exactly one request, each request has one or more.",
-         """select row, format('request row {{}} starts at example {{}}, expected {{}}', row,
-         first_example, expected) from owned where first_example <> expected or num_examples < 1
-         union all select {num_requests}, format('{num_examples} examples, but the requests own
-         {{}}', own) from (select sum(num_examples)::bigint as own from requests)
-         where own <> {num_examples} and not exists
-         (from owned where first_example <> expected or num_examples < 1)"""),
+         "first_example <> expected or num_examples < 1 "
+         "or (row = {num_requests} - 1 and expected + num_examples <> {num_examples})",
+         "requests", ("first_example", "expected", "num_examples"), "owned"),
     Rule("shards", "unique_requests", "A request occurs once.",
-         """select min(row), format('request ''{{}}'' occurs {{}} times', request_id, count(*))
-         from requests group by request_id having count(*) > 1"""),
+         "times > 1", "requests", ("request_id", "times"),
+         "(select request_id, min(row) as row, count(*) as times from requests group by all)"),
     Rule("shards", "unique_candidates", "A pin is a request's candidate once.",
-         """select row, format('pin row {{}} occurs again in example {{}} of request row {{}}',
-         pin_row, row, request) from candidates where is_repeated"""),
+         "is_repeated", "examples", ("pin_row", "request"), "candidates", is_behind=True),
     Rule("shards", "action_vocabulary",
          "Action type ids are 1 to {num_types}; 0 is padding and never an action."),
     Rule("shards", "action_times",
          "An action is known no earlier than it happened, and before as_of.",
-         """select row, format('row {{}} acted at {{}} ms and known at {{}} ms, expected
-         {earliest_ms} <= acted_at <= known_at < {as_of_ms} (as_of)', row, acted_at, known_at)
-         from timeline
-         where acted_at < {earliest_ms} or known_at < acted_at or known_at >= {as_of_ms}"""),
+         "acted_at < {earliest_ms} or known_at < acted_at or known_at >= {as_of_ms}",
+         "timeline", ("acted_at", "known_at")),
     Rule("shards", "timeline_order", "A user's actions are in the order known.",
-         """select t.row, format('timeline row {{}} is earlier than row {{}} of the same user',
-         t.row, t.row - 1) from (from timeline where is_earlier) t
-         asof join (from blocks where start < stop) b on t.row > b.start where t.row < b.stop"""),
+         "t.row < b.stop", "timeline", ("known_at",),
+         "(from timeline where is_earlier) t "
+         "asof join (from blocks where start < stop) b on t.row > b.start", is_behind=True),
     Rule("shards", "no_future_actions",
          "No request sees an action that was known only at or after it.",
-         """select r.row, format('request row {{}} at {{}} ms sees an action known at {{}} ms',
-         r.row, impressed_at, known_at) from requests r join timeline t on t.row = timeline_end - 1
-         where timeline_end > timeline_start and known_at >= impressed_at"""),
+         "timeline_end > timeline_start and known_at >= impressed_at",
+         "requests", (*_REQUEST, "known_at"),
+         "requests join (select row + 1 as after, known_at from timeline) on after = timeline_end",
+         is_behind=True),
     Rule("shards", "no_missed_actions",
          "A request's pointer reaches the newest action known before it.",
-         """select r.row, format('request row {{}} at {{}} ms misses an action known at {{}} ms',
-         r.row, impressed_at, known_at) from requests r join blocks using (user_id)
-         join timeline t on t.row = timeline_end where timeline_end < stop
-         and known_at < impressed_at"""),
+         "timeline_end < stop and known_at < impressed_at",
+         "requests", (*_REQUEST, "known_at"),
+         "requests join blocks using (user_id) "
+         "join (select row as action, known_at from timeline) on action = timeline_end",
+         is_behind=True),
     Rule("shards", "requests_in_window",
          "Training and holdout requests lie in their half-open windows.",
-         """select row, format('request row {{}} of split {{}} at {{}} ms is outside its window',
-         row, split, impressed_at) from requests where not (
-         split = 0 and impressed_at >= {training.start_ms} and impressed_at < {training.end_ms} or
-         split = 1 and impressed_at >= {holdout.start_ms} and impressed_at < {holdout.end_ms})"""),
+         "not (split = 0 and impressed_at >= {training.start_ms} "
+         "and impressed_at < {training.end_ms} "
+         "or split = 1 and impressed_at >= {holdout.start_ms} and impressed_at < {holdout.end_ms})",
+         "requests", ("split", "impressed_at")),
     Rule("shards", "user_rows_point_in_time",
          "A request's user row is its own user's and not from the future.",
-         """select r.row, format('request row {{}} of user {{}} at {{}} ms points at the row of
-         user {{}} as of {{}} ms', r.row, r.user_id, impressed_at, u.user_id, as_of)
-         from requests r join users u on u.row = r.user_row
-         where u.user_id <> r.user_id or as_of > impressed_at"""),
+         "owner <> user_id or as_of > impressed_at", "requests", (*_REQUEST, "owner", "as_of"),
+         "requests join (select row as user_row, user_id as owner, as_of from users) "
+         "using (user_row)", is_behind=True),
     Rule("shards", "labels_are_binary", "Labels are 0 or 1."),
     Rule("shards", "numeric_features_in_range",
          "Numeric features are finite, and within the bounds of their scale "
          f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1."),
     Rule("shards", "category_codes_in_range", "Codes are 0 to the number of known values."),
     Rule("shards", "user_embeddings_finite", "User embeddings are finite.",
-         """select row, format('user row {{}} has a non-finite embedding', row)
-         from users where not is_finite"""),
-    Rule("shards", "positions_not_negative", "Positions count from 0.", "", Severity.WARNING),
+         "not is_finite", "users"),
+    Rule("shards", "positions_not_negative", "Positions count from 0.", severity=Severity.WARNING),
     Rule("pins", "pin_embeddings_finite", "Pin embeddings have no NaN and no infinity."),
     Rule("pins", "pin_embedding_norm",
          f"Pin embeddings are zero or have a length of {NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}."),
@@ -145,22 +161,9 @@ RULES = (
     Rule("pins", "pin_codes_in_range",
          "Codes of pin features are 0 to the number of known values."),
 )  # fmt: skip
-STRUCTURE = (
-    "references_resolve",
-    "pointers_inside_block",
-    "requests_own_examples",
-    "requests_in_window",
-    "category_codes_in_range",
-)
-"""Where one of them is broken, the rules behind it would read rows that are not there."""
-_BEHIND = ("timeline_order", "no_future_actions", "no_missed_actions", "user_rows_point_in_time",
-           "unique_candidates")  # fmt: skip
-_OWNED = """
-create temp view owned as select row, first_example, num_examples,
-coalesce(sum(num_examples) over (order by row rows between unbounded preceding and 1 preceding), 0)
-::bigint as expected from requests
-"""
-"""Each request, and at which example it has to start."""
+STRUCTURE = ("references_resolve", "pointers_inside_block", "requests_own_examples",
+             "requests_in_window", "category_codes_in_range")  # fmt: skip
+"""Where one of them is broken, rows point at what is not there, and nothing is measured."""
 
 
 def rules_of(*tables: str) -> tuple[str, ...]:
@@ -192,15 +195,11 @@ class BrokenRows:
         if num:
             self.details.setdefault(rule, phrase)
 
-    def add_rows(self, rule: str, bad: NDArray[np.bool_], ids: NDArray[Any], fault: str) -> None:
-        """Count the marked pins; `fault` is said of the first one, after its id."""
-        self.add(rule, bad.sum(), f"pin {ids[np.argmax(bad)]} {fault}" if bad.any() else "")
-
     def add_found(self, rule: str, engine: duckdb.DuckDBPyConnection, query: str) -> None:
         """Count the rows that a query finds, with their phrases."""
         query = f"select count(*), arg_min(phrase, row) from ({query}) as found(row, phrase)"
         ((num, phrase),) = engine.execute(query).fetchall()
-        self.add(rule, num, " ".join((phrase or "").split()))
+        self.add(rule, num, phrase or "")
 
     def has(self, *rules: str) -> bool:
         """Return whether a row is known to break one of these rules."""
@@ -246,13 +245,9 @@ def read_tables(
             dict(zip(table.schema.names, table.schema.types, strict=True)),
         )
         # Where a file has no embeddings of one width, its column is refused, whatever is named.
-        width = getattr(there.get("embedding"), "list_size", EMBEDDING_DIM)
-        expected = snapshot_schema(
-            file,
-            snapshot.features,
-            embedding_dim=embedding_dim or width,
-            has_pin_times=PIN_TIME.name in there,
-        )
+        width = embedding_dim or getattr(there.get("embedding"), "list_size", EMBEDDING_DIM)
+        expected = snapshot_schema(file, snapshot.features, embedding_dim=width,
+                                   has_pin_times=PIN_TIME.name in there)  # fmt: skip
         for wanted in expected:
             name = wanted.name
             if name not in there:
@@ -294,18 +289,20 @@ def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenR
     is_earlier[1:] |= (known[1:] == known[:-1]) & (acted[1:] < acted[:-1])
     is_finite = np.isfinite(to_numpy(tables["users"]["embedding"])).all(axis=1)
     marks = {"timeline": {"is_earlier": is_earlier}, "users": {"is_finite": is_finite}}
-    rules = [rule for rule in RULES if rule.of == "shards" and rule.broken]
     with open_engine(tempfile.gettempdir()) as engine:
+
+        def search(is_behind: bool) -> None:
+            for rule in RULES:
+                if rule.broken and rule.is_behind is is_behind:
+                    broken.add_found(rule.name, engine, rule.query(facts))
+
         for file, table in tables.items():
             engine.register(file, _numbered(table, **marks.get(file, {})))
-        engine.execute(_BLOCKS)
-        engine.execute(_OWNED)
+        engine.execute(_PREPARED)
         broken.add("category_codes_in_range", 0)  # also where the recipe has no categories
         for rule_name, query in _ranges(snapshot, tables["users"].num_rows):
             broken.add_found(rule_name, engine, query)
-        for rule in rules:
-            if rule.name not in _BEHIND:
-                broken.add_found(rule.name, engine, rule.broken.format(**facts))
+        search(is_behind=False)
         if broken.has(*STRUCTURE):
             return False
         num_examples = to_numpy(tables["requests"]["num_examples"])
@@ -314,9 +311,7 @@ def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenR
         key = pd.Series(request * snapshot.num_pins + to_numpy(pins["pin_row"]))
         is_repeated = key.duplicated().to_numpy()
         engine.register("candidates", _numbered(pins, request=request, is_repeated=is_repeated))
-        for rule in rules:
-            if rule.name in _BEHIND:
-                broken.add_found(rule.name, engine, rule.broken.format(**facts))
+        search(is_behind=True)
     return True
 
 
@@ -329,34 +324,28 @@ def _numbered(table: pa.Table, **columns: NDArray[Any]) -> pa.Table:
 
 def _ranges(snapshot: Snapshot, num_users: int) -> Iterator[tuple[str, str]]:
     """Yield a rule and a query for the rows that break it, for each column that has a range."""
-    features, references, num_pins = snapshot.features, "references_resolve", snapshot.num_pins
+    features, num_pins, flag = snapshot.features, snapshot.num_pins, (0, 1, "0 or 1")
     for table, column, limit in (("examples", "pin_row", num_pins),
                                  ("timeline", "pin_row", num_pins),
                                  ("requests", "user_row", num_users)):  # fmt: skip
-        yield references, _outside(table, column, 0, limit - 1, told=f"{table}.{column}")
+        yield "references_resolve", _outside(table, column, 0, limit - 1, told=f"{table}.{column}")
     num_types = len(features.action_types)
     yield "action_vocabulary", _outside("timeline", "action_type_id", 1, num_types)
     for label in map(label_column, features.head_names):
-        yield "labels_are_binary", _outside("examples", label, 0, 1, "0 or 1")
+        yield "labels_are_binary", _outside("examples", label, *flag)
     numeric = "numeric_features_in_range"
     for feature in features.numeric_held:
         column, *flags = map(numeric_column, feature.inputs)
         yield numeric, _outside("examples", column, *BOUNDS[feature.meaning.scale])
-        for flag in flags:
-            yield numeric, _outside("examples", flag, 0, 1, "0 or 1")
-            name, told = quoted(column), quoted(column, "'")
-            phrase = "'{} is {} in row {}, where it is missing, expected 0'"
-            yield (
-                numeric,
-                f"select row, format({phrase}, {told}, {name}, row) from examples "
-                f"where {quoted(flag)} = 1 and {name} <> 0",
-            )
+        for name in flags:
+            yield numeric, _outside("examples", name, *flag)
+            missing = f"(from examples where {quoted(name)} = 1)"
+            yield numeric, _outside(missing, column, 0, 0, "0 where it is missing")
     for table, of in (("examples", "impressions"), ("users", "users")):
         for category in features.categorical_of(of):
             column, most = categorical_column(category.name), len(category.values)
             yield "category_codes_in_range", _outside(table, column, 0, most)
-    position = _outside("examples", "position", 0, math.inf, "0 or more")
-    yield "positions_not_negative", position
+    yield "positions_not_negative", _outside("examples", "position", 0, math.inf, "0 or more")
 
 
 def _outside(
@@ -424,26 +413,26 @@ def _check_embeddings(table: pa.Table, found: CheckedPins) -> None:
     found.is_zero = np.zeros(table.num_rows, dtype=bool)
     num_sound, norm_sum, square_sum = 0, 0.0, 0.0
     vector_sum = np.zeros(found.embedding_dim)
+    last = np.iinfo(np.int64).min
     for start in range(0, table.num_rows, PINS_PER_CHUNK):
-        # A chunk begins with the last row of the chunk before, so that their order is checked too.
-        overlap = min(1, start)
-        chunk = table.slice(start - overlap, PINS_PER_CHUNK + overlap)
-        ids = to_numpy(chunk["pin_id"])
-        is_disordered = np.diff(ids) <= 0
-        found.broken.add_rows("unique_pins", is_disordered, ids[1:], "is repeated or unordered")
-        ids, vectors = ids[overlap:], to_numpy(chunk["embedding"])[overlap:].astype(np.float64)
+        chunk = table.slice(start, PINS_PER_CHUNK)
+        ids, vectors = to_numpy(chunk["pin_id"]), to_numpy(chunk["embedding"]).astype(np.float64)
+        is_disordered = ids <= np.concatenate([[last], ids[:-1]])
         is_finite = np.asarray(np.isfinite(vectors).all(axis=1))
         norm = np.sqrt((np.where(is_finite[:, None], vectors, 0.0) ** 2).sum(axis=1))
         is_odd = (norm > 0) & ((norm < NORM_RANGE[0]) | (norm > NORM_RANGE[1]))
-        found.broken.add_rows(
-            "pin_embeddings_finite", ~is_finite, ids, "has a NaN or infinite embedding"
-        )
-        found.broken.add_rows("pin_embedding_norm", is_odd, ids, "has an embedding of odd length")
+        for rule, bad, fault in (
+            ("unique_pins", is_disordered, "is repeated or unordered"),
+            ("pin_embeddings_finite", ~is_finite, "has a NaN or infinite embedding"),
+            ("pin_embedding_norm", is_odd, "has an embedding of odd length"),
+        ):
+            found.broken.add(rule, bad.sum(), f"pin {ids[np.argmax(bad)]} {fault}")
         found.is_zero[start : start + len(norm)] = is_finite & (norm == 0)
         sound = vectors[norm > 0]
         num_sound, norm_sum = num_sound + len(sound), norm_sum + float(norm.sum())
         vector_sum = vector_sum + sound.sum(axis=0)
         square_sum += float((sound**2).sum())
+        last = ids[-1]
     if num_sound:
         mean = vector_sum / num_sound
         found.mean_norm = norm_sum / num_sound

@@ -25,7 +25,6 @@ from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import FeatureConfig, flag_name
 from pipelines.contracts.features import Scale
 from pipelines.contracts.schemas import (
-    PINS_FILE,
     SHARD_FILES,
     is_known_late,
     label_column,
@@ -179,11 +178,6 @@ class SnapshotProfile:
     mean_pin_norm: float = float("nan")
     pin_spread: float = float("nan")  # see `rows.CheckedPins.spread`
     shifts: dict[str, list[float]] = field(default_factory=dict)  # see `shifts.kept_shifts`
-
-    @property
-    def by_partition(self) -> dict[str, BrokenRows]:
-        """The broken rows of the pins and of each shard, under the name of the partition."""
-        return {PINS_FILE: self.pins, **self.shards}
 
 
 @dataclass(frozen=True)

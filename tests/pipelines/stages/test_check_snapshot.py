@@ -138,7 +138,6 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     assert report_of(run).is_accepted
     since = report_of(run).since_refused
     assert any("files_match_manifest is mended" in phrase for phrase in since)
-    assert re.fullmatch(r"\d\d more, which could not be measured then, are met now", since[-1])
     assert len(since) < 6, since
     assert runner.read_artifact(run.run_uri, "build_snapshot", Snapshot) == snapshot
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))

@@ -48,7 +48,7 @@ def test_a_log_of_another_width_is_trained_on_and_scored(
     folder = local_path(snapshot.uri)
     assert embedding_dim_of(folder) == embedding_dim
     profile = profile_snapshot(snapshot, folder)
-    assert not any(broken.details for broken in profile.by_partition.values())
+    assert not any(broken.details for broken in (profile.pins, *profile.shards.values()))
     assert profile.unmeasured_shards == []
 
     spec: TrainingSpec = planted.spec(

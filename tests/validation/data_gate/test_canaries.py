@@ -1,4 +1,4 @@
-"""Kept embeddings: what is kept, and what a change of them is called."""
+"""Kept embeddings: which are kept, and that a change of them is seen."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,34 +33,6 @@ def with_vectors(change: Change) -> Change:
     return apply
 
 
-def turned(vectors: np.ndarray) -> np.ndarray:
-    width = vectors.shape[1]
-    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(width, width)))
-    return vectors @ turn
-
-
-def shuffled(vectors: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(3).permutation(vectors)
-
-
-def others(vectors: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(3).normal(size=vectors.shape)
-    return noise / np.linalg.norm(noise, axis=1, keepdims=True)
-
-
-def one_of(vectors: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(vectors[:1], vectors.shape)
-
-
-CHANGES = [
-    ("pins.arrow", turned, "were turned into another basis"),
-    ("pins.arrow", shuffled, "have the vectors of others now: they were shuffled"),
-    ("pins.arrow", others, "have other vectors now"),
-    ("pins.arrow", one_of, "have one and the same vector now"),
-    ("*/users.arrow", others, "have other vectors now"),
-]
-
-
 def judged(
     snapshot: Snapshot, tmp_path: Path, pattern: str, change: Change
 ) -> dict[str, ExpectationOutcome]:
@@ -71,16 +43,17 @@ def judged(
     return judge(changed, folder, tmp_path / "out", reference=snapshot)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "change", "words"), CHANGES, ids=[f"{c[0][-9:-6]}-{c[1].__name__}" for c in CHANGES]
-)
+def shuffled(vectors: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(3).permutation(vectors)
+
+
+@pytest.mark.parametrize(("pattern", "kind"), [("pins.arrow", "pins"), ("*/users.arrow", "users")])
 def test_vectors_that_change_under_their_version_stop_the_cycle(
-    planted_snapshot: Snapshot, tmp_path: Path, pattern: str, change: Change, words: str
+    planted_snapshot: Snapshot, tmp_path: Path, pattern: str, kind: str
 ) -> None:
-    outcome = judged(planted_snapshot, tmp_path, pattern, change)["embeddings_as_accepted"]
-    kind = pattern[-10:-6].strip("/")
-    assert not outcome.is_met and outcome.partitions == (kind if kind == "pins" else "users",)
-    assert words in outcome.observed and "s, such as" in outcome.observed
+    outcome = judged(planted_snapshot, tmp_path, pattern, shuffled)["embeddings_as_accepted"]
+    assert not outcome.is_met and outcome.partitions == (kind,)
+    assert f" {kind}, such as " in outcome.observed
 
 
 def test_a_single_change_of_many_is_a_warning(

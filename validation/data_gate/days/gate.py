@@ -12,17 +12,17 @@ Not for limits (`limits`), nor for reading a log. Tested in
 tests/validation/data_gate/days/test_gate.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.data_rules import MISSING_DAYS
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.days.examples import can_show
 from validation.data_gate.days.limits import (
     DISTANCE,
     FEWEST_DAYS,
@@ -36,7 +36,6 @@ from validation.report.data_docs import SINCE_REFUSED, Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
-MOST_WITH_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,8 @@ def changes(before: DayProfile, now: DayProfile) -> tuple[str, ...]:
     return tuple(changed)
 
 
-Look = Callable[[int, Sequence[str]], Mapping[str, Sequence[str]]]
-"""Returns, for a day and the names of numbers, phrases about rows that show each number."""
-
-
 def judge_log(
-    log: JudgedLog,
-    docs_dir: Path,
-    accepted: Mapping[str, str] | None = None,
-    look: Look | None = None,
+    log: JudgedLog, docs_dir: Path, accepted: Mapping[str, str] | None = None
 ) -> tuple[ExpectationOutcome, ...]:
     """Judge the days of a log, and leave the Data Docs.
 
@@ -111,7 +103,6 @@ def judge_log(
         log: What is judged.
         docs_dir: Empty folder for the Data Docs.
         accepted: Who accepted which expectation though it is not met, and why.
-        look: Looks for rows that show what is unusual; None leaves them out.
 
     Returns:
         One outcome for each expectation; critical ones that are not met must stop the cycle.
@@ -119,9 +110,7 @@ def judge_log(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the log.
     """
-    found = deviations(log.history, log.judged, log.limit_factor)
-    shown = _examples(found, look) if look else {}
-    checks = (*_day_checks(log), *_number_checks(log, found, shown))
+    checks = (*_day_checks(log), *_number_checks(log))
     name = f"event-log-{log.as_of:%Y-%m-%d}"
     return evaluate(checks, name, log.as_of, lambda _: _subject(log), docs_dir, accepted)
 
@@ -158,64 +147,39 @@ def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
-def _number_checks(
-    log: JudgedLog, found: Sequence[Deviation], shown: Mapping[str, str]
-) -> tuple[Check, ...]:
-    """Return the checks of each number, by the days before; rows are shown in the gravest alone."""
+def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
+    """Return the checks of each number, by the days before."""
     not_judged, num_known = "", len(log.history)
     if num_known < FEWEST_DAYS:
-        not_judged = (
-            f"{num_known} earlier days are known, and {FEWEST_DAYS} are needed to know what is "
-            f"usual"
-        )
+        known = f"{num_known} earlier days are known"
+        not_judged = f"{known}, and {FEWEST_DAYS} are needed to know what is usual"
     elif not log.judged:
         not_judged = "every day was accepted before"
+    found = deviations(log.history, log.judged, log.limit_factor)
     runs = [each for each in found if each.level == "run"]
-    days = {each.name: each for each in found if each.level == "day"}
-    harmful = {each.name for each in runs if each.is_harmful}
-    told_of_run = {each.name for each in runs if each.times_limit > 1} - harmful
-    told = {(each.name, each.level): describe(each) for each in found}
-
-    def phrases(level: str, gravest: set[str]) -> dict[str, str]:
-        return {name: text + (shown.get(name, "") if name in gravest else "")
-                for (name, of_level), text in told.items() if of_level == level}  # fmt: skip
-
     # How far each number is on its way to what harms a model; 0 where it is not sure.
     risks = {
         each.name: abs(each.effect) / each.kind.critical if each.times_limit > SURE else 0.0
         for each in runs
     }
+
+    def check(
+        name: str, severity: Severity, said: str, table: str, of: Sequence[Deviation], **more: Any
+    ) -> Check:
+        limits = {"values": {each.name: each.times_limit for each in of}, "unit": "limits"}
+        phrases = {each.name: describe(each) for each in of}
+        return Check(name, severity, said, table, maximum=1.0, not_judged=not_judged,
+                     phrases=phrases, **limits | more)  # fmt: skip
+
     return (
-        Check("log_days_as_usual", Severity.WARNING, "Each number of each day, by the days before.",
-              "log_days_numbers", {name: each.times_limit for name, each in days.items()},
-              "limits", maximum=1.0, not_judged=not_judged,
-              phrases=phrases("day", days.keys() - told_of_run - harmful)),
-        Check("log_as_usual", Severity.WARNING,
-              "Each number over all judged days, by the days before.",
-              "log_run_numbers", {each.name: each.times_limit for each in runs},
-              "limits", maximum=1.0, not_judged=not_judged, phrases=phrases("run", told_of_run)),
-        Check("log_harms_no_model", Severity.CRITICAL,
+        check("log_days_as_usual", Severity.WARNING, "Each number of each day, by the days before.",
+              "log_days_numbers", [each for each in found if each.level == "day"]),
+        check("log_as_usual", Severity.WARNING,
+              "Each number over all judged days, by the days before.", "log_run_numbers", runs),
+        check("log_harms_no_model", Severity.CRITICAL,
               "Numbers over all judged days that deviate so far that a model is harmed.",
-              "log_risks", risks, "risk", maximum=1.0, not_judged=not_judged,
-              phrases=phrases("run", harmful)),
+              "log_risks", runs, values=risks, unit="risk"),
     )  # fmt: skip
-
-
-def _examples(found: Sequence[Deviation], look: Look) -> dict[str, str]:
-    """Return, for the most unusual numbers, what is said of rows of their worst days."""
-    worst_day = {each.name: each.day for each in found if each.level == "day"}
-    worst = sorted(found, key=lambda each: -each.times_limit)
-    unusual = [each.name for each in worst if each.times_limit > 1 and can_show(each.name)]
-    by_day: dict[int, list[str]] = {}
-    for name in list(dict.fromkeys(unusual))[:MOST_WITH_EXAMPLES]:
-        if name in worst_day:
-            by_day.setdefault(worst_day[name], []).append(name)
-    return {
-        name: f" (for example on {date_of(day)}: {'; '.join(rows)})"
-        for day, names in by_day.items()
-        for name, rows in look(day, names).items()
-        if rows
-    }
 
 
 def describe(each: Deviation) -> str:

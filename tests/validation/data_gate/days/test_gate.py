@@ -1,6 +1,5 @@
 """The gate of an event log's days: what it refuses, what it warns of, and how it says so."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,18 +84,6 @@ def test_what_is_told_of_a_fortnight(
     assert outcomes["log_harms_no_model"].severity is Severity.CRITICAL
     told = page(tmp_path)
     assert "file:///log" in told and "56 days from" in told and "of accepted snapshots" in told
-
-
-def test_rows_are_shown_in_the_gravest_expectation_alone(tmp_path: Path) -> None:
-    def look(day: int, names: Sequence[str]) -> dict[str, list[str]]:
-        return {name: [f"row of {day}"] for name in names}
-
-    log = log_of(days(14, FIRST, named__repin__known=0.5))
-    found = {each.name: each for each in judge_log(log, tmp_path / "data_docs", look=look)}
-    shown = f"(for example on {date_of(FIRST)}: row of {FIRST})"
-    assert {name for name, each in found.items() if shown in each.observed} == {
-        "log_harms_no_model"
-    }
 
 
 def test_days_that_were_accepted_are_not_judged_again(tmp_path: Path) -> None:
