@@ -29,7 +29,7 @@ test: $(TEST_READY)  ## lint, types, and every test that needs no server, with o
 quick-tests: $(TEST_READY)
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	  --numprocesses=2 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
-	  -m "smoke or not (services or browser or slow or production)" && rm -r "$$folder"
+	  --smoke-cycles=1 -m "smoke or not (services or browser or slow or production)" && rm -r "$$folder"
 
 # Four processes for two cores: a fifth of the tests' time is spent on waiting for servers. What
 # takes longest comes first (tests/conftest.py), and the files' own order must then be kept. What

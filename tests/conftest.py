@@ -97,12 +97,19 @@ def no_stray_database() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of the registry run over another database, as `make test-all` does."""
+    """Let `make test-all` run tests over another database, and `make test` one smoke cycle."""
     parser.addoption(
         "--mlflow-database",
         choices=("sqlite", "postgresql"),
         default="sqlite",
         help="what the MLflow server of the tests keeps its tables in",
+    )
+    parser.addoption(
+        "--smoke-cycles",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="how many cycles `homefeed local retrain` runs in a real Airflow; 1 in `make test`",
     )
 
 

@@ -1,5 +1,6 @@
 """One planted world, one `homefeed local retrain` over it, and one running Airflow, per session."""
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,30 +34,47 @@ ODD_NAME = "home #1, 100%"
 
 @dataclass(frozen=True)
 class Retrained:
-    """A home in which `homefeed local retrain` has run two cycles, and what it printed."""
+    """A home in which `homefeed local retrain` has run a cycle or two, and what it printed."""
 
     home: Path
+    days: tuple[str, ...]
     event_log: Path
     returncode: int
     output: str
     left_running: tuple[psutil.Process, ...]
     ports_in_use: tuple[int, ...]
 
+    @property
+    def run_ids(self) -> list[str]:
+        """Airflow's ids of the cycles' runs."""
+        return [f"retrain__smoke__{day}" for day in self.days]
+
+    def again(self) -> "subprocess.CompletedProcess[str]":
+        """Give the same command once more."""
+        return retrain(self.home, self.days, self.event_log)
+
+
+def retrain(
+    home: Path, days: tuple[str, ...], event_log: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run `homefeed local retrain` for these days."""
+    as_of = [word for day in days for word in ("--as-of", day)]
+    words = ("retrain", "--home", str(home), "--recipe", "smoke", *as_of)
+    return homefeed_local(*words, event_log=event_log)
+
 
 @pytest.fixture(scope="session")
-def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+def retrained(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Retrained:
     folder = tmp_path_factory.mktemp("lab")
+    days = (FIRST_DAY, SECOND_DAY)[: pytestconfig.getoption("--smoke-cycles")]
     home = folder / ODD_NAME
     event_log = folder / "event_log"
     write_planted_world(event_log, num_users=120, num_days=NUM_DAYS)
-    done = homefeed_local(
-        *("retrain", "--home", str(home), "--recipe", "smoke"),
-        *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
-        event_log=event_log,
-    )
+    done = retrain(home, days, event_log)
     output = done.stdout + done.stderr
     return Retrained(
         home=home,
+        days=days,
         event_log=event_log,
         returncode=done.returncode,
         output=output,

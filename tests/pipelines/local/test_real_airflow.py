@@ -25,15 +25,15 @@ RUN_IDS = (f"retrain__smoke__{FIRST_DAY}", f"retrain__smoke__{SECOND_DAY}")
 
 
 @pytest.mark.smoke
-def test_retrain_runs_two_cycles_and_sums_up(retrained):
+def test_retrain_runs_its_cycles_and_sums_up(retrained):
     assert retrained.returncode == 0, retrained.output
-    for run_id in RUN_IDS:
+    for run_id in retrained.run_ids:
         assert judgement_of(retrained.home, run_id).report_uri in retrained.output
         assert judgement_of(retrained.home, run_id).verdict.reasons[0] in retrained.output
     assert promotion_of(retrained.home, RUN_IDS[0]).is_promoted
-    first, second = (judgement_of(retrained.home, run_id).comparison for run_id in RUN_IDS)
+    first, *later = (judgement_of(retrained.home, each).comparison for each in retrained.run_ids)
     assert first.baseline_model is None
-    assert second.baseline_model == first.challenger_model
+    assert [each.baseline_model for each in later] == [first.challenger_model] * len(later)
     assert "http://127.0.0.1:" in retrained.output and "make ui" in retrained.output
 
 
@@ -47,14 +47,10 @@ def test_nothing_is_left_running_afterwards(retrained):
 @pytest.mark.smoke
 def test_retraining_again_starts_nothing_and_is_harmless(retrained):
     before, logs = look_of(retrained.home / "workspace"), look_of(retrained.home / "logs")
-    done = homefeed_local(
-        *("retrain", "--home", str(retrained.home), "--recipe", "smoke"),
-        *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
-        event_log=retrained.event_log,
-    )
+    done = retrained.again()
     assert done.returncode == 0
     assert "nothing to run" in done.stdout
-    assert judgement_of(retrained.home, RUN_IDS[1]).report_uri in done.stdout
+    assert judgement_of(retrained.home, retrained.run_ids[-1]).report_uri in done.stdout
     assert look_of(retrained.home / "workspace") == before
     assert look_of(retrained.home / "logs") == logs != {}, "a service was started"
 
