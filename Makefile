@@ -35,7 +35,6 @@ quick-tests: $(TEST_READY)
 # takes longest comes first (tests/conftest.py), and the files' own order must then be kept. What
 # needs a server that cannot be installed here is named and left out.
 test-all: $(PRODUCTION_READY) lint  ## everything: services, browsers, kills, and what belongs to a production
-	$(BIN)/python tests/support/find_chromium.py --install
 	HOMEFEED_SKIP_MISSING=1 $(BIN)/python tests/support/find_servers.py --install
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && \
 	  export OMP_NUM_THREADS=1 HOMEFEED_SKIP_MISSING=1 && \

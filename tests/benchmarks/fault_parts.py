@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,10 +18,8 @@ from support.killed_moves import ACTIONS, ACTORS
 from support.stage_world import STAGES, StageWorld
 
 MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
-STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 1, 2, 4
+STAGES_SEED, PER_CLASS, PER_ACTOR = 5, 1, 2
 NUM_CYCLE_SEEDS, EVERYS = 2, (7,)
-NOT_REACHED = "point not reached"
-"""Heading for tries whose process ended before it came by its point: nothing was tried."""
 _CHOSEN = {1: "one", 2: "the first and the last", 3: "the first, the last and one more"}
 
 
@@ -57,7 +55,7 @@ class Part:
     names: tuple[str, ...]
     """Headings of the columns that name a row."""
     extras: tuple[str, ...] = ()
-    """Headings of what is counted besides tries, survived and lost; `NOT_REACHED` is neither."""
+    """Headings of what is counted besides tries, survived and lost."""
     order: tuple[str, ...] = ()
     """The order of the rows by their first name; () leaves them as they come."""
 
@@ -92,33 +90,18 @@ def _moves(place: Place) -> Iterator[Try]:
 
 
 def _stages(place: Place) -> Iterator[Try]:
-    """Yield points of every stage, alone and with an actor; first some with torchrun itself."""
+    """Yield points of every stage, alone and with an actor."""
     world, _ = place.behind
     tries = killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR)
-    yield from _with_torchrun(world, len(tries))
     for each in tries:
         who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
         row = (each.stage, str(len(world.places[each.stage])), who)
-        yield Try(each.number, row, each.story, partial(_try_stage, world, each, False))
+        yield Try(each.number, row, each.story, partial(_try_stage, world, each))
 
 
-def _with_torchrun(world: StageWorld, first: int) -> Iterator[Try]:
-    """Yield points of a training that torchrun starts: those of the process that waits for it."""
-    stage = "train_challenger"
-    places = {stage: world.find_places_with_processes(stage)}
-    tries = killed_stages.draw_tries(places, STAGES_SEED, per_class=1, per_actor=0)
-    row = (stage, str(len(places[stage])), "with torchrun")
-    for each in killed_stages.sample_of(tries, STAGES_SEED, NUM_WITH_TORCHRUN):
-        numbered = replace(each, number=first + each.number)
-        run = partial(_try_stage, world, numbered, True)
-        yield Try(numbered.number, row, f"{numbered.story}, with torchrun", run)
-
-
-def _try_stage(
-    world: StageWorld, each: killed_stages.StageTry, starts_processes: bool
-) -> Counter[str]:
-    was_killed = killed_stages.try_stage(world, each, starts_processes)
-    return Counter({NOT_REACHED: int(not was_killed)})
+def _try_stage(world: StageWorld, each: killed_stages.StageTry) -> Counter[str]:
+    killed_stages.try_stage(world, each)
+    return Counter()
 
 
 def _cycles(place: Place) -> Iterator[Try]:
@@ -147,9 +130,8 @@ PARTS = {
     "stages": Part(
         _stages,
         f"{_CHOSEN[PER_CLASS]} of each class of points, {PER_ACTOR} points with each actor, "
-        f"{NUM_WITH_TORCHRUN} with torchrun, drawn by seed {STAGES_SEED}",
+        f"drawn by seed {STAGES_SEED}",
         ("stage", "points", "killed"),
-        (NOT_REACHED,),
         order=STAGES,
     ),
     "cycles": Part(

@@ -32,7 +32,7 @@ Rows = dict[tuple[str, ...], Counter[str]]
 def main() -> int:
     """Run the tries of some parts, or one try, and write the counts."""
     # Here, because every process that is killed imports this file, and must be quick.
-    from fault_parts import NOT_REACHED, PARTS, Place
+    from fault_parts import PARTS, Place
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES)
@@ -62,10 +62,7 @@ def main() -> int:
             elif not rows:
                 parser.error(f"{name} has no try number {number}; expected one that was printed")
             else:
-                missed = sum(row[NOT_REACHED] for row in rows.values())
-                _tell(
-                    f"{name} {number}: {'lost' if lost else NOT_REACHED if missed else 'survived'}"
-                )
+                _tell(f"{name} {number}: {'lost' if lost else 'survived'}")
     return int(num_lost > 0)
 
 
@@ -103,8 +100,6 @@ def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
 
 
 def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> str:
-    from fault_parts import NOT_REACHED
-
     total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
     heads = [*part.names, "tries", "survived", "lost", *part.extras]
     begun = f"in the order of the draw, as many as began in {minutes:g} minutes" if minutes else ""
@@ -117,8 +112,7 @@ def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> st
     ]
     for name in _in_order(part, rows):
         row = rows[name]
-        survived = row["tries"] - row["lost"] - row[NOT_REACHED]
-        counts = [row["tries"], survived, row["lost"]]
+        counts = [row["tries"], row["tries"] - row["lost"], row["lost"]]
         cells = [*name, *map(str, counts), *(str(row[extra]) for extra in part.extras)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -61,10 +61,10 @@ def test_a_short_run_has_cycles_of_both_kinds() -> None:
     assert [plan.number for plan in found] == list(range(4 + len(FAULTS)))
 
 
-def test_a_point_that_was_not_reached_is_counted_apart() -> None:
+def test_what_was_lost_is_counted() -> None:
     part = fault_parts.PARTS["stages"]
-    row = Counter({"tries": 5, "lost": 1, fault_parts.NOT_REACHED: 2})
+    row = Counter({"tries": 5, "lost": 1})
     table = faults._table(part, {("alert", "48", "alone"): row}, 60.0, None)
-    assert table.splitlines()[-1] == "| alert | 48 | alone | 5 | 2 | 1 | 2 |"
+    assert table.splitlines()[-1] == "| alert | 48 | alone | 5 | 4 | 1 |"
     assert "in the order of the draw" not in table
     assert "in the order of the draw, as many as" in faults._table(part, {}, 60.0, 7)

@@ -1,39 +1,28 @@
 """`make try-stack`: bring the compose stack up, run two cycles in it, kill containers, measure.
 
-    make try-stack                            two cycles, pictures, one kill of each container
-    TRY_STACK=--kills make try-stack          without kills
-    TRY_STACK="--kills worker s3" make try-stack      kills of these alone
-    TRY_STACK="--all-kills" make try-stack    every container in every stage (hours)
+    make try-stack                                  two cycles, and one kill of each container
+    TRY_STACK=--kills make try-stack                without kills
+    TRY_STACK="--kills worker s3" make try-stack    kills of these alone
 
-It needs built images (`make images`), writes the rows stack_up_s, stack_cycles_vs_local and
-image_sizes_mb, and prints a line for each kill: container, stage, outcome. The stack is taken down
-at the end, with its volumes, unless `--keep` is given.
+It needs built images (`make images`), writes the row stack_up_s, and prints a line for each kill:
+container, stage, outcome. A cycle in which a container was killed must make the snapshot and the
+weights of one that nothing disturbed. The stack is taken down at the end, with its volumes, unless
+`--keep` is given.
 """
 
 import argparse
-import os
 import random
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
 
 import record  # noqa: E402
 import render  # noqa: E402
-
-from pipelines import storage  # noqa: E402
-from pipelines.contracts.artifacts import STAGES  # noqa: E402
-from pipelines.contracts.cycle import CycleFacts  # noqa: E402
-from pipelines.cycles.reading import find_cycle  # noqa: E402
-from pipelines.local.retrain import Cycle  # noqa: E402
-from pipelines.settings import Settings  # noqa: E402
-from pipelines.stages.runner import read_record  # noqa: E402
-from support.stack import (  # noqa: E402
+from stack import (  # noqa: E402
     BUCKET,
     SERVICES,
     Stack,
@@ -43,44 +32,36 @@ from support.stack import (  # noqa: E402
     use_store,
 )
 
+from pipelines import storage  # noqa: E402
+from pipelines.contracts.artifacts import STAGES, Challenger, Snapshot  # noqa: E402
+from pipelines.cycles.reading import find_cycle  # noqa: E402
+from pipelines.local.retrain import Cycle  # noqa: E402
+from pipelines.settings import Settings  # noqa: E402
+from pipelines.stages.runner import read_artifact  # noqa: E402
+
 DAYS = ("2017-06-12", "2017-06-26")
 RECIPE = "completejourney"
 WORKSPACE = f"s3://{BUCKET}/workspace"
 SEED = 7
 
 
-@dataclass(frozen=True)
-class Kill:
-    """What to kill, and while which stage runs."""
-
-    service: str
-    stage: str
-
-
 def main() -> None:
     """Try the stack as the options say."""
     parser = argparse.ArgumentParser(description="Try the stack of docker/compose.yaml.")
     parser.add_argument("--kills", nargs="*", choices=SERVICES, default=SERVICES, help="of which")
-    parser.add_argument("--all-kills", action="store_true", help="every container in every stage")
-    parser.add_argument("--no-local", action="store_true", help="do not time `make retrain`")
     parser.add_argument("--keep", action="store_true", help="leave the stack up at the end")
-    parser.add_argument("--pictures", type=Path, default=None, help="folder for pictures")
     wanted = parser.parse_args()
     stack = Stack()
     use_store()
     try:
-        sizes = stack.sizes_mb()
         up_s = stack.up()
         say(f"all services are healthy after {up_s:.0f} s")
-        cycles_s = run_cycles(stack)
-        rows = [_sizes_row(sizes), _up_row(up_s)]
-        if not wanted.no_local:
-            rows.append(_cycles_row(cycles_s, local_s()))
-        if wanted.pictures:
-            take_pictures(wanted.pictures)
-        record.save(rows)
+        run_cycles(stack)
+        note = f"from `compose up` until {len(SERVICES)} health checks were green"
+        spread = "one start, volumes empty"
+        record.save([record.row("stack_up_s", up_s, "s", spread=spread, rows=1, note=note)])
         render.PAGE.write_text(render.page(record.load()))
-        lost = try_kills(stack, kills(wanted.kills, is_all=wanted.all_kills))
+        lost = try_kills(stack, wanted.kills)
         search_for_secrets(stack)
     finally:
         if not wanted.keep:
@@ -89,8 +70,8 @@ def main() -> None:
         raise SystemExit(f"{lost} kills lost something")
 
 
-def run_cycles(stack: Stack) -> float:
-    """Write the event log, run two cycles, and return the seconds of both with it."""
+def run_cycles(stack: Stack) -> None:
+    """Write the event log, and run two cycles, which both promote."""
     started = time.monotonic()
     stack.ingest()
     say(f"the event log is in the bucket after {time.monotonic() - started:.0f} s")
@@ -108,7 +89,6 @@ def run_cycles(stack: Stack) -> float:
     for folder in ("event_log", "workspace", "mlflow"):
         if not storage.list_names(f"s3://{BUCKET}/{folder}"):
             raise StackError(f"nothing is in s3://{BUCKET}/{folder}")
-    return time.monotonic() - started
 
 
 def outcome_of(run_id: str) -> str:
@@ -117,36 +97,27 @@ def outcome_of(run_id: str) -> str:
     return found.outcome.decision if found and found.outcome else "no verdict"
 
 
-def kills(services: Sequence[str], *, is_all: bool) -> list[Kill]:
-    """Return what to kill: each service in every stage, or once in a stage that a seed draws."""
-    if is_all:
-        return [Kill(service, stage) for stage in STAGES for service in services]
-    draw = random.Random(SEED)
+def try_kills(stack: Stack, services: Sequence[str]) -> int:
+    """Kill each service, in a stage that a seed draws; return in how many cycles that was seen."""
+    undisturbed = made_by(Cycle(DAYS[1], RECIPE).run_id)
+    draw, lost = random.Random(SEED), 0
     stages = [stage for stage in STAGES if stage != "train_anchor"]  # It ends within a second.
-    drawn = [Kill(service, draw.choice(stages)) for service in SERVICES]
-    return [kill for kill in drawn if kill.service in services]
-
-
-def try_kills(stack: Stack, wanted: list[Kill]) -> int:
-    """Kill each in a cycle of its own, print what came of it, and return how many were lost."""
-    undisturbed = find_cycle(WORKSPACE, Cycle(DAYS[1], RECIPE).run_id, Settings())
-    assert undisturbed is not None, "the second cycle has ended"
-    lost = 0
-    for number, kill in enumerate(wanted):
-        started = time.monotonic()
-        outcome = _try_kill(
-            stack, kill, f"kill__{number}__{kill.service}__{kill.stage}", undisturbed
-        )
-        lost += not outcome.startswith("survived")
-        say(f"{kill.service:14} {kill.stage:22} {outcome}, {time.monotonic() - started:.0f} s")
+    for number, (service, stage) in enumerate((each, draw.choice(stages)) for each in SERVICES):
+        if service in services:
+            started, run_id = time.monotonic(), f"kill__{number}__{service}__{stage}"
+            outcome = _try_kill(stack, service, stage, run_id, undisturbed)
+            lost += not outcome.startswith("survived")
+            say(f"{service:14} {stage:22} {outcome}, {time.monotonic() - started:.0f} s")
     return lost
 
 
-def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleFacts) -> str:
+def _try_kill(
+    stack: Stack, service: str, stage: str, run_id: str, undisturbed: dict[str, Any]
+) -> str:
     api = stack.api()
     api.trigger(run_id, Cycle(DAYS[1], RECIPE).conf | {"promote": False})
-    stage_was = _wait_for_stage(stack, run_id, kill.stage)
-    stack.wait_until_restarted(kill.service, stack.kill(kill.service))
+    stage_was = _wait_for_stage(stack, run_id, stage)
+    stack.wait_until_restarted(service, stack.kill(service))
     state, cleared = finish(api, run_id), 0
     if state == "failed":
         stack.wait_until_healthy(SERVICES)
@@ -154,18 +125,21 @@ def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleFacts) ->
         api.clear_failed(run_id)
         time.sleep(5)
         state = finish(api, run_id)
-    found = find_cycle(WORKSPACE, run_id, Settings())
-    if state != "success" or found is None:
+    if state != "success":
         return f"LOST: the run ended with {state} after {cleared} Clear"
-    for stage in ("build_snapshot", "train_challenger"):
-        if _digests(found, stage) != _digests(undisturbed, stage):
-            return f"LOST: {stage} is not what it is undisturbed"
+    made = made_by(run_id)
+    if unlike := [name for name in undisturbed if made[name] != undisturbed[name]]:
+        return f"LOST: {unlike} are not what they are undisturbed"
     return f"survived with {cleared} Clear ({stage_was} when it was killed)"
 
 
-def _digests(cycle: CycleFacts, stage: str) -> list[str]:
-    artifact = read_record(cycle.run_uri, stage).artifact
-    return sorted(f"{key}={value}" for key, value in artifact.items() if key.endswith("digest"))
+def made_by(run_id: str) -> dict[str, Any]:
+    """Return what a cycle has made that does not depend on who serves when it is judged."""
+    found = find_cycle(WORKSPACE, run_id, Settings())
+    assert found is not None, f"{run_id} has left nothing"
+    snapshot = read_artifact(found.run_uri, "build_snapshot", Snapshot)
+    challenger = read_artifact(found.run_uri, "train_challenger", Challenger)
+    return {"snapshot": snapshot.digest, "weights": challenger.bundle_files}
 
 
 def _wait_for_stage(stack: Stack, run_id: str, stage: str, timeout_s: float = 900.0) -> str:
@@ -179,21 +153,6 @@ def _wait_for_stage(stack: Stack, run_id: str, stage: str, timeout_s: float = 90
     raise StackError(f"{stage} of {run_id} has not begun after {timeout_s:.0f} s")
 
 
-def local_s() -> float:
-    """Return the seconds of `make retrain` in a new home on this machine, start to end."""
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="homefeed-local-") as home:
-        command = [sys.executable, "-m", "pipelines.cli", "local", "retrain"]
-        from_here = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
-        subprocess.run(
-            command,
-            env=from_here | {"HOMEFEED_HOME": home},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-    return time.monotonic() - started
-
-
 def search_for_secrets(stack: Stack) -> None:
     """Look for every secret in all that may be seen of the services."""
     told, secrets = stack.told(), all_secrets()
@@ -203,52 +162,6 @@ def search_for_secrets(stack: Stack) -> None:
     if found:
         raise StackError(f"these secrets stand in a log, a setting or an argument: {found}")
     say(f"no word of {len(secrets)} files of secrets stands in a log, a setting or an argument")
-
-
-def take_pictures(folder: Path) -> None:
-    """Take a picture of each page that the stack serves."""
-    from support.stack_pictures import take
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in take(folder):
-        say(f"picture {path}")
-
-
-def _sizes_row(sizes_mb: dict[str, float]) -> record.Row:
-    each = ", ".join(f"{name} {size:,.0f}" for name, size in sizes_mb.items())
-    return record.row(
-        "image_sizes_mb",
-        sizes_mb["trainer"],
-        "MB",
-        spread="none: a size",
-        rows=len(sizes_mb),
-        note=f"the trainer's; unpacked, above their base image: {each}",
-    )
-
-
-def _up_row(up_s: float) -> record.Row:
-    return record.row(
-        "stack_up_s",
-        up_s,
-        "s",
-        spread="one start, volumes empty",
-        rows=1,
-        note=f"from `compose up` until {len(SERVICES)} health checks were green",
-    )
-
-
-def _cycles_row(stack_s: float, retrain_s: float) -> record.Row:
-    return record.row(
-        "stack_cycles_vs_local",
-        stack_s,
-        "s",
-        ratio=stack_s / retrain_s,
-        peer=f"`make retrain` on the same machine, {retrain_s:,.0f} s",
-        spread="one run of each",
-        rows=2,
-        seed="17",
-        note="event log and two cycles; the stack's own start is in stack_up_s, the peer's in it",
-    )
 
 
 def say(line: str) -> None:

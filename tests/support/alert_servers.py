@@ -1,9 +1,7 @@
 """Real servers that take alerts: a mail server and a webhook, both on 127.0.0.1."""
 
 import contextlib
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
-from support.mlflow_server import free_port
+from support.serving import Handler, free_port, http_server
 
 SECRET = "T0K3N-b7f4c1-hush"
 
@@ -50,26 +48,12 @@ def webhook(status: int = 200) -> Iterator[tuple[str, list[tuple[str, dict[str, 
     """Serve one webhook; give its base URL and the paths and bodies it got."""
     bodies: list[tuple[str, dict[str, Any]]] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            bodies.append((self.path, json.loads(body)))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"ok" if status == 200 else b"no")
+    def take(handler: Handler) -> None:
+        bodies.append((handler.path, json.loads(handler.body())))
+        handler.answer(status, b"ok" if status == 200 else b"no")
 
-        def log_message(self, *args: object) -> None:
-            """Keep the test's output clean."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", bodies
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(Handler, do_POST=take) as url:
+        yield url, bodies
 
 
 SENDER = "Homefeed <homefeed@example.com>"

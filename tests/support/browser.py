@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from support.find_chromium import find
+from support.find_servers import CHROMIUM
 
 WIDE, PHONE = (1280, 800), (390, 844)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -43,7 +43,7 @@ _BOTTOMS = """(names) => names.map(n => document.querySelector(n).getBoundingCli
 def browser() -> Iterator[Browser]:
     """Give a Chromium."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find(), args=FLAGS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM.find(), args=FLAGS)
         try:
             yield started
         finally:

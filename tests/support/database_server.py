@@ -12,18 +12,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.mlflow_server import free_port
+from support.serving import Process, free_port
 
 USERS = ("airflow", "mlflow")
 """Each owns the database of its name."""
 _OWNER = "postgres"
-_STARTED_WITHIN_S = 60.0
 _DURABLE_ENOUGH = ("-c", "fsync=off")
 """Its process is killed here and never the machine, so nothing need reach the disk."""
 
@@ -47,13 +45,16 @@ def program(name: str) -> Path:
 
 
 @dataclass
-class DatabaseServer:
-    """A server that can be stopped, killed and started again on the same port and folder."""
+class DatabaseServer(Process):
+    """A server that can be ended, killed and started again on the same port and folder.
 
-    folder: Path
-    port: int
-    passwords: dict[str, str]
-    process: "subprocess.Popen[bytes] | None" = field(default=None)
+    SIGINT breaks all connections and ends in order, as a restart of the service does; SIGQUIT ends
+    at once, and the next start recovers from the log of writes.
+    """
+
+    folder: Path = Path()
+    port: int = 0
+    passwords: dict[str, str] = field(default_factory=dict)
 
     def address(self, user: str, driver: str = "psycopg2") -> str:
         """Return the address of a user's database, without a password."""
@@ -77,44 +78,12 @@ class DatabaseServer:
         options = {"host": "127.0.0.1", "port": self.port, "password": self.passwords[user]}
         return psycopg2.connect(user=user, dbname=database or user, **options)
 
-    def start(self) -> None:
-        """Start the server and wait until it lets a user in.
-
-        Raises:
-            RuntimeError: it ended, or does not answer in time.
-        """
-        command = [str(program("postgres")), "-D", str(self.folder / "data"), *_DURABLE_ENOUGH]
-        command += ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
-        command += ["-c", "unix_socket_directories=", "-c", "max_connections=150"]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, **_as_owner()
-            )
-        deadline = time.monotonic() + _STARTED_WITHIN_S
-        while not self._lets_in():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                said = (self.folder / "server.log").read_text()[-2000:]
-                raise RuntimeError(f"PostgreSQL does not answer at port {self.port}: {said}")
-            time.sleep(0.05)
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server.
-
-        Args:
-            how: SIGINT breaks all connections and ends in order, as a restart of the service does;
-                SIGQUIT ends at once, and the next start recovers from the log of writes.
-        """
+    def send(self, how: signal.Signals) -> None:
+        """Send a signal to the first process, which tells the others."""
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(timeout=60)
 
-    def restart(self, how: signal.Signals = signal.SIGINT, pause_s: float = 0.0) -> None:
-        """End the server and start it again after a pause."""
-        self.stop(how)
-        time.sleep(pause_s)
-        self.start()
-
-    def _lets_in(self) -> bool:
+    def is_up(self) -> bool:
         import psycopg2
 
         with contextlib.suppress(psycopg2.OperationalError):
@@ -135,15 +104,24 @@ def database_server() -> Iterator[DatabaseServer]:
     # Not below a test's folder, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="homefeed-postgres-"))
     drawn = {user: secrets.token_urlsafe(18) for user in (_OWNER, *USERS)}
-    server = DatabaseServer(folder, free_port(), drawn)
+    port = free_port()
+    command = [str(program("postgres")), "-D", str(folder / "data"), *_DURABLE_ENOUGH]
+    command += ["-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+    command += ["-c", "unix_socket_directories=", "-c", "max_connections=150"]
+    server = DatabaseServer(
+        command,
+        folder / "server.log",
+        options=_as_owner(),
+        folder=folder,
+        port=port,
+        passwords=drawn,
+    )
     try:
         _make_cluster(server)
-        server.start()
-        _make_databases(server)
-        yield server
+        with server.running(signal.SIGQUIT):
+            _make_databases(server)
+            yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop(signal.SIGQUIT)
         shutil.rmtree(folder)
 
 

@@ -9,14 +9,14 @@ import contextlib
 import http.client
 import itertools
 import random
-import socketserver
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import urlsplit
+
+from support.serving import Handler, http_server
 
 FAULTS = ("request lost", "answer lost", "500", "reset", "truncated", "stalled")
 
@@ -62,27 +62,11 @@ def faulty_proxy(server_url: str) -> Iterator[FaultyProxy]:
     """Start a proxy on a port of its own, and end it."""
     proxy = FaultyProxy(server_url)
 
-    class Handler(_Handler):
-        owner = proxy
-
-    with _Server(("127.0.0.1", 0), Handler) as server:
-        proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+    with http_server(_Handler, owner=proxy) as proxy.url:
         yield proxy
-        server.shutdown()
-        thread.join()
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: broken connections are what this server is for."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     owner: FaultyProxy
     protocol_version = "HTTP/1.0"
 
@@ -99,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault in self.owner.answers:
             status, content = self.owner.answers[fault]
-            self._answer(status, [("Content-Type", "application/xml")], content, len(content))
+            self.answer(status, content, Content_Type="application/xml")
             return
         status, headers, content = self._ask(body)
         if fault == "stalled":
@@ -157,6 +141,3 @@ class _Handler(BaseHTTPRequestHandler):
         return answer.status, answer.getheaders(), content
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass_on
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""

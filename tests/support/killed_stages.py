@@ -9,15 +9,15 @@ what the person did stands.
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.stages.runner import read_artifact
 from support import stage_acts
 from support.stage_points import Place, verb_of
-from support.stage_processes import KILLED, Ended, Where, perform
-from support.stage_world import WITH_PROCESSES, StageWorld
+from support.stage_processes import KILLED, Ended, perform
+from support.stage_world import StageWorld
 
 Act = Callable[[StageWorld], Ended]
 NOBODY = "nobody"
@@ -108,18 +108,10 @@ def _some_of(same: Sequence[Place], count: int, draw: random.Random) -> list[Pla
     return edges + draw.sample(inner, min(max(0, count - len(edges)), len(inner)))
 
 
-def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False) -> bool:
-    """Kill a stage at a point, let the actor act, run the stage again, and look at everything.
-
-    Returns:
-        Whether there was a kill. Where the stage starts processes of its own, it may end before it
-        comes by the point, and then nothing was tried. Else that is an error.
-    """
+def try_stage(world: StageWorld, each: StageTry) -> None:
+    """Kill a stage at a point, let the actor act, run the stage again, and look at everything."""
     world.restore(each.stage)
-    where: Where = replace(world.where, starts_processes=starts_processes)
-    killed = perform(where, world.act_of(each.stage), kill_at=each.place)
-    if starts_processes and killed.code == 0:
-        return False
+    killed = perform(world.where, world.act_of(each.stage), kill_at=each.place)
     assert killed.code == KILLED, (
         f"{each.story}: the point was not reached; the stage ended with {killed.code} "
         f"{killed.error}\n{killed.said}"
@@ -128,14 +120,13 @@ def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False)
     was_published = world.is_published(each.stage)
     acted = _act(world, each)
     served = world.state().serves
-    again = perform(where, world.act_of(each.stage))
+    again = perform(world.where, world.act_of(each.stage))
     story = f"{each.story}: then {again.error or 'done'}\n{again.said if again.code else ''}"
     assert world.leftovers() == [], f"{world.leftovers()}: {story}"
     assert world.living() == [], story
     if each.actor == NOBODY:
         assert again.code == 0, story
-        how = WITH_PROCESSES if starts_processes else ""
-        world.assert_undisturbed(each.stage, story, how=how)
+        world.assert_undisturbed(each.stage, story)
     elif each.stage in DECIDING:
         _assert_decided(world, each, again, was_published, story)
         if acted and each.stage == "promote_challenger":
@@ -145,7 +136,6 @@ def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False)
         world.assert_undisturbed(each.stage, story, _RUN_ALONE)
     if each.actor != MOVED_BY_HAND:
         _assert_record_is_sound(world, story)
-    return True
 
 
 def _act(world: StageWorld, each: StageTry) -> bool:

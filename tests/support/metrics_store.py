@@ -4,8 +4,6 @@ Debian's Prometheus is built without its OTLP receiver, so it cannot be the stor
 """
 
 import contextlib
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from support.mlflow_server import free_port
+from support.serving import Process, free_port, wait_until
 
 Labels = dict[str, str]
 
@@ -38,11 +36,9 @@ class Store:
 
     def value(self, selector: str) -> float:
         """Return the newest value of the only series that is selected; it is waited for."""
-        end = time.monotonic() + 20
-        while not (found := self.query(f"last_over_time({selector}[1h])")):
-            assert time.monotonic() < end, f"nothing of {selector} has arrived"
-            time.sleep(0.2)
-        [(_, value)] = found
+        query = f"last_over_time({selector}[1h])"
+        wait_until(lambda: self.query(query), what=lambda: f"something of {selector} arrives")
+        [(_, value)] = self.query(query)
         return value
 
 
@@ -53,22 +49,6 @@ def metrics_store(program: str, folder: Path) -> Iterator[Store]:
     command = [program, f"-storageDataPath={folder / 'data'}", "-opentelemetry.usePrometheusNaming"]
     command += [f"-httpListenAddr={store.url.removeprefix('http://')}", "-retentionPeriod=200d"]
     command += ["-search.latencyOffset=0s", "-memory.allowedBytes=100MB"]
-    with (folder / "store.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 60
-        while not _answers(store.url):
-            assert server.poll() is None, (folder / "store.log").read_text()[-2000:]
-            assert time.monotonic() < end, "the store does not answer"
-            time.sleep(0.1)
+    server = Process(command, folder / "store.log", f"{store.url}/health")
+    with server.running():
         yield store
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -2,25 +2,15 @@
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
+from support.serving import Process, free_port
 
 if TYPE_CHECKING:
     from support.database_server import DatabaseServer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -44,29 +34,8 @@ def mlflow_server(
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if database is not None:
         environment["PGPASSFILE"] = str(database.password_file("mlflow", folder))
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=environment
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/health", server, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:  # a busy machine; how MLflow ends is not tested here
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"MLflow ended with {server.returncode}: {log.read_text()[-2000:]}")
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        time.sleep(0.2)
-    raise RuntimeError(f"MLflow did not answer at {url}: {log.read_text()[-2000:]}")
+    url = f"http://127.0.0.1:{port}"
+    log = folder / "server.log"
+    server = Process(command, log, f"{url}/health", {"env": environment})
+    with server.running():
+        yield url

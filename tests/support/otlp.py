@@ -1,10 +1,8 @@
 """A receiver of OTLP metrics, by HTTP and by gRPC, that keeps what arrives, or misbehaves."""
 
 import contextlib
-import http.server
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +14,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+
+from support.serving import Handler, http_server
 
 Attributes = dict[str, Any]
 
@@ -67,31 +67,24 @@ def http_receiver() -> Iterator[Receiver]:
     """Listen on a free port of this machine."""
     receiver = Receiver()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status = receiver.answer(body, {k.lower(): v for k, v in self.headers.items()})
-            with contextlib.suppress(OSError):  # Whoever asked has gone.
-                self.send_response(status)
-                self.send_header("Content-Length", "0" if not receiver.drips else "1000")
-                self.end_headers()
-                while receiver.drips and not receiver.is_over.wait(0.2):
-                    self.wfile.write(b"x")
-                    self.wfile.flush()
+    def take(handler: Handler) -> None:
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        status = receiver.answer(handler.body(), headers)
+        with contextlib.suppress(OSError):  # Whoever asked has gone.
+            if not receiver.drips:
+                return handler.answer(status)
+            handler.send_response(status)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            while not receiver.is_over.wait(0.2):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with http_server(Handler, do_POST=take) as receiver.url:
         try:
             yield receiver
         finally:
             receiver.is_over.set()
-            server.shutdown()
-            thread.join()
 
 
 @contextlib.contextmanager
@@ -117,14 +110,6 @@ def grpc_receiver() -> Iterator[Receiver]:
     finally:
         receiver.is_over.set()
         server.stop(grace=None).wait(5)
-
-
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Wait for something that a server does in its own time."""
-    end = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
 
 
 def _values(request: ExportMetricsServiceRequest) -> Iterator[Arrived]:

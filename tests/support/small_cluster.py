@@ -16,14 +16,13 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from support.mlflow_server import free_port
+from support.serving import Handler, free_port, http_server
 
 Object = dict[str, Any]
 _JOBS, _PODS = "/apis/batch/v1/namespaces/", "/api/v1/namespaces/"
@@ -203,24 +202,18 @@ def _fits(labels: Mapping[str, str], selector: str) -> bool:
     return True
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     cluster: SmallCluster
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: Any) -> None:
-        pass
+    def give(self, value: Any, status: int = 200) -> None:
+        if isinstance(value, bytes):
+            self.answer(status, value, Content_Type="text/plain")
+        else:
+            self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
 
-    def answer(self, value: Any, status: int = 200) -> None:
-        body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        kind = "text/plain" if isinstance(value, bytes) else "application/json"
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def body(self) -> Any:
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+    def said(self) -> Any:
+        return json.loads(self.body() or b"{}")
 
     def route(self) -> tuple[str, list[str], str]:
         """Return the kind, what of the path follows it, and the selector."""
@@ -233,14 +226,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         kind, _, _ = self.route()
         assert kind == "jobs", self.path
-        self.answer(self.cluster.create(self.body()), 201)
+        self.give(self.cluster.create(self.said()), 201)
 
     def do_GET(self) -> None:
         kind, rest, selector = self.route()
         if rest and kind == "jobs":
             self.found(self.cluster.look(rest[0]))
         elif rest and rest[-1] == "log":
-            self.answer(self.cluster.pods[rest[0]].log.read_bytes())
+            self.give(self.cluster.pods[rest[0]].log.read_bytes())
         elif rest:
             pod = self.cluster.pods.get(rest[0])
             self.found(pod and pod.to_object())
@@ -255,30 +248,26 @@ class _Handler(BaseHTTPRequestHandler):
                 for each in found
                 if each and _fits(each["metadata"].get("labels") or {}, selector)
             ]
-            self.answer({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
+            self.give({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
 
     def found(self, value: Object | None) -> None:
         missing = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
-        self.answer(value or missing, 200 if value else 404)
+        self.give(value or missing, 200 if value else 404)
 
     def do_PATCH(self) -> None:
         _, [name], _ = self.route()
-        labels = self.body()["metadata"]["labels"]
+        labels = self.said()["metadata"]["labels"]
         self.cluster.pods[name].metadata["labels"].update(labels)
-        self.answer(self.cluster.pods[name].to_object())
+        self.give(self.cluster.pods[name].to_object())
 
     def do_DELETE(self) -> None:
         kind, [name], _ = self.route()
-        self.body()
+        self.said()
         if kind == "jobs":
             self.cluster.delete_job(name)
         elif name in self.cluster.pods:
             self.cluster.pods.pop(name).end()
-        self.answer({"kind": "Status", "status": "Success"})
-
-
-def _handler(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
-    return type("Handler", (_Handler,), {"cluster": cluster})
+        self.give({"kind": "Status", "status": "Success"})
 
 
 @contextlib.contextmanager
@@ -286,24 +275,17 @@ def small_cluster(folder: Path, image: Mapping[str, str]) -> Iterator[SmallClust
     """Run a cluster; its `folder` then holds `config`, by which clients find it."""
     folder.mkdir(parents=True, exist_ok=True)
     cluster = SmallCluster(folder, image)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster))
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "small",
-        "clusters": [
-            {"name": "small", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        ],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "small", "context": {"cluster": "small", "user": "test"}}],
-    }
-    (folder / "config").write_text(yaml.safe_dump(config))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield cluster
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        cluster.end()
+    with http_server(_Handler, cluster=cluster) as url:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "small",
+            "clusters": [{"name": "small", "cluster": {"server": url}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "small", "context": {"cluster": "small", "user": "test"}}],
+        }
+        (folder / "config").write_text(yaml.safe_dump(config))
+        try:
+            yield cluster
+        finally:
+            cluster.end()

@@ -58,8 +58,6 @@ class Where:
     notes: Path
     """A folder outside of it, for what the process says."""
     environment: dict[str, str] = field(default_factory=dict)
-    starts_processes: bool = False
-    """Whether trainings and serving checks are processes of their own, as in production."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,7 @@ def _settle_in(where: Where) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
     # Tries are many, and the server is near.
     mlflow_errors.WAITS_S = (0.02, 0.05)
-    if not where.starts_processes:
-        _do_everything_here()
+    _do_everything_here()
 
 
 def _do_everything_here() -> None:

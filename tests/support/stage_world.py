@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,6 @@ OTHERS = stage_acts.request_of(stage_acts.LATER).run_id
 _EARLY = STAGES[1:5]
 _RULED = {"promote_challenger": Decision.PROMOTE, "alert": Decision.REJECT}
 """Stages for which the verdict is set, so that they have something to do."""
-WITH_PROCESSES = " with processes"
-"""Ends the name under which it is kept what a stage leaves that starts processes of its own."""
-_ONE_ATTEMPTS = "/training/torchrun/"
-"""Logs of one attempt's workers. Each attempt has its own, and they are kept with the others."""
 _UNFINISHED = (".scratch-", ".partial", ".writing")
 Facts = dict[str, Any]
 
@@ -111,18 +106,6 @@ class StageWorld:
         if stage in _RULED:
             self.must(partial(stage_acts.rule, self.run_uri, _RULED[stage]))
 
-    def find_places_with_processes(self, stage: str) -> list[Place]:
-        """Return a stage's points where it starts processes of its own, whose points these are not.
-
-        The state before the stage is brought back first. What the stage leaves so is kept as well,
-        for it holds the logs of those processes.
-        """
-        self.restore(stage)
-        where = replace(self.where, starts_processes=True)
-        found = find_places(where, self.act_of(stage))
-        self.undisturbed[stage + WITH_PROCESSES] = self.facts(stage)
-        return found
-
     def is_published(self, stage: str) -> bool:
         return storage.exists(manifest_uri(self.run_uri, stage))
 
@@ -142,10 +125,7 @@ class StageWorld:
 
     def _files(self) -> Counter[str]:
         paths = (str(path.relative_to(self.home)) for path in self.home.rglob("*"))
-        others = (OTHERS, _ONE_ATTEMPTS)
-        return Counter(
-            without_random_parts(path) for path in paths if not any(each in path for each in others)
-        )
+        return Counter(without_random_parts(path) for path in paths if OTHERS not in path)
 
     def _content(self) -> dict[str, str]:
         """Return digests of what later stages and servers read: snapshots and bundles."""
@@ -158,18 +138,9 @@ class StageWorld:
             for name, path in folders.items()
         }
 
-    def assert_undisturbed(
-        self, stage: str, story: str, names: Sequence[str] = (), how: str = ""
-    ) -> None:
-        """Compare what a stage has left, in all or in some respects, with what it leaves else.
-
-        Args:
-            stage: The stage.
-            story: What an assertion that fails says.
-            names: Which respects; all by default.
-            how: `WITH_PROCESSES` where the stage has started processes of its own.
-        """
-        expected, found = self.undisturbed[stage + how], self.facts(stage)
+    def assert_undisturbed(self, stage: str, story: str, names: Sequence[str] = ()) -> None:
+        """Compare what a stage has left, in all or in some respects, with what it leaves else."""
+        expected, found = self.undisturbed[stage], self.facts(stage)
         for name in names or expected:
             if found[name] != expected[name]:
                 raise AssertionError(f"{story}: {name} {_unlike(expected[name], found[name])}")

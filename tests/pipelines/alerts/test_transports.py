@@ -33,7 +33,7 @@ from support.alert_servers import (
     use_slack,
     webhook,
 )
-from support.mlflow_server import free_port
+from support.serving import free_port
 
 ALERT = Alert(
     kind=AlertKind.REGRESSION,

@@ -18,13 +18,13 @@ from pipelines.local.home import ADMIN
 from pipelines.settings import MLFLOW_VIEW
 from support.browser import browser, open_page
 from support.cycles import judgement_of, promotion_of, states_expected
-from support.find_chromium import find
+from support.find_servers import CHROMIUM
 from support.lab import SECOND_DAY, Lab, Outcome
 
 pytestmark = [
     pytest.mark.services,
     pytest.mark.browser,
-    pytest.mark.skipif(find() is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(CHROMIUM.find() is None, reason="no Chromium on this machine"),
 ]
 PATIENCE_MS = 120_000
 """A page of Airflow's or MLflow's scripts takes seconds to load on a busy machine."""

@@ -44,8 +44,9 @@ from pipelines.metrics.sending import WAIT_S
 from pipelines.stages import runner
 from support.judgements import CHALLENGER, CHAMPION, make_judgement
 from support.judgements import said as said_of
-from support.otlp import Receiver, http_receiver, wait_until
+from support.otlp import Receiver, http_receiver
 from support.runs import make_run, save_run
+from support.serving import wait_until
 from support.tiny_log import TINY_AS_OF, build_tiny, rows_of, tiny_config, write_tiny_log
 
 STAGE = "build_snapshot"

@@ -1,5 +1,6 @@
 """One deployment with Celery workers, and two disturbed cycles in it, per session."""
 
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ def first(lab: ProductionLab, database: DatabaseServer, broker: RedisServer) -> 
     lab.start("first", FIRST_DAY, promote=True)
     run_uri = wait_for_run_uri(lab, "first")
     wait_for_stage("build_snapshot", run_uri, PATIENCE_S)
-    broker.kill()
+    broker.end(signal.SIGKILL)
     _wait_until_published(run_uri, "build_snapshot")
     time.sleep(OUTAGE_S)
     broker.start()
@@ -71,7 +72,7 @@ def first(lab: ProductionLab, database: DatabaseServer, broker: RedisServer) -> 
     for stage in ("train_challenger", "compare_with_champion"):
         workers.append(lab.deployment.worker_of(wait_for_stage(stage, run_uri, PATIENCE_S)))
         listeners.look(processes.marked(processes.marks_of(lab.home.path)))
-        database.restart(pause_s=OUTAGE_S)
+        database.restart(signal.SIGINT, pause_s=OUTAGE_S)
     outcome, num_clears = lab.finish("first")
     return Ended(outcome, num_clears, workers, list(lab.deployment.restarts), listeners)
 

@@ -23,8 +23,8 @@ from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact
 from support.cluster_tasks import pod_template, run, use_cluster
-from support.mlflow_server import free_port
 from support.s3_server import environment as s3_environment
+from support.serving import free_port
 from support.small_cluster import small_cluster
 from support.worlds import write_planted_world
 

@@ -1,28 +1,23 @@
-"""A whole cycle's metrics in a real store: names, values, and what the alert rules make of them.
+"""A whole cycle's metrics in a real store: their names, and what the alert rules make of them."""
 
-Each stage runs as Airflow runs it, in a process of its own, before a real MLflow server.
-"""
-
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipelines.contracts.artifacts import STAGES, Challenger, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.metrics.instruments import INSTRUMENTS
 from pipelines.stages.runner import read_artifact
 from support.debian_tools import tool
+from support.deployments import Deployment
 from support.metrics_store import Store, metrics_store
 from support.prometheus_names import label_name, metric_name
 from support.runs import PLANTED_AS_OF
+from support.serving import wait_until
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -39,44 +34,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def environment(
+def deployment(
     store: Store, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+) -> Deployment:
+    """A deployment in which a cycle has ended."""
     home = tmp_path_factory.mktemp("measured")
+    log, workspace = str(home / "event_log"), str(home / "workspace")
     write_planted_world(home / "event_log", num_users=240)
-    return {
-        **os.environ,
-        **store.environment,
-        "PYTHONPATH": ":".join(sys.path),
-        "OMP_NUM_THREADS": "1",
-        "HOMEFEED_HOME": str(home),
-        "HOMEFEED_TRACKING_URI": tracking_uri,
-        "HOMEFEED_REGISTERED_MODEL": "measured",
-        "HOMEFEED_EXPERIMENT": "measured",
-    }
-
-
-def homefeed(environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "pipelines.cli", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def resolve(environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    day = f"{PLANTED_AS_OF:%Y-%m-%d}"
-    return homefeed(environment, "resolve", "--as-of", day, "--recipe", "smoke", *words)
-
-
-@pytest.fixture(scope="module")
-def run(environment: dict[str, str]) -> ResolvedRun:
-    """A cycle that has ended."""
-    done = resolve(environment)
-    assert done.returncode == 0, done.stderr
-    run_uri = done.stdout.strip().splitlines()[-1]
-    for stage in STAGES[1:]:
-        done = homefeed(environment, "stage", stage, "--run", run_uri)
-        assert done.returncode == 0, done.stderr
-        assert "did not reach" not in done.stderr, done.stderr
-    return read_artifact(run_uri, "resolve_run", ResolvedRun)
+    made = Deployment(home, log, workspace, tracking_uri, "measured", store.environment)
+    made.run_cycle("measured", PLANTED_AS_OF)
+    return made
 
 
 def firing(store: Store) -> set[tuple[str, str]]:
@@ -91,64 +58,38 @@ def firing(store: Store) -> set[tuple[str, str]]:
 
 
 def test_the_store_has_every_gauge_under_the_name_that_the_rules_use(
-    run: ResolvedRun, store: Store
+    deployment: Deployment, store: Store
 ) -> None:
     store.value('homefeed_stage_duration_seconds{homefeed_stage="alert"}')
     found: dict[str, set[str]] = {}
     for labels, _ in store.query('last_over_time({__name__=~"homefeed_.*"}[1h])'):
         found.setdefault(labels["__name__"], set()).update(labels)
     gauges = [each for each in INSTRUMENTS if each.kind == "gauge" and each.name not in RARE]
-    assert set(found) == {metric_name(each) for each in gauges}, (
-        "counters are dropped by this store"
-    )
+    # This store drops counters.
+    assert set(found) == {metric_name(each) for each in gauges}
     for each in gauges:
         labels = {label for label in found[metric_name(each)] if label.startswith(("home", "cpu"))}
         failures = {"error_type", "homefeed_is_retryable"}  # Nothing has failed.
         assert labels == {label_name(name) for name in each.attributes} - failures
 
 
-def test_the_values_are_those_of_the_cycle(run: ResolvedRun, store: Store) -> None:
-    snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
-    challenger = read_artifact(run.run_uri, "train_challenger", Challenger)
-    judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
-    promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
-    rows = 'homefeed_stage_rows{homefeed_row="example",homefeed_stage="%s"}'
-    assert store.value(rows % "build_snapshot") == snapshot.num_examples
-    assert store.value(rows % "train_challenger") == challenger.num_training_examples
-    assert store.value(rows % "compare_with_champion") == judgement.comparison.num_examples
-    for decision in Decision:
-        state = store.value(f'homefeed_verdict_state{{homefeed_verdict="{decision}"}}')
-        assert state == (judgement.verdict.decision is decision)
-    assert promotion.champion_after is not None
-    as_of = store.value("homefeed_champion_as_of_seconds")
-    assert as_of == promotion.champion_after.as_of.timestamp()
-    age = store.value("homefeed_champion_age_seconds")
-    assert age == pytest.approx(datetime.now(UTC).timestamp() - as_of, abs=600)
-
-
-def test_the_processes_of_a_training_count(run: ResolvedRun, store: Store) -> None:
-    """The stage's own process waits for them, and holds no model."""
-    about = '{homefeed_stage="train_challenger"%s}'
-    cpu = "homefeed_stage_cpu_time_seconds"
-    wall_s = store.value("homefeed_stage_duration_seconds" + about % "")
-    user_s = store.value(cpu + about % ',cpu_mode="user"')
-    assert 2 < user_s < wall_s * (os.cpu_count() or 1)
-    peak = store.value("homefeed_stage_memory_peak_bytes" + about % "")
-    assert 400e6 < peak < store.value("homefeed_stage_memory_limit_bytes" + about % "")
+def test_a_value_is_that_of_the_cycle(deployment: Deployment, store: Store) -> None:
+    run_uri = deployment.run_uri("measured", PLANTED_AS_OF)
+    snapshot = read_artifact(run_uri, "build_snapshot", Snapshot)
+    rows = 'homefeed_stage_rows{homefeed_row="example",homefeed_stage="build_snapshot"}'
+    assert store.value(rows) == snapshot.num_examples
 
 
 def test_the_rules_say_what_is_wrong_and_nothing_else(
-    run: ResolvedRun, store: Store, environment: dict[str, str], tmp_path: Path
+    deployment: Deployment, store: Store, tmp_path: Path
 ) -> None:
     # The planted world lies in 2017, so its champion is old.
-    old = ("HomefeedChampionOld", "")
+    old, failed = ("HomefeedChampionOld", ""), ("HomefeedStageFailedForGood", "resolve_run")
+    wait_until(lambda: old in firing(store))
     assert firing(store) == {old}
-    nowhere = {"HOMEFEED_EVENT_LOG": str(tmp_path / "nowhere")}
-    done = resolve(environment | nowhere, "--key", "another")
-    assert done.returncode == DataContractError.exit_code, done.stderr
-    failed = ("HomefeedStageFailedForGood", "resolve_run")
-    end = time.monotonic() + 20
-    while failed not in firing(store):
-        assert time.monotonic() < end, firing(store)
-        time.sleep(0.2)
+    nowhere = replace(deployment, event_log=str(tmp_path / "nowhere"))
+    ended = nowhere.perform(nowhere.act_of("resolve_run", "another", PLANTED_AS_OF))
+    assert ended.code == DataContractError.exit_code, ended.said
+    wait_until(lambda: failed in firing(store))
+    time.sleep(1)
     assert firing(store) == {old, failed}

@@ -77,7 +77,7 @@ def test_a_move_whose_database_is_gone_at_its_entry_is_carried_on(
     deadline = time.monotonic() + 60
     while not (folder / f"{place:08d}.json").exists():
         assert time.monotonic() < deadline
-    database.stop(signal.SIGQUIT)
+    database.end(signal.SIGQUIT)
     ended = under_way.result(timeout=120)
     database.start()
     assert ended == "" or is_retryable(ended)

@@ -110,8 +110,6 @@ def test_nothing_is_smaller_but_what_needs_a_large_log() -> None:
     assert small.model_gate.model_copy(update=gate) == whole.model_gate
 
 
-@pytest.mark.services
-@pytest.mark.slow
 def test_every_action_of_the_recipe_is_a_label(cycle: ResolvedRun) -> None:
     snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
     report = read_artifact(cycle.run_uri, "check_snapshot", DataReport)
@@ -120,8 +118,6 @@ def test_every_action_of_the_recipe_is_a_label(cycle: ResolvedRun) -> None:
     assert snapshot.features == production().features
 
 
-@pytest.mark.services
-@pytest.mark.slow
 def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
     cycle: ResolvedRun,
 ) -> None:
@@ -137,8 +133,6 @@ def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
     assert "long_click" in page.read_text()
 
 
-@pytest.mark.services
-@pytest.mark.slow
 def test_it_serves_as_it_was_trained(cycle: ResolvedRun, tracking_uri: str) -> None:
     """Without dropout and in float32, by another kernel than in training, to the same scores."""
     challenger = read_artifact(cycle.run_uri, "train_challenger", Challenger)

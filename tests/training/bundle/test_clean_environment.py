@@ -18,7 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from pipelines.registry import tracking
-from support.mlflow_server import free_port, mlflow_server
+from support.mlflow_server import mlflow_server
+from support.serving import free_port
 from training.bundle.files import read_golden
 from training.bundle.mlflow_model import log_bundle
 from training.data.batches import MODEL_INPUTS

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.contracts.errors import TrackingUnavailableError
-from support.mlflow_server import free_port
+from support.serving import free_port
 from support.training_process import signal_when
 from training.fitting.live_metrics import (
     LOSS,

@@ -12,7 +12,7 @@ from support import browser
 from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
 from support.cycle_pages import make_facts
 from support.data_pages import SIZES, write_pages
-from support.find_chromium import find
+from support.find_servers import CHROMIUM
 from support.outcome_pages import (
     LONG,
     MARKUP,
@@ -26,7 +26,7 @@ from validation.report.data_docs import Subject, finish_data_docs
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(find() is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(CHROMIUM.find() is None, reason="no Chromium on this machine"),
 ]
 
 

@@ -24,7 +24,6 @@ SERVICES = (
     *("postgres", "redis", "s3", "mlflow"),
     *("api-server", "scheduler", "dag-processor", "triggerer", "worker"),
 )
-IMAGES = ("airflow", "mlflow", "trainer", "worker", "s3")
 
 
 class StackError(Exception):
@@ -143,19 +142,6 @@ class Stack:
         command = [*self._engine, "top", self.container(service)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    def sizes_mb(self) -> dict[str, float]:
-        """Return by how many megabytes (10^6 bytes) each image is larger than its base."""
-        base_name = '{{index .Config.Labels "org.opencontainers.image.base.name"}}'
-
-        def size(image: str) -> int:
-            return int(self._image(image, "{{.Size}}"))
-
-        images = {name: f"homefeed-{name}:latest" for name in IMAGES}
-        return {
-            name: (size(image) - size(self._image(image, base_name))) / 1e6
-            for name, image in images.items()
-        }
-
     def api(self) -> AirflowApi:
         """Return a logged-in session with the stack's Airflow."""
         return AirflowApi(AIRFLOW_URL, secret("admin_password"))
@@ -168,16 +154,6 @@ class Stack:
             check=False,
         )
         return done.stdout.strip() if done.returncode == 0 else ""
-
-    def _image(self, image: str, template: str) -> str:
-        command = [*self._engine, "image", "inspect", "--format", template, image]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise StackError(
-                f"the size of {image} cannot be found: {done.stderr.strip()}; `make images` builds "
-                "the images, and their base has to be here too"
-            )
-        return done.stdout.strip()
 
     def _look_at_health(self) -> None:
         """Have podman run health checks, which it does by itself under systemd alone."""
