@@ -23,32 +23,32 @@ class AlertSeverity(StrEnum):
     def meaning(self) -> str:
         """What it means, as an alert says it."""
         return {
-            AlertSeverity.INFO: "nothing has to be done",
-            AlertSeverity.WARNING: "somebody should look on this working day",
-            AlertSeverity.CRITICAL: "the cycle stands still until somebody acts",
+            "info": "nothing has to be done",
+            "warning": "somebody should look on this working day",
+            "critical": "the cycle stands still until somebody acts",
         }[self]
 
 
 class AlertKind(StrEnum):
-    """Why somebody is told, and how soon they should look."""
+    """Why somebody is told."""
 
-    severity: AlertSeverity
+    REGRESSION = "regression"
+    INCONCLUSIVE = "inconclusive"
+    DATA_GATE_FAILED = "data_gate_failed"
+    BROKEN_RUN = "broken_run"
+    FORCED_PROMOTION = "forced_promotion"
+    MISSED_CYCLE = "missed_cycle"
+    RECOVERED = "recovered"
+    APPROVAL_WANTED = "approval_wanted"
+    NOT_APPROVED = "not_approved"
 
-    def __new__(cls, name: str, severity: AlertSeverity) -> "AlertKind":
-        """Return a kind by its name, with its usual severity beside it."""
-        kind = str.__new__(cls, name)
-        kind._value_, kind.severity = name, severity
-        return kind
-
-    REGRESSION = "regression", AlertSeverity.WARNING
-    INCONCLUSIVE = "inconclusive", AlertSeverity.INFO
-    DATA_GATE_FAILED = "data_gate_failed", AlertSeverity.CRITICAL
-    BROKEN_RUN = "broken_run", AlertSeverity.CRITICAL
-    FORCED_PROMOTION = "forced_promotion", AlertSeverity.WARNING
-    MISSED_CYCLE = "missed_cycle", AlertSeverity.INFO
-    RECOVERED = "recovered", AlertSeverity.INFO
-    APPROVAL_WANTED = "approval_wanted", AlertSeverity.WARNING
-    NOT_APPROVED = "not_approved", AlertSeverity.INFO
+    @property
+    def severity(self) -> AlertSeverity:
+        """How soon people should look, usually."""
+        if self in ("data_gate_failed", "broken_run"):
+            return AlertSeverity.CRITICAL
+        is_to_be_seen = self in ("regression", "forced_promotion", "approval_wanted")
+        return AlertSeverity.WARNING if is_to_be_seen else AlertSeverity.INFO
 
 
 class Cycle(Frozen):
@@ -113,10 +113,7 @@ class Alert(Frozen):
     first_at: AwareDatetime | None = None  # When the cause was met first; None where that is now.
 
     def identity(self) -> str:
-        """Return the sha256 (hex) of the facts by which two attempts to tell it are one alert.
-
-        Its words are none of them: a sentence may be edited while an alert waits.
-        """
+        """Return the sha256 (hex) of the facts, no words, by which two attempts are one alert."""
         return digest_of([self.kind.value, self.run_id, *self.about])
 
 

@@ -114,7 +114,7 @@ class PinnedEntry(Frozen):
     Of a log without entries the number is 0.
     """
 
-    number: int = Field(default=0, ge=0)
+    number: int = Field(0, ge=0)
     sha256: str = ""
 
 

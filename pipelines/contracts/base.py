@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 SCHEMA_VERSION = 1
@@ -39,23 +39,18 @@ class Frozen(BaseModel):
         Raises:
             ValidationError: it is no such value, or one of another schema's version.
         """
-        try:
-            found = json.loads(content)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            return cls.model_validate_json(content)  # which says where it is no such JSON
+        found = TypeAdapter(dict[str, Any]).validate_json(content)
         version = found.pop("schema_version", "missing")
-        if version != SCHEMA_VERSION:
-            what = PydanticCustomError(
-                "schema_version",
-                "schema_version is {found}, expected {expected}: another version of this project "
-                "wrote the file; go on with that version, or begin with an empty workspace",
-                {"found": version, "expected": SCHEMA_VERSION},
-            )
-            details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
-            raise ValidationError.from_exception_data(cls.__name__, [details])
-        return cls.model_validate_json(json.dumps(found))
+        if version == SCHEMA_VERSION:
+            return cls.model_validate_json(json.dumps(found))
+        what = PydanticCustomError(
+            "schema_version",
+            "schema_version is {found}, expected {expected}: another version of this project "
+            "wrote the file; go on with that version, or begin with an empty workspace",
+            {"found": version, "expected": SCHEMA_VERSION},
+        )
+        details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
+        raise ValidationError.from_exception_data(cls.__name__, [details])
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex, 64 characters) of the canonical JSON form."""

@@ -1,8 +1,8 @@
 """Which code this is, and what it runs on: digests, a version for people, packages, processor.
 
 The code digest covers `training/` and `pipelines/contracts/`, the only code that training and
-scoring import. Two commits that differ elsewhere, in the documentation for example, have the same
-digest. The version names the whole project. Neither is a secret, and neither needs git.
+scoring import: commits that differ elsewhere have the same. The version names the whole project.
+Neither is a secret, and neither needs git.
 """
 
 import contextlib
@@ -112,9 +112,8 @@ def code_version(root: Path = ROOT) -> str:
     """Return the commit of the checkout, with '-dirty' where tracked files were changed.
 
     Where the code is no checkout, or git is missing, the version is that of the package with the
-    first 12 digits of the digest of all its code, as in '0.1.0+code.1a2b3c4d5e6f': the package's
-    own version says nothing about changes between two releases. A repository that happens to lie
-    around the code, as around a virtual environment, is not asked.
+    first 12 digits of the digest of all its code, as in '0.1.0+code.1a2b3c4d5e6f'. A repository
+    that happens to lie around the code, as around a virtual environment, is not asked.
     """
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]

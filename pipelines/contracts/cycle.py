@@ -13,8 +13,6 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.run_layout import StageFailure, StageUsage
 
-CycleState = Literal["judged", "data gate failed", "broken", "not ended", "not readable"]
-
 
 class StageCost(Frozen):
     """What the attempt of a stage used that published it."""
@@ -79,7 +77,7 @@ class CycleFacts(Frozen):
     trigger: str = ""  # What began it: a run of Airflow, or a key.
     as_of: AwareDatetime | None = None  # None: its record is not read.
     began_at: AwareDatetime | None = None  # When it was resolved.
-    state: CycleState
+    state: Literal["judged", "data gate failed", "broken", "not ended", "not readable"]
     outcome: Outcome | None = None  # What people are told of a verdict.
     page_uri: str = ""  # The verdict page; '' where none was judged.
     is_void: bool = False  # The comparison counts for nothing.
@@ -107,10 +105,9 @@ class CycleFacts(Frozen):
         """What came of the cycle, a sentence or two for people."""
         if self.problem:
             return self.problem
-        broke = ""
-        if self.failure is not None:
-            is_gate = self.state == "data gate failed"
-            broke = f"{'' if is_gate else f'{self.failure.stage} broke: '}{self.failure.message}"
+        broke = self.failure.message if self.failure else ""
+        if self.failure and self.state != "data gate failed":
+            broke = f"{self.failure.stage} broke: {broke}"
         if self.outcome is not None:
             return f"{self.outcome.title}{f'. Then {broke}' if broke else ''}"
         return broke or f"{self.next_stage} has not ended."

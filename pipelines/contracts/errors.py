@@ -5,7 +5,7 @@ service that does not run, 75 for what may pass, 77 for a refusal, 78 for a bad 
 other error that ends a process is a defect of this project, and its exit code is 70. Errors of one
 class that code or a person has to tell apart have a `kind`.
 
-Tested in tests/pipelines/orchestration/test_retries.py, tests/pipelines/cli/test_main.py and
+Tested in tests/pipelines/orchestration/test_retries.py and
 tests/pipelines/places/test_store_errors.py.
 """
 
@@ -33,16 +33,10 @@ class HomefeedError(Exception):
     it tells one cause from another, which the message's words never do."""
 
     def __init__(self, message: str = "", *, kind: str = "") -> None:
-        """Make an error.
-
-        Args:
-            message: For people.
-            kind: Tells errors of one class apart, such as those of a store; it opens `about`.
-        """
+        """Make an error; its kind tells it from others of its class, and opens `about`."""
         super().__init__(message)
         self.kind = kind
-        if kind:
-            self.about = (kind,)
+        self.about = (kind,) if kind else ()
 
 
 class DataContractError(HomefeedError):
@@ -90,29 +84,27 @@ class TrackingEntryMissingError(HomefeedError):
     exit_code = 77
 
 
-class TransientStorageError(HomefeedError):
-    """Storage or a cluster failed in a way that may pass: full disk, time-out, connection lost."""
+class _MayPassError(HomefeedError):
+    """What a retry may heal."""
 
     exit_code = 75
     is_retryable = True
+
+
+class TransientStorageError(_MayPassError):
+    """Storage or a cluster failed in a way that may pass: full disk, time-out, connection lost."""
 
 
 class TrackingUnavailableError(TransientStorageError):
     """The MLflow server cannot be reached or answers with a server error."""
 
 
-class ProcessKilledError(HomefeedError):
+class ProcessKilledError(_MayPassError):
     """A process of this stage was killed (SIGKILL), by a person or because memory ran out."""
 
-    exit_code = 75
-    is_retryable = True
 
-
-class RunInProgressError(HomefeedError):
+class RunInProgressError(_MayPassError):
     """Another process holds the lock of the same stage, run or workspace."""
-
-    exit_code = 75
-    is_retryable = True
 
 
 class LostRaceError(RunInProgressError):
@@ -126,8 +118,6 @@ class LostRaceError(RunInProgressError):
 PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 """Exit codes after which a retry is a waste: usage, data, refused, configuration."""
 
-_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
@@ -140,12 +130,12 @@ def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
         doing: What was done there, such as 'reading'.
     """
     code = error.errno
-    if code in _PERMISSION:
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigurationError(
             f"{doing} {place}: no permission ({error.strerror}); make the workspace writable "
             f"for this user or set HOMEFEED_WORKSPACE to another place"
         )
-    if code in _FULL:
+    if code in (errno.ENOSPC, errno.EDQUOT):
         return TransientStorageError(
             f"{doing} {place}: the disk is full ({error.strerror}); free space "
             f"(`homefeed gc --dry-run` lists what of the workspace may go), then retry"
@@ -167,9 +157,7 @@ def as_ours(error: Exception, place: str = "this machine") -> HomefeedError | No
         error: What was raised.
         place: What an error of the operating system is about where it names no file.
     """
-    if isinstance(error, HomefeedError):
-        return error
     # Libraries raise their own errors as OSError without a number; what those mean is open.
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error, str(error.filename or place), "working on")
-    return None
+    return error if isinstance(error, HomefeedError) else None

@@ -35,27 +35,18 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def holder_of(path: Path) -> str:
-    """Return the process that a lock file names; it may have been freed a moment ago."""
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace").partition("\n")[0].strip() or "unknown"
-    return "unknown"
-
-
 def write_new(path: Path, content: bytes) -> bool:
     """Write a file that must not be there yet, whole or not at all.
 
     Returns:
         Whether it was written; False if it was there before, and then it stays as it is.
     """
-    with _beside(path, content) as scratch:
-        try:
-            # Unlike a rename, a hard link never takes the place of a file that is there.
-            os.link(scratch, path)
-        except FileExistsError:
-            return False
-    sync_folder(path.parent)
-    return True
+    with _beside(path, content) as scratch, contextlib.suppress(FileExistsError):
+        # Unlike a rename, a hard link never takes the place of a file that is there.
+        os.link(scratch, path)
+        sync_folder(path.parent)
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -109,12 +100,15 @@ def make_folder(path: Path) -> None:
         sync_folder(each.parent)
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder that only this user may enter, or find it as such.
+def own_temporary_folder(purpose: str) -> Path:
+    """Return this user's private folder for one purpose, below the machine's temporary folder.
+
+    Its name is always the same, so that a later process finds what an earlier one left.
 
     Raises:
-        ConfigurationError: it is somebody else's, a link, or open to others.
+        ConfigurationError: one of that name is somebody else's, a link, or open to others.
     """
+    path = Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -124,17 +118,6 @@ def private_folder(path: Path) -> Path:
             f"remove it, or set TMPDIR to a folder of your own"
         )
     return path
-
-
-def own_temporary_folder(purpose: str) -> Path:
-    """Return this user's private folder for one purpose, below the machine's temporary folder.
-
-    Its name is always the same, so that a later process finds what an earlier one left.
-
-    Raises:
-        ConfigurationError: somebody else has made a folder of that name.
-    """
-    return private_folder(Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}")
 
 
 @contextlib.contextmanager
@@ -211,9 +194,7 @@ def digest_of_files(files: tuple[FileDigest, ...]) -> str:
 
 
 @contextlib.contextmanager
-def hold_lock(
-    path: Path, purpose: str, wait_s: float = 0.0, *, counts: bool = False
-) -> Iterator[int]:
+def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
     """Hold a lock file for the time being; the kernel frees the lock when the process dies.
 
     The file stays afterwards. While the lock is held the file names the holder's process id.
@@ -222,11 +203,10 @@ def hold_lock(
         path: the lock file, in a folder that is there.
         purpose: what the lock is wanted for, for the message.
         wait_s: how long to wait for another holder, seconds; 0 tries once.
-        counts: whether holders are counted.
 
     Yields:
-        A number that grows with every holder that counts, from 1 on; it stands in the file's second
-        line, has reached the disk, and survives the holder. 0 where nobody counts.
+        A number that grows with every holder, from 1 on; it stands in the file's second line, has
+        reached the disk, and survives the holder.
 
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
@@ -237,9 +217,14 @@ def hold_lock(
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
-        number = _count_holder(path) if counts else 0
-        if not counts:
-            path.write_text(str(os.getpid()))
+        with path.open("r+b", buffering=0) as stream:
+            before = [*stream.read(100).decode(errors="replace").split("\n"), ""][1]
+            number = int(before) + 1 if before.isdecimal() else 1
+            # One write over what was there: a kill never leaves the file without a number. What is
+            # longer is cut off afterwards, and nobody reads it.
+            os.pwrite(stream.fileno(), content := f"{os.getpid()}\n{number}\n".encode(), 0)
+            stream.truncate(len(content))
+            os.fsync(stream.fileno())
     except Timeout:
         raise RunInProgressError(
             f"{purpose} is already running: process {holder_of(path)} holds "
@@ -254,19 +239,8 @@ def hold_lock(
         lock.release()
 
 
-def _count_holder(path: Path) -> int:
-    """Write down this process and a number above the one that is there; return the number."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        lines = os.pread(descriptor, 100, 0).decode(errors="replace").split("\n")
-        before = lines[1] if len(lines) > 1 else ""
-        number = int(before) + 1 if before.isascii() and before.isdecimal() else 1
-        # One write over what was there: a kill never leaves the file without a number. What is
-        # longer is cut off afterwards, and nobody reads it.
-        content = f"{os.getpid()}\n{number}\n".encode()
-        os.pwrite(descriptor, content, 0)
-        os.ftruncate(descriptor, len(content))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return number
+def holder_of(path: Path) -> str:
+    """Return the process that a lock file names; it may have been freed a moment ago."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace").partition("\n")[0].strip() or "unknown"
+    return "unknown"

@@ -29,7 +29,6 @@ from pipelines.contracts.reasons import (
     PooledChange,
     Reason,
     ReliabilityBin,
-    sentences,
 )
 from pipelines.contracts.time import Window
 
@@ -238,7 +237,7 @@ class Verdict(Frozen):
     @property
     def reasons(self) -> tuple[str, ...]:
         """The grounds for people, in full sentences."""
-        return sentences(self.grounds)
+        return tuple(reason.sentence for reason in self.grounds)
 
     @property
     def repeatable(self) -> tuple[Reason, ...]:
@@ -262,9 +261,8 @@ class ServingCheck(Frozen):
     @property
     def figures(self) -> Reason:
         """The figures that every verdict quotes."""
-        names = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
-        told = (*names, "num_candidates", "num_calls")
-        return Reason.of("serving_figures", **{name: getattr(self, name) for name in told})
+        facts = self.model_dump(exclude={"score_spread", "saturated_share", "problems"})
+        return Reason.of("serving_figures", **facts)
 
 
 class OffPolicyEstimate(Frozen):
@@ -319,8 +317,6 @@ class Judgement(Artifact):
     verdict: Verdict  # What `decide` made of the three above, together.
     outcome: Outcome | None = None  # What people are told of it; None until that is known.
     report_uri: str  # Self-contained HTML verdict page.
-    challenger_mlflow_run_id: str
-    baseline_mlflow_run_id: str
 
     @property
     def certain_losses(self) -> tuple[Comparison, ...]:
@@ -328,11 +324,9 @@ class Judgement(Artifact):
 
         The fresh anchor's against the champion concerns it where the anchor is promoted.
         """
-        found = [self.comparison]
-        if self.anchor is not None:
-            found.append(self.anchor.recipe)
-            if self.verdict.promoted is Promoted.ANCHOR:
-                found.append(self.anchor.freshness)
+        found = [self.comparison, *((self.anchor.recipe,) if self.anchor else ())]
+        if self.anchor and self.verdict.promoted is Promoted.ANCHOR:
+            found.append(self.anchor.freshness)
         return tuple(comparison for comparison in found if comparison.is_loss_certain)
 
     @property
@@ -351,7 +345,7 @@ class Judgement(Artifact):
         """The model that the verdict promotes, or None."""
         if self.verdict.promoted is Promoted.CHALLENGER:
             return self.comparison.challenger_model
-        is_anchor = self.verdict.promoted is Promoted.ANCHOR and self.anchor is not None
+        is_anchor = self.verdict.promoted is Promoted.ANCHOR
         return self.anchor.model if is_anchor and self.anchor else None
 
     def waits_for_approval(self, run: ResolvedRun) -> bool:

@@ -298,21 +298,8 @@ TEMPLATES = {
 }
 """The sentence of each code; placeholders name its facts, and `_Words` has what follows a colon."""
 
-_MEASURED = frozenset(code for code in TEMPLATES if code.startswith("serving_"))
-
-Fact = (
-    Interval
-    | AbsentMetric
-    | PooledChange
-    | Head
-    | tuple[float | None, float | None]
-    | tuple[str, ...]
-    | bool
-    | int
-    | float
-    | str
-    | None
-)
+_Found = Interval | AbsentMetric | PooledChange | Head | tuple[float | None, float | None]
+Fact = _Found | tuple[str, ...] | bool | int | float | str | None
 
 
 class Reason(Frozen):
@@ -355,15 +342,10 @@ class Reason(Frozen):
     @property
     def repeatable(self) -> "Reason | None":
         """What of the reason judging again finds again: a serving check measures anew."""
-        if self.code in _MEASURED:
+        if self.code.startswith("serving_"):
             return None
         inner = self.because.repeatable if self.because else None
         return self.model_copy(update={"because": inner})
-
-
-def sentences(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
-    """Return reasons for people."""
-    return tuple(reason.sentence for reason in reasons)
 
 
 def percent(share: float) -> str:

@@ -4,6 +4,7 @@
 that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import AwareDatetime, Field
@@ -23,44 +24,33 @@ CYCLE_INDEX = "cycles.html"
 """The index of all cycles, in the workspace."""
 
 
-def manifest_uri(run_uri: str, stage: str) -> str:
-    """Return where a stage's manifest lies, which holds a `StageRecord`."""
-    return f"{run_uri.rstrip('/')}/{stage}/{MANIFEST}"
+def _of_stage(name: str) -> Callable[[str, str], str]:
+    return lambda run_uri, stage: f"{run_uri.rstrip('/')}/{stage}/{name}"
 
 
-def failure_uri(run_uri: str, stage: str) -> str:
-    """Return where a stage's last failure lies, which holds a `StageFailure`."""
-    return f"{run_uri.rstrip('/')}/{stage}/failure.json"
+def _of_run(path: str) -> Callable[[str], str]:
+    return lambda run_uri: f"{run_uri.rstrip('/')}/{path}"
 
 
-def lost_race_uri(run_uri: str, stage: str) -> str:
-    """Return where an attempt that met another one at work says so, in a `StageFailure`."""
-    return f"{run_uri.rstrip('/')}/{stage}/lost_race.json"
-
-
-def stage_lease_uri(run_uri: str, stage: str) -> str:
-    """Return the place whose lease an attempt of a stage holds."""
-    return f"{run_uri.rstrip('/')}/{stage}/stage"
-
-
-def listing_uri(run_uri: str) -> str:
-    """Return where a run says what the event log's files were when its snapshot was built."""
-    return f"{run_uri.rstrip('/')}/build_snapshot/event_log.json"
-
-
-def judged_log_uri(run_uri: str) -> str:
-    """Return the folder in which a run says how it found the days of its event log."""
-    return f"{run_uri.rstrip('/')}/build_snapshot/log"
+manifest_uri = _of_stage(MANIFEST)
+"""Where a stage's manifest lies, which holds a `StageRecord`, of a run's URI and a stage."""
+failure_uri = _of_stage("failure.json")
+"""Where a stage's last failure lies, which holds a `StageFailure`."""
+lost_race_uri = _of_stage("lost_race.json")
+"""Where an attempt that met another one at work says so, in a `StageFailure`."""
+stage_lease_uri = _of_stage("stage")
+"""The place whose lease an attempt of a stage holds."""
+listing_uri = _of_run("build_snapshot/event_log.json")
+"""Where a run says what the event log's files were when its snapshot was built."""
+judged_log_uri = _of_run("build_snapshot/log")
+"""The folder in which a run says how it found the days of its event log."""
+snapshot_manifest_uri = _of_run(MANIFEST)
+"""Where a snapshot's manifest lies, which holds a `Snapshot`, of the snapshot's URI."""
 
 
 def accepted_shift_uri(run_uri: str, expectation: str) -> str:
     """Return where a person says that a run's data may be as they are, in an `AcceptedShift`."""
     return f"{run_uri.rstrip('/')}/accepted_shifts/{expectation}.json"
-
-
-def snapshot_manifest_uri(snapshot_uri: str) -> str:
-    """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
-    return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"
 
 
 class AcceptedShift(Frozen):

@@ -152,31 +152,26 @@ def snapshot_schema(
         embedding_dim: width of the embeddings of users and pins.
         has_pin_times: the log's pins have PIN_TIME; 'pins' then has it after its own columns.
     """
-    if file == "timeline":
-        return TIMELINE
-    if file == "requests":
-        return REQUESTS
-    keys = {"examples": EXAMPLE_KEYS, "users": USER_ROWS, "pins": PIN_ROWS}[file]
-    table = {"examples": "impressions", "users": "users", "pins": "pins"}[file]
+    keys, table = {
+        "timeline": (TIMELINE, ""),
+        "requests": (REQUESTS, ""),
+        "examples": (EXAMPLE_KEYS, "impressions"),
+        "users": (USER_ROWS, "users"),
+        "pins": (PIN_ROWS.append(PIN_TIME) if has_pin_times else PIN_ROWS, "pins"),
+    }[file]
     added = {categorical_column(f.name): pa.int16() for f in features.categorical_of(table)}
     if file == "examples":
-        for feature in features.numeric_held:
-            added |= zip(
-                map(numeric_column, feature.inputs), (pa.float32(), pa.int8()), strict=False
-            )
+        for number, *flag in (feature.inputs for feature in features.numeric_held):
+            added[numeric_column(number)] = pa.float32()
+            added |= {numeric_column(name): pa.int8() for name in flag}
         added |= {label_column(name): pa.int8() for name in features.head_names}
-    if file == "pins" and has_pin_times:
-        keys = keys.append(PIN_TIME)
     return with_embedding_dim(pa.schema([*keys, *_columns(**added)]), embedding_dim)
 
 
 def with_embedding_dim(schema: pa.Schema, embedding_dim: int) -> pa.Schema:
     """Return the schema with embeddings of another width; one without embeddings is unchanged."""
-    if "embedding" not in schema.names:
-        return schema
     type_ = pa.list_(pa.float32(), embedding_dim)
-    place = schema.get_field_index("embedding")
-    return schema.set(place, schema.field(place).with_type(type_))
+    return pa.schema(f.with_type(type_) if f.name == "embedding" else f for f in schema)
 
 
 def is_known_late(

@@ -39,12 +39,9 @@ class Stage:
         inputs: Earlier stages, and the artifact that each gives.
         gives: The artifact that this one gives.
         also: What the function takes besides.
-        resources: Of a heavy stage, which is a command line of its own: what it usually asks for;
-            None of a stage that runs inside Airflow's task.
+        resources: Of a heavy stage, which is a command line of its own and may make its files
+            again: what it usually asks for. None of a stage that runs inside Airflow's task.
         trains: Which side of the cycle it trains, if it trains.
-        is_repeatable: Whether it makes files and may make them again. A run is resolved once,
-            people are told once, and a promotion that is made again would overrule a rollback that
-            a person has made since.
         is_judging: Whether what it refuses cannot be mended within the run.
         version: Raised when the stage's own meaning changes, so that an old manifest is not taken
             for a new one. What is behind a stage that is done again is done again by itself, where
@@ -57,7 +54,6 @@ class Stage:
     also: tuple[Extra, ...] = ()
     resources: Resources | None = None
     trains: Literal["challenger", "anchor"] | None = None
-    is_repeatable: bool = False
     is_judging: bool = False
     version: int = 1
 
@@ -73,39 +69,22 @@ _CHECKED = _BUILT | {"check_snapshot": DataReport}
 _TRAINED: dict[str, type[Artifact]] = {"train_challenger": Challenger, "train_anchor": FreshAnchor}
 _JUDGED: dict[str, type[Artifact]] = {"compare_with_champion": Judgement}
 
+_SMALL = Resources(cpus=2, memory_gib=8)
+_USUAL = Resources(cpus=4, memory_gib=16)
+_LARGE = Resources(cpus=8, memory_gib=32)
+_FILES: tuple[Extra, ...] = ("output_uri", "node")
+
 _STAGES = (
     # The input of `resolve_run` is a request, which no stage gives: see `runner.start_run`.
     Stage("resolve_run", {}, ResolvedRun, ("settings",)),
-    Stage(
-        *("build_snapshot", _RUN, Snapshot),
-        resources=Resources(cpus=4, memory_gib=16),
-        is_repeatable=True,
-    ),
-    Stage(
-        *("check_snapshot", _BUILT, DataReport, ("output_uri",)),
-        resources=Resources(cpus=2, memory_gib=8),
-        is_repeatable=True,
-        is_judging=True,
-    ),
-    Stage(
-        *("train_challenger", _CHECKED, Challenger, ("output_uri", "node")),
-        resources=Resources(cpus=8, memory_gib=32),
-        trains="challenger",
-        is_repeatable=True,
-        is_judging=True,
-    ),
-    Stage(
-        *("train_anchor", _CHECKED, FreshAnchor, ("output_uri", "node")),
-        resources=Resources(cpus=8, memory_gib=32),
-        trains="anchor",
-        is_repeatable=True,
-        is_judging=True,
-    ),
+    Stage("build_snapshot", _RUN, Snapshot, (), _USUAL),
+    Stage("check_snapshot", _BUILT, DataReport, ("output_uri",), _SMALL, is_judging=True),
+    Stage("train_challenger", _CHECKED, Challenger, _FILES, _LARGE, "challenger", is_judging=True),
+    Stage("train_anchor", _CHECKED, FreshAnchor, _FILES, _LARGE, "anchor", is_judging=True),
     Stage(
         *("compare_with_champion", _CHECKED | _TRAINED, Judgement),
         also=("output_uri", "now", "settings"),
-        resources=Resources(cpus=4, memory_gib=16),
-        is_repeatable=True,
+        resources=_USUAL,
         is_judging=True,
     ),
     Stage("promote_challenger", _RUN | _TRAINED | _JUDGED, Promotion, ("now",)),
@@ -113,7 +92,8 @@ _STAGES = (
 )
 TABLE: dict[str, Stage] = {stage.name: stage for stage in _STAGES}
 HEAVY = {stage.name: stage.resources for stage in _STAGES if stage.resources is not None}
-"""The stages that run by themselves, and what each usually asks for."""
-REPEATABLE = tuple(stage.name for stage in _STAGES if stage.is_repeatable)
+"""The stages that run by themselves, and what each usually asks for. They alone may be repeated: a
+run is resolved once, people are told once, and a promotion that is made again would overrule a
+rollback that a person has made since."""
 SIDES = {stage.name: stage.trains for stage in _STAGES if stage.trains is not None}
 """The stages that train, and the side of the cycle that each makes."""

@@ -35,12 +35,8 @@ def with_utc(time_ms: int) -> str:
 def for_readers(instant: datetime, zone: str = "UTC") -> str:
     """Return an aware instant as people read it: in UTC, and in their own zone beside it.
 
-    For example '2026-11-28 03:12 UTC (04:12 CET, Europe/Berlin)'. Where the day there is another
-    one, the day stands there too.
-
-    Args:
-        instant: The instant.
-        zone: IANA name of the readers' zone; where it is UTC, UTC stands alone.
+    For example '2026-11-28 03:12 UTC (04:12 CET, Europe/Berlin)', with the day where it is another
+    one there. The zone is an IANA name; where it is UTC, UTC stands alone.
     """
     in_utc = instant.astimezone(UTC)
     told = f"{in_utc:%Y-%m-%d %H:%M} UTC"
@@ -57,11 +53,7 @@ def floor_to_day(instant: datetime) -> datetime:
 
 
 def parse_instant(text: str, option: str) -> datetime:
-    """Return a day or an instant in ISO 8601; without a time zone it is in UTC.
-
-    Args:
-        text: What a person gave.
-        option: The option's name, for the message.
+    """Return the day or instant in ISO 8601 that an option holds; without a zone it is in UTC.
 
     Raises:
         ConfigurationError: the text is neither a day nor an instant.

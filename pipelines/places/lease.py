@@ -108,7 +108,7 @@ def holding_lock(place: str, path: Path, purpose: str, wait_s: float) -> Iterato
         RunInProgressError: somebody else holds it, and still does after that time.
         HomefeedError: the disk is full, or the file cannot be made there.
     """
-    with hold_lock(path, purpose, max(wait_s, _LOOK_S), counts=True) as number:
+    with hold_lock(path, purpose, max(wait_s, _LOOK_S)) as number:
         with _known(Lease(place, purpose, number)) as lease:
             yield lease
 

@@ -10,12 +10,12 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
-from pipelines.contracts.stage_table import REPEATABLE, TABLE
+from pipelines.contracts.stage_table import HEAVY, TABLE
 from pipelines.event_log.listing import Listing
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record
 
-REBUILT = REPEATABLE
+REBUILT = tuple(HEAVY)
 """Stages that are made again. The others move the champion and tell people."""
 REPAIR = (
     "of a record nothing is to be written over: put a sound copy of the run's folder back, check "

@@ -100,8 +100,7 @@ def compare_with_champion(
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))
-    logged = {"challenger_mlflow_run_id": runs[0], "baseline_mlflow_run_id": runs[1]}
-    return judgement.model_copy(update=logged)
+    return judgement
 
 
 def _fetch(
@@ -193,8 +192,6 @@ def _judge(
             comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
         ),
         report_uri="",
-        challenger_mlflow_run_id="",
-        baseline_mlflow_run_id="",
     )
 
 

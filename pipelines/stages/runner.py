@@ -43,7 +43,7 @@ from pipelines.contracts.run_layout import (
     manifest_uri,
     stage_lease_uri,
 )
-from pipelines.contracts.stage_table import REPEATABLE, SIDES, TABLE, Stage
+from pipelines.contracts.stage_table import HEAVY, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import Attempt, measured
 from pipelines.places.lease import Lease
@@ -127,9 +127,9 @@ def run_stage(
             f"own folder, because its stages write there; give --run {run.run_uri}, or begin a "
             f"new cycle in the workspace that you want to write to"
         )
-    if again and name not in REPEATABLE:
+    if again and name not in HEAVY:
         raise ConfigurationError(
-            f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
+            f"--again is given for {name}; expected one of {', '.join(HEAVY)}, which make "
             f"files; begin another cycle: `{new_cycle_command(run)}`"
         )
     uri, stage = manifest_uri(run_uri, name), TABLE[name]
@@ -413,6 +413,6 @@ def _repair(run_uri: str, stage: str) -> str:
     """Return what a person does about a manifest that cannot be read."""
     if stage == "resolve_run":
         return "delete it and repeat the command, or clear the task, that began the run"
-    again = stage in REPEATABLE
+    again = stage in HEAVY
     run = f"run `{stage_command(stage, run_uri, again=again)}`"
     return run if again else f"delete it and {run}"

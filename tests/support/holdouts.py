@@ -100,6 +100,4 @@ def judged(
         serving=SERVING,
         verdict=decide(comparison, found, SERVING, config, heads, baselines=BEATEN),
         report_uri="",
-        challenger_mlflow_run_id="",
-        baseline_mlflow_run_id="",
     )

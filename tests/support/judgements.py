@@ -120,8 +120,6 @@ def make_judgement(
         self_test=TESTED,
         verdict=ruled(decision, *(reasons or ("It lost.",))),
         report_uri="file:///w/runs/r/compare_with_champion/report.html",
-        challenger_mlflow_run_id="run4",
-        baseline_mlflow_run_id="run3",
     )
 
 

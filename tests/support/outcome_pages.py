@@ -116,8 +116,6 @@ def _ruled(
         serving=SERVING,
         verdict=verdict,
         report_uri="",
-        challenger_mlflow_run_id="",
-        baseline_mlflow_run_id="",
     )
 
 

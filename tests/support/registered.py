@@ -146,6 +146,4 @@ def judgement_of(
         self_test=TESTED,
         verdict=ruled(decision, f"Because of a test: {decision}."),
         report_uri="file:///nowhere/verdict.html",
-        challenger_mlflow_run_id=model.mlflow_run_id,
-        baseline_mlflow_run_id="b",
     )

@@ -1,7 +1,6 @@
 """Which code this is: what changes the digest and what does not, with git and without."""
 
 import platform
-import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -36,23 +35,25 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changed", "is_another_model"),
+    ("changed", "is_another_model", "is_another_version"),
     [
-        ("training/model/code.py", True),
-        ("training/added.py", True),
-        ("pipelines/contracts/code.py", True),
-        ("pipelines/storage.py", False),
-        ("validation/code.py", False),
-        ("docs/code.py", False),
-        ("training/notes.md", False),
+        ("training/model/code.py", True, True),
+        ("training/added.py", True, True),
+        ("pipelines/contracts/code.py", True, True),
+        ("pipelines/storage.py", False, True),
+        ("validation/code.py", False, True),
+        ("docs/code.py", False, False),
+        ("training/notes.md", False, False),
     ],
 )
 def test_only_what_training_and_scoring_import_is_another_model(
-    project: Path, changed: str, is_another_model: bool
+    project: Path, changed: str, is_another_model: bool, is_another_version: bool
 ) -> None:
-    before = digest_code(project, MODEL_CODE)
+    before, version = digest_code(project, MODEL_CODE), code_version(project)
     (project / changed).write_text("changed = True\n")
     assert (digest_code(project, MODEL_CODE) != before) is is_another_model
+    assert (code_version(project) != version) is is_another_version
+    assert code_version(project).split("+code.")[0] == metadata.version("homefeed-retrain")
 
 
 def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path) -> None:
@@ -63,23 +64,12 @@ def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path)
     assert digest_code(moved, MODEL_CODE) != before
 
 
-def test_without_git_the_version_follows_the_code(project: Path) -> None:
-    before = code_version(project)
-    (project / "docs/code.py").write_text("x = 1\n")
-    assert code_version(project) == before
-    (project / "validation/code.py").write_text("x = 1\n")
-    assert code_version(project) != before
-    assert before.split("+code.")[0] == code_version(project).split("+code.")[0]
-
-
 def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
     git(project, "init", "--quiet")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "first")
-    commit, digest = (
-        git(project, "rev-parse", "--short=12", "HEAD"),
-        digest_code(project, PROJECT_CODE),
-    )
+    commit = git(project, "rev-parse", "--short=12", "HEAD")
+    digest = digest_code(project, PROJECT_CODE)
     (project / "ours").mkdir()
     (project / "ours/recipes.py").write_text("def careful(): ...\n")  # somebody's recipe beside it
     assert (code_version(project), digest_code(project, PROJECT_CODE)) == (commit, digest)
@@ -87,20 +77,13 @@ def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
     assert code_version(project) == f"{commit}-dirty"
 
 
-def test_a_repository_around_the_code_is_not_asked(project: Path) -> None:
+def test_a_repository_around_the_code_and_one_that_git_refuses_are_not_asked(project: Path) -> None:
     alone = code_version(project)
-    around = project.parent
-    git(around, "init", "--quiet")
-    git(around, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
+    git(project.parent, "init", "--quiet")
+    git(project.parent, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
     assert code_version(project) == alone
-
-
-def test_a_repository_that_git_refuses_is_told_by_its_code(project: Path) -> None:
-    alone = code_version(project)
     (project / ".git").write_text("gitdir: /nowhere\n")
     assert code_version(project) == alone
-    shutil.rmtree(project / "training")
-    assert code_version(project) != alone
 
 
 def test_what_a_process_runs_on_is_described(repository: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,56 +15,54 @@ import pytest
 from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
-from pipelines.contracts.files import (
-    digest_files,
-    digest_of_files,
-    hold_lock,
-    sha256_of,
-    write_whole,
-)
+from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_whole
 from support.disk import events_on_disk
 
-HOLD = """
-import sys, time
+ELSEWHERE = """
+import os, signal, sys, time
 from pathlib import Path
-from pipelines.contracts.files import hold_lock
-with hold_lock(Path(sys.argv[1]), "the holder"):
-    print("held", flush=True)
-    time.sleep(60)
+from pipelines.contracts import files
+what, path = sys.argv[1], Path(sys.argv[2])
+fsync = os.fsync
+def stop(number):
+    if what == "wait":
+        print("at it", flush=True)
+        sys.stdin.readline()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+if what == "hold":
+    with files.hold_lock(path, "the holder"):
+        print("at it", flush=True)
+        time.sleep(60)
+os.fsync = stop
+files.write_whole(path, b"content")
 """
 
 
-def hold_elsewhere(lock: Path) -> "subprocess.Popen[str]":
-    """Return a process that holds the lock."""
-    command = [sys.executable, "-c", HOLD, str(lock)]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    return holder
+def elsewhere(what: str, path: Path) -> "subprocess.Popen[str]":
+    """Return a process that holds a lock, or is killed or waits for a line in half of a file."""
+    command = [sys.executable, "-c", ELSEWHERE, what, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == ("" if what == "die" else "at it\n")
+    return process
 
 
-def test_a_killed_holder_frees_its_lock(tmp_path: Path) -> None:
+def test_a_killed_holder_frees_its_lock_which_is_waited_for_as_long_as_was_said(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "x.lock"
-    holder = hold_elsewhere(lock)
+    holder = elsewhere("hold", lock)
     taken = rf"^a test is already running: process {holder.pid} holds {lock}; expected nobody"
-    with pytest.raises(RunInProgressError, match=taken), hold_lock(lock, "a test"):
-        pytest.fail("two processes hold the same lock")
-    holder.kill()
-    holder.communicate(timeout=30)
-    with hold_lock(lock, "a test"):
-        assert lock.read_text() == str(os.getpid())
-
-
-def test_a_lock_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
-    lock = tmp_path / "x.lock"
-    holder = hold_elsewhere(lock)
     started = time.monotonic()
-    with pytest.raises(RunInProgressError), hold_lock(lock, "a test", wait_s=0.5):
+    with pytest.raises(RunInProgressError, match=taken), hold_lock(lock, "a test", wait_s=0.5):
         pytest.fail("two processes hold the same lock")
     assert 0.4 < time.monotonic() - started < 5
     threading.Timer(0.5, holder.kill).start()
-    with hold_lock(lock, "a test", wait_s=30):
+    with hold_lock(lock, "a test", wait_s=30) as number:
         assert holder.wait() == -9
+        assert lock.read_text() == f"{os.getpid()}\n{number}\n" and number == 2
 
 
 def test_a_lock_is_freed_by_an_error_and_kept_while_a_child_is_started(tmp_path: Path) -> None:
@@ -81,18 +80,14 @@ def test_a_lock_is_freed_by_an_error_and_kept_while_a_child_is_started(tmp_path:
 def test_digests_depend_on_content_and_name_only(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "deep").mkdir(parents=True)
-        (tmp_path / name / "deep" / "x").write_text("same")
+        (tmp_path / name / "deep" / "x").write_text("abc")  # the example of FIPS 180-2
     one, two = (digest_files(tmp_path / name) for name in ("one", "two"))
-    assert [(file.path, file.num_bytes) for file in one] == [("deep/x", 4)]
+    assert [(file.path, file.num_bytes) for file in one] == [("deep/x", 3)]
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert one[0].sha256 == sha256
     assert digest_of_files(one) == digest_of_files(two)
     (tmp_path / "two" / "deep" / "x").write_text("other")
     assert digest_of_files(one) != digest_of_files(digest_files(tmp_path / "two"))
-
-
-def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc")  # the example of FIPS 180-2
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert sha256_of(tmp_path / "x") == expected
 
 
 @pytest.fixture
@@ -129,35 +124,11 @@ def test_a_folder_is_on_the_disk_before_it_is_published_and_then_its_manifest(
     assert places == sorted(places)
 
 
-WRITE = """
-import os, signal, sys, time
-from pathlib import Path
-from pipelines.contracts import files
-what, path = sys.argv[1], Path(sys.argv[2])
-fsync = os.fsync
-def stop(number):
-    if what == "wait":
-        print("writing", flush=True)
-        sys.stdin.readline()
-    else:
-        os.kill(os.getpid(), signal.SIGKILL)
-    fsync(number)
-os.fsync = stop
-files.write_whole(path, b"content")
-"""
-
-
-def write_elsewhere(what: str, path: Path) -> "subprocess.Popen[str]":
-    """Return a process that is killed, or waits for a line, when it has written half of a file."""
-    command = [sys.executable, "-c", WRITE, what, str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("write", [files.write_whole, files.write_new])
 def test_who_writes_next_in_a_folder_removes_what_a_killed_writer_left(
     tmp_path: Path, write: Callable[[Path, bytes], object]
 ) -> None:
-    assert write_elsewhere("die", tmp_path / "old.json").wait(timeout=60) == -9
+    assert elsewhere("die", tmp_path / "old.json").wait(timeout=60) == -9
     [left] = [path.name for path in tmp_path.iterdir()]
     assert left.startswith(".old.json.")
     write(tmp_path / "new.json", b"{}")
@@ -165,8 +136,7 @@ def test_who_writes_next_in_a_folder_removes_what_a_killed_writer_left(
 
 
 def test_what_a_living_writer_has_not_finished_is_left_to_it(tmp_path: Path) -> None:
-    writer = write_elsewhere("wait", tmp_path / "slow.json")
-    assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
+    writer = elsewhere("wait", tmp_path / "slow.json")
     write_whole(tmp_path / "quick.json", b"{}")
     assert len(list(tmp_path.iterdir())) == 2
     writer.communicate("\n" * 9, timeout=60)
@@ -175,16 +145,18 @@ def test_what_a_living_writer_has_not_finished_is_left_to_it(tmp_path: Path) -> 
     assert (tmp_path / "slow.json").read_bytes() == b"content"
 
 
-def test_a_private_folder_is_this_user_s_alone(tmp_path: Path) -> None:
-    folder = files.private_folder(tmp_path / "work")
+def test_a_private_folder_is_this_user_s_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = files.own_temporary_folder("work")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert files.private_folder(folder) == folder
+    assert files.own_temporary_folder("work") == folder
     folder.chmod(0o755)
     with pytest.raises(
         ConfigurationError, match="mode drwxr-xr-x; expected owner .* and mode drwx------"
     ):
-        files.private_folder(folder)
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path)
+        files.own_temporary_folder("work")
+    folder.with_name(folder.name.replace("work", "link")).symlink_to(tmp_path)
     with pytest.raises(ConfigurationError, match="is not a private folder"):
-        files.private_folder(link)
+        files.own_temporary_folder("link")
