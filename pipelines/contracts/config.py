@@ -426,12 +426,6 @@ class ModelConfig(Frozen):
         description="'reference' is the published encoder: hidden positions have outputs, and a "
         "linear layer follows the max pool. 'average' is a mean over the actions, to measure both.",
     )
-    encoder_kernel: Literal["auto", "plain", "cpu"] = Field(
-        default="auto",
-        description="What computes the encoder's layers, to the same numbers up to rounding. "
-        "'plain' is PyTorch's operations. 'cpu' is hand-written for CPUs, one attention head and "
-        "no dropout, and an error elsewhere. 'auto' is 'cpu' where that works, else 'plain'.",
-    )
     use_candidate_fusion: bool = Field(True, description="Tokens hold the candidate.")
     use_action_types: bool = Field(True, description="Tokens tell action types apart.")
     use_action_ages: bool = Field(False, description="Tokens tell ages; not as published.")
@@ -528,7 +522,6 @@ class RunConfig(Frozen):
         """
         parts = self.model_dump(mode="json", include={"features", "model", "training"})
         parts["snapshot"] = self.snapshot.model_dump(include=set(RECIPE_WINDOWS))
-        parts["model"].pop("encoder_kernel")
         for name in ("seed", "checkpoint_every_steps"):
             parts["training"].pop(name)
         return digest_of(parts)

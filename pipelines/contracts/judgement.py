@@ -10,7 +10,7 @@ for asking (`pipelines.orchestration.approval`).
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
 
@@ -167,28 +167,23 @@ class Comparison(Frozen):
 
     def find_pooled(self, metric: str, segment: str = "all") -> PooledChange | None:
         """Return a change with its standard errors, or None if it was not pooled."""
-        found = (row for row in self.pooled if (row.metric, row.segment) == (metric, segment))
-        return next(found, None)
+        return _first(self.pooled, metric=metric, segment=segment)
 
     def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
         """Return one comparison, or None if it was not computed."""
-        found = (row for row in self.metrics if (row.metric, row.segment) == (metric, segment))
-        return next(found, None)
+        return _first(self.metrics, metric=metric, segment=segment)
 
     def find_absent(
         self, metric: str, segment: str = "all", side: str = "challenger"
     ) -> AbsentMetric | None:
         """Return why one side's number could not be computed, or None if nothing is recorded."""
-        key = (metric, segment, side)
-        found = (row for row in self.absent if (row.metric, row.segment, row.side) == key)
-        return next(found, None)
+        return _first(self.absent, metric=metric, segment=segment, side=side)
 
     def why_no_change(self, row: MetricComparison) -> AbsentMetric:
         """Return why a metric that has a level has no relative change."""
-        known = self.find_absent(row.metric, row.segment, "baseline")
         missing = row.baseline is None
         kind = AbsenceKind.NOT_OF_BASELINE if missing else AbsenceKind.ZERO_BASELINE
-        return known or AbsentMetric(
+        return self.find_absent(row.metric, row.segment, "baseline") or AbsentMetric(
             metric=row.metric, segment=row.segment, side="baseline", kind=kind
         )
 
@@ -197,10 +192,18 @@ class Comparison(Frozen):
         """Why the smallest detectable change is not known; None where it is."""
         if self.smallest_detectable_change is not None:
             return None
-        name, kind = self.target_metric, AbsenceKind.ZERO_BASELINE
-        found = (row for row in self.absent if (row.metric, row.segment) == (name, "all"))
-        zero = AbsentMetric(metric=name, segment="all", side="baseline", kind=kind)
-        return next(found, zero)
+        name = {"metric": self.target_metric, "segment": "all"}
+        zero = AbsentMetric(**name, side="baseline", kind=AbsenceKind.ZERO_BASELINE)
+        return _first(self.absent, **name) or zero
+
+
+Row = TypeVar("Row")
+
+
+def _first(rows: tuple[Row, ...], **wanted: str) -> Row | None:
+    """Return the first row that has these values, or None."""
+    items = wanted.items()
+    return next((row for row in rows if all(getattr(row, k) == v for k, v in items)), None)
 
 
 class SelfTest(Frozen):

@@ -160,6 +160,7 @@ _BY_DIFFERENCE = (
     "Against {baseline}: {difference:signed}, as a difference, because the ranking finds next to "
     "nothing"
 )
+_BEYOND = "{found:.3g}, beyond the {limit:.3g}"
 _SEES = "this holdout sees changes of {seen:size} and more."
 
 TEMPLATES = {
@@ -262,14 +263,12 @@ TEMPLATES = {
     "serving_figures": "Serving check: {num_candidates} candidates in {latency_p50_ms:.1f} ms "
     "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms), {peak_memory_mib:.0f} MiB at "
     "peak. {golden_difference:golden}",
-    "serving_golden": "Serving check: golden rows differ by {found:.3g}, beyond the {limit:.3g} "
-    "allowed.",
+    "serving_golden": f"Serving check: golden rows differ by {_BEYOND} allowed.",
     "serving_latency": "Serving check: latency p99 is {found:.3g} ms, beyond the {limit:.3g} ms "
     "allowed.",
     "serving_memory": "Serving check: peak memory is {found:.3g} MiB, beyond the {limit:.3g} MiB "
     "allowed.",
-    "serving_saturated": "Serving check: share of scores at 0 or 1 is {found:.3g}, beyond the "
-    "{limit:.3g} allowed.",
+    "serving_saturated": f"Serving check: share of scores at 0 or 1 is {_BEYOND} allowed.",
     "serving_constant": "Serving check: every golden row got the same score.",
     # The gate's test of itself.
     "not_tested": "Self-test: the gate was not tested on this holdout.",

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from pipelines.contracts.artifacts import (
     Challenger,
@@ -19,38 +19,28 @@ from pipelines.contracts.run_layout import StageRecord
 from support.judgements import CHALLENGER
 from support.runs import make_run
 
-
-def make_request(**changes: object) -> RunRequest:
-    fields = {
-        "recipe": "smoke",
-        "as_of": None,
-        "now": datetime(2026, 1, 5, 6, tzinfo=UTC),
-        "may_promote": True,
-        "num_devices": 1,
-        "trigger": "by hand",
-    }
-    return RunRequest(**(fields | changes))
+MORNING = datetime(2026, 1, 5, 6, tzinfo=UTC)
 
 
-def test_recipe_trigger_and_day_name_a_cycle() -> None:
-    request = make_request()
-    assert request.day == datetime(2026, 1, 5, tzinfo=UTC)
-    assert request.run_id.startswith("2026-01-05--")
-    later = make_request(now=datetime(2026, 1, 5, 23, tzinfo=UTC), may_promote=False)
-    assert later.run_id == request.run_id
-    for other in ({"recipe": "world"}, {"trigger": "again"}, {"as_of": request.now.replace(day=4)}):
-        assert make_request(**other).run_id != request.run_id
+def make_request(**changes: Any) -> RunRequest:
+    fields = {"recipe": "smoke", "as_of": None, "now": MORNING, "trigger": "by hand"}
+    return RunRequest(**({"may_promote": True, "num_devices": 1} | fields | changes))
 
 
-def test_the_request_of_a_run_names_that_run(tmp_path: Path) -> None:
+def test_recipe_trigger_and_day_name_a_cycle_and_its_run_is_asked_for_by_the_same(
+    tmp_path: Path,
+) -> None:
     request = make_request(may_promote=False, num_devices=2, accelerator="gpu")
+    assert request.day == MORNING.replace(hour=0) and request.run_id.startswith("2026-01-05--")
+    assert make_request(now=MORNING.replace(hour=23)).run_id == request.run_id
+    for other in ({"recipe": "world"}, {"trigger": "again"}, {"as_of": MORNING.replace(day=4)}):
+        assert make_request(**other).run_id != request.run_id
     run = make_run(tmp_path, as_of=request.day, run_id=request.run_id, **request.options())
     again = run.to_request()
-    assert again.run_id == run.run_id
-    assert again.options() == request.options()
+    assert (again.run_id, again.options()) == (run.run_id, request.options())
 
 
-def report(*named: str) -> DataReport:
+def report(named: str) -> DataReport:
     """Return a report on expectations: critical ones, but for 'warned', and unmet but for 'met'."""
     outcomes = tuple(
         ExpectationOutcome(
@@ -63,29 +53,31 @@ def report(*named: str) -> DataReport:
             observed="1",
             expected="2",
         )
-        for name in named
+        for name in named.split()
     )
     return DataReport(
         outcomes=outcomes, snapshot_digest="s", docs_uri="file:///docs", reference_digest=None
     )
 
 
-def names(outcomes: tuple[ExpectationOutcome, ...]) -> list[str]:
-    return [each.name for each in outcomes]
-
-
-def test_a_warning_refuses_nothing_and_comes_after_what_does() -> None:
-    assert report("met", "warned", "accepted").is_accepted
-    refused = report("warned", "met", "broken")
-    assert not refused.is_accepted and refused.places() == {"file:///docs": None}
-    assert (names(refused.failures), names(refused.warnings)) == (["broken", "warned"], ["warned"])
-
-
-def test_causes_leave_out_what_could_not_be_measured_because_of_them() -> None:
-    assert names(report("unmeasured", "broken", "warned").causes) == ["broken", "warned"]
-    # Nothing else stops the cycle: then this does, and is told.
-    assert names(report("unmeasured", "warned").causes) == ["unmeasured", "warned"]
-    assert names(report("unmeasured", "accepted").causes) == ["unmeasured", "accepted"]
+@pytest.mark.parametrize(
+    ("named", "is_accepted", "warnings", "causes"),
+    [
+        ("met warned accepted", True, "accepted warned", "accepted warned"),
+        ("warned met broken", False, "warned", "broken warned"),
+        ("unmeasured broken warned", False, "warned", "broken warned"),
+        # Nothing else stops the cycle: then this does, and is told.
+        ("unmeasured warned", False, "warned", "unmeasured warned"),
+        ("unmeasured accepted", False, "accepted", "unmeasured accepted"),
+    ],
+)
+def test_a_report_tells_what_refuses_from_warnings_and_from_what_follows(
+    named: str, is_accepted: bool, warnings: str, causes: str
+) -> None:
+    found = report(named)
+    assert found.is_accepted == is_accepted and found.places() == {"file:///docs": None}
+    assert [each.name for each in found.warnings] == warnings.split()
+    assert [each.name for each in found.causes] == causes.split()
 
 
 def test_a_challenger_owns_every_file_of_its_bundle() -> None:
@@ -103,25 +95,10 @@ def test_a_challenger_owns_every_file_of_its_bundle() -> None:
 
 def test_a_seal_covers_what_made_it_and_none_is_a_broken_one() -> None:
     said = {"stage": "alert", "input_digest": "i", "artifact": {"a": 1}, "wall_s": 1.0}
-    when = datetime(2026, 1, 5, tzinfo=UTC)
-    record = StageRecord(**said, made_with=environment(), finished_at=when)
+    record = StageRecord(**said, made_with=environment(), finished_at=MORNING)
     assert not record.is_sound()
     sealed = record.sealed()
-    assert sealed.is_sound() and StageRecord.from_record(sealed.to_record()).is_sound()
+    assert StageRecord.from_record(sealed.to_record()).is_sound()
     other = environment().model_copy(update={"processor": "another one"})
-    assert not sealed.model_copy(update={"made_with": other}).is_sound()
-    assert not sealed.model_copy(update={"artifact": {"a": 2}}).is_sound()
-
-
-def test_a_record_of_another_schema_version_is_refused_with_what_to_do() -> None:
-    content = FileDigest(path="a", sha256="b", num_bytes=1).to_record()
-    assert content.startswith(b'{\n  "schema_version": 1,')
-    assert FileDigest.from_record(content).path == "a"
-    for other, found in (
-        (content.replace(b'"schema_version": 1', b'"schema_version": 2'), "schema_version is 2"),
-        (b'{"path": "a", "sha256": "b", "num_bytes": 1}', "schema_version is missing"),
-        (b"{half", "Invalid JSON"),
-    ):
-        with pytest.raises(ValidationError, match=found) as raised:
-            FileDigest.from_record(other)
-        assert ("go on with that version" in str(raised.value)) == ("schema" in found)
+    for edited in ({"made_with": other}, {"artifact": {"a": 2}}):
+        assert not sealed.model_copy(update=edited).is_sound()

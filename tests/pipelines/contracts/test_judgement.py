@@ -42,21 +42,18 @@ def test_the_digest_of_a_ruling_is_about_what_judging_again_finds_again() -> Non
     assert measured_as(SLOW, Decision.PROMOTE).ruling_digest != one.ruling_digest
 
 
-def test_the_digest_of_a_ruling_leaves_out_what_was_measured_of_the_fresh_anchor() -> None:
-    def with_anchor(problem: Reason) -> Judgement:
-        judgement = make_judgement(Decision.INCONCLUSIVE, "Not shown.")
-        anchor = AnchorFacts(
-            model=CHALLENGER,
-            recipe=judgement.comparison,
-            freshness=judgement.comparison,
-            self_test=SelfTest(),
-            serving=SERVING.model_copy(update={"problems": (problem,)}),
-        )
-        nor_it = Reason.of("anchor_not_promoted", model="v5", because=problem)
-        grounds = (*judgement.verdict.grounds, nor_it)
-        verdict = judgement.verdict.model_copy(update={"grounds": grounds})
-        return judgement.model_copy(update={"anchor": anchor, "verdict": verdict})
+def with_anchor(problem: Reason) -> Judgement:
+    judgement = make_judgement(Decision.INCONCLUSIVE, "Not shown.")
+    both = {"recipe": judgement.comparison, "freshness": judgement.comparison}
+    serving = SERVING.model_copy(update={"problems": (problem,)})
+    anchor = AnchorFacts(model=CHALLENGER, **both, self_test=SelfTest(), serving=serving)
+    nor_it = Reason.of("anchor_not_promoted", model="v5", because=problem)
+    grounds = (*judgement.verdict.grounds, nor_it)
+    verdict = judgement.verdict.model_copy(update={"grounds": grounds})
+    return judgement.model_copy(update={"anchor": anchor, "verdict": verdict})
 
+
+def test_the_digest_of_a_ruling_leaves_out_what_was_measured_of_the_fresh_anchor() -> None:
     one, other = with_anchor(SLOW), with_anchor(SLOWER)
     assert one.ruling_digest == other.ruling_digest
     assert one.ruling_digest != make_judgement(Decision.INCONCLUSIVE, "Shown.").ruling_digest

@@ -23,7 +23,7 @@ from pipelines.contracts.mlflow_errors import (
 from support.answers import PAGE, server_that_answers
 from support.line import line_to
 from training.bundle.mlflow_model import log_bundle
-from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, replay
+from training.fitting.live_metrics import MetricLog, replay
 
 NO_RUN = "0" * 32
 
@@ -33,9 +33,6 @@ def caused_by(cause: Exception) -> MlflowException:
     error = MlflowException.invalid_parameter_value("Failed to get logged model")
     error.__cause__ = cause
     return error
-
-
-OF_UPLOADS = {503: "outage", 429: "outage", 403: "no access", 404: "missing"}
 
 
 def http_error(status: int) -> requests.HTTPError:
@@ -112,7 +109,8 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
         (requests.exceptions.RetryError(), "outage"),
         (requests.exceptions.MissingSchema(), "no MLflow"),
         # Artifacts travel by plain requests, whose errors are not MLflow's.
-        *((http_error(status), kind) for status, kind in OF_UPLOADS.items()),
+        *((http_error(status), "outage") for status in (503, 429)),
+        *((http_error(403), "no access"), (http_error(404), "missing")),
         (ValueError(), None),
     ],
 )
@@ -136,18 +134,6 @@ def test_a_run_that_is_not_there_is_never_called_an_outage(
             with translated_outages(tracking_uri):
                 ask_for_it()
         assert not caught.value.is_retryable
-
-
-@pytest.mark.services
-def test_a_refusal_does_not_end_a_training(
-    tracking_uri: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    live = LiveTracking(tracking_uri, NO_RUN)
-    for step in range(3):
-        live.add([LoggedValue(step, 0, "training/loss", 1.0, 1)])
-        live.flush()
-    (warning,) = caplog.records
-    assert NO_RUN in warning.getMessage()
 
 
 @pytest.mark.services

@@ -9,7 +9,6 @@ M candidates of a request, E pin embedding, A action embedding, d = A + E sequen
 D = A + 2 E token width, K first_k.
 """
 
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
+from training.model.encoder import cpu
 from training.model.encoder.groups import PLAIN_PADDING_COST, plan_groups
 from training.model.encoder.layer import TransformerLayer, encode
 from training.model.encoder.tokens import (
@@ -33,7 +33,6 @@ PADDING_ID = 0
 
 NUM_AGE_BUCKETS = 20
 _MINUTE_MS = 60_000.0
-_CPU_PACKAGE = "training.model.encoder.cpu"
 
 
 class _Sequences(NamedTuple):
@@ -62,7 +61,6 @@ class SequenceEncoder(nn.Module):
         self.first_k = config.first_k
         self.max_actions = config.max_actions
         self.is_reference = config.encoder_variant == "reference"
-        self.kernel = config.encoder_kernel
         self.use_candidate_fusion = config.use_candidate_fusion
         self.use_action_types = config.use_action_types
         self.width = config.action_embedding_dim + 2 * embedding_dim
@@ -116,9 +114,6 @@ class SequenceEncoder(nn.Module):
             the pool is taken over visible actions. The column of a position that is not visible or
             does not exist is all zeros, and so is the pool of a request without visible actions.
             So nothing of a hidden action gets out. The class describes the reference variant.
-
-        Raises:
-            ConfigurationError: model.encoder_kernel is 'cpu' and the CPU kernel cannot encode this.
         """
         if not self.use_action_types:
             action_types_RS = (action_types_RS != PADDING_ID).long()
@@ -132,37 +127,16 @@ class SequenceEncoder(nn.Module):
             candidate_pins_CE=candidate_pins_CE,
             request_of_C=request_of_C,
         )
-        kernel = self._supported_kernel(candidate_pins_CE.device)
         # compiled code cannot look at lengths, and a GPU should not wait for them
         if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
             return self._encode_each(sequences)
+        uses_cpu = cpu.supports(self._layers(), candidate_pins_CE.device, self.training)
         # actions of equal type and pin may still differ in age
-        if kernel is not None and action_pin_keys_RS is not None and self.age_embedding is None:
+        if uses_cpu and action_pin_keys_RS is not None and self.age_embedding is None:
             num_types = self.action_embedding.num_embeddings
             identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
             sequences = sequences._replace(identity_RS=identity_RS)
-        return self._encode_grouped(sequences, kernel)
-
-    def _supported_kernel(self, device: torch.device) -> ModuleType | None:
-        """Return the package that encodes faster than plain layers do, or None."""
-        if self.kernel == "plain":
-            return None
-        cpu = _cpu_package()
-        layers = self._layers()
-        if cpu is not None and cpu.supports(layers, device, self.training):
-            return cpu
-        if self.kernel == "cpu":
-            raise ConfigurationError(
-                f"model.encoder_kernel='cpu' cannot encode here: found "
-                f"{'no package' if cpu is None else 'the package'} {_CPU_PACKAGE}, device "
-                f"{device.type!r}, "
-                f"num_attention_heads={layers[0].num_heads}, dropout={layers[0].dropout.p} "
-                f"{'in training' if self.training else 'in evaluation'}, "
-                f"{'compiled' if torch.compiler.is_compiling() else 'not compiled'}; expected the "
-                f"package, a CPU, one head, no dropout in training and no compilation; "
-                f"set model.encoder_kernel='auto'"
-            )
-        return None
+        return self._encode_grouped(sequences, uses_cpu)
 
     def _encode_each(self, sequences: _Sequences) -> Tensor:
         """Encode every candidate by itself, over all positions."""
@@ -173,15 +147,15 @@ class SequenceEncoder(nn.Module):
         sequence_CSd = sequence_RSd.index_select(0, request_of_C)
         log_count_CS = own.count_RS.to(sequence_RSd.dtype).log()
         candidates_C1E = sequences.candidate_pins_CE[:, None]
-        return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS, None).flatten(1)
+        return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS).flatten(1)
 
-    def _encode_grouped(self, sequences: _Sequences, kernel: ModuleType | None) -> Tensor:
+    def _encode_grouped(self, sequences: _Sequences, uses_cpu: bool) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
         sequence_RSd, tokens = self._tokens(sequences)
         # a request's candidates side by side
         order_C = torch.argsort(sequences.request_of_C, stable=True)
         ascending_C = sequences.request_of_C.index_select(0, order_C)
-        padding_cost = PLAIN_PADDING_COST if kernel is None else kernel.PADDING_COST
+        padding_cost = cpu.PADDING_COST if uses_cpu else PLAIN_PADDING_COST
         encoded, rows = [], []
         for group in plan_groups(tokens, ascending_C, padding_cost):
             candidate = order_C.index_select(0, group.candidate_RM.flatten())
@@ -191,7 +165,7 @@ class SequenceEncoder(nn.Module):
             own_RSd = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
             candidates = sequences.candidate_pins_CE.index_select(0, candidate)
             candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
-            columns_RMKD = self._encode(own_RSd, candidates_RME, own, log_count_RS, kernel)
+            columns_RMKD = self._encode(own_RSd, candidates_RME, own, log_count_RS, uses_cpu)
             columns = columns_RMKD.flatten(0, 1)
             is_real = group.is_candidate_RM.flatten()
             real = torch.nonzero(is_real)[:, 0]
@@ -238,7 +212,7 @@ class SequenceEncoder(nn.Module):
         candidates_RME: Tensor,
         tokens: Tokens,
         log_count_RS: Tensor | None,
-        kernel: ModuleType | None,
+        uses_cpu: bool = False,
     ) -> Tensor:
         """Return the encoding of each request's candidates, float [R, M, 1 + K, D]."""
         roles = TokenRoles(
@@ -249,8 +223,8 @@ class SequenceEncoder(nn.Module):
         )
         layers = self._layers()
         columns_RMKD: Tensor | None = None
-        if kernel is not None:
-            columns_RMKD = kernel.encode(layers, sequence_RSd, candidates_RME, roles)
+        if uses_cpu:
+            columns_RMKD = cpu.encode(layers, sequence_RSd, candidates_RME, roles)
         if columns_RMKD is None:
             columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles)
         has_pool_R1 = tokens.num_pooled_R[:, None] > 0
@@ -265,15 +239,3 @@ class SequenceEncoder(nn.Module):
         layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
         assert len(layers) == len(self.layers)
         return layers
-
-
-def _cpu_package() -> ModuleType | None:
-    """Return the package that encodes faster on a CPU, or None where its folder is not there."""
-    try:
-        # `from training.model.encoder import cpu` would not say which module it did not find.
-        import training.model.encoder.cpu as cpu  # noqa: PLR0402
-    except ModuleNotFoundError as error:
-        if error.name != _CPU_PACKAGE:
-            raise
-        return None
-    return cpu
