@@ -35,7 +35,7 @@ def test_a_record_is_read_as_it_was_and_one_of_another_version_refused_with_what
         (content.replace(b'"schema_version": 1', b'"schema_version": 2'), "schema_version is 2"),
         (b'{"share": 0.1}', "schema_version is missing"),
         (b"{half", "Invalid JSON"),
-        (b"[]", "valid dict"),
+        (b"[]", "Input should be an object"),
     ):
         with pytest.raises(ValidationError, match=found) as raised:
             Sample.from_record(other)
