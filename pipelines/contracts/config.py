@@ -421,13 +421,11 @@ class ModelConfig(Frozen):
 
     max_actions: int = Field(100, ge=1, le=2000, description="Newest actions used.")
     use_sequence_encoder: bool = Field(True, description="The TransAct encoder.")
-    encoder_variant: Literal["default", "reference", "average"] = Field(
+    encoder_variant: Literal["default", "reference"] = Field(
         default="default",
         description="'reference' is the published encoder: hidden positions have outputs, and a "
-        "linear layer follows the max pool. 'average' is a mean over the actions, to measure both.",
+        "linear layer follows the max pool.",
     )
-    use_candidate_fusion: bool = Field(True, description="Tokens hold the candidate.")
-    use_action_types: bool = Field(True, description="Tokens tell action types apart.")
     use_action_ages: bool = Field(False, description="Tokens tell ages; not as published.")
     use_sequence_matches: bool = Field(
         False, description="Candidate-to-sequence features: best cosine, exact matches by type."

@@ -41,8 +41,6 @@ SEEDS, RESAMPLES = (17, 18), 1000
 VARIANTS = {
     "model": {},
     "without_sequence": {"use_sequence_encoder": False},
-    "without_candidate_fusion": {"use_candidate_fusion": False},
-    "without_action_types": {"use_action_types": False},
     "without_action_ages": {"use_action_ages": False},
     "with_two_layers": {"num_layers": 2, "feedforward_dim": 32},  # as published
 }

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch, FeatureStatistics
-from training.model.average_pooling import AveragePooling
 from training.model.encoder.sequence_encoder import SequenceEncoder
 from training.model.matches import num_match_features, sequence_matches
 
@@ -42,9 +41,8 @@ class Ranker(nn.Module):
     def __init__(self, features: FeatureConfig, config: ModelConfig, embedding_dim: int) -> None:
         super().__init__()
         self.num_action_types = len(features.action_types)
-        kind = AveragePooling if config.encoder_variant == "average" else SequenceEncoder
         self.encoder = (
-            kind(self.num_action_types, embedding_dim, config)
+            SequenceEncoder(self.num_action_types, embedding_dim, config)
             if config.use_sequence_encoder
             else None
         )

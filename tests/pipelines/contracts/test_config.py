@@ -105,7 +105,7 @@ def test_a_saved_recipe_loads_and_keeps_its_digest_wherever_it_was_read() -> Non
         {"name": "past_engagements"},
     ]
     assert RunConfig.model_validate(saved) == base and "source" not in saved
-    digest = "7b836ba60458f4a33daf19d04d5e5a9b70369551e468b1fc2ea9662cb3d0a28f"
+    digest = "e0b83ebbbc61f544be00fb74255e687e4d638ce6fb4c60797ec5fb76719e82c6"
     assert base.recipe_digest == digest
     outside = base.model_copy(update={"recipe": "mine", "source": "s3://bucket/mine.yaml"})
     assert outside.recipe_digest == digest

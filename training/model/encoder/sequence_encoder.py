@@ -61,8 +61,6 @@ class SequenceEncoder(nn.Module):
         self.first_k = config.first_k
         self.max_actions = config.max_actions
         self.is_reference = config.encoder_variant == "reference"
-        self.use_candidate_fusion = config.use_candidate_fusion
-        self.use_action_types = config.use_action_types
         self.width = config.action_embedding_dim + 2 * embedding_dim
         if self.width % config.num_attention_heads:
             raise ConfigurationError(
@@ -115,10 +113,6 @@ class SequenceEncoder(nn.Module):
             does not exist is all zeros, and so is the pool of a request without visible actions.
             So nothing of a hidden action gets out. The class describes the reference variant.
         """
-        if not self.use_action_types:
-            action_types_RS = (action_types_RS != PADDING_ID).long()
-        if not self.use_candidate_fusion:
-            candidate_pins_CE = torch.zeros_like(candidate_pins_CE)
         described_RSA = self._describe(action_types_RS, action_ages_ms_RS)
         sequences = _Sequences(
             action_types_RS=action_types_RS,

@@ -160,23 +160,15 @@ def test_heads_must_divide_the_width(config: ModelConfig) -> None:
         make_encoder(config.model_copy(update={"num_attention_heads": 3}))
 
 
-def test_an_encoder_without_fusion_does_not_see_the_candidates(config: ModelConfig) -> None:
-    inputs = make_inputs([5, 2])
-    others = inputs | {"candidate_pins_CE": torch.flip(inputs["candidate_pins_CE"], [0])}
-    fused = make_encoder(config)
-    assert not torch.allclose(fused(**inputs), fused(**others), atol=1e-3)
-    unfused = make_encoder(config.model_copy(update={"use_candidate_fusion": False}))
-    assert torch.equal(unfused(**inputs), unfused(**others))
-
-
-def test_an_encoder_without_action_types_does_not_see_them(config: ModelConfig) -> None:
-    inputs = make_inputs([5, 2])
-    types = inputs["action_types_RS"]
-    others = inputs | {"action_types_RS": torch.where(types > 0, NUM_TYPES + 1 - types, 0)}
-    typed = make_encoder(config)
-    assert not torch.allclose(typed(**inputs), typed(**others), atol=1e-3)
-    untyped = make_encoder(config.model_copy(update={"use_action_types": False}))
-    assert torch.equal(untyped(**inputs), untyped(**others))
+def test_candidates_and_action_types_are_seen(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([5, 2])
+    types, pins = inputs["action_types_RS"], inputs["candidate_pins_CE"]
+    found = encoder(**inputs)
+    for others in (
+        {"candidate_pins_CE": torch.flip(pins, [0])},
+        {"action_types_RS": torch.where(types > 0, NUM_TYPES + 1 - types, 0)},
+    ):
+        assert not torch.allclose(encoder(**(inputs | others)), found, atol=1e-3)
 
 
 def test_candidates_may_stand_in_any_order(config: ModelConfig) -> None:
