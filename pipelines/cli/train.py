@@ -210,19 +210,19 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     from training.bundle.score_split import score_split
     from training.data.example_rows import load_rows
     from training.launch import launcher
-    from validation.model_gate.comparison import level_of
-    from validation.model_gate.target_metric import target_metric
+    from validation.model_gate.comparison import Holdout, level_of
 
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     snapshot = read_artifact(run_uri, "build_snapshot", Snapshot)
     folder = storage.local_path(noise_folder(run.workspace_uri)) / run.config.recipe_digest
-    first, gate, heads = run.config.training.seed, run.config.model_gate, run.config.features.heads
+    first, gate = run.config.training.seed, run.config.model_gate
     seeds, values = tuple(range(first, first + num_seeds)), list[float]()
     num_devices = run.num_devices * run.num_nodes
     hardware = {"num_devices": num_devices, "accelerator": run.accelerator}
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
         rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+        holdout = Holdout(rows, run.config.features.heads, gate)
         for seed in seeds:
             work_dir = folder / f"seed-{seed}"
             options = run.config.training.model_copy(update={"seed": seed})
@@ -230,7 +230,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
             spec = _spec(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)
             bundle_dir = Path(launcher.train(spec).bundle_dir)
             scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
-            values.append(level_of(rows, scores, heads, target_metric(gate, heads)))
+            values.append(level_of(holdout, scores))
     if not sum(values) > 0:
         raise ConfigurationError(
             f"{gate.target_metric} of the {num_seeds} trainings is {values}; expected numbers "

@@ -18,12 +18,7 @@ from scipy.stats import bootstrap
 from pipelines.recipes import completejourney
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import RatioEstimate
-from validation.model_gate.comparison import (
-    HoldoutUsers,
-    RatioMetric,
-    bootstrap_metrics,
-    segment_masks,
-)
+from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
 from validation.model_gate.years import CYCLES, Setting, live_years
 
 NUM_REQUESTS, NUM_USERS, NUM_METRICS, NUM_RESAMPLES = 1_080_000, 590_000, 16, 2_000
@@ -202,15 +197,17 @@ def _holdout() -> tuple[ExampleRows, list[RatioMetric]]:
     for k in range(NUM_METRICS):
         sides = rng.poisson(1.5, (2, NUM_REQUESTS)).astype(np.float64)
         name = "repin_volume_at_3" if k == 0 else f"metric_{k}"
-        metrics.append(RatioMetric(name, sides[0], sides[1], ones, is_per_request=True))
+        metrics.append(RatioMetric(name, sides[0], sides[1], ones))
     return rows, metrics
 
 
 def _ours(rows: ExampleRows, metrics: list[RatioMetric]) -> None:
     from pipelines.recipes import completejourney
 
-    config = completejourney().model_gate.model_copy(update={"num_resamples": NUM_RESAMPLES})
-    bootstrap_metrics(rows, metrics, segment_masks(rows), HoldoutUsers.of(rows), config)
+    recipe = completejourney()
+    config = recipe.model_gate.model_copy(update={"num_resamples": NUM_RESAMPLES})
+    holdout = Holdout(rows, recipe.features.heads, config)
+    bootstrap_metrics(holdout, metrics, holdout.masks)
 
 
 def _scipy(rows: ExampleRows, metric: RatioMetric) -> None:

@@ -11,7 +11,7 @@ from pipelines.contracts.reasons import BaselineKind
 from support.judgements import BEATEN, CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
 from training.data.example_rows import ExampleRows
-from validation.model_gate.comparison import ComparedModels, compare
+from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.self_test import run_self_test
 from validation.model_gate.verdict import decide
 
@@ -92,8 +92,9 @@ def judged(
     heads: tuple[Head, ...] = HEADS,
 ) -> Judgement:
     """Return facts and verdict on sides that were scored already, as the stage does."""
-    comparison = compare(rows, challenger, baseline, models, heads, config)
-    found = run_self_test(rows, challenger, baseline, models, heads, config)
+    holdout = Holdout(rows, heads, config)
+    comparison = compare(holdout, challenger, baseline, models)
+    found = run_self_test(holdout, challenger, baseline, models)
     return Judgement(
         comparison=comparison,
         self_test=found,

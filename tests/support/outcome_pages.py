@@ -40,7 +40,7 @@ from support.judgements import BEATEN, CHAMPION, SERVING, make_judgement, said
 from support.runs import make_run
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.comparison import ComparedModels, compare
+from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.verdict import decide
 from validation.report.verdict_page import write_report
 
@@ -106,7 +106,7 @@ def _ruled(
     config: ModelGateConfig,
 ) -> Judgement:
     """Compare and rule by the gate's own rules, with a self-test that was run elsewhere."""
-    comparison = compare(rows, *sides, models, HEADS, config)
+    comparison = compare(Holdout(rows, HEADS, config), *sides, models)
     everything = Interval(value=-1.0, low=-1.0, high=-1.0, confidence=0.95)
     passed = SelfTest(findings=(Reason.of("tested_worst", change=everything),))
     verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)

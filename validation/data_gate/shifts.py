@@ -178,21 +178,19 @@ def shift_checks(
     checks = []
     for measure, description, without in (
         (STEADY, "Label rate in the holdout against training, per head.", f"{no_head} in a window"),
-        (RATE, "Change of each head's label rate against the last accepted snapshot.",
-         not_judged or no_head),
+        (RATE, "Change of each head's label rate against the last accepted snapshot.", no_head),
         (FEATURE, "Population stability index of each feature against the last accepted snapshot.",
-         not_judged or few),
+         few),
         (MOVE, "How far each number's quantiles moved from the last accepted snapshot's, in "
-         "standard deviations.", not_judged or few),
+         "standard deviations.", few),
     ):  # fmt: skip
-        values = {} if is_measured else {"snapshot": NAN}
-        phrases = {}
-        for shift in shifts:
-            if shift.measure == measure and (limit := shift.limit(earlier)) is not None:
-                values[shift.partition] = abs(shift.size) / limit
-                phrases[shift.partition] = shift.phrase(limit)
-        is_judged = values and not (measure != STEADY and not_judged)
+        own = [shift for shift in shifts if shift.measure == measure]
+        limits = {s.partition: limit for s in own if (limit := s.limit(earlier)) is not None}
+        values = {s.partition: abs(s.size) / limits[s.partition] for s in own
+                  if s.partition in limits} if is_measured else {"snapshot": NAN}  # fmt: skip
+        phrases = {s.partition: s.phrase(limits[s.partition]) for s in own if s.partition in limits}
+        why = "" if measure == STEADY else not_judged
         checks.append(Check(measure, Severity.WARNING, description, measure, values, "limits",
-                            maximum=1.0, not_judged="" if is_judged else without,
+                            maximum=1.0, not_judged=why or ("" if values else without),
                             phrases=phrases))  # fmt: skip
     return tuple(checks)

@@ -20,8 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.artifacts import ShardStats, Snapshot
-from pipelines.contracts.base import digest_of
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import FeatureConfig, flag_name
 from pipelines.contracts.features import Scale
 from pipelines.contracts.schemas import (
@@ -34,7 +33,6 @@ from pipelines.contracts.time import DAY_MS
 from validation.data_gate.canaries import Canaries
 from validation.data_gate.rows import (
     BrokenRows,
-    CheckedPins,
     check_pins,
     check_shard,
     count_codes,
@@ -43,9 +41,8 @@ from validation.data_gate.rows import (
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
-"""To be raised when a measure changes its meaning. A change of bins changes the format by
-itself."""
+FORMAT_VERSION = 4
+"""To be raised when a measure or its bins change their meaning."""
 SPLITS = 2
 _HALF_DECADES = 10.0 ** np.arange(-3, 9.5, 0.5)
 NUMERIC_EDGES: Mapping[Scale, NDArray[np.float64]] = {
@@ -208,43 +205,26 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
     )
     for number, stats in enumerate(snapshot.shards, 1):
         broken = profile.shards[stats.name] = BrokenRows("files", "shards")
-        measures = _profile_shard(snapshot, snapshot_dir, stats, pins, broken)
-        if measures is None:
+        paths = [f"{stats.name}/{file}.arrow" for file in SHARD_FILES]
+        tables = read_tables(snapshot_dir, snapshot, paths, broken, pins.embedding_dim)
+        # A shard is measured if its columns are sound, and its rows point where they should.
+        measured = None
+        if not broken.has("schema", "no_nulls"):
+            broken.add("counts_match_manifest", 0)
+            declared = {"timeline": stats.num_actions, "requests": stats.num_requests,
+                        "examples": stats.num_examples}  # fmt: skip
+            for file, num_rows in declared.items():
+                if (num_found := tables[file].num_rows) != num_rows:
+                    said = f"{file} has {num_found:,} rows, manifest {num_rows:,}"
+                    broken.add("counts_match_manifest", 1, said)
+            if check_shard(tables, snapshot, broken) and pins.is_zero is not None:
+                measured = measure_shard(tables, snapshot.features, pins.is_zero, pins.known_at)
+        if measured is None:
             profile.unmeasured_shards.append(stats.name)
         else:
-            profile.measures.add(measures)
+            profile.measures.add(measured)
         log.info("checked %s (%d of %d)", stats.name, number, len(snapshot.shards))
     return profile
-
-
-def _profile_shard(
-    snapshot: Snapshot,
-    snapshot_dir: Path,
-    stats: ShardStats,
-    pins: CheckedPins,
-    broken: BrokenRows,
-) -> Measures | None:
-    """Check one shard, and measure it if its rows point where they should."""
-    paths = [f"{stats.name}/{file}.arrow" for file in SHARD_FILES]
-    tables = read_tables(snapshot_dir, snapshot, paths, broken, pins.embedding_dim)
-    if broken.has("schema", "no_nulls"):
-        return None
-    declared = {"timeline": stats.num_actions, "requests": stats.num_requests,
-                "examples": stats.num_examples}  # fmt: skip
-    broken.add("counts_match_manifest", 0)
-    for file, num_rows in declared.items():
-        if (num_found := tables[file].num_rows) != num_rows:
-            said = f"{file} has {num_found:,} rows, manifest {num_rows:,}"
-            broken.add("counts_match_manifest", 1, said)
-    if not check_shard(tables, snapshot, broken) or pins.is_zero is None:
-        return None
-    return measure_shard(tables, snapshot.features, pins.is_zero, pins.known_at)
-
-
-def _format() -> str:
-    """Return what the file's numbers mean, as a digest: the version and the bins."""
-    bins = {scale: edges.tolist() for scale, edges in NUMERIC_EDGES.items()}
-    return digest_of([FORMAT_VERSION, bins, LENGTH_EDGES.tolist()])[:16]
 
 
 _KEPT = ("unmeasured_shards", "mean_pin_norm", "pin_spread", "shifts")
@@ -259,7 +239,7 @@ def to_json(profile: SnapshotProfile, snapshot_digest: str) -> str:
         snapshot_digest: The snapshot that was measured.
     """
     value = {
-        "format": _format(),
+        "format": FORMAT_VERSION,
         "snapshot_digest": snapshot_digest,
         "measures": vars(profile.measures),
         **{name: getattr(profile, name) for name in _KEPT},
@@ -269,20 +249,19 @@ def to_json(profile: SnapshotProfile, snapshot_digest: str) -> str:
 
 def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None:
     """Return the profile in a file; None if it is of another format or of another snapshot."""
+
+    def arrays(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: arrays(inner) for name, inner in value.items()}
+        return np.array(value, np.int64) if isinstance(value, list) else value
+
     try:
         value = json.loads(text)
-        if (value["format"], value["snapshot_digest"]) != (_format(), snapshot_digest):
+        if (value["format"], value["snapshot_digest"]) != (FORMAT_VERSION, snapshot_digest):
             return None
-        kept = {name: _arrays(value["measures"][name]) for name in vars(Measures())}
+        kept = {name: arrays(value["measures"][name]) for name in vars(Measures())}
         measures = Measures(**kept | {"days": {int(n): row for n, row in kept["days"].items()}})
         return SnapshotProfile(measures=measures, **{name: value[name] for name in _KEPT})
     except (ValueError, KeyError, TypeError) as error:
         log.warning("the kept profile of snapshot %s is damaged: %r", snapshot_digest[:16], error)
         return None
-
-
-def _arrays(value: Any) -> Any:
-    """Return lists of counts as arrays, also inside a dictionary."""
-    if isinstance(value, dict):
-        return {name: _arrays(inner) for name, inner in value.items()}
-    return np.array(value, np.int64) if isinstance(value, list) else value

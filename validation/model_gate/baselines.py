@@ -11,7 +11,6 @@ Letters: N examples, M requests, F numeric columns.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,13 +21,7 @@ from pipelines.contracts.reasons import BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import FloatArray
-from validation.model_gate.comparison import (
-    HoldoutUsers,
-    RatioMetric,
-    bootstrap_metrics,
-    hits_per_request,
-    segment_masks,
-)
+from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
 from validation.model_gate.target_metric import TargetMetric, target_metric, volume_name
 
 Numbers = Mapping[str, np.ndarray]
@@ -48,19 +41,15 @@ class Ranking:
     name: str
     description: str
     needs: tuple[str, ...]  # names of numeric features
-    score: Callable[[Numbers, int], FloatArray]  # (numbers, N) -> (N,), the highest goes first
+    score: Callable[[Numbers], FloatArray] | None  # (N,), the highest first; None: all are equal
 
 
-def _by(feature: str, sign: float, numbers: Numbers, num_examples: int) -> FloatArray:
+def _number(name: str, sign: float = 1.0) -> Callable[[Numbers], FloatArray]:
     """Return the score of a ranking by one feature, the largest first, or the smallest."""
-    return sign * np.asarray(numbers[feature], dtype=np.float64)
+    return lambda numbers: sign * np.asarray(numbers[name], dtype=np.float64)
 
 
-def _constant(numbers: Numbers, num_examples: int) -> FloatArray:
-    return np.zeros(num_examples)
-
-
-def _by_past_engagement(numbers: Numbers, num_examples: int) -> FloatArray:
+def _past_engagement(numbers: Numbers) -> FloatArray:
     """Return the score of a ranking by past engagement, and by popularity where that is equal.
 
     The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
@@ -71,17 +60,17 @@ def _by_past_engagement(numbers: Numbers, num_examples: int) -> FloatArray:
 
 
 def _popularity(days: int) -> Ranking:
-    said = "the day" if days == 1 else f"the {days} days"
+    said, name = "the day" if days == 1 else f"the {days} days", f"pin_popularity_{days}d"
     return Ranking(
         f"popularity, {days} day{'s' * (days > 1)}",
         f"The pin's wanted actions in {said} before the request's day, most first.",
-        (f"pin_popularity_{days}d",),
-        partial(_by, f"pin_popularity_{days}d", 1.0),
+        (name,),
+        _number(name),
     )
 
 
 RANKINGS = (
-    Ranking(RANDOM, "A seeded hash of request and pin.", (), _constant),
+    Ranking(RANDOM, "A seeded hash of request and pin.", (), None),
     _popularity(1),
     _popularity(7),
     _popularity(28),
@@ -90,13 +79,13 @@ RANKINGS = (
         "pin_age, least first: the time since the pin's first appearance of the last 28 days, or "
         "since the time in the column that the recipe names; a pin without one is newest.",
         ("pin_age",),
-        partial(_by, "pin_age", -1.0),  # A pin whose age is missing has the age 0.
+        _number("pin_age", -1.0),  # A pin whose age is missing has the age 0.
     ),
     Ranking(
         "past engagement",
         "The user's earlier actions on this very pin, most first; where equal, by popularity.",
         ("past_engagements", "pin_popularity_28d"),
-        _by_past_engagement,
+        _past_engagement,
     ),
 )
 """Where two are equally good, the one that stands first counts as the better one."""
@@ -120,33 +109,21 @@ class Baselines:
     facts: tuple[BaselineFacts, ...]
     scores: Mapping[str, FloatArray]
 
-    def find(self, name: str) -> BaselineFacts:
-        """Return a baseline that has scores.
+    def best(self, name: str = "") -> BaselineFacts:
+        """Return the one with the highest level, or the one of a name.
 
         Raises:
             DataContractError: it could not be measured.
         """
         for facts in self.facts:
-            if facts.name == name and name in self.scores:
+            if facts.level is not None and name in ("", facts.name):
                 return facts
+        notes = "; ".join(f"{facts.name}: {facts.note}" for facts in self.facts)
         raise DataContractError(
-            f"the baseline {name!r} could not be measured on the holdout; expected the snapshot to "
-            f"hold what it ranks by; build the snapshot again"
+            f"no baseline{f' by {name}' if name else ''} could be measured on the holdout "
+            f"({notes or 'there is none'}); expected at least a random order, and the snapshot to "
+            f"hold what is ranked by; look at the holdout's examples, and build the snapshot again"
         )
-
-    def best(self) -> BaselineFacts:
-        """Return the one with the highest level.
-
-        Raises:
-            DataContractError: none has a level.
-        """
-        if not self.facts or self.facts[0].level is None:
-            notes = "; ".join(f"{facts.name}: {facts.note}" for facts in self.facts)
-            raise DataContractError(
-                f"no baseline could be measured on the holdout ({notes or 'there is none'}); "
-                f"expected at least a random order; look at the holdout's examples"
-            )
-        return self.facts[0]
 
 
 def make_baselines(
@@ -159,15 +136,24 @@ def make_baselines(
         training: of the training window; the regression is fitted on them.
         config: whose target metric names the head.
     """
-    num_examples = len(rows.request_index)
     found = []
     for ranking in RANKINGS:
         missing = [name for name in ranking.needs if name not in rows.numeric]
-        score = None if missing else ranking.score(rows.numeric, num_examples)
-        note = f"The snapshot does not hold {', '.join(missing)}." if missing else ""
+        score, note = np.zeros(len(rows.request_index)) if ranking.score is None else None, ""
+        if missing:
+            note = f"The snapshot does not hold {', '.join(missing)}."
+        elif ranking.score is not None:
+            score = ranking.score(rows.numeric)
         found.append(Baseline(ranking.name, "ranking", ranking.description, score, note))
-    head = target_metric(config.model_gate, config.features.heads).head.name
-    return (*found, _regression(rows, training, head))
+    names = sorted(set(rows.numeric) & set(training.numeric))
+    said = f"A logistic regression on {len(names)} numbers, fitted on the training rows."
+    head, fitted, note = target_metric(config.model_gate, config.features.heads).head.name, None, ""
+    try:
+        columns = _columns(training, names), training.labels[head], _columns(rows, names)
+        fitted = fit_and_score(*columns)
+    except DataContractError as error:
+        note = f"{error}"
+    return (*found, Baseline(REGRESSION, "regression", said, fitted, note))
 
 
 def measure(
@@ -183,28 +169,22 @@ def measure(
         made: from `make_baselines`; one of them is the random order.
         config: target metric, draws and confidence.
     """
-    gate = config.model_gate
-    target = target_metric(gate, config.features.heads)
-    label = rows.labels[target.head.name]
-    hits = {b.name: hits_per_request(rows, b.score, label) for b in made if b.score is not None}
-    ours = hits_per_request(rows, challenger.ranking_score, label)
+    holdout = Holdout(rows, config.features.heads, config.model_gate)
+    target, scores = holdout.target, {b.name: b.score for b in made if b.score is not None}
+    hits = {name: holdout.hits(score, target.head.name) for name, score in scores.items()}
+    ours = holdout.hits(challenger.ranking_score, target.head.name)
     requests = np.ones(len(rows.user_id)) if target.name == volume_name(target.head.name) else None
-    pairs = [RatioMetric(name, ours, theirs, requests, True) for name, theirs in hits.items()]
+    pairs = [RatioMetric(name, ours, theirs, requests) for name, theirs in hits.items()]
     if (random := hits.get(RANDOM)) is not None:
         pairs += [
-            RatioMetric(_AGAINST_RANDOM + name, theirs, random, requests, True)
+            RatioMetric(_AGAINST_RANDOM + name, theirs, random, requests)
             for name, theirs in hits.items()
         ]
-    everybody = {"all": segment_masks(rows)["all"]}
-    table = bootstrap_metrics(rows, pairs, everybody, HoldoutUsers.of(rows), gate).table
+    table = bootstrap_metrics(holdout, pairs, {"all": holdout.masks["all"]}).table
     cells = {row.metric: row for row in table if isinstance(row, MetricComparison)}
     facts = [_facts(baseline, cells, target) for baseline in made]
-    best_first = tuple(sorted(facts, key=_level, reverse=True))
-    return Baselines(best_first, {b.name: b.score for b in made if b.score is not None})
-
-
-def _level(facts: BaselineFacts) -> float:
-    return -np.inf if facts.level is None else facts.level.value
+    facts.sort(key=lambda each: -np.inf if each.level is None else each.level.value, reverse=True)
+    return Baselines(tuple(facts), scores)
 
 
 def _facts(
@@ -232,19 +212,6 @@ def _facts(
         against_random=against_random.relative_change if against_random is not None else None,
         note=note,
     )
-
-
-def _regression(rows: ExampleRows, training: ExampleRows, head: str) -> Baseline:
-    """Return the regression on all numbers that both splits hold."""
-    names = sorted(set(rows.numeric) & set(training.numeric))
-    said = f"A logistic regression on {len(names)} numbers, fitted on the training rows."
-    try:
-        score = fit_and_score(
-            _columns(training, names), training.labels[head], _columns(rows, names)
-        )
-    except DataContractError as error:
-        return Baseline(REGRESSION, "regression", said, None, f"{error}")
-    return Baseline(REGRESSION, "regression", said, score)
 
 
 def _columns(rows: ExampleRows, names: list[str]) -> FloatArray:

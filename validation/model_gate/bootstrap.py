@@ -103,7 +103,23 @@ def paired_bootstrap(
     columns = sides.reshape(len(sides), -1)  # (U, 4 * K)
     draws = resampled_sums(columns, num_resamples, seed)
     totals = np.vstack([columns.sum(axis=0), draws]).reshape(-1, *sides.shape[1:])
-    return tuple(_estimate(totals[:, :, k], confidence) for k in range(sides.shape[2]))
+    found = []
+    for k in range(sides.shape[2]):
+        # The first row is over the users as they are, the others are resamples.
+        challenger, baseline, denominator, of_both = totals[:, :, k].T
+        changes = _ratio(of_both, baseline)
+        found.append(
+            RatioEstimate(
+                challenger=_interval(_ratio(challenger, denominator), confidence),
+                baseline=_interval(_ratio(baseline, denominator), confidence),
+                relative_change=_interval(changes, confidence),
+                difference=_interval(_ratio(of_both, denominator), confidence),
+                relative_standard_error=None
+                if changes is None
+                else float(np.std(changes[1:], ddof=1)),
+            )
+        )
+    return tuple(found)
 
 
 def smallest_detectable_change(relative_standard_error: float, confidence: float) -> float:
@@ -132,25 +148,6 @@ def resampled_sums(columns: FloatArray, num_resamples: int, seed: int) -> FloatA
         weights = np.bincount(draws.ravel(), minlength=size * num_rows).reshape(size, num_rows)
         parts.append(weights.astype(np.float64) @ columns)
     return np.vstack(parts)
-
-
-def _estimate(totals: FloatArray, confidence: float) -> RatioEstimate:
-    """Turn one metric's sums into intervals.
-
-    Args:
-        totals: (1 + resamples, 4) sums of challenger, baseline, denominator and difference; the
-            first row is over the users as they are, the others are resamples.
-        confidence: Of the intervals.
-    """
-    challenger, baseline, denominator, difference = totals.T
-    changes = _ratio(difference, baseline)
-    return RatioEstimate(
-        challenger=_interval(_ratio(challenger, denominator), confidence),
-        baseline=_interval(_ratio(baseline, denominator), confidence),
-        relative_change=_interval(changes, confidence),
-        difference=_interval(_ratio(difference, denominator), confidence),
-        relative_standard_error=None if changes is None else float(np.std(changes[1:], ddof=1)),
-    )
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray | None:

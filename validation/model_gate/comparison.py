@@ -9,8 +9,9 @@ chosen differently is judged on the other model's list.
 Letters: N examples, M requests, G groups of users.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from statistics import NormalDist
 from typing import Literal
@@ -60,6 +61,7 @@ from validation.model_gate.target_metric import (
 Mask = NDArray[np.bool_]
 Side = Literal["challenger", "baseline"]
 Row = MetricComparison | AbsentMetric
+_SIDES: tuple[Side, Side] = ("challenger", "baseline")
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
 _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
@@ -79,87 +81,110 @@ class ComparedModels:
 
 
 @dataclass(frozen=True)
-class HoldoutUsers:
-    """Who made each of the M requests, and in which group a user is drawn."""
+class Holdout:
+    """The rows that both sides are read on, and the heads and thresholds by which.
 
-    request_user: NDArray[np.intp]  # (M,), users from 0 on
-    user_group: NDArray[np.intp]  # one per user, places in `groups`
-    groups: NDArray[np.intp]  # (G,) numbers of the groups that have a user here
+    Who made each request, and in which group a user is drawn, is counted once.
+    """
 
-    @classmethod
-    def of(cls, rows: ExampleRows) -> "HoldoutUsers":
-        """Return the users of a holdout's requests."""
-        users, request_user = np.unique(rows.user_id, return_inverse=True)
-        groups, user_group = user_groups(users)
-        return cls(request_user, user_group, groups)
+    rows: ExampleRows
+    heads: tuple[Head, ...]
+    config: ModelGateConfig
+
+    @cached_property
+    def target(self) -> TargetMetric:
+        """The target metric.
+
+        Raises:
+            ConfigurationError: no head gives it.
+        """
+        return target_metric(self.config, self.heads)
+
+    @cached_property
+    def masks(self) -> dict[str, Mask]:
+        """Which requests (M,) belong to each segment: at a request, a user is core or not.
+
+        Where some requests show candidates that were drawn at random, they are a segment too.
+        """
+        is_core = np.asarray(self.rows.is_core, dtype=bool)
+        masks = {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
+        explores = np.asarray(self.rows.is_exploration, dtype=bool)
+        return masks | ({"exploration": explores} if explores.any() else {})
+
+    @cached_property
+    def request_user(self) -> NDArray[np.intp]:
+        """The user of each request, from 0 on, (M,)."""
+        return np.unique(self.rows.user_id, return_inverse=True)[1]
+
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return user_groups(np.unique(self.rows.user_id))
 
     @property
-    def num_groups(self) -> int:
-        """Groups with at least one user."""
-        return len(self.groups)
+    def groups(self) -> NDArray[np.intp]:
+        """The numbers of the groups that have a user here, (G,)."""
+        return self._groups[0]
 
     @property
-    def num_users(self) -> int:
-        """Users with at least one request."""
-        return len(self.user_group)
+    def user_group(self) -> NDArray[np.intp]:
+        """The group of each user, a place in `groups`."""
+        return self._groups[1]
 
-    @property
+    @cached_property
     def request_group(self) -> NDArray[np.intp]:
         """The group of each request's user, (M,)."""
         return self.user_group[self.request_user]
 
-    def per_group(self, mask: Mask) -> FloatArray:
-        """Return the number of users in each group who made some of these requests."""
-        present = np.unique(self.request_user[mask])
-        counts = np.bincount(self.user_group[present], minlength=self.num_groups)
-        return counts.astype(np.float64)
-
-    def count(self, mask: Mask) -> int:
+    def count_users(self, mask: Mask) -> int:
         """Return the number of users who made some of these requests."""
         return len(np.unique(self.request_user[mask]))
+
+    def users_per_group(self, mask: Mask) -> FloatArray:
+        """Return the number of users in each group who made some of these requests."""
+        present = np.unique(self.request_user[mask])
+        counts = np.bincount(self.user_group[present], minlength=len(self.groups))
+        return counts.astype(np.float64)
+
+    def per_group(self, values: FloatArray | None, mask: Mask) -> FloatArray:
+        """Return the sums of values of requests (M,) in each group; zeros where there are none."""
+        if values is None:
+            return np.zeros(len(self.groups))
+        sums = np.bincount(self.request_group[mask], values[mask], minlength=len(self.groups))
+        return sums.astype(np.float64)
+
+    def per_request(self, values: FloatArray) -> FloatArray:
+        """Return the sums of values of examples (N,) in each request, (M,)."""
+        rows = self.rows
+        sums = np.bincount(rows.request_index, weights=values, minlength=len(rows.user_id))
+        return sums.astype(np.float64)
+
+    def hits(self, score: FloatArray, head: str) -> FloatArray:
+        """Return a head's labels in the top 3 per request (M,); NaN if a score is not finite."""
+        if not np.all(np.isfinite(score)):
+            return np.full(len(self.rows.user_id), np.nan)  # no order exists, so no top 3
+        hits = top_k_hits(self.rows, score, self.rows.labels[head], k=TOP_K)
+        return np.asarray(hits, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class RatioMetric:
-    """One metric as a sum per example or request on both sides, over a shared denominator."""
+    """One metric as a sum per request (M,) on both sides, over a shared denominator."""
 
     name: str
     challenger: FloatArray
     baseline: FloatArray | None
     denominator: FloatArray | None  # None: the number of users
-    is_per_request: bool
-
-
-def segment_masks(rows: ExampleRows) -> dict[str, Mask]:
-    """Return which requests (M,) belong to each segment: at a request, a user is core or not.
-
-    Where some requests show candidates that were drawn at random, they are a segment too.
-    """
-    is_core = np.asarray(rows.is_core, dtype=bool)
-    masks = {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
-    explores = np.asarray(rows.is_exploration, dtype=bool)
-    return masks | ({"exploration": explores} if explores.any() else {})
 
 
 def compare(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    models: ComparedModels,
-    heads: tuple[Head, ...],
-    config: ModelGateConfig,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
 ) -> Comparison:
     """Return the comparison alone; see `compare_with_influences`."""
-    return compare_with_influences(rows, challenger, baseline, models, heads, config)[0]
+    return compare_with_influences(holdout, challenger, baseline, models)[0]
 
 
 def compare_with_influences(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    models: ComparedModels,
-    heads: tuple[Head, ...],
-    config: ModelGateConfig,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
 ) -> tuple[Comparison, Influences]:
     """Return every metric of both sides on the same rows, with paired intervals over users.
 
@@ -176,13 +201,12 @@ def compare_with_influences(
         ConfigurationError: no head gives the target metric.
         DataContractError: scores and rows do not belong together, or the holdout is empty.
     """
-    num_examples = len(rows.request_index)
+    rows, config, num_examples = holdout.rows, holdout.config, len(holdout.rows.request_index)
     _check_rows(num_examples, {"challenger": challenger, "baseline": baseline})
-    target, users, masks = target_metric(config, heads), HoldoutUsers.of(rows), segment_masks(rows)
-    metrics = ratio_metrics(rows, challenger, baseline, heads, target)
-    found = bootstrap_metrics(rows, metrics, masks, users, config)
-    table = found.table + pooled_metrics(rows, challenger, baseline, heads, masks, users, config)
-    error = found.target_error
+    metrics = ratio_metrics(holdout, challenger, baseline)
+    found = bootstrap_metrics(holdout, metrics, holdout.masks)
+    table = found.table + _pooled_metrics(holdout, challenger, baseline)
+    error, everybody = found.target_error, holdout.masks["all"]
     comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
         baseline_holdout_digest=baseline.holdout_digest,
@@ -191,23 +215,23 @@ def compare_with_influences(
         baseline_name=models.baseline_name,
         challenger_model=models.challenger,
         baseline_model=models.champion,
-        num_users=users.num_users,
+        num_users=holdout.count_users(everybody),
         num_requests=len(rows.user_id),
         num_examples=num_examples,
-        segment_users={name: int(users.count(mask)) for name, mask in masks.items()},
+        segment_users={name: holdout.count_users(mask) for name, mask in holdout.masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
         absent=tuple(row for row in table if isinstance(row, AbsentMetric)),
-        target_metric=target.name,
+        target_metric=holdout.target.name,
         smallest_detectable_change=None
         if error is None
         else smallest_detectable_change(error, config.confidence),
         bootstrap_seed=config.bootstrap_seed,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=(
-            *reliability(rows, challenger, "challenger", heads),
-            *reliability(rows, baseline, "baseline", heads),
+            *_reliability(holdout, challenger, "challenger"),
+            *_reliability(holdout, baseline, "baseline"),
         ),
-        heads=tuple(_head_facts(rows, challenger, heads)),
+        heads=_head_facts(holdout, challenger),
         differences=models.differences,
         seen=models.seen,
     )
@@ -240,37 +264,23 @@ class Bootstrapped:
 
 
 def bootstrap_metrics(
-    rows: ExampleRows,
-    metrics: list[RatioMetric],
-    masks: Mapping[str, Mask],
-    users: HoldoutUsers,
-    config: ModelGateConfig,
+    holdout: Holdout, metrics: list[RatioMetric], masks: Mapping[str, Mask]
 ) -> Bootstrapped:
-    """Bootstrap every metric in every segment on the same draws of users."""
-    request_group = users.request_group
-
-    def per_group(values: FloatArray | None, mask: Mask) -> FloatArray:
-        if values is None:
-            return np.zeros(users.num_groups)
-        sums = np.bincount(request_group[mask], values[mask], minlength=users.num_groups)
-        return sums.astype(np.float64)
-
+    """Bootstrap every metric in every segment, of requests (M,), on the same draws of users."""
+    config = holdout.config
     table: list[Row] = []
     keys, columns = [], []
-    judged = {name: (mask, users.per_group(mask)) for name, mask in masks.items() if mask.any()}
-    for metric in (_per_request(metric, rows) for metric in metrics):
-        for segment in masks:
-            if segment not in judged:
-                table.append(_absent(metric.name, segment, "challenger", "empty_segment"))
-                continue
-            mask, num_users = judged[segment]
-            divisor = num_users
-            if metric.denominator is not None:
-                divisor = per_group(metric.denominator, mask)
-            keys.append((metric, segment))
-            columns.append(
-                (per_group(metric.challenger, mask), per_group(metric.baseline, mask), divisor)
-            )
+    num_users = {segment: holdout.users_per_group(mask) for segment, mask in masks.items()}
+    for metric, (segment, mask) in product(metrics, masks.items()):
+        if not mask.any():
+            table.append(_absent(metric.name, segment, "challenger", AbsenceKind.EMPTY_SEGMENT))
+            continue
+        divisor = num_users[segment]
+        if metric.denominator is not None:
+            divisor = holdout.per_group(metric.denominator, mask)
+        sides = (holdout.per_group(of, mask) for of in (metric.challenger, metric.baseline))
+        keys.append((metric, segment))
+        columns.append((*sides, divisor))
     sums = UserSums(*(np.stack(side, axis=1) for side in zip(*columns, strict=True)))
     estimates = paired_bootstrap(
         sums, config.num_resamples, config.confidence, config.bootstrap_seed
@@ -285,25 +295,7 @@ def bootstrap_metrics(
             column = influence(sums.challenger[:, k], sums.baseline[:, k])
             columns_of |= {} if column is None else {(metric.name, segment): column}
     table.sort(key=lambda row: list(masks).index(row.segment))
-    return Bootstrapped(table, target_error, Influences(users.groups, columns_of))
-
-
-def _per_request(metric: RatioMetric, rows: ExampleRows) -> RatioMetric:
-    """Return the metric with its values summed per request, (M,)."""
-    if metric.is_per_request:
-        return metric
-
-    def summed(values: FloatArray) -> FloatArray:
-        sums = np.bincount(rows.request_index, weights=values, minlength=len(rows.user_id))
-        return sums.astype(np.float64)
-
-    return replace(
-        metric,
-        challenger=summed(metric.challenger),
-        baseline=None if metric.baseline is None else summed(metric.baseline),
-        denominator=None if metric.denominator is None else summed(metric.denominator),
-        is_per_request=True,
-    )
+    return Bootstrapped(table, target_error, Influences(holdout.groups, columns_of))
 
 
 def _rows_of(
@@ -313,9 +305,9 @@ def _rows_of(
     name, columns = metric.name, (sums.challenger, sums.baseline, sums.denominators)
     level, other, divisor = (float(column[:, k].sum()) for column in columns)
     if divisor == 0:
-        return [_absent(name, segment, "challenger", "no_action")]
+        return [_absent(name, segment, "challenger", AbsenceKind.NO_ACTION)]
     if not np.isfinite(level):
-        return [_absent(name, segment, "challenger", "not_finite")]
+        return [_absent(name, segment, "challenger", AbsenceKind.NOT_FINITE)]
     has_baseline = metric.baseline is not None and bool(np.isfinite(other))
     row = MetricComparison(
         metric=name,
@@ -329,65 +321,47 @@ def _rows_of(
     )
     if metric.baseline is None or has_baseline:
         return [row]
-    return [row, _absent(name, segment, "baseline", "not_finite")]
+    return [row, _absent(name, segment, "baseline", AbsenceKind.NOT_FINITE)]
 
 
 def ratio_metrics(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    heads: tuple[Head, ...],
-    target: TargetMetric,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores
 ) -> list[RatioMetric]:
-    """Return the metrics that are ratios of sums over users: those that get an interval."""
-    metrics = []
-    for head in heads:
-        label = rows.labels[head.name]
-        ours = hits_per_request(rows, challenger.ranking_score, label)
-        theirs = hits_per_request(rows, baseline.ranking_score, label)
-        if head.name == target.head.name:
+    """Return the metrics that are ratios of sums over users: those that get an interval.
+
+    Of each head its volume and hits, and where it has probabilities log loss and calibration ratio.
+    """
+    metrics, rows = [], holdout.rows
+    per_request = holdout.per_request
+    for name in (head.name for head in holdout.heads):
+        ours, theirs = (holdout.hits(each.ranking_score, name) for each in (challenger, baseline))
+        if name == holdout.target.head.name:
             requests = np.ones(len(rows.user_id))
-            metrics.append(RatioMetric(volume_name(head.name), ours, theirs, requests, True))
-        metrics.append(RatioMetric(hits_name(head.name), ours, theirs, None, True))
-        if head.name in challenger.probabilities:
-            metrics += _probability_metrics(rows, challenger, baseline, head.name)
+            metrics.append(RatioMetric(volume_name(name), ours, theirs, requests))
+        metrics.append(RatioMetric(hits_name(name), ours, theirs, None))
+        if name not in challenger.probabilities:
+            continue
+        label = rows.labels[name].astype(np.float64)
+        sides = [each.probabilities.get(name) for each in (challenger, baseline)]
+        given = [None if side is None else side.astype(np.float64) for side in sides]
+        losses = [None if side is None else per_request(_log_losses(side, label)) for side in given]
+        sums = [None if side is None else per_request(side) for side in given]
+        for metric, (mine, other), of in (
+            ("log_loss", losses, np.ones(len(label))),
+            ("calibration_ratio", sums, label),
+        ):
+            assert mine is not None, "the challenger has probabilities of this head"
+            metrics.append(RatioMetric(f"{metric}.{name}", mine, other, per_request(of)))
     return metrics
 
 
-def level_of(
-    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...], target: TargetMetric
-) -> float:
+def level_of(holdout: Holdout, scores: SplitScores) -> float:
     """Return the target metric of one side alone; NaN where a score is not finite."""
-    metrics = ratio_metrics(rows, scores, scores, heads, target)
-    metric = next(found for found in metrics if found.name == target.name)
+    metrics = ratio_metrics(holdout, scores, scores)
+    metric = next(found for found in metrics if found.name == holdout.target.name)
     if metric.denominator is None:
-        return float(metric.challenger.sum() / len(np.unique(rows.user_id)))
+        return float(metric.challenger.sum() / holdout.count_users(holdout.masks["all"]))
     return float(metric.challenger.sum() / metric.denominator.sum())
-
-
-def _probability_metrics(
-    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, head: str
-) -> list[RatioMetric]:
-    """Return log loss and calibration ratio of one head."""
-    label = rows.labels[head].astype(np.float64)
-    ours = challenger.probabilities[head].astype(np.float64)
-    theirs = baseline.probabilities.get(head)
-    losses = None
-    if theirs is not None:
-        theirs = theirs.astype(np.float64)
-        losses = _log_losses(theirs, label)
-    examples = np.ones(len(label))
-    return [
-        RatioMetric(f"log_loss.{head}", _log_losses(ours, label), losses, examples, False),
-        RatioMetric(f"calibration_ratio.{head}", ours, theirs, label, False),
-    ]
-
-
-def hits_per_request(rows: ExampleRows, score: FloatArray, label: np.ndarray) -> FloatArray:
-    """Return labels in the top 3 per request (M,); NaN throughout if a score is not finite."""
-    if not np.all(np.isfinite(score)):
-        return np.full(len(rows.user_id), np.nan)  # no order exists, so no top 3
-    return np.asarray(top_k_hits(rows, score, label, k=TOP_K), dtype=np.float64)
 
 
 def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
@@ -396,122 +370,106 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
 
 
-def _absent(metric: str, segment: str, side: Side, kind: str, num: int = 0) -> AbsentMetric:
-    """Return the record of a number that could not be computed; `kind` is an `AbsenceKind`."""
-    why = AbsenceKind(kind)
-    return AbsentMetric(metric=metric, segment=segment, side=side, kind=why, num=num)
+def _absent(metric: str, segment: str, side: Side, kind: AbsenceKind, num: int = 0) -> AbsentMetric:
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, num=num)
 
 
-def _head_facts(
-    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...]
-) -> Iterator[HeadFacts]:
-    """Yield of each head with probabilities whether they are finite and differ at all."""
-    for head in heads:
-        probability = scores.probabilities.get(head.name)
-        if probability is not None:
-            is_finite = bool(np.isfinite(probability).all())
-            spread = float(np.ptp(probability)) if is_finite and len(probability) else None
-            num_positives = int(np.sum(rows.labels[head.name], dtype=np.int64))
-            yield HeadFacts(head=head.name, num_positives=num_positives, spread=spread)
+def _head_facts(holdout: Holdout, scores: SplitScores) -> tuple[HeadFacts, ...]:
+    """Return of each head with probabilities whether they are finite and differ at all."""
+    found = []
+    for name in (head.name for head in holdout.heads if head.name in scores.probabilities):
+        probability = scores.probabilities[name]
+        is_finite = bool(np.isfinite(probability).all())
+        spread = float(np.ptp(probability)) if is_finite and len(probability) else None
+        num_positives = int(np.sum(holdout.rows.labels[name], dtype=np.int64))
+        found.append(HeadFacts(head=name, num_positives=num_positives, spread=spread))
+    return tuple(found)
 
 
-def pooled_metrics(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    heads: tuple[Head, ...],
-    masks: Mapping[str, Mask],
-    users: HoldoutUsers,
-    config: ModelGateConfig,
-) -> list[Row]:
+def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitScores) -> list[Row]:
     """Return AUC and ECE, which are not ratios of sums over users.
 
     AUC has an interval from its influence per group of users; ECE has none.
     """
     found: list[Row] = []
-    for head, (segment, mask) in product(heads, masks.items()):
+    rows, confidence = holdout.rows, holdout.config.confidence
+    for head, (segment, mask) in product(holdout.heads, holdout.masks.items()):
         ours, theirs = (s.probabilities.get(head.name) for s in (challenger, baseline))
         if ours is None:
             continue
         chosen = mask[rows.request_index]
         label = rows.labels[head.name][chosen]
-        group = users.request_group[rows.request_index[chosen]]
-        for name in ("auc", "ece"):
-            cell = _Cell(f"{name}.{head.name}", segment, label, group, config.confidence)
-            level = cell.level(ours[chosen], "challenger")
-            if isinstance(level, AbsentMetric):
-                found.append(level)
-                continue
-            other = None if theirs is None else cell.level(theirs[chosen], "baseline")
-            if isinstance(other, AbsentMetric):
-                found.append(other)
-                other = None
-            found.append(
-                MetricComparison(
-                    metric=cell.metric,
-                    segment=segment,
-                    challenger=level[0],
-                    baseline=None if other is None else other[0],
-                    relative_change=None,
-                    challenger_interval=level[1],
-                    baseline_interval=None if other is None else other[1],
+        group = holdout.request_group[rows.request_index[chosen]]
+        for metric in (f"auc.{head.name}", f"ece.{head.name}"):
+            levels: list[tuple[float | None, Interval | None]] = []
+            for side, probability in zip(_SIDES, (ours, theirs), strict=True):
+                if probability is None or (side == "baseline" and not levels):
+                    continue
+                level = _pooled_level(metric, probability[chosen], label, group, confidence)
+                if isinstance(level, AbsenceKind):
+                    num = {AbsenceKind.FEW_EXAMPLES: NUM_RELIABILITY_BINS,
+                           AbsenceKind.ONE_LABEL: len(label)}.get(level, 0)  # fmt: skip
+                    found.append(_absent(metric, segment, side, level, num))
+                else:
+                    levels.append(level)
+            if levels:
+                mine, other = (*levels, (None, None))[:2]
+                found.append(
+                    MetricComparison(
+                        metric=metric,
+                        segment=segment,
+                        challenger=mine[0],
+                        baseline=other[0],
+                        relative_change=None,
+                        challenger_interval=mine[1],
+                        baseline_interval=other[1],
+                    )
                 )
-            )
     return found
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One pooled metric in one segment: all that both sides share."""
-
-    metric: str
-    segment: str
-    label: np.ndarray  # of the segment's examples
-    group: NDArray[np.intp]  # of the segment's examples
-    confidence: float
-
-    def level(
-        self, probability: np.ndarray, side: Side
-    ) -> tuple[float, Interval | None] | AbsentMetric:
-        """Return the metric on one side with its interval, or why there is none."""
-        num = len(self.label)
-        if num == 0:
-            return _absent(self.metric, self.segment, side, "empty_segment")
-        if not np.all(np.isfinite(probability)):
-            return _absent(self.metric, self.segment, side, "not_finite")
-        if self.metric.startswith("ece."):
-            if num < NUM_RELIABILITY_BINS:
-                few = NUM_RELIABILITY_BINS
-                return _absent(self.metric, self.segment, side, "few_examples", few)
-            return expected_calibration_error(probability, self.label), None
-        if self.label.min() == self.label.max():
-            return _absent(self.metric, self.segment, side, "one_label", num)
-        area, influence = area_under_curve(probability, self.label)
-        error = float(np.sqrt(np.square(np.bincount(self.group, weights=influence)).sum()))
-        reach = NormalDist().inv_cdf((1 + self.confidence) / 2) * error
-        low, high = max(area - reach, 0.0), min(area + reach, 1.0)
-        return area, Interval(value=area, low=low, high=high, confidence=self.confidence)
+def _pooled_level(
+    metric: str,
+    probability: np.ndarray,
+    label: np.ndarray,
+    group: NDArray[np.intp],
+    confidence: float,
+) -> tuple[float, Interval | None] | AbsenceKind:
+    """Return AUC or ECE of a segment's examples with its interval, or why there is none."""
+    if len(label) == 0:
+        return AbsenceKind.EMPTY_SEGMENT
+    if not np.all(np.isfinite(probability)):
+        return AbsenceKind.NOT_FINITE
+    if metric.startswith("ece."):
+        if len(label) < NUM_RELIABILITY_BINS:
+            return AbsenceKind.FEW_EXAMPLES
+        return expected_calibration_error(probability, label), None
+    if label.min() == label.max():
+        return AbsenceKind.ONE_LABEL
+    area, influences = area_under_curve(probability, label)
+    error = float(np.sqrt(np.square(np.bincount(group, weights=influences)).sum()))
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    low, high = max(area - reach, 0.0), min(area + reach, 1.0)
+    return area, Interval(value=area, low=low, high=high, confidence=confidence)
 
 
-def reliability(
-    rows: ExampleRows, scores: SplitScores, side: Side, heads: tuple[Head, ...]
-) -> tuple[ReliabilityBin, ...]:
+def _reliability(holdout: Holdout, scores: SplitScores, side: Side) -> tuple[ReliabilityBin, ...]:
     """Return the calibration plot's points: bins of equal numbers of examples, by probability."""
     points = []
-    for head in heads:
-        probability = scores.probabilities.get(head.name)
-        if probability is None or not np.all(np.isfinite(probability)):
+    for name in (head.name for head in holdout.heads if head.name in scores.probabilities):
+        probability = scores.probabilities[name]
+        if not np.all(np.isfinite(probability)):
             continue
         order = np.argsort(probability, kind="stable")
-        for members in np.array_split(order, NUM_RELIABILITY_BINS):
-            if len(members):
-                points.append(
-                    ReliabilityBin(
-                        side=side,
-                        head=head.name,
-                        num_examples=len(members),
-                        mean_predicted=float(probability[members].mean()),
-                        mean_observed=float(rows.labels[head.name][members].mean()),
-                    )
-                )
+        points += [
+            ReliabilityBin(
+                side=side,
+                head=name,
+                num_examples=len(members),
+                mean_predicted=float(probability[members].mean()),
+                mean_observed=float(holdout.rows.labels[name][members].mean()),
+            )
+            for members in np.array_split(order, NUM_RELIABILITY_BINS)
+            if len(members)
+        ]
     return tuple(points)

@@ -17,7 +17,7 @@ from enum import Enum
 from statistics import NormalDist
 from typing import Any
 
-from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.config import Head, Limit, ModelGateConfig
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.reasons import (
     AbsenceKind,
@@ -186,6 +186,9 @@ def examine(
 ) -> Examined:
     """Hold a side against floors, guardrails, segments, heads, the margin and simple baselines.
 
+    Against the fresh anchor only the target metric counts, and what creeps beside it: floors and
+    heads are the challenger's own affair and are examined against the champion.
+
     Args:
         comparison: The side against its baseline.
         config: The bounds.
@@ -196,93 +199,66 @@ def examine(
     found = Examined(comparison, void_reasons(comparison, config, heads))
     if found.void:
         return found
-    _judge_floors(config.floors, found)
+    if not found.is_anchor:
+        _judge_floors(config.floors, found)
     _judge_guardrails(config, found)
-    _judge_segments(config, found)
-    _judge_heads(config, heads, found)
-    if baselines is not None:
-        _judge_baselines(baselines, config, found)
-    row = _find_target(found, config)
-    if row is None or row.relative_change is None or found.change is None:
-        return found
-    margin = margin_of(comparison, config.margin)
-    if is_denied(found.change, margin):
-        found.target = _on_target("target_lost", found, row, required=-margin)
-        found.broken.insert(0, found.target)
-        return found
-    # Against a ranking a model must be better in the stricter, two-sided sense.
-    is_strict = comparison.baseline_kind is BaselineKind.RANKING
-    found.is_shown = row.relative_change.low > 0 if is_strict else is_shown(found.change, margin)
-    said: dict[str, Any] = {"low": None if is_strict else found.change.pooled.low(ONE_SIDED_95)}
-    if found.is_shown:
-        code, said["is_loss_certain"] = "target_shown", comparison.is_loss_certain
-    else:
-        code, said["detectable"] = "target_not_shown", comparison.detectable_change
-    found.target = _on_target(code, found, row, required=-margin, **said)
+    for segment in config.required_segments:
+        row = found.find(config.target_metric, "segment", segment)
+        if row is not None and row.relative_change is not None:
+            facts = {"segment": segment, "allowed": -config.segment_margin}
+            bounds = (-config.segment_margin, None)
+            found.judge_change("segment", row, row.relative_change, bounds, facts)
+    if not found.is_anchor:
+        _judge_heads(config, heads, found)
+        if baselines is not None:
+            _judge_baselines(baselines, config, found)
+    _judge_target(config, found)
     return found
 
 
-def examine_recipe(
-    comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
-) -> Examined:
-    """Hold a challenger against the fresh anchor: the target metric, and what creeps beside it.
-
-    Floors and heads are the challenger's own affair and are examined against the champion.
-    """
-    found = Examined(comparison, void_reasons(comparison, config, heads))
-    if found.void:
-        return found
-    _judge_guardrails(config, found)
-    _judge_segments(config, found)
-    row = _find_target(found, config)
-    if row is None or found.change is None:
-        return found
-    if is_surely_worse(found.change):
-        found.target = _on_target("recipe_worse", found, row)
-        found.broken.insert(0, found.target)
-        return found
-    found.is_shown = is_shown(found.change, config.recipe_margin)
-    code = "recipe_shown" if found.is_shown else "recipe_not_shown"
-    low = found.change.pooled.low(ONE_SIDED_95)
-    found.target = _on_target(code, found, row, low=low, required=-config.recipe_margin)
-    return found
-
-
-def _find_target(found: Examined, config: ModelGateConfig) -> MetricComparison | None:
-    """Return the target metric and note its change with its errors; note where there is none.
+def _judge_target(config: ModelGateConfig, found: Examined) -> None:
+    """Hold the change of the target metric against the margin, or that of the recipe.
 
     Where nothing was pooled, the error is taken from the interval's width.
     """
     comparison, name = found.comparison, config.target_metric
     row = found.find(name, "target")
     if row is None:
-        return None
+        return
     if row.relative_change is None:
         why = comparison.why_no_change(row)
         found.missing.append(Reason.of("target_without_interval", metric=name, why=why))
-        return None
-    pooled = comparison.find_pooled(name)
-    if pooled is None:
-        estimate = alone(row.relative_change)
-        found.change = Change(estimate, estimate)
-    else:
+        return
+    now, pooled = alone(row.relative_change), comparison.find_pooled(name)
+    over_cycles = now
+    if pooled is not None:
+        now = Estimate(pooled.value, pooled.error)
         over_cycles = Estimate(pooled.pooled_value, pooled.pooled_error)
-        found.change = Change(Estimate(pooled.value, pooled.error), over_cycles)
-    return row
-
-
-def _on_target(code: str, found: Examined, row: MetricComparison, **more: Any) -> Reason:
-    comparison = found.comparison
-    return Reason.of(
-        code,
-        metric=row.metric,
-        level=row.challenger,
-        baseline_level=row.baseline,
-        baseline=comparison.baseline_label,
-        change=row.relative_change,
-        pooled=comparison.find_pooled(row.metric),
-        **more,
-    )
+    change = found.change = Change(now, over_cycles)
+    facts: dict[str, Any] = {"metric": row.metric, "level": row.challenger}
+    facts |= {"baseline_level": row.baseline, "baseline": comparison.baseline_label}
+    facts |= {"change": row.relative_change, "pooled": pooled}
+    margin = config.recipe_margin if found.is_anchor else margin_of(comparison, config.margin)
+    said: dict[str, Any] = {"required": -margin, "low": over_cycles.low(ONE_SIDED_95)}
+    if is_surely_worse(change) if found.is_anchor else is_denied(change, margin):
+        said = {} if found.is_anchor else {"required": -margin}
+        code = "recipe_worse" if found.is_anchor else "target_lost"
+        found.target = Reason.of(code, **facts, **said)
+        found.broken.insert(0, found.target)
+        return
+    found.is_shown = is_shown(change, margin)
+    if found.is_anchor:
+        code = "recipe_shown" if found.is_shown else "recipe_not_shown"
+        found.target = Reason.of(code, **facts, **said)
+        return
+    if comparison.baseline_kind is BaselineKind.RANKING:
+        # Against a ranking a model must be better in the stricter, two-sided sense.
+        found.is_shown, said["low"] = row.relative_change.low > 0, None
+    if found.is_shown:
+        code, said["is_loss_certain"] = "target_shown", comparison.is_loss_certain
+    else:
+        code, said["detectable"] = "target_not_shown", comparison.detectable_change
+    found.target = Reason.of(code, **facts, **said)
 
 
 def void_reasons(
@@ -293,11 +269,15 @@ def void_reasons(
     The configuration refuses a threshold that is not finite. The gate asks again, because a
     comparison with NaN is always false and would let every challenger pass.
     """
-    return (
-        *_why_not_two_models(comparison, config),
-        *_why_no_thresholds(config, heads),
-        *_why_too_small(comparison, config),
-    )
+    void = [*_why_not_two_models(comparison, config), *_why_no_thresholds(config, heads)]
+    if comparison.num_users < (least := config.min_users):
+        void.append(Reason.of("few_users", num_users=comparison.num_users, min_users=least))
+    void += [
+        Reason.of("segment_empty", segment=segment)
+        for segment in config.required_segments
+        if not comparison.segment_users.get(segment)
+    ]
+    return tuple(void)
 
 
 def _why_not_two_models(comparison: Comparison, config: ModelGateConfig) -> Iterator[Reason]:
@@ -335,26 +315,15 @@ def _why_no_thresholds(config: ModelGateConfig, heads: tuple[Head, ...]) -> Iter
     for head in heads:
         if not head.is_wanted and (metric := hits_name(head.name)) not in guarded:
             yield Reason.of("unguarded_head", head=head.name, metric=metric)
-    bounds: list[tuple[str, float | None]] = [
-        (f"model_gate.{name}", value) for name, value in config if isinstance(value, float)
-    ]
-    limits: tuple[Limit | RelativeLimit, ...] = (*config.floors, *config.guardrails)
-    for limit in limits:
-        kind = "floor" if isinstance(limit, Limit) else "guardrail"
-        bounds += [(f"{kind} {limit.metric} {name}", x) for name, x in limit if name != "metric"]
+    bounds = [(f"model_gate.{name}", value) for name, value in config if isinstance(value, float)]
+    for kind, limits in (("floor", config.floors), ("guardrail", config.guardrails)):
+        for limit in limits:
+            bounds += [
+                (f"{kind} {limit.metric} {name}", x) for name, x in limit if name != "metric"
+            ]
     for name, bound in bounds:
         if bound is not None and not math.isfinite(bound):
             yield Reason.of("threshold_not_finite", name=name, found=f"{bound}")
-
-
-def _why_too_small(comparison: Comparison, config: ModelGateConfig) -> Iterator[Reason]:
-    """Yield why the holdout is too small: it lacks users, or a segment that is required."""
-    if comparison.num_users < config.min_users:
-        least = config.min_users
-        yield Reason.of("few_users", num_users=comparison.num_users, min_users=least)
-    for segment in config.required_segments:
-        if not comparison.segment_users.get(segment):
-            yield Reason.of("segment_empty", segment=segment)
 
 
 def _judge_floors(floors: tuple[Limit, ...], found: Examined) -> None:
@@ -407,16 +376,6 @@ def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
             found.held.append(Reason.of("guardrail_held_by_difference", why=why, **facts))
 
 
-def _judge_segments(config: ModelGateConfig, found: Examined) -> None:
-    """Require the target metric in each required segment, and no loss beyond the margin there."""
-    allowed = -config.segment_margin
-    for segment in config.required_segments:
-        row = found.find(config.target_metric, "segment", segment)
-        if row is not None and row.relative_change is not None:
-            facts = {"segment": segment, "allowed": allowed}
-            found.judge_change("segment", row, row.relative_change, (allowed, None), facts)
-
-
 def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examined) -> None:
     """Hold every head's probabilities to the least that a served head must be, whatever its weight.
 
@@ -437,25 +396,18 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
         elif facts.spread < _CONSTANT:
             found.broken.append(Reason.of("head_constant", head=name))
         else:
-            _judge_head(name, config, found)
+            area, ratio = (found.find(f"{m}.{name}", "head") for m in ("auc", "calibration_ratio"))
+            if area and (interval := area.challenger_interval) and interval.high < _CHANCE:
+                said = {"head": name, "level": area.challenger, "interval": interval}
+                found.broken.append(Reason.of("head_below_chance", **said))
+            bounds = (config.min_head_calibration, config.max_head_calibration)
+            if ratio and (interval := ratio.challenger_interval):
+                if place(interval, *bounds) is Place.BEYOND:
+                    said = {"head": name, "level": ratio.challenger, "interval": interval}
+                    found.broken.append(Reason.of("head_out_of_calibration", bounds=bounds, **said))
             sound += [name] if len(found.broken) == num_broken else []
     if sound:
         found.held.append(Reason.of("heads_sound", heads=tuple(sound)))
-
-
-def _judge_head(head: str, config: ModelGateConfig, found: Examined) -> None:
-    """Judge ranking and calibration of one head that has enough positives."""
-    area = found.find(f"auc.{head}", "head")
-    if area is not None and (interval := area.challenger_interval) is not None:
-        if interval.high < _CHANCE:
-            said = {"head": head, "level": area.challenger, "interval": interval}
-            found.broken.append(Reason.of("head_below_chance", **said))
-    row = found.find(f"calibration_ratio.{head}", "head")
-    if row is not None and (interval := row.challenger_interval) is not None:
-        bounds = (config.min_head_calibration, config.max_head_calibration)
-        if place(interval, *bounds) is Place.BEYOND:
-            said = {"head": head, "level": row.challenger, "interval": interval}
-            found.broken.append(Reason.of("head_out_of_calibration", bounds=bounds, **said))
 
 
 def _judge_baselines(
@@ -487,24 +439,21 @@ def _judge_baselines(
 def _judge_baseline(facts: BaselineFacts, name: str, allowed: float, found: Examined) -> None:
     """Hold the challenger of a first cycle against one baseline, with the loss that is allowed."""
     interval, difference = facts.change, facts.difference
-    is_model = facts.kind == "regression"
-    if interval is None and not is_model and difference is not None:
+    is_model, said = facts.kind == "regression", dict[str, Any](baseline=name)
+    if interval is not None:
+        change, said["change"], by = Change(alone(interval), alone(interval)), interval, ""
+        is_beaten = is_shown(change, allowed) if is_model else interval.low > 0
+        beats = is_denied(change, allowed)
+    elif difference is not None and not is_model:
         # The ranking's target is zero in a resample of the users.
-        said: dict = {"baseline": name, "difference": difference}
-        if difference.low > 0:
-            found.held.append(Reason.of("baseline_beaten_by_difference", **said))
-        elif difference.high < 0:
-            found.broken.append(Reason.of("baseline_beats_by_difference", **said))
-        else:
-            found.held_back.append(Reason.of("baseline_doubtful_by_difference", **said))
-        return
-    if interval is None:
+        said["difference"], by = difference, "_by_difference"
+        is_beaten, beats = difference.low > 0, difference.high < 0
+    else:
         found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
         return
-    change, said = Change(alone(interval), alone(interval)), {"baseline": name, "change": interval}
-    if is_shown(change, allowed) if is_model else interval.low > 0:
-        found.held.append(Reason.of("baseline_beaten", required=-allowed, **said))
-    elif is_denied(change, allowed):
-        found.broken.append(Reason.of("baseline_beats", **said))
-    else:
-        found.held_back.append(Reason.of("baseline_doubtful", required=-allowed, **said))
+    if beats:
+        found.broken.append(Reason.of(f"baseline_beats{by}", **said))
+        return
+    said |= {} if by else {"required": -allowed}
+    code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)
+    kept.append(Reason.of(f"baseline_{code}{by}", **said))

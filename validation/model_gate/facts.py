@@ -18,12 +18,11 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison, OffPolicyEstimate, SelfTest
 from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from pipelines.contracts.time import Window
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
-from training.data.example_rows import ExampleRows, load_rows
+from training.data.example_rows import load_rows
 from validation.model_gate.baselines import POPULARITY, Baselines, make_baselines, measure
-from validation.model_gate.comparison import ComparedModels, compare_with_influences
+from validation.model_gate.comparison import ComparedModels, Holdout, compare_with_influences
 from validation.model_gate.off_policy import estimate
 from validation.model_gate.pooling import Influences
 from validation.model_gate.self_test import run_self_test
@@ -41,14 +40,6 @@ class Side:
     bundle_dir: Path
     snapshot: Snapshot
     snapshot_dir: Path
-
-    def bundle_config(self) -> BundleConfig:
-        """Return what the side's bundle says of itself.
-
-        Raises:
-            DataContractError: the bundle is damaged.
-        """
-        return read_config(self.bundle_dir)
 
 
 @dataclass(frozen=True)
@@ -79,9 +70,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A side with its scores, and why the holdout was none for it."""
+    """A side with its bundle's configuration and scores, and why the holdout was none for it."""
 
     side: Side
+    config: BundleConfig
     scores: SplitScores
     seen: tuple[Reason, ...]
 
@@ -100,8 +92,7 @@ def gather_facts(
         challenger: Who is judged.
         champion: Who serves; None in the first cycle.
         config: The run's configuration.
-        anchor: The accepted recipe made fresh, with its own configuration, by which it is judged;
-            None where there is none. It needs a champion.
+        anchor: The accepted recipe made fresh, with its own configuration; it needs a champion.
 
     Raises:
         ConfigurationError: no head gives the target metric.
@@ -116,81 +107,80 @@ def gather_facts(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours, gate, heads = _score(challenger, shared), config.model_gate, config.features.heads
-    baselines = measure_baselines(rows, ours, config)
+    ours, holdout = (
+        _score(challenger, shared),
+        Holdout(rows, config.features.heads, config.model_gate),
+    )
+    training = load_rows(
+        challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
+    )
+    baselines = measure(rows, ours.scores, make_baselines(rows, training, config), config)
     if champion is None:
         models, scores = _best_baseline(ours, baselines, config)
-        theta = Found(*compare_with_influences(rows, ours.scores, scores, models, heads, gate))
+        theta = Found(*compare_with_influences(holdout, ours.scores, scores, models))
     else:
         theirs = _score(champion, shared)
         models, scores = _models(ours, theirs, "challenger", BaselineKind.CHAMPION), theirs.scores
-        theta = _compare(rows, ours, theirs, models, config)
-    facts = Facts(
-        theta,
-        run_self_test(rows, ours.scores, scores, models, heads, gate),
-        estimates=estimate(rows, ours.scores, scores, heads, gate),
-        baselines=baselines.facts,
-    )
+        theta = _compare(holdout, ours, theirs, models)
+    self_test = run_self_test(holdout, ours.scores, scores, models)
+    estimates = estimate(holdout, ours.scores, scores)
+    facts = Facts(theta, self_test, estimates=estimates, baselines=baselines.facts)
     if anchor is None or champion is None:
         return facts
     side, accepted = anchor
     fresh = _score(side, shared)
-    delta_models = _models(ours, fresh, "challenger", BaselineKind.ANCHOR)
-    delta = _compare(rows, ours, fresh, delta_models, config)
+    delta = _compare(holdout, ours, fresh, _models(ours, fresh, "challenger", BaselineKind.ANCHOR))
     # The same requests, with the labels that the accepted recipe is judged by.
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
+    holdout = Holdout(rows, accepted.features.heads, accepted.model_gate)
     models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
-    phi = _compare(rows, fresh, theirs, models, accepted)
-    its_own = run_self_test(
-        rows, fresh.scores, scores, models, accepted.features.heads, accepted.model_gate
-    )
+    phi = _compare(holdout, fresh, theirs, models)
+    its_own = run_self_test(holdout, fresh.scores, scores, models)
     return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
-
-
-def measure_baselines(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Baselines:
-    """Return what the simple baselines are worth on the challenger's holdout."""
-    snapshot, folder = ours.side.snapshot, ours.side.snapshot_dir
-    training = load_rows(snapshot, folder, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES)
-    return measure(rows, ours.scores, make_baselines(rows, training, config), config)
 
 
 def _best_baseline(
     ours: _Scored, baselines: Baselines, config: RunConfig
 ) -> tuple[ComparedModels, SplitScores]:
     """Return the best of the baselines that a first champion must beat, as a side."""
-    must_beat = config.model_gate.first_champion_beats
-    one = baselines.find(POPULARITY) if must_beat == "popularity" else baselines.best()
-    kind, holdout = BaselineKind(one.kind), ours.side.snapshot.holdout
+    must_beat, side = config.model_gate.first_champion_beats, ours.side
+    one = baselines.best(POPULARITY if must_beat == "popularity" else "")
+    kind = BaselineKind(one.kind)
     models = ComparedModels(
-        holdout, kind, ours.side.model, None, seen=ours.seen, baseline_name=one.name
+        side.snapshot.holdout, kind, side.model, None, seen=ours.seen, baseline_name=one.name
     )
     return models, SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
 
 
 def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
+    """Score a side's holdout, and note where it was trained on rows of it."""
+    config, holdout = read_config(side.bundle_dir), side.snapshot.holdout
     scores = score_split(
         side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads
     )
-    window = side.bundle_config().training
-    return _Scored(side, scores, what_was_seen(side.model.label, window, side.snapshot.holdout))
+    trained_on = config.training
+    if trained_on.end <= holdout.start or trained_on.start >= holdout.end:
+        return _Scored(side, config, scores, ())
+    days = {"start": trained_on.start, "end": trained_on.end}
+    days |= {"holdout_start": holdout.start, "holdout_end": holdout.end}
+    said = {name: f"{day:%Y-%m-%d}" for name, day in days.items()}
+    seen = Reason.of("holdout_seen", model=side.model.label, **said)
+    return _Scored(side, config, scores, (seen,))
 
 
 def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> ComparedModels:
-    mine, other = ours.side, theirs.side
     names = (name, "fresh anchor" if kind is BaselineKind.ANCHOR else "champion")
     return ComparedModels(
-        mine.snapshot.holdout,
+        ours.side.snapshot.holdout,
         kind,
-        mine.model,
-        other.model,
-        tuple(what_differs(mine.bundle_config(), other.bundle_config(), names)),
+        ours.side.model,
+        theirs.side.model,
+        tuple(what_differs(ours.config, theirs.config, names)),
         (*ours.seen, *theirs.seen),
     )
 
 
-def _compare(
-    rows: ExampleRows, ours: _Scored, theirs: _Scored, models: ComparedModels, config: RunConfig
-) -> Found:
+def _compare(holdout: Holdout, ours: _Scored, theirs: _Scored, models: ComparedModels) -> Found:
     if ours.scores.holdout_digest != theirs.scores.holdout_digest:
         one, other = ours.side.snapshot.digest[:12], theirs.side.snapshot.digest[:12]
         raise DataContractError(
@@ -200,8 +190,7 @@ def _compare(
             f"expected the same requests, pins and labels; the event log changed between the two "
             f"builds: start a new cycle"
         )
-    heads, gate = config.features.heads, config.model_gate
-    return Found(*compare_with_influences(rows, ours.scores, theirs.scores, models, heads, gate))
+    return Found(*compare_with_influences(holdout, ours.scores, theirs.scores, models))
 
 
 def what_differs(
@@ -238,19 +227,3 @@ def _what_it_is_told(config: BundleConfig) -> dict[str, str]:
         "categorical features": ", ".join(closed) or "none",
         "numeric features": ", ".join(f.label for f in features.numeric) or "none",
     }
-
-
-def what_was_seen(label: str, trained_on: Window, holdout: Window) -> tuple[Reason, ...]:
-    """Return why a side may not be judged on a holdout: it was trained on rows of it.
-
-    Args:
-        label: The side's name for people.
-        trained_on: Whose rows trained and calibrated it.
-        holdout: The rows that it would be judged on.
-    """
-    if trained_on.end <= holdout.start or trained_on.start >= holdout.end:
-        return ()
-    days = {"start": trained_on.start, "end": trained_on.end}
-    days |= {"holdout_start": holdout.start, "holdout_end": holdout.end}
-    said = {name: f"{day:%Y-%m-%d}" for name, day in days.items()}
-    return (Reason.of("holdout_seen", model=label, **said),)

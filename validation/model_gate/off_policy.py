@@ -14,24 +14,23 @@ intervals are wide.
 Letters: R exploration requests, N candidates of all of them.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import OffPolicyEstimate
 from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import FloatArray, resampled_sums, user_groups
-from validation.model_gate.comparison import Mask
+from validation.model_gate.comparison import Holdout, Mask
 from validation.model_gate.ranking_metrics import is_in_top
-from validation.model_gate.target_metric import TOP_K, target_metric
+from validation.model_gate.target_metric import TOP_K
 
 CLIP = 20.0
 """Largest weight of one request in the doubly robust estimate."""
-_NAMES = ("replay, first place", "doubly robust, first place", f"slate SNIPS, top {TOP_K}")
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,9 @@ class Logged:
     is_first: Mask  # (N,) shown in the first place; a request whose first place is lost has none
     reward: FloatArray  # (N,) 1 where the target's action followed
 
-    @property
-    def num_candidates(self) -> FloatArray:
-        """Candidates of each request, (R,)."""
-        return np.bincount(self.request, minlength=self.num_requests).astype(np.float64)
+    def sum(self, values: NDArray[Any]) -> FloatArray:
+        """Return sums of candidates' values (N,) per request, (R,)."""
+        return np.bincount(self.request, values, minlength=self.num_requests).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,7 @@ class Parts:
 
 
 def estimate(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    heads: tuple[Head, ...],
-    config: ModelGateConfig,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores
 ) -> tuple[OffPolicyEstimate, ...]:
     """Return one estimate per estimator; nothing where the holdout has no exploration requests.
 
@@ -93,80 +87,60 @@ def estimate(
     Raises:
         ConfigurationError: no head gives the target metric.
     """
+    rows, head, sides = holdout.rows, holdout.target.head.name, (challenger, baseline)
     if not rows.is_exploration.any():
         return ()
-    head = target_metric(config, heads).head.name
-    logged, inside = _logged(rows, head), _inside(rows)
-    sides = (challenger, baseline)
-    if not all(np.isfinite(side.ranking_score).all() for side in sides):
-        reason = "A side's scores hold NaN or infinity."
-        return tuple(_missing(name, logged, reason) for name in _NAMES)
-    ours, theirs = (_choice(rows, side) for side in sides)
-    groups, group_of = user_groups(rows.user_id[rows.is_exploration])
-
-    def row(name: str, pair: tuple[Parts, Parts], note: str = "") -> OffPolicyEstimate:
-        mine, other = pair
-        return OffPolicyEstimate(
-            estimator=name,
-            challenger=mine.value,
-            baseline=other.value,
-            relative_change=_change(pair, group_of, len(groups), config),
-            num_requests=logged.num_requests,
-            effective_size=mine.effective_size,
-            note=note,
-        )
-
+    inside = np.asarray(rows.is_exploration[rows.request_index], dtype=bool)  # (all candidates,)
+    logged = _logged(holdout, inside)
+    choices = None
+    if all(np.isfinite(side.ranking_score).all() for side in sides):
+        choices = [
+            Choice(*(is_in_top(rows, side.ranking_score, k)[inside] for k in (1, TOP_K)))
+            for side in sides
+        ]
     weights = slate_weights(logged, rows.propensity[inside].astype(np.float64))
-    predicted, whose = _predicted(rows, sides, head)
-    first, robust, slate = _NAMES
-    found = [row(first, (replay(logged, ours), replay(logged, theirs)))]
-    if predicted is None:
-        found.append(_missing(robust, logged, whose))
-    else:
-        pair = (
-            doubly_robust(logged, ours, predicted, CLIP),
-            doubly_robust(logged, theirs, predicted, CLIP),
+    # What is expected of each candidate is the same for both sides.
+    given = [side.probabilities[head] for side in sides if head in side.probabilities]
+    given = [values for values in given if np.isfinite(values).all()]
+    predicted = np.mean(given, axis=0)[inside].astype(np.float64) if given else np.zeros(0)
+    said = "" if len(given) == len(sides) else "Predictions are one side's own."
+    equal = weights.any() and np.ptp(weights[weights > 0]) == 0
+    estimators: dict[str, tuple[Callable[[Choice], Parts], str, str]] = {
+        "replay, first place": (lambda choice: replay(logged, choice), "", ""),
+        "doubly robust, first place": (
+            lambda choice: doubly_robust(logged, choice, predicted, CLIP),
+            "" if given else f"No side gives probabilities of '{head}'.",
+            said,
+        ),
+        f"slate SNIPS, top {TOP_K}": (
+            lambda choice: slate_snips(logged, choice, weights),
+            "" if weights.any() else "No request has a propensity for all candidates.",
+            f"All chances are equal: this is exploration's volume in the top {TOP_K}."
+            if equal
+            else "",
+        ),
+    }
+    found = []
+    for name, (parts_of, lack, note) in estimators.items():
+        lacking = lack if choices else "A side's scores hold NaN or infinity."
+        pair = [] if lacking or not choices else [parts_of(choice) for choice in choices]
+        found.append(
+            OffPolicyEstimate(
+                estimator=name,
+                challenger=pair[0].value if pair else None,
+                baseline=pair[1].value if pair else None,
+                relative_change=_change(holdout, pair) if pair else None,
+                num_requests=logged.num_requests,
+                effective_size=pair[0].effective_size if pair else 0,
+                note=lacking or note,
+            )
         )
-        found.append(row(robust, pair, whose))
-    if not weights.any():
-        found.append(_missing(slate, logged, "No request has a propensity for all candidates."))
-    else:
-        pair = (slate_snips(logged, ours, weights), slate_snips(logged, theirs, weights))
-        found.append(row(slate, pair, _on_weights(weights)))
     return tuple(found)
 
 
-def _missing(name: str, logged: Logged, reason: str) -> OffPolicyEstimate:
-    return OffPolicyEstimate(
-        estimator=name,
-        challenger=None,
-        baseline=None,
-        relative_change=None,
-        num_requests=logged.num_requests,
-        effective_size=0,
-        note=reason,
-    )
-
-
-def _on_weights(weights: FloatArray) -> str:
-    """Return what has to be said of a slate estimate."""
-    used = weights[weights > 0]
-    said = ""
-    if np.ptp(used) == 0:
-        said = (
-            f"All chances are equal: this is the exploration segment's volume in the top {TOP_K}."
-        )
-    left_out = len(weights) - len(used)
-    return f"{said} {left_out:,} requests lack a propensity.".strip() if left_out else said
-
-
-def _inside(rows: ExampleRows) -> Mask:
-    """Return which candidates (N,) belong to exploration requests."""
-    return np.asarray(rows.is_exploration[rows.request_index], dtype=bool)
-
-
-def _logged(rows: ExampleRows, head: str) -> Logged:
-    inside = _inside(rows)
+def _logged(holdout: Holdout, inside: Mask) -> Logged:
+    """Return the exploration requests; `inside` says which candidates are of them."""
+    rows = holdout.rows
     number = np.cumsum(rows.is_exploration) - 1  # of each request among the exploring ones
     request = number[rows.request_index[inside]]
     num_requests = int(rows.is_exploration.sum())
@@ -178,46 +152,23 @@ def _logged(rows: ExampleRows, head: str) -> Logged:
         request=request,
         num_requests=num_requests,
         is_first=in_front & is_single[request],
-        reward=rows.labels[head][inside].astype(np.float64),
+        reward=rows.labels[holdout.target.head.name][inside].astype(np.float64),
     )
 
 
-def _predicted(
-    rows: ExampleRows, sides: tuple[SplitScores, SplitScores], head: str
-) -> tuple[FloatArray | None, str]:
-    """Return what is expected of each candidate, the same for both sides, and whose it is."""
-    found = [side.probabilities[head] for side in sides if head in side.probabilities]
-    found = [values for values in found if np.isfinite(values).all()]
-    if not found:
-        return None, f"No side gives probabilities of '{head}'."
-    mean = np.mean(found, axis=0)[_inside(rows)]
-    whose = "" if len(found) == len(sides) else "Predictions are one side's own."
-    return np.asarray(mean, dtype=np.float64), whose
-
-
-def _choice(rows: ExampleRows, side: SplitScores) -> Choice:
-    inside = _inside(rows)
-    return Choice(
-        is_best=is_in_top(rows, side.ranking_score, 1)[inside],
-        is_top=is_in_top(rows, side.ranking_score, TOP_K)[inside],
-    )
-
-
-def _change(
-    pair: tuple[Parts, Parts], group_of: NDArray[np.intp], num_groups: int, config: ModelGateConfig
-) -> Interval | None:
+def _change(holdout: Holdout, pair: Sequence[Parts]) -> Interval | None:
     """Return the relative change with its interval over users; None where a draw has no value."""
+    rows, config = holdout.rows, holdout.config
+    groups, group_of = user_groups(rows.user_id[rows.is_exploration])
     mine, other = (side.value for side in pair)
-    if not mine or not other or num_groups < 2:
+    if not mine or not other or len(groups) < 2:
         return None
-    columns = np.stack(
-        [
-            np.bincount(group_of, part, minlength=num_groups)
-            for side in pair
-            for part in (side.numerator, side.denominator)
-        ],
-        axis=1,
-    ).astype(np.float64)
+    sums = [
+        np.bincount(group_of, part, minlength=len(groups))
+        for side in pair
+        for part in (side.numerator, side.denominator)
+    ]
+    columns = np.stack(sums, axis=1).astype(np.float64)
     drawn = resampled_sums(columns, config.num_resamples, config.bootstrap_seed)
     if (drawn[:, 1:] <= 0).any():
         return None
@@ -239,8 +190,8 @@ def replay(logged: Logged, choice: Choice) -> Parts:
     ones weigh more. Places two and three are not seen.
     """
     agrees = (logged.is_first & choice.is_best).astype(np.float64)
-    counts = _sum(logged, agrees)
-    return Parts(_sum(logged, agrees * logged.reward), counts, counts)
+    counts = logged.sum(agrees)
+    return Parts(logged.sum(agrees * logged.reward), counts, counts)
 
 
 def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: float) -> Parts:
@@ -259,12 +210,12 @@ def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: f
         predicted: (N,) expected reward of each candidate, the same for all rankings compared.
         clip: Largest weight.
     """
-    weights = np.minimum(logged.num_candidates, clip)[logged.request]
+    weights = np.minimum(logged.sum(np.ones(len(logged.request))), clip)[logged.request]
     agrees = logged.is_first & choice.is_best
     error = np.where(agrees, weights * (logged.reward - predicted), 0.0)
-    has_first = _sum(logged, logged.is_first.astype(np.float64))
-    total = _sum(logged, np.where(choice.is_best, predicted, 0.0) + error) * has_first
-    return Parts(total, has_first, _sum(logged, np.where(agrees, weights, 0.0)))
+    has_first = logged.sum(logged.is_first.astype(np.float64))
+    total = logged.sum(np.where(choice.is_best, predicted, 0.0) + error) * has_first
+    return Parts(total, has_first, logged.sum(np.where(agrees, weights, 0.0)))
 
 
 def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
@@ -281,7 +232,7 @@ def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
         choice: The ranking.
         weights: (R,) see `slate_weights`; 0 leaves a request out.
     """
-    volume = _sum(logged, choice.is_top * logged.reward)
+    volume = logged.sum(choice.is_top * logged.reward)
     return Parts(weights * volume, weights, weights)
 
 
@@ -313,9 +264,3 @@ def slate_weights(logged: Logged, propensity: FloatArray) -> FloatArray:
     # The largest exponent is taken out, which the normalisation undoes: no product overflows.
     exponents = sums - sums[is_complete].max()
     return np.where(is_complete, np.exp(exponents), 0.0)
-
-
-def _sum(logged: Logged, values: FloatArray) -> FloatArray:
-    """Return sums per request, (R,)."""
-    sums = np.bincount(logged.request, values, minlength=logged.num_requests)
-    return sums.astype(np.float64)

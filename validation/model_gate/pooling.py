@@ -38,10 +38,6 @@ class Influences:
     groups: NDArray[np.intp]  # (G,) numbers of the groups that are in this holdout
     columns: Mapping[Key, FloatArray]  # (G,) each; a change that does not exist has none
 
-    def error(self, key: Key) -> float:
-        """Return the standard error of one change."""
-        return standard_error(self.columns[key])
-
 
 def influence(challenger: FloatArray, baseline: FloatArray) -> FloatArray | None:
     """Return each group's influence on the relative change, or None where there is no change.
@@ -91,13 +87,12 @@ def newest_without_overlap(cycles: Sequence[CycleChange]) -> list[CycleChange]:
     """
     kept: list[CycleChange] = []
     for cycle in cycles:
-        if not any(_overlap(cycle.holdout, other.holdout) for other in kept):
+        one = cycle.holdout
+        if not any(
+            one.start < other.holdout.end and other.holdout.start < one.end for other in kept
+        ):
             kept.append(cycle)
     return kept
-
-
-def _overlap(one: Window, other: Window) -> bool:
-    return one.start < other.end and other.start < one.end
 
 
 def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> Estimate:

@@ -24,6 +24,16 @@ class MetricUndefinedError(DataContractError):
     """A metric has no value on these rows."""
 
 
+def _check(name: str, score: np.ndarray, label: np.ndarray, num: int) -> None:
+    """Refuse scores that are not finite, and other numbers of scores or labels than of rows."""
+    num_odd = int((~np.isfinite(score)).sum())
+    if len(score) != num or len(label) != num or num_odd:
+        raise MetricUndefinedError(
+            f"{name}: found {len(score)} scores, {num_odd} of them not finite, and {len(label)} "
+            f"labels; expected {num} of each, all finite; look at the model's inputs and weights"
+        )
+
+
 def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> np.ndarray:
     """Return, per request, how many of its k best-scored candidates have the label; float64 (M,).
 
@@ -40,17 +50,7 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
     Raises:
         MetricUndefinedError: a score is not finite, or lengths do not match.
     """
-    num_examples = len(rows.request_index)
-    if len(score) != num_examples or len(label) != num_examples:
-        raise MetricUndefinedError(
-            f"top_k_hits: found {len(score)} scores and {len(label)} labels, expected "
-            f"{num_examples}, one per example; score the rows that are judged"
-        )
-    if not np.isfinite(score).all():
-        raise MetricUndefinedError(
-            f"top_k_hits: {int((~np.isfinite(score)).sum())} of {num_examples} scores are not "
-            f"finite, so there is no order; look at the model's inputs and weights"
-        )
+    _check("top_k_hits", score, label, len(rows.request_index))
     weights = label * is_in_top(rows, score, k)
     return np.bincount(rows.request_index, weights=weights, minlength=len(rows.user_id))
 
@@ -81,20 +81,12 @@ def expected_calibration_error(
             probabilities, or a probability that is not in [0, 1].
     """
     p = np.asarray(probability, dtype=np.float64)
-    if len(p) < num_bins:
+    _check("expected_calibration_error", p, label, len(p))
+    if len(p) < num_bins or p.min() < 0 or p.max() > 1:
         raise MetricUndefinedError(
-            f"expected_calibration_error: {len(p)} rows for {num_bins} bins; expected at least as "
-            f"many rows as bins"
-        )
-    if len(p) != len(label):
-        raise MetricUndefinedError(
-            f"expected_calibration_error: {len(p)} probabilities and {len(label)} labels; expected "
-            f"one label for each probability"
-        )
-    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
-        raise MetricUndefinedError(
-            f"expected_calibration_error: probabilities from {p.min()} to {p.max()}; expected "
-            f"finite values in [0, 1]"
+            f"expected_calibration_error: {len(p)} rows for {num_bins} bins, with probabilities "
+            f"from {min(p, default=0)} to {max(p, default=0)}; expected at least as many rows as "
+            f"bins, and values in [0, 1]"
         )
     order = np.argsort(p, kind="stable")
     bin_of = np.arange(len(p)) * num_bins // len(p)
@@ -115,11 +107,7 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, np.nd
     Raises:
         MetricUndefinedError: only one class, or a score is not finite.
     """
-    if len(score) != len(label) or not np.isfinite(score).all():
-        raise MetricUndefinedError(
-            f"area_under_curve: expected {len(label)} finite scores, found {len(score)} of which "
-            f"{int(np.isfinite(score).sum())} are finite"
-        )
+    _check("area_under_curve", score, label, len(label))
     is_positive = np.asarray(label) > 0
     num_positive = int(is_positive.sum())
     num_negative = len(label) - num_positive

@@ -21,27 +21,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipelines.contracts.config import Head, Limit, ModelGateConfig
+from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Comparison, Decision, SelfTest, Verdict
+from pipelines.contracts.judgement import Comparison, Decision, SelfTest
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.bootstrap import UserSums, paired_bootstrap
+from validation.model_gate.bootstrap import FloatArray, UserSums, paired_bootstrap
 from validation.model_gate.comparison import (
     ComparedModels,
-    HoldoutUsers,
+    Holdout,
+    Mask,
     RatioMetric,
     bootstrap_metrics,
     compare,
     ratio_metrics,
-    segment_masks,
 )
 from validation.model_gate.examine import Place, alone, place
 from validation.model_gate.ranking_metrics import top_k_hits
-from validation.model_gate.target_metric import TOP_K, hits_name, target_metric
+from validation.model_gate.target_metric import TOP_K, hits_name
 from validation.model_gate.verdict import decide_on_comparison
 
 PLANTED_BIAS = 0.01
@@ -57,34 +56,24 @@ _FAULTY_SEGMENT = 0.3
 """Share of a segment's target metric that a planted model loses."""
 
 
+_FAILED = "the model gate's self-test failed"
+
+
 class SelfTestFailedError(HomefeedError):
     """The gate's own statistics or rules are wrong; no verdict of it can be trusted."""
 
-    @classmethod
-    def of(cls, found: str, remedy: str) -> "SelfTestFailedError":
-        """Return the error with what was found and expected, and which file to mend."""
-        return cls(f"the model gate's self-test failed: {found}; {remedy}")
 
-
-_FIX_COMPARISON, _FIX_BOOTSTRAP, _FIX_METRICS, _FIX_RULES = (
-    f"fix validation/model_gate/{name} before any model is judged"
-    for name in ("comparison.py", "bootstrap.py", "ranking_metrics.py", "examine.py or verdict.py")
-)
+def _fix(file: str) -> str:
+    return f"fix validation/model_gate/{file} before any model is judged"
 
 
 @dataclass(frozen=True)
 class _Trial:
     """What a planted model is judged on: the rows, and the challenger in the champion's place."""
 
-    rows: ExampleRows
+    holdout: Holdout
     challenger: SplitScores
     models: ComparedModels
-    heads: tuple[Head, ...]
-    config: ModelGateConfig
-
-    def compare(self, planted: SplitScores) -> Comparison:
-        """Return a planted model's comparison with the challenger, under the whole policy."""
-        return compare(self.rows, planted, self.challenger, self.models, self.heads, self.config)
 
     def judge_ranking(self, ranking: np.ndarray) -> tuple[Decision, Interval | None]:
         """Return the decision on a planted ranking by the target metric alone, and its interval.
@@ -92,28 +81,29 @@ class _Trial:
         Floors, guardrails and segments are left out: a rejection by them would prove nothing about
         the statistics, which are what is tested here.
         """
-        planted, baseline = self._rankings(ranking, self.challenger.ranking_score)
-        config = self.config.model_copy(
+        config = self.holdout.config.model_copy(
             update={
-                "floors": (Limit(metric=self.config.target_metric, minimum=0.0),),
+                "floors": (Limit(metric=self.holdout.config.target_metric, minimum=0.0),),
                 "guardrails": (),
                 "min_users": 2,
                 "required_segments": (),
             }
         )
-        wanted = tuple(head for head in self.heads if head.is_wanted)
-        comparison = compare(self.rows, planted, baseline, self.models, wanted, config)
-        change = comparison.target.relative_change if comparison.target is not None else None
-        return decide_on_comparison(comparison, config, wanted).decision, change
+        wanted = tuple(head for head in self.holdout.heads if head.is_wanted)
+        holdout = replace(self.holdout, heads=wanted, config=config)
+        comparison = self._compare(holdout, ranking, self.challenger.ranking_score)
+        decision = decide_on_comparison(comparison, config, wanted).decision
+        return decision, _change_of(comparison)
 
-    def _rankings(self, *rankings: np.ndarray) -> tuple[SplitScores, ...]:
+    def _compare(self, holdout: Holdout, *rankings: np.ndarray) -> Comparison:
         digest = self.challenger.holdout_digest
-        return tuple(SplitScores(ranking, {}, digest) for ranking in rankings)
+        ranking, baseline = (SplitScores(each, {}, digest) for each in rankings)
+        return compare(holdout, ranking, baseline, self.models)
 
     def shuffled(self) -> np.ndarray:
         """Return the challenger's scores, shuffled within requests."""
-        seed = self.config.bootstrap_seed
-        return shuffle_within_requests(self.rows, self.challenger.ranking_score, seed)
+        seed = self.holdout.config.bootstrap_seed
+        return shuffle_within_requests(self.holdout.rows, self.challenger.ranking_score, seed)
 
     def blind_lead(self) -> Interval | None:
         """Return the challenger's lead over its shuffled scores where the labels are shuffled too.
@@ -121,25 +111,18 @@ class _Trial:
         What is left of it is a leak. The confidence is that of one comparison in a thousand: the
         test runs for years.
         """
-        lottery = self.config.bootstrap_seed + 1
+        rows, config = self.holdout.rows, self.holdout.config
         labels = {
-            head: shuffle_within_requests(self.rows, label, lottery)
-            for head, label in self.rows.labels.items()
+            head: shuffle_within_requests(rows, label, config.bootstrap_seed + 1)
+            for head, label in rows.labels.items()
         }
-        ranking, baseline = self._rankings(self.challenger.ranking_score, self.shuffled())
-        careful = self.config.model_copy(update={"confidence": 0.999})
-        blind = replace(self.rows, labels=labels)
-        comparison = compare(blind, ranking, baseline, self.models, self.heads, careful)
-        return comparison.target.relative_change if comparison.target is not None else None
+        careful = config.model_copy(update={"confidence": 0.999})
+        blind = replace(self.holdout, rows=replace(rows, labels=labels), config=careful)
+        return _change_of(self._compare(blind, self.challenger.ranking_score, self.shuffled()))
 
 
 def run_self_test(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    models: ComparedModels,
-    heads: tuple[Head, ...],
-    config: ModelGateConfig,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
 ) -> SelfTest:
     """Judge models whose right verdict is known, on this cycle's rows and scores.
 
@@ -162,30 +145,29 @@ def run_self_test(
     against_itself = ComparedModels(
         models.holdout, BaselineKind.CHAMPION, planted, models.challenger
     )
-    trial = _Trial(rows, challenger, against_itself, heads, config)
-    same = trial.compare(challenger)
+    trial = _Trial(holdout, challenger, against_itself)
+    same = compare(holdout, challenger, challenger, against_itself)
     _require_no_difference(same)
-    if same.target is None or same.target.relative_change is None:
+    if _change_of(same) is None:
         return SelfTest(doubts=(Reason.of("test_without_target"),))
     found = [Reason.of("tested_itself", num_numbers=len(same.metrics))]
-    found += check_intervals(rows, challenger, baseline, heads, config)
-    worst = -np.asarray(rows.labels[target_metric(config, heads).head.name], dtype=np.float64)
+    found += check_intervals(holdout, challenger, baseline)
+    worst = -np.asarray(holdout.rows.labels[holdout.target.head.name], dtype=np.float64)
     decision, change = trial.judge_ranking(worst)
     if decision is not Decision.REJECT:
-        raise SelfTestFailedError.of(
-            f"the worst possible ranking got {decision} ({_span(change)}), expected REJECT",
-            "either the gate is broken or the holdout's requests have too few candidates to tell "
-            "any ranking from another",
+        raise SelfTestFailedError(
+            f"{_FAILED}: the worst possible ranking got {decision} ({_span(change)}), expected "
+            f"REJECT; either the gate is broken or the holdout's requests have too few candidates "
+            f"to tell any ranking from another"
         )
     found.append(Reason.of("tested_worst", change=change))
     found += _judge_plants(trial)
     lead = trial.blind_lead()
     if lead is not None and lead.low > 0:
-        raise SelfTestFailedError.of(
-            f"with labels shuffled within requests the challenger is still better than chance "
-            f"({_span(lead)}), expected no difference; something but the ranking enters the "
-            f"measure",
-            _FIX_METRICS,
+        raise SelfTestFailedError(
+            f"{_FAILED}: with labels shuffled within requests the challenger is still better than "
+            f"chance ({_span(lead)}), expected no difference; something but the ranking enters the "
+            f"measure; {_fix('ranking_metrics.py')}"
         )
     found.append(Reason.of("tested_labels", change=lead))
     decision, change = trial.judge_ranking(trial.shuffled())
@@ -193,6 +175,10 @@ def run_self_test(
         doubt = Reason.of("test_like_chance", decision=decision.value, change=change)
         return SelfTest(findings=tuple(found), doubts=(doubt,))
     return SelfTest(findings=(*found, Reason.of("tested_shuffled", change=change)))
+
+
+def _change_of(comparison: Comparison) -> Interval | None:
+    return comparison.target.relative_change if comparison.target is not None else None
 
 
 def _span(change: Interval | None) -> str:
@@ -208,10 +194,9 @@ def _require_no_difference(same: Comparison) -> None:
         if (change := row.relative_change) is not None and (change.low, change.high) != (0.0, 0.0)
     }
     if differing or changed:
-        raise SelfTestFailedError.of(
-            f"the challenger against itself differs in {sorted(differing | changed)}, expected no "
-            f"difference at all",
-            _FIX_COMPARISON,
+        raise SelfTestFailedError(
+            f"{_FAILED}: the challenger against itself differs in {sorted(differing | changed)}, "
+            f"expected no difference at all; {_fix('comparison.py')}"
         )
 
 
@@ -228,65 +213,49 @@ class Plant:
     minimum: float | None = None
     maximum: float | None = None
 
-    def interval(self, comparison: Comparison) -> Interval | None:
-        """Return what makes the fault visible where it lies wholly beyond the bound."""
-        row = comparison.find(self.metric, self.segment)
-        if row is None:
-            return None
-        return row.challenger_interval if self.of_level else row.relative_change
-
-    def is_visible(self, comparison: Comparison) -> bool:
-        """Return whether this holdout is sure of the fault."""
-        interval = self.interval(comparison)
-        return interval is not None and (
-            place(interval, self.minimum, self.maximum) is Place.BEYOND
-        )
-
-    def is_named_by(self, verdict: Verdict) -> bool:
-        """Return whether the fault is among a verdict's reasons."""
-        own = {"metric": self.metric, "segment": self.segment}
-        return any(
-            reason.code in self.codes
-            and all(reason.facts.get(name, fact) == fact for name, fact in own.items())
-            for reason in verdict.grounds
-        )
-
 
 def _judge_plants(trial: _Trial) -> list[Reason]:
     """Judge the challenger with one fault after another."""
-    masks = segment_masks(trial.rows)
-    segments = tuple(name for name in trial.config.required_segments if masks[name].any())
+    masks, config = trial.holdout.masks, trial.holdout.config
+    segments = tuple(name for name in config.required_segments if masks[name].any())
     # What makes a comparison void is no fault of a planted model.
-    update = {"min_users": 2, "required_segments": segments}
-    trial = replace(trial, config=trial.config.model_copy(update=update))
+    config = config.model_copy(update={"min_users": 2, "required_segments": segments})
+    holdout = replace(trial.holdout, config=config)
     found = []
-    for plant in planted_models(trial.rows, trial.challenger, trial.heads, trial.config):
-        comparison = trial.compare(plant.scores)
-        verdict = decide_on_comparison(comparison, trial.config, trial.heads)
-        decision, interval = verdict.decision, plant.interval(comparison)
+    for plant in planted_models(holdout, trial.challenger):
+        comparison = compare(holdout, plant.scores, trial.challenger, trial.models)
+        verdict = decide_on_comparison(comparison, config, holdout.heads)
+        decision, row = verdict.decision, comparison.find(plant.metric, plant.segment)
+        interval = None
+        if row is not None:
+            interval = row.challenger_interval if plant.of_level else row.relative_change
+        own = {"metric": plant.metric, "segment": plant.segment}
+        is_named = any(
+            reason.code in plant.codes
+            and all(reason.facts.get(name, fact) == fact for name, fact in own.items())
+            for reason in verdict.grounds
+        )
         said = {"fault": plant.name, "decision": decision.value}
         # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
-        is_missed = decision is Decision.PROMOTE or (
-            decision is Decision.REJECT and not plant.is_named_by(verdict)
+        is_missed = decision is Decision.PROMOTE or (decision is Decision.REJECT and not is_named)
+        is_visible = (
+            interval is not None and place(interval, plant.minimum, plant.maximum) is Place.BEYOND
         )
-        is_visible = plant.is_visible(comparison)
         if interval is None or (decision is not Decision.REJECT and not is_visible):
             reason = Reason.of("tested_fault_not_seen", **said)
         else:
             code = "tested_fault_of_level" if plant.of_level else "tested_fault"
             reason = Reason.of(code, metric=plant.metric, interval=interval, **said)
         if is_missed and is_visible:
-            raise SelfTestFailedError.of(
-                f"{reason} Expected REJECT because of {' or '.join(plant.codes)} of {plant.metric}",
-                _FIX_RULES,
+            raise SelfTestFailedError(
+                f"{_FAILED}: {reason} Expected REJECT because of {' or '.join(plant.codes)} of "
+                f"{plant.metric}; {_fix('examine.py or verdict.py')}"
             )
         found.append(reason)
     return found
 
 
-def planted_models(
-    rows: ExampleRows, challenger: SplitScores, heads: tuple[Head, ...], config: ModelGateConfig
-) -> Iterator[Plant]:
+def planted_models(holdout: Holdout, challenger: SplitScores) -> Iterator[Plant]:
     """Yield the challenger with one fault after another.
 
     - **The probabilities of the target's head times 2**: out of calibration, REJECT where the
@@ -295,22 +264,36 @@ def planted_models(
     - **An unwanted action first**, for each guarded head: its guardrail breaks, REJECT.
     - **Scores rounded to tenths**: ties cost order; a loss beyond the margin is REJECT.
     """
-    target, ranking = target_metric(config, heads), challenger.ranking_score
+    config, target, ranking = holdout.config, holdout.target, challenger.ranking_score
     name = target.head.name
     if name in challenger.probabilities:
-        yield _miscalibrated(name, challenger, config)
+        metric = f"calibration_ratio.{name}"
+        highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
+        doubled = np.minimum(challenger.probabilities[name] * _FAULTY_CALIBRATION, 1.0)
+        yield Plant(
+            f"The probabilities of '{name}' times {_FAULTY_CALIBRATION:g}",
+            # The ranking is the same; its scores differ, or both sides would pass for one model.
+            SplitScores(
+                ranking * _FAULTY_CALIBRATION,
+                {**challenger.probabilities, name: doubled},
+                challenger.holdout_digest,
+            ),
+            metric,
+            ("floor_broken", "head_out_of_calibration"),
+            of_level=True,
+            maximum=min([*highest, config.max_head_calibration]),
+        )
     for segment in config.required_segments:
-        mask, label = segment_masks(rows)[segment], rows.labels[name]
         yield Plant(
             f"Segment {segment} {_FAULTY_SEGMENT:.0%} worse",
-            replace(challenger, ranking_score=_worse_in(rows, ranking, mask, label, config)),
+            replace(challenger, ranking_score=_worse_in(holdout, ranking, holdout.masks[segment])),
             target.name,
             ("segment_broken",),
             segment,
             minimum=-config.segment_margin,
         )
     rails = {rail.metric: rail.max_increase for rail in config.guardrails}
-    for head in heads:
+    for head in holdout.heads:
         metric = hits_name(head.name)
         limit = rails.get(metric)
         if not head.is_wanted and limit is not None and head.name in challenger.probabilities:
@@ -323,51 +306,26 @@ def planted_models(
             )
     low, high = float(ranking.min()), float(ranking.max())
     if high > low:
-        tenths = np.round((ranking - low) / (high - low), 1)
         yield Plant(
             "Scores rounded to tenths of their range",
-            replace(challenger, ranking_score=tenths),
+            replace(challenger, ranking_score=np.round((ranking - low) / (high - low), 1)),
             target.name,
             ("target_lost",),
             minimum=-config.margin,
         )
 
 
-def _miscalibrated(head: str, challenger: SplitScores, config: ModelGateConfig) -> Plant:
-    """Return the challenger with the probabilities of a head doubled."""
-    metric = f"calibration_ratio.{head}"
-    highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
-    doubled = np.minimum(challenger.probabilities[head] * _FAULTY_CALIBRATION, 1.0)
-    return Plant(
-        f"The probabilities of '{head}' times {_FAULTY_CALIBRATION:g}",
-        # The ranking is the same; its scores differ, or both sides would pass for one model.
-        SplitScores(
-            challenger.ranking_score * _FAULTY_CALIBRATION,
-            {**challenger.probabilities, head: doubled},
-            challenger.holdout_digest,
-        ),
-        metric,
-        ("floor_broken", "head_out_of_calibration"),
-        of_level=True,
-        maximum=min([*highest, config.max_head_calibration]),
-    )
-
-
-def _worse_in(
-    rows: ExampleRows,
-    ranking: np.ndarray,
-    segment: np.ndarray,
-    label: np.ndarray,
-    config: ModelGateConfig,
-) -> np.ndarray:
+def _worse_in(holdout: Holdout, ranking: np.ndarray, segment: Mask) -> np.ndarray:
     """Return the ranking (N,) with as many of a segment's requests shuffled as lose the share.
 
     Where a ranking by chance loses less than that, the whole segment is ranked by chance.
     """
-    chance = shuffle_within_requests(rows, ranking, config.bootstrap_seed)
+    rows, seed = holdout.rows, holdout.config.bootstrap_seed
+    label = rows.labels[holdout.target.head.name]
+    chance = shuffle_within_requests(rows, ranking, seed)
     had, left = (top_k_hits(rows, scores, label, k=TOP_K) for scores in (ranking, chance))
     requests = np.flatnonzero(segment)
-    order = np.random.default_rng(config.bootstrap_seed).permutation(requests)
+    order = np.random.default_rng(seed).permutation(requests)
     lost = np.cumsum((had - left)[order])
     enough = np.flatnonzero(lost >= _FAULTY_SEGMENT * had[requests].sum())
     is_shuffled = np.zeros(len(segment), dtype=bool)
@@ -385,21 +343,8 @@ def shuffle_within_requests(rows: ExampleRows, scores: np.ndarray, seed: int) ->
     return shuffled
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """The target metric of both sides per group of users, (G,)."""
-
-    challenger: NDArray[np.float64]
-    baseline: NDArray[np.float64]
-    denominator: NDArray[np.float64]
-
-
 def check_intervals(
-    rows: ExampleRows,
-    challenger: SplitScores,
-    baseline: SplitScores,
-    heads: tuple[Head, ...],
-    config: ModelGateConfig,
+    holdout: Holdout, challenger: SplitScores, baseline: SplitScores
 ) -> tuple[Reason, ...]:
     """Return what was found; nothing where the target metric has no interval.
 
@@ -407,90 +352,69 @@ def check_intervals(
         SelfTestFailedError: the estimate does not follow a planted bias, or the intervals are too
             narrow or too wide.
     """
-    target = target_metric(config, heads)
-    metrics = ratio_metrics(rows, challenger, baseline, heads, target)
-    [metric] = [m for m in metrics if m.name == target.name]
-    users = HoldoutUsers.of(rows)
-    change = _change(rows, metric, users, config)
-    if change is None:
+    metrics = ratio_metrics(holdout, challenger, baseline)
+    [metric] = [each for each in metrics if each.name == holdout.target.name]
+    if (change := _change(holdout, metric)) is None:
         return ()
-    found = [_check_bias(rows, metric, users, config, change)]
-    sums = _sum_by_group(rows, metric, users)
+    found = [_check_bias(holdout, metric, change)]
+    # Added up here, and not by the code under test.
+    sums = UserSums(*(_sum_by_group(holdout, of) for of in (
+        metric.challenger, metric.baseline, metric.denominator)))  # fmt: skip
     num_different = int(np.count_nonzero(sums.challenger != sums.baseline))
     if num_different < _FEWEST:
         return (*found, Reason.of("tested_few", num_users=num_different))
-    return (*found, _check_width(sums, change), _check_coverage(sums, config))
+    return (*found, _check_width(sums, change), _check_coverage(sums, holdout.config))
 
 
-def _change(
-    rows: ExampleRows, metric: RatioMetric, users: HoldoutUsers, config: ModelGateConfig
-) -> Interval | None:
+def _change(holdout: Holdout, metric: RatioMetric) -> Interval | None:
     """Return the relative change of one metric over all users, as the gate computes it."""
-    everyone = {"all": segment_masks(rows)["all"]}
-    table = bootstrap_metrics(rows, [metric], everyone, users, config).table
+    table = bootstrap_metrics(holdout, [metric], {"all": holdout.masks["all"]}).table
     return next((r.relative_change for r in table if isinstance(r, MetricComparison)), None)
 
 
-def _check_bias(
-    rows: ExampleRows,
-    metric: RatioMetric,
-    users: HoldoutUsers,
-    config: ModelGateConfig,
-    change: Interval,
-) -> Reason:
+def _check_bias(holdout: Holdout, metric: RatioMetric, change: Interval) -> Reason:
     """Put a bias into the challenger: it must come out, with its sign, and nothing besides."""
     biased = replace(metric, challenger=metric.challenger * (1 + PLANTED_BIAS))
-    found = _change(rows, biased, users, config)
+    found = _change(holdout, biased)
     expected = (1 + PLANTED_BIAS) * (1 + change.value) - 1
     if found is None or not math.isclose(found.value, expected, abs_tol=1e-9):
         said = "nothing" if found is None else f"{found.value:+.4%}"
-        raise SelfTestFailedError.of(
-            f"the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the change came "
-            f"out as {said}, expected {expected:+.4%}; the sides are swapped or the estimate is "
-            f"biased",
-            _FIX_COMPARISON,
+        raise SelfTestFailedError(
+            f"{_FAILED}: the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the "
+            f"change came out as {said}, expected {expected:+.4%}; the sides are swapped or the "
+            f"estimate is biased; {_fix('comparison.py')}"
         )
     return Reason.of("tested_bias", bias=PLANTED_BIAS)
 
 
-def _sum_by_group(rows: ExampleRows, metric: RatioMetric, users: HoldoutUsers) -> _Sums:
-    """Return the metric's sums per group, added up here and not by the code under test."""
-    group = users.request_group
-    columns = []
-    for values in (metric.challenger, metric.baseline, metric.denominator):
-        total = np.zeros(users.num_groups)
-        if values is not None:
-            np.add.at(total, group, values)
-        columns.append(total)
-    if metric.denominator is None:
-        columns[2] = np.bincount(users.user_group, minlength=users.num_groups).astype(np.float64)
-    return _Sums(*columns)
+def _sum_by_group(holdout: Holdout, values: FloatArray | None) -> FloatArray:
+    """Return the sums of a metric's values of requests, or the users, of each group, (G, 1)."""
+    total = np.zeros(len(holdout.groups))
+    if values is None:
+        np.add.at(total, holdout.user_group, 1)
+    else:
+        np.add.at(total, holdout.request_group, values)
+    return total[:, None]
 
 
-def _linear_error(sums: _Sums) -> float:
-    """Return the standard error of the relative change, linearised (the delta method)."""
-    change = sums.challenger.sum() / sums.baseline.sum() - 1
-    residuals = sums.challenger - (1 + change) * sums.baseline
+def _check_width(sums: UserSums, change: Interval) -> Reason:
+    """Hold the interval's width against the linearised error (the delta method)."""
+    total = float(sums.baseline.sum())
+    relative = sums.challenger.sum() / total - 1
+    residuals = sums.challenger - (1 + relative) * sums.baseline
     num_groups = len(residuals)
     variance = float(np.square(residuals).sum()) * num_groups / (num_groups - 1)
-    return math.sqrt(variance) / float(sums.baseline.sum())
-
-
-def _check_width(sums: _Sums, change: Interval) -> Reason:
-    """Hold the interval's width against the linearised error: too narrow, too wide, or unpaired."""
-    expected = _linear_error(sums)
-    found = alone(change).error
+    expected, found = math.sqrt(variance) / total, alone(change).error
     if not expected / _WIDEST <= found <= expected * _WIDEST:
-        raise SelfTestFailedError.of(
-            f"its interval implies a standard error of {found:.4%}, the linearised one is "
-            f"{expected:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the intervals "
-            f"are scaled or the pairing of the two sides is lost",
-            _FIX_BOOTSTRAP,
+        raise SelfTestFailedError(
+            f"{_FAILED}: its interval implies a standard error of {found:.4%}, the linearised one "
+            f"is {expected:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the "
+            f"intervals are scaled or the pairing of the two sides is lost; {_fix('bootstrap.py')}"
         )
     return Reason.of("tested_width", ratio=found / expected)
 
 
-def _check_coverage(sums: _Sums, config: ModelGateConfig) -> Reason:
+def _check_coverage(sums: UserSums, config: ModelGateConfig) -> Reason:
     """Count how often the interval covers the truth where there is no difference.
 
     In each draw, users are drawn with replacement, and each user's two sides are swapped or not by
@@ -502,21 +426,18 @@ def _check_coverage(sums: _Sums, config: ModelGateConfig) -> Reason:
     num_groups = len(sums.challenger)
     drawn = rng.integers(0, num_groups, (num_groups, _NUM_DRAWS))
     is_swapped = rng.random(drawn.shape) < 0.5
-    one, other = sums.challenger[drawn], sums.baseline[drawn]
-    planted = UserSums(
-        np.where(is_swapped, other, one),
-        np.where(is_swapped, one, other),
-        sums.denominator[drawn],
+    one, other, divisor = (
+        of[drawn, 0] for of in (sums.challenger, sums.baseline, sums.denominators)
     )
+    planted = UserSums(np.where(is_swapped, other, one), np.where(is_swapped, one, other), divisor)
     estimates = paired_bootstrap(planted, _DRAW_RESAMPLES, config.confidence, config.bootstrap_seed)
     changes = [e.relative_change for e in estimates]
     covered = sum(change is not None and change.low <= 0 <= change.high for change in changes)
     fewest, most = (int(end) for end in binom.interval(_BAND, _NUM_DRAWS, config.confidence))
     if not fewest <= covered <= most:
-        raise SelfTestFailedError.of(
-            f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero, "
-            f"expected {fewest} to {most}",
-            _FIX_BOOTSTRAP,
+        raise SelfTestFailedError(
+            f"{_FAILED}: of {_NUM_DRAWS} comparisons without a difference {covered} intervals "
+            f"cover zero, expected {fewest} to {most}; {_fix('bootstrap.py')}"
         )
     counted = {"covered": covered, "fewest": fewest, "most": most}
     return Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)

@@ -53,7 +53,7 @@ from pipelines.contracts.judgement import (
     Verdict,
 )
 from pipelines.contracts.reasons import BaselineFacts, Reason
-from validation.model_gate.examine import Examined, examine, examine_recipe, margin_of
+from validation.model_gate.examine import Examined, examine, margin_of
 from validation.model_gate.policy import Evidence, choose, is_surely_better
 
 FIRST = Standing()
@@ -89,7 +89,7 @@ def decide(
         Reason.of("on_record", text=text) for text in (standing.problem, standing.hold) if text
     )
     mine = examine(comparison, config, heads, baselines)
-    recipe = examine_recipe(anchor.recipe, config, heads) if anchor else None
+    recipe = examine(anchor.recipe, config, heads) if anchor else None
     fresh: Examined | None = None
     if anchor is not None and accepted is not None:
         fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)

@@ -11,7 +11,6 @@ tests/validation/model_gate/test_policy.py.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -71,12 +70,7 @@ def pool(estimates: Sequence[Estimate]) -> Estimate:
 
     Of all weighted means it has the smallest variance, 1 / sum(1 / error^2). An estimate without
     any error decides alone.
-
-    Raises:
-        ValueError: there is none to pool.
     """
-    if not estimates:
-        raise ValueError("there is no estimate to pool; expected at least one")
     certain = [e for e in estimates if e.error == 0]
     if certain:
         return Estimate(math.fsum(e.value for e in certain) / len(certain), 0.0)
@@ -138,21 +132,6 @@ class _Gate:
         return found
 
 
-def live_year(
-    recipe: Callable[[int], float],
-    setting: Setting,
-    config: ModelGateConfig,
-    rng: np.random.Generator,
-) -> Year:
-    """Return one year; `recipe` gives the true value of the challenger's recipe in each cycle."""
-    gate = _Gate(setting, config, rng)
-    qualities, outcomes = [], []
-    for cycle in range(CYCLES):
-        outcomes.append(gate.live(recipe(cycle)))
-        qualities.append(gate.quality)
-    return Year(tuple(qualities), tuple(outcomes))
-
-
 def live_years(
     recipe: Callable[[int], float],
     setting: Setting,
@@ -160,9 +139,14 @@ def live_years(
     num_years: int,
     seed: int,
 ) -> list[Year]:
-    """Return many years with the same recipe."""
-    rng = np.random.default_rng(seed)
-    return [live_year(recipe, setting, config, rng) for _ in range(num_years)]
+    """Return many years; `recipe` gives the true value of the challenger's recipe in each cycle."""
+    rng, years = np.random.default_rng(seed), []
+    for _ in range(num_years):
+        gate = _Gate(setting, config, rng)
+        lived = [(gate.live(recipe(cycle)), gate.quality) for cycle in range(CYCLES)]
+        outcomes, qualities = zip(*lived, strict=True)
+        years.append(Year(qualities, outcomes))
+    return years
 
 
 def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoint, ...]:
@@ -176,8 +160,9 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
     points = []
     for change in TRUE_CHANGES:
         years = live_years(
-            partial(_same, change), setting, config, NUM_YEARS, config.bootstrap_seed
-        )
+            {cycle: change for cycle in range(CYCLES)}.__getitem__, setting, config, NUM_YEARS,
+            config.bootstrap_seed,
+        )  # fmt: skip
         points.append(
             OperatingPoint(
                 true_change=change,
@@ -187,7 +172,3 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
             )
         )
     return tuple(points)
-
-
-def _same(value: float, cycle: int) -> float:
-    return value

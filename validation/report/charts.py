@@ -113,14 +113,13 @@ def bar_rows(
 class Series(NamedTuple):
     """One line of a panel: `style` is a class of the style sheet.
 
-    Bars stand on zero, side by side without gaps; a place that no point has stays empty.
+    Bars stand on zero, a unit of the axis wide; a place that no point has stays empty.
     """
 
     name: str
     style: str  # 'ours', 'theirs', 'bad' or 'guide'
     points: tuple[tuple[float, float], ...]
     shape: Literal["marks", "line", "bars"] = "marks"  # 'marks': a line with one at each point
-    bar_width: float = 1.0  # of bars, in units of the horizontal axis
 
 
 class Scale(NamedTuple):
@@ -202,8 +201,7 @@ def panel(
         parts.append(f"<text {middle}>{escape(x.label)}</text>")
     for each in series:
         if each.shape == "bars":
-            half = each.bar_width / 2
-            bars = [(across(m - half), across(m + half), up(v)) for m, v in sorted(each.points)]
+            bars = [(across(m - 0.5), across(m + 0.5), up(v)) for m, v in sorted(each.points)]
             parts.append(_bars(each.style, base, bars))
         else:
             parts.append(_line(each, [(across(a), up(v)) for a, v in each.points]))

@@ -38,11 +38,6 @@ def cost_rows(costs: CycleCosts, earlier: Sequence[CycleCosts]) -> tuple[CostRow
     return (*rows, _row("together", costs.stages, earlier))
 
 
-def total_wall_s(costs: CycleCosts) -> float:
-    """Return the seconds of all stages together; stages that run side by side count each."""
-    return sum(each.wall_s for each in costs.stages)
-
-
 def duration(seconds: float) -> str:
     """Return a time as people say it: '0.4 s', '41 s', '12 min', '3 h 05 min'."""
     if seconds < 100:

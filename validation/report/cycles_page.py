@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from pipelines.contracts.cycle import CycleFacts, IndexFacts, ServingSpan
 from validation.report.charts import Axis, Track, axis_of, change_with_interval
-from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
+from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.pages import environment, within_limit
 
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
 NUM_EARLIER = 5
+_NOT_TOLD = (NOT_KNOWN, "0.0 s")
 _STYLES = {
     "PROMOTE": "is-good",
     "INCONCLUSIVE": "is-warn",
@@ -103,10 +104,8 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
     cost = ""
     if rows := cost_rows(line.costs, ()):
         named = {"CPU": rows[-1].cpu, "GPU": rows[-1].gpu, "peak": rows[-1].peak}
-        used = [
-            f"{name} {text}" for name, text in named.items() if text not in (NOT_KNOWN, "0.0 s")
-        ]
-        cost = ", ".join((f"stages took {duration(total_wall_s(line.costs))}", *used))
+        used = [f"{name} {text}" for name, text in named.items() if text not in _NOT_TOLD]
+        cost = ", ".join((f"stages took {rows[-1].wall}", *used))
     return CycleRow(
         line=line,
         badge=line.word,

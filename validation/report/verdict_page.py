@@ -29,16 +29,12 @@ from validation.report.charts import (
     round_up,
 )
 from validation.report.costs import cost_rows
-from validation.report.pages import environment
+from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()
 CONTEXT_KEYS = ("run_id", "recipe", "as_of", "code_version", "margin")
 MAX_DRAWN = 60
 """A drawing of more changes is read by nobody; all of them stand in the tables."""
-MAX_ROWS = 700
-"""Rows of all tables together; a row weighs up to 200 bytes, and a page 300 kB at most."""
-MAX_ABSENT = 150
-"""Sentences of all segments together that say why a number is missing."""
 
 
 def write_report(
@@ -71,30 +67,29 @@ def write_report(
         trained = f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}"
         age = f"{trained}, {days:g} days earlier"
     intervals = [row.relative_change for row in comparison.metrics if row.relative_change]
-    html = (
-        environment()
-        .get_template("verdict.html.j2")
-        .render(
-            comparison=comparison,
-            verdict=judgement.verdict,
-            anchor=judgement.anchor,
-            changes=_changes(judgement),
-            judgement=judgement,
-            assumed_decay=ASSUMED_DECAY,
-            num_years=NUM_YEARS,
-            other_form=other_form(comparison.target_metric),
-            context=said,
-            target=comparison.target,
-            self_test=judgement.self_test,
-            needed=needed,
-            drawings=drawings_of(judgement, needed),
-            tables=_segment_tables(comparison),
-            record=record,
-            costs=cost_rows(record.costs, record.earlier),
-            age=age,
-            outcome=outcome,
-            confidence=f"{intervals[0].confidence * 100:g} %" if intervals else "no",
-        )
+    template, values = environment().get_template("verdict.html.j2"), {
+        "comparison": comparison,
+        "verdict": judgement.verdict,
+        "anchor": judgement.anchor,
+        "changes": _changes(judgement),
+        "judgement": judgement,
+        "assumed_decay": ASSUMED_DECAY,
+        "num_years": NUM_YEARS,
+        "other_form": other_form(comparison.target_metric),
+        "context": said,
+        "target": comparison.target,
+        "self_test": judgement.self_test,
+        "needed": needed,
+        "drawings": drawings_of(judgement, needed),
+        "record": record,
+        "costs": cost_rows(record.costs, record.earlier),
+        "age": age,
+        "outcome": outcome,
+        "confidence": f"{intervals[0].confidence * 100:g} %" if intervals else "no",
+    }  # fmt: skip
+    html = within_limit(
+        lambda num: template.render(tables=_segment_tables(comparison, num), **values),
+        max(len(comparison.metrics), len(comparison.absent)),
     )
     page = out_dir / VERDICT_PAGE
     page.write_text(html, "utf-8")
@@ -156,36 +151,26 @@ def drawings_of(judgement: Judgement, needed: float) -> Drawings:
     comparison, target = judgement.comparison, judgement.comparison.target_metric
     every = [
         (row, change)
-        for row in comparison.metrics
-        if (row.metric == target or _is_hits(row)) and row.metric != other_form(target)
-        if (change := row.relative_change) is not None
+        for row in _by_weight(comparison)
+        if (row.metric == target or _is_hits(row)) and (change := row.relative_change) is not None
     ]
-    order = {metric: n for n, metric in enumerate(dict.fromkeys(row.metric for row, _ in every))}
-    drawn = every
-    if len(every) > MAX_DRAWN:
-        # Those of all users come before those of one segment, and the target's before others.
-        drawn.sort(key=lambda each: (each[0].segment != "all", each[0].metric != target))
-        drawn = drawn[:MAX_DRAWN]
-    drawn = sorted(drawn, key=lambda each: (each[0].metric != target, order[each[0].metric]))
+    order = list(dict.fromkeys(row.metric for row in comparison.metrics))
+    drawn = every[:MAX_DRAWN]
+    drawn.sort(key=lambda each: (each[0].metric != target, order.index(each[0].metric)))
     axis = axis_of([change for _, change in drawn], needed)
-    return Drawings(
-        rows=tuple(
-            ChartRow(
-                f"{row.metric}, {row.segment}",
-                axis.track(change),
-                change_with_interval(change),
-                row.metric == target,
-            )
-            for row, change in drawn
-        ),
-        axis=axis,
-        num_left_out=len(every) - len(drawn),
-        calibration=tuple(
-            (head, _calibration_of(comparison, head))
-            for head in dict.fromkeys(point.head for point in comparison.reliability)
-        ),
-        gate=_gate(judgement.operating_curve),
+    rows = tuple(
+        ChartRow(
+            f"{row.metric}, {row.segment}",
+            axis.track(change),
+            change_with_interval(change),
+            row.metric == target,
+        )
+        for row, change in drawn
     )
+    heads = dict.fromkeys(point.head for point in comparison.reliability)
+    calibration = tuple((head, _calibration_of(comparison, head)) for head in heads)
+    gate = _gate(judgement.operating_curve)
+    return Drawings(rows, axis, len(every) - len(drawn), calibration, gate)
 
 
 def _calibration_of(comparison: Comparison, head: str) -> Markup:
@@ -242,23 +227,27 @@ class SegmentTable(NamedTuple):
     num_left_out: int
 
 
-def _segment_tables(comparison: Comparison) -> list[SegmentTable]:
-    """Return a table for each segment, in the comparison's order."""
-    target, twin = comparison.target_metric, other_form(comparison.target_metric)
-    every = [row for row in comparison.metrics if row.metric != twin]
-    few = [row for row in every if row.segment == "all" or row.metric == target or _is_hits(row)]
-    fewest = [row for row in few if row.metric == target or row.segment == "all" and _is_hits(row)]
-    fit = [rows for rows in (every, few, fewest) if len(rows) <= MAX_ROWS]
-    kept = fit[0] if fit else fewest[:MAX_ROWS]
-    share = max(1, MAX_ABSENT // max(1, len(comparison.segment_users)))
-    tables = []
+def _segment_tables(comparison: Comparison, most: int) -> list[SegmentTable]:
+    """Return a table for each segment, in the comparison's order.
+
+    Of all rows together the `most` weightiest are listed, and of what is absent as many.
+    """
+    every = _by_weight(comparison)
+    kept, tables = {id(row) for row in every[:most]}, []
     for segment, num_users in comparison.segment_users.items():
-        rows = [row for row in kept if row.segment == segment]
-        absent = [row for row in comparison.absent if row.segment == segment]
-        listed = absent if len(comparison.absent) <= MAX_ABSENT else absent[:share]
-        num = sum(row.segment == segment for row in every) + len(absent) - len(rows) - len(listed)
-        tables.append(SegmentTable(segment, num_users, rows, listed, num))
+        own = [row for row in comparison.metrics if row.segment == segment and id(row) in kept]
+        absent = [row for row in comparison.absent[:most] if row.segment == segment]
+        num = sum(row.segment == segment for row in every) - len(own) - len(absent)
+        left_out = num + sum(row.segment == segment for row in comparison.absent)
+        tables.append(SegmentTable(segment, num_users, own, absent, left_out))
     return tables
+
+
+def _by_weight(comparison: Comparison) -> list[MetricComparison]:
+    """Return the rows that a page shows: those of all users first, of these the target's first."""
+    target = comparison.target_metric
+    every = [row for row in comparison.metrics if row.metric != other_form(target)]
+    return sorted(every, key=lambda row: (row.segment != "all", row.metric != target))
 
 
 def _is_hits(row: MetricComparison) -> bool:

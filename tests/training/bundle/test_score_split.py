@@ -18,7 +18,7 @@ from support.holdouts import AGAINST_CHAMPION
 from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, ranking_score, score_split
 from training.data.example_rows import load_rows
-from validation.model_gate.comparison import compare
+from validation.model_gate.comparison import Holdout, compare
 from validation.model_gate.verdict import decide_on_comparison
 
 
@@ -125,7 +125,7 @@ def test_a_fifth_of_the_pin_embeddings_stale_is_seen_by_the_gate(
     ours, theirs = scores_of(trained, planted, snapshot_dir=folder), scores_of(trained, planted)
     assert ours.holdout_digest == theirs.holdout_digest  # no check of the rows sees it
     heads, gate = planted.config.features.heads, planted.config.model_gate
-    found = compare(rows, ours, theirs, AGAINST_CHAMPION, heads, gate)
+    found = compare(Holdout(rows, heads, gate), ours, theirs, AGAINST_CHAMPION)
     change = found.target.relative_change
     assert change.value < -0.03
     is_sure = change.high < -gate.margin

@@ -77,13 +77,15 @@ def test_shift_against_the_last_accepted_snapshot(
     assert outcomes["row_count_shift"].observed == "+0 %"
 
 
-def test_a_snapshot_of_half_the_rows_has_shifted_and_of_few_rows_nothing_is_said(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    files = tuple(f for f in planted_snapshot.files if "shard-00000" not in f.path)
-    shards = planted_snapshot.shards[1:]
-    one_shard = planted_snapshot.model_copy(update={"shards": shards, "files": files})
+def test_what_shift_is_judged_by(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    """Half of the rows are a shift, of few rows nothing is said, nor against what is gone."""
     folder = storage.local_path(planted_snapshot.uri)
+    one_shard = planted_snapshot.model_copy(
+        update={
+            "shards": planted_snapshot.shards[1:],
+            "files": tuple(f for f in planted_snapshot.files if "shard-00000" not in f.path),
+        }
+    )
     outcome = judge(one_shard, folder, tmp_path / "a", planted_snapshot)["row_count_shift"]
     assert not outcome.is_met
     assert outcome.observed.startswith("-6")  # 1,414 of 3,849 examples
@@ -91,16 +93,9 @@ def test_a_snapshot_of_half_the_rows_has_shifted_and_of_few_rows_nothing_is_said
     outcome = few["row_count_shift"]
     assert outcome.is_met and not outcome.is_judged
     assert outcome.observed == "not judged: 3,849 examples, fewer than min_rows_for_shift = 5,000"
-
-
-def test_a_reference_that_is_gone_is_no_evidence(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    reference, folder = copy_snapshot(planted_snapshot, tmp_path / "reference")
-    (folder / SHARD / "examples.arrow").unlink()
-    outcomes = judge(
-        planted_snapshot, storage.local_path(planted_snapshot.uri), tmp_path / "out", reference
-    )
+    reference, gone = copy_snapshot(planted_snapshot, tmp_path / "reference")
+    (gone / SHARD / "examples.arrow").unlink()
+    outcomes = judge(planted_snapshot, folder, tmp_path / "c", reference)
     assert "can no longer be read" in outcomes["row_count_shift"].observed
     assert failed(outcomes) == set()
 

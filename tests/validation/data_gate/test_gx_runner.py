@@ -66,11 +66,12 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit(0)  # as PySpark does, deeper inside")
     code = (
-        "from validation.data_gate.gx_runner import import_great_expectations\n"
-        "print(import_great_expectations().__version__)"
+        "from validation.data_gate.gx_runner import import_great_expectations as made\n"
+        "print(made().__version__)"
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    environment = os.environ | {"PYTHONPATH": path, "GX_ANALYTICS_ENABLED": "false"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "GX_ANALYTICS_ENABLED": "false"
+    }  # fmt: skip
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1."), done.stderr

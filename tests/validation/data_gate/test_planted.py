@@ -6,32 +6,28 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.day_profile import DayProfile
 from support.log_days import random_log
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
-from validation.data_gate.planted import DEFECTS, HOURS, SHARES, TABLES, Defect, LogRows
+from validation.data_gate.planted import DEFECTS, HOURS, SHARES, TABLES, LogRows
 
 BY_NAME = {defect.name: defect for defect in DEFECTS}
 NOT_BY_DAYS = ("pin_embeddings_random", "pin_embeddings_swapped", "pin_embeddings_shuffled",
                "pin_embeddings_rotated", "user_embeddings_months_old")  # fmt: skip
 
 
-def planted(defect: Defect, strength: float, seed: int = 3) -> LogRows:
-    return defect.plant(random_log(), strength, np.random.default_rng(seed))
+def planted(name: str, strength: float = 0.6) -> LogRows:
+    return BY_NAME[name].plant(random_log(), strength, np.random.default_rng(3))
 
 
 def changed(before: LogRows, after: LogRows) -> list[str]:
     return [name for name in TABLES if not getattr(before, name).equals(getattr(after, name))]
 
 
-def profiles_of(log: LogRows, folder: Path) -> tuple[DayProfile, ...]:
+def number(log: LogRows, folder: Path, name: str) -> float:
     with open_engine(str(folder)) as engine:
         rows = DayRows([log.impressions], [log.actions], [log.users])
-        return measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
-
-
-def number(log: LogRows, folder: Path, name: str) -> float:
-    return float(np.mean([day.numbers[name].value for day in profiles_of(log, folder)]))
+        days = measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
+    return float(np.mean([day.numbers[name].value for day in days]))
 
 
 def test_the_list_and_the_strengths_are_what_was_fixed() -> None:
@@ -43,8 +39,9 @@ def test_the_list_and_the_strengths_are_what_was_fixed() -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_defect_changes_the_days_that_it_may_and_the_same_with_the_same_seed(name: str) -> None:
-    before, after = random_log(), planted(BY_NAME[name], BY_NAME[name].strengths[-1])
-    assert changed(after, planted(BY_NAME[name], BY_NAME[name].strengths[-1])) == []
+    strength = BY_NAME[name].strengths[-1]
+    before, after = random_log(), planted(name, strength)
+    assert changed(after, planted(name, strength)) == []
     assert changed(before, after)
     for table in changed(before, after):
         assert getattr(after, table).column_names == getattr(before, table).column_names
@@ -58,15 +55,6 @@ def test_a_defect_changes_the_days_that_it_may_and_the_same_with_the_same_seed(n
         assert spoiled.equals(first)
     outside = pa.array(before.day_of("users") >= before.end_day)
     assert after.users.filter(outside).equals(before.users.filter(outside))
-
-
-def test_a_stronger_defect_changes_more() -> None:
-    shares = []
-    for strength in SHARES:
-        after = planted(BY_NAME["all_exploration"], strength)
-        inside = pa.array(after.inside("impressions"))
-        shares.append(np.mean(after.impressions.filter(inside)["is_exploration"].to_pylist()))
-    assert shares == pytest.approx(SHARES, abs=0.03)
 
 
 EFFECTS = [
@@ -90,29 +78,30 @@ def test_how_strong_a_strong_defect_is(
     tmp_path: Path, name: str, measure: str, clean: float, spoiled: float
 ) -> None:
     assert number(random_log(), tmp_path, measure) == pytest.approx(clean, abs=0.01)
-    after = number(planted(BY_NAME[name], 0.6), tmp_path, measure)
+    after = number(planted(name), tmp_path, measure)
     assert after == pytest.approx(spoiled, abs=0.08)
 
 
-def test_hours_later_moves_times_by_hours() -> None:
-    before, after = random_log(), planted(BY_NAME["actions_hours_later"], 3)
+def test_hours_bots_and_shares_are_as_strong_as_they_say() -> None:
+    before, after = random_log(), planted("actions_hours_later", 3)
     moved = np.asarray(after.actions["acted_at"]) - np.asarray(before.actions["acted_at"])
     assert set(moved.tolist()) == {0, 3 * 3_600_000}
     assert (moved[before.inside("actions")] > 0).all()
-
-
-def test_bots_have_so_many_rows_and_act_or_not() -> None:
-    before = random_log()
     for name, acts in (("bots_with_actions", True), ("bots_without_actions", False)):
-        after = planted(BY_NAME[name], 0.6)
+        after = planted(name)
         extra = len(after.impressions) - len(before.impressions)
         assert extra == pytest.approx(0.6 * before.inside("impressions").sum(), abs=1)
         assert (len(after.actions) - len(before.actions)) == (extra if acts else 0)
+    for share in SHARES:
+        explores = planted("all_exploration", share).column("impressions", "is_exploration")
+        found = explores[before.inside("impressions")].mean()
+        assert found == pytest.approx(share, abs=0.03)
 
 
 def test_embeddings_that_are_turned_keep_their_angles() -> None:
-    before = random_log()
-    after = BY_NAME["pin_embeddings_rotated"].plant(before, 1.0, np.random.default_rng(1))
-    first, second = (np.array(log.pins["embedding"].to_pylist()) for log in (before, after))
+    first, second = (
+        np.array(log.pins["embedding"].to_pylist())
+        for log in (random_log(), planted("pin_embeddings_rotated", 1.0))
+    )
     assert np.allclose(first @ first.T, second @ second.T, atol=1e-4)
     assert not np.allclose(first, second, atol=0.1)

@@ -85,23 +85,17 @@ def measures(holdout: int, training: int) -> Measures:
     )
 
 
-def test_rates_are_compared_as_quotients(planted_snapshot: Snapshot) -> None:
-    features = planted_snapshot.features.model_copy(
-        update={"heads": planted_snapshot.features.heads[:1]}
-    )
-    one_head = planted_snapshot.model_copy(update={"features": features})
-    (head,) = features.head_names
-    assert head == "repin"
-    steady, shifted = shifts_of(one_head, measures(600, 1000), measures(300, 500), CONFIG)
+def test_rates_are_compared_as_quotients_also_where_one_fell_to_nothing(
+    planted_snapshot: Snapshot,
+) -> None:
+    found = shifts_of(planted_snapshot, measures(600, 1000), measures(300, 500), CONFIG)
+    steady, shifted = (shift for shift in found if shift.partition == "repin")
     assert (steady.measure, shifted.measure) == (STEADY, RATE)
     assert steady.size == pytest.approx(math.log(600.5 / 10_000) - math.log(1000.5 / 20_000))
     assert shifted.size == pytest.approx(math.log(1600.5 / 800.5))
     assert steady.has_enough == (600 >= FEWEST_POSITIVES)
-
-
-def test_a_rate_that_fell_to_nothing_has_a_size(planted_snapshot: Snapshot) -> None:
     found = shifts_of(planted_snapshot, measures(0, 1000), Measures(), CONFIG)
-    (steady,) = [shift for shift in found if shift.partition == "repin"]
+    (steady,) = (shift for shift in found if shift.partition == "repin")
     assert steady.size < math.log(0.01)
 
 
@@ -114,23 +108,18 @@ def test_the_distance_of_quantiles_is_that_of_sorted_values() -> None:
     histograms = [np.bincount(values, minlength=10) for values in (now, before)]
     assert quantile_distance(*histograms) == pytest.approx(expected)
     assert quantile_distance(histograms[0], histograms[0]) == 0
-
-
-def test_a_number_in_one_bin_is_measured_in_bins() -> None:
+    # A number in one bin is measured in bins.
     assert quantile_distance(np.array([0, 0, 7]), np.array([5, 0, 0])) == 2
 
 
 def test_that_all_values_move_a_little_is_told_of_numbers_alone(planted_snapshot: Snapshot) -> None:
     """Of categories, whose order says nothing, the population stability index is all there is."""
     counts = np.array([0, 10, 80, 600, 80, 10, 0] + [0] * 18)
-    before = Measures(histograms={"pin_popularity": counts, "weekday": counts[:7]})
-    now = Measures(
-        histograms={"pin_popularity": np.roll(counts, 1), "weekday": np.roll(counts[:7], 1)}
+    before, now = (
+        Measures(histograms={"pin_popularity": of, "weekday": of[:7]})
+        for of in (counts, np.roll(counts, 1))
     )
-    moves = [
-        each for each in shifts_of(planted_snapshot, now, before, CONFIG) if each.measure == MOVE
-    ]
-    (moved,) = moves
+    (moved,) = (s for s in shifts_of(planted_snapshot, now, before, CONFIG) if s.measure == MOVE)
     assert moved.partition == "pin_popularity" and moved.size == pytest.approx((780 / 240) ** 0.5)
     earlier = {moved.key: [0.05] * FEWEST_EARLIER}
     assert moved.limit(earlier) == LARGEST_MOVE < moved.size

@@ -68,17 +68,13 @@ def test_the_gate_judges_by_a_kept_profile_as_by_a_new_one(
     assert all(outcome.is_judged for outcome in found[1])
 
 
-def test_another_snapshot_format_or_bins_are_not_taken(
+def test_another_snapshot_or_format_is_not_taken(
     profile: SnapshotProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = to_json(profile, "d")
     assert from_json(text, "another") is None
-    with monkeypatch.context() as changed:
-        changed.setattr(snapshot_profile, "FORMAT_VERSION", snapshot_profile.FORMAT_VERSION + 1)
-        assert from_json(text, "d") is None
-    with monkeypatch.context() as changed:
-        changed.setattr(snapshot_profile, "LENGTH_EDGES", snapshot_profile.LENGTH_EDGES[:-1])
-        assert from_json(text, "d") is None
+    monkeypatch.setattr(snapshot_profile, "FORMAT_VERSION", snapshot_profile.FORMAT_VERSION + 1)
+    assert from_json(text, "d") is None
 
 
 def without_a_measure(text: bytes) -> bytes:

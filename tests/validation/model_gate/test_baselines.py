@@ -24,8 +24,7 @@ from validation.model_gate.baselines import (
     make_baselines,
     measure,
 )
-from validation.model_gate.comparison import compare, level_of
-from validation.model_gate.target_metric import target_metric
+from validation.model_gate.comparison import Holdout, compare, level_of
 
 NUMBERS = {
     "pin_popularity_1d": np.array([0.0, 3.0, 1.0], np.float32),
@@ -34,6 +33,9 @@ NUMBERS = {
     "pin_age": np.array([5.0, 0.0, 9.0], np.float32),
     "past_engagements": np.array([0.0, 0.0, 1.0], np.float32),
 }
+
+
+BY_NAME = {ranking.name: ranking for ranking in RANKINGS}
 
 
 @pytest.mark.parametrize(
@@ -47,25 +49,19 @@ NUMBERS = {
     ],
 )
 def test_a_ranking_puts_the_right_candidate_first(name: str, first: int) -> None:
-    ranking = next(found for found in RANKINGS if found.name == name)
-    score = ranking.score(NUMBERS, 3)
-    assert score.dtype == np.float64
-    assert int(np.argmax(score)) == first
-    assert set(ranking.needs) <= set(NUMBERS)
-
-
-def test_a_random_order_has_no_preference_and_needs_nothing() -> None:
-    ranking = next(found for found in RANKINGS if found.name == RANDOM)
-    assert ranking.needs == ()
-    assert np.ptp(ranking.score({}, 4)) == 0
+    score = BY_NAME[name].score
+    assert score is not None and score(NUMBERS).dtype == np.float64
+    assert int(np.argmax(score(NUMBERS))) == first
+    assert set(BY_NAME[name].needs) <= set(NUMBERS)
 
 
 def test_past_engagement_comes_before_popularity_which_breaks_ties() -> None:
-    ranking = next(found for found in RANKINGS if found.name == "past engagement")
     past = np.log1p([100.0, 101.0, 0.0, 0.0]).astype(np.float32)
     popularity = np.log1p([1e6, 0.0, 5.0, 6.0]).astype(np.float32)
-    score = ranking.score({"past_engagements": past, "pin_popularity_28d": popularity}, 4)
-    assert list(np.argsort(-score)) == [1, 0, 3, 2]
+    score = BY_NAME["past engagement"].score
+    assert score is not None
+    found = score({"past_engagements": past, "pin_popularity_28d": popularity})
+    assert list(np.argsort(-found)) == [1, 0, 3, 2]
 
 
 def planted(num_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,98 +110,80 @@ def with_numbers(rows: ExampleRows, truth: np.ndarray, seed: int) -> ExampleRows
     return replace(rows, numeric=numbers)
 
 
+ROWS, TRUTH = planted_rows(num_users=200)
+ROWS = with_numbers(ROWS, TRUTH["repin"], 1)
+OURS = noisy_scores(TRUTH, 0.3, 1)
+
+
+def measured(
+    rows: ExampleRows = ROWS, ours: SplitScores = OURS, training: ExampleRows | None = None
+) -> Baselines:
+    return measure(rows, ours, make_baselines(rows, training or rows, CONFIG), CONFIG)
+
+
 @pytest.fixture(scope="module")
-def measured() -> tuple[ExampleRows, SplitScores, Baselines]:
-    rows, truth = planted_rows(num_users=200)
-    rows = with_numbers(rows, truth["repin"], 1)
-    training, its_truth = planted_rows(num_users=200, seed=8)
-    training = with_numbers(training, its_truth["repin"], 2)
-    ours = noisy_scores(truth, 0.3, 1)
-    return rows, ours, measure(rows, ours, make_baselines(rows, training, CONFIG), CONFIG)
+def found() -> Baselines:
+    training, truth = planted_rows(num_users=200, seed=8)
+    return measured(training=with_numbers(training, truth["repin"], 2))
 
 
-def test_the_best_comes_first_and_every_one_is_there(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
-) -> None:
-    _, _, found = measured
+def test_the_best_comes_first_and_every_one_is_there(found: Baselines) -> None:
     levels = [facts.level.value for facts in found.facts if facts.level is not None]
-    assert len(levels) == 7
-    assert levels == sorted(levels, reverse=True)
+    assert len(levels) == 7 and levels == sorted(levels, reverse=True)
     # The regression is told the truth itself, as the pin's age, and turns it round.
     assert found.best().name == "logistic regression"
     assert found.facts[1].name == "popularity, 28 days"
-    assert found.facts[-1].name == "newest first"
-    assert found.facts[-1].is_below_random
     assert [facts.name for facts in found.facts if facts.is_below_random] == ["newest first"]
+    assert found.facts[-1].name == "newest first"
+    assert np.ptp(found.scores[RANDOM]) == 0
 
 
-def test_level_and_change_are_those_of_the_gate_itself(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
-) -> None:
-    rows, ours, found = measured
+def test_level_and_change_are_those_of_the_gate_itself(found: Baselines) -> None:
     popular = next(facts for facts in found.facts if facts.name == "popularity, 28 days")
-    theirs = popularity_scores(rows)
-    gate, heads = CONFIG.model_gate, CONFIG.features.heads
-    target = target_metric(gate, heads)
+    theirs, holdout = popularity_scores(ROWS), Holdout(ROWS, HEADS[:1], CONFIG.model_gate)
     assert popular.level is not None and popular.change is not None
-    assert popular.level.value == pytest.approx(level_of(rows, theirs, heads, target), rel=1e-12)
-    row = compare(rows, ours, theirs, AGAINST_POPULARITY, heads, gate).target
+    assert popular.level.value == pytest.approx(level_of(holdout, theirs), rel=1e-12)
+    row = compare(holdout, OURS, theirs, AGAINST_POPULARITY).target
     assert row is not None
-    assert popular.change == row.relative_change
-    assert popular.level == row.baseline_interval
+    assert (popular.change, popular.level) == (row.relative_change, row.baseline_interval)
 
 
-def test_a_number_that_the_snapshot_lacks_is_named_and_the_others_go_on(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
-) -> None:
-    rows, ours, _ = measured
-    without = {name: column for name, column in rows.numeric.items() if name != "pin_age"}
-    few = replace(rows, numeric=without)
-    found = measure(few, ours, make_baselines(few, few, CONFIG), CONFIG)
-    gone = found.facts[-1]
+def test_a_number_that_the_snapshot_lacks_is_named_and_the_others_go_on() -> None:
+    without = {name: column for name, column in ROWS.numeric.items() if name != "pin_age"}
+    few = measured(replace(ROWS, numeric=without))
+    gone = few.facts[-1]
     assert (gone.name, gone.level, gone.change) == ("newest first", None, None)
     assert gone.note == "The snapshot does not hold pin_age."
-    assert RANDOM in found.scores and "newest first" not in found.scores
+    assert RANDOM in few.scores and "newest first" not in few.scores
 
 
 def test_a_challenger_without_finite_scores_takes_no_level_from_the_baselines(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
+    found: Baselines,
 ) -> None:
-    rows, ours, sound = measured
-    diverged = replace(ours, ranking_score=np.full_like(ours.ranking_score, np.nan))
-    found = measure(rows, diverged, make_baselines(rows, rows, CONFIG), CONFIG)
-    levels = {facts.name: facts.level for facts in found.facts if facts.kind == "ranking"}
-    assert levels == {facts.name: facts.level for facts in sound.facts if facts.kind == "ranking"}
-    assert found.best().change is None
-    assert "its scores are not finite" in found.best().note
+    diverged = measured(ours=replace(OURS, ranking_score=np.full_like(OURS.ranking_score, np.nan)))
+    levels, sound = (
+        {facts.name: facts.level for facts in each.facts if facts.kind == "ranking"}
+        for each in (diverged, found)
+    )
+    assert levels == sound
+    assert diverged.best().change is None
+    assert "its scores are not finite" in diverged.best().note
 
 
-def test_a_ranking_that_finds_next_to_nothing_is_held_against_by_the_difference(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
-) -> None:
-    rows, ours, _ = measured
-    first = np.flatnonzero(rows.labels["repin"])[0]
-    worst = SplitScores(-rows.labels["repin"].astype(np.float64), {}, ours.holdout_digest)
-    worst.ranking_score[first] = 2.0  # one hit, which most resamples of the users lack
-    made = [each for each in make_baselines(rows, rows, CONFIG) if each.name == RANDOM]
-    weak = replace(made[0], name="newest first", score=worst.ranking_score)
-    [facts] = [f for f in measure(rows, ours, (*made, weak), CONFIG).facts if f.name == weak.name]
+def test_a_ranking_that_finds_next_to_nothing_is_held_against_by_the_difference() -> None:
+    first = np.flatnonzero(ROWS.labels["repin"])[0]
+    worst = -ROWS.labels["repin"].astype(np.float64)
+    worst[first] = 2.0  # one hit, which most resamples of the users lack
+    [made] = [each for each in make_baselines(ROWS, ROWS, CONFIG) if each.name == RANDOM]
+    weak = replace(made, name="newest first", score=worst)
+    [facts] = [f for f in measure(ROWS, OURS, (made, weak), CONFIG).facts if f.name == weak.name]
     assert facts.change is None and facts.difference is not None
     assert facts.difference.low > 0.5
 
 
-def test_nothing_to_measure_is_an_error(
-    measured: tuple[ExampleRows, SplitScores, Baselines],
-) -> None:
-    rows, ours, _ = measured
-    no_labels = {head: np.zeros_like(label) for head, label in rows.labels.items()}
-    found = measure(
-        replace(rows, labels=no_labels),
-        ours,
-        make_baselines(rows, replace(rows, labels=no_labels), CONFIG),
-        CONFIG,
-    )
-    regression = next(facts for facts in found.facts if facts.kind == "regression")
+def test_nothing_to_measure_is_an_error() -> None:
+    none = replace(ROWS, labels={head: np.zeros_like(of) for head, of in ROWS.labels.items()})
+    regression = next(f for f in measured(none, training=none).facts if f.kind == "regression")
     assert "all 9,600 training labels are the same" in regression.note
     with pytest.raises(DataContractError, match="no baseline could be measured"):
         Baselines((), {}).best()

@@ -9,6 +9,7 @@ import pytest
 from pipelines.contracts.time import Window
 from support.comparisons import TARGET, change, comparison, metric
 from validation.model_gate.bootstrap import user_groups
+from validation.model_gate.policy import Estimate
 from validation.model_gate.pooling import (
     CycleChange,
     Influences,
@@ -68,26 +69,22 @@ def test_the_pooled_error_is_that_of_resampling_users_over_all_cycles() -> None:
     assert 1 / math.sqrt(sum(1 / error**2 for error in alone)) < 0.75 * pooled.error
 
 
+def flat(number: int, value: float, influence_of_each: float, first: int = 0) -> CycleChange:
+    groups = np.arange(first, first + 100)
+    return CycleChange(week(number), value, groups, np.full(100, influence_of_each))
+
+
 def test_cycles_are_weighted_by_the_inverse_of_their_variance() -> None:
-    sure = CycleChange(week(0), 0.01, np.arange(100), np.full(100, 0.0001))
-    unsure = CycleChange(week(2), 0.09, np.arange(100, 200), np.full(100, 0.0002))
+    sure, unsure = flat(0, 0.01, 0.0001), flat(2, 0.09, 0.0002, first=100)
     found = pool_cycles([sure, unsure])
     assert found.value == pytest.approx(0.8 * 0.01 + 0.2 * 0.09)
     assert found.error < standard_error(sure.influences)
     assert pool_cycles([sure]).error == pytest.approx(standard_error(sure.influences))
-
-
-def test_a_cycle_that_saw_nothing_of_a_change_acquits_nobody() -> None:
-    seen = CycleChange(week(0), 0.05, np.arange(100), np.full(100, 0.001))
-    equal = CycleChange(week(2), 0.0, np.arange(100), np.zeros(100))
+    # A cycle that saw nothing of a change acquits nobody; seeds add to the variance of each.
+    seen, equal = flat(0, 0.05, 0.001), flat(2, 0.0, 0.0)
     assert pool_cycles([equal, seen]) == pool_cycles([seen])
-    assert pool_cycles([equal, equal]).value == 0
-
-
-def test_seeds_add_to_the_variance_of_every_cycle() -> None:
-    cycles = [CycleChange(week(n), 0.0, np.arange(100), np.zeros(100)) for n in (0, 2)]
-    assert pool_cycles(cycles).error == 0
-    assert pool_cycles(cycles, 0.0002).error == pytest.approx(math.sqrt(0.0002 / 2))
+    assert pool_cycles([equal, equal]) == Estimate(0.0, 0.0)
+    assert pool_cycles([equal, equal], 0.0002).error == pytest.approx(math.sqrt(0.0002 / 2))
 
 
 def test_of_holdouts_that_overlap_the_newest_counts() -> None:

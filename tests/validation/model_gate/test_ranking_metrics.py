@@ -65,24 +65,21 @@ def test_hits_do_not_depend_on_the_order_of_candidates() -> None:
     assert (top_k_hits(shuffled, score[order], label[order]) == before).all()
 
 
-def test_probability_metrics_by_hand() -> None:
+def test_probability_metrics_by_hand_and_by_scikit_learn() -> None:
     probability, label = np.array([0.5, 0.25, 0.25, 1.0]), np.array([1, 0, 1, 1])
     assert calibration_ratio(probability, label) == pytest.approx(0.5 / 0.75)
     # bins {0.25, 0.25} and {0.5, 1.0}: |0.5 - 1| and |1.5 - 2| over 4 rows
     assert expected_calibration_error(probability, label, num_bins=2) == pytest.approx(0.25)
     assert area_under_curve(probability, label)[0] == pytest.approx((1 + 0.5 + 1) / 3)
-
-
-def test_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(2)
     probability = np.round(rng.random(500), 2).clip(0.01, 0.99)
     label = (rng.random(500) < probability).astype(int)
-    assert area_under_curve(probability, label)[0] == pytest.approx(
-        roc_auc_score(label, probability)
-    )
+    expected = roc_auc_score(label, probability)
+    assert area_under_curve(probability, label)[0] == pytest.approx(expected)
 
 
 one_bin = partial(expected_calibration_error, num_bins=1)
+hits = partial(top_k_hits, make_rows([2]))
 
 
 @pytest.mark.parametrize(
@@ -95,16 +92,10 @@ one_bin = partial(expected_calibration_error, num_bins=1)
         (expected_calibration_error, ([0.5, 0.5], [0, 1])),
         (area_under_curve, ([0.5, 0.5], [1, 1])),
         (area_under_curve, ([0.5, float("inf")], [1, 0])),
+        (hits, ([0.1, float("nan")], [0, 1])),
+        (hits, ([0.1], [0, 1])),
     ],
 )
 def test_what_cannot_be_computed_raises(metric, arguments) -> None:
     with pytest.raises(MetricUndefinedError):
         metric(*(np.array(a, dtype=float) for a in arguments))
-
-
-def test_hits_of_scores_without_an_order_raise() -> None:
-    rows = make_rows([2])
-    with pytest.raises(MetricUndefinedError, match="1 of 2 scores"):
-        top_k_hits(rows, np.array([0.1, np.nan]), np.array([0, 1]))
-    with pytest.raises(MetricUndefinedError, match="expected 2"):
-        top_k_hits(rows, np.array([0.1]), np.array([0, 1]))

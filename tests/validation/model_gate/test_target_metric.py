@@ -21,9 +21,6 @@ from validation.report.verdict_page import CONTEXT_KEYS, drawings_of, write_repo
 
 SAVE = Head(name="save", action_type="save", utility_weight=0.0)
 THREE_HEADS = (*HEADS, SAVE)
-TARGETS = pytest.mark.parametrize(
-    "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
-)
 CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
 
 
@@ -47,46 +44,36 @@ def judged_by(target: str) -> Judgement:
     return judged(rows, good, fair, AGAINST_CHAMPION, config_with(target), THREE_HEADS)
 
 
-@TARGETS
-def test_holdout_metrics_and_verdict_follow(target: str) -> None:
+@pytest.mark.parametrize(
+    "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
+)
+def test_metrics_verdict_self_test_page_and_alert_follow(target: str, tmp_path: Path) -> None:
     found = judged_by(target)
-    head = "save" if "save" in target else "repin"
-    volumes = {row.metric for row in found.comparison.metrics if "volume_at_3" in row.metric}
+    comparison, head = found.comparison, "save" if "save" in target else "repin"
+    volumes = {row.metric for row in comparison.metrics if "volume_at_3" in row.metric}
     assert volumes == {f"{head}_volume_at_3"}
-    assert found.comparison.target_metric == target
-    assert found.comparison.target is not None and found.comparison.target.metric == target
-    assert found.comparison.smallest_detectable_change is not None
+    assert comparison.target is not None and comparison.target.metric == target
+    assert comparison.smallest_detectable_change is not None
     assert found.verdict.decision is Decision.PROMOTE
     assert found.verdict.reasons[0].startswith(f"{target} is ")
-
-
-@TARGETS
-def test_the_self_test_follows(target: str) -> None:
     # Only the ranking that puts this head's actions last loses all of this metric.
     expected = "The worst possible ranking: REJECT (-100.0% to -100.0%)."
-    assert expected in map(str, judged_by(target).self_test.findings)
+    assert expected in map(str, found.self_test.findings)
 
-
-@TARGETS
-def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
-    found = judged_by(target)
-    page = write_report(found, told(found), tmp_path, CONTEXT)
-    html = page.read_text("utf-8")
-    assert f"{target}, challenger" in html
-    assert f"Promotion needs {target} in " in html
-    assert f"<dt>{target}</dt><dd>the target metric" in html
-
+    html = write_report(found, told(found), tmp_path, CONTEXT).read_text("utf-8")
+    for words in (
+        f"{target}, challenger",
+        f"Promotion needs {target} in ",
+        f"<dt>{target}</dt><dd>the target metric",
+        f'<span class="name">{target}, all</span>',
+    ):
+        assert words in html
     rows = drawings_of(found, -0.01).rows
     assert [row.is_target for row in rows] == [row.name.startswith(target) for row in rows]
     assert rows[0].name == f"{target}, all"
-    assert f'<span class="name">{target}, all</span>' in html
 
-
-@TARGETS
-def test_the_alert_follows(target: str, tmp_path: Path) -> None:
     verdict = ruled(Decision.REJECT, "It lost.")
-    rejected = judged_by(target).model_copy(update={"verdict": verdict})
-    run = make_run(tmp_path)
+    rejected, run = found.model_copy(update={"verdict": verdict}), make_run(tmp_path)
     outcome = outcome_of(run, rejected, None, Settings())
     alert = compose_verdict(outcome, rejected, run, Settings())
     assert alert is not None and alert.certainty.startswith(f"{target}: ")

@@ -103,45 +103,32 @@ def test_an_unsound_anchor_is_not_promoted_either(fields: dict[str, Any], why: s
     assert why in verdict.reasons[1]
 
 
-def test_a_challenger_that_would_not_serve_gives_way_to_the_anchor() -> None:
-    found, anchor = three(0.02, 0.01, 0.01)
+def test_what_stands_against_the_challenger_alone_does_not_stop_the_anchor() -> None:
+    """A bundle that would not serve, a doubt; but a doubt about the anchor itself does."""
+    found, anchor = three(0.02, 0.01, 0.02)
     verdict = decide(found, SOUND, BROKEN, CONFIG, HEADS, anchor, ACCEPTED)
     assert (verdict.decision, verdict.promoted) == (Decision.REJECT, Promoted.ANCHOR)
     assert verdict.reasons[0] == PROBLEM
-
-
-def test_a_doubt_about_the_challenger_does_not_stop_the_anchor_but_one_about_itself_does() -> None:
-    found, anchor = three(0.02, 0.01, 0.02)
     verdict = decide(found, DOUBTED, SERVING, CONFIG, HEADS, anchor, ACCEPTED)
     assert (verdict.decision, verdict.promoted) == (Decision.INCONCLUSIVE, Promoted.ANCHOR)
     doubted = anchor.model_copy(update={"self_test": DOUBTED})
     verdict = decide(found, DOUBTED, SERVING, CONFIG, HEADS, doubted, ACCEPTED)
     assert verdict.promoted is Promoted.NONE
     assert f"test_ranker v5, is not promoted either: {DOUBT}" in verdict.reasons[1]
-
-
-def test_the_anchor_is_judged_by_its_own_recipe_s_margin() -> None:
+    # It is judged by its own recipe's margin.
     strict = CONFIG.model_copy(update={"margin": 0.0001, "recipe_margin": 0.0001})
     found, anchor = three(-0.02, -0.02, -0.002)
     verdict = decide(found, SOUND, SERVING, strict, HEADS, anchor, ACCEPTED)
     assert (verdict.decision, verdict.promoted) == (Decision.REJECT, Promoted.ANCHOR)
 
 
-def test_recipes_that_make_the_same_model_are_no_worse_than_one_another() -> None:
-    found, anchor = three(0.01, 0.0, 0.01)
+def test_recipes_may_make_the_same_model_and_hides_may_not_creep_against_the_anchor() -> None:
+    found, anchor = three(0.02, 0.01, 0.01)
     same = anchor.recipe.model_copy(update={"are_scores_identical": True})
     verdict = decide_on(found, anchor.model_copy(update={"recipe": same}))
     assert verdict.promoted is Promoted.CHALLENGER
-
-
-def test_hides_may_not_creep_against_the_fresh_anchor() -> None:
-    found, anchor = three(0.02, 0.01, 0.01)
-    recipe = comparison(
-        change(0.01),
-        hide=change(0.05),
-        baseline_kind=BaselineKind.ANCHOR,
-        baseline_model=anchor.model,
-    )
+    of_anchor = {"baseline_kind": BaselineKind.ANCHOR, "baseline_model": anchor.model}
+    recipe = comparison(change(0.01), hide=change(0.05), **of_anchor)
     verdict = decide_on(found, anchor.model_copy(update={"recipe": recipe}))
     assert (verdict.decision, verdict.promoted) == (Decision.REJECT, Promoted.ANCHOR)
     assert "against the fresh anchor, beyond its guardrail" in verdict.reasons[0]

@@ -40,14 +40,11 @@ def outline(svg: str) -> str:
 def test_bars_stand_on_zero_and_a_day_without_rows_has_none() -> None:
     svg = count_panel("clicks", days_scale(days_of(0, 3)), [of_days({0: 40, 1: 20, 3: 10})])
     day = (WIDTH - LEFT - RIGHT) / 4
-    (first, second) = outline(svg).split("M")[1:]
-    assert (
-        first
-        == f"{LEFT} {BASE}V{TOP}H{LEFT + day:g}V{TOP + PLOT_HEIGHT / 2:g}H{LEFT + 2 * day:g}V{BASE}"
-    )
-    assert (
-        second == f"{LEFT + 3 * day:g} {BASE}V{TOP + 0.75 * PLOT_HEIGHT:g}H{WIDTH - RIGHT}V{BASE}"
-    )
+    half, quarter = TOP + PLOT_HEIGHT / 2, TOP + 0.75 * PLOT_HEIGHT
+    assert outline(svg).split("M")[1:] == [
+        f"{LEFT} {BASE}V{TOP}H{LEFT + day:g}V{half:g}H{LEFT + 2 * day:g}V{BASE}",
+        f"{LEFT + 3 * day:g} {BASE}V{quarter:g}H{WIDTH - RIGHT}V{BASE}",
+    ]
 
 
 def test_one_day_is_a_bar_in_the_middle() -> None:
@@ -106,34 +103,23 @@ def test_of_many_names_those_with_the_most_rows_are_drawn_in_their_order() -> No
     assert drawn_of({"b": 1, "a": 2}) == (("b", "a"), 0)
 
 
-def rows_of(num_columns: int) -> list[DayRow]:
-    counts = tuple((number, number / 100) for number in range(num_columns))
-    return [DayRow(f"2017-01-0{day}", ("7",), counts) for day in (1, 2)]
-
-
-def test_forty_columns_are_cut_into_tables_and_none_is_lost() -> None:
-    names = [f"action_{number}" for number in range(40)]
-    tables = day_tables(names, rows_of(40))
+@pytest.mark.parametrize("num", [0, 1, COLUMNS_PER_TABLE, 40])
+def test_columns_are_cut_into_tables_and_none_is_lost(num: int) -> None:
+    names, counts = [f"action_{n}" for n in range(num)], tuple((n, n / 100) for n in range(num))
+    tables = day_tables(names, [DayRow(f"2017-01-0{day}", ("7",), counts) for day in (1, 2)])
     assert [name for table in tables for name in table.names] == names
-    assert [table.span for table in tables][:: len(tables) - 1] == [
-        "columns 1 to 6 of 40",
-        "columns 37 to 40 of 40",
-    ]
+    assert all(len(table.names) <= COLUMNS_PER_TABLE for table in tables)
     for day in (0, 1):
-        cells = [cell for table in tables for cell in table.rows[day].counts]
-        assert cells == list(rows_of(40)[day].counts)
+        assert [cell for table in tables for cell in table.rows[day].counts] == list(counts)
         assert all(table.rows[day].always == ("7",) for table in tables)
-    assert max(len(table.names) for table in tables) == COLUMNS_PER_TABLE
-
-
-@pytest.mark.parametrize("num", [0, 1, COLUMNS_PER_TABLE])
-def test_few_columns_are_one_table(num: int) -> None:
-    (table,) = day_tables(["a"] * num, rows_of(num))
-    assert (table.span, len(table.names), len(table.rows)) == ("", num, 2)
+    spans = [table.span for table in tables]
+    assert (spans[0], spans[-1]) == (
+        ("", "") if num < 40 else ("columns 1 to 6 of 40", "columns 37 to 40 of 40")
+    )
 
 
 def test_of_a_long_name_beginning_and_end_are_shown() -> None:
-    (table,) = day_tables(["x" * MAX_NAME, "begins_" + "x" * 90 + "_ends"], rows_of(2))
-    assert table.names[0] == "x" * MAX_NAME
-    assert table.names[1].startswith("begins_") and table.names[1].endswith("_ends")
-    assert len(table.names[1]) <= MAX_NAME
+    (table,) = day_tables(["x" * MAX_NAME, "begins_" + "x" * 90 + "_ends"], [])
+    short, long = table.names
+    assert short == "x" * MAX_NAME and len(long) <= MAX_NAME
+    assert long.startswith("begins_") and long.endswith("_ends")

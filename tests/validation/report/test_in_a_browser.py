@@ -80,14 +80,11 @@ def test_a_verdict_reads_well_at_both_widths(
     assert pages[name].stat().st_size <= 100_000
 
 
-def test_axe_finds_nothing_serious(
-    pages: dict[str, Path], views: dict[tuple[int, int], Page]
+def test_axe_finds_nothing_serious_and_would_find_what_is_wrong(
+    pages: dict[str, Path], views: dict[tuple[int, int], Page], tmp_path: Path
 ) -> None:
     for name, size in (("promote", WIDE), ("reject", PHONE), ("inconclusive", PHONE)):
         assert browser.axe_findings(show(views[size], pages[name])) == []
-
-
-def test_axe_would_find_what_is_wrong(views: dict[tuple[int, int], Page], tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.html"
     pale = '<html lang="en"><title>x</title><main><h1 style="color:#ccc">pale</h1></main></html>'
     wrong.write_text(pale, "utf-8")
@@ -120,6 +117,16 @@ def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
     assert page.locator("script").count() == 0
 
 
+def assert_readable(page: Page, path: Path, size: tuple[int, int], *above: str) -> None:
+    """Nothing lies outside or is too small, and the head of the page is above the fold."""
+    show(page, path)
+    assert path.stat().st_size <= 300_000
+    assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+    assert browser.outside(page) == []
+    assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
+    assert max(bottoms_px(page, *above), default=0) <= size[1]
+
+
 @pytest.mark.parametrize(
     ("num", "name"), [(0, "ranker"), (9, "homefeed_ranker"), (200, LONG + MARKUP)]
 )
@@ -128,15 +135,10 @@ def test_the_index_reads_well_at_both_widths_and_on_paper(
 ) -> None:
     path = tmp_path / "cycles.html"
     path.write_text(render_cycles(make_facts(num, name)), "utf-8")
-    assert path.stat().st_size <= 300_000
-    for (width, height), page in views.items():
-        show(page, path)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert browser.outside(page) == []
-        assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
+    for size, page in views.items():
         # What serves and what the newest cycle came to stand above the fold.
-        if name != LONG + MARKUP:
-            assert max(bottoms_px(page, ".word", ".serves", ".title")) <= height
+        above = (".word", ".serves", ".title") if num < 200 else ()
+        assert_readable(page, path, size, *above)
         if num == 9:
             assert browser.axe_findings(page) == []
         page.emulate_media(media="print")
@@ -149,17 +151,11 @@ def test_the_pages_of_a_log_and_of_a_snapshot_read_well_at_both_widths_and_on_pa
     views: dict[tuple[int, int], Page], tmp_path: Path, name: str
 ) -> None:
     for path in write_pages(tmp_path, name).values():
-        assert path.stat().st_size <= 300_000
-        for (width, height), page in views.items():
-            show(page, path)
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert browser.outside(page) == []
+        for size, page in views.items():
+            assert_readable(page, path, size, ".verdict, .headline")
             assert browser.cut_off(page) == browser.broken_numbers(page) == []
-            sizes = browser.text_sizes_px(page)
-            assert len(sizes) > 20 and min(sizes) >= MIN_TEXT_PX
-            assert bottoms_px(page, ".verdict, .headline")[0] <= height
             for scrolls, says_so, has_key in browser.scrollers(page):
-                assert scrolls == says_so == (width == PHONE[0]) and has_key
+                assert scrolls == says_so == (size == PHONE) and has_key
             if name == "usual":  # the same markup again and again takes axe ten seconds a page
                 assert browser.axe_findings(page) == []
             assert page.locator("script, link, img").count() == 0
@@ -197,14 +193,11 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     met = refused.model_copy(update={"is_met": True})
     subject = Subject("snapshot of 2017-03-02", "it may not be trained on", (("Rows", "9"),), "So.")
     path = finish_data_docs(docs, subject, (refused, warned, met))
-    for (width, height), page in views.items():
-        show(page, path)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert browser.outside(page) == []
-        assert bottoms_px(page, ".word")[0] <= height
+    for size, page in views.items():
+        assert_readable(page, path, size, ".word")
         for scrolls, says_so, has_key in browser.scrollers(page):
-            assert scrolls == says_so == (width == PHONE[0]) and has_key
+            assert scrolls == says_so == (size == PHONE) and has_key
         assert browser.axe_findings(page) == []
         show(page, next(docs.rglob("found.html")))
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
         assert browser.outside(page) == [] and browser.axe_findings(page) == []

@@ -217,22 +217,23 @@ def deviations(
             seen.setdefault(name, set()).update(counts)
     before, now = ([(day.day, _numbers(day, seen)) for day in days] for days in (history, judged))
     found: list[Deviation] = []
+
+    def is_enough(name: str, num_days: int) -> bool:
+        is_state = name.startswith("users.state")
+        return num_days >= (FEWEST_DAYS_OF_STATE if is_state else FEWEST_DAYS)
+
     for name in sorted({name for _, numbers in before for name in numbers}):
         series = _series(name, before), _series(name, now)
-        if len(series[0].days) >= _fewest_days(name) and len(series[1].days):
+        if is_enough(name, len(series[0].days)) and len(series[1].days):
             found += _of_series(name, *series)
     for name in sorted({name for day in history for name in day.counts}):
-        if len(history) >= _fewest_days(name):
+        if is_enough(name, len(history)):
             found += _of_counts(name, history, judged)
     for name in sorted({name for day in judged for name in day.acted_upon}):
         found += _of_told(name, history, judged)
     for followed in ("users", "pins"):
         found += _of_ids(followed, history, judged)
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
-
-
-def _fewest_days(name: str) -> int:
-    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
 
 
 def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) -> Any:
@@ -245,12 +246,9 @@ def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) ->
         centre: The deviation that is usual.
     """
     least = max(floor, MARGIN * float(np.abs(own).max()))
-    return np.maximum(least, Z * np.maximum(_robust(own - centre), noise))
-
-
-def _robust(residuals: Floats) -> float:
-    """Return the standard deviation that normal residuals of the same median would have."""
-    return 1.4826 * float(np.median(np.abs(residuals)))
+    # The standard deviation that normal deviations of the same median would have.
+    robust = 1.4826 * float(np.median(np.abs(own - centre)))
+    return np.maximum(least, Z * np.maximum(robust, noise))
 
 
 def _run_length(num_before: int, num_judged: int) -> int:

@@ -1,4 +1,4 @@
-"""Label rates of single segments and surfaces: what is measured, told, and passed over."""
+"""Label rates of single segments and surfaces, counted by hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,8 @@ from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, users
 from validation.data_gate.days import queries
-from validation.data_gate.days.gate import describe
-from validation.data_gate.days.limits import Deviation, deviations
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-NUM_BEFORE, NUM_JUDGED, NUM_SHOWN = 44, 14, 20
-FIRST_JUDGED = FIRST_DAY + NUM_BEFORE
-SEGMENT, SURFACE = "users.state.new.save.label_rate", "impressions.surface.search.save.label_rate"
 NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS
 
 
@@ -32,57 +27,6 @@ def measured(
     with open_engine(str(scratch)) as engine:
         tables = DayRows([seen], [actions(acted)], [users(rows, vectors)])
         return list(measure_days(engine, tables, FIRST_DAY, FIRST_DAY + num_days))
-
-
-def log_of(scratch: Path, names: tuple[str, str], num_new: int, falls_to: float) -> list:
-    """Return the days of 100 users and of a few others who save less in the judged days.
-
-    Args:
-        scratch: A folder.
-        names: State and surface of the few others.
-        num_new: How many these are; each sees NUM_SHOWN pins a day and saves three of them.
-        falls_to: The part of their rate that is left.
-    """
-    rng = np.random.default_rng(4)
-    shown, acted = [], []
-    for day in range(FIRST_DAY, FIRST_JUDGED + NUM_JUDGED):
-        for user in range(100 + num_new):
-            time, request = day * DAY_MS + (8 + user % 12) * HOUR_MS, f"r{day}-{user}"
-            pins = 1000 + rng.permutation(200)[:NUM_SHOWN]
-            shown += [(request, user, int(pin), time, place) for place, pin in enumerate(pins)]
-            rate = falls_to if user >= 100 and day >= FIRST_JUDGED else 1.0
-            saved = pins[rng.random(NUM_SHOWN) < 0.15 * rate]
-            acted += [(user, int(pin), "save", time + 60_000, request) for pin in saved]
-            acted.append((user, 9999, "click", time + 60_000, None))  # nobody is ever idle
-    states, surfaces = (
-        [common] * 100 + [other] * num_new
-        for common, other in zip(("core", "home"), names, strict=True)
-    )
-    return measured(scratch, shown, acted, states, surfaces, NUM_BEFORE + NUM_JUDGED)
-
-
-@pytest.mark.parametrize(
-    ("names", "num_new", "falls_to", "expected"),
-    [
-        (("new", "home"), 20, 1 / 3, {SEGMENT}),
-        (("core", "search"), 20, 1 / 3, {SURFACE}),
-        (("new", "search"), 2, 0.0, set()),  # two users save six pins a day, then none at all
-        (("new", "search"), 20, 1.0, set()),
-    ],
-)
-def test_a_rate_that_falls_to_a_third_is_told_by_name_where_it_has_enough(
-    tmp_path: Path, names: tuple[str, str], num_new: int, falls_to: float, expected: set[str]
-) -> None:
-    days = log_of(tmp_path, names, num_new, falls_to)
-    found = {each.name: each for each in deviations(days[:NUM_BEFORE], days[NUM_BEFORE:])}
-    told: dict[str, Deviation] = {n: each for n, each in found.items() if each.times_limit > 1}
-    assert told.keys() == expected
-    for name, each in told.items():
-        assert not each.is_harmful
-        assert np.exp([each.found, each.usual]) == pytest.approx([0.05, 0.15], rel=0.1)
-        assert describe(each).startswith(f"{name}: 0.0")
-    if falls_to == 1:
-        assert {SEGMENT, SURFACE} <= found.keys()
 
 
 SHOWN = [

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY, profiles
+from validation.data_gate.days.gate import describe
 from validation.data_gate.days.limits import (
     FEWEST_DAYS,
     MARGIN,
@@ -85,15 +86,11 @@ def test_weekdays_are_told_apart() -> None:
     assert day.times_limit > 1 and day.day % 7 in (5, 6)
 
 
-def test_a_type_without_rows_is_a_number_too() -> None:
-    repins = "actions.repin.rows"
+def test_a_type_without_rows_is_a_number_too_and_a_rare_one_comes_in_bursts() -> None:
+    repins, saves = "actions.repin.rows", "actions.save.rows"
     found = deviations(days(56, actions__repin__rows=900.0), later())
     assert told(found) == both(repins)
     assert of(found, repins, "run").effect < -5
-
-
-def test_a_rare_type_comes_in_bursts() -> None:
-    saves = "actions.save.rows"
 
     def rare(num_days: int, value: float, first: int = FIRST_DAY) -> list[DayProfile]:
         numbers = {saves: Number(value=value, num=int(value))} if value else {}
@@ -101,6 +98,28 @@ def test_a_rare_type_comes_in_bursts() -> None:
 
     assert told(deviations(rare(56, 13.0), rare(7, 25.0, FIRST_DAY + 56))) == set()
     assert (saves, "run") in told(deviations(rare(56, 13.0), rare(7, 0, FIRST_DAY + 56)))
+
+
+SEGMENT = "users.state.new.save.label_rate"
+
+
+@pytest.mark.parametrize(
+    ("shown", "now", "is_told"), [(400, 0.05, True), (400, 0.15, False), (40, 0.0, False)]
+)
+def test_a_label_rate_that_falls_to_a_third_is_told_where_it_has_enough_positives(
+    shown: int, now: float, is_told: bool
+) -> None:
+    def rated(num: int, first: int, value: float) -> list[DayProfile]:
+        numbers = {SEGMENT: Number(value=value, num=shown)}
+        return [DayProfile(day=first + n, numbers=numbers, counts={}) for n in range(num)]
+
+    found = deviations(rated(44, FIRST_DAY, 0.15), rated(14, FIRST_DAY + 44, now))
+    assert {name for name, _ in told(found)} == ({SEGMENT} if is_told else set())
+    assert not any(each.is_harmful for each in found)
+    if is_told:
+        day = of(found, SEGMENT, "day")
+        assert np.exp([day.found, day.usual]) == pytest.approx([0.05, 0.15], rel=0.1)
+        assert describe(day).startswith(f"{SEGMENT}: 0.05")
 
 
 def test_a_short_history_judges_nothing_and_a_long_one_is_cut() -> None:
@@ -262,17 +281,14 @@ def test_a_loss_of_half_harms_one_in_the_middle_is_seen_and_a_gain_is_not_told()
 
 def test_nothing_is_said_of_few_days_or_few_users() -> None:
     assert back(coming(400), 30) == back(coming(40)) == []
-    assert back([DayProfile(day=day, numbers={}, counts={}) for day in range(NUM_DAYS)]) == []
     sixty = frozenset(range(60))
-    assert share_back(dict.fromkeys(range(30), sixty), 28, 2) == (1.0, 60)
-    assert share_back(dict.fromkeys(range(28), sixty), 28, 2) is None
-    assert share_back(dict.fromkeys(range(20, 30), sixty), 28, 2) is None
+    for known, found in ((range(30), (1.0, 60)), (range(28), None), (range(20, 30), None)):
+        assert share_back(dict.fromkeys(known, sixty), 28, 2) == found
 
 
 def test_ids_are_compared_up_to_what_every_day_knows() -> None:
     """A day of few ids has all of them; of a day of many, those up to the largest are known."""
-    many = np.arange(0, 10 * NUM_FOLLOWED, 2)
     largest = 2 * (NUM_FOLLOWED - 1)
-    ids = known_ids([day_of(0, np.array([1, 5, largest + 1])), day_of(1, many)], "users")
+    few, many = np.array([1, 5, largest + 1]), np.arange(0, 10 * NUM_FOLLOWED, 2)
+    ids = known_ids([day_of(0, few), day_of(1, many)], "users")
     assert ids == {0: {1, 5}, 1: set(range(0, largest + 1, 2))}
-    assert known_ids([day_of(0, np.array([1, 5]))], "users") == {0: {1, 5}}
