@@ -10,13 +10,10 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from support.data_gate import CONFIG, EXAMPLES, never_shifted
+from support.data_gate import EXAMPLES
 from support.snapshots import copy_snapshot, rewrite, with_value
 from validation.data_gate import snapshot_profile
-from validation.data_gate.canaries import choose_canaries
-from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 from validation.data_gate.snapshot_profile import (
-    Reference,
     SnapshotProfile,
     from_json,
     profile_snapshot,
@@ -46,26 +43,6 @@ def test_every_measure_comes_back_with_its_type(profile: SnapshotProfile) -> Non
     assert plain(vars(back.measures)) == plain(vars(profile.measures))
     assert profile.measures.histograms and profile.measures.days
     assert (back.mean_pin_norm, back.pin_spread) == (profile.mean_pin_norm, profile.pin_spread)
-
-
-def test_the_gate_judges_by_a_kept_profile_as_by_a_new_one(
-    planted_snapshot: Snapshot, profile: SnapshotProfile, tmp_path: Path
-) -> None:
-    snapshot, folder = planted_snapshot, storage.local_path(planted_snapshot.uri)
-    found = []
-    profile.shifts = never_shifted(snapshot, profile)
-    kept: SnapshotProfile | None = profile
-    canaries = choose_canaries(snapshot, folder)
-    for name in ("new", "kept"):
-        out_dir = tmp_path / name
-        out_dir.mkdir()
-        known = Reference(snapshot, kept, canaries)
-        found.append(judge_snapshot(snapshot, folder, known, CONFIG, out_dir))
-        kept = from_json((out_dir / PROFILE_FILE).read_bytes(), snapshot.digest)
-        assert kept is not None
-        kept.shifts = profile.shifts
-    assert found[0] == found[1]
-    assert all(outcome.is_judged for outcome in found[1])
 
 
 def test_another_snapshot_or_format_is_not_taken(
