@@ -147,36 +147,20 @@ def judge_log(
 
 @log_app.command("show")
 def show_request(
+    request: Annotated[str, Option(help="Its request_id.")],
     location: Location = "",
-    request: Annotated[str, Option(help="Its request_id.")] = "",
-    user: Annotated[str, Option(help="Or a user's id, or text: the newest request.")] = "",
-    as_of: Annotated[str, Option(help="Day of the cycle that would see it.")] = "",
     recipe: Annotated[str, Option(help="HOMEFEED_RECIPE by default.")] = "",
 ) -> dict[str, Any]:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
     from pipelines.event_log.log_files import open_event_log
     from pipelines.log_check import one_request
 
-    if bool(request) == bool(user):
-        raise ConfigurationError(
-            f"--request is {request!r} and --user is {user!r}; expected one of the two; name a "
-            f"request or a user"
-        )
     settings = Settings()
-    config = make_recipe(recipe or settings.recipe)
     event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
-    if request:
-        user_id, at_ms = one_request.find_request(event_log, request)
-    else:
-        user_id, at_ms = one_request.find_user(event_log, user), None
-    if day := _day(as_of, "--as-of"):
-        end = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    else:
-        end = one_request.as_of_for(event_log, config, at_ms)
-    built = one_request.build_one_user(event_log, config, end, user_id)
-    row = one_request.request_row(built, request)
-    say_all(one_request.lines_of(built, row))
-    return one_request.value_of(built, row)
+    config = make_recipe(recipe or settings.recipe)
+    value = one_request.show_request(event_log, config, request)
+    say_all(one_request.lines_of(value))
+    return value
 
 
 def _day(text: str, option: str) -> date | None:

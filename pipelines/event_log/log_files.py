@@ -24,7 +24,7 @@ from pipelines.event_log.record import (
     WRITERS_FILE,
     EventLogRecord,
 )
-from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, require_none
+from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, finding, require_none
 from pipelines.storage import join, open_filesystem, read_model, translated_errors
 
 _DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
@@ -83,12 +83,11 @@ def open_event_log(uri: str) -> EventLog:
     return event_log
 
 
-def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Finding, ...]]:
+def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
     """List an event log's files, and what is wrong with where they lie.
 
     Args:
         uri: The log's.
-        num_tries: How often the files are listed at most, while a writer replaces their record.
 
     Returns:
         The files that lie where they should, and one finding for each table that is missing and
@@ -96,7 +95,7 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
 
     Raises:
         DataContractError: the log is missing, empty or not finished, or files lack.
-        TransientStorageError: the storage failed, or a writer replaced the record at every try.
+        TransientStorageError: the storage failed, or a writer replaced the record meanwhile.
     """
     filesystem, root = open_filesystem(uri)
     with translated_errors(uri, "listing the event log at"):
@@ -122,23 +121,26 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
     for table in EVENT_LOG_TABLES:
         entries = _list_table(uri, table)
         if not entries:
-            remedy = f"expected {sorted(EVENT_LOG_TABLES)}; add it, or correct HOMEFEED_EVENT_LOG"
-            said = f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)"
-            problems.append(Finding("missing_table", "", said, remedy, table=table))
+            problems.append(finding("missing_table", table=table, uri=uri))
         for entry in entries:
-            day = _day_of(entry) if table in EVENT_TIME_COLUMNS else None
-            file = LogFile(table, entry.path, day, entry.size or 0, entry.mtime)
-            problems += (wrong := _day_problems(file))
-            files += [] if wrong else [file]
+            day, when = None, EVENT_TIME_COLUMNS.get(table)
+            if when and (match := _DAY_FOLDER.search(entry.path)):
+                with contextlib.suppress(ValueError):
+                    day = date.fromisoformat(match[1])
+            told = {"table": table, "path": entry.path, "when": when}
+            if when and day is None:
+                problems.append(finding("no_day_folder", **told))
+            elif day and not _FIRST_DAY <= day < _LAST_DAY:
+                problems.append(finding("implausible_day", **told, year=day.year))
+            else:
+                files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
     if record is not None:
         if read_model(record_uri, EventLogRecord) != record:
             # An increment came in between, and may have replaced files.
-            if num_tries > 1:
-                return find_event_log(uri, num_tries - 1)
             raise TransientStorageError(
-                f"the event log at {uri} changed while its files were listed, at every try: "
-                f"{RECORD_FILE} was replaced; expected it to stay for as long as a listing takes; "
-                f"let the writer finish, or write larger increments, then retry"
+                f"the event log at {uri} changed while its files were listed: {RECORD_FILE} was "
+                f"replaced; expected it to stay for as long as a listing takes; let the writer "
+                f"finish, then retry"
             )
         files = _named_by_record(uri, root, files, record)
     return EventLog(uri=uri, files=tuple(files)), tuple(problems)
@@ -192,34 +194,6 @@ def _list_table(uri: str, table: str) -> list[fs.FileInfo]:
         and entry.base_name.endswith(".parquet")
         and not re.search(r"(^|/)[._]", entry.path.removeprefix(selector.base_dir))
     ]
-
-
-def _day_of(entry: fs.FileInfo) -> date | None:
-    """Return the day in a file's day=... folder; None where it is in none."""
-    match = _DAY_FOLDER.search(entry.path)
-    with contextlib.suppress(ValueError):
-        return date.fromisoformat(match[1]) if match else None
-    return None
-
-
-def _day_problems(file: LogFile) -> list[Finding]:
-    """Return what is wrong with the day of a file of impressions or actions."""
-    time_column, table = EVENT_TIME_COLUMNS.get(file.table), file.table
-    if time_column is None or (file.day and _FIRST_DAY <= file.day < _LAST_DAY):
-        return []
-    if file.day is None:
-        remedy = (
-            f"expected {table}/day=.../*.parquet; partition the table by the UTC day of "
-            f"{time_column}"
-        )
-        said = f"{table}: {file.path} is not in a day=YYYY-MM-DD folder"
-        return [Finding("no_day_folder", "", said, remedy, table=table)]
-    remedy = (
-        f"expected {_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or "
-        f"microseconds instead of milliseconds? correct the writer and write the partition again"
-    )
-    said = f"{table}: partition {file.path} is of the year {file.day.year}"
-    return [Finding("implausible_day", "", said, remedy, table=table)]
 
 
 def _named_by_record(

@@ -31,17 +31,6 @@ def name_files(uri: str, record: EventLogRecord) -> tuple[LogFile, ...]:
     )
 
 
-def has_names(event_log: EventLog, column: IdColumn) -> bool:
-    """Return whether the ids of a column were made from names.
-
-    Raises:
-        DataContractError: the log's record is damaged.
-        TransientStorageError: the storage failed.
-    """
-    record = _record_of(event_log)
-    return record is not None and record.id_kinds.get(column) == "string"
-
-
 def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[int, str]:
     """Return the names of some ids of a column, as far as the log has names.
 
@@ -54,10 +43,11 @@ def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[
         DataContractError: the log's record or a file of names is damaged.
         TransientStorageError: the storage failed.
     """
-    record = _record_of(event_log)
+    record_uri = join(event_log.uri, RECORD_FILE)
     wanted = sorted({each for each in ids if -(2**63) <= each < 2**63})
-    if record is None or not wanted:
+    if not wanted or not exists(record_uri):
         return {}
+    record = read_model(record_uri, EventLogRecord)
     found: dict[int, str] = {}
     is_wanted = ds.field("id").isin(pa.array(wanted, pa.int64()))
     for file in name_files(event_log.uri, record):
@@ -65,9 +55,3 @@ def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[
             rows = read_file(open_file(event_log, file), file, ["id", "name"], is_wanted)
             found.update(zip(rows["id"].to_pylist(), rows["name"].to_pylist(), strict=True))
     return found
-
-
-def _record_of(event_log: EventLog) -> EventLogRecord | None:
-    """Return what the log's writer says of it; None where it has no record."""
-    uri = join(event_log.uri, RECORD_FILE)
-    return read_model(uri, EventLogRecord) if exists(uri) else None

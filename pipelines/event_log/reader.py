@@ -26,10 +26,10 @@ from pipelines.contracts.time import DAY_MS, LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.event_log.rules import (
     Finding,
-    across_files,
-    cast_to_schema,
     column_problems,
     day_problems,
+    finding,
+    fitted,
     require_none,
     value_problems,
 )
@@ -46,23 +46,15 @@ _BATCH_ROWS = 1 << 17
 """Rows of a file that are looked at together."""
 _NUM_FROM_STORE = 8
 """Files of a bucket that are read at a time, because each waits for answers."""
-_BYTES_OF_REPEATED, _FEW_BYTES = 4, 64 << 10
-"""A column of text that takes as many bytes a row at most, or that is small, has few texts."""
-
-
-def is_before(time_column: str, end_ms: int) -> ds.Expression:
-    """Return a filter for the rows whose time is before an instant.
-
-    Null and absurd times pass it on purpose: the checks that follow must refuse them, and a filter
-    that dropped them would hide them.
-    """
-    time_ms = ds.field(time_column)
-    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= LATEST_MS)
 
 
 @dataclass(frozen=True)
 class Before:
-    """The rows whose time is before an instant, as `is_before` says."""
+    """The rows whose time is before an instant.
+
+    Null and absurd times pass on purpose: the checks that follow must refuse them, and a filter
+    that dropped them would hide them.
+    """
 
     time_column: str
     end_ms: int
@@ -159,8 +151,8 @@ def read_rows(
         wanted: Which rows.
         number_columns: What is read beyond the schema, as numbers.
         columns: Of the schema, those that are read; all of them where none is named.
-        are_texts_coded: Texts may come as CODED_TEXT, but for request ids. Parquet stores them so,
-            and a column in which a few texts are repeated takes half the time.
+        are_texts_coded: Texts come as CODED_TEXT, but for request ids. Parquet stores them so, and
+            a column in which a few texts are repeated takes half the time.
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
@@ -187,22 +179,19 @@ def _scan(
     """Return the wanted rows of some files as `read_rows` does, and how many are of each file."""
     filesystem, _ = open_filesystem(event_log.uri)
     path, table = files[0].path, files[0].table
+    texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
+    read = [name for name in texts if name in (columns or texts) and name != "request_id"]
+    coded = [*read, *extra] if are_texts_coded else []
     with _damage_told_from_failure(filesystem, files[0]):
-        with _open(filesystem, path, ()) as opened:
-            metadata, found = opened.metadata, opened.schema_arrow
+        with _open(filesystem, path, coded) as opened:
+            found = opened.schema_arrow
         for name in found.names:
             if found.names.count(name) > 1:
                 raise DataContractError(
                     f"{table}: {path} has the column {name!r} {found.names.count(name)} times; "
                     f"expected each column once; write the file again without the others"
                 )
-        schema, coded = contract_of(table, found.names), list[str]()
-        if are_texts_coded:
-            texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
-            read = [name for name in texts if name in (columns or texts) and name != "request_id"]
-            coded = _repeated(metadata, [*read, *extra])
-            with _open(filesystem, path, coded) as opened:
-                found = opened.schema_arrow
+        schema = contract_of(table, found.names)
         require_none(column_problems(path, found, schema, extra, numbers))
         names = list(dict.fromkeys((*(columns or schema.names), *extra, *numbers)))
         in_file_order = [name for name in found.names if name in names]
@@ -227,7 +216,9 @@ def _scan(
     for place, field in enumerate(schema):
         if field.name in coded and found.field(field.name).type == CODED_TEXT:
             schema = schema.set(place, field.with_type(CODED_TEXT))
-    return cast_to_schema(path, rows.select(names), schema), [sum(map(len, part)) for part in parts]
+    rows, problems = fitted(path, rows.select(names), schema)
+    require_none(problems)
+    return rows, [sum(map(len, part)) for part in parts]
 
 
 def _open(filesystem: fs.FileSystem, path: str, coded: Sequence[str]) -> pq.ParquetFile:
@@ -238,20 +229,6 @@ def _open(filesystem: fs.FileSystem, path: str, coded: Sequence[str]) -> pq.Parq
         return pq.ParquetFile(path, read_dictionary=list(coded), **source)
     except KeyError:  # One of them is missing, which whoever checks the columns tells.
         return pq.ParquetFile(path, **source)
-
-
-def _repeated(metadata: pq.FileMetaData, names: Sequence[str]) -> list[str]:
-    """Return the columns that take a few bytes a row, because few texts are repeated in them.
-
-    The others would take more as dictionaries: each batch of rows has one of its own.
-    """
-    sizes: dict[str, int] = {}
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            size = sizes.get(column.path_in_schema, 0) + column.total_uncompressed_size
-            sizes[column.path_in_schema] = size
-    most = _BYTES_OF_REPEATED * metadata.num_rows + _FEW_BYTES
-    return [name for name in names if sizes.get(name, most + 1) <= most]
 
 
 def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
@@ -365,8 +342,8 @@ def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
         [p for p, has in has_times.items() if has is one] for one in (True, False)
     )
     if with_times and without:
-        paths = {"with_times": with_times[0], "without": without[0]}
-        yield across_files("pin_times_in_some", paths, num_rows=len(without))
+        told = {"with_times": with_times[0], "without": without[0], "num_rows": len(without)}
+        yield finding("pin_times_in_some", **told)
 
 
 def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:

@@ -1,8 +1,8 @@
 """The rules that rows of an event log must keep, and what is said where one is broken.
 
-Each rule is written once and yields a `Finding`. Everybody who meets rows asks the same functions:
-a reader (`reader`, `pipelines.snapshot`) and a writer raise the first finding (`require_none`), and
-`pipelines.log_check` collects all findings of a log.
+Each rule is a row of RULES, and is asked in one place, which yields a `Finding`. Everybody who
+meets rows asks the same functions: a reader (`reader`, `pipelines.snapshot`) and a writer raise the
+first finding (`require_none`), and `pipelines.log_check` collects all findings of a log.
 
 For each batch of rows, `column_problems` asks for columns and their types, then `fitted` for nulls
 and values that do not fit their type, then `value_problems` for times, action types, chances and
@@ -12,7 +12,7 @@ the data gate does. Tested in tests/pipelines/event_log/test_rules.py.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -23,15 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PIN_TIME
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS, EARLIEST_MS, LATEST_MS, to_ms
 
 EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
 """The column whose UTC day is the day of a row's partition."""
 KEY_COLUMNS = ("request_id", "user_id", "pin_id", "as_of")
 """What names a row in a report, where its table has the column."""
-_CORRECT = "correct it where the table is written"
-_CAST = "cast it where the table is written"
 
 
 class Severity(StrEnum):
@@ -40,6 +38,85 @@ class Severity(StrEnum):
     ERROR = "error"  # the snapshot would be refused, or wrong
     WARNING = "warning"  # a person must look
     NOTE = "note"
+
+
+class Rule(NamedTuple):
+    """What is said where a rule is broken; names in braces stand for what was found."""
+
+    problem: str
+    remedy: str  # what was expected, and what to change
+    place: str = ""  # table, or table.column; '' where each finding says it
+    severity: Severity = Severity.ERROR
+
+
+_TABLES = sorted(EVENT_LOG_TABLES)
+_WRITER = "correct it where the table is written"
+RULES = {
+    # Where files lie
+    "missing_table": Rule("event log at {uri} has no table {table!r} (no .parquet file below it)",
+        f"expected {_TABLES}; add it, or correct HOMEFEED_EVENT_LOG"),
+    "no_day_folder": Rule("{path} is not in a day=YYYY-MM-DD folder",
+        "expected {table}/day=.../*.parquet; partition the table by the UTC day of {when}"),
+    "implausible_day": Rule("partition {path} is of the year {year}",
+        "expected 2000-2100; were times written in seconds or microseconds instead of "
+        "milliseconds? correct the writer and write the partition again"),
+    # The columns of a file
+    "missing_column": Rule("missing column {column!r}{hint}; found {found}",
+        "expected also {missing}; add the column where the table is written"),
+    "wrong_kind": Rule("column {column!r} is {value}",
+        "expected {expected}; cast it where the table is written{more}"),
+    # The rows of a file
+    "does_not_fit": Rule("column {column!r} ({found}) has a value that does not fit ({error})",
+        f"expected values of {{expected}}; {_WRITER}"),
+    "null": Rule("column {column!r} is null", "expected none; fill or drop these rows"),
+    "implausible_time": Rule("{column} is not a plausible time in milliseconds since 1970{hint}",
+        f"expected {EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100); convert it where the "
+        "table is written"),
+    "known_before_it_happened": Rule("{when} is after known_at",
+        "expected {when} <= known_at (nothing is known before it happens); correct the clock or "
+        "the column that filled them"),
+    "wrong_day": Rule("rows with {column} from {low} to {high} in the partition day={partition}",
+        "expected [{start}, {end}), the UTC day; partition the table by the UTC day of {column}"),
+    "unknown_action_type": Rule("unknown action type {first!r} (all unknown: {unknown})",
+        "expected one of {known}; add it to features.action_types of the recipe, or drop these "
+        "rows"),
+    "propensity": Rule("a propensity is outside (0, 1]",
+        f"expected the chance that the pin was shown, or null where it is not known; {_WRITER}"),
+    "infinite_number": Rule("column {column!r} has a number that is infinite or too large",
+        f"expected finite float32 numbers, or null where none is known; {_WRITER}"),
+    "embedding_width": Rule("an embedding has {value}",
+        "expected {wanted}, the width of this embedding version; embed the row anew, or give "
+        "embeddings of another width a version of their own"),
+    "embedding_number": Rule("an embedding has a null, NaN or infinite number",
+        "expected finite float32 numbers; write these embeddings again"),
+    # Rows of several files together
+    "request_of_two_users": Rule("request {request_id!r} belongs to users {one} and {other}",
+        "expected one user per request; make request_id unique", "impressions.request_id"),
+    "action_before_request": Rule(
+        "action on pin {pin_id} at {acted_at} names request {request_id!r}, which was shown "
+        "later, at {impressed_at} ({num_rows} such actions)",
+        "expected acted_at >= impressed_at; correct the clocks or the attribution",
+        "actions.acted_at"),
+    "repeated_user_row": Rule("user {user_id} has more than one row of as_of={as_of}",
+        "expected one per (user_id, as_of); remove the repeated row", "users.as_of"),
+    "repeated_embedding": Rule(
+        "pin {pin_id} has more than one embedding of version {version!r} ({num_rows} such rows)",
+        "expected one per (pin_id, embedding_version); remove the repeated rows",
+        "pins.embedding_version"),
+    "pin_times_in_some": Rule("{without} has no column 'known_at', and {with_times} has",
+        "expected it in every file of the pins or in none; add it to the older files (a time "
+        "before the pin's first impression keeps the pin known as it was), or leave it out",
+        f"pins.{PIN_TIME.name}"),
+    "missing_version": Rule("no embedding of version {version!r} at {uri}; found {found}",
+        "expected rows of that version; add it to the table or set snapshot.embedding_version in "
+        "the recipe", "pins.embedding_version"),
+    "pin_without_embedding": Rule(
+        "{num_rows} of {num_wanted} pins in the impressions and actions have no embedding of "
+        "version {version!r}, first: {first}",
+        "expected one for each; fold these pins into the version's basis and add their rows",
+        "pins.pin_id"),
+}  # fmt: skip
+"""Every rule of the contract. What may be right and mostly is not: `pipelines.log_check`."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +149,41 @@ class Finding:
         return f"{where}{self.problem}{rows}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+_FIELDS = {field.name for field in fields(Finding)}
+
+
+def finding(
+    rule: str, where: str = "", rules: Mapping[str, Rule] = RULES, /, **facts: Any
+) -> Finding:
+    """Return the finding of a rule that is broken.
+
+    Args:
+        rule: Which.
+        where: The file; '' where it is about a table.
+        rules: The table that has the rule.
+        facts: What its sentences name. Those that are fields of a finding become its fields.
+    """
+    broken = rules[rule]
+    table, _, column = broken.place.partition(".")
+    told: dict[str, Any] = {"table": table, "column": column, "severity": broken.severity}
+    told |= {name: value for name, value in facts.items() if name in _FIELDS}
+    words = {"num_rows": 1, **told, **dict(told.get("ids", ())), **facts}
+    problem = broken.problem.format(**words)
+    if not where:
+        problem = f"{told['table']}: {problem}"
+    return Finding(rule, where, problem, broken.remedy.format(**words), **told)
+
+
 def require_none(findings: Iterable[Finding]) -> None:
     """Raise the first finding, if there is one.
 
     Raises:
         DataContractError: a rule is broken.
     """
-    for finding in findings:
-        error = DataContractError(finding.message)
-        error.about = (finding.rule, finding.where, str(finding.day or ""))
+    for each in findings:
+        error = DataContractError(each.message)
+        error.about = (each.rule, each.where, str(each.day or ""))
         raise error
-
-
-# Columns and their types
 
 
 def column_problems(
@@ -106,57 +205,48 @@ def column_problems(
         extra_columns: What a recipe declares as features of text beyond them.
         number_columns: What it declares as numeric features.
     """
-    declared = {*extra_columns, *number_columns}
     types = dict(zip(found.names, found.types, strict=True))
     wanted: list[tuple[str, tuple[str, ...], str]] = []
     for field in expected:
-        words = f"expected {field.type}"
+        words = str(field.type)
         if pa.types.is_fixed_size_list(field.type):
-            words = f"expected fixed_size_list of {field.type.value_type} or halffloat of one width"
+            words = f"fixed_size_list of {field.type.value_type} or halffloat of one width"
         elif pa.types.is_timestamp(types.get(field.name, pa.null())):
             words += " milliseconds since the epoch"
-        wanted.append((field.name, (_kind(field.type), "null"), f"{words}; {_CAST}"))
-    text = f"expected string (a categorical feature); {_CAST}"
+        wanted.append((field.name, (_kind(field.type), "null"), words))
+    text, number = "string (a categorical feature)", "an integer or a float (a numeric feature)"
     wanted += [(name, ("text", "integer"), text) for name in extra_columns]
-    number = (
-        f"expected an integer or a float (a numeric feature); {_CAST}, or take it out of "
-        f"features.numeric"
-    )
     wanted += [(name, ("integer", "float", "null"), number) for name in number_columns]
     missing = [name for name, *_ in wanted if name not in types]
-    hint = " (declared as features by the recipe)" if declared & {*missing} else ""
-    for name in missing:
-        problem = f"missing column {name!r}{hint}; found {sorted(found.names)}"
-        remedy = f"expected also {missing}; add the column where the table is written"
-        yield Finding("missing_column", path, problem, remedy, column=name)
-    for name, kinds, remedy in wanted:
+    is_declared = not {*extra_columns, *number_columns}.isdisjoint(missing)
+    told = {
+        "hint": " (declared as features by the recipe)" * is_declared,
+        "found": sorted(found.names),
+        "missing": missing,
+    }
+    yield from (finding("missing_column", path, column=name, **told) for name in missing)
+    for name, kinds, words in wanted:
         if name in types and _kind(types[name]) not in kinds:
-            said = f"column {name!r} is {types[name]}"
-            yield Finding("wrong_kind", path, said, remedy, column=name, value=str(types[name]))
+            more = ", or take it out of features.numeric" if words is number else ""
+            said = {"value": str(types[name]), "expected": words, "more": more}
+            yield finding("wrong_kind", path, column=name, **said)
 
 
 def _kind(type_: pa.DataType) -> str:
     """Return the family of a type's values; values may be cast within a family."""
     if isinstance(type_, pa.DictionaryType):
         return _kind(type_.value_type)
-    families = (
-        ("integer", pa.types.is_integer),
-        ("float", pa.types.is_floating),
-        ("boolean", pa.types.is_boolean),
-        ("text", pa.types.is_string),
-        ("text", pa.types.is_large_string),
-        ("text", pa.types.is_string_view),
-    )
-    for family, is_member in families:
-        if is_member(type_):
-            return family
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
     if is_list or pa.types.is_fixed_size_list(type_):
         return f"list of {_kind(type_.value_type)}"
-    return str(type_)
-
-
-# Values of rows
+    families = {
+        "integer": pa.types.is_integer,
+        "float": pa.types.is_floating,
+        "boolean": pa.types.is_boolean,
+        "text": lambda each: pa.string() == each or pa.types.is_large_string(each)
+        or pa.types.is_string_view(each),
+    }  # fmt: skip
+    return next((name for name, is_of in families.items() if is_of(type_)), str(type_))
 
 
 def fitted(path: str, rows: pa.Table, expected: pa.Schema) -> tuple[pa.Table, tuple[Finding, ...]]:
@@ -170,19 +260,15 @@ def fitted(path: str, rows: pa.Table, expected: pa.Schema) -> tuple[pa.Table, tu
     asked = [name for name in expected.names if name != "embedding"]
     problems = list(null_problems(path, rows, asked, expected))
     for index, (name, column) in enumerate(zip(rows.schema.names, rows.columns, strict=True)):
-        if name not in expected.names or name == "embedding":
+        if name not in asked or column.type == expected.field(name).type:
             continue
-        field = expected.field(name)
-        if column.type == field.type:
-            continue
+        type_ = expected.field(name).type
         try:
-            cast = column.cast(field.type, safe=not pa.types.is_floating(field.type))
-            rows = rows.set_column(index, field, cast)
+            cast = column.cast(type_, safe=not pa.types.is_floating(type_))
+            rows = rows.set_column(index, expected.field(name), cast)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            said = f"column {name!r} ({column.type}) has a value that does not fit {field.type}"
-            remedy = f"expected values of {field.type}; {_CORRECT}"
-            unfit = Finding("does_not_fit", path, f"{said} ({error})", remedy, column=name)
-            problems.append(unfit)
+            told = {"found": column.type, "expected": type_, "error": error}
+            problems.append(finding("does_not_fit", path, column=name, **told))
     return rows, tuple(problems)
 
 
@@ -192,21 +278,7 @@ def null_problems(
     """Yield those of some columns that hold nulls where the contract allows none."""
     for name in (name for name in names if name in rows.schema.names):
         if not expected.field(name).nullable and rows[name].null_count:
-            remedy = "expected none; fill or drop these rows where the table is written"
-            yield _of_rows(
-                "null", path, rows, rows[name].is_null(), name, f"column {name!r} is null", remedy
-            )
-
-
-def cast_to_schema(path: str, rows: pa.Table, expected: pa.Schema) -> pa.Table:
-    """Return the rows in the contract's types, extra columns and embeddings as they are.
-
-    Raises:
-        DataContractError: a value does not fit, or a null stands where none may.
-    """
-    rows, problems = fitted(path, rows, expected)
-    require_none(problems)
-    return rows
+            yield from _marked("null", path, rows, rows[name].is_null(), name)
 
 
 def value_problems(
@@ -229,17 +301,11 @@ def value_problems(
     """
     names, when = set(rows.schema.names), EVENT_TIME_COLUMNS.get(table, "as_of")
     timed = [name for name in (when, PIN_TIME.name) if name in names]
-    no_times = [finding for name in timed for finding in time_problems(path, name, rows)]
+    no_times = [each for name in timed for each in time_problems(path, name, rows)]
     yield from no_times
     if len(timed) == 2:
         is_bad = pc.greater(rows[when], rows[PIN_TIME.name])
-        if pc.any(is_bad).as_py():
-            said = f"{when} is after known_at"
-            remedy = (
-                f"expected {when} <= known_at (nothing is known before it happens); correct the "
-                f"clock or the column that filled them"
-            )
-            yield _of_rows("known_before_it_happened", path, rows, is_bad, "known_at", said, remedy)
+        yield from _marked("known_before_it_happened", path, rows, is_bad, "known_at", when=when)
     if day is not None and when in names and not no_times:
         yield from day_problems(path, rows, when, day)
     if "action_type" in names and action_types:
@@ -247,62 +313,41 @@ def value_problems(
         if unknown := sorted(found - set(action_types)):  # a type is never read as padding
             text = rows["action_type"].cast(pa.string())
             is_bad = pc.is_in(text, value_set=pa.array(unknown, pa.string()))
-            said = f"unknown action type {unknown[0]!r} (all unknown: {unknown})"
-            remedy = (
-                f"expected one of {list(action_types)}; add it to features.action_types of the "
-                f"recipe or drop these rows where the table is written"
-            )
-            yield _of_rows("unknown_action_type", path, rows, is_bad, "action_type", said, remedy)
+            told = {"first": unknown[0], "unknown": unknown, "known": list(action_types)}
+            yield from _marked("unknown_action_type", path, rows, is_bad, "action_type", **told)
     if "propensity" in names:
         chance = rows["propensity"]
         is_good = pc.and_(pc.greater(chance, 0.0), pc.less_equal(chance, 1.0))
         is_bad = pc.invert(pc.fill_null(is_good, True))
-        if pc.any(is_bad).as_py():  # an estimator would divide by it
-            said = "a propensity is outside (0, 1]"
-            remedy = (
-                f"expected the chance that the pin was shown, or null where it is not known; "
-                f"{_CORRECT}"
-            )
-            yield _of_rows("propensity", path, rows, is_bad, "propensity", said, remedy)
+        yield from _marked("propensity", path, rows, is_bad, "propensity")
     yield from number_problems(path, rows, [name for name in number_columns if name in names])
 
 
 def time_problems(path: str, name: str, rows: pa.Table) -> Iterator[Finding]:
     """Yield that times of a column do not lie between the years 2000 and 2100 as milliseconds."""
-    times = rows[name]
-    if len(rows) == times.null_count:
-        return
-    low, high = pc.min_max(times).as_py().values()
-    if EARLIEST_MS <= low and high < LATEST_MS:
+    low, high = pc.min_max(rows[name]).as_py().values()
+    if low is None or (EARLIEST_MS <= low and high < LATEST_MS):
         return
     value = high if EARLIEST_MS <= low else low
     units = (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6))
     fits = [unit for unit, factor in units if EARLIEST_MS <= value * factor < LATEST_MS]
     hint = f" ({value} looks like {fits[0]})" if fits else ""
-    is_bad = pc.or_(pc.less(times, EARLIEST_MS), pc.greater_equal(times, LATEST_MS))
-    said = f"{name} is not a plausible time in milliseconds since the epoch{hint}"
-    remedy = (
-        f"expected {EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100); convert it where the "
-        f"table is written"
-    )
-    yield _of_rows("implausible_time", path, rows, is_bad, name, said, remedy)
+    is_bad = _is_outside(rows[name], EARLIEST_MS, LATEST_MS)
+    yield from _marked("implausible_time", path, rows, is_bad, name, hint=hint)
 
 
 def day_problems(path: str, rows: pa.Table, time_column: str, day: date) -> Iterator[Finding]:
     """Yield that rows are filed under another day than theirs: pruning by day relies on it."""
-    times, start_ms = rows[time_column], to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
-    if len(times) == times.null_count:
-        return
-    low, high = pc.min_max(times).as_py().values()
-    if start_ms <= low and high < start_ms + DAY_MS:
-        return
-    is_bad = pc.or_(pc.less(times, start_ms), pc.greater_equal(times, start_ms + DAY_MS))
-    said = f"rows with {time_column} from {low} to {high} in the partition day={day}"
-    remedy = (
-        f"expected [{start_ms}, {start_ms + DAY_MS}), the UTC day; partition the table by the UTC "
-        f"day of {time_column}"
-    )
-    yield _of_rows("wrong_day", path, rows, is_bad, time_column, said, remedy)
+    start = to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    low, high = pc.min_max(rows[time_column]).as_py().values()
+    if low is not None and not (start <= low and high < start + DAY_MS):
+        is_bad = _is_outside(rows[time_column], start, start + DAY_MS)
+        told = {"partition": day, "low": low, "high": high, "start": start, "end": start + DAY_MS}
+        yield from _marked("wrong_day", path, rows, is_bad, time_column, **told)
+
+
+def _is_outside(times: pa.ChunkedArray, start_ms: int, end_ms: int) -> pa.ChunkedArray:
+    return pc.or_(pc.less(times, start_ms), pc.greater_equal(times, end_ms))
 
 
 def number_problems(path: str, rows: pa.Table, columns: Sequence[str]) -> Iterator[Finding]:
@@ -310,10 +355,7 @@ def number_problems(path: str, rows: pa.Table, columns: Sequence[str]) -> Iterat
     for name in columns:
         with np.errstate(over="ignore"):
             is_bad = np.isinf(numbers_of(rows[name]).astype(np.float32))
-        if is_bad.any():
-            said = f"column {name!r} has a number that is infinite or too large"
-            remedy = f"expected finite float32 numbers, or null where none is known; {_CORRECT}"
-            yield _of_rows("infinite_number", path, rows, is_bad, name, said, remedy)
+        yield from _marked("infinite_number", path, rows, is_bad, name)
 
 
 def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -321,31 +363,23 @@ def numbers_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
 
-def _of_rows(
-    rule: str,
-    path: str,
-    rows: pa.Table,
-    is_bad: Any,
-    column: str,
-    problem: str,
-    remedy: str,
-    value: str | None = None,
-) -> Finding:
-    """Return the finding of some marked rows, with the first one's number, ids and value."""
+def _marked(
+    rule: str, path: str, rows: pa.Table, is_bad: Any, column: str, **facts: Any
+) -> Iterator[Finding]:
+    """Yield the finding of marked rows, if any is, with the first one's number, ids and value."""
     is_arrow = isinstance(is_bad, pa.ChunkedArray)
     marks = np.asarray(pc.fill_null(is_bad, False) if is_arrow else is_bad)
-    row = int(marks.argmax())
-    return Finding(
-        rule,
-        path,
-        problem,
-        remedy,
-        column=column,
-        row=row,
-        ids=tuple((n, rows[n][row].as_py()) for n in KEY_COLUMNS if n in rows.schema.names),
-        value=str(rows[column][row].as_py()) if value is None else value,
-        num_rows=int(marks.sum()),
-    )
+    if marks.any():
+        row = int(marks.argmax())
+        told = {
+            "column": column,
+            "row": row,
+            "ids": tuple((n, rows[n][row].as_py()) for n in KEY_COLUMNS if n in rows.schema.names),
+            "num_rows": int(marks.sum()),
+        }
+        if "value" not in facts:
+            facts["value"] = str(rows[column][row].as_py())
+        yield finding(rule, path, **told, **facts)
 
 
 # Embeddings: lists of one width per embedding version, every number finite
@@ -373,35 +407,18 @@ def embedding_matrix(path: str, rows: pa.Table, embedding_dim: int = 0) -> np.nd
     """
     column = rows["embedding"].combine_chunks()
     widths = widths_of(column)
-    wanted = embedding_dim or usual_width(column.type, widths)
-    if (widths < 0).any():
-        said, remedy = (
-            "an embedding is null",
-            f"expected {wanted} numbers; leave out the row, or give it an embedding",
-        )
-        require_none([_of_rows("null", path, rows, widths < 0, "embedding", said, remedy, "null")])
+    require_none(_marked("null", path, rows, widths < 0, "embedding"))
+    if pa.types.is_fixed_size_list(column.type):
+        usual = column.type.list_size
+    else:
+        found, counts = np.unique(widths, return_counts=True)
+        usual = int(found[counts.argmax()]) if len(found) else 0
+    wanted = embedding_dim or usual
     is_other = (widths != wanted) | (widths == 0)
+    told = {"wanted": wanted or "at least 1"}
     if is_other.any():
-        width = widths[is_other.argmax()]
-        remedy = (
-            f"expected {wanted or 'at least 1'}, the width of this embedding version; embed the "
-            f"row anew, or give embeddings of another width a version of their own"
-        )
-        said = f"an embedding has {width} numbers"
-        require_none(
-            [
-                _of_rows(
-                    "embedding_width",
-                    path,
-                    rows,
-                    is_other,
-                    "embedding",
-                    said,
-                    remedy,
-                    f"{width} numbers",
-                )
-            ]
-        )
+        told["value"] = f"{widths[is_other.argmax()]} numbers"
+    require_none(_marked("embedding_width", path, rows, is_other, "embedding", **told))
     numbers = column.flatten().cast(pa.float32(), safe=False)
     matrix = np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(len(column), wanted)
     require_none(embedding_number_problems(path, rows, ~np.isfinite(matrix).all(axis=1)))
@@ -415,22 +432,11 @@ def widths_of(column: pa.Array) -> npt.NDArray[np.int64]:
     return np.asarray(pc.fill_null(pc.list_value_length(column), -1)).astype(np.int64)
 
 
-def usual_width(type_: pa.DataType, widths: npt.NDArray[np.int64]) -> int:
-    """Return the width that most rows have, the smallest of several; 0 where there is no row."""
-    if pa.types.is_fixed_size_list(type_):
-        return int(type_.list_size)
-    found, counts = np.unique(widths[widths >= 0], return_counts=True)
-    return int(found[counts.argmax()]) if len(found) else 0
-
-
 def embedding_number_problems(
     path: str, rows: pa.Table, is_bad: npt.NDArray[np.bool_]
 ) -> Iterator[Finding]:
     """Yield that the embeddings of marked rows [rows] hold a null, NaN or infinite number."""
-    if is_bad.any():
-        said = "an embedding has a null, NaN or infinite number"
-        remedy = "expected finite float32 numbers; write these embeddings again"
-        yield _of_rows("embedding_number", path, rows, is_bad, "embedding", said, remedy, "")
+    yield from _marked("embedding_number", path, rows, is_bad, "embedding", value="")
 
 
 def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> None:
@@ -454,80 +460,15 @@ def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> Non
             )
 
 
-# Rules that rows of several files break together
-
-
-OF_SEVERAL_FILES = {
-    "request_of_two_users": (
-        "impressions.request_id",
-        "request {request_id!r} belongs to users {one} and {other}",
-        "expected one user per request; make request_id unique",
-    ),
-    "action_before_request": (
-        "actions.acted_at",
-        "action on pin {pin_id} at {acted_at} names request {request_id!r}, which was shown later, "
-        "at {impressed_at} ({num_rows} such actions)",
-        "expected acted_at >= impressed_at; correct the clocks or the attribution",
-    ),
-    "repeated_user_row": (
-        "users.as_of",
-        "user {user_id} has more than one row of as_of={as_of}",
-        "expected one per (user_id, as_of); remove the repeated row",
-    ),
-    "repeated_embedding": (
-        "pins.embedding_version",
-        "pin {pin_id} has more than one embedding of version {version!r} ({num_rows} such rows)",
-        "expected one per (pin_id, embedding_version); remove the repeated rows",
-    ),
-    "pin_times_in_some": (
-        f"pins.{PIN_TIME.name}",
-        "{without} has no column 'known_at', and {with_times} has",
-        "expected it in every file of the pins or in none; add it to the older files (a time "
-        "before the pin's first impression keeps the pin known as it was), or leave it out",
-    ),
-    "missing_version": (
-        "pins.embedding_version",
-        "no embedding of version {version!r} at {uri}; found the versions {found}",
-        "expected rows of that version; add it to the table or set snapshot.embedding_version in "
-        "the recipe",
-    ),
-    "pin_without_embedding": (
-        "pins.pin_id",
-        "{num_rows} of {num_wanted} pins in the impressions and actions have no embedding of "
-        "version {version!r}, first: {first}",
-        "expected one for each; fold these pins into the version's basis and add their rows",
-    ),
-}
-"""For each such rule: the table and column, what is said of it, and what to change."""
-
-
-def across_files(
-    rule: str,
-    facts: Mapping[str, object],
-    ids: Sequence[tuple[str, Any]] = (),
-    num_rows: int = 1,
-) -> Finding:
-    """Return the finding of one of OF_SEVERAL_FILES.
-
-    Args:
-        rule: Which.
-        facts: What the sentence names.
-        ids: Rows that it is about, by column; they may stand in the sentence too.
-        num_rows: Rows that break the rule.
-    """
-    place, said, remedy = OF_SEVERAL_FILES[rule]
-    table, _, column = place.partition(".")
-    problem = f"{table}: " + said.format(**facts, **dict(ids), num_rows=num_rows)
-    return Finding(
-        rule, "", problem, remedy, table=table, column=column, ids=tuple(ids), num_rows=num_rows
-    )
-
-
 def pins_without_embedding(
     missing: Sequence[int], num_missing: int, num_wanted: int, version: str
 ) -> Finding:
     """Return the finding of pins that were shown or acted upon and have no embedding."""
-    ids = [("pin_id", each) for each in missing[:5]]
-    first = ", ".join(str(each) for _, each in ids)
-    facts = {"num_wanted": num_wanted, "version": version, "first": first}
-    return across_files("pin_without_embedding", facts, ids, num_missing)
+    return finding(
+        "pin_without_embedding",
+        ids=tuple(("pin_id", each) for each in missing[:5]),
+        num_rows=num_missing,
+        num_wanted=num_wanted,
+        version=version,
+        first=", ".join(map(str, missing[:5])),
+    )

@@ -2,8 +2,8 @@
 
 Nothing here breaks a rule of the contract, and every one of these defects has trained a wrong model
 without a word. An ERROR means that a snapshot would be refused or wrong, a WARNING that a person
-must look, a NOTE that a log can be right so, and mostly is not. The bounds are those of
-`pipelines.contracts.data_rules`. Not for measuring (`measuring`). Tested in
+must look, a NOTE that a log can be right so, and mostly is not. What is said stands in JUDGED, and
+the bounds in `pipelines.contracts.data_rules`. Not for measuring (`measuring`). Tested in
 tests/pipelines/log_check/test_judgements.py.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.rules import Finding, Severity, across_files, pins_without_embedding
+from pipelines.event_log import rules
+from pipelines.event_log.rules import Finding, Rule, Severity, pins_without_embedding
 from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport, binned
 
 HOURS = 24
@@ -26,6 +27,89 @@ FEWEST_ROWS, FEWEST_DAYS = 20, 2
 """Of fewer rows or days, it may be chance that all have one time of day or one lag."""
 _VALUES_NAMED = 5
 
+ERROR, WARNING, NOTE = Severity
+JUDGED = {
+    "days_1_to_12": Rule(
+        "all are of the days 1 to 12 of their months, in {num} months from {first} to {last}: day "
+        "and month swapped?",
+        "expected days of the whole month, such as 2017-04-03 for the 3rd of April; read the dates "
+        "of your tables with their format (%d/%m/%Y or %m/%d/%Y), and write the log anew",
+        "impressions", WARNING),
+    "one_time_of_day": Rule(
+        "all at {clock} UTC: the log has days only, and the order within a day is unknown",
+        "expected the time at which each of them happened; write the times, or keep in mind that a "
+        "request knows of its own day only what has an earlier time", "", NOTE),
+    "known_at_once": Rule(
+        "known at once, known_at is acted_at in all {num:,} rows{both}; a model is then trained on "
+        "fresher sequences than serving will have",
+        "expected known_at as the time from which serving could have read the row; write when each "
+        "row was known, or add the usual delay of your pipeline", "actions", NOTE),
+    "few_impressions": Rule("{day} has {num:,} rows, the median day {median:,.0f}",
+        "expected at least {share:.0%} of the median day; write impressions/day={day} again if it "
+        "is not complete", "impressions", WARNING),
+    "no_actions": Rule("there is none, and {num:,} impressions from {first} to {last}",
+        "expected what users did with what they were shown; write the actions of these days",
+        "actions"),
+    "days_without_actions": Rule(
+        "none from {first} to {last}, {num} days with impressions; the {edge}, and about "
+        "{expected:,.0f} would be usual",
+        "expected actions on every day with impressions; write these days of the actions again, or "
+        "leave the impressions out that nobody could answer", "actions"),
+    "label_rate": Rule(
+        "on {day} {rate:.2%} of the impressions got {value!r}, and {usual:.2%} on the days around "
+        "it ({num:,} such actions on that day)",
+        "expected {low:.0%} to {high:.0%} of the days around it; write actions/day={day} again if "
+        "actions of it are missing or double", "actions"),
+    "hours_without_actions": Rule(
+        "impressions of {day} got {num} actions in the hours {hours} UTC, and {expected:,.0f} "
+        "would be usual",
+        "expected at least {share:.0%} of the usual; write actions/day={day} again if these hours "
+        "are missing", "actions", WARNING),
+    "unknown_requests": Rule(
+        "{num:,} of {in_span:,} that name a request ({share:.0%}) name none of their user's in the "
+        "log, {of_others:,} of them another user's",
+        "expected at least {least:.0%} found; write the request_id of the impressions into the "
+        "actions, or null where it is not known (these actions are nobody's label)", "actions"),
+    "unknown_pairs": Rule(
+        "of {num:,} whose request is in the log, {share:.0%} are on a pin that the request did not "
+        "show within the label window",
+        "expected at most {most:.0%}; check pin_id, or log all candidates of a request",
+        "actions", WARNING),
+    "clock": Rule(
+        "{num:,} that name their request ({share:.0%}) are before it, most of them by {hours} to "
+        "{end} h",
+        "expected acted_at >= impressed_at; check the time zone or the clock of the writer of "
+        "either table", "actions"),
+    "early_actions": Rule(
+        "{when} before their impressions are {share:.0%} of the {num:,} actions without a request "
+        "whose pin the user was shown within 24 h",
+        "expected at most {most:.0%}; check the time zone or the clock of the writer of either "
+        "table: the answer to an impression would stand in the sequence before it", "actions"),
+    "duplicates": Rule("{num:,} rows ({share:.1%}) repeat a request and pin of the same day",
+        "expected one row per (request_id, pin_id); they are dropped; write each candidate once",
+        "impressions"),
+    "width_of_users": Rule(
+        "embeddings are {users} wide, and those of the pins of version {version!r} {pins}",
+        "expected one width, because a model multiplies them; embed users and pins alike", "users"),
+    "embedding_width": Rule(
+        "embeddings of {whose} have several widths: {most:,} of {usual} numbers, {others}",
+        "expected one width in a version; write these rows again, or under an embedding_version of "
+        "their own"),
+    "zero_embeddings": Rule("{zero:,} of {rows:,} embeddings of {whose} are all zero",
+        "expected at most {most:.0%}; embed these pins; zero stands for a pin that nothing is "
+        "known of", "pins", WARNING),
+    "head_without_labels": Rule(
+        "no impression got {value!r} within {hours} h, which head {head!r} predicts ({num:,} such "
+        "actions in the log)",
+        "expected some positives of every head; check that actions carry the request_id, user_id "
+        "and pin_id of their impressions, or take the head out of the recipe", "actions"),
+    "unlisted_values": Rule("{column}: {said}",
+        "expected values of features.categorical ({listed}) in at least {least:.0%} of the rows, "
+        "because a model cannot tell others apart; add them to the feature's values, or correct "
+        "the values in the log"),
+}  # fmt: skip
+"""What is said of each defect; where no severity stands here, it depends on how bad it is."""
+
 
 def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
     """Yield what is worth saying of a log's days and totals.
@@ -34,24 +118,19 @@ def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
         report: Days and totals.
         recipe: What the log shall serve, or None.
     """
-    for rule in (_times, _days, _edges, _rates, _hours, _requests, _clocks, _duplicates):
-        yield from rule(report)
+    for judged in (_times, _days, _rates, _hours, _requests, _clocks):
+        yield from judged(report)
     yield from _embeddings(report, recipe)
     if recipe is not None:
-        yield from _heads(report, recipe)
-        yield from _categories(report, recipe)
+        yield from _of_recipe(report, recipe)
 
 
-def _finding(
-    severity: Severity, rule: str, table: str, problem: str, remedy: str, **more: Any
-) -> Finding:
-    """Return a finding of a table; `more` are further fields of it."""
-    said = f"{table}: {problem}"
-    return Finding(rule, "", said, remedy, table=table, severity=severity, **more)
+def _finding(rule: str, **facts: Any) -> Finding:
+    return rules.finding(rule, "", JUDGED, **facts)
 
 
 def _worse(is_error: object) -> Severity:
-    return Severity.ERROR if is_error else Severity.WARNING
+    return ERROR if is_error else WARNING
 
 
 def _with_rows(report: LogReport, table: str) -> dict[date, int]:
@@ -63,70 +142,27 @@ def _with_rows(report: LogReport, table: str) -> dict[date, int]:
 def _times(report: LogReport) -> Iterator[Finding]:
     """What looks as if days or times of day were not read as they were meant."""
     days = list(_with_rows(report, "impressions"))
-    months = {(day.year, day.month) for day in days}
-    if len(months) >= FEWEST_MONTHS and all(day.day <= LAST_MONTH for day in days):
-        yield _finding(
-            Severity.WARNING,
-            "days_1_to_12",
-            "impressions",
-            f"all are of the days 1 to {LAST_MONTH} of their months, in {len(months)} months from "
-            f"{days[0]} to {days[-1]}: day and month swapped?",
-            "expected days of the whole month, such as 2017-04-03 for the 3rd of April; read the "
-            "dates of your tables with their format (%d/%m/%Y or %m/%d/%Y), and write the log anew",
-        )
+    num = len({(day.year, day.month) for day in days})
+    if num >= FEWEST_MONTHS and all(day.day <= LAST_MONTH for day in days):
+        yield _finding("days_1_to_12", num=num, first=days[0], last=days[-1])
     for table in TABLES:
-        is_enough = report.total(f"{table}.lag").total() >= FEWEST_ROWS
-        if not is_enough or len(report.days_of(table)) < FEWEST_DAYS:
+        days, first = report.days_of(table), report.numbers(f"{table}.first_ms")
+        is_enough = sum(report.usable(day, table) for day in days) >= FEWEST_ROWS
+        if not is_enough or len(days) < FEWEST_DAYS:
             continue
-        first = report.number(f"{table}.first_ms", largest=False)
-        if first == report.number(f"{table}.last_ms"):
-            seconds, ms = divmod(first % DAY_MS, 1000)
+        if first[0] == report.numbers(f"{table}.last_ms")[-1]:
+            seconds, ms = divmod(first[0] % DAY_MS, 1000)
             clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-            yield _finding(
-                Severity.NOTE,
-                "one_time_of_day",
-                table,
-                f"all at {clock}{f'.{ms:03}' if ms else ''} UTC: the log has days only, and the "
-                f"order within a day is unknown",
-                "expected the time at which each of them happened; write the times, or keep in "
-                "mind that a request knows of its own day only what has an earlier time",
-            )
-        if table == "actions" and report.number("actions.longest_lag_ms") == 0:
-            is_both = report.number("impressions.longest_lag_ms") == 0
-            yield _finding(
-                Severity.NOTE,
-                "known_at_once",
-                "actions",
-                f"known at once, known_at is acted_at in all {report.num_rows('actions'):,} "
-                f"rows{', and impressions too' * is_both}; a model is then trained on fresher "
-                f"sequences than serving will have",
-                "expected known_at as the time from which serving could have read the row; write "
-                "when each row was known, or add the usual delay of your pipeline",
-            )
+            told = f"{clock}{f'.{ms:03}' if ms else ''}"
+            yield _finding("one_time_of_day", table=table, clock=told)
+        lags = {each: report.numbers(f"{each}.longest_lag_ms") for each in TABLES}
+        if table == "actions" and lags[table][-1] == 0:
+            both = ", and impressions too" * (not any(lags["impressions"]))
+            yield _finding("known_at_once", num=report.num_rows(table), both=both)
 
 
 def _days(report: LogReport) -> Iterator[Finding]:
-    """Days between the first and the last that lack impressions, or nearly all of them."""
-    days = _with_rows(report, "impressions")
-    if len(days) < 3:
-        return
-    median, share = float(np.median(list(days.values()))), bounds.ROWS_OF_A_DAY.warning
-    for number in range((max(days) - min(days)).days + 1):
-        day = min(days) + timedelta(days=number)
-        if days.get(day, 0) < share * median:
-            yield _finding(
-                Severity.WARNING,
-                "few_impressions",
-                "impressions",
-                f"{day} has {days.get(day, 0):,} rows, the median day {median:,.0f}",
-                f"expected at least {share:.0%} of the median day; write impressions/day={day} "
-                f"again if it is not complete",
-                day=day,
-            )
-
-
-def _edges(report: LogReport) -> Iterator[Finding]:
-    """Days with impressions before the first action of the log, and after its last.
+    """Days that lack impressions, or nearly all of them, and days before or after all actions.
 
     `_rates` knows no rate of the days after the last action. The newest days of impressions, whose
     labels may still come, are no problem.
@@ -134,57 +170,41 @@ def _edges(report: LogReport) -> Iterator[Finding]:
     shown, acted = _with_rows(report, "impressions"), _with_rows(report, "actions")
     if not shown:
         return
+    first, last = min(shown), max(shown)
+    if len(shown) >= 3:
+        median, share = float(np.median(list(shown.values()))), bounds.ROWS_OF_A_DAY.warning
+        for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
+            if (num := shown.get(day, 0)) < share * median:
+                yield _finding("few_impressions", day=day, num=num, median=median, share=share)
     if not acted:
-        yield _finding(
-            Severity.ERROR,
-            "no_actions",
-            "actions",
-            f"there is none, and {sum(shown.values()):,} impressions from {min(shown)} to "
-            f"{max(shown)}",
-            "expected what users did with what they were shown; write the actions of these days",
-        )
+        yield _finding("no_actions", num=sum(shown.values()), first=first, last=last)
         return
-    newest = max(shown) - report.label_window
     between = [day for day in shown if min(acted) <= day <= max(acted)]
     answers = sum(acted.get(day, 0) for day in between)
     usual = answers / sum(shown[day] for day in between) if between else 1.0
     before = [day for day in shown if day < min(acted)]
-    after = [day for day in shown if max(acted) < day <= newest]
+    after = [day for day in shown if max(acted) < day <= last - report.label_window]
     for days, edge in ((before, f"first is of {min(acted)}"), (after, f"last is of {max(acted)}")):
-        expected = usual * sum(shown[day] for day in days)
         if days:
-            yield _finding(
-                _worse(expected >= bounds.EXPECTED_ACTIONS.critical),
-                "days_without_actions",
-                "actions",
-                f"none from {min(days)} to {max(days)}, {len(days)} days with impressions; the "
-                f"{edge}, and about {expected:,.0f} would be usual",
-                "expected actions on every day with impressions; write these days of the actions "
-                "again, or leave the impressions out that nobody could answer",
-            )
+            expected = usual * sum(shown[day] for day in days)
+            told = {"first": min(days), "last": max(days), "num": len(days), "edge": edge}
+            severity = _worse(expected >= bounds.EXPECTED_ACTIONS.critical)
+            yield _finding("days_without_actions", **told, expected=expected, severity=severity)
 
 
 def _rates(report: LogReport) -> Iterator[Finding]:
     """Days on which the label rate of an action type is far from its neighbours'."""
     bound = bounds.LABEL_RATE_BY_NEIGHBOURS
+    low, high = bound.warning, 1 / bound.warning
     for name, rates in report.label_rates().items():
         for day, rate in sorted(rates.items()):
             usual = _usual_rate(rates, day)
-            is_level = bound.warning * usual <= rate <= usual / bound.warning
-            if usual * report.rows(day, "impressions") < bound.fewest or is_level:
-                continue
-            num = report.of(day, "actions").get(name, 0)
-            yield _finding(
-                _worse(rate <= bound.critical),
-                "label_rate",
-                "actions",
-                f"on {day} {rate:.2%} of the impressions got {name!r}, and {usual:.2%} on the days "
-                f"around it ({num:,} such actions on that day)",
-                f"expected {bound.warning:.0%} to {1 / bound.warning:.0%} of the days around it; "
-                f"write actions/day={day} again if actions of it are missing or double",
-                value=name,
-                day=day,
-            )
+            is_level = low * usual <= rate <= usual * high
+            if usual * report.rows(day, "impressions") >= bound.fewest and not is_level:
+                num = report.of(day, "actions").get(name, 0)
+                told = {"rate": rate, "usual": usual, "num": num, "low": low, "high": high}
+                severity = _worse(rate <= bound.critical)
+                yield _finding("label_rate", value=name, day=day, severity=severity, **told)
 
 
 def _usual_rate(rates: Mapping[date, float], day: date) -> float:
@@ -226,64 +246,38 @@ def _hours(report: LogReport) -> Iterator[Finding]:
         runs = np.bincount(run[is_empty], weights=expected[is_empty], minlength=HOURS + 1)
         hours = np.flatnonzero(is_empty & (runs[run] >= bound.fewest))
         if len(hours):
-            yield _finding(
-                Severity.WARNING,
-                "hours_without_actions",
-                "actions",
-                f"impressions of {day} got {int(labelled[hours].sum())} actions in the hours "
-                f"{', '.join(map(str, hours))} UTC, and {expected[hours].sum():,.0f} would be "
-                f"usual",
-                f"expected at least {bound.warning:.0%} of the usual; write actions/day={day} "
-                f"again if these hours are missing",
-                day=day,
-            )
+            told = {"num": int(labelled[hours].sum()), "hours": ", ".join(map(str, hours))}
+            told |= {"expected": expected[hours].sum(), "share": bound.warning}
+            yield _finding("hours_without_actions", day=day, **told)
 
 
 def _requests(report: LogReport) -> Iterator[Finding]:
-    """Requests that actions name and that the log does not have."""
+    """Requests that actions name and the log does not have, and impressions that it repeats."""
     named, bound = report.total("named"), bounds.UNKNOWN_REQUESTS
-    in_span, found, of_others = named["in_span"], named["found"], named["of_other_user"]
-    share = found / max(in_span, 1)
+    in_span, found = named["in_span"], named["found"]
+    share, pairs = found / max(in_span, 1), named["pair_found"] / max(found, 1)
     if in_span - found >= bounds.FEWEST_UNKNOWN and share < 1 - bound.warning:
-        others = f", {of_others:,} are another user's" if of_others else ""
-        yield _finding(
-            _worse(share < bound.critical),
-            "unknown_requests",
-            "actions",
-            f"{in_span - found:,} of {in_span:,} that name a request ({1 - share:.0%}) name none "
-            f"of their user's in the log{others}",
-            f"expected at least {1 - bound.warning:.0%} found; write the request_id of the "
-            f"impressions into the actions, or null where it is not known (these actions are "
-            f"nobody's label)",
-        )
-        return
-    pairs = named["pair_found"] / max(found, 1)
-    if in_span and pairs < 1 - bounds.UNKNOWN_PAIRS.warning:
-        yield _finding(
-            Severity.WARNING,
-            "unknown_pairs",
-            "actions",
-            f"of {found:,} whose request is in the log, {1 - pairs:.0%} are on a pin that the "
-            f"request did not show within the label window",
-            f"expected at most {bounds.UNKNOWN_PAIRS.warning:.0%}; check pin_id, or log all "
-            f"candidates of a request",
-        )
+        told = {"num": in_span - found, "in_span": in_span, "of_others": named["of_other_user"]}
+        shares = {"share": 1 - share, "least": 1 - bound.warning}
+        severity = _worse(share < bound.critical)
+        yield _finding("unknown_requests", **told, **shares, severity=severity)
+    elif in_span and pairs < 1 - bounds.UNKNOWN_PAIRS.warning:
+        most = bounds.UNKNOWN_PAIRS.warning
+        yield _finding("unknown_pairs", num=found, share=1 - pairs, most=most)
+    if repeated := report.total("impressions")["repeated"]:
+        share = repeated / report.num_rows("impressions")
+        is_many = share > bounds.REPEATED_IMPRESSIONS.warning
+        severity = WARNING if is_many else NOTE
+        yield _finding("duplicates", num=repeated, share=share, severity=severity)
 
 
 def _clocks(report: LogReport) -> Iterator[Finding]:
     """Actions that happened before what they answer."""
     named, unnamed, bound = report.total("named"), report.total("unnamed"), bounds.EARLY_ACTIONS
-    remedy = "check the time zone or the clock of the writer of either table"
     if early := named["early"]:
         hours = int(np.argmax(binned(report.total("named.early"), SHIFT_HOURS)))
-        yield _finding(
-            Severity.ERROR,
-            "clock",
-            "actions",
-            f"{early:,} that name their request ({early / max(named['found'], 1):.0%}) are before "
-            f"it, most of them by {hours} to {hours + 1} h",
-            f"expected acted_at >= impressed_at; {remedy}",
-        )
+        share = early / max(named["found"], 1)
+        yield _finding("clock", num=early, share=share, hours=hours, end=hours + 1)
     share = unnamed["early"] / max(unnamed["near"], 1)
     if unnamed["early"] < bound.fewest or share < bound.warning:
         return
@@ -292,30 +286,10 @@ def _clocks(report: LogReport) -> Iterator[Finding]:
     most = int(np.argmax(by_hour))
     concentration = by_hour[max(0, most - 1) : most + 2].sum() / max(by_hour.sum(), 1)
     is_clock = concentration >= bounds.CONCENTRATED_SHIFT
-    yield _finding(
-        _worse(is_clock and share >= bound.critical),
-        "early_actions",
-        "actions",
-        f"{f'about {most + 1} h' if is_clock else 'up to a day'} before their impressions are "
-        f"{share:.0%} of the {unnamed['near']:,} actions without a request whose pin the user was "
-        f"shown within {SHIFT_HOURS} h",
-        f"expected at most {bound.warning:.0%}; {remedy}: the answer to an impression would stand "
-        f"in the sequence before it",
-    )
-
-
-def _duplicates(report: LogReport) -> Iterator[Finding]:
-    if repeated := report.total("impressions")["repeated"]:
-        share = repeated / report.num_rows("impressions")
-        is_many = share > bounds.REPEATED_IMPRESSIONS.warning
-        yield _finding(
-            Severity.WARNING if is_many else Severity.NOTE,
-            "duplicates",
-            "impressions",
-            f"{repeated:,} rows ({share:.1%}) repeat a request and pin of the same day",
-            "expected one row per (request_id, pin_id); they are dropped; write each candidate "
-            "once",
-        )
+    when = f"about {most + 1} h" if is_clock else "up to a day"
+    told = {"when": when, "share": share, "num": unnamed["near"], "most": bound.warning}
+    severity = _worse(is_clock and share >= bound.critical)
+    yield _finding("early_actions", **told, severity=severity)
 
 
 def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
@@ -323,78 +297,46 @@ def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding
     wanted = recipe.snapshot.embedding_version if recipe else ""
     if not wanted and report.pins:
         wanted = max(sorted(report.pins), key=lambda version: report.pins[version].num_in_use)
-    own = report.pins.get(wanted)
+    own, users = report.pins.get(wanted), report.users.widths
     if wanted and own is None:
-        facts = {"version": wanted, "uri": report.uri, "found": sorted(report.pins)}
-        yield across_files("missing_version", facts)
+        told = {"version": wanted, "uri": report.uri, "found": sorted(report.pins)}
+        yield rules.finding("missing_version", **told)
     elif own and (missing := report.num_pins - own.num_in_use):
         yield pins_without_embedding(own.missing, missing, report.num_pins, wanted)
-    users = report.users.widths
     if own and len(own.widths) == len(users) == 1 and own.widths.keys() != users.keys():
-        yield _finding(
-            Severity.ERROR,
-            "width_of_users",
-            "users",
-            f"embeddings are {min(users)} wide, and those of the pins of version {wanted!r} "
-            f"{min(own.widths)}",
-            "expected one width, because a model multiplies them; embed users and pins alike",
-        )
+        of = {"users": min(users), "pins": min(own.widths)}
+        yield _finding("width_of_users", **of, version=wanted)
     of_all = {f"pins of version {version!r}": known for version, known in report.pins.items()}
     for whose, known in sorted((of_all | {"users": report.users}).items()):
-        table = whose.split(" ")[0]
+        table, bound = whose.split(" ")[0], bounds.ZERO_EMBEDDINGS.warning
         if len(known.widths) > 1:
-            usual = max(known.widths, key=lambda width: known.widths[width])
-            others = {width: rows for width, rows in known.widths.items() if width != usual}
-            said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others.items()))
-            yield _finding(
-                Severity.ERROR,
-                "embedding_width",
-                table,
-                f"embeddings of {whose} have several widths: {known.widths[usual]:,} of {usual} "
-                f"numbers, {said}",
-                "expected one width in a version; write these rows again, or under an "
-                "embedding_version of their own",
-                column="embedding",
-                num_rows=sum(others.values()),
-            )
-        if table == "pins" and known.zero > bounds.ZERO_EMBEDDINGS.warning * known.rows:
-            yield _finding(
-                Severity.WARNING,
-                "zero_embeddings",
-                table,
-                f"{known.zero:,} of {known.rows:,} embeddings of {whose} are all zero",
-                f"expected at most {bounds.ZERO_EMBEDDINGS.warning:.0%}; embed these pins; zero "
-                f"stands for a pin that nothing is known of",
-            )
+            [(usual, most), *others] = known.widths.most_common()
+            said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others))
+            widths = {"whose": whose, "most": most, "usual": usual, "others": said}
+            num = sum(rows for _, rows in others)
+            place = {"table": table, "column": "embedding", "num_rows": num}
+            yield _finding("embedding_width", **place, **widths)
+        if table == "pins" and known.zero > bound * known.rows:
+            told_of = {"zero": known.zero, "rows": known.rows, "whose": whose}
+            yield _finding("zero_embeddings", **told_of, most=bound)
 
 
-def _heads(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
-    """Heads whose action the log never shows."""
-    found, labelled = report.total("actions"), report.total("labelled")
-    for head in recipe.features.heads:
-        if labelled[head.action_type] == 0:
-            yield _finding(
-                _worse(head == recipe.features.main_head),
-                "head_without_labels",
-                "actions",
-                f"no impression got {head.action_type!r} within {report.label_window_hours} h, "
-                f"which head {head.name!r} predicts ({found[head.action_type]:,} such actions in "
-                f"the log)",
-                "expected some positives of every head; check that actions carry the request_id, "
-                "user_id and pin_id of their impressions, or take the head out of the recipe",
-            )
-
-
-def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
-    """Features with values that the recipe does not list: an error where no row has a listed one.
+def _of_recipe(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
+    """Heads whose action the log never shows, and features with values that are not listed.
 
     Such a value has code 0, as a null has: a feature whose values are all unlisted trains a model
-    without saying anything, and nothing breaks.
+    without saying anything, and nothing breaks. That is an error.
     """
+    acted, labelled = report.total("actions"), report.total("labelled")
+    for head in recipe.features.heads:
+        if labelled[head.action_type] == 0:
+            told = {"head": head.name, "num": acted[head.action_type]}
+            told |= {"hours": report.label_window_hours, "value": head.action_type}
+            severity = _worse(head == recipe.features.main_head)
+            yield _finding("head_without_labels", **told, severity=severity)
     bound = recipe.data_gate.max_unknown_category_share
     for feature in recipe.features.categorical:
-        found = report.unlisted[f"{feature.table}.{feature.name}"]
-        said, remedies, num_unknown = [], [], found.nulls + found.others
+        found, said = report.unlisted[f"{feature.table}.{feature.name}"], []
         if found.others:
             often = ", ".join(f"{text[:60]!r} {n:,}" for text, n in found.values[:_VALUES_NAMED])
             more = " and others" if len(found.values) > _VALUES_NAMED else ""
@@ -402,28 +344,26 @@ def _categories(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
                 f"{_percent(found.others, found.rows)} of the {found.rows:,} rows have a value "
                 f"that the recipe does not list: {often}{more}"
             )
-            remedies.append("add them to the feature's values, or correct the values in the log")
         if found.nulls:
-            share = _percent(found.nulls, found.rows)
-            said.append(f"{share} of the {found.rows:,} rows have a null")
-            remedies.append("write a value in place of null where it is known")
-        if not num_unknown:
-            continue
-        rest = len(feature.values) - _VALUES_NAMED
-        listed = ", ".join(map(repr, feature.values[:_VALUES_NAMED]))
-        listed += f" and {rest} more" if rest > 0 else ""
-        severity = Severity.WARNING if num_unknown > bound * found.rows else Severity.NOTE
-        yield Finding(
-            "unlisted_values",
-            "",
-            f"{feature.table}.{feature.name}: {'; '.join(said)}",
-            f"expected values of features.categorical ({listed}) in at least {1 - bound:.0%} of "
-            f"the rows, because a model cannot tell others apart; {'; '.join(remedies)}",
-            table=feature.table,
-            column=feature.name,
-            num_rows=num_unknown,
-            severity=Severity.ERROR if num_unknown == found.rows else severity,
-        )
+            said.append(
+                f"{_percent(found.nulls, found.rows)} of the {found.rows:,} rows have a null"
+            )
+        if num_unknown := found.nulls + found.others:
+            rest = len(feature.values) - _VALUES_NAMED
+            listed = ", ".join(map(repr, feature.values[:_VALUES_NAMED]))
+            listed += f" and {rest} more" if rest > 0 else ""
+            is_many = num_unknown > bound * found.rows
+            severity = WARNING if is_many else NOTE
+            yield _finding(
+                "unlisted_values",
+                table=feature.table,
+                column=feature.name,
+                said="; ".join(said),
+                listed=listed,
+                least=1 - bound,
+                num_rows=num_unknown,
+                severity=ERROR if num_unknown == found.rows else severity,
+            )
 
 
 def _percent(part: int, whole: int) -> str:

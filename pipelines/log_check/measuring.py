@@ -4,13 +4,15 @@ Actions come first, then each day's impressions with the actions around them, th
 all days against all actions; pins and users beside. What does not fit into memory DuckDB writes to
 a scratch folder. The rule for labels is the kernel's: an action that names its request counts for
 that request alone, one that names none for every impression of the pin to the user within the label
-window. Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/test_run.py.
+window. The tables are those of `_TABLES`; a query that counts gives (name, key, num) of a day.
+
+Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/test_run.py.
 """
 
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import duckdb
@@ -30,22 +32,24 @@ from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import (
     Finding,
-    across_files,
     column_problems,
     embedding_number_problems,
+    finding,
     fitted,
     null_problems,
     value_problems,
     widths_of,
 )
-from pipelines.log_check import queries
-from pipelines.log_check.report import LENGTH_EDGES, Embeddings, LogReport, Unlisted
+from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlisted
 from pipelines.snapshot.pool import run_in_threads
 
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
 _EPOCH = date(1970, 1, 1)
 _VALUES_NAMED = 6
+_FAR_MS = 1 << 61
+"""Stands for "no impression on this side"."""
+_REACH_MS = SHIFT_HOURS * HOUR_MS
 _NEEDED = {
     "impressions": ("request_id", "user_id", "pin_id", "impressed_at", "known_at"),
     "actions": ("user_id", "pin_id", "action_type", "acted_at", "known_at"),
@@ -53,6 +57,151 @@ _NEEDED = {
     "users": ("user_id", "as_of"),
 }
 """A row that lacks one of them counts for nothing."""
+
+_TABLES = """
+-- Actions: their file and row, a hash of the request or null, user, pin, time, known_at - time.
+create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint, lag bigint,
+                kind varchar);
+-- Requests by day and user, with their first time and number of candidates.
+create table r (day int, req ubigint, u bigint, first bigint, size bigint);
+create table shown (p bigint);
+-- Actions whose request showed their pin on one of the days around them.
+create table paired (day int, place bigint);
+-- Actions without a request: how many ms before and after them the user was shown the pin.
+create table nearest (day int, place bigint, before bigint, after bigint);
+create table pins (p bigint, version varchar, width int, is_zero bool);
+create table users (u bigint, as_of bigint, width int, is_zero bool);
+create table valued (name varchar, value varchar, num bigint);
+"""
+_NEW_DAY = {  # of one reader: a day's rows
+    "actions": "create or replace temp table own as from a limit 0",
+    "impressions": """create or replace temp table i (req ubigint, u bigint, p bigint, t bigint,
+                      lag bigint, hour tinyint, expl bool)""",
+}
+_FILL = {
+    "actions": """
+insert into own
+select $day, place, case when {request_id} is null then null else hash({request_id}) end,
+       user_id, pin_id, acted_at, known_at - acted_at, action_type
+from part where {is_whole}
+""",
+    "impressions": f"""
+insert into i
+select hash({{request_id}}), user_id, pin_id, impressed_at, known_at - impressed_at,
+       greatest(0, least(23, (impressed_at - $day::bigint * {DAY_MS}) // {HOUR_MS})),
+       coalesce({{is_exploration}}, false)
+from part where {{is_whole}}
+""",
+}
+_TIMES = f"""
+select '{{table}}.' || name, '', num from (
+  unpivot (select quantile_disc(lag, 0.5)::bigint as median_lag_ms,
+                  greatest(0, max(lag))::bigint as longest_lag_ms,
+                  min(t % {DAY_MS})::bigint as first_ms, max(t % {DAY_MS})::bigint as last_ms
+           from {{rows}}) on columns(*) into name name value num)
+union all
+"""
+_OF_ACTIONS = f"""{_TIMES.format(table="actions", rows="own")}
+select 'actions', kind, count(*) from own group by kind
+union all select 'named', 'all', count(req) from own
+"""
+_OF_IMPRESSIONS = f"""{_TIMES.format(table="impressions", rows="i")}
+select 'impressions', 'rows', count(*) from i
+union all select 'impressions', 'exploration', count(*) filter (expl) from i
+union all select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)) from i
+union all select 'impressions.hour', hour::varchar, count(*) from i group by hour
+union all select 'labelled', kind, count(*) from hit group by kind
+union all select 'labelled.hour', hour::varchar, count(distinct row) from hit group by hour
+"""
+_HITS = """
+create or replace temp table around as from a where day between $day - 1 and $last;
+create or replace temp table hit as
+select i.rowid as row, i.hour, x.kind from i join around x on x.req = i.req and x.p = i.p
+where x.day >= $day and x.t >= i.t and x.t < i.t + $window
+union
+select i.rowid, i.hour, x.kind from i join around x on x.u = i.u and x.p = i.p
+where x.req is null and x.day >= $day and x.t >= i.t and x.t < i.t + $window
+"""
+_KEEP_OF_DAY = f"""
+insert into r select $day, req, u, min(t), count(*) from i group by req, u;
+insert into shown select distinct p from i;
+insert into paired
+select day, place from around x where exists (select 1 from i where i.req = x.req and i.p = x.p);
+insert into nearest
+with x as (select day, place, u, p, t from around where req is null and day <= $day + 1),
+near as (select u, p, t from i where exists (select 1 from x where x.u = i.u and x.p = i.p)),
+found as (
+  select x.day, x.place, coalesce(x.t - b.t, {_FAR_MS}) as before,
+         coalesce(f.t - x.t, {_FAR_MS}) as after
+  from x asof left join near b on x.u = b.u and x.p = b.p and x.t >= b.t
+  asof left join near f on x.u = f.u and x.p = f.p and x.t < f.t
+)
+from found where least(before, after) < {_REACH_MS}
+"""
+_MATCH = """
+create table q as select req, u, min(first) as first, sum(size) as size from r group by req, u;
+create table matched as
+select a.day, a.place, a.p, a.t, a.req, q.first,
+       a.req in (select req from q) as is_there, a.t < q.first as is_early
+from a left join q on q.req = a.req and q.u = a.u
+where a.req is not null and a.day between $first and $last
+"""
+_OF_TWO_USERS = """
+select req, users[1], users[2], count(*) over () from (
+  select req, list(u order by u) as users, min(first) as first from q group by req
+  having count(*) > 1
+) order by first, users limit 1
+"""
+_MATCHED = f"""
+with x as (
+  select day, min(before) as before, min(after) as after from nearest group by day, place
+)
+select day, 'named', 'in_span', count(*) from matched group by day
+union all select day, 'named', 'found', count(first) from matched group by day
+union all select day, 'named', 'of_other_user', count(*) from matched
+  where is_there and first is null group by day
+union all select day, 'named', 'early', count(*) from matched where is_early group by day
+union all select day, 'named', 'pair_found', count(distinct place) from paired
+  where day between $first and $last group by day
+union all select day, 'named.early', least({SHIFT_HOURS - 1}, (first - t) // {HOUR_MS})::varchar
+  as key, count(*) from matched where is_early group by day, key
+union all select day, 'unnamed', 'near', count(*) from x group by day
+union all select day, 'unnamed', 'early', count(*) from x where before >= {_REACH_MS} group by day
+union all select day, 'unnamed.shift', greatest(-{SHIFT_HOURS}, least({SHIFT_HOURS - 1},
+  floor((case when before <= after then before else -after end) / {HOUR_MS}.0)))::int::varchar
+  as key, count(*) from x group by day, key
+"""
+_FIRST_EARLY = """
+select p, t, req, first, count(*) over () from matched where is_early order by day, place limit 1
+"""
+_IN_USE = "create table in_use as select distinct p from (from shown union all select p from a)"
+_WITHOUT_ROW = """
+select p, count(*) over () from in_use
+where p not in (select p from pins where version = $version) order by p limit 5
+"""
+_REPEATED_PINS = """
+select version, min(p), sum(n - 1)::bigint
+from (select version, p, count(*) as n from pins group by version, p having count(*) > 1)
+group by version order by version
+"""
+_REPEATED_USERS = """
+select u, as_of, (sum(n - 1) over ())::bigint
+from (select u, as_of, count(*) as n from users group by u, as_of having count(*) > 1)
+order by u, as_of limit 1
+"""
+_UNLISTED = """
+select coalesce(sum(num), 0)::bigint, coalesce(sum(num) filter (value is null), 0)::bigint,
+       coalesce(sum(num) filter (not list_contains($listed, value)), 0)::bigint
+from valued where name = $name
+"""
+_UNLISTED_VALUES = f"""
+select value, sum(num)::bigint as num from valued
+where name = $name and not list_contains($listed, value)
+group by value order by num desc, value limit {_VALUES_NAMED}
+"""
+
+_FoundInFile = dict[tuple[str, str], Finding]
+"""What many batches of a file break: one finding for each rule and column."""
 
 
 def measure(
@@ -74,8 +223,7 @@ def measure(
     # Where this process is killed, the next check removes the folder.
     scratch_uri = own_temporary_folder("scratch").as_uri()
     with storage.scratch_folder(scratch_uri) as scratch, open_engine(str(scratch)) as engine:
-        for statement in queries.TABLES:
-            engine.execute(statement)
+        engine.execute(_TABLES)
         log = _Log(engine, event_log, recipe, report)
         findings: list[Finding] = []
         for table, read in (("actions", log.read_actions), ("impressions", log.read_impressions)):
@@ -102,37 +250,30 @@ class _Log:
     ) -> None:
         self._engine, self._event_log, self._report = engine, event_log, report
         self._features = recipe.features if recipe else None
-        self._label_window_ms = report.label_window_hours * HOUR_MS
 
     def read_actions(self, day: date) -> list[Finding]:
         """Bring a day's actions into the database; return what breaks a rule."""
         with self._engine.cursor() as cursor:
-            cursor.execute(queries.EMPTY_DAY_OF_ACTIONS)
-            findings = self._fill(cursor, "actions", day, queries.FILL_ACTIONS)
-            self._count(day, cursor.execute(queries.OF_ACTIONS).fetchall())
+            findings = self._fill(cursor, "actions", day)
+            self._count(day, cursor.execute(_OF_ACTIONS).fetchall())
             cursor.execute("insert into a from own")
         return findings
 
     def read_impressions(self, day: date) -> list[Finding]:
         """Measure a day's impressions with the actions around them; return what breaks a rule."""
-        number, window_days = (day - _EPOCH).days, -(-self._label_window_ms // DAY_MS)
+        number, hours = (day - _EPOCH).days, self._report.label_window_hours
         with self._engine.cursor() as cursor:
-            cursor.execute(queries.EMPTY_DAY_OF_IMPRESSIONS)
-            findings = self._fill(cursor, "impressions", day, queries.FILL_IMPRESSIONS)
-            around = {"first": number - 1, "last": number + window_days}
-            cursor.execute(queries.ACTIONS_AROUND, around)
-            cursor.execute(queries.HITS, {"window": self._label_window_ms, "day": number})
-            self._count(day, cursor.execute(queries.OF_IMPRESSIONS).fetchall())
-            for statement in (queries.REQUESTS, queries.PINS_SHOWN, queries.PAIRS, queries.NEAREST):
-                cursor.execute(statement, {"day": number} if "$day" in statement else None)
+            findings = self._fill(cursor, "impressions", day)
+            asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
+            _execute_all(cursor, _HITS, asked)
+            self._count(day, cursor.execute(_OF_IMPRESSIONS).fetchall())
+            _execute_all(cursor, _KEEP_OF_DAY, asked)
         return findings
 
-    def _fill(
-        self, cursor: duckdb.DuckDBPyConnection, table: str, day: date, statement: str
-    ) -> list[Finding]:
+    def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, day: date) -> list[Finding]:
         """Bring the usable rows of a day into a table of the cursor's own."""
-        findings: list[Finding] = []
-        counts = self._report.days[day]
+        cursor.execute(_NEW_DAY[table])
+        findings, counts = list[Finding](), self._report.days[day]
         counts.setdefault(table, {})
         for number, file in enumerate(f for f in self._event_log.files_of(table) if f.day == day):
             found: _FoundInFile = {}
@@ -141,20 +282,21 @@ class _Log:
                 if not set(_NEEDED[table]) <= set(names):
                     counts["unread"][table] = counts["unread"].get(table, 0) + len(rows)
                     continue
-                place = (number << 40) + offset
                 options = {
                     "request_id": "request_id" if "request_id" in names else "null::varchar",
                     "is_exploration": "is_exploration" if "is_exploration" in names else "false",
+                    "is_whole": " and ".join(f"{name} is not null" for name in _NEEDED[table]),
                 }
+                place = (number << 40) + offset
                 places = pa.array(np.arange(place, place + len(rows)))
                 cursor.register("part", rows.append_column("place", places))
-                cursor.execute(statement.format(**options), {"day": (day - _EPOCH).days})
+                cursor.execute(_FILL[table].format(**options), {"day": (day - _EPOCH).days})
                 cursor.unregister("part")
             findings += found.values()
         return findings
 
     def _read(
-        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, found: "_FoundInFile"
+        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, found: _FoundInFile
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yield each batch of a file with the number of its first row, as far as it can be used.
 
@@ -166,29 +308,28 @@ class _Log:
         extra = extra_columns(EVENT_LOG_TABLES[table], categorical)
         held = asked.numeric_held if asked else ()
         numbers = number_columns(held, table) if table in LOG_TABLES else ()
-        features = [each.name for each in categorical]
+        features, types = [each.name for each in categorical], asked.action_types if asked else ()
         try:
-            dataset = open_file(self._event_log, file)
+            dataset, offset = open_file(self._event_log, file), 0
             schema = contract_of(table, dataset.schema.names)
             problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
             _add(found, file, problems)
             bad = {problem.column for problem in problems}
             wished = dict.fromkeys((*schema.names, *numbers, *features))
-            names, offset = [name for name in wished if name not in bad], 0
-            types = asked.action_types if asked else ()
-            for batch in iterate_batches(dataset, file, names, BATCH_ROWS):
+            for batch in iterate_batches(
+                dataset, file, [name for name in wished if name not in bad], BATCH_ROWS
+            ):
                 rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
                 _add(found, file, wrong, offset)
                 _add(found, file, null_problems(path, rows, ["embedding"], schema), offset)
-                unfit = [each.column for each in wrong if each.rule == "does_not_fit"]
-                rows = rows.drop_columns(unfit)
+                rows = rows.drop_columns([p.column for p in wrong if p.rule == "does_not_fit"])
                 values = value_problems(path, table, rows, types, numbers, file.day)
                 _add(found, file, values, offset)
                 for name in (name for name in features if name in rows.schema.names):
                     cursor.register("part", rows.select([name]))
                     column = '"' + name.replace('"', '""') + '"'
-                    told = {"name": f"{table}.{name}"}
-                    cursor.execute(queries.COUNT_VALUES.format(column=column), told)
+                    count = f"select $name, {column}::varchar, count(*) from part group by all"
+                    cursor.execute(f"insert into valued {count}", {"name": f"{table}.{name}"})
                 yield offset, rows
                 offset += len(rows)
         except DataContractError as error:
@@ -196,31 +337,26 @@ class _Log:
 
     def _count(self, day: date, rows: Iterable[tuple[str, Any, int | None]]) -> None:
         for name, key, num in rows:
-            if num is not None:  # of no rows there is no smallest one
-                self._report.days[day][name][str(key)] = num
+            self._report.days[day][name][str(key)] = int(num or 0)
 
     def match(self) -> list[Finding]:
         """Match the actions of all days with the requests of all days, and count both."""
         engine, report, findings = self._engine, self._report, list[Finding]()
-        engine.execute(queries.REQUESTS_OF_ALL_DAYS)
-        report.num_requests, report.num_users = _one(engine, queries.NUM_REQUESTS)
-        report.candidates = dict(engine.execute(queries.CANDIDATES).fetchall())
-        for request, one, other, num in engine.execute(queries.OF_TWO_USERS).fetchall():
-            facts = {"request_id": self._name("impressions", request), "one": one, "other": other}
-            findings.append(across_files("request_of_two_users", facts, num_rows=num))
         shown = [(day - _EPOCH).days for day in report.days_of("impressions")]
         span = {"first": min(shown, default=1), "last": max(shown, default=0)}
-        engine.execute(queries.MATCHES, span)
-        for query in (queries.NAMED, queries.UNNAMED):
-            for number, name, key, num in engine.execute(query).fetchall():
-                self._count(date.fromordinal(number + _EPOCH.toordinal()), [(name, key, num)])
-        for pin, acted_at, request, first, num in engine.execute(queries.FIRST_EARLY).fetchall():
-            facts = {"acted_at": acted_at, "impressed_at": first}
-            facts["request_id"] = self._name("actions", request)
-            ids = [("pin_id", pin)]
-            findings.append(across_files("action_before_request", facts, ids, num))
-        for length, num in engine.execute(queries.EARLIER_ACTIONS).fetchall():
-            report.lengths[int(np.searchsorted(LENGTH_EDGES, length, side="right")) - 1] += num
+        _execute_all(engine, _MATCH, span)
+        counts = "count(distinct req), count(distinct u), quantile_disc(size, [0.05, 0.5, 0.95])"
+        report.num_requests, report.num_users, sizes = _one(engine, f"select {counts} from q")
+        report.candidates = tuple(int(size) for size in sizes or ())
+        for request, one, other, num in engine.execute(_OF_TWO_USERS).fetchall():
+            told = {"request_id": self._name("impressions", request), "one": one, "other": other}
+            findings.append(finding("request_of_two_users", **told, num_rows=num))
+        for number, name, key, num in engine.execute(_MATCHED, span).fetchall():
+            self._count(_EPOCH + timedelta(days=number), [(name, key, num)])
+        for pin, acted_at, request, first, num in engine.execute(_FIRST_EARLY).fetchall():
+            told = {"acted_at": acted_at, "impressed_at": first, "num_rows": num}
+            told |= {"request_id": self._name("actions", request), "ids": (("pin_id", pin),)}
+            findings.append(finding("action_before_request", **told))
         return findings
 
     def _name(self, table: str, request: int) -> str:
@@ -228,13 +364,13 @@ class _Log:
 
         Where no file that can be read names it any more, it is a question mark.
         """
+        query = "select request_id from part where hash(request_id) = $req limit 1"
         for file in self._event_log.files_of(table):
             with contextlib.suppress(DataContractError, pa.ArrowInvalid):
                 dataset = open_file(self._event_log, file)
                 for batch in iterate_batches(dataset, file, ["request_id"], BATCH_ROWS):
                     self._engine.register("part", pa.Table.from_batches([batch]))
-                    named = self._engine.execute(queries.NAME_OF, {"req": request}).fetchall()
-                    if named:
+                    if named := self._engine.execute(query, {"req": request}).fetchall():
                         return str(named[0][0])
         return "?"
 
@@ -244,7 +380,7 @@ class _Log:
         With each stands how wide its embedding is, -1 without one, and whether that is zero.
         """
         found: _FoundInFile = {}
-        key, other = _NEEDED[file.table]
+        keys = _NEEDED[file.table]
         with self._engine.cursor() as cursor:
             for offset, rows in self._read(cursor, file, found):
                 names = rows.schema.names
@@ -253,51 +389,45 @@ class _Log:
                     widths, is_zero, is_bad = _looked_at(rows["embedding"].combine_chunks())
                     wrong = embedding_number_problems(file.path, rows, is_bad)
                     _add(found, file, wrong, offset)
-                if {key, other} <= set(names):
-                    part = rows.select([key, other]).append_column("width", pa.array(widths))
+                if set(keys) <= set(names):
+                    part = rows.select(keys).append_column("width", pa.array(widths))
                     cursor.register("part", part.append_column("is_zero", pa.array(is_zero)))
-                    statement = queries.FILL_KEYS
-                    cursor.execute(statement.format(table=file.table, key=key, other=other))
+                    is_whole = " and ".join(f"{key} is not null" for key in keys)
+                    cursor.execute(f"insert into {file.table} from part where {is_whole}")
         return list(found.values())
 
     def count_in_use(self) -> list[Finding]:
         """Count pins, users, embeddings and values of features; return what stands twice."""
         engine, report = self._engine, self._report
         for table, version in (("pins", "version"), ("users", "''")):
-            query = queries.EMBEDDINGS.format(table=table, version=version)
+            columns = f"{version}, width, count(*), count(*) filter (is_zero)"
+            query = f"select {columns} from {table} where width >= 0 group by all"
             for name, width, num, num_zero in engine.execute(query).fetchall():
-                of = (
-                    report.users if table == "users" else report.pins.setdefault(name, Embeddings())
-                )
+                is_pin = table == "pins"
+                of = report.pins.setdefault(name, Embeddings()) if is_pin else report.users
                 of.rows, of.zero, of.widths[width] = of.rows + num, of.zero + num_zero, num
-        engine.execute(queries.PINS_IN_USE)
+        engine.execute(_IN_USE)
         (report.num_pins,) = _one(engine, "select count(*) from in_use")
-        for name, of in report.pins.items():
-            told = {"version": name}
-            (of.num_in_use,) = _one(engine, queries.PINS_WITH_ROW, told)
-            missing = engine.execute(queries.PINS_WITHOUT_ROW, told).fetchall()
-            of.missing = tuple(pin for (pin,) in missing)
-        (report.users.num_in_use,) = _one(engine, queries.USERS_WITH_ROW)
+        for version, of in report.pins.items():
+            missing = engine.execute(_WITHOUT_ROW, {"version": version}).fetchall()
+            of.num_in_use = report.num_pins - (missing[0][1] if missing else 0)
+            of.missing = tuple(pin for pin, _ in missing)
+        asked = "select count(distinct u) from q where u in (select u from users)"
+        (report.users.num_in_use,) = _one(engine, asked)
         for feature in self._features.categorical if self._features else ():
-            column = f"{feature.table}.{feature.name}"
-            asked = {"name": column, "listed": list(feature.values)}
-            rows, nulls, others = _one(engine, queries.UNLISTED, asked)
-            values = engine.execute(queries.UNLISTED_VALUES, asked | {"most": _VALUES_NAMED})
-            report.unlisted[column] = Unlisted(rows, nulls, others, tuple(values.fetchall()))
-        return [
-            *(
-                across_files("repeated_embedding", {"version": version}, [("pin_id", pin)], num)
-                for version, pin, num in engine.execute(queries.REPEATED_PINS).fetchall()
-            ),
-            *(
-                across_files("repeated_user_row", {}, [("user_id", user), ("as_of", as_of)], num)
-                for user, as_of, num in engine.execute(queries.REPEATED_USERS).fetchall()
-            ),
-        ]
-
-
-_FoundInFile = dict[tuple[str, str], Finding]
-"""What many batches of a file break: one finding for each rule and column."""
+            name = f"{feature.table}.{feature.name}"
+            listed = {"name": name, "listed": list(feature.values)}
+            rows, nulls, others = _one(engine, _UNLISTED, listed)
+            values = tuple(engine.execute(_UNLISTED_VALUES, listed).fetchall())
+            report.unlisted[name] = Unlisted(rows, nulls, others, values)
+        findings = list[Finding]()
+        for version, pin, num in engine.execute(_REPEATED_PINS).fetchall():
+            told = {"version": version, "ids": (("pin_id", pin),), "num_rows": num}
+            findings.append(finding("repeated_embedding", **told))
+        for user, as_of, num in engine.execute(_REPEATED_USERS).fetchall():
+            ids = (("user_id", user), ("as_of", as_of))
+            findings.append(finding("repeated_user_row", ids=ids, num_rows=num))
+        return findings
 
 
 def _add(found: _FoundInFile, file: LogFile, findings: Iterable[Finding], offset: int = 0) -> None:
@@ -309,6 +439,14 @@ def _add(found: _FoundInFile, file: LogFile, findings: Iterable[Finding], offset
         else:
             row = None if each.row is None else each.row + offset
             found[key] = replace(each, table=file.table, row=row)
+
+
+def _execute_all(
+    cursor: duckdb.DuckDBPyConnection, statements: str, values: dict[str, int]
+) -> None:
+    """Execute statements, each with those of the values that it names."""
+    for each in statements.split(";"):
+        cursor.execute(each, {name: value for name, value in values.items() if f"${name}" in each})
 
 
 def _one(

@@ -7,7 +7,6 @@ tests/pipelines/log_check/test_one_request.py.
 """
 
 import functools
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from pipelines.contracts.schemas import (
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import floor_to_day
 from pipelines.event_log.log_files import EventLog, day_of
-from pipelines.event_log.names import has_names, names_of
+from pipelines.event_log.names import names_of
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.rules import column_problems, null_problems, require_none
 from pipelines.snapshot.kernel import build_shard
@@ -43,7 +42,6 @@ from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.shard import ShardTables
 from pipelines.snapshot.spill import HeldRows, make_tasks, merge_as_they_come, run_task
-from pipelines.sources.writer.batches import id_of
 from pipelines.storage import scratch_folder
 
 ACTIONS_SHOWN = 20
@@ -58,6 +56,24 @@ class OneUser:
     pins: pa.Table
     user_names: dict[int, str]  # that ids were made from, where the log has them
     pin_names: dict[int, str]
+
+
+def show_request(event_log: EventLog, recipe: RunConfig, request_id: str) -> dict[str, Any]:
+    """Return what a model would see of a request; times in milliseconds, UTC.
+
+    Raises:
+        ConfigurationError: the log has no such request, or no cycle would read it.
+        DataContractError: the log breaks its contract in the files that are read.
+    """
+    user_id, at_ms = find_request(event_log, request_id)
+    built = build_one_user(event_log, recipe, as_of_for(event_log, recipe, at_ms), user_id)
+    names = built.tables.requests["request_id"].to_pylist()
+    if request_id not in names:
+        raise ConfigurationError(
+            f"request {request_id!r} is in no window of as_of {built.plan.as_of:%Y-%m-%d}; "
+            f"expected {_told_windows(built.plan)}, and rows known before as_of; name another one"
+        )
+    return value_of(built, names.index(request_id))
 
 
 def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
@@ -85,49 +101,16 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
     )
 
 
-def find_user(event_log: EventLog, text: str) -> int:
-    """Return the id of the user that a text names: a name of the log's writer, or the id itself.
-
-    In a log whose ids were made from names, '007' is a name and not 7; an id is taken as one only
-    where no user has it as a name.
-
-    Raises:
-        ConfigurationError: the log keeps names, and none is this one or that of this id; or it
-            keeps none, and the text is no id.
-    """
-    number = int(text) if re.fullmatch(r"-?\d+", text) else None
-    if not has_names(event_log, "user_id"):
-        if number is None or not -(2**63) <= number < 2**63:
-            raise ConfigurationError(
-                f"--user is {text!r}; expected a whole number, because the ids of users in the "
-                f"event log at {event_log.uri} are such; correct it"
-            )
-        return number
-    asked = [id_of(text), *([] if number is None else [number])]
-    known = names_of(event_log, "user_id", asked)
-    for each in asked:
-        if each in known:
-            return each
-    raise ConfigurationError(
-        f"the event log at {event_log.uri} has no user {text!r}; expected a text as it was given "
-        f"to EventLogWriter, because the ids of users in this log were texts, or the number that "
-        f"the log has for it; correct --user"
-    )
-
-
-def as_of_for(event_log: EventLog, recipe: RunConfig, at_ms: int | None) -> datetime:
+def as_of_for(event_log: EventLog, recipe: RunConfig, at_ms: int) -> datetime:
     """Return the day after the log's last impressions, or an earlier one that suits an instant.
 
-    Args:
-        event_log: The log.
-        recipe: What says how long the windows are, and how long a label is waited for.
-        at_ms: The instant; where it lies in no window of that day's cycle, the earliest day whose
-            holdout holds it. None asks for no instant.
+    Where the instant lies in no window of that day's cycle, it is the earliest day whose holdout
+    holds it.
     """
     end_of, midnight = timedelta(days=1), datetime.min.time().replace(tzinfo=UTC)
     last = datetime.combine(event_log.span("impressions")[1], midnight) + end_of
     windows = plan_of(recipe, last).windows.values()
-    if at_ms is None or any(window.start_ms <= at_ms < window.end_ms for window in windows):
+    if any(window.start_ms <= at_ms < window.end_ms for window in windows):
         return last
     wait = timedelta(hours=recipe.snapshot.label_window_hours)
     end = datetime.combine(day_of(at_ms), midnight) + end_of + wait
@@ -167,14 +150,10 @@ def build_one_user(
         found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
         own = held.take(0)
         if own.impressions is None or len(own.impressions) == 0:
-            windows = " and ".join(
-                f"from {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
-                for window in plan.windows.values()
-            )
             raise ConfigurationError(
-                f"user {named(user_id, user_names)} has no impressions {windows} in the event log "
-                f"at {event_log.uri}, the windows of as_of {as_of:%Y-%m-%d}; expected some, known "
-                f"before as_of; correct --user, --request or --as-of"
+                f"user {named(user_id, user_names)} has no impressions in the event log at "
+                f"{event_log.uri} in the windows of as_of {as_of:%Y-%m-%d}; expected some, known "
+                f"before as_of, in {_told_windows(plan)}; name another request"
             )
         pin_ids = [np.asarray(t["pin_id"]) for t in (own.impressions, own.actions) if t is not None]
         found = replace(found, pin_ids=np.unique(np.concatenate(pin_ids)))
@@ -184,24 +163,10 @@ def build_one_user(
     return OneUser(plan, tables, pins, user_names, pin_names)
 
 
-def request_row(built: OneUser, request_id: str) -> int:
-    """Return the row of a request in the user's shard; the newest one where no name is given.
-
-    Raises:
-        ConfigurationError: the request is in neither window.
-    """
-    names = built.tables.requests["request_id"].to_pylist()
-    if not request_id:
-        return len(names) - 1
-    if request_id in names:
-        return int(names.index(request_id))
-    windows = " and ".join(
+def _told_windows(plan: SnapshotPlan) -> str:
+    return " and ".join(
         f"{name} {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
-        for name, window in built.plan.windows.items()
-    )
-    raise ConfigurationError(
-        f"request {request_id!r} is in no window of as_of {built.plan.as_of:%Y-%m-%d}; expected "
-        f"{windows}, and rows known before as_of; leave --as-of out, or give a later day"
+        for name, window in plan.windows.items()
     )
 
 
@@ -265,22 +230,16 @@ def _categories(
 ) -> dict[str, str | None]:
     """Return the value of each feature; None where it is not listed."""
     codes = {each.name: row[categorical_column(each.name)] for each in features}
-    return {
-        each.name: each.values[codes[each.name] - 1] if codes[each.name] else None
-        for each in features
-    }
+    return {e.name: e.values[codes[e.name] - 1] if codes[e.name] else None for e in features}
 
 
-def lines_of(built: OneUser, row: int) -> Iterator[str]:
-    """Yield what a model would see of the request in a row, line by line."""
-    value = value_of(built, row)
-    window, user = built.plan.windows[value["split"]], value["user_row"]
-    at, actions = value["impressed_at_ms"], value["actions"]
+def lines_of(value: dict[str, Any]) -> Iterator[str]:
+    """Yield what `show_request` returned, line by line."""
+    at, user, actions = value["impressed_at_ms"], value["user_row"], value["actions"]
     yield (
         f"request {value['request_id']} of user {value['user']} at {_time(at)}; in the "
-        f"{value['split']} window of as_of {built.plan.as_of:%Y-%m-%d}, "
-        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
-        f"; {'a core' if value['is_core'] else 'no core'} user"
+        f"{value['split']} window of as_of {value['as_of']:%Y-%m-%d}; "
+        f"{'a core' if value['is_core'] else 'no core'} user"
     )
     is_known, known = user["as_of_ms"], f"as of {_time(user['as_of_ms'])}"
     yield (
@@ -306,10 +265,7 @@ def lines_of(built: OneUser, row: int) -> Iterator[str]:
 
 
 def _told(categories: dict[str, str | None]) -> str:
-    none = "a value that is not listed"
-    return "".join(
-        f", {name} {none if text is None else text}" for name, text in categories.items()
-    )
+    return "".join(f", {name} {text or 'not listed'}" for name, text in categories.items())
 
 
 def _time(ms: int) -> str:

@@ -3,7 +3,7 @@
 Its look is that of the gates' pages (`validation.report`). Not for the terminal (`report`).
 """
 
-from datetime import date
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,37 +35,35 @@ def render(report: LogReport) -> str:
     from validation.report.days import DayRow, day_tables
     from validation.report.pages import environment, within_limit
 
-    told, rates = list(told_problems(report)), report.label_rates()
-    kinds = [kind for kind, _ in told]
-    names, rows = sorted(report.total("actions")), []
+    told, rates, rows = list(told_problems(report)), report.label_rates(), []
+    kinds, names = Counter(kind for kind, _ in told), sorted(report.total("actions"))
     for day in sorted(report.days):
         counts = report.of(day, "actions")
         cells = ((counts.get(name, 0), rates.get(name, {}).get(day)) for name in names)
         rows.append(DayRow(str(day), (f"{report.rows(day, 'impressions'):,}",), tuple(cells)))
-    template, panels = environment().get_template("log_check.html.j2"), _panels(report)
-
-    def page_of(num_days: int) -> str:
-        return template.render(
-            report=report,
-            errors=kinds.count(Severity.ERROR),
-            warnings=kinds.count(Severity.WARNING),
-            problems=[(kind, BADGES[kind], text) for kind, text in told[:MAX_PROBLEMS]],
-            num_more_problems=len(told[MAX_PROBLEMS:]),
-            summary=list(summary_of(report)),
-            panels=panels,
+    facts = {
+        "report": report,
+        "errors": kinds[Severity.ERROR],
+        "warnings": kinds[Severity.WARNING],
+        "problems": [(kind, BADGES[kind], text) for kind, text in told[:MAX_PROBLEMS]],
+        "num_more_problems": len(told[MAX_PROBLEMS:]),
+        "summary": list(summary_of(report)),
+        "panels": _panels(report) if report.days_of("impressions") else None,
+        "has_rates": bool(rates),
+    }
+    template = environment().get_template("log_check.html.j2")
+    return within_limit(
+        lambda num_days: template.render(
+            facts,
             tables=day_tables(names, rows[len(rows) - num_days :]),
             num_older=len(rows) - num_days,
-            has_rates=bool(rates),
-        )
+        ),
+        len(rows),
+    )
 
-    return within_limit(page_of, len(rows))
 
-
-def _panels(report: LogReport) -> "tuple[DayPanels, DayPanels] | None":
-    """Return panels of each day's impressions and actions, and of each action type's label rate.
-
-    None for a log without impressions.
-    """
+def _panels(report: LogReport) -> "tuple[DayPanels, DayPanels]":
+    """Return panels of each day's impressions and actions, and of each action type's label rate."""
     from validation.report.days import (
         DayPanels,
         OfDays,
@@ -75,32 +73,18 @@ def _panels(report: LogReport) -> "tuple[DayPanels, DayPanels] | None":
         share_panel,
     )
 
-    if not report.days_of("impressions"):
-        return None
-    by_type, rates, days = report.total("actions"), report.label_rates(), days_scale(report.days)
+    acted, by_type = report.days_of("actions"), report.total("actions")
+    days = days_scale(report.days)
     names, num_left_out = drawn_of({name: by_type[name] for name in sorted(by_type)})
-    counts: dict[str, dict[date, float]] = {
-        "impressions": {
-            day: report.rows(day, "impressions") for day in report.days_of("impressions")
-        }
-    }
-    for name in names:
-        acted = report.days_of("actions")
-        counts[name] = {day: report.of(day, "actions").get(name, 0) for day in acted}
-    return (
-        DayPanels(
-            tuple(
-                (name, count_panel(f"{name} of each day", days, [OfDays(name, "ours", numbers)]))
-                for name, numbers in counts.items()
-            ),
-            num_left_out,
-        ),
-        DayPanels(
-            tuple(
-                (name, share_panel(f"Share of {name} by day", days, [OfDays(name, "ours", shares)]))
-                for name, shares in rates.items()
-                if name in names and shares
-            ),
-            num_left_out,
-        ),
-    )
+    shown = {day: report.rows(day, "impressions") for day in report.days_of("impressions")}
+    counts = {n: {day: report.of(day, "actions").get(n, 0) for day in acted} for n in names}
+    of_counts = [
+        (name, count_panel(f"{name} of each day", days, [OfDays(name, "ours", numbers)]))
+        for name, numbers in {"impressions": shown, **counts}.items()
+    ]
+    of_rates = [
+        (name, share_panel(f"Share of {name} by day", days, [OfDays(name, "ours", shares)]))
+        for name, shares in report.label_rates().items()
+        if name in names and shares
+    ]
+    return DayPanels(tuple(of_counts), num_left_out), DayPanels(tuple(of_rates), num_left_out)

@@ -4,10 +4,9 @@ The counts of a day stand by name and key, and add up over days:
 
     impressions          rows, exploration, repeated (the same request and pin again on the day)
     impressions.hour     rows by the hour of the day
-    impressions.lag      rows by the bin of `LAG_EDGES_MS` in which known_at minus the time lies
     labelled             impressions that got an action of a type within the label window
     labelled.hour        impressions that got any, by hour
-    actions, actions.lag rows by type, and by bin
+    actions              rows by type
     unread               rows that lack a column, by table
     named                all; in_span (on days with impressions); found; of_other_user; pair_found;
                          early (before their request)
@@ -15,9 +14,9 @@ The counts of a day stand by name and key, and add up over days:
     unnamed              near (the pin was shown to the user within 24 h); early (only afterwards)
     unnamed.shift        by hours from the nearest impression, -24 to 23
 
-What does not add up stands there with the key '': `<table>.longest_lag_ms`, `<table>.first_ms` and
-`<table>.last_ms` (of the day). Not for measuring (`measuring`), nor for what it means
-(`judgements`), nor for the page (`page`).
+What does not add up stands there with the key '': `<table>.median_lag_ms`,
+`<table>.longest_lag_ms`, `<table>.first_ms` and `<table>.last_ms` (of the day). Not for measuring
+(`measuring`), nor for what it means (`judgements`), nor for the page (`page`).
 """
 
 from collections import Counter, defaultdict
@@ -30,16 +29,9 @@ import numpy.typing as npt
 
 from pipelines.event_log.rules import Finding, Severity
 
-LAG_STEP, NUM_LAGS = 0.03, 811
-LAG_EDGES_MS = np.concatenate([[0], np.exp(LAG_STEP * np.arange(NUM_LAGS - 1))])
-"""Lower edges of the bins of lags; neighbours are 3 % apart."""
+TABLES = ("impressions", "actions")
 SHIFT_HOURS = 24
 """How far an action is looked for on either side of an impression of the same user and pin."""
-LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
-"""Lower edges of the bins of the number of earlier actions of a request's user."""
-TABLES = ("impressions", "actions")
-FILES_SHOWN = 3
-"""Of several files that break one rule, as many are named."""
 DAYS_SHOWN = 31
 DAYS_TOLD = 5
 """Where more days than these have the same problem, they are told in one line."""
@@ -58,16 +50,12 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """What the rows have in the column of one categorical feature of a recipe."""
+    """What of a feature's values the recipe does not list."""
 
-    rows: int = 0
-    nulls: int = 0
-    others: int = 0  # rows with a value that the recipe does not list
-    values: tuple[tuple[str, int], ...] = ()  # the most frequent of these, with their rows
-
-
-def _no_counts() -> dict[str, dict[str, int]]:
-    return defaultdict(dict)
+    rows: int
+    nulls: int
+    others: int  # rows with a value that is not listed
+    values: tuple[tuple[str, int], ...]  # such values and their rows, the most frequent first
 
 
 @dataclass
@@ -78,15 +66,12 @@ class LogReport:
     recipe: str
     label_window_hours: int
     days: dict[date, dict[str, dict[str, int]]] = field(
-        default_factory=lambda: defaultdict(_no_counts)
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
     )
     num_requests: int = 0
     num_users: int = 0  # with requests
     num_pins: int = 0  # that were shown or acted upon
-    candidates: dict[int, int] = field(default_factory=dict)  # requests by number of candidates
-    lengths: npt.NDArray[np.int64] = field(  # requests by bin of LENGTH_EDGES
-        default_factory=lambda: np.zeros(len(LENGTH_EDGES), dtype=np.int64)
-    )
+    candidates: tuple[int, ...] = ()  # of a request: 5 %, the median and 95 % have no more
     pins: dict[str, Embeddings] = field(default_factory=dict)  # by embedding version
     users: Embeddings = field(default_factory=Embeddings)
     unlisted: dict[str, Unlisted] = field(default_factory=dict)  # by <table>.<feature>
@@ -101,11 +86,14 @@ class LogReport:
         """Return a count of a day; nothing where the day has none."""
         return self.days.get(day, {}).get(what, {})
 
+    def usable(self, day: date, table: str) -> int:
+        """Return a day's impressions or actions that lack no column."""
+        found = self.of(day, table)
+        return found.get("rows", 0) if table == "impressions" else sum(found.values())
+
     def rows(self, day: date, table: str) -> int:
         """Return a day's impressions or actions."""
-        found = self.of(day, table)
-        rows = found.get("rows", 0) if table == "impressions" else sum(found.values())
-        return rows + self.of(day, "unread").get(table, 0)
+        return self.usable(day, table) + self.of(day, "unread").get(table, 0)
 
     def total(self, what: str) -> Counter[str]:
         """Return a count over all days."""
@@ -118,10 +106,9 @@ class LogReport:
         """Return all impressions or actions."""
         return sum(self.rows(day, table) for day in self.days_of(table))
 
-    def number(self, what: str, *, largest: bool = True) -> int:
-        """Return the largest, or smallest, of a number of the days; 0 where no day has it."""
-        values = [counts[what][""] for counts in self.days.values() if what in counts]
-        return (max if largest else min)(values, default=0)
+    def numbers(self, what: str) -> list[int]:
+        """Return a number of the days that have it, in order of size."""
+        return sorted(counts[what][""] for counts in self.days.values() if what in counts)
 
     @property
     def label_window(self) -> timedelta:
@@ -133,8 +120,7 @@ class LogReport:
 
         Days whose label window reaches beyond the last day of actions are left out.
         """
-        acted = self.days_of("actions")
-        if not acted:
+        if not (acted := self.days_of("actions")):
             return {}
         last = acted[-1] - self.label_window
         rows = {day: self.rows(day, "impressions") for day in self.days_of("impressions")}
@@ -159,8 +145,7 @@ def binned(counts: Mapping[str, int], num_bins: int, first: int = 0) -> npt.NDAr
 def lines_of(report: LogReport) -> Iterator[str]:
     """Yield the report line by line: what the log looks like, then what is wrong, worst first."""
     yield f"event log: {report.uri}"
-    for name, text in summary_of(report):
-        yield f"{name}: {text}"
+    yield from (f"{name}: {text}" for name, text in summary_of(report))
     rates, days = report.label_rates(), sorted(report.days)
     if len(days) > DAYS_SHOWN:
         yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows what a page holds):"
@@ -174,11 +159,9 @@ def lines_of(report: LogReport) -> Iterator[str]:
         rows = report.rows(day, "impressions")
         yield f"{day}: {rows:,} impressions; {', '.join(parts) or 'no actions'}"
     told = list(told_problems(report))
-    for severity, text in told:
-        yield f"{severity.upper()}: {text}"
-    kinds = [severity for severity, _ in told]
-    counts = [f"{kinds.count(each)} {each}{'s' * (kinds.count(each) != 1)}" for each in Severity]
-    yield ", ".join(counts)
+    yield from (f"{severity.upper()}: {text}" for severity, text in told)
+    counts = Counter(severity for severity, _ in told)
+    yield ", ".join(f"{counts[each]} {each}{'s' * (counts[each] != 1)}" for each in Severity)
 
 
 def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
@@ -186,7 +169,7 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
     shown, acted, named = (report.total(what) for what in ("impressions", "actions", "named"))
     num_shown, num_acted = (report.num_rows(table) for table in TABLES)
     if days := report.days_of("impressions"):
-        low, middle, high = _quantiles(report.candidates, 0.05, 0.5, 0.95)
+        low, middle, high = report.candidates or (0, 0, 0)
         yield (
             "impressions",
             f"{num_shown:,} on {len(days)} days, {days[0]} to {days[-1]}; "
@@ -208,13 +191,10 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
         f"{_share(named['pair_found'], named['in_span'])} with their pin",
     )
     for table in TABLES:
-        lags = {int(place): num for place, num in report.total(f"{table}.lag").items()}
-        median, most = (LAG_EDGES_MS[place] for place in _quantiles(lags, 0.5, 0.95))
-        longest = _span(report.number(f"{table}.longest_lag_ms"))
-        yield (
-            f"{table} are known after",
-            f"{_span(median)} (median), {_span(most)} (95 %), {longest} (longest)",
-        )
+        if medians := report.numbers(f"{table}.median_lag_ms"):
+            usual, longest = medians[len(medians) // 2], report.numbers(f"{table}.longest_lag_ms")
+            told = f"{_span(usual)} (median of a usual day), {_span(longest[-1])} (longest)"
+            yield f"{table} are known after", told
     for version, known in sorted(report.pins.items()):
         yield (
             f"pins of version {version}",
@@ -224,24 +204,6 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
         )
     having = _share(report.users.num_in_use, report.num_users)
     yield "users", f"{report.users.rows:,} rows; {having} of the users with requests have one"
-    edges, lengths = [int(edge) for edge in LENGTH_EDGES], report.lengths
-    pairs = zip(edges, edges[1:], strict=False)
-    names = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairs]
-    told = [
-        f"{name}: {count / lengths.sum():.0%}"
-        for name, count in zip([*names, f"{edges[-1]} or more"], lengths, strict=True)
-        if count
-    ]
-    yield "earlier actions of a request's user, about", ", ".join(told) or "no requests"
-
-
-def _quantiles(counts: Mapping[int, int], *shares: float) -> list[int]:
-    """Return the values that shares of what was counted do not exceed; 0 where there is nothing."""
-    values = sorted(counts)
-    total = np.cumsum([counts[value] for value in values])
-    if not values or not total[-1]:
-        return [0 for _ in shares]
-    return [values[int(np.searchsorted(total, share * total[-1]))] for share in shares]
 
 
 def _share(part: float, whole: float) -> str:
@@ -264,19 +226,15 @@ def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
         same = each.message if is_alone else each.value if each.day else ""
         alike[each.severity, each.rule, each.column, same].append(each)
     for group in alike.values():
-        first, *_ = found = sorted(group, key=lambda each: (each.day or date.min, each.where))
-        days = [each.day for each in found if each.day]
-        if days and len(days) <= DAYS_TOLD:
+        found = sorted(group, key=lambda each: (each.day or date.min, each.where))
+        if found[0].day and len(found) <= DAYS_TOLD:
             yield from ((each.severity, each.message) for each in found)
-        elif days:
-            told = f"{len(days)} days from {min(days)} to {max(days)}, the first of them:"
-            yield first.severity, f"{told} {first.message}"
-        else:
-            paths = sorted({each.where.removeprefix(root) for each in found})
-            more = len(paths) - FILES_SHOWN
-            files = ", ".join(paths[:FILES_SHOWN]) + f" and {more} more files" * (more > 0)
-            num_rows = sum(each.num_rows for each in found)
-            known = {n: report.names[n] for _, n in first.ids if n in report.names}
-            names = ", ".join(f"{number} is {name}" for number, name in known.items())
-            message = replace(first, where=files, num_rows=num_rows).message
-            yield first.severity, message + (f" ({names})" if names else "")
+            continue
+        num_rows = sum(each.num_rows for each in found)
+        first = replace(found[0], where=found[0].where.removeprefix(root), num_rows=num_rows)
+        message, last = first.message, found[-1].day or found[-1].where.removeprefix(root)
+        if len(found) > 1:
+            message += f" (and {len(found) - 1} more {'days' if first.day else 'files'} to {last})"
+        known = {number: report.names[number] for _, number in first.ids if number in report.names}
+        names = ", ".join(f"{number} is {name}" for number, name in known.items())
+        yield first.severity, message + (f" ({names})" if names else "")

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.event_log.log_files import EventLog, find_event_log
+from pipelines.event_log.log_files import find_event_log
 from pipelines.event_log.names import IdColumn, names_of
 from pipelines.event_log.rules import Finding, Severity
 from pipelines.log_check.judgements import judge
@@ -64,8 +64,14 @@ def check_log(
     findings += judge(report, recipe)
     if recipe is not None:
         findings += _of_recipe(recipe, settings or Settings())
-        if event_log == whole:
-            findings += _of_windows(event_log, recipe)
+    if recipe is not None and event_log == whole and event_log.files_of("impressions"):
+        # A cycle of the day after the last. What else it needs of the log is judged by the rows.
+        newest = event_log.span("impressions")[1]
+        as_of = datetime(newest.year, newest.month, newest.day, tzinfo=UTC) + timedelta(days=1)
+        try:
+            check_covered(event_log, plan_of(recipe, as_of))
+        except DataContractError as error:
+            findings.append(Finding("window_without_impressions", "", str(error), ""))
     order = list(Severity)
     report.problems = sorted(findings, key=lambda finding: order.index(finding.severity))
     columns: tuple[tuple[str, IdColumn], ...] = (("user", "user_id"), ("pin", "pin_id"))
@@ -83,18 +89,3 @@ def _of_recipe(recipe: RunConfig, settings: Settings) -> Iterator[Finding]:
     for error in refusals(asked, QUESTIONS_OF_RECIPE):
         for said in error.problems or (str(error),):
             yield Finding("recipe", "", f"recipe {recipe.reference} cannot be run: {said}", "")
-
-
-def _of_windows(event_log: EventLog, recipe: RunConfig) -> Iterator[Finding]:
-    """Yield that a cycle of the day after the log's last would have a window without impressions.
-
-    What else such a cycle needs of the log is judged by the rows.
-    """
-    if not event_log.files_of("impressions"):
-        return
-    last = event_log.span("impressions")[1]
-    as_of = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    try:
-        check_covered(event_log, plan_of(recipe, as_of))
-    except DataContractError as error:
-        yield Finding("window_without_impressions", "", str(error), "")

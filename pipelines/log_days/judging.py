@@ -6,13 +6,12 @@
     <run>/accepted_shifts/<expectation>.json         an AcceptedShift
 
 When the snapshot is accepted, `check_snapshot` keeps `days.json` with it, and the next cycle reads
-it from there. Where a log was refused and is judged again in the run, what changed since is told.
-A shift is accepted for its run alone: the next cycle is held against this one's days, once its
-snapshot is accepted. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
+it from there. A shift is accepted for its run alone: the next cycle is held against this one's
+days, once its snapshot is accepted. Not for the rows of the snapshot. Tested in
+tests/pipelines/log_days.
 """
 
 import logging
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import files_of_days, measure_log
-from pipelines.registry.standing import read_kept, read_refusal
+from pipelines.registry.standing import read_kept
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
 
@@ -56,7 +55,6 @@ broken contract or an embedding that changed under its version is never right.""
 EARLIER_DAYS = 56
 """So many days of the log stand in for accepted ones, in the first cycles."""
 KEPT_DAYS = 120
-_NUM_NAMED = 3
 
 
 def judge_event_log(run: ResolvedRun) -> EventLogReport:
@@ -86,7 +84,6 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
             docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),
             num_judged_days=len(found.judged),
             num_history_days=len(found.history),
-            since_refused=found.since_refused,
         )
         days = {day.day: day for day in (*found.accepted, *found.days)}
         newest = KeptDays(days=tuple(days[day] for day in sorted(days)[-KEPT_DAYS:]))
@@ -115,7 +112,12 @@ def _measured(
     uri = run.last_accepted_snapshot_uri
     if uri is not None and storage.exists(snapshot_manifest_uri(uri)):
         reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
-        accepted = _kept_days(read_kept(run, reference, DAYS_FILE), "last accepted snapshot's")
+        try:
+            data = read_kept(run, reference, DAYS_FILE)
+            kept = KeptDays.model_validate_json(data) if data else None
+            accepted = kept.days if kept and kept.format == FORMAT_VERSION else ()
+        except ValidationError as error:
+            log.warning("the last accepted snapshot's days are damaged and passed over: %s", error)
     first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
     days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
@@ -123,30 +125,16 @@ def _measured(
         measured = measure_log(event_log, plan, days, spilled, known)
     # Not before it is sure that these are the numbers of the files that were listed.
     known.save(days, measured)
-    now = tuple(day for day in measured if day.day >= first)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,
-        days=now,
+        days=tuple(day for day in measured if day.day >= first),
         first_day=first,
         end_day=end,
         accepted=accepted,
         earlier=tuple(day for day in measured if day.day < first),
         limit_factor=run.config.data_gate.limit_factor,
-        since_refused=since_refused(_days_refused(run), now),
     )
-
-
-def _kept_days(data: bytes | None, whose: str) -> tuple[DayProfile, ...]:
-    """Return the days in a file; none where there is none, or where it is damaged or older."""
-    if data is None:
-        return ()
-    try:
-        kept = KeptDays.model_validate_json(data)
-    except ValidationError as error:
-        log.warning("the %s days are damaged, and are passed over: %s", whose, error)
-        return ()
-    return kept.days if kept.format == FORMAT_VERSION else ()
 
 
 def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
@@ -159,8 +147,6 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     stopping = [each.name for each in report.failures if each.stops_the_cycle]
     right = [name for name in stopping if name in ACCEPTABLE]
     accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
-    if report.since_refused:
-        lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
     error = DataGateFailedError(
         f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
         f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
@@ -170,48 +156,6 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     error.acceptable = tuple(right) if len(right) == len(stopping) else ()
     error.about, error.docs_uri = tuple(stopping), report.docs_uri
     return error
-
-
-def _days_refused(run: ResolvedRun) -> tuple[DayProfile, ...]:
-    """Return the days that an earlier attempt of the run refused; none where none did."""
-    folder = judged_log_uri(run.run_uri)
-    report, days = (storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE))
-    if not storage.exists(days) or read_refusal(report, EventLogReport) is None:
-        return ()
-    return _kept_days(storage.read_bytes(days), "refused log's")
-
-
-def since_refused(refused: Sequence[DayProfile], now: Sequence[DayProfile]) -> tuple[str, ...]:
-    """Return a phrase for each day that is another than was refused.
-
-    Args:
-        refused: The days that were refused; none where nothing was.
-        now: The days of the windows as they are.
-
-    Returns:
-        One phrase that says so where no day is another; nothing where nothing was refused.
-    """
-    from validation.data_gate.days.gate import changes, date_of
-
-    if not refused:
-        return ()
-    # Only the newest days of a long window are kept; of the others nothing is known.
-    before, present = {day.day: day for day in refused}, {day.day: day for day in now}
-    first, last = min(before), max(present, default=0)
-    come = [day for day in sorted(present.keys() - before.keys()) if day > first]
-    gone = [
-        day
-        for day in sorted(before.keys() - present.keys())
-        if min(present, default=0) <= day <= last
-    ]
-    told = [f"{date_of(day)} has come" for day in come]
-    told += [f"{date_of(day)} has gone" for day in gone]
-    for day in sorted(present.keys() & before.keys()):
-        if changed := changes(before[day], present[day]):
-            more = len(changed) - _NUM_NAMED
-            others = f" and {more} more" if more > 0 else ""
-            told.append(f"{date_of(day)} is another: {', '.join(changed[:_NUM_NAMED])}{others}")
-    return tuple(told) or ("no day is another than the ones that were refused",)
 
 
 def accept_shift(

@@ -1,11 +1,11 @@
 """Profiles of days that were measured before, for as long as the files they came from are the same.
 
-    <workspace>/days/<what is measured>/profiles.txt    a digest of the rest; then a KnownProfiles
+    <workspace>/days/profiles.txt    a digest of the rest; then a KnownProfiles
 
 A day's profile depends on the events of the day and of the day before, and on users' rows up to its
 end; on nothing else, whichever days are measured with it. It is kept where all rows of these files
-were known before as_of, so that a later cycle would measure the same. Tested in
-tests/pipelines/log_days/test_known_days.py.
+were known before as_of, so that a later cycle would measure the same. Profiles of another recipe's
+features, log or code give way. Tested in tests/pipelines/log_days/test_known_days.py.
 """
 
 import contextlib
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 MOST_DAYS = 400
 SETTLED_S = 60.0
 """A file that was written a moment ago may be written again without a later time of writing."""
-UNUSED_DAYS = 45
-"""Three cycles; profiles of recipes, code and days that nobody asks for any more go after that."""
 
 
 class KnownDay(Frozen):
@@ -49,6 +47,7 @@ class KnownDay(Frozen):
 class KnownProfiles(Frozen):
     """Known days, by days since the epoch."""
 
+    measured: str  # a digest of what of a day is measured, and by which code
     days: dict[int, KnownDay]
 
 
@@ -57,6 +56,7 @@ class KnownDays:
     """Profiles by day and by what the day's files were."""
 
     path: Path | None = None  # None: nothing is kept, as beside an object store
+    measured: str = ""
     # By day, a digest of the files that its profile comes from; none where these may still change.
     states: Mapping[int, str] = field(default_factory=dict)
     found: dict[int, KnownDay] = field(default_factory=dict)
@@ -83,15 +83,10 @@ class KnownDays:
             if day in self.states:
                 self.found[day] = KnownDay(state=self.states[day], profile=profiles.get(day))
         newest = dict(sorted(self.found.items())[-MOST_DAYS:])
-        text = KnownProfiles(days=newest).model_dump_json().encode()
+        text = KnownProfiles(measured=self.measured, days=newest).model_dump_json().encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
-            for other in self.path.parent.parent.glob("*/profiles.txt"):
-                with contextlib.suppress(OSError):
-                    if other.stat().st_mtime < time.time() - UNUSED_DAYS * 86_400:
-                        other.unlink()
-                        other.parent.rmdir()  # which refuses a folder that holds something
         except OSError as error:
             log.warning(
                 "profiles of the event log's days are not kept in %s: %s; expected a folder on a "
@@ -117,25 +112,19 @@ def open_known_days(
     """
     if not is_local(workspace_uri):
         return KnownDays()
-    measured = {
-        # A cycle that is rebuilt elsewhere, to see whether it comes out the same, reads the log.
-        "workspace": workspace_uri,
-        "log": event_log.uri,
-        "features": plan.features.model_dump(mode="json"),
-        "passed_over": plan.passed_over,
-        "code": project_digest(),
-    }
-    path = local_path(join(workspace_uri, "days")) / digest_of(measured)[:16] / "profiles.txt"
-    found: dict[int, KnownDay] = {}
+    features, passed_over = plan.features.model_dump(mode="json"), plan.passed_over
+    measured = digest_of([event_log.uri, features, passed_over, project_digest()])
+    path, found = local_path(join(workspace_uri, "days")) / "profiles.txt", dict[int, KnownDay]()
     if path.is_file():
         try:
             digest, _, text = path.read_bytes().partition(b"\n")
             if hashlib.sha256(text).hexdigest().encode() != digest:
                 raise ValueError("its digest is another")
-            found = dict(KnownProfiles.model_validate_json(text).days)
+            known = KnownProfiles.model_validate_json(text)
+            found = dict(known.days) if known.measured == measured else found
         except (OSError, ValueError) as error:
             log.warning("%s is damaged (%s); the days are measured again", path, error)
-    return KnownDays(path, _states(event_log, plan, days), found)
+    return KnownDays(path, measured, _states(event_log, plan, days), found)
 
 
 def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
@@ -147,26 +136,27 @@ def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, s
     of_day: dict[int, list[LogFile]] = {}
     for file in event_log.files:
         if file.day is not None:
-            of_day.setdefault(day_number(datetime.combine(file.day, datetime.min.time(), UTC)),
-                              []).append(file)  # fmt: skip
+            midnight = datetime.combine(file.day, datetime.min.time(), UTC)
+            of_day.setdefault(day_number(midnight), []).append(file)
     users = {f: _earliest_ms(filesystem, f) for f in event_log.files_of("users")}
     read = [file for day in range(days.start - 1, days.stop) for file in of_day.get(day, ())]
-    listed = {
-        each.path: each for each in list_files(event_log, [*users, *read], plan.as_of_ms).files
-    }
-    states = {}
+    found = list_files(event_log, [*users, *read], plan.as_of_ms).files
+    listed, states = {each.path: each for each in found}, {}
     for day in days:
         files = [*of_day.get(day - 1, ()), *of_day.get(day, ())]
-        num_events = len(files)
         files += [file for file, earliest in users.items() if earliest < (day + 1) * DAY_MS]
-        found = [listed[file.path.removeprefix(root).lstrip("/")] for file in files]
-        is_known = all(f.num_rows is not None and f.num_rows == f.num_known
-                       for f in found[:num_events])  # fmt: skip
+        now_is = [(f, listed[f.path.removeprefix(root).lstrip("/")]) for f in files]
+        is_known = all(
+            each.num_rows is not None and each.num_rows == each.num_known
+            for file, each in now_is
+            if file.day is not None
+        )
         is_settled = all(
-            f.modified_at is not None and f.modified_at.timestamp() < now - SETTLED_S for f in found
+            each.modified_at is not None and each.modified_at.timestamp() < now - SETTLED_S
+            for _, each in now_is
         )
         if is_known and is_settled:
-            told = [f.model_dump(mode="json", exclude={"num_known"}) for f in found]
+            told = [each.model_dump(mode="json", exclude={"num_known"}) for _, each in now_is]
             states[day] = digest_of(told)
     return states
 
@@ -177,9 +167,8 @@ def _earliest_ms(filesystem: pa.fs.FileSystem, file: LogFile) -> int:
         metadata = pq.read_metadata(file.path, filesystem=filesystem)
         column = metadata.schema.names.index(KNOWN_COLUMNS["users"])
         groups = [metadata.row_group(n).column(column) for n in range(metadata.num_row_groups)]
-        bounds = [group.statistics for group in groups]
-        if all(each is not None and each.has_min_max for each in bounds):
-            return min(int(each.min) for each in bounds)
+        if all(each.statistics is not None and each.statistics.has_min_max for each in groups):
+            return min(int(each.statistics.min) for each in groups)
     return 0
 
 

@@ -6,10 +6,9 @@ scored on features of its own (`pipelines.preconditions.champion`). Not for rows
 (`pipelines.log_check`). Tested in tests/pipelines/preconditions/test_event_log.py.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import cached_property
 from typing import TypeVar
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
-from pipelines.event_log.reader import is_before, iterate_batches, open_file, pin_time_problems
+from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import column_problems
 from pipelines.places.store_errors import require_bucket
 from pipelines.snapshot.build import check_covered
@@ -34,7 +33,8 @@ _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
 _BATCH_ROWS = 1 << 16
 """Rows of a file that are in memory at a time."""
-Answer = TypeVar("Answer")
+_TEXTS = {"actions": ("action_type", "known_at"), "pins": ("embedding_version",)}
+"""The column that is read of a table, and the one that says from when on a row counts."""
 Refused = TypeVar("Refused", bound=HomefeedError)
 
 
@@ -44,7 +44,7 @@ class Glimpse:
     def __init__(self, event_log: EventLog, as_of_ms: int) -> None:
         """Take a listed log; rows known before `as_of_ms` (since the epoch) count."""
         self.event_log, self._as_of_ms = event_log, as_of_ms
-        self._types: dict[LogFile, frozenset[str]] = {}
+        self._known: dict[LogFile, set[str]] = {}
 
     def column_problems(
         self, files: Sequence[LogFile], extra: Sequence[str], numbers: Sequence[str] = ()
@@ -67,63 +67,50 @@ class Glimpse:
                 return [((file.path,), str(error))]
             contract = contract_of(file.table, found.names)
             problems = column_problems(file.path, found, contract, extra, numbers)
-            return [((p.rule, p.column, p.problem, p.remedy), p.message) for p in problems]
+            return [((p.rule, p.column, p.problem), p.message) for p in problems]
 
         told: dict[tuple[str, ...], list[str]] = {}
-        for problems in _asked(ask, files):
-            for alike, message in problems:
-                told.setdefault(alike, []).append(message)
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            for problems in pool.map(ask, files):
+                for alike, message in problems:
+                    told.setdefault(alike, []).append(message)
         return [
-            f"{found[0]} (and {len(found) - 1} more files)" if len(found) > 1 else found[0]
-            for found in told.values()
+            first + (f" (and {len(others)} more files)" if others else "")
+            for first, *others in told.values()
         ]
 
-    def action_types(self, files: Iterable[LogFile]) -> dict[str, LogFile]:
-        """Return the action types among the known rows of files, each with a file that has it.
+    def texts(self, files: Iterable[LogFile]) -> dict[str, LogFile]:
+        """Return action types or embedding versions in files, each with the first that has it.
 
-        A file that cannot be read is passed over: `column_problems` tells of it.
+        A file that cannot be read is passed over, as is one without the column: `column_problems`
+        tells of it.
 
-        Raises:
-            TransientStorageError: the storage failed.
-        """
-        wanted, is_known = list(files), is_before("known_at", self._as_of_ms)
-        fresh = [file for file in wanted if file not in self._types]
-        texts = _asked(lambda file: self._texts(file, ("action_type", "known_at"), is_known), fresh)
-        self._types.update(zip(fresh, texts, strict=True))
-        return {name: file for file in reversed(wanted) for name in self._types[file]}
-
-    @cached_property
-    def embedding_versions(self) -> frozenset[str]:
-        """The embedding versions of the pins.
+        Args:
+            files: Of the actions, whose known rows alone count, or of the pins.
 
         Raises:
             TransientStorageError: the storage failed.
         """
-        files = self.event_log.files_of("pins")
-        texts = _asked(lambda file: self._texts(file, ("embedding_version",), None), files)
-        return frozenset().union(*texts)
+        wanted = list(files)
+        fresh = [file for file in wanted if file not in self._known]
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            self._known.update(zip(fresh, pool.map(self._read, fresh), strict=True))
+        return {text: file for file in reversed(wanted) for text in self._known[file]}
 
-    def _texts(
-        self, file: LogFile, columns: tuple[str, ...], wanted: ds.Expression | None
-    ) -> frozenset[str]:
-        """Return the texts of the first column; nothing where one is missing or of another kind."""
-        contract = pa.schema([EVENT_LOG_TABLES[file.table].field(name) for name in columns])
-        found: set[str] = set()
+    def _read(self, file: LogFile) -> set[str]:
+        column, *times = _TEXTS[file.table]
+        is_known = ds.field("known_at") < self._as_of_ms if times else None
+        contract, found = EVENT_LOG_TABLES[file.table], set[str]()
         try:
             dataset = open_file(self.event_log, file)
-            if any(column_problems(file.path, dataset.schema, contract)):
-                return frozenset()
-            for batch in iterate_batches(dataset, file, [columns[0]], _BATCH_ROWS, wanted):
-                texts = pc.unique(batch[columns[0]].cast(pa.string()))
-                found.update(texts.drop_null().to_pylist())
+            asked = pa.schema([contract.field(name) for name in (column, *times)])
+            if any(column_problems(file.path, dataset.schema, asked)):
+                return set()
+            for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, is_known):
+                found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
         except DataContractError:
-            return frozenset()
-        return frozenset(found)
-
-
-def _asked(ask: Callable[[LogFile], Answer], files: Sequence[LogFile]) -> Iterator[Answer]:
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        yield from pool.map(ask, files)
+            return set()
+        return found
 
 
 def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
@@ -184,15 +171,16 @@ def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> lis
     """
     found, features, whole = [], plan.features, log.event_log
     _, actions, users = files_read(whole, plan)
+    pins = whole.files_of("pins")
     shown = whole.files_between("impressions", plan.training.start_ms, plan.as_of_ms)
-    for files in (shown, actions, users, whole.files_of("pins")):
+    for files in (shown, actions, users, pins):
         if files:
             table = files[0].table
             extra = extra_columns(EVENT_LOG_TABLES[table], features.categorical_of(table))
             numbers = plan.number_columns(table) if table in LOG_TABLES else ()
             found += log.column_problems(files, extra, numbers)
     found += [problem.message for problem in pin_time_problems(whole)]
-    types, start = log.action_types(actions), day_of(plan.actions_start_ms)
+    types, start = log.texts(actions), day_of(plan.actions_start_ms)
     found += [
         f"head {head.name!r} predicts action type {head.action_type!r}, which no action from "
         f"{start} to {plan.as_of:%Y-%m-%d} has; found {sorted(types) or 'no actions'}; correct "
@@ -207,7 +195,7 @@ def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> lis
             f"{list(features.action_types)}; add it there, or drop these rows where the table is "
             f"written"
         )
-    wanted, there = plan.config.embedding_version, log.embedding_versions
+    wanted, there = plan.config.embedding_version, log.texts(pins)
     if wanted not in there:
         found.append(
             f"snapshot.embedding_version is {wanted!r}, and no pin has an embedding of it; found "
@@ -216,9 +204,9 @@ def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> lis
     return found
 
 
-def refusal(kind: type[Refused], lead: str, problems: Sequence[str], remedy: str = "") -> Refused:
+def refusal(kind: type[Refused], lead: str, problems: Sequence[str]) -> Refused:
     """Return an error that lists problems after a lead, and knows them one by one."""
-    error = kind(f"{lead}{listed(problems)}{remedy}")
+    error = kind(f"{lead}{listed(problems)}")
     error.problems = tuple(problems)
     return error
 

@@ -35,7 +35,7 @@ from pipelines.event_log.event_index import (
     runs_of,
 )
 from pipelines.event_log.rules import (
-    across_files,
+    finding,
     require_none,
 )
 from pipelines.snapshot.features.count import count_features
@@ -234,7 +234,7 @@ def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
             "one": int(low[bad]),
             "other": int(high[bad]),
         }
-        require_none([across_files("request_of_two_users", facts)])
+        require_none([finding("request_of_two_users", **facts)])
 
 
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
@@ -273,15 +273,13 @@ def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     is_early = (ordered.request >= 0) & (ordered.acted_at < impressed_at)
     if is_early.any():
         bad = int(np.flatnonzero(is_early)[0])
-        problem = across_files(
+        problem = finding(
             "action_before_request",
-            {
-                "acted_at": int(ordered.acted_at[bad]),
-                "request_id": named.distinct[int(ranks[bad])].as_py(),
-                "impressed_at": int(impressed_at[bad]),
-            },
-            [("pin_id", int(ordered.pin_id[bad]))],
-            int(is_early.sum()),
+            acted_at=int(ordered.acted_at[bad]),
+            request_id=named.distinct[int(ranks[bad])].as_py(),
+            impressed_at=int(impressed_at[bad]),
+            ids=(("pin_id", int(ordered.pin_id[bad])),),
+            num_rows=int(is_early.sum()),
         )
         require_none([problem])
     return ordered
@@ -356,8 +354,8 @@ def pick_user_rows(
     is_repeat = (np.diff(user_id[index.order]) == 0) & (np.diff(as_of[index.order]) == 0)
     if is_repeat.any():
         bad = index.order[np.flatnonzero(is_repeat)[0]]
-        ids = [("user_id", int(user_id[bad])), ("as_of", int(as_of[bad]))]
-        require_none([across_files("repeated_user_row", {}, ids)])
+        ids = (("user_id", int(user_id[bad])), ("as_of", int(as_of[bad])))
+        require_none([finding("repeated_user_row", ids=ids)])
     newest = index.position(requests.user_id, requests.impressed_at + 1) - 1
     has_row = newest >= index.first(requests.user_id)
     spilled_row = np.full(len(has_row), -1)

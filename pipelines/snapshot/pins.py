@@ -29,9 +29,9 @@ from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import Among, open_file, pin_time_problems, read_file, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
-    across_files,
     check_one_width,
     embedding_matrix,
+    finding,
     pins_without_embedding,
     require_none,
     time_problems,
@@ -148,8 +148,8 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
     table = pa.concat_tables(part.cast(schema) for part in parts)
     pin_ids = np.sort(np.asarray(table["pin_id"]))
     if len(repeated := pin_ids[1:][np.diff(pin_ids) == 0]):
-        facts, first = {"version": version}, [("pin_id", int(repeated[0]))]
-        require_none([across_files("repeated_embedding", facts, first, len(repeated))])
+        told = {"version": version, "ids": (("pin_id", int(repeated[0])),)}
+        require_none([finding("repeated_embedding", **told, num_rows=len(repeated))])
     missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
     if len(missing) and not has_times:
         _refuse_missing(event_log, missing, len(found.pin_ids), version)
@@ -228,7 +228,7 @@ def _refuse_missing(
     if embedding_version not in versions:
         there = sorted(version for version in versions if version is not None)
         facts = {"version": embedding_version, "uri": event_log.uri, "found": there}
-        problem = across_files("missing_version", facts)
+        problem = finding("missing_version", **facts)
     else:
         problem = pins_without_embedding(
             missing[:5].tolist(), len(missing), num_wanted, embedding_version

@@ -16,9 +16,9 @@ from pipelines.contracts.config import FeatureConfig, Head
 from pipelines.contracts.time import Window
 from pipelines.log_check import page as log_page
 from pipelines.log_check.judgements import judge
-from pipelines.log_check.report import LENGTH_EDGES, LogReport
+from pipelines.log_check.report import LogReport
 from pipelines.snapshot_view import showing
-from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
+from pipelines.snapshot_view.facts import LENGTH_EDGES, Counts, SnapshotFacts, WindowFacts
 from support.log_reports import day_of
 from support.outcome_pages import LONG, MARKUP
 from support.snapshots import snapshot_of
@@ -41,7 +41,6 @@ def report_of(name: str) -> LogReport:
         num_requests=40_000,
         num_users=12_345,
         num_pins=98_765,
-        lengths=1 + 997 * np.arange(len(LENGTH_EDGES)) ** 2 % 4001,
     )
     for number in range(num_days):
         shown = _rows(number, num_days)

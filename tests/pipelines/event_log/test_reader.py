@@ -1,8 +1,6 @@
-"""Files of an event log: missing, damaged, in the wrong place, from the future."""
+"""Files of an event log: where they lie, damaged ones, ones from the future, names of ids."""
 
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,17 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log import reader
 from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.names import names_of
 from pipelines.event_log.reader import Among, Before, EventFilter, read_events
+from pipelines.sources import EventLogWriter
+from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
 from support.damage import damage_pages
+from support.own_tables import VERSION, pins, shown_on, write_own_log
 from support.tiny_log import (
-    ACTIONS_15,
     IMPRESSIONS_15,
     acted,
     assert_refused,
@@ -31,24 +31,11 @@ from support.tiny_log import (
 )
 
 
-def test_a_missing_log_names_the_place_and_the_command(tmp_path: Path) -> None:
-    assert_refused(tmp_path, r"no event log at file://.*/event_log: .*homefeed ingest")
-
-
-def test_an_empty_log_is_missing(tmp_path: Path) -> None:
+def test_a_missing_or_empty_log_names_the_place_and_the_command(tmp_path: Path) -> None:
+    says = r"no event log at file://.*/event_log: the folder is missing or empty.*homefeed ingest"
+    assert_refused(tmp_path, says)
     (tmp_path / "event_log").mkdir()
-    assert_refused(tmp_path, "the folder is missing or empty")
-
-
-@pytest.mark.parametrize("table", ["impressions", "actions", "pins", "users"])
-def test_a_missing_table_is_named(log: Path, table: str) -> None:
-    shutil.rmtree(log / table)
-    assert_refused(log.parent, f"has no table '{table}'")
-
-
-def test_a_partition_of_1970_asks_for_the_unit(log: Path) -> None:
-    (log / "impressions" / "day=2017-01-15").rename(log / "impressions" / "day=1970-01-18")
-    assert_refused(log.parent, "year 1970.*seconds.*instead of milliseconds")
+    assert_refused(tmp_path, says)
 
 
 @pytest.mark.parametrize("hidden", ["_temporary/0", ".staging", "day=2017-01-15/_tmp"])
@@ -57,21 +44,20 @@ def test_what_lies_in_a_hidden_folder_of_a_table_is_passed_over(log: Path, hidde
     under_way = log / "impressions" / hidden / "day=2017-01-15" / "part-0.parquet"
     under_way.parent.mkdir(parents=True)
     shutil.copy(log / IMPRESSIONS_15, under_way)
+    (log / "impressions" / "day=2017-01-15" / "_SUCCESS").write_text("")
+    (log / "impressions" / "day=2017-01-15" / ".part-1.parquet").write_text("unfinished")
     assert open_event_log(to_uri(log)).files == before
     assert len(before) > 0
 
 
 def test_a_log_below_a_folder_whose_name_is_hidden_is_read(log: Path) -> None:
-    hidden = log.parent / ".homefeed" / "_logs"
-    hidden.parent.mkdir()
-    log.rename(hidden)
-    assert len(open_event_log(to_uri(hidden)).files_of("impressions")) == 6
-
-
-def test_a_file_outside_a_day_folder_is_refused(log: Path) -> None:
-    shutil.copy(log / ACTIONS_15, log / "actions" / "loose.parquet")
-    with pytest.raises(DataContractError, match="not in a day=YYYY-MM-DD folder"):
-        open_event_log(to_uri(log))
+    above = log.parent / ".homefeed" / "_logs"
+    above.parent.mkdir()
+    log.rename(above)
+    listed = open_event_log(to_uri(above))
+    days = [str(file.day) for file in listed.files_of("impressions")]
+    assert days == [f"2017-01-{day}" for day in range(14, 20)]
+    assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
 
 
 @pytest.mark.parametrize("day", [20, 23])
@@ -85,25 +71,6 @@ def test_an_event_dated_after_as_of_and_known_before_is_refused(log: Path, day: 
     )
 
 
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-def _scramble(path: Path) -> None:
-    """Damage the pages and leave the footer whole."""
-    content = bytearray(path.read_bytes())
-    content[4:60] = b"\xff" * 56
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("damage", [_truncate, _scramble, lambda path: path.write_bytes(b"")])
-@pytest.mark.parametrize("file", [IMPRESSIONS_15, "pins/part-0.parquet", "users/part-0.parquet"])
-def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], None]) -> None:
-    damage(log / file)
-    reason = r".*expected a whole one; write the file again"
-    assert_refused(log.parent, rf"{re.escape(file)} is not a readable Parquet file \({reason}")
-
-
 def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: Path) -> None:
     """Its footer is sound; without statistics, its pages are read to look for early rows."""
     later = acted(1, 10, "repin", "23 08:00", "23 08:00")
@@ -115,29 +82,15 @@ def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: P
     assert build_tiny(log.parent).digest == expected
 
 
-def test_hidden_and_unfinished_files_are_passed_over(log: Path) -> None:
-    expected = build_tiny(log.parent).digest
-    (log / "impressions" / "day=2017-01-15" / "_SUCCESS").write_text("")
-    (log / "impressions" / "day=2017-01-15" / ".part-1.parquet").write_text("unfinished")
-    assert build_tiny(log.parent).digest == expected
-
-
-def test_several_files_of_a_day_are_one_day(log: Path) -> None:
+def test_several_files_of_a_day_are_one_day_and_ids_may_be_dictionaries(log: Path) -> None:
     expected = build_tiny(log.parent).digest
     path = log / IMPRESSIONS_15
     rows = pq.read_table(path, partitioning=None)
+    place = rows.schema.get_field_index("request_id")
+    coded = rows.set_column(place, "request_id", rows["request_id"].dictionary_encode())
     pq.write_table(rows.slice(1), path.with_name("part-1.parquet"))
-    pq.write_table(rows.slice(0, 1), path)
+    pq.write_table(coded.slice(0, 1), path)
     assert build_tiny(log.parent).digest == expected
-
-
-def test_days_are_listed_from_the_folders(log: Path) -> None:
-    listed = open_event_log(to_uri(log))
-    assert [str(file.day) for file in listed.files_of("impressions")][:2] == [
-        "2017-01-14",
-        "2017-01-15",
-    ]
-    assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
 
 
 def test_what_is_missing_or_absurd_passes_every_filter_because_the_checks_must_refuse_it() -> None:
@@ -150,8 +103,7 @@ def test_what_is_missing_or_absurd_passes_every_filter_because_the_checks_must_r
         (Among("pin_id", pa.array([0, 2, 9])), [0, 2, None]),
     ):
         assert wanted.of(rows)["pin_id"].to_pylist() == expected
-        some = wanted.of(rows.slice(0, 1))
-        assert some["pin_id"].to_pylist() == [0]
+        assert wanted.of(rows.slice(0, 1))["pin_id"].to_pylist() == [0]
 
 
 def test_one_file_is_open_at_a_time(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,22 +143,13 @@ def test_a_file_that_has_a_column_twice_is_named(log: Path) -> None:
     assert_refused(log.parent, rf"{path} has the column 'user_id' 2 times")
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_request_ids_that_files_hold_as_dictionaries_are_texts(log: Path, every: int) -> None:
-    expected = build_tiny(log.parent).digest
-    for table in ("impressions", "actions"):
-        for path in sorted((log / table).rglob("*.parquet"))[::every]:
-            rows = pq.read_table(path, partitioning=None)
-            place = rows.schema.get_field_index("request_id")
-            coded = rows["request_id"].dictionary_encode()
-            pq.write_table(rows.set_column(place, "request_id", coded), path)
-    assert build_tiny(log.parent).digest == expected
-
-
-def test_texts_that_are_all_different_do_not_come_as_dictionaries(tmp_path: Path) -> None:
-    """Each batch would have a dictionary of its own, as large as its texts."""
-    texts = pa.array([f"a place that nobody else lives in, number {n}" for n in range(20_000)])
-    few = pa.array(["here", "there"] * 10_000)
-    pq.write_table(pa.table({"all": texts, "few": few}), tmp_path / "texts.parquet")
-    metadata = pq.read_metadata(tmp_path / "texts.parquet")
-    assert reader._repeated(metadata, ["all", "few", "missing"]) == ["few"]
+def test_names_of_every_increment_are_found_by_their_ids(log: Path, tmp_path: Path) -> None:
+    write_own_log(tmp_path / "own", 1)
+    with EventLogWriter(tmp_path / "own", VERSION) as writer:
+        writer.pins(pins(3, 5))
+        writer.impressions(shown_on(2, num_requests=4))
+    own = open_event_log(to_uri(tmp_path / "own"))
+    ids = [id_of("p1"), id_of("p4"), id_of("nobody's"), 7, 2**70]
+    assert names_of(own, "pin_id", ids) == {id_of("p1"): "p1", id_of("p4"): "p4"}
+    assert names_of(own, "user_id", [id_of("u3"), id_of("p1")]) == {id_of("u3"): "u3"}
+    assert names_of(open_event_log(to_uri(log)), "pin_id", [10, 20]) == {}

@@ -152,15 +152,15 @@ def look(folder: Path) -> Glimpse:
 def test_action_types_are_those_of_known_rows_in_the_files_asked_for(seen_folder: Path) -> None:
     seen = look(seen_folder)
     files = seen.event_log.files_of("actions")
-    assert set(seen.action_types(files)) == {"repin", "click", "long_click"}
+    assert set(seen.texts(files)) == {"repin", "click", "long_click"}
     of_17 = [file for file in files if file.day and file.day.day == 17]
-    shown = seen.action_types(of_17)
+    shown = seen.texts(of_17)
     assert {name: file.day for name, file in shown.items()} == {
         "repin": of_17[0].day,
         "long_click": of_17[0].day,
     }
     later = Glimpse(seen.event_log, january("20 00:01"))
-    assert set(later.action_types(files)) == {"repin", "click", "long_click", "hide"}
+    assert set(later.texts(files)) == {"repin", "click", "long_click", "hide"}
 
 
 def test_each_file_is_read_once(seen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,10 +168,10 @@ def test_each_file_is_read_once(seen_folder: Path, monkeypatch: pytest.MonkeyPat
     seen_by = lambda *given: read.append(given[2]) or known(*given)  # noqa: E731
     monkeypatch.setattr(event_log, "iterate_batches", seen_by)
     seen = look(seen_folder)
-    files = seen.event_log.files_of("actions")
+    files, pins = (seen.event_log.files_of(table) for table in ("actions", "pins"))
     for _ in range(2):
-        seen.action_types(files)
-        assert seen.embedding_versions == {"planted-1"}
+        seen.texts(files)
+        assert set(seen.texts(pins)) == {"planted-1"}
     assert read == [["action_type"]] * len(files) + [["embedding_version"]]
 
 
@@ -181,7 +181,8 @@ def test_versions_are_those_of_all_files_also_as_a_dictionary(seen_folder: Path)
     (seen_folder / "more/pins/part-0.parquet").rename(seen_folder / "pins/part-1.parquet")
     versions = pa.array(["planted-1"] * 5).dictionary_encode()
     rewrite(seen_folder, "pins/part-0.parquet", "embedding_version", versions)
-    assert look(seen_folder).embedding_versions == {"planted-1", "planted-2"}
+    seen = look(seen_folder)
+    assert set(seen.texts(seen.event_log.files_of("pins"))) == {"planted-1", "planted-2"}
 
 
 def test_what_is_wrong_with_columns_is_said_once_for_files_alike(seen_folder: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_large_file_is_read_in_parts_and_all_its_types_are_found(
     actions.append(acted(1, 10, "late", "15 01:00", "20 01:00"))
     write_tiny_log(seen_folder, actions=actions)
     seen = look(seen_folder)
-    assert set(seen.action_types(seen.event_log.files_of("actions"))) == set(kinds)
+    assert set(seen.texts(seen.event_log.files_of("actions"))) == set(kinds)
 
 
 def test_the_pins_optional_times_and_declared_numbers_are_columns_too(seen_folder: Path) -> None:
@@ -224,6 +225,6 @@ def test_a_damaged_file_is_named_and_ends_nothing(seen_folder: Path) -> None:
     (seen_folder / ACTIONS_15).write_bytes(b"PAR1 no more")
     seen = look(seen_folder)
     files = seen.event_log.files_of("actions")
-    assert set(seen.action_types(files)) == {"repin", "click", "long_click"}
+    assert set(seen.texts(files)) == {"repin", "click", "long_click"}
     [problem] = seen.column_problems(files, ())
     assert ACTIONS_15 in problem and "is not a readable Parquet file" in problem
