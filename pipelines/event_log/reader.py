@@ -8,7 +8,6 @@ for making an event log (`pipelines.sources`). Tested in tests/pipelines/event_l
 """
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
-from pipelines.contracts.time import DAY_MS, LATEST_MS
+from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.event_log.rules import (
     Finding,
@@ -37,10 +36,6 @@ from pipelines.places import store_errors
 from pipelines.plain_text import shortened
 from pipelines.storage import open_filesystem, translated_errors
 
-log = logging.getLogger(__name__)
-
-FUTURE_DAYS_CHECKED = 7
-"""Partitions this many days past as_of are searched for rows that claim to be known already."""
 CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 _BATCH_ROWS = 1 << 17
 """Rows of a file that are looked at together."""
@@ -344,32 +339,3 @@ def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
     if with_times and without:
         told = {"with_times": with_times[0], "without": without[0], "num_rows": len(without)}
         yield finding("pin_times_in_some", **told)
-
-
-def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:
-    """Refuse rows that happen at or after as_of and claim to be known before it.
-
-    Only the files of the next days are searched, and only by these two columns. A snapshot as of
-    now needs nothing else from those files, so an unreadable one is passed over.
-
-    Raises:
-        DataContractError: there is such a row; the message names its file.
-    """
-    time_column = EVENT_TIME_COLUMNS[table]
-    is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
-    for file in event_log.files_between(table, as_of_ms, as_of_ms + FUTURE_DAYS_CHECKED * DAY_MS):
-        try:
-            dataset = open_file(event_log, file)
-            types = {field.name: field.type for field in dataset.schema}
-            if types.get("known_at") != pa.int64() or types.get(time_column) != pa.int64():
-                continue
-            num_early = count_rows(dataset, file, is_early)
-        except DataContractError as error:
-            log.warning("not searched for future events: %s", error)
-            continue
-        if num_early:
-            raise DataContractError(
-                f"{table}: {num_early} rows of {file.path} happen at or after as_of "
-                f"{day_of(as_of_ms)} though their known_at is before it; expected known_at >= "
-                f"{time_column}; correct the clock or the column that filled {time_column}"
-            )

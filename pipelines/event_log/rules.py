@@ -107,7 +107,8 @@ RULES = {
         "expected it in every file of the pins or in none; add it to the older files (a time "
         "before the pin's first impression keeps the pin known as it was), or leave it out",
         f"pins.{PIN_TIME.name}"),
-    "missing_version": Rule("no embedding of version {version!r} at {uri}; found {found}",
+    "missing_version": Rule(
+        "no embedding of version {version!r} at {uri}; found the versions {found}",
         "expected rows of that version; add it to the table or set snapshot.embedding_version in "
         "the recipe", "pins.embedding_version"),
     "pin_without_embedding": Rule(
@@ -169,7 +170,7 @@ def finding(
     told |= {name: value for name, value in facts.items() if name in _FIELDS}
     words = {"num_rows": 1, **told, **dict(told.get("ids", ())), **facts}
     problem = broken.problem.format(**words)
-    if not where:
+    if told["table"] and not where:
         problem = f"{told['table']}: {problem}"
     return Finding(rule, where, problem, broken.remedy.format(**words), **told)
 

@@ -148,7 +148,7 @@ def _times(report: LogReport) -> Iterator[Finding]:
     for table in TABLES:
         days, first = report.days_of(table), report.numbers(f"{table}.first_ms")
         is_enough = sum(report.usable(day, table) for day in days) >= FEWEST_ROWS
-        if not is_enough or len(days) < FEWEST_DAYS:
+        if not is_enough or len(days) < FEWEST_DAYS or not first:
             continue
         if first[0] == report.numbers(f"{table}.last_ms")[-1]:
             seconds, ms = divmod(first[0] % DAY_MS, 1000)

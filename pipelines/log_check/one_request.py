@@ -8,7 +8,6 @@ tests/pipelines/log_check/test_one_request.py.
 
 import functools
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import yaml
 
 from pipelines.contracts.config import CategoricalFeature, RunConfig
 from pipelines.contracts.errors import ConfigurationError
@@ -43,8 +43,6 @@ from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.shard import ShardTables
 from pipelines.snapshot.spill import HeldRows, make_tasks, merge_as_they_come, run_task
 from pipelines.storage import scratch_folder
-
-ACTIONS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -185,14 +183,14 @@ def value_of(built: OneUser, row: int) -> dict[str, Any]:
     examples = [_row(tables.examples, first + place) for place in range(request["num_examples"])]
     newest_first = range(request["timeline_end"] - 1, request["timeline_start"] - 1, -1)
     return {
-        "as_of": built.plan.as_of,
+        "as_of": f"{built.plan.as_of:%Y-%m-%d}",
         "request_id": request["request_id"],
         "user": named(request["user_id"], built.user_names),
         "impressed_at_ms": request["impressed_at"],
         "split": "holdout" if request["split"] == SPLIT_HOLDOUT else "training",
         "is_core": bool(request["is_core"]),
         "user_row": {
-            "as_of_ms": user["as_of"],  # 0 where there is none before the request
+            "as_of_ms": user["as_of"],  # 0, which is 1970, where there is none before the request
             "embedding_length": float(np.linalg.norm(np.array(user["embedding"], np.float32))),
             "categories": _categories(user, features.categorical_of("users")),
         },
@@ -233,40 +231,17 @@ def _categories(
     return {e.name: e.values[codes[e.name] - 1] if codes[e.name] else None for e in features}
 
 
-def lines_of(value: dict[str, Any]) -> Iterator[str]:
-    """Yield what `show_request` returned, line by line."""
-    at, user, actions = value["impressed_at_ms"], value["user_row"], value["actions"]
-    yield (
-        f"request {value['request_id']} of user {value['user']} at {_time(at)}; in the "
-        f"{value['split']} window of as_of {value['as_of']:%Y-%m-%d}; "
-        f"{'a core' if value['is_core'] else 'no core'} user"
-    )
-    is_known, known = user["as_of_ms"], f"as of {_time(user['as_of_ms'])}"
-    yield (
-        f"user row: {known if is_known else 'none before the request: the user is new'}; "
-        f"embedding of length {user['embedding_length']:.3f}{_told(user['categories'])}"
-    )
-    newest = f", the newest {ACTIONS_SHOWN}" if len(actions) > ACTIONS_SHOWN else ""
-    yield f"actions known before it: {len(actions)}{newest}"
-    for action in actions[:ACTIONS_SHOWN]:
-        age_days = (at - action["acted_at_ms"]) / 86_400_000
-        age = f"{age_days:.1f} d" if age_days >= 1 else f"{24 * age_days:.2f} h"
-        yield (
-            f"  {action['action_type']} on pin {action['pin']}, {age} before, at "
-            f"{_time(action['acted_at_ms'])}, known at {_time(action['known_at_ms'])}"
-        )
-    yield f"candidates: {len(value['candidates'])}"
-    for each in value["candidates"]:
-        numbers = ", ".join(f"{name} {number:.3f}" for name, number in each["numbers"].items())
-        yield (
-            f"  position {each['position']}: pin {each['pin']}, "
-            f"got {' and '.join(each['got']) or 'nothing'}; {numbers}{_told(each['categories'])}"
-        )
+def lines_of(value: dict[str, Any]) -> list[str]:
+    """Return what `show_request` returned as YAML, with times as people read them."""
+    text = yaml.safe_dump(_readable(value), sort_keys=False, default_flow_style=None, width=1000)
+    return text.splitlines()
 
 
-def _told(categories: dict[str, str | None]) -> str:
-    return "".join(f", {name} {text or 'not listed'}" for name, text in categories.items())
-
-
-def _time(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
+def _readable(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key.removesuffix("_ms"): _readable(each, key) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_readable(each) for each in value]
+    if name.endswith("_ms"):
+        return f"{datetime.fromtimestamp(value / 1000, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return round(value, 3) if isinstance(value, float) else value

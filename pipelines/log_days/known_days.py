@@ -56,10 +56,10 @@ class KnownDays:
     """Profiles by day and by what the day's files were."""
 
     path: Path | None = None  # None: nothing is kept, as beside an object store
-    measured: str = ""
     # By day, a digest of the files that its profile comes from; none where these may still change.
     states: Mapping[int, str] = field(default_factory=dict)
     found: dict[int, KnownDay] = field(default_factory=dict)
+    measured: str = ""  # as in KnownProfiles
 
     def of(self, days: Iterable[int]) -> dict[int, DayProfile | None]:
         """Return the profiles that are known, by day; None of a day without rows."""
@@ -124,7 +124,7 @@ def open_known_days(
             found = dict(known.days) if known.measured == measured else found
         except (OSError, ValueError) as error:
             log.warning("%s is damaged (%s); the days are measured again", path, error)
-    return KnownDays(path, measured, _states(event_log, plan, days), found)
+    return KnownDays(path, _states(event_log, plan, days), found, measured)
 
 
 def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:

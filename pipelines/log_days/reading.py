@@ -70,17 +70,15 @@ def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
     """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
     part, num_bytes = range(0), 0
     for day in days:
-        size = sum(file.num_bytes for table in EVENTS for file in _files(event_log, table, day))
+        start, end = day * DAY_MS, (day + 1) * DAY_MS
+        files = [f for table in EVENTS for f in event_log.files_between(table, start, end)]
+        size = sum(file.num_bytes for file in files)
         if part and (part.stop != day or num_bytes + size > BYTES_AT_ONCE):
             yield part
             part, num_bytes = range(0), 0
         part, num_bytes = range(part.start if part else day, day + 1), num_bytes + size
     if part:
         yield part
-
-
-def _files(event_log: EventLog, table: str, day: int) -> tuple[LogFile, ...]:
-    return event_log.files_between(table, day * DAY_MS, (day + 1) * DAY_MS)
 
 
 def files_of_days(event_log: EventLog, days: range) -> tuple[LogFile, ...]:

@@ -137,14 +137,13 @@ def calibrate_limits(
     start = day_number(datetime(first.year, first.month, first.day, tzinfo=UTC))
     with tempfile.TemporaryDirectory(prefix="homefeed-gate-") as scratch:
         days = measure_log(event_log, window.plan, range(start, window.judged.stop), Path(scratch))
-    windows = tuple(past_windows(days, length))
-    if not windows:
-        raise DataContractError(
-            f"the event log at {event_log.uri} has {len(days)} days up to as_of; expected the "
-            f"{length} days of a snapshot and {CYCLE_DAYS} more, to hold the past against itself; "
-            f"choose a later --as-of or wait"
-        )
-    return Calibration(windows, budget)
+    if windows := tuple(past_windows(days, length)):
+        return Calibration(windows, budget)
+    raise DataContractError(
+        f"the event log at {event_log.uri} has {len(days)} days up to as_of; expected the {length} "
+        f"days of a snapshot and {CYCLE_DAYS} more, to hold the past against itself; choose a "
+        f"later --as-of or wait"
+    )
 
 
 def past_windows(
@@ -177,30 +176,29 @@ def past_windows(
             )
 
 
-def calibration_lines(found: Calibration) -> list[str]:
-    """Return the result as lines for people."""
-    lines = [
-        f"{window.first}  largest deviation {window.worst:.2f} times its limit"
-        + (f"; warns of {', '.join(window.warnings)}" if window.warnings else "")
-        + ("; critical" if window.is_critical else "")
-        for window in found.windows
-    ]
+def calibration_lines(found: Calibration) -> Iterator[str]:
+    """Yield the result as lines for people."""
+    for window in found.windows:
+        warned = f"; warns of {', '.join(window.warnings)}" if window.warnings else ""
+        yield (
+            f"{window.first}  largest deviation {window.worst:.2f} times its limit{warned}"
+            f"{'; critical' if window.is_critical else ''}"
+        )
     num_alarms = sum(bool(window.warnings) for window in found.windows)
-    lines.append(
+    yield (
         f"{num_alarms} of {len(found.windows)} past windows would have brought a warning "
         f"({found.alarm_share:.0%}); the budget is {found.budget:.0%}"
     )
     if found.factor is None:
         needed = math.ceil(1 / found.budget) - 1
-        lines.append(f"{needed} windows are needed to say how much wider limits would have to be")
-    elif found.alarm_share <= found.budget:
-        lines.append("the limits keep to it; nothing has to be set")
+        yield f"{needed} windows are needed to say how much wider limits would have to be"
+    elif found.alarm_share <= found.budget or found.factor == 1:
+        yield "the limits keep to it; nothing has to be set"
     else:
-        lines.append(
-            f"limits {found.factor:.2f} times as wide would have kept to it"
-            + ("; set data_gate.limit_factor so in the recipe" if found.factor > 1 else "")
+        yield (
+            f"limits {found.factor:.2f} times as wide would have kept to it; set "
+            f"data_gate.limit_factor so in the recipe"
         )
-    return lines
 
 
 class NamedTrial(NamedTuple):
@@ -289,20 +287,12 @@ def trial_lines(trials: Iterable[NamedTrial]) -> Iterator[str]:
     done = []
     for each in trials:
         done.append(each)
-        yield f"{each.defect:28}{each.strength:8}{_said(each)}"
+        trial, told = each.trial, ", ".join(each.trial.told[:3])
+        said = f"{'critical' if trial.is_critical else 'warned'}: {told}" if told else "NOT FOUND"
+        if not trial.has_effect:
+            said = f"nothing was planted, and it {said}" if told else "nothing to warn of"
+        yield f"{each.defect:28}{each.strength:8}{said}"
     for strength in STRENGTHS:
         tried = [e.trial for e in done if e.strength == strength and e.trial.has_effect]
         found, critical = sum(t.is_found for t in tried), sum(t.is_critical for t in tried)
         yield f"{strength}: {found} of {len(tried)} found, {critical} of them critical"
-
-
-def _said(named: NamedTrial) -> str:
-    trial = named.trial
-    if named.defect == CLEAN and not trial.told:
-        return "nothing is warned of, as it should be"
-    if not trial.has_effect:
-        return "nothing here that it could spoil" if not trial.told else "warned of nothing planted"
-    if not trial.told:
-        return "NOT FOUND"
-    severity = "critical" if trial.is_critical else "warned"
-    return f"{severity}: {', '.join(trial.told[:3])}"

@@ -15,7 +15,6 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.preconditions.event_log import Glimpse, log_problems
-from pipelines.recipes.showing import differences
 from pipelines.registry import registry
 from pipelines.registry.history import recipe_of_model
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
@@ -25,35 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-
-
-def what_is_compared(
-    champion: ModelRef | None, its_own: RunConfig | None, config: RunConfig
-) -> str:
-    """Return in words what this cycle's challenger will be compared with, and how.
-
-    Args:
-        champion: Who serves.
-        its_own: The recipe that made the champion; None where that is not on record.
-        config: The run's recipe.
-    """
-    ours = f"the challenger of recipe {config.recipe_ref.label}"
-    if champion is None:
-        return (
-            f"No model serves: {ours} will be held against a random order, popularity, newest "
-            f"first, past engagement and a logistic regression."
-        )
-    said = f"T{ours[1:]} will be compared with {champion.label} on one holdout"
-    if its_own is None:
-        return f"{said}; the champion's own recipe is in its bundle."
-    sections = ("features", "model", "training", f"snapshot.{OWN_OPTIONS[0]}")
-    found = [line for line in differences(its_own, config) if line.startswith(sections)]
-    if not found:
-        return f"{said}; both have the same recipe."
-    return (
-        f"{said}, each on features computed as its own recipe says. From the champion's recipe, "
-        f"{its_own.recipe_ref.label}, to the run's: {'; '.join(found)}."
-    )
 
 
 def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> RunConfig | None:

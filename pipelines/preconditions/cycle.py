@@ -6,7 +6,6 @@ the champion (`champion`) lack. Tested in tests/pipelines/preconditions/test_cyc
 """
 
 import difflib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,8 +34,6 @@ from pipelines.snapshot.features.count import contract_problems, function_proble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -201,11 +198,11 @@ def ask_comparable(asked: Asked) -> None:
     """Ask whether the champion can be scored on the event log of today; the log says how."""
     if asked.client is None or asked.log is None or not asked.knows_champion:
         return
-    serving, config, its_own = asked.champion, asked.config, None
-    if serving is not None:
-        its_own = champion.recipe_of(asked.client, asked.workspace_uri, serving)
-    log.info("%s", champion.what_is_compared(serving, its_own, config))
-    if serving is None or its_own is None:
+    serving, config = asked.champion, asked.config
+    if serving is None:
+        return
+    its_own = champion.recipe_of(asked.client, asked.workspace_uri, serving)
+    if its_own is None:
         return
     found = champion.champion_problems(its_own, config, asked.log, asked.request.day)
     if asked.has_functions:

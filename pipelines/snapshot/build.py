@@ -20,7 +20,6 @@ from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
-from pipelines.event_log.reader import check_nothing_from_the_future
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import PinCounts, count_pins
@@ -106,8 +105,6 @@ def write_snapshot(
     check_features(plan)
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
-    for table in ("impressions", "actions"):
-        check_nothing_from_the_future(event_log, table, plan.as_of_ms)
     snapshots_uri = join(run.workspace_uri, "snapshots")
     num_workers = num_workers or usable_cores()
     memory_bytes = memory_bytes or memory_budget_bytes()

@@ -18,16 +18,12 @@ from pipelines.event_log.reader import Among, Before, EventFilter, read_events
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
-from support.damage import damage_pages
 from support.own_tables import VERSION, pins, shown_on, write_own_log
 from support.tiny_log import (
     IMPRESSIONS_15,
-    acted,
     assert_refused,
     build_tiny,
     january,
-    tiny_actions,
-    write_tiny_log,
 )
 
 
@@ -58,28 +54,6 @@ def test_a_log_below_a_folder_whose_name_is_hidden_is_read(log: Path) -> None:
     days = [str(file.day) for file in listed.files_of("impressions")]
     assert days == [f"2017-01-{day}" for day in range(14, 20)]
     assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
-
-
-@pytest.mark.parametrize("day", [20, 23])
-def test_an_event_dated_after_as_of_and_known_before_is_refused(log: Path, day: int) -> None:
-    early = acted(1, 10, "repin", f"{day} 08:00", f"{day} 08:00") | {
-        "known_at": january("19 08:00")
-    }
-    write_tiny_log(log, actions=[*tiny_actions(), early])
-    assert_refused(
-        log.parent, f"1 rows of .*day=2017-01-{day}.* happen at or after as_of 2017-01-20"
-    )
-
-
-def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: Path) -> None:
-    """Its footer is sound; without statistics, its pages are read to look for early rows."""
-    later = acted(1, 10, "repin", "23 08:00", "23 08:00")
-    write_tiny_log(log, actions=[*tiny_actions(), later])
-    expected = build_tiny(log.parent).digest
-    path = log / "actions" / "day=2017-01-23" / "part-0.parquet"
-    pq.write_table(pq.read_table(path, partitioning=None), path, write_statistics=False)
-    damage_pages(path, "known_at")
-    assert build_tiny(log.parent).digest == expected
 
 
 def test_several_files_of_a_day_are_one_day_and_ids_may_be_dictionaries(log: Path) -> None:

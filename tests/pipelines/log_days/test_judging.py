@@ -1,6 +1,5 @@
 """An event log is judged before anything is built, by its own past or by what was accepted."""
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
-from pipelines.contracts.day_profile import DayProfile, KeptDays, Number
+from pipelines.contracts.day_profile import KeptDays
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
 from pipelines.contracts.run_layout import (
     StageFailure,
@@ -20,12 +19,10 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.log_days.judging import (
     DAYS_FILE,
-    REPORT_FILE,
     accept_shift,
     accepted_shifts,
     judge_event_log,
     read_report,
-    since_refused,
 )
 from pipelines.registry.standing import newest_accepted
 from pipelines.stages import runner
@@ -152,67 +149,6 @@ def test_kept_days_that_are_damaged_or_gone_are_passed_over(
         kept.unlink()
     report = judge_event_log(later(world, 14, reference))
     assert report.num_judged_days == 22 and report.num_history_days > 30
-
-
-def test_a_mend_is_told_day_by_day(world: Path) -> None:
-    shutil.copytree(world / "event_log", world / "sound")
-    change_files(world, HOLDOUT_FILES, without_requests)
-    run = later(world, 0, None)
-    with pytest.raises(DataGateFailedError) as first:
-        judge_event_log(run)
-    assert "Since it was refused" not in str(first.value)
-    put_back(world, "2017-02-21")
-    with pytest.raises(DataGateFailedError, match="Since it was refused before") as second:
-        judge_event_log(run)
-    assert "2017-02-21 is another: " in str(second.value)
-    assert "2017-02-22" not in str(second.value).partition("Since it was refused before")[2]
-    for day in (world / "sound/actions").iterdir():
-        put_back(world, day.name.removeprefix("day="))
-    report = judge_event_log(run)
-    assert report.is_accepted
-    assert [phrase.split()[0] for phrase in report.since_refused][0] == "2017-02-20"
-    docs = Path(storage.local_path(report.docs_uri)).read_text()
-    assert "Since it was refused" in docs and "2017-02-22 is another" in docs
-
-
-def put_back(world: Path, day: str) -> None:
-    for path in (world / "sound").glob(f"actions/day={day}/*.parquet"):
-        shutil.copy(path, world / "event_log" / path.relative_to(world / "sound"))
-
-
-@pytest.mark.parametrize(("name", "content"), [(REPORT_FILE, None), (DAYS_FILE, b"{")])
-def test_what_a_refusal_left_is_passed_over_where_it_is_damaged(
-    world: Path, name: str, content: bytes | None
-) -> None:
-    change_files(world, HOLDOUT_FILES, without_requests)
-    run = later(world, 0, None)
-    for _ in range(2):
-        with pytest.raises(DataGateFailedError) as caught:
-            judge_event_log(run)
-        uri = storage.join(judged_log_uri(run.run_uri), name)
-        deletion.remove(uri)
-        if content is not None:
-            storage.write_bytes(uri, content)
-    assert "Since it was refused" not in str(caught.value)
-
-
-def day(number: int, rows: float = 100.0) -> DayProfile:
-    numbers = {"impressions.rows": Number(value=rows, num=100)}
-    return DayProfile(day=number, numbers=numbers, counts={})
-
-
-def test_days_that_have_gone_or_come_or_are_others_are_told() -> None:
-    refused = [day(10), day(11), day(12)]
-    assert since_refused(refused, [day(10), day(12), day(13)]) == (
-        "1970-01-14 has come",
-        "1970-01-12 has gone",
-    )
-    # Of a window that is longer than what is kept, nothing is known of its first days.
-    now = [day(number, 100.0 if number < 12 else 900.0) for number in range(13)]
-    assert since_refused(refused, now) == ("1970-01-13 is another: impressions.rows",)
-    unchanged = ("no day is another than the ones that were refused",)
-    assert since_refused(refused, refused) == unchanged
-    assert since_refused((), refused) == ()
 
 
 def test_a_word_is_kept_with_name_and_reason_for_its_run_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.event_log.log_files import EventLog, open_event_log
-from pipelines.log_days import known_days, reading
+from pipelines.log_days import reading
 from pipelines.log_days.known_days import KnownDays, KnownProfiles, open_known_days
 from pipelines.log_days.reading import measure_log
 from pipelines.recipes import smoke
@@ -132,7 +133,7 @@ def test_a_young_file_is_not_relied_upon(tmp_path: Path, measured: list[int]) ->
     assert len(measured) == 11
 
 
-def test_where_profiles_cannot_be_written_the_days_are_measured(
+def test_where_profiles_cannot_be_kept_the_days_are_measured(
     planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "w").mkdir()
@@ -140,26 +141,19 @@ def test_where_profiles_cannot_be_written_the_days_are_measured(
     few = range(DAYS.start, DAYS.start + 2)
     assert len(measure(planted, tmp_path / "w", few)) == 2
     assert "are not kept in" in caplog.text
-
-
-def test_beside_an_object_store_nothing_is_kept(planted: Path) -> None:
-    event_log = open_event_log(to_uri(planted / "event_log"))
-    plan = plan_of(smoke(), PLANTED_AS_OF)
+    event_log, plan = open_event_log(to_uri(planted / "event_log")), plan_of(smoke(), PLANTED_AS_OF)
     known = open_known_days("s3://bucket/workspace", event_log, plan, DAYS)
     known.save(DAYS, [])
     assert known == KnownDays()
 
 
-def test_profiles_that_nobody_uses_go_after_three_cycles(tmp_path: Path) -> None:
-    old, young, other = (tmp_path / name for name in ("old", "young", "other"))
-    for folder in (old, young, other):
-        KnownDays(folder / "profiles.txt", {7: "seven"}).save([7], [])
-    (other / "notes").write_text("mine")
-    for folder in (old, other):
-        settle(folder / "profiles.txt", (known_days.UNUSED_DAYS + 1) * 86_400)
-    KnownDays(young / "profiles.txt", {7: "seven"}).save([7], [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "young"]
-    assert [path.name for path in other.iterdir()] == ["notes"]
+def test_profiles_of_another_recipe_s_features_give_way(planted: Path, tmp_path: Path) -> None:
+    few = range(DAYS.start, DAYS.start + 2)
+    measure(planted, tmp_path / "w", few)
+    event_log, plan = open_event_log(to_uri(planted / "event_log")), plan_of(smoke(), PLANTED_AS_OF)
+    assert len(open_known_days(to_uri(tmp_path / "w"), event_log, plan, few).of(few)) == 2
+    other = replace(plan, passed_over=("more",))
+    assert open_known_days(to_uri(tmp_path / "w"), event_log, other, few).of(few) == {}
 
 
 def test_a_log_without_statistics_in_its_footers_is_measured(tmp_path: Path) -> None:
@@ -183,8 +177,7 @@ def test_profiles_do_not_depend_on_the_days_that_are_measured_with_them(
 def test_a_value_with_any_character_is_kept_and_so_is_a_day_without_rows(tmp_path: Path) -> None:
     values = {"two\nlines": 1, "line\u2028separator": 2, 'a "quote" and a space': 3}
     profile = DayProfile(day=7, numbers={}, counts={"pins.category": values})
-    path = tmp_path / "days" / "profiles.txt"
-    states = {7: "seven", 8: "eight"}
+    path, states = tmp_path / "days" / "profiles.txt", {7: "seven", 8: "eight"}
     KnownDays(path, states).save([7, 8, 9], [profile])
     for _ in range(2):  # written by a measurement, and again from what was read
         read = KnownProfiles.model_validate_json(path.read_bytes().partition(b"\n")[2])

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.preconditions.champion import champion_problems, recipe_of, what_is_compared
+from pipelines.preconditions.champion import champion_problems, recipe_of
 from pipelines.preconditions.event_log import look_at
 from pipelines.registry import registry
 from pipelines.snapshot.build import write_snapshot
@@ -106,18 +106,3 @@ def test_the_champion_s_recipe_is_that_of_its_cycle(
     assert recipe_of(None, run.workspace_uri, model) == run.config
     tags["homefeed_run_id"] = "deleted"
     assert recipe_of(None, run.workspace_uri, model) is None
-
-
-def test_what_will_be_compared_is_said_beforehand() -> None:
-    model = make_model("3", TINY_AS_OF - timedelta(days=14))
-    first = what_is_compared(None, None, recipe())
-    assert first.startswith("No model serves: the challenger of recipe its own (")
-    assert "logistic regression" in first
-    assert what_is_compared(model, recipe(), recipe()).endswith("; both have the same recipe.")
-    unknown = what_is_compared(model, None, recipe())
-    assert f"compared with {model.label} on one holdout" in unknown and "in its bundle" in unknown
-    ours = recipe("planted-2", action_types=(*TYPES, "share"))
-    said = what_is_compared(model, recipe(), ours)
-    assert "each on features computed as its own recipe says" in said
-    assert 'snapshot.embedding_version: "planted-1" -> "planted-2"' in said
-    assert "features.action_types:" in said and '"share"' in said

@@ -102,7 +102,7 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
         ),
         (
             with_vectors([[1.0, 2.0], None]),
-            r"is null \(1 such row, first row 1: pin_id=p8.*expected 2 numbers",
+            r"is null \(1 such row, first row 1: pin_id=p8.*expected none",
         ),
         (
             with_vectors([[1.0], [None]]),
