@@ -118,7 +118,7 @@ def _day_after(settings: Settings) -> datetime:
 
 def _champion_of(asked: "Asked") -> str:
     """Return in words which champion the questions were about."""
-    from pipelines.preconditions.champion import recipe_of
+    from pipelines.preconditions.cycle import recipe_of
 
     if asked.client is None or not asked.knows_champion:
         return "not known"

@@ -1,11 +1,14 @@
 """All that is asked before a cycle builds anything, in one list and in one order.
 
 `resolve_run` refuses at the first question without a good answer, and `homefeed recipe check` asks
-all of them: so the two cannot say different things. Not for what the event log (`event_log`) and
-the champion (`champion`) lack. Tested in tests/pipelines/preconditions/test_cycle.py.
+all of them: so the two cannot say different things. A champion of another recipe is scored on what
+its own recipe says, from the log of today: where that is gone, the comparison would break after the
+training was paid for. Not for what the event log (`event_log`) lacks. Tested in
+tests/pipelines/preconditions/test_cycle.py.
 """
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,9 +22,16 @@ from pipelines.contracts.errors import (
     HomefeedError,
     TrackingUnavailableError,
 )
-from pipelines.preconditions import champion
-from pipelines.preconditions.event_log import Glimpse, listed, look_at, refusal, require_fed
+from pipelines.preconditions.event_log import (
+    Glimpse,
+    listed,
+    log_problems,
+    look_at,
+    refusal,
+    require_fed,
+)
 from pipelines.registry import history, registry, tracking
+from pipelines.registry.history import recipe_of_model
 from pipelines.registry.reconcile import (
     State,
     follow,
@@ -30,10 +40,15 @@ from pipelines.registry.reconcile import (
     require_newest,
 )
 from pipelines.settings import Settings
+from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.features.count import contract_problems, function_problems
+from pipelines.snapshot.plan import plan_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -201,10 +216,10 @@ def ask_comparable(asked: Asked) -> None:
     serving, config = asked.champion, asked.config
     if serving is None:
         return
-    its_own = champion.recipe_of(asked.client, asked.workspace_uri, serving)
+    its_own = recipe_of(asked.client, asked.workspace_uri, serving)
     if its_own is None:
         return
-    found = champion.champion_problems(its_own, config, asked.log, asked.request.day)
+    found = champion_problems(its_own, config, asked.log, asked.request.day)
     if asked.has_functions:
         found += function_problems(its_own.features.numeric_held)
     if found:
@@ -219,6 +234,45 @@ def ask_comparable(asked: Asked) -> None:
         lead = f"{serving.label} serves and cannot be compared:"
         error.problems = tuple(f"{lead} {each}" for each in found)
         raise error
+
+
+def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> RunConfig | None:
+    """Return the recipe that made the champion; None where its cycle is not on record any more.
+
+    Then nothing is known beforehand, and the comparison finds out by the champion's bundle.
+    """
+    tags = registry.read_tags(client, champion)
+    try:
+        return recipe_of_model(workspace_uri, champion, tags).parse()
+    except ConfigurationError as error:
+        log.info("whether %s can be compared is not known yet: %s", champion.label, error)
+        return None
+
+
+def champion_problems(
+    its_own: RunConfig, config: RunConfig, seen: Glimpse, as_of: datetime
+) -> list[str]:
+    """Return in sentences what the log lacks, or has too much, for scoring a champion.
+
+    Args:
+        its_own: The champion's recipe.
+        config: The run's, whose windows count.
+        seen: The event log.
+        as_of: The run's.
+
+    Raises:
+        TransientStorageError: the storage failed.
+    """
+    own = {name: getattr(its_own.snapshot, name) for name in OWN_OPTIONS}
+    options = config.snapshot.model_copy(update=own)
+    plan = plan_of(
+        config.model_copy(update={"features": its_own.features, "snapshot": options}),
+        as_of,
+        unknown_types(config.features, its_own.features),
+    )
+    # With another vocabulary a snapshot of its own is built for it, which needs its main head.
+    has_own = its_own.features.action_types != config.features.action_types
+    return log_problems(plan, seen, (its_own.features.main_head,) if has_own else ())
 
 
 def recipe_problems(config: RunConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 The log is looked at from outside: footers and single columns, each file once, because a light task
 asks this before anything is built. The same is asked for a champion of another recipe, which is
-scored on features of its own (`pipelines.preconditions.champion`). Not for rows
+scored on features of its own (`cycle`). Not for rows
 (`pipelines.log_check`). Tested in tests/pipelines/preconditions/test_event_log.py.
 """
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.preconditions import champion, cycle
+from pipelines.preconditions import cycle
 from pipelines.recipes import completejourney, make_recipe, smoke
 from pipelines.registry import registry, tracking
 from support.judgements import make_model
@@ -108,14 +108,14 @@ def test_check_names_a_champion_that_cannot_be_compared(
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
     monkeypatch.setattr(registry, "read_champion", lambda *_: model)
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: its_own)
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: its_own)
     with pytest.raises(
         ConfigurationError, match=f"{model.label} serves and cannot be compared: .*"
     ):
         run("check", "smoke")
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: smoke())
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: smoke())
     assert f"champion: {model.label}, recipe smoke (" in run("check", "smoke")
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: None)
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
     assert f"champion: {model.label} is not checked; its cycle is" in run("check", "smoke")
     monkeypatch.setattr(registry, "read_champion", lambda *_: None)
     assert "champion: homefeed_ranker has none yet" in run("check", "smoke")
@@ -130,7 +130,7 @@ def test_check_refuses_the_champions_own_day_as_a_cycle_would(
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, may_settle: settled.append(may_settle))
     monkeypatch.setattr(registry, "read_champion", lambda *_: model)
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: smoke())
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: smoke())
     with pytest.raises(ConfigurationError, match="as_of 2017-03-02 is not newer than the champion"):
         run("check", "smoke")
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.config import CategoricalFeature, NumericFeature
+from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.declared import append_numbers, positions
 from support.random_log import build, config_of, write_random_log
-from support.tiny_log import assert_refused, build_tiny, rows_of, tiny_config, write_tiny_log
+from support.tiny_log import build_tiny, rows_of, tiny_config, write_tiny_log
 
 
 def test_categories_become_codes_and_unknown_ones_zero(tmp_path: Path) -> None:
@@ -24,17 +24,6 @@ def test_categories_become_codes_and_unknown_ones_zero(tmp_path: Path) -> None:
     snapshot = build_tiny(tmp_path, config)
     assert [user["cat_state"] for user in rows_of(snapshot, "users")] == [1, 3]
     assert {row["cat_surface"] for row in rows_of(snapshot, "examples")} == {0}
-
-
-def test_a_declared_feature_without_its_column_is_named(log: Path) -> None:
-    config = tiny_config()
-    feature = CategoricalFeature(name="mailer", table="impressions", values=("A",))
-    features = config.features.model_copy(update={"categorical": (feature,)})
-    assert_refused(
-        log.parent,
-        "missing column 'mailer' .declared as features by the recipe",
-        config=config.model_copy(update={"features": features}),
-    )
 
 
 def test_texts_have_one_position_however_a_file_holds_them() -> None:

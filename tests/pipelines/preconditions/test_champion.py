@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.preconditions.champion import champion_problems, recipe_of
+from pipelines.preconditions.cycle import champion_problems, recipe_of
 from pipelines.preconditions.event_log import look_at
 from pipelines.registry import registry
 from pipelines.snapshot.build import write_snapshot

@@ -15,7 +15,7 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.preconditions import champion, cycle
+from pipelines.preconditions import cycle
 from pipelines.preconditions.cycle import Asked, recipe_problems, refusals, require_all
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import registry, tracking
@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tiny_log(tmp_path / "event_log", actions=[*tiny_actions(), save])
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: None)
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
     serve(monkeypatch, None)
     return tmp_path
 
@@ -129,7 +129,7 @@ def test_a_champion_whose_own_functions_are_gone_is_refused_beforehand(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
-    monkeypatch.setattr(champion, "recipe_of", lambda *_: with_own("nosuchmod.x:fn"))
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: with_own("nosuchmod.x:fn"))
     [problem] = said(home)
     assert "serves and cannot be compared with recipe smoke" in problem
     assert "'nosuchmod.x:fn': its module cannot be imported in this process" in problem
@@ -140,9 +140,7 @@ def test_a_champion_of_a_recipe_that_the_log_cannot_feed_is_refused_beforehand(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
-    monkeypatch.setattr(
-        champion, "recipe_of", lambda *_: tiny_config(embedding_version="planted-0")
-    )
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: tiny_config(embedding_version="planted-0"))
     [error] = refusals(asked(home))
     assert "'planted-0', and no pin has an embedding of it" in str(error)
     assert [text.partition(":")[0] for text in error.problems] == [
@@ -161,8 +159,6 @@ BUCKET = {"workspace": "s3://bucket/workspace"}
         ("bash", GPU | {"num_devices": 1}, {}, ""),
         ("bash", GPU | {"num_devices": 2}, {}, "'gpu' with 2 device.* 1 GPU.* 'cpu' or fewer dev"),
         ("docker", GPU | {"num_devices": 4}, {}, ""),  # in containers, the engine knows
-        ("kubernetes", GPU | {"num_devices": 8}, {}, ""),
-        ("bash", TWO, {}, "nodes is 2.* is 'bash'.*'kubernetes' for"),
         ("docker", TWO, {}, "nodes is 2.* is 'docker'.*'kubernetes' for"),
         ("kubernetes", TWO, {}, ""),  # a volume that all mount, by the pod template
         ("kubernetes", TWO, BUCKET, "share no folder: HOMEFEED_WORK_FOLDER is .*Many"),
@@ -170,17 +166,11 @@ BUCKET = {"workspace": "s3://bucket/workspace"}
     ],
 )
 def test_machines_that_are_not_there_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    runner: str,
-    wanted: dict[str, Any],
-    places: dict[str, str],
-    says: str,
+    home: Path, monkeypatch: pytest.MonkeyPatch, runner: str, wanted: dict, places: dict, says: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    usual = {"may_promote": True, "num_devices": 1, "trigger": "x"}
-    request = RunRequest(recipe="smoke", as_of=TINY_AS_OF, now=TINY_AS_OF, **(usual | wanted))
-    settings = Settings(stage_runner=runner, stage_image="x", **places)  # type: ignore[arg-type]
-    given = Asked(request, tiny_config(), settings)
+    given = asked(home, None, runner, **wanted)
+    given.settings = Settings(stage_runner=runner, stage_image="x", **places)  # type: ignore[arg-type]
     if not says:
         cycle.ask_hardware(given)
         return
