@@ -11,7 +11,6 @@ features, log or code give way. Tested in tests/pipelines/log_days/test_known_da
 import contextlib
 import hashlib
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,8 +32,6 @@ from pipelines.storage import is_local, join, local_path, open_filesystem
 log = logging.getLogger(__name__)
 
 MOST_DAYS = 400
-SETTLED_S = 60.0
-"""A file that was written a moment ago may be written again without a later time of writing."""
 
 
 class KnownDay(Frozen):
@@ -56,7 +53,7 @@ class KnownDays:
     """Profiles by day and by what the day's files were."""
 
     path: Path | None = None  # None: nothing is kept, as beside an object store
-    # By day, a digest of the files that its profile comes from; none where these may still change.
+    # By day, a digest of the files that its profile comes from; none where more rows may count.
     states: Mapping[int, str] = field(default_factory=dict)
     found: dict[int, KnownDay] = field(default_factory=dict)
     measured: str = ""  # as in KnownProfiles
@@ -130,9 +127,10 @@ def open_known_days(
 def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
     """Return a digest of the files that the profile of each day comes from.
 
-    A day has none where these may still change, or come to hold more rows.
+    A day has none where these may come to hold more rows. Their times of writing and footers tell
+    whether they are the same.
     """
-    now, (filesystem, root) = time.time(), open_filesystem(event_log.uri)
+    filesystem, root = open_filesystem(event_log.uri)
     of_day: dict[int, list[LogFile]] = {}
     for file in event_log.files:
         if file.day is not None:
@@ -141,22 +139,13 @@ def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, s
     users = {f: _earliest_ms(filesystem, f) for f in event_log.files_of("users")}
     read = [file for day in range(days.start - 1, days.stop) for file in of_day.get(day, ())]
     found = list_files(event_log, [*users, *read], plan.as_of_ms).files
-    listed, states = {each.path: each for each in found}, {}
+    listed, states = {f"{root}/{each.path}": each for each in found}, {}
     for day in days:
-        files = [*of_day.get(day - 1, ()), *of_day.get(day, ())]
-        files += [file for file, earliest in users.items() if earliest < (day + 1) * DAY_MS]
-        now_is = [(f, listed[f.path.removeprefix(root).lstrip("/")]) for f in files]
-        is_known = all(
-            each.num_rows is not None and each.num_rows == each.num_known
-            for file, each in now_is
-            if file.day is not None
-        )
-        is_settled = all(
-            each.modified_at is not None and each.modified_at.timestamp() < now - SETTLED_S
-            for _, each in now_is
-        )
-        if is_known and is_settled:
-            told = [each.model_dump(mode="json", exclude={"num_known"}) for _, each in now_is]
+        events = [listed[f.path] for n in (day - 1, day) for f in of_day.get(n, ())]
+        if all(f.num_rows is not None and f.num_rows == f.num_known for f in events):
+            end_ms = (day + 1) * DAY_MS
+            known = [listed[f.path] for f, earliest in users.items() if earliest < end_ms]
+            told = [f.model_dump(mode="json", exclude={"num_known"}) for f in (*events, *known)]
             states[day] = digest_of(told)
     return states
 

@@ -1,7 +1,5 @@
 """Days that were measured are not measured again while their files are the same."""
 
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -29,13 +27,7 @@ DAYS = range(AS_OF_DAY - 12, AS_OF_DAY - 1)
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("known")
     write_planted_world(folder / "event_log", num_days=67)
-    for path in (folder / "event_log").rglob("*.parquet"):
-        settle(path)
     return folder
-
-
-def settle(path: Path, seconds: float = 3600) -> None:
-    os.utime(path, (time.time() - seconds, time.time() - seconds))
 
 
 def measure(log: Path, workspace: Path, days: range = DAYS, shift: int = 0) -> list[DayProfile]:
@@ -99,15 +91,12 @@ def test_a_rewritten_day_is_measured_again_and_so_is_the_next(
     tmp_path: Path, measured: list[int]
 ) -> None:
     write_planted_world(tmp_path / "event_log", num_days=67)
-    for path in (tmp_path / "event_log").rglob("*.parquet"):
-        settle(path)
     measure(tmp_path, tmp_path / "w")
     path = sorted((tmp_path / "event_log/impressions").glob("day=*/*.parquet"))
     name = f"day={(PLANTED_AS_OF - timedelta(days=8)).date()}"
     path = next(each for each in path if name in str(each))
     rows = pq.read_table(path, partitioning=None)
     pq.write_table(rows.slice(0, len(rows) // 2), path)
-    settle(path, 120)
     measured.clear()
     found = measure(tmp_path, tmp_path / "w")
     assert [day for day in measured if day < DAYS.stop - 2] == [AS_OF_DAY - 8, AS_OF_DAY - 7]
@@ -123,14 +112,6 @@ def test_damaged_profiles_are_measured_again(
     measured.clear()
     assert measure(planted, tmp_path / "w") == first
     assert len(measured) == 11 and "is damaged" in caplog.text
-
-
-def test_a_young_file_is_not_relied_upon(tmp_path: Path, measured: list[int]) -> None:
-    write_planted_world(tmp_path / "event_log", num_days=67)
-    measure(tmp_path, tmp_path / "w")
-    measured.clear()
-    measure(tmp_path, tmp_path / "w")
-    assert len(measured) == 11
 
 
 def test_where_profiles_cannot_be_kept_the_days_are_measured(
