@@ -34,8 +34,17 @@ class EventIndex:
 
     def __init__(self, keys: Ints, times_ms: Ints, is_sorted: bool = False) -> None:
         """Sort the events, unless they are sorted by key and time already."""
-        sort = _as_they_are if is_sorted else _by_key_and_time
-        self.order, in_order, times_ms = sort(keys, times_ms)
+        if is_sorted:
+            self.order, in_order = np.arange(len(keys)), keys
+        else:
+            # Mostly the events of a key come by their times, and a stable sort by key alone, which
+            # takes a part of the time, leaves them so.
+            self.order = order_by(keys)
+            in_order, in_time = keys[self.order], times_ms[self.order]
+            if ((in_time[1:] < in_time[:-1]) & (in_order[1:] == in_order[:-1])).any():
+                self.order = order_by(keys, times_ms)
+                in_order, in_time = keys[self.order], times_ms[self.order]
+            times_ms = in_time
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
         self.ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
@@ -71,22 +80,6 @@ class EventIndex:
         return np.searchsorted(self._packed, ranks * self._span + offsets)
 
 
-def _as_they_are(keys: Ints, times_ms: Ints) -> tuple[Ints, Ints, Ints]:
-    return np.arange(len(keys)), keys, times_ms
-
-
-def _by_key_and_time(keys: Ints, times_ms: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return the stable order of events, and their keys and times in it."""
-    # Mostly the events of a key come by their times, and a stable sort by key alone, which takes
-    # a part of the time, leaves them so.
-    order = order_by(keys)
-    in_order, times = keys[order], times_ms[order]
-    if ((times[1:] < times[:-1]) & (in_order[1:] == in_order[:-1])).any():
-        order = order_by(keys, times_ms)
-        in_order, times = keys[order], times_ms[order]
-    return order, in_order, times
-
-
 def starts_of_runs(*columns: Ints) -> Ints:
     """Return where a row begins that differs in some column from the row before it."""
     is_start = np.zeros(len(columns[0]), dtype=bool)
@@ -104,7 +97,7 @@ def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
     row_bits = len(columns[0]).bit_length()
     waiting = [_Column.of(values) for values in columns]
     if sum(column.num_bits for column in waiting) + row_bits > _SORTABLE_BITS:
-        order = _order_of(waiting)
+        order = order_by(*columns)
         return order, starts_of_runs(*(values[order] for values in columns))
     packed = _packed(waiting, row_bits)
     packed.sort()
@@ -116,38 +109,28 @@ def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
 def order_by(*columns: Ints) -> Ints:
     """Return the stable order of rows by some columns, of which the first counts most.
 
-    Columns are packed into one integer as far as they fit, beside the number of the row where that
-    fits too: numbers that are sorted in place take a tenth of the time of an indirect stable sort.
-    What does not fit is sorted afterwards, with the ranks by the columns before.
+    Columns are packed into one integer, beside the number of the row: numbers that are sorted in
+    place take a tenth of the time of an indirect stable sort. Where the next column does not fit,
+    the ranks by the columns before stand for these.
     """
-    return _order_of([_Column.of(values) for values in columns])
-
-
-def _order_of(waiting: list["_Column"]) -> Ints:
-    """Do what `order_by` does."""
-    num_rows = len(waiting[0].values)
-    row_bits = num_rows.bit_length()
-    while num_rows > 1:
-        taken, waiting = _split(waiting, row_bits)
-        if sum(column.num_bits for column in taken) + row_bits <= _SORTABLE_BITS:
-            packed = _packed(taken, row_bits)
-            packed.sort()
-            if not waiting:
-                packed &= (1 << row_bits) - 1
-                return packed
-            order = packed & ((1 << row_bits) - 1)
-            packed >>= row_bits
-        else:
-            packed = _packed(taken)
-            order = np.argsort(packed)
-            packed = packed[order]
-        in_order = np.cumsum(_differ(packed))
-        if int(in_order[-1]) == num_rows - 1:
-            return order
-        ranks = np.empty(num_rows, dtype=np.int64)
-        ranks[order] = in_order
-        waiting.insert(0, _Column(ranks, 0, int(in_order[-1]).bit_length()))
-    return np.arange(num_rows)
+    num_rows = len(columns[0])
+    row_bits, held = num_rows.bit_length(), list[_Column]()
+    for values in (*columns, None):
+        column = None if values is None else _Column.of(values)
+        if column is not None and column.num_bits > _SORTABLE_BITS - row_bits:
+            column = _Column.of(_ranks(*_ranked(column.values)))
+        num_bits = row_bits if column is None else column.num_bits
+        if sum(each.num_bits for each in held) + num_bits > _SORTABLE_BITS:
+            order, in_order = _ranked(_packed(held))
+            if in_order[-1] == num_rows - 1:
+                return order
+            held = [_Column.of(_ranks(order, in_order))]
+        if column is not None:
+            held.append(column)
+    packed = _packed(held, row_bits)
+    packed.sort()
+    packed &= (1 << row_bits) - 1
+    return packed
 
 
 class _Column(NamedTuple):
@@ -161,22 +144,6 @@ class _Column(NamedTuple):
     def of(values: Ints) -> "_Column":
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
         return _Column(values, low, (high - low).bit_length())
-
-
-def _split(waiting: list[_Column], row_bits: int) -> tuple[list[_Column], list[_Column]]:
-    """Return the first columns, as many as fit into one integer, and the others.
-
-    A column whose values are too far apart gives way to their ranks.
-    """
-    left, taken = _SORTABLE_BITS, list[_Column]()
-    for place, wanted in enumerate(waiting):
-        is_wide = wanted.num_bits > _SORTABLE_BITS - row_bits
-        column = _Column.of(_ranks(wanted.values)) if is_wide else wanted
-        if column.num_bits > left:
-            return taken, [column, *waiting[place + 1 :]]
-        left -= column.num_bits
-        taken.append(column)
-    return taken, []
 
 
 def _packed(columns: Sequence[_Column], row_bits: int = 0) -> Ints:
@@ -235,10 +202,16 @@ def least_of(*columns: Ints) -> tuple[Ints, ...]:
     return _unpacked(packed[first], packable)
 
 
-def _ranks(values: Ints) -> Ints:
-    """Return the rank of each value among the distinct ones."""
-    order, ranks = np.argsort(values), np.empty(len(values), dtype=np.int64)
-    ranks[order] = np.cumsum(_differ(values[order]))
+def _ranked(values: Ints) -> tuple[Ints, Ints]:
+    """Return an order of values, and in it the rank of each among the distinct ones."""
+    order = np.argsort(values)
+    return order, np.cumsum(_differ(values[order]))
+
+
+def _ranks(order: Ints, in_order: Ints) -> Ints:
+    """Return what `_ranked` found, in the values' own order."""
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = in_order
     return ranks
 
 

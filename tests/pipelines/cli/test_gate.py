@@ -39,7 +39,7 @@ def test_the_self_test_says_what_is_found(log: Path) -> None:
     assert shown.exit_code == 0, shown.output
     lines = shown.output.splitlines()
     assert lines[0].startswith("(nothing planted)")
-    assert lines[0].endswith("nothing is warned of, as it should be")
+    assert lines[0].endswith("nothing to warn of")
     said = {tuple(line.split()[:2]): line for line in lines[1:]}
     assert "critical: impressions.pi" in said["exposures_twice", "middle"]
     assert "critical: embeddings of pins" in said["pin_embeddings_rotated", "weak"]
