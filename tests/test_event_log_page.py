@@ -128,4 +128,4 @@ def test_from_a_csv_to_a_judged_log(
     assert (tmp_path / "mine" / "log.html").exists()
     assert all("head 'like' predicts (0 such actions" in each for each in as_recipe)
     assert len(as_recipe) == (place == "docs/event_log.md")
-    assert "request_id: r0" in one and "candidates: 5" in one
+    assert "request_id: r0" in one and one.count("- position:") == 5
