@@ -259,75 +259,49 @@ def test_number_columns_of_the_recipe_are_asked_for(log: Path) -> None:
     assert (finding.column, finding.row, finding.value) == ("length", 2, "inf")
 
 
-def recipe_with(*features: CategoricalFeature) -> RunConfig:
+def unlisted(log: Path, *asked: tuple[str, str, str]) -> list[tuple[Severity, str]]:
+    """Return what is said of features, of which each lists the letters of a text or one value."""
+    features = tuple(
+        CategoricalFeature.model_validate({"name": name, "table": table, "values": values.split()})
+        for table, name, values in asked
+    )
     base = tiny_config()
-    fields = {"features": base.features.model_copy(update={"categorical": features})}
-    return base.model_copy(update=fields)
-
-
-def feature(name: str, table: str, *values: str) -> CategoricalFeature:
-    return CategoricalFeature.model_validate({"name": name, "table": table, "values": values})
-
-
-def unlisted(log: Path, *features: CategoricalFeature) -> list[tuple[Severity, str]]:
-    problems = check_log(str(log), recipe_with(*features)).problems
+    held = base.features.model_copy(update={"categorical": features})
+    problems = check_log(str(log), base.model_copy(update={"features": held})).problems
     return [(p.severity, p.message) for p in problems if p.rule == "unlisted_values"]
 
 
-def give_pins(log: Path, *groups: str | int | None) -> None:
-    rows = pq.read_table(log / PINS)
-    pq.write_table(rows.append_column("group", pa.array(list(groups))), log / PINS)
-
-
-def test_a_feature_of_which_no_value_is_listed_is_an_error(log: Path) -> None:
-    give_pins(log, "35-39", "35-39", "30-34", "35-39", "30-34")
-    [(severity, message)] = unlisted(log, feature("group", "pins", "19-24", "25-34"))
-    assert severity is Severity.ERROR
-    assert message.startswith(
-        "pins: group: 100% of the 5 rows have a value that the recipe does not list: '35-39' 3, "
-        "'30-34' 2; expected values of features.categorical ('19-24', '25-34')"
-    )
-    assert message.endswith("add them to the feature's values, or correct the values in the log")
+NOT_LISTED = "of the 5 rows have a value that the recipe does not list:"
 
 
 @pytest.mark.parametrize(
-    ("groups", "severity"),
+    ("groups", "severity", "says"),
     [
-        (("a", "a", "a", "a", "b"), Severity.NOTE),  # exactly the data gate's bound
-        (("a", "a", "a", "b", "b"), Severity.WARNING),
-        (("b", "b", "b", "b", "b"), Severity.ERROR),
-        ((1, 1, 1, 1, 2), Severity.ERROR),  # whole numbers are read as texts
+        ("aaaaa", None, ""),
+        ([1, 1, 2, 1, 2], None, ""),  # whole numbers are read as texts
+        ("aaaab", Severity.NOTE, f"20% {NOT_LISTED} 'b' 1;"),  # exactly the data gate's bound
+        ("aaabb", Severity.WARNING, f"40% {NOT_LISTED} 'b' 2;"),
+        ("bbcbb", Severity.ERROR, f"100% {NOT_LISTED} 'b' 4, 'c' 1; expected values of"),
+        ([3, 3, 3, 3, 4], Severity.ERROR, f"100% {NOT_LISTED} '3' 4, '4' 1;"),
+        ([None, "b", None, "a", "a"], Severity.WARNING,
+         f"20% {NOT_LISTED} 'b' 1; 40% of the 5 rows have a null; expected"),
+        ([None, None, None, None, None], Severity.ERROR, "100% of the 5 rows have a null; exp"),
     ],
-)
-def test_how_bad_it_is_depends_on_the_share(
-    log: Path, groups: tuple[str | int, ...], severity: Severity
+)  # fmt: skip
+def test_values_that_a_feature_does_not_list_are_told_by_their_share(
+    log: Path, groups: list, severity: Severity | None, says: str
 ) -> None:
-    give_pins(log, *groups)
-    assert [found for found, _ in unlisted(log, feature("group", "pins", "a"))] == [severity]
-
-
-def test_listed_values_are_no_problem_and_nothing_is_read_without_a_recipe(log: Path) -> None:
-    give_pins(log, 1, 1, 2, 1, 2)
-    assert unlisted(log, feature("group", "pins", "1", "2")) == []
+    column = pa.array(list(groups), None if any(groups) else pa.string())
+    pq.write_table(pq.read_table(log / PINS).append_column("group", column), log / PINS)
+    found = unlisted(log, ("pins", "group", "a 1 2"))
+    assert [each for each, _ in found] == ([severity] if severity else [])
+    assert all(message.startswith(f"pins: group: {says}") for _, message in found)
     assert "unlisted_values" not in {p.rule for p in check_log(str(log)).problems}
-
-
-def test_nulls_are_told_apart_from_values(log: Path) -> None:
-    give_pins(log, None, "b", None, "a", "a")
-    [(severity, message)] = unlisted(log, feature("group", "pins", "a"))
-    assert severity is Severity.WARNING
-    assert "20% of the 5 rows have a value that the recipe does not list: 'b' 1; 40% of" in message
-    assert "40% of the 5 rows have a null; expected" in message
-    rewrite(log, PINS, "group", pa.array([None] * 5, pa.string()))
-    [(severity, message)] = unlisted(log, feature("group", "pins", "a"))
-    assert severity is Severity.ERROR
-    assert "pins: group: 100% of the 5 rows have a null; expected" in message
 
 
 def test_columns_of_the_contract_and_of_each_table_count_as_well(log: Path) -> None:
     """`state` of the tiny log is `core` throughout."""
-    features = feature("surface", "impressions", "search"), feature("state", "users", "new")
-    whole = unlisted(log, *features)
+    whole = unlisted(log, ("impressions", "surface", "search"), ("users", "state", "new"))
     assert [message.split(";")[0] for _, message in whole] == [
         "impressions: surface: 100% of the 11 rows have a value that the recipe does not list: "
         "'homefeed' 11",

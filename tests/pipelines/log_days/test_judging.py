@@ -50,17 +50,6 @@ def later(world: Path, days: int, reference: str | None) -> ResolvedRun:
     return save_run(make_run(world, as_of=as_of, last_accepted_snapshot_uri=reference))
 
 
-def accept_first(world: Path) -> str:
-    """Run a first cycle up to its accepted snapshot; return that snapshot."""
-    first = later(world, 0, None)
-    runner.run_stage("build_snapshot", first.run_uri)
-    runner.run_stage("check_snapshot", first.run_uri)
-    end = PLANTED_AS_OF + timedelta(days=1)
-    uri = newest_accepted(first.workspace_uri, first.config.reference, end)
-    assert uri is not None
-    return uri
-
-
 def without_requests(rows: dict) -> dict:
     return rows | {"request_id": ["nowhere"] * len(rows["request_id"])}
 
@@ -81,7 +70,12 @@ def test_a_spoiled_log_is_refused_before_anything_is_built(world: Path) -> None:
     assert not storage.exists(manifest_uri(run.run_uri, "build_snapshot"))
 
 
-def test_a_sound_log_is_held_against_its_own_past_and_told_in_the_data_report(world: Path) -> None:
+def half(rows: dict) -> dict:
+    size = len(rows["user_id"]) // 2
+    return {name: values[:size] for name, values in rows.items()}
+
+
+def test_a_log_is_held_against_its_own_past_and_then_against_accepted_days(world: Path) -> None:
     run = later(world, 0, None)
     runner.run_stage("build_snapshot", run.run_uri)
     runner.run_stage("check_snapshot", run.run_uri)
@@ -96,32 +90,29 @@ def test_a_sound_log_is_held_against_its_own_past_and_told_in_the_data_report(wo
     assert report.outcomes[: len(of_log.outcomes)] == of_log.outcomes
     assert report.log_docs_uri == of_log.docs_uri
 
-
-def test_accepted_days_are_the_history_of_the_next_cycle(world: Path) -> None:
-    run = later(world, 14, accept_first(world))
-    report = judge_event_log(run)
-    assert report.is_accepted
+    end = PLANTED_AS_OF + timedelta(days=1)
+    reference = newest_accepted(run.workspace_uri, run.config.reference, end)
+    next_run = later(world, 14, reference)
+    of_log = judge_event_log(next_run)
+    assert of_log.is_accepted
     # Of 22 days, the first cycle had eight as they are; its own 22 days are what is usual.
-    assert report.num_judged_days == 14 and report.num_history_days == 22
-    uri = storage.join(judged_log_uri(run.run_uri), DAYS_FILE)
-    kept = KeptDays.model_validate_json(storage.read_bytes(uri))
-    days = [day.day for day in kept.days]
+    assert of_log.num_judged_days == 14 and of_log.num_history_days == 22
+    uri = storage.join(judged_log_uri(next_run.run_uri), DAYS_FILE)
+    days = [day.day for day in KeptDays.model_validate_json(storage.read_bytes(uri)).days]
     assert days == list(range(days[0], days[0] + 36))
 
-
-def test_a_partition_that_was_rewritten_is_named(world: Path) -> None:
-    reference = accept_first(world)
-
-    def half(rows: dict) -> dict:
-        size = len(rows["user_id"]) // 2
-        return {name: values[:size] for name, values in rows.items()}
-
     change_files(world, "impressions/day=2017-02-25/*.parquet", half)
-    report = judge_event_log(later(world, 14, reference))
-    (outcome,) = [o for o in report.outcomes if o.name == "log_days_as_accepted"]
+    of_log = judge_event_log(later(world, 14, reference))
+    (outcome,) = [o for o in of_log.outcomes if o.name == "log_days_as_accepted"]
     assert not outcome.is_met and outcome.partitions == ("2017-02-25",)
     assert "2017-02-25 was rewritten since it was accepted: " in outcome.observed
-    assert report.num_judged_days == 15
+    assert of_log.num_judged_days == 15
+
+    (kept,) = (world / "workspace").glob(f"runs/*/check_snapshot/output-*/{DAYS_FILE}")
+    for damage in (lambda: kept.write_text("{"), kept.unlink):  # passed over
+        damage()
+        of_log = judge_event_log(later(world, 14, reference))
+        assert of_log.num_judged_days == 22 and of_log.num_history_days > 30
 
 
 def test_rows_that_come_later_change_nothing_of_the_past(world: Path) -> None:
@@ -135,20 +126,6 @@ def test_rows_that_come_later_change_nothing_of_the_past(world: Path) -> None:
         lambda rows: rows | {"known_at": [int(1.6e12)] * len(rows["known_at"])},
     )  # fmt: skip
     assert judge_event_log(later(world, 0, None)).outcomes == before.outcomes
-
-
-@pytest.mark.parametrize("content", ["{", None])
-def test_kept_days_that_are_damaged_or_gone_are_passed_over(
-    world: Path, content: str | None
-) -> None:
-    reference = accept_first(world)
-    (kept,) = (world / "workspace").glob(f"runs/*/check_snapshot/output-*/{DAYS_FILE}")
-    if content:
-        kept.write_text(content)
-    else:
-        kept.unlink()
-    report = judge_event_log(later(world, 14, reference))
-    assert report.num_judged_days == 22 and report.num_history_days > 30
 
 
 def test_a_word_is_kept_with_name_and_reason_for_its_run_alone(tmp_path: Path) -> None:
