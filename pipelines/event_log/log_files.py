@@ -110,8 +110,7 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
     if UPLOADING_FILE in names:
         raise DataContractError(
             f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
-            f"under way or was cut off; expected a finished log; where nothing is writing it, run "
-            f"again what wrote it: it ends the upload or begins anew"
+            f"under way or was cut off; expected a finished log; wait, or run again what wrote it"
         )
     # The record comes before the list: files that are added in between are then passed over.
     record_uri = join(uri, RECORD_FILE)
