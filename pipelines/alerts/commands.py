@@ -21,15 +21,14 @@ from pipelines.settings import Settings
 
 
 class Command(str):
-    """A command line as text, which still knows the settings before it and the words after it."""
+    """A command line as text, which still knows where `homefeed` stands in it."""
 
-    settings: str
-    words: str
+    start: int
 
     def __new__(cls, words: str, settings: str = "") -> "Command":
         """Return `homefeed WORDS`, after settings that end with a space."""
         command = super().__new__(cls, f"{settings}homefeed {words}")
-        command.settings, command.words = settings, words
+        command.start = len(settings)
         return command
 
 
@@ -47,7 +46,8 @@ def runnable(command: Command) -> str:
     executable = Path(sys.executable).with_name("homefeed")
     if OF_A_CONTAINER in os.environ or not executable.is_file():
         return command
-    return f"{command.settings}{quoted(str(executable))} {command.words}"
+    end = command.start + len("homefeed")
+    return f"{command[: command.start]}{quoted(str(executable))}{command[end:]}"
 
 
 def step(sentence: str, *offered: Offered) -> NextStep:

@@ -75,6 +75,8 @@ def make_alert(
     settings: Settings,
     links: Links,
     *,
+    run: ResolvedRun | None = None,
+    title: str,
     is_urgent: bool = False,
     exit_code: int | None = None,
     **said: Any,
@@ -85,24 +87,24 @@ def make_alert(
         kind: Why somebody is told.
         settings: The runbook's address.
         links: Where to look, before the runbook.
+        run: The cycle; without one, `said` has the run's id.
+        title: One line; the day of the run is put before it.
         is_urgent: Whether a person has to decide though the kind as such needs nobody.
         exit_code: Of the stage that failed, for its section of the runbook.
         said: The other fields.
     """
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
-    severity = AlertSeverity.WARNING if is_raised else kind.severity
-    links = (*links, *runbook_links(kind, settings, exit_code))
-    return Alert(kind=kind, severity=severity, links=links, **said)
-
-
-def about_run(run: ResolvedRun, title: str) -> dict[str, Any]:
-    """Return what every alert about a resolved run says of it; `title` follows the day."""
-    return {
-        "run_id": run.run_id,
-        "recipe": run.config.recipe_ref,
-        "cycle": cycle_of(run.to_request()),
-        "title": f"Homefeed retrain {run.as_of:%Y-%m-%d}: {title}",
-    }
+    if run is not None:
+        said |= {"run_id": run.run_id, "recipe": run.config.recipe_ref}
+        said["cycle"] = cycle_of(run.to_request())
+        title = f"{run.as_of:%Y-%m-%d}: {title}"
+    return Alert(
+        kind=kind,
+        severity=AlertSeverity.WARNING if is_raised else kind.severity,
+        title=f"Homefeed retrain {title}",
+        links=(*links, *runbook_links(kind, settings, exit_code)),
+        **said,
+    )
 
 
 def compose_verdict(
@@ -126,8 +128,9 @@ def compose_verdict(
         AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
         settings,
         outcome.links,
+        run=run,
+        title=outcome.title,
         is_urgent=needs_somebody(run, judgement),
-        **about_run(run, outcome.title),
         **_as_told(outcome),
         about=(judgement.ruling_digest,),
         happened="\n".join(filter(None, (*outcome.reasons, outcome.most_hurt, *outcome.warnings))),
@@ -150,7 +153,8 @@ def compose_wanted(
         AlertKind.APPROVAL_WANTED,
         settings,
         (("Approve or reject", page), *outcome.links),
-        **about_run(run, f"a promotion waits to be approved until {question.until:{_MINUTE}}"),
+        run=run,
+        title=f"a promotion waits to be approved until {question.until:{_MINUTE}}",
         **_as_told(outcome),
         about=(question.ruling_digest, question.until.isoformat(), str(question.num_times)),
         happened="\n".join((*again, outcome.title, *outcome.reasons, *outcome.warnings)),
@@ -166,8 +170,9 @@ def compose_not_approved(
         AlertKind.NOT_APPROVED,
         settings,
         links_of(run, settings),
+        run=run,
+        title=f"{one_line(approval.model)} was not approved",
         is_urgent=not approval.by,
-        **about_run(run, f"{one_line(approval.model)} was not approved"),
         about=(approval.ruling_digest, approval.at.isoformat()),
         serves=stays,
         happened=one_line(approval.sentence),
@@ -200,7 +205,8 @@ def compose_forced(
         AlertKind.FORCED_PROMOTION,
         settings,
         links_of(run, settings),
-        **about_run(run, f"{label} was promoted by hand"),
+        run=run,
+        title=f"{label} was promoted by hand",
         about=(label, previous, reason),
         happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
         certainty=f"What the gate had said: {verdict}",
@@ -279,33 +285,28 @@ def compose_failure(
 ) -> Alert:
     """Return the alert about a broken run; `failure` is None for a stage that was killed."""
     stage, serves, links = ended.stage, what_serves(run), links_of(run, settings)
-    kind, broken = AlertKind.BROKEN_RUN, f"{stage} broke"
-    if failure is None:
-        cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
-        when = f" at {ended.at:{_SECOND}}" if ended.at else ""
-        began = f" It had begun at {ended.since:{_SECOND}}." if ended.since else ""
-        happened = (
-            f"{stage} ended without saying why ({ended.reason or 'no reason given'}{when}): "
-            f"killed, out of memory, or out of time.{began}"
-        )
-        certainty = "The cause is not known. A stage that was killed may be run again: it goes on."
-    else:
+    kind, title = AlertKind.BROKEN_RUN, f"{stage} broke"
+    cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
+    when = f" at {ended.at:{_SECOND}}" if ended.at else ""
+    happened = (
+        f"{stage} ended without saying why ({ended.reason or 'no reason given'}{when}): killed, "
+        f"out of memory, or out of time."
+    )
+    certainty = "The cause is not known. A stage that was killed may be run again: it goes on."
+    done = f"The run stopped there and promoted nothing. {serves}"
+    if failure is not None:
         name, instants = failure.error_class, (failure.occurred_at, None)
-        cause = Cause(
-            stage=stage, error_class=name, raised_by=failure.raised_by, about=failure.about
-        )
+        told = {"raised_by": failure.raised_by, "about": failure.about}
+        cause = Cause(stage=stage, error_class=name, **told)
         happened = f"{name} in {stage} at {failure.occurred_at:{_SECOND}}:\n{failure.message}"
         certainty = f"Trying again will fail the same way (exit code {failure.exit_code})."
-        if failure.exit_code == HomefeedError.exit_code:
-            certainty = "The error is unforeseen; what was tried so far did not help."
-        elif failure.is_retryable:
+        if failure.is_retryable or failure.exit_code == HomefeedError.exit_code:
             certainty = "The cause may pass; what was tried so far did not help."
         judged = {"build_snapshot": "event log", "check_snapshot": "snapshot"}.get(failure.stage)
         if judged and name in (DataGateFailedError.__name__, SnapshotDamagedError.__name__):
-            kind, broken = AlertKind.DATA_GATE_FAILED, f"the data gate refused the {judged}"
+            kind, title = AlertKind.DATA_GATE_FAILED, f"the data gate refused the {judged}"
         if failure.docs_uri:
             links = (*links, ("Data Docs", failure.docs_uri))
-    done = f"The run stopped there and promoted nothing. {serves}"
     if stage in _BESIDE:  # Of these two the one beside the other may have ended, or not.
         serves = "Which model serves is not known here: ask with the command below."
         done = _BESIDE[stage]
@@ -313,8 +314,9 @@ def compose_failure(
         kind,
         settings,
         links,
+        run=run,
+        title=title,
         exit_code=failure.exit_code if failure else None,
-        **about_run(run, broken),
         about=(stage, cause.error_class, *(each.isoformat() for each in instants if each)),
         serves=serves,
         happened=happened,
@@ -347,44 +349,36 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             f"Mend what its log names, then clear {stage} in Airflow, with what is after it; or "
             f"begin another cycle, where the log gives the command of one."
         )
-    run_again, anew = stage_command(stage, run.run_uri), new_cycle_command(run)
-    again = ("Run the failed stage again:", run_again)
-    left = "Run what is left of the cycle (in Airflow, clear the failed task instead):"
-    rest: tuple[Offered, ...] = ((left, cycle_command(run.to_request(), run)),)
+    again: tuple[Offered, ...] = (
+        ("Run the failed stage again:", stage_command(stage, run.run_uri)),
+        (
+            "Run what is left of the cycle (in Airflow, clear the failed task instead):",
+            cycle_command(run.to_request(), run),
+        ),
+    )
     if stage in _BESIDE:
-        rest += (ask_who_serves(run),)
-    told = "Mend what the message names, then run the stage again."
-    offered: tuple[Offered, ...] = (again, *rest)
-    is_judging = TABLE[stage].is_judging
+        again += (ask_who_serves(run),)
     if failure is None:
-        told = "Look at the end of the stage's log, then run the stage again."
-    elif failure.error_class == SnapshotDamagedError.__name__:
-        told = "Build the snapshot again, which gives the same files, then run the failed stage."
-        offered = (("Build the snapshot again:", rebuild_command(run.run_uri)), *offered)
-    elif failure.acceptable:  # The data gate has refused what a person may accept.
+        return step("Look at the end of the stage's log, then run the stage again.", *again)
+    if failure.error_class == SnapshotDamagedError.__name__:
+        rebuild = ("Build the snapshot again:", rebuild_command(run.run_uri))
+        return step(
+            "Build the snapshot again, which gives the same files, then run the failed stage.",
+            *(rebuild, *again),
+        )
+    told, offered = "Mend what the message names, then run the stage again.", again
+    is_of_the_data = failure.exit_code == DataContractError.exit_code and TABLE[stage].is_judging
+    is_fixed = is_of_the_data and BUNDLE_MISSING not in failure.about
+    if is_fixed or failure.exit_code == PromotionRefusedError.exit_code:
+        told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
+        offered = (("Start a new cycle on the same day:", new_cycle_command(run)),)
+    if failure.acceptable:  # The data gate has refused what a person may accept.
+        told = f"{told} If the data are right, accept them and run the stage again."
         accept = tuple(
             (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
             for name in failure.acceptable
         )
-        right = "if the data are right, accept them"
-        told = f"Mend the event log or, {right}; then run the stage again."
-        offered = (*accept, *offered)
-        if stage != "build_snapshot":  # That one reads the event log as it is by then.
-            told = f"Mend the event log and start a new cycle or, {right} and run the stage again."
-            mended = ("Once the event log is mended, start a new cycle:", anew)
-            after = ("After that, run the failed stage again:", run_again)
-            offered = (mended, *accept, after, *rest)
-    elif BUNDLE_MISSING in failure.about and is_judging:
-        told = (
-            "Put the files back, then run the failed stage again. Where they are lost, roll back "
-            "to a version that has its files, then start a new cycle."
-        )
-        offered += (("After a rollback, start a new cycle on the same day:", anew),)
-    elif failure.exit_code == PromotionRefusedError.exit_code or (
-        failure.exit_code == DataContractError.exit_code and is_judging
-    ):
-        told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
-        offered = (("Start a new cycle on the same day:", anew),)
+        offered = (*(offered if is_fixed else ()), *accept, *again)
     return step(told, *offered)
 
 
@@ -396,14 +390,10 @@ def after_lost_start(settings: Settings) -> NextStep:
 
 def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
     """Return how a cycle is begun that broke in `resolve_run`."""
-    begin = [("Begin the cycle:", cycle_command(request, settings, "resolve"))]
-    if request.may_promote:
-        without = cycle_command(request, settings, "resolve", may_promote=False)
-        begin.append(("Or begin the cycle without permission to promote:", without))
     return step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow. If "
         "the day or the recipe was not meant, trigger another run instead.",
-        *begin,
+        ("Begin the cycle:", cycle_command(request, settings, "resolve")),
     )
 
 
@@ -426,7 +416,7 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
         (("Airflow run", airflow_link(trigger, settings)),),
         run_id=trigger,
         about=(broken.cause.stage, broken.cause.error_class, *at),
-        title="Homefeed retrain broke in resolve_run",
+        title="broke in resolve_run",
         happened=happened,
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
@@ -455,20 +445,13 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     asked, ask = request.model_copy(update={"as_of": newest}), ask_who_serves(settings)
     # A newer cycle than the skipped ones runs now, or has come and is next.
     is_newer_under_way = not missed.is_too_late or missed.next_due <= missed.started_at
-    which = "the cycle was" if len(skipped) == 1 else f"{len(skipped)} cycles were"
     dates = ", ".join(f"{each:{_MINUTE}}" for each in skipped)
     if len(skipped) > MAX_LISTED:
         dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {newest:{_MINUTE}}"
-    happened = (
-        f"No cycle ran for {dates}.\n"
-        f"This was seen when Airflow started the run of {missed.due:{_MINUTE}} at "
-        f"{missed.started_at:{_MINUTE}}, {_span(missed.started_at - missed.due)} after its date."
-    )
     done = f"The cycle of {missed.due:{_MINUTE}} is running, as of its own date."
     if missed.is_too_late:
-        late = f"A cycle may start up to {_span(missed.max_lateness)} late"
-        happened = f"{happened} {late}, so that run was skipped."
-        done = "Nothing was trained, and the champion is what it was."
+        limit = missed.max_lateness / timedelta(days=1)
+        done = f"That run was skipped too: a cycle may start up to {limit:.1f} days late."
     next_step = step("Nothing has to be run: a newer cycle runs now or is next.", ask)
     if not is_newer_under_way:
         next_step = step(
@@ -484,8 +467,9 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         is_urgent=not is_newer_under_way,
         run_id=request.trigger,
         about=tuple(each.isoformat() for each in skipped),
-        title=f"Homefeed retrain {newest:%Y-%m-%d}: {which} skipped",
-        happened=happened,
+        title=f"{newest:%Y-%m-%d}: cycles were skipped ({len(skipped)})",
+        happened=f"No cycle ran for {dates}.\nThis was seen when Airflow started the run of "
+        f"{missed.due:{_MINUTE}} at {missed.started_at:{_MINUTE}}.",
         certainty="Certain. The cause is not on record: Airflow was down, the DAG was paused, or "
         "an earlier run took too long.",
         done=f"{done} Skipped cycles are not replayed; the next one is that of "
@@ -494,9 +478,3 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         at=missed.started_at,
         cycle=cycle_of(asked),
     )
-
-
-def _span(duration: timedelta) -> str:
-    if duration < timedelta(days=2):
-        return f"{duration / timedelta(hours=1):.1f} hours"
-    return f"{duration / timedelta(days=1):.1f} days"

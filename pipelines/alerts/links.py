@@ -1,9 +1,7 @@
 """Where what a message is about can be looked at: (label, address) pairs."""
 
 import json
-import os
 import re
-from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.contracts.alert import AlertKind
@@ -17,8 +15,6 @@ OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
 DOCS_IN_MLFLOW, RUNS_IN_MLFLOW = "Data Docs in MLflow", "MLflow runs"
 
-RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
-"""Where the project is installed from its folder."""
 CODES_IN_RUNBOOK = (65, 70, 75, 77, 78)
 """Exit codes of a stage that the runbook has a section of; a test compares them with it."""
 
@@ -26,19 +22,13 @@ CODES_IN_RUNBOOK = (65, 70, 75, 77, 78)
 def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = None) -> Links:
     """Return the sections of the runbook for an alert, and for the exit code of a failed stage.
 
-    Where no address is set and the runbook is no file of this installation, or one of a container
-    that is gone when somebody reads the message, the section's name takes the place of a link.
+    Where no address is set, the section's name takes the place of a link.
     """
     found = [("Runbook", f"Alert: {kind.value}")]
     if exit_code in CODES_IN_RUNBOOK:
         found.append((f"Runbook, exit code {exit_code}", f"Exit code {exit_code}"))
-    page = settings.runbook_url
-    if not page and RUNBOOK.is_file() and OF_A_CONTAINER not in os.environ:
-        page = RUNBOOK.as_uri()
-    if not page:
-        return tuple(
-            (label, f"docs/runbook.md of the project, section {at!r}") for label, at in found
-        )
+    if not (page := settings.runbook_url):
+        return tuple((label, f"docs/runbook.md, section {at!r}") for label, at in found)
     # As GitHub, GitLab and most renderers of Markdown name a heading.
     return tuple(
         (label, f"{page}#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')}")

@@ -29,7 +29,7 @@ from pipelines.contracts.judgement import (
     Promoted,
     Promotion,
 )
-from pipelines.contracts.reasons import BaselineKind, Interval
+from pipelines.contracts.reasons import Interval
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
@@ -61,16 +61,12 @@ def outcome_of(
     change = comparison.target.relative_change if comparison.target and not is_void else None
     direction = direction_of(change)
     reasons = tuple(map(one_line, verdict.reasons))
-    if is_void:  # Also then the challenger is rejected where it could not serve.
-        finding = "was rejected" if verdict.decision is Decision.REJECT else _NOT_PROMOTED
-        finding = f"{finding}, {_VOID}"
-    else:
-        percent = f": {_percent(change)}" if change else ""
-        finding = f"{_finding(run, judgement)}, {comparison.target_metric} {direction}{percent}"
+    percent = f": {_percent(change)}" if change else ""
+    told = _VOID if is_void else f"{comparison.target_metric} {direction}{percent}"
     serves, done, next_step = _fate(run, judgement)
     return Outcome(
         decision=verdict.decision.value,
-        title=f"{comparison.challenger_model.label} {finding}",
+        title=f"{comparison.challenger_model.label} {_finding(run, judgement)}, {told}",
         serves=serves,
         metric=comparison.target_metric,
         direction=direction,
@@ -136,57 +132,46 @@ def _num_waited(run: ResolvedRun) -> int:
 
 def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
     """Return which model will serve, what the pipeline does, and what a person may do."""
-    model, by = judgement.promoted_model, judgement.verdict.promoted
-    challenger, ask = judgement.comparison.challenger_model, ask_who_serves(run)
-    stays = what_serves(run)
-    back: tuple[Offered, ...] = ()
+    model, challenger = judgement.promoted_model, judgement.comparison.challenger_model
+    stays, ask = what_serves(run), ask_who_serves(run)
     # Where nothing served before the cycle, nobody needs to ask.
-    serving = (ask,) if run.later_champion or run.champion else ()
-    stays_out = f"{challenger.label} was not promoted. {stays}"
-    if model is None:
-        return stays, stays_out, _after_no_promotion(run, judgement)
-    if not run.may_promote:
-        if run.later_champion is not None:
-            told = f"This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could."
-            return stays, stays_out, step(f"{stays} {told}", *serving)
+    serving: tuple[Offered, ...] = (ask,) if run.later_champion or run.champion else ()
+    if model is None or not run.may_promote:
+        stays_out = f"{challenger.label} was not promoted. {stays}"
+        if model is None:
+            return stays, stays_out, _after_no_promotion(run, judgement, serving)
         told = "This run may not promote: it is a backfill, or promotion was switched off."
-        again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
-        return stays, stays_out, step(f"{stays} {told}", *serving, again)
+        if run.later_champion is None:
+            again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
+            serving += (again,)
+        return stays, stays_out, step(f"{stays} {told}", *serving)
     if judgement.waits_for_approval(run):
         asked = run.config.promotion.approval
         assert asked is not None, "somebody is asked"
-        other = "" if model == challenger else f"{challenger.label} was not promoted. "
         who = one_line(" or ".join(asked.by)) or "somebody"
-        hours = f"{asked.within_hours:g} hour{'' if asked.within_hours == 1 else 's'}"
         told = f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}."
         return (
             f"{stays} {model.label} takes its place if {who} approves.",
-            f"{other}{model.label} waits to be approved by {who}, for at most {hours}.",
+            f"{model.label} waits to be approved by {who}, for {asked.within_hours:g} h at most.",
             step(f"{told} Without an answer nothing is promoted.", ask),
         )
     before = f" in place of {run.champion.label}" if run.champion else ""
     serves = f"{model.label} (as_of {model.as_of:%Y-%m-%d}) becomes champion{before}."
-    done = f"{challenger.label} is promoted."
     told = f"The pipeline makes {model.label} the champion, unless the champion has changed."
-    if by is Promoted.ANCHOR:
-        fresh = "It is the accepted recipe made fresh"
-        told = f"{told} {fresh}."
+    done = f"{challenger.label} is promoted."
+    if judgement.verdict.promoted is Promoted.ANCHOR:
         done = f"{model.label}, the accepted recipe on the same rows, is promoted in its place."
-    elif judgement.certain_losses:
-        done = f"The loss is smaller than the margin that is allowed: {done}"
-    if run.champion is not None:
-        # The versions are named: what `rollback` alone does depends on what serves by then.
-        command = rollback_command(run, run.champion.version, model.version)
-        back = ((f"Go back to {run.champion.label}:", command),)
-    return serves, done, step(told, ask, *back)
+    if run.champion is None:
+        return serves, done, step(told, ask)
+    # The versions are named: what `rollback` alone does depends on what serves by then.
+    command = rollback_command(run, run.champion.version, model.version)
+    return serves, done, step(told, ask, (f"Go back to {run.champion.label}:", command))
 
 
-def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
-    stays, challenger = what_serves(run), judgement.comparison.challenger_model.label
-    offered: tuple[Offered, ...] = ()
-    if run.later_champion or run.champion:
-        offered = (ask_who_serves(run),)
-    recipe = run.config
+def _after_no_promotion(
+    run: ResolvedRun, judgement: Judgement, offered: tuple[Offered, ...]
+) -> NextStep:
+    stays, recipe = what_serves(run), run.config
     accept = command_at(
         run, f"anchor set --recipe {quoted(recipe.reference)} --reason 'why it is accepted'"
     )
@@ -203,8 +188,7 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
             ("Accept this run's recipe, so that later ones are held to it:", accept),
         )
     if judgement.verdict.decision is Decision.REJECT:
-        fixed = ("After a fix of data or code:", new_cycle_command(run))
-        return step(f"{stays} {challenger} stays in the registry.", *offered, fixed)
+        return step(stays, *offered, ("After a fix of data or code:", new_cycle_command(run)))
     # The same holdout is not asked again: trying until it agrees would make chance the judge.
     as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
     fresh = f"Once the event log holds every day before {as_of:%Y-%m-%d}, on a fresh holdout:"
@@ -213,24 +197,14 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
 
 def _finding(run: ResolvedRun, judgement: Judgement) -> str:
     """Return what became of the challenger, as the end of a sentence about it."""
-    verdict, comparison, losses = judgement.verdict, judgement.comparison, judgement.certain_losses
-    is_promoted = verdict.promoted is Promoted.CHALLENGER
-    waits = judgement.waits_for_approval(run)
-    if is_promoted and (waits or not run.may_promote):
-        worse = "is worse, within the margin; it " if losses else ""
-        nothing = "may be promoted, and this run promotes nothing"
-        return f"{worse}{'is promoted if a person approves' if waits else nothing}"
-    if verdict.decision is Decision.REJECT:
-        return "is worse and was rejected"
-    end = "and is promoted, within the margin" if is_promoted else "and stays out"
-    if comparison in losses:
-        return f"is worse {end}"
-    if losses and losses[0].baseline_kind is BaselineKind.ANCHOR:
-        return f"has a worse recipe than the accepted one {end}"
-    if losses:
-        fresh = losses[0].challenger_model.label
-        return f"stays out, and {fresh} in its place is worse, within the margin"
-    return "is promoted" if is_promoted else _NOT_PROMOTED
+    verdict = judgement.verdict
+    if verdict.promoted is Promoted.CHALLENGER:
+        if judgement.waits_for_approval(run):
+            return "is promoted if a person approves"
+        return (
+            "is promoted" if run.may_promote else "may be promoted, and this run promotes nothing"
+        )
+    return "was rejected" if verdict.decision is Decision.REJECT else _NOT_PROMOTED
 
 
 def _percent(change: Interval) -> str:
@@ -246,29 +220,25 @@ def _number(comparison: Comparison) -> str:
     row = comparison.target
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
-    change = row.relative_change
     return (
         f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
-        f"({comparison.baseline_label}), {100 * change.value:+.2f} % with a "
-        f"{100 * change.confidence:g} % interval of {100 * change.low:+.2f} % to "
-        f"{100 * change.high:+.2f} %, on {rows}. This holdout shows changes of "
-        f"{comparison.detectable_change} and more with 80 % power."
+        f"({comparison.baseline_label}), {_percent(row.relative_change)}, on {rows}. This holdout "
+        f"shows changes of {comparison.detectable_change} and more with 80 % power."
     )
 
 
 def _most_hurt(comparison: Comparison) -> str:
     """Name the segment whose target metric falls most; '' where none falls."""
-    falling = [
-        (row.relative_change.value, row.segment, row.relative_change)
+    changes = {
+        row.segment: row.relative_change
         for row in comparison.metrics
-        if row.metric == comparison.target_metric
-        and row.segment != "all"
-        and row.relative_change is not None
-        and row.relative_change.value < 0
-    ]
-    if not falling:
+        if row.metric == comparison.target_metric and row.segment != "all" and row.relative_change
+    }
+    segment, change = min(
+        changes.items(), key=lambda each: (each[1].value, each[0]), default=("", None)
+    )
+    if change is None or change.value >= 0:
         return ""
-    _, segment, change = min(falling, key=lambda each: each[:2])
     return (
         f"Segment {one_line(segment)} loses most: {comparison.target_metric} {_percent(change)}, "
         f"{comparison.segment_users.get(segment, 0):,} users."

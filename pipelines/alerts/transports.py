@@ -10,7 +10,6 @@ nor for whether it is told at all (`pipelines.alerts.incidents`).
 
 import logging
 import re
-import smtplib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parseaddr
@@ -27,18 +26,14 @@ from pipelines.settings import Settings
 log = logging.getLogger(__name__)
 SMTP_CONN_ID, SLACK_CONN_ID, APPRISE_CONN_ID = "smtp_default", "slack_default", "apprise_default"
 """Connections of Airflow, with host, login and secrets; Slack's is one of an incoming webhook."""
-_IMPORTANCE = {
-    AlertSeverity.INFO: ("5", "low", "info"),
-    AlertSeverity.WARNING: ("3", "normal", "warning"),
-    AlertSeverity.CRITICAL: ("1", "high", "failure"),
-}
-"""X-Priority and Importance of a mail: which of the two counts depends on the mail program; and
-Apprise's type of a message."""
 _CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", re.IGNORECASE)
 
 
 class AlertDeliveryError(TransientStorageError):
-    """A transport did not take the alert; the outbox and the other transports have it."""
+    """Transports did not take the alert; the outbox and the other transports have it."""
+
+    transports: tuple[str, ...] = ()
+    """Those that failed."""
 
 
 def entry_uri(alert: Alert, settings: Settings) -> str:
@@ -46,20 +41,6 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
     workspace_uri = storage.to_uri(settings.workspace_location)
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
-
-
-def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
-    """Send an alert as `try_to_deliver` does, and return the receipt.
-
-    Raises:
-        AlertDeliveryError: a transport failed, after all others have been tried.
-        RunInProgressError: another process delivers the same alert.
-        ConfigurationError: transports failed, each by a fault that a person must mend.
-    """
-    receipt, failure = try_to_deliver(alert, settings)
-    if failure is not None:
-        raise failure from None
-    return receipt
 
 
 def deliver_waiting(settings: Settings) -> tuple[str, ...]:
@@ -72,24 +53,19 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     """
     sent: list[str] = []
     try:
-        waiting = read_outbox(settings)
+        for _, receipt, alert in read_outbox(settings):
+            asked = set(receipt.waiting_for) & set(settings.alert_transports)
+            try:
+                if asked:
+                    deliver(alert, settings, is_late=True)
+            except AlertDeliveryError as error:
+                log.warning("%s", error)
+                asked -= set(error.transports)
+                here = tuple(n for n in settings.alert_transports if n not in error.transports)
+                settings = settings.model_copy(update={"alert_transports": here})
+            sent += [alert.run_id] if asked else []
     except HomefeedError as error:
-        log.warning("the outbox was not looked through: %s", error)
-        return ()
-    for _, receipt, alert in waiting:
-        if not set(receipt.waiting_for) & set(settings.alert_transports):
-            continue
-        try:
-            after, failure = try_to_deliver(alert, settings, is_late=True)
-        except HomefeedError as error:
-            log.warning("an alert still waits in the outbox: %s", error)
-            continue
-        if failure is not None:
-            log.warning("%s", failure)
-            here = tuple(n for n in settings.alert_transports if n not in after.waiting_for)
-            settings = settings.model_copy(update={"alert_transports": here})
-        if set(after.delivered_to) - set(receipt.delivered_to):
-            sent.append(alert.run_id)
+        log.warning("alerts may still wait in the outbox: %s", error)
     return tuple(sent)
 
 
@@ -125,9 +101,9 @@ def read_outbox(
     return sorted(found, key=lambda each: (each[0], each[2].kind is AlertKind.RECOVERED))
 
 
-def try_to_deliver(
+def deliver(
     alert: Alert, settings: Settings, is_counted: bool = False, is_late: bool = False
-) -> tuple[AlertReceipt, AlertDeliveryError | ConfigurationError | None]:
+) -> AlertReceipt:
     """Send an alert by each transport at least once; return a receipt with those that took it.
 
     The outbox comes first and is the record: the same alert is not sent again by a transport that
@@ -144,55 +120,47 @@ def try_to_deliver(
         is_counted: Whether it is only put into the outbox, because people know of its cause.
         is_late: Whether its transports did not take it before.
 
-    Returns:
-        The receipt, and an error that names the transports that failed, if any, and the kinds of
-        their errors. A hook's own words are left out, because they may hold a webhook's address.
-
     Raises:
-        HomefeedError: the outbox could not be written, or another process delivers the same alert.
+        AlertDeliveryError: transports failed, after all have been tried. It names them and the
+            kinds of their errors. A hook's own words are left out, because they may hold a
+            webhook's address.
+        RunInProgressError: another process delivers the same alert.
+        HomefeedError: the outbox could not be written.
     """
     uri = entry_uri(alert, settings)
-    failures: dict[str, Exception] = {}
+    failures: dict[str, str] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
         seen = storage.look(uri)
         if not storage.exists(uri):
             seen = storage.write_over(uri, _enter(alert, settings, uri, is_counted), seen)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         if receipt.is_counted or receipt.alert is None:
-            return receipt, None
+            return receipt
         rendered = render(receipt.alert, is_late, settings.reader_zone)
-        waiting = receipt.waiting_for
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
+            waiting = tuple(each for each in receipt.waiting_for if each != name)
+            taken = {"delivered_to": (*receipt.delivered_to, name), "waiting_for": waiting}
             try:
                 _TRANSPORTS[name](rendered, settings)
             # Whatever a transport raises, the next one must still be tried. What was raised is told
             # below in one error.
             except Exception as error:
-                failures[name] = error
-                waiting = tuple(dict.fromkeys((*waiting, name)))
-                continue
-            waiting = tuple(each for each in waiting if each != name)
-            taken = {"delivered_to": (*receipt.delivered_to, name), "waiting_for": waiting}
+                failures[name] = _describe(error)
+                taken = {"waiting_for": (*waiting, name)}
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
-        if waiting != receipt.waiting_for:
-            receipt = receipt.model_copy(update={"waiting_for": waiting})
-            storage.write_over(uri, receipt, seen)
-    return receipt, _fault(failures, receipt, uri) if failures else None
-
-
-def _fault(
-    failures: dict[str, Exception], receipt: AlertReceipt, uri: str
-) -> AlertDeliveryError | ConfigurationError:
-    told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
-    is_permanent = all(map(_needs_a_person, failures.values()))
-    return (ConfigurationError if is_permanent else AlertDeliveryError)(
-        f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
-        f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
-        f"each (<name>_default), then clear the task"
-    )
+    if failures:
+        told = "; ".join(f"{name}: {said}" for name, said in sorted(failures.items()))
+        failure = AlertDeliveryError(
+            f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
+            f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
+            f"each (<name>_default), then clear the task"
+        )
+        failure.transports = tuple(failures)
+        raise failure
+    return receipt
 
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
@@ -214,25 +182,10 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, ConfigurationError | AlertDeliveryError):
+    if isinstance(error, HomefeedError):
         return str(error)
     strerror = error.strerror if isinstance(error, OSError) else None
     return f"{type(error).__name__}{f' ({strerror})' if strerror else ''}"
-
-
-def _needs_a_person(error: BaseException | None) -> bool:
-    """Return whether a failure stays until somebody changes a connection or a setting.
-
-    That is a hook that is not installed, a connection that is not there, a password or an address
-    that is refused. A hook may raise an error of its own about these.
-    """
-    if error is None:
-        return False
-    permanent = (ConfigurationError, ImportError, smtplib.SMTPAuthenticationError)
-    # By name: where Airflow is not installed, its class cannot be imported to tell the same.
-    if isinstance(error, permanent) or type(error).__name__ == "AirflowNotFoundException":
-        return True
-    return _needs_a_person(error.__cause__ or error.__context__)
 
 
 def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
@@ -256,14 +209,9 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     named = SmtpHook.get_connection(SMTP_CONN_ID).extra_dejson.get("from_email")
     sender = named or "homefeed-retrain@localhost"
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
-    priority, importance, _ = _IMPORTANCE[alert.severity]
     headers = {
         "Message-ID": f"<{digest_of([deployment, alert.identity()])[:32]}@{domain}>",
-        "X-Priority": priority,
-        "Importance": importance,
         "Auto-Submitted": "auto-generated",
-        "X-Homefeed-Kind": alert.kind.value,
-        "X-Homefeed-Severity": alert.severity.value,
     }
     if alert.cycle:
         thread = f"<cycle.{digest_of([deployment, alert.cycle.label])[:32]}@{domain}>"
@@ -286,8 +234,7 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """Send Slack's blocks to an incoming webhook, which Apprise's own plugin cannot.
 
     Raises:
-        ConfigurationError: Slack refuses the address or the message, and will again.
-        AlertDeliveryError: Slack could not take it now.
+        AlertDeliveryError: Slack did not take it.
         Exception: whatever Airflow's hook raised.
     """
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
@@ -296,27 +243,16 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     text, blocks = escaped(rendered.subject), rendered.slack
     # A link that somebody's text holds shows no picture of its page.
     answer = hook.client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
-    code = answer.status_code
-    if code == HTTPStatus.OK:
-        return
-    is_refused = HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR
-    is_permanent = is_refused and code != HTTPStatus.TOO_MANY_REQUESTS
-    told = f"Slack answered with status {code}"
-    raise ConfigurationError(told) if is_permanent else AlertDeliveryError(told)
-
-
-def uncalled(text: str) -> str:
-    """Return a text that calls nobody and links nothing in the chats that Apprise writes to.
-
-    Apprise takes a text for text, but some of its services (Discord, Slack with `format=markdown`)
-    obey `@everyone` and `<...>` in it all the same. An invisible character takes their meaning
-    away.
-    """
-    return _CALLS.sub(f"\\g<0>{WORD_JOINER}", text)
+    if answer.status_code != HTTPStatus.OK:
+        raise AlertDeliveryError(f"Slack answered with status {answer.status_code}")
 
 
 def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     """Send the plain text by what the connection names.
+
+    Apprise takes a text for text, but some of its services (Discord, Slack with `format=markdown`)
+    obey `@everyone` and `<...>` in it all the same. An invisible character takes their meaning
+    away.
 
     Raises:
         AlertDeliveryError: a service refused it or was not reached.
@@ -325,16 +261,15 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     import apprise
     from airflow.providers.apprise.hooks.apprise import AppriseHook
 
-    is_good = rendered.alert.kind is AlertKind.RECOVERED
     hook = AppriseHook(apprise_conn_id=APPRISE_CONN_ID)
     services = apprise.Apprise()
     hook.set_config_from_conn(hook.get_connection(APPRISE_CONN_ID), services)
     # The hook's own notify() drops this answer, so that a failed alert would look delivered.
     arrived = services.notify(
-        title=uncalled(rendered.subject),
-        body=uncalled(rendered.text),
+        title=_CALLS.sub(f"\\g<0>{WORD_JOINER}", rendered.subject),
+        body=_CALLS.sub(f"\\g<0>{WORD_JOINER}", rendered.text),
         body_format=apprise.NotifyFormat.TEXT,
-        notify_type="success" if is_good else _IMPORTANCE[rendered.alert.severity][2],
+        notify_type="info" if rendered.alert.severity is AlertSeverity.INFO else "warning",
         tag="all",
     )
     if not arrived:

@@ -9,37 +9,28 @@ waits for a collector to get the stage.
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines.contracts.artifacts import (
-    Challenger,
-    DataReport,
-    FileDigest,
-    FreshAnchor,
-    ResolvedRun,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import HomefeedError, LostRaceError
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.metrics.instruments import (
     CPU_MODE,
-    DIRECTION,
     ERROR,
     MODEL,
     OUTCOME,
     RECIPE,
     RETRYABLE,
-    ROW,
     STAGE,
     VERDICT,
     Point,
 )
-from pipelines.metrics.sending import send, wanted_exporters
+from pipelines.metrics.sending import send, wanted_exporter
 from pipelines.metrics.usage import Usage, UsageMeter, memory_limit_bytes
 
 log = logging.getLogger(__name__)
@@ -132,7 +123,7 @@ def _report(attempt: Attempt, meter: UsageMeter, error: BaseException | None) ->
     An attempt has `done` its work, `found` it done before, `lost_race` to another process, which
     tells how that ends, `failed` by an error, or was `stopped` by a signal or Ctrl-C.
     """
-    if _is_off.get() or not wanted_exporters(os.environ):
+    if _is_off.get() or not wanted_exporter(os.environ):
         return
     if error is None:
         outcome = "done" if attempt.artifact is not None else "found"
@@ -140,13 +131,12 @@ def _report(attempt: Attempt, meter: UsageMeter, error: BaseException | None) ->
         outcome = "lost_race"
     else:
         outcome = "failed" if isinstance(error, Exception) else "stopped"
-    told = {STAGE: attempt.stage, RECIPE: attempt.recipe, MODEL: attempt.model, OUTCOME: outcome}
-    about: _About = {**told}
+    about: _About = {STAGE: attempt.stage, RECIPE: attempt.recipe}
+    about |= {MODEL: attempt.model, OUTCOME: outcome}
     try:
         points = list(_of_attempt(attempt, about, meter.read(), error))
         if attempt.run is not None and attempt.artifact is not None:
-            done = attempt.artifact, tuple(attempt.inputs)
-            points += points_of(*done, attempt.run, datetime.now(UTC), about)
+            points += points_of(attempt.artifact, attempt.run)
         send(points, f"{attempt.stage} ({outcome})")
     except Exception as second:
         # Whatever it is, the stage's own end is what people must learn of.
@@ -167,9 +157,6 @@ def _of_attempt(
         # What is unforeseen is tried again, as `orchestration.retries` does.
         how = {**how, RETRYABLE: not isinstance(error, HomefeedError) or error.is_retryable}
     yield Point("homefeed.stage.end_time", datetime.now(UTC).timestamp(), how)
-    yield Point("homefeed.stage.attempts", 1, how)
-    if attempt.number:
-        yield Point("homefeed.stage.attempt_number", attempt.number, about)
     yield Point("homefeed.stage.duration", usage.wall_s, about)
     for mode, seconds in (("user", usage.user_s), ("system", usage.system_s)):
         yield Point("homefeed.stage.cpu.time", seconds, {**about, CPU_MODE: mode})
@@ -179,78 +166,27 @@ def _of_attempt(
         yield Point("homefeed.stage.gpu.held_time", usage.wall_s * attempt.num_gpus, about)
 
 
-def points_of(
-    artifact: Artifact, inputs: Sequence[Artifact], run: ResolvedRun, now: datetime, about: _About
-) -> Iterator[Point]:
-    """Yield what an artifact says: rows, bytes, the verdict, who serves; of others nothing.
-
-    Args:
-        artifact: What the stage has made.
-        inputs: What it was given.
-        run: The cycle.
-        now: The wall clock, for the champion's age.
-        about: What all points about the attempt carry.
-    """
-
-    def rows(direction: str, **counts: int) -> Iterator[Point]:
-        for kind, count in counts.items():
-            yield Point("homefeed.stage.rows", count, {**about, ROW: kind, DIRECTION: direction})
-
-    def size(direction: str, files: Iterable[FileDigest]) -> Point:
-        num_bytes = sum(file.num_bytes for file in files)
-        return Point("homefeed.stage.io", num_bytes, {**about, DIRECTION: direction})
-
-    given = [each for each in inputs if isinstance(each, Snapshot)]
-    trained = artifact.trained if isinstance(artifact, FreshAnchor) else artifact
-    serving = None
+def points_of(artifact: Artifact, run: ResolvedRun) -> Iterator[Point]:
+    """Yield what a stage's artifact says of a cycle: the verdict, who serves; else nothing."""
+    model: _About = {MODEL: run.registered_model}
+    cycle, serving = {RECIPE: run.config.reference, **model}, None
     if isinstance(artifact, ResolvedRun):
         # In a backfill the champion of the run is the one before as_of, and another model serves.
         serving = artifact.later_champion or artifact.champion
-    elif isinstance(artifact, Snapshot):
-        counts = {"example": artifact.num_examples, "request": artifact.num_requests}
-        counts["action"] = sum(shard.num_actions for shard in artifact.shards)
-        counts["user"] = sum(shard.num_users for shard in artifact.shards)
-        yield from rows("write", **counts, pin=artifact.num_pins)
-        yield size("write", artifact.files)
-    elif isinstance(artifact, DataReport):
-        for each in given:
-            yield from rows("read", example=each.num_examples, request=each.num_requests)
-    elif isinstance(trained, Challenger):
-        yield from rows("read", example=trained.num_training_examples)
-        yield size("write", trained.bundle_files)
-    elif isinstance(artifact, Judgement):
-        facts = artifact.comparison
-        counts = {"example": facts.num_examples, "request": facts.num_requests}
-        yield from rows("read", **counts, user=facts.num_users)
-        yield from _of_judgement(artifact, run)
     elif isinstance(artifact, Promotion):
-        if artifact.is_promoted:
-            yield Point("homefeed.promotions", 1, _cycle(run))
         serving = artifact.champion_after
+    elif isinstance(artifact, Judgement):
+        from validation.model_gate.examine import void_reasons
+
+        verdict, config = artifact.verdict, run.config
+        for decision in Decision:
+            about = {**cycle, VERDICT: str(decision)}
+            yield Point("homefeed.verdict.state", int(decision is verdict.decision), about)
+        void = void_reasons(artifact.comparison, config.model_gate, config.features.heads)
+        yield Point("homefeed.comparison.void", int(bool(void)), cycle)
+        if run.may_promote:
+            num = len({*run.standing.unpromoted, run.as_of})
+            is_none = verdict.promoted is Promoted.NONE
+            yield Point("homefeed.champion.unpromoted_cycles", num if is_none else 0, model)
     if serving is not None:
-        model: _About = {MODEL: run.registered_model}
         yield Point("homefeed.champion.as_of", serving.as_of.timestamp(), model)
-        yield Point("homefeed.champion.age", (now - serving.as_of).total_seconds(), model)
-    yield from (size("read", snapshot.files) for snapshot in given)
-
-
-def _cycle(run: ResolvedRun) -> _About:
-    """Return what all points about a cycle's result carry."""
-    return {RECIPE: run.config.reference, MODEL: run.registered_model}
-
-
-def _of_judgement(judgement: Judgement, run: ResolvedRun) -> Iterator[Point]:
-    from validation.model_gate.examine import void_reasons
-
-    facts, verdict, cycle = judgement.comparison, judgement.verdict, _cycle(run)
-    for decision in Decision:
-        about = {**cycle, VERDICT: str(decision)}
-        yield Point("homefeed.verdict.state", int(decision is verdict.decision), about)
-    yield Point("homefeed.verdicts", 1, {**cycle, VERDICT: str(verdict.decision)})
-    is_void = bool(void_reasons(facts, run.config.model_gate, run.config.features.heads))
-    yield Point("homefeed.comparison.void", int(is_void), cycle)
-    if run.may_promote:
-        judged = {*run.standing.unpromoted, run.as_of}
-        num_unpromoted = len(judged) if verdict.promoted is Promoted.NONE else 0
-        about = {MODEL: run.registered_model}
-        yield Point("homefeed.champion.unpromoted_cycles", num_unpromoted, about)

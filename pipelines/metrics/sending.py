@@ -3,7 +3,7 @@
 OpenTelemetry's own environment variables say where to, and nothing else does. Unless one of them
 asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
 
-    OTEL_METRICS_EXPORTER                 `otlp`, `console`, or both with a comma; `none`: off
+    OTEL_METRICS_EXPORTER                 `otlp` or `console`; `none`: off
     OTEL_EXPORTER_OTLP_ENDPOINT           http://collector:4318; `otlp` is meant
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT   the same for metrics alone, with its path
     OTEL_EXPORTER_OTLP_PROTOCOL           `http/protobuf`, as where it is not set, or `grpc`
@@ -20,7 +20,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -39,18 +39,21 @@ SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
 _LIBRARIES = ("opentelemetry", "urllib3", "requests", "grpc")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_EXPORTERS = {
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.metric_exporter:OTLPMetricExporter",
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc.metric_exporter:OTLPMetricExporter",
+    "console": "opentelemetry.sdk.metrics.export:ConsoleMetricExporter",
+}
 
 
-def wanted_exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of the exporters that the environment asks for, () where for none."""
+def wanted_exporter(environment: Mapping[str, str]) -> str:
+    """Return `otlp`, `console` or what else the environment asks for; '' for none."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return ()
-    named = environment.get("OTEL_METRICS_EXPORTER", "").split(",")
-    names = tuple(name.strip() for name in named if name.strip())
-    if not names and _first_set(environment, _ENDPOINTS):
-        names = ("otlp",)
-    return tuple(name for name in names if name != "none")
+        return ""
+    named = environment.get("OTEL_METRICS_EXPORTER", "").strip()
+    return (
+        "" if named == "none" else named or ("otlp" if _first_set(environment, _ENDPOINTS) else "")
+    )
 
 
 def send(points: Sequence[Point], about: str) -> None:
@@ -64,16 +67,14 @@ def send(points: Sequence[Point], about: str) -> None:
     """
     problems: list[str] = []
     try:
-        import opentelemetry.sdk.metrics.export  # noqa: F401
-
         # Here and not in the thread: an import is work and no waiting, and takes its time.
-        exporters = [exporter_of(name, os.environ) for name in wanted_exporters(os.environ)]
+        exporter = exporter_of(os.environ)
+        _silence_libraries()
     except ConfigurationError as error:
         problems.append(str(error))
     else:
-        _silence_libraries()
         thread = threading.Thread(
-            target=_send_to_all, args=(exporters, points, problems), name=_THREAD, daemon=True
+            target=_send, args=(exporter, points, problems), name=_THREAD, daemon=True
         )
         thread.start()
         thread.join(WAIT_S)
@@ -87,49 +88,37 @@ def send(points: Sequence[Point], about: str) -> None:
         )
 
 
-def _send_to_all(
-    exporters: "Sequence[type[MetricExporter]]", points: Sequence[Point], problems: list[str]
-) -> None:
-    """Send to one destination after another, and note what went wrong."""
+def _send(kind: "type[MetricExporter]", points: Sequence[Point], problems: list[str]) -> None:
+    """Send, and note what went wrong."""
     from opentelemetry.sdk.metrics.export import MetricExportResult
 
-    for kind in exporters:
-        try:
-            is_otlp = "opentelemetry.exporter.otlp" in kind.__module__
-            exporter = kind(timeout=WAIT_S) if is_otlp else kind()  # type: ignore[call-arg]
-            # Collected anew for each, because counters tell what was added since their last read.
-            result = exporter.export(_collect(points))
-            exporter.shutdown()
-            if result is not MetricExportResult.SUCCESS:
-                problems.append(f"{kind.__name__} was refused or had no answer")
-        # A library's fault must not redden a stage whose work is done. It is told to people.
-        except Exception as error:
-            problems.append(f"{kind.__name__} failed ({type(error).__name__})")
+    try:
+        is_otlp = "opentelemetry.exporter.otlp" in kind.__module__
+        exporter = kind(timeout=WAIT_S) if is_otlp else kind()  # type: ignore[call-arg]
+        result = exporter.export(_collect(points))
+        exporter.shutdown()
+        if result is not MetricExportResult.SUCCESS:
+            problems.append(f"{kind.__name__} was refused or had no answer")
+    # A library's fault must not redden a stage whose work is done. It is told to people.
+    except Exception as error:
+        problems.append(f"{kind.__name__} failed ({type(error).__name__})")
 
 
-def exporter_of(name: str, environment: Mapping[str, str]) -> type["MetricExporter"]:
-    """Import an exporter by the name that `wanted_exporters` gives.
+def exporter_of(environment: Mapping[str, str]) -> type["MetricExporter"]:
+    """Import the exporter that the environment asks for.
 
     Raises:
-        ConfigurationError: no such exporter is installed, or the protocol is not known.
+        ConfigurationError: it, or the protocol, is not known.
     """
-    entry = name
+    name = wanted_exporter(environment)
     if name == "otlp":
-        protocol = _first_set(environment, _PROTOCOLS) or "http/protobuf"
-        if protocol not in _OTLP:
-            raise ConfigurationError(
-                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; expected one of "
-                f"{', '.join(sorted(_OTLP))}; correct the environment"
-            )
-        entry = _OTLP[protocol]
-    known = {e.name: e for e in metadata.entry_points(group="opentelemetry_metrics_exporter")}
-    if entry not in known:
+        name = _first_set(environment, _PROTOCOLS) or "http/protobuf"
+    if name not in _EXPORTERS:
         raise ConfigurationError(
-            f"OTEL_METRICS_EXPORTER names {name!r}; expected `none` or one of those that are "
-            f"installed: {', '.join(sorted(known))}; correct the environment, or install the "
-            f"package that brings {entry}"
+            f"OTEL_METRICS_EXPORTER or OTEL_EXPORTER_OTLP_PROTOCOL is {name!r}; expected otlp, "
+            f"console or none, and of the protocol http/protobuf or grpc; correct the environment"
         )
-    exporter: type[MetricExporter] = known[entry].load()
+    exporter: type[MetricExporter] = resolve_name(_EXPORTERS[name])
     return exporter
 
 
@@ -163,25 +152,21 @@ def _silence_libraries() -> None:
 
 def _collect(points: Sequence[Point]) -> "MetricsData":
     """Put points into OpenTelemetry's form."""
-    from opentelemetry.sdk.metrics import Counter, MeterProvider
-    from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     # No `service.instance.id`, which `Resource.create` would draw by lot: each process would begin
     # new series. OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME go before what is said here.
     own = {"service.name": SERVICE, "service.version": what_runs().code_version}
     resource = Resource(own).merge(OTELResourceDetector().detect())
-    reader = InMemoryMetricReader({Counter: AggregationTemporality.DELTA})  # See `instruments`.
+    reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     meter, known = provider.get_meter("pipelines.metrics"), {i.name: i for i in INSTRUMENTS}
     for name, value, attributes in points:
         instrument = known[name]
-        if instrument.kind == "gauge":
-            gauge = meter.create_gauge(name, instrument.unit, instrument.description)
-            gauge.set(value, attributes)
-        else:
-            counter = meter.create_counter(name, instrument.unit, instrument.description)
-            counter.add(value, attributes)
+        gauge = meter.create_gauge(name, instrument.unit, instrument.description)
+        gauge.set(value, attributes)
     collected = reader.get_metrics_data()
     assert collected is not None, "there is a point at least"
     return collected

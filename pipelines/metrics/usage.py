@@ -8,15 +8,16 @@ where it is this process's own, because that one the kernel knows. Linux only.
 
 import contextlib
 import os
-import resource
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 LOOK_EVERY_S = 1.0
 """A look takes 3 ms of CPU time where 180 processes run on the machine."""
-_KIB = 1024  # The kernel's unit of VmHWM and ru_maxrss.
+_KIB = 1024  # The kernel's unit of VmHWM.
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,6 @@ def family_memory_bytes() -> int:
     pages of its own are taken, and of the shared ones the largest share. Where the system does not
     let this user see who the children are, none of them is counted.
     """
-    import psutil
-
     family = [psutil.Process()]
     with contextlib.suppress(psutil.Error):  # One of the machine's processes may not be read.
         family += family[0].children(recursive=True)
@@ -109,36 +108,31 @@ def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path | None = N
 
 def memory_in_use_bytes() -> int:
     """Return how much of the machine's memory this process holds now."""
-    _, resident_pages, *_ = Path("/proc/self/statm").read_text().split()
-    return int(resident_pages) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)
 
 
 def _cpu_s() -> tuple[float, float]:
     """Return user and system seconds of this process and of its children that have ended."""
-    kept = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime for each in kept), sum(each.ru_stime for each in kept)
+    used = psutil.Process().cpu_times()
+    return used.user + used.children_user, used.system + used.children_system
 
 
 def _moved_bytes() -> tuple[int | None, int | None]:
     """Return what this process and its children that have ended read and wrote, in bytes."""
-    found = _proc_self("io")
-    return (int(found["rchar"]), int(found["wchar"])) if found else (None, None)
+    try:
+        moved = psutil.Process().io_counters()
+    except (psutil.Error, OSError, NotImplementedError):  # The kernel does not count them.
+        return None, None
+    return moved.read_chars, moved.write_chars
 
 
 def _own_peak_bytes() -> int:
-    """Return the largest memory of this program so far.
+    """Return the largest memory of this program so far; 0 where the kernel does not tell.
 
     Not `ru_maxrss`, which begins with what the process had before it became this program: that of
     whoever started it.
     """
-    found = _proc_self("status")
-    kib = int(found["VmHWM"].split()[0]) if found else resource.getrusage(0).ru_maxrss
-    return kib * _KIB
-
-
-def _proc_self(name: str) -> dict[str, str]:
-    """Return what the kernel tells of this process; {} where it does not."""
     with contextlib.suppress(OSError):
-        lines = Path(f"/proc/self/{name}").read_text().splitlines()
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return {}
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * _KIB
+    return 0

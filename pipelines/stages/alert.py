@@ -45,7 +45,6 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
     """
     from pipelines.alerts.incidents import alert_on_failure
     from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
-    from pipelines.contracts.errors import ConfigurationError
     from pipelines.registry.in_mlflow import end_failed
     from pipelines.stages.runner import read_artifact
 
@@ -55,7 +54,7 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
 
     try:
         receipt = alert_on_failure(run_uri, settings, ended)
-    except (AlertDeliveryError, ConfigurationError):
+    except AlertDeliveryError:
         # The outbox has it, so that the run broke all the same.
         end_runs(ended.reason or "see the alert in the outbox")
         raise

@@ -181,7 +181,7 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
     incident = Incident(
         cause=Cause(stage="check_snapshot", error_class="DataGateFailedError"),
         title="Homefeed retrain 2017-02-16: the data gate refused the snapshot",
-        cycles=(),
+        cycle=None,
         first_at=AT - timedelta(days=14),
         last_at=AT - timedelta(days=13),
         told_at=AT - timedelta(days=14),

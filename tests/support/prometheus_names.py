@@ -12,8 +12,7 @@ _UNITS = {"s": "_seconds", "By": "_bytes"}
 
 def metric_name(instrument: Instrument) -> str:
     """Return `homefeed_stage_duration_seconds` for `homefeed.stage.duration` in `s`."""
-    total = "_total" if instrument.kind == "counter" else ""
-    return label_name(instrument.name) + _UNITS.get(instrument.unit, "") + total
+    return label_name(instrument.name) + _UNITS.get(instrument.unit, "")
 
 
 def label_name(attribute: str) -> str:

@@ -1,22 +1,21 @@
-"""What a person should run next: right for each end of a cycle, and understood by `homefeed`."""
+"""Commands that a person is told to run: understood by `homefeed` and a shell, and of use."""
 
 import subprocess
 from collections import Counter
-from datetime import UTC, datetime
 
 import pytest
 
 from pipelines import storage
 from pipelines.alerts.commands import Command, cycle_command, new_cycle_command, runnable
-from pipelines.alerts.compose import Ended, after_failure, after_lost_start, after_unresolved
+from pipelines.alerts.compose import Ended
 from pipelines.alerts.incidents import alert_on_failure
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts import snapshot_files
-from pipelines.contracts.alert import AlertReceipt, NextStep
-from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Snapshot
+from pipelines.contracts.alert import AlertReceipt
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.judgement import Decision, Judgement
-from pipelines.contracts.run_layout import StageFailure, manifest_uri
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
@@ -28,151 +27,15 @@ from support.runs import make_run
 from support.worlds import write_planted_world
 
 
-def parsed(step: NextStep) -> list[tuple[str, dict]]:
-    return [((c := parse(command)).info_name, c.params) for _, command in step.commands]
-
-
-def step_after(decision: Decision, run: ResolvedRun) -> NextStep:
-    return outcome_of(run, make_judgement(decision), None, Settings()).next_step
-
-
-@pytest.mark.parametrize("may_promote", [True, False])
-def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path, may_promote):
-    odd = {"champion": CHAMPION, "num_devices": 4, "accelerator": "gpu", "trigger": "it's a key"}
-    run = make_run(tmp_path, may_promote=may_promote, **odd)
-    step = step_after(Decision.REJECT, run)
-
-    assert "test_ranker v3 (as_of 2017-02-16) stays champion" in step.sentence
-    assert parsed(step) == [
-        ("serving", {"at": "", "as_json": False}),
-        (
-            "retrain",
-            {
-                "as_of": "2017-03-02",
-                "recipe": "smoke",
-                "promote": may_promote,
-                "devices": 4,
-                "nodes": 1,
-                "accelerator": "gpu",
-                "key": f"again-{run.run_id}",
-                "as_json": False,
-            },
-        ),
-    ]
-
-
 def test_a_cycle_of_several_machines_is_begun_with_them_or_run_whole_on_one(tmp_path):
-    run = make_run(tmp_path, num_devices=4, num_nodes=2)
+    odd = {"accelerator": "gpu", "trigger": "it's a key", "may_promote": False}
+    run = make_run(tmp_path, num_devices=4, num_nodes=2, **odd)
     request = run.to_request()
     begun = parse(cycle_command(request, run, "resolve")).params
     whole = parse(cycle_command(request, run)).params
     assert (begun["devices"], begun["nodes"]) == (4, 2)
-    assert (whole["devices"], whole["nodes"]) == (8, 1)  # so many processes train the same
-
-
-def test_an_inconclusive_verdict_asks_the_first_fresh_holdout(tmp_path):
-    step = step_after(Decision.INCONCLUSIVE, make_run(tmp_path, champion=CHAMPION))
-    _, (name, params) = parsed(step)
-    assert (name, params["as_of"]) == ("retrain", "2017-03-09")  # a holdout is seven days long
-    assert step.commands[-1][0].startswith("Once the event log holds every day before 2017-03-09")
-
-
-def test_a_promotion_can_be_taken_back_to_the_version_that_served(tmp_path):
-    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=CHAMPION))
-    assert "makes test_ranker v4 the champion" in step.sentence
-    assert parsed(step)[1][0] == "rollback"
-    assert parsed(step)[1][1]["to_version"] == "3"
-
-
-def test_the_first_champion_has_nothing_to_go_back_to(tmp_path):
-    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=None))
-    assert [name for name, _ in parsed(step)] == ["serving"]
-
-
-def test_a_run_that_may_not_promote_is_offered_one_that_may(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION, may_promote=False)
-    step = step_after(Decision.PROMOTE, run)
-    assert "v3 (as_of 2017-02-16) stays champion" in step.sentence
-    name, params = parsed(step)[1]
-    assert (name, params["promote"], params["as_of"]) == ("retrain", True, "2017-03-02")
-    assert params["key"] != run.trigger
-
-
-def test_a_backfill_older_than_the_champion_is_offered_no_promotion(tmp_path):
-    newer = CHAMPION.model_copy(update={"as_of": datetime(2017, 3, 2, tzinfo=UTC)})
-    run = make_run(tmp_path, champion=CHAMPION, later_champion=newer, may_promote=False)
-    step = step_after(Decision.PROMOTE, run)
-    assert [name for name, _ in parsed(step)] == ["serving"]
-    assert "no run as of 2017-03-02 could" in step.sentence
-
-
-@pytest.mark.parametrize("decision", Decision)
-def test_nobody_is_asked_who_serves_where_nothing_can(tmp_path, decision):
-    run = make_run(tmp_path, champion=None, may_promote=False)
-    assert "serving" not in {name for name, _ in parsed(step_after(decision, run))}
-
-
-def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
-    request = RunRequest(
-        as_of=datetime(2026, 1, 5, tzinfo=UTC),
-        now=datetime(2026, 1, 6, tzinfo=UTC),
-        recipe="smoke",
-        num_devices=2,
-        accelerator="cpu",
-        may_promote=True,
-        trigger="manual__2026-01-05T06:00:00+00:00",
-    )
-    step = after_unresolved(request, Settings())
-    (name, params), (_, without) = parsed(step)
-    assert (name, params["key"]) == ("resolve", "manual__2026-01-05T06:00:00+00:00")
-    assert params["promote"] and without == params | {"promote": False}
-    # The commands repeat what was asked for, which helps nobody who has mistyped it.
-    assert "If the day or the recipe was not meant, trigger another run" in step.sentence
-
-
-def test_a_start_that_was_lost_leaves_a_question():
-    assert [name for name, _ in parsed(after_lost_start(Settings()))] == ["serving"]
-
-
-def refused_in(stage: str, *acceptable: str) -> StageFailure:
-    return StageFailure(
-        stage=stage,
-        error_class="DataGateFailedError",
-        message="the data gate refused it",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=datetime(2026, 1, 5, tzinfo=UTC),
-        acceptable=acceptable,
-    )
-
-
-@pytest.mark.parametrize(
-    ("stage", "expected"),
-    [
-        ("build_snapshot", ["accept", "accept", "stage", "retrain"]),
-        ("check_snapshot", ["retrain", "accept", "accept", "stage", "retrain"]),
-    ],
-)
-def test_a_refusal_that_may_be_accepted_says_how_with_commands(tmp_path, stage, expected):
-    run = make_run(tmp_path)
-    step = after_failure(run, stage, refused_in(stage, "first_share", "second_share"))
-    assert [name for name, _ in parsed(step)] == expected
-    accepted = [p for name, p in parsed(step) if name == "accept"]
-    assert [each["expectation"] for each in accepted] == ["first_share", "second_share"]
-    assert {each["run"] for each in accepted} == {run.run_uri}
-    assert "if the data are right, accept them" in step.sentence
-    never = after_failure(run, stage, refused_in(stage))
-    assert "accept" not in [name for name, _ in parsed(never)]
-
-
-def test_a_model_whose_files_are_gone_can_get_them_back_within_the_run(tmp_path):
-    run, stage = make_run(tmp_path), "compare_with_champion"
-    gone = refused_in(stage).model_copy(update={"about": ("bundle missing",)})
-    step = after_failure(run, stage, gone)
-    assert step.sentence.startswith("Put the files back, then run the failed stage again.")
-    assert [name for name, _ in parsed(step)] == ["stage", "retrain", "retrain"]
-    keys = [params["key"] for name, params in parsed(step) if name == "retrain"]
-    assert keys == [run.trigger, f"again-{run.run_id}"]
+    assert whole == begun | {"devices": 8, "nodes": 1}  # so many processes train the same
+    assert (whole["accelerator"], whole["key"], whole["promote"]) == ("gpu", "it's a key", False)
 
 
 @pytest.fixture
@@ -212,7 +75,7 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRu
         commands.run(command)
     assert stages_done(cycle.run_uri) == list(STAGES)
 
-    step = step_after(Decision.REJECT, cycle)
+    step = outcome_of(cycle, make_judgement(Decision.REJECT), None, Settings()).next_step
     commands.run(step.commands[-1][1])
     runs_uri = storage.join(cycle.workspace_uri, "runs")
     [other] = [name for name in storage.list_names(runs_uri) if name != cycle.run_id]
@@ -261,7 +124,7 @@ def test_what_is_to_be_run_next_works_as_pasted_from_any_folder(tmp_path, folder
     workspace = tmp_path / folder
     workspace.mkdir()
     run = make_run(workspace, tracking_uri="http://127.0.0.1:9", champion=CHAMPION)
-    step = step_after(Decision.REJECT, run)
+    step = outcome_of(run, make_judgement(Decision.REJECT), None, Settings()).next_step
     command = dict(step.commands)["Which model serves now?"]
     done = subprocess.run(
         ["/bin/sh", "-c", command],

@@ -13,6 +13,8 @@ from pipelines.alerts import compose
 from pipelines.alerts.compose import (
     Ended,
     MissedCycles,
+    after_lost_start,
+    after_unresolved,
     alert_about_failure,
     compose_failure,
     compose_forced,
@@ -23,9 +25,10 @@ from pipelines.alerts.compose import (
     is_told_by_another,
 )
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity, Cause
+from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity, Cause, NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
+from pipelines.contracts.errors import BUNDLE_MISSING
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Approval,
@@ -54,8 +57,8 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun) -> Alert | None:
     return compose.compose_verdict(outcome, judgement, run, SETTINGS)
 
 
-def names_in(alert: Alert) -> list[str]:
-    return [parse(command).info_name for _, command in alert.next_step.commands]
+def names_in(step: NextStep) -> str:
+    return " ".join(parse(command).info_name for _, command in step.commands)
 
 
 def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> StageFailure:
@@ -98,18 +101,39 @@ def test_a_regression_is_told_at_the_time_of_the_verdict_with_its_page(tmp_path)
     assert receipt.delivered_to == ("outbox",)
 
 
-def test_an_inconclusive_verdict_asks_for_more_days(tmp_path):
-    judgement = make_judgement(Decision.INCONCLUSIVE, high=0.01)
-    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION))
-    assert (alert.kind, alert.severity) == (AlertKind.INCONCLUSIVE, AlertSeverity.INFO)
-    assert parse(alert.next_step.commands[-1][1]).params["as_of"] == "2017-03-09"
+@pytest.mark.parametrize(
+    ("decision", "low", "high", "changes", "expected"),
+    [
+        (Decision.INCONCLUSIVE, -0.08, 0.01, {}, ("inconclusive", "info")),
+        (Decision.REJECT, -0.08, 0.01, {}, ("regression", "warning")),
+        # A certain loss, whatever the decision.
+        (Decision.INCONCLUSIVE, -0.0015, -0.0005, {}, ("regression", "warning")),
+        (Decision.PROMOTE, -0.0015, -0.0005, {}, ("regression", "warning")),
+        (Decision.PROMOTE, -0.01, 0.01, {}, None),
+        # A person has to decide.
+        *(
+            (Decision.INCONCLUSIVE, -0.08, 0.01, {"standing": standing}, ("inconclusive", told))
+            for standing, told in (
+                (Standing(unpromoted=DAYS[:2]), "info"),
+                (Standing(unpromoted=DAYS), "warning"),
+                (Standing(hold="It was rolled back."), "warning"),
+            )
+        ),
+    ],
+)
+def test_a_verdict_is_told_by_its_kind_and_as_soon_as_it_needs(
+    tmp_path, decision, low, high, changes, expected
+):
+    judgement = make_judgement(decision, low=low, high=high)
+    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION, **changes))
+    assert (alert and (alert.kind.value, alert.severity.value)) == expected
 
 
-@pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.INCONCLUSIVE])
-def test_a_certain_loss_is_a_regression_whatever_the_decision(tmp_path, decision):
-    judgement = make_judgement(decision, low=-0.0015, high=-0.0005)
-    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION))
-    assert alert.kind is AlertKind.REGRESSION
+def test_where_the_accepted_recipe_is_lost_a_person_is_asked(tmp_path):
+    found = make_judgement(Decision.INCONCLUSIVE, high=0.01)
+    found = found.model_copy(update={"problem": "It is not known."})
+    alert = compose_verdict(found, make_run(tmp_path, champion=CHAMPION))
+    assert alert.severity is AlertSeverity.WARNING
 
 
 def with_anchor(judgement: Judgement, **facts) -> Judgement:
@@ -144,64 +168,61 @@ def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_the_way_back(tmp_
     assert (back.params["to_version"], back.params["from_version"]) == ("3", "5")
 
 
-@pytest.mark.parametrize("num_before", [2, 3])
-def test_after_four_cycles_without_a_promotion_a_person_is_asked(tmp_path, num_before):
-    is_asked = num_before == 3
-    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(unpromoted=DAYS[:num_before]))
-    alert = compose_verdict(make_judgement(Decision.INCONCLUSIVE, high=0.01), run)
-    assert ({"promote", "set"} <= set(names_in(alert))) is is_asked
-    assert (alert.severity is AlertSeverity.WARNING) is is_asked
-    past = run.model_copy(update={"may_promote": False})
-    assert "promote" not in names_in(compose_verdict(make_judgement(Decision.INCONCLUSIVE), past))
-
-
-@pytest.mark.parametrize("decision", [Decision.INCONCLUSIVE, Decision.REJECT])
-def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path, decision):
-    run = make_run(tmp_path, champion=CHAMPION)
-    found = make_judgement(decision, high=0.01).model_copy(update={"problem": "It is not known."})
-    alert = compose_verdict(found, run)
-    assert "set" in names_in(alert) and alert.severity is AlertSeverity.WARNING
-
-
-def test_a_recipe_on_hold_is_released_with_the_command_that_is_offered(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(hold="It was rolled back."))
-    alert = compose_verdict(make_judgement(Decision.INCONCLUSIVE, high=0.01), run)
-    [found] = [
-        c for _, line in alert.next_step.commands if (c := parse(line)).info_name == "release"
-    ]
-    assert run.config.recipe_digest.startswith(found.params["recipe"])
-    assert alert.severity is AlertSeverity.WARNING
+ONE, TWO = ("first_share",), ("first_share", "second_share")
 
 
 @pytest.mark.parametrize(
-    "stage, error_class, exit_code, kind, command",
+    ("stage", "error_class", "exit_code", "more", "commands"),
     [
-        ("check_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "retrain"),
-        ("build_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "stage"),
-        ("build_snapshot", "TransientStorageError", 75, AlertKind.BROKEN_RUN, "stage"),
+        ("check_snapshot", "DataGateFailedError", 65, {}, "retrain"),
+        (
+            "check_snapshot",
+            "DataGateFailedError",
+            65,
+            {"acceptable": TWO},
+            "retrain accept accept stage retrain",
+        ),
+        ("build_snapshot", "DataGateFailedError", 65, {}, "stage retrain"),
+        ("build_snapshot", "DataGateFailedError", 65, {"acceptable": ONE}, "accept stage retrain"),
+        ("build_snapshot", "TransientStorageError", 75, {}, "stage retrain"),
         # The same data, seed and recipe would diverge again.
-        ("train_challenger", "DataContractError", 65, AlertKind.BROKEN_RUN, "retrain"),
-        ("check_snapshot", "SnapshotDamagedError", 65, AlertKind.DATA_GATE_FAILED, "stage"),
-        ("train_challenger", "SnapshotDamagedError", 65, AlertKind.BROKEN_RUN, "stage"),
-        ("promote_challenger", "PromotionRefusedError", 77, AlertKind.BROKEN_RUN, "retrain"),
+        ("train_challenger", "DataContractError", 65, {}, "retrain"),
+        ("check_snapshot", "SnapshotDamagedError", 65, {}, "stage stage retrain"),
+        ("train_challenger", "SnapshotDamagedError", 65, {}, "stage stage retrain"),
+        (
+            "compare_with_champion",
+            "DataContractError",
+            65,
+            {"about": (BUNDLE_MISSING,)},
+            "stage retrain",
+        ),
+        ("promote_challenger", "PromotionRefusedError", 77, {}, "retrain"),
+        ("promote_challenger", "", 75, {}, "stage retrain serving"),
+        ("approve_promotion", "", 70, {}, ""),
     ],
 )
-def test_a_broken_run_has_a_cause_and_a_command_that_exists(
-    tmp_path, stage, error_class, exit_code, kind, command
+def test_a_broken_run_has_a_cause_and_commands_that_exist(
+    tmp_path, stage, error_class, exit_code, more, commands
 ):
     run = make_run(tmp_path, champion=CHAMPION)
-    failure = make_failure(stage, error_class, exit_code)
+    failure = make_failure(stage, error_class, exit_code).model_copy(update=more)
     alert = compose_failure(failure, run, SETTINGS, Ended(stage))
-    assert alert.kind is kind
-    assert alert.cause == Cause(
-        stage=stage,
-        error_class=error_class,
-        raised_by=failure.raised_by,
-        about=failure.about,
-    )
-    parsed = [parse(line) for _, line in alert.next_step.commands]
-    assert parsed[0].info_name == command
-    assert command == "retrain" or parsed[0].params["run"] == run.run_uri
+    is_gate = stage in ("build_snapshot", "check_snapshot") and exit_code == 65
+    assert alert.kind is (AlertKind.DATA_GATE_FAILED if is_gate else AlertKind.BROKEN_RUN)
+    told = {"raised_by": failure.raised_by, "about": failure.about}
+    assert alert.cause == Cause(stage=stage, error_class=error_class, **told)
+    assert names_in(alert.next_step) == commands
+    found = [parse(line) for _, line in alert.next_step.commands]
+    assert {each.params["run"] for each in found if "run" in each.params} <= {run.run_uri}
+    accepted = [each.params.get("expectation") for each in found if each.info_name == "accept"]
+    assert accepted == list(failure.acceptable)
+
+
+def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
+    found = parse(after_unresolved(REQUEST, SETTINGS).commands[0][1])
+    assert (found.info_name, found.params["key"]) == ("resolve", REQUEST.trigger)
+    assert found.params["promote"]
+    assert names_in(after_lost_start(SETTINGS)) == "serving"
 
 
 def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_path):
@@ -306,7 +327,7 @@ def test_where_a_newer_cycle_runs_or_is_next_nothing_has_to_be_run():
     is_next = replace(missed(1, True), started_at=newest + timedelta(days=3), next_due=newest)
     for found in (missed(2, False), is_next):
         alert = compose_missed(found, REQUEST, SETTINGS)
-        assert names_in(alert) == ["serving"] and alert.severity is AlertSeverity.INFO
+        assert names_in(alert.next_step) == "serving" and alert.severity is AlertSeverity.INFO
 
 
 @pytest.mark.parametrize(("num_skipped", "num_named"), [(12, 12), (13, 2)])
@@ -347,4 +368,4 @@ def test_a_promotion_that_was_not_approved_can_be_forced(asking, answer, by, sev
     approval = Approval(answer=answer, by=by, at=DUE, model="test_ranker v4", ruling_digest="r")
     alert = compose_not_approved(asking, outcome, approval, SETTINGS)
     assert (alert.severity, alert.at) == (severity, DUE)
-    assert names_in(alert) == ["serving", "promote"]
+    assert names_in(alert.next_step) == "serving promote"

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.alerts import links
 from pipelines.alerts.links import (
     CODES_IN_RUNBOOK,
-    RUNBOOK,
     RUNS_IN_MLFLOW,
     links_of,
     mlflow_links,
@@ -19,6 +17,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
 from support.runs import make_run
 
+RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 HOSTED = Settings(runbook_url="https://git.example.com/homefeed/-/blob/main/docs/runbook.md")
 
 
@@ -44,21 +43,9 @@ def test_each_exit_code_of_the_runbook_is_linked() -> None:
     assert len(runbook_links(AlertKind.BROKEN_RUN, HOSTED, 1)) == 1
 
 
-def test_without_an_address_it_is_the_file_of_the_installation() -> None:
-    [(_, uri)] = runbook_links(AlertKind.RECOVERED, Settings())
-    assert uri == f"{RUNBOOK.as_uri()}#alert-recovered" and RUNBOOK.is_file()
-
-
-@pytest.mark.parametrize("is_container", [True, False])
-def test_where_there_is_no_such_file_it_is_no_link(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_container: bool
-) -> None:
-    if is_container:
-        monkeypatch.setenv(links.OF_A_CONTAINER, "1")
-    else:
-        monkeypatch.setattr(links, "RUNBOOK", tmp_path / "runbook.md")
+def test_without_an_address_it_is_no_link() -> None:
     [(_, told)] = runbook_links(AlertKind.RECOVERED, Settings())
-    assert told == "docs/runbook.md of the project, section 'Alert: recovered'"
+    assert told == "docs/runbook.md, section 'Alert: recovered'"
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,34 @@
-"""What is told of a cycle that was judged: number, direction, what serves, who is hurt most.
+"""What is told of a cycle that was judged: number, direction, what serves, what can be done.
 
 That every place tells it alike is tested in tests/pipelines/stages/test_compare_with_champion.py.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import direction_of, outcome_of
 from pipelines.contracts.alert import AlertKind
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun, Standing
 from pipelines.contracts.judgement import Decision, Judgement, Outcome
 from pipelines.contracts.reasons import Interval
 from pipelines.settings import Settings
+from support.commands import parse
 from support.example_alerts import with_segments
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
 
+PROMOTE, REJECT, INCONCLUSIVE = Decision.PROMOTE, Decision.REJECT, Decision.INCONCLUSIVE
 STAYS = "test_ranker v3 (as_of 2017-02-16) stays champion."
 BECOMES = "test_ranker v4 (as_of 2017-03-02) becomes champion in place of test_ranker v3."
 UNKNOWN = "test_ranker v4 was not promoted: it is not known to be good enough, "
 VOID = "the comparison is void and its numbers count for nothing"
+NEWER = CHAMPION.model_copy(update={"as_of": datetime(2017, 3, 2, tzinfo=UTC)})
+DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
+NOT = {"may_promote": False}
 
 
 @pytest.fixture
@@ -50,52 +57,77 @@ def test_a_direction_is_told_where_the_interval_knows_it(
 
 
 @pytest.mark.parametrize(
-    ("decision", "interval", "may_promote", "title", "serves"),
+    ("decision", "interval", "changes", "title", "serves"),
     [
         (
-            Decision.INCONCLUSIVE,
-            (-0.23, 0.004),
-            True,
+            *(INCONCLUSIVE, (-0.23, 0.004), {}),
             f"{UNKNOWN}repin_volume_at_3 cannot tell: -6.25 % (95 %: -23.00 to +0.40 %)",
             STAYS,
         ),
-        (Decision.REJECT, (0.01, 0.02), True, "is worse and was rejected", STAYS),
-        (Decision.PROMOTE, (0.01, 0.02), True, "is promoted", BECOMES),
-        (
-            Decision.PROMOTE,
-            (0.01, 0.02),
-            False,
-            "may be promoted, and this run promotes nothing",
-            STAYS,
-        ),
-        (
-            Decision.PROMOTE,
-            (-0.0015, -0.0005),
-            False,
-            "is worse, within the margin; it may be promoted, and this run",
-            STAYS,
-        ),
+        (REJECT, (-0.2, -0.1), {}, "v4 was rejected, repin_volume_at_3 worse: -6.25 %", STAYS),
+        (PROMOTE, (0.01, 0.02), {}, "v4 is promoted, repin_volume_at_3 better: ", BECOMES),
+        (PROMOTE, (0.01, 0.02), NOT, "may be promoted, and this run promotes nothing", STAYS),
+        (PROMOTE, (-0.0015, -0.0005), NOT, "promotes nothing, repin_volume_at_3 worse: ", STAYS),
     ],
 )
 def test_the_title_says_what_became_of_it_and_the_first_line_what_serves(
     run: ResolvedRun,
     decision: Decision,
     interval: tuple[float, float],
-    may_promote: bool,
+    changes: dict[str, Any],
     title: str,
     serves: str,
 ) -> None:
-    asked = run.model_copy(update={"may_promote": may_promote})
-    outcome = outcome_in(asked, make_judgement(decision, low=interval[0], high=interval[1]))
+    judgement = make_judgement(decision, low=interval[0], high=interval[1])
+    outcome = outcome_in(run.model_copy(update=changes), judgement)
     assert title in outcome.title
     assert outcome.lines()[0] == outcome.serves == serves
     assert ("is promoted" in outcome.done) is (serves == BECOMES)
 
 
+@pytest.mark.parametrize(
+    ("decision", "changes", "problem", "commands"),
+    [
+        (REJECT, {}, "", "serving retrain"),
+        (REJECT, NOT, "", "serving retrain"),
+        (INCONCLUSIVE, {}, "", "serving retrain"),
+        (PROMOTE, {}, "", "serving rollback"),
+        (PROMOTE, {"champion": None}, "", "serving"),  # there is nothing to go back to
+        (PROMOTE, NOT, "", "serving retrain"),
+        (PROMOTE, NOT | {"later_champion": NEWER}, "", "serving"),
+        *((decision, NOT | {"champion": None}, "", "retrain") for decision in Decision),
+        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS[:2])}, "", "serving retrain"),
+        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS)}, "", "serving promote set retrain"),
+        (INCONCLUSIVE, NOT | {"standing": Standing(unpromoted=DAYS)}, "", "serving retrain"),
+        (INCONCLUSIVE, {}, "It is not known.", "serving set retrain"),
+        (REJECT, {}, "It is not known.", "serving set retrain"),
+        (INCONCLUSIVE, {"standing": Standing(hold="Back.")}, "", "serving release retrain"),
+    ],
+)
+def test_what_can_be_done_is_offered_with_commands(
+    run: ResolvedRun, decision: Decision, changes: dict[str, Any], problem: str, commands: str
+) -> None:
+    judgement = make_judgement(decision, high=0.01).model_copy(update={"problem": problem})
+    asked = run.model_copy(update=changes)
+    found = [parse(line) for _, line in outcome_in(asked, judgement).next_step.commands]
+    assert " ".join(each.info_name for each in found) == commands
+    for each in found:
+        if each.info_name == "retrain":  # a holdout is seven days long
+            assert each.params["as_of"] == (
+                "2017-03-09" if decision is INCONCLUSIVE else "2017-03-02"
+            )
+            assert each.params["promote"] is (decision is PROMOTE or asked.may_promote)
+            assert each.params["key"] == f"again-{run.run_id}"
+        elif each.info_name == "rollback":
+            assert (each.params["to_version"], each.params["from_version"]) == ("3", "4")
+        elif each.info_name == "release":
+            assert run.config.recipe_digest.startswith(each.params["recipe"])
+
+
 def test_the_numbers_of_a_void_comparison_are_not_told(run: ResolvedRun) -> None:
-    rejected = make_judgement(Decision.REJECT, "The bundle would not serve.")
+    rejected = make_judgement(REJECT, "The bundle would not serve.")
     assert outcome_in(run, rejected, True).title == f"test_ranker v4 was rejected, {VOID}"
-    judgement = make_judgement(Decision.INCONCLUSIVE, "One model on both sides.", high=-0.01)
+    judgement = make_judgement(INCONCLUSIVE, "One model on both sides.", high=-0.01)
     outcome = outcome_in(run, judgement, True)
     assert outcome.title == f"{UNKNOWN}{VOID}"
     assert "6.25" not in f"{outcome.title}{outcome.number}{outcome.most_hurt}"
@@ -105,7 +137,7 @@ def test_the_numbers_of_a_void_comparison_are_not_told(run: ResolvedRun) -> None
 
 
 def test_a_metric_that_was_not_compared_is_told_as_such(run: ResolvedRun) -> None:
-    judgement = make_judgement(Decision.INCONCLUSIVE)
+    judgement = make_judgement(INCONCLUSIVE)
     comparison = judgement.comparison.model_copy(update={"metrics": ()})
     outcome = outcome_in(run, judgement.model_copy(update={"comparison": comparison}))
     assert outcome.title.endswith("repin_volume_at_3 not compared")
@@ -113,12 +145,12 @@ def test_a_metric_that_was_not_compared_is_told_as_such(run: ResolvedRun) -> Non
 
 
 def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
-    judgement = make_judgement(Decision.REJECT)
-    found = with_segments(judgement, {"core": -0.02, "new": -0.3})
-    auc = found.comparison.metrics[-1].model_copy(update={"metric": "auc", "segment": "casual"})
-    comparison = found.comparison
+    judgement = make_judgement(REJECT)
+    comparison = with_segments(judgement, {"core": -0.02, "new": -0.3}).comparison
+    auc = comparison.metrics[-1].model_copy(update={"metric": "auc", "segment": "casual"})
     comparison = comparison.model_copy(update={"metrics": (*comparison.metrics, auc)})
-    assert outcome_in(run, found.model_copy(update={"comparison": comparison})).most_hurt == (
+    found = judgement.model_copy(update={"comparison": comparison})
+    assert outcome_in(run, found).most_hurt == (
         "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."
     )
     assert outcome_in(run, judgement).most_hurt == ""
@@ -126,5 +158,5 @@ def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
 
 def test_no_link_carries_who_logs_in(run: ResolvedRun) -> None:
     settings = Settings(airflow_url="https://me:hidden@air.example/ui/")
-    outcome = outcome_of(run, make_judgement(Decision.REJECT), None, settings)
+    outcome = outcome_of(run, make_judgement(REJECT), None, settings)
     assert dict(outcome.links)["Airflow run"].startswith("https://air.example/ui/dags/")

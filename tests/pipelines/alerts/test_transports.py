@@ -1,5 +1,6 @@
 """Alerts on their way: a real SMTP server, a real webhook, failures, and no secret in a log."""
 
+import contextlib
 import json
 import logging
 import re
@@ -21,7 +22,7 @@ from pipelines.alerts.transports import (
     entry_uri,
 )
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
-from pipelines.contracts.errors import ConfigurationError, RunInProgressError
+from pipelines.contracts.errors import RunInProgressError
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 from support.alert_servers import (
@@ -214,68 +215,52 @@ def test_a_server_that_is_not_there_is_a_retryable_error(tmp_path, monkeypatch, 
     assert read_entry(settings).delivered_to == ("outbox",)
 
 
-def test_a_missing_connection_is_named_with_its_setting(tmp_path, monkeypatch):
-    monkeypatch.delenv("AIRFLOW_CONN_SLACK_DEFAULT", raising=False)
-    with pytest.raises(ConfigurationError, match="AirflowNotFoundException.*<name>_default"):
-        send(make_settings(tmp_path, "slack"))
-    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT", raising=False)
-    with pytest.raises(ConfigurationError, match="did not reach smtp"):
-        send(make_settings(tmp_path, "smtp"))
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ("no connection", "slack: AirflowNotFoundException.*<name>_default"),
+        ("no hook", "slack: ModuleNotFoundError"),
+        ("no addressee", "smtp: HOMEFEED_ALERT_EMAIL_TO is empty"),
+        ("status 403", "slack: Slack answered with status 403"),
+        ("wrong password", "smtp: SMTPAuthenticationError"),
+    ],
+)
+def test_what_keeps_a_transport_from_taking_it_is_told(tmp_path, monkeypatch, spoilt, said):
+    settings = make_settings(tmp_path, said.partition(":")[0])
+    with contextlib.ExitStack() as stack:
+        if spoilt == "no connection":
+            monkeypatch.delenv("AIRFLOW_CONN_SLACK_DEFAULT", raising=False)
+        elif spoilt == "no hook":
+            monkeypatch.setitem(sys.modules, "airflow.providers.slack.hooks.slack_webhook", None)
+        elif spoilt == "no addressee":
+            settings = settings.model_copy(update={"alert_email_to": ()})
+        elif spoilt == "status 403":
+            use_slack(monkeypatch, stack.enter_context(webhook(403))[0])
+        else:
+            port = stack.enter_context(refusing_mail_server())
+            use_mail(monkeypatch, port, login="homefeed", password=SECRET)
+        with pytest.raises(AlertDeliveryError, match=said) as caught:
+            send(settings)
+    assert SECRET not in repr(caught.value)
 
 
-def test_a_transport_whose_hook_is_not_installed_is_not_called_transient(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "airflow.providers.slack.hooks.slack_webhook", None)
-    with pytest.raises(ConfigurationError, match="slack: ModuleNotFoundError"):
-        send(make_settings(tmp_path, "slack"))
-
-
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_an_address_that_slack_refuses_is_not_called_transient(tmp_path, monkeypatch, status):
-    with webhook(status) as (url, _):
-        use_slack(monkeypatch, url)
-        with pytest.raises(ConfigurationError, match="did not reach slack"):
-            send(make_settings(tmp_path, "slack"))
-
-
-def test_a_fault_that_may_pass_beside_one_that_does_not_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT", raising=False)
-    with webhook(status=503) as (url, _):
-        use_slack(monkeypatch, url)
-        with pytest.raises(AlertDeliveryError, match="did not reach slack, smtp"):
-            send(make_settings(tmp_path, "slack", "smtp"))
-
-
-def test_a_password_that_the_mail_server_refuses_is_not_called_transient(tmp_path, monkeypatch):
-    def refuse(*_: object) -> AuthResult:
-        return AuthResult(success=False, handled=False)
-
+@contextlib.contextmanager
+def refusing_mail_server():
     controller = Controller(
         Inbox(),
         hostname="127.0.0.1",
         port=free_port(),
-        authenticator=refuse,
+        authenticator=lambda *_: AuthResult(success=False, handled=False),
         auth_require_tls=False,
         auth_required=True,
     )
     controller.start()
-    use_mail(monkeypatch, controller.port, login="homefeed", password=SECRET)
-    try:
-        with pytest.raises(ConfigurationError, match="did not reach smtp") as caught:
-            send(make_settings(tmp_path, "smtp"))
-    finally:
-        controller.stop()
-    assert SECRET not in repr(caught.value)
+    yield controller.port
+    controller.stop()
 
 
-def test_mail_without_an_addressee_is_a_configuration_error(tmp_path):
-    settings = Settings(workspace=str(tmp_path / "workspace"), alert_transports=("smtp",))
-    with pytest.raises(ConfigurationError, match="HOMEFEED_ALERT_EMAIL_TO"):
-        send(settings)
-
-
-@pytest.mark.parametrize(
-    "transport, status", [("slack", 200), ("slack", 500), ("apprise", 200), ("apprise", 500)]
-)
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("transport", ["slack", "apprise"])
 def test_no_secret_reaches_a_log_or_an_error(tmp_path, monkeypatch, caplog, transport, status):
     caplog.set_level(logging.INFO)
     with webhook(status) as (url, bodies):
@@ -284,8 +269,7 @@ def test_no_secret_reaches_a_log_or_an_error(tmp_path, monkeypatch, caplog, tran
         try:
             send(make_settings(tmp_path, transport))
         except AlertDeliveryError as error:
-            assert SECRET not in repr(error) and error.__cause__ is None
-            assert error.__suppress_context__
+            assert SECRET not in repr(error) and error.__context__ is None
         assert SECRET in bodies[0][0]  # it was sent to the right place
     assert ALERT.title in caplog.text
     assert SECRET not in caplog.text

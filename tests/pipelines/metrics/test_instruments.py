@@ -5,9 +5,7 @@ from pathlib import Path
 
 from pipelines.metrics.instruments import INSTRUMENTS
 
-ROW = re.compile(
-    r"^\| `(homefeed\.[\w.]+)` \| `([^`]+)` \| (\w+) \| (.*?) \| (.*?) \|$", re.MULTILINE
-)
+ROW = re.compile(r"^\| `(homefeed\.[\w.]+)` \| `([^`]+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
 
 
 def test_names_and_units_follow_the_conventions() -> None:
@@ -25,7 +23,7 @@ def test_no_attribute_grows_with_the_number_of_cycles() -> None:
     assert {attribute for each in INSTRUMENTS for attribute in each.attributes} == {
         *("homefeed.stage", "homefeed.recipe", "homefeed.model", "homefeed.outcome"),
         *("error.type", "homefeed.is_retryable", "cpu.mode"),
-        *("homefeed.row", "homefeed.direction", "homefeed.verdict"),
+        "homefeed.verdict",
     }
 
 
@@ -33,7 +31,7 @@ def test_the_page_shows_the_table(repository: Path) -> None:
     found = ROW.findall((repository / "docs" / "observability.md").read_text())
     assert found == [
         (
-            *(each.name, each.unit, each.kind),
+            *(each.name, each.unit),
             ", ".join(f"`{name}`" for name in each.attributes),
             each.description,
         )

@@ -11,23 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.alert import AlertReceipt
-from pipelines.contracts.artifacts import (
-    AnchorWhy,
-    Challenger,
-    DataReport,
-    FileDigest,
-    FreshAnchor,
-    ResolvedRun,
-    Standing,
-)
+from pipelines.contracts.artifacts import ResolvedRun, Standing
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     DataContractError,
@@ -35,7 +26,7 @@ from pipelines.contracts.errors import (
     LostRaceError,
     TransientStorageError,
 )
-from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
+from pipelines.contracts.judgement import Decision, Promoted, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
@@ -47,7 +38,7 @@ from support.judgements import said as said_of
 from support.otlp import Receiver, http_receiver
 from support.runs import make_run, save_run
 from support.serving import wait_until
-from support.tiny_log import TINY_AS_OF, build_tiny, rows_of, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 
 STAGE = "build_snapshot"
 OWN = "homefeed.stage."
@@ -108,7 +99,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def outcomes(receiver: Receiver) -> list[str]:
     """Return how the attempts ended that have told so."""
-    found = (each for each in receiver.values if each.name == f"{OWN}attempts")
+    found = (each for each in receiver.values if each.name == f"{OWN}end_time")
     return [each.attributes["homefeed.outcome"] for each in found]
 
 
@@ -127,25 +118,15 @@ def test_a_stage_tells_what_it_used(run: ResolvedRun, receiver: Receiver) -> Non
     assert outcomes(receiver) == ["done", "found"]
     [end, _] = receiver.of(f"{OWN}end_time")
     assert before < end < time.time()
-    assert receiver.of(f"{OWN}attempts") == [1, 1]
-    assert receiver.of(f"{OWN}attempt_number") == [1, 2]
     assert 0 < receiver.of(f"{OWN}duration")[0] < time.time() - before
     most = (time.time() - before) * (os.cpu_count() or 1)
     assert 0.01 < sum(receiver.of(f"{OWN}cpu.time")[:2]) < most
     assert 30e6 < receiver.of(f"{OWN}memory.peak")[0] < receiver.of(f"{OWN}memory.limit")[0]
     assert receiver.of(f"{OWN}gpu.held_time") == []
-    assert len(receiver.of(f"{OWN}rows", homefeed__row="example")) == 1, "work is told once"
-    assert receiver.of(f"{OWN}io", homefeed__direction="write")[0] > 0
-
-
-def test_values_carry_the_attributes_of_the_table_and_no_others(
-    run: ResolvedRun, receiver: Receiver
-) -> None:
-    runner.run_stage(STAGE, run.run_uri)
     known = {each.name: each for each in INSTRUMENTS}
     for value in receiver.values:
         instrument = known[value.name]
-        assert (value.unit, value.kind) == (instrument.unit, instrument.kind)
+        assert (value.unit, value.kind) == (instrument.unit, "gauge")
         assert set(value.attributes) <= set(instrument.attributes)
         assert value.attributes["homefeed.stage"] == STAGE
         assert value.attributes["homefeed.recipe"] == "smoke"
@@ -177,7 +158,6 @@ def test_a_failure_is_told_with_its_class(
     assert told.attributes["homefeed.outcome"] == "failed"
     assert told.attributes["error.type"] == type(error).__name__
     assert told.attributes["homefeed.is_retryable"] is is_retryable
-    assert receiver.of(f"{OWN}rows") == []
 
 
 def test_a_stage_that_another_process_has_is_no_failure(
@@ -189,7 +169,6 @@ def test_a_stage_that_another_process_has_is_no_failure(
     ):
         runner.run_stage(STAGE, run.run_uri)
     assert outcomes(receiver) == ["lost_race"]
-    assert receiver.of(f"{OWN}attempt_number") == []
 
 
 @pytest.mark.parametrize(
@@ -215,8 +194,6 @@ def test_a_stage_that_is_ended_costs_its_own_point_at_most(
     assert outcomes(receiver) == told
     runner.run_stage(STAGE, run.run_uri)
     assert outcomes(receiver) == [*told, "done"]
-    assert receiver.of(f"{OWN}attempts")[-1] == 1
-    assert receiver.of(f"{OWN}attempt_number")[-1] == 2
 
 
 def test_a_collector_that_does_not_answer_delays_and_changes_nothing(
@@ -249,24 +226,21 @@ def defect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("defect", "receiver")
-def test_a_defect_of_the_measuring_reddens_no_stage(
-    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_defect_of_the_measuring_reddens_no_stage_and_hides_no_failure(
+    run: ResolvedRun, set_body: Callable, caplog: pytest.LogCaptureFixture, fails: bool
 ) -> None:
-    assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
-    assert storage.exists(manifest_uri(run.run_uri, STAGE))
-    [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert "was not measured (ZeroDivisionError)" in warning.getMessage()
-
-
-@pytest.mark.usefixtures("defect", "receiver")
-def test_a_defect_of_the_measuring_hides_no_failure(run: ResolvedRun, set_body: Callable) -> None:
     def body() -> Artifact:
         raise DataContractError("bad rows")
 
-    set_body(body)
-    with pytest.raises(HomefeedError, match="^bad rows$"):
-        runner.run_stage(STAGE, run.run_uri)
-    assert storage.exists(failure_uri(run.run_uri, STAGE))
+    if fails:
+        set_body(body)
+        with pytest.raises(HomefeedError, match="^bad rows$"):
+            runner.run_stage(STAGE, run.run_uri)
+    else:
+        assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
+    assert storage.exists(failure_uri(run.run_uri, STAGE)) is fails
+    assert "was not measured (ZeroDivisionError)" in caplog.text
 
 
 def test_a_training_tells_how_long_it_held_its_gpus(
@@ -341,171 +315,71 @@ def test_what_cannot_be_read_is_not_on_record(
         assert attempt.used() is None
 
 
-NOW = datetime(2017, 3, 5, 12, tzinfo=UTC)
-ATTEMPT: dict[str, str | bool] = {"homefeed.stage": "x", "homefeed.outcome": "done"}
-FILES = (
-    FileDigest(path="a", sha256="0", num_bytes=300),
-    FileDigest(path="b", sha256="1", num_bytes=40),
-)
-
-
-@pytest.fixture
-def judged(tmp_path: Path) -> ResolvedRun:
-    return make_run(tmp_path, champion=CHAMPION)
-
-
-def said(artifact: Artifact, run: ResolvedRun, *inputs: Artifact) -> dict[tuple[str, ...], float]:
-    """Return the values by the metric's name and what tells apart values of one metric."""
-    points = list(points_of(artifact, inputs, run, NOW, ATTEMPT))
-    attributes = {each.name: each.attributes for each in INSTRUMENTS}
-    found = {}
-    for point in points:
-        allowed = {*attributes[point.name]}
-        assert set(point.attributes) <= allowed
-        if "homefeed.stage" in allowed:
-            assert ATTEMPT.items() <= point.attributes.items()
-        else:
-            assert point.attributes["homefeed.model"] == "test_ranker"
-        keys = ("homefeed.row", "homefeed.direction", "homefeed.verdict")
-        apart = (str(point.attributes[key]) for key in keys if key in point.attributes)
-        found[(point.name.removeprefix("homefeed."), *apart)] = point.value
-    assert len(found) == len(points)
+def said(artifact: Artifact, run: ResolvedRun) -> dict[str, float]:
+    """Return the values by the metric's name, of a verdict's states with the verdict."""
+    allowed, found = {each.name: each.attributes for each in INSTRUMENTS}, {}
+    for point in points_of(artifact, run):
+        assert set(point.attributes) == set(allowed[point.name])
+        assert point.attributes["homefeed.model"] == "test_ranker"
+        key = point.attributes.get("homefeed.verdict", point.name.removeprefix("homefeed."))
+        found[str(key)] = point.value
     return found
 
 
-def make_challenger() -> Challenger:
-    return Challenger(
-        model=CHALLENGER,
-        bundle_uri="file:///b",
-        bundle_files=FILES,
-        num_steps=7,
-        num_training_examples=1234,
-        final_training_loss=0.5,
-        seed=1,
-    )
-
-
-def test_a_run_says_who_serves(judged: ResolvedRun) -> None:
-    run = judged
-    age_s = (13 + 4.5) * 86400  # from 16 February to 5 March at noon
-    expected = {("champion.as_of",): CHAMPION.as_of.timestamp(), ("champion.age",): age_s}
-    assert said(run, run) == expected
-    backfill = run.model_copy(update={"later_champion": CHALLENGER})
-    assert said(backfill, backfill)[("champion.as_of",)] == CHALLENGER.as_of.timestamp()
-    first = run.model_copy(update={"champion": None})
-    assert said(first, first) == {}
-
-
-def test_a_snapshot_says_what_was_written(judged: ResolvedRun, tmp_path: Path) -> None:
-    run = judged
-    write_tiny_log(tmp_path / "event_log")
-    snapshot = build_tiny(tmp_path)
-    size = sum(path.stat().st_size for path in tmp_path.rglob("*.arrow"))
-    found = said(snapshot, run, run)
-    tables = {"example": "examples", "request": "requests", "action": "timeline"}
-    for kind, table in tables.items():
-        assert found[("stage.rows", kind, "write")] == len(rows_of(snapshot, table)) > 0
-    assert found[("stage.rows", "pin", "write")] == snapshot.num_pins > 0
-    assert found[("stage.rows", "user", "write")] > 0
-    assert found[("stage.io", "write")] == size > 0
-    report = DataReport(
-        snapshot_digest=snapshot.digest, outcomes=(), docs_uri="file:///d", reference_digest=None
-    )
-    assert said(report, run, run, snapshot) == {
-        ("stage.rows", "example", "read"): snapshot.num_examples,
-        ("stage.rows", "request", "read"): snapshot.num_requests,
-        ("stage.io", "read"): size,
-    }
-
-
-def test_a_training_says_what_it_read_and_made(judged: ResolvedRun) -> None:
-    run = judged
-    expected = {("stage.rows", "example", "read"): 1234, ("stage.io", "write"): 340}
-    assert said(make_challenger(), run) == expected
-    anchor = FreshAnchor(
-        trained=make_challenger(), snapshot=None, why=AnchorWhy.SAME, reason="it differs"
-    )
-    assert said(anchor, run) == expected
-    assert (
-        said(
-            FreshAnchor(trained=None, snapshot=None, why=AnchorWhy.SAME, reason="it is the same"),
-            run,
-        )
-        == {}
-    )
-
-
-@pytest.mark.parametrize("decision", list(Decision))
-def test_a_judgement_says_its_verdict(judged: ResolvedRun, decision: Decision) -> None:
-    run = judged
-    found = said(make_judgement(decision), run, run)
-    assert {key[1]: value for key, value in found.items() if key[0] == "verdict.state"} == {
-        str(each): int(each is decision) for each in Decision
-    }
-    assert found[("verdicts", str(decision))] == 1
-    assert [key for key in found if key[0] == "verdicts"] == [("verdicts", str(decision))]
-    assert found[("stage.rows", "example", "read")] == 68136
-    assert found[("stage.rows", "user", "read")] == 1234
-
-
-def with_comparison(judgement: Judgement, **changes: Any) -> Judgement:
-    comparison = judgement.comparison.model_copy(update=changes)
-    return judgement.model_copy(update={"comparison": comparison})
-
-
-def test_a_comparison_that_says_nothing_is_void(judged: ResolvedRun) -> None:
-    run = judged
-    judgement = make_judgement(Decision.REJECT)
-    gate = run.config.model_gate
-    sound = with_comparison(
-        judgement,
-        baseline_holdout_digest=judgement.comparison.holdout_digest,
-        baseline_model=CHAMPION.model_copy(update={"bundle_digest": "e" * 64}),
-        are_scores_identical=False,
-        target_metric=gate.target_metric,
-        segment_users=dict.fromkeys(("all", "core", "non_core"), 5000),
-    )
-    assert said(sound, run)[("comparison.void",)] == 0
-    void = with_comparison(sound, seen=(said_of("The champion was trained on its rows."),))
-    assert said(void, run)[("comparison.void",)] == 1
-
-
-def test_cycles_without_a_promotion_are_counted(judged: ResolvedRun) -> None:
-    run = judged
-    key = ("champion.unpromoted_cycles",)
-    days = tuple(run.as_of - timedelta(days=14 * k) for k in (2, 1, 0))
-    aged = run.model_copy(update={"standing": Standing(unpromoted=days[:2])})
-    again = run.model_copy(update={"standing": Standing(unpromoted=days)})
-    kept = make_judgement(Decision.INCONCLUSIVE)
-    assert said(kept, run)[key] == 1
-    assert said(kept, aged)[key] == 3
-    assert said(kept, again)[key] == 3, "the same day, judged again, is one"
-    anchored = kept.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
-    assert said(kept.model_copy(update={"verdict": anchored}), aged)[key] == 0
-    trial = aged.model_copy(update={"may_promote": False})
-    assert key not in said(kept, trial), "one that may not promote is none of them"
-
-
-def test_a_promotion_says_who_serves_now(judged: ResolvedRun) -> None:
-    run = judged
-    made = Promotion(
+def made(is_promoted: bool) -> Promotion:
+    return Promotion(
         decision=Decision.PROMOTE,
-        is_promoted=True,
+        is_promoted=is_promoted,
         champion_before=CHAMPION,
-        champion_after=CHALLENGER,
+        champion_after=CHALLENGER if is_promoted else CHAMPION,
         reason="it won",
         history_uri="file:///h",
     )
-    assert said(made, run) == {
-        ("promotions",): 1,
-        ("champion.as_of",): CHALLENGER.as_of.timestamp(),
-        ("champion.age",): 3.5 * 86400,
+
+
+def test_run_and_promotion_say_who_serves_and_others_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path, champion=CHAMPION)
+    backfill = run.model_copy(update={"later_champion": CHALLENGER})
+    first = run.model_copy(update={"champion": None})
+    nothing = AlertReceipt(alert=None, delivered_to=())
+    for artifact, serving in (
+        *((run, CHAMPION), (backfill, CHALLENGER), (first, None), (nothing, None)),
+        *((made(True), CHALLENGER), (made(False), CHAMPION)),
+    ):
+        expected = {"champion.as_of": serving.as_of.timestamp()} if serving else {}
+        assert said(artifact, run) == expected
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_a_judgement_says_its_verdict(tmp_path: Path, decision: Decision) -> None:
+    found = said(make_judgement(decision), make_run(tmp_path, champion=CHAMPION))
+    assert {each: found[each] for each in Decision} == {d: int(d is decision) for d in Decision}
+
+
+def test_a_comparison_that_says_nothing_is_void(tmp_path: Path) -> None:
+    run, judgement = make_run(tmp_path, champion=CHAMPION), make_judgement(Decision.REJECT)
+    changes = {
+        "baseline_holdout_digest": judgement.comparison.holdout_digest,
+        "baseline_model": CHAMPION.model_copy(update={"bundle_digest": "e" * 64}),
+        "are_scores_identical": False,
+        "target_metric": run.config.model_gate.target_metric,
+        "segment_users": dict.fromkeys(("all", "core", "non_core"), 5000),
     }
-    kept = made.model_copy(update={"is_promoted": False, "champion_after": CHAMPION})
-    assert ("promotions",) not in said(kept, run)
-    assert said(kept, run)[("champion.as_of",)] == CHAMPION.as_of.timestamp()
+    for seen in ((), (said_of("The champion was trained on its rows."),)):
+        comparison = judgement.comparison.model_copy(update={**changes, "seen": seen})
+        found = said(judgement.model_copy(update={"comparison": comparison}), run)
+        assert found["comparison.void"] == len(seen)
 
 
-def test_an_artifact_that_says_nothing_is_no_error(judged: ResolvedRun) -> None:
-    run = judged
-    assert said(AlertReceipt(alert=None, delivered_to=()), run) == {}
+def test_cycles_without_a_promotion_are_counted(tmp_path: Path) -> None:
+    run, key = make_run(tmp_path, champion=CHAMPION), "champion.unpromoted_cycles"
+    days = tuple(run.as_of - timedelta(days=14 * k) for k in (2, 1, 0))
+    kept = make_judgement(Decision.INCONCLUSIVE)
+    anchored = kept.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
+    for judgement, before, number in (
+        *((kept, (), 1), (kept, days[:2], 3), (kept, days, 3)),  # judged again, a day is one
+        (kept.model_copy(update={"verdict": anchored}), days[:2], 0),
+    ):
+        aged = run.model_copy(update={"standing": Standing(unpromoted=before)})
+        assert said(judgement, aged)[key] == number
+    assert key not in said(kept, run.model_copy(update={"may_promote": False}))

@@ -8,7 +8,7 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.incidents import LAPSES_AFTER, tell, tell_recovered
-from pipelines.alerts.transports import AlertDeliveryError, deliver, try_to_deliver
+from pipelines.alerts.transports import AlertDeliveryError, deliver
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.overview.addresses import addresses_of
 from pipelines.overview.status import Champion, Status, _champion_lines, lines_of, read_status
@@ -74,7 +74,7 @@ def test_an_alert_names_the_transports_that_lack_it(
     [line] = [line for line in lines if alert.title in line]
     assert "; not delivered by slack" in line
     counted = alert.model_copy(update={"run_id": "another"})
-    try_to_deliver(counted, there, is_counted=True)
+    deliver(counted, there, is_counted=True)
     storage.write_bytes(found.text_uri.replace(".txt", ".json"), b"{")
     newest, damaged = look(there)[0].alerts
     assert (newest.title, newest.not_delivered_to) == (alert.title, ()), "it was only counted"
