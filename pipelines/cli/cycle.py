@@ -1,6 +1,6 @@
-"""`homefeed resolve`, `stage`, `retrain`, `estimate` and `reproduce`: a cycle, and what it came to.
+"""`homefeed resolve`, `stage`, `retrain` and `reproduce`: a cycle, and what it came to.
 
-Tested in tests/pipelines/cli/test_main.py, test_cycle.py, test_estimate.py and test_reproduce.py.
+Tested in tests/pipelines/cli/test_main.py, test_cycle.py and test_reproduce.py.
 """
 
 import logging
@@ -23,7 +23,6 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
-from pipelines.contracts.reasons import Interval
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
@@ -143,11 +142,6 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
         except HomefeedError as error:
             tell_failure(run.run_uri, settings, Ended(name, str(error), at=datetime.now(UTC)))
             raise
-        if name == "check_snapshot":
-            for each in read_artifact(run.run_uri, name, DataReport).warnings:
-                where = f" in {', '.join(each.partitions[:3])}" if each.partitions else ""
-                seen = f"found {each.observed}{where}; expected {each.expected}"
-                say(f"the data gate warns of {each.name}: {seen}")
     tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
@@ -161,54 +155,15 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     for baseline in judgement.baselines:
         change = f"not known: {baseline.note}" if baseline.note else "not known"
         if (found := baseline.change) is not None:
-            change = _shown(found, f"{100 * found.confidence:g} % interval ")
+            interval = (
+                f"{100 * found.confidence:g} % interval {found.low:+.2%} to {found.high:+.2%}"
+            )
+            change = f"{found.value:+.2%} ({interval})"
         level = f"{baseline.level.value:.4f}" if baseline.level else "-"
         say(f"  {baseline.name:<{width}}  {level:>6}  {change}")
     say(what_was_promoted(promotion))
     value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
     return value | {"warnings": report.warnings}
-
-
-def _shown(change: Interval, of_what: str = "") -> str:
-    return f"{change.value:+.2%} ({of_what}{change.low:+.2%} to {change.high:+.2%})"
-
-
-@app.command()
-def estimate(
-    run: Annotated[str, Option(help="URI or path of a judged cycle's run folder.")],
-) -> dict[str, Any]:
-    """Show the offline estimates of a cycle: as compared, and from exploration requests."""
-    from pipelines.stages.runner import read_artifact
-
-    judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
-    comparison, target = judgement.comparison, judgement.comparison.target
-
-    say(f"{comparison.challenger_model.label} against {comparison.baseline_label}:")
-    if target is not None and target.baseline is not None and target.relative_change is not None:
-        say(
-            f"{comparison.target_metric}: {target.challenger:.4f} against {target.baseline:.4f}, "
-            f"{_shown(target.relative_change)}, on all {comparison.num_requests:,} requests, most "
-            f"with candidates that a model had chosen"
-        )
-    for row in judgement.estimates:
-        if row.challenger is None or row.baseline is None:
-            say(f"{row.estimator}: {row.note or 'no request could be used'}")
-            continue
-        change = f", {_shown(row.relative_change)}" if row.relative_change else ""
-        say(
-            f"{row.estimator}: {row.challenger:.4f} against {row.baseline:.4f}{change}, on "
-            f"{row.num_requests:,} exploration requests, worth {row.effective_size:,.0f}"
-            f"{'. ' + row.note if row.note else ''}"
-        )
-    if not judgement.estimates:
-        say("no requests with randomly drawn candidates: nothing else can be estimated")
-    return {
-        "challenger": comparison.challenger_model,
-        "baseline": comparison.baseline_label,
-        "target": target,
-        "num_requests": comparison.num_requests,
-        "estimates": judgement.estimates,
-    }
 
 
 @app.command()

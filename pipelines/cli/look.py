@@ -82,7 +82,7 @@ def open_(
     """
     from pipelines.cycles.index import write_index
     from pipelines.cycles.reading import newest_page
-    from pipelines.overview.addresses import addresses_of
+    from pipelines.overview.status import addresses_of
     from pipelines.registry import reconcile
 
     settings = Settings()

@@ -5,13 +5,10 @@ luck alone. Not for what serves: nothing is registered, compared or promoted. Te
 tests/pipelines/cli/test_train.py and test_anchor.py.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-from pydantic import BaseModel, ValidationError
 from typer import Option
 
 from pipelines import deletion, storage
@@ -33,9 +30,8 @@ if TYPE_CHECKING:
 app = Commands()
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command()
 def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
-    context: typer.Context,
     snapshot: Annotated[str, Option(help="URI or path of a built snapshot.")],
     to: Annotated[
         str,
@@ -59,15 +55,15 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
 ) -> dict[str, Any]:
     """Train a bundle from a built snapshot, without the pipeline; print its folder last.
 
-    Each field of the recipe's model and training may be given too, as --model.mlp-dims 64,16 or
-    --training.seed 3; `homefeed recipe show RECIPE` lists them. The same options again go on with
-    an interrupted training, or find it finished.
+    Other values of the recipe's model and training stand in a recipe file, as `homefeed recipe
+    show` prints one. The same options again go on with an interrupted training, or find it
+    finished.
     """
     from training.environment import require_devices
     from training.fitting.spec import NodeAddress
     from training.launch import launcher
 
-    config = with_fields(make_recipe(recipe or Settings().recipe), context.args)
+    config = make_recipe(recipe or Settings().recipe)
     require_devices(devices, accelerator)
     snapshot_uri = storage.to_uri(snapshot)
     try:
@@ -124,49 +120,6 @@ def _spec(
         mlflow_run_id="",
         **hardware,
     )
-
-
-def with_fields(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
-    """Return a recipe with fields of its model and training replaced.
-
-    Args:
-        config: The recipe.
-        arguments: `--model.FIELD VALUE` or `--training.FIELD=VALUE`, one after the other; a dash in
-            a name is an underscore, values of a tuple are separated by commas, `null` is None.
-
-    Raises:
-        typer.BadParameter: there is no such field, or its value is missing.
-        ConfigurationError: a value is not of its type or out of its range.
-    """
-    given: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
-    words = iter(arguments)
-    for word in words:
-        option, has_value, value = word.partition("=")
-        section, _, name = option.removeprefix("--").replace("-", "_").partition(".")
-        fields: BaseModel | None = getattr(config, section) if section in given else None
-        if fields is None or not option.startswith("--") or name not in type(fields).model_fields:
-            raise typer.BadParameter(
-                f"no such option: {option}; expected one of `homefeed train --help`, or a field of "
-                f"the recipe, as `homefeed recipe show RECIPE` lists them"
-            )
-        text = value if has_value else next(words, None)
-        if text is None:
-            raise typer.BadParameter(f"option {option} requires a value")
-        is_tuple = isinstance(getattr(fields, name), tuple)
-        given[section][name] = text.split(",") if is_tuple else None if text == "null" else text
-    changed = {}
-    for section, values in given.items():
-        before: BaseModel = getattr(config, section)
-        try:
-            changed[section] = type(before).model_validate(before.model_dump() | values)
-        except ValidationError as error:
-            found = "; ".join(
-                f"--{section}.{str(detail['loc'][0]).replace('_', '-')} is {detail['input']!r}: "
-                f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
-                for detail in error.errors(include_url=False)
-            )
-            raise ConfigurationError(f"{found}; correct the option") from None
-    return config.model_copy(update=changed)
 
 
 def _check_code(spec: "TrainingSpec") -> None:

@@ -19,13 +19,11 @@ from pathlib import Path
 import httpx
 from pydantic import Field
 
-import pipelines
 from pipelines import deletion, storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.local.home import default_home, last_ports
 from pipelines.orchestration.grid import grid_of
-from pipelines.overview.addresses import without_password
+from pipelines.overview.status import without_password
 from pipelines.preconditions import cycle
 from pipelines.recipes import canonical, make_recipe
 from pipelines.registry import tracking
@@ -70,7 +68,7 @@ class Diagnosis(Frozen):
         description="Python's, and by name those of packages that results depend on; '' if missing."
     )
     wrong: tuple[str, ...] = Field(description="What must be changed, a sentence each.")
-    notes: tuple[str, ...] = Field(description="What may be meant so and may not.")
+    notes: tuple[str, ...] = Field(description="Variables that are nearly a setting.")
 
 
 def diagnose(now: datetime) -> Diagnosis:
@@ -89,18 +87,12 @@ def diagnose(now: datetime) -> Diagnosis:
         slips = difflib.get_close_matches(name, known, 1, _ALIKE)
         if name.startswith(_PREFIX) and slips:
             notes.append(f"{name} is set and is no setting; rename it if {slips[0]} is meant")
-    notes += _notes(settings) if settings else ()
-    [package] = pipelines.__path__
-    places = (Path(package).parent / "constraints.txt", Path.cwd() / "constraints.txt")
-    constraints = next(filter(Path.is_file, places), None)
     there = {each.name.lower(): each.version for each in metadata.distributions()}
-    installed = {name: there.get(name, "") for name in PACKAGES}
-    if constraints is not None:
-        notes += other_versions(installed, constraints)
     return Diagnosis(
         settings=differing,
         checks=tuple(checks),
-        versions={"Python": platform.python_version()} | installed,
+        versions={"Python": platform.python_version()}
+        | {name: there.get(name, "") for name in PACKAGES},
         wrong=tuple(wrong),
         notes=tuple(notes),
     )
@@ -192,23 +184,6 @@ def ask_airflow(url: str) -> str:
     return "all its parts are healthy"
 
 
-def _notes(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong only for some deployments."""
-    if settings.airflow_url == _NO_AIRFLOW:
-        try:
-            ask_airflow(_NO_AIRFLOW)
-        except ConfigurationError as error:
-            yield f"{error}; `homefeed retrain` needs none"
-    home = default_home()
-    ports = last_ports(home)
-    if home.ports.exists() and settings.tracking_uri != ports.mlflow_url:
-        yield (
-            f"the local services of {home.path} last used {ports.mlflow_url} for MLflow, and "
-            f"HOMEFEED_TRACKING_URI is {without_password(settings.tracking_uri)}; set it to the "
-            f"former if they are meant"
-        )
-
-
 def _differing(settings: Settings) -> dict[str, str]:
     """Return the settings that differ from their defaults, without their secrets."""
     found = {}
@@ -227,18 +202,6 @@ def _without_secrets(message: str) -> str:
         if name.startswith(_PREFIX) and (_SECRET.search(value) or "@" in value):
             message = message.replace(repr(value), "'***'")
     return without_password(message)
-
-
-def other_versions(installed: dict[str, str], constraints: Path) -> Iterator[str]:
-    """Yield which packages are of another version than constraints.txt says, which was tested."""
-    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", constraints.read_text(), re.MULTILINE)
-    tested = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
-    for name, version in installed.items():
-        if tested.get(name, version) != version:
-            yield (
-                f"{name} {version or 'is not installed'} and was tested as {tested[name]}; if "
-                f"something is odd, install the versions of {constraints}"
-            )
 
 
 def _free_disks(settings: Settings | None) -> Iterator[Check]:

@@ -5,27 +5,51 @@ What cannot be reached hides nothing else, and is named. What became of a cycle 
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from pyarrow import fs
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.alerts.incidents import read_open
-from pipelines.contracts.alert import AlertReceipt
+from pipelines.alerts.links import airflow_link, mlflow_address
+from pipelines.alerts.transports import entry_uri, read_outbox
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.cycle import CycleFacts
-from pipelines.contracts.errors import DataContractError, HomefeedError
+from pipelines.contracts.errors import HomefeedError
 from pipelines.cycles import reading
 from pipelines.orchestration.grid import grid_of
-from pipelines.overview.addresses import addresses_of
 from pipelines.registry import history, reconcile, tracking
 from pipelines.settings import Settings
 
 MLFLOW_TIMEOUT_S = 5
 """How long one answer of MLflow is waited for, in seconds: a person waits too."""
+NO_AIRFLOW_RUN = "command line"
+"""The trigger of a cycle that no Airflow ran; its page in Airflow is that of the DAG."""
+_ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
+
+
+def addresses_of(settings: Settings) -> dict[str, str]:
+    """Return by its label each address that a person can open.
+
+    MLflow's is the list of the deployment's experiment; the tracking URI without a server.
+    """
+    return {
+        "Airflow": without_password(airflow_link(NO_AIRFLOW_RUN, settings)),
+        "MLflow": without_password(mlflow_address(settings.tracking_uri, settings.experiment)),
+        "Workspace": storage.to_uri(settings.workspace_location),
+        "Event log": storage.to_uri(settings.event_log_location),
+    }
+
+
+def without_password(text: str) -> str:
+    """Return a text with `***` in place of the user and password in each address in it.
+
+    Of an address that is broken rather too much is left out than too little.
+    """
+    return _ACCOUNT.sub("***@", text)
 
 
 class Champion(Frozen):
@@ -43,7 +67,7 @@ class Champion(Frozen):
 class OutboxAlert(Frozen):
     """An alert that lies in the outbox."""
 
-    written_at: AwareDatetime
+    happened_at: AwareDatetime
     kind: str
     title: str
     delivered_to: tuple[str, ...]
@@ -98,7 +122,7 @@ def read_status(
         names = reading.run_names(workspace_uri)
         found["num_cycles"] = len(names)
         found["cycles"] = reading.newest_cycles(workspace_uri, names, settings, num)
-        found["alerts"], found["num_alerts"] = _newest_alerts(workspace_uri, settings, num)
+        found["alerts"], found["num_alerts"] = _newest_alerts(settings, num)
         found["has_workspace"] = bool(names) or storage.exists(workspace_uri)
         found["broken"] = tuple(incident.sentence for incident in read_open(settings, now))
     with part():
@@ -138,36 +162,23 @@ def _champion_at(
     return champion, errors
 
 
-def _newest_alerts(
-    workspace_uri: str, settings: Settings, num: int
-) -> tuple[tuple[OutboxAlert, ...], int]:
+def _newest_alerts(settings: Settings, num: int) -> tuple[tuple[OutboxAlert, ...], int]:
     """Return the newest alerts, the newest first, and how many the outbox holds."""
-    uri = storage.join(workspace_uri, "outbox")
-    filesystem, path = storage.open_filesystem(uri)
-    with storage.translated_errors(uri, "listing"):
-        entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    # The text is written once, the receipt again with each transport that takes the alert.
-    texts = [entry for entry in entries if entry.base_name.endswith(".txt")]
-    texts.sort(key=lambda entry: (entry.mtime_ns, entry.base_name), reverse=True)
+    known = read_outbox(settings)
     found = []
-    for entry in texts[:num]:
-        text_uri, asked = storage.join(uri, entry.base_name), settings.alert_transports
-        receipt = AlertReceipt(alert=None, delivered_to=())
-        with contextlib.suppress(DataContractError, FileNotFoundError):
-            receipt = storage.read_model(f"{text_uri.removesuffix('txt')}json", AlertReceipt)
-        if receipt.is_counted or not receipt.alert:
-            asked = ()
+    for at, receipt, alert in reversed(known[-num:]):
+        asked = () if receipt.is_counted else settings.alert_transports
         found.append(
             OutboxAlert(
-                written_at=entry.mtime,
-                kind=receipt.alert.kind.value if receipt.alert else "not readable",
-                title=receipt.alert.title if receipt.alert else entry.base_name,
+                happened_at=at,
+                kind=alert.kind.value,
+                title=alert.title,
                 delivered_to=receipt.delivered_to,
                 not_delivered_to=tuple(t for t in asked if t not in receipt.delivered_to),
-                text_uri=text_uri,
+                text_uri=entry_uri(alert, settings).removesuffix("json") + "txt",
             )
         )
-    return tuple(found), len(texts)
+    return tuple(found), len(known)
 
 
 def lines_of(status: Status) -> Iterator[str]:
@@ -192,7 +203,7 @@ def lines_of(status: Status) -> Iterator[str]:
         lacking = ", ".join(alert.not_delivered_to)
         missing = f"; not delivered by {lacking}" if lacking else ""
         yield (
-            f"  {alert.written_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{missing}  "
+            f"  {alert.happened_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{missing}  "
             f"{alert.text_uri}"
         )
     if status.next_due is not None:

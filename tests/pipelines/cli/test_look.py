@@ -12,7 +12,7 @@ from pipelines import storage
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision
-from pipelines.overview.addresses import addresses_of
+from pipelines.overview.status import addresses_of
 from pipelines.settings import Settings
 from support.kept_cycles import begin, judge
 

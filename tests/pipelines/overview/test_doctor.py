@@ -12,9 +12,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.local.home import Ports
 from pipelines.overview import doctor
-from pipelines.overview.doctor import Diagnosis, lines_of, other_versions
+from pipelines.overview.doctor import Diagnosis, lines_of
 from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -145,19 +144,6 @@ def test_a_name_that_is_nearly_a_setting_is_noted(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOMEFEED_RENDEZVOUS", "x")  # which is read elsewhere
     [note] = [each for each in doctor.diagnose(NOW).notes if "is no setting" in each]
     assert note.startswith("HOMEFEED_TRAKING_URI") and "HOMEFEED_TRACKING_URI is meant" in note
-
-
-def test_other_ports_of_the_local_services_are_noted(tmp_path: Path) -> None:
-    storage.write_model(storage.to_uri(tmp_path / "ports.json"), Ports(mlflow=5999))
-    assert any("last used http://127.0.0.1:5999" in each for each in doctor.diagnose(NOW).notes)
-
-
-def test_versions_are_held_against_the_tested_ones(tmp_path: Path) -> None:
-    constraints = tmp_path / "constraints.txt"
-    constraints.write_text("# a comment\nPyArrow==0.1\ngreat_expectations==1.24.1\n")
-    here = {"pyarrow": "25", "great-expectations": "1.24.1", "torch": ""}
-    [note] = other_versions(here, constraints)
-    assert note.startswith("pyarrow 25 and was tested as 0.1; ") and str(constraints) in note
 
 
 def test_a_full_disk_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
