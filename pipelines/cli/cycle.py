@@ -155,10 +155,8 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     for baseline in judgement.baselines:
         change = f"not known: {baseline.note}" if baseline.note else "not known"
         if (found := baseline.change) is not None:
-            interval = (
-                f"{100 * found.confidence:g} % interval {found.low:+.2%} to {found.high:+.2%}"
-            )
-            change = f"{found.value:+.2%} ({interval})"
+            low, high, sure = found.low, found.high, 100 * found.confidence
+            change = f"{found.value:+.2%} ({sure:g} % interval {low:+.2%} to {high:+.2%})"
         level = f"{baseline.level.value:.4f}" if baseline.level else "-"
         say(f"  {baseline.name:<{width}}  {level:>6}  {change}")
     say(what_was_promoted(promotion))

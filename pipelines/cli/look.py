@@ -3,6 +3,7 @@
 Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
 
+import itertools
 import os
 import sys
 import webbrowser
@@ -123,31 +124,21 @@ def gc(
     The record itself stays: history, accepted recipes and snapshots, evidence, versions.
     """
     from pipelines.retention.collect import delete, plan_deletion
-    from pipelines.retention.plan import Item
     from pipelines.snapshot_view.facts import readable_bytes
 
-    settings, now = Settings(), datetime.now(UTC)
+    settings, now, rows = Settings(), datetime.now(UTC), list[dict[str, Any]]()
     place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
-    rows = list[dict[str, Any]]()
-
-    def tell(becomes: str, item: Item, why: str = "") -> None:
-        size, age, tail = item.held.num_bytes, item.age_days(now), f"  because {why}" if why else ""
+    kept = [(item, item.kept) for item in plan if item.kept]
+    going = ((item, "") for item in plan if not item.kept) if dry_run else delete(place, plan)
+    say(f"workspace: {place.workspace_uri}")
+    for item, why in itertools.chain(kept, going):
+        size, age = item.held.num_bytes, item.age_days(now)
+        becomes = "kept" if why else "would go" if dry_run else "gone"
         named = {"becomes": becomes, "kind": item.kind, "name": item.label}
         rows.append(named | {"num_bytes": size, "age_days": age, "because": why})
+        tail = f"  because {why}" if why else ""
         said = f"{becomes:8}  {item.kind:11}  {item.label}"
         say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
-
-    say(f"workspace: {place.workspace_uri}")
-    for item in plan:
-        if item.kept:
-            tell("kept", item, item.kept)
-    if dry_run:
-        for item in plan:
-            if not item.kept:
-                tell("would go", item)
-    else:
-        for item, kept in delete(place, plan):
-            tell("kept" if kept else "gone", item, kept)
     gone = [row for row in rows if not row["because"]]
     models = [row["num_bytes"] for row in gone if row["kind"] == "model"]
     things = [row["num_bytes"] for row in gone if row["kind"] != "model"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import storage
 from pipelines.cli import main
 from pipelines.cli.printing import (
     Commands,
@@ -20,9 +19,6 @@ from pipelines.cli.printing import (
     to_json,
 )
 from pipelines.contracts.errors import DataContractError
-from pipelines.recipes import make_recipe
-from pipelines.registry.history import HeldRecipe, Recipe, RecipeChange, Recipes
-from support.moves import record_move
 
 
 @dataclass(frozen=True)
@@ -116,28 +112,6 @@ def test_an_error_keeps_its_lines_and_steers_nothing_and_an_unforeseen_one_has_i
         assert "refused:\n- \\x1b]0;owned\\x07row \\u{202e}1" in said
     else:
         assert said == ""
-
-
-FORGED = "late\n2026-01-05T00:00:00Z  promotion  smoke  forged\x1b[2J"
-
-
-def test_a_line_break_in_a_reason_forges_no_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    recipe = Recipe(
-        config=make_recipe("smoke").model_dump(mode="json"), code_digest="", run_uri=None
-    )
-    recipes = Recipes(accepted=recipe, held=(HeldRecipe(recipe=recipe, reason=FORGED),))
-    change = RecipeChange(set_at=datetime(2026, 1, 4, tzinfo=UTC), kind="by_hand", reason=FORGED)
-    workspace = storage.to_uri(tmp_path / "workspace")
-    record_move(workspace, change, "homefeed_ranker", recipes)
-    shown = CliRunner().invoke(main.app, ["anchor", "show"])
-    assert shown.exit_code == 0, shown.output
-    one, two = shown.output.splitlines()
-    assert one.startswith("2026-01-04T00:00:00Z  by_hand    smoke  late 2026-01-05T")
-    assert two.startswith("on hold: ") and two.endswith("forged\\x1b[2J")
-    assert "\x1b" not in shown.output
 
 
 def test_a_log_line_steers_nothing() -> None:
