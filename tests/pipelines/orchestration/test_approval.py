@@ -102,7 +102,7 @@ def test_who_the_recipe_names_is_asked_with_the_outcome(tmp_path: Path, airflow:
     run, judgement = cycle(tmp_path, recipe(by=("anna", "ben"), within_hours=24))
     timeout, shown = ask(run, airflow), airflow.shown()
     assert "is promoted if a person approves" in shown.subject
-    waits = "test\\_ranker v4 waits to be approved by anna or ben, for at most 24 hours"
+    waits = "test\\_ranker v4 waits to be approved by anna or ben, for 24 h at most"
     assert waits in shown.body
     assert "Answer until 2026-01-06 06:00 UTC; without an answer the champion stays." in shown.body
     assert shown.options == ["Approve", "Reject"] and shown.defaults == ["Reject"]

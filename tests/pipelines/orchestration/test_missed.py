@@ -264,7 +264,7 @@ def test_what_a_transport_did_not_take_waits_or_where_nothing_runs_is_a_failure(
     else:
         transports.deliver_waiting(world.settings)  # as the cycle's last stage does
     (subject,) = taken
-    assert subject.endswith("Homefeed retrain 2026-02-02: the cycle was skipped")
+    assert subject.endswith("Homefeed retrain 2026-02-02: cycles were skipped (1)")
     assert world.told() == ["02-02 06"]
 
 
@@ -309,7 +309,7 @@ def test_a_damaged_record_is_named_and_left_for_a_person(world):
 def test_the_alert_names_what_was_done_and_a_command_that_exists(world):
     world.go(DUE + 8 * DAY)
     (alert,) = world.alerts()
-    assert alert["title"] == "Homefeed retrain 2026-02-02: the cycle was skipped"
+    assert alert["title"] == "Homefeed retrain 2026-02-02: cycles were skipped (1)"
     parsed = [parse(command) for _, command in alert["next_step"]["commands"]]
     assert [context.info_name for context in parsed] == ["retrain", "serving"]
     assert parsed[0].params["as_of"] == "2026-02-02"
