@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,8 +40,8 @@ def make_first_user(name: str) -> None:
 
 
 def try_store() -> None:
-    """Make the bucket where that was asked for, and hold a lease of the workspace once."""
-    from pipelines import storage
+    """Make the bucket where that was asked for, and see that a file is created only once there."""
+    from pipelines import deletion, storage
     from pipelines.contracts.errors import HomefeedError
     from pipelines.settings import Settings
 
@@ -48,8 +49,10 @@ def try_store() -> None:
     if os.environ.get("HOMEFEED_MAKE_BUCKET"):
         _patiently(lambda: _make_bucket(urlsplit(workspace).netloc))
     try:
-        with storage.exclusive_lock(f"{workspace}/.stack", "this stack's first look"):
-            sys.stdout.write(f"{workspace} honours conditional writes\n")
+        first_look = storage.join(storage.to_uri(workspace), f".stack-{uuid.uuid4().hex}")
+        storage.write_new(first_look, b"")
+        deletion.remove(first_look)
+        sys.stdout.write(f"{workspace} honours conditional writes\n")
     except HomefeedError as error:
         raise SystemExit(str(error)) from None
 

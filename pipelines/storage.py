@@ -6,8 +6,10 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -20,12 +22,14 @@ from pydantic import ValidationError
 from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.places import conditional, folders, lease, store_errors, stores
+from pipelines.places import conditional, folders, store_errors, stores
 from pipelines.places.conditional import Revision
-from pipelines.places.lease import Lease, require_held_leases
 
 _NUM_REQUESTS = 8
 """Files that are uploaded or deleted on an object store at a time."""
+ABANDONED_AFTER = timedelta(days=2)
+"""Age at which what lies unnamed on an object store is nobody's any more; no write takes so long
+between two of its files."""
 Model = TypeVar("Model", bound=Frozen)
 
 
@@ -147,11 +151,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     A local file is renamed into place; an object store shows the file when it is closed.
-
-    Raises:
-        RunInProgressError: this process has lost a lease, and writes nothing more.
     """
-    require_held_leases()
     with translated_errors(uri, "writing"):
         if is_local(uri):
             files.write_whole(local_path(uri), content)
@@ -167,11 +167,9 @@ def write_new(uri: str, content: bytes) -> None:
     A local file gets its name by a hard link, an object store is asked to create it.
 
     Raises:
-        RunInProgressError: somebody has written it before, and it stays as it is; or this process
-            has lost a lease.
+        RunInProgressError: somebody has written it before, and it stays as it is.
         ConfigurationError: the object store has no conditional writes.
     """
-    require_held_leases()
     if is_local(uri):
         with translated_errors(uri, "writing"):
             is_new = files.write_new(local_path(uri), content)
@@ -195,17 +193,15 @@ def look(uri: str) -> Revision:
 def write_over(uri: str, value: Frozen, seen: Revision) -> Revision:
     """Write one frozen value as JSON, where what is there is still what `look` saw.
 
-    The caller holds a lease. One that was stopped, lost its lease and woke up in this very call
-    does not write over what its successor has published.
+    On a local disk the caller holds the lock of the place, so that nobody can have written.
 
     Returns:
         What is there now, for the next such write.
 
     Raises:
-        RunInProgressError: somebody has written there since, or this process has lost a lease.
+        RunInProgressError: somebody has written there since.
         ConfigurationError: the object store has no conditional writes.
     """
-    require_held_leases()
     if is_local(uri):
         write_model(uri, value)
         return Revision()
@@ -249,11 +245,7 @@ def publish_folder(folder: Path, uri: str) -> None:
 
     On the local filesystem the folder takes its place by a rename, when all of it is on the disk,
     and what was there goes afterwards. An object store gets the files beside what is there.
-
-    Raises:
-        RunInProgressError: this process has lost a lease, and writes nothing more.
     """
-    require_held_leases()
     with translated_errors(uri, "publishing to"):
         if is_local(uri):
             folders.put_in_place(folder, local_path(uri))
@@ -276,28 +268,18 @@ def publish_folder(folder: Path, uri: str) -> None:
 def settle_folder(uri: str) -> None:
     """Put back the folder that a killed `publish_folder` was about to replace, or delete it.
 
-    Whoever looks at a folder before publishing it calls this first, under the same lease.
+    Whoever looks at a folder before publishing it calls this first, under the same lock.
     """
-    require_held_leases()
     if is_local(uri):
         with translated_errors(uri, "putting back"):
             folders.settle(local_path(uri))
 
 
 def for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
-    """Do something for each name, several at a time, and look at the leases before each.
-
-    So a process that was stopped while it uploads or deletes many files, and has lost its lease
-    when it wakes up, ends the few requests that are under way and makes no more.
-    """
-
-    def look_and_act(name: str) -> None:
-        require_held_leases()
-        act(name)
-
+    """Do something for each name, several at a time."""
     with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
         # An error cancels what has not begun, when it is met here.
-        for _ in pool.map(look_and_act, names):
+        for _ in pool.map(act, names):
             pass
 
 
@@ -334,35 +316,40 @@ def scratch_folder(near_uri: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the lease of a place while the block runs, and give it.
+def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `<uri>.lock` of a place on a local disk while the block runs.
 
-    On a local disk it is the lock file `<uri>.lock`, which the kernel frees when the process dies.
-    On an object store it is `<uri>.lease`, a file written on condition, which a holder that dies
-    loses after `lease.TTL_S` seconds. A holder that has lost its lease cannot write by this
-    module any more until it has left the block.
+    The kernel frees it when the process dies. On an object store nothing is held: what counts there
+    is created only if it is absent, so that two at once cost work and nothing else.
 
     Raises:
         RunInProgressError: somebody else holds the place, and still does after `wait_s` seconds.
-        ConfigurationError: the object store has no conditional writes.
     """
     if not is_local(uri):
-        with lease.holding_store(uri, purpose, wait_s) as held:
-            yield held
+        yield
         return
     path = local_path(f"{uri}.lock")
     with translated_errors(uri, "locking"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with lease.holding_lock(uri, path, purpose, wait_s) as held:
-        yield held
+    # Who looks whether it is held (`is_abandoned`) keeps others from it for a moment.
+    with files.hold_lock(path, purpose, max(wait_s, 0.2)):
+        yield
 
 
-def is_held(uri: str) -> bool:
-    """Return whether a process holds the lease of a place; the place is not taken.
+def is_abandoned(uri: str) -> bool:
+    """Return whether nobody is at work any more on what may be left over, such as a scratch folder.
 
-    On an object store a holder that died less than a quarter of an hour ago counts, too.
+    On a local disk nobody holds its lock, on an object store nothing was written there for
+    `ABANDONED_AFTER`.
     """
-    if not is_local(uri):
-        return lease.is_claimed(uri)
-    with translated_errors(uri, "looking for the holder of"):
-        return lease.is_locked(local_path(f"{uri}.lock"))
+    if is_local(uri):
+        with translated_errors(uri, "looking for the holder of"):
+            return not files.is_locked(local_path(f"{uri}.lock"))
+    filesystem, path = open_filesystem(uri)
+    with translated_errors(uri, "looking for"):
+        below = filesystem.get_file_info(
+            fs.FileSelector(path, allow_not_found=True, recursive=True)
+        )
+        found = [each for each in (filesystem.get_file_info(path), *below) if each.is_file]
+    newest_s = max((each.mtime_ns / 1e9 for each in found), default=0.0)
+    return time.time() - newest_s > ABANDONED_AFTER.total_seconds()

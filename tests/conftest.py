@@ -46,7 +46,6 @@ SLOW = (
     "tests/training/bundle/test_serving_check.py",
     "tests/pipelines/registry/test_killed_moves.py",
     "tests/pipelines/registry/test_moves.py",
-    "tests/pipelines/stages/test_runner_on_s3.py",
     "tests/benchmarks/test_faults.py",
 )
 """Start trainings, compilers or processes that are killed by the dozen; for `make test-all`."""

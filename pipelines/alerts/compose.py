@@ -49,9 +49,7 @@ from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,
     failure_uri,
-    lost_race_uri,
     manifest_uri,
-    stage_lease_uri,
 )
 from pipelines.contracts.stage_table import TABLE
 from pipelines.plain_text import one_line
@@ -229,12 +227,8 @@ class Ended:
     at: datetime | None = None  # When the run was seen to have ended.
 
 
-def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert | None:
-    """Return what people are told about a run that broke, or None.
-
-    An attempt that met another process at the same stage breaks nothing, where that one has ended
-    well or is still at work: then it tells how it ends. Where it is gone without a word, it was
-    killed, and that is what is told.
+def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert:
+    """Return what people are told about a run that broke.
 
     Args:
         run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
@@ -246,11 +240,7 @@ def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert
     failures = _failures_of(run_uri, ended.stage)
     if ended.since is not None:
         failures = [each for each in failures if each.occurred_at >= ended.since - _CLOCKS]
-    if failures and failures[0].is_lost_race and is_told_by_another(run_uri, ended.stage):
-        log.info("no alert: %s", failures[0].message)
-        return None
-    failure = next((each for each in failures if not each.is_lost_race), None)
-    return compose_failure(failure, run, settings, ended)
+    return compose_failure(next(iter(failures), None), run, settings, ended)
 
 
 def find_failure(run_uri: str) -> StageFailure | None:
@@ -264,20 +254,10 @@ def find_failure(run_uri: str) -> StageFailure | None:
 
 def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
     """Return what stages have left, the newest first."""
-    uris = [uri(run_uri, name) for name in stages for uri in (failure_uri, lost_race_uri)]
+    uris = [failure_uri(run_uri, name) for name in stages]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
     return sorted(found, key=lambda failure: failure.occurred_at, reverse=True)
-
-
-def is_told_by_another(run_uri: str, stage: str) -> bool:
-    """Return whether the stage has ended well, or another process is at work on it right now.
-
-    A failure that the other one has left is newer than the lost race, and is told itself.
-    """
-    return storage.exists(manifest_uri(run_uri, stage)) or storage.is_held(
-        stage_lease_uri(run_uri, stage)
-    )
 
 
 def compose_failure(

@@ -122,8 +122,7 @@ def alert_on_failure(run_uri: str, settings: Settings, ended: Ended) -> AlertRec
 
     Takes what `pipelines.alerts.compose.alert_about_failure` does, and raises what `tell` does.
     """
-    alert = alert_about_failure(run_uri, settings, ended)
-    return _NOTHING if alert is None else tell(alert, settings)
+    return tell(alert_about_failure(run_uri, settings, ended), settings)
 
 
 def tell(alert: Alert, settings: Settings) -> AlertReceipt:

@@ -108,8 +108,8 @@ def deliver(
 
     The outbox comes first and is the record: the same alert is not sent again by a transport that
     is on the receipt. A transport gets there when it has taken the alert. So a retried task sends
-    an alert twice only where it was killed, or lost its lease, between the sending and the receipt,
-    and then by one transport: better than not at all.
+    an alert twice only where it was killed between the sending and the receipt, or another one sent
+    it at the same time: better than not at all.
 
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it

@@ -87,7 +87,6 @@ class Unresolved(Frozen):
     at: AwareDatetime | None  # Tells it from an earlier failure of the same run; None: not known.
     cause: Cause = Field(default=Cause(stage="resolve_run", error_class=""))
     cycle: Cycle | None = None  # None: what is asked for is not known.
-    lost_in: str = ""  # Run folder that another process resolves, which tells the end.
 
 
 class Alert(Frozen):

@@ -5,7 +5,7 @@ What judging and promoting leave behind is in `pipelines.contracts.judgement`.
 On disk a run is a folder:
 
     <workspace>/runs/<run_id>/<stage>/manifest.json    a StageRecord, written last
-    <workspace>/runs/<run_id>/<stage>/output-<lease>-*/ the stage's other files
+    <workspace>/runs/<run_id>/<stage>/output-<attempt>/ the stage's other files
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
     <workspace>/history/<model>/*.json                 who was serving when, append-only

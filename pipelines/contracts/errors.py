@@ -107,14 +107,6 @@ class RunInProgressError(_MayPassError):
     """Another process holds the lock of the same stage, run or workspace."""
 
 
-class LostRaceError(RunInProgressError):
-    """Another process runs, or ran, the very stage that was asked for, and tells how that ends.
-
-    Nobody tells it where another place is held, such as the history while somebody rolls back: then
-    the stage itself has failed.
-    """
-
-
 PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 """Exit codes after which a retry is a waste: usage, data, refused, configuration."""
 

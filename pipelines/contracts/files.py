@@ -194,7 +194,7 @@ def digest_of_files(files: tuple[FileDigest, ...]) -> str:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
+def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file for the time being; the kernel frees the lock when the process dies.
 
     The file stays afterwards. While the lock is held the file names the holder's process id.
@@ -203,10 +203,6 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
         path: the lock file, in a folder that is there.
         purpose: what the lock is wanted for, for the message.
         wait_s: how long to wait for another holder, seconds; 0 tries once.
-
-    Yields:
-        A number that grows with every holder, from 1 on; it stands in the file's second line, has
-        reached the disk, and survives the holder.
 
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
@@ -217,14 +213,7 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
-        with path.open("r+b", buffering=0) as stream:
-            before = [*stream.read(100).decode(errors="replace").split("\n"), ""][1]
-            number = int(before) + 1 if before.isdecimal() else 1
-            # One write over what was there: a kill never leaves the file without a number. What is
-            # longer is cut off afterwards, and nobody reads it.
-            os.pwrite(stream.fileno(), content := f"{os.getpid()}\n{number}\n".encode(), 0)
-            stream.truncate(len(content))
-            os.fsync(stream.fileno())
+        path.write_text(str(os.getpid()))
     except Timeout:
         raise RunInProgressError(
             f"{purpose} is already running: process {holder_of(path)} holds "
@@ -234,7 +223,7 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
         lock.release()
         raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
     try:
-        yield number
+        yield
     finally:
         lock.release()
 
@@ -244,3 +233,19 @@ def holder_of(path: Path) -> str:
     with contextlib.suppress(OSError):
         return path.read_text(errors="replace").partition("\n")[0].strip() or "unknown"
     return "unknown"
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock file; it is neither made nor written."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # A shared lock is refused by a holder, and not by another process that only looks.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # Which of the two depends on the file system.
+        return True
+    finally:
+        os.close(descriptor)  # This also frees the lock, which was held for a moment.
+    return False

@@ -12,7 +12,6 @@ from pydantic import AwareDatetime, Field
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import Environment
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.errors import LostRaceError
 
 MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
@@ -36,16 +35,19 @@ manifest_uri = _of_stage(MANIFEST)
 """Where a stage's manifest lies, which holds a `StageRecord`, of a run's URI and a stage."""
 failure_uri = _of_stage("failure.json")
 """Where a stage's last failure lies, which holds a `StageFailure`."""
-lost_race_uri = _of_stage("lost_race.json")
-"""Where an attempt that met another one at work says so, in a `StageFailure`."""
-stage_lease_uri = _of_stage("stage")
-"""The place whose lease an attempt of a stage holds."""
+stage_lock_uri = _of_stage("stage")
+"""The place whose lock an attempt of a stage holds on a local disk."""
 listing_uri = _of_run("build_snapshot/event_log.json")
 """Where a run says what the event log's files were when its snapshot was built."""
 judged_log_uri = _of_run("build_snapshot/log")
 """The folder in which a run says how it found the days of its event log."""
 snapshot_manifest_uri = _of_run(MANIFEST)
 """Where a snapshot's manifest lies, which holds a `Snapshot`, of the snapshot's URI."""
+
+
+def working_uri(run_uri: str, stage: str, attempt: str) -> str:
+    """Return where an attempt says that it works; a killed one leaves that."""
+    return f"{run_uri.rstrip('/')}/{stage}/working-{attempt}"
 
 
 def accepted_shift_uri(run_uri: str, expectation: str) -> str:
@@ -82,11 +84,6 @@ class StageFailure(Frozen):
     raised_by: str = ""  # Function of ours that raised it; '' unknown.
     about: tuple[str, ...] = ()  # What the error is about, if it says.
 
-    @property
-    def is_lost_race(self) -> bool:
-        """Whether another process was at work on the stage, and tells how that ends."""
-        return self.error_class == LostRaceError.__name__
-
 
 class StageUsage(Frozen):
     """What an attempt of a stage used, its child processes included. Not part of any digest."""
@@ -113,7 +110,7 @@ class StageRecord(Frozen):
     recipe: RecipeRef | None = None  # The run's, where it has one.
     wall_s: float = Field(ge=0)  # Seconds of the attempt that published it.
     finished_at: AwareDatetime
-    lease: int = Field(default=0, ge=0)  # Lease of its writer.
+    attempt: str = ""  # Of its writer, whose other files lie in `output-<attempt>`.
     usage: StageUsage | None = None  # Of that attempt; None where it could not be measured.
 
     def sealed(self) -> "StageRecord":

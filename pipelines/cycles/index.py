@@ -12,7 +12,6 @@ from itertools import pairwise
 
 from pipelines import storage
 from pipelines.contracts.cycle import IndexFacts, ServingSpan
-from pipelines.contracts.errors import LostRaceError
 from pipelines.contracts.run_layout import CYCLE_INDEX
 from pipelines.cycles.reading import newest_cycles, run_names
 from pipelines.plain_text import one_line
@@ -94,8 +93,8 @@ def keeping_index(stage: str, workspace_uri: str, registered_model: str) -> Iter
     try:
         yield
         has_news = stage in TELLING
-    except Exception as error:
-        has_news = not isinstance(error, LostRaceError)  # The other attempt writes it.
+    except Exception:
+        has_news = True
         raise
     finally:
         if has_news:

@@ -106,8 +106,6 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     records = _records_of(run_uri)
     missing = [stage for stage in STAGES if stage not in records]
     failure = find_failure(run_uri) if missing else None
-    if failure is not None and failure.is_lost_race:
-        failure = None  # Another attempt was at work, and says itself how it ended.
     run_id = run_uri.rstrip("/").rpartition("/")[2]
     found: dict[str, object] = {"state": "not ended"}
     if "resolve_run" in records:

@@ -20,8 +20,9 @@ RECORD_FILE = "event_log.json"
 UPLOADING_FILE = "ingesting.json"
 """On an object store: a log is being made here, or its upload was cut off. It is no log yet."""
 
-WRITERS_FILE = re.compile(r".+/part-\d{6}-\d{6}\.parquet")
-"""Paths of the files that `EventLogWriter` makes. Those that no record names are left over."""
+WRITERS_FILE = re.compile(r".+/part-\d{6}-\d{6}(?:-[0-9a-f]{8})?\.parquet")
+"""Paths of the files that `EventLogWriter` makes, on an object store each writer its own. Those
+that no record names are left over, or not yet named."""
 
 IdKind = Literal["integer", "string"]
 NAMES = {"user_id": "names/users", "pin_id": "names/pins"}

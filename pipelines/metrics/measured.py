@@ -2,7 +2,7 @@
 
 What an attempt used goes into its manifest, from which verdict page and index of all cycles tell
 it; where the environment asks for metrics (`pipelines.metrics.sending`), the same and what came of
-the stage is sent. The runner puts it around every stage, outside the stage's lease, so that nobody
+the stage is sent. The runner puts it around every stage, outside the stage's lock, so that nobody
 waits for a collector to get the stage.
 """
 
@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Artifact
-from pipelines.contracts.errors import HomefeedError, LostRaceError
+from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.metrics.instruments import (
@@ -48,8 +49,7 @@ class Attempt:
     stage: str
     recipe: str = ""
     model: str = ""  # The registered model's name.
-    number: int = 0  # The lease's; 0 where none was had.
-    inputs: Sequence[Artifact] = ()
+    inputs: Sequence[Any] = ()
     artifact: Artifact | None = None  # None: it was published before, and no work was done.
     meter: UsageMeter | None = None  # None: the system measures nothing.
 
@@ -120,15 +120,13 @@ def unmeasured() -> Iterator[None]:
 def _report(attempt: Attempt, meter: UsageMeter, error: BaseException | None) -> None:
     """Send what is known, where somebody asks. A fault in here is told and reddens no stage.
 
-    An attempt has `done` its work, `found` it done before, `lost_race` to another process, which
-    tells how that ends, `failed` by an error, or was `stopped` by a signal or Ctrl-C.
+    An attempt has `done` its work, `found` it done by another one, `failed` by an error, or was
+    `stopped` by a signal or Ctrl-C.
     """
     if _is_off.get() or not wanted_exporter(os.environ):
         return
     if error is None:
         outcome = "done" if attempt.artifact is not None else "found"
-    elif isinstance(error, LostRaceError):
-        outcome = "lost_race"
     else:
         outcome = "failed" if isinstance(error, Exception) else "stopped"
     about: _About = {STAGE: attempt.stage, RECIPE: attempt.recipe}

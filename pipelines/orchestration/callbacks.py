@@ -101,7 +101,6 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         Ended,
         after_lost_start,
         compose_unresolved,
-        is_told_by_another,
     )
     from pipelines.alerts.incidents import tell
     from pipelines.contracts.alert import Unresolved
@@ -120,8 +119,6 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has
         # what an earlier attempt left.
         left = None
-    if left and left.lost_in and is_told_by_another(left.lost_in, "resolve_run"):
-        return
     left = left or Unresolved(message="", next_step=after_lost_start(settings), at=ended_at)
     tell(compose_unresolved(context["run_id"], left, settings), settings)
 

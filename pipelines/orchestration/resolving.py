@@ -11,7 +11,6 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
-    LostRaceError,
 )
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
@@ -140,7 +139,6 @@ def _resolve(request: RunRequest, settings: Settings, is_day_given: bool) -> Res
 
 def _left(error: HomefeedError, request: RunRequest | None, settings: Settings) -> Unresolved:
     from pipelines.alerts.compose import after_unresolved, cycle_of
-    from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import raised_by
 
     if request is None or isinstance(error, LogEndedError):
@@ -149,7 +147,6 @@ def _left(error: HomefeedError, request: RunRequest | None, settings: Settings) 
         step = NextStep(sentence=said, commands=())
     else:
         step = after_unresolved(request, settings)
-    is_lost = request is not None and isinstance(error, LostRaceError)
     name = type(error).__name__
     return Unresolved(
         message=f"{name}: {error}",
@@ -159,7 +156,6 @@ def _left(error: HomefeedError, request: RunRequest | None, settings: Settings) 
         next_step=step,
         at=datetime.now(UTC),
         cycle=cycle_of(request) if request else None,
-        lost_in=run_uri_of(request, settings) if request and is_lost else "",
     )
 
 

@@ -30,7 +30,7 @@ _PLAIN_KEY = re.compile(r"[\w /.,:;@&=+$!'()-]*", re.ASCII)
 _ANY_REGION = "us-east-1"
 """What a store that is not Amazon's is told; it has no regions, and the signature needs one."""
 _TIMEOUT = timedelta(seconds=10)
-"""How long one small request may take: less than a lease has left when it is renewed."""
+"""How long one small request may take: long for a file of some kilobytes."""
 _SILENCE_S = 5.0
 """How long pyarrow waits for a connection, and then for the next byte, in seconds. It says that the
 second is ignored on Linux, which is not so."""

@@ -316,9 +316,6 @@ def _create(uri: str, content: bytes) -> bool:
     try:
         storage.write_new(uri, content)
     except RunInProgressError:
-        # A lost lease raises the same, and then there may be no such file.
-        if not storage.exists(uri):
-            raise
         return storage.read_bytes(uri) == content
     return True
 

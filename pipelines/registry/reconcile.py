@@ -262,8 +262,6 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     problem: HomefeedError | None = None
     try:
         registry.point_champion_at(client, model)
-    except RunInProgressError:
-        raise  # The stage's lease was lost.
     except HomefeedError as error:
         problem = error  # It may have arrived all the same: a proxy may refuse what has.
     decided = f"entry {number} of the history decides that {model.label} serves, and that stands"

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
@@ -217,9 +216,8 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) 
     client.log_batch(run_id, params=fresh)
 
 
-_READING = ("get_", "search_", "list_", "download_")
 _REPEATED = (
-    *_READING,
+    *("get_", "search_", "list_", "download_"),
     *("set_", "log_batch", "log_inputs", "log_artifact", "log_model_artifact"),
     "finalize_logged_model",
 )
@@ -228,30 +226,17 @@ _NOT_REPEATED = ("set_registered_model_alias",)
 
 
 class PatientClient:
-    """Stands in for a `MlflowClient`; what is done with a method is told by its name."""
+    """Stands in for a `MlflowClient`; a method is repeated where its name says that it may be."""
 
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        """Return a method of the client: repeated and guarded, as its name says.
-
-        A writing method raises RunInProgressError where this process has lost a lease.
-        """
+        """Return a method of the client, repeated as its name says."""
         found = getattr(self._client, name)
-        if not callable(found):
+        if not callable(found) or not name.startswith(_REPEATED) or name in _NOT_REPEATED:
             return found
-        is_repeated = name.startswith(_REPEATED) and name not in _NOT_REPEATED
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            def once() -> Any:
-                if not name.startswith(_READING):
-                    storage.require_held_leases()
-                return found(*arguments, **options)
-
-            return ask_again(once) if is_repeated else once()
-
-        return call
+        return lambda *arguments, **options: ask_again(lambda: found(*arguments, **options))
 
 
 def patient(client: "MlflowClient") -> "MlflowClient":

@@ -1,10 +1,9 @@
 """The door of this room: plan a deletion for one deployment, and carry it out.
 
-Each thing is looked at again under the leases of those who could need it, and goes in two steps
-(`pipelines.deletion`). The first one is made while nobody can move the champion, and only if the
-record is what the plan was made from: `resolve_run`'s manifest goes before the others. What a kill
-leaves between the steps, the next deletion finds and ends. Not for what may go (`plan`), nor for
-printing (`pipelines.cli.look`).
+Each thing goes in two steps. The first one, which takes its manifest, is made while nobody can move
+the champion, and only if the record is what the plan was made from. What a kill leaves between the
+steps, the next deletion finds and ends. Not for what may go (`plan`), nor for printing
+(`pipelines.cli.look`).
 """
 
 import contextlib
@@ -15,9 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipelines import deletion, storage
-from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import RunInProgressError
-from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
 from pipelines.registry.history import promotion_lock
 from pipelines.retention import models
 from pipelines.retention.inventory import (
@@ -77,54 +75,52 @@ def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
     with storage.exclusive_lock(gate, f"a deletion in {place.workspace_uri}"):
         for item in plan:
             if not item.kept:
-                if item.kind == "leftover":  # as any next process there would
-                    with storage.scratch_folder(item.held.uri.rpartition("/")[0]):
-                        pass
-                    yield item, ""
-                else:
-                    is_model = item.kind == "model"
-                    yield item, (_delete_model if is_model else _delete_files)(place, item)
+                is_model = item.kind == "model"
+                yield item, (_delete_model if is_model else _delete_files)(place, item)
 
 
 def _delete_files(place: Place, item: Item) -> str:
-    """Delete one thing under the leases of those who may need it, all of which are had at once."""
-    uri = item.held.uri
-    leases = {
-        "run": [stage_lease_uri(uri, stage) for stage in STAGES],
-        "checkpoints": [f"{uri.rpartition('/')[0]}/stage"],
-        "snapshot": [uri],
-        "alert": [uri],
-    }
-    with contextlib.ExitStack() as held:
-        for each in leases[item.kind]:
-            try:
-                held.enter_context(storage.exclusive_lock(each, "a deletion"))
-            except RunInProgressError as error:
-                return f"somebody works there: {error}"
-        if item.kind == "alert":
-            # The receipt first: a text without one is no alert, and the next deletion takes it.
-            for file in (uri, f"{uri.removesuffix('json')}txt"):
-                deletion.remove(file)
-        elif item.kind == "snapshot":
-            # If no run that is there by now names it or may be about to: whoever publishes it waits
-            # for the lease, and whoever found it published before that still holds the lease of a
-            # stage, or has named it.
-            runs = find_runs(place.workspace_uri)
-            if why := why_snapshot_stays(item.held.name, runs, place.record, {}):
+    """Delete one thing, unless it is needed by now.
+
+    Its first file goes first, without which nobody takes it for a whole, and is put back if an
+    attempt has begun that may need it: an attempt says that it works, and looks for what it needs
+    afterwards. So it is seen here, or finds nothing.
+    """
+    uri, first = item.held.uri, ""
+    if item.kind == "run":
+        first = manifest_uri(uri, "resolve_run")
+    elif item.kind == "checkpoints":
+        first = storage.join(uri, "result.json")
+    elif item.kind == "snapshot":
+        first = snapshot_manifest_uri(uri)
+    elif item.kind == "alert":  # a text without its receipt is no alert
+        first = f"{uri.removesuffix('json')}txt"
+        deletion.remove(uri)
+    if item.kind in ("run", "checkpoints", "snapshot"):
+        with _while_nothing_moves(place):
+            content = storage.read_bytes(first) if storage.exists(first) else None
+            deletion.remove(first)
+            if why := _why_kept_by_now(place, item):
+                if content is not None:
+                    storage.write_bytes(first, content)
                 return why
-            nothing_moves = _while_nothing_moves(place)
-            deletion.remove_whole(uri, [snapshot_manifest_uri(uri)], nothing_moves)
-        else:
-            found = measure(uri)
-            if found is not None and found[1] != item.held.changed_at:
-                return "something was written there since the plan was made"
-            manifests = [storage.join(uri, "result.json")]
-            if item.kind == "run":
-                manifests = [manifest_uri(uri, stage) for stage in STAGES]
-            deletion.remove_whole(uri, manifests, _while_nothing_moves(place), STAGES)
-            return ""
-        deletion.remove_lock(uri)
+    for each in (first, uri, f"{uri}.lock") if first else (uri, f"{uri}.lock"):
+        deletion.remove(each)
     return ""
+
+
+def _why_kept_by_now(place: Place, item: Item) -> str:
+    """Return what has happened to a folder since the plan was made, so that it stays; or ''."""
+    runs = find_runs(place.workspace_uri)
+    if item.kind == "snapshot":
+        return why_snapshot_stays(item.held.name, runs, place.record, {})
+    run_name, _, stage = item.held.name.partition("/")
+    busy = next((run.at_work for run in runs if run.name == run_name), ())
+    if stage in busy or (busy and not stage):
+        return f"somebody works there: {', '.join(busy)}"
+    found = measure(item.held.uri)
+    is_same = found is None or found[1] <= item.held.changed_at
+    return "" if is_same else "something was written there since the plan was made"
 
 
 def _delete_model(place: Place, item: Item) -> str:

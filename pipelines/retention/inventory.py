@@ -1,13 +1,12 @@
 """Lists what lies in a workspace, with sizes and ages, and what is on record of the champion.
 
-Only reads, and takes no lease. What has not the form that this project writes is not listed, so it
+Only reads. What has not the form that this project writes is not listed, so it
 is never deleted. Not for the registry's models (`models`), nor for what may go (`plan`).
 """
 
 import fnmatch
 import re
-from collections.abc import Iterator, Set
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
@@ -19,10 +18,8 @@ from pipelines.contracts.run_layout import (
     StageRecord,
     manifest_uri,
     snapshot_manifest_uri,
-    stage_lease_uri,
 )
 from pipelines.contracts.stage_table import SIDES
-from pipelines.deletion import LOCKS
 from pipelines.registry import evidence, reconcile
 from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention.plan import FoundRun, Held, Holdings, Record, name_in
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 _SCRATCH_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
+MAY_WORK_FOR = timedelta(days=7)
+"""For how long an attempt that says nothing of its end may be at work; a killed one counts, too."""
 
 
 def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconcile.State:
@@ -99,8 +98,16 @@ def take_inventory(workspace_uri: str) -> Holdings:
         snapshots += [Held(name, uri, *size)] if (size := measure(uri)) else []
     alerts: dict[str, list[fs.FileInfo]] = {}
     for entry in _entries(outbox_uri, is_recursive=False):
-        if entry.type == fs.FileType.File and (match := _ALERT_NAME.fullmatch(entry.base_name)):
+        if entry.is_file and (match := _ALERT_NAME.fullmatch(entry.base_name)):
             alerts.setdefault(match[1], []).append(entry)  # its receipt and its text
+    leftovers = []
+    for folder in (workspace_uri, snapshots_uri, runs_uri, *stages):
+        found = {entry.base_name.removesuffix(".lock"): entry for entry in _entries(folder, False)}
+        for name in filter(_SCRATCH_NAME.fullmatch, sorted(found)):
+            uri = storage.join(folder, name)
+            if storage.is_abandoned(uri):  # of some nothing is left but the lock, or a folder
+                size = measure(uri) or (0, _sum_of([found[name]])[1])
+                leftovers.append(Held(name, uri, *size))
     return Holdings(
         runs=runs,
         snapshots=tuple(snapshots),
@@ -108,30 +115,27 @@ def take_inventory(workspace_uri: str) -> Holdings:
             Held(name, storage.join(outbox_uri, f"{name}.json"), *_sum_of(entries))
             for name, entries in sorted(alerts.items())
         ),
-        leftovers=tuple(_leftovers([workspace_uri, snapshots_uri, runs_uri, *stages])),
+        leftovers=tuple(leftovers),
     )
 
 
 def find_runs(workspace_uri: str) -> tuple[FoundRun, ...]:
-    """Return every folder below `runs`; a name that begins with a full stop is that of no run.
-
-    Whether a stage is at work is asked before any manifest is read. So of a stage that ends
-    meanwhile either the lease or the manifest is seen.
-    """
+    """Return every folder below `runs`; a name that begins with a full stop is that of no run."""
     folder = storage.join(workspace_uri, "runs")
     names = [name for name in _folder_names(folder) if not name.startswith(".")]
-    uris = [storage.join(folder, name) for name in names]
-    leases = (stage_lease_uri(uri, each) for uri in uris for each in STAGES)
-    held = {each for each in leases if storage.is_held(each)}
-    found = (_find_run(uri, held) for uri in uris)
+    found = (_find_run(storage.join(folder, name)) for name in names)
     return tuple(run for run in found if run is not None)
 
 
-def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
+def _find_run(uri: str) -> FoundRun | None:
     """Return a run folder with what it names; None where nothing is left but locks.
 
-    What manifests name is read whatever version of the code wrote them.
+    What manifests name is read whatever version of the code wrote them. Whether a stage is at work
+    is asked before: of one that ends meanwhile either its mark or its manifest is seen.
     """
+    since = datetime.now(UTC) - MAY_WORK_FOR
+    marks = (e for e in _entries(uri) if e.base_name.startswith("working-") and e.mtime > since)
+    busy = {e.path.rpartition("/")[0].rpartition("/")[2] for e in marks}
     artifacts: dict[str, Any] = {}
     problem = ""
     for stage in STAGES:
@@ -153,7 +157,7 @@ def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
     work = {stage: storage.join(uri, stage, "training") for stage in SIDES if stage in artifacts}
     return FoundRun(
         *(name, uri, *size),
-        at_work=tuple(each for each in STAGES if stage_lease_uri(uri, each) in held),
+        at_work=tuple(each for each in STAGES if each in busy),
         registered_model=str(resolved.get("registered_model", "")),
         versions=frozenset(str(version) for version in versions if version),
         snapshots=frozenset(
@@ -168,27 +172,14 @@ def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
         foreign=tuple(
             each
             for each in storage.list_names(uri)
-            if each not in STAGES and not each.endswith(LOCKS)
+            if each not in STAGES and not each.endswith(".lock")
         ),
     )
 
 
-def _leftovers(folder_uris: list[str]) -> Iterator[Held]:
-    """Give scratch folders that no living process holds, such as those of a killed deletion."""
-    for folder in folder_uris:
-        found = {entry.base_name.removesuffix(".lock"): entry for entry in _entries(folder, False)}
-        for name in filter(_SCRATCH_NAME.fullmatch, sorted(found)):
-            uri = storage.join(folder, name)
-            if not storage.is_held(uri):
-                # Of some nothing is left but the lock, or an empty folder.
-                yield Held(name, uri, *(measure(uri) or (0, _sum_of([found[name]])[1])))
-
-
 def measure(uri: str) -> tuple[int, datetime] | None:
     """Return the bytes in a folder and when its newest file was written; None for no files."""
-    entries = [
-        e for e in _entries(uri) if e.type == fs.FileType.File and not e.base_name.endswith(LOCKS)
-    ]
+    entries = [e for e in _entries(uri) if e.is_file and not e.base_name.endswith(".lock")]
     return _sum_of(entries) if entries else None
 
 
@@ -199,7 +190,10 @@ def _sum_of(entries: list[fs.FileInfo]) -> tuple[int, datetime]:
 
 def _folder_names(uri: str) -> list[str]:
     entries = _entries(uri, is_recursive=False)
-    return sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
+    names = sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
+    if not storage.is_local(uri):
+        return names
+    return [name for name in names if not (storage.local_path(uri) / name).is_symlink()]
 
 
 def _entries(uri: str, is_recursive: bool = True) -> list[fs.FileInfo]:

@@ -31,7 +31,7 @@ class Held:
 class FoundRun(Held):
     """A run folder, with what its manifests name."""
 
-    at_work: tuple[str, ...] = ()  # Stages whose lease somebody holds.
+    at_work: tuple[str, ...] = ()  # Stages of which an attempt may go on.
     registered_model: str = ""  # '' where `resolve_run` has left no manifest.
     versions: frozenset[str] = frozenset()  # Registered versions that it trained.
     snapshots: frozenset[str] = frozenset()  # Names of those that its manifests name.

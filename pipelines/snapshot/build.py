@@ -293,9 +293,9 @@ def publish(snapshot: Snapshot, files: Path, bring_others: Callable[[str], None]
     What is returned is the snapshot as it was built now. The files are the same, and the manifest
     that lies beside them may differ in what was left out, such as the number of repeated rows.
 
-    Two builders of the same content take turns, and the second one finds the manifest of the
-    first. A folder without a manifest was left by a killed builder and is replaced, as is a folder
-    whose files are not what its manifest says.
+    Two builders of the same content take turns on a disk, and the second one finds the manifest of
+    the first; on a store both write the same bytes. A folder without a manifest was left by a
+    killed builder and is replaced, as is a folder whose files are not what its manifest says.
 
     Raises:
         RunInProgressError: another builder has published for longer than PUBLISH_PATIENCE_S.

@@ -23,6 +23,7 @@ every kind of storage. Not for what is in the tables.
 """
 
 import logging
+import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from pydantic import Field
 
 from pipelines import deletion, storage
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.names import name_files
 from pipelines.event_log.record import (
@@ -92,6 +93,7 @@ class Upload(Frozen):
     """What `ingesting.json` says of the upload that it stands for."""
 
     marker: str = Field(default="", description="File that is written when all others are there.")
+    by: str = Field(default="", description="Mark of the upload that may write it.")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
 def find_writers_log(uri: str) -> Existing | None:
     """Return the log that a writer has left at a place; None where there is none yet.
 
-    What killed writers have left there is removed. The caller holds the place's lease.
+    What killed writers have left there is removed, on an object store when it is old.
 
     Raises:
         ConfigurationError: something else is there.
@@ -158,7 +160,7 @@ def find_writers_log(uri: str) -> Existing | None:
         )
     log = open_event_log(uri)
     for name in set(list_below(uri, ".parquet")) - set(record.files):
-        if WRITERS_FILE.fullmatch(name):
+        if WRITERS_FILE.fullmatch(name) and storage.is_abandoned(storage.join(uri, name)):
             deletion.remove(storage.join(uri, name))
     return Existing(record, EventLog(uri, (*log.files, *name_files(uri, record))), seen)
 
@@ -168,7 +170,7 @@ def publish_writers_log(
 ) -> None:
     """Publish a new log of a writer, or bring an increment's files to its log and let them count.
 
-    The caller holds the place's lease.
+    Of two writers at once, one is refused (`RunInProgressError`).
 
     Args:
         folder: the files, without a record.
@@ -176,8 +178,14 @@ def publish_writers_log(
         added: what these files are, as a log of their own.
         existing: the log so far; None for a new one. Days that come again are replaced.
     """
-    if existing is None:
+    if existing is None and storage.is_local(uri):
         _publish_log(folder, uri, RECORD_FILE, added)
+        return
+    if existing is None:
+        storage.write_model(storage.join(uri, UPLOADING_FILE), Upload(marker=RECORD_FILE))
+        storage.publish_folder(folder, uri)
+        storage.write_new(storage.join(uri, RECORD_FILE), added.to_record())
+        deletion.remove(storage.join(uri, UPLOADING_FILE))
         return
     replaced = {table: set(days) for table, days in added.days.items()}
     record = existing.record.followed_by(added, replaced)
@@ -192,7 +200,7 @@ def publish_writers_log(
 
 
 def _is_there(uri: str, marker: str, maker: str) -> bool:
-    """Return whether a whole log is at a place, whose lease the caller holds; mend what is half.
+    """Return whether a whole log is at a place, which the caller writes to; mend what is half.
 
     A local folder that a kill has left aside is put back. Of an upload that was killed when the log
     was whole, what is left over is removed, so that the log can be read again.
@@ -224,7 +232,7 @@ def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
 
     Args:
         folder: the tables, in a local folder that is moved away.
-        uri: where the log goes; whatever is there is replaced. The caller holds its lease.
+        uri: where the log goes; whatever is there is replaced.
         marker: name of the file that is written last.
         made: what the marker says.
     """
@@ -233,12 +241,20 @@ def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
         storage.publish_folder(folder, uri)
         return
     # This file comes first: from here on, the folder is a log only where the marker is there too.
-    storage.write_model(storage.join(uri, UPLOADING_FILE), Upload(marker=marker))
+    # Of two at once, the one that comes later writes over it, and goes on alone.
+    uploading = storage.join(uri, UPLOADING_FILE)
+    upload = Upload(marker=marker, by=uuid.uuid4().hex)
+    storage.write_model(uploading, upload)
     # The marker goes first: what it stands beside counts as complete. An older log, or an upload
     # that was cut off, may have files that this one does not have.
     for name in sorted(storage.list_names(uri), key=lambda name: name != marker):
         if name != UPLOADING_FILE:
             deletion.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
+    if not storage.exists(uploading) or storage.read_model(uploading, Upload) != upload:
+        raise RunInProgressError(
+            f"{uri} is written by another process since this one began; expected nobody else to "
+            f"write there; wait for it to end, then try again"
+        )
     storage.write_model(storage.join(uri, marker), made)
-    deletion.remove(storage.join(uri, UPLOADING_FILE))
+    deletion.remove(uploading)

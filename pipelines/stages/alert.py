@@ -39,9 +39,8 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
 def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertReceipt:
     """Tell people about a run that broke, then end its MLflow runs with the reason.
 
-    Takes and raises what `pipelines.alerts.incidents.alert_on_failure` does. Where that tells
-    nothing, because another attempt is at work, the MLflow runs are that one's and stay open. What
-    earlier alerts wait for comes last: in Airflow's DAG processor there is little time.
+    Takes and raises what `pipelines.alerts.incidents.alert_on_failure` does. What earlier alerts
+    wait for comes last: in Airflow's DAG processor there is little time.
     """
     from pipelines.alerts.incidents import alert_on_failure
     from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting

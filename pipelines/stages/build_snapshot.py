@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
 from pipelines.contracts.schemas import PIN_TIME
 
@@ -35,17 +35,22 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
         DataGateFailedError: the data gate refuses the event log; nothing is built.
         DataContractError: the event log is missing or breaks its contract, the windows are empty
             or hold no positives.
-        RunInProgressError: another process builds the snapshot of this run.
+        RunInProgressError: another attempt has listed the log anew meanwhile.
     """
     from pipelines.log_days.judging import judge_event_log
     from pipelines.snapshot.build import write_snapshot
 
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listed_at = listing_uri(run.run_uri)
-    seen = storage.look(listed_at)
-    storage.write_over(listed_at, list_event_log(run), seen)
+    ours = storage.write_over(listed_at, list_event_log(run), storage.look(listed_at))
     judge_event_log(run)
-    return write_snapshot(run)
+    snapshot = write_snapshot(run)
+    if storage.look(listed_at) != ours:
+        raise RunInProgressError(
+            f"{listed_at} was written by another attempt since this one began; expected the "
+            f"listing that this snapshot was built of; run the stage again"
+        )
+    return snapshot
 
 
 def list_event_log(run: ResolvedRun) -> "Listing":

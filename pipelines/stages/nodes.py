@@ -1,8 +1,8 @@
 """A training stage on several machines: which machine this is, and what the further ones do.
 
-Machine 0 runs the stage as one machine would: it holds the stage's lease, registers the model and
-publishes. The others only compute. They take what is trained from the specification that machine 0
-leaves in the training's work folder, which all of them see, so that they cannot disagree on it.
+Machine 0 runs the stage as one machine would: it registers the model and publishes. The others only
+compute. They take what is trained from the specification that machine 0 leaves in the training's
+work folder, which all of them see, so that they cannot disagree on it.
 Tested in tests/pipelines/stages/test_nodes.py and tests/production/kubernetes/test_two_nodes.py.
 """
 

@@ -1,22 +1,23 @@
 """Runs one stage of a run so that it may be retried, killed or called twice.
 
-A stage's manifest is written last. Without it the stage did not happen. A stage is done if its
-manifest was made from the same inputs and what the manifest names is still there; then the stage
-returns its manifest and does no work. An attempt works under the stage's lease. Its output folder
-and its manifest carry the lease's number, so that an attempt which has lost the lease without
-knowing can neither write over what its successor has published nor delete it. Not for what a stage
-does: that is in the stage's own file.
+A stage's manifest is written last, over what was there when the attempt began and nothing else.
+Without it the stage did not happen. A stage is done if its manifest was made from the same inputs
+and what the manifest names is still there; then the stage returns its manifest and does no work.
+An attempt writes into a folder of its own. On a local disk attempts wait for each other; on an
+object store two at once cost work: the first to publish counts, and the other takes what is there.
+Not for what a stage does: that is in the stage's own file.
 """
 
 import contextlib
 import logging
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,7 +31,6 @@ from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
     HomefeedError,
-    LostRaceError,
     RunInProgressError,
     as_ours,
 )
@@ -39,14 +39,13 @@ from pipelines.contracts.run_layout import (
     StageRecord,
     failure_uri,
     listing_uri,
-    lost_race_uri,
     manifest_uri,
-    stage_lease_uri,
+    stage_lock_uri,
+    working_uri,
 )
 from pipelines.contracts.stage_table import HEAVY, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import Attempt, measured
-from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import address_of, help_train
@@ -59,34 +58,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
 
-RESOLVE_WAIT_S = 120.0
-"""How long `start_run` waits for another process that resolves the same cycle, in seconds."""
-_OUTPUT_NAME = re.compile(r"output-(\d{8,})-[0-9a-f]{8}")
-"""A folder of one attempt, with the number of its lease."""
+WAIT_S = 600.0
+"""How long an attempt waits for another one on the same disk, in seconds: longer than Airflow takes
+to find that a task is gone and to start it again."""
+_LEFT_BY_ATTEMPTS = re.compile(r"(?:output|working)-(\d{8}T\d{12}-[0-9a-f]{8})")
+"""What attempts leave, each with its own name, which begins with the instant it began."""
 
 
 def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """Run `resolve_run`, or return the run that was resolved first for this request.
 
     The same recipe, trigger and day are the same run, whatever has moved since: the champion, the
-    settings or the code. Of two processes that ask at once, the second waits and gets the run of
-    the first.
+    settings or the code. Of two processes that ask at once, both get the run of one.
 
     Raises:
         HomefeedError: as `resolve_run` raises; also written to `failure.json` of the run folder.
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with measured(name) as attempt, _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+    with measured(name) as attempt, _working(name, run_uri) as own:
         attempt.recipe, attempt.model = request.recipe, settings.registered_model
-        attempt.number = lease.number
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            with _noting_failure(name, run_uri):
-                attempt.artifact = _attempt(
-                    TABLE[name], attempt, run_uri, [request], request.fingerprint(), settings
-                )
+            attempt.inputs = [request]
+            _attempt(TABLE[name], attempt, own, run_uri, request.fingerprint(), settings)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -117,7 +113,6 @@ def run_stage(
     Raises:
         ConfigurationError: the run was resolved for another folder; the stage is not repeatable.
         HomefeedError: as the stage's function raises; also written to `failure.json`.
-        LostRaceError: another process runs the same stage of the same run.
     """
     run_uri = storage.to_uri(run_uri)
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
@@ -140,20 +135,18 @@ def run_stage(
     with (
         keeping_index(name, run.workspace_uri, run.registered_model),
         measured(name) as attempt,
-        _only_one(name, run_uri) as lease,
-        _noting_failure(name, run_uri),
+        _working(name, run_uri) as own,
     ):
         attempt.recipe = run.config.source or run.config.recipe
-        attempt.model, attempt.number = run.registered_model, lease.number
+        attempt.model = run.registered_model
         node = address_of(name, run, node_rank, rendezvous) if name in SIDES else None
         require_same_version(os.environ)
         attempt.inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
         digest = _input_digest(stage, run_uri)
         if again or not _is_done(stage, run, digest):
-            attempt.artifact = _attempt(
-                stage, attempt, run_uri, attempt.inputs, digest, Settings(), node
-            )
-        tidy(name, run_uri, lease.number)
+            _attempt(stage, attempt, own, run_uri, digest, Settings(), node)
+        elif storage.is_local(run_uri):  # else another attempt may be at work
+            tidy(name, run_uri, _left_in(name, run_uri, own))
     return uri
 
 
@@ -224,94 +217,113 @@ def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
 def _attempt(
     stage: Stage,
     attempt: Attempt,
+    own: str,
     run_uri: str,
-    inputs: Sequence[Any],
     input_digest: str,
     settings: Settings,
     node: "NodeAddress | None" = None,
-) -> Artifact:
-    """Call the stage's function, publish its artifact and return it.
+) -> None:
+    """Call the stage's function on the attempt's inputs and publish its artifact.
+
+    Where another attempt has published meanwhile, what it has made counts.
 
     Raises:
-        LostRaceError: another process has published the stage meanwhile; what it has stays.
+        RunInProgressError: what another attempt has published is of other inputs.
     """
-    before = storage.look(manifest_uri(run_uri, stage.name))
-    output = f"output-{attempt.number:08d}-{uuid.uuid4().hex[:8]}"
+    name, uri = stage.name, manifest_uri(run_uri, stage.name)
+    output_uri = storage.join(run_uri, name, f"output-{own}")
+    before = storage.look(uri)
     extras = {
-        "output_uri": storage.join(run_uri, stage.name, output),
+        "output_uri": output_uri,
         "now": datetime.now(UTC),
         "settings": settings,
         "node": node,
     }
-    log.info("%s of %s: starting", stage.name, run_uri)
+    log.info("%s of %s: starting", name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
     made_with, started = environment(), time.monotonic()
-    artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
-    run = next(
-        (each for each in (*attempt.inputs, artifact) if isinstance(each, ResolvedRun)), None
-    )
-    if stage.name == "build_snapshot":
+    artifact = stage.load()(*attempt.inputs, **{each: extras[each] for each in stage.also})
+    made = (*attempt.inputs, artifact)
+    run = next((each for each in made if isinstance(each, ResolvedRun)), None)
+    if name == "build_snapshot":
         input_digest = _input_digest(stage, run_uri)  # of the log as it was read
     record = StageRecord(
-        stage=stage.name,
+        stage=name,
         input_digest=input_digest,
         artifact=artifact.model_dump(mode="json"),
         made_with=made_with,
         recipe=run.config.recipe_ref if run else None,
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
-        lease=attempt.number,
+        attempt=own,
         usage=attempt.used(),
     )
+    # Whoever has left something by now began before this manifest, so none of them can write over
+    # it: they may be robbed. Who begins later may not.
+    others = _left_in(name, run_uri, own)
     try:
-        storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
-    except RunInProgressError as error:
-        raise LostRaceError(str(error)) from error
-    log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
-    return artifact
+        storage.write_over(uri, record.sealed(), before)
+    except RunInProgressError:
+        if read_record(run_uri, name).input_digest != input_digest:
+            raise
+        log.info("%s of %s: another attempt has published it meanwhile", name, run_uri)
+        deletion.remove(output_uri)
+        return
+    attempt.artifact = artifact
+    log.info("%s of %s: done in %.1f s", name, run_uri, record.wall_s)
+    tidy(name, run_uri, others)
 
 
-def tidy(stage: str, run_uri: str, number: int) -> None:
-    """Remove the files of attempts that published nothing, or were killed before they could.
+def _left_in(stage: str, run_uri: str, own: str) -> list[str]:
+    """Return the names of what other attempts have left, or are making."""
+    found = map(_LEFT_BY_ATTEMPTS.fullmatch, storage.list_names(storage.join(run_uri, stage)))
+    return [each[0] for each in found if each and each[1] != own]
+
+
+def tidy(stage: str, run_uri: str, names: Sequence[str]) -> None:
+    """Remove files of attempts that published nothing, or were killed before they could.
 
     Args:
         stage: Its name; it is done.
         run_uri: The run folder.
-        number: Our own lease. A higher one is that of an attempt which began after this one: what
-            that attempt has made is left alone.
+        names: Of the files and folders; what the manifest is about stays.
     """
-    folder, kept = storage.join(run_uri, stage), read_record(run_uri, stage).lease
-    for name in storage.list_names(folder):
-        found = _OUTPUT_NAME.fullmatch(name)
-        if found and int(found[1]) <= number and int(found[1]) != kept:
-            deletion.remove(storage.join(folder, name))
+    kept = f"output-{read_record(run_uri, stage).attempt}"
+    for name in names:
+        if name != kept:
+            deletion.remove(storage.join(run_uri, stage, name))
 
 
 @contextlib.contextmanager
-def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
+def _working(stage: str, run_uri: str) -> Iterator[str]:
+    """Give the name of an attempt, say beside the manifest that it works, and note why it fails.
 
-    A promotion on an object store holds none, so that nobody waits for one that was killed: its
-    entry of the history and its manifest are created only if they are absent.
+    On a local disk it waits for another one. A promotion waits for nobody on a store: its entry of
+    the history and its manifest are created only if they are absent.
 
     Raises:
-        LostRaceError: another process runs the same stage, and tells how it ends.
-        RunInProgressError: another place is held; `_noting_failure` has noted it.
+        RunInProgressError: another attempt goes on for longer than `WAIT_S`.
     """
-    uri = stage_lease_uri(run_uri, stage)
-    lease = None
-    if stage == "promote_challenger" and not storage.is_local(run_uri):
-        yield Lease(uri, stage, 0)
-        return
-    try:
-        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
-            yield lease
-    except RunInProgressError as error:
-        if lease is not None and not lease.is_lost:
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = storage.exclusive_lock(
+                stage_lock_uri(run_uri, stage), f"{stage} of {run_uri}", WAIT_S
+            )
+            stack.enter_context(lock)
+        except RunInProgressError as error:
+            note_failure(failure_uri(run_uri, stage), stage, error)
             raise
-        lost = LostRaceError(str(error))
-        note_failure(lost_race_uri(run_uri, stage), stage, lost)
-        raise lost from error
+        own = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+        stack.enter_context(_noting_failure(stage, run_uri))
+        mark = working_uri(run_uri, stage, own)
+        storage.write_new(mark, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield own
+        finally:
+            try:
+                deletion.remove(mark)
+            except HomefeedError as error:  # It counts for a week.
+                log.warning("%s was not removed: %s", mark, error)
 
 
 @contextlib.contextmanager
@@ -320,8 +332,7 @@ def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
 
     What an earlier attempt left is removed first: where this one is killed, that is not the reason.
     """
-    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
-        deletion.remove(uri)
+    deletion.remove(failure_uri(run_uri, stage))
     try:
         yield
     except Exception as error:

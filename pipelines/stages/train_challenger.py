@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
+WORK_WAIT_S = 600.0
+"""How long an attempt waits for another one that trains in the same folder, in seconds."""
 
 
 def train_challenger(
@@ -91,7 +93,10 @@ def train_side(
         log_gate(client, run, mlflow_run_id, report)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
-        result = launcher.train(_specify(run, snapshot, snapshot_dir, side, mlflow_run_id), node)
+        spec = _specify(run, snapshot, snapshot_dir, side, mlflow_run_id)
+        # The folder may be local where the run's is not: two attempts take turns in it.
+        with storage.exclusive_lock(spec.work_dir, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
+            result = launcher.train(spec, node)
     bundle_uri = storage.join(output_uri, "bundle")
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):

@@ -20,7 +20,7 @@ MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
 GROUPING = re.compile(r"\bby \(([^)]*)\)")
 VALUES = {
     "homefeed_stage": set(STAGES),
-    "homefeed_outcome": {"done", "found", "failed", "stopped", "lost_race"},
+    "homefeed_outcome": {"done", "found", "failed", "stopped"},
     "homefeed_is_retryable": {"true", "false"},
     "homefeed_verdict": {str(each) for each in Decision},
 }

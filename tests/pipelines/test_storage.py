@@ -5,12 +5,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import FileDigest
@@ -115,13 +113,27 @@ def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
 
 def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "run")
-    assert not storage.is_held(uri)
+    assert storage.is_abandoned(uri)
     assert not (tmp_path / "run.lock").exists()
-    for number in (1, 2):
-        with storage.exclusive_lock(uri, "the run") as lease:
-            assert storage.is_held(uri)
-            assert lease.number == number
-        assert not storage.is_held(uri)
+    with storage.exclusive_lock(uri, "the run"):
+        assert not storage.is_abandoned(uri)
+        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} holds"):
+            with storage.exclusive_lock(uri, "the run"):
+                pytest.fail("it was had twice")
+    assert storage.is_abandoned(uri)
+
+
+def test_on_a_store_nothing_is_held_and_what_is_young_is_not_abandoned(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{s3_uri}/.scratch-1"
+    assert storage.is_abandoned(uri)
+    storage.write_bytes(f"{uri}/shard/file", b"x")
+    assert not storage.is_abandoned(uri) and not storage.is_abandoned(f"{uri}/shard/file")
+    monkeypatch.setattr(storage, "ABANDONED_AFTER", timedelta(seconds=-5))
+    assert storage.is_abandoned(uri)
+    with storage.exclusive_lock(uri, "one"), storage.exclusive_lock(uri, "two"):
+        assert storage.list_names(s3_uri) == [".scratch-1"]
 
 
 def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
@@ -178,82 +190,6 @@ def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> No
         assert folder.is_dir()
     theirs.communicate()
     assert theirs.returncode == 0 and not folder.exists()
-
-
-class Losing:
-    """The filesystem of a store, in a process that loses its lease in one of its acts."""
-
-    def __init__(self, inner: fs.FileSystem, **acts: Callable[..., object]) -> None:
-        self._inner = inner
-        self.__dict__.update(acts)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
-
-
-@pytest.mark.parametrize("is_upload", [True, False])
-def test_who_loses_its_lease_amid_many_files_ends_those_under_way_and_no_more(
-    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_upload: bool
-) -> None:
-    uri = f"{s3_uri}/log"
-    for number in range(40):
-        path = tmp_path / "log" / f"day={number // 4}" / f"part-{number}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"rows")
-    if not is_upload:
-        storage.publish_folder(tmp_path / "log", uri)
-    store, _ = storage.open_filesystem(uri)
-    copy_files, open_filesystem = fs.copy_files, storage.open_filesystem
-    with storage.exclusive_lock(f"{s3_uri}/run", "the run") as lease:
-        begun, one_at_a_time = [], threading.Lock()
-
-        def losing(act: Callable[..., None]) -> Callable[..., None]:
-            def act_and_lose(*arguments: object) -> None:
-                with one_at_a_time:
-                    begun.append(arguments)
-                    if len(begun) == 3:
-                        store.delete_file(open_filesystem(f"{s3_uri}/run.lease")[1])
-                        with pytest.raises(RunInProgressError):
-                            lease.renew()
-                act(*arguments)
-
-            return act_and_lose
-
-        def open_losing(uri: str) -> tuple[Losing, str]:
-            inner, path = open_filesystem(uri)
-            return Losing(inner, delete_file=losing(inner.delete_file)), path
-
-        if is_upload:
-            monkeypatch.setattr(fs, "copy_files", losing(copy_files))
-        else:
-            monkeypatch.setattr(storage, "open_filesystem", open_losing)
-        with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
-            storage.publish_folder(tmp_path / "log", uri) if is_upload else deletion.remove(uri)
-    assert lease.is_lost
-    # Those that waited meanwhile had looked before.
-    assert 3 <= len(begun) < 3 + storage._NUM_REQUESTS
-
-
-def test_a_file_stays_where_the_lease_is_lost_while_the_store_says_what_is_there(
-    s3_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri, open_filesystem = f"{s3_uri}/x", storage.open_filesystem
-    storage.write_bytes(uri, b"x")
-    with storage.exclusive_lock(f"{s3_uri}/run", "the run") as lease:
-        store, place = open_filesystem(uri)
-
-        def look_slowly(path: str) -> object:
-            store.delete_file(open_filesystem(f"{s3_uri}/run.lease")[1])
-            with pytest.raises(RunInProgressError):
-                lease.renew()
-            return store.get_file_info(path)
-
-        slow = Losing(store, get_file_info=look_slowly)
-        with monkeypatch.context() as patch:
-            patch.setattr(storage, "open_filesystem", lambda _: (slow, place))
-            with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
-                deletion.remove(uri)
-    assert storage.read_bytes(uri) == b"x"
 
 
 def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(

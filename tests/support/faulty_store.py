@@ -33,12 +33,9 @@ AS_OF = PLANTED_AS_OF
 STALL_S = 1.6
 """Longer than the clients of these tests wait for an answer."""
 _SILENCE_S = 1.0
-TTL_S = 4.0
-"""Time to live of the leases here: a killed or cut off attempt holds its stage for so long."""
 RETRYABLE = (
     "TransientStorageError",  # the store
-    "RunInProgressError",  # a lease that could not be given back
-    "LostRaceError",
+    "RunInProgressError",
 )
 
 
@@ -64,12 +61,10 @@ def in_haste(act: Act, named_in: Path) -> None:
     """
     from datetime import timedelta
 
-    from pipelines.places import lease as store_lease
     from pipelines.places import stores
 
     stores._SILENCE_S = _SILENCE_S
     stores._TIMEOUT = timedelta(seconds=_SILENCE_S)
-    store_lease.TTL_S = TTL_S
     named_in.write_text(str(os.getpid()))
     act()
 
@@ -177,13 +172,13 @@ def assert_whole(deployment: Deployment, run_uri: str, story: str) -> None:
 def assert_tidy(deployment: Deployment, trigger: str) -> None:
     """Check that killed and failed attempts have left nothing but what is told to stay.
 
-    What stays is each stage's lease and, of a kill in the midst of a probe, the probe.
+    What stays is, of a kill in the midst of a probe, the probe.
     """
     run_uri = deployment.run_uri(trigger, AS_OF)
     for stage in STAGES:
         names = storage.list_names(storage.join(run_uri, stage))
         made = [name for name in names if name.startswith("output-")]
         assert len(made) <= 1, f"{stage}: {made}"
-        assert not {"failure.json", "lost_race.json"} & set(names), f"{stage}: {names}"
+        assert "failure.json" not in names, f"{stage}: {names}"
     left = [path for path in (deployment.home / "tmp").rglob(".scratch-*") if path.is_dir()]
     assert left == []

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.errors import HomefeedError
-from pipelines.places import lease as store_lease
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, prepare
 from support.record_world import World, record_world
 from support.s3_server import environment
 
-TTL_S = 2.0
 _TIMEOUT_S = 90.0
 _KILLED = -signal.SIGKILL
 
@@ -88,7 +86,6 @@ class Killer:
 def _child(folder: Path, workspace_uri: str, url: str, notes: Path, action: str, call: int) -> None:
     # The fork server has the environment of whichever test started it.
     os.environ.update(environment(url))
-    store_lease.TTL_S = TTL_S
     with record_world(folder, workspace_uri) as world:
         calls: list[str] = []
 

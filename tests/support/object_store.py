@@ -1,6 +1,6 @@
 """A place that the storage module takes for an object store: no rename, file by file.
 
-What is written on condition, the leases, is kept in memory, apart from the files.
+What is written on condition is kept in memory, apart from the files.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ def make_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> fs.FileS
     def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         return (store, uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else local(uri)
 
-    leases = MemoryStore()
+    on_condition = MemoryStore()
     known = conditional.open_conditional
 
     def open_conditional(uri: str, max_retries: int) -> tuple[ObjectStore, str]:
         is_here = uri.startswith(SCHEME)
-        return (leases, uri.removeprefix(SCHEME)) if is_here else known(uri, max_retries)
+        return (on_condition, uri.removeprefix(SCHEME)) if is_here else known(uri, max_retries)
 
     monkeypatch.setattr(storage, "open_filesystem", open_filesystem)
     monkeypatch.setattr(conditional, "open_conditional", open_conditional)

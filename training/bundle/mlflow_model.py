@@ -44,8 +44,7 @@ def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedB
     A retry returns the model that the attempt before it logged, if its files are still the same.
 
     Args:
-        client: The stage's client, which asks again where that does no harm, and writes nothing
-            once the stage's lease is lost (`pipelines.registry.tracking`).
+        client: The stage's client, which asks again where that does no harm.
         bundle_dir: Folder of the bundle.
         run_id: The run.
 

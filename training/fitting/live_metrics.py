@@ -132,7 +132,7 @@ def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
     A step that the run has already is left as it is, so it does no harm to repeat this.
 
     Args:
-        client: The stage's client, which writes nothing once the stage's lease is lost.
+        client: The stage's client.
         metrics_path: The file.
         run_id: The MLflow run.
 

@@ -10,10 +10,9 @@ In an object store a shard goes to a folder that lies beside the snapshots for a
 takes, and from there, by copies that the store makes itself, to the snapshot:
 
     <snapshots>/.scratch-<random>/shard-00003/
-    <snapshots>/.scratch-<random>.lease                    held by the driver that lives
 
 Nothing of this is a snapshot, because no manifest names it. What a killed driver has left is
-removed by the next one. Two attempts at one shard write the same bytes, so it does not matter which
+removed by a later one. Two attempts at one shard write the same bytes, so it does not matter which
 comes first. Tested in tests/production/spark and tests/pipelines/snapshot/spark/test_placing.py.
 """
 
@@ -32,7 +31,6 @@ from pathlib import Path
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.places.lease import require_held_leases
 
 log = logging.getLogger(__name__)
 _STAGING_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
@@ -111,13 +109,11 @@ class StoreFolder:
 
         Raises:
             TransientStorageError: the store failed.
-            RunInProgressError: this process has lost a lease, and writes nothing more.
         """
         filesystem, target = storage.open_filesystem(uri)
         _, source = storage.open_filesystem(self.uri)
 
         def copy(file: FileDigest) -> None:
-            require_held_leases()
             filesystem.copy_file(f"{source}/{file.path}", f"{target}/{file.path}")
 
         with (
@@ -146,26 +142,23 @@ def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[ShardPlace]:
     _sweep(snapshots_uri)
     uri = storage.join(snapshots_uri, f".scratch-{uuid.uuid4().hex}")
     try:
-        with storage.exclusive_lock(uri, "building a snapshot's shards"):
-            yield StoreFolder(uri)
+        yield StoreFolder(uri)
     finally:
         _remove(uri)
 
 
 def _sweep(snapshots_uri: str) -> None:
-    """Remove what drivers have left that give no sign of life."""
-    names = {name.removesuffix(".lease") for name in storage.list_names(snapshots_uri)}
-    uris = [storage.join(snapshots_uri, n) for n in sorted(names) if _STAGING_NAME.fullmatch(n)]
-    for uri in uris:
-        if not storage.is_held(uri):
+    """Remove what drivers have left in which nothing was written for long."""
+    names = filter(_STAGING_NAME.fullmatch, storage.list_names(snapshots_uri))
+    for uri in (storage.join(snapshots_uri, name) for name in names):
+        if storage.is_abandoned(uri):
             log.info("removing %s, left by a driver that is gone", uri)
             _remove(uri)
 
 
 def _remove(uri: str) -> None:
-    """Remove a folder and its lease. What a failing store keeps, the next driver removes."""
+    """Remove a folder. What a failing store keeps, a later driver removes."""
     try:
         deletion.remove(uri)
-        deletion.remove(f"{uri}.lease")
     except HomefeedError as error:
         log.warning("%s could not be removed: %s", uri, error)

@@ -7,6 +7,7 @@ Not for what the rows mean, nor for tables that an adapter has made already
 import contextlib
 import itertools
 import logging
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -177,7 +178,9 @@ class EventLogWriter:
         """Write the files of the log, or of what is added to it, and return their record."""
         existing, widths = self._existing, self._settled.widths
         generation = existing.record.generation + 1 if existing else 1
-        parts = (f"{generation:06d}-{number:06d}" for number in itertools.count(1))
+        # Two writers at once on an object store must not write over each other's files.
+        own = "" if storage.is_local(self.uri) else f"-{uuid.uuid4().hex[:8]}"
+        parts = (f"{generation:06d}-{number:06d}{own}" for number in itertools.count(1))
         if rows.num_rows("users") and not self._settled.has_column["users"]:
             if not widths:
                 raise DataContractError(

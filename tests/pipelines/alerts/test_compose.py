@@ -22,7 +22,6 @@ from pipelines.alerts.compose import (
     compose_not_approved,
     compose_wanted,
     find_failure,
-    is_told_by_another,
 )
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity, Cause, NextStep
@@ -38,7 +37,7 @@ from pipelines.contracts.judgement import (
     Question,
 )
 from pipelines.contracts.reasons import BaselineKind
-from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
@@ -238,24 +237,12 @@ def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_
 
 
 def test_what_is_noted_beside_a_manifest_is_no_failure_of_the_run(tmp_path):
-    """The attempt that was refused leaves its note, and the other one ends well."""
     run = save_run(make_run(tmp_path))
-    lost = make_failure("build_snapshot", "LostRaceError", 75)
-    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    assert find_failure(run.run_uri) == lost and lost.is_lost_race
-    assert not is_told_by_another(run.run_uri, lost.stage)
-    save_artifact(run, "build_snapshot", run)
-    assert find_failure(run.run_uri) is None and is_told_by_another(run.run_uri, lost.stage)
-
-
-def test_a_failure_of_the_other_attempt_is_told_though_a_race_was_lost_a_moment_later(tmp_path):
-    run = save_run(make_run(tmp_path))
-    failed = make_failure("build_snapshot", "DataContractError", 65, at=3)
-    lost = make_failure("build_snapshot", "LostRaceError", 75, at=4)
+    failed = make_failure("build_snapshot", "RunInProgressError", 75)
     storage.write_model(failure_uri(run.run_uri, failed.stage), failed)
-    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    told = alert_about_failure(run.run_uri, SETTINGS, Ended(failed.stage))
-    assert told.cause.error_class == "DataContractError"
+    assert find_failure(run.run_uri) == failed
+    save_artifact(run, "build_snapshot", run)
+    assert find_failure(run.run_uri) is None
 
 
 def test_what_an_earlier_attempt_noted_is_not_the_reason_of_the_last_one(tmp_path):

@@ -164,7 +164,7 @@ def test_a_kill_between_the_sending_and_the_receipt_repeats_that_transport_alone
 def test_who_wakes_up_after_another_delivered_does_not_write_over_its_receipt(
     s3_uri, monkeypatch, inbox
 ):
-    """The lease was lost after the look at it, while the message was sent."""
+    """It was sent by both at the same time."""
     settings = make_settings(s3_uri, "slack")
     uri = entry_uri(ALERT, settings)
     theirs = AlertReceipt(alert=ALERT, delivered_to=("outbox", "slack", "smtp"))

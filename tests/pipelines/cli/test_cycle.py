@@ -19,9 +19,9 @@ from pipelines.contracts.artifacts import (
     Severity,
 )
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import DataContractError, LostRaceError, RunInProgressError
+from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import history
 from pipelines.settings import Settings
@@ -159,12 +159,6 @@ def test_mlflow_neither_links_its_runs_nor_gives_hints_between_the_results(
     assert are_links_silent and all(are_links_silent)
 
 
-def test_another_process_at_the_stage_is_no_reason_to_tell_people(run: ResolvedRun) -> None:
-    with storage.exclusive_lock(stage_lease_uri(run.run_uri, "build_snapshot"), "the other one"):
-        assert isinstance(retrain().exception, LostRaceError)
-    assert outbox(run) == []
-
-
 def test_another_place_that_is_held_is_told(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +170,7 @@ def test_another_place_that_is_held_is_told(
     monkeypatch.setattr(history, "LOCK_WAIT_S", 0.1)
     with history.promotion_lock(run.workspace_uri):
         error = retrain().exception
-    assert isinstance(error, RunInProgressError) and not isinstance(error, LostRaceError)
+    assert isinstance(error, RunInProgressError)
     assert [name.endswith(".txt") for name in outbox(run)].count(True) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.errors import DataContractError, LostRaceError
+from pipelines.contracts.errors import DataContractError
 from pipelines.cycles import index
 from pipelines.cycles.index import keeping_index, read_index, write_index
 from pipelines.cycles.reading import FROM_A_PAGE
@@ -48,7 +48,6 @@ def test_a_verdict_page_leads_to_the_index(workspace: Path) -> None:
         ("alert", None, True),
         ("build_snapshot", None, False),
         ("build_snapshot", DataContractError("rows are missing"), True),
-        ("build_snapshot", LostRaceError("another one"), False),
     ],
 )
 def test_it_is_written_when_there_is_something_new_to_tell(

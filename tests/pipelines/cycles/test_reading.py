@@ -8,7 +8,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import Limit
 from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.judgement import Decision, Promoted
-from pipelines.contracts.run_layout import StageUsage, lost_race_uri, manifest_uri
+from pipelines.contracts.run_layout import StageUsage, manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.cycles.reading import (
     NUM_EARLIER,
@@ -22,7 +22,7 @@ from pipelines.registry.evidence import JudgedCycle
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_record
 from support.judgements import CHALLENGER, make_judgement
-from support.kept_cycles import begin, fail, failure_of, judge
+from support.kept_cycles import begin, fail, judge
 from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")
@@ -126,14 +126,6 @@ def test_a_cycle_that_broke_after_its_verdict_tells_both(tmp_path: Path) -> None
     assert cycle.state == cycle.word == "broken"
     assert cycle.outcome is not None and cycle.outcome.decision == "REJECT"
     assert cycle.happened.endswith("Then alert broke: rows are missing")
-
-
-def test_an_attempt_that_met_another_one_breaks_nothing(tmp_path: Path) -> None:
-    run = begin(tmp_path)
-    lost = failure_of(run, "build_snapshot", "LostRaceError")
-    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    [cycle] = cycles_of(tmp_path)
-    assert cycle.state == "not ended" and cycle.failure is None
 
 
 def test_costs_come_from_the_manifests(tmp_path: Path) -> None:

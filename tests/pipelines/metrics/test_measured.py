@@ -23,11 +23,10 @@ from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     DataContractError,
     HomefeedError,
-    LostRaceError,
     TransientStorageError,
 )
 from pipelines.contracts.judgement import Decision, Promoted, Promotion
-from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lock_uri
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
 from pipelines.metrics.measured import measured, points_of, unmeasured
@@ -160,17 +159,6 @@ def test_a_failure_is_told_with_its_class(
     assert told.attributes["homefeed.is_retryable"] is is_retryable
 
 
-def test_a_stage_that_another_process_has_is_no_failure(
-    run: ResolvedRun, receiver: Receiver
-) -> None:
-    with (
-        storage.exclusive_lock(stage_lease_uri(run.run_uri, STAGE), "somebody"),
-        pytest.raises(LostRaceError),
-    ):
-        runner.run_stage(STAGE, run.run_uri)
-    assert outcomes(receiver) == ["lost_race"]
-
-
 @pytest.mark.parametrize(
     ("number", "code", "told"), [(signal.SIGTERM, 143, ["stopped"]), (signal.SIGKILL, -9, [])]
 )
@@ -202,19 +190,19 @@ def test_a_collector_that_does_not_answer_delays_and_changes_nothing(
     receiver.delay_s = 60.0
     others: list[float] = []
 
-    def take_the_lease() -> None:
+    def take_the_lock() -> None:
         wait_until(lambda: bool(receiver.headers))
-        with storage.exclusive_lock(stage_lease_uri(run.run_uri, STAGE), "somebody else"):
+        with storage.exclusive_lock(stage_lock_uri(run.run_uri, STAGE), "somebody else"):
             others.append(time.monotonic())
 
-    thread = threading.Thread(target=take_the_lease)
+    thread = threading.Thread(target=take_the_lock)
     thread.start()
     started = time.monotonic()
     assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
     ended = time.monotonic()
     thread.join()
     assert ended - started < WAIT_S + 10, "the stage itself takes seconds on a loaded machine"
-    assert others[0] < ended, "the stage's lease is free while its metrics are sent"
+    assert others[0] < ended, "the stage's lock is free while its metrics are sent"
     [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "build_snapshot (done)" in warning.getMessage()
 

@@ -21,8 +21,6 @@ from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,
     failure_uri,
-    lost_race_uri,
-    stage_lease_uri,
 )
 from pipelines.orchestration.callbacks import (
     alert_broken_run,
@@ -104,48 +102,6 @@ def test_the_reason_is_that_of_the_last_attempt(home: Path) -> None:
     killed, noted_one = sorted(told(home), key=lambda words: "as it was" in words)
     assert "ended without saying why (task_failure)" in killed
     assert "TransientStorageError in build_snapshot" in noted_one
-
-
-def test_a_lost_race_sends_nothing_while_the_other_one_is_at_work(home: Path) -> None:
-    run = save_run(make_run(home))
-    noted = failure("LostRaceError", run.as_of)
-    storage.write_model(lost_race_uri(run.run_uri, noted.stage), noted)
-    context = context_of(noted.stage, {"return_value": {"run_uri": run.run_uri}}, run.as_of)
-    with storage.exclusive_lock(stage_lease_uri(run.run_uri, noted.stage), "the other one"):
-        alert_broken_run(context)
-    assert told(home) == []
-    alert_broken_run(context)
-    [said] = told(home)
-    assert "ended without saying why (task_failure)" in said
-
-
-def test_another_place_that_is_held_is_no_lost_race(home: Path) -> None:
-    run = save_run(make_run(home))
-    noted = failure("RunInProgressError", run.as_of)
-    storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
-    context = context_of(noted.stage, {"return_value": {"run_uri": run.run_uri}}, run.as_of)
-    with storage.exclusive_lock(stage_lease_uri(run.run_uri, noted.stage), "whoever"):
-        alert_broken_run(context)
-    assert len(told(home)) == 1
-
-
-@pytest.mark.parametrize(
-    ("is_lost_race", "other", "num_told"),
-    [(True, "at work", 0), (True, "done", 0), (True, "killed", 1), (False, "at work", 1)],
-)
-def test_a_race_for_the_first_stage_sends_nothing_either(
-    home: Path, is_lost_race: bool, other: str, num_told: int
-) -> None:
-    run = make_run(home)
-    left = unresolved("already running", lost_in=run.run_uri if is_lost_race else "")
-    with contextlib.ExitStack() as held:
-        if other == "at work":
-            place = stage_lease_uri(run.run_uri, "resolve_run")
-            held.enter_context(storage.exclusive_lock(place, "the other one"))
-        if other == "done":
-            save_run(run)
-        alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
-    assert len(told(home)) == num_told
 
 
 def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mended_by_its_next(

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.alert import Unresolved
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import NumericFeature
-from pipelines.contracts.run_layout import stage_lease_uri
 from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,
@@ -22,7 +20,6 @@ from pipelines.orchestration.resolving import (
 )
 from pipelines.settings import Settings
 from pipelines.stages import runner
-from pipelines.stages.resolve_run import run_uri_of
 from support.commands import parse
 from support.runs import make_run
 from support.worlds import write_planted_world
@@ -93,19 +90,6 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(tmp_p
     for context in parsed:
         assert (context.params["as_of"], context.params["devices"]) == ("2017-06-12", 2)
         assert context.params["key"] == "manual__it's"
-
-
-def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp_path, monkeypatch):
-    settings, left = Settings(home=str(tmp_path)), Left()
-    monkeypatch.setattr(runner, "RESOLVE_WAIT_S", 0.1)
-    run_uri = run_uri_of(request_of(PARAMS, run_of()), settings)
-    with storage.exclusive_lock(stage_lease_uri(run_uri, "resolve_run"), "another process"):
-        with pytest.raises(errors.LostRaceError):
-            start_cycle(PARAMS, run_of(), left, settings)
-    assert left[FAILURE_KEY]["lost_in"] == run_uri
-    with pytest.raises(errors.DataContractError):  # there is no event log
-        start_cycle(PARAMS, run_of(), left, settings)
-    assert left[FAILURE_KEY]["lost_in"] == ""
 
 
 def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_path, monkeypatch):

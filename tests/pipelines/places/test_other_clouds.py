@@ -27,7 +27,6 @@ stores._PATIENCE = timedelta(seconds=3)
 acts = {
     "pyarrow": storage.exists,
     "obstore": storage.look,
-    "lease": lambda uri: storage.exclusive_lock(uri, "the run").__enter__(),
 }
 try:
     print("done", acts[sys.argv[1]](sys.argv[2]))
@@ -52,7 +51,7 @@ def test_an_azure_uri_leads_both_libraries_to_its_container(uri: str) -> None:
     assert isinstance(store, AzureStore) and key == "runs/x"
 
 
-@pytest.mark.parametrize("act", ["pyarrow", "obstore", "lease"])
+@pytest.mark.parametrize("act", ["pyarrow", "obstore"])
 @pytest.mark.parametrize("uri", [GOOGLE[0], AZURE[0]])
 def test_without_credentials_a_cloud_is_told_what_to_set(uri: str, act: str) -> None:
     left_out = ("GOOGLE", "AZURE", "AWS", "CLOUDSDK")
@@ -73,6 +72,6 @@ def test_without_credentials_a_cloud_is_told_what_to_set(uri: str, act: str) -> 
     assert time.monotonic() - started < 90
 
 
-def test_a_store_without_a_conditional_client_is_refused_by_the_lease() -> None:
+def test_a_store_without_a_conditional_client_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"hdfs://.*two runs could not be kept apart"):
         stores.open_conditional("hdfs://name:9000/runs/x", 0)

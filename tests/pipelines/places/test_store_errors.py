@@ -49,12 +49,11 @@ READS: dict[str, Callable[[str], object]] = {
     "read": storage.read_bytes,
     "list": lambda uri: storage.list_names(uri.rpartition("/")[0]),
     "look": storage.look,
-    "lease": storage.is_held,
+    "look for work": storage.is_abandoned,
 }
 WRITES: dict[str, Callable[[str], object]] = {
     "write": lambda uri: storage.write_bytes(uri, b"x"),
     "write new": lambda uri: storage.write_new(f"{uri}.new", b"x"),
-    "lock": lambda uri: storage.exclusive_lock(uri, "the run").__enter__(),
 }
 
 

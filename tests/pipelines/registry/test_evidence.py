@@ -183,7 +183,7 @@ def test_a_cycle_that_is_judged_again_rewrites_nothing_and_keeps_its_time(tmp_pa
 def test_a_record_that_another_process_wrote_meanwhile_stays(
     s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On an object store: the lease was lost after the look at what is there."""
+    """On an object store: two attempts judge at the same time."""
     run = make_run(tmp_path, workspace_uri=s3_uri, champion=CHAMPION)
     theirs = make_cycle(run)
     look = storage.exists

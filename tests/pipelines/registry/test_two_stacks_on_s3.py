@@ -8,11 +8,10 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.places import lease as store_lease
 from pipelines.preconditions.cycle import require_record
 from pipelines.registry import history
 from pipelines.stages.runner import run_stage
-from support.holders import TTL_S, Holder
+from support.holders import Holder
 from support.record_world import NAME, record_world
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.runs import make_run, save_artifact, save_run
@@ -46,15 +45,9 @@ def decided(*_):
 
 with record_world(Path({folder!r}), {workspace_uri!r}) as world:
     history.begin_attempt = decided
-    store_lease.TTL_S = 60.0
     world.{act}(*{arguments})
 """
 LONGEST_S = 10.0
-
-
-@pytest.fixture
-def short_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
 
 
 def test_a_second_workspace_with_the_same_registry_begins_no_cycle_and_promotes_nothing(
@@ -78,7 +71,6 @@ def test_a_second_workspace_with_the_same_registry_begins_no_cycle_and_promotes_
         assert not history.read(second, NAME)
 
 
-@pytest.mark.usefixtures("short_ttl")
 def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Path) -> None:
     """Both have resolved a cycle of one workspace against the same champion."""
     with record_world(tmp_path / "world", s3_uri) as world:
@@ -104,7 +96,6 @@ def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Pa
 def test_a_move_that_was_killed_is_given_again_and_waits_for_nobody(
     s3_uri: str, tmp_path: Path, act: str
 ) -> None:
-    """With the real times: a lease of a dead holder would be waited for for a minute."""
     arguments = ("2",) if act == "promote" else ()
     with record_world(tmp_path / "world", s3_uri) as world:
         if act == "rollback":

@@ -1,7 +1,8 @@
 """What lies in a workspace is listed as it is; of an unsound record nothing is deleted."""
 
+import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.judgement import Decision, Promoted
-from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import manifest_uri, stage_lock_uri, working_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
@@ -47,14 +48,16 @@ def test_one_file_that_is_written_makes_the_run_young(world: OldWorld) -> None:
     assert find_run(world, "2").changed_at > world.now - timedelta(minutes=5)
 
 
-def test_a_lock_makes_nothing_young_and_its_holder_is_seen(world: OldWorld) -> None:
+def test_a_lock_makes_nothing_young_and_who_works_is_seen_for_a_week(world: OldWorld) -> None:
     uri = world.runs["2"].run_uri
-    with storage.exclusive_lock(stage_lease_uri(uri, "alert"), "a test"):
-        assert find_run(world, "2").at_work == ("alert",)
-        assert find_run(world, "1").at_work == ()
-    run = find_run(world, "2")
-    assert run.at_work == ()
-    assert run.changed_at < world.now - timedelta(days=500)
+    with storage.exclusive_lock(stage_lock_uri(uri, "alert"), "a test"):
+        assert find_run(world, "2").changed_at < world.now - timedelta(days=500)
+    mark = working_uri(uri, "alert", "20261129T000000000000-0123abcd")
+    storage.write_new(mark, b"x")
+    assert (find_run(world, "2").at_work, find_run(world, "1").at_work) == (("alert",), ())
+    week_ago = (datetime.now() - timedelta(days=8)).timestamp()
+    os.utime(storage.local_path(mark), (week_ago, week_ago))
+    assert find_run(world, "2").at_work == ()
 
 
 def test_a_manifest_that_cannot_be_read_is_a_problem(world: OldWorld) -> None:
@@ -81,14 +84,14 @@ def test_what_is_not_ours_is_left_alone(world: OldWorld) -> None:
         assert (world.workspace / name).exists(), name
 
 
-def test_a_link_is_removed_and_not_followed(world: OldWorld) -> None:
+def test_a_link_is_left_alone(world: OldWorld) -> None:
     outside = world.folder / "disk" / name_of("1")
     run = world.workspace / "runs" / name_of("1")
     outside.parent.mkdir()
     run.rename(outside)
     run.symlink_to(outside)
     world.delete()
-    assert not run.is_symlink()
+    assert run.is_symlink()
     assert (outside / "resolve_run" / "manifest.json").exists()
 
 

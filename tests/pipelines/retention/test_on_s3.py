@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from pipelines import deletion, storage
-from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.registry.history import History
 from pipelines.registry.reconcile import State
@@ -44,7 +43,7 @@ def delete_in(place: Place, days: float) -> dict[str, str]:
     return {f"{item.kind} {item.held.name}": why for item, why in delete(place, plan)}
 
 
-def test_old_runs_snapshots_and_alerts_go_and_only_leases_stay(tmp_path: Any, place: Place) -> None:
+def test_old_runs_snapshots_and_alerts_go(tmp_path: Any, place: Place) -> None:
     uri = save_cycle(tmp_path, place, "cycle-1", "1")
     for ending in ("json", "txt"):
         storage.write_bytes(f"{place.workspace_uri}/outbox/a.regression.0123abcd.{ending}", b"{}")
@@ -57,7 +56,7 @@ def test_old_runs_snapshots_and_alerts_go_and_only_leases_stay(tmp_path: Any, pl
         "alert a.regression.0123abcd": "",
     }
     assert inventory.find_runs(place.workspace_uri) == ()
-    assert storage.list_names(f"{uri}/alert") == ["stage.lease"]
+    assert storage.list_names(uri) == []
     assert not storage.exists(f"{place.workspace_uri}/snapshots/{'1' * 16}/manifest.json")
     assert storage.exists(f"{place.workspace_uri}/history/test_ranker/x.json")
     assert delete_in(place, 400) == {}
@@ -90,10 +89,10 @@ def test_what_a_kill_has_left_is_no_run_and_no_snapshot_and_the_next_deletion_en
     kill_after(place, 1)
     assert not storage.exists(manifest_uri(uri, "resolve_run"))
     assert storage.exists(manifest_uri(uri, "alert"))
-    # The run's eight manifests, its page, and the snapshot's manifest.
-    kill_after(place, 10)
+    # What is left of the run, and the snapshot's manifest.
+    kill_after(place, 5)
     assert inventory.find_runs(place.workspace_uri) == ()
     assert storage.list_names(snapshot_uri) == ["shard-00000"]
     assert delete_in(place, 400) == {f"snapshot {'1' * 16}": ""}
     assert inventory.take_inventory(place.workspace_uri).snapshots == ()
-    assert set(storage.list_names(uri)) <= set(STAGES)
+    assert storage.list_names(uri) == []

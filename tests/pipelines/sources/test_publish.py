@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
 from pipelines.sources import EventLogWriter
-from pipelines.sources.publish import Upload, ingest
+from pipelines.sources.publish import Upload, find_writers_log, ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.storage import exclusive_lock, to_uri
 from support.killed_writers import kill_before_change
@@ -329,6 +330,10 @@ def test_an_increment_that_is_cut_off_on_a_store_is_not_read(
     write_own_log(tmp_path / "local", 2, 3)
     add_days(tmp_path / "local")
     assert content(location) == content(tmp_path / "local")
+    # What another writer may be about to name goes when it is old.
+    assert set(list_below(location, ".parquet")) > set(record_of(location).files)
+    monkeypatch.setattr(storage, "ABANDONED_AFTER", timedelta(seconds=-5))
+    find_writers_log(location)
     assert list_below(location, ".parquet") == list(record_of(location).files)
 
 

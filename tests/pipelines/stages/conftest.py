@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.places import lease as store_lease
-from support.holders import TTL_S
 from support.stage_bodies import replace_stage
 
 
@@ -19,11 +17,8 @@ def set_body(monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 
 @pytest.fixture(params=["disk", "store"])
-def workspace_uri(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """A workspace on the local disk, and then one in a bucket, where leases end soon."""
+def workspace_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A workspace on the local disk, and then one in a bucket."""
     if request.param == "disk":
         return storage.to_uri(tmp_path / "workspace")
-    monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
     return str(request.getfixturevalue("s3_uri"))

@@ -87,7 +87,7 @@ def test_a_whole_snapshot_is_left_alone(run: ResolvedRun) -> None:
 def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
     s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On an object store: the lease was lost while the files of the log were looked at."""
+    """On an object store: another attempt is at work at the same time."""
     write_tiny_log(tmp_path / "event_log")
     run = make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF, workspace_uri=s3_uri)
     uri, genuine = listing_uri(run.run_uri), listing.list_files

@@ -1,6 +1,7 @@
-"""`check_snapshot` as a stage: what it leaves when it accepts, and when it refuses."""
+"""`check_snapshot` as a stage: what it leaves when it accepts, refuses, and judges again."""
 
 import re
+import shutil
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,10 @@ from pipelines.recipes import smoke
 from pipelines.registry.standing import (
     JudgedSnapshot,
     accepted_folder,
+    last_refused,
+    mark_judged,
     newest_accepted,
+    read_refusal,
 )
 from pipelines.stages import runner
 from support import commands
@@ -31,48 +35,90 @@ from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
 from validation.data_gate import snapshot_profile
 
+STRICT = DataGateConfig(min_training_requests=100_000)
+TOO_FEW = "enough_training_requests"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log that covers a cycle and the one after it."""
+    folder = tmp_path_factory.mktemp("world") / "event_log"
+    write_planted_world(folder, num_days=74)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, world: Path) -> Path:
+    shutil.copytree(world, tmp_path / "event_log")
+    return tmp_path
+
 
 def prepare(
-    tmp_path: Path, gate: DataGateConfig, days_later: int = 0, reference: str | None = None
+    home: Path,
+    gate: DataGateConfig | None = None,
+    run_id: str = "first",
+    days_later: int = 0,
+    reference: str | None = None,
 ) -> ResolvedRun:
-    """Write a planted world, and a resolved run whose snapshot is built."""
-    if not (tmp_path / "event_log").exists():
-        write_planted_world(tmp_path / "event_log", num_days=60 + days_later)
-    run = make_run(
-        tmp_path,
-        config=smoke().model_copy(update={"data_gate": gate}),
-        as_of=PLANTED_AS_OF + timedelta(days=days_later),
-        last_accepted_snapshot_uri=reference,
-    )
-    save_run(run)
+    """Return a run whose snapshot is built, resolved as if it began now."""
+    config = smoke().model_copy(update={"data_gate": gate or smoke().data_gate})
+    as_of = PLANTED_AS_OF + timedelta(days=days_later)
+    run = make_run(home, config=config, as_of=as_of, run_id=run_id)
+    pinned = {"refused_report_uri": refused_of(run), "last_accepted_snapshot_uri": reference}
+    save_run(run := run.model_copy(update=pinned))
     runner.run_stage("build_snapshot", run.run_uri)
     return run
 
 
-def report_of(run: ResolvedRun) -> DataReport:
+def two_cycles(home: Path) -> tuple[ResolvedRun, Snapshot, ResolvedRun]:
+    """Return an accepted cycle, its snapshot, and a later one that is compared with it."""
+    first = prepare(home)
+    accept(first)
+    reference = snapshot_of(first)
+    return first, reference, prepare(home, None, "later", 14, reference.uri)
+
+
+def snapshot_of(run: ResolvedRun) -> Snapshot:
+    return runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+
+
+def refused_of(run: ResolvedRun) -> str:
+    return last_refused(run.workspace_uri, run.config.reference, run.as_of)
+
+
+def accept(run: ResolvedRun, again: bool = False) -> DataReport:
+    runner.run_stage("check_snapshot", run.run_uri, again=again)
     return runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
+
+
+def refuse(run: ResolvedRun) -> DataGateFailedError:
+    with pytest.raises(DataGateFailedError) as caught:
+        runner.run_stage("check_snapshot", run.run_uri)
+    return caught.value
+
+
+def docs_of(message: str) -> str:
+    return storage.read_bytes(message.split("Data Docs: ")[1].split("\n", maxsplit=1)[0]).decode()
+
+
+def failure_of(run: ResolvedRun) -> StageFailure:
+    return storage.read_model(failure_uri(run.run_uri, "check_snapshot"), StageFailure)
 
 
 def advised(message: str) -> list[str]:
     return re.findall(r"`((?:HOMEFEED_\S+ )*homefeed [^`]+)`", message)
 
 
-def count_hashes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    genuine = snapshot_files.sha256_of
-
-    def counted(path: Path) -> str:
-        counts[str(path)] += 1
-        return genuine(path)
-
-    monkeypatch.setattr(snapshot_files, "sha256_of", counted)
-    return counts
+def assert_advises_a_new_cycle(message: str, run: ResolvedRun) -> None:
+    [command] = advised(message)
+    parsed = commands.parse(command)
+    assert (parsed.info_name, parsed.params["as_of"]) == ("retrain", f"{run.as_of:%Y-%m-%d}")
+    assert parsed.params["key"] != run.trigger
 
 
-def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
-    run = prepare(tmp_path, smoke().data_gate)
-    runner.run_stage("check_snapshot", run.run_uri)
-    report = report_of(run)
+def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
+    run = prepare(home)
+    report = accept(run)
     assert report.is_accepted
     assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 57
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
@@ -84,31 +130,50 @@ def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
     assert storage.exists(marker.found_uri)
 
 
-def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> None:
-    run = prepare(tmp_path, DataGateConfig(min_training_requests=100_000))
-    with pytest.raises(DataGateFailedError, match="enough_training_requests .*expected") as caught:
-        runner.run_stage("check_snapshot", run.run_uri)
-    assert caught.value.exit_code == 65
-    docs_uri = str(caught.value).split("Data Docs: ")[1].split("\n")[0]
-    assert '<p class="word">Not accepted</p>' in storage.read_bytes(docs_uri).decode()
-    failure = storage.read_model(failure_uri(run.run_uri, "check_snapshot"), StageFailure)
+def test_a_refused_snapshot_stops_the_run_and_what_is_judged_later_is_held_against_it(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    refused = prepare(home, STRICT)
+    error = refuse(refused)
+    message = str(error)
+    assert error.exit_code == 65 and re.search(f"{TOO_FEW} .*expected", message)
+    assert '<p class="word">Not accepted</p>' in docs_of(message)
+    assert "Since it was refused" not in message
+    failure = failure_of(refused)
     assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
     assert failure.acceptable == ()  # nobody may call too few requests enough
-    assert storage.list_names(storage.join(run.workspace_uri, "accepted_snapshots")) == []
+    assert storage.list_names(storage.join(refused.workspace_uri, "accepted_snapshots")) == []
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
-        runner.run_stage("train_challenger", run.run_uri)
-    [command] = advised(str(caught.value))
-    parsed = commands.parse(command)
-    assert (parsed.info_name, parsed.params["as_of"]) == ("retrain", "2017-03-02")
-    assert parsed.params["key"] != run.trigger
+        runner.run_stage("train_challenger", refused.run_uri)
+    assert_advises_a_new_cycle(message, refused)
+    assert refused_of(refused).startswith(f"{refused.run_uri}/check_snapshot/output-")
+    # The run itself, judged again.
+    message = str(refuse(refused))
+    _, _, since = message.partition("Since it was refused before: ")
+    same = "the snapshot is the one that was refused"
+    assert since.startswith(f"{same}; {TOO_FEW} is not mended: ")
+    assert f"{TOO_FEW} is not mended" in docs_of(message)
+    # A later cycle of the day, and what comes after it was accepted.
+    later = prepare(home, run_id="later")
+    report = accept(later)
+    assert report.since_refused[0] == same and len(report.since_refused) == 2
+    mended = report.since_refused[1]
+    assert mended.startswith(f"{TOO_FEW} is mended: found ")
+    assert mended.endswith("expected at least 100")
+    assert f"{TOO_FEW} is mended" in storage.read_bytes(report.docs_uri).decode()
+    assert f"since it was refused: {same}; {mended}" in caplog.text
+    assert refused_of(later) == ""
+    assert accept(prepare(home, run_id="last")).since_refused == ()
+    assert accept(later, again=True).since_refused == ()
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "deleted"])
 def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
-    tmp_path: Path, damage: str
+    home: Path, damage: str
 ) -> None:
-    run = prepare(tmp_path, smoke().data_gate)
-    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+    run = prepare(home)
+    snapshot = snapshot_of(run)
     shard = snapshot.shards[0].name
     victim = storage.local_path(snapshot.uri) / shard / "examples.arrow"
     if damage == "altered":
@@ -119,99 +184,92 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
         victim.unlink()
     else:
         deletion.remove(snapshot.uri)
-
-    with pytest.raises(DataGateFailedError) as caught:
-        runner.run_stage("check_snapshot", run.run_uri)
-    assert type(caught.value) is SnapshotDamagedError
-    message = str(caught.value)
+    error = refuse(run)
+    message = str(error)
+    assert type(error) is SnapshotDamagedError
     [named] = [line for line in message.splitlines() if line.startswith("- files_match_manifest")]
     assert shard in named
     assert damage == "deleted" or f"{shard}/examples.arrow" in named
-    docs = storage.read_bytes(message.split("Data Docs: ")[1].split("\n", maxsplit=1)[0]).decode()
-    assert "files_match_manifest" in docs and shard in docs
+    assert "files_match_manifest" in docs_of(message) and shard in docs_of(message)
     # What could not be measured because of the damage would bury it.
     assert "not measured" not in message
     assert re.search(r"^- \d\d more could not be measured because of these", message, re.MULTILINE)
-
     for command in advised(message):
         commands.run(command)
-    assert report_of(run).is_accepted
-    since = report_of(run).since_refused
-    assert any("files_match_manifest is mended" in phrase for phrase in since)
-    assert len(since) < 6, since
-    assert runner.read_artifact(run.run_uri, "build_snapshot", Snapshot) == snapshot
+    report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
+    since = report.since_refused
+    assert report.is_accepted and len(since) < 6, since
+    assert any("files_match_manifest is mended: found none" in phrase for phrase in since)
+    assert snapshot_of(run) == snapshot
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))
 
 
-def test_every_file_is_hashed_once_and_the_reference_s_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_kept_profile_judges_as_a_new_one_and_each_file_is_hashed_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = prepare(tmp_path, smoke().data_gate, days_later=14)  # the world covers both days
-    first = prepare(tmp_path, smoke().data_gate)
-    runner.run_stage("check_snapshot", first.run_uri)
-    reference = runner.read_artifact(first.run_uri, "build_snapshot", Snapshot)
-    later = later.model_copy(update={"last_accepted_snapshot_uri": reference.uri})
-    save_run(later)
-    runner.run_stage("build_snapshot", later.run_uri)
-    snapshot = runner.read_artifact(later.run_uri, "build_snapshot", Snapshot)
-
-    counts = count_hashes(monkeypatch)
-    runner.run_stage("check_snapshot", later.run_uri)
-    folder = storage.local_path(snapshot.uri)
-    assert counts == dict.fromkeys((str(folder / file.path) for file in snapshot.files), 1)
-
-
-def test_the_kept_profile_judges_as_a_new_one_and_is_made_again_where_it_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    later = prepare(tmp_path, smoke().data_gate, days_later=14)
-    first = prepare(tmp_path, smoke().data_gate)
-    runner.run_stage("check_snapshot", first.run_uri)
-    reference = runner.read_artifact(first.run_uri, "build_snapshot", Snapshot)
-    later = later.model_copy(update={"last_accepted_snapshot_uri": reference.uri})
-    save_run(later)
-    runner.run_stage("build_snapshot", later.run_uri)
-
+    first, reference, later = two_cycles(home)
+    hashed: Counter[str] = Counter()
     measured: list[str] = []
-    genuine = snapshot_profile.profile_snapshot
+    sha256_of, profile = snapshot_files.sha256_of, snapshot_profile.profile_snapshot
 
-    def noted(snapshot: Snapshot, folder: Path) -> snapshot_profile.SnapshotProfile:
+    def hash_noted(path: Path) -> str:
+        hashed[str(path)] += 1
+        return sha256_of(path)
+
+    def profile_noted(snapshot: Snapshot, folder: Path) -> snapshot_profile.SnapshotProfile:
         measured.append(snapshot.digest)
-        return genuine(snapshot, folder)
+        return profile(snapshot, folder)
 
-    monkeypatch.setattr(snapshot_profile, "profile_snapshot", noted)
-    runner.run_stage("check_snapshot", later.run_uri)
-    kept = report_of(later)
-    assert kept.reference_digest == reference.digest
-    assert measured == []
-
-    deletion.remove(report_of(first).docs_uri.replace("data_docs/index.html", "profile.json"))
-    runner.run_stage("check_snapshot", later.run_uri, again=True)
+    monkeypatch.setattr(snapshot_files, "sha256_of", hash_noted)
+    monkeypatch.setattr(snapshot_profile, "profile_snapshot", profile_noted)
+    kept = accept(later)
+    snapshot = snapshot_of(later)
+    folder = storage.local_path(snapshot.uri)
+    assert hashed == dict.fromkeys((str(folder / file.path) for file in snapshot.files), 1)
+    assert (kept.reference_digest, measured) == (reference.digest, [])
+    docs_uri = runner.read_artifact(first.run_uri, "check_snapshot", DataReport).docs_uri
+    deletion.remove(docs_uri.replace("data_docs/index.html", "profile.json"))
+    assert accept(later, again=True).outcomes == kept.outcomes
     assert measured == [reference.digest]
-    assert report_of(later).outcomes == kept.outcomes
     shift = next(o for o in kept.outcomes if o.name == "row_count_shift")
     assert shift.is_judged and shift.observed != "+0 %"
 
 
 def test_a_reference_that_was_deleted_to_free_space_is_told_with_the_new_cycle_s_command(
-    tmp_path: Path,
+    home: Path,
 ) -> None:
-    later = prepare(tmp_path, smoke().data_gate, days_later=14)  # the world covers both days
-    first = prepare(tmp_path, smoke().data_gate)
-    runner.run_stage("check_snapshot", first.run_uri)
-    reference = runner.read_artifact(first.run_uri, "build_snapshot", Snapshot)
-    later = later.model_copy(update={"last_accepted_snapshot_uri": reference.uri})
-    save_run(later)
-    runner.run_stage("build_snapshot", later.run_uri)
+    _, reference, later = two_cycles(home)
     deletion.remove(reference.uri)
     with pytest.raises(DataContractError, match=f"{reference.uri}, .* is gone") as caught:
         runner.run_stage("check_snapshot", later.run_uri)
-    failure = storage.read_model(failure_uri(later.run_uri, "check_snapshot"), StageFailure)
+    failure = failure_of(later)
     assert (failure.exit_code, failure.is_retryable) == (65, False)
-    [command] = advised(str(caught.value))
-    parsed = commands.parse(command)
-    assert (parsed.info_name, parsed.params["as_of"]) == ("retrain", f"{later.as_of:%Y-%m-%d}")
-    assert parsed.params["key"] != later.trigger
+    assert_advises_a_new_cycle(str(caught.value), later)
     # What the new cycle is resolved with: a snapshot that is gone is passed over.
-    workspace, recipe = later.workspace_uri, later.config.recipe
-    assert newest_accepted(workspace, recipe, later.as_of) is None
+    assert newest_accepted(later.workspace_uri, later.config.recipe, later.as_of) is None
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"is_accepted": false}'])
+def test_a_refused_report_that_is_gone_or_damaged_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    uri = storage.to_uri(tmp_path / "report.json")
+    if content is not None:
+        storage.write_bytes(uri, content)
+    assert read_refusal(uri, DataReport) is None
+    assert "judged without it" in caplog.text and uri in caplog.text
+
+
+def test_the_marker_of_a_day_and_recipe(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    workspace, recipe = run.workspace_uri, run.config.reference
+    snapshot = Snapshot.model_construct(uri="file:///snapshot", digest="0" * 64, as_of=run.as_of)
+    mark_judged(run, snapshot, "file:///report", is_accepted=False)
+    assert refused_of(run) == "file:///report"
+    assert last_refused(workspace, recipe, PLANTED_AS_OF + timedelta(days=1)) == ""
+    assert last_refused(workspace, "completejourney", PLANTED_AS_OF) == ""
+    [marker] = (tmp_path / "workspace" / "refused_snapshots").glob("*/2017-03-02.json")
+    marker.write_text("{")
+    assert refused_of(run) == ""
+    mark_judged(run, snapshot, "file:///profile", is_accepted=True)
+    assert not marker.exists()

@@ -13,7 +13,6 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.places import lease as store_lease
 from pipelines.preconditions.event_log import look_at
 from pipelines.settings import Settings
 from pipelines.stages import runner
@@ -42,7 +41,8 @@ def test_a_store_without_conditional_writes_is_refused_before_anything_is_done(
         use_s3(url, monkeypatch)
         with pytest.raises(ConfigurationError, match="nothing else keeps two runs apart"):
             runner.start_run(request_of("any"), Settings(workspace=workspace))
-        assert storage.list_names(workspace) == []
+        [run] = storage.list_names(f"{workspace}/runs")
+        assert storage.list_names(f"{workspace}/runs/{run}/resolve_run") == ["failure.json"]
 
 
 def test_a_workspace_in_a_bucket_that_is_missing_is_refused_at_the_start(s3_uri: str) -> None:
@@ -67,7 +67,6 @@ def test_a_store_that_begins_to_refuse_in_a_stage_ends_it_and_leaves_nothing_pub
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where credentials run out midway; when there are new ones, the stage is run again."""
-    monkeypatch.setattr(store_lease, "TTL_S", 2.0)
     status, kind = REFUSALS[code]
     run_uri = save_run(make_run(tmp_path, workspace_uri=s3_uri)).run_uri
     with faulty_proxy(s3_url) as proxy:

@@ -73,7 +73,7 @@ def test_of_a_promotion_and_a_rollback_at_once_one_wins(
 def test_of_two_workspaces_with_one_registry_one_wins(
     client: MlflowClient, registry_url: str, tmp_path: Path, pool: Actors, seed: int
 ) -> None:
-    """Nothing but the registry is common to them: neither a lease nor a history."""
+    """Nothing but the registry is common to them: no history."""
     name = f"ranker_{tmp_path.name}"
     runs = []
     for place in ("one", "two"):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.places import lease as store_lease
 from support.faulty_proxy import faulty_proxy
 from support.killed_moves import ACTIONS, ACTORS, try_once
-from support.killed_moves_on_store import TTL_S, Killer
+from support.killed_moves_on_store import Killer
 from support.s3_server import BUCKET, use_s3
 
 pytestmark = [pytest.mark.production, pytest.mark.slow]
@@ -24,7 +23,6 @@ SEED = 23
 def killer(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     with pytest.MonkeyPatch.context() as patch, faulty_proxy(s3_url) as proxy:
         use_s3(s3_url, patch)
-        patch.setattr(store_lease, "TTL_S", TTL_S)
         yield Killer(proxy, tmp_path_factory.mktemp("notes"))
 
 

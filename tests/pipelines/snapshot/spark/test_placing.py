@@ -1,6 +1,6 @@
 """Shards get their place whole and once, and what a killed driver has left is removed."""
 
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ from pipelines import storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import digest_files
-from pipelines.places import lease as store_lease
 from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder, place_for_shards
 
 NAME = "shard-00003"
@@ -89,15 +88,14 @@ def test_in_a_store_shards_are_copied_and_their_folder_goes(s3_uri: str, tmp_pat
 
 
 def test_what_a_killed_driver_left_goes_and_what_a_living_one_uses_stays(
-    s3_uri: str, tmp_path: Path
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots = f"{s3_uri}/snapshots"
     left = f"{snapshots}/.scratch-{'0' * 32}"
-    # It gave its last sign of life long ago, and did not give the place back.
-    names = {"number": 1, "holder": "x", "token": "x", "ttl_s": 60, "purpose": "a build"}
-    state = store_lease.LeaseState(**names, at=datetime(2026, 1, 1, tzinfo=UTC))
-    storage.write_model(f"{left}.lease", state)
     storage.write_bytes(f"{left}/{NAME}/users.arrow", b"ro")
+    with place_for_shards(snapshots, tmp_path):
+        assert storage.exists(left), "it is young: its driver may be at work"
+    monkeypatch.setattr(storage, "ABANDONED_AFTER", timedelta(seconds=-5))
     with place_for_shards(snapshots, tmp_path) as place, place_for_shards(snapshots, tmp_path):
         assert isinstance(place, StoreFolder)
         with place.receive(NAME) as folder:
