@@ -42,7 +42,8 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
 
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listed_at = listing_uri(run.run_uri)
-    ours = storage.write_over(listed_at, list_event_log(run), storage.look(listed_at))
+    seen = storage.look(listed_at)
+    ours = storage.write_over(listed_at, list_event_log(run), seen)
     judge_event_log(run)
     snapshot = write_snapshot(run)
     if storage.look(listed_at) != ours:

@@ -18,9 +18,8 @@ FAULTS = ("request lost", "500", "reset", "answer lost")
 
 
 def names_in(run: ResolvedRun) -> list[str]:
-    """Return what lies among the snapshots, but for leases."""
-    found = storage.list_names(storage.join(run.workspace_uri, "snapshots"))
-    return [name for name in found if not name.endswith(".lease")]
+    """Return what lies among the snapshots."""
+    return storage.list_names(storage.join(run.workspace_uri, "snapshots"))
 
 
 @pytest.mark.parametrize("is_faulty", [False, True])
