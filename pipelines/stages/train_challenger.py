@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WORK_WAIT_S = 600.0
-"""How long an attempt waits for another one that trains in the same folder, in seconds."""
+"""How long an attempt waits for another one in the same work folder, which may be local where the
+run's is not, in seconds."""
 
 
 def train_challenger(
@@ -94,7 +95,6 @@ def train_side(
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
         spec = _specify(run, snapshot, snapshot_dir, side, mlflow_run_id)
-        # The folder may be local where the run's is not: two attempts take turns in it.
         with storage.exclusive_lock(spec.work_dir, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
             result = launcher.train(spec, node)
     bundle_uri = storage.join(output_uri, "bundle")
