@@ -95,7 +95,7 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
         (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), "outage"),
         (MlflowException("x", codes.INTERNAL_ERROR), "outage"),
         (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), "outage"),
-        (MlflowException("x", codes.CANCELLED), "outage"),  # one without a status
+        (MlflowException("x", codes.SERVICE_UNDER_MAINTENANCE), "outage"),  # it has no status
         (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), "missing"),
         (MlflowException("x", codes.PERMISSION_DENIED), "no access"),
         (MlflowException("x", codes.INVALID_PARAMETER_VALUE), "refused"),
