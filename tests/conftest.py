@@ -13,6 +13,7 @@ from support.database_server import database_server
 from support.mlflow_server import mlflow_server
 from support.s3_server import BUCKET, s3_server, use_s3
 
+pytest_plugins = ("support.plain_gate",)
 SHARED_FOLDERS = (
     "tests/pipelines/local",
     "tests/training",
@@ -46,9 +47,11 @@ SLOW = (
     "tests/training/bundle/test_serving_check.py",
     "tests/pipelines/registry/test_killed_moves.py",
     "tests/pipelines/registry/test_moves.py",
+    "tests/pipelines/sources/completejourney/test_adapter.py",
     "tests/benchmarks/test_faults.py",
 )
-"""Start trainings, compilers or processes that are killed by the dozen; for `make test-all`."""
+"""Start trainings, compilers or processes that are killed by the dozen, or write the whole sample's
+log; for `make test-all`."""
 SERVERS = {"tracking_uri", "s3_url", "database_uri", "lab", "retrained"}
 """Fixtures that start a server; a test that takes one is a test of services."""
 

@@ -1,10 +1,6 @@
-"""Pages of a checked log and of a snapshot, of usual and of awkward data, without any files.
-
-Run as a script with a folder it writes them there, to be looked at.
-"""
+"""Pages of a checked log and of a snapshot, of usual and of awkward data, without any files."""
 
 import math
-import sys
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
@@ -101,9 +97,3 @@ def _rows(number: int, num_days: int) -> int:
 
 def _labels(num_rows: int, place: int, number: int) -> int:
     return int(num_rows * (0.05 / (1 + place)) * (1 + 0.2 * math.sin(number / 3 + place)))
-
-
-if __name__ == "__main__":
-    for kind in SIZES:
-        for path in write_pages(Path(sys.argv[1]), kind).values():
-            print(path, path.stat().st_size)  # noqa: T201

@@ -1,9 +1,5 @@
-"""A verdict page of each outcome that a judged cycle can have, made as the pipeline makes them.
+"""A verdict page of each outcome that a judged cycle can have, made as the pipeline makes them."""
 
-Run as a script with a folder it writes them there, to be looked at.
-"""
-
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -206,11 +202,3 @@ def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECO
     }
     record = record.model_copy(update={"is_void": is_void(run, judgement.comparison)})
     return write_report(judgement, outcome, folder, said, record)
-
-
-if __name__ == "__main__":
-    write_page_of(huge_judgement(), Path(sys.argv[1]) / "huge")
-    for each in OUTCOMES:
-        made = judgement_of(each)
-        write_page_of(made, Path(sys.argv[1]) / each)
-        sys.stdout.write(f"{each}: {made.verdict.decision} {made.verdict.reasons}\n")

@@ -154,6 +154,7 @@ def test_what_is_never_right_and_what_nobody_says_is_not_accepted(
     assert accepted_shifts(run.run_uri) == {}
 
 
+@pytest.mark.docs
 def test_an_accepted_shift_lets_the_cycle_go_on_and_is_told(tmp_path: Path) -> None:
     write_planted_world(tmp_path / "event_log")
     lost = sorted((tmp_path / "event_log" / "impressions").glob("day=2017-02-1*"))[:4]

@@ -1,6 +1,7 @@
 """Great Expectations runs the checks; a check that breaks is told from bad data."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
+from support.plain_gate import plain_suite
 from validation.data_gate import gx_runner
 from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanwhile
 from validation.report.data_docs import Subject
@@ -43,6 +45,28 @@ def test_no_name_of_the_data_is_markup_in_the_pages(tmp_path: Path) -> None:
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert any("&lt;img src=x" in page for page in pages)
     assert not any("<img src=x" in page for page in pages)
+
+
+def test_the_plain_gate_of_the_tests_judges_as_great_expectations_does(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    bounds = ((None, 0.0), (None, 1.0), (0.0, None), (0.0, 1.0), (0.5, 0.5), (-1.0, 2.0))
+    checks = [
+        Check(
+            f"check_{number}",
+            Severity.WARNING,
+            "Drawn.",
+            "days",
+            {name: draw.choice((NAN, -1.0, 0.0, 0.5, 1.0, 2.0)) for name in "abcdef"},
+            "number",
+            minimum=low,
+            maximum=high,
+        )
+        for number, (low, high) in enumerate(bounds)
+    ]
+    found = plain_suite(None, "days", checks, None)
+    plain = tuple(check.outcome(*found[check.name]) for check in checks)
+    assert plain == run(tmp_path, *checks)
+    assert any(outcome.partitions for outcome in plain)
 
 
 def test_what_is_not_measured_and_what_is_empty_are_not_met(tmp_path: Path) -> None:
