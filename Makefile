@@ -8,7 +8,7 @@ PRODUCTION_READY := $(VENV)/.production-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests of the registry that `make test-all` runs over SQLite, and over PostgreSQL too.
-REGISTRY_TESTS := $(foreach name,promotion by_hand reconcile registry anchor tracking lost_answers,\
+REGISTRY_TESTS := $(foreach name,promotion moves reconcile registry tracking lost_answers,\
   tests/pipelines/registry/test_$(name).py)
 
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other

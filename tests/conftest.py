@@ -46,7 +46,7 @@ SLOW = (
     "tests/training/model/encoder/test_reference_encoder.py",
     "tests/training/bundle/test_serving_check.py",
     "tests/pipelines/registry/test_killed_moves.py",
-    "tests/pipelines/registry/test_moves.py",
+    "tests/pipelines/registry/test_moves_in_faults.py",
     "tests/pipelines/sources/completejourney/test_adapter.py",
     "tests/benchmarks/test_faults.py",
 )

@@ -2,7 +2,7 @@
 
 What asks who serves asks the registry too, and ends with an error after what it knows, where the
 two disagree. Tested in tests/pipelines/cli/test_champion.py and, of the moves themselves, in
-tests/pipelines/registry/test_by_hand.py.
+tests/pipelines/registry/test_moves.py.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import parse_instant
 from pipelines.cycles.index import refresh_index
-from pipelines.registry import by_hand, reconcile, tracking
 from pipelines.registry import history as record
+from pipelines.registry import moves, reconcile, tracking
 from pipelines.settings import Settings
 
 app = Commands()
@@ -52,7 +52,7 @@ def promote(
     cycle = read_artifact(run_uri, "resolve_run", ResolvedRun)
     challenger = read_artifact(run_uri, "train_challenger", Challenger)
     client = tracking.connect(cycle.tracking_uri)
-    entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
+    entry = moves.force(client, cycle, challenger.model, datetime.now(UTC), reason)
     say_value({"move": entry})  # The move is made, whatever else fails.
     previous = entry.previous.label if entry.previous else "no champion"
     refresh_index(cycle.workspace_uri, cycle.registered_model)
@@ -77,7 +77,7 @@ def rollback(
     settings, now = Settings(), datetime.now(UTC)
     client, versions = tracking.connect(settings.tracking_uri), (to_version, from_version)
     to, taken_down = (version or None for version in versions)
-    entry = by_hand.rollback(client, settings, to, now, reason, taken_down)
+    entry = moves.rollback(client, settings, to, now, reason, taken_down)
     workspace_uri = storage.to_uri(settings.workspace_location)
     refresh_index(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
@@ -131,9 +131,9 @@ def _say_serving(
     begun, at = known.pending, instant or datetime.now(UTC)
     if state is not None and begun is not None and state.serves == begun.model.version:
         begun = None  # The alias has followed, and nobody has marked that yet.
-    moves = [entry for _, entry in known.entries if entry != begun]
-    is_newest = instant is None and moves
-    entry = moves[-1] if is_newest else record.serving_at(known, settings.registered_model, at)
+    made = [entry for entry in known.moves if entry != begun]
+    is_newest = instant is None and made
+    entry = made[-1] if is_newest else record.serving_at(known, at)
     say(f"{_label(entry, known)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
     say_all(_begun_lines(begun))
     say_value(
@@ -157,18 +157,16 @@ def history(context: typer.Context) -> None:
     workspace_uri = _workspace(settings)
     known = record.load(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
-    for placed in known.moves:
-        entry, number = placed.entry.event, placed.entry.number
-        assert isinstance(entry, record.HistoryEntry)
+    for entry in known.moves:
         moved_at, again = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", ""
-        if record.was_set_again(workspace_uri, entry.model.name, number):
+        if record.was_set_again(known, entry):
             again = "  (the alias was set again: a write was lost, or a hand had moved it back)"
         say(f"{moved_at}  {entry.kind:9}  {_label(entry, known)}  {entry.reason}{again}")
     say_all(_begun_lines(known.pending))
     say_value(
         {
             "workspace_uri": workspace_uri,
-            "moves": [entry for _, entry in known.entries],
+            "moves": known.moves,
             "begun": known.pending,
             "damaged": known.damaged,
         }
@@ -194,19 +192,18 @@ def repair(
     reason: Annotated[str, Option(help="Why, in a sentence, for the record.")] = "",
 ) -> dict[str, Any]:
     """Make history and registry agree; without --apply only show what would be done."""
-    settings = Settings()
+    settings, command = Settings(), ""
     workspace_uri = _workspace(settings)
-    client = tracking.connect(settings.tracking_uri)
+    client, where = (
+        tracking.connect(settings.tracking_uri),
+        (workspace_uri, settings.registered_model),
+    )
     say(f"workspace: {workspace_uri}")
-
-    def decide() -> by_hand.Plan:
-        state = reconcile.look(client, workspace_uri, settings.registered_model)
-        wanted = by_hand.plan(client, state, restore_alias, to_version or None)
-        if apply and wanted.steps:
-            by_hand.repair(client, state, wanted, datetime.now(UTC), reason)
-        return wanted
-
-    steps, command = by_hand.decided(workspace_uri, decide).steps, ""
+    asked = restore_alias, to_version or None
+    if apply:
+        steps = moves.repair(client, where, datetime.now(UTC), reason, *asked)
+    else:
+        steps, _ = moves.plan_repair(client, reconcile.look(client, *where), *asked)
     say_all(f"{'done: ' if apply else 'would '}{step}" for step in steps)
     if not steps:
         say("nothing: history and registry agree")
@@ -228,20 +225,20 @@ def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
     return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
 
 
-def _label(entry: record.HistoryEntry, known: record.History) -> str:
+def _label(entry: record.Move, known: record.History) -> str:
     """Name the model, its day and the recipe that it was promoted by, if that is on record."""
     found = _recipe_of(entry, known)
     recipe = f", recipe {found.label}" if found is not None else ""
     return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
 
 
-def _recipe_of(entry: record.HistoryEntry, known: record.History) -> RecipeRef | None:
+def _recipe_of(entry: record.Move, known: record.History) -> RecipeRef | None:
     """Return the recipe that a move's model was promoted by, or None; a rollback records none."""
-    made_by = [each.recipe for _, each in known.entries if each.model == entry.model]
+    made_by = [each.recipe for each in known.moves if each.model == entry.model]
     return next((found for found in made_by if found is not None), None)
 
 
-def _begun_lines(begun: record.HistoryEntry | None) -> Iterator[str]:
+def _begun_lines(begun: record.Move | None) -> Iterator[str]:
     """Name the move that is decided and that the alias has not been seen to follow."""
     if begun is not None:
         yield (

@@ -16,8 +16,8 @@ from pipelines.contracts.errors import DataContractError, HomefeedError, Trackin
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
 from pipelines.recipes.references import EXPECTED
-from pipelines.registry import by_hand
 from pipelines.registry import history as record
+from pipelines.registry import moves
 from pipelines.registry.history import Recipe, Recipes
 from pipelines.registry.standing import SeedNoise
 from pipelines.settings import Settings
@@ -137,19 +137,17 @@ def show_accepted() -> dict[str, Any]:
     """List every change of the accepted recipe, oldest first; the last one holds now."""
     workspace_uri, name = _place()
     known, changes, before = record.load(workspace_uri, name), list[record.Entry](), Recipes()
-    for each in known.placed:
-        if each.entry.recipes != before or isinstance(each.entry.event, record.RecipeChange):
-            changes.append(each.entry)
-        before = each.entry.recipes
+    for entry in known.entries:
+        if entry.recipes != before or not isinstance(entry, record.Move):
+            changes.append(entry)
+        before = entry.recipes
     if not changes:
         say(f"no recipe of {name} is accepted yet")
     for change in changes:
-        event, recipe = change.event, change.recipes.accepted
-        at = event.set_at if isinstance(event, record.RecipeChange) else event.moved_at
-        named = _named(recipe) if recipe else "unknown"
-        say(f"{at:%Y-%m-%dT%H:%M:%SZ}  {event.kind:9}  {named}  {event.reason}")
+        recipe, at = change.recipes.accepted, f"{change.moved_at:%Y-%m-%dT%H:%M:%SZ}"
+        say(f"{at}  {change.kind:9}  {_named(recipe) if recipe else 'unknown'}  {change.reason}")
     for held in changes[-1].recipes.held if changes else ():
-        say(f"on hold: {held.digest[:12]}  {_named(held.recipe)}: {held.reason}")
+        say(f"on hold: {held.recipe.digest[:12]}  {_named(held.recipe)}: {held.reason}")
     return {"entries": changes, "in_force": known.recipes}
 
 
@@ -172,7 +170,7 @@ def accept(
     workspace_uri, name = _place()
     config = make_recipe(recipe).model_dump(mode="json")
     accepted = Recipe(config=config, code_digest=code_digest(), run_uri=None)
-    by_hand.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    moves.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
     return {"registered_model": name, "recipe": recipe, "recipe_digest": digest}
@@ -199,8 +197,8 @@ def release(
     reason: Reason,
 ) -> dict[str, list[str]]:
     """Let a recipe that was rolled back be promoted again."""
-    found = by_hand.release_recipe(*_place(), recipe, datetime.now(UTC), reason)
-    left = [each.digest for each in found.held]
+    found = moves.release_recipe(*_place(), recipe, datetime.now(UTC), reason)
+    left = [each.recipe.digest for each in found.held]
     short = ", ".join(digest[:12] for digest in left)
     say(f"{recipe} is released; on hold: {short or 'nothing'}")
     return {"on_hold": left}

@@ -80,7 +80,7 @@ class PromotionApproval(HITLOperator):
             PromotionRefusedError: Airflow shows people the question about an earlier verdict.
             TaskAwaitingInput: the question is put; Airflow goes on with `execute_complete`.
         """
-        from pipelines.registry.promotion import read_approval
+        from pipelines.registry.moves import read_approval
         from pipelines.stages.runner import read_record
 
         run, judgement = self._judged()

@@ -52,14 +52,14 @@ def roll_back(params: Mapping[str, Any], dag_run: Any, events: Any, champion: As
 
     Raises:
         AirflowSkipException: the champion was taken back before this run began.
-        HomefeedError: as `by_hand.rollback` does.
+        HomefeedError: as `moves.rollback` does.
     """
     from pipelines import storage
     from pipelines.cycles.index import refresh_index
-    from pipelines.registry import by_hand, tracking
+    from pipelines.registry import moves, tracking
 
     settings = Settings()
-    entry = by_hand.rollback(
+    entry = moves.rollback(
         tracking.connect(settings.tracking_uri),
         settings,
         params["to_version"] or None,

@@ -199,7 +199,10 @@ def ask_champion(asked: Asked) -> None:
     if not asked.request.may_promote:
         # That model may have been trained on the holdout; who served then has not.
         asked.later = asked.champion
-        asked.champion = history.champion_before(asked.workspace_uri, name, day)
+        # The newest by its own as_of: past days' cycles may all have been run today.
+        moved = history.load(asked.workspace_uri, name).moves
+        earlier = [move.model for move in moved if move.model.as_of < day]
+        asked.champion = max(earlier, key=lambda model: model.as_of, default=None)
         return
     raise ConfigurationError(
         f"as_of {day:%Y-%m-%d} is not newer than the champion's: {asked.champion.label} was "

@@ -24,7 +24,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +38,15 @@ from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.time import Window
 
 if TYPE_CHECKING:
-    from validation.model_gate.facts import Facts, Found
+    from validation.model_gate.facts import Facts
     from validation.model_gate.pooling import CycleChange
 
 log = logging.getLogger(__name__)
 
 Pair = Literal["theta", "delta", "phi"]
 """Challenger against champion, challenger against fresh anchor, fresh anchor against champion."""
+
+_PAIRS: tuple[Pair, ...] = get_args(Pair)
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 
@@ -136,19 +138,17 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
     folder = _folder(workspace_uri, registered_model)
     names, found = storage.list_names(folder), []
     for name in fnmatch.filter(names, "[!.]*.json"):
-        uri = storage.join(folder, name)
         if name.startswith(f"{but}--"):
             continue
-        content = storage.read_bytes(uri)
+        content = storage.read_bytes(uri := storage.join(folder, name))
         try:
             digest = JudgedCycle.from_record(content).influences_sha256
-            is_usable = not digest or f"{digest}.parquet" in names
         except ValidationError:
-            is_usable = False
-        if is_usable:
-            found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
-        else:
+            digest = "unknown"
+        if digest and f"{digest}.parquet" not in names:
             log.warning("%s cannot be used, so its evidence is not pooled", uri)
+        else:
+            found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
     return tuple(found)
 
 
@@ -167,9 +167,6 @@ def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, 
     """Return a cycle's groups of users, and their influences by column.
 
     They are looked for beside the records that the run pinned, wherever the cycle once ran.
-
-    Raises:
-        DataContractError: the file was deleted or altered.
     """
     import pyarrow.parquet as pq
 
@@ -183,12 +180,8 @@ def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, 
 
 
 def _read_pinned(uri: str, sha256: str) -> bytes:
-    try:
-        content = storage.read_bytes(uri)
-    except FileNotFoundError:
-        content = b""
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    content = storage.read_bytes(uri) if storage.exists(uri) else b""
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         what = f"holds other bytes ({found[:12]})" if content else "is gone"
         raise DataContractError(
             f"evidence of an earlier cycle, {uri}, {what}; expected sha256 {sha256[:12]}, as it "
@@ -217,25 +210,24 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     from validation.model_gate.facts import Found
     from validation.model_gate.pooling import pool_with
 
-    pooled: dict[Pair, Found] = {}
-    for pair, found in _pairs(facts).items():
-        if found is not None:
+    pooled: dict[str, Any] = {}
+    for pair in _PAIRS:
+        if (found := getattr(facts, pair)) is not None:
             seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
             known = earlier_changes(run, cycles, pair)
             comparison = pool_with(found.comparison, found.influences, known, seeds)
             pooled[pair] = Found(comparison, found.influences)
-    delta, phi = pooled.get("delta"), pooled.get("phi")
-    return replace(facts, theta=pooled["theta"], delta=delta, phi=phi)
-
-
-def _pairs(facts: "Facts") -> "dict[Pair, Found | None]":
-    return {"theta": facts.theta, "delta": facts.delta, "phi": facts.phi}
+    return replace(facts, **pooled)
 
 
 def earlier_changes(
     run: ResolvedRun, cycles: Sequence[JudgedCycle], pair: Pair
 ) -> "dict[tuple[str, str], list[CycleChange]]":
-    """Return what earlier cycles found of a pair's changes, the newest first."""
+    """Return what earlier cycles found of a pair's changes, the newest first.
+
+    Raises:
+        DataContractError: the influences of one were deleted or altered.
+    """
     from validation.model_gate.pooling import CycleChange
 
     known: dict[tuple[str, str], list[CycleChange]] = {}
@@ -254,16 +246,16 @@ def _is_about(run: ResolvedRun, cycle: JudgedCycle, pair: Pair) -> bool:
     """Return whether an earlier cycle compared the same pair as this run."""
     standing, champion, ours = run.standing, run.champion, run.config.recipe_digest
     accepted = standing.anchor.recipe_digest if standing.anchor else ""
+    since, bundle = standing.champion_since, champion.bundle_digest if champion else None
     if pair == "delta":
         since = standing.rolled_back_at
         is_pair = (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted)
         if ours == accepted:  # The pair is one of two codes.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
+    elif pair == "theta":
+        is_pair = (cycle.challenger_recipe, cycle.champion_bundle) == (ours, bundle)
     else:
-        since = standing.champion_since
-        recipes = {"theta": (cycle.challenger_recipe, ours), "phi": (cycle.anchor_recipe, accepted)}
-        bundle = champion.bundle_digest if champion else None
-        is_pair = len(set(recipes[pair])) == 1 and cycle.champion_bundle == bundle
+        is_pair = (cycle.anchor_recipe, cycle.champion_bundle) == (accepted, bundle)
     is_after = since is None or cycle.first_judged_at > since
     return cycle.as_of <= run.as_of and is_pair and is_after
 
@@ -286,7 +278,7 @@ def changes_of(facts: "Facts", is_sound: dict[str, bool]) -> tuple[FoundChange, 
     """
     return tuple(
         FoundChange(pair=pair, metric=row.metric, segment=row.segment, value=row.value)
-        for pair, found in _pairs(facts).items()
-        if found is not None and is_sound[pair]
+        for pair in _PAIRS
+        if (found := getattr(facts, pair)) is not None and is_sound[pair]
         for row in found.comparison.pooled
     )

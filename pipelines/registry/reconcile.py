@@ -2,16 +2,16 @@
 
 The log says who serves, and the alias makes it so. Whoever acts next brings the alias to the newest
 move, but only from the version of the move before: every other version was set by something else,
-and stops everything until a person has looked (`pipelines.registry.by_hand`). MLflow has no
+and stops everything until a person has looked (`homefeed history repair`). MLflow has no
 conditional write, so an attempt to set the alias is recorded first, and alias and log are read
-again after it. Not for whether something may be moved (`promotion`, `by_hand`).
+again after it. Not for whether something may be moved (`pipelines.registry.moves`).
 """
 
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -22,7 +22,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.registry import history, registry
-from pipelines.registry.history import History, Placed
+from pipelines.registry.history import History, Move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,8 +35,6 @@ _MAX_LOOKS = 5
 class State:
     """What the registry and the workspace say of one registered model's champion."""
 
-    name: str
-    workspace_uri: str
     history: History
     served: ModelRef | None
     """What is behind the alias."""
@@ -46,43 +44,55 @@ class State:
     @property
     def serves(self) -> str | None:
         """Version behind the alias."""
-        return self.served.version if self.served else None
+        return version_of(self.served)
 
     @property
     def recorded(self) -> str | None:
         """Version that serves as far as the history knows."""
-        last = self.history.last
-        return last.model.version if last else None
+        return self.history.last.model.version if self.history.last else None
 
     @property
     def is_kept_elsewhere(self) -> bool:
         """Whether another workspace keeps this model's history."""
-        return self.keeper != "" and not storage.same_place(self.keeper, self.workspace_uri)
+        return self.keeper != "" and not storage.same_place(self.keeper, self.history.workspace_uri)
+
+    def label(self, version: str | None) -> str:
+        """Name a version."""
+        return f"{self.history.name} v{version}" if version else "no model"
 
     def disagreement(self) -> str:
         """Return what does not agree, in a sentence, or ''."""
-        last, pending = self.history.last, self.history.pending
+        known, served = self.history, self.served
+        last, pending = known.last, known.pending
         if self.is_kept_elsewhere:
-            return f"the history of {self.name} is kept by workspace {self.keeper}"
-        if self.history.is_newest_damaged:
-            return ""
-        if self.serves == self.recorded:
-            return _difference(self.served, last.model) if self.served and last else ""
-        if pending is not None and self.serves == version_of(pending.previous):
+            return f"the history of {known.name} is kept by workspace {self.keeper}"
+        is_same = self.serves == self.recorded
+        is_to_follow = pending is not None and self.serves == version_of(pending.previous)
+        if known.is_newest_damaged or (is_to_follow and not is_same):
             return ""  # Whoever acts next sets it.
-        late, unended = "", {number for number, _ in self.history.attempts}
-        pairs = zip(self.history.moves, self.history.entries, strict=True)
-        for move, (_, event) in list(pairs)[:-1]:
-            if move.entry.number in unended and event.model.version == self.serves:
-                late = (
-                    f"a request to set the alias for entry {move.entry.number} (the {event.kind} "
-                    f"of {event.model.label}) was never seen to end, and may have arrived at "
-                    f"MLflow only now; or "
-                )
+        if is_same and served and last:
+            # What was no version of this project when it was recorded has no digests.
+            for digest in ("bundle_digest", "model_digest"):
+                found, kept = (getattr(each, digest) for each in (served, last.model))
+                if kept and found != kept and (found or digest == "model_digest"):
+                    return (
+                        f"{served.label} has {digest} {found[:12] or '(none)'} in the registry and "
+                        f"{kept[:12]} in the history: its tags were altered since, and its files "
+                        f"may have been; or they belong to two registries"
+                    )
+        if is_same:
+            return ""
+        late = [
+            f"a request to set the alias for entry {move.number} (the {move.kind} of "
+            f"{move.model.label}) was never seen to end, and may have arrived at MLflow only now; "
+            f"or "
+            for move in known.moves[:-1]
+            if move.number in known.attempts and move.model.version == self.serves
+        ]
         return (
-            f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
-            f"{_label(self.name, self.recorded)} does: {late}the alias was moved or deleted by "
-            f"something else, or entries of the history are gone"
+            f"the registry says that {self.label(self.serves)} serves, and the history that "
+            f"{self.label(self.recorded)} does: {late[-1] if late else ''}the alias was moved or "
+            f"deleted by something else, or entries of the history are gone"
         )
 
 
@@ -91,33 +101,15 @@ def version_of(model: ModelRef | None) -> str | None:
     return model.version if model else None
 
 
-def _difference(served: ModelRef, recorded: ModelRef) -> str:
-    """Return how what serves is another model than the recorded one of the same number, or ''."""
-    # What was no version of this project when it was recorded has no digests.
-    if len({served.bundle_digest, recorded.bundle_digest} - {""}) > 1:
-        return (
-            f"{served.label} in the registry is another model than the one of that number in the "
-            f"history: they belong to two registries"
-        )
-    if recorded.model_digest in ("", served.model_digest):
-        return ""
-    return (
-        f"the registry says that all files of {served.label}, its serving code among them, have "
-        f"digest {served.model_digest[:12] or '(none)'}, and the history that they have "
-        f"{recorded.model_digest[:12]}: the version's tags were altered since it was recorded, and "
-        f"its files may have been"
-    )
-
-
 def look(client: "MlflowClient", workspace_uri: str, name: str) -> State:
     """Read alias and history once.
 
     Raises:
         TrackingUnavailableError: the registry does not answer.
     """
-    served = registry.read_served(client, name)
+    served = registry.read_champion(client, name, is_ours=False)
     keeper = registry.read_keeper(client, name)
-    return State(name, workspace_uri, history.load(workspace_uri, name), served, keeper)
+    return State(history.load(workspace_uri, name), served, keeper)
 
 
 def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) -> State:
@@ -131,15 +123,12 @@ def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) ->
         TrackingUnavailableError: the registry does not answer.
         RunInProgressError: something is moved at every look.
     """
-    state = look(client, workspace_uri, name)
+    before = None
     for _ in range(_MAX_LOOKS):
-        if not state.disagreement():
+        state = look(client, workspace_uri, name)
+        if state == before or not state.disagreement():
             return state
-        before, state = state, look(client, workspace_uri, name)
-        if state == before:
-            return state
-    if not state.disagreement():
-        return state
+        before = state
     raise RunInProgressError(
         f"the champion of {name} was moved between {_MAX_LOOKS} looks at alias and history; "
         f"expected it to rest; try again"
@@ -154,9 +143,10 @@ def require_agreement(state: State) -> None:
     """
     if found := state.disagreement():
         raise RecordDisagreesError(
-            f"{found} (workspace {state.workspace_uri}); expected both to name the same model; "
-            f"see what would mend it with `homefeed history repair`, or set HOMEFEED_WORKSPACE "
-            f"and HOMEFEED_TRACKING_URI to a workspace and a registry that belong together"
+            f"{found} (workspace {state.history.workspace_uri}); expected both to name the same "
+            f"model; see what would mend it with `homefeed history repair`, or set "
+            f"HOMEFEED_WORKSPACE and HOMEFEED_TRACKING_URI to a workspace and a registry that "
+            f"belong together"
         )
 
 
@@ -169,9 +159,9 @@ def require_own(state: State) -> None:
     require_agreement(state)
     if not state.keeper:
         raise RecordDisagreesError(
-            f"registered model {state.name} names no workspace that keeps its history; expected "
-            f"its tag {registry.KEEPER} to be {state.workspace_uri}: the model was not made by "
-            f"this project, or the tag was deleted; see `homefeed history repair`"
+            f"registered model {state.history.name} names no workspace that keeps its history; "
+            f"expected its tag {registry.KEEPER} to be {state.history.workspace_uri}: the model "
+            f"was not made by this project, or the tag was deleted; see `homefeed history repair`"
         )
 
 
@@ -184,9 +174,9 @@ def require_newest(state: State) -> None:
     if state.history.is_newest_damaged:
         raise DataContractError(
             f"the newest entry of the history is damaged ({', '.join(state.history.damaged)}), and "
-            f"the registry says that {_label(state.name, state.serves)} serves; expected the entry "
-            f"as it was written; put it back, or record what serves: `homefeed history repair "
-            f"--apply --reason ...`"
+            f"the registry says that {state.label(state.serves)} serves; expected the entry as it "
+            f"was written; put it back, or record what serves: `homefeed history repair --apply "
+            f"--reason ...`"
         )
 
 
@@ -224,26 +214,26 @@ def follow(
     for _ in range(_MAX_LOOKS):
         state = look_between_moves(client, workspace_uri, name)
         require_agreement(state)
-        if state.history.pending is None or state.history.is_newest_damaged:
+        known, move = state.history, state.history.pending
+        if move is None or known.is_newest_damaged:
             return state
         require_own(state)
-        move, model = state.history.moves[-1], state.history.pending.model
-        if state.serves != model.version:
-            if not is_checked:
-                registry.require_unaltered(client, model)
-            if not _set_alias(client, state, move, model):
-                continue  # Others have acted meanwhile.
+        if state.serves == move.model.version:
+            history.mark_followed(known, move, was_set_again=False)
         else:
-            history.mark_followed(workspace_uri, name, move, was_set_again=False)
-        followed = state.history.followed | {move.entry.number}
-        return replace(state, history=replace(state.history, followed=followed), served=model)
+            if not is_checked:
+                registry.require_unaltered(client, move.model)
+            if not _set_alias(client, state, move):
+                continue  # Others have acted meanwhile.
+        known = replace(known, followed=known.followed | {move.number})
+        return replace(state, history=known, served=move.model)
     raise RunInProgressError(
         f"others moved the champion of {name} at each of {_MAX_LOOKS} attempts to bring the alias "
         f"to its newest move; expected it to rest; try again"
     )
 
 
-def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelRef) -> bool:
+def _set_alias(client: "MlflowClient", state: State, move: Move) -> bool:
     """Set the alias from the version before, read all back and mark the move as followed.
 
     Between our last look and the request another program's write would be overwritten, for MLflow
@@ -252,51 +242,45 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     Returns:
         Whether that was done; False where others have acted meanwhile.
     """
-    where, number = (state.workspace_uri, state.name), move.entry.number
-    was_tried = any(each == number for each, _ in state.history.attempts)
-    mark = history.begin_attempt(*where, number)
-    now = look(client, *where)
-    if now.serves != state.serves or now.history.newest != state.history.newest:
-        history.end_attempt(*where, number, mark)  # Nothing was sent.
+    known, model = state.history, move.model
+    where, was_tried = (known.workspace_uri, known.name), move.number in known.attempts
+    attempt = history.begin_attempt(known, move.number)
+    before = look(client, *where)
+    if before.serves != state.serves or before.history.newest != known.newest:
+        deletion.remove(attempt)  # Nothing was sent.
         return False
     problem: HomefeedError | None = None
     try:
         registry.point_champion_at(client, model)
     except HomefeedError as error:
         problem = error  # It may have arrived all the same: a proxy may refuse what has.
-    decided = f"entry {number} of the history decides that {model.label} serves, and that stands"
-    asked = f"MLflow at {client.tracking_uri} was asked to set the alias ({problem or 'it did'})"
-    again = "give the same command again, or retry the task: it looks first, and decides nothing"
+    asked, found = problem or "it did", "does not say any more what the champion is"
+    now: State | None = None
     try:
         now = look(client, *where)
     except HomefeedError as error:
-        raise type(error)(
-            f"{decided}; {asked} and does not say any more what the champion is, so it is not "
-            f"known whether it moved; {again} twice ({error})",
-            kind=error.kind,
-        ) from error
-    if now.history.newest != state.history.newest or now.serves not in (
-        model.version,
-        state.serves,
-    ):
-        return False
-    if now.serves != model.version:
-        raise (TrackingUnavailableError if problem is None else type(problem))(
-            f"{decided}; {asked}, and the champion is still {_label(state.name, now.serves)}; the "
-            f"request may still arrive; {again} twice",
+        problem = error
+        found = f"{found} ({error}), so it is not known whether it moved"
+    if now is not None:
+        found = f"says that the champion is still {state.label(now.serves)}"
+        is_ours = now.history.newest == known.newest
+        if not is_ours or now.serves not in (model.version, state.serves):
+            return False
+    if now is None or now.serves != model.version:
+        raise (type(problem) if problem else TrackingUnavailableError)(
+            f"entry {move.number} of the history decides that {model.label} serves, and that "
+            f"stands; MLflow at {client.tracking_uri} was asked to set the alias ({asked}) and "
+            f"{found}; the request may still arrive; give the same command again, or retry the "
+            f"task: it looks first, and decides nothing twice",
             kind=problem.kind if problem else "",
         ) from problem
     if was_tried:
         log.warning(
             "the alias of %s was set to v%s for entry %s again: the write of an earlier attempt "
             "was lost, or a hand had moved the alias back",
-            *(state.name, model.version, number),
+            *(known.name, model.version, move.number),
         )
-    history.mark_followed(*where, move, was_tried)
+    history.mark_followed(known, move, was_tried)
     if problem is None:
-        history.end_attempt(*where, number, mark)
+        deletion.remove(attempt)
     return True
-
-
-def _label(name: str, version: str | None) -> str:
-    return f"{name} v{version}" if version else "no model"

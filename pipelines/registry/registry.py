@@ -1,14 +1,13 @@
 """The MLflow model registry: register what was trained, read and move the `champion` alias.
 
 This is the only module that may move an alias. Whether the champion moves is decided by the
-verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
-test_promotion.py.
+verdict, not here.
 """
 
 import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -52,43 +51,50 @@ def _answer(client: "MlflowClient", ask: Callable[[], Found]) -> Found | None:
     """
     from mlflow.exceptions import MlflowException, RestException
 
-    try:
-        return ask()
-    except MlflowException as error:
-        is_told = isinstance(error, RestException) or not client.tracking_uri.startswith("http")
-        if is_told and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    with translated_outages(client.tracking_uri):
+        try:
+            return ask()
+        except MlflowException as error:
+            is_told = isinstance(error, RestException) or not client.tracking_uri.startswith("http")
+            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+            if is_told and error.error_code in absent:
+                return None
+            raise
 
 
-def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
+def read_champion(client: "MlflowClient", name: str, is_ours: bool = True) -> ModelRef | None:
     """Return the version behind the `champion` alias, or None when there is no champion yet.
 
+    Args:
+        client: Client of the registry.
+        name: The registered model.
+        is_ours: False takes a version of somebody else too, which has no lineage: its digests are
+            '', its as_of is when it was made.
+
     Raises:
-        DataContractError: the version lacks lineage tags; it was not registered by this project.
+        DataContractError: the version was not registered by this project.
         TrackingUnavailableError: the server does not answer.
         ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
-    with translated_outages(client.tracking_uri):
-        version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
-    return to_ref(version) if version else None
+    version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
+    return to_ref(version, is_ours) if version else None
 
 
-def read_served(client: "MlflowClient", name: str) -> ModelRef | None:
-    """Return what is behind the `champion` alias, whoever registered it, or None.
+def to_ref(version: "ModelVersion", is_ours: bool = True) -> ModelRef:
+    """Return a registry entry as a pinned reference.
 
-    A version of somebody else has no lineage: its digests are '', its as_of is when it was made.
+    Raises:
+        DataContractError: it has no lineage, and is to be one of ours.
     """
-    with translated_outages(client.tracking_uri):
-        version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
-    if version is None:
-        return None
+    missing = [tag for tag in _LINEAGE_TAGS if tag not in version.tags]
+    if is_ours and missing:
+        raise DataContractError(
+            f"model {version.name} v{version.version} has no tags {missing}; expected lineage "
+            f"tags {list(_LINEAGE_TAGS)}; register models through this pipeline, or point the "
+            f"alias at a version that has them"
+        )
     made = datetime.fromtimestamp((version.creation_timestamp or 0) / 1000, UTC)
-    tags = {"as_of": made.isoformat(), "bundle_digest": "", "snapshot_digest": ""} | version.tags
-    return _ref(version, tags)
-
-
-def _ref(version: "ModelVersion", tags: Mapping[str, str]) -> ModelRef:
+    tags = {**dict.fromkeys(_LINEAGE_TAGS, ""), "as_of": made.isoformat(), **version.tags}
     return ModelRef(
         name=version.name,
         version=str(version.version),
@@ -98,18 +104,6 @@ def _ref(version: "ModelVersion", tags: Mapping[str, str]) -> ModelRef:
     )
 
 
-def to_ref(version: "ModelVersion") -> ModelRef:
-    """Return a registry entry as a pinned reference."""
-    missing = [tag for tag in _LINEAGE_TAGS if tag not in version.tags]
-    if missing:
-        raise DataContractError(
-            f"model {version.name} v{version.version} has no tags {missing}; expected lineage "
-            f"tags {list(_LINEAGE_TAGS)}; register models through this pipeline, or point the "
-            f"alias at a version that has them"
-        )
-    return _ref(version, version.tags)
-
-
 def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     """Return one registered version as a reference.
 
@@ -117,15 +111,15 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
         TrackingEntryMissingError: it was deleted, or never was.
         TrackingUnavailableError: the server does not answer.
     """
+    found = _answer(client, lambda: client.get_model_version(name, version))
+    if found is not None:
+        return to_ref(found)
     with translated_outages(client.tracking_uri):
-        found = _answer(client, lambda: client.get_model_version(name, version))
-        if found is not None:
-            return to_ref(found)
         there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
     known = ", ".join(map(str, sorted(there))) or "none, for it has no versions"
     raise TrackingEntryMissingError(
         f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
-        f"of {known}; it was deleted or never was"
+        f"of {known}; it was deleted or never was; name one that is there"
     )
 
 
@@ -159,29 +153,23 @@ def register(
     """
     # The bundle may have been logged again, after what was logged first had been altered: the
     # version of the former logged model is then another one.
-    marks = {tag: tags[tag] for tag in ("bundle_digest", "model_digest") if tag in tags}
-    of_this_run = " and ".join(
-        (
-            f"name = '{run.registered_model}'",
-            f"run_id = '{mlflow_run_id}'",
-            *(f"tags.{tag} = '{value}'" for tag, value in marks.items()),
-        )
-    )
+    name, marks = run.registered_model, ("bundle_digest", "model_digest")
+    mine = [f"tags.{tag} = '{tags[tag]}'" for tag in marks if tag in tags]
+    query = " and ".join((f"name = '{name}'", f"run_id = '{mlflow_run_id}'", *mine))
     with translated_outages(client.tracking_uri):
-        ensure_registered_model(client, run.registered_model, run.workspace_uri)
-        lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
+        ensure_registered_model(client, name, run.workspace_uri)
         version = make_once(
-            lambda: next(iter(client.search_model_versions(of_this_run)), None),
+            lambda: next(iter(client.search_model_versions(query)), None),
             lambda: client.create_model_version(
-                run.registered_model,
+                name,
                 source=model_uri,
                 run_id=mlflow_run_id,
-                tags=lineage,
+                tags={"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags},
                 # What was logged as a model has an id, in `models:/<id>`; a path has none.
                 model_id=model_uri.removeprefix("models:/") if "models:/m-" in model_uri else None,
             ),
         )
-        client.set_registered_model_alias(run.registered_model, alias, version.version)
+        client.set_registered_model_alias(name, alias, version.version)
         return to_ref(version)
 
 
@@ -192,9 +180,8 @@ def ensure_registered_model(client: "MlflowClient", name: str, workspace_uri: st
     """
     from mlflow.exceptions import MlflowException
 
-    said = "Homefeed ranker, retrained by homefeed_retrain."
+    tags, said = {KEEPER: workspace_uri}, "Homefeed ranker, retrained by homefeed_retrain."
     try:
-        tags = {KEEPER: workspace_uri}
         ask_again(lambda: client.create_registered_model(name, tags, description=said))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -213,34 +200,20 @@ def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
 
 def read_keeper(client: "MlflowClient", name: str) -> str:
     """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
-    with translated_outages(client.tracking_uri):
-        found = _answer(client, lambda: client.get_registered_model(name))
+    found = _answer(client, lambda: client.get_registered_model(name))
     return str(found.tags.get(KEEPER, "")) if found else ""
 
 
-def name_keeper(client: "MlflowClient", name: str, workspace_uri: str) -> None:
-    """Write down in the registry which workspace keeps a registered model's history."""
-    with translated_outages(client.tracking_uri):
-        client.set_registered_model_tag(name, KEEPER, workspace_uri)
-
-
-def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:
-    """Add tags to a registered version (a verdict, say)."""
+def tag_version(
+    client: "MlflowClient", model: ModelRef, tags: dict[str, str], description: str = ""
+) -> None:
+    """Add tags (a verdict, say) to a registered version, and describe it in Markdown."""
+    name, longest = model.name, tracking.LONGEST_TAG
     with translated_outages(client.tracking_uri):
         for key, value in tags.items():
-            client.set_model_version_tag(model.name, model.version, key, value[:5000])
-
-
-def describe_version(client: "MlflowClient", model: ModelRef, markdown: str) -> None:
-    """Describe a registered version, in Markdown."""
-    with translated_outages(client.tracking_uri):
-        client.update_model_version(model.name, model.version, description=markdown[:5000])
-
-
-def logged_model_in(source: str) -> str:
-    """Return the id of the logged model that a source names or lies in; '' where it is others'."""
-    found = _LOGGED.fullmatch(source)
-    return (found[1] or found[2]) if found else ""
+            client.set_model_version_tag(name, model.version, key, value[:longest])
+        if description:
+            client.update_model_version(name, model.version, description=description[:longest])
 
 
 def find_logged_model(client: "MlflowClient", version: "ModelVersion") -> str:
@@ -248,23 +221,17 @@ def find_logged_model(client: "MlflowClient", version: "ModelVersion") -> str:
 
     The source of a copy is a version, which may be gone: where its files lie was kept with it.
     """
-    source = str(version.source or "")
-    if source.startswith("models:/") and not logged_model_in(source):
+    found = _LOGGED.fullmatch(source := str(version.source or ""))
+    if found is None and source.startswith("models:/"):
         source = str(client.get_model_version_download_uri(version.name, version.version))
-    return logged_model_in(source)
+        found = _LOGGED.fullmatch(source)
+    return (found[1] or found[2]) if found else ""
 
 
 def find_location(client: "MlflowClient", model_id: str) -> str:
     """Return where a logged model's files are; '' where it is deleted, or marked as deleted."""
     found = _answer(client, lambda: client.get_logged_model(model_id))
     return str(found.artifact_location) if found else ""
-
-
-def find_own_model(client: "MlflowClient", model: ModelRef) -> str:
-    """Return the id of a version's logged model; '' where it has none, or is deleted."""
-    version = _answer(client, lambda: client.get_model_version(model.name, model.version))
-    model_id = find_logged_model(client, version) if version else ""
-    return model_id if model_id and find_location(client, model_id) else ""
 
 
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
@@ -300,11 +267,8 @@ def download_version(
         source = ask_again(lambda: client.get_model_version_download_uri(model.name, model.version))
     folder.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="version-", dir=folder))
-    is_there = False
     with contextlib.suppress(TrackingEntryMissingError), translated_outages(client.tracking_uri):
-        is_there = fetch(source, root, client.tracking_uri)
-    if not is_there:
-        raise _bundle_missing(model, f"nothing at {source}", repair)
+        fetch(source, root, client.tracking_uri)
     require_as_registered(model, root, repair)
     return root
 
@@ -318,37 +282,58 @@ def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) 
     """
     found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
-        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files", repair)
+        raise DataContractError(
+            f"{model.label}: found {len(found)} bundle.json files among its files, expected its "
+            f"bundle with one; the version's files were deleted or altered in MLflow's artifact "
+            f"store; put them back, or {repair}",
+            kind=BUNDLE_MISSING,
+        )
     _require_digest(model, "bundle", found[0].parent, model.bundle_digest, repair)
     if model.model_digest:
         what = "model with its serving code"
         _require_digest(model, what, root, model.model_digest, repair)
 
 
-def require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
-    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
+def require_unaltered(client: "MlflowClient", known: ModelRef, can_serve: bool = False) -> None:
+    """Refuse a version that is not what was judged or recorded: a verdict is about its digests.
+
+    Args:
+        client: Client of the registry.
+        known: The version as it was.
+        can_serve: Its example rows must get their scores here too.
 
     Raises:
         PromotionRefusedError: the registry says that the version is another model.
-        DataContractError: its files are not those of that digest, or are marked as deleted.
+        DataContractError: its files are not those of that digest, are marked as deleted, or do not
+            score as they did.
     """
-    found = read_version(client, judged.name, judged.version)
-    if found != judged:
-        raise PromotionRefusedError(
-            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
-            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
-            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
-            f"its tags were altered since; start a new cycle; where it was decided already, name "
-            f"what shall serve: `homefeed history repair --to-version N`"
+    found = read_version(client, known.name, known.version)
+    if found != known:
+        then, now = (
+            f"bundle {each.bundle_digest[:12]} and model {each.model_digest[:12] or 'unknown'} "
+            f"(as_of {each.as_of:%Y-%m-%d}, MLflow run {each.mlflow_run_id})"
+            for each in (known, found)
         )
-    require_not_deleted(client, judged)
-    with scratch_for_models() as scratch:
-        download_bundle(client, judged, scratch)
+        raise PromotionRefusedError(
+            f"{known.label} is on record with {then}; found {now} at that version in the registry; "
+            f"expected the same: its tags were altered since; nothing was moved; start a new "
+            f"cycle, or {ROLL_BACK}; where it was decided already, name what shall serve: "
+            f"`homefeed history repair --to-version N`"
+        )
+    require_not_deleted(client, known)
+    # Off the workspace's disk: a full one keeps nobody from going back.
+    with storage.scratch_folder(own_temporary_folder("scratch").as_uri()) as scratch:
+        bundle = download_bundle(client, known, scratch)
+        if not can_serve:
+            return
+        from training.bundle.files import load_bundle
 
-
-def scratch_for_models() -> contextlib.AbstractContextManager[Path]:
-    """Give a scratch folder off the workspace's disk: a full one keeps nobody from going back."""
-    return storage.scratch_folder(own_temporary_folder("scratch").as_uri())
+        try:
+            load_bundle(bundle)
+        except DataContractError as error:
+            raise DataContractError(
+                f"{known.label} cannot serve, so the champion stays: {error}; {ROLL_BACK}"
+            ) from error
 
 
 def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
@@ -362,8 +347,8 @@ def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
     with translated_outages(client.tracking_uri):
         version = client.get_model_version(model.name, model.version)
         model_id = find_logged_model(client, version)  # Others' files are not looked for.
-        if not model_id or find_location(client, model_id):
-            return
+    if not model_id or find_location(client, model_id):
+        return
     raise DataContractError(
         f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
         f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
@@ -395,11 +380,3 @@ def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, r
             f"{registered[:12]}; expected the same: the files were altered after registration; "
             f"{repair}"
         )
-
-
-def _bundle_missing(model: ModelRef, found: str, repair: str) -> DataContractError:
-    return DataContractError(
-        f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
-        f"files were deleted or altered in MLflow's artifact store; put them back, or {repair}",
-        kind=BUNDLE_MISSING,
-    )

@@ -9,17 +9,16 @@ How much trainings of one recipe differ by their seed is measured once per recip
 ones. Of a day, the marker of the snapshot that was refused last stays until one is accepted. The
 key is that of the recipe's reference (`pipelines.recipes.key_of`), so a recipe whose options were
 changed still finds its last snapshot. Not for judging. Tested with what writes and reads it, in
-tests/pipelines/registry/test_anchor.py, tests/pipelines/cli/test_anchor.py and
-tests/pipelines/stages/test_check_snapshot.py, test_resolve_run.py.
+tests/pipelines/stages/test_check_snapshot.py and test_repaired_snapshots.py.
 """
 
 import fnmatch
 import logging
 import statistics
 from datetime import datetime
-from typing import Self, TypeVar
+from typing import TypeVar
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, PositiveFloat
 
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import (
@@ -40,6 +39,7 @@ from pipelines.registry.history import NAME_ONE, History
 
 log = logging.getLogger(__name__)
 Report = TypeVar("Report", bound=Judged)
+Kept = TypeVar("Kept", bound=Frozen)
 
 
 class SeedNoise(Frozen):
@@ -51,15 +51,9 @@ class SeedNoise(Frozen):
     code_digest: str
     target_metric: str
     seeds: tuple[int, ...] = Field(min_length=2)
-    values: tuple[float, ...] = Field(min_length=2, description="Of the target metric, by seed.")
-
-    @model_validator(mode="after")
-    def _has_a_mean(self) -> Self:
-        if statistics.fmean(self.values) <= 0:
-            raise ValueError(
-                f"the mean of {self.target_metric} over the seeds is not positive: {self.values}"
-            )
-        return self
+    values: tuple[PositiveFloat, ...] = Field(
+        min_length=2, description="Of the target metric, by seed."
+    )
 
     @property
     def deviation(self) -> float:
@@ -94,7 +88,6 @@ def measured_deviation(workspace_uri: str, recipe_digest: str, target_metric: st
 
 def find_standing(
     known: History,
-    workspace_uri: str,
     champion: ModelRef | None,
     config: RunConfig,
     judged_before: tuple[PinnedFile, ...],
@@ -103,7 +96,6 @@ def find_standing(
 
     Args:
         known: The history, at the entry that the run pins.
-        workspace_uri: The workspace.
         champion: The model that serves now, or None.
         config: The run's configuration.
         judged_before: Records of judged cycles, pinned.
@@ -117,25 +109,21 @@ def find_standing(
             raise ConfigurationError(f"it could not be read when {champion.label} came; {NAME_ONE}")
     except ConfigurationError as error:
         problem = f"A model serves and the accepted recipe is not known: {error}."
-    digest, hold = config.recipe_digest, ""
-    for each in known.recipes.held:
-        if each.digest == digest and not hold:
-            hold = (
-                f"Recipe {config.reference!r} is on hold ({each.reason}). It is not promoted until "
-                f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason "
-                f"...`."
-            )
-    moves = [move for _, move in known.entries]
-    since = moves[-1].moved_at if moves else None
-    rollbacks = [move.moved_at for move in moves if move.kind == "rollback"]
+    digest, target = config.recipe_digest, config.model_gate.target_metric
+    holds = [
+        f"Recipe {config.reference!r} is on hold ({each.reason}). It is not promoted until "
+        f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason ...`."
+        for each in known.recipes.held
+        if each.recipe.digest == digest
+    ]
+    since = known.last.moved_at if known.last else None
+    rollbacks = [move.moved_at for move in known.moves if move.kind == "rollback"]
     return Standing(
         anchor=accepted,
         anchor_code_digest=code,
         problem=problem,
-        hold=hold,
-        seed_noise=measured_deviation(
-            workspace_uri, config.recipe_digest, config.model_gate.target_metric
-        ),
+        hold=holds[0] if holds else "",
+        seed_noise=measured_deviation(known.workspace_uri, digest, target),
         unpromoted=evidence.unpromoted_days(evidence.read(judged_before), since),
         champion_since=since,
         rolled_back_at=max(rollbacks, default=None),
@@ -165,7 +153,7 @@ def mark_judged(run: ResolvedRun, snapshot: Snapshot, found_uri: str, *, is_acce
     marker = JudgedSnapshot(
         as_of=run.as_of, snapshot_uri=snapshot.uri, recipe=recipe, found_uri=found_uri
     )
-    uri = _marker_uri(run.workspace_uri, run, snapshot) if is_accepted else refused
+    uri = _accepted_uri(run.workspace_uri, run, snapshot) if is_accepted else refused
     storage.write_model(uri, marker)
     if is_accepted:
         deletion.remove(refused)
@@ -177,12 +165,8 @@ def last_refused(workspace_uri: str, recipe: str, day: datetime) -> str:
     Returns:
         '' where none was, where one was accepted since, and where the marker cannot be read.
     """
-    uri = _refused_uri(workspace_uri, recipe, day)
-    try:
-        return storage.read_model(uri, JudgedSnapshot).found_uri if storage.exists(uri) else ""
-    except DataContractError as error:
-        log.warning("which snapshot of %s was refused is not known: %s", f"{day:%Y-%m-%d}", error)
-        return ""
+    marker = _read_or_none(_refused_uri(workspace_uri, recipe, day), JudgedSnapshot)
+    return marker.found_uri if marker else ""
 
 
 def read_refusal(uri: str, kind: type[Report]) -> Report | None:
@@ -195,12 +179,16 @@ def read_refusal(uri: str, kind: type[Report]) -> Report | None:
         uri: Of the report.
         kind: Its class.
     """
+    report = _read_or_none(uri, kind)
+    return None if report is None or report.is_accepted else report
+
+
+def _read_or_none(uri: str, kind: type[Kept]) -> Kept | None:
     try:
-        report = storage.read_model(uri, kind)
-    except (FileNotFoundError, DataContractError) as error:
-        log.warning("what was refused cannot be read; judged without it: %s", error)
+        return storage.read_model(uri, kind) if storage.exists(uri) else None
+    except DataContractError as error:
+        log.warning("what was refused before is not known: %s", error)
         return None
-    return None if report.is_accepted else report
 
 
 def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
@@ -212,19 +200,13 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
         name: Of the file; it lies beside the reference's profile.
     """
     # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
-    workspace_uri = reference.uri.rpartition("/snapshots/")[0]
-    marker_uri = _marker_uri(workspace_uri, run, reference)
+    marker_uri = _accepted_uri(reference.uri.rpartition("/snapshots/")[0], run, reference)
     if not storage.exists(marker_uri):
         return None
     repair = "delete it: the reference is then measured again"
     profile_uri = storage.read_model(marker_uri, JudgedSnapshot, repair).found_uri
     uri = storage.join(profile_uri.rpartition("/")[0], name) if profile_uri else ""
     return storage.read_bytes(uri) if uri and storage.exists(uri) else None
-
-
-def _marker_uri(workspace_uri: str, run: ResolvedRun, snapshot: Snapshot) -> str:
-    folder = accepted_folder(workspace_uri, run.config.reference)
-    return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
 
 
 def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:
@@ -246,6 +228,11 @@ def accepted_folder(workspace_uri: str, recipe: str) -> str:
     return storage.join(workspace_uri, "accepted_snapshots", key_of(recipe))
 
 
+def _accepted_uri(workspace_uri: str, run: ResolvedRun, snapshot: Snapshot) -> str:
+    folder = accepted_folder(workspace_uri, run.config.reference)
+    return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
+
+
 def _refused_uri(workspace_uri: str, recipe: str, day: datetime) -> str:
-    name = f"{day:%Y-%m-%d}.json"
-    return storage.join(workspace_uri, "refused_snapshots", key_of(recipe), name)
+    folder = storage.join(workspace_uri, "refused_snapshots", key_of(recipe))
+    return storage.join(folder, f"{day:%Y-%m-%d}.json")

@@ -1,26 +1,37 @@
 """MLflow tracking: one run per cycle and side, found again by its tags, never opened twice.
 
-All runs of a cycle have the tag CYCLE, by which one filter finds them. MLflow's own
-client repeats every request whose answer was lost, also one that makes something; its repetitions
-are switched off, and `PatientClient` repeats what does no harm. Not for the registry
-(`pipelines.registry.registry`), nor for the training curves (`training`), nor for what a run shows
-once its side was compared (`pipelines.registry.in_mlflow`).
+All runs of a cycle have the tag CYCLE, by which one filter finds them. They show, for people only,
+the snapshot, what the data gate found, and the numbers of each side of the comparison; whatever is
+written twice is there once. MLflow's own client repeats every request whose answer was lost, also
+one that makes something; its repetitions are switched off, and `PatientClient` repeats what does no
+harm. Not for the registry (`pipelines.registry.registry`), nor the training curves (`training`).
 """
 
 import contextlib
+import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines import storage
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    TrackingEntryMissingError,
+)
+from pipelines.contracts.files import to_json
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
+from pipelines.contracts.run_layout import DOCS_ARTIFACT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
 OWN_REGISTRY = "reproduction.db"
 """File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
 
@@ -40,6 +51,9 @@ FAILURE = "failure"
 """The tag of a failed cycle's run that says why; '' where a later attempt went on."""
 LONGEST_TAG = 5000
 """Characters; the server refuses longer tags, and longer descriptions of versions."""
+_LONGEST_DIGEST = 36
+"""Characters of a dataset's digest; the server refuses longer ones."""
+GATE_FOLDER, DOCS_PAGE = DOCS_ARTIFACT.split("/")
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -80,10 +94,10 @@ def connect(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    client = patient(MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri))
+    client = PatientClient(MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri))
     with translated_outages(uri):
         client.search_experiments(max_results=1)
-    return client
+    return cast("MlflowClient", client)  # under the type that callers know
 
 
 @contextlib.contextmanager
@@ -127,15 +141,10 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         side: 'challenger' or 'baseline'.
         label: What a new MLflow run is named after, beside the cycle's day.
     """
-    mine = {CYCLE: run.run_id, SIDE: side}
-    tags = mine | {
-        "as_of": run.as_of.isoformat(),
-        **recipe_tags(run.config),
-        "code_version": run.code_version,
-        "code_digest": run.code_digest,
-        "trigger": run.trigger,
-    }
-    query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
+    query = f"tags.{CYCLE} = '{run.run_id}' and tags.{SIDE} = '{side}'"
+    tags = {CYCLE: run.run_id, SIDE: side, "as_of": run.as_of.isoformat()}
+    tags |= recipe_tags(run.config)
+    tags |= {name: getattr(run, name) for name in ("code_version", "code_digest", "trigger")}
     with translated_outages(client.tracking_uri):
         place = experiment_id_of(client, run)
         found = make_once(
@@ -148,12 +157,6 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         return found.info.run_id
 
 
-def experiment_of(client: "MlflowClient", run_id: str) -> str:
-    """Return the id of a run's experiment."""
-    with translated_outages(client.tracking_uri):
-        return str(client.get_run(run_id).info.experiment_id)
-
-
 def recipe_tags(config: RunConfig) -> dict[str, str]:
     """Return which recipe this is, as tags of a run or version, and as parameters of a run."""
     ref = config.recipe_ref
@@ -164,25 +167,21 @@ def experiment_id_of(client: "MlflowClient", run: ResolvedRun) -> str:
     """Return the id of a cycle's experiment, which is made if it is not there."""
     from mlflow.exceptions import MlflowException
 
-    def find() -> str | None:
-        found = client.get_experiment_by_name(run.experiment)
-        return found.experiment_id if found else None
-
-    try:
-        return make_once(find, lambda: client.create_experiment(run.experiment))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = find()  # Another cycle made it a moment ago.
-    assert found is not None
-    return found
+    with translated_outages(client.tracking_uri):
+        if (found := client.get_experiment_by_name(run.experiment)) is None:
+            try:
+                return ask_again(lambda: client.create_experiment(run.experiment))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Another cycle made it a moment ago, or we did and the answer was lost.
+            found = client.get_experiment_by_name(run.experiment)
+        assert found is not None
+        return str(found.experiment_id)
 
 
 def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
-    """Log the whole configuration as an artifact, and what people compare as parameters.
-
-    A parameter that the run has already is left as it is: MLflow forbids to change it.
-    """
+    """Log the whole configuration as an artifact, and what people compare as parameters."""
     import pandas as pd
 
     fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
@@ -196,19 +195,13 @@ def copy_params(client: "MlflowClient", from_run: str, to_run: str) -> None:
 
     A run that was deleted has none to give.
     """
-    from mlflow.exceptions import MlflowException
-
-    with translated_outages(client.tracking_uri):
-        try:
-            params = client.get_run(from_run).data.params
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return
+    with contextlib.suppress(TrackingEntryMissingError), translated_outages(client.tracking_uri):
+        params = client.get_run(from_run).data.params
         _log_params(client, to_run, {name: params[name] for name in COMPARED if name in params})
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
+    """Log parameters that a run has not yet: MLflow forbids to change one."""
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
@@ -239,6 +232,122 @@ class PatientClient:
         return lambda *arguments, **options: ask_again(lambda: found(*arguments, **options))
 
 
-def patient(client: "MlflowClient") -> "MlflowClient":
-    """Return the client in its patient form, under the type that callers know."""
-    return cast("MlflowClient", PatientClient(client))
+def log_dataset(
+    client: "MlflowClient", mlflow_run_id: str, snapshot: Snapshot, context: str
+) -> None:
+    """Log a cycle's snapshot as the input of an MLflow run; twice is as once.
+
+    The type of source is our own, so that MLflow loads nothing.
+
+    Args:
+        client: Client of the tracking server.
+        mlflow_run_id: The MLflow run.
+        snapshot: What it was computed from.
+        context: What for: 'training' or 'evaluation'.
+
+    Raises:
+        HomefeedError: as `translated_outages` raises.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    counts = ("num_examples", "num_requests", "num_users")
+    profile = {
+        **{
+            name: f"{each.start:%Y-%m-%d %H:%M} to {each.end:%Y-%m-%d %H:%M} UTC, end excluded"
+            for name, each in (("training", snapshot.training), ("holdout", snapshot.holdout))
+        },
+        **{each: sum(getattr(shard, each) for shard in snapshot.shards) for each in counts},
+        **{"num_pins": snapshot.num_pins, "digest": snapshot.digest},
+    }
+    kind, source = "homefeed_snapshot", json.dumps({"uri": snapshot.uri})
+    name, digest = f"snapshot {snapshot.as_of:%Y-%m-%d}", snapshot.digest[:_LONGEST_DIGEST]
+    data = Dataset(name, digest, kind, source, profile=json.dumps(profile))
+    tags = [InputTag("mlflow.data.context", context)]
+    with translated_outages(client.tracking_uri):
+        client.log_inputs(mlflow_run_id, [DatasetInput(data, tags)])
+
+
+def log_gate(
+    client: "MlflowClient", run: ResolvedRun, mlflow_run_id: str, report: DataReport
+) -> None:
+    """Log a data report and its pages to an MLflow run; a page that was deleted is left out.
+
+        data_gate/report.json            every expectation, with what was found
+        data_gate/data_docs.html         the Data Docs of the snapshot
+        data_gate/event_log.html         those of the event log's days, where these were judged
+
+    Raises:
+        HomefeedError: of MLflow or of the pages' storage.
+    """
+    pages = {DOCS_PAGE: report.docs_uri, "event_log.html": report.log_docs_uri}
+    with (
+        storage.scratch_folder(run.workspace_uri) as scratch,
+        translated_outages(client.tracking_uri),
+    ):
+        (scratch / "report.json").write_bytes(to_json(report))
+        for name, uri in pages.items():
+            if uri and storage.exists(uri):
+                (scratch / name).write_bytes(storage.read_bytes(uri))
+        client.log_artifacts(mlflow_run_id, str(scratch), artifact_path=GATE_FOLDER)
+
+
+def log_side(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    side: str,
+    label: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    folder: Path | None = None,
+) -> str:
+    """Log one side of a comparison to its MLflow run, end the run, and return the run's id.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        side: 'challenger', 'baseline' or 'anchor'.
+        label: What a new MLflow run is named after.
+        metrics: Final numbers; they are logged at step 0.
+        tags: What else is known of the comparison.
+        folder: Files to log, or None.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    run_id = open_run(client, run, side, label)
+    with translated_outages(client.tracking_uri):
+        # All have the time at which the run began: a retry then sends exact duplicates, which the
+        # server drops.
+        started = client.get_run(run_id).info.start_time
+        measured = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
+        told = [RunTag(name, value[:LONGEST_TAG]) for name, value in tags.items()]
+        client.log_batch(run_id, metrics=measured, tags=told)
+        if folder is not None:
+            client.log_artifacts(run_id, str(folder), artifact_path="comparison")
+        client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def end_failed(run: ResolvedRun, reason: str) -> None:
+    """End the MLflow runs of a broken cycle that are open still, with the reason.
+
+    Where MLflow does not answer they stay open: it must not keep anybody from being told.
+
+    Args:
+        run: The cycle.
+        reason: One sentence.
+    """
+    from mlflow.exceptions import MlflowException
+
+    query = f"tags.{CYCLE} = '{run.run_id}' and attributes.status = 'RUNNING'"
+    said = reason[:LONGEST_TAG]
+    try:
+        with giving_up_after(5), translated_outages(run.tracking_uri):
+            client = connect(run.tracking_uri)
+            experiment = client.get_experiment_by_name(run.experiment)
+            for found in (
+                client.search_runs([experiment.experiment_id], query) if experiment else ()
+            ):
+                client.set_tag(found.info.run_id, FAILURE, said)
+                client.set_terminated(found.info.run_id, "FAILED")
+    except (HomefeedError, MlflowException) as error:
+        log.warning("the cycle's MLflow runs stay open: %s", error)

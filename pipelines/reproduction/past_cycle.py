@@ -50,10 +50,9 @@ class PastCycle:
 
     def stages_to_tell_of(self, until: str) -> tuple[str, ...]:
         """Return the stages of which something can be said: rebuilt ones, and missing records."""
-        names = self.stages_until(until)
         asked = REBUILT[: REBUILT.index(until) + 1]
-        missing = [name for name in asked if name not in self.records]
-        return tuple(name for name in REBUILT if name in names or name in missing)
+        missing = {name for name in asked if name not in self.records}
+        return tuple(name for name in REBUILT if name in {*self.stages_until(until), *missing})
 
     def version_of(self, stage: str) -> int | None:
         """Return the number under which the original registry has a stage's model, if it has one.

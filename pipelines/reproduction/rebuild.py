@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.code_identity import Environment, environment
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.metrics.measured import unmeasured
 from pipelines.registry import registry, tracking
-from pipelines.reproduction import causes
-from pipelines.reproduction.findings import Finding, compare_stage
+from pipelines.reproduction.comparing import Finding, changes_since, compare_stage
 from pipelines.reproduction.past_cycle import PastCycle, read_listing
 from pipelines.stages.runner import read_record, run_stage
 
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _CLAIM = "reproduction.json"
-_REGISTERING = ("train_challenger", "train_anchor", "compare_with_champion")
-"""Stages that talk to MLflow."""
 _NO_CHAMPION = "rebuild what needs no champion: give --until train_anchor"
 _EMPTY = "Not rebuilt. It keeps the numbers of the versions as they are in the original registry."
 
@@ -72,9 +69,8 @@ def choose_folder(into: str, run_id: str) -> Path:
     Raises:
         ConfigurationError: it is not on this machine.
     """
-    if into:
-        return storage.local_path(storage.to_uri(into))
-    return Path(tempfile.mkdtemp(prefix=f"homefeed-reproduce-{run_id}-"))
+    made = into or tempfile.mkdtemp(prefix=f"homefeed-reproduce-{run_id}-")
+    return storage.local_path(storage.to_uri(made))
 
 
 def rebuild(
@@ -116,7 +112,7 @@ def rebuild(
             why_not = f"{stopped_at} was not rebuilt" if stopped_by else ""
             why_not = type(stopped_by).__name__ if name == stopped_at else why_not
             findings += compare_stage(name, past.records.get(name), rebuilt.get(name), why_not)
-        changes += causes.changes_since(past, rebuilt, read_listing(run.run_uri))
+        changes += changes_since(past, rebuilt, read_listing(run.run_uri))
     return Outcome(tuple(findings), tuple(changes), stopped_by)
 
 
@@ -125,34 +121,32 @@ def _claimed(folder: Path, past: PastCycle) -> Iterator[None]:
     """Make a folder this run's, or go on in it, and keep others out of it meanwhile."""
     claim = Claim(run_id=past.run.run_id, run_digest=past.run.fingerprint())
     for uri in (past.run_uri, past.run.workspace_uri, past.run.event_log_uri):
-        place = storage.local_path(uri).resolve() if storage.is_local(uri) else None
-        if place is not None and folder.resolve().is_relative_to(place):
+        if storage.is_local(uri) and folder.resolve().is_relative_to(
+            storage.local_path(uri).resolve()
+        ):
             raise ConfigurationError(
                 f"{folder} lies in {uri}, of which nothing is to be touched; expected a folder "
                 f"elsewhere; name one with --into"
             )
 
     def require_free() -> None:
-        uri, found = storage.to_uri(folder / _CLAIM), None
         # A process that was killed at once leaves no more than its lock and an unfinished claim.
-        names = {
-            name
-            for name in storage.list_names(storage.to_uri(folder))
-            if name != "reproduction.lock" and not name.startswith(f".{_CLAIM}")
-        }
-        if _CLAIM in names:
-            found = storage.read_model(uri, Claim, "name another folder with --into")
+        names = storage.list_names(storage.to_uri(folder))
+        names = [n for n in names if n != "reproduction.lock" and not n.startswith(f".{_CLAIM}")]
+        other = "name another folder with --into"
+        found = storage.read_model(place, Claim, other) if _CLAIM in names else None
         if names and found != claim:
             what = f"the reproduction of run {found.run_id}" if found else "other files"
             raise ConfigurationError(
                 f"{folder} holds {what}; expected an empty folder, or one in which this very run "
-                f"({claim.run_id}) was being rebuilt; name another one with --into"
+                f"({claim.run_id}) was being rebuilt; {other}"
             )
 
+    place = storage.to_uri(folder / _CLAIM)
     require_free()
     with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
         require_free()
-        storage.write_model(storage.to_uri(folder / _CLAIM), claim)
+        storage.write_model(place, claim)
         yield
 
 
@@ -182,13 +176,10 @@ def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedR
 
 def _prepare(folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]) -> None:
     """Write the manifest of `resolve_run`; before, clear what would not be made so today."""
-
-    def unnamed(made_with: Environment | None) -> Environment | None:
-        # A commit to the documentation changes the version.
-        return made_with and made_with.model_copy(update={"code_version": ""})
-
-    former = _record_of(run, "resolve_run")
-    if former is not None and unnamed(former.made_with) != unnamed(environment()):
+    # A commit to the documentation changes the version alone.
+    former, anew = _record_of(run, "resolve_run"), {"code_version": ""}
+    made_with = former and former.made_with and former.made_with.model_copy(update=anew)
+    if former is not None and made_with != environment().model_copy(update=anew):
         for place in ("registry", "workspace"):
             deletion.remove(storage.to_uri(folder / place))
         tell(
@@ -213,10 +204,7 @@ def _rebuild_stage(
     started, former = time.monotonic(), _record_of(run, name)
     if name == "compare_with_champion":
         fetch_champion(past.run, folder)
-    with contextlib.ExitStack() as stack:
-        if name in _REGISTERING:
-            stack.enter_context(own_registry(folder, run, past.version_of(name)))
-        stack.enter_context(unmeasured())
+    with own_registry(folder, run, past.version_of(name)), unmeasured():
         run_stage(name, run.run_uri)
     made = read_record(run.run_uri, name)
     took = f"done in {time.monotonic() - started:.1f} s"

@@ -124,8 +124,9 @@ def make_plan(
         model.snapshot_digest[:16]: f"{model.label} was trained on it: {why}"
         for model, why in reversed(models)  # the first reason counts
     }
-    moves = [entry for _, entry in record.state.history.entries]
-    served = [model for entry in moves for model in (entry.previous, entry.model)]
+    served = [
+        model for entry in record.state.history.moves for model in (entry.previous, entry.model)
+    ]
     champion = "it has been champion, and what served stays"
     stays = {model.version: champion for model in (*served, record.state.served) if model}
     stays |= {model.version: why for model, why in reversed(models)}
@@ -196,7 +197,7 @@ def _needed_runs(
     for name, number in trained:
         if number in versions:
             needed.setdefault(name, f"it trained what is needed: {versions[number]}")
-    for _, entry in record.state.history.entries:
+    for entry in record.state.history.moves:
         if entry.run_uri is not None and entry.model.version in versions:
             needed.setdefault(name_in(entry.run_uri), versions[entry.model.version])
     for name in sorted(record.judged_runs):

@@ -44,7 +44,7 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
     """
     from pipelines.alerts.incidents import alert_on_failure
     from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
-    from pipelines.registry.in_mlflow import end_failed
+    from pipelines.registry.tracking import end_failed
     from pipelines.stages.runner import read_artifact
 
     def end_runs(why: str) -> None:

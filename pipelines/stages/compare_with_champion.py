@@ -30,10 +30,9 @@ from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
 from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.evidence import changes_of, pool_facts, tries_on
-from pipelines.registry.in_mlflow import named
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
-from pipelines.stages.sides import log_sides, log_whole
+from pipelines.stages.sides import log_sides
 
 if TYPE_CHECKING:
     from validation.model_gate.facts import Facts, Side
@@ -88,15 +87,15 @@ def compare_with_champion(
         ours = tracking.open_run(client, run, "challenger", comparison.challenger_model.label)
         label = comparison.baseline_label.removeprefix("the ")
         shown = ours, tracking.open_run(client, run, "baseline", label)
-        places = mlflow_links(run.tracking_uri, tracking.experiment_of(client, ours), shown)
+        places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)
         record = record_of(run, cycles, comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
         write_page(run, judgement, out_dir, record)
-        runs = log_sides(client, run, judgement, out_dir, named(snapshot))
-        log_whole(client, run, comparison, snapshot, runs[1], record.is_void)
+        runs = log_sides(client, run, judgement, out_dir)
+        tracking.log_dataset(client, runs[1], snapshot, "evaluation")
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))

@@ -1,6 +1,6 @@
 """`promote_challenger`: the champion moves if the verdict, the run and the registry permit it.
 
-Tested in tests/pipelines/registry/test_promotion.py and test_approved_promotions.py, and by kills
+Tested in tests/pipelines/registry/test_promotion.py, and by kills
 in test_killed_stages.py.
 """
 
@@ -34,7 +34,7 @@ def promote_challenger(
         PromotionRefusedError: the alias moved since, or the verdict is about other models.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
-    from pipelines.registry.promotion import move_if_permitted
+    from pipelines.registry.moves import move_if_permitted
 
     return move_if_permitted(run, challenger, fresh, judgement, now)
 
@@ -57,7 +57,7 @@ def answered_since(run_uri: str, published: dict[str, Any]) -> str:
     """
     if published.get("is_promoted") or not published.get("approval"):
         return ""
-    from pipelines.registry.promotion import read_approval
+    from pipelines.registry.moves import read_approval
 
     found = read_approval(run_uri)
     if found is None or found.model_dump(mode="json") == published["approval"]:

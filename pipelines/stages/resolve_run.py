@@ -45,7 +45,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     name = settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
     serves = later or champion
-    standing = find_standing(known, workspace_uri, serves, config, judged_before)
+    standing = find_standing(known, serves, config, judged_before)
     return ResolvedRun(
         run_id=request.run_id,
         run_uri=run_uri_of(request, settings),

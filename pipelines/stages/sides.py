@@ -8,18 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.alerts.rendering import to_markdown
-from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck
 from pipelines.registry import registry, tracking
-from pipelines.registry.in_mlflow import (
-    ALL_CYCLES,
-    Named,
-    Side,
-    as_decoration,
-    log_cycle,
-    log_dataset,
-    log_side,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +24,6 @@ def log_sides(
     run: ResolvedRun,
     judgement: Judgement,
     out_dir: Path,
-    rows: Named | None = None,
 ) -> tuple[str, str]:
     """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
 
@@ -45,7 +35,6 @@ def log_sides(
         run: The cycle.
         judgement: The verdict, with its outcome.
         out_dir: The verdict page with its files.
-        rows: The dataset that they were compared on; None leaves the models' own pages as they are.
     """
     comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
     challenger, champion = comparison.challenger_model, comparison.baseline_model
@@ -69,46 +58,23 @@ def log_sides(
     if (found := outcome.change) is not None:
         of_change = {"change": found.value, "low": found.low, "high": found.high}
         own |= {f"decision/{name}_percent": 100 * value for name, value in of_change.items()}
-    mine = Side("challenger", challenger.label, challenger)
-    theirs = Side("baseline", comparison.baseline_label.removeprefix("the "), champion)
+    baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
     # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
-    told = tags | page, rows, out_dir
+    told = tags | page, out_dir
+    others = _side_metrics(comparison, theirs)
     runs = (
-        log_side(client, run, mine, own, *told),
-        log_side(client, run, theirs, _side_metrics(comparison, "baseline"), *told),
+        tracking.log_side(client, run, "challenger", challenger.label, own, *told),
+        tracking.log_side(client, run, theirs, baseline, others, *told),
     )
     if champion is not None:
         tracking.copy_params(client, champion.mlflow_run_id, runs[1])
     if anchor is not None:
         its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
-        third = Side("anchor", anchor.model.label, anchor.model)
-        log_side(client, run, third, fresh, its | page, rows)
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page)
         registry.tag_version(client, anchor.model, its)
-    registry.tag_version(client, challenger, tags)
-    registry.describe_version(client, challenger, page[tracking.DESCRIPTION])
+    registry.tag_version(client, challenger, tags, page[tracking.DESCRIPTION])
     return runs
-
-
-def log_whole(
-    client: "MlflowClient",
-    run: ResolvedRun,
-    comparison: Comparison,
-    snapshot: Snapshot,
-    baseline_run: str,
-    is_void: bool = False,
-) -> None:
-    """Log what the sides were compared on, and what the experiment shows of all its cycles.
-
-    Nothing of it is read by a cycle. Each part is written whatever became of the others.
-
-    Raises:
-        HomefeedError: an error that may pass.
-    """
-    with as_decoration("what the sides were compared on"):
-        log_dataset(client, baseline_run, snapshot, "evaluation")
-    with as_decoration(f"the cycle in the run {ALL_CYCLES!r}"):
-        log_cycle(client, run, comparison, is_void)
 
 
 def _side_metrics(

@@ -20,7 +20,6 @@ from pipelines.contracts.files import digest_files, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
-from pipelines.registry.in_mlflow import log_dataset, log_gate
 from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:
@@ -89,9 +88,9 @@ def train_side(
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
         client.set_tag(mlflow_run_id, "code_version", code_version())
-    log_dataset(client, mlflow_run_id, snapshot, "training")
+    tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
-        log_gate(client, run, mlflow_run_id, report)
+        tracking.log_gate(client, run, mlflow_run_id, report)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
         spec = _specify(run, snapshot, snapshot_dir, side, mlflow_run_id)

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.registry import by_hand, promotion, tracking
+from pipelines.registry import moves, tracking
 from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 _LEAD_S = 0.1
 """By so much the first act begins after all have been handed out."""
-_PRELOADED = ("mlflow", "pipelines.registry.by_hand", "training.bundle.files", "support.registered")
+_PRELOADED = ("mlflow", "pipelines.registry.moves", "training.bundle.files", "support.registered")
 Act = Callable[[], None]
 
 
@@ -77,7 +77,7 @@ def _nothing() -> None:
 def promote(run: ResolvedRun, model: ModelRef) -> None:
     """Promote a challenger as its cycle's stage does."""
     judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
+    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
 
 
 def roll_back(run: ResolvedRun, from_version: str) -> None:
@@ -88,4 +88,4 @@ def roll_back(run: ResolvedRun, from_version: str) -> None:
         registered_model=run.registered_model,
     )
     client = tracking.connect(run.tracking_uri)
-    by_hand.rollback(client, settings, None, NOW, "hides rose", from_version)
+    moves.rollback(client, settings, None, NOW, "hides rose", from_version)

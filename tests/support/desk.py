@@ -8,8 +8,8 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.recipes import smoke
-from pipelines.registry import by_hand, history, promotion, registry, tracking
-from pipelines.registry.history import History, HistoryEntry
+from pipelines.registry import history, moves, registry, tracking
+from pipelines.registry.history import History, Move
 from pipelines.registry.reconcile import State, look
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
@@ -66,7 +66,7 @@ class Desk:
             verdict = judgement.verdict.model_copy(update=judged)
             judgement = judgement.model_copy(update={"verdict": verdict})
         made = challenger_of(model)
-        return promotion.move_if_permitted(run, made, NO_ANCHOR, judgement, at(days))
+        return moves.move_if_permitted(run, made, NO_ANCHOR, judgement, at(days))
 
     def promote_two(self) -> tuple[ModelRef, ModelRef]:
         """Let two cycles promote, the second one a day later; return their models."""
@@ -78,13 +78,13 @@ class Desk:
 
     def rollback(
         self, to: str | None = None, days: float = 9, why: str = "hides rose", away: str = ""
-    ) -> HistoryEntry:
+    ) -> Move:
         """Roll back as a person does."""
-        return by_hand.rollback(self.client, self.settings, to, at(days), why, away or None)
+        return moves.rollback(self.client, self.settings, to, at(days), why, away or None)
 
-    def force(self, run: ResolvedRun, model: ModelRef, days: float, why: str) -> HistoryEntry:
+    def force(self, run: ResolvedRun, model: ModelRef, days: float, why: str) -> Move:
         """Promote a model in spite of its verdict."""
-        return by_hand.force(self.client, run, challenger_of(model), at(days), why)
+        return moves.force(self.client, run, model, at(days), why)
 
     def point_at(self, version: str) -> None:
         """Move the alias by hand; '' deletes it."""
@@ -95,14 +95,15 @@ class Desk:
 
     def mend(
         self, restores: bool = False, to: str | None = None, why: str = "somebody looked"
-    ) -> HistoryEntry | None:
-        """Carry out what `history repair` would."""
-        wanted = by_hand.plan(self.client, self.state, restores, to)
-        return by_hand.repair(self.client, self.state, wanted, at(30), why)
+    ) -> Move | None:
+        """Carry out what `history repair` would; return the move that it made."""
+        before = self.history.last
+        moves.repair(self.client, self.where, at(30), why, restores, to)
+        return self.history.last if self.history.last != before else None
 
     def steps(self, restores: bool = False) -> list[str]:
         """Return what `history repair` would do."""
-        return list(by_hand.plan(self.client, self.state, restores).steps)
+        return list(moves.plan_repair(self.client, self.state, restores)[0])
 
     @property
     def champion(self) -> ModelRef | None:
@@ -121,11 +122,11 @@ class Desk:
 
     def kinds(self) -> list[str]:
         """Return the kinds of all entries."""
-        return [placed.entry.event.kind for placed in self.history.placed]
+        return [entry.kind for entry in self.history.entries]
 
     def standing(self, run: ResolvedRun) -> Standing:
         """Return what is on record of recipes for a cycle that begins now."""
-        return find_standing(self.history, self.where[0], self.champion, run.config, ())
+        return find_standing(self.history, self.champion, run.config, ())
 
 
 def variant(num_epochs: int) -> RunConfig:

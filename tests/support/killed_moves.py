@@ -114,16 +114,16 @@ def _assert_sound(world: World, story: str) -> None:
     state = world.look()
     assert state.disagreement() == "" and state.history.damaged == (), story
     assert state.history.pending is None, story
-    promotions = [e.run_uri for _, e in state.history.entries if e.kind == "promotion"]
+    promotions = [e.run_uri for e in state.history.moves if e.kind == "promotion"]
     assert len(promotions) == len(set(promotions)), story
     assert world.leftovers() == [], story
     last = state.history.last
     assert last is not None, story
     # Each move but a repair begins where the one before ended, which the alias has followed.
     for earlier, later in zip(state.history.moves, state.history.moves[1:], strict=False):
-        if later.entry.event.kind != "outside":
-            assert later.entry.event.previous == earlier.entry.event.model, story
-            assert earlier.entry.number in state.history.followed, story
+        if later.kind != "outside":
+            assert later.previous == earlier.model, story
+            assert earlier.number in state.history.followed, story
 
 
 def _assert_published(world: World, story: str) -> None:

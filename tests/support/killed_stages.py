@@ -148,7 +148,7 @@ def _act(world: StageWorld, each: StageTry) -> bool:
     ended = ACTORS[each.actor](world)
     is_refused = each.stage in DECIDING and ended.error in REFUSALS
     # A run of the same day is refused once this one has promoted: it could only promote no newer.
-    has_promoted = world.run_uri in {entry.run_uri for _, entry in world.state().history.entries}
+    has_promoted = world.run_uri in {entry.run_uri for entry in world.state().history.moves}
     is_too_old = ended.error == "ConfigurationError" and has_promoted
     assert ended.code == 0 or is_refused or is_too_old, (
         f"{each.story}: the actor ended with {ended.code} {ended.error}\n{ended.said}"
@@ -178,5 +178,5 @@ def _assert_record_is_sound(world: StageWorld, story: str) -> None:
     state = world.state()
     assert state.disagreement() == "" and state.history.damaged == (), story
     assert state.history.pending is None, story
-    moved = [entry.run_uri for _, entry in state.history.entries if entry.kind == "promotion"]
+    moved = [entry.run_uri for entry in state.history.moves if entry.kind == "promotion"]
     assert len(moved) == len(set(moved)), story

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.registry import history, reconcile
-from pipelines.registry.history import History, HistoryEntry, RecipeChange, Recipes
+from pipelines.registry.history import Entry, History, Move, Recipes
 from pipelines.registry.reconcile import State
 from support.at_once import Act, Actors
 from support.registered import promote_bundle, register_bundle
@@ -35,16 +35,17 @@ def act_at_once(pool: Actors, seed: int, *acts: Act) -> list[str]:
 
 def record_move(
     workspace_uri: str,
-    entry: HistoryEntry | RecipeChange,
+    entry: Entry,
     name: str = "test_ranker",
     recipes: Recipes | None = None,
     is_followed: bool = True,
 ) -> History:
     """Create the next entry of a history, as if the alias had followed it; return the history."""
     known = history.load(workspace_uri, name)
-    known = history.create(workspace_uri, name, known, entry, recipes or known.recipes)
-    if is_followed and isinstance(entry, HistoryEntry):
-        history.mark_followed(workspace_uri, name, known.moves[-1], was_set_again=False)
+    entry = entry.model_copy(update={"recipes": recipes or known.recipes})
+    known = history.create(known, entry)
+    if is_followed and isinstance(entry, Move):
+        history.mark_followed(known, known.moves[-1], was_set_again=False)
     return history.load(workspace_uri, name)
 
 

@@ -23,8 +23,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.preconditions.cycle import require_record
-from pipelines.registry import by_hand, history, reconcile, registry, tracking
-from pipelines.registry.by_hand import plan, repair
+from pipelines.registry import moves, reconcile, registry, tracking
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
 from support.fake_registry import FakeRegistry
@@ -83,11 +82,11 @@ class World:
 
     def rollback(self, to_version: str | None = None) -> None:
         now = self.tick()
-        by_hand.rollback(self.registry, self.settings, to_version, now, "hides rose")
+        moves.rollback(self.registry, self.settings, to_version, now, "hides rose")
 
     def force(self, number: str) -> None:
-        run, challenger = self.runs[number], challenger_of(self.models[number])
-        by_hand.force(self.registry, run, challenger, self.tick(), "we want it")
+        run, model = self.runs[number], self.models[number]
+        moves.force(self.registry, run, model, self.tick(), "we want it")
 
     def resolve(self) -> None:
         require_record(self.registry, self.workspace_uri, NAME)
@@ -96,11 +95,8 @@ class World:
         return reconcile.look(self.registry, self.workspace_uri, NAME)
 
     def repair(self, restores_alias: bool) -> None:
-        with history.promotion_lock(self.workspace_uri):
-            state = self.look()
-            wanted = plan(self.registry, state, restores_alias)
-            if wanted.steps:
-                repair(self.registry, state, wanted, self.tick(), "somebody looked")
+        where, now = (self.workspace_uri, NAME), self.tick()
+        moves.repair(self.registry, where, now, "somebody looked", restores_alias)
 
     def leftovers(self) -> list[str]:
         """Scratch folders and unfinished files, with their folders; a store has none."""

@@ -15,7 +15,7 @@ from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import Comparison, Decision, Judgement
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison
 from pipelines.contracts.time import Window
-from pipelines.registry import promotion, registry, tracking
+from pipelines.registry import moves, registry, tracking
 from support.bundles import write_small_bundle
 from support.judgements import SERVING, TESTED, ruled
 from training.bundle.mlflow_model import LoggedBundle, log_bundle
@@ -93,7 +93,7 @@ def promote_bundle(
     """Register a small bundle as the run's challenger, promote it, and return it."""
     model = register_bundle(client, run, folder)
     judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
     return model
 
 

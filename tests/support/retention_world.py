@@ -19,7 +19,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
-from pipelines.registry import promotion, registry, tracking
+from pipelines.registry import moves, registry, tracking
 from pipelines.registry.registry import KEEPER
 from pipelines.retention.collect import Place, delete, plan_deletion
 from pipelines.retention.plan import Item
@@ -137,9 +137,7 @@ class OldWorld:
             if number in PROMOTED:
                 judgement = judgement_of(run, model)
                 challenger = challenger_of(model)
-                promotion.move_if_permitted(
-                    run, challenger, NO_ANCHOR, judgement, self.made_at(number)
-                )
+                moves.move_if_permitted(run, challenger, NO_ANCHOR, judgement, self.made_at(number))
                 champion = model
             self.age(self.workspace / "runs" / name_of(number), number)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.judgement import Decision, Judgement
-from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry import history, moves, registry, tracking
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import ruled
@@ -40,7 +40,7 @@ def do_stage(name: str, run_uri: str) -> None:
 def roll_back() -> None:
     settings = Settings()
     client = tracking.connect(settings.tracking_uri)
-    by_hand.rollback(client, settings, None, NOW + timedelta(hours=2), "hides rose")
+    moves.rollback(client, settings, None, NOW + timedelta(hours=2), "hides rose")
 
 
 def move_by_hand(version: str) -> None:
@@ -76,7 +76,7 @@ def promote_a_twin(run_uri: str) -> None:
     model = registry.register(client, run, mlflow_run_id, logged.uri, tags)
     client.set_terminated(mlflow_run_id, "FINISHED")
     verdict = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, verdict, NOW)
+    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, verdict, NOW)
 
 
 def rule(run_uri: str, decision: Decision) -> None:

@@ -32,7 +32,7 @@ _PRELOADED = (
     "matplotlib.pyplot",
     "mlflow.pyfunc",
     "pipelines.alerts.compose",
-    "pipelines.registry.by_hand",
+    "pipelines.registry.moves",
     "pipelines.snapshot.counterpart",
     "pipelines.stages.alert",
     "pipelines.stages.check_snapshot",

@@ -38,7 +38,7 @@ is promoted, because freshness is worth the margin; the first reason says that t
 certain, and people are alerted.
 
 Not for computing facts (`validation.model_gate.facts`, `training.bundle.serving_check`), nor for
-acting on the verdict (`pipelines.registry.promotion`).
+acting on the verdict (`pipelines.registry.moves`).
 """
 
 from pipelines.contracts.artifacts import Standing

@@ -12,7 +12,7 @@ from pipelines.cli.main import app
 from pipelines.cli.train import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
-from pipelines.registry.history import HeldRecipe, Recipe, RecipeChange, Recipes, load
+from pipelines.registry.history import Entry, HeldRecipe, Recipe, Recipes, load
 from pipelines.registry.standing import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
@@ -48,10 +48,10 @@ def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
     assert accepted(workspace).parse() == smoke()
     assert "by_hand    smoke  we begin here" in run("show")
     read = json.loads(run("show", "--json"))
-    assert [entry["event"]["reason"] for entry in read["entries"]] == ["we begin here"]
+    assert [entry["reason"] for entry in read["entries"]] == ["we begin here"]
     assert read["in_force"] == read["entries"][0]["recipes"]
     read = json.loads(run("set", "--recipe", "smoke", "--reason", "again", "--json"))
-    assert len(load(workspace, "homefeed_ranker").placed) == 1  # It was given again.
+    assert len(load(workspace, "homefeed_ranker").entries) == 1  # It was given again.
     assert read["recipe_digest"] == smoke().recipe_digest
 
 
@@ -71,7 +71,7 @@ def test_a_recipe_from_outside_is_accepted_with_its_reference(
 def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
     run("set", "--recipe", "smoke", "--reason", "we begin here")
     held = HeldRecipe(recipe=accepted(workspace), reason="v4 was rolled back")
-    change = RecipeChange(set_at=NOW, kind="by_hand", reason="as a rollback does")
+    change = Entry(moved_at=NOW, kind="by_hand", reason="as a rollback does")
     recipes = Recipes(accepted=accepted(workspace), held=(held,))
     record_move(workspace, change, "homefeed_ranker", recipes)
     digest = smoke().recipe_digest
@@ -89,7 +89,7 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
 ) -> None:
     with pytest.raises(ConfigurationError, match="unknown recipe 'smok'|--reason is empty"):
         run("set", *words)
-    assert load(workspace, "homefeed_ranker").placed == ()
+    assert load(workspace, "homefeed_ranker").entries == ()
 
 
 @pytest.mark.slow

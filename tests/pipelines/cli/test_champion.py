@@ -18,8 +18,8 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
     TransientStorageError,
 )
-from pipelines.registry import by_hand, history, tracking
-from pipelines.registry.history import HistoryEntry
+from pipelines.registry import history, moves, tracking
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support import commands
 from support.judgements import CHALLENGER, CHAMPION
@@ -47,7 +47,7 @@ def run(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> R
     first = promote_bundle(client, make_run(tmp_path, as_of=DAY, **places), tmp_path, NOW)
     later = make_run(tmp_path, as_of=DAY + timedelta(days=14), champion=first, **places)
     promote_bundle(client, later, tmp_path, NOW + timedelta(days=7))
-    by_hand.rollback(client, Settings(), None, NOW + timedelta(days=8), FORGED)
+    moves.rollback(client, Settings(), None, NOW + timedelta(days=8), FORGED)
     return later
 
 
@@ -120,7 +120,7 @@ def test_a_move_that_the_alias_has_not_followed_is_told_as_such(
 ) -> None:
     """Whoever decided it was killed before the alias was set, or before that was marked."""
     name, place = run.registered_model, run.workspace_uri
-    entries = [entry for _, entry in history.read(place, name)]
+    entries = history.load(place, name).moves
     began_at = NOW + timedelta(days=9)
     back = {"model": entries[1].model, "previous": entries[0].model, "moved_at": began_at}
     record_move(place, entries[-1].model_copy(update=back), name, is_followed=False)
@@ -142,19 +142,19 @@ def test_what_serves_now_is_the_newest_move_whatever_its_clock_said(
     run: ResolvedRun, ahead: timedelta
 ) -> None:
     when = datetime.now(UTC) + ahead
-    by_hand.rollback(tracking.connect(run.tracking_uri), Settings(), "2", when, "a clock ahead")
+    moves.rollback(tracking.connect(run.tracking_uri), Settings(), "2", when, "a clock ahead")
     assert homefeed("serving").output.splitlines()[1].startswith(f"{run.registered_model} v2")
-    by_hand.rollback(tracking.connect(run.tracking_uri), Settings(), "1", NOW, "a clock behind")
+    moves.rollback(tracking.connect(run.tracking_uri), Settings(), "1", NOW, "a clock behind")
     assert homefeed("serving").output.splitlines()[1].startswith(f"{run.registered_model} v1")
 
 
 def test_a_damaged_entry_stops_neither_serving_nor_the_list(run: ResolvedRun) -> None:
     known = history.load(run.workspace_uri, run.registered_model)
-    storage.local_path(known.placed[1].uri).write_text("{")
+    storage.local_path(known.uri_of(2)).write_text("{")
     assert homefeed("serving").exit_code == 0
     shown = homefeed("history")
     assert isinstance(shown.exception, DataContractError)
-    assert known.placed[1].uri in str(shown.exception) and len(shown.output.splitlines()) == 3
+    assert known.uri_of(2) in str(shown.exception) and len(shown.output.splitlines()) == 3
 
 
 def test_without_a_registry_the_history_still_answers(
@@ -205,7 +205,7 @@ def test_a_move_that_was_made_is_printed_before_a_transport_fails(
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     run = save_run(make_run(tmp_path, champion=CHAMPION))
     save_artifact(run, "train_challenger", challenger_of(CHALLENGER))
-    made = HistoryEntry(
+    made = Move(
         moved_at=NOW,
         kind="forced",
         model=CHALLENGER,
@@ -218,7 +218,7 @@ def test_a_move_that_was_made_is_printed_before_a_transport_fails(
         raise TransientStorageError("nobody takes the alert")
 
     monkeypatch.setattr(tracking, "connect", lambda uri: None)
-    monkeypatch.setattr(by_hand, "force", lambda *about: made)
+    monkeypatch.setattr(moves, "force", lambda *about: made)
     monkeypatch.setattr(transports, "deliver", refuse)
     words = ["promote", "--run", run.run_uri, "--reason", made.reason, "--force", "--json"]
     done = CliRunner().invoke(app, words)

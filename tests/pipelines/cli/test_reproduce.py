@@ -20,7 +20,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.contracts.schemas import ACTIONS
-from pipelines.reproduction import causes
+from pipelines.reproduction import comparing
 from pipelines.stages.runner import run_stage
 from support import commands
 from support.runs import make_run, save_run
@@ -224,7 +224,7 @@ def test_a_record_of_another_version_is_refused_before_anything_is_rebuilt(
 def test_what_nothing_explains_is_said(
     run: ResolvedRun, reproduce: Reproduce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(causes, "recipe_changes", lambda past: [])  # the tiny one is another
+    monkeypatch.setattr(comparing, "_recipe_changes", lambda past: [])  # the tiny one is another
     record = storage.read_model(manifest_uri(run.run_uri, "build_snapshot"), StageRecord)
     reseal(run, artifact=record.artifact | {"digest": "0" * 64})
     said = reproduce()

@@ -12,7 +12,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.cycles import index
 from pipelines.cycles.index import keeping_index, read_index, write_index
 from pipelines.cycles.reading import FROM_A_PAGE
-from pipelines.registry.history import HistoryEntry
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
 from support.moves import record_move
@@ -95,7 +95,7 @@ def test_champions_follow_each_other(tmp_path: Path) -> None:
     workspace_uri = storage.to_uri(tmp_path / "workspace")
     for days, model in enumerate((CHAMPION, CHALLENGER)):
         moved_at = PLANTED_AS_OF + timedelta(days=days)
-        entry = HistoryEntry(
+        entry = Move(
             moved_at=moved_at,
             kind="promotion",
             model=model,

@@ -258,7 +258,7 @@ def test_it_moves_once_and_a_retry_tells_the_asset_again(
     # As after a kill between the move and the end of the task.
     roll_back(form(), begun, events, ASSET)
     assert events == [{"version": first.version, "reason": "hides rose"}] * 2
-    assert len(history.read(run.workspace_uri, run.registered_model)) == 3
+    assert len(history.load(run.workspace_uri, run.registered_model).moves) == 3
 
 
 @pytest.mark.services

@@ -57,8 +57,8 @@ def publish(run: ResolvedRun, cycle: JudgedCycle) -> str:
 
 
 def make_pooling_run(tmp_path: Path, **standing: Any) -> ResolvedRun:
-    found = Standing(anchor=ACCEPTED, **standing)
-    return make_run(tmp_path, champion=CHAMPION, standing=found)
+    found = Standing(**({"anchor": ACCEPTED} | standing))
+    return make_run(tmp_path, champion=CHAMPION, standing=found, code_digest="a" * 64)
 
 
 def pinned(run: ResolvedRun) -> tuple[PinnedFile, ...]:
@@ -83,19 +83,26 @@ def test_what_is_left_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 LATER = NOW + timedelta(days=1)
+ALL = ["theta", "delta", "phi"]
+OTHER = "f" * 64
+ONE_RECIPE = {"anchor": smoke(), "anchor_code_digest": "b" * 64}
 
 
 @pytest.mark.parametrize(
     ("standing", "fields", "expected"),
     [
-        ({}, {}, ["theta", "delta", "phi"]),
+        ({}, {}, ALL),
         ({"champion_since": LATER}, {}, ["delta"]),  # another champion came, the recipes stay
         ({"champion_since": LATER, "rolled_back_at": LATER}, {}, []),  # a rollback empties all
         ({}, {"champion_bundle": "e" * 64}, ["delta"]),
-        ({}, {"challenger_recipe": "f" * 64}, ["phi"]),
-        ({}, {"anchor_recipe": "f" * 64}, ["theta"]),
+        ({}, {"challenger_recipe": OTHER}, ["phi"]),
+        ({}, {"anchor_recipe": OTHER}, ["theta"]),
         ({}, {"as_of": datetime(2018, 1, 1, tzinfo=UTC)}, []),  # newer than the run
         ({}, {"changes": ()}, []),  # its comparisons were void
+        # Of one recipe only the same two codes are pooled.
+        (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("a" * 64, "b" * 64)}, ALL),
+        (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("b" * 64, "a" * 64)}, ["theta", "phi"]),
+        (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("", "")}, ["theta", "phi"]),
     ],
 )
 def test_only_the_same_pair_is_pooled(
@@ -104,23 +111,10 @@ def test_only_the_same_pair_is_pooled(
     run = make_pooling_run(tmp_path, **standing)
     publish(run, make_cycle(run, **fields))
     assert pooled_pairs(run) == expected
-
-
-@pytest.mark.parametrize(
-    ("codes", "expected"),
-    [
-        (("a" * 64, "b" * 64), ["theta", "delta", "phi"]),
-        (("b" * 64, "a" * 64), ["theta", "phi"]),
-        (("", ""), ["theta", "phi"]),
-    ],
-)
-def test_of_one_recipe_only_the_same_two_codes_are_pooled(
-    tmp_path: Path, codes: tuple[str, str], expected: list[str]
-) -> None:
-    standing = Standing(anchor=smoke(), anchor_code_digest="b" * 64)
-    run = make_run(tmp_path, champion=CHAMPION, standing=standing, code_digest="a" * 64)
-    publish(run, make_cycle(run, anchor_recipe=OURS, codes=codes))
-    assert pooled_pairs(run) == expected
+    # Evidence is found where the workspace is now.
+    (tmp_path / "workspace").rename(tmp_path / "moved")
+    moved = run.model_copy(update={"workspace_uri": storage.to_uri(tmp_path / "moved")})
+    assert pooled_pairs(moved) == expected
 
 
 def test_five_triggers_on_one_day_are_named_and_a_run_is_not_its_own_past(tmp_path: Path) -> None:
@@ -201,11 +195,3 @@ def test_a_record_that_another_process_wrote_meanwhile_stays(
     [pinned_file] = pinned(run)
     assert storage.read_model(pinned_file.uri, JudgedCycle) == theirs
     assert publish(run, make_cycle(run, judged_at=LATER)) == pinned_file.uri
-
-
-def test_evidence_is_found_where_the_workspace_is_now(tmp_path: Path) -> None:
-    run = make_pooling_run(tmp_path)
-    publish(run, make_cycle(run))
-    (tmp_path / "workspace").rename(tmp_path / "moved")
-    moved = run.model_copy(update={"workspace_uri": storage.to_uri(tmp_path / "moved")})
-    assert pooled_pairs(moved) == ["theta", "delta", "phi"]

@@ -18,8 +18,6 @@ from training.bundle.mlflow_model import log_bundle
 
 pytestmark = pytest.mark.services
 Value = TypeVar("Value")
-TAGS = {"bundle_digest": "b" * 64, "snapshot_digest": "s" * 64}
-LOSSES = ("request lost", "answer lost", "truncated")
 
 
 @pytest.fixture(scope="module")
@@ -44,89 +42,62 @@ def retried(action: Callable[[], Value], times: int = 3) -> Value:
     return action()
 
 
-@pytest.mark.parametrize("fault", LOSSES)
-@pytest.mark.parametrize("path", ["experiments/create", "runs/create", "runs/search"])
-def test_one_run(run: ResolvedRun, proxy: FaultyProxy, fault: str, path: str) -> None:
-    client = tracking.connect(run.tracking_uri)
-    proxy.lose(path, fault)
-    run_id = retried(lambda: tracking.open_run(client, run, "challenger", "a challenger"))
-    assert proxy.met.pop()[0] == fault
-    experiment = client.get_experiment_by_name(run.experiment)
-    found = client.search_runs([experiment.experiment_id])
-    assert [each.info.run_id for each in found] == [run_id]
-
-
-@pytest.mark.parametrize("fault", LOSSES)
-@pytest.mark.parametrize("path", ["registered-models/create", "model-versions/create", "alias"])
-def test_one_version(
-    run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path, fault: str, path: str
-) -> None:
+def train_side(run: ResolvedRun, bundle: Path) -> ModelRef:
+    """Do what `train_challenger` asks of MLflow; each client is a new process's."""
     client = tracking.connect(run.tracking_uri)
     run_id = tracking.open_run(client, run, "challenger", "a challenger")
-    source = client.get_run(run_id).info.artifact_uri + "/model"
-    proxy.lose(path, fault)
-    model = retried(lambda: registry.register(client, run, run_id, source, TAGS))
-    assert proxy.met.pop()[0] == fault
-    found = client.search_model_versions(f"name = '{run.registered_model}'")
-    assert len(found) == 1
+    logged = log_bundle(client, bundle, run_id)
+    tags = {"bundle_digest": digest_of_files(digest_files(bundle)), "snapshot_digest": "s" * 64}
+    return registry.register(client, run, run_id, logged.uri, tags)
+
+
+def assert_made_once(run: ResolvedRun, made: ModelRef) -> None:
+    client = tracking.connect(run.tracking_uri)
+    experiment = client.get_experiment_by_name(run.experiment).experiment_id
+    [found] = client.search_runs([experiment])
+    [logged] = client.search_logged_models([experiment])
+    [version] = client.search_model_versions(f"name = '{run.registered_model}'")
     alias = client.get_model_version_by_alias(run.registered_model, "challenger")
-    assert str(alias.version) == model.version == "1"
+    assert (made.version, made.mlflow_run_id) == ("1", found.info.run_id)
+    assert str(version.version) == str(alias.version) == "1"
+    assert (logged.model_uri, str(logged.status)) == (version.source, "READY")
+    assert not client.search_logged_models(["0"], f"source_run_id = '{found.info.run_id}'")
 
 
-@pytest.mark.parametrize("fault", LOSSES)
-@pytest.mark.parametrize("path", ["mlflow/logged-models", "bundle.json", "MLmodel", "outputs"])
-def test_one_logged_model_in_the_cycle_s_experiment(
+@pytest.mark.parametrize("fault", ["request lost", "answer lost", "truncated"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("experiments/create", "runs/create", "runs/search"),
+        *("registered-models/create", "model-versions/create", "alias"),
+        *("mlflow/logged-models", "bundle.json", "MLmodel", "outputs"),
+    ],
+)
+def test_one_run_one_logged_model_and_one_version(
     run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path, fault: str, path: str
 ) -> None:
-    client = tracking.connect(run.tracking_uri)
-    run_id = tracking.open_run(client, run, "challenger", "a challenger")
     bundle = write_small_bundle(tmp_path / "bundle", 1)
     proxy.lose(path, fault)
-    logged = retried(lambda: log_bundle(client, bundle, run_id))
+    made = retried(lambda: train_side(run, bundle))
     assert proxy.met.pop()[0] == fault
     proxy.mend()
-    assert log_bundle(client, bundle, run_id) == logged
-    experiment = client.get_experiment_by_name(run.experiment)
-    [model] = client.search_logged_models([experiment.experiment_id])
-    assert (model.model_uri, str(model.status)) == (logged.uri, "READY")
-    assert not client.search_logged_models(["0"], f"source_run_id = '{run_id}'")
+    assert train_side(run, bundle) == made
+    assert_made_once(run, made)
 
 
-def test_a_bundle_gets_through_a_line_that_spoils_a_third_of_all_requests(
-    run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
-) -> None:
-    bundle = write_small_bundle(tmp_path / "bundle", 1)
-
-    def train_side() -> ModelRef:
-        client = tracking.connect(run.tracking_uri)
-        run_id = tracking.open_run(client, run, "challenger", "a challenger")
-        return registry.register(client, run, run_id, log_bundle(client, bundle, run_id).uri, TAGS)
-
-    with spoiled(proxy, 0.3, at_least=10):
-        model = retried(train_side, 100)
-    client = tracking.connect(run.tracking_uri)
-    [version] = client.search_model_versions(f"name = '{run.registered_model}'")
-    experiment = client.get_experiment_by_name(run.experiment)
-    [found] = client.search_runs([experiment.experiment_id])
-    [logged] = client.search_logged_models([experiment.experiment_id])
-    assert (model.version, model.mlflow_run_id) == ("1", found.info.run_id)
-    assert str(version.version) == "1" and str(logged.status) == "READY"
-
-
-def test_many_files_go_both_ways_through_a_line_that_spoils_one_request_in_twenty(
+def test_a_line_that_spoils_many_requests_lets_a_bundle_through_and_back(
     run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     """A registration that is tried again fetches all files, and compares them with its own."""
-    client = tracking.connect(run.tracking_uri)
     bundle = write_small_bundle(tmp_path / "bundle", 1)
-    run_id = tracking.open_run(client, run, "challenger", "a challenger")
-    logged = log_bundle(client, bundle, run_id)
-    tags = TAGS | {"bundle_digest": digest_of_files(digest_files(bundle))}
-    model = registry.register(client, run, run_id, logged.uri, tags)
+    with spoiled(proxy, 0.3, at_least=10):
+        made = retried(lambda: train_side(run, bundle), 100)
+    assert_made_once(run, made)
+    client = tracking.connect(run.tracking_uri)
     with spoiled(proxy, 0.05, at_least=3):
-        assert retried(lambda: log_bundle(client, bundle, run_id)) == logged
+        assert retried(lambda: train_side(run, bundle)) == made
     with spoiled(proxy, 0.05, at_least=3):
-        found = retried(lambda: registry.download_version(client, model, tmp_path / "down"))
+        found = retried(lambda: registry.download_version(client, made, tmp_path / "down"))
     assert len([path for path in found.rglob("*") if path.is_file()]) > 50
 
 

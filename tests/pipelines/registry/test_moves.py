@@ -1,320 +1,246 @@
-"""Promotion, rollback, force and repair before a registry that loses answers, also by chance.
+"""What people decide: rollbacks, forced moves and recipes; repairs are in test_reconcile.py."""
 
-Hypothesis draws sequences of what people and cycles do, with requests and answers that are lost on
-the way, and prints the shortest sequence that breaks what must always hold.
-"""
-
-import os
-import tempfile
-from collections.abc import Iterator
+import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings, strategies
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import ModelRef
+from pipelines import deletion, storage
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     PromotionRefusedError,
     RecordDisagreesError,
     TrackingEntryMissingError,
-    TrackingUnavailableError,
+    TransientStorageError,
 )
-from pipelines.registry import history, registry
-from pipelines.registry.history import HistoryEntry
-from support.record_world import NAME, World, record_world
-
-LOST = strategies.lists(
-    strategies.sampled_from(["request", "answer", "all that follows", "to a proxy"]), max_size=1
-)
-VERSIONS = strategies.sampled_from(["1", "2", "3"])
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with record_world(tmp_path / "world") as found:
-        yield found
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
+from pipelines.registry import history, moves, registry
+from pipelines.registry.history import recipe_of, recipe_of_model
+from pipelines.settings import Settings
+from support.damage import flip_a_byte
+from support.desk import CODE, Desk, at, variant
+from support.runs import save_run
 
 
-def altered(world: World, version: str) -> ModelRef:
-    """Give a version other files, and tags that fit them."""
-    model = world.models[version]
-    world.registry.add(model.model_copy(update={"model_digest": "e" * 64}))
-    return model
+def recipe_moves(desk: Desk, *num_epochs: int) -> list[tuple[ResolvedRun, ModelRef]]:
+    """Let a cycle of each recipe promote, a day after another, so that its recipe is accepted."""
+    found = []
+    for number, each in enumerate(num_epochs):
+        run = save_run(desk.cycle(number, variant(each)))
+        model = desk.register(run)
+        for _ in range(2):  # as if the process had been killed before the manifest was written
+            desk.promote(run, model, number, becomes_anchor=True)
+        found.append((run, model))
+    return found
 
 
-@pytest.mark.parametrize("act", ["promote", "force", "rollback"])
-def test_a_refusal_of_what_has_arrived_is_a_move_that_was_made(world: World, act: str) -> None:
-    """A proxy answered 404 after MLflow had moved the alias."""
-    arguments = [] if act == "rollback" else ["2"]
-    if act == "rollback":
-        world.promote("2")
-    world.registry.lose = ["to a proxy"]
-    getattr(world, act)(*arguments)
-    state = world.look()
-    assert state.serves == state.recorded == ("1" if act == "rollback" else "2")
+def test_rollback_and_who_was_serving(desk: Desk) -> None:
+    first = desk.promote(desk.cycle(0)).champion_after
+    desk.promote(desk.cycle(1), days=14)
+    assert desk.rollback(days=15).model == first == desk.champion
+
+    def serving(days: float) -> str:
+        return history.serving_at(desk.history, at(days)).model.version
+
+    assert [serving(0), serving(13.9), serving(14), serving(15)] == ["1", "1", "2", "1"]
+    again = desk.rollback("1", days=16, why="again")
+    assert (again.moved_at, again.reason) == (at(15), "hides rose")
+    assert len(desk.history.entries) == 3
 
 
-REFUSALS = {
-    "401": ConfigurationError,
-    "404": TrackingEntryMissingError,
-    "a login page": ConfigurationError,
-    "a cut answer": TrackingUnavailableError,
-}
+def test_a_forced_promotion_is_recorded_and_can_be_taken_back(desk: Desk) -> None:
+    first = desk.promote(desk.cycle(0)).champion_after
+    later = desk.cycle(1)
+    model = desk.register(later)
+    with pytest.raises(ConfigurationError, match="--reason is empty"):
+        desk.force(later, model, 1, "  ")
+    entry = desk.force(later, model, 1, "the log was late")
+    assert (entry.kind, entry.previous, entry.reason) == ("forced", first, "the log was late")
+    assert desk.champion == model
+    assert desk.force(later, model, 2, "again") == entry
+    assert desk.kinds() == ["promotion", "forced"]
+    desk.rollback()
+    assert desk.champion == first
 
 
-@pytest.mark.parametrize("answer", REFUSALS)
-def test_an_answer_that_is_not_understood_gives_nothing_up(
-    world: World, monkeypatch: pytest.MonkeyPatch, answer: str
+def test_a_version_that_is_down_already_is_not_taken_down_twice(desk: Desk) -> None:
+    first, second = desk.promote_two()
+    for days in range(9, 12):
+        found = desk.rollback(days=days, away=second.version)
+        assert (found.model, found.moved_at) == (first, at(9))
+    with pytest.raises(ConfigurationError, match="serves, and not v9"):
+        desk.rollback(away="9")
+
+
+def test_a_version_without_its_files_or_that_does_not_score_is_refused(
+    desk: Desk, tmp_path: Path
 ) -> None:
-    """The decision stands, and the same command carries it out, once."""
-
-    def refuse(*_: object) -> None:
-        raise REFUSALS[answer]("it was spoiled")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "point_champion_at", refuse)
-        with pytest.raises(REFUSALS[answer], match="that stands; .* still test_ranker v1"):
-            world.promote("2")
-    state = world.look()
-    assert (state.serves, state.recorded, state.disagreement()) == ("1", "2", "")
-    world.promote("2")
-    state = world.look()
-    assert state.serves == "2" and state.history.pending is None and len(state.history.placed) == 2
-    assert history.was_set_again(world.workspace_uri, NAME, 2)
+    first, second = desk.promote_two()
+    with pytest.raises(TrackingEntryMissingError, match="no version '99' .* expected one of 1, 2"):
+        desk.rollback("99")
+    golden = registry.download_bundle(desk.client, first, tmp_path / "down") / "golden.safetensors"
+    flip_a_byte(golden)
+    desk.client.log_artifact(first.mlflow_run_id, str(golden), "model/artifacts/bundle")
+    with pytest.raises(DataContractError, match=r"v1.* altered after registration.*rollback --to"):
+        desk.rollback()
+    desk.client.delete_model_version_tag(first.name, first.version, "model_digest")
+    with pytest.raises(PromotionRefusedError, match="found bundle .* and model unknown"):
+        desk.rollback()
+    assert desk.champion == second and len(desk.history.entries) == 2
 
 
-def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_a_version_whose_example_rows_score_otherwise_stays_down(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move = registry.point_champion_at
+    from training.bundle import files
 
-    def shut_out(*_: object) -> str:
-        raise ConfigurationError("it does not let this user in")
+    def refuse(folder: Path) -> None:
+        raise DataContractError(f"{folder.name} scores otherwise")
 
-    def refuse(client: MlflowClient, model: ModelRef) -> None:
-        move(client, model)
-        monkeypatch.setattr(registry, "read_served", shut_out)
-        shut_out()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "point_champion_at", refuse)
-        with pytest.raises(ConfigurationError, match="not known whether it moved"):
-            world.promote("2")
-    monkeypatch.undo()
-    world.resolve()
-    assert world.look().history.pending is None and world.look().serves == "2"
+    _, second = desk.promote_two()
+    monkeypatch.setattr(files, "load_bundle", refuse)
+    with pytest.raises(DataContractError, match="v1 cannot serve, so the champion stays: bundle"):
+        desk.rollback()
+    assert desk.champion == second
 
 
-def test_a_write_that_arrives_late_moves_nothing_and_both_readings_are_told(world: World) -> None:
-    world.registry.lose = ["late"]
-    with pytest.raises(TrackingUnavailableError, match="that stands; .* may still arrive"):
-        world.promote("2")
-    world.rollback()  # It carries the promotion out first, and takes it down.
-    assert world.look().serves == "1"
-    world.registry.arrive()
-    for act in (world.resolve, world.rollback, lambda: world.promote("3")):
-        with pytest.raises(RecordDisagreesError, match="never seen to end, .* or the alias"):
+def test_what_serves_by_a_promotion_is_neither_gone_back_to_nor_forced(desk: Desk) -> None:
+    _, second = desk.promote_two()
+    for act in (
+        lambda: desk.rollback("2"),
+        lambda: desk.force(desk.cycle(1), second, 9, "we want it"),
+    ):
+        with pytest.raises(ConfigurationError, match="v2 is the champion already"):
             act()
-    assert world.registry.alias == "2"
-    world.repair(restores_alias=True)
-    state = world.look()
-    assert (state.serves, state.disagreement()) == ("1", "")
+    desk.point_at("1")
+    with pytest.raises(RecordDisagreesError, match="v1 serves, .* v2 does.*homefeed history"):
+        desk.rollback()
 
 
-def test_a_write_that_arrives_while_its_move_is_pending_is_that_move(world: World) -> None:
-    world.registry.lose = ["late"]
-    with pytest.raises(TrackingUnavailableError, match="may still arrive"):
-        world.promote("2")
-    world.registry.arrive()
-    world.resolve()
-    assert world.look().history.pending is None and world.look().serves == "2"
+def test_a_person_s_move_that_lost_its_number_is_decided_anew(desk: Desk) -> None:
+    """Another cycle promotes while the rollback looks at its target."""
+    _, second = desk.promote_two()
+    third = desk.cycle(2)
+    with pytest.MonkeyPatch.context() as patch:
+        create = history.create
+
+        def come_first(*arguments: object) -> history.History:
+            patch.undo()
+            patch.setattr(history, "promotion_lock", lambda place: contextlib.nullcontext())
+            desk.promote(third)
+            return create(*arguments)  # type: ignore[arg-type]
+
+        patch.setattr(history, "create", come_first)
+        entry = desk.rollback()
+    found = desk.history.of_run(third.run_uri)
+    assert found is not None and (entry.previous, entry.model) == (found.model, second)
 
 
-def test_the_answer_to_a_move_is_waited_for_for_five_seconds_at_most(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_without_a_workspace_is_refused(desk: Desk, tmp_path: Path) -> None:
+    settings = Settings(workspace=str(tmp_path / "typo"), tracking_uri=desk.client.tracking_uri)
+    with pytest.raises(ConfigurationError, match=r"there is no workspace at file:///.*typo"):
+        moves.rollback(desk.client, settings, None, at(9), "hides rose")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_the_anchor_moves_only_where_the_verdict_says_so(desk: Desk) -> None:
+    one = desk.cycle(0, variant(1))
+    assert desk.standing(one) == Standing()
+    desk.promote(one, becomes_anchor=True)
+    found = desk.standing(one)
+    assert (found.anchor, found.anchor_code_digest) == (one.config, CODE)
+    assert found.champion_since == at(0)
+    desk.promote(desk.cycle(1, variant(2), standing=found), becomes_anchor=False, days=14)
+    assert desk.standing(one).anchor == one.config  # a recipe may creep by small steps
+    three = desk.cycle(2, variant(3), standing=found)
+    desk.promote(three, becomes_anchor=True, days=28)
+    assert desk.standing(one).anchor == three.config
+    assert desk.kinds() == ["promotion"] * 3
+
+
+@pytest.mark.parametrize("damage", ["gone", "an option that is no more", "edited", "elsewhere"])
+def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
+    desk: Desk, damage: str
 ) -> None:
-    name, seen = "MLFLOW_HTTP_REQUEST_TIMEOUT", []
-    monkeypatch.setattr(world.registry, "point", lambda what: seen.append(os.environ.get(name)))
-    for number, before in (("2", "20"), ("1", "3"), ("2", None)):
-        monkeypatch.setenv(name, before) if before else monkeypatch.delenv(name, raising=False)
-        registry.point_champion_at(world.registry, world.models[number])
-        assert os.environ.get(name) == before
-    assert seen == ["5", "5", "3", "3", "5", "5"]
+    """The alias was set by hand before there was a history, and a repair has recorded that."""
+    run = save_run(desk.cycle(0))
+    model = desk.register(run)
+    desk.point_at(model.version)
+    manifest = storage.local_path(manifest_uri(run.run_uri, "resolve_run"))
+    if damage == "gone":
+        manifest.unlink()
+    elif damage == "elsewhere":
+        registry.tag_version(desk.client, model, {"homefeed_run_id": f"../runs/{run.run_id}"})
+    else:
+        record = StageRecord.from_record(manifest.read_bytes())
+        config = record.artifact["config"]
+        option = {"num_towers": 3} if "option" in damage else {"num_layers": 7}
+        changed = config | {"model": config["model"] | option}
+        found = record.model_copy(update={"artifact": record.artifact | {"config": changed}})
+        manifest.write_bytes((found.sealed() if "option" in damage else found).to_record())
+    desk.mend()
+    standing = desk.standing(run)
+    assert standing.anchor is None
+    assert "the accepted recipe is not known" in standing.problem
+    assert "`homefeed anchor set --recipe NAME --reason ...`" in standing.problem
+    moves.accept_recipe(*desk.where, recipe_of(run), at(1), "It is known again.")
+    assert desk.standing(run).anchor == run.config
 
 
-@pytest.mark.parametrize("act", ["promote", "force", "rollback"])
-def test_what_is_carried_on_is_looked_at_again_first(world: World, act: str) -> None:
-    """The version was altered after the attempt that decided the move had looked at it."""
-    target, arguments = ("1", []) if act == "rollback" else ("2", ["2"])
-    if act == "rollback":
-        world.promote("2")
-    world.registry.lose = ["request"]
-    with pytest.raises(TrackingUnavailableError):
-        getattr(world, act)(*arguments)
-    sound, before = altered(world, target), world.registry.alias
-    with pytest.raises(PromotionRefusedError, match="in the registry.*history repair --to-vers"):
-        getattr(world, act)(*arguments)
-    assert world.registry.alias == before
-    world.registry.add(sound)
-    getattr(world, act)(*arguments)
-    assert world.registry.alias == world.look().recorded == target
+def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -> None:
+    (one, _), (two, second) = recipe_moves(desk, 1, 2)
+    desk.rollback(why="hides went up")
+    found, digest = desk.standing(two), two.config.recipe_digest
+    assert (found.anchor, found.champion_since, found.rolled_back_at) == (one.config, at(9), at(9))
+    assert "hides went up" in found.hold and "homefeed anchor release" in found.hold
+    assert desk.standing(one).hold == ""
+    for wanted, reason, message in (
+        ("eeee", "a slip", "'eeee' is not on hold"),
+        (digest[:8], " ", "--reason is empty"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            moves.release_recipe(*desk.where, wanted, at(10), reason)
+    for _ in range(2):  # The same command given again writes nothing.
+        assert moves.release_recipe(*desk.where, digest[:8], at(10), "it was the log").held == ()
+        moves.accept_recipe(*desk.where, recipe_of(one), at(10), "agreed on")
+    assert (desk.standing(two).hold, desk.standing(two).anchor) == ("", one.config)
+    assert desk.kinds() == ["promotion", "promotion", "rollback", "release"]
+    # Taken back, the rollback holds the other recipe alone, until that is forced.
+    desk.rollback(second.version, days=10, why="it was not the recipe")
+    assert (desk.standing(two).hold, desk.standing(two).anchor) == ("", two.config)
+    assert "it was not the recipe" in desk.standing(one).hold
+    desk.force(one, desk.register(one), 11, "we want it")
+    assert desk.standing(one).hold == ""
 
 
-@pytest.mark.parametrize("act", ["promote", "rollback"])
-def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_small_files(
-    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_a_rollback_to_a_model_whose_run_was_deleted_knows_its_recipe_by_the_history(
+    desk: Desk, num_epochs: int
 ) -> None:
-    """So a full disk keeps nobody from going back."""
-    if act == "rollback":
-        world.promote("2")
-    fetched: list[Path] = []
-    monkeypatch.setattr(
-        registry, "download_bundle", lambda client, model, folder: fetched.append(folder)
-    )
-    top = world.folder / "workspace" / "history"
-    before = set(top.rglob("*"))
-    world.rollback() if act == "rollback" else world.promote("2")
-    assert fetched and not any(each.is_relative_to(world.folder) for each in fetched)
-    written = sorted(path.name.partition(".")[2] for path in set(top.rglob("*")) - before)
-    assert written == ["followed.json", "json"]
+    """The recipe that serves again is not put on hold, though nothing of its cycle is left."""
+    (one, first), (two, _) = recipe_moves(desk, 1, num_epochs)
+    deletion.remove(one.run_uri)
+    assert desk.rollback().model == first == desk.champion
+    found = desk.standing(one)
+    assert (found.anchor, found.problem, found.hold) == (variant(1), "", "")
+    assert (desk.standing(two).hold != "") == (num_epochs == 2)
 
 
-def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired(
-    world: World,
+def test_a_recipe_is_read_from_the_cycle_that_a_version_names(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.registry._save(world.registry._load() | {"tags": {}})
-    with pytest.raises(RecordDisagreesError, match=r"names no workspace .*history repair"):
-        world.promote("2")
-    world.repair(restores_alias=False)
-    world.promote("2")
-    assert world.look().serves == "2"
+    """A fresh anchor was made by the accepted recipe; its cycle's own is another one."""
+    run = save_run(desk.cycle(0, variant(2), standing=Standing(anchor=variant(1))))
+    model = desk.register(run)
+    registry.tag_version(desk.client, model, {"homefeed_side": "anchor"})
+    arguments = (run.workspace_uri, model, registry.read_tags(desk.client, model))
+    assert recipe_of_model(*arguments).parse() == variant(1)
 
+    def fail(*_: object) -> None:
+        raise TransientStorageError("the bucket does not answer")
 
-class Record(RuleBasedStateMachine):
-    """Cycles and people who act on one record, and what must hold after each of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
-        self._context = record_world(Path(self._folder.name) / "world")
-        self.world = self._context.__enter__()
-        self.taken_down: set[str] = set()  # By a rollback; only a person brings these back.
-
-    def teardown(self) -> None:
-        self._context.__exit__(None, None, None)
-        self._folder.cleanup()
-
-    def _do(self, lost: list[str], command: str, *arguments: object) -> bool:
-        """Give a command, and return whether it ended well."""
-        before, recorded = self.world.registry.alias, self.world.look().recorded
-        self.world.registry.lose = list(lost)
-        try:
-            getattr(self.world, command)(*arguments)
-        except TrackingUnavailableError:
-            self.world.registry.is_down = False
-            # Either nothing moved, or what is on record as decided.
-            begun = self.world.look().history.pending
-            assert begun is not None or self.world.registry.alias == before
-            return False
-        except (ConfigurationError, PromotionRefusedError, TrackingEntryMissingError):
-            # What had been decided before may have been carried out first, and nothing else.
-            assert self.world.registry.alias in (before, recorded)
-            return False
-        finally:
-            self.world.registry.lose, self.world.registry.is_down = [], False
-        return True
-
-    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
-    def promote(self, number: str, lost: list[str]) -> None:
-        before = self.world.look().recorded
-        self._do(lost, "promote", number)
-        if number in self.taken_down:
-            assert self.world.look().recorded == before  # A person's word stands.
-
-    @rule(lost=LOST, times=strategies.integers(1, 3))
-    def roll_back(self, lost: list[str], times: int) -> None:
-        """Once, or again and again, as somebody does who sees no answer: it is one rollback."""
-        before = len(self._rollbacks())
-        was_back = self._last_made().kind == "rollback"
-        for _ in range(times):
-            self._do(lost, "rollback")
-        made = self._rollbacks()[before:]
-        assert len(made) <= (0 if was_back else 1)
-        allowed = {e.model.version for _, e in self.world.look().history.entries[:-1]}
-        for entry in made:
-            # What a hand had put there was never accepted; what a person had begun is finished.
-            assert entry.model.version in allowed
-            self.taken_down.add(str(entry.previous and entry.previous.version))
-
-    @rule(version=VERSIONS, lost=LOST)
-    def roll_back_to(self, version: str, lost: list[str]) -> None:
-        if self._do(lost, "rollback", version):
-            assert self.world.registry.alias == version
-            self.taken_down.add(str(self._last_made().previous.version))
-            self.taken_down.discard(version)
-
-    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
-    def force(self, number: str, lost: list[str]) -> None:
-        if self._do(lost, "force", number):
-            assert self.world.registry.alias == number
-            self.taken_down.discard(number)
-
-    @rule()
-    def begin_a_cycle(self) -> None:
-        self._do([], "resolve")
-
-    @rule(version=strategies.sampled_from([None, "1", "2", "3"]), restores=strategies.booleans())
-    def meddle_and_repair(self, version: str | None, restores: bool) -> None:
-        self.world.resolve()  # Nothing is in doubt when somebody meddles.
-        recorded = self.world.look().recorded
-        self.world.registry.alias = version
-        if version != recorded:
-            with pytest.raises(ConfigurationError):
-                self.world.rollback("1" if version != "1" else "2")
-            assert self.world.registry.alias == version
-        is_restored = restores or version is None
-        self.world.repair(is_restored)
-        state = self.world.look()
-        assert state.serves == state.recorded == (recorded if is_restored else version)
-        self.taken_down.discard(str(state.serves))
-
-    def _rollbacks(self) -> list[HistoryEntry]:
-        entries = [entry for _, entry in self.world.look().history.entries]
-        return [entry for entry in entries if entry.kind == "rollback"]
-
-    def _last_made(self) -> HistoryEntry:
-        return self.world.look().history.entries[-1][1]
-
-    @invariant()
-    def the_record_is_whole_and_true(self) -> None:
-        state = self.world.look()
-        assert state.history.damaged == ()
-        assert state.disagreement() == ""
-        if state.history.pending is None:
-            assert state.serves == state.recorded
-
-    @invariant()
-    def a_cycle_promotes_once(self) -> None:
-        made = [e for _, e in self.world.look().history.entries if e.kind == "promotion"]
-        assert len({entry.run_uri for entry in made}) == len(made)
-
-    @invariant()
-    def each_move_begins_where_the_one_before_ended(self) -> None:
-        entries = [entry for _, entry in self.world.look().history.entries]
-        for earlier, later in zip(entries, entries[1:], strict=False):
-            if later.kind != "outside":
-                assert later.previous is not None
-                assert later.previous.version == earlier.model.version
-
-
-TestRecord = pytest.mark.filterwarnings("ignore")(Record.TestCase)
-TestRecord.settings = settings(
-    max_examples=120,
-    stateful_step_count=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+    monkeypatch.setattr(storage, "read_model", fail)
+    with pytest.raises(TransientStorageError):  # It is no lost recipe.
+        recipe_of_model(*arguments)

@@ -1,40 +1,37 @@
-"""What is kept of a cycle's MLflow runs: one run per side, with every option once."""
+"""A cycle's runs in MLflow: who answers at the address, one run per side, what each shows once."""
 
+import json
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
+from pipelines import storage
+from pipelines.contracts.artifacts import DataReport
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.registry import tracking
-from support.runs import make_run
+from pipelines.registry import registry, tracking
+from support.answers import PAGE, server_that_answers
+from support.desk import Desk
+from support.snapshots import snapshot_of
 
 
-def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, store_uri: str) -> None:
-    places = {"tracking_uri": store_uri, "experiment": f"cycles_{tmp_path.name}"}
-    run = make_run(tmp_path, **places)
-    client = tracking.connect(store_uri)
-    run_id = tracking.open_run(client, run, "challenger", "challenger")
-    tracking.log_config(client, run_id, run.config)
-    other = run.config.training.model_copy(update={"seed": 18})
-    assert tracking.open_run(client, run, "challenger", "another name") == run_id
-    tracking.log_config(client, run_id, run.config.model_copy(update={"training": other}))
-
-    params = client.get_run(run_id).data.params
-    assert params["recipe"] == "smoke"
-    assert params["training.seed"] == str(run.config.training.seed) != "18"
-    assert len(params) == len(tracking.COMPARED) <= 15
-    with tracking.address_of_process(store_uri):
-        kept = mlflow.artifacts.load_dict(f"runs:/{run_id}/{tracking.CONFIG_FILE}")
-    assert kept["model"]["mlp_dims"] == list(run.config.model.mlp_dims)
-    assert params["features.heads"].startswith("[{'name': 'repin'")
-    assert client.get_run(run_id).info.run_name == "2017-03-02 challenger"
-    baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
-    assert baseline != run_id
-    for _ in range(2):
-        tracking.copy_params(client, run_id, baseline)
-    assert client.get_run(baseline).data.params == params
-    tracking.copy_params(client, "0" * 32, baseline)  # deleted: it has none to give
+@pytest.mark.parametrize(
+    ("status", "page", "message"),
+    [
+        (401, b"You are not authenticated.", "MLFLOW_TRACKING_USERNAME"),
+        (404, PAGE, "HOMEFEED_TRACKING_URI"),
+    ],
+)
+def test_who_lets_nobody_in_and_another_service_are_told_at_the_first_request(
+    status: int, page: bytes, message: str
+) -> None:
+    """A page that is not found is never taken for no champion: that cycle would be the first."""
+    with server_that_answers(status, page) as uri:
+        with pytest.raises(ConfigurationError, match=message):
+            tracking.connect(uri)
+        with pytest.raises(ConfigurationError):
+            registry.read_champion(MlflowClient(uri, registry_uri=uri), "homefeed_ranker")
 
 
 @pytest.mark.parametrize(
@@ -49,17 +46,12 @@ def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> N
     with pytest.raises(ConfigurationError, match=message) as caught:
         tracking.check_tracking_uri(uri)
     assert "secret" not in str(caught.value)
-
-
-def test_a_file_is_an_address_only_as_a_rebuilt_cycles_own(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / tracking.OWN_REGISTRY}"
-    assert tracking.check_tracking_uri(uri) == uri
+    own = f"sqlite:////rebuilt/{tracking.OWN_REGISTRY}"  # a rebuilt cycle's, and no other file
+    assert tracking.check_tracking_uri(own) == own
 
 
 def test_the_address_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the three the address that was set wins in MLflow, then the environment's, then a file."""
-    import mlflow
-
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_tracking_uri(None)  # A store of the tests before is put back by nobody here.
     with tracking.address_of_process("sqlite:////nowhere/outer.db"):
@@ -68,6 +60,86 @@ def test_the_address_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch)
         assert mlflow.get_tracking_uri() == "sqlite:////nowhere/outer.db"
     assert not mlflow.is_tracking_uri_set()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with tracking.address_of_process("sqlite:////nowhere/inner.db"):
-        assert mlflow.get_tracking_uri() == "sqlite:////nowhere/inner.db"
     assert mlflow.get_tracking_uri() == "http://127.0.0.1:9"
+
+
+def test_a_retry_finds_the_run_and_keeps_its_options(desk: Desk) -> None:
+    run, client = desk.cycle(0), desk.client
+    run_id = tracking.open_run(client, run, "challenger", "challenger")
+    tracking.log_config(client, run_id, run.config)
+    other = run.config.training.model_copy(update={"seed": 18})
+    assert tracking.open_run(client, run, "challenger", "another name") == run_id
+    tracking.log_config(client, run_id, run.config.model_copy(update={"training": other}))
+
+    params = client.get_run(run_id).data.params
+    assert params["recipe"] == "smoke"
+    assert params["training.seed"] == str(run.config.training.seed) != "18"
+    assert len(params) == len(tracking.COMPARED) <= 15
+    with tracking.address_of_process(client.tracking_uri):
+        kept = mlflow.artifacts.load_dict(f"runs:/{run_id}/{tracking.CONFIG_FILE}")
+    assert kept["model"]["mlp_dims"] == list(run.config.model.mlp_dims)
+    assert params["features.heads"].startswith("[{'name': 'repin'")
+    assert client.get_run(run_id).info.run_name == "2017-06-12 challenger"
+    baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
+    assert baseline != run_id
+    for _ in range(2):
+        tracking.copy_params(client, run_id, baseline)
+    assert client.get_run(baseline).data.params == params
+    tracking.copy_params(client, "0" * 32, baseline)  # deleted: it has none to give
+
+
+def test_the_snapshot_is_an_input_once(desk: Desk) -> None:
+    client, snapshot = desk.client, snapshot_of()
+    mine = tracking.open_run(client, desk.cycle(0), "challenger", "challenger")
+    for _ in range(2):
+        tracking.log_dataset(client, mine, snapshot, "training")
+    [found] = client.get_run(mine).inputs.dataset_inputs
+    kept = found.dataset
+    assert (kept.name, kept.digest) == ("snapshot 2017-03-02", snapshot.digest[:36])
+    assert kept.source_type == "homefeed_snapshot"
+    assert json.loads(kept.source) == {"uri": snapshot.uri}
+    profile = json.loads(kept.profile)
+    assert profile["training"] == "2017-02-10 00:00 to 2017-02-24 00:00 UTC, end excluded"
+    assert profile["num_pins"] == 7 and profile["digest"] == "a" * 64
+    [tag] = found.tags
+    assert (tag.key, tag.value) == ("mlflow.data.context", "training")
+
+
+def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
+    desk: Desk, tmp_path: Path
+) -> None:
+    run, client = desk.cycle(0), desk.client
+    mine = tracking.open_run(client, run, "challenger", "challenger")
+    page = tmp_path / "index.html"
+    page.write_text("the docs")
+    report = DataReport(
+        outcomes=(),
+        docs_uri=storage.to_uri(page),
+        log_docs_uri=storage.to_uri(tmp_path / "gone.html"),
+        snapshot_digest="d" * 64,
+        reference_digest=None,
+    )
+    for _ in range(2):
+        tracking.log_gate(client, run, mine, report)
+    names = [each.path for each in client.list_artifacts(mine, "data_gate")]
+    assert names == ["data_gate/data_docs.html", "data_gate/report.json"]
+    place = client.download_artifacts(mine, "data_gate/data_docs.html", str(tmp_path / "out"))
+    assert Path(place).read_text() == "the docs"
+
+
+def test_the_numbers_of_a_side_are_logged_once(desk: Desk, tmp_path: Path) -> None:
+    run, client = desk.cycle(0), desk.client
+    (tmp_path / "page.html").write_text("the verdict")
+
+    def log(side: str, latency: float) -> str:
+        metrics, tags = {"holdout/x": 2.0, "serving/latency_p50_ms": latency}, {"verdict": "REJECT"}
+        return tracking.log_side(client, run, side, side, metrics, tags, tmp_path)
+
+    mine = {log("challenger", 4.0), log("challenger", 4.0), log("challenger", 5.0)}
+    assert len(mine) == 1 and log("baseline", 4.0) not in mine
+    [run_id] = mine
+    found = client.get_run(run_id)
+    assert (found.info.status, found.data.tags["verdict"]) == ("FINISHED", "REJECT")
+    assert found.data.metrics == {"holdout/x": 2.0, "serving/latency_p50_ms": 5.0}
+    assert len(client.get_metric_history(run_id, "holdout/x")) == 1
+    assert [each.path for each in client.list_artifacts(run_id)] == ["comparison"]

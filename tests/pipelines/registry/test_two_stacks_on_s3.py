@@ -1,20 +1,12 @@
-"""Two stacks on one bucket: two workspaces with one registry, or one workspace of two Airflows."""
+"""Two Airflows with one workspace in a bucket: at once, and one after the other was killed."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from pipelines import storage
-from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
-from pipelines.contracts.run_layout import manifest_uri
-from pipelines.preconditions.cycle import require_record
-from pipelines.registry import history
-from pipelines.stages.runner import run_stage
 from support.holders import Holder
-from support.record_world import NAME, record_world
-from support.registered import NO_ANCHOR, challenger_of, judgement_of
-from support.runs import make_run, save_artifact, save_run
+from support.record_world import record_world
 
 PROMOTE = """
 from pathlib import Path
@@ -50,27 +42,6 @@ with record_world(Path({folder!r}), {workspace_uri!r}) as world:
 LONGEST_S = 10.0
 
 
-def test_a_second_workspace_with_the_same_registry_begins_no_cycle_and_promotes_nothing(
-    s3_uri: str, tmp_path: Path
-) -> None:
-    first, second = f"{s3_uri}/first", f"{s3_uri}/second"
-    with record_world(tmp_path / "world", first) as world:
-        with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {first}"):
-            require_record(world.registry, second, NAME)  # type: ignore[arg-type]
-        assert storage.list_names(second) == []
-        model = world.models["2"]
-        places = {"champion": world.models["1"], "run_id": "theirs", "workspace_uri": second}
-        run = save_run(make_run(tmp_path, as_of=model.as_of, **places))
-        save_artifact(run, "train_challenger", challenger_of(model))
-        save_artifact(run, "train_anchor", NO_ANCHOR)
-        save_artifact(run, "compare_with_champion", judgement_of(run, model))
-        with pytest.raises(HomefeedError, match=f"workspace {first}") as caught:
-            run_stage("promote_challenger", run.run_uri)
-        assert not caught.value.is_retryable and world.registry.alias == "1"
-        assert not storage.exists(manifest_uri(run.run_uri, "promote_challenger"))
-        assert not history.read(second, NAME)
-
-
 def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Path) -> None:
     """Both have resolved a cycle of one workspace against the same champion."""
     with record_world(tmp_path / "world", s3_uri) as world:
@@ -88,7 +59,7 @@ def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Pa
         assert said[0].startswith(("PromotionRefusedError", "RunInProgressError")), said
         state = world.look()
         assert state.disagreement() == "" and state.history.pending is None
-        served = [entry.model.version for _, entry in state.history.entries]
+        served = [move.model.version for move in state.history.moves]
         assert served == ["1", world.registry.alias]
 
 
@@ -110,4 +81,4 @@ def test_a_move_that_was_killed_is_given_again_and_waits_for_nobody(
         assert time.monotonic() - began < LONGEST_S
         state = world.look()
         assert state.serves == state.recorded == ("2" if act == "promote" else "1")
-        assert len(state.history.placed) == (2 if act == "promote" else 3)
+        assert len(state.history.entries) == (2 if act == "promote" else 3)

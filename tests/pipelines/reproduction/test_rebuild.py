@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     DataContractError,
     TrackingEntryMissingError,
@@ -30,7 +30,7 @@ from pipelines.contracts.judgement import Decision, Judgement, Promoted
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import Window
-from pipelines.registry import by_hand, evidence, registry, tracking
+from pipelines.registry import evidence, moves, registry, tracking
 from pipelines.registry.evidence import FoundChange, JudgedCycle
 from pipelines.registry.history import recipe_of
 from pipelines.reproduction.rebuild import fetch_champion, moved, own_registry
@@ -41,7 +41,7 @@ from support.bundles import write_small_bundle
 from support.judgements import CHAMPION
 from support.line import Line, line_to
 from support.otlp import http_receiver
-from support.registered import challenger_of, register_bundle
+from support.registered import register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
 from support.worlds import PLANTED_VERSION, write_planted_world
@@ -65,30 +65,6 @@ class Past(NamedTuple):
         return f"homefeed reproduce {self.run.run_uri} --into {self.folder}"
 
 
-def judged_before(run: ResolvedRun, champion: ModelRef) -> None:
-    """Leave what an earlier cycle found of the same recipe against the same champion."""
-    changes = (FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2),)
-    start = run.as_of - timedelta(days=7)
-    now = datetime.now(UTC)
-    cycle = JudgedCycle(
-        run_id="before",
-        run_uri="file:///before",
-        registered_model=NAME,
-        as_of=run.as_of,
-        holdout=Window(start=start, end=run.as_of),
-        judged_at=now,
-        first_judged_at=now,
-        challenger_recipe=run.config.recipe_digest,
-        champion_bundle=champion.bundle_digest,
-        decision=Decision.INCONCLUSIVE,
-        promoted=Promoted.NONE,
-        may_promote=True,
-        changes=changes,
-    )
-    influences = {change.column: np.array([0.01, -0.02]) for change in changes}
-    evidence.publish(run, cycle, np.array([4, 77]), influences)
-
-
 def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     """Have the gate accept a snapshot, and an untrained model serve, as if a cycle had done it."""
     places = {"tracking_uri": tracking_uri, "registered_model": NAME, "experiment": NAME}
@@ -96,12 +72,28 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     for name in STAGES[:2]:
         run_stage(name, run.run_uri)
     bundle = write_small_bundle(home / "first", 5, EMBEDDING_DIM, PLANTED_VERSION)
-    client = tracking.connect(tracking_uri)
+    client, now = tracking.connect(tracking_uri), datetime.now(UTC)
     model = register_bundle(client, run, home, bundle, is_logged=True)
-    by_hand.force(client, run, challenger_of(model), datetime.now(UTC), "the first one")
-    known = recipe_of(run)
-    by_hand.accept_recipe(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")
-    judged_before(run, model)
+    moves.force(client, run, model, now, "the first one")
+    moves.accept_recipe(run.workspace_uri, NAME, recipe_of(run), now, "agreed on")
+    # An earlier cycle found this of the same recipe against the same champion.
+    change = FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2)
+    cycle = JudgedCycle(
+        run_id="before",
+        run_uri="file:///before",
+        registered_model=NAME,
+        as_of=run.as_of,
+        holdout=Window(start=run.as_of - timedelta(days=7), end=run.as_of),
+        judged_at=now,
+        first_judged_at=now,
+        challenger_recipe=run.config.recipe_digest,
+        champion_bundle=model.bundle_digest,
+        decision=Decision.INCONCLUSIVE,
+        promoted=Promoted.NONE,
+        may_promote=True,
+        changes=(change,),
+    )
+    evidence.publish(run, cycle, np.array([4, 77]), {change.column: np.array([0.01, -0.02])})
 
 
 @pytest.fixture(scope="module")
@@ -240,18 +232,14 @@ def states_of(said: str) -> dict[str, set[str]]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> ResolvedRun:
-    """A run that is rebuilt in a folder."""
+    """A run of several machines that is rebuilt in a folder, by as many processes of this one."""
     folder = tmp_path / "rebuilt"
     folder.mkdir()
     run = make_run(tmp_path, champion=CHAMPION, num_devices=2, num_nodes=3, work_folder="/work")
-    return moved(run, folder, "")[0]
-
-
-def test_a_cycle_of_several_machines_is_rebuilt_by_as_many_processes_of_this_one(
-    own: ResolvedRun, tmp_path: Path
-) -> None:
-    assert (own.num_devices, own.num_nodes, own.work_folder) == (6, 1, "")
-    assert own.run_uri.startswith(f"file://{tmp_path}/rebuilt/")
+    found = moved(run, folder, "")[0]
+    assert (found.num_devices, found.num_nodes, found.work_folder) == (6, 1, "")
+    assert found.run_uri.startswith(f"file://{tmp_path}/rebuilt/")
+    return found
 
 
 def test_a_registry_whose_maker_was_killed_is_made_whole(own: ResolvedRun, tmp_path: Path) -> None:
@@ -279,9 +267,9 @@ def test_a_registry_whose_maker_was_killed_is_made_whole(own: ResolvedRun, tmp_p
 def test_of_a_spoiled_champion_nobody_is_told_to_move_what_serves(
     own: ResolvedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
-    def download(source: str, folder: Path, tracking_uri: str) -> bool:
-        (folder / "bundle.json").write_text("altered")
-        return is_there
+    def download(source: str, folder: Path, tracking_uri: str) -> None:
+        if is_there:
+            (folder / "bundle.json").write_text("altered")
 
     client = SimpleNamespace(
         tracking_uri="http://original", get_model_version_download_uri=lambda *_: "file:///there"

@@ -18,11 +18,10 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import manifest_uri, working_uri
-from pipelines.registry import by_hand
+from pipelines.registry import moves
 from pipelines.registry.history import recipe_of
 from pipelines.retention.collect import delete
 from pipelines.stages.runner import read_record, run_stage
-from support.registered import challenger_of
 from support.retention_world import NAME, OldWorld, label, name_of, old_world, snapshot_of, write
 from support.untouched import look_of
 
@@ -106,12 +105,12 @@ def test_a_snapshot_that_a_builder_has_found_published_is_kept(
 
 
 def roll_back(world: OldWorld) -> None:
-    by_hand.rollback(world.registry, world.settings, "1", world.now, "hides rose")  # type: ignore[arg-type]
+    moves.rollback(world.registry, world.settings, "1", world.now, "hides rose")  # type: ignore[arg-type]
 
 
 def force(world: OldWorld) -> None:
-    model = challenger_of(world.runs["2"].champion)  # type: ignore[arg-type]
-    by_hand.force(world.registry, world.runs["2"], model, world.now, "we want it")  # type: ignore[arg-type]
+    model = world.runs["2"].champion
+    moves.force(world.registry, world.runs["2"], model, world.now, "we want it")  # type: ignore[arg-type]
 
 
 def accept(world: OldWorld) -> None:
@@ -121,7 +120,7 @@ def accept(world: OldWorld) -> None:
             "config": recipe.config | {"training": recipe.config["training"] | {"num_epochs": 7}}
         }
     )
-    by_hand.accept_recipe(world.workspace_uri, NAME, recipe, world.now, "we want it")
+    moves.accept_recipe(world.workspace_uri, NAME, recipe, world.now, "we want it")
 
 
 @pytest.mark.parametrize("act", [roll_back, force, accept])
@@ -194,7 +193,7 @@ def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 is marked as deleted"
     with pytest.raises(DataContractError, match=told):
-        by_hand.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
+        moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
     assert world.registry.alias == "6"
 
 

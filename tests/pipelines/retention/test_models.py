@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError
-from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
+from pipelines.registry import history, moves, registry, tracking
 from pipelines.retention import models
 from pipelines.settings import Settings
 from support.registered import (
@@ -95,22 +95,21 @@ def roll_back(old: Old) -> None:
         tracking_uri=old.run.tracking_uri,
         registered_model=old.name,
     )
-    by_hand.rollback(old.client, settings, old.logged.version, LATER, "hides rose")
+    moves.rollback(old.client, settings, old.logged.version, LATER, "hides rose")
 
 
 def force(old: Old) -> None:
-    by_hand.force(old.client, old.run, challenger_of(old.logged), LATER, "we want it")
+    moves.force(old.client, old.run, old.logged, LATER, "we want it")
 
 
 def mend(old: Old) -> None:
-    state = reconcile.look(old.client, old.run.workspace_uri, old.name)
-    wanted = by_hand.plan(old.client, state, False, old.logged.version)
-    by_hand.repair(old.client, state, wanted, LATER, "we want it")
+    where = old.run.workspace_uri, old.name
+    moves.repair(old.client, where, LATER, "we want it", to_version=old.logged.version)
 
 
 def promote(old: Old) -> None:
     judgement = judgement_of(old.run, old.logged)
-    promotion.move_if_permitted(old.run, challenger_of(old.logged), NO_ANCHOR, judgement, LATER)
+    moves.move_if_permitted(old.run, challenger_of(old.logged), NO_ANCHOR, judgement, LATER)
 
 
 @pytest.mark.parametrize("act", [roll_back, force, mend, promote])

@@ -21,7 +21,7 @@ SETTINGS = Settings(registered_model="test_ranker")
 
 @pytest.fixture
 def place(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> Place:
-    state = State("test_ranker", s3_uri, History((), (), (), 1, "", False), None, "")
+    state = State(History(s3_uri, "test_ranker"), None, "")
     monkeypatch.setattr(collect, "read_state", lambda *where: state)
     found = Record(state, frozenset(), {}, ())
     return Place(None, s3_uri, "test_ranker", found)  # type: ignore[arg-type]

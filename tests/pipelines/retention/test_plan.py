@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.registry.history import Entry, History, HistoryEntry, Placed, Recipes
+from pipelines.registry.history import History, Move
 from pipelines.registry.reconcile import State
 from pipelines.retention.plan import FoundRun, FoundVersion, Held, Holdings, Record, make_plan
 from pipelines.settings import Settings
@@ -45,8 +45,8 @@ def model_of(version: str) -> ModelRef:
     return make_model(version, ago(900)).model_copy(update={"snapshot_digest": version * 64})
 
 
-def moved(version: str, days: float, run: str | None = None) -> HistoryEntry:
-    return HistoryEntry(
+def moved(version: str, days: float, run: str | None = None) -> Move:
+    return Move(
         moved_at=ago(days),
         kind="promotion",
         model=model_of(version),
@@ -56,15 +56,13 @@ def moved(version: str, days: float, run: str | None = None) -> HistoryEntry:
     )
 
 
-def record_of(*entries: HistoryEntry, pending: HistoryEntry | None = None, **fields: Any) -> Record:
+def record_of(*entries: Move, pending: Move | None = None, **fields: Any) -> Record:
     events = [*entries, pending] if pending else entries
-    placed = [
-        Placed("u", "s", Entry(number=n, after="", mark="m", event=event, recipes=Recipes()))
-        for n, event in enumerate(events, start=1)
-    ]
-    known = History(tuple(placed), followed=frozenset(range(1, len(entries) + 1)))
+    placed = tuple(e.model_copy(update={"number": n}) for n, e in enumerate(events, start=1))
+    followed = frozenset(range(1, len(entries) + 1))
+    known = History("file:///w", "test_ranker", placed, followed=followed)
     served = entries[-1].model if entries else None
-    state = State("test_ranker", "file:///w", known, served, "")
+    state = State(known, served, "")
     record = Record(state, frozenset(), {}, ())
     return replace(record, **fields)
 

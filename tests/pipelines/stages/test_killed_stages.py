@@ -134,7 +134,7 @@ def test_all_of_it_left_one_model_and_one_history_entry(run: ResolvedRun) -> Non
     assert judgement.serving is not None and judgement.serving.problems == ()
     assert judgement.serving.figures in judgement.verdict.grounds
     assert promotion.champion_after == challenger.model
-    assert len(history.read(run.workspace_uri, "killed")) == 1
+    assert len(history.load(run.workspace_uri, "killed").moves) == 1
 
 
 def test_nothing_a_stage_wrote_is_left_open_to_a_second_run(run: ResolvedRun) -> None:

@@ -18,7 +18,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
-from pipelines.registry import promotion, tracking
+from pipelines.registry import moves, tracking
 from pipelines.registry.standing import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
@@ -164,7 +164,7 @@ def make_champion(
     )
     model = register_bundle(tracking.connect(uri), run, tmp_path)
     judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
+    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
     return model
 
 

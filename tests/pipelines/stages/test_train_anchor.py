@@ -41,7 +41,7 @@ from pipelines.contracts.judgement import Judgement, Promoted, Promotion
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
-from pipelines.registry import by_hand, evidence, history, registry, tracking
+from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.history import Recipe
 from pipelines.settings import Settings
 from pipelines.stages import train_anchor as stage
@@ -138,8 +138,8 @@ def test_the_first_recipe_is_accepted_with_the_first_promotion(
     assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
     assert second.standing.anchor == first.config == roomy()
     known = history.load(first.workspace_uri, "three")
-    assert [move.kind for _, move in known.entries] == ["promotion", "promotion"]
-    accepted = [placed.entry.recipes.accepted for placed in known.placed]
+    assert [move.kind for move in known.moves] == ["promotion", "promotion"]
+    accepted = [entry.recipes.accepted for entry in known.entries]
     assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
 
 
@@ -187,8 +187,8 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     run = cycles[1]
     recipe = history.load(run.workspace_uri, "three").recipes.accepted
     assert recipe.parse() == roomy()
-    [_, last] = history.read(run.workspace_uri, "three")
-    assert last[1].reason.startswith("The accepted recipe made fresh, in place of the challenger.")
+    [_, last] = history.load(run.workspace_uri, "three").moves
+    assert last.reason.startswith("The accepted recipe made fresh, in place of the challenger.")
     [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
     assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}
     assert (judged.promoted, judged.challenger_recipe) == (Promoted.ANCHOR, blind().recipe_digest)
@@ -252,7 +252,7 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     assert accepted != code_digest()
     first, second = cycles
     recipe = Recipe(config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None)
-    by_hand.accept_recipe(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
+    moves.accept_recipe(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
     options = {"recipe": "roomy", "trigger": "other code", "may_promote": False}
     asked = second.to_request().model_copy(update=options)
     with pytest.MonkeyPatch.context() as patch:

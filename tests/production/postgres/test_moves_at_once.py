@@ -48,7 +48,7 @@ def test_of_three_promotions_at_once_one_wins(
     winner = cycles[ended.index("")][1]
     state = sound_state(client, cycles[0][0])
     assert state.served == winner
-    assert [entry.model.version for _, entry in state.history.entries] == ["1", winner.version]
+    assert [entry.model.version for entry in state.history.moves] == ["1", winner.version]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -66,7 +66,7 @@ def test_of_a_promotion_and_a_rollback_at_once_one_wins(
     assert tuple(ended) in served
     state = sound_state(client, run)
     assert state.served == served[tuple(ended)]
-    assert len(state.history.entries) == 3
+    assert len(state.history.moves) == 3
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -91,6 +91,6 @@ def test_of_two_workspaces_with_one_registry_one_wins(
     winner = ended.index("")
     assert sound_state(client, runs[winner]).served == models[winner]
     loser = runs[1 - winner]
-    assert history.read(loser.workspace_uri, name) == []
+    assert history.load(loser.workspace_uri, name).moves == []
     assert registry.read_champion(client, name) == models[winner]
     assert act_at_once(pool, seed, acts[1 - winner]) == ["RecordDisagreesError"]

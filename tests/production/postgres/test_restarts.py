@@ -58,7 +58,7 @@ def test_a_move_in_a_restart_is_done_once_it_is_tried_again(
         assert pool.begin(move).result(timeout=120) == ""
     state = sound_state(client, run)
     assert state.served == model
-    assert len(state.history.entries) == 2 + number % 2
+    assert len(state.history.moves) == 2 + number % 2
 
 
 @pytest.mark.parametrize("is_rollback", [False, True])
@@ -85,4 +85,4 @@ def test_a_move_whose_database_is_gone_at_its_entry_is_carried_on(
     assert "" in again and all(each == "" or is_retryable(each) for each in again)
     state = sound_state(client, run)
     assert state.served == model
-    assert len(state.history.entries) == place
+    assert len(state.history.moves) == place

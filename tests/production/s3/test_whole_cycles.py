@@ -61,7 +61,7 @@ def test_the_history_in_a_bucket_says_what_it_says_on_a_disk(
 ) -> None:
     disk, store = (history.load(each.workspace, each.model) for each in both)
     assert store.damaged == () and store.pending is None
-    told = [[(e.kind, e.model.version) for _, e in known.entries] for known in (disk, store)]
+    told = [[(e.kind, e.model.version) for e in known.moves] for known in (disk, store)]
     assert told[0] == told[1] != []
 
 

@@ -1,0 +1,565 @@
+"""Everything that is decided about the champion: what cycles promote, and what people do.
+
+Each looks at alias and history, refuses or creates the next entry of the log, and lets the alias
+follow (`pipelines.registry.reconcile`). A cycle's verdict was judged against one entry and may
+create the one after it only; it obeys the verdict, and asks only what concerns the record at this
+instant. A person's command that lost its number to somebody else decides anew on what is so then.
+What was killed, or whose answer was lost, is finished by the same command, which finds its entry
+and writes nothing twice. Not for judging.
+"""
+
+import logging
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
+from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
+from pipelines.contracts.judgement import Approval, Judgement, Promoted, Promotion, approval_uri
+from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.registry import history, registry, tracking
+from pipelines.registry.history import (
+    Entry,
+    HeldRecipe,
+    History,
+    LostTheNumberError,
+    Move,
+    Recipe,
+    Recipes,
+    recipe_of,
+    recipe_of_model,
+)
+from pipelines.registry.reconcile import (
+    State,
+    follow,
+    look,
+    require_newest,
+    require_own,
+    require_workspace,
+    version_of,
+)
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+_NUM_DECISIONS = 5
+Decided = TypeVar("Decided")
+
+
+def move_if_permitted(
+    run: ResolvedRun,
+    challenger: Challenger,
+    fresh: FreshAnchor,
+    judgement: Judgement,
+    now: datetime,
+) -> Promotion:
+    """Make the promoted model champion if the verdict and the run allow it.
+
+    The verdict was judged against the newest entry of the history when the run was resolved, so the
+    promotion may create the next entry only. If the process is killed on the way, a second call
+    finds the entry, and completes what the first one began.
+
+    Raises:
+        PromotionRefusedError: something was decided since the run was resolved, the verdict is
+            about another model, or as_of is not newer than the champion's.
+        RecordDisagreesError: the alias is not where the history says.
+        DataContractError: the model's files or the newest entry of the history were altered.
+        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
+    """
+    verdict, champion, history_uri = judgement.verdict, run.champion, None
+    approval = _approval_of(run, judgement) if judgement.waits_for_approval(run) else None
+    if verdict.promoted is Promoted.NONE:
+        reason = f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
+    elif not run.may_promote:
+        is_own = verdict.promoted is Promoted.CHALLENGER
+        what = "PROMOTE" if is_own else "to promote the anchor"
+        reason = f"The verdict is {what}, but this run was asked not to promote (a backfill)."
+    elif approval is not None and not approval.is_given:
+        reason = approval.sentence
+    else:
+        _require_same_models(run, challenger, fresh, judgement)
+        champion, reason, config = judgement.promoted_model, verdict.reasons[0], run.config
+        assert champion is not None  # The verdict promotes something.
+        if verdict.promoted is Promoted.ANCHOR:
+            config = run.standing.anchor or config
+            reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
+        reason = f"{reason} {approval.sentence}" if approval is not None else reason
+        entry = Move(
+            moved_at=now,
+            kind="promotion",
+            model=champion,
+            previous=run.champion,
+            run_uri=run.run_uri,
+            recipe=config.recipe_ref,
+            reason=reason,
+        )
+        client = tracking.connect(run.tracking_uri)
+        with history.promotion_lock(run.workspace_uri):
+            history_uri = _promote_once(client, run, judgement, entry)
+        log.info("%s is champion now: %s", champion.label, reason)
+    return Promotion(
+        decision=verdict.decision,
+        is_promoted=history_uri is not None,
+        champion_before=run.champion,
+        champion_after=champion,
+        reason=reason,
+        history_uri=history_uri,
+        approval=approval,
+    )
+
+
+def read_approval(run_uri: str) -> Approval | None:
+    """Return what became of the question whether a cycle may promote; None: not asked, or open."""
+    uri = approval_uri(run_uri)
+    repair = (
+        "delete it and clear approve_promotion in Airflow, with what is after it: that asks anew, "
+        "and promotes what is approved"
+    )
+    return storage.read_model(uri, Approval, repair) if storage.exists(uri) else None
+
+
+def _approval_of(run: ResolvedRun, judgement: Judgement) -> Approval:
+    """Return a person's answer about this very verdict.
+
+    Raises:
+        PromotionRefusedError: nobody was asked about it.
+    """
+    found = read_approval(run.run_uri)
+    if found is not None and found.ruling_digest == judgement.ruling_digest:
+        return found
+    about, mend = "none is on record", "clear that task there, with what is after it"
+    if found is not None:
+        # Airflow goes on showing the question that was answered.
+        about, mend = "the one on record is about another verdict", "begin another cycle"
+    raise PromotionRefusedError(
+        f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
+        f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
+        f"the cycle in Airflow or {mend}, or overrule it with "
+        f"`homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
+    )
+
+
+def _require_same_models(
+    run: ResolvedRun, challenger: Challenger, fresh: FreshAnchor, judgement: Judgement
+) -> None:
+    """Refuse a verdict on other models than the run's, and one on an older day than the champion's.
+
+    Raises:
+        PromotionRefusedError: it is one.
+    """
+    compared, anchor = judgement.comparison, judgement.anchor
+    trained = fresh.trained.model if fresh.trained else None
+    judged = (compared.challenger_model, compared.baseline_model, anchor.model if anchor else None)
+    made = (challenger.model, run.champion, trained if anchor else None)
+    if judged != made:
+        said, known = ([each.label if each else "none" for each in side] for side in (judged, made))
+        raise PromotionRefusedError(
+            f"challenger, champion and fresh anchor are {', '.join(said)} in the verdict and "
+            f"{', '.join(known)} in this run; expected the same models; start a new cycle"
+        )
+    if run.champion is not None and run.as_of <= run.champion.as_of:
+        raise PromotionRefusedError(
+            f"as_of {run.as_of:%Y-%m-%d} is not newer than the champion's "
+            f"({run.champion.label}, {run.champion.as_of:%Y-%m-%d}); an older model is never "
+            f"promoted over a newer one; to go back use `homefeed rollback`"
+        )
+
+
+def _promote_once(
+    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, entry: Move
+) -> str:
+    """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
+
+    A person may have made the model champion in spite of an earlier verdict; that stands for it.
+    """
+    model, state = entry.model, follow(client, run.workspace_uri, entry.model.name)
+    known, last = state.history, state.history.last
+    if (mine := known.of_run(run.run_uri)) is not None:
+        if last is not None and (mine.model != model or last.model.version != model.version):
+            raise PromotionRefusedError(
+                f"{model.label} is to be promoted; this cycle promoted {mine.model.label} at "
+                f"{mine.moved_at:%Y-%m-%d %H:%M} UTC, and the newest move is the {last.kind} of "
+                f"{last.model.label} ({last.reason}); a cycle promotes at most once; start a new "
+                f"cycle, or name what shall serve after all: `homefeed rollback --to-version N`"
+            )
+        return known.uri_of(mine.number)
+    require_newest(state)
+    if last is not None and last.model == model:
+        return known.uri_of(last.number)
+    if known.newest != run.newest_entry or state.serves != version_of(run.champion):
+        raise _decided_since(run, known)
+    judged = judgement.comparison.challenger_model
+    kept = registry.read_tags(client, judged).get(registry.RULING, "")
+    if kept not in ("", judgement.ruling_digest):  # A comparison that was killed has left none.
+        raise PromotionRefusedError(
+            f"the verdict on {judged.label} has digest {judgement.ruling_digest[:12]}, and the "
+            f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
+            f"edited, or a later comparison was interrupted; compare again, which rules anew: run "
+            f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
+            f"then promote"
+        )
+    registry.require_unaltered(client, model)
+    recipes = known.recipes
+    if judgement.verdict.becomes_anchor or recipes.accepted is None:
+        recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
+    try:
+        entry = entry.model_copy(update={"recipes": recipes})
+        return known.uri_of(_move(client, state, entry).number)
+    except LostTheNumberError as error:
+        raise _decided_since(run, history.load(known.workspace_uri, known.name)) from error
+
+
+def _decided_since(run: ResolvedRun, known: History) -> PromotionRefusedError:
+    """Return the refusal of a verdict that was judged against an older entry of the history."""
+    found = []
+    for each in known.entries:
+        said = "the accepted recipes were changed by a person"
+        said = f"{each.kind} of {each.model.label}" if isinstance(each, Move) else said
+        if each.number > run.newest_entry.number:
+            found.append(f"entry {each.number}: {said}, {each.reason!r}")
+    return PromotionRefusedError(
+        f"the verdict was judged against entry {run.newest_entry.number} of the history of "
+        f"{run.registered_model}, and entry {known.newest.number} is the newest "
+        f"({'; '.join(found) or 'the history is another one'}); expected nothing to be decided "
+        f"meanwhile; nothing was moved; start a new cycle, which is judged against what serves now"
+    )
+
+
+def _move(client: "MlflowClient", state: State, entry: Move) -> Move:
+    """Create the entry of a move whose model was looked at; let the alias follow; return it."""
+    require_own(state)
+    known = history.create(state.history, entry)
+    follow(client, known.workspace_uri, known.name, is_checked=True)
+    return known.moves[-1]
+
+
+def _decided(workspace_uri: str, reason: str, decide: Callable[[], Decided]) -> Decided:
+    """Let a person's command decide, and decide anew where somebody else was quicker.
+
+    Raises:
+        ConfigurationError: the person says no reason.
+    """
+    if not reason.strip():
+        raise ConfigurationError("--reason is empty; expected a sentence for the record")
+    with history.promotion_lock(workspace_uri):
+        for _ in range(_NUM_DECISIONS - 1):
+            try:
+                return decide()
+            except LostTheNumberError as error:
+                log.info("%s; it is decided anew", error)
+        return decide()
+
+
+def force(
+    client: "MlflowClient", run: ResolvedRun, model: ModelRef, now: datetime, reason: str
+) -> Move:
+    """Make a run's challenger champion in spite of its verdict, because a person says so.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        model: Its challenger.
+        now: The time of the move.
+        reason: Why, in a sentence, for the history and the alert.
+
+    Returns:
+        The move, or the earlier one by which the challenger was promoted by hand already.
+
+    Raises:
+        ConfigurationError: there is no reason, or the challenger serves already.
+        PromotionRefusedError: the registry's version is not what the cycle trained.
+        RecordDisagreesError: the alias is not where the history says.
+    """
+
+    def decide() -> Move:
+        state = follow(client, run.workspace_uri, model.name)
+        last, recipes = state.history.last, state.history.recipes
+        if state.serves == model.version:
+            if last is not None and last.kind == "forced" and last.model == model:
+                return last
+            raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
+        registry.require_unaltered(client, model)
+        accepted = recipes.accepted or recipe_of(run)
+        recipes = recipes.without(run.config.recipe_digest)
+        entry = Move(
+            moved_at=now,
+            kind="forced",
+            model=model,
+            previous=state.served,
+            recipe=run.config.recipe_ref,
+            reason=reason,
+            recipes=recipes.model_copy(update={"accepted": accepted}),
+        )
+        return _move(client, state, entry)
+
+    return _decided(run.workspace_uri, reason, decide)
+
+
+def rollback(
+    client: "MlflowClient",
+    settings: Settings,
+    to_version: str | None,
+    now: datetime,
+    reason: str,
+    from_version: str | None = None,
+) -> Move:
+    """Point `champion` back at `to_version`, or at what served before the present one.
+
+    The version is fetched, and must give its golden rows their scores, before anything is decided.
+    Another champion than `from_version` is left alone, if that is given. Where the last move was a
+    rollback already, nothing is moved unless a version is named: a command that is given twice,
+    because its answer was lost, must not walk from version to version.
+
+    Returns:
+        The move, or the earlier one by which the champion was taken back already.
+
+    Raises:
+        ConfigurationError: there is nothing to go back to, or the version serves already.
+        PromotionRefusedError: the version is not what the history says of it.
+        DataContractError: its files are missing, altered, marked as deleted or score otherwise.
+        RecordDisagreesError: the alias is not where the history says.
+        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
+    """
+    place, name = storage.to_uri(settings.workspace_location), settings.registered_model
+    require_workspace(place)
+
+    def decide() -> Move:
+        state = follow(client, place, name)
+        present, known, last = state.served, state.history, state.history.last
+        if present is None:
+            raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
+        if (
+            last is not None
+            and (last.kind, last.model.version) == ("rollback", present.version)
+            and from_version in (None, version_of(last.previous))
+            and to_version in (None, present.version)
+        ):
+            return last
+        if from_version not in (None, present.version):
+            raise ConfigurationError(
+                f"{present.label} serves, and not v{from_version}, which was to be taken down; see "
+                f"`homefeed history`; nothing was moved; leave out --from-version to go back"
+            )
+        target = to_version or _version_before(known, present)
+        if target == present.version:
+            raise ConfigurationError(f"{present.label} is the champion already; name another one")
+        # Tags may be altered with the files. What was no version of ours has no digests on record.
+        kept = [m.model for m in known.moves if m.model.version == target and m.model.bundle_digest]
+        model = kept[-1] if kept else registry.read_version(client, name, target)
+        registry.require_unaltered(client, model, can_serve=True)
+        recipes = _recipes_after(
+            client, known, model, present, f"{now:%Y-%m-%d %H:%M} UTC: {reason}"
+        )
+        more = {"previous": present, "reason": reason, "recipes": recipes}
+        return _move(client, state, Move(moved_at=now, kind="rollback", model=model, **more))
+
+    return _decided(place, reason, decide)
+
+
+def _version_before(known: History, present: ModelRef) -> str:
+    """Return the version that served before the present one came.
+
+    Only what the history says has served counts: what a hand had put behind the alias for a while
+    was never accepted. The move by which the present one came back by a rollback is passed over.
+    """
+    moves = known.moves
+    for place, move in reversed(list(enumerate(moves))):
+        before = moves[place - 1].model if place else move.previous
+        has_come = move.model.version == present.version and move.kind != "rollback"
+        if has_come and before is not None and before.version != present.version:
+            return before.version
+    if known.is_newest_damaged and known.last is not None:
+        return known.last.model.version
+    raise ConfigurationError(
+        f"the history knows no champion before {present.label}; name one with --to-version"
+    )
+
+
+def _recipes_after(
+    client: "MlflowClient", known: History, serves: ModelRef, away: ModelRef, said: str
+) -> Recipes:
+    """Return the recipes after a rollback: accepted what serves again, on hold the other."""
+    accepted, down = (_recipe_on_record(client, known, each) for each in (serves, away))
+    digest = accepted.digest if accepted else ""
+    held = list(known.recipes.without(digest).held)  # whatever was said of it before
+    if down is not None and down.digest not in ("", digest):
+        held.append(HeldRecipe(recipe=down, reason=f"{away.label} was rolled back at {said}"))
+    return Recipes(accepted=accepted, held=tuple(held))
+
+
+def _recipe_on_record(client: "MlflowClient", known: History, model: ModelRef) -> Recipe | None:
+    """Return what made a model: by its cycle's folder, or by the history where that is gone.
+
+    None where neither has it: that is not waited for.
+    """
+    try:
+        tags = registry.read_tags(client, model)
+        return recipe_of_model(known.workspace_uri, model, tags)
+    except ConfigurationError as error:
+        log.warning("%s", error)
+    digests = {m.recipe.digest for m in known.moves if m.recipe and m.model == model}
+    for entry in reversed(known.entries):
+        for recipe in (entry.recipes.accepted, *(held.recipe for held in entry.recipes.held)):
+            if recipe is not None and recipe.digest in digests:
+                return recipe
+    return None
+
+
+def accept_recipe(
+    workspace_uri: str, name: str, recipe: Recipe, now: datetime, reason: str
+) -> Recipes:
+    """Make a recipe the accepted one because a person says so; it is no longer on hold.
+
+    Raises:
+        ConfigurationError: there is no reason, or the recipe cannot be read.
+    """
+    digest = recipe.parse().recipe_digest
+
+    def decide() -> Recipes:
+        known = history.load(workspace_uri, name)
+        before = known.recipes.accepted
+        is_same = before and (before.digest, before.code_digest) == (digest, recipe.code_digest)
+        accepted = before if is_same else recipe
+        wanted = known.recipes.without(digest).model_copy(update={"accepted": accepted})
+        return _change(known, Entry(moved_at=now, kind="by_hand", reason=reason, recipes=wanted))
+
+    return _decided(workspace_uri, reason, decide)
+
+
+def release_recipe(
+    workspace_uri: str, name: str, digest: str, now: datetime, reason: str
+) -> Recipes:
+    """Let a recipe that was rolled back, by the first digits of its digest, be promoted again.
+
+    Raises:
+        ConfigurationError: there is no reason, or no such recipe is or was on hold.
+    """
+
+    def decide() -> Recipes:
+        known = history.load(workspace_uri, name)
+        held = {each.recipe.digest for each in known.recipes.held}
+        once = {each.recipe.digest for entry in known.entries for each in entry.recipes.held}
+        found = {each for each in held if each and each.startswith(digest)}
+        if len(found) > 1 or not any(each and each.startswith(digest) for each in once):
+            raise ConfigurationError(
+                f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
+                f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
+            )
+        # Where none is held any more, it was released: the command is given again.
+        wanted = known.recipes.without(found.pop()) if found else known.recipes
+        return _change(known, Entry(moved_at=now, kind="release", reason=reason, recipes=wanted))
+
+    return _decided(workspace_uri, reason, decide)
+
+
+def _change(known: History, entry: Entry) -> Recipes:
+    """Create the entry of a change of recipes, unless they are so already; return them."""
+    if entry.recipes != known.recipes:
+        history.create(known, entry)
+    return entry.recipes
+
+
+def plan_repair(
+    client: "MlflowClient", state: State, restores_alias: bool, to_version: str | None = None
+) -> tuple[tuple[str, ...], ModelRef | None]:
+    """Return what `repair` does, in sentences, and the model that is to serve and be recorded.
+
+    Nothing is done where alias and history agree; None is recorded where the log's word stands.
+
+    Args:
+        client: Client of the tracking server.
+        state: What was found.
+        restores_alias: The history is right and the alias is moved; otherwise the other way round.
+        to_version: A version that shall serve, whatever both say.
+
+    Raises:
+        ConfigurationError: what is right by the arguments is no version, or an altered one.
+        TrackingEntryMissingError: the registry has no such version any more.
+        DataContractError: it is not of this project, or marked as deleted.
+    """
+    known, steps, model = state.history, list[str](), None
+    is_named = to_version is not None and not state.serves == state.recorded == to_version
+    found = replace(state, keeper="").disagreement()
+    if is_named or found or known.is_newest_damaged:
+        wanted = to_version or (state.recorded if restores_alias else state.serves)
+        if wanted is None or (found and restores_alias and wanted == state.serves):
+            raise ConfigurationError(
+                f"nothing of {known.name} can be made to serve as it is: the registry says "
+                f"{state.label(state.serves)} and the history {state.label(state.recorded)}"
+                f"{f' ({found})' if found else ''}; expected a sound version to record, or to "
+                f"point the alias at; name which is right: the history's with `homefeed history "
+                f"repair --restore-alias`, the registry's without it, or another version with "
+                f"`homefeed history repair --to-version N`; each shows first what it would do"
+            )
+        model = registry.read_version(client, known.name, wanted)
+        if wanted == state.serves:
+            steps.append(f"record that {model.label} serves")
+        else:
+            registry.require_not_deleted(client, model)
+            steps.append(f"point the alias at {model.label}")
+    elif (move := known.pending) is not None:
+        steps.append(f"let the alias follow the {move.kind} of {move.model.label}")
+    steps += [f"take note that {uri} is damaged or gone" for uri in known.damaged]
+    if _is_unkept(state):
+        was = state.keeper or "none"
+        steps.append(f"name {known.workspace_uri} as the history's keeper (was {was})")
+    return tuple(steps), model
+
+
+def _is_unkept(state: State) -> bool:
+    """Return whether the registry has to be told that this workspace keeps the history."""
+    return state.is_kept_elsewhere or (state.served is not None and not state.keeper)
+
+
+def repair(
+    client: "MlflowClient",
+    where: tuple[str, str],
+    now: datetime,
+    reason: str,
+    restores_alias: bool = False,
+    to_version: str | None = None,
+) -> tuple[str, ...]:
+    """Do what `plan_repair` says, by one more entry, and return its sentences.
+
+    Args:
+        client: Client of the tracking server.
+        where: Workspace and registered model.
+        now: The time.
+        reason: Why, in a sentence.
+        restores_alias: As `plan_repair` takes it.
+        to_version: As `plan_repair` takes it.
+
+    Raises:
+        HomefeedError: there is no reason, or as `plan_repair` raises.
+    """
+
+    def decide() -> tuple[str, ...]:
+        state = look(client, *where)
+        steps, model = plan_repair(client, state, restores_alias, to_version)
+        known, last = state.history, state.history.last
+        if _is_unkept(state):
+            with translated_outages(client.tracking_uri):
+                client.set_registered_model_tag(known.name, registry.KEEPER, known.workspace_uri)
+        if (model := model or (state.served if known.damaged else None)) is not None:
+            accepted = known.recipes.accepted or _recipe_on_record(client, known, model)
+            entry = Move(
+                moved_at=now,
+                kind="outside",
+                model=model,
+                # Where the alias is moved, it comes from where it was found.
+                previous=last.model if last and state.serves == state.recorded else state.served,
+                reason=reason,
+                recipes=known.recipes.model_copy(update={"accepted": accepted}),
+                acknowledged=tuple(history.name_of(uri) for uri in known.damaged),
+            )
+            history.create(known, entry)
+        if steps:
+            follow(client, *where)
+        return steps
+
+    return _decided(where[0], reason, decide)

@@ -1,0 +1,310 @@
+"""Promotion, rollback, force and repair before a registry that loses answers, also by chance.
+
+Hypothesis draws sequences of what people and cycles do, with requests and answers that are lost on
+the way, and prints the shortest sequence that breaks what must always hold.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings, strategies
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from mlflow import MlflowClient
+
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    PromotionRefusedError,
+    RecordDisagreesError,
+    TrackingEntryMissingError,
+    TrackingUnavailableError,
+)
+from pipelines.registry import history, registry
+from pipelines.registry.history import Move
+from support.record_world import World, record_world
+
+LOST = strategies.lists(
+    strategies.sampled_from(["request", "answer", "all that follows", "to a proxy"]), max_size=1
+)
+VERSIONS = strategies.sampled_from(["1", "2", "3"])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with record_world(tmp_path / "world") as found:
+        yield found
+
+
+def acts(world: World, act: str) -> Callable[[], None]:
+    """Bring a world to where a move is to be made, and return that move."""
+    if act == "rollback":
+        world.promote("2")
+        return world.rollback
+    return lambda: getattr(world, act)("2")
+
+
+TARGETS = {"promote": "2", "force": "2", "rollback": "1"}
+
+
+REFUSALS = {
+    "401": ConfigurationError,
+    "404": TrackingEntryMissingError,
+    "a login page": ConfigurationError,
+    "a cut answer": TrackingUnavailableError,
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_an_answer_that_is_not_understood_gives_nothing_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """The decision stands, and the same command carries it out, once."""
+
+    def refuse(*_: object) -> None:
+        raise REFUSALS[answer]("it was spoiled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "point_champion_at", refuse)
+        with pytest.raises(REFUSALS[answer], match="that stands; .* still test_ranker v1"):
+            world.promote("2")
+    state = world.look()
+    assert (state.serves, state.recorded, state.disagreement()) == ("1", "2", "")
+    world.promote("2")
+    known = world.look().history
+    assert world.registry.alias == "2" and known.pending is None and len(known.entries) == 2
+    assert history.was_set_again(known, known.moves[-1])
+
+
+def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = registry.point_champion_at
+
+    def shut_out(*_: object, **__: object) -> str:
+        raise ConfigurationError("it does not let this user in")
+
+    def refuse(client: MlflowClient, model: ModelRef) -> None:
+        move(client, model)
+        monkeypatch.setattr(registry, "read_champion", shut_out)
+        shut_out()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "point_champion_at", refuse)
+        with pytest.raises(ConfigurationError, match="not known whether it moved"):
+            world.promote("2")
+    monkeypatch.undo()
+    world.resolve()
+    assert world.look().history.pending is None and world.look().serves == "2"
+
+
+def test_a_write_that_arrives_late_moves_nothing_and_both_readings_are_told(world: World) -> None:
+    world.registry.lose = ["late"]
+    with pytest.raises(TrackingUnavailableError, match="that stands; .* may still arrive"):
+        world.promote("2")
+    world.rollback()  # It carries the promotion out first, and takes it down.
+    assert world.look().serves == "1"
+    world.registry.arrive()
+    for act in (world.resolve, world.rollback, lambda: world.promote("3")):
+        with pytest.raises(RecordDisagreesError, match="never seen to end, .* or the alias"):
+            act()
+    assert world.registry.alias == "2"
+    world.repair(restores_alias=True)
+    state = world.look()
+    assert (state.serves, state.disagreement()) == ("1", "")
+
+
+def test_a_write_that_arrives_while_its_move_is_pending_is_that_move(world: World) -> None:
+    world.registry.lose = ["late"]
+    with pytest.raises(TrackingUnavailableError, match="may still arrive"):
+        world.promote("2")
+    world.registry.arrive()
+    world.resolve()
+    assert world.look().history.pending is None and world.look().serves == "2"
+
+
+def test_the_answer_to_a_move_is_waited_for_for_five_seconds_at_most(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, seen = "MLFLOW_HTTP_REQUEST_TIMEOUT", []
+    monkeypatch.setattr(world.registry, "point", lambda what: seen.append(os.environ.get(name)))
+    for number, before in (("2", "20"), ("1", "3"), ("2", None)):
+        monkeypatch.setenv(name, before) if before else monkeypatch.delenv(name, raising=False)
+        registry.point_champion_at(world.registry, world.models[number])
+        assert os.environ.get(name) == before
+    assert seen == ["5", "5", "3", "3", "5", "5"]
+
+
+@pytest.mark.parametrize("act", TARGETS)
+def test_what_is_carried_on_is_looked_at_again_first(world: World, act: str) -> None:
+    """The version was altered after the attempt that decided the move had looked at it."""
+    move, sound = acts(world, act), world.models[TARGETS[act]]
+    world.registry.lose = ["request"]
+    with pytest.raises(TrackingUnavailableError):
+        move()
+    before = world.registry.alias
+    world.registry.add(sound.model_copy(update={"model_digest": "e" * 64}))
+    with pytest.raises(PromotionRefusedError, match="in the registry.*history repair --to-vers"):
+        move()
+    assert world.registry.alias == before
+    world.registry.add(sound)
+    move()
+    assert world.registry.alias == world.look().recorded == TARGETS[act]
+
+
+@pytest.mark.parametrize("act", ["promote", "rollback"])
+def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_small_files(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """So a full disk keeps nobody from going back."""
+    move, fetched = acts(world, act), list[Path]()
+
+    def fetch(client: object, model: ModelRef, folder: Path) -> None:
+        fetched.append(folder)
+
+    monkeypatch.setattr(registry, "download_bundle", fetch)
+    top = world.folder / "workspace" / "history"
+    before = set(top.rglob("*"))
+    move()
+    assert fetched and not any(each.is_relative_to(world.folder) for each in fetched)
+    written = sorted(path.name.partition(".")[2] for path in set(top.rglob("*")) - before)
+    assert written == ["followed.json", "json"]
+
+
+def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired(
+    world: World,
+) -> None:
+    world.registry._save(world.registry._load() | {"tags": {}})
+    with pytest.raises(RecordDisagreesError, match=r"names no workspace .*history repair"):
+        world.promote("2")
+    world.repair(restores_alias=False)
+    world.promote("2")
+    assert world.look().serves == "2"
+
+
+class Record(RuleBasedStateMachine):
+    """Cycles and people who act on one record, and what must hold after each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._context = record_world(Path(self._folder.name) / "world")
+        self.world = self._context.__enter__()
+        self.taken_down: set[str] = set()  # By a rollback; only a person brings these back.
+
+    def teardown(self) -> None:
+        self._context.__exit__(None, None, None)
+        self._folder.cleanup()
+
+    def _do(self, lost: list[str], command: str, *arguments: object) -> bool:
+        """Give a command, and return whether it ended well."""
+        before, recorded = self.world.registry.alias, self.world.look().recorded
+        self.world.registry.lose = list(lost)
+        try:
+            getattr(self.world, command)(*arguments)
+        except TrackingUnavailableError:
+            self.world.registry.is_down = False
+            # Either nothing moved, or what is on record as decided.
+            begun = self.world.look().history.pending
+            assert begun is not None or self.world.registry.alias == before
+            return False
+        except (ConfigurationError, PromotionRefusedError, TrackingEntryMissingError):
+            # What had been decided before may have been carried out first, and nothing else.
+            assert self.world.registry.alias in (before, recorded)
+            return False
+        finally:
+            self.world.registry.lose, self.world.registry.is_down = [], False
+        return True
+
+    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
+    def promote(self, number: str, lost: list[str]) -> None:
+        before = self.world.look().recorded
+        self._do(lost, "promote", number)
+        if number in self.taken_down:
+            assert self.world.look().recorded == before  # A person's word stands.
+
+    @rule(lost=LOST, times=strategies.integers(1, 3))
+    def roll_back(self, lost: list[str], times: int) -> None:
+        """Once, or again and again, as somebody does who sees no answer: it is one rollback."""
+        before = len(self._rollbacks())
+        was_back = self._moves()[-1].kind == "rollback"
+        for _ in range(times):
+            self._do(lost, "rollback")
+        made = self._rollbacks()[before:]
+        assert len(made) <= (0 if was_back else 1)
+        allowed = {move.model.version for move in self._moves()[:-1]}
+        for move in made:
+            # What a hand had put there was never accepted; what a person had begun is finished.
+            assert move.model.version in allowed
+            self.taken_down.add(str(move.previous and move.previous.version))
+
+    @rule(version=VERSIONS, lost=LOST)
+    def roll_back_to(self, version: str, lost: list[str]) -> None:
+        if self._do(lost, "rollback", version):
+            assert self.world.registry.alias == version
+            self.taken_down.add(str(self._moves()[-1].previous.version))
+            self.taken_down.discard(version)
+
+    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
+    def force(self, number: str, lost: list[str]) -> None:
+        if self._do(lost, "force", number):
+            assert self.world.registry.alias == number
+            self.taken_down.discard(number)
+
+    @rule()
+    def begin_a_cycle(self) -> None:
+        self._do([], "resolve")
+
+    @rule(version=strategies.sampled_from([None, "1", "2", "3"]), restores=strategies.booleans())
+    def meddle_and_repair(self, version: str | None, restores: bool) -> None:
+        self.world.resolve()  # Nothing is in doubt when somebody meddles.
+        recorded = self.world.look().recorded
+        self.world.registry.alias = version
+        if version != recorded:
+            with pytest.raises(ConfigurationError):
+                self.world.rollback("1" if version != "1" else "2")
+            assert self.world.registry.alias == version
+        is_restored = restores or version is None
+        self.world.repair(is_restored)
+        state = self.world.look()
+        assert state.serves == state.recorded == (recorded if is_restored else version)
+        self.taken_down.discard(str(state.serves))
+
+    def _moves(self) -> list[Move]:
+        return self.world.look().history.moves
+
+    def _rollbacks(self) -> list[Move]:
+        return [move for move in self._moves() if move.kind == "rollback"]
+
+    @invariant()
+    def the_record_is_whole_and_true(self) -> None:
+        state = self.world.look()
+        assert state.history.damaged == ()
+        assert state.disagreement() == ""
+        if state.history.pending is None:
+            assert state.serves == state.recorded
+
+    @invariant()
+    def a_cycle_promotes_once(self) -> None:
+        made = [move.run_uri for move in self._moves() if move.kind == "promotion"]
+        assert len(set(made)) == len(made)
+
+    @invariant()
+    def each_move_begins_where_the_one_before_ended(self) -> None:
+        for earlier, later in pairwise(self._moves()):
+            if later.kind != "outside":
+                assert later.previous is not None
+                assert later.previous.version == earlier.model.version
+
+
+TestRecord = pytest.mark.filterwarnings("ignore")(Record.TestCase)
+TestRecord.settings = settings(
+    max_examples=120,
+    stateful_step_count=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
