@@ -32,7 +32,7 @@ from validation.data_gate.days.limits import (
     kind_of,
 )
 from validation.data_gate.gx_runner import Check, evaluate
-from validation.report.data_docs import SINCE_REFUSED, Subject
+from validation.report.data_docs import Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
@@ -50,7 +50,6 @@ class JudgedLog:
     accepted: tuple[DayProfile, ...]  # Of earlier accepted snapshots.
     earlier: tuple[DayProfile, ...]  # Of the log itself, before the windows.
     limit_factor: float = 1.0  # The recipe's.
-    since_refused: tuple[str, ...] = ()  # What changed since the same run was refused.
 
     @cached_property
     def rewritten(self) -> dict[int, tuple[str, ...]]:
@@ -210,8 +209,6 @@ def _subject(log: JudgedLog) -> Subject:
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
         "Held against": against,
     }
-    if log.since_refused:
-        facts[SINCE_REFUSED] = "; ".join(log.since_refused)
     return Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
         "no snapshot may be built of this event log",
