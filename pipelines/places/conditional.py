@@ -42,16 +42,8 @@ class Revision:
     version: str = ""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A file's content and its revision."""
-
-    content: bytes
-    revision: Revision
-
-
-def read(uri: str) -> Stored | None:
-    """Return what is at a URI, or None if nothing is there.
+def read(uri: str) -> tuple[bytes, Revision] | None:
+    """Return a file's content and its revision, or None if nothing is there.
 
     Raises:
         HomefeedError: the store failed, or lets nobody in.
@@ -62,7 +54,7 @@ def read(uri: str) -> Stored | None:
             found = obstore.get(store, key)
         except FileNotFoundError:
             return None
-        return Stored(bytes(found.bytes()), _revision_of(found.meta))
+        return bytes(found.bytes()), _revision_of(found.meta)
 
 
 def revision_of(uri: str) -> Revision:
@@ -105,10 +97,10 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         if written is not None or not (failed or is_unsure):
             return written
         # A request whose answer was lost may have arrived since, and it was ours too.
-        found = read(uri)
-        if found is not None and found.content == content:
-            return found.revision
-        if failed is None or (found.revision if found else Revision()) != over:
+        there, revision = read(uri) or (None, Revision())
+        if there == content:
+            return revision
+        if failed is None or revision != over:
             return None
         if wait_s is None:
             raise failed

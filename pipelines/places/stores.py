@@ -37,9 +37,8 @@ second is ignored on Linux, which is not so."""
 _PATIENCE = timedelta(seconds=30)
 """For how long Google's client repeats one request."""
 _RETRIES = 5
-"""How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
-LONGEST_REQUEST_S = (1 + _RETRIES) * _SILENCE_S + 1.0
-"""How long pyarrow tries to make one request of a store that is silent, in seconds: 31."""
+"""How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second: it
+tries to make one request of a silent store for 31 s."""
 _READ_AGAIN_AFTER = timedelta(minutes=5)
 """A file of keys that is written anew takes effect within this time."""
 
