@@ -69,8 +69,8 @@ def begin(
     promote: Annotated[
         bool, Option("--promote/--no-promote", help="May the champion move?")
     ] = True,
-    devices: Annotated[int, Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
-    nodes: Annotated[int, Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
+    devices: Annotated[int, Option(min=1, max=MAX_DEVICES, help="Training processes.")] = 1,
+    nodes: Annotated[int, Option(min=1, max=MAX_NODES, help="Machines; `resolve` only.")] = 1,
     accelerator: Annotated[
         Literal["cpu", "gpu"] | None, Option(help="HOMEFEED_ACCELERATOR by default.")
     ] = None,
@@ -84,15 +84,11 @@ def begin(
     if is_here:  # whatever runs the stages of Airflow
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
-    most = {"--nodes": 1 if is_here else MAX_NODES, "--devices": MAX_DEVICES}
-    command = "`homefeed retrain`" if is_here else "`homefeed resolve`"
-    for option, number in (("--nodes", nodes), ("--devices", devices)):
-        if not 1 <= number <= most[option]:
-            raise ConfigurationError(
-                f"{option} is {number}; expected 1 to {most[option]} for {command}; give another "
-                f"number, and for several machines begin the cycle with `homefeed resolve` and run "
-                f"its training stages on each"
-            )
+    if is_here and nodes > 1:
+        raise ConfigurationError(
+            f"--nodes is {nodes}; expected 1 for `homefeed retrain`; for several machines begin "
+            f"the cycle with `homefeed resolve` and run its training stages on each"
+        )
     if is_here:
         require_devices(devices, hardware)
     request = RunRequest(

@@ -9,9 +9,8 @@ import logging
 import os
 import signal
 import sys
-import warnings
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pipelines.cli import champion, cycle, data, look, recipe, train
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, complain_as_json
@@ -39,7 +38,8 @@ app.add_typer(look.local_app, name="local")
 def main() -> None:
     """Run the command line and turn our errors into exit codes."""
     _log_to_stderr()
-    quiet_mlflow()
+    # Links to MLflow's runs would come between what a command prints.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     try:
         app(standalone_mode=True)
@@ -64,27 +64,6 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in ("pipelines", "training", "validation"):
         logging.getLogger(package).setLevel(logging.INFO)
-
-
-def quiet_mlflow() -> None:
-    """Keep MLflow's hints and the links to its runs from coming between what a command prints.
-
-    The hints are warnings to whoever writes a model by hand, in colours. MLflow's errors and its
-    log lines remain, and so do all warnings of others. A link that a person has set to be shown or
-    hidden stays as it was set.
-    """
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    show = warnings.showwarning
-
-    def show_others(
-        message: Warning | str, category: type[Warning], filename: str, *more: Any, **named: Any
-    ) -> None:
-        is_hint = issubclass(category, UserWarning) and f"{os.sep}mlflow{os.sep}" in filename
-        if not is_hint:
-            show(message, category, filename, *more, **named)
-
-    # A filter would not do: MLflow puts one of its own before it where it saves a model.
-    warnings.showwarning = show_others  # type: ignore[assignment]
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

@@ -50,13 +50,8 @@ def diff(one: Reference, other: Reference) -> dict[str, list[str]]:
 
     first, second = make_recipe(one), make_recipe(other)
     found, digests = differences(first, second), [first.recipe_digest, second.recipe_digest]
-    say_all(found)
-    if not found:
-        which = "the name too" if first.recipe == second.recipe else "only the name differs"
-        say(f"all fields are the same, {which}: {first.recipe}, {second.recipe}")
+    say_all(found or ["no field differs"])
     say(f"digests: {', '.join(digests)}")
-    if found and digests[0] == digests[1]:
-        say("the digests are the same: what differs makes no other model")
     return {"differences": found, "digests": digests}
 
 

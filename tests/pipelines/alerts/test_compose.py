@@ -73,13 +73,6 @@ def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> S
     )
 
 
-def test_each_severity_is_some_kind_s_and_has_a_meaning():
-    assert {kind.severity for kind in AlertKind} == set(AlertSeverity)
-    assert len({severity.meaning for severity in AlertSeverity}) == len(AlertSeverity)
-    critical = {kind for kind in AlertKind if kind.severity is AlertSeverity.CRITICAL}
-    assert critical == {AlertKind.BROKEN_RUN, AlertKind.DATA_GATE_FAILED}
-
-
 def test_a_promotion_is_no_reason_to_write(tmp_path):
     settings = Settings(workspace=str(tmp_path / "workspace"))
     judgement = make_judgement(Decision.PROMOTE, high=0.01)

@@ -1,14 +1,13 @@
 """`homefeed retrain` in this process: what it says at the end, and whom it tells that it broke."""
 
 import json
-import warnings
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
-from pipelines.cli import cycle, main
+from pipelines.cli import cycle
 from pipelines.cli.main import app
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import (
@@ -127,36 +126,6 @@ def test_the_simple_baselines_are_a_table_beside_the_verdict(
         "  newest first         1.5000  not known",
         "  age                       -  not known: No pin has an age.",
     ]
-
-
-def test_mlflow_neither_links_its_runs_nor_gives_hints_between_the_results(
-    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
-    from mlflow.utils.annotations import filter_user_warnings_once
-    from mlflow.utils.warnings_utils import color_warning
-
-    are_links_silent = []
-    # So MLflow decorates what saves a model; its filter comes before those that were there.
-    give_hint = filter_user_warnings_once(color_warning)
-
-    def run_stage(name: str, run_uri: str) -> str:
-        are_links_silent.append(MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get())
-        give_hint("Add type hints to the `predict` method", stacklevel=0, color="yellow")
-        warnings.warn(f"ours at {name}", UserWarning, stacklevel=1)
-        return ""
-
-    monkeypatch.setattr(runner, "run_stage", run_stage)
-    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "")  # which is put back
-    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        main.quiet_mlflow()
-        assert retrain().exit_code == 0
-    said = {str(each.message) for each in caught}
-    assert "ours at build_snapshot" in said
-    assert not any("type hints" in text for text in said)
-    assert are_links_silent and all(are_links_silent)
 
 
 def test_another_place_that_is_held_is_told(

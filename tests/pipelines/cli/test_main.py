@@ -29,15 +29,15 @@ from support.worlds import write_planted_world
         (("retrain", "--as-of", "2017-06-12"), 65, "no event log at .* expected the tables"),
         (("serving",), 78, "there is no workspace at file:///"),
         (("stage",), 64, "Missing argument"),
-        (("retrain", "--nodes", "2"), 78, "--nodes is 2; expected .* 1 for `homefeed retrain`"),
-        (
-            ("resolve", "--nodes", "65"),
-            78,
-            "--nodes is 65; expected 1 to 64 for `homefeed resolve`",
-        ),
+        (("retrain", "--nodes", "2"), 78, "--nodes is 2; expected 1 for `homefeed retrain`"),
+        (("resolve", "--nodes", "65"), 64, "'--nodes': Input should be less than or equal to 64"),
         (("resolve", "--nodes", "2"), 78, "nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"),
         (("resolve", "--accelerator", "gpu", "--devices", "64"), 78, "'gpu' with 64 device"),
-        (("retrain", "--devices", "1000000"), 78, "--devices is 1000000; expected 1 to 64"),
+        (
+            ("retrain", "--devices", "1000000"),
+            64,
+            "'--devices': Input should be less than or equal to 64",
+        ),
         (
             ("ingest", "world", "--to", "nowhere", "--pin-lifetime-days", "0"),
             78,
