@@ -176,7 +176,7 @@ def test_an_action_known_in_a_request_s_own_millisecond_is_of_the_future(
         assert ("no_future_actions" not in broken_rules(moved, folder)) is is_met
 
 
-def test_the_windows_are_half_open(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+def test_the_windows_and_as_of_are_half_open(planted_snapshot: Snapshot, tmp_path: Path) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
     relative = f"{SHARD}/requests.arrow"
     split = np.asarray(open_table(folder, relative)["split"])
@@ -184,6 +184,10 @@ def test_the_windows_are_half_open(planted_snapshot: Snapshot, tmp_path: Path) -
     for at, is_met in ((snapshot.holdout.end, False), (snapshot.holdout.start, True)):
         moved = rewrite(snapshot, folder, relative, with_value("impressed_at", row, to_ms(at)))
         assert ("requests_in_window" not in broken_rules(moved, folder)) is is_met
+    for known_at, is_met in ((to_ms(snapshot.as_of) - 1, True), (to_ms(snapshot.as_of), False)):
+        change = with_value("known_at", -1, known_at)
+        moved = rewrite(snapshot, folder, f"{SHARD}/timeline.arrow", change)
+        assert ("action_times" not in broken_rules(moved, folder)) is is_met
 
 
 def test_two_defects_name_both_shards(planted_snapshot: Snapshot, tmp_path: Path) -> None:

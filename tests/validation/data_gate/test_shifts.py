@@ -67,7 +67,7 @@ def test_a_check_has_only_what_can_be_judged_and_nan_where_nothing_was_measured(
     assert found[FEATURE].not_judged == found[MOVE].not_judged
     assert "no head has 500 positives in a window" in found[STEADY].not_judged
     first = {check.name: check for check in shift_checks(shifts, {}, True, "the first cycle")}
-    assert first[RATE].not_judged == "the first cycle"
+    assert first[RATE].not_judged == "the first cycle" and "no head" in first[STEADY].not_judged
     for check in shift_checks((), {}, False, ""):
         assert np.isnan(list(check.values.values())).tolist() == [True]
 

@@ -134,6 +134,19 @@ def test_recipes_may_make_the_same_model_and_hides_may_not_creep_against_the_anc
     assert "against the fresh anchor, beyond its guardrail" in verdict.reasons[0]
 
 
+def test_against_the_anchor_floors_do_not_count_and_all_cycles_do() -> None:
+    found, anchor = three(0.02, 0.01, 0.01)
+    of_anchor = {"baseline_kind": BaselineKind.ANCHOR, "baseline_model": anchor.model}
+    recipe = comparison(change(0.01), calibration=2.0, **of_anchor)
+    verdict = decide_on(found, anchor.model_copy(update={"recipe": recipe}))
+    assert verdict.promoted is Promoted.CHALLENGER
+    unsure, worse = change(-0.005, -0.02, 0.01), pooled(-0.005, 5, 0.001)
+    recipe = comparison(unsure, pooled=(worse,), **of_anchor)
+    verdict = decide_on(found, anchor.model_copy(update={"recipe": recipe}))
+    assert verdict.decision is Decision.REJECT
+    assert "The recipe is surely worse than the accepted one." in verdict.reasons[0]
+
+
 @pytest.mark.parametrize(
     ("standing", "said"),
     [
