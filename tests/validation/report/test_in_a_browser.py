@@ -118,12 +118,11 @@ def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
 
 
 def assert_readable(page: Page, path: Path, size: tuple[int, int], *above: str) -> None:
-    """Nothing lies outside or is too small, and the head of the page is above the fold."""
+    """The page is light, nothing lies outside, and its head is above the fold."""
     show(page, path)
     assert path.stat().st_size <= 300_000
     assert page.evaluate("document.documentElement.scrollWidth") == size[0]
     assert browser.outside(page) == []
-    assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
     assert max(bottoms_px(page, *above), default=0) <= size[1]
 
 
@@ -139,6 +138,7 @@ def test_the_index_reads_well_at_both_widths_and_on_paper(
         # What serves and what the newest cycle came to stand above the fold.
         above = (".word", ".serves", ".title") if num < 200 else ()
         assert_readable(page, path, size, *above)
+        assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
         if num == 9:
             assert browser.axe_findings(page) == []
         page.emulate_media(media="print")
@@ -153,6 +153,8 @@ def test_the_pages_of_a_log_and_of_a_snapshot_read_well_at_both_widths_and_on_pa
     for path in write_pages(tmp_path, name).values():
         for size, page in views.items():
             assert_readable(page, path, size, ".verdict, .headline")
+            sizes = browser.text_sizes_px(page)
+            assert len(sizes) > 20 and min(sizes) >= MIN_TEXT_PX
             assert browser.cut_off(page) == browser.broken_numbers(page) == []
             for scrolls, says_so, has_key in browser.scrollers(page):
                 assert scrolls == says_so == (size == PHONE) and has_key
