@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-from pipelines.orchestration.pages import with_runbook
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
 
@@ -32,7 +31,7 @@ with DAG(
     max_active_runs=1,
     is_paused_upon_creation=True,
     dagrun_timeout=timedelta(hours=12),
-    doc_md=with_runbook(__doc__, SETTINGS),
+    doc_md=__doc__,
     tags=["homefeed"],
 ) as homefeed_gc:
     BashOperator(

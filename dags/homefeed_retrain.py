@@ -6,36 +6,27 @@
     compare_with_champion -> alert
 
 **Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
-INCONCLUSIVE, `promote_challenger` is skipped or promotes the fresh anchor, and `alert` says why.
-**`promote_challenger` is green only where something was promoted.** It and `alert` are skipped
-where they have nothing to do, after they have published what was decided. The log of
-`compare_with_champion` ends with the outcome in words, and the run's note has them, too.
-`train_anchor` trains the accepted recipe where the run's is another one; where it is the same,
-there is nothing to do.
+INCONCLUSIVE, and `alert` says why. **`promote_challenger` is green only where something was
+promoted.** It and `alert` are skipped where they have nothing to do, after they have published what
+was decided. The run's note has the outcome in words, and so has the log of `compare_with_champion`.
+`train_anchor` trains the accepted recipe where the run's is another one.
 
 **Approval**: where the recipe wants a person's (`promotion.approval`), `approve_promotion` waits
 for it, under *Required Actions*. It is skipped where nobody is asked, and where the answer is no or
 does not come in time: then the champion stays. Its time ends two hours before the run's, and before
 the next cycle is due.
 
-**Trigger** takes six options. `as_of`: train on what was known before this day (UTC); empty means
-the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
-compares. `accelerator`, `devices`, `nodes`: train on CPUs or GPUs, with so many processes on each
-of so many machines. A backfill never promotes.
-
 **Late**: a cycle that nobody started on its date runs later, once, as of its own date, up to half a
-period late. Older cycles are not replayed. A run that starts too late
-skips itself: `resolve_run` is skipped, and an alert names every cycle that did not run, also those
-that were missed while the DAG was paused. Clear a skipped run to run it all the same.
+period late. A run that starts too late skips itself: `resolve_run` is skipped, and an alert names
+every cycle that did not run. Clear a skipped run to run it all the same. A backfill never promotes.
 
 **Retries**: a failure that may pass is tried twice more; bad data (exit code 65), a refused
 promotion (77), bad configuration (78) and bad usage (64) fail at once. Clearing a task is safe: a
 stage that has published returns what it published, and is run again only if its inputs have changed
 or a file that it published is gone. A promotion that a person has rolled back is not made again.
 
-**On call**: `docs/runbook.md` has a section for each kind of alert and each exit code.
-
-The asset `homefeed/champion` is updated by a run that promoted, and by no other.
+**On call**: `docs/runbook.md` has a section for each kind of alert and each exit code. The asset
+`homefeed/champion` is updated by a run that promoted, and by no other.
 """
 
 from datetime import timedelta
@@ -51,11 +42,10 @@ from pipelines.orchestration.callbacks import (
     tell_ended_run,
 )
 from pipelines.orchestration.operators import stage_operator
-from pipelines.orchestration.pages import about_recipe, with_runbook
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes.triggering import choices, pattern
+from pipelines.recipes.references import EXPECTED, choices, pattern
 from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
@@ -64,6 +54,8 @@ CATCHUP = False
 CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
 # An alias may stay silent; a plain outlet would announce a new champion after every run.
 PROMOTED = AssetAlias("homefeed/champion_if_promoted")
+
+COUNT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 64}
 
 PARAMS = {
     "as_of": Param(
@@ -77,10 +69,10 @@ PARAMS = {
     "recipe": Param(
         SETTINGS.recipe,
         type="string",
-        pattern=pattern(SETTINGS.recipe, SETTINGS.triggerable_packages),
-        examples=choices(SETTINGS.recipe),
+        pattern=pattern(SETTINGS),
+        examples=choices(SETTINGS),
         title="Recipe",
-        description_md=about_recipe(SETTINGS),
+        description=f"Configuration: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages.",
     ),
     "promote": Param(
         True,
@@ -96,17 +88,13 @@ PARAMS = {
     ),
     "devices": Param(
         1,
-        type="integer",
-        minimum=1,
-        maximum=64,
+        **COUNT,
         title="Devices",
         description="Training processes on each machine, one for each GPU.",
     ),
     "nodes": Param(
         1,
-        type="integer",
-        minimum=1,
-        maximum=64,
+        **COUNT,
         title="Machines",
         description="Machines that train together; more than one needs the kubernetes runner.",
     ),
@@ -159,7 +147,7 @@ with DAG(
     dag_id=DAG_ID,
     schedule=SCHEDULE,
     # Where the first cycle's data interval begins: that cycle is due when the interval ends.
-    start_date=SCHEDULE.start - SCHEDULE.period,
+    start_date=SCHEDULE.grid.start - SCHEDULE.period,
     catchup=CATCHUP,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=3),
@@ -167,7 +155,7 @@ with DAG(
     on_failure_callback=alert_broken_run,
     on_success_callback=tell_ended_run,
     params=PARAMS,
-    doc_md=with_runbook(__doc__, SETTINGS),
+    doc_md=__doc__,
     tags=["homefeed"],
 ) as homefeed_retrain:
     resolved: Any = resolve_task()

@@ -17,11 +17,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
-from pipelines.orchestration.pages import with_runbook
 from pipelines.orchestration.retries import StageRetryPolicy
-from pipelines.settings import Settings
 
-SETTINGS = Settings()
 CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
 MOVED = AssetAlias("homefeed/champion_if_promoted")
 VERSION: dict[str, Any] = {"type": ["null", "string"], "pattern": "^[1-9][0-9]*$"}
@@ -67,7 +64,7 @@ with DAG(
         "execution_timeout": timedelta(minutes=30),
     },
     params=PARAMS,
-    doc_md=with_runbook(__doc__, SETTINGS),
+    doc_md=__doc__,
     tags=["homefeed"],
 ) as homefeed_rollback:
     rollback_task()

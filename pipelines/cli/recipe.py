@@ -36,7 +36,7 @@ Reason = Annotated[str, Option(help="Why, in a sentence, for the record.")]
 @app.command()
 def show(reference: Reference) -> dict[str, Any]:
     """Print the complete recipe as YAML, which can be saved and used as a recipe."""
-    from pipelines.recipes.showing import to_yaml
+    from pipelines.recipes.text import to_yaml
 
     recipe = make_recipe(reference)
     say_text(to_yaml(recipe))
@@ -46,7 +46,7 @@ def show(reference: Reference) -> dict[str, Any]:
 @app.command()
 def diff(one: Reference, other: Reference) -> dict[str, list[str]]:
     """Print the fields in which two recipes differ, one per line, and both digests."""
-    from pipelines.recipes.showing import differences
+    from pipelines.recipes.text import differences
 
     first, second = make_recipe(one), make_recipe(other)
     found, digests = differences(first, second), [first.recipe_digest, second.recipe_digest]

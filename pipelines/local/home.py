@@ -6,7 +6,6 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -73,12 +72,12 @@ class LocalHome:
         Raises:
             ConfigurationError: the path has a part that Airflow or a database reads otherwise.
         """
-        if found := _MISREAD.findall(str(self.path)):
+        if _MISREAD.search(str(self.path)):
             raise ConfigurationError(
-                f"the home folder {str(self.path)!r} has {found} in its path; expected no '?', no "
-                f"'$', no line end, and no '%' before two hexadecimal digits, which databases' "
-                f"addresses and Airflow's configuration take for something else; give another "
-                f"folder as --home or HOMEFEED_HOME"
+                f"the home folder is {str(self.path)!r}; expected no '?', no '$', no line end, and "
+                f"no '%' before two hexadecimal digits in its path, which databases' addresses and "
+                f"Airflow's configuration take for something else; give another folder as --home "
+                f"or HOMEFEED_HOME"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.airflow, self.mlflow, self.logs):
@@ -92,22 +91,23 @@ class LocalHome:
 
     def password(self) -> str:
         """Return the admin's password, made at random the first time."""
-        return self.secret(self.passwords.name, ADMIN)
+        return _secret(self.passwords, ADMIN, 18)
 
-    def secret(self, file_name: str, key: str) -> str:
-        """Return a random secret that stays the same from start to start.
 
-        Args:
-            file_name: JSON file below `airflow`, mode 0600 from its first byte on.
-            key: its name in the file.
-        """
-        path = self.airflow / file_name
-        found = json.loads(path.read_text()) if path.exists() else {}
-        if key not in found:
-            found[key] = secrets.token_urlsafe(18)
-            path.touch(mode=0o600)
-            path.write_text(json.dumps(found))
-        return str(found[key])
+def _secret(path: Path, key: str, num_bytes: int = 32) -> str:
+    """Return a random secret that stays the same from start to start, as URL-safe base64.
+
+    Args:
+        path: JSON file, mode 0600 from its first byte on.
+        key: its name in the file.
+        num_bytes: how long it is.
+    """
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if key not in found:
+        found[key] = base64.urlsafe_b64encode(secrets.token_bytes(num_bytes)).decode()
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(found))
+    return str(found[key])
 
 
 def sqlite_uri(database: Path) -> str:
@@ -191,8 +191,7 @@ def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
         dags: folder with the DAG file.
         port: of the api-server; it changes when the usual one is taken.
     """
-    # The key that encrypts connections in the database is 32 bytes in URL-safe base64.
-    fernet_seed = home.secret("secrets.json", "fernet_seed").encode()
+    keys = home.airflow / "secrets.json"
     values = {
         "admin": ADMIN,
         "database_uri": sqlite_uri(home.airflow_database),
@@ -200,10 +199,8 @@ def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
         "logs": home.logs,
         "passwords": home.passwords,
         "port": port,
-        "api_secret_key": home.secret("secrets.json", "api_secret_key"),
-        "jwt_secret": home.secret("secrets.json", "jwt_secret"),
-        "fernet_key": base64.urlsafe_b64encode(hashlib.sha256(fernet_seed).digest()).decode(),
     }
+    values |= {name: _secret(keys, name) for name in ("api_secret_key", "jwt_secret", "fernet_key")}
     template = Template((Path(__file__).parent / "templates" / "airflow.cfg").read_text())
     path = home.airflow / "airflow.cfg"
     path.touch(mode=0o600)

@@ -15,10 +15,9 @@ import sys
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 
@@ -30,12 +29,11 @@ GRACE_S = 8.0
 
 @dataclass(frozen=True)
 class Service:
-    """A started server: its name for people, its process, its log and its mark."""
+    """A started server: its name for people, its process and its log."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     log_path: Path
-    mark: str = ""
 
     def tail(self, num_lines: int = 25) -> str:
         """Return the last lines of its log."""
@@ -53,33 +51,23 @@ def new_mark(home: Path) -> str:
     return f"{marks_of(home)}{uuid.uuid4().hex}"
 
 
-def open_log(path: Path, is_continued: bool = False) -> BinaryIO:
-    """Open a log for writing; only this user may read it, as it can hold what errors quote."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)  # one that is there already
-    return path.open("ab" if is_continued else "wb")
-
-
 def start(
-    name: str,
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    mark: str,
-    log_dir: Path,
-    is_again: bool = False,
+    name: str, command: Sequence[str], environment: Mapping[str, str], mark: str, log_dir: Path
 ) -> Service:
     """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`.
 
     Args:
-        name: for people, and of the log.
+        name: for people, and of the log, which only this user may read: it can hold what errors
+            quote.
         command: what is run.
         environment: its environment, to which the mark is added.
         mark: of this start.
         log_dir: a folder that is there.
-        is_again: it has ended before, so that its log goes on.
     """
     log_path = log_dir / f"{name}.log"
-    with open_log(log_path, is_again) as stream:
+    log_path.touch(mode=0o600)
+    log_path.chmod(0o600)  # one that is there already
+    with log_path.open("wb") as stream:
         process = subprocess.Popen(
             command,
             env={**environment, HOME_MARKER: mark},
@@ -88,7 +76,7 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(name, process, log_path, mark)
+    return Service(name, process, log_path)
 
 
 def how_it_ended(exit_code: int) -> str:
@@ -150,34 +138,14 @@ def sweep(mark: str, grace_s: float = GRACE_S) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(processes, timeout=grace_s)
-    _kill_all(lambda: marked(mark), grace_s)
-    return len(processes)
-
-
-def end_rest(service: Service) -> None:
-    """Kill what is left of a service whose first process has ended, and wait for its end.
-
-    Its group is looked for by the mark as well, because the number of an empty group is used again.
-    """
-
-    def group() -> list[psutil.Process]:
-        found = []
-        for process in marked(service.mark):
-            with contextlib.suppress(ProcessLookupError):
-                found += [process] if os.getpgid(process.pid) == service.process.pid else []
-        return found
-
-    _kill_all(group, GRACE_S)
-
-
-def _kill_all(find: Callable[[], list[psutil.Process]], timeout_s: float) -> None:
-    """Kill what is found until nothing is: one that was about to start another may have done so."""
-    deadline = time.monotonic() + timeout_s
-    while (left := find()) and time.monotonic() < deadline:
+    # Until none is found: one that was about to start another may have done so.
+    deadline = time.monotonic() + grace_s
+    while (left := marked(mark)) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=1)
+    return len(processes)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
 
-Each change of a run's tasks is a line, and training shows how it goes on every few seconds. Not for
-running stages (Airflow does that) nor for starting servers (`services`). Tested in
+Each change of a run's tasks is a line; how a training goes on is on Airflow's page. Not for running
+stages (Airflow does that) nor for starting servers (`services`). Tested in
 tests/pipelines/local/test_retrain.py and test_real_airflow.py.
 """
 
@@ -9,8 +9,8 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,12 @@ from typing import Any
 from pipelines import storage
 from pipelines.alerts.commands import runnable, serving_command
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.files import holder_of
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.home import ADMIN, LocalHome, Ports, last_ports
-from pipelines.local.processes import Service, open_log
 from pipelines.local.services import RunningServices, Say, running
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
@@ -34,9 +32,6 @@ RUN_FAILED_EXIT_CODE = 1
 POLL_S = 0.5
 _ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
 """Of a run's tasks: the stages, and the question to people before a promotion."""
-_TRAININGS = ("train_challenger", "train_anchor")
-NOTE_EVERY_S = 15.0
-"""Seconds between two lines about training."""
 
 
 class IngestError(HomefeedError):
@@ -103,22 +98,30 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
 
 
 def _run_cycles(home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str, say: Say) -> bool:
-    """Run the cycles in order; return whether all of them ended well."""
-    with (
-        _event_log(home, event_log, say) as wait_for_event_log,
-        running(home, dags, say) as services,
-    ):
+    """Run the cycles in order, on an event log that is written first if there is none.
+
+    Return whether all of them ended well.
+    """
+    if not set(storage.list_names(storage.to_uri(event_log))) >= set(EVENT_LOG_TABLES):
+        say(f"writing the event log of the Complete Journey data to {event_log} ...")
+        words = ["ingest", "completejourney", "--to", event_log]
+        done = subprocess.run([sys.executable, "-m", "pipelines.cli", *words], check=False)
+        if done.returncode != 0:
+            raise IngestError(
+                f"the event log could not be written (exit code {done.returncode}); mend what is "
+                f"said above, then run the same command again"
+            )
+    with running(home, dags, say) as services:
         show_addresses(home, services.ports, say)
         api = AirflowApi(services.ports.airflow_url, home.password())
         api.wait_for_dag()
-        wait_for_event_log()
         api.set_paused(False)
         return all(_run_cycle(api, services, cycle, say) for cycle in cycles)
 
 
 def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Say) -> bool:
     """Trigger one cycle or take up an old one, follow it to its end, and tell what failed."""
-    run_id = cycle.run_id
+    run_id, shown = cycle.run_id, dict[str, str]()
     say(run_id)
     found = api.find_run(run_id)
     if found is None:
@@ -127,13 +130,12 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Sa
         say(f"{run_id} failed before; going on from what failed")
         api.clear_failed(run_id)
         found = api.find_run(run_id) or found
-    shown = _Shown(say)
     while found["state"] not in FINAL_STATES:
         services.look_after()
-        shown.update(api.tasks(run_id), services.home.workspace)
+        show_changes(api.tasks(run_id), shown, say)
         time.sleep(POLL_S)
         found = api.find_run(run_id) or found
-    shown.update(tasks := api.tasks(run_id), services.home.workspace)
+    show_changes(tasks := api.tasks(run_id), shown, say)
     for task in tasks:
         if task["state"] == "failed":
             say(f"{task['task_id']} of {run_id} failed:")
@@ -142,35 +144,23 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Sa
     return bool(found["state"] == "success")
 
 
-@contextlib.contextmanager
-def _event_log(home: LocalHome, location: str, say: Say) -> Iterator[Callable[[], None]]:
-    """Start to write the event log in another process, if there is none.
+def show_changes(tasks: list[dict[str, Any]], shown: dict[str, str], say: Say) -> None:
+    """Say which tasks' states have changed, with the seconds that the present attempt has taken.
 
-    Yields a function that waits until the event log is written.
+    Args:
+        tasks: task instances, as Airflow's REST API gives them.
+        shown: the states that were said, by task; those that are said now are added.
+        say: is called with a line for each.
     """
-    if set(storage.list_names(storage.to_uri(location))) >= set(EVENT_LOG_TABLES):
-        yield lambda: None
-        return
-    home.create()
-    say(f"writing the event log of the Complete Journey data to {location} ...")
-    log_path = home.logs / "ingest.log"
-    command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
-    with open_log(log_path) as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-
-    def wait() -> None:
-        if process.wait() != 0:
-            tail = Service("ingest", process, log_path).tail(20)
-            raise IngestError(
-                f"the event log could not be written (exit code {process.returncode}); the end "
-                f"of {log_path}:\n{tail}\nMend what it says, then run the same command again"
-            )
-
-    try:
-        yield wait
-    finally:
-        process.terminate()  # does nothing where the process has ended
-        process.wait()
+    for task in sorted(tasks, key=lambda each: _ORDER.index(each["task_id"])):
+        name, state = task["task_id"], task["state"] or "waiting"
+        if state != shown.get(name, "waiting") and state not in ("scheduled", "queued"):
+            shown[name], took = state, ""
+            if task["start_date"]:
+                end = task["end_date"] or datetime.now(UTC).isoformat()
+                begun = datetime.fromisoformat(task["start_date"])
+                took = f"{(datetime.fromisoformat(end) - begun).total_seconds():.1f}"
+            say(f"  {name:22} {state:12} {took}".rstrip())
 
 
 def keep_up(home: LocalHome, dags: Path, say: Say) -> None:
@@ -206,65 +196,11 @@ def show_addresses(home: LocalHome, ports: Ports, say: Say) -> None:
         say(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")
 
 
-@dataclass
-class _Shown:
-    """What has been said of a run's tasks."""
-
-    say: Say
-    states: dict[str, str] = field(default_factory=dict)
-    note: str = ""
-    noted_at: float = 0.0
-
-    def update(self, tasks: list[dict[str, Any]], workspace: Path) -> None:
-        """Say what has changed in task instances, as Airflow's REST API gives them."""
-        for task in sorted(tasks, key=lambda each: _ORDER.index(each["task_id"])):
-            name, state = task["task_id"], task["state"] or "waiting"
-            if state != self.states.get(name, "waiting") and state not in ("scheduled", "queued"):
-                self.states[name] = state
-                self.say(f"  {name:22} {state:12} {_duration(task)}".rstrip())
-        is_training = any(self.states.get(name) == "running" for name in _TRAININGS)
-        if is_training and time.monotonic() - self.noted_at > NOTE_EVERY_S:
-            note, before, self.noted_at = _progress(workspace), self.note, time.monotonic()
-            if note and note != before:
-                self.note = note
-                self.say(f"    {note}")
-
-
-def _duration(task: dict[str, Any]) -> str:
-    """Return the seconds that the present attempt has taken, or '' before it started."""
-    if not task["start_date"]:
-        return ""
-    start = datetime.fromisoformat(task["start_date"])
-    end = datetime.fromisoformat(task["end_date"]) if task["end_date"] else datetime.now(UTC)
-    return f"{(end - start).total_seconds():.1f}"
-
-
-def _progress(workspace: Path) -> str:
-    """Return the newest progress line that a training below the workspace has written, or ''."""
-    logs = list(workspace.glob("runs/*/train_*/training/training.log"))
-    if not logs:
-        return ""
-    newest = max(logs, key=lambda path: path.stat().st_mtime)
-    lines = newest.read_text(errors="replace").splitlines()
-    steps = [line for line in lines if "] step " in line]
-    return steps[-1][steps[-1].index("[") :] if steps else ""
-
-
 def show_summary(settings: Settings, triggers: Sequence[str], say: Say) -> None:
-    """Say what each cycle came to and took, and how to ask what serves now."""
+    """Say what each cycle came to, and how to ask what serves now."""
     for trigger in triggers:
         cycle = find_cycle(settings.workspace_location, trigger, settings)
-        for line in [f"{trigger}: did not begin"] if cycle is None else describe(cycle):
+        lines = [f"{trigger}: did not begin"] if cycle is None else lines_of(cycle, is_whole=True)
+        for line in lines:
             say(line)
     say(f"which model serves now: {runnable(serving_command(settings))}")
-
-
-def describe(cycle: CycleFacts) -> Iterator[str]:
-    """Yield the lines about one cycle, with its times."""
-    yield from lines_of(cycle, is_whole=True)
-    costs = cycle.costs
-    times = ", ".join(f"{each.stage} {each.wall_s:.1f}" for each in costs.stages)
-    yield (
-        f"  elapsed {costs.elapsed_s:.1f} s, of it {100 * costs.overhead_share:.0f} % outside the "
-        f"stages' own work; seconds: {times}"
-    )

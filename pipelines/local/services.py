@@ -1,7 +1,7 @@
 """Starts MLflow and Airflow on this machine, waits until they answer, and ends them for certain.
 
-MLflow is started again when it ends: a training goes on without it meanwhile. Without a part of
-Airflow nothing goes on. Not for what is run in them (`retrain`), nor for production. Tested in
+Where one of them ends, the rest is ended, too: the same command goes on from what had ended well.
+Not for what is run in them (`retrain`), nor for production. Tested in
 tests/pipelines/local/test_services.py, test_real_airflow.py and test_real_faults.py.
 """
 
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
@@ -25,20 +24,16 @@ from pipelines.local import processes
 from pipelines.local.home import (
     LocalHome,
     Ports,
-    choose_port,
     claim_ports,
     last_ports,
     sqlite_uri,
     write_airflow_config,
 )
-from pipelines.local.processes import Service, end_rest, how_it_ended, is_listening
+from pipelines.local.processes import Service
 
-AIRFLOW_HEALTH = "/api/v2/monitor/health"
+AIRFLOW_HEALTH, MLFLOW_HEALTH = "/api/v2/monitor/health", "/health"
 START_TIMEOUT_S = 180.0
 """Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
-MAX_RESTARTS = 3
-"""So many times MLflow is started again while the services are up; then it is left alone."""
-
 PLUGIN_FOLDER = Path(__file__).parent / "mlflow_plugin"
 """What the server's PYTHONPATH must name, so that it finds the app `own-origins`."""
 
@@ -51,51 +46,34 @@ class ServiceError(HomefeedError):
     exit_code = 69
 
 
-class HealthPage(NamedTuple):
-    """A server's page that says whether it is up."""
-
-    port: int  # of 127.0.0.1
-    path: str
-    parts: tuple[str, ...] = ()  # in its JSON, whose status must be "healthy"; (): it must answer
-
-    def is_good(self) -> bool:
-        """Return whether a server answers, with a recent heartbeat of each of the parts."""
-        try:
-            answer = httpx.get(
-                f"http://127.0.0.1:{self.port}{self.path}", timeout=5, trust_env=False
-            )
-        except httpx.TransportError:
-            return False
-        return answer.status_code == 200 and all(
-            answer.json()[part]["status"] == "healthy" for part in self.parts
-        )
-
-
 def wait_until_up(
     service: Service,
-    page: HealthPage,
+    address: str,
+    parts: Iterable[str],
     needed: Iterable[Service],
     timeout_s: float = START_TIMEOUT_S,
 ) -> None:
-    """Wait until a service listens on its port and its page is good.
+    """Wait until a service answers at its page of health.
 
     Args:
-        service: the one that is waited for.
-        page: where it answers. Another program's server on that port is not taken for it.
+        service: the one that is waited for. Another program's server on its port is not taken for
+            it: the service, which cannot listen there, ends and says so in its log.
+        address: of the page, on 127.0.0.1.
+        parts: what must be healthy by the page's JSON, e.g. by a recent heartbeat.
         needed: services that must not end meanwhile.
         timeout_s: how long to wait.
 
     Raises:
-        ServiceError: one ended, it does not answer in time, or another program took its port.
+        ServiceError: one ended, or it does not answer in time.
     """
-    deadline = time.monotonic() + timeout_s
-    while not (is_listening(service, page.port) and page.is_good()):
-        if service.process.poll() is not None and choose_port(page.port) != page.port:
-            raise ServiceError(
-                f"port {page.port} was free, and another program took it while {service.name} "
-                f"started; run the same command again: it uses another port"
-            )
+    deadline, port = time.monotonic() + timeout_s, httpx.URL(address).port or 0
+    while True:
         require_running(*needed)
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.get(address, timeout=5, trust_env=False)
+            if processes.is_listening(service, port) and answer.is_success:
+                if all(answer.json()[part]["status"] == "healthy" for part in parts):
+                    return
         if time.monotonic() > deadline:
             raise failed(service, f"does not answer after {timeout_s:.0f} s")
         time.sleep(0.2)
@@ -109,7 +87,7 @@ def require_running(*services: Service) -> None:
     """
     for service in services:
         if (code := service.process.poll()) is not None:
-            raise failed(service, how_it_ended(code))
+            raise failed(service, processes.how_it_ended(code))
 
 
 def failed(service: Service, what: str) -> ServiceError:
@@ -137,42 +115,21 @@ def mlflow_arguments(home: LocalHome, ports: Ports) -> list[str]:
     ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunningServices:
     """The services that are up, their ports, and the folder that they write to."""
 
     home: LocalHome
     ports: Ports
-    say: Say
-    start_mlflow: Callable[[bool], Service]
-    """Starts the server; it is told whether the log goes on."""
-    mlflow: Service
-    airflow: tuple[Service, ...]
-    num_restarts: int = 0
+    services: tuple[Service, ...]
 
     def look_after(self) -> None:
-        """Start MLflow again if it has ended, and say so; raise if a part of Airflow has.
+        """Raise if a service has ended.
 
         Raises:
-            ServiceError: with the end of the log of Airflow's part.
+            ServiceError: with the end of its log.
         """
-        require_running(*self.airflow)
-        code = self.mlflow.process.poll()
-        if code is None or self.num_restarts > MAX_RESTARTS:
-            return
-        # The process that serves is a child, and holds the port where only its parent was killed.
-        end_rest(self.mlflow)
-        self.num_restarts += 1
-        ended = f"MLflow {how_it_ended(code)}"
-        if self.num_restarts > MAX_RESTARTS:
-            self.say(
-                f"{ended} for the {self.num_restarts}th time, and is not started again; Airflow "
-                f"goes on, but stages that need MLflow will fail; mend what "
-                f"{self.mlflow.log_path} says, then end this command and run it again"
-            )
-            return
-        self.say(f"{ended}; starting it again, and Airflow goes on")
-        self.mlflow = self.start_mlflow(True)
+        require_running(*self.services)
 
 
 @contextlib.contextmanager
@@ -199,13 +156,11 @@ def running(
     with storage.exclusive_lock(str(home.lock.with_suffix("")), "a local Airflow of this folder"):
         if num_left := processes.sweep(processes.marks_of(home.path)):
             say(f"ended {num_left} processes that an interrupted start had left")
-        wanted = last_ports(home)
+        before, mark = last_ports(home), processes.new_mark(home.path)
         # The claims outlive the sweep: a server that is about to bind must not meet another's.
         with claim_ports(home) as ports:
-            for name in ("airflow", "mlflow"):
-                if (now := getattr(ports, name)) != (before := getattr(wanted, name)):
-                    say(f"port {before} is taken; the server of {name} uses {now}")
-            mark = processes.new_mark(home.path)
+            if ports != before:
+                say(f"a port is taken: {before}; the servers use {ports}")
             watch = processes.start_watch(mark)
             try:
                 yield _start_all(home, dags, say, extra or {}, mark, ports)
@@ -222,49 +177,41 @@ def running(
 def _start_all(
     home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str], mark: str, ports: Ports
 ) -> RunningServices:
-    environment = make_environment(home, ports.airflow_url, ports.mlflow_url, extra)
+    environment = make_environment(home, ports, extra)
     write_airflow_config(home, dags, ports.airflow)
     home.password()  # is made before Airflow would make one
 
-    def start(name: str, *arguments: str) -> Service:
-        command = [sys.executable, "-m", "airflow", *arguments]
-        return processes.start(name, command, environment, mark, home.logs)
-
-    def start_mlflow(is_again: bool) -> Service:
-        command = [sys.executable, *mlflow_arguments(home, ports)]
-        its_own = environment | {"PYTHONPATH": str(PLUGIN_FOLDER)}
-        return processes.start("mlflow", command, its_own, mark, home.logs, is_again)
+    def start(name: str, *arguments: str, **more: str) -> Service:
+        command = [sys.executable, *(arguments or ("-m", "airflow", name))]
+        return processes.start(name, command, environment | more, mark, home.logs)
 
     started = time.monotonic()
     say("starting MLflow and Airflow ...")
-    mlflow = start_mlflow(False)
+    mlflow = start("mlflow", *mlflow_arguments(home, ports), PYTHONPATH=str(PLUGIN_FOLDER))
     done = home.airflow / f"migrated-{importlib.metadata.version('apache-airflow')}"
     if not (done.exists() and home.airflow_database.stat().st_size > 0):
-        migrate = start("migrate", "db", "migrate")
+        migrate = start("migrate", "-m", "airflow", "db", "migrate")
         try:
             code = migrate.process.wait(START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise failed(migrate, f"did not end within {START_TIMEOUT_S:.0f} s") from None
         if code != 0:
-            raise failed(migrate, how_it_ended(code))
+            raise failed(migrate, processes.how_it_ended(code))
         done.touch()
     # No triggerer is started, because no operator of the bash runner defers.
-    first = (start("api-server", "api-server"), start("dag-processor", "dag-processor"))
+    first = (mlflow, start("api-server"), start("dag-processor"))
     # A scheduler goes on at once with what an interrupted run has left. A task that cannot reach
     # the api-server has failed, so such a run would lose its attempts before that one answers.
-    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",))
-    wait_until_up(first[0], page, (mlflow, *first))
-    airflow = (*first, start("scheduler", "scheduler", "--skip-serve-logs"))
-    wait_until_up(mlflow, HealthPage(ports.mlflow, "/health"), (mlflow, *airflow))
-    page = page._replace(parts=("metadatabase", "scheduler", "dag_processor"))
-    wait_until_up(airflow[0], page, (mlflow, *airflow))
+    health = f"{ports.airflow_url}{AIRFLOW_HEALTH}"
+    wait_until_up(first[1], health, ("metadatabase",), first)
+    services = (*first, start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"))
+    wait_until_up(mlflow, f"{ports.mlflow_url}{MLFLOW_HEALTH}", (), services)
+    wait_until_up(first[1], health, ("metadatabase", "scheduler", "dag_processor"), services)
     say(f"they answer after {time.monotonic() - started:.0f} s")
-    return RunningServices(home, ports, say, start_mlflow, mlflow, airflow)
+    return RunningServices(home, ports, services)
 
 
-def make_environment(
-    home: LocalHome, airflow_url: str, mlflow_url: str, extra: Mapping[str, str]
-) -> dict[str, str]:
+def make_environment(home: LocalHome, ports: Ports, extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the services, and of every stage that they run.
 
     Settings of another Airflow in the caller's shell are left out; connections are kept, since
@@ -276,8 +223,8 @@ def make_environment(
         "AIRFLOW_HOME": str(home.airflow),
         "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
         "HOMEFEED_HOME": str(home.path),
-        "HOMEFEED_TRACKING_URI": mlflow_url,
-        "HOMEFEED_AIRFLOW_URL": airflow_url,
+        "HOMEFEED_TRACKING_URI": ports.mlflow_url,
+        "HOMEFEED_AIRFLOW_URL": ports.airflow_url,
         "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
         # Without this, setproctitle overwrites the mark by which a process is found and ended.
         "SPT_NOENV": "1",

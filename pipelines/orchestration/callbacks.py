@@ -11,6 +11,8 @@ from typing import Any
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipelines.contracts.alert import AlertReceipt, Unresolved
+from pipelines.contracts.judgement import Promotion
 from pipelines.orchestration.resolving import unresolved_of
 from pipelines.settings import Settings
 
@@ -20,8 +22,6 @@ log = logging.getLogger(__name__)
 def announce_promotion(run_uri: str, events: Any, champion: Asset) -> None:
     """Update the asset `champion` if `promote_challenger` promoted; skip the task if not.
 
-    A green task means that something was promoted. What was decided is published either way.
-
     Args:
         run_uri: the run folder, in which `promote_challenger` has ended.
         events: those of the task's outlet, an alias; without an event it updates no asset.
@@ -30,7 +30,6 @@ def announce_promotion(run_uri: str, events: Any, champion: Asset) -> None:
     Raises:
         AirflowSkipException: nothing was promoted; it says why.
     """
-    from pipelines.contracts.judgement import Promotion
     from pipelines.stages.runner import read_artifact
 
     promotion = read_artifact(run_uri, "promote_challenger", Promotion)
@@ -85,7 +84,6 @@ def require_alert(run_uri: str) -> None:
     Raises:
         AirflowSkipException: no message was sent.
     """
-    from pipelines.contracts.alert import AlertReceipt
     from pipelines.stages.runner import read_artifact
 
     if read_artifact(run_uri, "alert", AlertReceipt).alert is None:
@@ -97,30 +95,24 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
 
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
-    from pipelines.alerts.compose import (
-        Ended,
-        after_lost_start,
-        compose_unresolved,
-    )
+    from pipelines.alerts import compose
     from pipelines.alerts.incidents import tell
-    from pipelines.contracts.alert import Unresolved
     from pipelines.stages.alert import tell_failure
 
     ti, dag_run, settings = context.get("ti"), context.get("dag_run"), Settings()
-    ended_at = getattr(dag_run, "end_date", None)
-    resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
-    if ti and resolved:
+    ended_at, reason = getattr(dag_run, "end_date", None), str(context.get("reason", ""))
+    if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
         # With its instant: the same run that ends so again has failed again.
-        began, reason = getattr(ti, "start_date", None), str(context.get("reason", ""))
-        tell_failure(resolved["run_uri"], settings, Ended(ti.task_id, reason, began, ended_at))
+        began = getattr(ti, "start_date", None)
+        ended = compose.Ended(ti.task_id, reason, began, ended_at)
+        tell_failure(resolved["run_uri"], settings, ended)
         return
     left, began = unresolved_of(ti) if ti else None, getattr(dag_run, "start_date", None)
-    if left and began and left.at < began:
-        # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has
-        # what an earlier attempt left.
-        left = None
-    left = left or Unresolved(message="", next_step=after_lost_start(settings), at=ended_at)
-    tell(compose_unresolved(context["run_id"], left, settings), settings)
+    # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has what
+    # an earlier attempt left.
+    if left is None or (began and left.at < began):
+        left = Unresolved(message="", next_step=compose.after_lost_start(settings), at=ended_at)
+    tell(compose.compose_unresolved(context["run_id"], left, settings), settings)
 
 
 def tell_ended_run(context: Mapping[str, Any]) -> None:
@@ -128,6 +120,6 @@ def tell_ended_run(context: Mapping[str, Any]) -> None:
     from pipelines.alerts.incidents import tell_recovered
 
     ti = context.get("ti")
-    resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
-    if resolved:  # a run that was skipped has ended well, too, and says nothing
+    # A run that was skipped has ended well, too, and says nothing.
+    if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
         tell_recovered(resolved["run_uri"], Settings())

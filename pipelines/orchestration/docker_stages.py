@@ -7,7 +7,6 @@ with real containers, in tests/production/kubernetes/test_docker_stage.py.
 import contextlib
 import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -33,10 +32,6 @@ _KEY_FILES = (
     *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_FEDERATED_TOKEN_FILE"),
 )
 """Variables that name a file which the container must see too."""
-_MLFLOW_LOGIN = Path(".mlflow", "credentials")
-"""Where MLflow's client looks for a name and a password, below a user's home."""
-_HOME_THERE = Path("/opt/airflow")
-"""Home of the user that the trainer's image is made for."""
 
 
 class StageContainer(DockerOperator):
@@ -86,23 +81,12 @@ def container_task(
 ) -> StageContainer:
     """Return the task of one heavy stage; see `pipelines.orchestration.operators`."""
     program, arguments = command_line(stage, run_uri, settings)
-    here = (place.removeprefix("file://") for place in places_of(settings).values())
-    mounts = [
-        Mount(target=path, source=path, type="bind")
-        for path in sorted({*here})
-        if "://" not in path
-    ]
     private = {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
-    # Files by which a stage is let in: each at its own path, MLflow's login at home.
-    keys = {path: path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
-    if (login := Path.home() / _MLFLOW_LOGIN).is_file():
-        # The user of the worker has no home in the image, and MLflow looks for its login there.
-        keys[str(_HOME_THERE / _MLFLOW_LOGIN)] = str(login)
-        private["HOME"] = str(_HOME_THERE)
-    mounts += [
-        Mount(target=there, source=here, type="bind", read_only=True)
-        for there, here in sorted(keys.items())
-    ]
+    places = {place.removeprefix("file://") for place in places_of(settings).values()}
+    folders = sorted(place for place in places if "://" not in place)
+    keys = sorted({os.environ.get(name, "") for name in _KEY_FILES} - {""})
+    mounts = [Mount(target=path, source=path, type="bind") for path in folders]
+    mounts += [Mount(target=path, source=path, type="bind", read_only=True) for path in keys]
     resources = settings.resources_of(stage)
     return StageContainer(
         task_id=stage,

@@ -94,12 +94,10 @@ class TrainingJob(KubernetesJobOperator):
         Raises:
             TransientStorageError: one is still there after a while.
         """
-        wanted = job_request_obj.metadata
+        wanted, jobs = job_request_obj.metadata, self.job_client
         selector = ",".join(f"{name}={value}" for name, value in wanted.labels.items())
         deadline = time.monotonic() + _END_WAIT_S
-        while left := self.job_client.list_namespaced_job(
-            wanted.namespace, label_selector=selector
-        ).items:
+        while left := jobs.list_namespaced_job(wanted.namespace, label_selector=selector).items:
             names = [each.metadata.name for each in left]
             if time.monotonic() > deadline:
                 raise TransientStorageError(
@@ -109,9 +107,7 @@ class TrainingJob(KubernetesJobOperator):
                 )
             self.log.info("ending Jobs %s of earlier attempts", names)
             for name in names:
-                self.job_client.delete_namespaced_job(
-                    name, wanted.namespace, propagation_policy="Foreground"
-                )
+                jobs.delete_namespaced_job(name, wanted.namespace, propagation_policy="Foreground")
             time.sleep(1)
         return super().create_job(job_request_obj)
 
@@ -125,10 +121,9 @@ class TrainingJob(KubernetesJobOperator):
         """
         deadline = time.monotonic() + self.startup_timeout_seconds
         selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
+        namespace = pod_request_obj.metadata.namespace
         while True:
-            found = self.client.list_namespaced_pod(
-                namespace=pod_request_obj.metadata.namespace, label_selector=selector
-            ).items
+            found = self.client.list_namespaced_pod(namespace, label_selector=selector).items
             waiting = [pod for pod in found if pod.status.phase == "Pending"]
             if len(found) >= self.parallelism and not waiting:
                 return super().get_pods(pod_request_obj, context, exclude_checked=exclude_checked)
@@ -136,12 +131,11 @@ class TrainingJob(KubernetesJobOperator):
                 break
             time.sleep(1)
         self.on_kill()
-        reasons = "; ".join(sorted({why_pending(pod) for pod in waiting})) or "no reason is told"
-        asked = self.container_resources.requests if self.container_resources else {}
+        told = {each.message for pod in waiting for each in pod.status.conditions or ()} - {None}
         raise TransientStorageError(
             f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
-            f"{self.startup_timeout_seconds} s ({reasons}); expected all of them; look for "
-            f"machines with {dict(asked)}, claims and image, then retry"
+            f"{self.startup_timeout_seconds} s ({'; '.join(sorted(told))}); expected "
+            f"all of them; look for machines, claims and image, then retry"
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any], **options: Any) -> Any:
@@ -152,14 +146,6 @@ class TrainingJob(KubernetesJobOperator):
                 with contextlib.suppress(ApiException):
                     self._write_logs(self.hook.get_pod(name, event["pod_namespace"]))
         return super().execute_complete(context, event, **options)
-
-
-def why_pending(pod: k8s.V1Pod) -> str:
-    """Return what Kubernetes says of a pod that has not begun; its name where it says nothing."""
-    conditions = [each.message for each in pod.status.conditions or () if each.message]
-    containers = [each.state.waiting for each in pod.status.container_statuses or ()]
-    stuck = [f"{each.reason} {each.message or ''}".strip() for each in containers if each]
-    return ", ".join([*conditions, *stuck]) or pod.metadata.name
 
 
 def cluster_task(

@@ -13,7 +13,6 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.orchestration.pages import LINKS
 from pipelines.settings import Settings
 
 _END_WITH_WORKER = """
@@ -56,12 +55,11 @@ def stage_operator(
     Raises:
         ConfigurationError: a container runner has no image.
     """
-    task: BaseOperator
     if settings.stage_runner == "bash":
         # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
         # is that of the task.
         command = f'{settings.command_of(name)} stage {name} --run "$HOMEFEED_RUN_URI"'
-        task = BashOperator(
+        return BashOperator(
             task_id=name,
             execution_timeout=timeout,
             bash_command=f"{_END_WITH_WORKER}exec {command}",
@@ -70,18 +68,15 @@ def stage_operator(
             append_env=True,
             skip_on_exit_code=None,
         )
-    elif not settings.stage_image:
+    if not settings.stage_image:
         raise ConfigurationError(
             f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
             f"set it to the image that holds the `homefeed` command"
         )
-    elif settings.stage_runner == "docker":
+    if settings.stage_runner == "docker":
         from pipelines.orchestration.docker_stages import container_task
 
-        task = container_task(name, run_uri, timeout, settings, hardware)
-    else:
-        from pipelines.orchestration.kubernetes_stages import cluster_task
+        return container_task(name, run_uri, timeout, settings, hardware)
+    from pipelines.orchestration.kubernetes_stages import cluster_task
 
-        task = cluster_task(name, run_uri, timeout, settings, hardware)
-    task.operator_extra_links = LINKS.get(name, ())
-    return task
+    return cluster_task(name, run_uri, timeout, settings, hardware)

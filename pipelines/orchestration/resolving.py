@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from difflib import get_close_matches
 from typing import Any
 
 from pipelines.contracts.alert import Cause, NextStep, Unresolved
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -15,7 +14,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
 from pipelines.recipes import canonical
-from pipelines.recipes.triggering import require_triggerable, require_triggerable_features
+from pipelines.recipes.references import require_triggerable
 from pipelines.settings import Settings
 
 OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
@@ -45,11 +44,9 @@ def request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
             Airflow itself would pass over.
     """
     if unknown := [name for name in dag_run.conf or {} if name not in OPTIONS]:
-        near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
-        hint = f" (perhaps {near[0]!r} is meant)" if near else ""
         raise ConfigurationError(
-            f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change "
-            f"nothing; expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
+            f"the run's conf has {', '.join(map(repr, unknown))}, which would change nothing; "
+            f"expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
         )
     day = parse_instant(params["as_of"], "as_of") if params["as_of"] else None
     return RunRequest(
@@ -84,86 +81,65 @@ def start_cycle(
         ConfigurationError: as `request_of` does; the recipe would run functions of a package that
             is not allowed here.
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
-        AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
+        AirflowSkipException: as `pipelines.orchestration.schedule.account_for` does.
     """
-    from pipelines.orchestration.missed import account_for
+    from pipelines.orchestration import schedule
+    from pipelines.stages import runner
 
-    request = None
-    allowed = canonical(settings.recipe), settings.triggerable_packages
+    request, day = None, None
     try:
         request = request_of(params, dag_run)
-        require_triggerable(request.recipe, *allowed)
+        require_triggerable(request.recipe, settings)
         if dag_run.run_type == "scheduled":
-            account_for(dag_run, request, settings, catchup)
-        run = _resolve(request, settings, is_day_given=bool(params["as_of"]))
-        require_triggerable_features(run.config, *allowed)
+            schedule.account_for(dag_run, request, settings, catchup)
+        try:
+            run = runner.start_run(request, settings)
+        except DataContractError:
+            day = None if params["as_of"] else newest_day_to_enter(request, settings)
+            if day is None:
+                raise
+            raise DataContractError(
+                f"no as_of was entered, so that this run is as of {request.day:%Y-%m-%d}, and the "
+                f"event log at {settings.event_log_location} ends with {day - timedelta(days=1)}; "
+                f"trigger the cycle anew with {day} as As of in the form, or as_of in the conf; or "
+                f"ingest newer days"
+            ) from None
+        require_triggerable(run.config.reference, settings, run.config)
     except HomefeedError as error:
-        left = _left(error, request, settings)
+        left = _left(error, request, day, settings)
         ti.xcom_push(FAILURE_KEY, left.model_dump(mode="json"))
         raise
-    return {
-        "run_id": run.run_id,
-        "run_uri": run.run_uri,
-        "as_of": f"{run.as_of:%Y-%m-%d}",
-        "hardware": Hardware(
-            accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes
-        ),
-    }
+    hardware = Hardware(accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes)
+    as_of = f"{run.as_of:%Y-%m-%d}"
+    return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": as_of, "hardware": hardware}
 
 
-class LogEndedError(DataContractError):
-    """No day was entered, and the event log has ended; clearing the run would not help."""
-
-    def __init__(self, message: str, day: date) -> None:
-        super().__init__(message)
-        self.day = day
-
-
-def _resolve(request: RunRequest, settings: Settings, is_day_given: bool) -> ResolvedRun:
-    from pipelines.stages.runner import start_run
-
-    try:
-        return start_run(request, settings)
-    except DataContractError:
-        day = None if is_day_given else newest_day_to_enter(request, settings)
-        if day is None:
-            raise
-        raise LogEndedError(
-            f"no as_of was entered, so that this run is as of {request.day:%Y-%m-%d}, and the "
-            f"event log at {settings.event_log_location} ends with {day - timedelta(days=1)}; "
-            f"trigger the cycle anew with {day} as As of in the form, or as_of in the conf; or "
-            f"ingest newer days",
-            day,
-        ) from None
-
-
-def _left(error: HomefeedError, request: RunRequest | None, settings: Settings) -> Unresolved:
+def _left(
+    error: HomefeedError, request: RunRequest | None, day: date | None, settings: Settings
+) -> Unresolved:
+    """Return what people are told of a run without a cycle; `day` is one that would do."""
     from pipelines.alerts.compose import after_unresolved, cycle_of
     from pipelines.stages.runner import raised_by
 
-    if request is None or isinstance(error, LogEndedError):
-        entered = f", with As of {error.day}" if isinstance(error, LogEndedError) else ""
-        said = f"Nothing of this run can go on. Trigger the cycle anew{entered}."
-        step = NextStep(sentence=said, commands=())
-    else:
-        step = after_unresolved(request, settings)
-    name = type(error).__name__
+    name, entered = type(error).__name__, f", with As of {day}" if day else ""
+    step = NextStep(
+        sentence=f"Nothing of this run can go on. Trigger the cycle anew{entered}.", commands=()
+    )
     return Unresolved(
         message=f"{name}: {error}",
         cause=Cause(
             stage="resolve_run", error_class=name, raised_by=raised_by(error), about=error.about
         ),
-        next_step=step,
+        next_step=after_unresolved(request, settings) if request and not day else step,
         at=datetime.now(UTC),
         cycle=cycle_of(request) if request else None,
     )
 
 
 def newest_day_to_enter(request: RunRequest, settings: Settings) -> date | None:
-    """Return the newest day for which a log that has ended has what the recipe needs.
+    """Return the day after a log's last, where the log has ended before what the recipe needs.
 
-    A sample, or a log that nobody writes any more, has rows of its own time only. None where the
-    log has not ended, or no day would help.
+    A sample, or a log that nobody writes any more, has rows of its own time only.
     """
     from pipelines import storage
     from pipelines.event_log.log_files import open_event_log
@@ -171,17 +147,15 @@ def newest_day_to_enter(request: RunRequest, settings: Settings) -> date | None:
     from pipelines.snapshot.build import check_covered
     from pipelines.snapshot.plan import plan_of
 
-    def is_covered(as_of: datetime) -> bool:
-        try:
-            check_covered(log, plan_of(make_recipe(request.recipe), as_of))
-        except DataContractError:
-            return False
-        return True
-
     try:
         log = open_event_log(storage.to_uri(settings.event_log_location))
         newest = log.span("impressions")[1] + timedelta(days=1)
-        is_ended = newest < request.day.date() and not is_covered(request.day)
-        return newest if is_ended and is_covered(datetime.combine(newest, time(), UTC)) else None
+        recipe = make_recipe(request.recipe)
+        check_covered(log, plan_of(recipe, datetime.combine(newest, time(), UTC)))
     except HomefeedError:
         return None  # what was refused says more
+    try:
+        check_covered(log, plan_of(recipe, request.day))
+    except DataContractError:
+        return newest if newest < request.day.date() else None
+    return None

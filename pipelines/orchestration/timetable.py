@@ -1,9 +1,7 @@
 """The schedule "every so many days, counted from one fixed instant", as an Airflow timetable.
 
 Cron cannot say "every 14 days", and Airflow's own delta timetables snap to the epoch or drift after
-an outage. Only what Airflow documents for a timetable is used. Not for computing due instants
-(`pipelines.orchestration.grid`), nor for a cycle that starts too late
-(`pipelines.orchestration.missed`).
+an outage. Not for a cycle that starts too late (`pipelines.orchestration.schedule`).
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,8 +12,8 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, T
 from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
-from pipelines.orchestration.grid import TICK, Grid, grid_of, standard_utc
 from pipelines.orchestration.run_note import RunNotes
+from pipelines.orchestration.schedule import TICK, Grid, grid_of, standard_utc
 from pipelines.settings import Settings
 
 FIRST_LATENESS = timedelta(hours=1)
@@ -43,42 +41,34 @@ class GridTimetable(Timetable):
     goes by the date that was stored before the outage. The cycle's first task skips it.
 
     Args:
-        start: an aware instant at which a cycle is due; cycles before it are due as well.
-        period_s: seconds between two cycles, whole or not, above zero.
-
-    Raises:
-        ValueError: the start has no time zone or the period is not above zero.
+        grid: the instants at which a cycle is due.
     """
 
-    def __init__(self, start: datetime, period_s: float) -> None:
-        if start.tzinfo is None or not 0 < period_s < float("inf"):
-            raise ValueError(
-                f"the schedule starts at {start.isoformat()} with period_s {period_s}; expected a "
-                f"start with its time zone, such as {start:%Y-%m-%dT%H:%M:%S}+00:00, and a number "
-                f"above 0 seconds (HOMEFEED_SCHEDULE_START, HOMEFEED_CADENCE_DAYS)"
-            )
-        self.start, self.period = start.astimezone(UTC), timedelta(seconds=period_s)
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.period = grid, grid.period
         self.description = f"{self.summary.capitalize()} UTC"
 
     @property
     def summary(self) -> str:
         """Return what the UI shows as the schedule, e.g. 'every 14 days from 2026-01-05 06:00'."""
-        return f"every {self.period / timedelta(days=1):g} days from {self.start:%Y-%m-%d %H:%M}"
+        return (
+            f"every {self.period / timedelta(days=1):g} days from {self.grid.start:%Y-%m-%d %H:%M}"
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "GridTimetable":
         """Return the schedule of a deployment; raises as `grid_of` does."""
-        grid = grid_of(settings)
-        return cls(grid.start, grid.period.total_seconds())
+        return cls(grid_of(settings))
 
     def serialize(self) -> dict[str, Any]:
         """Return the JSON form that the DAG's serialisation keeps."""
-        return {"start": self.start.isoformat(), "period_s": self.period.total_seconds()}
+        return {"start": self.grid.start.isoformat(), "period_s": self.period.total_seconds()}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "GridTimetable":
         """Return the timetable that `serialize` described."""
-        return cls(datetime.fromisoformat(data["start"]), data["period_s"])
+        start, period = datetime.fromisoformat(data["start"]), timedelta(seconds=data["period_s"])
+        return cls(Grid(start, period))
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
         """Return the period that ends at an instant; of a run that a person triggers, with now."""
@@ -98,8 +88,7 @@ class GridTimetable(Timetable):
             restriction: catchup of the DAG, and where an interval may begin at the earliest and at
                 the latest: the DAG's start_date and end_date, or the range of a backfill.
         """
-        grid, now = Grid(self.start, self.period), standard_utc(utc_now())
-        not_before = []
+        grid, now, not_before = self.grid, standard_utc(utc_now()), list[datetime]()
         if restriction.earliest is not None:
             # Airflow makes no task for a run whose logical date, the interval's start, is earlier
             # than the DAG's start_date: that run would be empty and green.
@@ -110,7 +99,7 @@ class GridTimetable(Timetable):
         if not restriction.catchup:
             is_first = last_automated_data_interval is None
             not_before.append(now - FIRST_LATENESS if is_first else grid.at_or_before(now))
-        due = grid.at_or_after(max(not_before, default=self.start))
+        due = grid.at_or_after(max(not_before, default=grid.start))
         interval = self.infer_manual_data_interval(run_after=to_pendulum(due))
         if restriction.latest is not None and interval.start > restriction.latest:
             return None

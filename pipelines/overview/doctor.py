@@ -22,7 +22,7 @@ from pydantic import Field
 from pipelines import deletion, storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.orchestration.grid import grid_of
+from pipelines.orchestration.schedule import grid_of
 from pipelines.overview.status import without_password
 from pipelines.preconditions import cycle
 from pipelines.recipes import canonical, make_recipe

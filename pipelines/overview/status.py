@@ -20,7 +20,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import HomefeedError
 from pipelines.cycles import reading
-from pipelines.orchestration.grid import grid_of
+from pipelines.orchestration.schedule import grid_of
 from pipelines.registry import history, reconcile, tracking
 from pipelines.settings import Settings
 

@@ -22,31 +22,37 @@ from pipelines.contracts.config import (
     TrainingConfig,
 )
 
-USER_STATES = ("core", "non_core", "new")
+_STATE = CategoricalFeature(name="state", table="users", values=("core", "non_core", "new"))
+_CALIBRATED = Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25)
+
+
+def _heads(**weights: float) -> tuple[Head, ...]:
+    """Return a head for each action type, by its weight; hides are not wanted."""
+    return tuple(
+        Head(name=name, action_type=name, utility_weight=weight, is_wanted=name != "hide")
+        for name, weight in weights.items()
+    )
+
+
+def _numbers(*names: str) -> tuple[NumericFeature, ...]:
+    return tuple(NumericFeature(name=name) for name in names)
 
 
 def production() -> RunConfig:
     """Return the Homefeed recipe: Pinterest's heads, 100 actions, the paper's optimiser."""
-    heads = (
-        Head(name="repin", action_type="repin", utility_weight=1.0),
-        Head(name="click", action_type="click", utility_weight=0.2),
-        Head(name="long_click", action_type="long_click", utility_weight=0.4),
-        Head(name="closeup", action_type="closeup", utility_weight=0.1),
-        Head(name="hide", action_type="hide", utility_weight=-2.0, is_wanted=False),
-    )
     return RunConfig(
         recipe="production",
         features=FeatureConfig(
             action_types=("repin", "click", "long_click", "closeup", "hide"),
-            heads=heads,
-            categorical=(CategoricalFeature(name="state", table="users", values=USER_STATES),),
+            heads=_heads(repin=1.0, click=0.2, long_click=0.4, closeup=0.1, hide=-2.0),
+            categorical=(_STATE,),
         ),
         snapshot=SnapshotConfig(embedding_version="pinsage-1", num_shards=256),
         model=ModelConfig(mlp_dims=(512, 256)),
         training=TrainingConfig(batch_size=12000, num_epochs=1, precision="bf16-mixed"),
         data_gate=DataGateConfig(min_training_requests=100_000, min_holdout_requests=50_000),
         model_gate=ModelGateConfig(
-            floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+            floors=(_CALIBRATED,),
             guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.02),),
             min_users=10_000,
         ),
@@ -59,11 +65,7 @@ def completejourney() -> RunConfig:
         recipe="completejourney",
         features=FeatureConfig(
             action_types=("repin", "click", "long_click", "save"),
-            heads=(
-                Head(name="repin", action_type="repin", utility_weight=1.0),
-                Head(name="long_click", action_type="long_click", utility_weight=0.0),
-                Head(name="save", action_type="save", utility_weight=0.0),
-            ),
+            heads=_heads(repin=1.0, long_click=0.0, save=0.0),
             categorical=(
                 CategoricalFeature(
                     name="display_location",
@@ -75,12 +77,9 @@ def completejourney() -> RunConfig:
                     table="impressions",
                     values=("0", "A", "C", "D", "F", "H", "J", "L", "P", "X", "Z"),
                 ),
-                CategoricalFeature(name="state", table="users", values=USER_STATES),
+                _STATE,
             ),
-            numeric=(
-                NumericFeature(name="pin_popularity"),
-                NumericFeature(name="past_engagements"),
-            ),
+            numeric=_numbers("pin_popularity", "past_engagements"),
         ),
         snapshot=SnapshotConfig(embedding_version="cj-content-copurchase-1", num_shards=8),
         # With 50 actions instead of 100, a fortnight of this sample (100 k candidates) trains in
@@ -99,31 +98,20 @@ def completejourney() -> RunConfig:
         ),
         data_gate=DataGateConfig(),
         model_gate=ModelGateConfig(
-            floors=(
-                Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),
-                Limit(metric="repin_volume_at_3", minimum=1.0),
-            )
+            floors=(_CALIBRATED, Limit(metric="repin_volume_at_3", minimum=1.0))
         ),
     )
 
 
 def world() -> RunConfig:
     """Return the recipe of the simulated world with a known answer (`homefeed ingest world`)."""
-    heads = (
-        Head(name="repin", action_type="repin", utility_weight=1.0),
-        Head(name="click", action_type="click", utility_weight=0.0),
-        Head(name="hide", action_type="hide", utility_weight=0.0, is_wanted=False),
-    )
     return RunConfig(
         recipe="world",
         features=FeatureConfig(
             action_types=("repin", "click", "hide"),
-            heads=heads,
-            categorical=(CategoricalFeature(name="state", table="users", values=USER_STATES),),
-            numeric=tuple(
-                NumericFeature(name=name)
-                for name in ("pin_popularity", "pin_popularity_1d", "pin_age")
-            ),
+            heads=_heads(repin=1.0, click=0.0, hide=0.0),
+            categorical=(_STATE,),
+            numeric=_numbers("pin_popularity", "pin_popularity_1d", "pin_age"),
         ),
         snapshot=SnapshotConfig(embedding_version="world-1", num_shards=8, training_days=21),
         # The values were chosen on the world of another seed (docs/decisions.md). The random time
@@ -150,7 +138,7 @@ def world() -> RunConfig:
         ),
         data_gate=DataGateConfig(),
         model_gate=ModelGateConfig(
-            floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+            floors=(_CALIBRATED,),
             guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.1),),
         ),
     )

@@ -11,10 +11,11 @@
 
 A cycle's recipe is made once, in `resolve_run`, and its value is saved with the run. No later stage
 and no process of a training reads the file or imports the module again. A function runs in this
-process with its rights, so whoever may name one may run what is installed beside this project. A
-file is data: reading it runs nothing of anybody's. So `extends` names no function, and an own
-function in `features.numeric` is a name until a snapshot is built. Tested in
-tests/pipelines/recipes/test_references.py.
+process with its rights, so a run of Airflow's, whose sender has no shell there, may name functions
+of packages alone that the deployment has allowed (`HOMEFEED_RECIPE_PACKAGES`), and of its own
+recipe's package. A file is data: reading it runs nothing of anybody's. So `extends` names no
+function, and an own function in `features.numeric` is a name until a snapshot is built. Tested in
+tests/pipelines/recipes/test_references.py and test_triggering.py.
 """
 
 import difflib
@@ -29,14 +30,13 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.places.plain_uri import require_plain
 from pipelines.recipes.built_in import RECIPES
-from pipelines.recipes.own_functions import as_they_are_now, import_function
-from pipelines.recipes.reading import parse, validated
+from pipelines.recipes.own_functions import as_they_are_now, load
+from pipelines.recipes.text import parse, validated
+from pipelines.settings import Settings
 
 SUFFIXES = (".yaml", ".yml", ".toml")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
-_MOST_FILES = 20
-"""Files that may extend one another; more are taken for a chain without an end."""
 EXPECTED = (
     f"one of {', '.join(sorted(RECIPES))}, or package.module:function, or a path or URI that ends "
     f"with {', '.join(SUFFIXES)}"
@@ -53,12 +53,9 @@ def make_recipe(reference: str) -> RunConfig:
         TransientStorageError: the storage that holds its file failed.
     """
     made = _make(canonical(reference))
-    # A module that this process does not find has no digest: where stages run in containers, it
-    # may be in their image alone. Whether it must be here is asked by `pipelines.preconditions`.
-    numeric = as_they_are_now(made.features.numeric, is_needed=False)
-    return made.model_copy(
-        update={"features": made.features.model_copy(update={"numeric": numeric})}
-    )
+    numeric = as_they_are_now(made.features.numeric)
+    features = made.features.model_copy(update={"numeric": numeric})
+    return made.model_copy(update={"features": features})
 
 
 def canonical(reference: str) -> str:
@@ -76,17 +73,16 @@ def canonical(reference: str) -> str:
         return reference
     from pipelines.storage import to_uri  # it imports pyarrow
 
-    problem = "it names no file"
     try:
         uri = to_uri(reference)
-        if urlsplit(uri).path and "\0" not in unquote(uri):
-            return uri
+        if not urlsplit(uri).path or "\0" in unquote(uri):
+            raise ValueError("it names no file")
+        return uri
     except (ValueError, RuntimeError) as error:  # a host in half a bracket, or nobody's home
-        problem = str(error)
-    raise ConfigurationError(
-        f"recipe {reference!r} is no path and no URI: {problem}; expected a file such as "
-        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
-    )
+        raise ConfigurationError(
+            f"recipe {reference!r} is no path and no URI: {error}; expected a file such as "
+            f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
+        ) from None
 
 
 def key_of(reference: str) -> str:
@@ -106,9 +102,63 @@ def _is_file(reference: str) -> bool:
     return reference.lower().endswith(SUFFIXES)
 
 
+def choices(settings: Settings) -> list[str]:
+    """Return the references that a form offers: those of this project and the deployment's own."""
+    return sorted({*RECIPES, settings.recipe})
+
+
+def pattern(settings: Settings) -> str:
+    """Return a regular expression for whatever a run of Airflow's may name.
+
+    A form so refuses a name with a typing error, and a function of another package, when it is
+    sent. Whether there is a recipe of that reference is found by `make_recipe`.
+    """
+    suffixes = "|".join(map(re.escape, SUFFIXES))
+    fitting = [*map(re.escape, choices(settings)), f".+(?:{suffixes})"]
+    if inside := "|".join(map(re.escape, _allowed(settings))):
+        fitting.append(rf"(?:{inside})(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+    return f"^(?:{'|'.join(fitting)})$"
+
+
+def require_triggerable(
+    reference: str, settings: Settings, config: RunConfig | None = None
+) -> None:
+    """Refuse a recipe that would run a function of another package, before any does.
+
+    Args:
+        reference: The canonical reference of a recipe other than the deployment's own.
+        settings: Which packages are allowed.
+        config: Its value, whose features may be functions too; None: before it is made.
+
+    Raises:
+        ConfigurationError: a function's package is not among the allowed ones.
+    """
+    allowed = _allowed(settings)
+    functions = [each.name for each in config.features.numeric if each.is_own] if config else []
+    functions += [reference] if FUNCTION.fullmatch(reference) else []
+    for function in functions if reference != canonical(settings.recipe) else ():
+        module = function.partition(":")[0]
+        package = module.partition(".")[0]
+        if not any(f"{module}.".startswith(f"{each}.") for each in allowed):
+            raise ConfigurationError(
+                f"recipe {reference} would run {function}, a function of the package {package}; "
+                f"expected one of {', '.join(allowed) or 'no package'} in a run of Airflow's, "
+                f"because whoever may trigger one would else run anything that is installed there; "
+                f"add {package} to HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle "
+                f"on the command line, which allows every package"
+            )
+
+
+def _allowed(settings: Settings) -> list[str]:
+    """Return the packages whose functions may be named; the deployment's own recipe's is one."""
+    own = FUNCTION.fullmatch(settings.recipe)
+    package = [own[1].partition(".")[0]] if own else []
+    return sorted({*settings.triggerable_packages, *package})
+
+
 def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
     """Return the value of a canonical reference; `trail` has the files that extend it."""
-    if reference in trail or len(trail) > _MOST_FILES:
+    if reference in trail:
         raise ConfigurationError(
             f"recipe {trail[0]} extends itself: {' -> '.join((*trail, reference))}; expected a "
             f"chain that ends with a complete recipe; change one `extends`"
@@ -120,11 +170,8 @@ def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
     elif FUNCTION.fullmatch(reference):
         made = _call_recipe(reference)
     else:
-        hint = ""
-        if near := difflib.get_close_matches(reference, RECIPES, n=1):
-            hint = f"did you mean {near[0]!r}? "
-        elif "." in reference and ":" not in reference:
-            hint = "a module alone names no recipe: add ':' and its function. "
+        near = difflib.get_close_matches(reference, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigurationError(
             f"unknown recipe {reference!r}; {hint}expected {EXPECTED}; correct --recipe, "
             f"HOMEFEED_RECIPE or the trigger form's Recipe"
@@ -133,15 +180,29 @@ def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
 
 
 def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
-    value = _read(uri)
-    base = value.pop("extends", None)
-    value = {"recipe": unquote(PurePosixPath(urlsplit(uri).path).stem)} | value
-    if base is None:
-        return validated(value, uri)
+    from pipelines import storage  # it imports pyarrow, and the DAG file imports this module
+
+    try:
+        value = parse(storage.read_bytes(uri).decode(), uri, uri.lower().endswith(".toml"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"recipe {uri}: there is no such file; expected one that the process which runs "
+            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put the file "
+            f"there"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"recipe {uri} is no text in UTF-8 ({error}); save it as such"
+        ) from None
+    base = value.pop("extends", "") if isinstance(value, dict) else None
     if not isinstance(base, str):
         raise ConfigurationError(
-            f"recipe {uri}: extends is {base!r}; expected the name or reference of one recipe"
+            f"recipe {uri} holds {value!r:.60}, and extends is {base!r}; expected fields such as "
+            f"`extends: completejourney`, the name or reference of one recipe"
         )
+    value = {"recipe": unquote(PurePosixPath(urlsplit(uri).path).stem)} | value
+    if not base:
+        return validated(value, uri)
     if _is_file(base) and "://" not in base and not base.startswith(("/", "~")):
         # A path there is relative to the file's folder.
         scheme, _, place = uri.partition("://")
@@ -159,40 +220,11 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
     return validated(_merged(below, value), uri)
 
 
-def _read(uri: str) -> dict[str, Any]:
-    from pipelines import storage  # it imports pyarrow, and the DAG file imports this module
-
-    try:
-        text = storage.read_bytes(uri).decode()
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"recipe {uri}: there is no such file; expected one that the process which runs "
-            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put the file "
-            f"there"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"recipe {uri} is no text in UTF-8 ({error}); save it as such"
-        ) from None
-    value = parse(text, uri, is_toml=uri.lower().endswith(".toml"))
-    if not isinstance(value, dict):
-        raise ConfigurationError(
-            f"recipe {uri} holds {type(value).__name__ if text.strip() else 'nothing'}; expected "
-            f"fields such as `extends: completejourney`"
-        )
-    return value
-
-
-def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return a mapping with another's values laid over it; mappings are merged, lists are not."""
-    found = dict(below)
-    for name, value in over.items():
-        under = found.get(name)
-        if isinstance(under, dict) and isinstance(value, dict):
-            found[name] = _merged(under, value)
-        else:
-            found[name] = value
-    return found
+def _merged(below: Any, over: Any) -> Any:
+    """Return a value with another's laid over it; mappings are merged, lists are not."""
+    if not (isinstance(below, dict) and isinstance(over, dict)):
+        return over
+    return below | {name: _merged(below.get(name), value) for name, value in over.items()}
 
 
 def _call_recipe(reference: str) -> RunConfig:
@@ -205,22 +237,19 @@ def _call_recipe(reference: str) -> RunConfig:
         ConfigurationError: the module cannot be imported here, lacks the function or raises; the
             function needs arguments, raises, or returns something else; or the value is not valid.
     """
-    what = f"recipe {reference}"
-    function = import_function(reference, what, ConfigurationError)
+    function, found = load(reference, f"recipe {reference}"), ""
     try:
         value = function()
+        found = f"returned {value!r:.60} ({type(value).__name__})"
     except HomefeedError:
         raise
     except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-        raise ConfigurationError(
-            f"{what} raised {type(error).__name__}: {error}; expected a function that is called "
-            f"without arguments and returns a RunConfig; correct the function"
-        ) from error
+        value, found = None, f"raised {type(error).__name__}: {error}"
     if not isinstance(value, RunConfig):
         raise ConfigurationError(
-            f"{what} returned {value!r:.60} ({type(value).__name__}); expected a RunConfig "
-            f"(pipelines.contracts.config), as the functions of pipelines.recipes return; correct "
-            f"the function"
+            f"recipe {reference} {found}; expected a function that is called without arguments and "
+            f"returns a RunConfig (pipelines.contracts.config), as those of pipelines.recipes do; "
+            f"correct the function"
         )
     dumped = value.model_dump(mode="json", warnings=False, fallback=str, exclude={"source"})
     return validated(dumped, reference)

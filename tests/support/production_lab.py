@@ -5,6 +5,7 @@ container engine or systemd would. Passwords stand in files, never in an environ
 """
 
 import contextlib
+import os
 import secrets
 import shlex
 import sys
@@ -24,9 +25,9 @@ from pipelines.local.home import LocalHome, Ports, claim_ports, write_airflow_co
 from pipelines.local.processes import Service
 from pipelines.local.services import (
     AIRFLOW_HEALTH,
+    MLFLOW_HEALTH,
     PLUGIN_FOLDER,
     START_TIMEOUT_S,
-    HealthPage,
     make_environment,
     mlflow_arguments,
     wait_until_up,
@@ -108,9 +109,12 @@ class Deployment:
         """Start every part again that has ended, and remember what stands in argument lists."""
         for name, service in self.parts.items():
             if service.process.poll() is not None:
-                processes.end_rest(service)
+                for process in processes.marked(processes.marks_of(self.home.path)):
+                    with contextlib.suppress(ProcessLookupError, psutil.Error):
+                        if os.getpgid(process.pid) == service.process.pid:
+                            process.kill()  # what is left of the part may hold its port
                 self.restarts.append(name)
-                self.parts[name] = self.start(name, *self.arguments[name], is_again=True)
+                self.parts[name] = self.start(name, *self.arguments[name])
         for process in processes.marked(processes.marks_of(self.home.path)):
             with contextlib.suppress(psutil.Error):
                 self.seen_arguments.update(process.cmdline())
@@ -185,7 +189,7 @@ def production_lab(
         watch = processes.start_watch(mark)
         try:
             extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
-            environment = make_environment(home, ports.airflow_url, ports.mlflow_url, extra)
+            environment = make_environment(home, ports, extra)
             write_airflow_config(home, DAGS, ports.airflow)
             home.password()
             deployment = Deployment(home, ports, partial(_start, home, mark, environment))
@@ -241,12 +245,11 @@ def _start(
     environment: Mapping[str, str],
     name: str,
     *arguments: str,
-    is_again: bool = False,
 ) -> Service:
     own = dict(environment)
     if name == "mlflow":
         own["PYTHONPATH"] = str(PLUGIN_FOLDER)
-    return processes.start(name, [sys.executable, *arguments], own, mark, home.logs, is_again)
+    return processes.start(name, [sys.executable, *arguments], own, mark, home.logs)
 
 
 def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
@@ -269,12 +272,13 @@ def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
             name,
         ]
         deployment.add(name, *words)
-    _wait(deployment, "mlflow", HealthPage(ports.mlflow, "/health"))
-    _wait(deployment, "api-server", HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",)))
+    health = f"{ports.airflow_url}{AIRFLOW_HEALTH}"
+    _wait(deployment, "mlflow", f"{ports.mlflow_url}{MLFLOW_HEALTH}")
+    _wait(deployment, "api-server", health, "metadatabase")
     deployment.add("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
-    healthy = ("metadatabase", "scheduler", "dag_processor")
-    _wait(deployment, "api-server", HealthPage(ports.airflow, AIRFLOW_HEALTH, healthy))
+    _wait(deployment, "api-server", health, "metadatabase", "scheduler", "dag_processor")
 
 
-def _wait(deployment: Deployment, name: str, page: HealthPage) -> None:
-    wait_until_up(deployment.parts[name], page, deployment.parts.values(), START_TIMEOUT_S)
+def _wait(deployment: Deployment, name: str, address: str, *parts: str) -> None:
+    part, needed = deployment.parts[name], deployment.parts.values()
+    wait_until_up(part, address, parts, needed, START_TIMEOUT_S)

@@ -40,20 +40,11 @@ def failed_stage(outcome: Outcome) -> str:
     return stage
 
 
-def kill_mlflow(lab: Lab) -> None:
-    """Kill the server's first process; the one that serves goes on, and has its port."""
-    killed = lab.services.mlflow.process
-    killed.kill()
-    killed.wait()
-    lab.services.look_after()
-
-
 @pytest.fixture(scope="module")
 def third_cycle(lab: Lab) -> Outcome:
     """A cycle on spoilt data in which every task is killed once, one of them with its worker.
 
-    MLflow is killed in the midst of it, too. An earlier run of the day had broken: only the words
-    that it left are there, which costs no run.
+    An earlier run of the day had broken: only the words that it left are there, which costs no run.
     """
     settings = Settings(home=str(lab.home.path))
     broken = Unresolved(
@@ -71,7 +62,6 @@ def third_cycle(lab: Lab) -> Outcome:
     wait_for_stage("check_snapshot", run_uri).kill()
     runner = wait_for_stage("train_challenger", run_uri).parent()
     runner.parent().kill()
-    kill_mlflow(lab)
     kill_tasks(lab, "third", "train_anchor")
     wait_for_stage("compare_with_champion", run_uri).kill()
     kill_tasks(lab, "third", "promote_challenger", "alert")
@@ -86,16 +76,6 @@ def test_every_killed_task_and_a_killed_worker_are_tried_again(
     run = cycle_of(retrained.home, "third")
     runs = retrained.home / "workspace" / "runs"
     assert [path.name for path in runs.iterdir() if "2017-04-20" in path.name] == [run.run_id]
-
-
-def test_a_killed_mlflow_is_up_again_and_airflow_never_ended(
-    lab: Lab, third_cycle: Outcome
-) -> None:
-    assert third_cycle.state == "success"
-    log = (lab.home.logs / "mlflow.log").read_text()
-    assert log.count("Uvicorn running on") == 2
-    assert lab.said[-1] == "MLflow was killed by SIGKILL; starting it again, and Airflow goes on"
-    assert {part.process.poll() for part in lab.services.airflow} == {None}
 
 
 def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, retrained) -> None:

@@ -180,17 +180,6 @@ def test_the_answer_and_its_comment_are_kept_and_only_an_approval_is_green(
         assert found.comment in told[0]
 
 
-@pytest.mark.parametrize(("said", "expected"), [(None, ""), ("x" * 9000, 500)])
-def test_a_comment_may_be_missing_and_is_not_a_book(
-    tmp_path: Path, airflow: Questions, said: str | None, expected: Any
-) -> None:
-    run, _ = cycle(tmp_path, recipe())
-    ask(run, airflow)
-    event = airflow.answer("Approve", "anna", BEGAN, comment=said)
-    comment = execute(run, airflow, event)[0]["comment"]
-    assert expected in (comment, len(comment))
-
-
 def test_a_task_that_was_killed_after_the_answer_does_not_ask_again(
     tmp_path: Path, airflow: Questions
 ) -> None:
@@ -201,32 +190,12 @@ def test_a_task_that_was_killed_after_the_answer_does_not_ask_again(
     assert execute(run, airflow)[0]["by"] == "anna"
 
 
-@pytest.mark.parametrize("answer", ["approved", "no answer"])
-def test_an_answer_about_another_verdict_does_not_count(
-    tmp_path: Path, airflow: Questions, answer: Any
-) -> None:
+def test_an_answer_about_another_verdict_does_not_count(tmp_path: Path, airflow: Questions) -> None:
     run, _ = cycle(tmp_path, recipe())
-    by = "anna" if answer == "approved" else ""
-    old = Approval(answer=answer, by=by, at=BEGAN, model="v4", ruling_digest="another")
+    old = Approval(answer="approved", by="anna", at=BEGAN, model="v4", ruling_digest="another")
     storage.write_model(approval_uri(run.run_uri), old)
     ask(run, airflow)
     assert airflow.shown() is not None
-
-
-def test_after_another_verdict_nobody_is_asked_on_a_page_that_shows_the_old_one(
-    tmp_path: Path, airflow: Questions
-) -> None:
-    run, judgement = cycle(tmp_path, recipe(by=("anna",)))
-    ask(run, airflow)
-    judge_again(run)
-    airflow.clear()
-    with pytest.raises(PromotionRefusedError, match="another verdict") as caught:
-        execute(run, airflow)
-    # Airflow keeps what it has shown.
-    assert airflow.shown().params["verdict"]["value"] == judgement.ruling_digest
-    for command in (new_cycle_command(run), force_command(run)):
-        assert command in str(caught.value)
-    assert len(alerts(tmp_path)) == 1 and kept(run) is None
 
 
 @pytest.mark.parametrize("said", [{}, {"verdict": ""}])
@@ -238,20 +207,11 @@ def test_an_answer_counts_only_for_the_verdict_that_people_were_shown(
     event = airflow.answer("Approve", "anna", BEGAN + 2 * HOUR, **said)
     if not said:
         judge_again(run)  # while a person thought
-    with pytest.raises(PromotionRefusedError, match="another verdict"):
+    with pytest.raises(PromotionRefusedError, match="another verdict") as caught:
         execute(run, airflow, event)
     assert kept(run) is None
-
-
-@pytest.mark.parametrize("column", ["params", "assignees"])
-def test_a_question_that_is_not_ours_is_not_waited_for(
-    tmp_path: Path, airflow: Questions, column: str
-) -> None:
-    run, _ = cycle(tmp_path, recipe(by=("anna",)))
-    ask(run, airflow)
-    airflow.alter(**{column: {} if column == "params" else [{"id": "eve", "name": "eve"}]})
-    with pytest.raises(PromotionRefusedError, match="found .*(anna|eve)"):
-        execute(run, airflow)
+    for command in (new_cycle_command(run), force_command(run)):
+        assert command in str(caught.value)
 
 
 def test_a_task_that_is_cleared_asks_about_the_same_verdict_once_more_and_tells_so(
@@ -268,21 +228,6 @@ def test_a_task_that_is_cleared_asks_about_the_same_verdict_once_more_and_tells_
     assert "newest alert `approval_wanted`" in airflow.shown().body
     event = airflow.answer("Approve", "ben", BEGAN + 3 * HOUR)
     assert execute(run, airflow, event)[0]["by"] == "ben"
-
-
-def test_where_airflow_shows_nothing_any_more_another_verdict_is_asked_about(
-    tmp_path: Path, airflow: Questions
-) -> None:
-    run, _ = cycle(tmp_path, recipe(by=("anna",)))
-    ask(run, airflow)
-    judgement = judge_again(run)
-    airflow.forget()  # the run was deleted in Airflow and started again
-    ask(run, airflow)
-    assert len(alerts(tmp_path)) == 2
-    execute(run, airflow, airflow.answer("Approve", "anna", BEGAN + 2 * HOUR))
-    found = kept(run)
-    assert found is not None and found.is_given
-    assert found.ruling_digest == judgement.ruling_digest
 
 
 def test_without_time_left_nobody_is_asked_and_the_champion_stays(
@@ -319,8 +264,3 @@ def test_a_transport_that_fails_does_not_lose_the_question(
     run, _ = cycle(tmp_path, recipe())
     ask(run, airflow)
     assert len(alerts(tmp_path)) == 1  # the outbox keeps it for the next one
-
-
-def test_an_option_of_promotion_changes_no_digest_of_recipes_without_it() -> None:
-    assert recipe().recipe_digest == smoke().recipe_digest
-    assert RunConfig.model_validate(recipe().model_dump(mode="json")) == recipe()

@@ -23,6 +23,7 @@ KEY_FILES = (
     *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_FEDERATED_TOKEN_FILE"),
 )
+OWN = {"check_snapshot": Resources(cpus=1.5, memory_gib=0.5)}
 IN_BUCKET = {"event_log": "s3://b/log", "workspace": "s3://b/work"}
 
 
@@ -38,22 +39,22 @@ def task(stage: str, hardware: Any = None, **settings: Any) -> StageContainer:
     return container_task(stage, RUN_URI, HOUR, Settings(**chosen), hardware)
 
 
-def test_the_command_takes_the_place_of_the_image_s_entry_point() -> None:
-    found = task("train_challenger")
-    assert found.entrypoint == ["homefeed"]
-    assert found.command == ["stage", "train_challenger", "--run", RUN_URI]
-    assert found.image == "trainer:1"
-    assert found.execution_timeout == HOUR
-
-
-def test_resources_are_the_settings() -> None:
-    own = {"check_snapshot": Resources(cpus=1.5, memory_gib=0.5)}
-    found = task("check_snapshot", stage_resources=own)
-    assert (found.cpus, found.mem_limit, found.shm_size) == (1.5, 2**29, None)
-    training = task("train_challenger", docker_network="host")
-    assert (training.cpus, training.mem_limit, training.shm_size) == (8, 32 * 2**30, 2 * 2**30)
-    assert training.network_mode == "host"
-    assert task("train_challenger").network_mode is None
+@pytest.mark.parametrize(
+    ("stage", "settings", "resources"),
+    [
+        ("check_snapshot", {"stage_resources": OWN}, (1.5, 2**29, None)),
+        ("train_challenger", {}, (8, 32 * 2**30, 2 * 2**30)),
+    ],
+)
+def test_command_image_and_resources_are_the_settings(
+    stage: str, settings: dict[str, Any], resources: tuple[Any, ...]
+) -> None:
+    found = task(stage, docker_network="host", **settings)
+    # In place of the image's own entry point.
+    assert [*found.entrypoint, *found.command] == ["homefeed", "stage", stage, "--run", RUN_URI]
+    assert (found.image, found.execution_timeout) == ("trainer:1", HOUR)
+    assert (found.cpus, found.mem_limit, found.shm_size) == resources
+    assert (found.network_mode, task(stage).network_mode) == ("host", None)
 
 
 def test_local_folders_are_mounted_where_they_are_and_written_as_the_worker(tmp_path) -> None:
@@ -86,42 +87,28 @@ def test_credentials_reach_the_container_and_nothing_that_airflow_shows(
     assert not [text for text in shown for value in secrets.values() if value in text]
 
 
-@pytest.mark.parametrize("name", KEY_FILES)
-def test_a_file_with_keys_is_seen_by_the_container_and_only_read(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_files_with_keys_are_seen_by_the_container_and_only_read(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(name, "/run/secrets/keys")
+    for name in KEY_FILES:
+        monkeypatch.setenv(name, f"/run/secrets/{name}")
     found = task("train_challenger")
-    [mount] = found.mounts
-    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == (
-        *("/run/secrets/keys", "/run/secrets/keys", True),
-    )
-    assert found.user == f"{os.getuid()}:0"  # who may read it
-    assert found._private_environment[name] == "/run/secrets/keys"
-
-
-def test_mlflow_s_login_in_a_file_is_found_at_home_in_the_container(tmp_path: Path) -> None:
-    assert "HOME" not in task("train_challenger")._private_environment
-    login = tmp_path / "home/.mlflow/credentials"
-    login.parent.mkdir(parents=True)
-    login.write_text("[mlflow]\nmlflow_tracking_password = shibboleth\n")
-    found = task("train_challenger")
-    [mount] = found.mounts
-    assert (mount["Source"], mount["ReadOnly"]) == (str(login), True)
-    home = found._private_environment["HOME"]
-    assert mount["Target"] == f"{home}/.mlflow/credentials"
+    assert {(each["Source"], each["Target"], each["ReadOnly"]) for each in found.mounts} == {
+        (f"/run/secrets/{name}", f"/run/secrets/{name}", True) for name in KEY_FILES
+    }
+    assert found.user == f"{os.getuid()}:0"  # who may read them
+    assert set(KEY_FILES) <= found._private_environment.keys()
 
 
 def test_every_variable_that_a_message_asks_for_reaches_the_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = re.findall(
-        r"[A-Z]+_[A-Z_]+", " ".join((store_errors._KEYS, *store_errors._OF_CLOUD.values()))
-    )
-    assert {"GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET"} <= set(asked)
+    said = " ".join((store_errors._KEYS, *store_errors._OF_CLOUD.values()))
+    asked = set(re.findall(r"[A-Z]+_[A-Z_]+", said))
+    assert {"GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET"} <= asked
     for name in asked:
         monkeypatch.setenv(name, "/a/value")
-    assert set(asked) <= task("build_snapshot")._private_environment.keys()
+    assert asked <= task("build_snapshot")._private_environment.keys()
 
 
 class Engine:

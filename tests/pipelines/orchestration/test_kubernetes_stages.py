@@ -169,9 +169,7 @@ def test_pods_and_jobs_begin_as_the_template_says(repository: Path) -> None:
         assert container.image == SETTINGS["stage_image"]
 
 
-@pytest.mark.parametrize(
-    "content", [None, "", "kind: Pod", "- no pod", "{", "spec: {containers: []}"]
-)
+@pytest.mark.parametrize("content", [None, "", "- no pod", "{", "spec: {containers: []}"])
 def test_a_template_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "pod.yaml"
     if content is not None:

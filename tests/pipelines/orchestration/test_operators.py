@@ -1,4 +1,4 @@
-"""Stages under Airflow's operators: quoting, the end with the worker, the three runners."""
+"""Stages under Airflow's operators: quoting, the end with the worker, what a container is told."""
 
 import subprocess
 import sys
@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import psutil
 import pytest
-from airflow.providers.standard.operators.bash import BashOperator
 
 from pipelines.contracts import errors
+from pipelines.contracts.code_identity import project_digest
+from pipelines.orchestration.containers import command_line, environment_of
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
 
@@ -29,6 +30,7 @@ def test_the_run_uri_reaches_the_command_unharmed(tmp_path):
     script.write_text('#!/bin/bash\nprintf "%s|" "$@"\n')
     script.chmod(0o755)
     assert run_in_bash(str(script), hostile) == f"stage|build_snapshot|--run|{hostile}|"
+    assert run_in_bash("printf 'log\\nthe last line crosses\\n' #", "x") == "the last line crosses"
     assert not (tmp_path / "hit").exists()
 
 
@@ -59,16 +61,6 @@ def test_a_stage_ends_when_its_worker_is_killed(tmp_path):
     assert not stage.is_running()
 
 
-def test_the_last_line_is_what_crosses():
-    assert run_in_bash("printf 'log\\nfile:///run/manifest.json\\n' #", "x") == (
-        "file:///run/manifest.json"
-    )
-
-
-def test_bash_is_the_default():
-    assert isinstance(stage_operator("check_snapshot", "x", HOUR, Settings()), BashOperator)
-
-
 @pytest.mark.parametrize("runner", ["docker", "kubernetes"])
 def test_a_container_runner_without_an_image_is_refused(runner):
     with pytest.raises(errors.ConfigurationError, match="HOMEFEED_STAGE_IMAGE"):
@@ -77,17 +69,84 @@ def test_a_container_runner_without_an_image_is_refused(runner):
 
 def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own():
     docker = Settings(stage_runner="docker", stage_image="homefeed:2", anchor_code="homefeed:1")
-    images = {
-        name: stage_operator(name, "x", HOUR, docker).image
-        for name in ("train_challenger", "train_anchor", "compare_with_champion")
-    }
-    assert images == {
-        "train_challenger": "homefeed:2",
-        "train_anchor": "homefeed:1",
-        "compare_with_champion": "homefeed:2",
-    }
+    for name, image in (("train_challenger", "homefeed:2"), ("train_anchor", "homefeed:1")):
+        assert stage_operator(name, "x", HOUR, docker).image == image
     by_command = Settings(anchor_code="/old/cli")
     bash = stage_operator("train_anchor", "x", HOUR, by_command)
     assert "exec /old/cli stage train_anchor " in bash.bash_command
     bash = stage_operator("train_challenger", "x", HOUR, by_command)
     assert "exec homefeed stage train_challenger " in bash.bash_command
+
+
+VERSION = "6736cd9a0b1c"
+
+
+@pytest.fixture
+def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", VERSION)
+
+
+def test_a_container_is_told_the_places_and_what_else_was_set_for_stages(
+    in_an_image: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "EVENT_LOG": "s3://b/log",
+        "WORKSPACE": "s3://b/work",
+        "EXPERIMENT": "ranker",
+        "ALERT_EMAIL_TO": '["on.call@example.com"]',
+        "STAGE_RUNNER": "docker",
+        "STAGE_IMAGE": "trainer:1",
+        "KEEP_DAYS": "90",
+        "SPARK_OPTIONS": '{"spark.master": "yarn"}',
+        "POD_TEMPLATE": "/etc/pod.yaml",
+    }.items():
+        monkeypatch.setenv(f"HOMEFEED_{name}", value)
+    assert environment_of("build_snapshot", Settings()) == {
+        "HOMEFEED_EVENT_LOG": "s3://b/log",
+        "HOMEFEED_WORKSPACE": "s3://b/work",
+        "HOMEFEED_TRACKING_URI": "http://127.0.0.1:5000",
+        "HOMEFEED_EXPERIMENT": "ranker",
+        "HOMEFEED_SPARK_OPTIONS": '{"spark.master": "yarn"}',
+        "HOMEFEED_DAG_CODE": project_digest(),
+        "HOMEFEED_DAG_VERSION": VERSION,
+    }
+
+
+def test_what_it_is_told_are_settings_that_mean_the_same_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Settings(home="place", registered_model="r", work_folder="trainings", recipe="smoke")
+    told = environment_of("train_challenger", here)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("/")
+    there = Settings()
+    assert there.workspace_location == f"{tmp_path}/place/workspace"
+    assert there.event_log_location == f"{tmp_path}/place/event_log"
+    assert there.work_folder == f"{tmp_path}/trainings"
+    assert (there.registered_model, there.recipe) == ("r", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "is_told"),
+    [
+        ("train_challenger", {"stage_image": "trainer:2", "anchor_code": "trainer:1"}, True),
+        ("train_anchor", {"stage_image": "trainer:2", "anchor_code": "trainer:1"}, False),
+        ("train_anchor", {"anchor_code": "/old/homefeed"}, False),
+        ("train_anchor", {"stage_image": "trainer:2"}, True),
+    ],
+)
+def test_an_image_of_other_code_on_purpose_is_not_compared(
+    in_an_image: None, stage: str, settings: dict[str, str], is_told: bool
+) -> None:
+    told = environment_of(stage, Settings(**settings))
+    own = {"HOMEFEED_DAG_VERSION": VERSION, "HOMEFEED_DAG_CODE": project_digest()}
+    assert {name: told[name] for name in own if name in told} == (own if is_told else {})
+
+
+def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
+    settings = Settings(command="/opt/old env/bin/homefeed --x".replace(" env", "\\ env"))
+    assert command_line("build_snapshot", "s3://w/a b", settings) == (
+        *("/opt/old env/bin/homefeed", ["--x", "stage", "build_snapshot", "--run", "s3://w/a b"]),
+    )

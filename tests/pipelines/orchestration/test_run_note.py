@@ -27,7 +27,6 @@ from pipelines.orchestration.run_note import (
     told_of,
     told_of_failure,
 )
-from pipelines.orchestration.timetable import HomefeedPlugin
 from pipelines.settings import DAG_ID, Settings
 from support.judgements import CHAMPION, make_judgement
 from support.markdown import as_shown as as_text
@@ -107,10 +106,6 @@ def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
     )
 
 
-def test_airflow_is_given_the_listener() -> None:
-    assert any(isinstance(each, RunNotes) for each in HomefeedPlugin.listeners)
-
-
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
     run = make_run(tmp_path, champion=CHAMPION)
@@ -127,7 +122,7 @@ def test_the_words_are_the_outcomes(outcome: Outcome) -> None:
     shown = as_shown(merged("", told_of(outcome))).split("\n\n")
     assert f"{outcome.decision}: {outcome.title}" == shown[0]
     assert outcome.serves == shown[1]
-    assert outcome.number in shown and outcome.why in shown
+    assert outcome.number in shown and f"- {outcome.why}" in "\n".join(shown)
     assert shown[-1] == SIGNATURE
 
 
@@ -145,31 +140,21 @@ def test_without_a_server_the_page_is_named_where_it_lies(outcome: Outcome) -> N
 
 
 def test_a_note_is_never_longer_than_airflow_keeps(outcome: Outcome) -> None:
-    huge = {"title": "A *very* long name. " * 90, "number": "N" * 900, "why": "[x](y) " * 60}
+    huge = {"number": "N" * 900, "reasons": ("[x](y) " * 60,)}
     note = merged("", told_of(outcome.model_copy(update=huge)))
-    assert len(note) <= LIMIT
-    assert note.startswith("**REJECT**: A \\*very\\* long name.")
-    assert outcome.serves in as_shown(note)
-    assert "N" * 900 not in note and note.endswith(SIGNATURE)
+    assert len(note) <= LIMIT and note.endswith(SIGNATURE)
+    assert outcome.serves in as_shown(note) and "N" * 900 not in note
 
 
-def test_what_a_person_wrote_stays_before_and_behind(outcome: Outcome) -> None:
-    first = merged("Asked Anna.\n\n**Look** at the save head.", told_of(outcome))
-    assert first.startswith("Asked Anna.\n\n**Look** at the save head.\n\n**REJECT**: ")
-    edited = f"{first}\n\nAnna says: fine."
-    again = merged(edited, ["**PROMOTE**: another end"])
-    assert again == (
-        "Asked Anna.\n\n**Look** at the save head.\n\nAnna says: fine.\n\n"
-        f"**PROMOTE**: another end\n\n{SIGNATURE}"
-    )
-
-
-def test_a_person_who_left_no_room_is_left_alone(outcome: Outcome) -> None:
-    text = "x" * (LIMIT - 20)
-    assert merged(text, told_of(outcome)) == text
-    assert merged(text, []) == text
-    text = "x" * (LIMIT - 80)
-    assert merged(text, ["y" * 60, "of use only behind the first"]) == text
+def test_what_a_person_wrote_stays_below(outcome: Outcome) -> None:
+    mine = "Asked Anna.\n\n**Look** at the save head."
+    first = merged(mine, told_of(outcome))
+    assert first.startswith("**REJECT**: ") and first.endswith(f"{SIGNATURE}\n\n{mine}")
+    again = merged(f"{first}\n\nShe says: fine.", ["**PROMOTE**: another end"])
+    assert again == f"**PROMOTE**: another end\n\n{SIGNATURE}\n\n{mine}\n\nShe says: fine."
+    for left, told in ((20, told_of(outcome)), (20, []), (80, ["y" * 60, "behind the first"])):
+        text = "x" * (LIMIT - left)  # which leaves no room
+        assert merged(text, told) == text
 
 
 def test_a_failure_is_told_in_the_words_of_its_alert(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from sqlalchemy import select
 from pipelines.contracts.artifacts import STAGES
 from pipelines.orchestration import run_note, timetable
 from pipelines.orchestration.run_note import NOTE_KEY, SIGNATURE
+from pipelines.orchestration.schedule import Grid
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.settings import DAG_ID
 from support.simulated_airflow import SimulatedAirflow
@@ -37,7 +38,7 @@ from support.simulated_airflow import SimulatedAirflow
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
 BEGIN = START - timedelta(days=14)
-SCHEDULE = GridTimetable(START, 14 * 86400)
+SCHEDULE = GridTimetable(Grid(START, timedelta(days=14)))
 DAG_FILE = Path(__file__).parents[3] / "dags" / "homefeed_retrain.py"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -187,9 +188,10 @@ def test_the_note_of_a_run_says_what_became_of_it(cycle):
     broken = {"compare_with_champion": VERDICT, "alert": ["**BROKEN**: alert broke"]}
     note = cycle.end_run(broken, broken="alert", note="Mine.")
     told = ["**BROKEN**: alert broke", *VERDICT]
-    assert note == "\n\n".join(["Mine.", *told, SIGNATURE])
+    assert note == "\n\n".join([*told, SIGNATURE, "Mine."])
     note = cycle.end_run({}, broken="train_challenger", note=note)
-    assert note.startswith("Mine.\n\n**BROKEN**: train_challenger left no reason")
+    assert note.startswith("**BROKEN**: train_challenger left no reason")
+    assert note.endswith(f"{SIGNATURE}\n\nMine.")
     assert note.count("BROKEN") == 1
 
 
@@ -213,10 +215,10 @@ def test_a_question_that_nobody_answers_in_time_is_closed_by_the_scheduler(cycle
     assert event["chosen_options"] == ["Reject"] and event["responded_by_user"] is None
 
 
-def test_whatever_happens_to_a_note_the_run_ends(cycle, monkeypatch, caplog):
+def test_whatever_happens_to_a_note_the_run_ends(cycle, monkeypatch, capsys):
     def broken(*_):
         raise OSError("no words today")
 
     monkeypatch.setattr(run_note, "merged", broken)
     assert cycle.end_run({"compare_with_champion": VERDICT}, note="Mine.") == "Mine."
-    assert "no words today" in caplog.text
+    assert "no words today" in capsys.readouterr().out

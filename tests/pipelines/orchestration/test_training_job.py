@@ -128,9 +128,3 @@ def test_a_machine_that_comes_late_is_waited_for(cluster, tmp_path) -> None:
     threading.Timer(1.5, cluster.pending.clear).start()
     run(task(tmp_path), CONTEXT)
     assert {"pod-0", "pod-1"} <= {path.name for path in tmp_path.iterdir()}
-
-
-def test_one_machine_is_a_job_of_one_pod(cluster, tmp_path) -> None:
-    run(task(tmp_path, nodes=1), CONTEXT)
-    [job] = cluster.made
-    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)

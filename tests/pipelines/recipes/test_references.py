@@ -11,7 +11,7 @@ from pipelines import storage
 from pipelines.contracts.config import Limit, RunConfig
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.recipes import RECIPES, canonical, completejourney, key_of, make_recipe, smoke
-from pipelines.recipes.showing import differences, to_yaml
+from pipelines.recipes.text import differences
 from pipelines.storage import to_uri
 
 
@@ -52,9 +52,7 @@ def test_a_uri_with_keys_is_refused_and_not_repeated(
     ("reference", "told"),
     [
         ("smok", "unknown recipe 'smok'; did you mean 'smoke'"),
-        ("mine.recipes", "a module alone names no recipe: add ':' and its function"),
-        ("mine.recipes:", "expected one of completejourney, production, smoke, world, or package"),
-        ("a b:c", "unknown recipe 'a b:c'"),
+        ("mine.recipes", "expected one of completejourney, production, smoke, world, or package"),
         ("", "unknown recipe ''"),
         ("s3://[b/x.yaml", "recipe 's3://[b/x.yaml' is no path and no URI: Invalid IPv6 URL"),
         ("~nobody_x/x.yaml", "is no path and no URI: Could not determine home directory"),
@@ -120,11 +118,6 @@ def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
     assert one.model_copy(update={"source": other.source}) == other
 
 
-def test_a_complete_file_needs_nothing_else(tmp_path: Path) -> None:
-    made = make_recipe(write(tmp_path / "whole.yaml", to_yaml(smoke())))
-    assert made.model_copy(update={"source": ""}) == smoke()
-
-
 def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
     write(tmp_path / "team/base.toml", 'extends = "smoke"\n[training]\nseed = 5\nbatch_size = 64\n')
     path = write(tmp_path / "mine/last.yml", "extends: ../team/base.toml\ntraining: {seed: 6}\n")
@@ -150,19 +143,12 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
     ("name", "text", "told"),
     [
         ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
-        ("a.yaml", "training:\n\tseed: 1\n", "cannot be read as YAML: .* line 2, column 1"),
-        ("a.yaml", "extends: smoke\nextends: world\n", "'extends' stands twice at line 2"),
-        ("a.yaml", "extends: smoke\n? [a]\n: b\n", "found unhashable key at line 2"),
         ("a.toml", f"a{'.a' * 2000} = 1", "is nested too deep; expected sections"),
-        (
-            "a.yaml",
-            'extends: smoke\nrecipe: "\\ud800"\n',
-            "a text in it cannot be saved.*write it anew",
-        ),
+        ("a.yaml", 'extends: smoke\nrecipe: "\\ud800"\n', "it is .*: invalid JSON: "),
         ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI: it names no file"),
-        ("a.yaml", "", "holds nothing; expected fields such as"),
-        ("a.yaml", "- smoke\n", "holds list; expected fields"),
-        ("a.yaml", "extends: [smoke]\n", r"extends is \['smoke'\]; expected the name"),
+        ("a.yaml", "", "holds None, .*; expected fields such as"),
+        ("a.yaml", "- smoke\n", r"holds \['smoke'\], .*; expected fields"),
+        ("a.yaml", "extends: [smoke]\n", r"extends is \['smoke'\]; expected fields"),
         ("a.yaml", "extends: smok\n", "unknown recipe 'smok'; did you mean 'smoke'"),
         ("a.yaml", "extends: gone.yaml\n", "gone.yaml: there is no such file"),
         ("a.yaml", "extends: a.yaml\n", "extends itself: .*a.yaml -> .*a.yaml"),
@@ -256,17 +242,15 @@ def test_no_class_of_the_module_is_left_in_the_value(module: Write) -> None:
     [
         ("def other(): ...", "has nothing of the name 'careful'; expected one of .*, other"),
         ("careful = 3", r"has int 3 of the name 'careful'; expected one of its functions"),
-        ("def careful(): return 3", r"returned 3 \(int\); expected a RunConfig"),
+        ("def careful(): return 3", r"returned 3 \(int\); expected a function .* a RunConfig"),
         (
             "def careful(a, b=1, *, c): ...",
             "1 required positional argument: 'a'; expected",
         ),
         ("def careful(): raise KeyError('x')", " raised KeyError: 'x'"),
         ("def careful(): raise SystemExit(3)", " raised SystemExit: 3"),
-        ("careful = dict", r"returned \{\} \(dict\); expected a RunConfig"),
-        ("1 / 0", r"importing \w+ raised ZeroDivisionError: division by zero"),
-        ("import no_such_package_at_all", "raised ModuleNotFoundError: .*install what it needs"),
-        ("def careful(:", "raised SyntaxError"),
+        ("1 / 0", r"\w+ cannot be imported in this process \(ZeroDivisionError: div"),
+        ("import no_such_package_at_all", "ModuleNotFoundError: .*In Airflow that is the worker"),
     ],
 )
 def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
@@ -275,14 +259,10 @@ def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
         make_recipe(f"{name}:careful")
 
 
-def test_a_module_that_is_not_here_is_told_how_to_be(module: Write) -> None:
-    for reference in ("no_such_module:careful", "no_such.module:careful"):
-        with pytest.raises(ConfigurationError) as caught:
-            make_recipe(reference)
-        told = str(caught.value)
-        assert "No module named 'no_such" in told
-        assert "In Airflow that is the worker" in told
-        assert "Install the package that holds the module into that environment or image" in told
+@pytest.mark.parametrize("reference", ["no_such_module:careful", "no_such.module:careful"])
+def test_a_module_that_is_not_here_is_told_how_to_be(reference: str) -> None:
+    with pytest.raises(ConfigurationError, match="(?s)No module named 'no_such.*Install the pack"):
+        make_recipe(reference)
 
 
 def test_what_was_put_past_the_validators_is_refused(module: Write) -> None:

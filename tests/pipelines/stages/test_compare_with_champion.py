@@ -26,8 +26,7 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.cycles.reading import read_cycle
-from pipelines.local.retrain import describe
+from pipelines.cycles.reading import lines_of, read_cycle
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
@@ -185,7 +184,7 @@ def test_every_place_tells_the_outcome_word_for_word(
     message = compose_verdict(outcome, otherwise, run, Settings())
     cycle = read_cycle(run.run_uri, Settings())
     assert message is not None
-    alert, lines = render(message).text, "\n".join(describe(cycle))
+    alert, lines = render(message).text, "\n".join(lines_of(cycle, is_whole=True))
     sentences = [outcome.title, outcome.serves, outcome.number, *outcome.reasons]
     sentences += [*outcome.warnings, outcome.done, outcome.next_step.sentence]
     for place in (page, described, caplog.text, alert, lines):
