@@ -259,6 +259,7 @@ def test_of_two_attempts_on_a_store_the_first_to_publish_counts_and_both_end_wel
         storage.write_bytes(file_uri, b"x")
         if number % 2:
             assert runner.run_stage(NAME, run_uri, again=True) == manifest_uri(run_uri, NAME)
+            storage.write_bytes(file_uri, b"x")  # the other one has removed it
         return Number(value=number, file_uri=file_uri)
 
     set_body(NAME, body)
