@@ -4,7 +4,6 @@ Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and te
 """
 
 import getpass
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,10 @@ from pipelines.sources.world.parameters import Like, WorldParameters, make_param
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 snapshot_app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
-gate_app = Commands(help="Try the data gate, and accept what is unusual.", no_args_is_help=True)
+gate_app = Commands(
+    help="Try the gate's limits on the past; accept what is unusual.",
+    no_args_is_help=True,
+)
 
 _WORLD = WorldParameters()
 To = Annotated[str, Option(help="Event log URI to write.")]
@@ -275,31 +277,9 @@ def accept(
 
 
 @gate_app.command()
-def selftest(
-    recipe: Recipe = "",
-    as_of: AsOf = "",
-    defect: Annotated[
-        list[str] | None, Option(help="Only this one; may be given several times.")
-    ] = None,
-) -> dict[str, Any]:
-    """Plant every known defect into a copy of the log's last days; say which the gate finds."""
-    from pipelines.log_days.trials import NamedTrial, trial_lines, try_defects
-
-    settings, done = Settings(), list[NamedTrial]()
-
-    def trials() -> Iterator[NamedTrial]:
-        for each in try_defects(settings, recipe or settings.recipe, as_of, defect or ()):
-            done.append(each)
-            yield each
-
-    say_all(trial_lines(trials()))  # each is told as it is done
-    return {"trials": [each._asdict() | {"trial": each.trial._asdict()} for each in done]}
-
-
-@gate_app.command()
 def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
     """Hold the log's own past windows against the gate's limits; say how often it would warn."""
-    from pipelines.log_days.trials import calibrate_limits, calibration_lines
+    from pipelines.log_days.calibration import calibrate_limits, calibration_lines
 
     settings = Settings()
     found = calibrate_limits(settings, recipe or settings.recipe, as_of)

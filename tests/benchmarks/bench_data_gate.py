@@ -8,7 +8,6 @@ the sample's fortnights and one world in view (docs/decisions.md); the worlds he
 """
 
 import dataclasses
-import os
 import shutil
 import sys
 import tempfile
@@ -28,23 +27,15 @@ from pipelines import storage
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
+from pipelines.log_days.calibration import past_windows
 from pipelines.log_days.reading import measure_log
-from pipelines.log_days.trials import (
-    CLEAN,
-    NamedTrial,
-    load_log,
-    open_window,
-    past_windows,
-    try_defects,
-)
 from pipelines.recipes import completejourney, world
-from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from validation.data_gate.planted import DEFECTS
+from support.planted import CLEAN, DEFECTS, Trial, load_log, strengths_of, try_defects
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
 from validation.data_gate.snapshot_profile import Measures, profile_snapshot
 
@@ -59,21 +50,22 @@ LOG = HOME / "bench" / "data_gate"
 
 def measure() -> list[Row]:
     """Return the rows of the data gate."""
-    os.environ["HOMEFEED_EVENT_LOG"] = event_log_uri()
-    trials = list(try_defects(Settings(), "completejourney", f"{AS_OF:%Y-%m-%d}"))
-    assert trials[0].defect == CLEAN and not trials[0].trial.is_found
+    event_log = open_event_log(event_log_uri())
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
+        trials = list(try_defects(event_log, plan_of(completejourney(), AS_OF), Path(scratch)))
+    assert trials[0].defect == CLEAN and not trials[0].told
     alarms = sample_alarms()
     caught, alarmed = defects_caught(trials), false_alarms(list(alarms.values()))
     return [caught, alarmed, *against_peer(trials, alarms), judging_20m()]
 
 
-def defects_caught(trials: list[NamedTrial]) -> Row:
+def defects_caught(trials: list[Trial]) -> Row:
     """Return what was found of every defect, planted into the sample at three strengths."""
     found, critical, missed = {}, {}, {}
     for strength in ("weak", "middle", "strong"):
-        tried = [each for each in trials if each.strength == strength and each.trial.has_effect]
-        found[strength] = 100 * sum(each.trial.is_found for each in tried) / len(tried)
-        critical[strength] = 100 * sum(each.trial.is_critical for each in tried) / len(tried)
+        tried = [each for each in trials if each.strength == strength and each.has_effect]
+        found[strength] = 100 * sum(bool(each.told) for each in tried) / len(tried)
+        critical[strength] = 100 * sum(each.is_critical for each in tried) / len(tried)
         missed[strength] = _missed(tried)
     return row(
         "gate_defects_caught",
@@ -91,8 +83,8 @@ def defects_caught(trials: list[NamedTrial]) -> Row:
     )
 
 
-def _missed(trials: list[NamedTrial]) -> str:
-    return ", ".join(each.defect for each in trials if not each.trial.is_found)
+def _missed(trials: list[Trial]) -> str:
+    return ", ".join(each.defect for each in trials if not each.told)
 
 
 def false_alarms(of_sample: list[tuple[str, ...]]) -> Row:
@@ -116,18 +108,16 @@ def false_alarms(of_sample: list[tuple[str, ...]]) -> Row:
     )
 
 
-def against_peer(
-    trials: list[NamedTrial], alarms: dict[datetime, tuple[str, ...]]
-) -> tuple[Row, Row]:
+def against_peer(trials: list[Trial], alarms: dict[datetime, tuple[str, ...]]) -> tuple[Row, Row]:
     """Return how well the gate and Evidently tell spoiled windows of the sample from sound ones.
 
     Spoiled is each defect at the middle strength that has an effect, sound each fortnight. The peer
     is given the benefit of its better rule: that any column drifts, or half of them, as by default.
     """
     spoiled = {
-        each.defect: each.trial.is_found
+        each.defect: bool(each.told)
         for each in trials
-        if each.strength == "middle" and each.trial.has_effect
+        if each.strength == "middle" and each.has_effect
     }
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         shares = _shares_of_peer(Path(folder), spoiled, list(alarms))
@@ -168,23 +158,27 @@ def _shares_of_peer(
 ) -> dict[str, float]:
     """Return the share of columns that drift by the peer, of each spoiled and each sound window."""
     evidently_peer.install()
-    window = open_window(Settings(), "completejourney", f"{AS_OF:%Y-%m-%d}")
-    clean, before = load_log(window), load_log(window, _before(window.judged))
-    for defect in DEFECTS:
-        if defect.name in spoiled:
-            log = defect.plant(clean, defect.strengths[1], np.random.default_rng([1, 1]))
-            evidently_peer.write_pair(folder / defect.name, before, log)
+    event_log, plan = open_event_log(event_log_uri()), plan_of(completejourney(), AS_OF)
+    first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
+    clean, before = (
+        load_log(event_log, plan, days) for days in (range(first, end), _before(first))
+    )
+    for defect in spoiled:
+        log = DEFECTS[defect](clean, strengths_of(defect)[1], np.random.default_rng([1, 1]))
+        evidently_peer.write_pair(folder / defect, before, log)
     for as_of in as_ofs:
-        window = open_window(Settings(), "completejourney", f"{as_of:%Y-%m-%d}")
-        days = range(window.judged.stop - 14, window.judged.stop)
-        pair = (load_log(window, _before(days)), load_log(window, days))
+        plan = plan_of(completejourney(), as_of)
+        end = -(-plan.holdout.end_ms // DAY_MS)
+        pair = (
+            load_log(event_log, plan, days) for days in (_before(end - 14), range(end - 14, end))
+        )
         evidently_peer.write_pair(folder / f"{as_of:%Y-%m-%d}", *pair)
     return evidently_peer.drifted_shares(folder)
 
 
-def _before(days: range) -> range:
-    """Return as many days before some days as a snapshot has."""
-    return range(days.start - WINDOW_DAYS, days.start)
+def _before(day: int) -> range:
+    """Return as many days before a day as a snapshot has."""
+    return range(day - WINDOW_DAYS, day)
 
 
 def sample_alarms() -> dict[datetime, tuple[str, ...]]:

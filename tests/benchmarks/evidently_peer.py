@@ -16,7 +16,7 @@ from sample import HOME
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.planted import LogRows
+from support.planted import LogRows
 
 VERSION = "0.7.23"
 FOLDER = HOME / f"evidently-{VERSION}"

@@ -9,7 +9,7 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from validation.data_gate.planted import LogRows
+from support.planted import LogRows
 
 FIRST_DAY = 19_000
 WIDTH = 32

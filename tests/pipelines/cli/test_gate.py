@@ -33,31 +33,9 @@ def homefeed(*words: str) -> Result:
     return CliRunner().invoke(app, ["gate", *words])
 
 
-def test_the_self_test_says_what_is_found(log: Path) -> None:
-    names = ("exposures_twice", "pin_embeddings_rotated", "lag_gone", "feature_equals_label")
-    options = [word for name in names for word in ("--defect", name)]
-    shown = homefeed("selftest", "--recipe", "smoke", *options)
-    assert shown.exit_code == 0, shown.output
-    lines = shown.output.splitlines()
-    assert lines[0].startswith("(nothing planted)")
-    assert lines[0].endswith("nothing to warn of")
-    said = {tuple(line.split()[:2]): line for line in lines[1:]}
-    assert "critical: impressions.pi" in said["exposures_twice", "middle"]
-    assert "critical: embeddings of pins" in said["pin_embeddings_rotated", "weak"]
-    assert "warned" in said["lag_gone", "strong"] or "critical" in said["lag_gone", "strong"]
-    assert "NOT FOUND" in said["feature_equals_label", "weak"]
-    assert lines[-1].startswith("strong: ") and "of 4 found" in lines[-1]
-    one = homefeed("selftest", "--recipe", "smoke", "--defect", "lag_gone", "--json")
-    [nothing, *_, strong] = json.loads(one.stdout)["trials"]
-    assert (nothing["defect"], strong["strength"]) == ("(nothing planted)", "strong")
-    assert strong["trial"].keys() == {"has_effect", "is_critical", "told"}
-
-
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [
-        ("selftest --defect nonsense", ConfigurationError, "'nonsense'.*exposures_twice"),
-        ("selftest --as-of 2017-01-25", DataContractError, "1 days before .*; expected 14"),
         ("calibrate --as-of 2017-01-25", DataContractError, "to hold the past against itself"),
         ("calibrate --as-of yesterday", ConfigurationError, "'yesterday'"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
+from support.planted import LogRows
 from validation.data_gate.days import measure
 from validation.data_gate.days.limits import shares_told
 from validation.data_gate.days.measure import (
@@ -19,7 +20,6 @@ from validation.data_gate.days.measure import (
     summarise_users,
 )
 from validation.data_gate.days.queries import NUM_FOLLOWED, NUM_PROJECTIONS
-from validation.data_gate.planted import LogRows
 
 NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS
 NEXT = NOON + DAY_MS
@@ -158,7 +158,7 @@ def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path
     )
     leak = {"shelf": ["yes" if key in set(acted) else "no" for key in shown]}
     shares = []
-    for spoiled in (log, log.with_columns("impressions", leak)):
+    for spoiled in (log, log.set("impressions", **leak)):
         found = of_log(tmp_path, spoiled)
         shares.append([day.numbers["impressions.shelf.tells"].value for day in found])
         together = [shares_told("impressions.shelf", [day], 1)[0] for day in found]

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from pipelines.log_days.trials import Calibration, PastWindow, calibration_lines, past_windows
+from pipelines.log_days.calibration import Calibration, PastWindow, calibration_lines, past_windows
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.gate import date_of
 
