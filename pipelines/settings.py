@@ -107,7 +107,9 @@ class Settings(BaseSettings):
         description="The code that the recipe was accepted by, for train_anchor: its image, or "
         "under the runner bash its command line.",
     )
-    cadence_days: float = Field(default=14.0, gt=0, description="Days between scheduled cycles.")
+    cadence_days: float = Field(
+        default=14.0, gt=0, le=3650, description="Days between scheduled cycles."
+    )
     schedule_start: str = Field(
         default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
     )

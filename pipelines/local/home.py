@@ -5,22 +5,19 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 """
 
 import base64
-import contextlib
 import json
 import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
 from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import ConfigurationError, RunInProgressError
-from pipelines.contracts.files import hold_lock, own_temporary_folder, write_json
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.files import write_json
 from pipelines.settings import Settings
 
 ADMIN = "admin"
@@ -29,7 +26,6 @@ HOME_MARKER = "HOMEFEED_LOCAL_MARK"
 _MISREAD = re.compile(r"[?$\n]|%[0-9A-Fa-f]{2}")
 
 
-@dataclass(frozen=True)
 class LocalHome:
     """One folder with everything that the local services write.
 
@@ -45,26 +41,13 @@ class LocalHome:
     (0600). What is published lies in the workspace, and others may read it.
     """
 
-    path: Path
-    airflow: Path = field(init=False)
-    mlflow: Path = field(init=False)
-    logs: Path = field(init=False)
-    workspace: Path = field(init=False)
-    ports: Path = field(init=False)
-    lock: Path = field(init=False)
-    passwords: Path = field(init=False)
-    airflow_database: Path = field(init=False)
-    mlflow_database: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Name what lies in the folder."""
-        for name, place in (
-            *(("airflow", "airflow"), ("mlflow", "mlflow"), ("logs", "logs")),
-            *(("workspace", "workspace"), ("ports", "ports.json"), ("lock", "services.lock")),
-            *(("passwords", "airflow/passwords.json"), ("mlflow_database", "mlflow/mlflow.db")),
-            ("airflow_database", "airflow/airflow.db"),
-        ):
-            object.__setattr__(self, name, self.path / place)
+    def __init__(self, path: Path) -> None:
+        self.path, self.workspace = path, path / "workspace"
+        self.airflow, self.mlflow, self.logs = path / "airflow", path / "mlflow", path / "logs"
+        self.ports, self.lock = path / "ports.json", path / "services.lock"
+        self.passwords = self.airflow / "passwords.json"
+        self.airflow_database = self.airflow / "airflow.db"
+        self.mlflow_database = self.mlflow / "mlflow.db"
 
     def create(self) -> None:
         """Make the folders and empty databases, so that nobody else may ever read them.
@@ -146,30 +129,16 @@ def last_ports(home: LocalHome) -> Ports:
         return Ports()
 
 
-@contextlib.contextmanager
-def claim_ports(home: LocalHome) -> Iterator[Ports]:
-    """Choose the ports of a start, claim them while the block runs, and remember them.
+def choose_ports(home: LocalHome) -> Ports:
+    """Return the ports of a start, and remember them.
 
     They are those of the last start, so that pages and links stay where they were. Where one of
     them is taken meanwhile, another one is chosen, and it is the one that is remembered.
-
-    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
-    at the same time choose the same port, and one of them shows the other's pages. The claim is a
-    lock of this user's for the port.
     """
-    wanted, folder, chosen = last_ports(home), own_temporary_folder("ports"), list[int]()
-    with contextlib.ExitStack() as claims:
-        for first in (wanted.airflow, wanted.mlflow):
-            port, is_claimed = choose_port(first), False
-            while not is_claimed:
-                with contextlib.suppress(RunInProgressError):
-                    claims.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
-                    is_claimed = True
-                port = port if is_claimed else choose_port(0)
-            chosen.append(port)
-        ports = Ports(airflow=chosen[0], mlflow=chosen[1])
-        write_json(home.ports, ports)
-        yield ports
+    last = last_ports(home)
+    ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
+    write_json(home.ports, ports)
+    return ports
 
 
 def choose_port(wanted: int) -> int:

@@ -1,7 +1,7 @@
 """`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
 
-Each change of a run's tasks is a line; how a training goes on is on Airflow's page. Not for running
-stages (Airflow does that) nor for starting servers (`services`). Tested in
+Each change of a run's tasks is a line, and so is the progress of a training. Not for running stages
+(Airflow does that) nor for starting servers (`services`). Tested in
 tests/pipelines/local/test_retrain.py and test_real_airflow.py.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.alerts.commands import runnable, serving_command
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.errors import HomefeedError, RunInProgressError
+from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.files import holder_of
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
@@ -29,15 +29,9 @@ from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
 
 RUN_FAILED_EXIT_CODE = 1
-POLL_S = 0.5
+POLL_S, PROGRESS_EVERY_S = 0.5, 10.0
 _ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
 """Of a run's tasks: the stages, and the question to people before a promotion."""
-
-
-class IngestError(HomefeedError):
-    """The event log could not be written; the command's own output says why."""
-
-    exit_code = 65
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     Raises:
         RunInProgressError: another copy is running in this home.
         ServiceError: Airflow or MLflow did not come up.
-        IngestError: there is no event log and none could be made.
+        DataContractError: there is no event log and none could be made.
     """
     cycles = [Cycle(day, recipe) for day in days]
     settings, has_failed = Settings(home=str(home.path)), False
@@ -107,7 +101,7 @@ def _run_cycles(home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str
         words = ["ingest", "completejourney", "--to", event_log]
         done = subprocess.run([sys.executable, "-m", "pipelines.cli", *words], check=False)
         if done.returncode != 0:
-            raise IngestError(
+            raise DataContractError(
                 f"the event log could not be written (exit code {done.returncode}); mend what is "
                 f"said above, then run the same command again"
             )
@@ -121,7 +115,8 @@ def _run_cycles(home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str
 
 def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Say) -> bool:
     """Trigger one cycle or take up an old one, follow it to its end, and tell what failed."""
-    run_id, shown = cycle.run_id, dict[str, str]()
+    run_id, shown, workspace = cycle.run_id, dict[str, str](), services.home.workspace
+    told, told_at = last_line(workspace), time.monotonic()
     say(run_id)
     found = api.find_run(run_id)
     if found is None:
@@ -133,6 +128,10 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Sa
     while found["state"] not in FINAL_STATES:
         services.look_after()
         show_changes(api.tasks(run_id), shown, say)
+        if time.monotonic() - told_at > PROGRESS_EVERY_S:
+            told_at, before, told = time.monotonic(), told, last_line(workspace)
+            if told not in ("", before):
+                say(f"    {told}")
         time.sleep(POLL_S)
         found = api.find_run(run_id) or found
     show_changes(tasks := api.tasks(run_id), shown, say)
@@ -161,6 +160,15 @@ def show_changes(tasks: list[dict[str, Any]], shown: dict[str, str], say: Say) -
                 begun = datetime.fromisoformat(task["start_date"])
                 took = f"{(datetime.fromisoformat(end) - begun).total_seconds():.1f}"
             say(f"  {name:22} {state:12} {took}".rstrip())
+
+
+def last_line(workspace: Path) -> str:
+    """Return the newest line in the logs of the trainings that go on below a workspace, or ''."""
+    logs = sorted(
+        workspace.glob("runs/*/train_*/training/training.log"), key=lambda log: log.stat().st_mtime
+    )
+    lines = logs[-1].read_text(errors="replace").splitlines() if logs else []
+    return lines[-1] if lines else ""
 
 
 def keep_up(home: LocalHome, dags: Path, say: Say) -> None:

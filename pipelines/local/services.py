@@ -24,7 +24,7 @@ from pipelines.local import processes
 from pipelines.local.home import (
     LocalHome,
     Ports,
-    claim_ports,
+    choose_ports,
     last_ports,
     sqlite_uri,
     write_airflow_config,
@@ -157,21 +157,19 @@ def running(
         if num_left := processes.sweep(processes.marks_of(home.path)):
             say(f"ended {num_left} processes that an interrupted start had left")
         before, mark = last_ports(home), processes.new_mark(home.path)
-        # The claims outlive the sweep: a server that is about to bind must not meet another's.
-        with claim_ports(home) as ports:
-            if ports != before:
-                say(f"a port is taken: {before}; the servers use {ports}")
-            watch = processes.start_watch(mark)
-            try:
-                yield _start_all(home, dags, say, extra or {}, mark, ports)
-            finally:
-                if num := len(processes.marked(mark)):
-                    say(
-                        f"waiting for {num} process(es) of Airflow and MLflow to end; what has not "
-                        f"ended after {processes.GRACE_S:g} s is killed"
-                    )
-                processes.sweep(mark)
-                watch.communicate()  # closes its standard input, and waits
+        if (ports := choose_ports(home)) != before:
+            say(f"a port is taken: {before}; the servers use {ports}")
+        watch = processes.start_watch(mark)
+        try:
+            yield _start_all(home, dags, say, extra or {}, mark, ports)
+        finally:
+            if num := len(processes.marked(mark)):
+                say(
+                    f"waiting for {num} process(es) of Airflow and MLflow to end; what has not "
+                    f"ended after {processes.GRACE_S:g} s is killed"
+                )
+            processes.sweep(mark)
+            watch.communicate()  # closes its standard input, and waits
 
 
 def _start_all(

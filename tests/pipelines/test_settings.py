@@ -18,6 +18,7 @@ from pipelines.settings import Settings
         ),
         ("ALERT_TRANSPORTS", "slack", "is 'slack': expected JSON"),
         ("CADENCE_DAYS", "0", "is '0': input should be greater than 0"),
+        ("CADENCE_DAYS", "inf", "is 'inf': input should be less than or equal to 3650"),
         ("ACCELERATOR", "tpu", "is 'tpu': input should be 'cpu' or 'gpu'"),
         ("READER_ZONE", "Europe/Berln", "time zone, such as Europe/Berlin .perhaps Europe/Berlin"),
         ("READER_ZONE", "CEST", "expected the IANA name of a time zone"),

@@ -21,7 +21,7 @@ import psutil
 
 from pipelines.local import processes
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi, AirflowApiError
-from pipelines.local.home import LocalHome, Ports, claim_ports, write_airflow_config
+from pipelines.local.home import LocalHome, Ports, choose_ports, write_airflow_config
 from pipelines.local.processes import Service
 from pipelines.local.services import (
     AIRFLOW_HEALTH,
@@ -185,23 +185,22 @@ def production_lab(
     """Start the whole deployment, give a session with it, and end every process of it."""
     home.create()
     mark = processes.new_mark(home.path)
-    with claim_ports(home) as ports:
-        watch = processes.start_watch(mark)
-        try:
-            extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
-            environment = make_environment(home, ports, extra)
-            write_airflow_config(home, DAGS, ports.airflow)
-            home.password()
-            deployment = Deployment(home, ports, partial(_start, home, mark, environment))
-            _start_all(deployment, database)
-            api = AirflowApi(ports.airflow_url, home.password())
-            api.wait_for_dag()
-            api.set_paused(False)
-            with deployment.looked_after():
-                yield ProductionLab(deployment, api, deployment.restarts)
-        finally:
-            processes.sweep(mark)
-            watch.communicate()  # closes its standard input, and waits
+    ports, watch = choose_ports(home), processes.start_watch(mark)
+    try:
+        extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
+        environment = make_environment(home, ports, extra)
+        write_airflow_config(home, DAGS, ports.airflow)
+        home.password()
+        deployment = Deployment(home, ports, partial(_start, home, mark, environment))
+        _start_all(deployment, database)
+        api = AirflowApi(ports.airflow_url, home.password())
+        api.wait_for_dag()
+        api.set_paused(False)
+        with deployment.looked_after():
+            yield ProductionLab(deployment, api, deployment.restarts)
+    finally:
+        processes.sweep(mark)
+        watch.communicate()  # closes its standard input, and waits
 
 
 def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) -> Secrets:

@@ -1,5 +1,6 @@
 """A cycle's run has a name that Airflow takes, each change is said, and at the end each cycle."""
 
+import os
 import re
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def test_each_change_of_a_task_is_said_once() -> None:
         retrain.show_changes(tasks, shown, said.append)
     expected = [["resolve_run", "success", "2.5"], ["train_challenger", "running", "2.5"]]
     assert [line.split() for line in said] == expected
+
+
+def test_the_newest_line_of_a_training_is_found(tmp_path: Path) -> None:
+    assert retrain.last_line(tmp_path) == ""
+    for number, text in enumerate(("[#.] step 1/2\n[##] step 2/2\n", "old\n[#.] step 3/9\n", "")):
+        log = tmp_path / f"runs/{9 - number}/train_challenger/training/training.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(text)
+        os.utime(log, (number, number))
+        lines = ["[##] step 2/2", "[#.] step 3/9", ""]
+        assert retrain.last_line(tmp_path) == lines[number]
 
 
 def test_each_cycle_is_told_and_how_to_ask_what_serves(tmp_path: Path) -> None:

@@ -91,7 +91,6 @@ def test_a_service_is_up_when_it_answers_itself_and_its_parts_are_healthy(
 
 def test_what_is_waited_for_is_said_before_it_ends(tmp_path: Path, monkeypatch) -> None:
     home, said = LocalHome(tmp_path / "home"), []
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def start_all(home, dags, say, extra, mark, ports) -> None:
         processes.start("test", [sys.executable, "-c", SLEEP], dict(os.environ), mark, home.logs)
