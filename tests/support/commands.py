@@ -1,5 +1,6 @@
 """Reads a command that a person is told to run, as the real command line would, or runs it."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 import typer
 from typer.core import TyperGroup
+from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
+from pipelines.contracts.errors import HomefeedError
 
 EXECUTABLE = Path(sys.executable).with_name("homefeed")
 
@@ -48,3 +51,27 @@ def run(command: str) -> None:
         for name, value in environment.items():
             patch.setenv(name, value)
         app(words, standalone_mode=False)
+
+
+def homefeed(*words: str) -> Result:
+    """Type `homefeed WORDS` in this process; the result has the error that `main` would code."""
+    return CliRunner().invoke(app, words)
+
+
+def lines(*words: str) -> list[str]:
+    """Return the lines that a command prints which ends well."""
+    done = homefeed(*words)
+    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
+    return done.output.splitlines()
+
+
+def as_json(*words: str) -> Any:
+    """Return what a command prints for programs, whether or not it fails after that."""
+    return json.loads(homefeed(*words, "--json").stdout)
+
+
+def refusal(*words: str) -> HomefeedError:
+    """Return the error of ours that a command ends with."""
+    error = homefeed(*words).exception
+    assert isinstance(error, HomefeedError), repr(error)
+    return error

@@ -125,9 +125,8 @@ def test_what_is_to_be_run_next_works_as_pasted_from_any_folder(tmp_path, folder
     workspace.mkdir()
     run = make_run(workspace, tracking_uri="http://127.0.0.1:9", champion=CHAMPION)
     step = outcome_of(run, make_judgement(Decision.REJECT), None, Settings()).next_step
-    command = dict(step.commands)["Which model serves now?"]
     done = subprocess.run(
-        ["/bin/sh", "-c", command],
+        ["/bin/sh", "-c", dict(step.commands)["Which model serves now?"]],
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,

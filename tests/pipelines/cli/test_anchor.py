@@ -1,36 +1,31 @@
 """`homefeed anchor`: the accepted recipe, recipes on hold, and the noise of seeds."""
 
-import json
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from pipelines.cli.main import app
 from pipelines.cli.train import measure_seeds
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
 from pipelines.registry.history import Entry, HeldRecipe, Recipe, Recipes, load
 from pipelines.registry.standing import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
+from support.commands import as_json, homefeed, lines, refusal
 from support.moves import record_move
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DIGEST = smoke().recipe_digest
+BEGIN = ("anchor", "set", "--recipe", "smoke", "--reason", "we begin here")
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     return to_uri(tmp_path / "workspace")
-
-
-def run(*words: str) -> str:
-    return CliRunner().invoke(app, ["anchor", *words], catch_exceptions=False).output
 
 
 def accepted(workspace: str) -> Recipe:
@@ -40,19 +35,18 @@ def accepted(workspace: str) -> Recipe:
 
 
 def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
-    assert "no recipe of homefeed_ranker is accepted yet" in run("show")
+    assert lines("anchor", "show") == ["no recipe of homefeed_ranker is accepted yet"]
     nothing = {"entries": [], "in_force": {"accepted": None, "held": []}}
-    assert json.loads(run("show", "--json")) == nothing
-    said = run("set", "--recipe", "smoke", "--reason", "we begin here")
-    assert said == f"accepted recipe of homefeed_ranker: smoke ({smoke().recipe_digest[:12]})\n"
+    assert as_json("anchor", "show") == nothing
+    assert lines(*BEGIN) == [f"accepted recipe of homefeed_ranker: smoke ({DIGEST[:12]})"]
     assert accepted(workspace).parse() == smoke()
-    assert "by_hand    smoke  we begin here" in run("show")
-    read = json.loads(run("show", "--json"))
+    [line] = lines("anchor", "show")
+    assert line.endswith("by_hand    smoke  we begin here")
+    read = as_json("anchor", "show")
     assert [entry["reason"] for entry in read["entries"]] == ["we begin here"]
     assert read["in_force"] == read["entries"][0]["recipes"]
-    read = json.loads(run("set", "--recipe", "smoke", "--reason", "again", "--json"))
+    assert as_json(*BEGIN[:-1], "again")["recipe_digest"] == DIGEST
     assert len(load(workspace, "homefeed_ranker").entries) == 1  # It was given again.
-    assert read["recipe_digest"] == smoke().recipe_digest
 
 
 def test_a_recipe_from_outside_is_accepted_with_its_reference(
@@ -60,35 +54,35 @@ def test_a_recipe_from_outside_is_accepted_with_its_reference(
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: smoke\ntraining: {learning_rate: 1e-3}\n")
-    run("set", "--recipe", str(path), "--reason", "agreed on")
+    lines("anchor", "set", "--recipe", str(path), "--reason", "agreed on")
     path.unlink()
     found = accepted(workspace).parse()
     assert (found.recipe, found.reference) == ("mine", path.as_uri())
     assert found.training.learning_rate == 0.001
-    assert f"by_hand    {path.as_uri()}  agreed on" in run("show")
+    assert lines("anchor", "show")[0].endswith(f"by_hand    {path.as_uri()}  agreed on")
 
 
 def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
-    run("set", "--recipe", "smoke", "--reason", "we begin here")
+    lines(*BEGIN)
     held = HeldRecipe(recipe=accepted(workspace), reason="v4 was rolled back")
     change = Entry(moved_at=NOW, kind="by_hand", reason="as a rollback does")
     recipes = Recipes(accepted=accepted(workspace), held=(held,))
     record_move(workspace, change, "homefeed_ranker", recipes)
-    digest = smoke().recipe_digest
-    assert f"on hold: {digest[:12]}  smoke: v4 was rolled back" in run("show")
-    said = run("release", "--recipe", digest[:6], "--reason", "it was the log")
-    assert said == f"{digest[:6]} is released; on hold: nothing\n"
-    assert "on hold" not in run("show")
+    assert lines("anchor", "show")[-1] == f"on hold: {DIGEST[:12]}  smoke: v4 was rolled back"
+    [said] = lines("anchor", "release", "--recipe", DIGEST[:6], "--reason", "it was the log")
+    assert said == f"{DIGEST[:6]} is released; on hold: nothing"
+    assert not any("on hold" in line for line in lines("anchor", "show"))
 
 
 @pytest.mark.parametrize(
-    "words", [("--recipe", "smok", "--reason", "x"), ("--recipe", "smoke", "--reason", " ")]
+    ("recipe", "reason", "said"),
+    [("smok", "x", "unknown recipe 'smok'"), ("smoke", " ", "--reason is empty")],
 )
 def test_what_is_wrong_is_named_and_nothing_is_recorded(
-    workspace: str, words: tuple[str, ...]
+    workspace: str, recipe: str, reason: str, said: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="unknown recipe 'smok'|--reason is empty"):
-        run("set", *words)
+    error = refusal("anchor", "set", "--recipe", recipe, "--reason", reason)
+    assert error.exit_code == 78 and said in str(error)
     assert load(workspace, "homefeed_ranker").entries == ()
 
 
@@ -96,6 +90,8 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
 def test_seeds_are_measured_once_and_kept_for_the_recipe(
     workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = homefeed("anchor", "seeds", "--run", "nowhere", "--num", "4")
+    assert few.exit_code == 2 and "5" in few.output, "too few to tell"
     write_planted_world(tmp_path / "event_log", num_users=40)
     run_of_seeds = save_run(make_run(tmp_path))
     run_stage("build_snapshot", run_of_seeds.run_uri)
@@ -103,15 +99,12 @@ def test_seeds_are_measured_once_and_kept_for_the_recipe(
     measured = measure_seeds(run_of_seeds.run_uri, 2)
     values, seed = measured.values, smoke().training.seed
     assert measured.seeds == (seed, seed + 1) and values[0] != values[1]
-    of_recipe = (workspace, smoke().recipe_digest)
     expected = statistics.stdev(values) / statistics.fmean(values)
-    assert measured_deviation(*of_recipe, "repin_volume_at_3") == pytest.approx(expected)
-    assert measured_deviation(*of_recipe, "save_volume_at_3") is None
-    assert measured_deviation(workspace, "f" * 64, "repin_volume_at_3") is None
+    for digest, metric, deviation in (
+        (DIGEST, "repin_volume_at_3", pytest.approx(expected)),
+        (DIGEST, "save_volume_at_3", None),
+        ("f" * 64, "repin_volume_at_3", None),
+    ):
+        assert measured_deviation(workspace, digest, metric) == deviation
     left = [path.name for path in (tmp_path / "workspace" / "seed_noise").iterdir()]
-    assert left == [f"{smoke().recipe_digest}.json"]
-
-
-def test_fewer_than_five_seeds_are_too_few_to_tell(workspace: str) -> None:
-    assert "5" in run("seeds", "--run", "nowhere", "--num", "4")
-    assert measured_deviation(workspace, smoke().recipe_digest, "repin_volume_at_3") is None
+    assert left == [f"{DIGEST}.json"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from pipelines.cli.main import app
+from support.commands import homefeed
 from support.typed import type_command
 
 FOREIGN = "no/such\nplace"
@@ -24,10 +24,10 @@ CONSTANT = {"local ui", "local retrain", "local down"}
 """Commands that start or end services whatever they are given; they have tests of their own."""
 
 
-def leaves(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(command: Any, *words: str) -> Iterator[tuple[str, Any]]:
     inner = getattr(command, "commands", {})
     if not inner or getattr(command, "invoke_without_command", False):
-        yield words, command
+        yield " ".join(words), command
     for name, each in inner.items():
         yield from leaves(each, *words, name)
 
@@ -42,11 +42,11 @@ def value_of(annotation: Any) -> str:
     return "7" if annotation in (int, float) else FOREIGN
 
 
-def foreign(command: Any) -> list[str]:
-    """Return words that give each argument and each needed option such a value."""
-    kinds = typing.get_type_hints(inspect.unwrap(command.callback))
-    words = []
-    for parameter in command.params:
+def foreign(name: str) -> list[str]:
+    """Return a command with such a value for each argument and each needed option."""
+    kinds = typing.get_type_hints(inspect.unwrap(LEAVES[name].callback))
+    words = name.split()
+    for parameter in LEAVES[name].params:
         is_argument = parameter.param_type_name == "argument"
         if is_argument or parameter.required or parameter.name in ("recipe", "as_of", "at"):
             words += [] if is_argument else [parameter.opts[0]]
@@ -55,20 +55,22 @@ def foreign(command: Any) -> list[str]:
     return words
 
 
-def test_all_commands_are_seen() -> None:
-    names = {" ".join(words) for words in LEAVES}
-    assert {"status", "doctor", "open", "history", "history repair", "gate accept"} <= names
-    assert names >= CONSTANT
+def test_all_commands_are_seen_and_only_what_lasts_knows_no_json(repository: Path) -> None:
+    assert {"status", "doctor", "open", "history", "history repair", "gate accept"} < {*LEAVES}
+    assert {*LEAVES} > CONSTANT
+    options = {name: {o for p in each.params for o in p.opts} for name, each in LEAVES.items()}
+    without = {name for name, known in options.items() if "--json" not in known}
+    assert without == {"local ui", "local retrain"}
+    page = (repository / "docs" / "command_line.md").read_text()
+    assert {name for name in LEAVES if f"\n| `{name}` | " not in page} == without
 
 
-@pytest.mark.parametrize("words", [words for words in LEAVES if " ".join(words) not in CONSTANT])
-def test_a_wrong_place_is_said_as_json_without_a_traceback(
-    words: tuple[str, ...], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", [name for name in LEAVES if name not in CONSTANT])
+def test_a_wrong_place_is_said_as_json_without_a_traceback(name: str, tmp_path: Path) -> None:
     (tmp_path / TAKEN.split("/", maxsplit=1)[0]).touch()
-    done = type_command(tmp_path, *words, *foreign(LEAVES[words]), "--json")
+    done = type_command(tmp_path, *foreign(name), "--json")
     assert "Traceback" not in done.said and "\x1b" not in done.said, done.said
-    assert done.code in WRONG or (done.code == 0 and "open" not in words), done.said
+    assert done.code in WRONG or (done.code == 0 and name != "open"), done.said
     assert done.out or done.code
     if done.out:
         json.loads(done.out)
@@ -78,27 +80,15 @@ def test_a_wrong_place_is_said_as_json_without_a_traceback(
         assert error["exit_code"] == done.code
 
 
-@pytest.mark.parametrize("words", [("serving",), ("recipe", "show"), ("log", "check")])
-def test_a_wrong_place_is_said_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
-    done = type_command(tmp_path, *words, *foreign(LEAVES[words]))
+@pytest.mark.parametrize("name", ["serving", "recipe show", "log check"])
+def test_a_wrong_place_is_said_in_words(name: str, tmp_path: Path) -> None:
+    done = type_command(tmp_path, *foreign(name))
     assert "Traceback" not in done.said and "\x1b" not in done.said, done.said
     assert done.code in WRONG and "Error: " in done.err
 
 
-def test_only_what_lasts_knows_no_json(repository: Path) -> None:
-    without = {
-        " ".join(words)
-        for words, command in LEAVES.items()
-        if "--json" not in {name for each in command.params for name in each.opts}
-    }
-    assert without == {"local ui", "local retrain"}
-    page = (repository / "docs" / "command_line.md").read_text()
-    named = {" ".join(words) for words in LEAVES if f"\n| `{' '.join(words)}` | " in page}
-    assert {" ".join(words) for words in LEAVES} - named == without
-
-
-@pytest.mark.parametrize("words", LEAVES)
-def test_an_option_that_is_not_there_is_wrong_usage(words: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(app, [*words, "--no-such-option"])
+@pytest.mark.parametrize("name", LEAVES)
+def test_an_option_that_is_not_there_is_wrong_usage(name: str) -> None:
+    done = homefeed(*name.split(), "--no-such-option")
     assert done.exit_code == CLICKS_WRONG_USAGE, done.output
     assert "Traceback" not in done.output and "\x1b" not in done.output

@@ -11,14 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import main
-from pipelines.cli.printing import (
-    Commands,
-    SafeFormatter,
-    say,
-    say_value,
-    to_json,
-)
+from pipelines.cli.printing import Commands, SafeFormatter, say, say_value, to_json
 from pipelines.contracts.errors import DataContractError
+
+STEERING = "refused:\n- \x1b]0;owned\x07row \u202e1"
 
 
 @dataclass(frozen=True)
@@ -29,71 +25,45 @@ class Found:
     title: str
 
 
-FOUND = Found(datetime(2026, 1, 5, tzinfo=UTC), float("nan"), Path("/a"), "\x1b[31mred")
-
-
 def test_json_knows_no_nan_and_steers_no_terminal() -> None:
-    out = to_json([FOUND])
-    assert "\x1b" not in out and "NaN" not in out
-    [read] = json.loads(out)
-    assert read == {
-        "at": "2026-01-05T00:00:00Z",
-        "share": None,
-        "where": "/a",
-        "title": "\x1b[31mred",
-    }
+    found = Found(datetime(2026, 1, 5, tzinfo=UTC), float("nan"), Path("/a"), "\x1b[31mred")
+    told = {"at": "2026-01-05T00:00:00Z", "share": None, "where": "/a", "title": "\x1b[31mred"}
+    assert json.loads(to_json([found])) == [told]
+    assert "\x1b" not in to_json([found])
 
 
-def test_a_line_that_belongs_to_another_stays_indented(capsys: pytest.CaptureFixture) -> None:
-    say("a title")
+def count(number: int) -> dict[str, int]:
+    """Count."""
+    say(f"counting to {number}")
     say("  of\nit")
-    assert capsys.readouterr().out == "a title\n  of it\n"
+    if number < 0:
+        say_value({"number": number})
+        raise DataContractError("below 0")
+    return {"number": number}
 
 
-def group() -> Commands:
-    made = Commands()
-
-    @made.command()
-    def count(number: int) -> dict[str, int]:
-        """Count."""
-        say(f"counting to {number}")
-        if number < 0:
-            say_value({"number": number})
-            raise DataContractError("below 0")
-        return {"number": number}
-
-    @made.command(lasts=True)
-    def last() -> None:
-        """Last."""
-
-    return made
+def last() -> None:
+    """Last."""
 
 
-def test_a_command_says_its_lines_or_prints_what_it_returns() -> None:
-    runner = CliRunner()
-    assert runner.invoke(group(), ["count", "3"]).stdout == "counting to 3\n"
-    assert json.loads(runner.invoke(group(), ["count", "3", "--json"]).stdout) == {"number": 3}
-    assert runner.invoke(group(), ["count", "4"]).stdout == "counting to 4\n"  # nothing is left on
-    assert runner.invoke(group(), ["last", "--json"]).exit_code == 2
-
-
-def test_what_was_found_before_an_error_is_printed(capsys: pytest.CaptureFixture) -> None:
-    done = CliRunner().invoke(group(), ["count", "--json", "--", "-1"])
-    assert json.loads(done.stdout) == {"number": -1}
-    say("nothing is left on")
-    assert capsys.readouterr().out == "nothing is left on\n"
-    assert isinstance(done.exception, DataContractError)
-
-
-STEERING = "refused:\n- \x1b]0;owned\x07row \u202e1"
+def test_a_command_says_its_lines_or_prints_what_it_returns_or_found_before_an_error() -> None:
+    group, runner = Commands(), CliRunner()
+    group.command()(count)
+    group.command(lasts=True)(last)
+    assert json.loads(runner.invoke(group, ["count", "3", "--json"]).stdout) == {"number": 3}
+    failed = runner.invoke(group, ["count", "--json", "--", "-1"])
+    assert json.loads(failed.stdout) == {"number": -1}
+    assert isinstance(failed.exception, DataContractError)
+    # Nothing is left on, and a line that belongs to another stays indented.
+    assert runner.invoke(group, ["count", "3"]).stdout == "counting to 3\n  of it\n"
+    assert runner.invoke(group, ["last", "--json"]).exit_code == 2
 
 
 @pytest.mark.parametrize("option", [["--json"], []])
 @pytest.mark.parametrize("kind", [KeyError, DataContractError])
 def test_an_error_keeps_its_lines_and_steers_nothing_and_an_unforeseen_one_has_its_traceback(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture, kind: type[Exception], option: list[str],
-) -> None:  # fmt: skip
+    monkeypatch, caplog, capsys, kind: type[Exception], option: list[str]
+) -> None:
     def fail(standalone_mode: bool) -> None:
         raise kind(STEERING)
 
@@ -121,7 +91,7 @@ def test_a_log_line_steers_nothing() -> None:
 
 def test_every_module_prints_through_one_door() -> None:
     for path in Path(main.__file__).parent.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        called |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        called = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        called |= {node.id for node in nodes if isinstance(node, ast.Name)}
         assert path.name == "printing.py" or not called & {"echo", "secho", "print"}, path

@@ -35,28 +35,33 @@ def cycles_of(tmp_path: Path, num: int = 9) -> tuple[CycleFacts, ...]:
     return newest_cycles(workspace_uri, run_names(workspace_uri), SETTINGS, num)
 
 
-def test_a_cycle_that_was_never_resolved_says_when_it_broke(tmp_path: Path) -> None:
-    run = make_run(tmp_path, run_id="2019-01-01--00000000")
-    fail(run, "resolve_run", "DataContractError")
-    fail(begin(tmp_path), "train_challenger", "TransientStorageError")
-    never, began = cycles_of(tmp_path)
-    assert (never.as_of, never.began_at, never.broke_at) == (None, None, run.as_of)
-    assert began.began_at is not None and began.broke_at is None
-
-
 def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
+    """A damaged record, an edited one, and a folder in the place of one hide no other cycle."""
     judge(begin(tmp_path, 0), Decision.PROMOTE, is_promoted=True)
     fail(begin(tmp_path, 1), "check_snapshot", "DataGateFailedError")
     fail(begin(tmp_path, 2), "train_challenger", "TransientStorageError")
     begin(tmp_path, 3)
-    damaged = begin(tmp_path, 4)
+    damaged, folder, edited = (begin(tmp_path, number) for number in (4, 5, 6))
     storage.write_bytes(manifest_uri(damaged.run_uri, "resolve_run"), b"{")
-    unreadable, not_ended, broken, gate, promoted = cycles_of(tmp_path)
-    assert (unreadable.state, unreadable.run_id) == ("not readable", damaged.run_id)
-    assert unreadable.happened == unreadable.problem != ""
+    storage.local_path(manifest_uri(folder.run_uri, "build_snapshot")).mkdir(parents=True)
+    record = read_record(edited.run_uri, "resolve_run")
+    other = record.model_copy(update={"artifact": record.artifact | {"trigger": "another"}})
+    storage.write_model(manifest_uri(edited.run_uri, "resolve_run"), other)
+    never = make_run(tmp_path, run_id="2019-01-01--00000000")
+    fail(never, "resolve_run", "DataContractError")
+    unresolved, *unreadable, not_ended, broken, gate, promoted = cycles_of(tmp_path)
+    assert (unresolved.as_of, unresolved.began_at) == (None, None)
+    assert unresolved.broke_at == never.as_of
+    assert {each.state for each in unreadable} == {"not readable"}
+    assert all(each.happened == each.problem for each in unreadable)
+    for each, said in zip(
+        unreadable, ("was edited", "build_snapshot/", "resolve_run"), strict=True
+    ):
+        assert said in each.problem
     assert (not_ended.state, not_ended.next_stage) == ("not ended", "build_snapshot")
     assert not_ended.happened == "build_snapshot has not ended."
     assert (broken.state, broken.happened) == ("broken", "train_challenger broke: rows are missing")
+    assert broken.began_at is not None and broken.broke_at is None
     assert (gate.state, gate.happened) == ("data gate failed", "rows are missing")
     assert (promoted.state, promoted.promoted) == ("judged", "test_ranker v4")
     outcome = promoted.outcome
@@ -65,33 +70,20 @@ def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
     assert outcome.change is not None and outcome.change.low == -0.2
     assert promoted.page_uri.endswith("output-1/verdict.html")
     assert gate.airflow_url.endswith("/dags/homefeed_retrain/runs/test")
-    assert [cycle.run_id for cycle in cycles_of(tmp_path, 2)] == [damaged.run_id, not_ended.run_id]
+    two = [cycle.run_id for cycle in cycles_of(tmp_path, 2)]
+    assert two == [never.run_id, edited.run_id]
 
 
-def test_of_one_day_the_cycle_that_began_last_comes_first(tmp_path: Path) -> None:
+def test_of_one_day_the_cycle_that_began_last_comes_first_and_is_found_by_its_key(
+    tmp_path: Path,
+) -> None:
     for name, hours in (("b", 1), ("a", 0), ("c", 2)):
-        as_of = PLANTED_AS_OF + timedelta(hours=hours)
-        begin(tmp_path, run_id=f"2017-03-02-{name}", as_of=as_of)  # which ends at its as_of
+        as_of = PLANTED_AS_OF + timedelta(hours=hours)  # at which it ends
+        begin(tmp_path, run_id=f"2017-03-02-{name}", as_of=as_of, trigger=f"key {name}")
     assert [cycle.run_id[-1] for cycle in cycles_of(tmp_path, 2)] == ["c", "b"]
-
-
-def test_a_cycle_is_found_by_what_began_it(tmp_path: Path) -> None:
-    run = begin(tmp_path, trigger="a key")
-    found = find_cycle(str(tmp_path / "workspace"), "a key", SETTINGS)
-    assert found is not None and found.run_id == run.run_id
+    found = find_cycle(str(tmp_path / "workspace"), "key a", SETTINGS)
+    assert found is not None and found.run_id == "2017-03-02-a"
     assert find_cycle(str(tmp_path / "workspace"), "another", SETTINGS) is None
-
-
-def test_an_edited_manifest_and_a_folder_in_its_place_hide_no_other_cycle(tmp_path: Path) -> None:
-    begin(tmp_path, 0)
-    edited, damaged = begin(tmp_path, 1), begin(tmp_path, 2)
-    record = read_record(edited.run_uri, "resolve_run")
-    other = record.model_copy(update={"artifact": record.artifact | {"trigger": "another"}})
-    storage.write_model(manifest_uri(edited.run_uri, "resolve_run"), other)
-    storage.local_path(manifest_uri(damaged.run_uri, "build_snapshot")).mkdir(parents=True)
-    newest, second, first = cycles_of(tmp_path)
-    assert newest.state == second.state == "not readable" and first.state == "not ended"
-    assert "build_snapshot/manifest.json" in newest.happened and "was edited" in second.problem
 
 
 def test_a_void_comparison_is_named_as_such(tmp_path: Path) -> None:
@@ -99,33 +91,21 @@ def test_a_void_comparison_is_named_as_such(tmp_path: Path) -> None:
     judgement = judge(run, Decision.INCONCLUSIVE)  # its baseline's holdout is not known
     [cycle] = cycles_of(tmp_path)
     assert cycle.is_void and cycle.word == "void"
-    floors = {"floors": (Limit(metric="auc.repin", minimum=0.5),)}
-    gate = run.config.model_gate.model_copy(
-        update=floors | {"min_users": 2, "required_segments": ()}
-    )
+    limits = {"floors": (Limit(metric="auc.repin", minimum=0.5),), "required_segments": ()}
+    gate = run.config.model_gate.model_copy(update=limits | {"min_users": 2})
+    config = run.config.model_copy(update={"model_gate": gate})
     facts = {
         "baseline_holdout_digest": judgement.comparison.holdout_digest,
         "are_scores_identical": False,
         "challenger_model": CHALLENGER.model_copy(update={"bundle_digest": "e" * 64}),
         "target_metric": gate.target_metric,
     }
-    config = run.config.model_copy(update={"model_gate": gate})
-    save_run(sound := run.model_copy(update={"config": config}))
+    sound = save_run(run.model_copy(update={"config": config}))
     comparison = judgement.comparison.model_copy(update=facts)
-    sound_one = judgement.model_copy(update={"comparison": comparison})
-    save_artifact(sound, "compare_with_champion", sound_one)
+    found = judgement.model_copy(update={"comparison": comparison})
+    save_artifact(sound, "compare_with_champion", found)
     [cycle] = cycles_of(tmp_path)
     assert not cycle.is_void and cycle.word == "INCONCLUSIVE"
-
-
-def test_a_cycle_that_broke_after_its_verdict_tells_both(tmp_path: Path) -> None:
-    run = begin(tmp_path)
-    judge(run, Decision.REJECT)
-    fail(run, "alert", "AlertDeliveryError")
-    [cycle] = cycles_of(tmp_path)
-    assert cycle.state == cycle.word == "broken"
-    assert cycle.outcome is not None and cycle.outcome.decision == "REJECT"
-    assert cycle.happened.endswith("Then alert broke: rows are missing")
 
 
 def test_costs_come_from_the_manifests(tmp_path: Path) -> None:
@@ -144,7 +124,13 @@ def test_costs_come_from_the_manifests(tmp_path: Path) -> None:
 def test_the_lines_say_what_the_cycle_did_and_where_it_broke(tmp_path: Path) -> None:
     judge(begin(tmp_path, 0), Decision.REJECT)
     fail(begin(tmp_path, 1), "check_snapshot", "DataGateFailedError")
-    broken, judged = cycles_of(tmp_path)
+    run = begin(tmp_path, 2)
+    judge(run, Decision.REJECT)
+    fail(run, "alert", "AlertDeliveryError")
+    late, broken, judged = cycles_of(tmp_path)
+    assert late.state == late.word == "broken" and late.outcome is not None
+    assert late.outcome.decision == "REJECT", "it broke after its verdict, and tells both"
+    assert late.happened.endswith("Then alert broke: rows are missing")
     assert list(lines_of(broken)) == [
         "2017-03-16  data gate failed: rows are missing",
         "  DataGateFailedError, 2017-03-16 00:00 UTC",
@@ -183,7 +169,9 @@ def judged_before(run: ResolvedRun, fortnights: int, recipe: str = "") -> Judged
     )
 
 
-def test_a_verdict_s_page_tells_of_the_last_cycles_of_the_same_recipe(tmp_path: Path) -> None:
+def test_a_verdict_s_page_tells_of_the_last_cycles_of_the_same_recipe_that_can_be_read(
+    tmp_path: Path,
+) -> None:
     run = save_run(make_run(tmp_path))
     cycles = [judged_before(run, number) for number in range(1, NUM_EARLIER + 3)]
     cycles.append(judged_before(run, 20, recipe="another"))
@@ -192,14 +180,9 @@ def test_a_verdict_s_page_tells_of_the_last_cycles_of_the_same_recipe(tmp_path: 
     assert (record.began_at, record.trained_at) == (run.as_of, run.as_of)
     assert record.is_void  # of hand-made facts nobody knows the baseline's holdout
     assert [each.stage for each in record.costs.stages] == ["resolve_run"]
-    newest = [f"{run.as_of - timedelta(days=14 * n):%Y-%m-%d}--before" for n in range(1, 6)]
-    assert [each.run_id for each in record.earlier] == newest
+    assert [each.run_id for each in record.earlier] == [each.run_id for each in cycles[:5]]
     assert [len(each.stages) for each in record.earlier] == [2] * NUM_EARLIER
-
-
-def test_a_cycle_whose_manifests_are_gone_or_damaged_is_left_out(tmp_path: Path) -> None:
-    run = save_run(make_run(tmp_path))
-    gone, damaged, sound = (judged_before(run, number) for number in (1, 2, 3))
+    gone, damaged, sound = cycles[:3]
     for stage in ("resolve_run", "build_snapshot"):
         deletion.remove(manifest_uri(gone.run_uri, stage))
     storage.write_bytes(manifest_uri(damaged.run_uri, "resolve_run"), b"{")

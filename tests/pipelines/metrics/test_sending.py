@@ -18,13 +18,7 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
 from pipelines.contracts.code_identity import environment
 from pipelines.metrics.instruments import STAGE, VERDICT, Point
-from pipelines.metrics.sending import (
-    WAIT_S,
-    exporter_of,
-    send,
-    shown_endpoint,
-    wanted_exporter,
-)
+from pipelines.metrics.sending import WAIT_S, exporter_of, send, shown_endpoint, wanted_exporter
 from support.otlp import Receiver, grpc_receiver, http_receiver
 
 SECRET = "tok3n-of-the-collector"
@@ -34,13 +28,14 @@ POINTS = [
 ]
 SPARE_S = 5.0
 """What a loaded machine needs besides the wait that is bounded."""
+OTLP = "OTEL_EXPORTER_OTLP"
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     with http_receiver() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{SECRET}")
+        monkeypatch.setenv(f"{OTLP}_ENDPOINT", receiver.url)
+        monkeypatch.setenv(f"{OTLP}_HEADERS", f"authorization=Bearer%20{SECRET}")
         yield receiver
 
 
@@ -50,34 +45,39 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def assert_arrived(receiver: Receiver) -> None:
-    duration, verdicts = receiver.values
-    assert (duration.name, duration.unit, duration.kind) == (
-        "homefeed.stage.duration",
-        "s",
-        "gauge",
-    )
-    assert (duration.value, duration.attributes) == (12.5, {"homefeed.stage": "alert"})
-    assert (verdicts.name, verdicts.unit) == ("homefeed.verdict.state", "{verdict}")
-    assert (verdicts.kind, verdicts.value) == ("gauge", 1)
+    told = [(each.name, each.unit, each.kind, each.value) for each in receiver.values]
+    assert told == [
+        ("homefeed.stage.duration", "s", "gauge", 12.5),
+        ("homefeed.verdict.state", "{verdict}", "gauge", 1),
+    ]
+    duration = receiver.values[0]
+    assert duration.attributes == {"homefeed.stage": "alert"}
     version = environment().code_version
     expected = {"service.name": "homefeed_retrain", "service.version": version}
     assert duration.resource == expected, "an id drawn by lot would begin new series each time"
 
 
-def test_points_arrive_by_http(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_points_arrive_by_http(receiver: Receiver, caplog, monkeypatch) -> None:
     send(POINTS, "alert")
     assert_arrived(receiver)
     assert receiver.headers[0]["authorization"] == f"Bearer {SECRET}"
     assert warnings(caplog) == []
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ranker")  # who sends can be named otherwise
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
+    send(POINTS, "alert")
+    resource = receiver.values[-1].resource
+    assert resource["service.name"] == "ranker"
+    assert resource["deployment.environment.name"] == "staging"
+    name = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+    logging.getLogger(name).warning("of Airflow's own exporter")
+    assert warnings(caplog) == ["of Airflow's own exporter"], "it passes"
 
 
-def test_points_arrive_by_grpc(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_points_arrive_by_grpc(monkeypatch, caplog) -> None:
     with grpc_receiver() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", f"authorization={SECRET}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        monkeypatch.setenv(f"{OTLP}_METRICS_ENDPOINT", receiver.url)
+        monkeypatch.setenv(f"{OTLP}_METRICS_HEADERS", f"authorization={SECRET}")
+        monkeypatch.setenv(f"{OTLP}_PROTOCOL", "grpc")
         send(POINTS, "alert")
         assert_arrived(receiver)
         assert receiver.headers[0]["authorization"] == SECRET
@@ -88,71 +88,40 @@ def test_points_arrive_by_grpc(
     assert "OTLPMetricExporter was refused" in warning
 
 
-def test_who_sends_can_be_named_otherwise(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("manner", ["401", "404", "503", "late", "dripping", "silent"])
+def test_a_collector_that_refuses_or_is_slow_is_told_in_one_line_and_not_waited_for(
+    receiver: Receiver, monkeypatch, caplog, manner: str
 ) -> None:
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "ranker")
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
-    send(POINTS, "alert")
-    resource = receiver.values[0].resource
-    assert resource["service.name"] == "ranker"
-    assert resource["deployment.environment.name"] == "staging"
-
-
-@pytest.mark.parametrize("status", [401, 404, 503])
-def test_a_collector_that_refuses_is_told_in_one_line(
-    receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
-) -> None:
-    receiver.status = status
-    started = time.monotonic()
-    send(POINTS, "alert (done)")
-    assert time.monotonic() - started < WAIT_S + SPARE_S
-    [warning] = warnings(caplog)
-    assert "the metrics of alert (done)" in warning
-    assert receiver.url in warning
-
-
-@pytest.mark.parametrize("manner", ["late", "dripping", "silent"])
-def test_a_slow_collector_is_not_waited_for(
-    receiver: Receiver,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    manner: str,
-) -> None:
+    receiver.status = int(manner) if manner.isdigit() else 200
     receiver.delay_s = 60.0 if manner == "late" else 0.0
     receiver.drips = manner == "dripping"
     with socket.create_server(("127.0.0.1", 0)) as server:
-        if manner == "silent":
-            port = server.getsockname()[1]
-            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        port = server.getsockname()[1]
+        url = f"http://127.0.0.1:{port}" if manner == "silent" else receiver.url
+        monkeypatch.setenv(f"{OTLP}_ENDPOINT", url)
         started = time.monotonic()
-        send(POINTS, "alert")
+        send(POINTS, "alert (done)")
         assert time.monotonic() - started < WAIT_S + SPARE_S
-        assert len(warnings(caplog)) == 1
+    [warning] = warnings(caplog)
+    assert "the metrics of alert (done)" in warning and url in warning
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'http/json'"),
+        (f"{OTLP}_PROTOCOL", "http/json", "'http/json'"),
         ("OTEL_METRICS_EXPORTER", "carrier-pigeon", "'carrier-pigeon'"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "no address", "no address"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem", ""),
-        ("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=x%0A{SECRET}", "was refused"),
+        (f"{OTLP}_ENDPOINT", "no address", "no address"),
+        (f"{OTLP}_CERTIFICATE", "/nowhere.pem", ""),
+        (f"{OTLP}_HEADERS", f"authorization=x%0A{SECRET}", "was refused"),
     ],
 )
 def test_a_bad_setting_is_told_and_raises_nothing(
-    receiver: Receiver,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    variable: str,
-    value: str,
-    said: str,
+    receiver: Receiver, monkeypatch, caplog, variable: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     if "CERTIFICATE" in variable:
-        secure = receiver.url.replace("http:", "https:")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", secure)
+        monkeypatch.setenv(f"{OTLP}_ENDPOINT", receiver.url.replace("http:", "https:"))
     send(POINTS, "alert")
     assert receiver.values == []
     [warning] = warnings(caplog)
@@ -160,7 +129,7 @@ def test_a_bad_setting_is_told_and_raises_nothing(
 
 
 def test_what_a_library_says_late_stays_out_of_the_log(
-    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, caplog, monkeypatch
 ) -> None:
     """A sender that was left alone may still fail, and quote a header then."""
     monkeypatch.setattr("pipelines.metrics.sending.WAIT_S", 1.0)
@@ -174,16 +143,8 @@ def test_what_a_library_says_late_stays_out_of_the_log(
     assert len(warnings(caplog)) == 1
 
 
-def test_words_of_libraries_that_are_about_something_else_pass(
-    receiver: Receiver, caplog: pytest.LogCaptureFixture
-) -> None:
-    send(POINTS, "alert")
-    name = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
-    logging.getLogger(name).warning("of Airflow's own exporter")
-    assert "of Airflow's own exporter" in caplog.text
-
-
-def test_a_process_ends_though_a_collector_does_not_answer() -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_process_ends_though_a_collector_does_not_answer(protocol: str) -> None:
     code = (
         "from pipelines.metrics import instruments, sending\n"
         "sending.WAIT_S = 1.0\n"
@@ -191,37 +152,33 @@ def test_a_process_ends_though_a_collector_does_not_answer() -> None:
     )
     with grpc_receiver() as receiver:
         receiver.delay_s = 60.0
-        for protocol in ("grpc", "http/protobuf"):
-            endpoint = {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-            }
-            done = subprocess.run(
-                [sys.executable, "-c", code],
-                env=endpoint | {"PYTHONPATH": ":".join(sys.path)},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            assert (done.returncode, done.stdout) == (0, "")
-            assert done.stderr.count("\n") == 1, done.stderr
+        asked = {f"{OTLP}_ENDPOINT": receiver.url, f"{OTLP}_PROTOCOL": protocol}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=asked | {"PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
-ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
-GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-HTTP = {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"}
+ENDPOINT = {f"{OTLP}_ENDPOINT": "http://collector:4318"}
+GRPC = {f"{OTLP}_PROTOCOL": "grpc"}
+HTTP = {f"{OTLP}_METRICS_PROTOCOL": "http/protobuf"}
 
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
         ({}, None),
-        ({"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}, None),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_METRICS_EXPORTER": " "}, None),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, None),
+        ({"OTEL_SERVICE_NAME": "x", f"{OTLP}_HEADERS": "a=b"}, None),
+        ({f"{OTLP}_ENDPOINT": "", "OTEL_METRICS_EXPORTER": " "}, None),
+        ({f"{OTLP}_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, None),
         (ENDPOINT, ByHttp),
-        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector/v1/metrics"}, ByHttp),
+        ({f"{OTLP}_METRICS_ENDPOINT": "http://collector/v1/metrics"}, ByHttp),
         ({"OTEL_METRICS_EXPORTER": "otlp"}, ByHttp),
         (ENDPOINT | GRPC, ByGrpc),
         (ENDPOINT | GRPC | HTTP, ByHttp),
@@ -248,4 +205,4 @@ def test_the_variables_say_whether_and_how(
     ],
 )
 def test_an_address_is_shown_without_what_lets_in(endpoint: str, shown: str) -> None:
-    assert shown_endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) == shown
+    assert shown_endpoint({f"{OTLP}_ENDPOINT": endpoint}) == shown
