@@ -17,6 +17,7 @@ from support.worlds import write_planted_world
 
 DIGEST = smoke().recipe_digest
 CHECK = ("recipe", "check", "smoke")
+SERVING = make_model("3", datetime(2017, 2, 1, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -93,23 +94,6 @@ def test_check_lists_all_that_is_wrong_with_recipe_and_log(home: Path) -> None:
     assert "cannot be run: no impressions in the training" in str(error)
 
 
-def serve(
-    monkeypatch: pytest.MonkeyPatch, model: ModelRef | None, recipe: RunConfig | None
-) -> list[bool]:
-    """Let a model of a recipe serve; return whether each look at the record might have mended."""
-    settled: list[bool] = []
-    monkeypatch.setattr(tracking, "connect", lambda _: object())
-    monkeypatch.setattr(cycle, "require_record", lambda *_, may_settle: settled.append(may_settle))
-    monkeypatch.setattr(registry, "read_champion", lambda *_: model)
-    monkeypatch.setattr(cycle, "recipe_of", lambda *_: recipe)
-    return settled
-
-
-OLDER = smoke().snapshot.model_copy(update={"embedding_version": "planted-0"})
-SERVING = make_model("3", datetime(2017, 2, 1, tzinfo=UTC))
-OF_THE_DAY = make_model("3", datetime(2017, 3, 2, tzinfo=UTC))
-
-
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize(
     ("model", "recipe", "said"),
@@ -122,28 +106,10 @@ OF_THE_DAY = make_model("3", datetime(2017, 3, 2, tzinfo=UTC))
 def test_check_names_the_champion(
     monkeypatch: pytest.MonkeyPatch, model: ModelRef | None, recipe: RunConfig | None, said: str
 ) -> None:
-    settled = serve(monkeypatch, model, recipe)
+    settled: list[bool] = []
+    monkeypatch.setattr(tracking, "connect", lambda _: object())
+    monkeypatch.setattr(cycle, "require_record", lambda *_, may_settle: settled.append(may_settle))
+    monkeypatch.setattr(registry, "read_champion", lambda *_: model)
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: recipe)
     assert f"champion: {said}" in lines(*CHECK)
     assert settled == [False], "nothing is recorded"
-
-
-@pytest.mark.usefixtures("log")
-@pytest.mark.parametrize(
-    ("accelerator", "model", "recipe", "said"),
-    [
-        (
-            *("cpu", SERVING, smoke().model_copy(update={"snapshot": OLDER})),
-            f"{SERVING.label} serves and cannot be compared: .*",
-        ),
-        ("cpu", OF_THE_DAY, smoke(), "as_of 2017-03-02 is not newer than the champion"),
-        ("gpu", OF_THE_DAY, smoke(), "cannot be run:\n- accelerator is 'gpu'.*newer"),
-    ],
-)
-def test_check_refuses_what_a_cycle_would_refuse(
-    monkeypatch: pytest.MonkeyPatch, accelerator: str, model: ModelRef, recipe: RunConfig, said: str
-) -> None:
-    serve(monkeypatch, model, recipe)
-    monkeypatch.setenv("HOMEFEED_ACCELERATOR", accelerator)
-    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
-    error = refusal(*CHECK)
-    assert error.exit_code == 78 and re.search(said, str(error), re.DOTALL)

@@ -30,7 +30,7 @@ from support.untouched import look_of
 
 WRITTEN = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC).timestamp()
 LATE_FILE = "actions/day=2017-01-18/part-1.parquet"
-LATE, EARLY = (acted(1, 10, "repin", "18 05:00", known) for known in ("25 00:00", "18 05:01"))
+LATE = acted(1, 10, "repin", "18 05:00", "25 00:00")
 WITHOUT_EFFECT = "without effect on what was rebuilt"
 Reproduce = Callable[..., str]
 
@@ -83,10 +83,9 @@ def reseal(run: ResolvedRun, made_with: dict[str, Any], **artifact: Any) -> None
     storage.write_model(uri, record.model_copy(update=changes).sealed())
 
 
-def add_actions(run: ResolvedRun, *rows: dict[str, Any]) -> None:
+def add_late_rows(run: ResolvedRun) -> None:
     path = storage.local_path(run.event_log_uri) / LATE_FILE
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=ACTIONS), path)
-    os.utime(path, (WRITTEN, WRITTEN))
+    pq.write_table(pa.Table.from_pylist([LATE], schema=ACTIONS), path)
 
 
 def alter(run: ResolvedRun) -> None:
@@ -96,9 +95,8 @@ def alter(run: ResolvedRun) -> None:
     os.utime(path, (WRITTEN, WRITTEN))
 
 
-OTHERS = {"project_digest": "f" * 64, "processor": "Z80"}
 NAMED = "not as it was when the cycle ran, and may be why:"
-ADDED = f"- data: {LATE_FILE} was added: .*num_rows: nothing then, %d now; num_known: nothing then"
+ADDED = f"- data: {LATE_FILE} was added: .*num_rows: nothing then, 1 now; num_known: nothing then"
 
 
 @pytest.mark.parametrize(
@@ -110,17 +108,10 @@ ADDED = f"- data: {LATE_FILE} was added: .*num_rows: nothing then, %d now; num_k
             f"then, [0-9a-f]{{12}} now.*{NAMED}.*data: {ACTIONS_15}: .*2026-02-03T04:05:06Z now; "
             f"footer: ",
         ),
+        (add_late_rows, "1 equal", f"{WITHOUT_EFFECT}.*{ADDED}, 0 now"),
         (
-            *(lambda run: add_actions(run, LATE), "1 equal"),
-            f"{WITHOUT_EFFECT}.*{ADDED % 1}, 0 now",
-        ),
-        (
-            *(lambda run: add_actions(run, EARLY, LATE), "1 differs"),
-            f"65: .*{NAMED}.*{ADDED % 2}, 1 now",
-        ),
-        (
-            *(lambda run: reseal(run, OTHERS), "1 equal"),
-            f"{WITHOUT_EFFECT}.*- project_digest: ffffffffffff then, .*- processor: Z80 then, ",
+            *(lambda run: reseal(run, {"processor": "Z80"}), "1 equal"),
+            f"{WITHOUT_EFFECT}.*- processor: Z80 then, ",
         ),
         (
             *(lambda run: reseal(run, {}, digest="0" * 64), "1 differs"),
