@@ -72,18 +72,11 @@ def change_with_interval(change: Interval) -> str:
     return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
 
 
-class Bar(NamedTuple):
-    """One bar: its length in percent of the width, and how it looks."""
-
-    length: float
-    style: str  # 'ours' or 'theirs'
-
-
 class BarRow(NamedTuple):
     """One class: a bar for each of those who are compared, and the numbers in the same order."""
 
     name: str
-    bars: tuple[Bar, ...]
+    bars: dict[str, float]  # By style, 'ours' or 'theirs', a length in percent of the width.
     numbers: str
 
 
@@ -101,9 +94,7 @@ def bar_rows(
     return tuple(
         BarRow(
             name,
-            tuple(
-                Bar(round(100 * each[place] / longest, 2), style) for style, each in numbers.items()
-            ),
+            {style: round(100 * each[place] / longest, 2) for style, each in numbers.items()},
             ", ".join(say(each[place]) for each in numbers.values()),
         )
         for place, name in enumerate(names)

@@ -5,7 +5,6 @@ Not for measuring it (`pipelines.metrics.usage`).
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import NamedTuple
 
 from pipelines.contracts.cycle import CycleCosts, StageCost
 
@@ -13,29 +12,16 @@ _STEPS = ("B", "kB", "MB", "GB", "TB", "PB")
 NOT_KNOWN = "–"
 
 
-class CostRow(NamedTuple):
-    """What one stage used, as texts; `earlier` is the median time of the last cycles."""
+def cost_rows(costs: CycleCosts, earlier: Sequence[CycleCosts]) -> list[dict[str, str]]:
+    """Return a row for each stage that has ended, and one for all of them together, as texts.
 
-    stage: str
-    wall: str
-    earlier: str
-    cpu: str
-    gpu: str
-    peak: str
-    read: str
-    written: str
-
-
-def cost_rows(costs: CycleCosts, earlier: Sequence[CycleCosts]) -> tuple[CostRow, ...]:
-    """Return a row for each stage that has ended, and one for all of them together.
-
-    The sum is held against the same stages of the earlier cycles: one that lacks a stage is not
-    counted in it.
+    `earlier` is the median time of the last cycles. The sum is held against the same stages of the
+    earlier cycles: one that lacks a stage is not counted in it.
     """
     if not costs.stages:
-        return ()
+        return []
     rows = [_row(each.stage, (each,), earlier) for each in costs.stages]
-    return (*rows, _row("together", costs.stages, earlier))
+    return [*rows, _row("together", costs.stages, earlier)]
 
 
 def duration(seconds: float) -> str:
@@ -54,7 +40,7 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} {_STEPS[step]}" if not step else f"{num_bytes:.3g} {_STEPS[step]}"
 
 
-def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -> CostRow:
+def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -> dict[str, str]:
     """Return a row; a time differs from the median by a share where it is not all noise."""
 
     def said(
@@ -69,7 +55,7 @@ def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -
     walls = [sum(cost.wall_s for cost in found if cost) for found in same if all(found)]
     usual = median(walls) if walls else 0.0
     share = f" ({100 * (wall_s / usual - 1):+.0f} %)" if usual >= 1 else ""
-    return CostRow(
+    return dict(
         stage=name,
         wall=duration(wall_s),
         earlier=f"{duration(usual)}{share}" if walls else NOT_KNOWN,

@@ -6,9 +6,9 @@ It shows no time of its own: the same facts give the same page. Not for reading 
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any
 
-from pipelines.contracts.cycle import CycleFacts, IndexFacts, ServingSpan
+from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from validation.report.charts import Axis, Track, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.pages import environment, within_limit
@@ -29,33 +29,11 @@ _STYLES = {
 }
 
 
-class CycleRow(NamedTuple):
-    """One cycle as it is shown."""
-
-    line: CycleFacts
-    badge: str
-    style: str
-    happened: str
-    links: tuple[tuple[str, str], ...]
-    track: Track | None
-    figures: str
-    cost: str  # What its stages used together; '' where none has ended.
-
-
-class ChampionRow(NamedTuple):
-    """One champion as it is shown; the track is its time, from when the first one served."""
-
-    span: ServingSpan
-    track: Track
-    days: str
-    reason: str
-
-
 def render_cycles(facts: IndexFacts) -> str:
     """Return the index as HTML."""
     changes = [line.outcome.change for line in facts.cycles if line.outcome]
     axis = axis_of([change for change in changes if change])
-    rows = tuple(_row(line, axis, facts.workspace_uri) for line in facts.cycles)
+    rows = [_row(line, axis, facts.workspace_uri) for line in facts.cycles]
     costed = [line.costs for line in facts.cycles if line.costs.stages]
     earlier = costed[1 : NUM_EARLIER + 1]
     as_ofs = [line.as_of for line in facts.cycles if line.as_of]
@@ -64,62 +42,55 @@ def render_cycles(facts: IndexFacts) -> str:
         days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
         age = f"{days:g} days older than the newest cycle's as_of" if days > 0 else ""
         age = age or "as new as it gets"
-    template, champions = environment().get_template("cycles.html.j2"), _champions(facts)
-    return within_limit(
-        lambda num: template.render(
-            facts=facts,
-            cycles=rows[:num],
-            champions=champions,
-            axis=axis,
-            bare=Axis(1.0, None, ()),
-            counts=Counter(line.word for line in facts.cycles),
-            serving=facts.champions[0] if facts.champions else None,
-            newest=_newest(rows),
-            age=age,
-            costs=cost_rows(costed[0], earlier) if costed else (),
-            num_earlier=len(earlier),
-        ),
-        len(rows),
+    began = max((line.began_at for line in facts.cycles if line.began_at), default=None)
+    # One that broke before it had begun may have a day that nobody meant, years ahead. The head of
+    # the page tells of it until another cycle begins.
+    heads = (
+        row
+        for row, line in zip(rows, facts.cycles, strict=True)
+        if began is None or line.broke_at is None or line.broke_at >= began
     )
+    values = {
+        "facts": facts,
+        "champions": _champions(facts),
+        "axis": axis,
+        "bare": Axis(1.0, None, ()),
+        "counts": Counter(line.word for line in facts.cycles),
+        "serving": facts.champions[0] if facts.champions else None,
+        "newest": next(heads, None),
+        "age": age,
+        "costs": cost_rows(costed[0], earlier) if costed else (),
+        "num_earlier": len(earlier),
+    }
+    template = environment().get_template("cycles.html.j2")
+    return within_limit(lambda num: template.render(cycles=rows[:num], **values), len(rows))
 
 
-def _newest(rows: tuple[CycleRow, ...]) -> CycleRow | None:
-    """Return the cycle that the head of the page tells of.
-
-    One that broke before it had begun may have a day that nobody meant, years ahead. It is told
-    until another cycle begins.
-    """
-    began = max((row.line.began_at for row in rows if row.line.began_at), default=None)
-    for row in rows:
-        if began is None or row.line.broke_at is None or row.line.broke_at >= began:
-            return row
-    return None
-
-
-def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
+def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
+    """Return one cycle as it is shown; `cost` is what its stages used together."""
     change = line.outcome.change if line.outcome else None
     # Relative, so that the index leads to the page wherever the workspace is copied to.
     page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
     cost = ""
     if rows := cost_rows(line.costs, ()):
-        named = {"CPU": rows[-1].cpu, "GPU": rows[-1].gpu, "peak": rows[-1].peak}
+        named = {"CPU": rows[-1]["cpu"], "GPU": rows[-1]["gpu"], "peak": rows[-1]["peak"]}
         used = [f"{name} {text}" for name, text in named.items() if text not in _NOT_TOLD]
-        cost = ", ".join((f"stages took {rows[-1].wall}", *used))
-    return CycleRow(
-        line=line,
-        badge=line.word,
-        style=_STYLES.get(line.word, "is-quiet"),
-        happened=_shortened(line.happened),
-        links=tuple((label, uri) for label, uri in links if uri),
-        track=axis.track(change) if change is not None else None,
-        figures=change_with_interval(change) if change is not None else "",
-        cost=cost,
-    )
+        cost = ", ".join((f"stages took {rows[-1]['wall']}", *used))
+    return {
+        "line": line,
+        "style": _STYLES.get(line.word, "is-quiet"),
+        "happened": _shortened(line.happened),
+        "links": [(label, uri) for label, uri in links if uri],
+        "track": axis.track(change) if change is not None else None,
+        "figures": change_with_interval(change) if change is not None else "",
+        "cost": cost,
+    }
 
 
-def _champions(facts: IndexFacts) -> list[ChampionRow]:
-    shown, rows = facts.champions[:MAX_CHAMPIONS], []
+def _champions(facts: IndexFacts) -> list[dict[str, Any]]:
+    """Return the champions as they are shown; a track is the time from when the first served."""
+    shown, rows = facts.champions[:MAX_CHAMPIONS], list[dict[str, Any]]()
     begun = [line.began_at for line in facts.cycles if line.began_at]
     first = min((span.since for span in shown), default=None)
     last = max((*begun, *(span.since for span in shown)), default=None)
@@ -132,8 +103,8 @@ def _champions(facts: IndexFacts) -> list[ChampionRow]:
         if span.served is not None:
             days = span.served.total_seconds() / 86400
             told = f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
-        track = Track(low, low, round(high, 2))
-        rows.append(ChampionRow(span, track, told, _shortened(span.reason)))
+        track, reason = Track(low, low, round(high, 2)), _shortened(span.reason)
+        rows.append({"span": span, "track": track, "days": told, "reason": reason})
     return rows
 
 

@@ -7,21 +7,20 @@ artifacts. Not for deciding (`validation.model_gate.verdict`).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
 from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint, Outcome
-from pipelines.contracts.reasons import AbsentMetric, MetricComparison
+from pipelines.contracts.reasons import MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.target_metric import other_form
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.charts import (
-    Axis,
+    Scale,
     Series,
-    Track,
     axis_of,
     change_with_interval,
     even_scale,
@@ -81,6 +80,7 @@ def write_report(
         "self_test": judgement.self_test,
         "needed": needed,
         "drawings": drawings_of(judgement, needed),
+        "change_with_interval": change_with_interval,
         "record": record,
         "costs": cost_rows(record.costs, record.earlier),
         "age": age,
@@ -119,30 +119,12 @@ def _changes(judgement: Judgement) -> list[dict[str, Any]]:
     ]
 
 
-class ChartRow(NamedTuple):
-    """One change: its name, where it stands on the axis, and its numbers."""
+def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
+    """Return what the page of a judgement draws; empty where there is nothing to draw.
 
-    name: str
-    track: Track
-    numbers: str
-    is_target: bool
-
-
-class Drawings(NamedTuple):
-    """What a page draws; () where there is nothing to draw."""
-
-    rows: tuple[ChartRow, ...]
-    axis: Axis
-    num_left_out: int
-    calibration: tuple[tuple[str, Markup], ...]  # (head, its panel)
-    gate: tuple[tuple[str, Markup], ...]  # (what it shows, the panel)
-
-
-def drawings_of(judgement: Judgement, needed: float) -> Drawings:
-    """Return what the page of a judgement draws.
-
-    The changes are target metric and HIT@3, the target first, then by metric. HIT@3 of the target's
-    own head is left out: its relative change is the target's.
+    `rows` are comparisons of target metric and HIT@3, the target first, then by metric. HIT@3 of
+    the target's own head is left out: its relative change is the target's. `calibration` and `gate`
+    are panels by their names.
 
     Args:
         judgement: The facts.
@@ -150,27 +132,21 @@ def drawings_of(judgement: Judgement, needed: float) -> Drawings:
     """
     comparison, target = judgement.comparison, judgement.comparison.target_metric
     every = [
-        (row, change)
+        row
         for row in _by_weight(comparison)
-        if (row.metric == target or _is_hits(row)) and (change := row.relative_change) is not None
+        if (row.metric == target or row.metric.startswith("hit_at_")) and row.relative_change
     ]
     order = list(dict.fromkeys(row.metric for row in comparison.metrics))
     drawn = every[:MAX_DRAWN]
-    drawn.sort(key=lambda each: (each[0].metric != target, order.index(each[0].metric)))
-    axis = axis_of([change for _, change in drawn], needed)
-    rows = tuple(
-        ChartRow(
-            f"{row.metric}, {row.segment}",
-            axis.track(change),
-            change_with_interval(change),
-            row.metric == target,
-        )
-        for row, change in drawn
-    )
+    drawn.sort(key=lambda row: (row.metric != target, order.index(row.metric)))
     heads = dict.fromkeys(point.head for point in comparison.reliability)
-    calibration = tuple((head, _calibration_of(comparison, head)) for head in heads)
-    gate = _gate(judgement.operating_curve)
-    return Drawings(rows, axis, len(every) - len(drawn), calibration, gate)
+    return {
+        "rows": drawn,
+        "axis": axis_of([row.relative_change for row in drawn if row.relative_change], needed),
+        "num_left_out": len(every) - len(drawn),
+        "calibration": {head: _calibration_of(comparison, head) for head in heads},
+        "gate": _gate(judgement.operating_curve),
+    }
 
 
 def _calibration_of(comparison: Comparison, head: str) -> Markup:
@@ -187,59 +163,52 @@ def _calibration_of(comparison: Comparison, head: str) -> Markup:
     return panel(f"Calibration of head {head}: observed share by prediction", across, up, lines)
 
 
-def _gate(points: tuple[OperatingPoint, ...]) -> tuple[tuple[str, Markup], ...]:
+def _gate(points: tuple[OperatingPoint, ...]) -> dict[str, Markup]:
     """Return two panels: what becomes of recipes in each cycle, and over a year."""
     if not points:
-        return ()
+        return {}
     changes = [100 * point.true_change for point in points]
     quality = [100 * point.year_quality for point in points]
     across = even_scale("true change by the recipe, %", min(changes), max(changes))
 
-    def line(name: str, style: str, numbers: Sequence[float]) -> Series:
-        return Series(name, style, tuple(zip(changes, numbers, strict=True)))
+    def drawn(title: str, up: Scale, *lines: tuple[str, str, Sequence[float]]) -> Markup:
+        series = [Series(name, style, tuple(zip(changes, numbers, strict=True)))
+                  for name, style, numbers in lines]  # fmt: skip
+        return panel(title, across, up, series)
 
-    each = [
-        line("promoted", "ours", [100 * p.promoted for p in points]),
-        line("rejected", "bad", [100 * p.rejected for p in points]),
-    ]
-    year = [line("no gate, no age", "guide", changes), line("with this gate", "ours", quality)]
-    up = even_scale("", min(*changes, *quality), max(*changes, *quality), " %")
-    drawn = {
-        "Share of cycles that promote and reject such a challenger": (
-            even_scale("", 0.0, 100.0, " %"),
+    each = "Share of cycles that promote and reject such a challenger"
+    year = "Target metric of what serves, mean of a year, against the accepted recipe always fresh"
+    return {
+        each: drawn(
             each,
+            even_scale("", 0.0, 100.0, " %"),
+            ("promoted", "ours", [100 * p.promoted for p in points]),
+            ("rejected", "bad", [100 * p.rejected for p in points]),
         ),
-        "Target metric of what serves, mean of a year, against the accepted recipe always fresh": (
-            up,
+        year: drawn(
             year,
+            even_scale("", min(*changes, *quality), max(*changes, *quality), " %"),
+            ("no gate, no age", "guide", changes),
+            ("with this gate", "ours", quality),
         ),
     }
-    return tuple((title, panel(title, across, *shown)) for title, shown in drawn.items())
 
 
-class SegmentTable(NamedTuple):
-    """One segment's rows, and how many of its numbers are left out here."""
-
-    segment: str
-    num_users: int
-    rows: list[MetricComparison]
-    absent: list[AbsentMetric]
-    num_left_out: int
-
-
-def _segment_tables(comparison: Comparison, most: int) -> list[SegmentTable]:
+def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:
     """Return a table for each segment, in the comparison's order.
 
     Of all rows together the `most` weightiest are listed, and of what is absent as many.
     """
     every = _by_weight(comparison)
-    kept, tables = {id(row) for row in every[:most]}, []
+    kept, tables = {id(row) for row in every[:most]}, list[dict[str, Any]]()
     for segment, num_users in comparison.segment_users.items():
         own = [row for row in comparison.metrics if row.segment == segment and id(row) in kept]
         absent = [row for row in comparison.absent[:most] if row.segment == segment]
-        num = sum(row.segment == segment for row in every) - len(own) - len(absent)
-        left_out = num + sum(row.segment == segment for row in comparison.absent)
-        tables.append(SegmentTable(segment, num_users, own, absent, left_out))
+        num = sum(row.segment == segment for row in every)
+        num += sum(row.segment == segment for row in comparison.absent)
+        left_out = num - len(own) - len(absent)
+        tables.append({"segment": segment, "num_users": num_users, "rows": own, "absent": absent,
+                       "num_left_out": left_out})  # fmt: skip
     return tables
 
 
@@ -248,7 +217,3 @@ def _by_weight(comparison: Comparison) -> list[MetricComparison]:
     target = comparison.target_metric
     every = [row for row in comparison.metrics if row.metric != other_form(target)]
     return sorted(every, key=lambda row: (row.segment != "all", row.metric != target))
-
-
-def _is_hits(row: MetricComparison) -> bool:
-    return row.metric.startswith("hit_at_")

@@ -5,7 +5,6 @@ import pytest
 from pipelines.contracts.reasons import Interval
 from validation.report.charts import (
     SPANS,
-    Bar,
     BarRow,
     axis_of,
     bar_rows,
@@ -61,7 +60,7 @@ def test_an_axis_from_zero_ends_with_a_round_number(high: float, ends: str) -> N
 
 def test_the_longest_bar_of_all_has_the_whole_width() -> None:
     rows = bar_rows(["0", "1+"], {"ours": [10.0, 40.0], "theirs": [80.0, 20.0]}, "{:.0f} %".format)
-    assert rows[0] == BarRow("0", (Bar(12.5, "ours"), Bar(100.0, "theirs")), "10 %, 80 %")
+    assert rows[0] == BarRow("0", {"ours": 12.5, "theirs": 100.0}, "10 %, 80 %")
     assert rows[1].numbers == "40 %, 20 %"
     (nothing,) = bar_rows(["0"], {"ours": [0.0]}, str)
-    assert nothing.bars == (Bar(0.0, "ours"),)
+    assert nothing.bars == {"ours": 0.0}

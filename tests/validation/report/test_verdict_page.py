@@ -196,17 +196,17 @@ def test_the_drawings_show_both_sides_and_the_headline_first(promoted: Judgement
         for k in (-2, 0, 2)
     )
     drawn = drawings_of(promoted.model_copy(update={"operating_curve": curve}), -0.01)
-    assert (drawn.rows[0].name, drawn.rows[0].is_target) == ("repin_volume_at_3, all", True)
-    assert "hit_at_3.repin, all" not in {row.name for row in drawn.rows}
-    assert [head for head, _ in drawn.calibration] == ["repin", "hide"]
-    for _, svg in drawn.calibration:
+    assert (drawn["rows"][0].metric, drawn["rows"][0].segment) == ("repin_volume_at_3", "all")
+    assert "hit_at_3.repin" not in {row.metric for row in drawn["rows"]}
+    assert list(drawn["calibration"]) == ["repin", "hide"]
+    for svg in drawn["calibration"].values():
         assert (svg.count("<rect"), svg.count("<circle")) == (10, 10)
-    (_, each), (title, year) = drawn.gate
+    (_, each), (title, year) = drawn["gate"].items()
     assert (each.count("<circle"), each.count("<rect"), year.count("<circle")) == (3, 3, 3)
     assert "mean of a year" in title
     nothing = promoted.comparison.model_copy(update={"metrics": (), "reliability": ()})
     bare = drawings_of(promoted.model_copy(update={"comparison": nothing}), -0.01)
-    assert (bare.rows, bare.calibration, bare.gate) == ((), (), ())
+    assert (bare["rows"], bare["calibration"], bare["gate"]) == ([], {}, {})
 
 
 def test_what_does_not_fit_a_drawing_keeps_the_headline(promoted: Judgement) -> None:
@@ -219,9 +219,10 @@ def test_what_does_not_fit_a_drawing_keeps_the_headline(promoted: Judgement) -> 
     )
     many = comparison.model_copy(update={"metrics": (*comparison.metrics, *rows)})
     drawn = drawings_of(promoted.model_copy(update={"comparison": many}), -0.01)
-    assert len(drawn.rows) == MAX_DRAWN and drawn.num_left_out > 700
-    assert drawn.rows[0].name == f"{comparison.target_metric}, all"
-    assert {f"hit_at_3.h{head}, all" for head in range(20)} <= {row.name for row in drawn.rows}
+    assert len(drawn["rows"]) == MAX_DRAWN and drawn["num_left_out"] > 700
+    shown = [(row.metric, row.segment) for row in drawn["rows"]]
+    assert shown[0] == (comparison.target_metric, "all")
+    assert {(f"hit_at_3.h{head}", "all") for head in range(20)} <= {*shown}
 
 
 def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
