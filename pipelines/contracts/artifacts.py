@@ -141,7 +141,6 @@ class ResolvedRun(CycleOptions, Artifact):
     later_champion: ModelRef | None = None
     # Snapshot that the data gate last accepted, for shift; None in the first cycle.
     last_accepted_snapshot_uri: str | None
-    refused_report_uri: str = ""  # Of this day's refused snapshot.
     standing: Standing = Standing()
     # Records of earlier cycles whose evidence may be pooled with this.
     judged_before: tuple[PinnedFile, ...] = ()
@@ -261,7 +260,6 @@ class Judged(Artifact):
 
     outcomes: tuple[ExpectationOutcome, ...]
     docs_uri: str  # Entry page of the Data Docs.
-    since_refused: tuple[str, ...] = ()  # What changed since a refusal.
 
     @property
     def is_accepted(self) -> bool:

@@ -2,27 +2,22 @@
 
     <workspace>/seed_noise/<recipe digest>.json                             a SeedNoise
     <workspace>/accepted_snapshots/<recipe's key>/<as_of>--<digest>.json    a JudgedSnapshot
-    <workspace>/refused_snapshots/<recipe's key>/<as_of>.json               a JudgedSnapshot
 
 How much trainings of one recipe differ by their seed is measured once per recipe and kept
 (`homefeed anchor seeds`). Snapshots that the data gate has accepted are compared with by later
-ones. Of a day, the marker of the snapshot that was refused last stays until one is accepted. The
-key is that of the recipe's reference (`pipelines.recipes.key_of`), so a recipe whose options were
-changed still finds its last snapshot. Not for judging. Tested with what writes and reads it, in
-tests/pipelines/stages/test_check_snapshot.py and test_repaired_snapshots.py.
+ones. The key is that of the recipe's reference (`pipelines.recipes.key_of`), so a recipe whose
+options were changed still finds its last snapshot. Not for judging. Tested with what writes and
+reads it, in tests/pipelines/stages/test_check_snapshot.py and test_repaired_snapshots.py.
 """
 
 import fnmatch
-import logging
 import statistics
 from datetime import datetime
-from typing import TypeVar
 
 from pydantic import AwareDatetime, Field, PositiveFloat
 
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts.artifacts import (
-    Judged,
     ModelRef,
     PinnedFile,
     ResolvedRun,
@@ -31,15 +26,11 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.recipes import key_of
 from pipelines.registry import evidence
 from pipelines.registry.history import NAME_ONE, History
-
-log = logging.getLogger(__name__)
-Report = TypeVar("Report", bound=Judged)
-Kept = TypeVar("Kept", bound=Frozen)
 
 
 class SeedNoise(Frozen):
@@ -131,64 +122,26 @@ def find_standing(
 
 
 class JudgedSnapshot(Frozen):
-    """Marker of a snapshot that the data gate has accepted or refused."""
+    """Marker of a snapshot that the data gate has accepted."""
 
     as_of: AwareDatetime
     snapshot_uri: str
     recipe: str = Field(description="Its reference.")
     found_uri: str = Field(
         default="",
-        description="What was measured of an accepted one, the report on a refused one; the file "
-        "may be swept away before the marker.",
+        description="What was measured of it; the file may be swept away before the marker.",
     )
 
 
-def mark_judged(run: ResolvedRun, snapshot: Snapshot, found_uri: str, *, is_accepted: bool) -> None:
-    """Leave the marker of a snapshot that the data gate judged in this run.
-
-    Where it is accepted, what was refused of the same day is mended, and its marker goes.
-    """
-    recipe = run.config.reference
-    refused = _refused_uri(run.workspace_uri, recipe, run.as_of)
+def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> None:
+    """Leave the marker of a snapshot that the data gate accepted in this run."""
     marker = JudgedSnapshot(
-        as_of=run.as_of, snapshot_uri=snapshot.uri, recipe=recipe, found_uri=found_uri
+        as_of=run.as_of,
+        snapshot_uri=snapshot.uri,
+        recipe=run.config.reference,
+        found_uri=profile_uri,
     )
-    uri = _accepted_uri(run.workspace_uri, run, snapshot) if is_accepted else refused
-    storage.write_model(uri, marker)
-    if is_accepted:
-        deletion.remove(refused)
-
-
-def last_refused(workspace_uri: str, recipe: str, day: datetime) -> str:
-    """Return the URI of the report on the snapshot of a recipe and day that was refused last.
-
-    Returns:
-        '' where none was, where one was accepted since, and where the marker cannot be read.
-    """
-    marker = _read_or_none(_refused_uri(workspace_uri, recipe, day), JudgedSnapshot)
-    return marker.found_uri if marker else ""
-
-
-def read_refusal(uri: str, kind: type[Report]) -> Report | None:
-    """Return a report by which the data gate refused something, None where it accepted.
-
-    Nothing depends on it but what people are told. So a report that is gone or damaged is no error,
-    and is logged.
-
-    Args:
-        uri: Of the report.
-        kind: Its class.
-    """
-    report = _read_or_none(uri, kind)
-    return None if report is None or report.is_accepted else report
-
-
-def _read_or_none(uri: str, kind: type[Kept]) -> Kept | None:
-    try:
-        return storage.read_model(uri, kind) if storage.exists(uri) else None
-    except DataContractError as error:
-        log.warning("what was refused before is not known: %s", error)
-        return None
+    storage.write_model(_accepted_uri(run.workspace_uri, run, snapshot), marker)
 
 
 def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
@@ -231,8 +184,3 @@ def accepted_folder(workspace_uri: str, recipe: str) -> str:
 def _accepted_uri(workspace_uri: str, run: ResolvedRun, snapshot: Snapshot) -> str:
     folder = accepted_folder(workspace_uri, run.config.reference)
     return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
-
-
-def _refused_uri(workspace_uri: str, recipe: str, day: datetime) -> str:
-    folder = storage.join(workspace_uri, "refused_snapshots", key_of(recipe))
-    return storage.join(folder, f"{day:%Y-%m-%d}.json")

@@ -7,8 +7,6 @@
 <output_uri>/canaries.arrow          embeddings that must not change under their version
 """
 
-import fnmatch
-import logging
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -27,12 +25,11 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
-from pipelines.registry.standing import mark_judged, read_kept, read_refusal
+from pipelines.registry.standing import mark_accepted, read_kept
 
 if TYPE_CHECKING:
     from validation.data_gate.snapshot_profile import Reference
 
-log = logging.getLogger(__name__)
 REPORT_FILE = "report.json"
 
 
@@ -44,24 +41,17 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         DataGateFailedError: a critical expectation failed; the message lists all that failed.
         DataContractError: the snapshot to compare with was deleted since the run was resolved.
     """
-    from validation.data_gate.gate import PROFILE_FILE, judge_snapshot, since_refused
+    from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
     reference = None
     if run.last_accepted_snapshot_uri is not None:
         reference = _read_reference(run, run.last_accepted_snapshot_uri)
-    # What the gate last refused of this recipe and day: the newest attempt of this run counts, and
-    # where this is the first one, what was refused when the run was resolved.
-    folder, _, own = output_uri.rpartition("/")
-    attempts = set(fnmatch.filter(storage.list_names(folder), "output-*")) - {own}
-    reports = (storage.join(folder, name, REPORT_FILE) for name in sorted(attempts, reverse=True))
-    uri = next(filter(storage.exists, reports), run.refused_report_uri)
-    refused = read_refusal(uri, DataReport) if uri else None
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as found:
             accepted, gate = accepted_shifts(run.run_uri), run.config.data_gate
-            outcomes = judge_snapshot(snapshot, found, reference, gate, out_dir, accepted, refused)
+            outcomes = judge_snapshot(snapshot, found, reference, gate, out_dir, accepted)
         # The numbers of the event log's days stay with the snapshot, for the cycles to come.
         days_uri = storage.join(judged_log_uri(run.run_uri), DAYS_FILE)
         if storage.exists(days_uri):
@@ -73,16 +63,12 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         outcomes=(*(of_log.outcomes if of_log else ()), *outcomes),
         log_docs_uri=of_log.docs_uri if of_log else "",
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
-        since_refused=since_refused(refused, snapshot, outcomes),
         reference_digest=reference.snapshot.digest if reference else None,
     )
     storage.write_model(storage.join(output_uri, REPORT_FILE), report)
-    if report.since_refused:
-        log.info("since it was refused: %s", "; ".join(report.since_refused))
-    found_uri = storage.join(output_uri, PROFILE_FILE if report.is_accepted else REPORT_FILE)
-    mark_judged(run, snapshot, found_uri, is_accepted=report.is_accepted)
     if not report.is_accepted:
         raise _refusal(run, report)
+    mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
 
 
@@ -127,8 +113,6 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         lines.append(
             f"- {num_others} more could not be measured because of these; the Data Docs name them"
         )
-    if report.since_refused:
-        lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
     refused = (
         f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
         f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"

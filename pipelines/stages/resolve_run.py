@@ -10,7 +10,7 @@ from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
-from pipelines.registry.standing import find_standing, last_refused, newest_accepted
+from pipelines.registry.standing import find_standing, newest_accepted
 from pipelines.settings import Settings
 
 
@@ -63,7 +63,6 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         newest_entry=known.newest,
         later_champion=later,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, config.reference, request.day),
-        refused_report_uri=last_refused(workspace_uri, config.reference, request.day),
         standing=standing,
         judged_before=judged_before,
         **request.options(),

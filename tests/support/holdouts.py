@@ -1,7 +1,5 @@
 """Planted holdouts: rows and scores of two sides whose difference is known, without any model."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from pipelines.contracts.artifacts import ModelRef
@@ -72,11 +70,6 @@ def noisy_scores(truth: dict[str, np.ndarray], noise: float, seed: int) -> Split
         log_odds = np.log(probability / (1 - probability))
         probabilities[head] = 1 / (1 + np.exp(-log_odds - rng.normal(0, noise, len(log_odds))))
     return SplitScores(ranking_score(probabilities, HEADS), probabilities, DIGEST)
-
-
-def scaled(side: SplitScores, factor: float) -> SplitScores:
-    """Return the same ranking with every probability multiplied: a calibration fault."""
-    return replace(side, probabilities={h: p * factor for h, p in side.probabilities.items()})
 
 
 def champion_with(bundle_digest: str) -> ModelRef:

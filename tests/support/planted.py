@@ -315,46 +315,36 @@ def bots(with_actions: bool) -> Plant:
     return plant
 
 
-Change = Callable[[Array, Callable[[], Array], Rng], Array]
-"""Returns other embeddings, by those that there are and what draws the rows that may change."""
+def embeddings(table: str, kind: str) -> Plant:
+    """Change embeddings of pins, or of the users' rows of the days that may be touched.
 
-
-def embeddings(table: str, change: Change) -> Plant:
-    """Change embeddings of pins, or of the users' rows of the days that may be touched."""
+    They become random ones of the same length, are exchanged in pairs or shuffled, are turned into
+    another basis, or are all equal or zero.
+    """
 
     def plant(log: LogRows, s: float, rng: Rng) -> LogRows:
         vectors = np.array(to_numpy(getattr(log, table)["embedding"]), dtype=np.float32)
         inside = np.ones(len(vectors), dtype=bool) if table == "pins" else log.inside(table)
-        made = change(vectors, lambda: inside & (rng.random(len(vectors)) < s), rng)
-        return log.set(table, embedding=to_list_column(made.astype(np.float32)))
+        width = vectors.shape[1]
+        turn = np.linalg.qr(rng.normal(size=(width, width)))[0] if kind == "rotated" else None
+        chosen = np.flatnonzero(inside & (rng.random(len(vectors)) < s))
+        match kind:
+            case "random":
+                noise = rng.normal(size=vectors.shape)
+                lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors, noise)]
+                vectors[chosen] = (noise * (lengths[0] / lengths[1]))[chosen]
+            case "swapped":
+                chosen = rng.permutation(chosen)[: len(chosen) // 2 * 2]
+                vectors[chosen] = vectors[chosen.reshape(-1, 2)[:, ::-1].ravel()]
+            case "shuffled":
+                vectors[chosen] = vectors[rng.permutation(chosen)]
+            case "rotated":
+                vectors[chosen] = (vectors @ turn)[chosen]
+            case _:
+                vectors[chosen] = vectors[0] if kind == "equal" else 0.0
+        return log.set(table, embedding=to_list_column(vectors))
 
     return plant
-
-
-def at_random(vectors: Array, draw: Callable[[], Array], rng: Rng) -> Array:
-    """Random vectors of the same lengths."""
-    mask, noise = draw(), rng.normal(size=vectors.shape)
-    lengths = (np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, noise))
-    return np.where(mask[:, None], noise * np.divide(*lengths), vectors)
-
-
-def in_pairs(vectors: Array, draw: Callable[[], Array], rng: Rng) -> Array:
-    chosen = rng.permutation(np.flatnonzero(draw()))
-    chosen = chosen[: len(chosen) // 2 * 2]
-    vectors[chosen] = vectors[chosen.reshape(-1, 2)[:, ::-1].ravel()]
-    return vectors
-
-
-def shuffled(vectors: Array, draw: Callable[[], Array], rng: Rng) -> Array:
-    chosen = np.flatnonzero(draw())
-    vectors[chosen] = vectors[rng.permutation(chosen)]
-    return vectors
-
-
-def rotated(vectors: Array, draw: Callable[[], Array], rng: Rng) -> Array:
-    """Vectors in another basis."""
-    turn, _ = np.linalg.qr(rng.normal(size=(vectors.shape[1], vectors.shape[1])))
-    return np.where(draw()[:, None], vectors @ turn, vectors)
 
 
 DEFECTS: dict[str, Plant] = {
@@ -378,34 +368,23 @@ DEFECTS: dict[str, Plant] = {
     "sequence_reversed": reverse_sequences,
     "leak_through_actions": leak,
     "feature_equals_label": write(SHOWN, drawn(SHOWN), label_as_category),
-    "pin_embeddings_random": embeddings("pins", at_random),
-    "pin_embeddings_swapped": embeddings("pins", in_pairs),
-    "pin_embeddings_shuffled": embeddings("pins", shuffled),
-    "pin_embeddings_rotated": embeddings("pins", rotated),
-    "user_embeddings_equal": embeddings(
-        "users", lambda vectors, draw, rng: np.where(draw()[:, None], vectors[:1], vectors)
-    ),
-    "user_embeddings_zero": embeddings(
-        "users", lambda vectors, draw, rng: np.where(draw()[:, None], 0.0, vectors)
-    ),
-    "user_embeddings_shuffled": embeddings("users", shuffled),
+    **{f"pin_embeddings_{kind}": embeddings("pins", kind)
+       for kind in ("random", "swapped", "shuffled", "rotated")},
+    **{f"user_embeddings_{kind}": embeddings("users", kind)
+       for kind in ("equal", "zero", "shuffled")},
     "user_embeddings_months_old": lose_newest_users,
-    "position_constant": write(
-        SHOWN,
-        lambda log, s, rng: log.inside(SHOWN) & requests(log, s, rng),
-        lambda log, s: {"position": 0},
-    ),
+    "position_constant": write(SHOWN, lambda log, s, rng: (
+        log.inside(SHOWN) & requests(log, s, rng)), lambda log, s: {"position": 0}),
     "pin_ids_colliding": collide,
     "all_exploration": write(SHOWN, drawn(SHOWN), lambda log, s: {"is_exploration": True}),
     "negatives_lost": lose(SHOWN, lambda log, s, rng: drawn(SHOWN)(log, s, rng) & ~acted_upon(log)),
     "exposures_twice": repeat(SHOWN, drawn(SHOWN)),
     "columns_swapped": write(ACTED, drawn(ACTED), ids_swapped),
     "categories_null": write(SHOWN, drawn(SHOWN), lambda log, s: {category(log): None}),
-    "lag_gone": write(
-        ACTED, drawn(ACTED), lambda log, s: {"known_at": log.column(ACTED, "acted_at")}
-    ),
+    "lag_gone": write(ACTED, drawn(ACTED), lambda log, s: {
+        "known_at": log.column(ACTED, "acted_at")}),
     "lag_grown": later(ACTED, "known_at"),
-}
+}  # fmt: skip
 
 
 def strengths_of(defect: str) -> tuple[float, float, float]:

@@ -6,10 +6,10 @@ met. Nothing here sees more than one shard at a time, and Great Expectations see
 measures per shard, never the rows, all of which it would load (great_expectations#5613).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Snapshot
+from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from validation.data_gate.canaries import (
     CANARIES_FILE,
@@ -22,7 +22,7 @@ from validation.data_gate.checks import NO_REFERENCE, Judged, row_checks, snapsh
 from validation.data_gate.gx_runner import Check, evaluate, importing_meanwhile
 from validation.data_gate.shifts import kept_shifts, shift_checks, shifts_of
 from validation.data_gate.snapshot_profile import Reference, profile_snapshot, to_json
-from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject
+from validation.report.data_docs import DOCS_FOLDER, Subject
 
 PROFILE_FILE = "profile.json"
 
@@ -34,7 +34,6 @@ def judge_snapshot(
     config: DataGateConfig,
     out_dir: Path,
     accepted: Mapping[str, str] | None = None,
-    refused: DataReport | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
     """Judge a snapshot; leave its Data Docs, its profile and its canaries.
 
@@ -50,7 +49,6 @@ def judge_snapshot(
         config: Thresholds.
         out_dir: Existing folder for what is left.
         accepted: Who accepted which expectation though it is not met, and why.
-        refused: What was found of a snapshot of the same recipe and day that was refused.
 
     Returns:
         One outcome per expectation; critical ones that are not met must stop the cycle.
@@ -78,7 +76,7 @@ def judge_snapshot(
         expectations,
         f"snapshot-{snapshot.digest[:16]}",
         snapshot.as_of,
-        lambda outcomes: _subject(snapshot, reference, since_refused(refused, snapshot, outcomes)),
+        _subject(snapshot, reference),
         out_dir / DOCS_FOLDER,
         accepted,
     )
@@ -100,7 +98,7 @@ def _canaries(judged: Judged, snapshot_dir: Path, path: Path) -> tuple[Check, ..
     return canary_checks(compare_canaries(kept, snapshot, snapshot_dir), "")
 
 
-def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, ...]) -> Subject:
+def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
     """Return what the overview says of the snapshot."""
     against = "nothing: no earlier accepted snapshot"
     if reference is not None:
@@ -118,8 +116,6 @@ def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, 
         "Holdout window": holdout,
         "Shift judged against": against,
     }
-    if since:
-        facts[SINCE_REFUSED] = "; ".join(since)
     return Subject(
         f"snapshot of {snapshot.as_of:%Y-%m-%d}",
         "no model may be trained on this snapshot",
@@ -127,41 +123,3 @@ def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, 
         "Every row of the snapshot was checked, shard by shard; the counts of broken rows are "
         "exact.",
     )
-
-
-def since_refused(
-    refused: DataReport | None, snapshot: Snapshot, outcomes: Sequence[ExpectationOutcome]
-) -> tuple[str, ...]:
-    """Return what became of what was not met, and what was met then and is not now.
-
-    Args:
-        refused: What was found of the snapshot that was refused; None where none was.
-        snapshot: The one that is judged now.
-        outcomes: What was found of it.
-
-    Returns:
-        A phrase for each expectation that had been measured, the critical ones first.
-    """
-    if refused is None:
-        return ()
-    is_same = refused.snapshot_digest == snapshot.digest
-    told = ["the snapshot is the one that was refused"] if is_same else []
-    now = {outcome.name: outcome for outcome in outcomes}
-    for then in refused.failures:
-        if (found := now.get(then.name)) and not then.is_unmeasured:
-            state = "is mended" if found.is_met else "is not mended"
-            told.append(
-                f"{then.name} {state}: found {_found(found)}, {_found(then)} when it was refused, "
-                f"expected {found.expected}"
-            )
-    told += [
-        f"{then.name} is not met any more: found {_found(found)}, expected {found.expected}"
-        for then in refused.outcomes
-        if then.is_met and (found := now.get(then.name)) and not found.is_met
-    ]
-    return tuple(told)
-
-
-def _found(outcome: ExpectationOutcome) -> str:
-    """Return the beginning of what was found: the worst value, and a phrase."""
-    return ", ".join(outcome.observed.split("; ")[:2])

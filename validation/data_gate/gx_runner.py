@@ -147,7 +147,7 @@ def evaluate(
     checks: tuple[Check, ...],
     run_name: str,
     as_of: datetime,
-    subject: Callable[[tuple[ExpectationOutcome, ...]], Subject],
+    subject: Subject,
     docs_dir: Path,
     accepted: Mapping[str, str] | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
@@ -157,7 +157,7 @@ def evaluate(
         checks: What is expected; a check with `not_judged` is listed and not run.
         run_name: How the run is called in the Data Docs, such as snapshot-<digest>.
         as_of: When it is said to have been.
-        subject: Returns what was judged, for the overview, by what was found.
+        subject: What was judged, for the overview.
         docs_dir: Empty folder for the static site.
         accepted: Who accepted an expectation though it is not met, and why, by its name.
 
@@ -195,7 +195,7 @@ def evaluate(
     outcomes = tuple(
         each.model_copy(update={"accepted_by": said.get(each.name, "")}) for each in outcomes
     )
-    finish_data_docs(docs_dir, subject(outcomes), outcomes)
+    finish_data_docs(docs_dir, subject, outcomes)
     return outcomes
 
 

@@ -28,7 +28,7 @@ from pipelines.contracts.judgement import Comparison, Decision, SelfTest
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.bootstrap import FloatArray, UserSums, paired_bootstrap
+from validation.model_gate.bootstrap import UserSums, paired_bootstrap
 from validation.model_gate.comparison import (
     ComparedModels,
     Holdout,
@@ -56,15 +56,13 @@ _FAULTY_SEGMENT = 0.3
 """Share of a segment's target metric that a planted model loses."""
 
 
-_FAILED = "the model gate's self-test failed"
-
-
 class SelfTestFailedError(HomefeedError):
     """The gate's own statistics or rules are wrong; no verdict of it can be trusted."""
 
 
-def _fix(file: str) -> str:
-    return f"fix validation/model_gate/{file} before any model is judged"
+def _failed(said: str, file: str = "") -> SelfTestFailedError:
+    mend = f"; fix validation/model_gate/{file} before any model is judged" if file else ""
+    return SelfTestFailedError(f"the model gate's self-test failed: {said}{mend}")
 
 
 @dataclass(frozen=True)
@@ -100,12 +98,7 @@ class _Trial:
         ranking, baseline = (SplitScores(each, {}, digest) for each in rankings)
         return compare(holdout, ranking, baseline, self.models)
 
-    def shuffled(self) -> np.ndarray:
-        """Return the challenger's scores, shuffled within requests."""
-        seed = self.holdout.config.bootstrap_seed
-        return shuffle_within_requests(self.holdout.rows, self.challenger.ranking_score, seed)
-
-    def blind_lead(self) -> Interval | None:
+    def blind_lead(self, shuffled: np.ndarray) -> Interval | None:
         """Return the challenger's lead over its shuffled scores where the labels are shuffled too.
 
         What is left of it is a leak. The confidence is that of one comparison in a thousand: the
@@ -118,7 +111,7 @@ class _Trial:
         }
         careful = config.model_copy(update={"confidence": 0.999})
         blind = replace(self.holdout, rows=replace(rows, labels=labels), config=careful)
-        return _change_of(self._compare(blind, self.challenger.ranking_score, self.shuffled()))
+        return _change_of(self._compare(blind, self.challenger.ranking_score, shuffled))
 
 
 def run_self_test(
@@ -155,22 +148,24 @@ def run_self_test(
     worst = -np.asarray(holdout.rows.labels[holdout.target.head.name], dtype=np.float64)
     decision, change = trial.judge_ranking(worst)
     if decision is not Decision.REJECT:
-        raise SelfTestFailedError(
-            f"{_FAILED}: the worst possible ranking got {decision} ({_span(change)}), expected "
-            f"REJECT; either the gate is broken or the holdout's requests have too few candidates "
-            f"to tell any ranking from another"
+        raise _failed(
+            f"the worst possible ranking got {decision} ({_span(change)}), expected REJECT; either "
+            f"the gate is broken or the holdout's requests have too few candidates to tell any "
+            f"ranking from another"
         )
     found.append(Reason.of("tested_worst", change=change))
     found += _judge_plants(trial)
-    lead = trial.blind_lead()
+    seed = holdout.config.bootstrap_seed
+    shuffled = shuffle_within_requests(holdout.rows, challenger.ranking_score, seed)
+    lead = trial.blind_lead(shuffled)
     if lead is not None and lead.low > 0:
-        raise SelfTestFailedError(
-            f"{_FAILED}: with labels shuffled within requests the challenger is still better than "
-            f"chance ({_span(lead)}), expected no difference; something but the ranking enters the "
-            f"measure; {_fix('ranking_metrics.py')}"
+        raise _failed(
+            f"with labels shuffled within requests the challenger is still better than chance "
+            f"({_span(lead)}), expected no difference; something else enters the measure",
+            "ranking_metrics.py",
         )
     found.append(Reason.of("tested_labels", change=lead))
-    decision, change = trial.judge_ranking(trial.shuffled())
+    decision, change = trial.judge_ranking(shuffled)
     if decision is not Decision.REJECT:
         doubt = Reason.of("test_like_chance", decision=decision.value, change=change)
         return SelfTest(findings=tuple(found), doubts=(doubt,))
@@ -187,17 +182,15 @@ def _span(change: Interval | None) -> str:
 
 def _require_no_difference(same: Comparison) -> None:
     """Refuse a gate that sees differences between a model and itself."""
-    differing = {row.metric for row in same.metrics if row.challenger != row.baseline}
-    changed = {
+    differing = {
         row.metric
         for row in same.metrics
-        if (change := row.relative_change) is not None and (change.low, change.high) != (0.0, 0.0)
+        if row.challenger != row.baseline
+        or ((change := row.relative_change) and (change.low, change.high) != (0.0, 0.0))
     }
-    if differing or changed:
-        raise SelfTestFailedError(
-            f"{_FAILED}: the challenger against itself differs in {sorted(differing | changed)}, "
-            f"expected no difference at all; {_fix('comparison.py')}"
-        )
+    if differing:
+        said = f"the challenger against itself differs in {sorted(differing)}"
+        raise _failed(f"{said}, expected no difference at all", "comparison.py")
 
 
 @dataclass(frozen=True)
@@ -226,13 +219,11 @@ def _judge_plants(trial: _Trial) -> list[Reason]:
         comparison = compare(holdout, plant.scores, trial.challenger, trial.models)
         verdict = decide_on_comparison(comparison, config, holdout.heads)
         decision, row = verdict.decision, comparison.find(plant.metric, plant.segment)
-        interval = None
-        if row is not None:
-            interval = row.challenger_interval if plant.of_level else row.relative_change
+        of = "challenger_interval" if plant.of_level else "relative_change"
+        interval: Interval | None = getattr(row, of, None)
         own = {"metric": plant.metric, "segment": plant.segment}
         is_named = any(
-            reason.code in plant.codes
-            and all(reason.facts.get(name, fact) == fact for name, fact in own.items())
+            reason.code in plant.codes and own.items() <= (own | dict(reason.facts)).items()
             for reason in verdict.grounds
         )
         said = {"fault": plant.name, "decision": decision.value}
@@ -247,10 +238,9 @@ def _judge_plants(trial: _Trial) -> list[Reason]:
             code = "tested_fault_of_level" if plant.of_level else "tested_fault"
             reason = Reason.of(code, metric=plant.metric, interval=interval, **said)
         if is_missed and is_visible:
-            raise SelfTestFailedError(
-                f"{_FAILED}: {reason} Expected REJECT because of {' or '.join(plant.codes)} of "
-                f"{plant.metric}; {_fix('examine.py or verdict.py')}"
-            )
+            codes = " or ".join(plant.codes)
+            said_of = f"{reason} Expected REJECT because of {codes} of {plant.metric}"
+            raise _failed(said_of, "examine.py or verdict.py")
         found.append(reason)
     return found
 
@@ -357,9 +347,14 @@ def check_intervals(
     if (change := _change(holdout, metric)) is None:
         return ()
     found = [_check_bias(holdout, metric, change)]
-    # Added up here, and not by the code under test.
-    sums = UserSums(*(_sum_by_group(holdout, of) for of in (
-        metric.challenger, metric.baseline, metric.denominator)))  # fmt: skip
+    columns = []
+    for values in (metric.challenger, metric.baseline, metric.denominator):
+        # Added up here, and not by the code under test; without a denominator users count.
+        total = np.zeros((len(holdout.groups), 1))
+        group = holdout.user_group if values is None else holdout.request_group
+        np.add.at(total[:, 0], group, 1 if values is None else values)
+        columns.append(total)
+    sums = UserSums(*columns)
     num_different = int(np.count_nonzero(sums.challenger != sums.baseline))
     if num_different < _FEWEST:
         return (*found, Reason.of("tested_few", num_users=num_different))
@@ -379,22 +374,13 @@ def _check_bias(holdout: Holdout, metric: RatioMetric, change: Interval) -> Reas
     expected = (1 + PLANTED_BIAS) * (1 + change.value) - 1
     if found is None or not math.isclose(found.value, expected, abs_tol=1e-9):
         said = "nothing" if found is None else f"{found.value:+.4%}"
-        raise SelfTestFailedError(
-            f"{_FAILED}: the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the "
-            f"change came out as {said}, expected {expected:+.4%}; the sides are swapped or the "
-            f"estimate is biased; {_fix('comparison.py')}"
+        raise _failed(
+            f"the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the change came "
+            f"out as {said}, expected {expected:+.4%}; the sides are swapped or the estimate is "
+            f"biased",
+            "comparison.py",
         )
     return Reason.of("tested_bias", bias=PLANTED_BIAS)
-
-
-def _sum_by_group(holdout: Holdout, values: FloatArray | None) -> FloatArray:
-    """Return the sums of a metric's values of requests, or the users, of each group, (G, 1)."""
-    total = np.zeros(len(holdout.groups))
-    if values is None:
-        np.add.at(total, holdout.user_group, 1)
-    else:
-        np.add.at(total, holdout.request_group, values)
-    return total[:, None]
 
 
 def _check_width(sums: UserSums, change: Interval) -> Reason:
@@ -406,10 +392,11 @@ def _check_width(sums: UserSums, change: Interval) -> Reason:
     variance = float(np.square(residuals).sum()) * num_groups / (num_groups - 1)
     expected, found = math.sqrt(variance) / total, alone(change).error
     if not expected / _WIDEST <= found <= expected * _WIDEST:
-        raise SelfTestFailedError(
-            f"{_FAILED}: its interval implies a standard error of {found:.4%}, the linearised one "
-            f"is {expected:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the "
-            f"intervals are scaled or the pairing of the two sides is lost; {_fix('bootstrap.py')}"
+        raise _failed(
+            f"its interval implies a standard error of {found:.4%}, the linearised one is "
+            f"{expected:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the intervals "
+            f"are scaled or the pairing of the two sides is lost",
+            "bootstrap.py",
         )
     return Reason.of("tested_width", ratio=found / expected)
 
@@ -435,9 +422,7 @@ def _check_coverage(sums: UserSums, config: ModelGateConfig) -> Reason:
     covered = sum(change is not None and change.low <= 0 <= change.high for change in changes)
     fewest, most = (int(end) for end in binom.interval(_BAND, _NUM_DRAWS, config.confidence))
     if not fewest <= covered <= most:
-        raise SelfTestFailedError(
-            f"{_FAILED}: of {_NUM_DRAWS} comparisons without a difference {covered} intervals "
-            f"cover zero, expected {fewest} to {most}; {_fix('bootstrap.py')}"
-        )
+        said = f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero"
+        raise _failed(f"{said}, expected {fewest} to {most}", "bootstrap.py")
     counted = {"covered": covered, "fewest": fewest, "most": most}
     return Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)

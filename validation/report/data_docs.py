@@ -15,8 +15,6 @@ from validation.report.pages import environment
 
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
-SINCE_REFUSED = "Since it was refused"
-"""What of the facts tells how it differs from what was refused before."""
 
 _EXTERNAL_LINK = re.compile(r"<link\b[^>]*https?://[^>]*>")
 _SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)

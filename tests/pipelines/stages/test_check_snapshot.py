@@ -23,10 +23,7 @@ from pipelines.recipes import smoke
 from pipelines.registry.standing import (
     JudgedSnapshot,
     accepted_folder,
-    last_refused,
-    mark_judged,
     newest_accepted,
-    read_refusal,
 )
 from pipelines.stages import runner
 from support import commands
@@ -64,8 +61,7 @@ def prepare(
     config = smoke().model_copy(update={"data_gate": gate or smoke().data_gate})
     as_of = PLANTED_AS_OF + timedelta(days=days_later)
     run = make_run(home, config=config, as_of=as_of, run_id=run_id)
-    pinned = {"refused_report_uri": refused_of(run), "last_accepted_snapshot_uri": reference}
-    save_run(run := run.model_copy(update=pinned))
+    save_run(run := run.model_copy(update={"last_accepted_snapshot_uri": reference}))
     runner.run_stage("build_snapshot", run.run_uri)
     return run
 
@@ -80,10 +76,6 @@ def two_cycles(home: Path) -> tuple[ResolvedRun, Snapshot, ResolvedRun]:
 
 def snapshot_of(run: ResolvedRun) -> Snapshot:
     return runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
-
-
-def refused_of(run: ResolvedRun) -> str:
-    return last_refused(run.workspace_uri, run.config.reference, run.as_of)
 
 
 def accept(run: ResolvedRun, again: bool = False) -> DataReport:
@@ -130,16 +122,14 @@ def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
     assert storage.exists(marker.found_uri)
 
 
-def test_a_refused_snapshot_stops_the_run_and_what_is_judged_later_is_held_against_it(
-    home: Path, caplog: pytest.LogCaptureFixture
+def test_a_refused_snapshot_stops_the_run_and_a_later_cycle_of_the_day_is_accepted(
+    home: Path,
 ) -> None:
-    caplog.set_level("INFO")
     refused = prepare(home, STRICT)
     error = refuse(refused)
     message = str(error)
     assert error.exit_code == 65 and re.search(f"{TOO_FEW} .*expected", message)
     assert '<p class="word">Not accepted</p>' in docs_of(message)
-    assert "Since it was refused" not in message
     failure = failure_of(refused)
     assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
     assert failure.acceptable == ()  # nobody may call too few requests enough
@@ -147,25 +137,8 @@ def test_a_refused_snapshot_stops_the_run_and_what_is_judged_later_is_held_again
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
         runner.run_stage("train_challenger", refused.run_uri)
     assert_advises_a_new_cycle(message, refused)
-    assert refused_of(refused).startswith(f"{refused.run_uri}/check_snapshot/output-")
-    # The run itself, judged again.
-    message = str(refuse(refused))
-    _, _, since = message.partition("Since it was refused before: ")
-    same = "the snapshot is the one that was refused"
-    assert since.startswith(f"{same}; {TOO_FEW} is not mended: ")
-    assert f"{TOO_FEW} is not mended" in docs_of(message)
-    # A later cycle of the day, and what comes after it was accepted.
-    later = prepare(home, run_id="later")
-    report = accept(later)
-    assert report.since_refused[0] == same and len(report.since_refused) == 2
-    mended = report.since_refused[1]
-    assert mended.startswith(f"{TOO_FEW} is mended: found ")
-    assert mended.endswith("expected at least 100")
-    assert f"{TOO_FEW} is mended" in storage.read_bytes(report.docs_uri).decode()
-    assert f"since it was refused: {same}; {mended}" in caplog.text
-    assert refused_of(later) == ""
-    assert accept(prepare(home, run_id="last")).since_refused == ()
-    assert accept(later, again=True).since_refused == ()
+    assert str(refuse(refused)).startswith(message.partition("Data Docs")[0])  # and again
+    assert accept(prepare(home, run_id="later")).is_accepted
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "deleted"])
@@ -197,9 +170,7 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     for command in advised(message):
         commands.run(command)
     report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
-    since = report.since_refused
-    assert report.is_accepted and len(since) < 6, since
-    assert any("files_match_manifest is mended: found none" in phrase for phrase in since)
+    assert report.is_accepted
     assert snapshot_of(run) == snapshot
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))
 
@@ -247,29 +218,3 @@ def test_a_reference_that_was_deleted_to_free_space_is_told_with_the_new_cycle_s
     assert_advises_a_new_cycle(str(caught.value), later)
     # What the new cycle is resolved with: a snapshot that is gone is passed over.
     assert newest_accepted(later.workspace_uri, later.config.recipe, later.as_of) is None
-
-
-@pytest.mark.parametrize("content", [None, b"{", b'{"is_accepted": false}'])
-def test_a_refused_report_that_is_gone_or_damaged_is_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
-) -> None:
-    uri = storage.to_uri(tmp_path / "report.json")
-    if content is not None:
-        storage.write_bytes(uri, content)
-    assert read_refusal(uri, DataReport) is None
-    assert "judged without it" in caplog.text and uri in caplog.text
-
-
-def test_the_marker_of_a_day_and_recipe(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    workspace, recipe = run.workspace_uri, run.config.reference
-    snapshot = Snapshot.model_construct(uri="file:///snapshot", digest="0" * 64, as_of=run.as_of)
-    mark_judged(run, snapshot, "file:///report", is_accepted=False)
-    assert refused_of(run) == "file:///report"
-    assert last_refused(workspace, recipe, PLANTED_AS_OF + timedelta(days=1)) == ""
-    assert last_refused(workspace, "completejourney", PLANTED_AS_OF) == ""
-    [marker] = (tmp_path / "workspace" / "refused_snapshots").glob("*/2017-03-02.json")
-    marker.write_text("{")
-    assert refused_of(run) == ""
-    mark_judged(run, snapshot, "file:///profile", is_accepted=True)
-    assert not marker.exists()

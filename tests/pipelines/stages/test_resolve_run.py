@@ -232,18 +232,6 @@ def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_pat
     assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "b")
 
 
-def test_what_was_refused_of_the_day_is_pinned(settings: Settings, tmp_path: Path) -> None:
-    workspace_uri = storage.to_uri(tmp_path / "workspace")
-    for days in (-14, 0, 14):
-        as_of = AS_OF + timedelta(days=days)
-        marker = JudgedSnapshot(
-            as_of=as_of, snapshot_uri="file:///s", recipe="smoke", found_uri=f"file:///{days}"
-        )
-        folder = storage.join(workspace_uri, "refused_snapshots", "smoke")
-        storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}.json"), marker)
-    assert start_run(request(), settings).refused_report_uri == "file:///0"
-
-
 def test_a_mark_that_a_writer_has_not_finished_is_no_reference(
     settings: Settings, tmp_path: Path
 ) -> None:

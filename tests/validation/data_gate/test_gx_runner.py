@@ -22,7 +22,7 @@ SUBJECT = Subject("a test", "nothing follows", (), "By hand.")
 
 
 def run(tmp_path: Path, *checks: Check, **accepted: str) -> tuple[ExpectationOutcome, ...]:
-    return evaluate(checks, "run", AS_OF, lambda _: SUBJECT, tmp_path / "docs", accepted)
+    return evaluate(checks, "run", AS_OF, SUBJECT, tmp_path / "docs", accepted)
 
 
 def test_a_broken_check_is_not_bad_data(tmp_path: Path) -> None:

@@ -18,15 +18,6 @@ def sums(challenger: Any, baseline: Any, denominators: Any) -> UserSums:
     return UserSums(*columns)
 
 
-def test_levels_and_change_are_the_ratios_of_sums() -> None:
-    (found,) = paired_bootstrap(sums([3, 1, 2], [2, 1, 2], [2, 1, 1]), 200, 0.95, seed=1)
-
-    assert found.challenger is not None and found.challenger.value == pytest.approx(6 / 4)
-    assert found.baseline is not None and found.baseline.value == pytest.approx(5 / 4)
-    assert found.relative_change is not None
-    assert found.relative_change.value == pytest.approx(6 / 5 - 1)
-
-
 def test_every_resample_is_one_of_the_possible_draws() -> None:
     # Two users: a draw holds the first twice, both, or the second twice.
     (found,) = paired_bootstrap(sums([2, 1], [1, 1], [1, 1]), 4000, 0.95, seed=2)
@@ -35,17 +26,6 @@ def test_every_resample_is_one_of_the_possible_draws() -> None:
     assert (found.relative_change.low, found.relative_change.high) == (0.0, 1.0)
     # Change 1, 0.5, 0 with chances 1/4, 1/2, 1/4: variance 1/8.
     assert found.relative_standard_error == pytest.approx(math.sqrt(1 / 8), rel=0.05)
-
-
-def test_identical_sides_differ_by_exactly_nothing() -> None:
-    rng = np.random.default_rng(3)
-    numerators = rng.lognormal(size=(500, 7))
-    same = UserSums(numerators, numerators.copy(), rng.integers(1, 9, (500, 7)).astype(float))
-
-    for found in paired_bootstrap(same, 300, 0.95, seed=4):
-        change = found.relative_change
-        assert change is not None and (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
-        assert found.relative_standard_error == 0.0
 
 
 def test_the_seed_decides_the_draws_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

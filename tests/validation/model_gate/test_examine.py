@@ -140,77 +140,63 @@ def test_thresholds_that_contradict_each_other_are_refused() -> None:
 
 
 ALL = CONFIG.model_copy(update={"first_champion_beats": "every_baseline"})
-BETTER = change(0.3)
-
-
-def verdict_with(
-    *baselines: BaselineFacts, config: ModelGateConfig = ALL, **fields: Any
-) -> Verdict:
-    found = comparison(BETTER, **(FIRST | fields))
-    return decide(found, SOUND, SERVING, config, HEADS, baselines=baselines)
-
-
-def other(kind: str = "ranking", change: Any = None, **update: Any) -> BaselineFacts:
-    return baseline_facts("newest first", kind, change).model_copy(update=update)
-
-
 BEATS, WEAK = "beats the challenger", "as a difference, because the ranking finds next to nothing"
-AGAINST_BASELINES: list[tuple[BaselineFacts, Decision, str]] = [
-    (other("ranking", (0.001, 0.2)), PROMOTE, ""),
-    (other("ranking", (0.0, 0.2)), HELD_BACK, ""),
-    (other("ranking", (-0.1, 0.2)), HELD_BACK, ""),
-    (other("ranking", (-0.2, -0.001)), REJECT, BEATS),
-    (other("regression", (-0.009, 0.2)), PROMOTE, ""),
-    (other("regression", (-0.1, 0.01)), HELD_BACK, ""),
-    (other("regression", (-0.2, -0.011)), REJECT, BEATS),
-    (other("regression", (-0.009, -0.001)), PROMOTE, ""),  # a loss, within the margin
-    (other(note="No hits."), HELD_BACK, "ranking by newest first: No hits."),
-    (other(difference=interval(0.2, 0.4)), PROMOTE, WEAK),
-    (other(difference=interval(-0.1, 0.2)), HELD_BACK, WEAK),
-    (other(difference=interval(-0.4, -0.2)), REJECT, WEAK),
-]
+WORST = baseline_facts("newest first", change=(-0.3, -0.2), against_random=(-0.5, -0.4))
+REGRESSION = FIRST | {"baseline_kind": BaselineKind.REGRESSION,
+                      "baseline_name": "logistic regression"}  # fmt: skip
 
 
-@pytest.mark.parametrize(("facts", "expected", "sentence"), AGAINST_BASELINES)
+def other(kind: str = "ranking", change: Any = None, **update: Any) -> tuple[BaselineFacts, ...]:
+    return (*BEATEN, baseline_facts("newest first", kind, change).model_copy(update=update))
+
+
+def first(relative: Interval | None = None, **fields: Any) -> Comparison:
+    return comparison(relative or change(0.3), **(FIRST | fields))
+
+
+@pytest.mark.parametrize(
+    ("found", "baselines", "config", "expected", "said"),
+    [
+        (first(), other("ranking", (0.001, 0.2)), ALL, PROMOTE, "newest first"),
+        (first(), other("ranking", (0.0, 0.2)), ALL, HELD_BACK, "newest first"),
+        (first(), other("ranking", (-0.1, 0.2)), ALL, HELD_BACK, "newest first"),
+        (first(), other("ranking", (-0.2, -0.001)), ALL, REJECT, BEATS),
+        (first(), other("regression", (-0.009, 0.2)), ALL, PROMOTE, "newest first"),
+        (first(), other("regression", (-0.1, 0.01)), ALL, HELD_BACK, "newest first"),
+        (first(), other("regression", (-0.2, -0.011)), ALL, REJECT, BEATS),
+        # A loss, within the margin.
+        (first(), other("regression", (-0.009, -0.001)), ALL, PROMOTE, "newest first"),
+        (first(), other(note="No hits."), ALL, HELD_BACK, "ranking by newest first: No hits."),
+        (first(), other(difference=interval(0.2, 0.4)), ALL, PROMOTE, WEAK),
+        (first(), other(difference=interval(-0.1, 0.2)), ALL, HELD_BACK, WEAK),
+        (first(), other(difference=interval(-0.4, -0.2)), ALL, REJECT, WEAK),
+        (first(), (), ALL, HELD_BACK, "No simple baseline was measured, and no model serves."),
+        # A later cycle, and a recipe that asks for popularity alone, are warned.
+        *(
+            (found, (WORST,), config, PROMOTE, said)
+            for found, config in ((comparison(change(0.3)), ALL), (first(), CONFIG))
+            for said in ("Warning: The ranking by newest first beats the challenger",
+                         "newest first ranks worse than a random order")
+        ),
+        # Where the best is the regression, the margin counts.
+        (first(change(0.0, -0.008, 0.008), **REGRESSION), BEATEN, ALL, PROMOTE,
+         "the logistic regression"),
+    ],
+)  # fmt: skip
 def test_each_baseline_has_its_bound(
-    facts: BaselineFacts, expected: Decision, sentence: str
+    found: Comparison,
+    baselines: tuple[BaselineFacts, ...],
+    config: ModelGateConfig,
+    expected: Decision,
+    said: str,
 ) -> None:
-    assert CONFIG.margin == 0.01
-    verdict = verdict_with(*BEATEN, facts)
+    verdict = decide(found, SOUND, SERVING, config, HEADS, baselines=baselines)
     assert verdict.decision is expected
-    said = verdict.reasons[0] if expected is REJECT else " ".join(verdict.reasons)
-    assert "newest first" in said and sentence in said
-
-
-def test_without_baselines_no_first_champion_is_promoted() -> None:
-    verdict = verdict_with()
-    assert verdict.decision is HELD_BACK
-    assert verdict.reasons[0] == "No simple baseline was measured, and no model serves."
-
-
-CHAMPION = {name: getattr(comparison(), name) for name in ("baseline_kind", "baseline_model")}
-
-
-@pytest.mark.parametrize(("config", "fields"), [(ALL, CHAMPION), (CONFIG, FIRST)])
-def test_a_later_cycle_and_a_recipe_that_asks_for_popularity_alone_are_warned(
-    config: ModelGateConfig, fields: dict[str, Any]
-) -> None:
-    better = baseline_facts("newest first", change=(-0.3, -0.2), against_random=(-0.5, -0.4))
-    verdict = verdict_with(better, config=config, **fields)
-    assert CONFIG.first_champion_beats == "popularity" and verdict.decision is PROMOTE
-    said = " ".join(verdict.reasons)
-    assert "Warning: The ranking by newest first beats the challenger" in said
-    assert "newest first ranks worse than a random order" in said
-
-
-def test_the_best_may_be_the_regression_and_then_the_margin_counts() -> None:
-    by = {"baseline_kind": BaselineKind.REGRESSION, "baseline_name": "logistic regression"}
-    found = comparison(change(0.0, -0.008, 0.008), **(FIRST | by))
-    verdict = decide(found, SOUND, SERVING, ALL, HEADS, baselines=BEATEN)
-    assert verdict.decision is PROMOTE and "the logistic regression" in verdict.reasons[0]
+    assert said in (verdict.reasons[0] if expected is REJECT else " ".join(verdict.reasons))
 
 
 def test_every_ranking_is_asked_for_by_all_recipes_but_the_one_for_a_first_look() -> None:
     asked = {name: make().model_gate.first_champion_beats for name, make in RECIPES.items()}
     assert {name for name, what in asked.items() if what == "popularity"} == {"smoke"}
     assert ModelGateConfig(floors=CONFIG.floors).first_champion_beats == "every_baseline"
+    assert (CONFIG.first_champion_beats, CONFIG.margin) == ("popularity", 0.01)

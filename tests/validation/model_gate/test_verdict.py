@@ -1,150 +1,139 @@
+"""The verdict's rules, on the challenger alone and on three models with evidence pooled."""
+
 import math
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from pipelines.contracts.artifacts import Standing
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import Comparison, Decision, SelfTest, Verdict
-from pipelines.contracts.reasons import AbsenceKind, BaselineKind, Reason
+from pipelines.contracts.judgement import (
+    AnchorFacts,
+    Comparison,
+    Decision,
+    Promoted,
+    SelfTest,
+    Verdict,
+)
+from pipelines.contracts.reasons import AbsenceKind, BaselineKind, Interval, PooledChange, Reason
+from pipelines.recipes import smoke
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
-from support.judgements import BEATEN, SERVING, SLOW
+from support.judgements import BEATEN, CHALLENGER, SERVING, SLOW
 from validation.model_gate.verdict import decide
 
 PROMOTE, INCONCLUSIVE, REJECT = Decision.PROMOTE, Decision.INCONCLUSIVE, Decision.REJECT
 NOT_FINITE, NO_ACTION = AbsenceKind.NOT_FINITE, AbsenceKind.NO_ACTION
-CALIBRATION = "calibration_ratio.repin"
+CALIBRATION, HIDE = "calibration_ratio.repin", "hit_at_3.hide"
 FLOOR, RAIL = CONFIG.floors[0], CONFIG.guardrails[0]
+PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
+BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
+DOUBT = "Self-test: not possible, the challenger's target metric is zero."
+DOUBTED = SelfTest(findings=SOUND.findings, doubts=(Reason.of("test_without_target"),))
 
 
 def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
     return decide(found, SOUND, SERVING, config, HEADS, baselines=BEATEN)
 
 
-def decision(found: Comparison, config: ModelGateConfig = CONFIG) -> Decision:
-    return verdict_on(found, config).decision
-
-
 FIRST = {"baseline_kind": BaselineKind.RANKING, "baseline_model": None}
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "fields", "expected", "said"),
-    [
-        (0.01, 0.03, {}, PROMOTE, "+2.00 % (95 % interval +1.00 % to +3.00 %)"),
-        (-0.0099, 0.02, {}, PROMOTE, "above the -1.00 % required"),  # fresh and not worse
-        # The one-sided 95 % end, which decides, lies 1.645 standard errors below the value.
-        (-0.0124, 0.02, {}, PROMOTE, ""),
-        (-0.0128, 0.02, {}, INCONCLUSIVE, ""),
-        (-0.02, -0.01, {}, INCONCLUSIVE, ""),  # nor wholly below it
-        (-0.02, -0.0101, {}, REJECT, ""),
-        # Surely worse, by less than the margin.
-        (-0.0015, -0.0005, {}, PROMOTE, "The loss is certain, and smaller than the margin."),
-        (0.0, 0.0, {}, PROMOTE, ""),
-        # The first cycle must beat a ranking: the margin is for freshness.
-        (0.001, 0.02, FIRST, PROMOTE, "the ranking by popularity"),
-        (0.0, 0.02, FIRST, INCONCLUSIVE, "the ranking by popularity"),
-        (-0.005, 0.02, FIRST, INCONCLUSIVE, "the ranking by popularity"),
-        (-0.02, -0.001, FIRST, REJECT, "the ranking by popularity"),
-    ],
+RANKING = "the ranking by popularity"
+SAVES = CONFIG.model_copy(
+    update={"guardrails": (RAIL, RelativeLimit(metric="hit_at_3.save", max_decrease=0.05))}
 )
-def test_the_interval_decides(
-    low: float, high: float, fields: dict[str, Any], expected: Decision, said: str
-) -> None:
-    verdict = verdict_on(comparison(change((low + high) / 2, low, high), **fields))
-    assert verdict.decision is expected and said in verdict.reasons[0]
 
 
-def test_a_guardrail_on_a_decrease_looks_down() -> None:
-    rails = (*CONFIG.guardrails, RelativeLimit(metric="hit_at_3.save", max_decrease=0.05))
-    config = CONFIG.model_copy(update={"guardrails": rails})
-
-    held, broken = (
-        comparison(add=(metric("hit_at_3.save", change(by)),)) for by in (-0.049, -0.06)
-    )
-    assert decision(held, config) is PROMOTE
-    verdict = verdict_on(broken, config)
-    assert verdict.decision is REJECT
-    assert verdict.reasons == (
-        "hit_at_3.save changed by -6.00 % (95 % interval -6.10 % to -5.90 %), beyond its "
-        "guardrail [-5.00 %, inf].",
-        SERVING.figures.sentence,
-    )
+def at(low: float, high: float, **fields: Any) -> Comparison:
+    return comparison(change((low + high) / 2, low, high), **fields)
 
 
-def test_a_broken_floor_rejects_even_where_another_metric_is_missing() -> None:
-    verdict = verdict_on(comparison(calibration=2.0, drop=("hit_at_3.hide",)))
+def saves(by: float) -> Comparison:
+    return comparison(add=(metric("hit_at_3.save", change(by)),))
 
-    assert verdict.decision is Decision.REJECT
-    assert "2.0000" in verdict.reasons[0]
-    assert "hit_at_3.hide" in verdict.reasons[1]
+
+def with_threshold(**update: Any) -> ModelGateConfig:
+    return CONFIG.model_copy(update=update)
+
+
+def without(name: str) -> Comparison:
+    return comparison(drop=(f"{name}/all",), absent=(absent(name, NOT_FINITE),))
 
 
 @pytest.mark.parametrize(
-    ("found", "sentence"),
+    ("found", "config", "expected", "said"),
     [
-        (comparison(drop=(TARGET,)), "was not computed, and it is the target metric"),
-        (comparison(drop=(f"{TARGET}/core",)), "though segment 'core' is required"),
-        (comparison(drop=(CALIBRATION,)), "its floor cannot be judged"),
-        (comparison(drop=("hit_at_3.hide",)), "its guardrail cannot be judged"),
-        (comparison(add=(metric(TARGET, None),)), "has no interval"),
-        (comparison(add=(metric("hit_at_3.hide", None),)), "its guardrail cannot be judged"),
+        (at(0.01, 0.03), CONFIG, PROMOTE, "+2.00 % (95 % interval +1.00 % to +3.00 %)"),
+        (at(-0.0099, 0.02), CONFIG, PROMOTE, "above the -1.00 % required"),  # not worse
+        # The one-sided 95 % end, which decides, lies 1.645 standard errors below the value.
+        (at(-0.0124, 0.02), CONFIG, PROMOTE, ""),
+        (at(-0.0128, 0.02), CONFIG, INCONCLUSIVE, ""),
+        (at(-0.02, -0.01), CONFIG, INCONCLUSIVE, ""),  # nor wholly below it
+        (at(-0.02, -0.0101), CONFIG, REJECT, ""),
+        # Surely worse, by less than the margin.
+        (at(-0.0015, -0.0005), CONFIG, PROMOTE, "is certain, and smaller than the margin."),
+        (at(0.0, 0.0), CONFIG, PROMOTE, ""),
+        # The first cycle must beat a ranking: the margin is for freshness.
+        (at(0.001, 0.02, **FIRST), CONFIG, PROMOTE, RANKING),
+        (at(0.0, 0.02, **FIRST), CONFIG, INCONCLUSIVE, RANKING),
+        (at(-0.005, 0.02, **FIRST), CONFIG, INCONCLUSIVE, RANKING),
+        (at(-0.02, -0.001, **FIRST), CONFIG, REJECT, RANKING),
+        # A guardrail on a decrease looks down.
+        (saves(-0.049), SAVES, PROMOTE, ""),
+        (saves(-0.06), SAVES, REJECT, "-6.00 % (95 % interval -6.10 % to -5.90 %), beyond its "
+         "guardrail [-5.00 %, inf]."),
+        # A broken floor rejects even where another metric is missing.
+        (comparison(calibration=2.0, drop=(HIDE,)), CONFIG, REJECT, "2.0000"),
+        # A challenger without numbers is rejected.
+        *((without(name), CONFIG, REJECT, f"'{name}' was not computed")
+          for name in (TARGET, CALIBRATION, HIDE)),
+        # A missing threshold never promotes.
+        (comparison(), with_threshold(floors=()), INCONCLUSIVE, "No absolute floor"),
+        (comparison(), with_threshold(guardrails=()), INCONCLUSIVE, "'hide' is unwanted"),
+        (comparison(), with_threshold(margin=math.nan), INCONCLUSIVE,
+         "'model_gate.margin' is nan"),
+        (comparison(), with_threshold(floors=(FLOOR.model_copy(update={"minimum": math.nan}),)),
+         INCONCLUSIVE, "minimum' is nan"),
+        (comparison(), with_threshold(guardrails=(RAIL.model_copy(update={
+            "max_increase": math.nan}),)), INCONCLUSIVE, "max_increase' is nan"),
+        # It fails closed.
+        (comparison(drop=(TARGET,)), CONFIG, INCONCLUSIVE, "and it is the target metric"),
+        (comparison(drop=(f"{TARGET}/core",)), CONFIG, INCONCLUSIVE, "'core' is required"),
+        (comparison(drop=(CALIBRATION,)), CONFIG, INCONCLUSIVE, "its floor cannot be judged"),
+        (comparison(drop=(HIDE,)), CONFIG, INCONCLUSIVE, "its guardrail cannot be judged"),
+        (comparison(add=(metric(TARGET, None),)), CONFIG, INCONCLUSIVE, "has no interval"),
+        (comparison(add=(metric(HIDE, None),)), CONFIG, INCONCLUSIVE, "guardrail cannot be"),
         (comparison(add=(metric(TARGET, None).model_copy(update={"baseline": None}),),
-                    absent=(absent(TARGET, NOT_FINITE, side="baseline"),)),
+                    absent=(absent(TARGET, NOT_FINITE, side="baseline"),)), CONFIG, INCONCLUSIVE,
          "has no interval: The baseline's scores hold NaN or infinity."),
-        (comparison(drop=(CALIBRATION,), absent=(absent(CALIBRATION, NO_ACTION),)),
-         "so its floor cannot be judged: No example has the action."),
-        (comparison(target_metric="save_volume_at_3"), "the target metric 'save_volume_at_3'"),
-        (comparison(num_users=49), "49 users, expected at least 50"),
-        (comparison(segment_users={"all": 50, "core": 50, "non_core": 0}), "'non_core' has no"),
-        (comparison(segment_users={"all": 50, "core": 50}), "'non_core' has no users"),
-        (comparison(baseline_model=champion_with("b" * 64)), "compared with itself"),
-        (comparison(baseline_model=None), "no champion model is named"),
-        (comparison(are_scores_identical=True), "the same score to each of the 1,000"),
-        (comparison(are_scores_identical=None), "Nobody checked"),
-        (comparison(baseline_holdout_digest="e" * 64), "not scored on the same holdout"),
-        (comparison(baseline_holdout_digest=None), "baseline unknown"),
+        (comparison(drop=(CALIBRATION,), absent=(absent(CALIBRATION, NO_ACTION),)), CONFIG,
+         INCONCLUSIVE, "so its floor cannot be judged: No example has the action."),
+        (comparison(target_metric="save_volume_at_3"), CONFIG, INCONCLUSIVE,
+         "the target metric 'save_volume_at_3'"),
+        (comparison(num_users=49), CONFIG, INCONCLUSIVE, "49 users, expected at least 50"),
+        (comparison(segment_users={"all": 50, "core": 50, "non_core": 0}), CONFIG, INCONCLUSIVE,
+         "'non_core' has no users"),
+        (comparison(segment_users={"all": 50, "core": 50}), CONFIG, INCONCLUSIVE,
+         "'non_core' has no users"),
+        (comparison(baseline_model=None), CONFIG, INCONCLUSIVE, "no champion model is named"),
+        (comparison(are_scores_identical=True), CONFIG, INCONCLUSIVE, "to each of the 1,000"),
+        (comparison(are_scores_identical=None), CONFIG, INCONCLUSIVE, "Nobody checked"),
+        (comparison(baseline_holdout_digest="e" * 64), CONFIG, INCONCLUSIVE,
+         "not scored on the same holdout"),
+        (comparison(baseline_holdout_digest=None), CONFIG, INCONCLUSIVE, "baseline unknown"),
         # The interval lies below zero, but it is of a model against itself.
-        (comparison(change(-0.1), baseline_model=champion_with("b" * 64)), "with itself"),
+        (comparison(change(-0.1), baseline_model=champion_with("b" * 64)), CONFIG, INCONCLUSIVE,
+         "compared with itself"),
     ],
 )  # fmt: skip
-def test_it_fails_closed_with_a_sentence(found: Comparison, sentence: str) -> None:
-    verdict = verdict_on(found)
-
-    assert verdict.decision is Decision.INCONCLUSIVE
-    assert sentence in " ".join(verdict.reasons)
+def test_the_rules_on_the_challenger_alone(
+    found: Comparison, config: ModelGateConfig, expected: Decision, said: str
+) -> None:
+    verdict = verdict_on(found, config)
+    assert verdict.decision is expected
+    told = " ".join(verdict.reasons) if expected is INCONCLUSIVE else verdict.reasons[0]
+    assert said in told
     assert all(reason.endswith(".") for reason in verdict.reasons)
-
-
-@pytest.mark.parametrize(
-    ("broken", "sentence"),
-    [
-        ({"floors": ()}, "No absolute floor"),
-        ({"guardrails": ()}, "'hide' is unwanted"),
-        ({"margin": math.nan}, "'model_gate.margin' is nan"),
-        ({"floors": (FLOOR.model_copy(update={"minimum": math.nan}),
-                     Limit(metric=CALIBRATION, minimum=0.8))}, "minimum' is nan"),
-        ({"guardrails": (RAIL.model_copy(update={"max_increase": math.nan}),)},
-         "max_increase' is nan"),
-    ],
-)  # fmt: skip
-def test_a_missing_threshold_never_promotes(broken: dict[str, Any], sentence: str) -> None:
-    verdict = verdict_on(comparison(), CONFIG.model_copy(update=broken))
-
-    assert verdict.decision is Decision.INCONCLUSIVE
-    assert sentence in " ".join(verdict.reasons)
-
-
-@pytest.mark.parametrize("name", [TARGET, CALIBRATION, "hit_at_3.hide"])
-def test_a_challenger_without_numbers_is_rejected(name: str) -> None:
-    found = comparison(drop=(f"{name}/all",), absent=(absent(name, NOT_FINITE),))
-    verdict = verdict_on(found)
-
-    assert verdict.decision is Decision.REJECT
-    assert f"'{name}' was not computed" in verdict.reasons[0]
-    assert verdict.reasons[0].endswith(": The challenger's scores hold NaN or infinity.")
-    assert all(name in reason for reason in verdict.reasons[1:-1])
     assert verdict.reasons[-1] == SERVING.figures.sentence
 
 
@@ -155,30 +144,15 @@ def test_no_number_of_a_comparison_is_nan_or_infinite(number: float) -> None:
         lambda: change(number),
         lambda: comparison(smallest_detectable_change=number),
         lambda: Limit(metric=CALIBRATION, minimum=number),
-        lambda: RelativeLimit(metric="hit_at_3.hide", max_increase=number),
+        lambda: RelativeLimit(metric=HIDE, max_increase=number),
     ):
         with pytest.raises(ValidationError, match="finite number"):
             make()
 
 
-PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
-BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
-DOUBT = "Self-test: not possible, the challenger's target metric is zero."
-DOUBTED = SelfTest(findings=SOUND.findings, doubts=(Reason.of("test_without_target"),))
 VOID = comparison(num_users=49)
 LOSING = comparison(change(-0.1))
 WINNING = comparison(change(0.02, 0.01, 0.03))
-
-
-@pytest.mark.parametrize("found", [WINNING, LOSING, VOID], ids=["wins", "loses", "void"])
-def test_a_bundle_that_would_not_serve_is_rejected_whatever_the_comparison_says(
-    found: Comparison,
-) -> None:
-    verdict = decide(found, DOUBTED, BROKEN, CONFIG, HEADS)
-    assert verdict.decision is REJECT
-    assert verdict.reasons[:2] == (PROBLEM, BROKEN.figures.sentence)
-    assert len(verdict.reasons) > 2  # what the comparison says comes after it
-    assert verdict_on(found).reasons[-1] == SERVING.figures.sentence
 
 
 @pytest.mark.parametrize(
@@ -190,10 +164,159 @@ def test_a_bundle_that_would_not_serve_is_rejected_whatever_the_comparison_says(
         (WINNING, SelfTest(), INCONCLUSIVE, "was not tested"),
     ],
 )
-def test_a_doubt_of_the_self_test_stands_in_the_way_of_a_promotion_only(
+def test_a_doubt_stops_a_promotion_and_a_bundle_that_would_not_serve_is_rejected(
     found: Comparison, tested: SelfTest, expected: Decision, first: str
 ) -> None:
     verdict = decide(found, tested, SERVING, CONFIG, HEADS)
-    assert verdict.decision is expected
-    assert first in verdict.reasons[0]
+    assert verdict.decision is expected and first in verdict.reasons[0]
     assert (DOUBT in verdict.reasons) is (found is WINNING and tested is DOUBTED)
+    verdict = decide(found, tested, BROKEN, CONFIG, HEADS)
+    assert verdict.decision is REJECT
+    assert verdict.reasons[:2] == (PROBLEM, BROKEN.figures.sentence)
+    assert len(verdict.reasons) > 2  # what the comparison says comes after it
+
+
+# Three models: challenger, fresh anchor and champion.
+FEATURES = smoke().features.model_copy(update={"heads": HEADS, "action_types": ("repin", "hide")})
+ACCEPTED = Standing(anchor=smoke().model_copy(update={"model_gate": CONFIG, "features": FEATURES}))
+FRESH = CHALLENGER.model_copy(update={"version": "5", "bundle_digest": "f" * 64})
+OF_ANCHOR = {"baseline_kind": BaselineKind.ANCHOR, "baseline_model": FRESH}
+
+
+def pooled(value: float, num_cycles: int, error: float, name: str = TARGET) -> PooledChange:
+    """Return a change whose error on this cycle's holdout is 1 %."""
+    return PooledChange(
+        metric=name,
+        segment="all",
+        value=value,
+        error=0.01,
+        pooled_value=value,
+        pooled_error=error,
+        num_cycles=num_cycles,
+    )
+
+
+def three(
+    theta: float, delta: float | Comparison, phi: float, **update: Any
+) -> tuple[Comparison, AnchorFacts]:
+    """Return the comparison with the champion, and what is known of the fresh anchor."""
+    if not isinstance(delta, Comparison):
+        delta = comparison(change(delta), **OF_ANCHOR)
+    facts = AnchorFacts(
+        model=FRESH,
+        recipe=delta,
+        freshness=comparison(change(phi), challenger_model=FRESH, **update.pop("fresh", {})),
+        self_test=SOUND,
+        serving=SERVING,
+    )
+    return comparison(change(theta)), facts.model_copy(update=update)
+
+
+def recipe(value: Interval | None = None, **fields: Any) -> Comparison:
+    return comparison(value or change(0.01), **OF_ANCHOR | fields)
+
+
+STRICT = CONFIG.model_copy(update={"margin": 0.0001, "recipe_margin": 0.0001})
+WORSE_RECIPE = "The recipe is surely worse than the accepted one."
+REFUSED = "test_ranker v5, is not promoted either: "
+UNSURE = change(-0.005, -0.02, 0.01)
+HELD = ACCEPTED.model_copy(update={"hold": "Recipe 'x' is on hold."})
+LOST = ACCEPTED.model_copy(update={"problem": "It cannot be made any more."})
+ONE, OTHER, NONE = Promoted.CHALLENGER, Promoted.ANCHOR, Promoted.NONE
+SAME_MODEL = recipe().model_copy(update={"are_scores_identical": True})
+GOOD, BAD = three(0.02, 0.01, 0.01), (-0.05, -0.07, 0.02)
+THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any, str]] = {
+    "surely better": (GOOD, {}, PROMOTE, ONE, "of the fresh anchor test_ranker v5: +1.00 %"),
+    "even": (three(0.01, 0.0002, 0.01), {}, PROMOTE, ONE, ""),
+    # Freshness does not hide a worse recipe, and a worse recipe costs no freshness.
+    "worse": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, WORSE_RECIPE),
+    "it serves": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, "v5 is promoted"),
+    # An unsound anchor is not promoted either.
+    "few users": (three(*BAD, fresh={"num_users": 49}), {}, REJECT, NONE, f"{REFUSED}"),
+    "few": (three(*BAD, fresh={"num_users": 49}), {}, REJECT, NONE, "49 users"),
+    "hides": (three(*BAD, fresh={"hide": change(0.5)}), {}, REJECT, NONE, "its guardrail"),
+    "floor": (three(*BAD, fresh={"calibration": 2.0}), {}, REJECT, NONE, "outside its floor"),
+    "slow": (three(*BAD, serving=BROKEN), {}, REJECT, NONE, f"{REFUSED}{PROBLEM}"),
+    # What stands against the challenger alone does not stop the anchor.
+    "not served": (three(0.02, 0.01, 0.02), {"serving": BROKEN}, REJECT, OTHER, PROBLEM),
+    "doubt": (three(0.02, 0.01, 0.02), {"self_test": DOUBTED}, INCONCLUSIVE, OTHER, ""),
+    "both": (three(0.02, 0.01, 0.02, self_test=DOUBTED), {"self_test": DOUBTED}, INCONCLUSIVE,
+             NONE, f"{REFUSED}{DOUBT}"),
+    # It is judged by its own recipe's margin.
+    "strict": (three(-0.02, -0.02, -0.002), {"config": STRICT}, REJECT, OTHER, ""),
+    # Two recipes may make the same model, and hides may not creep against the anchor.
+    "same model": (three(0.02, SAME_MODEL, 0.01), {}, PROMOTE, ONE, ""),
+    "creeping": (three(0.02, recipe(hide=change(0.05)), 0.01), {}, REJECT, OTHER,
+                 "against the fresh anchor, beyond its guardrail"),
+    # Against the anchor floors do not count, and all cycles do.
+    "no floor": (three(0.02, recipe(calibration=2.0), 0.01), {}, PROMOTE, ONE, ""),
+    "all cycles": (three(0.02, recipe(UNSURE, pooled=(pooled(-0.005, 5, 0.001),)), 0.01), {},
+                   REJECT, OTHER, WORSE_RECIPE),
+    # A recipe on hold does not stop the accepted one; one that nobody can make does.
+    "hold": (GOOD, {"standing": HELD}, INCONCLUSIVE, OTHER, "Recipe 'x' is on hold."),
+    "problem": (GOOD, {"standing": LOST}, INCONCLUSIVE, NONE, "cannot be made any more."),
+}  # fmt: skip
+
+
+def decide_on(found: Comparison, anchor: AnchorFacts | None = None, **update: Any) -> Verdict:
+    values: dict[str, Any] = {"self_test": SOUND, "serving": SERVING, "config": CONFIG}
+    values |= {"standing": ACCEPTED, "baselines": BEATEN}
+    return decide(found, heads=HEADS, anchor=anchor, **values | update)
+
+
+@pytest.mark.parametrize(
+    ("models", "update", "decision", "promoted", "said"), THREE.values(), ids=THREE
+)
+def test_the_rules_on_three_models(
+    models: tuple[Comparison, AnchorFacts], update: Any, decision: Any, promoted: Any, said: str
+) -> None:
+    verdict = decide_on(*models, **update)
+    assert (verdict.decision, verdict.promoted) == (decision, promoted)
+    assert said in " ".join(verdict.reasons)
+    assert verdict.becomes_anchor is (promoted is ONE and models[1].recipe is not EVEN)
+
+
+EVEN = THREE["even"][0][1].recipe
+
+
+def test_which_recipe_becomes_the_anchor_where_none_was_trained() -> None:
+    first = comparison(baseline_kind=BaselineKind.RANKING, baseline_model=None)
+    assert decide_on(first, standing=Standing()).becomes_anchor
+    # A model serves and its recipe is not on record: this one is not accepted unjudged.
+    assert not decide_on(comparison(), standing=Standing()).becomes_anchor
+    assert not decide_on(comparison()).becomes_anchor  # it is the accepted recipe
+
+
+@pytest.mark.parametrize("standing", [HELD, LOST])
+def test_what_is_on_record_may_stop_a_promotion(standing: Standing) -> None:
+    said = standing.hold or standing.problem
+    verdict = decide_on(comparison(), standing=standing)
+    assert (verdict.decision, verdict.promoted) == (INCONCLUSIVE, NONE)
+    assert verdict.reasons[0] == said
+    rejected = decide_on(comparison(change(-0.1)), standing=standing)
+    assert rejected.decision is REJECT
+    assert said in rejected.reasons  # a person has to act on it all the same
+
+
+WIDE, UNSURE_HIDE = change(0.001, -0.019, 0.021), change(0.03, -0.05, 0.11)
+
+
+def of_hide(now: Interval, value: float, error: float) -> Comparison:
+    return comparison(hide=now, pooled=(pooled(value, 6, error, HIDE),))
+
+
+@pytest.mark.parametrize(
+    ("found", "decision", "said"),
+    [
+        (comparison(WIDE), INCONCLUSIVE, ""),
+        (comparison(WIDE, pooled=(pooled(0.001, 5, 0.004),)), PROMOTE,
+         "Pooled over 5 cycles it is +0.10 %"),
+        # A guardrail is pooled, and one bad challenger is not excused.
+        (of_hide(UNSURE_HIDE, 0.001, 0.003), PROMOTE, ""),
+        (of_hide(UNSURE_HIDE, 0.04, 0.005), REJECT, "over 6 cycles, beyond its guardrail"),
+        (of_hide(change(0.3, 0.2, 0.4), 0.001, 0.003), REJECT, "+30.00 %"),
+    ],
+)  # fmt: skip
+def test_evidence_is_pooled(found: Comparison, decision: Decision, said: str) -> None:
+    verdict = decide_on(found)
+    assert verdict.decision is decision and said in verdict.reasons[0]

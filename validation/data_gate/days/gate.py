@@ -111,7 +111,7 @@ def judge_log(
     """
     checks = (*_day_checks(log), *_number_checks(log))
     name = f"event-log-{log.as_of:%Y-%m-%d}"
-    return evaluate(checks, name, log.as_of, lambda _: _subject(log), docs_dir, accepted)
+    return evaluate(checks, name, log.as_of, _subject(log), docs_dir, accepted)
 
 
 def date_of(day: int) -> date:

@@ -481,13 +481,8 @@ def _of_ids(
     share, num, day = min(now)
     noise = RETURNING.noise(Number(value=middle, num=num))
     floor = RETURNING.run_floor * _short_history(len(history))
-    limit, name = float(_limits(floor, values - middle, noise)), name_of(followed)
+    limit, name = float(_limits(floor, values - middle, noise)), f"impressions.{followed}_come_back"
     return [Deviation(name, "run", RETURNING, day, min(share, middle), middle, limit)]
-
-
-def name_of(followed: str) -> str:
-    """Return the name of the share of followed ids that come back."""
-    return f"impressions.{followed}_come_back"
 
 
 def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[int]]:

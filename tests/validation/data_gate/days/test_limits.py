@@ -17,7 +17,6 @@ from validation.data_gate.days.limits import (
     jensen_shannon,
     kind_of,
     known_ids,
-    name_of,
     share_back,
     shares_told,
 )
@@ -262,7 +261,7 @@ def back(made: list[DayProfile], first: int = FIRST_JUDGED) -> list[Deviation]:
 def test_a_fifth_of_the_users_is_missed(num_users: int) -> None:
     """Also where the days' numbers of users would be lost in what volumes may move."""
     (sound,), (spoiled,) = back(coming(num_users)), back(coming(num_users, lost=0.2))
-    assert sound.name == spoiled.name == name_of("users")
+    assert sound.name == spoiled.name == "impressions.users_come_back"
     assert sound.times_limit < 0.5 and spoiled.times_limit > 1
     assert spoiled.found == pytest.approx(0.8 * spoiled.usual, abs=0.06)
 

@@ -1,5 +1,6 @@
 """The numbers of days, against a log small enough to count by hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
 from support.planted import LogRows
-from validation.data_gate.days import measure
+from validation.data_gate.days import measure, queries
 from validation.data_gate.days.limits import shares_told
 from validation.data_gate.days.measure import (
     OTHERS,
@@ -52,13 +53,21 @@ USERS = users(
 )  # fmt: skip
 
 
+def profiles_of(
+    scratch: Path, num_days: int, *tables: object, first: int = FIRST_DAY,
+    categories: Sequence[str] = (),
+) -> list[DayProfile]:  # fmt: skip
+    with open_engine(str(scratch)) as engine:
+        rows = DayRows(*tables)
+        return list(measure_days(engine, rows, first, FIRST_DAY + num_days, categories))
+
+
 def measured(
     tmp_path: Path, num_days: int = 2, first: int = FIRST_DAY, column: str = "shelf",
     **changes: object,
 ) -> dict[int, DayProfile]:  # fmt: skip
     rows = {"impressions": [SHOWN], "actions": [ACTED], "users": [USERS]} | changes
-    with open_engine(str(tmp_path)) as engine:
-        found = measure_days(engine, DayRows(**rows), first, FIRST_DAY + num_days, [column])
+    found = profiles_of(tmp_path, num_days, *rows.values(), first=first, categories=[column])
     return {profile.day: profile for profile in found}
 
 
@@ -120,9 +129,9 @@ def test_counts_by_hour_surface_state_and_category(
 
 
 def of_log(tmp_path: Path, log: LogRows, *shown: pa.Table) -> list[DayProfile]:
-    with open_engine(str(tmp_path)) as engine:
-        rows = DayRows(shown or [log.impressions], [log.actions], [log.users])
-        return list(measure_days(engine, rows, log.first_day, log.end_day, ["shelf"]))
+    tables = (shown or [log.impressions], [log.actions], [log.users])
+    num_days = log.end_day - FIRST_DAY
+    return profiles_of(tmp_path, num_days, *tables, first=log.first_day, categories=["shelf"])
 
 
 def test_rows_in_parts_and_in_any_order_give_the_same_numbers(tmp_path: Path) -> None:
@@ -199,19 +208,19 @@ def remainder(dividend: int, divisor: int) -> int:
     return dividend % divisor if dividend >= 0 else -(-dividend % divisor)
 
 
-NUM_ROWS, WIDTH = 3_000, 64
+NUM_ROWS, WIDE = 3_000, 64
 
 
 @pytest.fixture(scope="module")
 def rows() -> pa.Table:
     draw = np.random.default_rng(5)
-    vectors = draw.normal(size=(NUM_ROWS, WIDTH)).astype(np.float32)
+    vectors = draw.normal(size=(NUM_ROWS, WIDE)).astype(np.float32)
     return pa.table(
         {
             "user_id": np.arange(NUM_ROWS) // 3,
             "as_of": np.arange(NUM_ROWS),
             "state": ["new", "core", "casual"] * (NUM_ROWS // 3),
-            "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), WIDTH),
+            "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), WIDE),
         }
     )
 
@@ -238,3 +247,78 @@ def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings(rows:
     likeness = found["likeness"].to_numpy()[1:]
     assert np.isnan(likeness[~is_same]).all()
     assert np.mean(likeness[is_same] - cosines[is_same]) == pytest.approx(0, abs=0.02)
+
+
+# Label rates of single segments and surfaces.
+def rated(
+    scratch: Path, shown: list, acted: list, states: list[str], surfaces: list[str], num_days: int
+) -> list[DayProfile]:
+    """Return the days of a log whose users 0, 1, ... have these states and see these surfaces."""
+    rows = [(user, FIRST_DAY + day, state) for user, state in enumerate(states)
+            for day in range(-1, num_days)]  # fmt: skip
+    vectors = np.random.default_rng(5).normal(size=(len(rows), WIDTH))
+    seen = impressions(shown, surface=[surfaces[user] for _, user, *_ in shown])
+    return profiles_of(scratch, num_days, [seen], [actions(acted)], [users(rows, vectors)])
+
+
+RATED = [
+    ("a", 0, 10, NOON, 0),
+    ("a", 0, 10, NOON, 1),  # the pin comes again
+    ("b", 1, 10, NOON, 0),
+    ("b", 1, 11, NOON, 1),
+    ("c", 1, 11, NOON + HOUR_MS, 0),
+]
+RATED_ACTIONS = [
+    (0, 10, "save", NOON + 5000, "a"),
+    (0, 10, "save", NOON + 6000, "a"),  # the same again
+    (1, 10, "save", NOON - 5000, "b"),  # before it was shown
+    (1, 99, "save", NOON + 5000, "b"),  # was not shown
+    (1, 11, "click", NOON + HOUR_MS + 1, None),  # the newest of two that showed it
+    (1, 10, "click", NOON + DAY_MS + 1, None),  # more than a day later
+    (1, 11, "repin", NOON + 13 * HOUR_MS, "b"),  # counts on its own day, the next
+]
+RATES = {
+    "core.save": (1 / 2, 2),  # a pin that comes again in its request was acted upon once
+    "new.save": (0.0, 3),
+    "core.click": (0.0, 2),
+    "new.click": (1 / 3, 3),
+}
+
+
+def test_rates_counted_by_hand(tmp_path: Path) -> None:
+    shown = [*RATED, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 10, NOON + DAY_MS, 0)]
+    first, second = rated(tmp_path, shown, RATED_ACTIONS, ["core", "new"], ["home", "search"], 2)
+    for by, core, new in (
+        ("users.state", "core", "new"),
+        ("impressions.surface", "home", "search"),
+    ):
+        for name, expected in RATES.items():
+            value, _, kind = name.replace("core", core).replace("new", new).partition(".")
+            number = first.numbers[f"{by}.{value}.{kind}.label_rate"]
+            assert (number.value, number.num) == pytest.approx(expected), (by, name)
+        rates = [second.numbers[f"{by}.{value}.repin.label_rate"].value for value in (core, new)]
+        assert rates == [0.0, 1.0]
+
+
+def test_which_segments_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only one has the rate of all rows; of many, those with most impressions count."""
+    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core", "core"], ["home", "home"], 1)
+    assert not [name for name in first.numbers if name.endswith("label_rate")]
+    most = queries.LABEL_RATES.replace(f"<= {queries.MOST_VALUES}", "<= 1")
+    monkeypatch.setattr(queries, "NUMBERS", (*queries.NUMBERS[:1], most))
+    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core", "new"], ["home", "search"], 1)
+    names = {name for name in first.numbers if name.endswith("label_rate")}
+    assert {name.split(".")[2] for name in names} == {"new", "search"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    rows, surfaces = [("a", 0, 10, NOON, 0), ("b", 0, 10, NOON, 0)], ["search", "home"]
+    shown = impressions([rows[n] for n in order], surface=[surfaces[n] for n in order])
+    acted = actions([(0, 10, "click", NOON + 1, None)])
+    people = users([(0, FIRST_DAY, "core")], np.ones((1, WIDTH)))
+    (first,) = profiles_of(tmp_path, 1, [shown], [acted], [people])
+    rates = {s: first.numbers[f"impressions.surface.{s}.click.label_rate"].value for s in surfaces}
+    assert rates == {"search": 0.0, "home": 1.0}
