@@ -179,35 +179,28 @@ def show_snapshot(
     snapshot: Annotated[
         str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
     ] = "",
-    html: Page = "",
 ) -> Any:
     """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
-    from pipelines.snapshot_view import showing
-    from pipelines.snapshot_view.facts import read_facts
+    from pipelines.snapshot_view.facts import lines_of, list_lines, read_facts
     from pipelines.snapshot_view.finding import find, published
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     if not snapshot:
         found = published(workspace_uri)
-        say_all([*showing.list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
+        say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
         return found
     one = find(snapshot, workspace_uri)
     with storage.local_copy(one.uri) as folder:
         facts = read_facts(one, folder)
-    say_all(showing.lines_of(facts))
-    if html:
-        page = Path(html).resolve()
-        storage.write_bytes(page.as_uri(), showing.render(facts).encode())
-        say(f"page: {page}")
+    say_all(lines_of(facts))
     return facts
 
 
 @snapshot_app.command("diff")
 def diff_snapshots(one: Place, other: Place) -> Any:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
-    from pipelines.snapshot_view.facts import compare
+    from pipelines.snapshot_view.facts import compare, difference_lines
     from pipelines.snapshot_view.finding import find
-    from pipelines.snapshot_view.showing import difference_lines
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     first, second = find(one, workspace_uri), find(other, workspace_uri)

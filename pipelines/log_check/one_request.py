@@ -41,7 +41,7 @@ from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.shard import ShardTables
-from pipelines.snapshot.spill import HeldRows, make_tasks, merge_as_they_come, run_task
+from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_as_they_come
 from pipelines.storage import scratch_folder
 
 
@@ -119,7 +119,7 @@ class _RowsOfOne(HeldRows):
     """Holds the rows of one user, of all that are dealt out; all stay in memory."""
 
     def __init__(self, folder: Path, user_id: int) -> None:
-        super().__init__(folder, 1, memory_bytes=sys.maxsize)
+        super().__init__(folder, memory_bytes=sys.maxsize)
         self._user_id = user_id
 
     def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
@@ -143,7 +143,7 @@ def build_one_user(
     # Where this process is killed, the next check or look removes the folder.
     with scratch_folder(own_temporary_folder("scratch").as_uri()) as out:
         held = _RowsOfOne(out / "spilled", user_id)
-        read = functools.partial(run_task, held=held)
+        read = functools.partial(deal_out, put=held.keep)
         tasks = make_tasks(event_log, plan)
         found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
         own = held.take(0)

@@ -38,9 +38,9 @@ from pipelines.snapshot.spill import (
     HeldRows,
     SpillSummary,
     SpillTask,
+    deal_out,
     make_tasks,
     merge_as_they_come,
-    run_task,
 )
 from pipelines.storage import (
     exclusive_lock,
@@ -117,13 +117,47 @@ def write_snapshot(
         spilled, out = scratch / "spilled", scratch / "out"
         for folder in (spilled, out):
             folder.mkdir()
-        tasks = make_tasks(event_log, plan)
         engine = cluster or _ThisMachine(plan, num_workers, memory_bytes, spilled)
-        found, counts = _read_log(engine, tasks, event_log, plan, out)
-        shards = engine.build(plan, out)
-        _check_positives(shards, plan)
-        snapshot = _describe(snapshots_uri, plan, engine.digests(out), found, shards, counts)
+        snapshot = _build(engine, event_log, plan, out, snapshots_uri)
         return publish(snapshot, out, engine.bring)
+
+
+def _build(
+    engine: "_ThisMachine | Cluster",
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    out: Path,
+    snapshots_uri: str,
+) -> Snapshot:
+    """Do both passes, and return the manifest of the files."""
+    tasks = make_tasks(event_log, plan)
+    read = [file for task in tasks for file in task.files]
+    with unchanged_meanwhile(event_log, [*read, *event_log.files_of("pins")]):
+        found = engine.deal_out(tasks, plan)
+        _require_rows(found.num_impressions, event_log, plan)
+        pins = engine.count_pins(event_log, found, plan, out)
+    shards = engine.build(plan, out)
+    _require_positives(shards, plan)
+    files, fits = engine.digests(out), [shard.event_counts for shard in shards]
+    digest = digest_of_files(files)
+    return Snapshot(
+        uri=join(snapshots_uri, digest[:16]),
+        digest=digest,
+        as_of=plan.as_of,
+        training=plan.training,
+        holdout=plan.holdout,
+        embedding_version=plan.config.embedding_version,
+        features=plan.features,
+        shards=tuple(shard.stats for shard in shards),
+        num_pins=pins.num_pins,
+        files=files,
+        num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
+        num_immature_impressions=found.num_immature_impressions,
+        num_cold_pins=pins.num_cold,
+        event_counts=EventCounts(
+            **{name: sum(getattr(f, name) for f in fits) for name in EventCounts.model_fields}
+        ),
+    )
 
 
 class _ThisMachine:
@@ -134,7 +168,7 @@ class _ThisMachine:
     ) -> None:
         self._num_workers, self._memory_bytes = num_workers, memory_bytes
         rows_bytes = memory_bytes // _SHARE_OF_ROWS
-        self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
+        self._held = HeldRows(spilled, rows_bytes)
         self._run_all = functools.partial(run_in_threads, num_workers=num_workers)
         self._pins: PinIndex | None = None
         self._digests: dict[Path, FileDigest] = {}
@@ -145,7 +179,7 @@ class _ThisMachine:
         most = max((sum(file.num_bytes for file in task.files) for task in tasks), default=0)
         what = "reading the largest file; smaller files in the event log take less: it"
         readers = workers_that_fit(self._num_workers, free, most * MEMORY_PER_BYTE, what)
-        read = functools.partial(run_task, held=self._held)
+        read = functools.partial(deal_out, put=self._held.keep)
         parts = run_in_threads(read, tasks, readers, "event log parts")
         return merge_as_they_come(parts, self._run_all)
 
@@ -194,21 +228,6 @@ class _ThisMachine:
         """Bring to the snapshot what does not lie in `out`: nothing."""
 
 
-def _read_log(
-    engine: _ThisMachine | Cluster,
-    tasks: Sequence[SpillTask],
-    event_log: EventLog,
-    plan: SnapshotPlan,
-    out: Path,
-) -> tuple[SpillSummary, PinCounts]:
-    """Do all that reads the event log, which must stay as it was listed for as long."""
-    read = [file for task in tasks for file in task.files]
-    with unchanged_meanwhile(event_log, [*read, *event_log.files_of("pins")]):
-        found = engine.deal_out(tasks, plan)
-        _check_impressions(found.num_impressions, event_log, plan)
-        return found, engine.count_pins(event_log, found, plan, out)
-
-
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
     """Check that both windows touch days that the log covers.
 
@@ -225,12 +244,10 @@ def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
             )
 
 
-def _check_impressions(
-    num_impressions: WindowCounts, event_log: EventLog, plan: SnapshotPlan
-) -> None:
+def _require_rows(found: WindowCounts, event_log: EventLog, plan: SnapshotPlan) -> None:
+    first, last = event_log.span("impressions")
     for name, window in plan.windows.items():
-        if getattr(num_impressions, name) == 0:
-            first, last = event_log.span("impressions")
+        if getattr(found, name) == 0:
             raise DataContractError(
                 f"no impressions known before as_of {plan.as_of:%Y-%m-%d} in the "
                 f"{_named(name, window)}: the event log at {event_log.uri} covers {first} to "
@@ -238,7 +255,7 @@ def _check_impressions(
             )
 
 
-def _check_positives(shards: Sequence[ShardSummary], plan: SnapshotPlan) -> None:
+def _require_positives(shards: Sequence[ShardSummary], plan: SnapshotPlan) -> None:
     head = plan.features.main_head
     for name, window in plan.windows.items():
         if sum(getattr(shard.num_positives, name) for shard in shards) == 0:
@@ -253,36 +270,6 @@ def _check_positives(shards: Sequence[ShardSummary], plan: SnapshotPlan) -> None
 def _named(name: str, window: Window) -> str:
     """Return a window's name and bounds, for a message."""
     return f"{name} window [{window.start:%Y-%m-%d %H:%M}, {window.end:%Y-%m-%d %H:%M})"
-
-
-def _describe(
-    snapshots_uri: str,
-    plan: SnapshotPlan,
-    files: tuple[FileDigest, ...],
-    found: SpillSummary,
-    shards: Sequence[ShardSummary],
-    pins: PinCounts,
-) -> Snapshot:
-    """Return the manifest of the snapshot's files."""
-    digest, fits = digest_of_files(files), [shard.event_counts for shard in shards]
-    return Snapshot(
-        uri=join(snapshots_uri, digest[:16]),
-        digest=digest,
-        as_of=plan.as_of,
-        training=plan.training,
-        holdout=plan.holdout,
-        embedding_version=plan.config.embedding_version,
-        features=plan.features,
-        shards=tuple(shard.stats for shard in shards),
-        num_pins=pins.num_pins,
-        files=files,
-        num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
-        num_immature_impressions=found.num_immature_impressions,
-        num_cold_pins=pins.num_cold,
-        event_counts=EventCounts(
-            **{name: sum(getattr(f, name) for f in fits) for name in EventCounts.model_fields}
-        ),
-    )
 
 
 def publish(snapshot: Snapshot, files: Path, bring_others: Callable[[str], None]) -> Snapshot:

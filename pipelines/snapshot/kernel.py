@@ -26,19 +26,21 @@ from pipelines.contracts.schemas import (
     numeric_column,
     snapshot_schema,
 )
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import (
+    ActionTimes,
+    Bools,
     EventIndex,
     Ints,
     Places,
     distinct,
+    has_recent_action,
     order_by,
     runs_of,
+    starts_of_runs,
 )
-from pipelines.event_log.rules import (
-    finding,
-    require_none,
-)
-from pipelines.snapshot.features.count import count_features
+from pipelines.event_log.rules import finding, require_none
+from pipelines.snapshot.features.count import compute_numbers
 from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import (
@@ -88,7 +90,8 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     users = pick_user_rows(rows.users, ordered.requests, features, pins.embedding_dim)
     unnamed = find_unnamed(ordered, pointers.pairs, plan)
     labels = label_examples(ordered, pointers.pairs, unnamed, plan)
-    counts = count_features(FeatureInputs(ordered, pointers, users, rows.users, pins, plan))
+    seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
+    numbers = compute_numbers(seen, plan.numeric)
 
     requests, timeline = ordered.requests, pointers.timeline
     is_holdout = requests.impressed_at >= plan.holdout.start_ms
@@ -100,7 +103,7 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     }
     request_columns = vars(requests) | {  # whose fields are named like their columns
         "split": np.where(is_holdout, SPLIT_HOLDOUT, SPLIT_TRAINING),
-        "is_core": counts.is_core,
+        "is_core": find_core(ordered, plan),
         "timeline_start": pointers.timeline_start,
         "timeline_end": pointers.timeline_end,
         "user_row": users.user_row,
@@ -108,7 +111,7 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     shown = ordered.examples.rows
     example_columns = {name: shown[name] for name in shown.column_names}
     example_columns["pin_row"] = pointers.example_pin_row
-    example_columns |= {numeric_column(name): found for name, found in counts.numbers.items()}
+    example_columns |= {numeric_column(name): found for name, found in numbers.items()}
     example_columns |= {label_column(name): found for name, found in labels.items()}
     return ShardTables(
         timeline=pa.table(timeline_columns, schema=snapshot_schema("timeline", features)),
@@ -130,9 +133,44 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
     Raises:
         DataContractError: a request belongs to two users, or an action precedes its own request.
     """
-    request_ids = _rank(impressions["request_id"])
-    rows = _without_repeats(impressions, request_ids)
-    requests, examples = _group_by_request(impressions, rows, request_ids)
+    names = ("user_id", "pin_id", "impressed_at", "position")
+    user_id, pin_id, impressed_at, position = (np.asarray(impressions[name]) for name in names)
+    request_id = _rank(impressions["request_id"])
+    order, pair_starts = runs_of(request_id.ranks, pin_id)
+    starts = starts_of_runs(request_id.ranks[order])
+    low, high = (of.reduceat(user_id[order], starts) for of in (np.minimum, np.maximum))
+    if (low != high).any():
+        bad = int(np.flatnonzero(low != high)[0])
+        named = request_id.distinct[int(request_id.ranks[order[starts[bad]]])].as_py()
+        told = {"one": int(low[bad]), "other": int(high[bad])}
+        require_none([finding("request_of_two_users", request_id=named, **told)])
+    rows = _earliest_of_pairs(impressions, order, pair_starts)  # by (request_id, pin_id)
+
+    is_first = np.diff(request_id.ranks[rows], prepend=-1) != 0
+    starts = np.flatnonzero(is_first)
+    earliest = np.minimum.reduceat(impressed_at[rows], starts)
+    of_requests = order_by(user_id[rows[starts]], earliest)  # and by request_id, as they come
+    place = np.empty(len(starts), dtype=np.int64)
+    place[of_requests] = np.arange(len(starts))
+    request = place[np.cumsum(is_first) - 1]
+    of_examples = order_by(request, position[rows])  # and by pin_id, as they come
+    rows, request = rows[of_examples], request[of_examples]
+    num_examples = np.bincount(request, minlength=len(starts))
+    first_example = np.cumsum(num_examples) - num_examples
+    requests = Requests(
+        request_id=request_id.distinct.take(pa.array(request_id.ranks[rows[first_example]])),
+        user_id=user_id[rows[first_example]],
+        impressed_at=earliest[of_requests],
+        first_example=first_example,
+        num_examples=num_examples,
+    )
+    examples = Examples(
+        # What the requests and the examples hold besides need not be taken along.
+        rows=impressions.drop_columns(["request_id", "user_id", "pin_id"]).take(pa.array(rows)),
+        request=request,
+        pin_id=pin_id[rows],
+        impressed_at=impressed_at[rows],
+    )
     none = np.array([], dtype=np.int64)
     no_actions = Actions(none, none, none, none, none, none.astype(bool), none)
     return OrderedRows(
@@ -165,76 +203,26 @@ def _rank(texts: pa.ChunkedArray) -> _Ranked:
     )
 
 
-def _without_repeats(impressions: pa.Table, request_ids: _Ranked) -> Ints:
-    """Return the rows to keep, by (request_id, pin_id): of a repeated pair, the earliest row."""
-    order, starts = runs_of(request_ids.ranks, np.asarray(impressions["pin_id"]))
+def _earliest_of_pairs(impressions: pa.Table, order: Ints, starts: Ints) -> Ints:
+    """Return a row of each (request_id, pin_id), in their order: of a repeated pair the earliest.
+
+    Args:
+        impressions: all rows.
+        order: of the rows, by pair.
+        starts: where each pair begins in the order.
+    """
     kept, sizes = order[starts], np.diff(starts, append=len(order))
     is_repeated = sizes > 1
     if not is_repeated.any():
         return kept
     # Only the few rows of such pairs are compared by all their columns.
-    rows = order[np.repeat(is_repeated, sizes)]
-    pair_starts = np.cumsum(sizes[is_repeated]) - sizes[is_repeated]
-    names = request_ids.distinct.take(pa.array(request_ids.ranks[rows[pair_starts]]))
-    _check_one_user(np.asarray(impressions["user_id"])[rows], pair_starts, names)
-    pair = np.repeat(np.arange(len(pair_starts)), sizes[is_repeated])
+    rows, sizes = order[np.repeat(is_repeated, sizes)], sizes[is_repeated]
     others = set(impressions.column_names) - {"request_id", "user_id", "pin_id"}
     column = {name: np.asarray(impressions[name])[rows] for name in sorted(others)}
     earliest = (column["position"], column["known_at"], column["impressed_at"])
-    by_time = np.lexsort((*column.values(), *earliest, pair))
-    kept[is_repeated] = rows[by_time[pair_starts]]
+    by_time = np.lexsort((*column.values(), *earliest, np.repeat(np.arange(len(sizes)), sizes)))
+    kept[is_repeated] = rows[by_time[np.cumsum(sizes) - sizes]]
     return kept
-
-
-def _group_by_request(
-    impressions: pa.Table, rows: Ints, request_ids: _Ranked
-) -> tuple[Requests, Examples]:
-    """Return the requests and examples of some rows, which come by (request_id, pin_id)."""
-    names = ("user_id", "pin_id", "impressed_at", "position")
-    user_id, pin_id, impressed_at, position = (np.asarray(impressions[n])[rows] for n in names)
-    ranks = request_ids.ranks[rows]
-    is_first = np.diff(ranks, prepend=-1) != 0
-    starts = np.flatnonzero(is_first)
-    _check_one_user(user_id, starts, request_ids.distinct.take(pa.array(ranks[starts])))
-    earliest = np.minimum.reduceat(impressed_at, starts)
-    request_order = order_by(user_id[starts], earliest)  # and by request_id, as they come
-
-    place = np.empty(len(starts), dtype=np.int64)
-    place[request_order] = np.arange(len(starts))
-    request = place[np.cumsum(is_first) - 1]
-    example_order = order_by(request, position)  # and by pin_id, as they come
-    request = request[example_order]
-    num_examples = np.bincount(request, minlength=len(starts))
-    requests = Requests(
-        request_id=request_ids.distinct.take(pa.array(ranks[starts][request_order])),
-        user_id=user_id[starts][request_order],
-        impressed_at=earliest[request_order],
-        first_example=np.cumsum(num_examples) - num_examples,
-        num_examples=num_examples,
-    )
-    examples = Examples(
-        # What the requests and the examples hold besides need not be taken along.
-        rows=impressions.drop_columns(["request_id", "user_id", "pin_id"]).take(
-            pa.array(rows[example_order])
-        ),
-        request=request,
-        pin_id=pin_id[example_order],
-        impressed_at=impressed_at[example_order],
-    )
-    return requests, examples
-
-
-def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
-    """Refuse a request whose impressions, from its start on, belong to several users."""
-    low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
-    if (low != high).any():
-        bad = int(np.flatnonzero(low != high)[0])
-        facts = {
-            "request_id": request_id[bad].as_py(),
-            "one": int(low[bad]),
-            "other": int(high[bad]),
-        }
-        require_none([finding("request_of_two_users", **facts)])
 
 
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
@@ -363,7 +351,13 @@ def pick_user_rows(
     wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
     wanted_as_of[has_row] = as_of[spilled_row[has_row]]
 
-    newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features, schema)
+    new_ids = np.unique(requests.user_id[~has_row])
+    columns = [new_ids, new_ids * 0, to_list_column(np.zeros((len(new_ids), embedding_dim), "f4"))]
+    for feature in features.categorical_of("users"):
+        is_state = feature.name == "state" and NEW_STATE in feature.values
+        code = feature.values.index(NEW_STATE) + 1 if is_state else 0
+        columns.append(np.full(len(new_ids), code, dtype=np.int16))
+    newcomers = pa.table(columns, schema=schema)
     rows = pa.concat_tables([known.take(pa.array(spilled_row[has_row])), newcomers])
     keys = np.stack([np.asarray(rows["user_id"]), np.asarray(rows["as_of"])], axis=1)
     unique, places = np.unique(keys, axis=0, return_index=True)
@@ -371,15 +365,21 @@ def pick_user_rows(
     return UserRows(rows.take(pa.array(places)), user_row, spilled_row)
 
 
-def _newcomer_rows(user_ids: Ints, features: FeatureConfig, schema: pa.Schema) -> pa.Table:
-    width = schema.field("embedding").type.list_size
-    zeros = np.zeros((len(user_ids), width), dtype=np.float32)
-    columns = [user_ids, np.zeros_like(user_ids), to_list_column(zeros)]
-    for feature in features.categorical_of("users"):
-        is_state = feature.name == "state" and NEW_STATE in feature.values
-        code = feature.values.index(NEW_STATE) + 1 if is_state else 0
-        columns.append(np.full(len(user_ids), code, dtype=np.int16))
-    return pa.table(columns, schema=schema)
+def find_core(ordered: OrderedRows, plan: SnapshotPlan) -> Bools:
+    """Return which requests are of core users, [requests].
+
+    A core user did the main head's action in the `core_days` before the request.
+    """
+    requests, actions = ordered.requests, ordered.actions
+    target_id = plan.action_type_ids[plan.features.main_head.action_type]
+    wanted = actions.where(actions.type_id == target_id)
+    return has_recent_action(
+        ActionTimes(wanted.user_id, wanted.acted_at, wanted.known_at),
+        requests.user_id,
+        requests.impressed_at,
+        plan.config.core_days * DAY_MS,
+        is_sorted=True,
+    )
 
 
 def find_unnamed(ordered: OrderedRows, pairs: Pairs, plan: SnapshotPlan) -> Unnamed:

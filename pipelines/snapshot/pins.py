@@ -25,7 +25,7 @@ from pipelines.event_log.declared import (
     raw_column,
 )
 from pipelines.event_log.event_index import Bools, Ints
-from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.log_files import EventLog
 from pipelines.event_log.reader import Among, open_file, pin_time_problems, read_file, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
@@ -122,71 +122,66 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         DataContractError: the version is missing, a pin has two embeddings or, where pins have no
             time, none; an embedding is not finite or has another width than others or the users'.
     """
-    version = plan.config.embedding_version
+    version, wanted = plan.config.embedding_version, found.pin_ids
+    categorical, numbers = plan.features.categorical_of("pins"), plan.number_columns("pins")
+    require_none(pin_time_problems(event_log))  # all files have PIN_TIME, or none has
+    has_times = PIN_TIME.name in open_file(event_log, event_log.files_of("pins")[0]).schema.names
     parts, widths = [], []
-    has_times = _have_times(event_log)
     for file in event_log.files_of("pins"):
-        rows = _rows_of_version(event_log, file, found.pin_ids, plan)
+        is_wanted, extra = Among("pin_id", pa.array(wanted)), extra_columns(PINS, categorical)
+        rows = read_rows(event_log, file, extra, is_wanted, numbers, are_texts_coded=True)
+        # The version is compared here because a scan cannot filter a dictionary column by it.
+        rows = _where(rows, positions(rows["embedding_version"], [version]) == 0)
+        if has_times:
+            require_none(time_problems(file.path, PIN_TIME.name, rows))
+            rows = _where(rows, np.asarray(rows[PIN_TIME.name]) < plan.as_of_ms)
         if len(rows) == 0:
             continue
         embeddings = embedding_matrix(file.path, rows)
-        row_key = f"pin_id={rows['pin_id'][0]}"
-        widths.append(FoundWidth(file.path, row_key, embeddings.shape[1]))
+        widths.append(FoundWidth(file.path, f"pin_id={rows['pin_id'][0]}", embeddings.shape[1]))
         columns = {"pin_id": rows["pin_id"], "embedding": to_list_column(embeddings)}
         if has_times:
             columns[PIN_TIME.name] = rows[PIN_TIME.name]
-        part = append_codes(pa.table(columns), rows, plan.features.categorical_of("pins"))
-        parts.append(append_numbers(file.path, part, rows, plan.number_columns("pins")))
+        part = append_codes(pa.table(columns), rows, categorical)
+        parts.append(append_numbers(file.path, part, rows, numbers))
     if not parts:
-        _refuse_missing(event_log, found.pin_ids, len(found.pin_ids), version)
+        _refuse_missing(event_log, wanted, len(wanted), version)
     _check_widths(widths, found.user_widths, version)
     schema = snapshot_schema(
         "pins", plan.features, embedding_dim=widths[0].embedding_dim, has_pin_times=has_times
     )
-    for name in plan.number_columns("pins"):
+    for name in numbers:
         schema = schema.append(pa.field(raw_column(name), pa.float64(), nullable=False))
     table = pa.concat_tables(part.cast(schema) for part in parts)
     pin_ids = np.sort(np.asarray(table["pin_id"]))
     if len(repeated := pin_ids[1:][np.diff(pin_ids) == 0]):
         told = {"version": version, "ids": (("pin_id", int(repeated[0])),)}
         require_none([finding("repeated_embedding", **told, num_rows=len(repeated))])
-    missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
-    if len(missing) and not has_times:
-        _refuse_missing(event_log, missing, len(found.pin_ids), version)
-    if len(missing):
+    if len(missing := np.setdiff1d(wanted, pin_ids, assume_unique=True)):
+        if not has_times:
+            _refuse_missing(event_log, missing, len(wanted), version)
         table = pa.concat_tables([table, _cold_rows(missing, schema)])
     ids = np.asarray(table["pin_id"])
-    is_sorted = bool((ids[1:] > ids[:-1]).all())
-    return table if is_sorted else table.take(pa.array(np.argsort(ids, kind="stable")))
+    return table if (ids[1:] > ids[:-1]).all() else table.take(pa.array(np.argsort(ids)))
 
 
-def _rows_of_version(
-    event_log: EventLog, file: LogFile, pin_ids: Ints, plan: SnapshotPlan
-) -> pa.Table:
-    """Return a file's rows of the given pins and the plan's version that were known in time."""
-    is_wanted = Among("pin_id", pa.array(pin_ids))
-    extra = extra_columns(PINS, plan.features.categorical_of("pins"))
-    numbers = plan.number_columns("pins")
-    rows = read_rows(event_log, file, extra, is_wanted, numbers, are_texts_coded=True)
-    # The version is compared here because a scan cannot filter a dictionary column by it.
-    version = [plan.config.embedding_version]
-    rows = _where(rows, positions(rows["embedding_version"], version) == 0)
-    if PIN_TIME.name not in rows.column_names:
-        return rows
-    require_none(time_problems(file.path, PIN_TIME.name, rows))
-    return _where(rows, np.asarray(rows[PIN_TIME.name]) < plan.as_of_ms)
+def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: str) -> None:
+    check_one_width(
+        pins,
+        f"all pins of version {version!r} lie in one space",
+        "embed the pin anew, or give embeddings of another width a version of their own",
+    )
+    check_one_width(
+        [pins[0], *sorted(users, key=lambda width: width.path)],
+        f"the model multiplies the users' embeddings with the pins' of version {version!r}",
+        "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
+        "the version of the users' width",
+    )
 
 
 def _where(rows: pa.Table, is_wanted: Bools) -> pa.Table:
     """Return some of the rows; mostly all are wanted, and then nothing is copied."""
     return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
-
-
-def _have_times(event_log: EventLog) -> bool:
-    """Return whether the log's pins have PIN_TIME: all files have it, or none has."""
-    require_none(pin_time_problems(event_log))
-    first, *_ = event_log.files_of("pins")
-    return PIN_TIME.name in open_file(event_log, first).schema.names
 
 
 def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:
@@ -202,20 +197,6 @@ def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:
         if field.name not in columns:
             columns[field.name] = np.full(len(pin_ids), unknown[field.type])
     return pa.table(columns, schema=schema)
-
-
-def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: str) -> None:
-    check_one_width(
-        pins,
-        f"all pins of version {version!r} lie in one space",
-        "embed the pin anew, or give embeddings of another width a version of their own",
-    )
-    check_one_width(
-        [pins[0], *users],
-        f"the model multiplies the users' embeddings with the pins' of version {version!r}",
-        "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
-        "the version of the users' width",
-    )
 
 
 def _refuse_missing(

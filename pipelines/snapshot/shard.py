@@ -175,14 +175,6 @@ class UserRows:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Made by `count_features`: what is computed from the actions known before each request."""
-
-    is_core: Bools  # [requests]
-    numbers: dict[str, npt.NDArray[Any]]  # features (float32) and flags (int8) -> [examples]
-
-
-@dataclass(frozen=True)
 class ShardTables:
     """Made by `build_shard`: a shard's files, and what was counted on the way."""
 

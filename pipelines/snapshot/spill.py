@@ -7,12 +7,10 @@ and what `HeldRows` may hold until the second pass. On several machines, `pipeli
 runs it with a sink of its own.
 """
 
-import contextlib
 import functools
 import threading
-from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
-    check_one_width,
     embedding_matrix,
     require_none,
     time_problems,
@@ -77,28 +74,26 @@ Found = tuple[pa.Table | None, SpillSummary]
 """Rows to deal out, and what was counted in them."""
 
 
+Put = Callable[[int, str, pa.Table], object]
+"""Takes rows of one shard, of a table of the event log."""
+
+
 def make_tasks(event_log: EventLog, plan: SnapshotPlan) -> list[SpillTask]:
     """Return the tasks that read all that a snapshot needs; a task's files are of one table.
 
     The largest come first, so that no worker begins one when the others have nothing left to do.
     """
-    groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
+    groups: list[list[LogFile]] = []
+    for files in files_read(event_log, plan):
+        num_bytes = BYTES_PER_TASK + 1  # each table begins a task
+        for file in files:
+            num_bytes += file.num_bytes
+            if num_bytes > BYTES_PER_TASK or len(groups[-1]) == FILES_PER_TASK:
+                groups.append([])
+                num_bytes = file.num_bytes
+            groups[-1].append(file)
     groups.sort(key=lambda files: sum(file.num_bytes for file in files), reverse=True)
-    return [SpillTask(n, event_log, group, plan) for n, group in enumerate(groups)]
-
-
-def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:
-    """Yield runs of files of at most FILES_PER_TASK files and about BYTES_PER_TASK bytes."""
-    group: list[LogFile] = []
-    num_bytes = 0
-    for file in files:
-        if group and (len(group) == FILES_PER_TASK or num_bytes + file.num_bytes > BYTES_PER_TASK):
-            yield tuple(group)
-            group, num_bytes = [], 0
-        group.append(file)
-        num_bytes += file.num_bytes
-    if group:
-        yield tuple(group)
+    return [SpillTask(n, event_log, tuple(group), plan) for n, group in enumerate(groups)]
 
 
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
@@ -110,53 +105,41 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def run_task(task: SpillTask, held: "HeldRows") -> SpillSummary:
-    """Read, check and deal out one task's files.
+def deal_out(task: SpillTask, put: Put) -> SpillSummary:
+    """Read and check one task's files, and deal their rows out by the shard of their user.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    with contextlib.ExitStack() as open_files:
-        return deal_out(task, RowsToHold(held, task.files[0].table, task.number, open_files))
-
-
-def deal_out(task: SpillTask, shards: "DealtRows") -> SpillSummary:
-    """Read and check one task's files, and hand their rows to whoever deals them out.
-
-    Raises:
-        DataContractError: a file breaks the contract; the message names it.
-        TransientStorageError: the storage failed.
-    """
-    if task.files[0].table == "users":
-        together: list[tuple[LogFile, ...]] = [
-            (file,) for file in task.files
-        ]  # embeddings have a width in each file
-    else:
-        # Of days before the training window, nothing but when pins were first shown is read.
+    table, num_shards = task.files[0].table, task.plan.config.num_shards
+    # Embeddings have a width in each file of users. Of impressions from before the training window,
+    # nothing but when pins were first shown is read.
+    together: list[tuple[LogFile, ...]] = [(file,) for file in task.files]
+    if table != "users":
         early = tuple(file for file in task.files if _is_early(file, task.plan))
         together = [early, tuple(file for file in task.files if file not in early)]
-    return merge_summaries([p for files in together if files for p in _deal(task, files, shards)])
-
-
-def _deal(
-    task: SpillTask, files: tuple[LogFile, ...], shards: "DealtRows"
-) -> Iterator[SpillSummary]:
-    """Deal out the rows of some files, and yield what was found."""
-    try:
-        rows, found = _READERS[files[0].table](task, files)
-    except DataContractError:
-        if len(files) == 1:
-            raise
-        # One by one, files of other types are read, and the message names the one at fault.
-        for file in files:
-            yield from _deal(task, (file,), shards)
-        return
-    for width in found.user_widths:
-        shards.check_width(width)
-    if rows is not None:
-        shards.add(rows)
-    yield found
+    summaries, reader = [], _READERS[table]
+    for files in filter(None, together):
+        read: Iterable[Found]
+        try:
+            read = [reader(task, files)]
+        except DataContractError:
+            if len(files) == 1:
+                raise
+            # One by one, files of other types are read, and the message names the one at fault.
+            read = (reader(task, (file,)) for file in files)
+        for rows, found in read:
+            summaries.append(found)
+            if rows is None or len(rows) == 0:
+                continue
+            shards = shard_of(np.asarray(rows["user_id"]), num_shards)
+            order, starts = runs_of(shards)
+            taken = rows.take(pa.array(order)).combine_chunks()
+            ends = [*starts[1:], len(taken)]
+            for shard, start, end in zip(shards[order[starts]], starts, ends, strict=True):
+                put(int(shard), table, taken.slice(start, end - start))
+    return merge_summaries(summaries)
 
 
 def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
@@ -168,14 +151,15 @@ def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
 
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
+    window = EventFilter(plan.as_of_ms, plan.first_seen_start_ms, plan.as_of_ms)
     if _is_early(files[0], plan):
-        return None, SpillSummary(first_seen=(first_shown(task.event_log, files, plan),))
+        wanted = replace(window, columns=("pin_id", "impressed_at", "known_at"))
+        seen = _first_seen(read_events(task.event_log, files, wanted))
+        return None, SpillSummary(first_seen=(seen,))
     features = plan.features.categorical_of("impressions")
     numbers = plan.number_columns("impressions")
-    wanted = EventFilter(
-        as_of_ms=plan.as_of_ms,
-        start_ms=plan.first_seen_start_ms,
-        end_ms=plan.as_of_ms,
+    wanted = replace(
+        window,
         extra_columns=extra_columns(IMPRESSIONS, features),
         number_columns=numbers,
         are_texts_coded=True,
@@ -256,17 +240,6 @@ def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     return coded, SpillSummary(user_widths=(width,))
 
 
-def first_shown(event_log: EventLog, files: tuple[LogFile, ...], plan: SnapshotPlan) -> FirstSeen:
-    """Return when pins were first shown to anybody, as files of impressions tell."""
-    wanted = EventFilter(
-        as_of_ms=plan.as_of_ms,
-        start_ms=plan.first_seen_start_ms,
-        end_ms=plan.as_of_ms,
-        columns=("pin_id", "impressed_at", "known_at"),
-    )
-    return _first_seen(read_events(event_log, files, wanted))
-
-
 def _first_seen(rows: pa.Table) -> FirstSeen:
     names = ("pin_id", "impressed_at", "known_at")
     return FirstSeen.of(*(np.asarray(rows[name]) for name in names))
@@ -275,95 +248,29 @@ def _first_seen(rows: pa.Table) -> FirstSeen:
 _READERS = {"impressions": _read_impressions, "actions": _read_actions, "users": _read_users}
 
 
-class DealtRows(ABC):
-    """Takes a task's rows and splits them by shard; what becomes of a shard's rows is left open."""
-
-    def __init__(self, num_shards: int) -> None:
-        self._num_shards = num_shards
-        self._first_width: FoundWidth | None = None
-
-    @abstractmethod
-    def put(self, shard: int, rows: pa.Table) -> None:
-        """Take rows of one shard."""
-
-    def check_width(self, width: FoundWidth) -> None:
-        """Refuse a file of users whose embeddings are of another width than an earlier file's.
-
-        The widths of different tasks meet only where the pins are read.
-        """
-        self._first_width = self._first_width or width
-        check_one_width(
-            [self._first_width, width],
-            "all users' embeddings lie in one space, which is that of the pins",
-            "embed the users of the one file anew, in the width of the recipe's "
-            "snapshot.embedding_version",
-        )
-
-    def add(self, rows: pa.Table) -> None:
-        """Deal rows out by the shard of their user."""
-        if len(rows) == 0:
-            return
-        shards = shard_of(np.asarray(rows["user_id"]), self._num_shards)
-        order, starts = runs_of(shards)
-        rows = rows.take(pa.array(order)).combine_chunks()
-        ends = [*starts[1:], len(rows)]
-        found = shards[order[starts]]
-        for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            self.put(shard, rows.slice(start, end - start))
-
-
-class RowsToHold(DealtRows):
-    """Brings a task's rows to memory, or to one Arrow file for each shard."""
-
-    def __init__(
-        self, held: "HeldRows", table: str, number: int, open_files: contextlib.ExitStack
-    ) -> None:
-        """Take rows of one task.
-
-        Args:
-            held: the rows of all tasks.
-            table: of the event log.
-            number: of the task, for the names of its files.
-            open_files: closes the files.
-        """
-        super().__init__(held.num_shards)
-        self._held, self._table, self._open_files = held, table, open_files
-        self._name = f"{table}-{number:06d}.arrow"
-        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
-
-    def put(self, shard: int, rows: pa.Table) -> None:
-        """Keep rows, or write them to the shard's file."""
-        if not self._held.keep(shard, self._table, rows):
-            self._writer(shard, rows.schema).write_table(rows)
-
-    def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
-        if shard not in self._writers:
-            path = self._held.folder / shard_name(shard) / self._name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pa.ipc.new_file(str(path), schema)
-            self._writers[shard] = self._open_files.enter_context(writer)
-        return self._writers[shard]
-
-
 class HeldRows:
     """The rows of all shards, in memory up to a number of bytes; what is more lies in files."""
 
-    def __init__(self, folder: Path, num_shards: int, memory_bytes: int) -> None:
-        self.folder, self.num_shards = folder, num_shards
-        self._left_bytes = memory_bytes
+    def __init__(self, folder: Path, memory_bytes: int) -> None:
+        self._folder, self._left_bytes, self._num_files = folder, memory_bytes, 0
         self._parts: dict[tuple[int, str], list[pa.Table]] = defaultdict(list)
         self._bytes_of: dict[int, int] = defaultdict(int)
         self._lock = threading.Lock()
 
     def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
-        """Keep rows in memory, unless there is no room left for them."""
+        """Keep rows in memory, or in a file where there is no room; return whether there was."""
         with self._lock:
             self._bytes_of[shard] += rows.nbytes
-            if rows.nbytes > self._left_bytes:
-                return False
-            self._left_bytes -= rows.nbytes
-            self._parts[shard, table].append(rows)
-        return True
+            if rows.nbytes <= self._left_bytes:
+                self._left_bytes -= rows.nbytes
+                self._parts[shard, table].append(rows)
+                return True
+            self._num_files += 1
+            path = self._folder / shard_name(shard) / f"{table}-{self._num_files:06d}.arrow"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_file(str(path), rows.schema) as writer:
+            writer.write_table(rows)
+        return False
 
     @property
     def kept_bytes(self) -> int:
@@ -381,7 +288,7 @@ class HeldRows:
         for table in _READERS:
             with self._lock:
                 parts = self._parts.pop((shard, table), [])
-            spilled = sorted((self.folder / shard_name(shard)).glob(f"{table}-*.arrow"))
+            spilled = sorted((self._folder / shard_name(shard)).glob(f"{table}-*.arrow"))
             parts += [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in spilled]
             found[table] = pa.concat_tables(parts) if parts else None
         return ShardRows(**found)
@@ -397,24 +304,23 @@ def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSu
         parts: what each task found.
         run: calls a function for each of some values, one after another or side by side.
     """
+
+    def num_rows(found: SpillSummary) -> int:
+        pins = [part.pin_id for part in found.first_seen]
+        return sum(map(len, [*pins, *(part.pin_id for part in found.wanted_actions)]))
+
     waiting: list[SpillSummary] = [SpillSummary()]
     for part in parts:
         waiting.append(part)
-        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
+        if sum(map(num_rows, waiting[1:])) > max(num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
             found = merge_summaries(waiting)
             merges = (
                 functools.partial(ActionCounts.merge, found.wanted_actions, run),
                 functools.partial(FirstSeen.merge, found.first_seen, run),
             )
             wanted_actions, first_seen = run(lambda merge: merge(), merges)
-            once = replace(found, wanted_actions=(wanted_actions,), first_seen=(first_seen,))
-            waiting = [once]
+            waiting = [replace(found, wanted_actions=(wanted_actions,), first_seen=(first_seen,))]
     return merge_summaries(waiting)
-
-
-def _num_rows(found: SpillSummary) -> int:
-    pins = [part.pin_id for part in found.first_seen] + [p.pin_id for p in found.wanted_actions]
-    return sum(map(len, pins))
 
 
 def merge_summaries(parts: Sequence[SpillSummary]) -> SpillSummary:

@@ -1,13 +1,13 @@
-"""What a snapshot holds, counted in one pass over its shards, and how two of them differ.
+"""Counts what a snapshot holds, compares two, and says it in lines for a terminal.
 
 The files are mapped into memory, and a shard's numbers are dropped before the next one's are read.
-Not for judging them, which is the data gate's (`validation.data_gate`).
+Not for judging numbers or differences, which is the data gate's (`validation.data_gate`).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +22,6 @@ from pipelines.contracts.time import DAY_MS, Window
 
 LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
 """Sequence lengths are counted from each of these to the next."""
-LENGTH_NAMES = (
-    *("0", "1", "2 to 4", "5 to 9", "10 to 19", "20 to 49", "50 to 99", "100 to 199"),
-    *("200 to 499", "500 to 999", "1000 or more"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,14 +61,6 @@ class SnapshotFacts:
     def windows(self) -> tuple[WindowFacts, WindowFacts]:
         """Both windows, in time."""
         return self.training, self.holdout
-
-    @property
-    def num_bytes(self) -> dict[str, int]:
-        """Bytes by kind of file ('examples'), over all shards."""
-        found: Counter[str] = Counter()
-        for file in self.snapshot.files:
-            found[Path(file.path).stem] += file.num_bytes
-        return dict(sorted(found.items()))
 
 
 def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
@@ -120,8 +108,7 @@ def _count(
         positives = Counter({head: found[label_column(head)] for head in heads})
         return Counts(found["requests"], found["examples"], positives)
 
-    dates = {day: datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date() for day in sorted(days)}
-    by_day = {date: counts_of(days[day]) for day, date in dates.items()}
+    by_day = {date(1970, 1, 1) + timedelta(days=n): counts_of(days[n]) for n in sorted(days)}
     whole = counts_of(sum(days.values(), Counter()))
     return WindowFacts(name, window, users, whole, by_day, lengths)
 
@@ -193,15 +180,46 @@ def figures_of(facts: SnapshotFacts) -> Iterator[Figure]:
     yield Figure("impressions left out, too young", snapshot.num_immature_impressions)
     unknown = _ratio(fits.num_naming_unknown, fits.num_naming)
     yield Figure("named requests that are not there", unknown, "share")
-    num_bytes = sum(facts.num_bytes.values())
-    yield Figure("bytes", num_bytes, "bytes")
-    for kind, size in facts.num_bytes.items():
+    of_kinds: Counter[str] = Counter()
+    for file in snapshot.files:
+        of_kinds[Path(file.path).stem] += file.num_bytes
+    yield Figure("bytes", of_kinds.total(), "bytes")
+    for kind, size in sorted(of_kinds.items()):
         yield Figure(f"bytes of {kind}", size, "bytes")
-    yield Figure("bytes for each example", _ratio(num_bytes, snapshot.num_examples), "bytes")
+    yield Figure("bytes for each example", _ratio(of_kinds.total(), snapshot.num_examples), "bytes")
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
+    """Yield one line for each snapshot."""
+    for each in snapshots:
+        size = readable_bytes(sum(file.num_bytes for file in each.files))
+        yield (
+            f"{each.digest[:16]}  as of {each.as_of:%Y-%m-%d}, training {span(each.training)}, "
+            f"holdout {span(each.holdout)}: {each.num_examples:,} examples of "
+            f"{each.num_requests:,} requests, {size}"
+        )
+
+
+def lines_of(facts: SnapshotFacts) -> Iterator[str]:
+    """Yield what a snapshot is, its numbers, and its days."""
+    yield f"snapshot {facts.snapshot.digest[:16]} at {facts.snapshot.uri}"
+    yield from (f"{name}: {value}" for name, value in settings_of(facts.snapshot).items())
+    yield from (f"{figure.name}: {figure.text}" for figure in figures_of(facts))
+    for window in facts.windows:
+        shares = zip(LENGTH_EDGES, window.lengths / max(window.whole.requests, 1), strict=True)
+        each = ", ".join(f"from {edge}: {share:.0%}" for edge, share in shares)
+        yield f"{window.name}: known actions of a request's user: {each}"
+    for window in facts.windows:
+        for day, of_day in window.by_day.items():
+            rates = ", ".join(f"{h} {of_day.rate(h) or 0:.2%}" for h in sorted(of_day.positives))
+            yield (
+                f"{day} ({window.name}): {of_day.requests:,} requests, {of_day.examples:,} "
+                f"examples; {rates}"
+            )
 
 
 @dataclass(frozen=True)
@@ -227,3 +245,34 @@ def compare(one: Snapshot, one_dir: Path, other: Snapshot, other_dir: Path) -> D
             ids, others = (table["request_id"].cast(pa.large_string()) for table in tables)
             shared += pc.sum(pc.is_in(ids, value_set=others)).as_py() or 0
     return Difference(read_facts(one, one_dir), read_facts(other, other_dir), shared)
+
+
+def difference_lines(found: Difference) -> Iterator[str]:
+    """Yield what differs, settings first; numbers of both with their relative change."""
+    one, other, shared = found.one.snapshot, found.other.snapshot, found.num_shared
+    yield f"{one.digest[:16]} and {other.digest[:16]}"
+    if one.digest == other.digest:
+        yield "both hold the same bytes"
+        return
+    settings = settings_of(other)
+    for name, value in settings_of(one).items():
+        if value != settings[name]:
+            yield f"{name}: {value} -> {settings[name]}"
+    before, after = (
+        {each.name: each for each in figures_of(facts)} for facts in (found.one, found.other)
+    )
+    for name in before | after:
+        old, new = (each.get(name, Figure(name, None)) for each in (before, after))
+        if old.value != new.value:
+            change = f" ({new.value / old.value - 1:+.1%})" if old.value and new.value else ""
+            yield f"{name}: {old.text} -> {new.text}{change}"
+    if shared is None:
+        yield "requests in both: unknown, because users are dealt out over other shards"
+    else:
+        yield (
+            f"requests in both: {shared:,}; {one.num_requests - shared:,} only in the first, "
+            f"{other.num_requests - shared:,} only in the second"
+        )
+    files = {each.path: each.sha256 for each in one.files}
+    same = sum(files.get(each.path) == each.sha256 for each in other.files)
+    yield f"files with the same bytes: {same} of {len(one.files)} and {len(other.files)}"

@@ -25,7 +25,7 @@ from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.kernel import order_rows, pick_user_rows, point
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import make_plan
-from pipelines.snapshot.spill import HeldRows, make_tasks, merge_summaries, run_task
+from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_summaries
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
@@ -79,9 +79,9 @@ def make_inputs(folder: Path) -> FeatureInputs:
     snapshot = base.snapshot.model_copy(update={"num_shards": 1})
     config = base.model_copy(update={"features": features, "snapshot": snapshot})
     plan, log = make_plan(make_run(config, AS_OF, folder, log_uri)), open_event_log(log_uri)
-    out, held = folder / "out", HeldRows(folder / "spilled", 1, memory_bytes=sys.maxsize)
+    out, held = folder / "out", HeldRows(folder / "spilled", sys.maxsize)
     out.mkdir()
-    found = merge_summaries([run_task(task, held) for task in make_tasks(log, plan)])
+    found = merge_summaries([deal_out(task, held.keep) for task in make_tasks(log, plan)])
     _, pins = count_pins(log, found, plan, out)
     rows = held.take(0)
     ordered = order_rows(rows.impressions, rows.actions)

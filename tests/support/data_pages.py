@@ -1,30 +1,20 @@
-"""Pages of a checked log and of a snapshot, of usual and of awkward data, without any files."""
+"""Pages of a checked log, of usual and of awkward data, without any files."""
 
 import math
-from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.config import FeatureConfig, Head
-from pipelines.contracts.time import Window
 from pipelines.log_check import page as log_page
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import LogReport
-from pipelines.snapshot_view import showing
-from pipelines.snapshot_view.facts import LENGTH_EDGES, Counts, SnapshotFacts, WindowFacts
 from support.log_reports import day_of
 from support.outcome_pages import LONG, MARKUP
-from support.snapshots import snapshot_of
 
 FIRST = date(2017, 1, 1)
 USUAL = ("click", "close_up", "hide", "repin", "save")
 MANY = (LONG, MARKUP, "_private", "$a$ and $b$", *(f"action_{number:02d}" for number in range(36)))
 SIZES = {"usual": (21, USUAL), "one_day": (1, USUAL), "huge": (365, MANY)}
-"""By name: how many days there are, and which action types or heads."""
-FILES = ("examples", "pins", "requests", "timeline", "users")
+"""By name: how many days there are, and which action types."""
 
 
 def report_of(name: str) -> LogReport:
@@ -47,46 +37,12 @@ def report_of(name: str) -> LogReport:
     return report
 
 
-def facts_of(name: str) -> SnapshotFacts:
-    """Return what a snapshot holds: as many training days, and at most a week of holdout."""
-    num_days, heads = SIZES[name]
-    features = FeatureConfig(
-        action_types=heads,
-        heads=tuple(Head(name=each, action_type=each, utility_weight=1.0) for each in heads),
-    )
-    files = tuple(
-        FileDigest(path=f"shard-00000/{each}.arrow", sha256="0" * 64, num_bytes=10 ** (3 + place))
-        for place, each in enumerate(FILES)
-    )
-    snapshot = snapshot_of().model_copy(
-        update={"features": features, "files": files, "num_pins": 98_765}
-    )
-    training = _window("training", snapshot.training, range(num_days), heads)
-    ends = range(num_days + 1, num_days + 1 + min(num_days, 7))
-    return SnapshotFacts(snapshot, training, _window("holdout", snapshot.holdout, ends, heads))
-
-
-def write_pages(folder: Path, name: str) -> dict[str, Path]:
-    """Write both pages, and return them by what they show."""
+def write_page(folder: Path, name: str) -> Path:
+    """Write the page, and return where it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"log": folder / f"log_{name}.html", "snapshot": folder / f"snapshot_{name}.html"}
-    log_page.write_page(report_of(name), pages["log"])
-    pages["snapshot"].write_text(showing.render(facts_of(name)), "utf-8")
-    return pages
-
-
-def _window(name: str, window: Window, numbers: range, heads: tuple[str, ...]) -> WindowFacts:
-    by_day, whole = {}, Counter[str]()
-    for number in numbers:
-        num = _rows(number, len(numbers) + 99)
-        labels = Counter({each: _labels(num, place, number) for place, each in enumerate(heads)})
-        by_day[FIRST + timedelta(days=number)] = Counts(num // 20, num, labels)
-        whole.update(labels)
-    requests, examples = (
-        sum(getattr(day, kind) for day in by_day.values()) for kind in ("requests", "examples")
-    )
-    lengths = requests * np.arange(1, len(LENGTH_EDGES) + 1) // 66
-    return WindowFacts(name, window, 4321, Counts(requests, examples, whole), by_day, lengths)
+    path = folder / f"log_{name}.html"
+    log_page.write_page(report_of(name), path)
+    return path
 
 
 def _rows(number: int, num_days: int) -> int:

@@ -7,7 +7,7 @@ panels flow side by side. Not for what is drawn of days (`validation.report.days
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
@@ -70,35 +70,6 @@ def change_with_interval(change: Interval) -> str:
     """Return a change for the end of its row: '+1.20 % (-0.10 to +2.50)'."""
     numbers = (100 * change.value, 100 * change.low, 100 * change.high)
     return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
-
-
-class BarRow(NamedTuple):
-    """One class: a bar for each of those who are compared, and the numbers in the same order."""
-
-    name: str
-    bars: dict[str, float]  # By style, 'ours' or 'theirs', a length in percent of the width.
-    numbers: str
-
-
-def bar_rows(
-    names: Sequence[str], numbers: Mapping[str, Sequence[float]], say: Callable[[float], str]
-) -> tuple[BarRow, ...]:
-    """Return a row for each name; the longest bar of all has the whole width.
-
-    Args:
-        names: Of the classes.
-        numbers: By style, a number for each name.
-        say: The text of a number.
-    """
-    longest = max((max(each, default=0.0) for each in numbers.values()), default=0.0) or 1.0
-    return tuple(
-        BarRow(
-            name,
-            {style: round(100 * each[place] / longest, 2) for style, each in numbers.items()},
-            ", ".join(say(each[place]) for each in numbers.values()),
-        )
-        for place, name in enumerate(names)
-    )
 
 
 class Series(NamedTuple):

@@ -20,13 +20,12 @@ from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.declared import raw_column
-from pipelines.event_log.event_index import ActionTimes, EventIndex, has_recent_action
+from pipelines.event_log.event_index import EventIndex
 from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.features import own, similarity
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, Touches
 from pipelines.snapshot.features.sessions import count_earlier
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import Counts
 
 _MINUTE_MS = 60_000
 _MINUTES_PER_DAY = 1440
@@ -178,29 +177,6 @@ COMPUTATIONS: Mapping[str, Callable[[FeatureInputs, NumericFeature], Floats]] = 
     "<package.module>:<function>": own.compute,
 }
 """How each feature of the catalogue is computed: [examples], NaN where it is missing."""
-
-
-def count_features(seen: FeatureInputs) -> Counts:
-    """Return which requests are of core users, and the numbers of each example.
-
-    A core user did the main head's action in the `core_days` before the request.
-
-    Raises:
-        ConfigurationError: one of the recipe's own functions is refused.
-    """
-    plan, requests, actions = seen.plan, seen.ordered.requests, seen.ordered.actions
-    target_id = plan.action_type_ids[plan.features.main_head.action_type]
-    repins = actions.where(actions.type_id == target_id)
-    return Counts(
-        is_core=has_recent_action(
-            ActionTimes(repins.user_id, repins.acted_at, repins.known_at),
-            requests.user_id,
-            requests.impressed_at,
-            plan.config.core_days * DAY_MS,
-            is_sorted=True,
-        ),
-        numbers=compute_numbers(seen, plan.numeric),
-    )
 
 
 def compute_numbers(

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import logging
 import math
-import threading
 import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -46,8 +45,6 @@ from pipelines.snapshot.spark.travel import PackedSummary, unpack, write_pin_ind
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
-EVERY_S = 60.0
-"""How often it is said how far Spark is, in seconds; a pass may take hours."""
 
 
 @contextlib.contextmanager
@@ -92,15 +89,18 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             TransientStorageError: the connection to the cluster broke.
         """
-        num_shards = plan.config.num_shards
-        collectors = collectors_of(tasks)
-        parts = [(num_shards + collectors[task.number], _alone(task)) for task in tasks]
+        num_shards, collectors = plan.config.num_shards, collectors_of(tasks)
+        # A task knows its own files only: with all of them, tasks would grow as tasks squared.
+        parts = [
+            (
+                num_shards + collectors[task.number],
+                dataclasses.replace(task, event_log=EventLog(task.event_log.uri, task.files)),
+            )
+            for task in tasks
+        ]
         job = Job(plan, code_of(plan), self._max_failures)
         log.info("%d event log parts go to Spark", len(tasks))
-        with (
-            translated_spark_errors("reading the event log on Spark"),
-            _telling(self._context.statusTracker(), "event log parts"),
-        ):
+        with translated_spark_errors("reading the event log on Spark"):
             given = self._context.parallelize(parts, max(1, len(parts)))
             read = given.mapPartitions(functools.partial(read_part, job))
             num_partitions = num_shards + len(set(collectors.values()))
@@ -111,7 +111,7 @@ class Cluster:
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
-        return in_order_of_files(unpack(found))
+        return unpack(found)
 
     def count_pins(
         self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
@@ -134,13 +134,17 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             TransientStorageError: the connection to the cluster broke.
         """
-        job = Job(plan, code_of(plan), self._max_failures, self._send_pins(), self._place)
+        # Every executor fetches the pins once, and finds them in a folder of this name.
+        name = f"homefeed-{uuid.uuid4().hex}.zip"
+        archive = self._scratch / name
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            for path in self._pin_files:
+                packed.write(path, path.name)
+        job = Job(plan, code_of(plan), self._max_failures, name, self._place)
         num_shards = plan.config.num_shards
         log.info("%d shards go to Spark", num_shards)
-        with (
-            translated_spark_errors("building shards on Spark"),
-            _telling(self._context.statusTracker(), "shards"),
-        ):
+        with translated_spark_errors("building shards on Spark"):
+            self._context.addArchive(str(archive))
             shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
             made: list[BuiltShard | Refusal] = self._run(shards, range(num_shards))
         for each in made:
@@ -163,45 +167,6 @@ class Cluster:
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))
 
-    def _send_pins(self) -> str:
-        """Let every executor fetch the pins once, and return the name of their folder there."""
-        name = f"homefeed-{uuid.uuid4().hex}.zip"
-        archive = self._scratch / name
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-            for path in self._pin_files:
-                packed.write(path, path.name)
-        with translated_spark_errors("sending the pins to Spark"):
-            self._context.addArchive(str(archive))
-        return name
-
-
-@contextlib.contextmanager
-def _telling(tracker: Any, what: str) -> Iterator[None]:
-    """Say in the log from time to time, while the block runs, how many tasks are done.
-
-    Args:
-        tracker: Spark's StatusTracker.
-        what: plural noun for what the tasks are about.
-    """
-    is_over = threading.Event()
-
-    def tell() -> None:
-        while not is_over.wait(EVERY_S):
-            # What ends the block ends it with an error of its own.
-            with contextlib.suppress(Exception):
-                for stage in map(tracker.getStageInfo, sorted(tracker.getActiveStageIds())):
-                    if stage is not None:  # it may have ended between the two questions
-                        done, total = stage.numCompletedTasks, stage.numTasks
-                        log.info("%d of %d tasks for %s", done, total, what)
-
-    thread = threading.Thread(target=tell, name="progress of Spark", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join(timeout=EVERY_S)
-
 
 def max_failures(master: str, conf: Any) -> int:
     """Return after how many failed attempts at a task Spark gives up."""
@@ -218,28 +183,14 @@ def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:
     The tasks of one collector are about the same days, although the largest are begun first: so
     what they found of a pin on a day becomes one row there, and crosses to the driver once.
     """
-    by_day = sorted(tasks, key=_table_and_day)
+
+    def table_and_day(task: SpillTask) -> tuple[str, date, str]:
+        first = task.files[0]
+        return first.table, first.day or date.min, first.path
+
     together = max(1, math.isqrt(len(tasks)))
-    return {task.number: place // together for place, task in enumerate(by_day)}
-
-
-def _table_and_day(task: SpillTask) -> tuple[str, date, str]:
-    first = task.files[0]
-    return first.table, first.day or date.min, first.path
-
-
-def in_order_of_files(found: SpillSummary) -> SpillSummary:
-    """Return what was found as one machine gives it; summaries come together in any order.
-
-    Of embeddings of two widths the message names the first file.
-    """
-    widths = sorted(found.user_widths, key=lambda width: width.path)
-    return dataclasses.replace(found, user_widths=tuple(widths))
-
-
-def _alone(task: SpillTask) -> SpillTask:
-    """Return a task that knows its own files only: with all of them, tasks would grow as tasks²."""
-    return dataclasses.replace(task, event_log=EventLog(task.event_log.uri, task.files))
+    by_day = enumerate(sorted(tasks, key=table_and_day))
+    return {task.number: place // together for place, task in by_day}
 
 
 def _as_it_is(partition: int) -> int:

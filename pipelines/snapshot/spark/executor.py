@@ -25,12 +25,12 @@ from pipelines.snapshot.spark.travel import (
     Block,
     BlocksByShard,
     PackedSummary,
-    merge_packed,
     open_pin_index,
     pack,
     rows_of,
+    unpack,
 )
-from pipelines.snapshot.spill import SpillTask, deal_out
+from pipelines.snapshot.spill import SpillTask, deal_out, merge_summaries
 
 Value = TypeVar("Value")
 
@@ -81,16 +81,16 @@ def read_part(
     Gives:
         Blocks of rows with the number of their shard, and what was found with its partition's.
     """
-    num_shards = job.plan.config.num_shards
     for collector, task in parts:
-        sink = BlocksByShard(task.files[0].table, num_shards)
+        sink = BlocksByShard()
         found: list[PackedSummary | Refusal] = []
         for file in task.files:
             part = dataclasses.replace(task, files=(file,))
-            read = functools.partial(_read_alike, job, part, sink)
-            found.append(_or_refusal(job, task.number, read))
-            if isinstance(found[-1], Refusal):
+            made = _or_refusal(job, task.number, functools.partial(deal_out, part, sink.put))
+            if isinstance(made, Refusal):
+                found.append(made)
                 break
+            found.append(pack(made))
             yield from sink.take_full()
         yield from sink.take_rest()
         yield collector, merge_found(found)
@@ -98,51 +98,46 @@ def read_part(
 
 def merge_found(found: Iterable[PackedSummary | Refusal]) -> PackedSummary | Refusal:
     """Return what several tasks found, or the first task's refusal."""
-    parts: list[PackedSummary] = []
-    refusals: list[Refusal] = []
-    for each in found:
-        if isinstance(each, Refusal):
-            refusals.append(each)
-        else:
-            parts.append(each)
-    return min(refusals, key=lambda each: each.number) if refusals else pack(merge_packed(parts))
+    parts = list(found)
+    refusals = [each for each in parts if isinstance(each, Refusal)]
+    if refusals:
+        return min(refusals, key=lambda each: each.number)
+    packed = [each for each in parts if isinstance(each, PackedSummary)]
+    return pack(merge_summaries([unpack(each) for each in packed]))
 
 
 def build_part(
     job: Job, shard: int, pairs: Iterable[tuple[int, Block]]
 ) -> Iterator[BuiltShard | Refusal]:
     """Do the second pass of a shard, whose rows come in any order."""
-    blocks = (block for _, block in pairs)
-    yield _or_refusal(job, shard, functools.partial(_build_alike, job, shard, blocks))
 
+    def build() -> BuiltShard:
+        from pyspark import SparkFiles
 
-def _read_alike(job: Job, task: SpillTask, sink: BlocksByShard) -> PackedSummary:
-    _require_same_code(job)
-    return pack(deal_out(task, sink))
+        assert job.place is not None  # in the second pass
+        pins = open_pin_index(Path(SparkFiles.get(job.pins)), job.plan)
+        built = build_shard(rows_of(block for _, block in pairs), pins, job.plan)
+        name = shard_name(shard)
+        with job.place.receive(name) as folder:
+            summary = write_shard(folder, name, built, job.plan)
+            found = digest_files(folder)
+        files = (each.model_copy(update={"path": f"{name}/{each.path}"}) for each in found)
+        return BuiltShard(summary, tuple(files))
 
-
-def _build_alike(job: Job, shard: int, blocks: Iterable[Block]) -> BuiltShard:
-    from pyspark import SparkFiles
-
-    _require_same_code(job)
-    assert job.place is not None  # in the second pass
-    pins, name = Path(SparkFiles.get(job.pins)), shard_name(shard)
-    built = build_shard(rows_of(blocks), open_pin_index(pins, job.plan), job.plan)
-    with job.place.receive(name) as folder:
-        summary = write_shard(folder, name, built, job.plan)
-        found = digest_files(folder)
-    files = (each.model_copy(update={"path": f"{name}/{each.path}"}) for each in found)
-    return BuiltShard(summary, tuple(files))
+    yield _or_refusal(job, shard, build)
 
 
 def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:
     """Return what an act returns, or its error where Spark should not try the task again.
+
+    An executor whose code may make other bytes than the driver's is refused.
 
     Raises:
         HomefeedError: what may pass, where Spark has attempts left.
         Exception: what is unforeseen; Spark gives it to the driver in the end.
     """
     try:
+        _require_same_code(job)
         return act()
     except Exception as error:
         ours = as_ours(error)

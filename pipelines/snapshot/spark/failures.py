@@ -49,11 +49,12 @@ _MEANINGS = (
     _Meaning(
         re.compile("JAVA_GATEWAY_EXITED"),
         ConfigurationError,
-        "Java ended at once; expected Java 17 or newer, and options that Spark knows; look at what "
-        "it wrote above, and correct JAVA_HOME or HOMEFEED_SPARK_OPTIONS",
+        "Java ended at once; expected Java 17 or newer, and options that Spark knows, with a "
+        "spark.master such as spark://host:7077; look at what it wrote above, and correct "
+        "JAVA_HOME or HOMEFEED_SPARK_OPTIONS",
     ),
     _Meaning(
-        re.compile("Could not parse Master URL"),
+        re.compile("Could not parse Master URL|Invalid master URL"),
         ConfigurationError,
         "expected spark://host:7077, yarn, k8s://https://host:port or local[*]; correct "
         "spark.master in HOMEFEED_SPARK_OPTIONS",
@@ -96,7 +97,8 @@ def translated_spark_errors(doing: str) -> Iterator[None]:
     except Exception as error:
         ours = explain(error, doing)
         if ours is None:
-            _keep_words(error)
+            if hasattr(error, "java_exception"):  # a log may ask for its words when Java has ended
+                error.add_note(_words_of(error))
             raise
         raise ours from error
 
@@ -111,12 +113,6 @@ def explain(error: Exception, doing: str) -> HomefeedError | None:
         found = type(error).__name__ if not lines else lines[0]
         return TransientStorageError(f"{doing}: {found}: {_MEANINGS[-1].told}")
     return None
-
-
-def _keep_words(error: Exception) -> None:
-    """Note on an error of Java what Java says of it: a log may ask when Java has ended."""
-    if hasattr(error, "java_exception"):
-        error.add_note(_words_of(error))
 
 
 def _words_of(error: Exception) -> str:

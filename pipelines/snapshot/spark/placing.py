@@ -139,21 +139,15 @@ def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[ShardPlace]:
     if storage.is_local(snapshots_uri):
         yield SharedFolder(scratch)
         return
-    _sweep(snapshots_uri)
+    for name in filter(_STAGING_NAME.fullmatch, storage.list_names(snapshots_uri)):
+        if storage.is_abandoned(left := storage.join(snapshots_uri, name)):
+            log.info("removing %s, left by a driver that is gone", left)
+            _remove(left)
     uri = storage.join(snapshots_uri, f".scratch-{uuid.uuid4().hex}")
     try:
         yield StoreFolder(uri)
     finally:
         _remove(uri)
-
-
-def _sweep(snapshots_uri: str) -> None:
-    """Remove what drivers have left in which nothing was written for long."""
-    names = filter(_STAGING_NAME.fullmatch, storage.list_names(snapshots_uri))
-    for uri in (storage.join(snapshots_uri, name) for name in names):
-        if storage.is_abandoned(uri):
-            log.info("removing %s, left by a driver that is gone", uri)
-            _remove(uri)
 
 
 def _remove(uri: str) -> None:

@@ -1,17 +1,15 @@
 """Opens the connection to Spark, and ends it.
 
-Whether a standalone master is there is looked up first: Spark itself asks for a minute, and then
-gives a connection that is closed already. The patience of YARN and Kubernetes is a matter of their
-own options. Not for what runs there (`cluster`, `executor`), nor for what its errors mean
-(`failures`). Tested in tests/pipelines/snapshot/spark/test_session.py and tests/production/spark.
+A standalone master that is not there is told by Spark itself, after a minute. The patience of YARN
+and Kubernetes is a matter of their own options. Not for what runs there (`cluster`, `executor`),
+nor for what its errors mean (`failures`). Tested in tests/pipelines/snapshot/spark/test_session.py
+and tests/production/spark.
 """
 
 import contextlib
 import logging
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,12 +28,6 @@ _ON_THIS_MACHINE = {
     "spark.ui.enabled": "false",
 }
 """Options where there is no cluster: nothing listens to the network."""
-_ADDRESSES = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*")
-_KNOWN = re.compile(r"spark://.+|k8s://.+|yarn|local.*")
-_STANDALONE = "spark://"
-_WHERE = "spark.master in HOMEFEED_SPARK_OPTIONS"
-_PATIENCE_S = 10.0
-"""How long one address may take to answer, in seconds."""
 _END_S = 10.0
 """How long Java may take to end, in seconds."""
 
@@ -59,7 +51,16 @@ def open_spark(settings: Settings) -> Iterator[Any]:
     if SparkContext._active_spark_context is not None:
         yield SparkContext._active_spark_context
         return
-    _require_java()
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin" if home else None)
+    # The driver of `spark-submit` finds the variable, and a Java that runs already.
+    if java is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+        raise ConfigurationError(
+            f"HOMEFEED_SPARK_OPTIONS are set, and there is no Java "
+            f"({f'JAVA_HOME is {home}' if home else 'none on the path'}); expected Java 17 or "
+            f"newer; install it (Debian: apt-get install openjdk-17-jre-headless, or a newer one), "
+            f"or unset HOMEFEED_SPARK_OPTIONS"
+        )
     # Spark would start whatever `python3` is on the machines, which seldom has this project.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
@@ -80,28 +81,26 @@ def _connect(settings: Settings) -> Any:
     """Return a new SparkContext.
 
     Raises:
-        ConfigurationError: the master's URL is none.
-        TransientStorageError: no master answers there.
+        TransientStorageError: no master answers.
     """
     from pyspark import SparkConf, SparkContext
 
-    options = {**_USUAL, **settings.spark_options}
-    if named := options.get("spark.master"):
-        options["spark.master"] = master_url(named)
+    options = list({**_USUAL, **settings.spark_options}.items())
     # Java comes first: it alone reads what `spark-submit` and spark-defaults.conf say.
-    SparkContext._ensure_initialized(
-        conf=SparkConf(loadDefaults=False).setAll(list(options.items()))
-    )
-    conf = SparkConf().setAll(list(options.items()))
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(options))
+    conf = SparkConf().setAll(options)
     master = conf.get("spark.master") or "local[*]"
     missing = _ON_THIS_MACHINE if master.startswith("local") else {}
     for name, value in {"spark.master": master, **missing}.items():
         conf.setIfMissing(name, value)
-    require_master(master)
     context: Any = SparkContext(conf=conf)
     if context._jsc.sc().isStopped():
         context.stop()
-        raise TransientStorageError(unreachable(f"{master} (something else may listen)"))
+        raise TransientStorageError(
+            f"no Spark master answers at {master}; expected a standalone master that this machine "
+            f"reaches; start it, or correct spark.master in HOMEFEED_SPARK_OPTIONS, then retry; "
+            f"without HOMEFEED_SPARK_OPTIONS the same snapshot is built here"
+        )
     return context
 
 
@@ -125,68 +124,3 @@ def _end_java() -> None:
         java.wait(timeout=_END_S)
     java.kill()
     java.wait()
-
-
-def _require_java() -> None:
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=f"{home}/bin" if home else None)
-    # The driver of `spark-submit` finds the variable, and a Java that runs already.
-    if java is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
-        raise ConfigurationError(
-            f"HOMEFEED_SPARK_OPTIONS are set, and there is no Java "
-            f"({f'JAVA_HOME is {home}' if home else 'none on the path'}); expected Java 17 or "
-            f"newer; install it (Debian: apt-get install openjdk-17-jre-headless, or a newer one), "
-            f"or unset HOMEFEED_SPARK_OPTIONS"
-        )
-
-
-def master_url(named: str) -> str:
-    """Return a master's URL, of which host and port may be named alone.
-
-    Raises:
-        ConfigurationError: it names no master. Spark would tell so beside its own way to be used.
-    """
-    url = f"{_STANDALONE}{named}" if _ADDRESSES.fullmatch(named) else named
-    if not _KNOWN.fullmatch(url):
-        raise ConfigurationError(
-            f"Spark's master is {named!r}; expected spark://host:7077, yarn, "
-            f"k8s://https://host:port or local[*]; correct {_WHERE}"
-        )
-    return url
-
-
-def require_master(master: str) -> None:
-    """Refuse a standalone master of which no address takes a connection.
-
-    Args:
-        master: URL, which may name several addresses, of which one leads.
-
-    Raises:
-        ConfigurationError: an address has no host or no port.
-        TransientStorageError: nothing listens at any address.
-    """
-    if not master.startswith(_STANDALONE):
-        return
-    addresses = [each.rpartition(":") for each in master.removeprefix(_STANDALONE).split(",")]
-    if not all(host and port.isdigit() for host, _, port in addresses):
-        raise ConfigurationError(
-            f"Spark's master is {master}, where an address has no host or no port; expected "
-            f"spark://host:7077; correct {_WHERE}"
-        )
-    failures = []
-    for host, _, port in addresses:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
-            return
-        except (OSError, OverflowError) as error:  # A port beyond 65535 overflows.
-            failures.append(f"{host}:{port} ({getattr(error, 'strerror', None) or error})")
-    raise TransientStorageError(unreachable(" nor ".join(failures)))
-
-
-def unreachable(found: str) -> str:
-    """Return the message about a master that does not answer."""
-    return (
-        f"no Spark master answers at {found}; expected a standalone master that this machine "
-        f"reaches; start it, or correct {_WHERE}, then retry; without HOMEFEED_SPARK_OPTIONS the "
-        f"same snapshot is built here"
-    )

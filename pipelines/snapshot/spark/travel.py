@@ -24,7 +24,7 @@ from pipelines.event_log.event_index import Ints, Places
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Popularity, TrailingFirst
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, ShardRows
-from pipelines.snapshot.spill import DealtRows, SpillSummary, merge_summaries
+from pipelines.snapshot.spill import SpillSummary
 
 BLOCK_BYTES = 256 << 10
 """About how large a block may grow, compressed. Spark's Python side gathers up to a thousand blocks
@@ -38,27 +38,28 @@ Block = tuple[str, bytes]
 """Name of the event log's table, and an Arrow stream of rows of it that are of one shard."""
 
 
-class BlocksByShard(DealtRows):
-    """A sink that gathers the rows of one table in blocks for their shards."""
+class BlocksByShard:
+    """Gathers rows in blocks for their shards, in place of `spill.HeldRows`."""
 
-    def __init__(self, table: str, num_shards: int) -> None:
-        super().__init__(num_shards)
-        self._table = table
-        self._open: dict[int, tuple[pa.BufferOutputStream, pa.ipc.RecordBatchStreamWriter]] = {}
+    def __init__(self) -> None:
+        # By shard, table and schema, which has the width of embeddings.
+        self._open: dict[
+            tuple[int, str, pa.Schema], tuple[pa.BufferOutputStream, pa.ipc.RecordBatchStreamWriter]
+        ] = {}
         self._full: list[tuple[int, Block]] = []
 
-    def put(self, shard: int, rows: pa.Table) -> None:
-        """Write rows to the shard's block."""
-        step = max(1, len(rows) * _BATCH_BYTES // max(rows.nbytes, 1))
+    def put(self, shard: int, table: str, rows: pa.Table) -> None:
+        """Write rows to a block of the shard."""
+        step, key = max(1, len(rows) * _BATCH_BYTES // max(rows.nbytes, 1)), rows.schema
         for first in range(0, len(rows), step):
-            if shard not in self._open:
+            if (shard, table, key) not in self._open:
                 stream = pa.BufferOutputStream()
                 writer = pa.ipc.new_stream(stream, rows.schema, options=_QUICK)
-                self._open[shard] = (stream, writer)
-            stream, writer = self._open[shard]
+                self._open[shard, table, key] = (stream, writer)
+            stream, writer = self._open[shard, table, key]
             writer.write_table(rows.slice(first, step))
             if stream.tell() >= BLOCK_BYTES:
-                self._close(shard)
+                self._close((shard, table, key))
 
     def take_full(self) -> list[tuple[int, Block]]:
         """Return shards with their blocks that have reached their size, each once."""
@@ -67,14 +68,14 @@ class BlocksByShard(DealtRows):
 
     def take_rest(self) -> list[tuple[int, Block]]:
         """Return shards with all the other blocks."""
-        for shard in tuple(self._open):
-            self._close(shard)
+        for key in tuple(self._open):
+            self._close(key)
         return self.take_full()
 
-    def _close(self, shard: int) -> None:
-        stream, writer = self._open.pop(shard)
+    def _close(self, key: tuple[int, str, pa.Schema]) -> None:
+        stream, writer = self._open.pop(key)
         writer.close()
-        self._full.append((shard, (self._table, stream.getvalue().to_pybytes())))
+        self._full.append((key[0], (key[1], stream.getvalue().to_pybytes())))
 
 
 def rows_of(blocks: Iterable[Block]) -> ShardRows:
@@ -122,11 +123,6 @@ def unpack(packed: PackedSummary) -> SpillSummary:
         wanted_actions=(ActionCounts(*_unpack_columns(packed.wanted_actions)),),
         first_seen=(FirstSeen(*_unpack_columns(packed.first_seen)),),
     )
-
-
-def merge_packed(parts: Iterable[PackedSummary]) -> SpillSummary:
-    """Return what several tasks found together."""
-    return merge_summaries([unpack(part) for part in parts])
 
 
 def _pack_columns(columns: Sequence[Ints]) -> bytes:

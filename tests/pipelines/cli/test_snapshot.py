@@ -31,9 +31,7 @@ def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path / "workspace"
 
 
-def test_all_are_listed_and_one_is_shown_with_its_page_and_compared(
-    workspace: Path, tmp_path: Path
-) -> None:
+def test_all_are_listed_and_one_is_shown_and_compared(workspace: Path) -> None:
     (workspace / "snapshots" / "unfinished").mkdir()
     *listed, last = lines("snapshot", "show")
     assert [line.split(",")[0][-10:] for line in listed] == ["2017-03-02", "2017-03-01"]
@@ -41,9 +39,7 @@ def test_all_are_listed_and_one_is_shown_with_its_page_and_compared(
     read = as_json("snapshot", "show")
     newest, other = (each["uri"].rpartition("/")[2] for each in read)
     assert [line.split()[0] for line in listed] == [newest, other]
-    page = tmp_path / "pages" / "snapshot.html"
-    *by_name, told = lines("snapshot", "show", newest[:8], "--html", str(page))
-    assert told == f"page: {page}" and "<svg" in page.read_text()
+    by_name = lines("snapshot", "show", newest[:8])
     assert by_name == lines("snapshot", "show", str(workspace / "snapshots" / newest))
     assert any(f"snapshot {newest} at file://" in line for line in by_name)
     facts = as_json("snapshot", "show", newest)

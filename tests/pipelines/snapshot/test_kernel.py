@@ -196,6 +196,6 @@ def test_files_of_two_widths_are_both_named(log: Path) -> None:
     )
     assert_refused(
         log.parent,
-        r"part-1.parquet: embedding of user_id=2 has 16 numbers; expected 32, as user_id=1 in "
-        r".*part-0.parquet has, because .*snapshot.embedding_version",
+        r"users/part-1.parquet: embedding of user_id=2 has 16 numbers; expected 32, as pin_id=10 "
+        r"in .*pins/part-0.parquet has, because .*snapshot.embedding_version",
     )

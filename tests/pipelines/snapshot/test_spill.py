@@ -132,13 +132,13 @@ def rows_of(*user_ids: int) -> pa.Table:
     return pa.table({"user_id": pa.array(user_ids, pa.int64())})
 
 
-def test_rows_are_kept_until_memory_is_full(tmp_path: Path) -> None:
-    held = HeldRows(tmp_path, num_shards=2, memory_bytes=20)
+def test_rows_are_kept_until_memory_is_full_and_then_in_files(tmp_path: Path) -> None:
+    held = HeldRows(tmp_path, memory_bytes=20)
     assert held.keep(0, "actions", rows_of(1, 2))
     assert not held.keep(1, "actions", rows_of(3))
     assert (held.kept_bytes, held.most_bytes) == (16, 16)
-    assert held.take(0).actions == rows_of(1, 2)
-    assert (held.take(0).actions, held.take(1).actions, held.kept_bytes) == (None, None, 0)
+    assert (held.take(0).actions, held.take(1).actions) == (rows_of(1, 2), rows_of(3))
+    assert (held.take(0).actions, held.take(1).users, held.kept_bytes) == (None, None, 0)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

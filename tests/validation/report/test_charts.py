@@ -5,9 +5,7 @@ import pytest
 from pipelines.contracts.reasons import Interval
 from validation.report.charts import (
     SPANS,
-    BarRow,
     axis_of,
-    bar_rows,
     change_with_interval,
     even_scale,
     in_short,
@@ -56,11 +54,3 @@ def test_an_end_of_an_axis_reads_well() -> None:
 )
 def test_an_axis_from_zero_ends_with_a_round_number(high: float, ends: str) -> None:
     assert " ".join(text for _, text in scale_from_zero(high, in_short).ticks) == ends
-
-
-def test_the_longest_bar_of_all_has_the_whole_width() -> None:
-    rows = bar_rows(["0", "1+"], {"ours": [10.0, 40.0], "theirs": [80.0, 20.0]}, "{:.0f} %".format)
-    assert rows[0] == BarRow("0", {"ours": 12.5, "theirs": 100.0}, "10 %, 80 %")
-    assert rows[1].numbers == "40 %, 20 %"
-    (nothing,) = bar_rows(["0"], {"ours": [0.0]}, str)
-    assert nothing.bars == {"ours": 0.0}

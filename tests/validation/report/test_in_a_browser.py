@@ -10,7 +10,7 @@ from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from support import browser
 from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
 from support.cycle_pages import make_facts
-from support.data_pages import SIZES, write_pages
+from support.data_pages import SIZES, write_page
 from support.find_servers import CHROMIUM
 from support.outcome_pages import (
     LONG,
@@ -127,12 +127,10 @@ def test_the_index_reads_well(views: Views, tmp_path: Path, num: int, name: str)
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_pages_of_a_log_and_of_a_snapshot_read_well(
-    views: Views, tmp_path: Path, name: str
-) -> None:
-    for path in write_pages(tmp_path, name).values():
-        assert_reads_well(views, path, ".verdict, .headline", is_long=name != "usual")
-        assert_prints_well(views[PHONE])
+def test_the_page_of_a_log_reads_well(views: Views, tmp_path: Path, name: str) -> None:
+    path = write_page(tmp_path, name)
+    assert_reads_well(views, path, ".verdict, .headline", is_long=name != "usual")
+    assert_prints_well(views[PHONE])
 
 
 FOUND = f"""<!DOCTYPE html>

@@ -9,7 +9,7 @@ from pipelines.contracts.errors import (
     ProcessKilledError,
     TransientStorageError,
 )
-from pipelines.snapshot.spark.failures import explain, translated_spark_errors
+from pipelines.snapshot.spark.failures import translated_spark_errors
 
 KILLED = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.runJob.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 3 in stage 1.0 failed 4
@@ -20,6 +20,18 @@ spark.driver.maxResultSize (1024.0 MiB)"""
 NO_PYTHON = """: org.apache.spark.SparkException: Job aborted due to stage failure: Task 2 failed
 Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3": error=2
 """
+NO_MODULE = "x\nModuleNotFoundError: No module named 'pyarrow'"
+
+
+class OfJava(Exception):
+    """Its words are asked of Java."""
+
+    java_exception, words = None, ""
+
+    def __str__(self) -> str:
+        if not self.words:  # Java's memory ran out, or it has ended
+            raise ConnectionRefusedError(111, "Connection refused")
+        return self.words
 
 
 @pytest.mark.parametrize(
@@ -28,57 +40,33 @@ Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3
         (KILLED, ProcessKilledError, r"ExecutorLostFailure.*spark\.executor\.memoryOverhead"),
         ("All masters are unresponsive! Giving up.", TransientStorageError, "spark.master"),
         ("Job 1 cancelled because SparkContext was shut down", TransientStorageError, "connection"),
-        ("x\nModuleNotFoundError: No module named 'pyarrow'", ConfigurationError, "PYSPARK_PYTHON"),
+        (NO_MODULE, ConfigurationError, "PYSPARK_PYTHON"),
         ("java.lang.OutOfMemoryError: Java heap space", ProcessKilledError, "executor.memory "),
         (TOO_MUCH, ConfigurationError, "driver.maxResultSize and spark.driver.memory in HOMEFEED"),
         (NO_PYTHON, ConfigurationError, "no/python3.*on every machine"),
-        (
-            "Could not parse Master URL: 'sparkk://x'",
-            ConfigurationError,
-            "sparkk://x.*spark.master",
-        ),
+        ("Could not parse Master URL: 'sparkk://x'", ConfigurationError, "sparkk://x.*7077"),
+        ("Invalid master URL: spark://x", ConfigurationError, "spark://x.*correct spark.master"),
         ("[JAVA_GATEWAY_EXITED] Java gateway process exited", ConfigurationError, "Java 17"),
+        (ConnectionRefusedError(111, "Connection refused"), TransientStorageError, "spark.master"),
+        (ConnectionResetError(), TransientStorageError, "building: ConnectionResetError: "),
+        (OfJava(), TransientStorageError, "^building: OfJava: .*this machine's memory"),
+        ("Task not serializable", RuntimeError, "^Task not serializable$"),
     ],
 )
-def test_what_sparks_errors_mean(said: str, ours: type[Exception], told: str) -> None:
-    with pytest.raises(ours, match=told), translated_spark_errors("building"):
-        raise RuntimeError(said)
+def test_what_sparks_errors_mean(said: str | Exception, ours: type[Exception], told: str) -> None:
+    error = RuntimeError(said) if isinstance(said, str) else said
+    with pytest.raises(ours, match=told) as caught, translated_spark_errors("building"):
+        raise error
+    assert getattr(caught.value, "is_retryable", False) == (ours in (
+        TransientStorageError, ProcessKilledError))  # fmt: skip
 
 
-def test_a_driver_whose_java_was_killed_may_be_tried_again() -> None:
-    ours = explain(ConnectionRefusedError(111, "Connection refused"), "building")
-    assert isinstance(ours, TransientStorageError) and ours.is_retryable
-    assert isinstance(explain(ConnectionResetError(), "building"), TransientStorageError)
-
-
-def test_an_error_whose_words_java_took_with_it_may_be_tried_again() -> None:
-    """The driver's memory ran out: PySpark asks Java for the words, and nobody answers."""
-
-    class OfJava(Exception):
-        def __str__(self) -> str:
-            raise ConnectionRefusedError(111, "Connection refused")
-
-    ours = explain(OfJava(), "reading")
-    assert isinstance(ours, TransientStorageError)
-    assert str(ours).startswith("reading: OfJava: ") and "this machine's memory" in str(ours)
-
-
-def test_an_error_that_nobody_foresaw_stays_as_it_is() -> None:
-    assert explain(RuntimeError("Task not serializable"), "building") is None
-    with pytest.raises(RuntimeError, match="^odd$"), translated_spark_errors("building"):
-        raise RuntimeError("odd")
-
-
-def test_the_words_of_an_error_that_nobody_foresaw_outlive_java() -> None:
-    class OfJava(Exception):
-        java_exception = None
-        words = "Task not serializable"
-
-        def __str__(self) -> str:
-            return self.words
-
+def test_the_words_of_an_error_that_nobody_foresaw_outlive_java(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(OfJava, "words", "Task not serializable")
     error = OfJava()
     with pytest.raises(OfJava), translated_spark_errors("building"):
         raise error
-    OfJava.words = "Connection refused"
+    monkeypatch.setattr(OfJava, "words", "")
     assert "Task not serializable" in "".join(traceback.format_exception(error))

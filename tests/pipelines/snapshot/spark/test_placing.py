@@ -20,16 +20,21 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
-def write(folder: Path, content: str = "rows") -> None:
-    (folder / "users.arrow").write_text(content)
+def write(folder: Path) -> None:
+    (folder / "users.arrow").write_text("rows")
 
 
-def test_a_shard_is_there_when_it_is_whole(scratch: Path) -> None:
+def test_a_shard_is_there_when_it_is_whole_and_of_two_attempts_the_first_counts(
+    scratch: Path,
+) -> None:
     place = SharedFolder(scratch)
-    with place.receive(NAME) as folder:
-        write(folder)
+    with place.receive(NAME) as slow:
+        write(slow)
         assert list((scratch / "out").iterdir()) == []
-    assert (scratch / "out" / NAME / "users.arrow").read_text() == "rows"
+        with place.receive(NAME) as quick:
+            write(quick)
+        assert (scratch / "out" / NAME / "users.arrow").read_text() == "rows"
+    assert [path.name for path in (scratch / "out").iterdir()] == [NAME]
     assert list((scratch / "attempts").iterdir()) == []
 
 
@@ -38,16 +43,6 @@ def test_an_attempt_that_fails_leaves_nothing(scratch: Path) -> None:
         write(folder)
         raise FileExistsError(17, "there")
     assert list((scratch / "out").iterdir()) == list((scratch / "attempts").iterdir()) == []
-
-
-def test_of_two_attempts_at_a_shard_the_first_counts(scratch: Path) -> None:
-    place = SharedFolder(scratch)
-    with place.receive(NAME) as slow:
-        write(slow)
-        with place.receive(NAME) as quick:
-            write(quick)
-    assert [path.name for path in (scratch / "out").iterdir()] == [NAME]
-    assert list((scratch / "attempts").iterdir()) == []
 
 
 def test_an_executor_that_outlives_its_driver_makes_no_folder(tmp_path: Path) -> None:
@@ -72,35 +67,24 @@ def test_a_driver_that_does_not_find_the_files_says_what_to_change(scratch: Path
             place.check([file])
 
 
-def test_in_a_store_shards_are_copied_and_their_folder_goes(s3_uri: str, tmp_path: Path) -> None:
-    snapshots, target = f"{s3_uri}/snapshots", f"{s3_uri}/snapshots/0123456789abcdef"
-    with place_for_shards(snapshots, tmp_path) as place:
-        assert isinstance(place, StoreFolder)
-        with place.receive(NAME) as folder:
-            write(folder)
-            files = [
-                each.model_copy(update={"path": f"{NAME}/{each.path}"})
-                for each in digest_files(folder)
-            ]
-        place.bring(files, target)
-    assert storage.read_bytes(f"{target}/{NAME}/users.arrow") == b"rows"
-    assert storage.list_names(snapshots) == ["0123456789abcdef"]
-
-
-def test_what_a_killed_driver_left_goes_and_what_a_living_one_uses_stays(
+def test_in_a_store_shards_are_copied_and_what_killed_drivers_left_goes(
     s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshots = f"{s3_uri}/snapshots"
+    snapshots, target = f"{s3_uri}/snapshots", f"{s3_uri}/snapshots/0123456789abcdef"
     left = f"{snapshots}/.scratch-{'0' * 32}"
     storage.write_bytes(f"{left}/{NAME}/users.arrow", b"ro")
     with place_for_shards(snapshots, tmp_path):
         assert storage.exists(left), "it is young: its driver may be at work"
     monkeypatch.setattr(storage, "ABANDONED_AFTER", timedelta(seconds=-5))
     with place_for_shards(snapshots, tmp_path) as place, place_for_shards(snapshots, tmp_path):
-        assert isinstance(place, StoreFolder)
+        assert isinstance(place, StoreFolder) and not storage.exists(left)
         with place.receive(NAME) as folder:
             write(folder)
-        names = storage.list_names(snapshots)
-        assert not [name for name in names if name.startswith(f".scratch-{'0' * 32}")]
+            files = [
+                each.model_copy(update={"path": f"{NAME}/{each.path}"})
+                for each in digest_files(folder)
+            ]
         assert storage.exists(f"{place.uri}/{NAME}/users.arrow")
-    assert storage.list_names(snapshots) == []
+        place.bring(files, target)
+    assert storage.read_bytes(f"{target}/{NAME}/users.arrow") == b"rows"
+    assert storage.list_names(snapshots) == ["0123456789abcdef"]

@@ -14,23 +14,22 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.rules import FoundWidth
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.pins import count_pins
-from pipelines.snapshot.plan import WindowCounts, make_plan, shard_of
+from pipelines.snapshot.plan import WindowCounts, make_plan
 from pipelines.snapshot.spark import travel
 from pipelines.snapshot.spark.travel import (
     BlocksByShard,
-    merge_packed,
     open_pin_index,
     pack,
     rows_of,
     unpack,
     write_pin_index,
 )
-from pipelines.snapshot.spill import HeldRows, SpillSummary, make_tasks, merge_summaries, run_task
+from pipelines.snapshot.spill import HeldRows, SpillSummary, deal_out, make_tasks, merge_summaries
 from pipelines.storage import to_uri
 from support.random_log import AS_OF, config_of, write_random_log
 from support.runs import make_run
 
-NUM_SHARDS, FIRST_DAY = 3, 20_000
+FIRST_DAY = 20_000
 
 
 def users(count: int, width: int = 4) -> pa.Table:
@@ -53,38 +52,31 @@ def users(count: int, width: int = 4) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def test_rows_come_back_as_they_were() -> None:
-    table = users(100)
-    sink = BlocksByShard("users", NUM_SHARDS)
-    sink.add(table.slice(0, 60))
-    sink.add(table.slice(60))
-    sent = sink.take_rest()
-    shards = shard_of(np.arange(100), NUM_SHARDS)
-    for shard in range(NUM_SHARDS):
-        rows = rows_of(block for number, block in sent if number == shard)
-        assert rows.impressions is None and rows.actions is None and rows.users is not None
-        assert rows.users.schema.equals(table.schema, check_metadata=True)
-        assert rows.users.equals(table.filter(pa.array(shards == shard)))
-    assert sink.take_rest() == []
-
-
-def test_a_large_table_is_sent_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_come_back_as_they_were_in_pieces_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(travel, "BLOCK_BYTES", 64 << 10)
     monkeypatch.setattr(travel, "_BATCH_BYTES", 16 << 10)
-    table = users(20_000, width=32)
-    sink = BlocksByShard("users", 1)
-    sink.add(table)
+    table, small, sink = users(20_000, width=32), users(10), BlocksByShard()
+    sink.put(0, "users", table)
+    sink.put(2, "users", small.slice(0, 6))
+    sink.put(2, "users", small.slice(6))
     full = sink.take_full()
     assert len(full) > 20
-    sizes = [len(content) for _, (_, content) in full]
-    assert max(sizes) < (64 + 24) << 10
-    rows = rows_of(block for _, block in [*full, *sink.take_rest()])
-    assert rows.users is not None and rows.users.equals(table)
+    assert max(len(content) for _, (_, content) in full) < (64 + 24) << 10
+    sent = [*full, *sink.take_rest()]
+    assert sink.take_rest() == []
+    for shard, expected in ((0, table), (2, small)):
+        rows = rows_of(block for number, block in sent if number == shard)
+        assert rows.impressions is None and rows.actions is None and rows.users is not None
+        assert rows.users.schema.equals(expected.schema, check_metadata=True)
+        assert rows.users.equals(expected)
+    assert rows_of([]).users is None
 
 
-def test_a_shard_without_rows_has_none() -> None:
-    rows = rows_of([])
-    assert (rows.impressions, rows.actions, rows.users) == (None, None, None)
+def test_rows_of_two_widths_travel_until_the_driver_refuses_them() -> None:
+    sink = BlocksByShard()
+    for width in (4, 8):
+        sink.put(0, "users", users(10, width))
+    assert len(sink.take_rest()) == 2
 
 
 def summary(seed: int, count: int = 5_000) -> SpillSummary:
@@ -102,7 +94,11 @@ def summary(seed: int, count: int = 5_000) -> SpillSummary:
     )
 
 
-def assert_same(found: SpillSummary, expected: SpillSummary) -> None:
+@pytest.mark.parametrize(
+    "expected", [summary(1), SpillSummary(), merge_summaries([summary(2), summary(3)])]
+)
+def test_a_summary_says_afterwards_what_it_said_before(expected: SpillSummary) -> None:
+    found = unpack(pack(expected))
     for name in ("pin_ids", "num_impressions", "num_immature_impressions", "user_widths"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name, rows in (("wanted_actions", ActionCounts), ("first_seen", FirstSeen)):
@@ -111,26 +107,14 @@ def assert_same(found: SpillSummary, expected: SpillSummary) -> None:
             assert np.array_equal(once[column], values), (name, column)
 
 
-def test_it_says_afterwards_what_it_said_before() -> None:
-    for found in (summary(1), SpillSummary()):
-        assert_same(unpack(pack(found)), found)
-
-
-def test_what_is_counted_of_all_parts_is_the_same() -> None:
-    parts = [summary(seed) for seed in range(4)]
-    assert_same(merge_packed(map(pack, parts)), merge_summaries(parts))
-
-
 def test_it_travels_in_a_fraction_of_its_size() -> None:
     rng = np.random.default_rng(5)
-    pins = np.sort(rng.choice(10**9, 20_000, replace=False))
-    pin_id = np.repeat(pins, 30)
+    pin_id = np.repeat(np.sort(rng.choice(10**9, 20_000, replace=False)), 30)
     known_at = FIRST_DAY * DAY_MS + np.tile(np.arange(30), 20_000) * DAY_MS
     known_at += rng.integers(0, DAY_MS, len(pin_id))
     seen = FirstSeen.of(pin_id, known_at, known_at)
-    found = SpillSummary(first_seen=(seen,))
     size = sum(values.nbytes for values in vars(seen).values())
-    assert len(pack(found).first_seen) < size / 4
+    assert len(pack(SpillSummary(first_seen=(seen,))).first_seen) < size / 4
 
 
 @pytest.mark.parametrize("are_counted", [True, False])
@@ -139,8 +123,8 @@ def test_the_pins_arrive_as_they_were(tmp_path: Path, are_counted: bool) -> None
     write_random_log(tmp_path / "event_log")
     config = config_of(NumericFeature(name="pins.created_at"))
     plan = make_plan(make_run(tmp_path, config, AS_OF))
-    log, held = open_event_log(to_uri(tmp_path / "event_log")), HeldRows(tmp_path, 2, 1 << 30)
-    found = merge_summaries([run_task(task, held) for task in make_tasks(log, plan)])
+    log, held = open_event_log(to_uri(tmp_path / "event_log")), HeldRows(tmp_path, 1 << 30)
+    found = merge_summaries([deal_out(task, held.keep) for task in make_tasks(log, plan)])
     if not are_counted:
         found = dataclasses.replace(found, wanted_actions=(), first_seen=())
     _, index = count_pins(log, found, plan, tmp_path)
