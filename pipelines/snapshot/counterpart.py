@@ -59,7 +59,13 @@ def counterpart(
             )
     config = _with_options(run, options, OWN_OPTIONS)
     is_held = set(numeric) <= set(snapshot.features.numeric_held)
-    is_same = _inputs(features) == _inputs(snapshot.features)
+
+    def inputs(told: FeatureConfig) -> tuple[object, ...]:
+        """Return what all inputs depend on, but for the numbers: a model may lack some."""
+        wanted = {head.action_type for head in told.heads if head.is_wanted}
+        return told.action_types, told.categorical, wanted
+
+    is_same = inputs(features) == inputs(snapshot.features)
     if config == run.config.snapshot and is_held and is_same:
         return snapshot
     return _write(run, features.model_copy(update={"numeric": numeric}), config)
@@ -85,12 +91,3 @@ def unknown_types(ours: FeatureConfig, theirs: FeatureConfig) -> tuple[str, ...]
     where that serves. A type that neither knows is refused, as in every log.
     """
     return tuple(name for name in ours.action_types if name not in theirs.action_types)
-
-
-def _inputs(features: FeatureConfig) -> tuple[object, ...]:
-    """Return what all inputs of a snapshot depend on: of the heads, those that make a pin popular.
-
-    The numeric features are not among them, because a model is not told of those that it lacks.
-    """
-    wanted = {head.action_type for head in features.heads if head.is_wanted}
-    return (features.action_types, features.categorical, wanted)

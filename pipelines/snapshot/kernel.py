@@ -12,6 +12,7 @@ The steps stand below in the order in which `build_shard` calls them, and pass o
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -46,7 +47,6 @@ from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import (
     Actions,
     Examples,
-    Labels,
     OrderedRows,
     Pairs,
     PinIndex,
@@ -392,8 +392,8 @@ def find_unnamed(ordered: OrderedRows, pairs: Pairs, plan: SnapshotPlan) -> Unna
 
 def label_examples(
     ordered: OrderedRows, pairs: Pairs, unnamed: Unnamed, plan: SnapshotPlan
-) -> Labels:
-    """Return 1 where the pin got the head's action within the label window of its impression.
+) -> dict[str, npt.NDArray[np.int8]]:
+    """Return, by head, 1 where the pin got its action within the label window of its impression.
 
     An action that names its request counts for that request alone; one that names none counts for
     every impression of the pin to the user within the window.

@@ -68,16 +68,14 @@ class ActionCounts:
             run: calls a function for each of some blocks of pins, one after another or side by
                 side.
         """
-        columns = [(part.pin_id, part.acted_day, part.known_day, part.count) for part in parts]
-        return ActionCounts(*merge_in_blocks(columns, 4, _added_up, run))
 
+        def add(*columns: Ints) -> tuple[Ints, ...]:
+            *keys, count = columns
+            order, starts = runs_of(*keys)
+            total = np.add.reduceat(count[order], starts) if len(starts) else count
+            return *(key[order[starts]] for key in keys), total
 
-def _added_up(pin_id: Ints, acted_day: Ints, known_day: Ints, count: Ints) -> tuple[Ints, ...]:
-    """Return the distinct rows of the first three columns, sorted, and the sums of their counts."""
-    order, starts = runs_of(pin_id, acted_day, known_day)
-    first = order[starts]
-    total = np.add.reduceat(count[order], starts) if len(starts) else count
-    return pin_id[first], acted_day[first], known_day[first], total
+        return ActionCounts(*merge_in_blocks([columns_of(part) for part in parts], 4, add, run))
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,13 @@ class FirstSeen:
         """
         if len(parts) == 1:
             return parts[0]
-        columns = [(part.pin_id, part.day, part.known_at) for part in parts]
+        columns = [columns_of(part) for part in parts]
         return FirstSeen(*merge_in_blocks(columns, 3, least_of, run))
+
+
+def columns_of(counted: ActionCounts | FirstSeen) -> tuple[Ints, ...]:
+    """Return the columns of what was counted, of which the first is the pin, sorted."""
+    return tuple(vars(counted).values())
 
 
 def merge_in_blocks(
@@ -138,51 +141,40 @@ def merge_in_blocks(
     return tuple(map(np.concatenate, zip(none, *run(merge_block, blocks), strict=True)))
 
 
-def cut_by_pins(
-    parts: Sequence[tuple[Ints, ...]], pin_ids: Ints, blocks: Sequence[slice]
-) -> list[list[slice]]:
-    """Return, for each block of pins, where its rows are in each part.
-
-    Args:
-        parts: columns, of which the first is the pin, sorted.
-        pin_ids: sorted; rows of other pins may lie between those of a block.
-        blocks: of the pins, all of them in order.
-    """
-    if not blocks:
-        return []
-    firsts = pin_ids[[block.start for block in blocks]]
-    edges = [
-        [*np.searchsorted(part[0], firsts), np.searchsorted(part[0], pin_ids[-1:], "right")[0]]
-        for part in parts
-    ]
-    return [[slice(edge[n], edge[n + 1]) for edge in edges] for n in range(len(blocks))]
-
-
-def rows_of_pins(
-    parts: Sequence[tuple[Ints, ...]], cut: Sequence[slice], pin_ids: Ints
-) -> tuple[Ints, ...]:
-    """Return the rows of a block's pins out of all parts, with a pin's position in place of it.
-
-    Args:
-        parts: columns, of which the first is the pin.
-        cut: where the block's rows are in each part.
-        pin_ids: of the block, sorted.
-    """
-    slices = [[column[rows] for column in part] for part, rows in zip(parts, cut, strict=True)]
-    pin_id, *others = map(np.concatenate, zip(*slices, strict=True))
-    place = np.minimum(np.searchsorted(pin_ids, pin_id), len(pin_ids) - 1)
-    is_there = pin_ids[place] == pin_id
-    found = (place, *others)
-    return found if is_there.all() else tuple(column[is_there] for column in found)
-
-
-def pin_blocks(num_pins: int, num_days: int) -> list[slice]:
-    """Cut pins into blocks whose numbers on some days stay in a core's cache.
+@dataclass(frozen=True)
+class PinBlocks:
+    """Pins in blocks whose numbers on some days stay in a core's cache, with rows about them.
 
     A bit for each pin and day of a block fills whole bytes, but for the last block.
     """
-    size = max(1, _BLOCK_CELLS // num_days // 8) * 8
-    return [slice(n, min(n + size, num_pins)) for n in range(0, num_pins, size)]
+
+    pin_ids: Ints  # sorted
+    blocks: list[slice]  # of the pins, all of them in order
+    parts: list[tuple[Ints, ...]]  # columns, the first is the pin, sorted; others may lie between
+    edges: list[Ints]  # of each part: where the rows of each block begin, and where the last ends
+
+    @staticmethod
+    def of(pin_ids: Ints, num_days: int, parts: list[tuple[Ints, ...]]) -> "PinBlocks":
+        """Cut pins, and the rows of all parts with them."""
+        size = max(1, _BLOCK_CELLS // num_days // 8) * 8
+        blocks = [slice(n, min(n + size, len(pin_ids))) for n in range(0, len(pin_ids), size)]
+        firsts, last = pin_ids[::size], pin_ids[-1:]
+        edges = [
+            np.append(np.searchsorted(part[0], firsts), np.searchsorted(part[0], last, "right"))
+            for part in parts
+        ]
+        return PinBlocks(pin_ids, blocks, parts, edges)
+
+    def rows_of(self, number: int) -> tuple[Ints, ...]:
+        """Return a block's rows out of all parts, with a pin's position in it in place of it."""
+        cut = [slice(*edge[number : number + 2]) for edge in self.edges]
+        slices = [[column[c] for column in part] for part, c in zip(self.parts, cut, strict=True)]
+        pin_id, *others = map(np.concatenate, zip(*slices, strict=True))
+        pin_ids = self.pin_ids[self.blocks[number]]
+        place = np.minimum(np.searchsorted(pin_ids, pin_id), len(pin_ids) - 1)
+        is_there = pin_ids[place] == pin_id
+        found = (place, *others)
+        return found if is_there.all() else tuple(column[is_there] for column in found)
 
 
 @dataclass(frozen=True)
@@ -232,18 +224,15 @@ def trailing_popularity(
         windows_days: lengths of the trailing windows.
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
-    windows, blocks = sorted(set(windows_days)), pin_blocks(len(pin_ids), len(days))
-    parts = [
-        (part.pin_id, part.acted_day, part.known_day, part.count)
-        for part in (*counts, ActionCounts.merge([]))
-    ]
-    cut = cut_by_pins(parts, pin_ids, blocks)
+    windows = sorted(set(windows_days))
+    parts = [columns_of(part) for part in (*counts, ActionCounts.merge([]))]
+    cut = PinBlocks.of(pin_ids, len(days), parts)
 
     def total(number: int) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
-        pins = pin_ids[blocks[number]]
-        return _totals(rows_of_pins(parts, cut[number], pins), len(pins), days, windows)
+        block = cut.blocks[number]
+        return _totals(cut.rows_of(number), block.stop - block.start, days, windows)
 
-    found = list(run(total, range(len(blocks))))
+    found = list(run(total, range(len(cut.blocks))))
     empty = np.array([], dtype=np.uint16)
     totals = {
         window: np.concatenate([empty, *(totals[window] for _, totals in found)])
@@ -251,15 +240,6 @@ def trailing_popularity(
     }
     bits = pack_bits([np.zeros(0, dtype=np.uint8), *(bits for bits, _ in found)])
     return Popularity(days, Places.of_bits(bits), totals)
-
-
-def _positions(days: Ints, wanted: Ints) -> Ints:
-    """Return how many days are before each of some others, of which few are distinct."""
-    if len(wanted) == 0:
-        return wanted
-    first = int(wanted.min())
-    table = np.searchsorted(days, np.arange(first, int(wanted.max()) + 1))
-    return table[wanted - first]
 
 
 def _totals(
@@ -276,29 +256,33 @@ def _totals(
         windows: lengths of the trailing windows, days, ascending.
     """
     row, acted_day, known_day, count = rows
-    first = _positions(days, np.maximum(acted_day, known_day) + 1)
     base, count = row * (len(days) + 1), count.astype(np.int32)
 
+    def positions(wanted: Ints) -> Ints:
+        """Return how many days are before each of some others, of which few are distinct."""
+        if len(wanted) == 0:
+            return wanted
+        low = int(wanted.min())
+        return np.searchsorted(days, np.arange(low, int(wanted.max()) + 1))[wanted - low]
+
+    first = positions(np.maximum(acted_day, known_day) + 1)
+
     def grid(window: int) -> npt.NDArray[np.int32]:
-        end = np.maximum(first, _positions(days, acted_day + window + 1))
+        end = np.maximum(first, positions(acted_day + window + 1))
         # One day more takes the changes after the last day.
         changes = np.zeros((num_pins, len(days) + 1), dtype=np.int32)
         np.add.at(changes.reshape(-1), base + first, count)
         np.subtract.at(changes.reshape(-1), base + end, count)
         return np.cumsum(changes, axis=1, dtype=np.int32)[:, : len(days)]
 
-    *others, longest = windows
-    found = grid(longest)  # it holds the others
-    is_counted = found != 0
-    totals = {longest: _narrow(found[is_counted])}
-    totals |= {window: _narrow(grid(window)[is_counted]) for window in others}
+    found = grid(windows[-1])  # it holds the others
+    is_counted, totals = found != 0, dict[int, Counts]()
+    for window in windows:
+        wide = (found if window == windows[-1] else grid(window))[is_counted]
+        # Half the bytes take nearly all pins' totals.
+        is_small = int(wide.max(initial=0)) <= np.iinfo(np.uint16).max
+        totals[window] = wide.astype(np.uint16) if is_small else wide
     return np.packbits(is_counted, bitorder="little"), totals
-
-
-def _narrow(totals: npt.NDArray[np.int32]) -> Counts:
-    """Return totals in half the bytes, where all are small enough, as nearly all pins' are."""
-    is_small = int(totals.max(initial=0)) <= np.iinfo(np.uint16).max
-    return totals.astype(np.uint16) if is_small else totals
 
 
 @dataclass(frozen=True)
@@ -337,77 +321,48 @@ def trailing_first(
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     span = range(int(days[0]) - trailing_days, int(days[-1]) + 1)
-    blocks = pin_blocks(len(pin_ids), len(span))
-    parts = [(part.pin_id, part.day, part.known_at) for part in (*seen, FirstSeen.merge([]))]
-    cut = cut_by_pins(parts, pin_ids, blocks)
+    parts = [columns_of(part) for part in (*seen, FirstSeen.merge([]))]
+    cut = PinBlocks.of(pin_ids, len(span), parts)
 
-    def appearances(number: int) -> _Appearances:
-        return _Appearances.of(rows_of_pins(parts, cut[number], pin_ids[blocks[number]]), span)
+    def appearances(number: int) -> tuple[Ints, Ints, Ints]:
+        """Return the pins of a block that appeared, and the cells and times of rows by time."""
+        pin_row, day, known_at = cut.rows_of(number)
+        is_ours = (day >= span.start) & (day < span.stop)
+        if not is_ours.all():
+            pin_row, day, known_at = pin_row[is_ours], day[is_ours], known_at[is_ours]
+        has_appeared = np.bincount(pin_row) > 0
+        cell = (np.cumsum(has_appeared) - 1)[pin_row] * len(span) + (day - span.start)
+        by_time = order_by(known_at)
+        return np.flatnonzero(has_appeared), cell[by_time], known_at[by_time]
 
-    found = list(run(appearances, range(len(blocks))))
-    num_pins = np.cumsum([0, *(len(each.pin_row) for each in found)])
-    num_rows = np.cumsum([0, *(len(each.known_at) for each in found)])
+    found = list(run(appearances, range(len(cut.blocks))))
+    num_pins = np.cumsum([0, *(len(pin_row) for pin_row, _, _ in found)])
+    num_rows = np.cumsum([0, *(len(cell) for _, cell, _ in found)])
     never = np.int32(num_rows[-1])
     rank = np.empty((int(num_pins[-1]) + 1, len(days)), dtype=np.int32)
     rank[0] = never
     known_at = np.full(int(never) + 1, NEVER_MS)
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
-    runs = _runs_of_days(days, span.start)
+    # Days that follow each other are copied together.
+    starts = [0, *(np.flatnonzero(np.diff(days) != 1) + 1).tolist(), len(days)]
 
     def fill(number: int) -> None:
-        block, appeared = blocks[number], found[number]
-        pins, rows = (slice(*sums[number : number + 2]) for sums in (num_pins, num_rows))
-        row_of_pin[block][appeared.pin_row] = np.arange(pins.start + 1, pins.stop + 1)
-        known_at[rows] = appeared.known_at
-        earliest = appeared.earliest(rows.start, never, len(span), trailing_days + 1)
-        of_pins = rank[pins.start + 1 : pins.stop + 1]
-        for wanted, there in runs:
-            of_pins[:, wanted] = earliest[:, there]
-
-    deque(run(fill, range(len(blocks))), maxlen=0)
-    return TrailingFirst(row_of_pin, rank, known_at)
-
-
-def _runs_of_days(days: Ints, first_day: int) -> list[tuple[slice, slice]]:
-    """Return runs of days that follow each other: where they are in `days`, and after a day."""
-    starts = [0, *(np.flatnonzero(np.diff(days) != 1) + 1).tolist(), len(days)]
-    return [
-        (slice(start, end), slice(first, first + end - start))
-        for start, end in itertools.pairwise(starts)
-        for first in [int(days[start]) - first_day]
-    ]
-
-
-@dataclass(frozen=True)
-class _Appearances:
-    """The rows about some pins, sorted by `known_at`. Letters: A pins that appeared, R rows."""
-
-    pin_row: Ints  # [A] positions among the pins, sorted
-    cell: Ints  # [R] of the pin, among those that appeared, and the day, in the span of days
-    known_at: Ints  # [R]
-
-    @staticmethod
-    def of(rows: tuple[Ints, ...], span: range) -> "_Appearances":
-        """Return the rows on the days of a span; they come in any order, as pin, day and time."""
-        pin_row, day, known_at = rows
-        is_ours = (day >= span.start) & (day < span.stop)
-        if not is_ours.all():
-            pin_row, day, known_at = pin_row[is_ours], day[is_ours], known_at[is_ours]
-        has_appeared = np.bincount(pin_row) > 0
-        place = np.cumsum(has_appeared) - 1
-        cell = place[pin_row] * len(span) + (day - span.start)
-        by_time = order_by(known_at)
-        return _Appearances(np.flatnonzero(has_appeared), cell[by_time], known_at[by_time])
-
-    def earliest(
-        self, first_rank: int, never: np.int32, num_days: int, length: int
-    ) -> npt.NDArray[np.int32]:
-        """Return the least rank of each pin over each day and those before it, `length` of them."""
-        grid = np.full((len(self.pin_row), num_days), never)
+        pin_row, cell, times = found[number]
+        first_pin, first_row = int(num_pins[number]) + 1, int(num_rows[number])
+        row_of_pin[cut.blocks[number]][pin_row] = np.arange(first_pin, first_pin + len(pin_row))
+        known_at[first_row : first_row + len(times)] = times
+        grid = np.full((len(pin_row), len(span)), never)
         # Of several rows of a pin and day the last to be written stays: the earliest.
-        ranks = np.arange(first_rank, first_rank + len(self.cell), dtype=np.int32)
-        grid.reshape(-1)[self.cell[::-1]] = ranks[::-1]
-        return _trailing_minimum(grid, length)
+        ranks = np.arange(first_row, first_row + len(cell), dtype=np.int32)
+        grid.reshape(-1)[cell[::-1]] = ranks[::-1]
+        grid = _trailing_minimum(grid, trailing_days + 1)
+        of_pins = rank[first_pin : first_pin + len(pin_row)]
+        for start, end in itertools.pairwise(starts):
+            first = int(days[start]) - span.start
+            of_pins[:, start:end] = grid[:, first : first + end - start]
+
+    deque(run(fill, range(len(cut.blocks))), maxlen=0)
+    return TrailingFirst(row_of_pin, rank, known_at)
 
 
 def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:

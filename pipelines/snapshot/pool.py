@@ -102,39 +102,33 @@ def run_in_threads(
 ) -> Iterator[Result]:
     """Yield each task's result in the tasks' order; the first error ends it.
 
+    As many tasks are begun ahead of the reader as keep all threads busy: results of all would pile
+    up in memory where whoever reads them is slower.
+
     Args:
         function: what may run in several threads at once.
         tasks: values that the threads share.
         num_workers: threads; with one, everything runs in this one.
         what: plural noun for the progress lines; none where it is empty.
     """
+
+    def begun_ahead(executor: ThreadPoolExecutor) -> Iterator[Result]:
+        begun: deque[Future[Result]] = deque()
+        for task in tasks:
+            if len(begun) == 2 * num_workers:
+                yield begun.popleft().result()
+            begun.append(executor.submit(function, task))
+        while begun:
+            yield begun.popleft().result()
+
     with contextlib.ExitStack() as at_the_end:
         results: Iterable[Result] = map(function, tasks)
         if num_workers > 1 and len(tasks) > 1:
             executor = ThreadPoolExecutor(num_workers, thread_name_prefix="snapshot")
             at_the_end.callback(executor.shutdown, wait=True, cancel_futures=True)
-            results = _a_few_ahead(executor, function, tasks, num_workers)
+            results = begun_ahead(executor)
         every = max(1, len(tasks) // _NUM_PROGRESS_LINES)
         for number, result in enumerate(results, start=1):
             if what and (number % every == 0 or number == len(tasks)):
                 log.info("%d of %d %s", number, len(tasks), what)
             yield result
-
-
-def _a_few_ahead(
-    executor: ThreadPoolExecutor,
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    num_workers: int,
-) -> Iterator[Result]:
-    """Yield results in order; as many tasks are begun ahead of the reader as keep all busy.
-
-    Results of all tasks would pile up in memory where whoever reads them is slower.
-    """
-    begun: deque[Future[Result]] = deque()
-    for task in tasks:
-        if len(begun) == 2 * num_workers:
-            yield begun.popleft().result()
-        begun.append(executor.submit(function, task))
-    while begun:
-        yield begun.popleft().result()

@@ -161,10 +161,6 @@ class Unnamed:
     beyond: Ints
 
 
-Labels = dict[str, npt.NDArray[np.int8]]
-"""Made by `label_examples`: for each head's name, 0 or 1 per example."""
-
-
 @dataclass(frozen=True)
 class UserRows:
     """Made by `pick_user_rows`: the user rows in use, by (user_id, as_of)."""

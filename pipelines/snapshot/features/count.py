@@ -43,11 +43,6 @@ def _popularity(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     return _log1p(seen.popularity_of(days))
 
 
-def _popularity_slope(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return log1p of the last day's wanted actions minus log1p of a week's daily mean."""
-    return _log1p(seen.popularity_of(1)) - _log1p(seen.popularity_of(7) / 7)
-
-
 def _pin_age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """Return log1p of the hours since the pin's first appearance, NaN where it had none before.
 
@@ -63,21 +58,6 @@ def _pin_age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
         first_known_at = seen.pins.first_seen.at(day_places, seen.pointers.example_pin_row)
         passed_ms = seen.asked_at - first_known_at
     return _log1p_hours(passed_ms, passed_ms > 0)
-
-
-def _past_engagements(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return log1p of the user's earlier actions on this very pin."""
-    return _log1p(seen.pin_touches.count)
-
-
-def _since_last_touch_of_pin(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return log1p of the hours since the user's last action on the pin, NaN if there was none."""
-    return _since(seen, seen.pin_touches)
-
-
-def _since_last_touch_of_category(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return log1p of the hours since the user's last action on a pin of the same category."""
-    return _since(seen, seen.category_touches(str(feature.category)))
 
 
 def _since(seen: FeatureInputs, touches: Touches) -> Floats:
@@ -103,11 +83,7 @@ def _user_activity(seen: FeatureInputs, feature: NumericFeature) -> Floats:
 
 
 def _session_position(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return log1p of the user's earlier requests in the session, as known before the request.
-
-    From a request one goes back over the user's earlier requests that the log knew of before it,
-    as long as each is at most the gap before the one that was counted last.
-    """
+    """Return log1p of the user's earlier requests in the session (`sessions.count_earlier`)."""
     requests = seen.ordered.requests
     gap_ms = round(float(feature.option("gap_minutes")) * _MINUTE_MS)
     counts = count_earlier(requests.user_id, requests.impressed_at, seen.request_known_at, gap_ms)
@@ -126,22 +102,6 @@ def _hour(function: Callable[[float], float]) -> Callable[[FeatureInputs, Numeri
     return compute
 
 
-def _weekday(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the day of the week (UTC), 0 for Monday to 6."""
-    days = seen.ordered.requests.impressed_at // DAY_MS
-    return seen.per_example(((days + _WEEKDAY_OF_EPOCH) % 7).astype(np.float32))
-
-
-def _logged_of_impression(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the impression's number, NaN where the log has none."""
-    return np.asarray(seen.ordered.examples.rows[raw_column(str(feature.column_of("impressions")))])
-
-
-def _logged_of_pin(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the pin's number, NaN where the log has none, or had none before the request."""
-    return seen.number_of_pin(str(feature.column_of("pins")))
-
-
 def _logged_of_user(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """Return the number of the user's newest row that is not after the request, or NaN."""
     row = seen.users.spilled_row
@@ -157,11 +117,17 @@ COMPUTATIONS: Mapping[str, Callable[[FeatureInputs, NumericFeature], Floats]] = 
     "pin_popularity_1d": _popularity,
     "pin_popularity_7d": _popularity,
     "pin_popularity_28d": _popularity,
-    "pin_popularity_slope": _popularity_slope,
+    # The last day's wanted actions against a week's daily mean.
+    "pin_popularity_slope": lambda seen, _: (
+        _log1p(seen.popularity_of(1)) - _log1p(seen.popularity_of(7) / 7)
+    ),
     "pin_age": _pin_age,
-    "past_engagements": _past_engagements,
-    "since_last_touch_of_pin": _since_last_touch_of_pin,
-    "since_last_touch_of_category": _since_last_touch_of_category,
+    # The user's earlier actions on this very pin, and hours since the last of them; NaN if none.
+    "past_engagements": lambda seen, _: _log1p(seen.pin_touches.count),
+    "since_last_touch_of_pin": lambda seen, _: _since(seen, seen.pin_touches),
+    "since_last_touch_of_category": lambda seen, feature: _since(
+        seen, seen.category_touches(str(feature.category))
+    ),
     "user_actions:<action_type>": _user_actions,
     "user_activity": _user_activity,
     "similarity_best": similarity.best,
@@ -170,9 +136,15 @@ COMPUTATIONS: Mapping[str, Callable[[FeatureInputs, NumericFeature], Floats]] = 
     "session_position": _session_position,
     "hour_sin": _hour(math.sin),
     "hour_cos": _hour(math.cos),
-    "weekday": _weekday,
-    "impressions.<column>": _logged_of_impression,
-    "pins.<column>": _logged_of_pin,
+    # 0 for Monday to 6 (UTC).
+    "weekday": lambda seen, _: seen.per_example(
+        (seen.ordered.requests.impressed_at // DAY_MS + _WEEKDAY_OF_EPOCH) % 7
+    ),
+    # As logged; NaN where the log has none, or of a pin had none before the request.
+    "impressions.<column>": lambda seen, feature: np.asarray(
+        seen.ordered.examples.rows[raw_column(str(feature.column_of("impressions")))]
+    ),
+    "pins.<column>": lambda seen, feature: seen.number_of_pin(str(feature.column_of("pins"))),
     "users.<column>": _logged_of_user,
     "<package.module>:<function>": own.compute,
 }

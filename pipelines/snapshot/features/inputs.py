@@ -5,9 +5,9 @@ which see less: `own_view`. Tested in
 tests/pipelines/snapshot/features/test_count.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +21,27 @@ from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
 
 Floats = npt.NDArray[np.floating[Any]]
+Value = TypeVar("Value")
 STEPS = 2.0**11
 """The component of a unit vector is a multiple of 1 / STEPS. A cosine moves by less than 0.001 by
 that, as a rule."""
 
 
-if TYPE_CHECKING:
-    from functools import cached_property as kept
-else:
+def kept(compute: Callable[[Any], Value]) -> Value:
+    """Return a property that is computed once for each object, by the one thread that it is of.
 
-    class kept:  # noqa: N801  it is used as a decorator
-        """A property that is computed once for each object, by the one thread that it is of.
+    Python 3.11's `cached_property` has one lock for all objects of a class, so that threads which
+    build shards side by side would wait for each other.
+    """
+    name = f"kept {compute.__name__}"
 
-        Python 3.11's `cached_property` has one lock for all objects of a class, so that threads
-        which build shards side by side would wait for each other.
-        """
+    def get(owner: Any) -> Value:
+        if name not in owner.__dict__:
+            owner.__dict__[name] = compute(owner)
+        found: Value = owner.__dict__[name]
+        return found
 
-        def __init__(self, compute):
-            self._compute, self.__doc__ = compute, compute.__doc__
-
-        def __get__(self, owner, kind):
-            """Return the value; from now on it is found in the object's own dictionary."""
-            value = self._compute(owner)
-            owner.__dict__[self._compute.__name__] = value
-            return value
+    return cast(Value, property(get, doc=compute.__doc__))
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ class FeatureInputs:
     def _pin_known_at(self) -> Ints:
         return to_numpy(self.pins.table[PIN_TIME.name])
 
-    def per_example(self, of_requests: Floats) -> Floats:
+    def per_example(self, of_requests: npt.NDArray[Any]) -> Floats:
         """Return a number of each request for each of its examples."""
         return of_requests.astype(np.float32)[self.request]
 

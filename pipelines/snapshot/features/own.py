@@ -38,11 +38,7 @@ def compute(seen: FeatureInputs, feature: NumericFeature) -> Floats:
         OwnFunctionError: the function cannot be imported, raises, returns something else than a
             number for each example, is not deterministic, or looks at what it may not know.
     """
-    function, view = load(feature.name), make_view(seen)
-
-    def call(given: Seen) -> Floats:
-        return _call(function, feature, given)
-
+    call, view = functools.partial(_call, load(feature.name), feature), make_view(seen)
     with _ONE_AT_A_TIME:
         values = call(view)
         check_no_leak(feature.name, call, view, values)
@@ -109,7 +105,7 @@ def check_no_leak(name: str, call: Callable[[Seen], Floats], seen: Seen, values:
             f"returned other numbers; expected the same; give its generator a fixed seed, or take "
             f"the clock and global state out of it"
         )
-    differs = functools.partial(_difference, seen, values, _tolerance(values))
+    differs = functools.partial(_difference, seen, values)
     if told := differs(rows, found):
         raise OwnFunctionError(
             f"features.numeric: {name} depends on rows beyond its user's, or on the row numbers of "
@@ -145,30 +141,22 @@ _LATER_ROWS = (
 """What a function looked at, and what it may look at instead."""
 
 
-def _tolerance(values: Floats) -> float:
-    """Return the difference that passes as one of rounding, also between numbers close to 0.
-
-    It is a millionth of the mean distance of the shard's numbers from their median, and at most a
-    millionth. So the numbers may be of any scale, and a few large ones among them hide nothing.
-    """
-    numbers = values[~np.isnan(values)].astype(np.float64)
-    spread = np.abs(numbers - np.median(numbers)).mean() if len(numbers) else 0.0
-    return 1e-6 * min(1.0, float(spread))
-
-
-def _difference(
-    seen: Seen, values: Floats, tolerance: float, requests: Ints, found: Floats
-) -> str | None:
+def _difference(seen: Seen, values: Floats, requests: Ints, found: Floats) -> str | None:
     """Return a phrase about the first example of some requests that got another number than before.
+
+    The difference that passes as one of rounding, also between numbers close to 0, is a millionth
+    of the mean distance of the shard's numbers from their median, and at most a millionth. So the
+    numbers may be of any scale, and a few large ones among them hide nothing.
 
     Args:
         seen: the shard.
         values: [examples] the numbers of the shard.
-        tolerance: see `_tolerance`.
         requests: rows of some of the shard's requests.
         found: the numbers of their examples, one request after another.
     """
-    of = seen.requests
+    of, numbers = seen.requests, values[~np.isnan(values)].astype(np.float64)
+    spread = np.abs(numbers - np.median(numbers)).mean() if len(numbers) else 0.0
+    tolerance = 1e-6 * min(1.0, float(spread))
     examples = ranges(of.first_example[requests], of.num_examples[requests])
     is_close = np.isclose(found, values[examples], rtol=1e-6, atol=tolerance, equal_nan=True)
     if is_close.all():

@@ -35,28 +35,22 @@ class _Rows:
     """Columns of as many rows each; nobody can change them through what is given."""
 
     def __post_init__(self) -> None:
-        for name, values in vars(self).items():
-            frozen = _each_array(values, _frozen)
-            object.__setattr__(self, name, frozen)
+        for name, values in self._each(np.ndarray.view).items():
+            object.__setattr__(self, name, values)
+            for array in values.values() if isinstance(values, dict) else [values]:
+                array.flags.writeable = False
 
     def take(self, rows: Ints) -> Self:
         """Return some of the rows."""
-        taken = {n: _each_array(values, lambda v: v[rows]) for n, values in vars(self).items()}
-        return type(self)(**taken)
+        return type(self)(**self._each(lambda values: values[rows]))
 
-
-def _each_array(
-    values: Array | Mapping[str, Array], change: Callable[[Array], Array]
-) -> Array | dict[str, Array]:
-    if isinstance(values, Mapping):
-        return {name: change(each) for name, each in values.items()}
-    return change(values)
-
-
-def _frozen(values: Array) -> Array:
-    view = values.view()
-    view.flags.writeable = False
-    return view
+    def _each(self, change: Callable[[Array], Array]) -> dict[str, Any]:
+        return {
+            name: {code: change(each) for code, each in values.items()}
+            if isinstance(values, Mapping)
+            else change(values)
+            for name, values in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)

@@ -45,24 +45,14 @@ def count_earlier(user_id: Ints, impressed_at: Ints, known_at: Ints, gap_ms: int
         counts[counted] += 1
         last_at[counted] = impressed_at[earlier[is_known]]
     if len(waiting):
-        _count_long_runs(counts, waiting, (user_id, impressed_at, known_at), gap_ms)
+        # No session goes beyond a run: a user's requests without a longer silence than the gap.
+        is_first = np.ones(len(user_id), dtype=bool)
+        is_first[1:] = (user_id[1:] != user_id[:-1]) | (np.diff(impressed_at) > gap_ms)
+        bounds = np.append(np.flatnonzero(is_first), len(user_id))
+        for run in np.unique(np.searchsorted(bounds, waiting, side="right") - 1):
+            rows = slice(bounds[run], bounds[run + 1])
+            counts[rows] = _count_run(impressed_at[rows].tolist(), known_at[rows].tolist(), gap_ms)
     return counts
-
-
-def _count_long_runs(
-    counts: Ints, waiting: Ints, requests: tuple[Ints, Ints, Ints], gap_ms: int
-) -> None:
-    """Count anew in the runs of some requests. No session goes beyond a run.
-
-    A run is a user's requests without a longer silence than the gap, whether known or not.
-    """
-    user_id, impressed_at, known_at = requests
-    is_first = np.ones(len(user_id), dtype=bool)
-    is_first[1:] = (user_id[1:] != user_id[:-1]) | (np.diff(impressed_at) > gap_ms)
-    bounds = np.append(np.flatnonzero(is_first), len(user_id))
-    for run in np.unique(np.searchsorted(bounds, waiting, side="right") - 1):
-        rows = slice(bounds[run], bounds[run + 1])
-        counts[rows] = _count_run(impressed_at[rows].tolist(), known_at[rows].tolist(), gap_ms)
 
 
 def _count_run(impressed_at: list[int], known_at: list[int], gap_ms: int) -> list[int]:

@@ -41,7 +41,7 @@ from pipelines.snapshot.spark.executor import (
 from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
 from pipelines.snapshot.spark.session import open_spark
-from pipelines.snapshot.spark.travel import PackedSummary, unpack, write_pin_index
+from pipelines.snapshot.spark.travel import unpack, write_pin_index
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
@@ -104,10 +104,9 @@ class Cluster:
             given = self._context.parallelize(parts, max(1, len(parts)))
             read = given.mapPartitions(functools.partial(read_part, job))
             num_partitions = num_shards + len(set(collectors.values()))
-            self._shuffled = read.partitionBy(num_partitions, _as_it_is)
-            collected = self._run(
-                self._shuffled.mapPartitions(_merge_pairs), range(num_shards, num_partitions)
-            )
+            self._shuffled = read.partitionBy(num_partitions, int)
+            merged = self._shuffled.mapPartitions(lambda pairs: [merge_found(f for _, f in pairs)])
+            collected = self._run(merged, range(num_shards, num_partitions))
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
@@ -191,11 +190,3 @@ def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:
     together = max(1, math.isqrt(len(tasks)))
     by_day = enumerate(sorted(tasks, key=table_and_day))
     return {task.number: place // together for place, task in by_day}
-
-
-def _as_it_is(partition: int) -> int:
-    return partition
-
-
-def _merge_pairs(pairs: Any) -> list[PackedSummary | Refusal]:
-    return [merge_found(found for _, found in pairs)]

@@ -46,89 +46,72 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedRun, Snapsh
     return run, write_snapshot(run, num_workers=1)
 
 
-def digests(snapshot: Snapshot, heads: tuple[str, ...]) -> list[str]:
-    reader = SnapshotReader(snapshot, storage.local_path(snapshot.uri), snapshot.features, 1)
-    return [digest_rows(reader, reader.index(s), heads) for s in (SPLIT_TRAINING, SPLIT_HOLDOUT)]
+def reader(snapshot: Snapshot) -> SnapshotReader:
+    return SnapshotReader(snapshot, storage.local_path(snapshot.uri), snapshot.features, 1)
 
 
-def test_the_same_recipe_has_the_same_snapshot(built: tuple[ResolvedRun, Snapshot]) -> None:
-    run, snapshot = built
-    options = run.config.snapshot.model_copy(update={"training_days": 3, "num_shards": 5})
-    assert counterpart(run, snapshot, run.config.features, options) is snapshot
+def digests(snapshot: Snapshot, *heads: str) -> list[str]:
+    read = reader(snapshot)
+    return [digest_rows(read, read.index(s), heads) for s in (SPLIT_TRAINING, SPLIT_HOLDOUT)]
 
 
+STATE = CategoricalFeature(name="state", table="users", values=("core", "new"))
+WEEKDAY = (NumericFeature(name="weekday"), NumericFeature(name="pin_popularity"))
+HELD = ((), ("pin_popularity",), ("pin_age", "pin_popularity_7d"))
+OTHER_INPUTS = {"embedding_version": "planted-2", "popularity_days": 7, "holdout_days": 3}
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "is_same"),
+    [
+        ({}, {"training_days": 3, "num_shards": 5}, True),
+        *(
+            ({"numeric": tuple(NumericFeature(name=name) for name in names)}, {}, True)
+            for names in HELD
+        ),
+        ({"numeric": WEEKDAY}, {}, False),
+        ({"categorical": (STATE,)}, {}, False),
+        ({"categorical": (STATE,), "heads": smoke().features.heads[:2]}, OTHER_INPUTS, False),
+    ],
+)
 def test_another_recipe_has_other_inputs_for_the_same_rows(
-    built: tuple[ResolvedRun, Snapshot],
+    built: tuple[ResolvedRun, Snapshot], features: dict, options: dict, is_same: bool
 ) -> None:
+    """None is built where the run's own snapshot holds the same numbers."""
     run, snapshot = built
-    repin, long_click, _ = run.config.features.heads
-    state = CategoricalFeature(name="state", table="users", values=("core", "new"))
-    alone = run.config.features.model_copy(update={"categorical": (state,)})
-    assert counterpart(run, snapshot, alone, run.config.snapshot).digest != snapshot.digest
-    features = run.config.features.model_copy(
-        update={"heads": (repin, long_click), "categorical": (state,)}
-    )
-    options = run.config.snapshot.model_copy(
-        update={"embedding_version": "planted-2", "popularity_days": 7, "holdout_days": 3}
-    )
-    other = counterpart(run, snapshot, features, options)
-    assert other.digest != snapshot.digest
+    config = run.config
+    told = config.features.model_copy(update=features)
+    other = counterpart(run, snapshot, told, config.snapshot.model_copy(update=options))
+    assert (other is snapshot) == is_same == (other.digest == snapshot.digest)
     assert (other.training, other.holdout) == (snapshot.training, snapshot.holdout)
-    assert other.embedding_version == "planted-2"
-    shared = ("repin", "long_click")
-    assert digests(other, shared) == digests(snapshot, shared)
-
-    ours, theirs = (
-        SnapshotReader(s, storage.local_path(s.uri), s.features, 1).pins["embedding"]
-        for s in (snapshot, other)
-    )
-    assert not np.array_equal(ours, theirs)
+    assert digests(other, "repin", "long_click") == digests(snapshot, "repin", "long_click")
+    version = options.get("embedding_version", "planted-1")
+    assert other.embedding_version == version
+    ours, theirs = (reader(each).pins["embedding"] for each in (snapshot, other))
+    assert np.array_equal(ours, theirs) == (version == "planted-1")
+    if "numeric" in features and not is_same:
+        assert set(reader(other).examples[0]["num_weekday"]) <= set(range(7))
 
 
-def test_numbers_that_the_snapshot_lacks_are_computed_in_another(
-    built: tuple[ResolvedRun, Snapshot],
+@pytest.mark.parametrize(
+    ("features", "options", "says"),
+    [
+        (
+            {"numeric": (NumericFeature(name="pin_age", column="created_at"),)},
+            {},
+            "missing column 'created_at'",
+        ),
+        ({}, {"embedding_version": "planted-9"}, "planted-9"),
+    ],
+)
+def test_what_the_event_log_lacks_is_named(
+    built: tuple[ResolvedRun, Snapshot], features: dict, options: dict, says: str
 ) -> None:
+    """Another option of a number is another number."""
     run, snapshot = built
-    features = run.config.features
-    wanted = (NumericFeature(name="weekday"), NumericFeature(name="pin_popularity"))
-    other = counterpart(
-        run,
-        snapshot,
-        features.model_copy(update={"numeric": wanted}),
-        run.config.snapshot,
-    )
-    assert other.digest != snapshot.digest
-    assert digests(other, ("repin",)) == digests(snapshot, ("repin",))
-    names = SnapshotReader(other, storage.local_path(other.uri), other.features, 1).examples[0]
-    assert set(names["num_weekday"]) <= set(range(7))
-
-
-@pytest.mark.parametrize("names", [(), ("pin_popularity",), ("pin_age", "pin_popularity_7d")])
-def test_numbers_that_every_snapshot_holds_need_no_other(
-    built: tuple[ResolvedRun, Snapshot], names: tuple[str, ...]
-) -> None:
-    run, snapshot = built
-    numeric = tuple(NumericFeature(name=name) for name in names)
-    features = run.config.features.model_copy(update={"numeric": numeric})
-    assert counterpart(run, snapshot, features, run.config.snapshot) is snapshot
-
-
-def test_another_option_of_a_number_is_another_number(
-    built: tuple[ResolvedRun, Snapshot],
-) -> None:
-    """The pins of this log have no such column, which shows that it was looked for."""
-    run, snapshot = built
-    numeric = (NumericFeature(name="pin_age", column="created_at"),)
-    features = run.config.features.model_copy(update={"numeric": numeric})
-    with pytest.raises(DataContractError, match="missing column 'created_at'"):
-        counterpart(run, snapshot, features, run.config.snapshot)
-
-
-def test_what_the_event_log_lacks_is_named(built: tuple[ResolvedRun, Snapshot]) -> None:
-    run, snapshot = built
-    options = run.config.snapshot.model_copy(update={"embedding_version": "planted-9"})
-    with pytest.raises(DataContractError, match="planted-9"):
-        counterpart(run, snapshot, run.config.features, options)
+    told = run.config.features.model_copy(update=features)
+    with pytest.raises(DataContractError, match=says):
+        counterpart(run, snapshot, told, run.config.snapshot.model_copy(update=options))
 
 
 BEFORE = smoke()

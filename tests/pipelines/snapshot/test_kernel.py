@@ -137,18 +137,18 @@ def test_numbers_are_counted_before_the_request(tiny: Snapshot) -> None:
     assert engagements.tolist() == [0, 0, 1, 0, 1, 2, 1, 0]
 
 
-def test_core_is_a_recent_repin_known_before_the_request(tiny: Snapshot) -> None:
-    found = {r["request_id"]: r["is_core"] for r in rows_of(tiny, "requests")}
-    # B's user repinned at 12 08:00, four hours too early for four days.
-    assert found == {"A": False, "C": True, "D": True, "B": False}
-
-
-@pytest.mark.parametrize(("when", "is_core"), [("12 12:00", True), ("12 11:59:59.999", False)])
-def test_the_core_window_includes_its_start(log: Path, when: str, is_core: bool) -> None:
+@pytest.mark.parametrize(
+    ("when", "is_core"),
+    [("12 08:00", False), ("12 11:59:59.999", False), ("12 12:00", True)],
+)
+def test_core_is_a_recent_repin_known_before_the_request(
+    log: Path, when: str, is_core: bool
+) -> None:
+    """User 2 repins four days before B, four hours too early in the log as it is."""
     actions = [row for row in tiny_actions() if row["user_id"] == 1]
     write_tiny_log(log, actions=[*actions, acted(2, 20, "repin", when, when)])
-    requests = rows_of(build_tiny(log.parent), "requests")
-    assert [r["is_core"] for r in requests if r["request_id"] == "B"] == [is_core]
+    found = {r["request_id"]: r["is_core"] for r in rows_of(build_tiny(log.parent), "requests")}
+    assert found == {"A": False, "C": True, "D": True, "B": is_core}
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -166,19 +166,28 @@ def test_of_repeated_impressions_the_earliest_is_kept_whatever_order_they_come_i
 
 
 SAME_PINS = [row | {"user_id": 2} for row in tiny_impressions() if row["request_id"] == "C"]
+EARLY = acted(1, 30, "repin", "17 23:59", "17 23:59", "C")
+REFUSED = {
+    "a request of two users": (
+        {"impressions": [*tiny_impressions(), *shown("C", 2, "18 00:00", 40)]},
+        "request 'C' belongs to users 1 and 2",
+    ),
+    "whose rows differ in nothing else": (
+        {"impressions": [*tiny_impressions(), *SAME_PINS]},
+        "request 'C' belongs to users 1 and 2",
+    ),
+    "an action before the request it names": (
+        {"actions": [*tiny_actions(), EARLY]},
+        "names request 'C', which was shown later",
+    ),
+}
 
 
-@pytest.mark.parametrize("of_another", [shown("C", 2, "18 00:00", 40), SAME_PINS])
-def test_a_request_of_two_users_is_refused(log: Path, of_another: list) -> None:
-    """Also where their rows differ in nothing else: neither passes for the other's repetition."""
-    write_tiny_log(log, impressions=[*tiny_impressions(), *of_another])
-    assert_refused(log.parent, "request 'C' belongs to users 1 and 2")
-
-
-def test_an_action_before_the_request_it_names_is_refused(log: Path) -> None:
-    actions = [*tiny_actions(), acted(1, 30, "repin", "17 23:59", "17 23:59", "C")]
-    write_tiny_log(log, actions=actions)
-    assert_refused(log.parent, r"names request 'C', which was shown later")
+@pytest.mark.parametrize("what", REFUSED)
+def test_rows_that_contradict_each_other_are_refused(log: Path, what: str) -> None:
+    rows, says = REFUSED[what]
+    write_tiny_log(log, **rows)
+    assert_refused(log.parent, says)
 
 
 def test_two_rows_of_a_user_for_one_as_of_are_refused(log: Path) -> None:

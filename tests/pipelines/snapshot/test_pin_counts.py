@@ -31,31 +31,23 @@ def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window
     return popularity.at(places, window).tolist()
 
 
-def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window() -> None:
-    counts = counts_of((10, 4.5, 4.6), (10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0))
-    found = trailing_popularity([counts], PINS, DAYS, (2,))
-    totals = [totals_of(found, np.full(3, day), np.arange(3), 2) for day in DAYS]
-    assert totals == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
-    assert found.totals[2].tolist() == [1, 2, 1, 1]  # nothing is kept of (pin, day) without
-
-
-def test_several_windows_are_counted_at_once() -> None:
-    counts = counts_of((10, 4.5, 4.6), (10, 2.5, 2.6), (20, 3.0, 3.0))
-    found = trailing_popularity([counts], PINS, DAYS, (1, 4))
-    fives, rows = np.full(3, 5), np.arange(3)
-    assert totals_of(found, fives, rows, 1) == [1, 0, 0]
-    assert totals_of(found, fives, rows, 4) == [2, 1, 0]
-
-
 @pytest.mark.parametrize("block_rows", [1, 1000])
-def test_other_pins_are_ignored_and_parts_add_up(
+def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window(
     monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
+    """Other pins are ignored, and parts add up, merged or not."""
     monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
-    one, two = counts_of((10, 4.0, 4.0), (99, 4.0, 4.0)), counts_of((10, 4.0, 4.0), (5, 4.0, 4.0))
+    one = counts_of((10, 4.5, 4.6), (20, 3.0, 3.0), (99, 4.0, 4.0))
+    two = counts_of((10, 4.9, 5.1), (30, 5.0, 5.0), (5, 4.0, 4.0))
     for counts in ([one, two], [ActionCounts.merge([one, two])]):
-        found = trailing_popularity(counts, PINS, DAYS, (3,))
-        assert totals_of(found, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
+        found = trailing_popularity(counts, PINS, DAYS, (2, 4))
+        totals = {
+            window: [totals_of(found, np.full(3, day), np.arange(3), window) for day in DAYS]
+            for window in (2, 4)
+        }
+        assert totals[2] == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
+        assert totals[4] == [[1, 1, 0], [2, 1, 1], [0, 0, 1]]
+        assert len(found.totals[2]) == 6  # nothing is kept of (pin, day) without
 
 
 @pytest.mark.parametrize("block_cells", [1, 1 << 18])
@@ -140,20 +132,3 @@ def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
             assert found.at(np.array([place]), np.array([row])).tolist() == [expected]
             times.append(expected)
     assert NEVER_MS in times and len(set(times)) > 15
-
-
-def test_the_age_of_pins_that_stay_as_they_are_does_not_grow_with_the_day() -> None:
-    """Pins are shown every 20 days on average, at the same rate on all days."""
-    num_pins, num_days = 20_000, 49
-    is_shown = np.random.default_rng(5).random((num_pins, num_days)) < 1 / 20
-    pins, days = np.nonzero(is_shown)
-    seen = FirstSeen.of(pins, days * DAY_MS, days * DAY_MS)
-    found = trailing_first([seen], np.arange(num_pins), AGE_DAYS, TRAILING_DAYS)
-    first, last = (
-        found.at(np.full(num_pins, p), np.arange(num_pins)) for p in (0, len(AGE_DAYS) - 2)
-    )
-    ages = [
-        (day * DAY_MS - t[t != NEVER_MS]).mean() / DAY_MS for day, t in ((28, first), (48, last))
-    ]
-    assert ages[0] == pytest.approx(ages[1], rel=0.02)
-    assert np.mean(first == NEVER_MS) == pytest.approx(np.mean(last == NEVER_MS), abs=0.02)

@@ -38,12 +38,7 @@ def test_threads_work_side_by_side_and_the_first_error_ends_them() -> None:
 def test_threads_begin_a_few_tasks_ahead_of_whoever_reads_the_results() -> None:
     """All results at once would be in memory where reading one takes longer than making it."""
     begun: list[int] = []
-
-    def work(task: int) -> int:
-        begun.append(task)
-        return task
-
-    results = run_in_threads(work, range(100), num_workers=2)
+    results = run_in_threads(lambda task: begun.append(task) or task, range(100), num_workers=2)
     for number in range(100):
         assert next(results) == number
         assert len(begun) <= number + 1 + 4

@@ -1,12 +1,12 @@
 """Every feature of the catalogue equals its slow reference, and knows nothing of later rows."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.features import CATALOGUE
 from pipelines.contracts.schemas import numeric_column
@@ -17,7 +17,6 @@ from support import slow_features
 from support.random_log import (
     AS_OF,
     START_MS,
-    RandomLog,
     Row,
     build,
     config_of,
@@ -30,12 +29,9 @@ OPTIONS["since_last_touch_of_category"] = {"category": "brand"}
 FEATURES = tuple(NumericFeature(name=name, **OPTIONS.get(name, {})) for name in SLOW)
 
 
-@dataclass(frozen=True)
-class Built:
-    log: RandomLog
-    snapshot: Snapshot
+class Built(NamedTuple):
     asked: list[Asked]
-    columns: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]  # of the examples; and "asked_at"
 
 
 @pytest.fixture(scope="module")
@@ -43,41 +39,41 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build_with(tmp_path_factory.mktemp("slow"), FEATURES)
 
 
-def build_with(folder: Path, numeric: tuple[NumericFeature, ...]) -> Built:
-    log = write_random_log(folder / "event_log")
-    config = config_of(*numeric)
+def build_with(
+    folder: Path,
+    numeric: tuple[NumericFeature, ...],
+    change_pins: Callable[[list[Row]], list[Row]] = list,
+) -> Built:
+    log, config = (
+        write_random_log(folder / "event_log", change_pins=change_pins),
+        config_of(*numeric),
+    )
     snapshot = build(folder, config)
     root = local_path(snapshot.uri)
+    pin_ids = open_table(root, "pins.arrow")["pin_id"].to_pylist()
     shards = [[open_table(root, f"{s.name}/{f}.arrow") for f in ("requests", "examples")]
               for s in snapshot.shards]  # fmt: skip
-    pin_ids = open_table(root, "pins.arrow")["pin_id"].to_pylist()
-    requests = [row for table, _ in shards for row in table.to_pylist()]
     known_at: dict[str, int] = {}
     for row in log.impressions:
         earliest = known_at.get(row["request_id"], row["known_at"])
         known_at[row["request_id"]] = min(earliest, row["known_at"])
     in_windows = {
         r["request_id"]: (r["user_id"], r["impressed_at"], known_at[r["request_id"]])
-        for r in requests
+        for requests, _ in shards
+        for r in requests.to_pylist()
     }
-    asked = [
-        Asked(
-            log,
-            config,
-            snapshot.training.start_ms,
-            in_windows,
-            request["request_id"],
-            request["user_id"],
-            pin_ids[row["pin_row"]],
-            request["impressed_at"],
-        )
-        for table, examples in shards
-        for request in table.to_pylist()
-        for row in examples.slice(request["first_example"], request["num_examples"]).to_pylist()
-    ]
+    told = (log, config, snapshot.training.start_ms, in_windows)
+    asked = []
+    for requests, examples in shards:
+        pin_rows = examples["pin_row"].to_pylist()
+        for one in requests.to_pylist():
+            first = one["first_example"]
+            for row in pin_rows[first : first + one["num_examples"]]:
+                of_request = (one["request_id"], one["user_id"], pin_ids[row], one["impressed_at"])
+                asked.append(Asked(*told, *of_request))
     names = shards[0][1].column_names
     columns = {n: np.concatenate([np.asarray(e[n]) for _, e in shards]) for n in names}
-    return Built(log, snapshot, asked, columns)
+    return Built(asked, columns | {"asked_at": np.array([each.at_ms for each in asked])})
 
 
 def assert_equal(built: Built, feature: NumericFeature, expected: list[float | None]) -> None:
@@ -131,7 +127,7 @@ def test_options_reach_the_computation(tmp_path: Path) -> None:
 
 def test_ages_reach_back_to_the_midnight_four_weeks_before_the_requests_day(built: Built) -> None:
     ages_h = np.expm1(built.columns["num_pin_age"])
-    since_midnight_h = np.array([asked.at_ms % DAY_MS / HOUR_MS for asked in built.asked])
+    since_midnight_h = built.columns["asked_at"] % DAY_MS / HOUR_MS
     assert (ages_h <= 28 * 24 + since_midnight_h + 0.01).all()
     assert (ages_h > 27 * 24).sum() > 10
 
@@ -148,13 +144,9 @@ OF_PINS = (
 )
 
 
-def is_late(row: Row) -> bool:
-    return row["pin_id"] % 3 == 0
-
-
 def as_known(rows: list[Row]) -> list[Row]:
     """Return the pins with times: a third of them became known in the training window."""
-    return [row | {"known_at": LATE_FROM_MS if is_late(row) else START_MS} for row in rows]
+    return [row | {"known_at": START_MS if row["pin_id"] % 3 else LATE_FROM_MS} for row in rows]
 
 
 def otherwise(rows: list[Row]) -> list[Row]:
@@ -162,57 +154,34 @@ def otherwise(rows: list[Row]) -> list[Row]:
     other = {"red": "blue", "blue": "red"}
     return [
         row
+        if row["known_at"] == START_MS
+        else row
         | {
             "embedding": np.roll(row["embedding"], 5),
             "brand": other.get(row["brand"], row["brand"]),
             "created_at": START_MS + 5 * DAY_MS,
         }
-        if is_late(row)
-        else row
         for row in as_known(rows)
     ]
 
 
 @pytest.fixture(scope="module")
-def twice(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-    """When each example was asked for, and its numbers, with the one and the other content."""
-    asked_at, found = np.array([]), []
-    for number, change in enumerate((as_known, otherwise)):
-        folder = tmp_path_factory.mktemp(f"pins{number}")
-        write_random_log(folder / "event_log", change_pins=change)
-        asked_at, numbers = numbers_of(folder)
-        found.append(numbers)
-    return asked_at, found
-
-
-def numbers_of(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    snapshot = build(folder, config_of(*OF_PINS))
-    root = local_path(snapshot.uri)
-    requests, examples = (
-        [open_table(root, f"{shard.name}/{file}.arrow") for shard in snapshot.shards]
-        for file in ("requests", "examples")
-    )
-    asked_at = [
-        np.repeat(t["impressed_at"].to_numpy(), t["num_examples"].to_numpy()) for t in requests
+def twice(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]]:
+    """The numbers of each example, with the one and the other content."""
+    folders = (tmp_path_factory.mktemp("pins") for _ in range(2))
+    return [
+        build_with(folder, OF_PINS, change).columns
+        for folder, change in zip(folders, (as_known, otherwise), strict=True)
     ]
-    names = [name for feature in OF_PINS for name in feature.inputs]
-    numbers = {
-        name: np.concatenate([table[numeric_column(name)].to_numpy() for table in examples])
-        for name in names
-    }
-    return np.concatenate(asked_at), numbers
 
 
 @pytest.mark.parametrize("feature", OF_PINS, ids=lambda feature: feature.name)
 def test_a_request_is_not_told_what_a_row_of_later_says(
-    twice: tuple[np.ndarray, list[dict[str, np.ndarray]]], feature: NumericFeature
+    twice: list[dict[str, np.ndarray]], feature: NumericFeature
 ) -> None:
-    asked_at, (one, other) = twice
+    asked_at, names = twice[0]["asked_at"], [numeric_column(name) for name in feature.inputs]
     is_before = asked_at <= LATE_FROM_MS
     assert (asked_at == LATE_FROM_MS).any() and (~is_before).any()
-    for name in feature.inputs:
-        np.testing.assert_array_equal(one[name][is_before], other[name][is_before])
-    changed = [(one[name][~is_before] != other[name][~is_before]).any() for name in feature.inputs]
-    assert any(changed)
+    differs = [twice[0][name] != twice[1][name] for name in names]
+    assert not any(each[is_before].any() for each in differs)
+    assert any(each[~is_before].any() for each in differs)
