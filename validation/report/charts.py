@@ -1,6 +1,6 @@
-"""What pages draw: changes with intervals, rows of bars, and small line charts.
+"""What pages draw: changes with intervals, and small line charts.
 
-Changes and bars are rows that a style sheet lays out: where things stand is a share of a width, so
+Changes are rows that a style sheet lays out: where things stand is a share of a width, so
 that one row fits any width and no text of it shrinks. A line chart is a panel of SVG, 320 units
 wide, which is about the width of a phone; a page shows it at 0.85 to 1.3 times its size and lets
 panels flow side by side. Not for what is drawn of days (`validation.report.days`).
