@@ -66,7 +66,15 @@ def world(
     """Write a simulated world whose best possible ranking is known."""
     from pipelines.sources.world.adapter import WorldAdapter
 
-    made = make_parameters(num_users, num_pins, num_days, start, seed, like, pin_lifetime_days)
+    made = make_parameters(
+        num_users=num_users,
+        num_pins=num_pins,
+        num_days=num_days,
+        start=start,
+        seed=seed,
+        like=like,
+        pin_lifetime_days=pin_lifetime_days,
+    )
     return _ingest(WorldAdapter(made), to)
 
 

@@ -1,39 +1,46 @@
-"""What a source adapter is, and how a log gets to its place: whole or not at all, once.
+"""How an event log is made and gets to its place: whole or not at all, once, over nothing else.
 
-An adapter makes the tables in an empty local folder, through `pipelines.sources.writer.log_folder`,
-and says what it made. It knows nothing of where they go. Never is a log put over other files.
+An adapter, or `EventLogWriter`, makes the tables in an empty local folder and knows nothing of
+where they go:
 
-    <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
-    <log>/event_log.json                      the record of their files (`event_log.record`)
-    <log>/<the adapter's marker>              what was made; written last
-    <log>/ingesting.json                      on an object store, while an upload is under way
+    <log>/impressions, actions/day=YYYY-MM-DD/part-<part>.parquet
+    <log>/pins, users/part-<part>.parquet
+    <log>/names/users, names/pins/part-<part>.parquet    where ids were made from names
+    <log>/event_log.json                                 EventLogRecord; written last
+    <log>/ingesting.json              on an object store, while a new log is uploaded
 
-On a local disk the folder appears by one rename, when all of it has reached the disk. An older log
-keeps its place until the rename before that one; where a kill comes between the two, the next
+On a local disk a new folder appears by one rename, when all of it has reached the disk. An older
+log keeps its place until the rename before that one; where a kill comes between the two, the next
 ingest puts it back. An object store has no rename, so there the files are uploaded one by one, and
-a reader refuses the place while `ingesting.json` is there. That file names the marker of its
-upload. Where the marker is there, all of the log is: of an older log the marker goes first, and of
-a new one it comes last. Then only `ingesting.json` was left behind, and the next writer removes it.
-Where the marker is not there, the upload was cut off, and the next one deletes what it left.
+a reader refuses the place while `ingesting.json` is there. Where the record is there too, all of
+the log is: of an older log the record goes first, and of a new one it comes last. Then only
+`ingesting.json` was left behind, and the next writer removes it. Where the record is not there, the
+upload was cut off, and the next one deletes what it left.
 
-The marker of a log of `EventLogWriter` is its record. What is added to such a log gets names that
-nobody reads, and one write of the record then makes all of it part of the log; files that the new
-record does not name any more go afterwards. So a kill leaves the log as before or as after, on
-every kind of storage. Not for what is in the tables.
+What is added to a log gets names that nobody reads, and one write of the record then makes all of
+it part of the log; files that the new record does not name any more go afterwards. So a kill leaves
+the log as before or as after, on every kind of storage. Not for what is in the tables.
 """
 
 import logging
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipelines import deletion, storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.names import name_files
 from pipelines.event_log.record import (
@@ -43,6 +50,7 @@ from pipelines.event_log.record import (
     EventLogRecord,
     list_below,
 )
+from pipelines.event_log.rules import EVENT_TIME_COLUMNS
 from pipelines.places import folders
 from pipelines.places.conditional import Revision
 
@@ -52,48 +60,24 @@ WRITER = "EventLogWriter"
 """What the record of its log says that it was made by."""
 
 
-class IngestedLog(Frozen):
-    """What an ingest made; each adapter adds its counts. Its file is the log's marker."""
-
-    adapter_version: str = Field(description="`SourceAdapter.version` of the adapter.")
-
-
-Made = TypeVar("Made", bound=IngestedLog)
-
-
-class SourceAdapter(ABC, Generic[Made]):
+class SourceAdapter(ABC):
     """One source of data. What differs between two logs of it is given to the constructor."""
-
-    name: ClassVar[str]
-    """The word after `homefeed ingest`."""
 
     version: ClassVar[str]
     """Changes whenever the same data gives another event log; an older log is then made anew."""
 
-    marker: ClassVar[str]
-    """Name of the file beside the tables that holds what was made, and that is written last."""
-
-    made_type: type[Made]
-    """Class of the value in the marker."""
+    made_of: Mapping[str, Any]
+    """The adapter's name and what it reads or draws, as JSON: a log of anything else stays."""
 
     @abstractmethod
-    def write_tables(self, folder: Path) -> Made:
-        """Write the tables below a local folder that does not exist yet; return what was made."""
-
-    @abstractmethod
-    def check_same_input(self, uri: str, found: Made) -> None:
-        """Check that a log which is there already was made from what this adapter would read.
-
-        Raises:
-            ConfigurationError: the log is of other data, and would be overwritten.
-        """
+    def write_tables(self, folder: Path) -> None:
+        """Write the tables below a local folder that does not exist yet (`write_table`)."""
 
 
 class Upload(Frozen):
-    """What `ingesting.json` says of the upload that it stands for."""
+    """Which upload `ingesting.json` stands for."""
 
-    marker: str = Field(default="", description="File that is written when all others are there.")
-    by: str = Field(default="", description="Mark of the upload that may write it.")
+    by: str = Field(description="Mark of the upload that may write the record.")
 
 
 @dataclass(frozen=True)
@@ -105,7 +89,41 @@ class Existing:
     seen: Revision  # of the record's file
 
 
-def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
+def write_table(folder: Path, table: str, rows: pa.Table, part: str, time: str = "") -> None:
+    """Write rows of a table below a folder, those of events to one file per UTC day that has any.
+
+    Args:
+        folder: where the table goes.
+        table: its path there.
+        rows: those of events sorted by their time.
+        part: what the files are named after; another one for each call about a table and day.
+        time: the column of the events' time in ms, where the contract does not say it.
+    """
+    places = {table: rows}
+    if time := time or EVENT_TIME_COLUMNS.get(table, ""):
+        days = np.asarray(rows[time]) // DAY_MS
+        found = np.unique(days, return_index=True, return_counts=True)
+        places = {
+            f"{table}/day={date(1970, 1, 1) + timedelta(days=int(day))}": rows.slice(start, count)
+            for day, start, count in zip(*found, strict=True)
+        }
+    for place, some in places.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        pq.write_table(some, folder / place / f"part-{part}.parquet")
+
+
+def record_of(folder: Path, made_by: str, **more: Any) -> EventLogRecord:
+    """Return the record of the files in a folder, with `more` of its fields."""
+    paths = (path for table in (*EVENT_LOG_TABLES, "names") for path in (folder / table).rglob("*"))
+    files = {
+        path.relative_to(folder).as_posix(): pq.read_metadata(path).num_rows
+        for path in paths
+        if path.suffix == ".parquet"
+    }
+    return EventLogRecord(made_by=made_by, files=dict(sorted(files.items())), **more)
+
+
+def ingest(adapter: SourceAdapter, to_location: str) -> EventLogRecord:
     """Write an event log to a path or URI; return at once if it is there already.
 
     Args:
@@ -114,7 +132,7 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
             the same input.
 
     Returns:
-        What the marker says of the log that is there now.
+        The record of the log that is there now.
 
     Raises:
         ConfigurationError: the folder holds something else, or the adapter lacks its input.
@@ -123,20 +141,26 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
     """
     uri = storage.to_uri(to_location)
     with storage.exclusive_lock(uri, f"ingest to {uri}"):
-        if _is_there(uri, adapter.marker, f"the adapter {adapter.name}"):
-            found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
-            adapter.check_same_input(uri, found)
-            if found.adapter_version == adapter.version:
+        if (found := _record_at(uri)) is not None:
+            for key, ours in adapter.made_of.items():
+                if (theirs := found.made_of.get(key)) != ours:
+                    raise ConfigurationError(
+                        f"{uri} holds a log of {found.made_by} that was made of something else "
+                        f"({key} is {theirs} there and {ours} here); expected the same or an empty "
+                        f"folder; choose another --to or delete it"
+                    )
+            if found.made_by == adapter.version:
                 log.info("%s is there already", uri)
                 return found
-            log.info("%s was written by %s; making it anew", uri, found.adapter_version)
+            log.info("%s was written by %s; making it anew", uri, found.made_by)
         with storage.scratch_folder(uri.rsplit("/", 1)[0]) as scratch:
             folder = scratch / "event_log"
             with storage.translated_errors(uri, "writing the event log for"):
-                made = adapter.write_tables(folder)
-            _publish_log(folder, uri, adapter.marker, made)
+                adapter.write_tables(folder)
+                record = record_of(folder, adapter.version, made_of=dict(adapter.made_of))
+            _publish_new(folder, uri, record)
         log.info("wrote %s", uri)
-        return made
+        return record
 
 
 def find_writers_log(uri: str) -> Existing | None:
@@ -149,15 +173,15 @@ def find_writers_log(uri: str) -> Existing | None:
         DataContractError: the log's record is damaged, or a file of it is missing.
         TransientStorageError: the storage failed.
     """
-    if not _is_there(uri, RECORD_FILE, WRITER):
+    if (record := _record_at(uri)) is None:
         return None
-    seen = storage.look(storage.join(uri, RECORD_FILE))
-    record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     if record.made_by != WRITER:
         raise ConfigurationError(
             f"{uri} is the event log of the adapter {record.made_by}; expected one of {WRITER}, "
-            f"because the adapter counts what is in its log; choose another folder"
+            f"because the adapter makes its log anew; choose another folder"
         )
+    seen = storage.look(storage.join(uri, RECORD_FILE))
+    record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     log = open_event_log(uri)
     for name in set(list_below(uri, ".parquet")) - set(record.files):
         if WRITERS_FILE.fullmatch(name) and storage.is_abandoned(storage.join(uri, name)):
@@ -178,17 +202,10 @@ def publish_writers_log(
         added: what these files are, as a log of their own.
         existing: the log so far; None for a new one. Days that come again are replaced.
     """
-    if existing is None and storage.is_local(uri):
-        _publish_log(folder, uri, RECORD_FILE, added)
-        return
     if existing is None:
-        storage.write_model(storage.join(uri, UPLOADING_FILE), Upload(marker=RECORD_FILE))
-        storage.publish_folder(folder, uri)
-        storage.write_new(storage.join(uri, RECORD_FILE), added.to_record())
-        deletion.remove(storage.join(uri, UPLOADING_FILE))
+        _publish_new(folder, uri, added)
         return
-    replaced = {table: set(days) for table, days in added.days.items()}
-    record = existing.record.followed_by(added, replaced)
+    record = existing.record.followed_by(added)
     if storage.is_local(uri):
         with storage.translated_errors(uri, "adding files to"):
             folders.put_beside(folder, storage.local_path(uri))
@@ -199,56 +216,54 @@ def publish_writers_log(
         deletion.remove(storage.join(uri, name))
 
 
-def _is_there(uri: str, marker: str, maker: str) -> bool:
-    """Return whether a whole log is at a place, which the caller writes to; mend what is half.
+def _record_at(uri: str) -> EventLogRecord | None:
+    """Return the record of a whole log at a place that the caller writes to; mend what is half.
 
     A local folder that a kill has left aside is put back. Of an upload that was killed when the log
     was whole, what is left over is removed, so that the log can be read again.
 
     Raises:
         ConfigurationError: the place holds something else.
-        DataContractError: `ingesting.json` was altered.
         TransientStorageError: the storage failed.
     """
     storage.settle_folder(uri)
-    names = storage.list_names(uri)
-    if UPLOADING_FILE in names:
-        left_over = storage.join(uri, UPLOADING_FILE)
-        if storage.read_model(left_over, Upload, "delete the folder").marker not in names:
-            return False
-        log.info("%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE)
-        deletion.remove(left_over)
-        names.remove(UPLOADING_FILE)
-    if names and marker not in names:
+    names = set(storage.list_names(uri))
+    if RECORD_FILE in names:
+        if UPLOADING_FILE in names:
+            log.info(
+                "%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE
+            )
+            deletion.remove(storage.join(uri, UPLOADING_FILE))
+        return storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
+    if names and UPLOADING_FILE not in names:
         raise ConfigurationError(
-            f"{uri} holds {names[:5]} and no {marker}: it is not an event log of {maker}, and "
-            f"would be overwritten; choose an empty folder"
+            f"{uri} holds {sorted(names)[:5]} and no {RECORD_FILE}: it is no event log of an "
+            f"adapter or of {WRITER}, and would be overwritten; choose an empty folder"
         )
-    return bool(names)
+    return None
 
 
-def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
-    """Publish the tables; the marker appears with them (local disk) or after them.
+def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
+    """Publish a new log, with its record last.
 
     Args:
         folder: the tables, in a local folder that is moved away.
-        uri: where the log goes; whatever is there is replaced.
-        marker: name of the file that is written last.
-        made: what the marker says.
+        uri: where the log goes; an older log there is replaced.
+        record: what the files are.
     """
     if storage.is_local(uri):
-        storage.write_model(storage.to_uri(folder / marker), made)
+        storage.write_model(storage.to_uri(folder / RECORD_FILE), record)
         storage.publish_folder(folder, uri)
         return
-    # This file comes first: from here on, the folder is a log only where the marker is there too.
+    # This file comes first: from here on, the folder is a log only where the record is there too.
     # Of two at once, the one that comes later writes over it, and goes on alone.
-    uploading = storage.join(uri, UPLOADING_FILE)
-    upload = Upload(marker=marker, by=uuid.uuid4().hex)
+    uploading, upload = storage.join(uri, UPLOADING_FILE), Upload(by=uuid.uuid4().hex)
     storage.write_model(uploading, upload)
-    # The marker goes first: what it stands beside counts as complete. An older log, or an upload
-    # that was cut off, may have files that this one does not have.
-    for name in sorted(storage.list_names(uri), key=lambda name: name != marker):
-        if name != UPLOADING_FILE:
+    # An older log, or an upload that was cut off, may have files that this one does not have. The
+    # files of another writer have names of their own, and its record may come at any moment.
+    left = [name for name in storage.list_names(uri) if name != UPLOADING_FILE]
+    if record.made_by != WRITER:
+        for name in sorted(left, key=lambda name: name != RECORD_FILE):
             deletion.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
     if not storage.exists(uploading) or storage.read_model(uploading, Upload) != upload:
@@ -256,5 +271,5 @@ def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
             f"{uri} is written by another process since this one began; expected nobody else to "
             f"write there; wait for it to end, then try again"
         )
-    storage.write_model(storage.join(uri, marker), made)
+    storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
     deletion.remove(uploading)

@@ -5,7 +5,7 @@
 in repins in the top 3 of a holdout request, expected by the world's true chances at the positions
 that the candidates had, so that no luck of the holdout's draws is in it. "No sequence" ranks by the
 exact chance given the user's true taste, which is more than a model without a sequence is told; the
-optimum is the exact filter of `pipelines.sources.world.filter`, which also sees what was shown
+optimum is the exact filter of `pipelines.sources.world.draws`, which also sees what was shown
 and not acted upon. The recipe was chosen on the world of another seed.
 """
 

@@ -26,7 +26,6 @@ _FILES = {
     "pins": "pins/*",
     "users": "users/*",
     "truth": "truth/impressions/*/*",
-    "hidden_users": "truth/users/*",
 }
 
 

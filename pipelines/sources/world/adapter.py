@@ -1,8 +1,8 @@
 """A world with a known answer, as an event log of any size (`homefeed ingest world`).
 
 Everything is drawn from one seeded generator. While the log is written, the best that any ranker
-can do is computed too (`pipelines.sources.world.filter`) and lies beside the log, so that a trained
-model can be held against the truth. Not a model of people: its use is that nothing in it is
+can do is computed too (`draws.predict`) and lies beside the log, so that a trained model can be
+held against the truth. Not a model of people: its use is that nothing in it is
 unknown.
 
 Numbers are those of `pipelines.sources.world.draws`; s(x) = 1 / (1 + exp(-x)).
@@ -51,43 +51,37 @@ about them; only outcomes do.
 
     <log>/impressions, actions, pins, users          as every event log
     <log>/truth/impressions/day=YYYY-MM-DD/          TRUTH_IMPRESSIONS
-    <log>/truth/topics, pins, users                  topics, appeals, tastes
-    <log>/truth/parameters.json, <log>/world.json    sizes; counts (written last)
+    <log>/event_log.json                             with the sizes, in `made_of`
 
 Every chunk of users adds one file per day and table. Letters: U users, W weeks, R requests, C
 candidates, N rows.
 """
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.files import write_json
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
-from pipelines.event_log.record import RECORD_FILE
-from pipelines.sources.publish import IngestedLog, SourceAdapter
+from pipelines.sources.publish import SourceAdapter, write_table
 from pipelines.sources.world import draws
 from pipelines.sources.world.draws import Catalogue, Ints, Requests, Users
-from pipelines.sources.world.filter import BestPredictions, predict
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.writer.log_folder import record_of, write_table
 
 log = logging.getLogger(__name__)
 
 FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))
 """PINS of a world whose pins fade: when each was born, in milliseconds since the epoch."""
 
-TRUTH = "truth"
+TRUTH = "truth/impressions"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
 TRUTH_KEYS = ("request_id", "pin_id", "user_id", "impressed_at")
 TRUTH_IMPRESSIONS = pa.schema(
@@ -113,62 +107,21 @@ _REQUESTS_PER_CHUNK = 100_000  # about 1.2 million impressions, under 1 GiB whil
 _CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
 
 
-class World(IngestedLog):
-    """What was drawn; `world.json`."""
-
-    embedding_version: str
-    parameters: WorldParameters
-    num_requests: int = Field(description="Requests, exploration included.")
-    num_impressions: int
-    num_actions: int
-    num_user_rows: int
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk of users with everything drawn."""
-
-    users: Users
-    requests: Requests
-    outcome_RC: Ints
-    best: BestPredictions
-    examination_C: draws.Floats
-    by_time_R: Ints  # positions of the requests, the earliest request first
-    request_id_R: pa.Array
-
-
-class WorldAdapter(SourceAdapter[World]):
+class WorldAdapter(SourceAdapter):
     """The world of some parameters, as an event log and its truth.
 
     Args:
         parameters: see `pipelines.sources.world.parameters.make_parameters`.
     """
 
-    name = "world"
     version = "world-1"
-    marker = "world.json"
-    made_type = World
 
     def __init__(self, parameters: WorldParameters) -> None:
+        self.made_of = {"adapter": "world", **parameters.model_dump(mode="json")}
         self._world = parameters
         self._rng = np.random.default_rng(parameters.seed)
 
-    def check_same_input(self, uri: str, found: World) -> None:
-        """Check that a world which is there has the same parameters.
-
-        Raises:
-            ConfigurationError: it has others.
-        """
-        for name in WorldParameters.model_fields:
-            ours, theirs = (getattr(each, name) for each in (self._world, found.parameters))
-            if ours != theirs:
-                raise ConfigurationError(
-                    f"{uri} holds a world of other parameters ({name} is {theirs} there and "
-                    f"{ours} here); expected the same ones or an empty folder; choose another --to "
-                    f"or delete it"
-                )
-
-    def write_tables(self, folder: Path) -> World:
+    def write_tables(self, folder: Path) -> None:
         """Write all tables, a chunk of users at a time.
 
         Raises:
@@ -177,122 +130,71 @@ class WorldAdapter(SourceAdapter[World]):
         world = self._world
         self._rng = np.random.default_rng(world.seed)
         catalogue = draws.draw_catalogue(self._rng, world)
-        self._write_catalogue(folder, catalogue)
+        version = "world-1" if world.like == "world" else "pinsage-1"  # as the recipe calls it
+        embeddings = to_list_column(catalogue.embedding_PE.astype(np.float32))
+        pin_ids = np.arange(world.num_pins, dtype=np.int64)
+        columns, schema = [pin_ids, pa.repeat(version, world.num_pins), embeddings], PINS
+        if world.pin_lifetime_days is not None:
+            columns, schema = [*columns, catalogue.born_ms_P], FADING_PINS
+        write_table(folder, "pins", pa.table(columns, schema=schema), "00000")
         per_session = (draws.MIN_REQUESTS + draws.MAX_REQUESTS) / 2
         per_user = per_session * draws.SESSIONS_PER_WEEK * world.num_days / 7
         step = max(1, int(_REQUESTS_PER_CHUNK / per_user))
-        num_requests = 0
+        num_rows = Counter[str]()
         for number, first in enumerate(range(0, world.num_users, step)):
             user_ids = range(first, min(first + step, world.num_users))
-            chunk = self._draw_chunk(catalogue, user_ids, num_requests)
-            self._write_chunk(folder, catalogue, chunk, f"{number:05d}")
-            num_requests += len(chunk.request_id_R)
-            log.info("%d of %d users, %d requests", user_ids.stop, world.num_users, num_requests)
-        record = record_of(folder, self.version)
-        num_rows = record.num_rows
+            num_requests = num_rows["impressions"] // draws.NUM_CANDIDATES
+            for table, rows in self._draw_chunk(catalogue, user_ids, num_requests).items():
+                time = "impressed_at" if table == TRUTH else ""
+                write_table(folder, table, rows, f"{number:05d}", time)
+                num_rows[table] += len(rows)
+            log.info("%d of %d users, %s rows", user_ids.stop, world.num_users, dict(num_rows))
         if num_rows["actions"] == 0 or num_rows["users"] == 0:
             raise ConfigurationError(
                 f"{world.num_users} users over {world.num_days} days gave {num_rows['actions']} "
                 f"actions and {num_rows['users']} weekly user rows; expected some of each; raise "
                 f"--num-users, or --num-days above 7"
             )
-        write_json(folder / RECORD_FILE, record)
-        write_json(folder / TRUTH / "parameters.json", world)
-        return World(
-            adapter_version=self.version,
-            embedding_version=self._embedding_version,
-            parameters=world,
-            num_requests=num_requests,
-            num_impressions=num_rows["impressions"],
-            num_actions=num_rows["actions"],
-            num_user_rows=num_rows["users"],
-        )
 
-    @property
-    def _embedding_version(self) -> str:
-        """What the world calls its embeddings: as the recipe does that reads it."""
-        return "world-1" if self._world.like == "world" else "pinsage-1"
+    def _draw_chunk(
+        self, catalogue: Catalogue, user_ids: range, first_request: int
+    ) -> dict[str, pa.Table]:
+        """Draw some users, their requests and actions; return the rows by table.
 
-    def _write_catalogue(self, folder: Path, catalogue: Catalogue) -> None:
-        """Write the pins, and what only the truth knows of topics and pins."""
-        world, part = self._world, "00000"
-        pin_ids = np.arange(world.num_pins, dtype=np.int64)
-        embeddings = to_list_column(catalogue.embedding_PE.astype(np.float32))
-        columns = [pin_ids, pa.repeat(self._embedding_version, world.num_pins), embeddings]
-        if world.pin_lifetime_days is not None:
-            columns.append(catalogue.born_ms_P)
-        schema = PINS if world.pin_lifetime_days is None else FADING_PINS
-        write_table(folder, "pins", pa.table(columns, schema=schema), part)
-        topics = {
-            "topic": np.repeat(np.arange(draws.NUM_TOPICS), world.num_days),
-            "day": np.tile(np.arange(world.num_days), draws.NUM_TOPICS),
-            "log_popularity": catalogue.popularity_KD.ravel(),
-        }
-        pins = {"pin_id": pin_ids, "topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
-        write_table(folder, f"{TRUTH}/topics", pa.table(topics), part)
-        write_table(folder, f"{TRUTH}/pins", pa.table(pins), part)
-
-    def _draw_chunk(self, catalogue: Catalogue, user_ids: range, first_request: int) -> Chunk:
-        """Draw users, their requests and actions, and compute the best predictions."""
-        rng, world = self._rng, self._world
+        Impressions, IMPRESSIONS by (time, request, position), and their truth, TRUTH_IMPRESSIONS,
+        agree row for row.
+        """
+        rng, world, num_candidates = self._rng, self._world, draws.NUM_CANDIDATES
         users = draws.draw_users(rng, world, user_ids)
         requests = draws.draw_requests(rng, world, catalogue, users)
         shown = draws.describe(world, catalogue, users, requests)
-        truth = draws.true_chances(world, shown, requests)
-        outcome_RC = draws.draw_outcomes(rng, shown, truth)
+        outcome_RC = draws.draw_outcomes(rng, shown, draws.true_chances(world, shown, requests))
         numbers = pa.array(first_request + np.arange(len(requests.user_R)))
         digits = pc.utf8_lpad(numbers.cast(pa.string()), 12, "0")
-        return Chunk(
-            users=users,
-            requests=requests,
-            outcome_RC=outcome_RC,
-            best=predict(world, users, requests, shown, outcome_RC),
-            examination_C=shown.examination_C,
-            by_time_R=np.argsort(requests.impressed_at_R, kind="stable"),
-            request_id_R=pc.binary_join_element_wise("w", digits, ""),
-        )
+        request_id_R = pc.binary_join_element_wise("w", digits, "")
 
-    def _write_chunk(self, folder: Path, catalogue: Catalogue, chunk: Chunk, part: str) -> None:
-        """Write the rows of a chunk, and what only the truth knows of them."""
-        users = chunk.users
-        impressions = self._impressions(chunk)
-        write_table(folder, "impressions", impressions, part)
-        known = self._truth_of(chunk, impressions)
-        write_table(folder, f"{TRUTH}/impressions", known, part, time="impressed_at")
-        actions = self._actions(chunk)
-        write_table(folder, "actions", actions, part)
-        write_table(folder, "users", self._user_rows(catalogue, chunk, actions), part)
-        taste = to_list_column(users.taste_UK)
-        hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
-        write_table(folder, f"{TRUTH}/users", pa.table(hidden), part)
-
-    def _impressions(self, chunk: Chunk) -> pa.Table:
-        """Return IMPRESSIONS of a chunk by (time, request, position)."""
-        requests, order_R = chunk.requests, chunk.by_time_R
-        num_candidates = draws.NUM_CANDIDATES
-        known_R = requests.impressed_at_R + self._delays_ms(len(order_R))
+        order_R = np.argsort(requests.impressed_at_R, kind="stable")
         row_N = np.repeat(order_R, num_candidates)
+        known_R = requests.impressed_at_R + self._delays_ms(len(order_R))
         num_alive_R = requests.end_pin_R - requests.first_pin_R
-        propensity_R = (num_candidates / num_alive_R).astype(np.float32)
+        propensity_N = (num_candidates / num_alive_R).astype(np.float32)[row_N]
+        is_exploration_N = requests.is_exploration_R[row_N]
         columns = [
-            chunk.request_id_R.take(pa.array(row_N)),
-            chunk.users.user_id_U[requests.user_R[row_N]],
+            request_id_R.take(pa.array(row_N)),
+            users.user_id_U[requests.user_R[row_N]],
             requests.pin_RC[order_R].ravel(),
             requests.impressed_at_R[row_N],
             known_R[row_N],
             np.tile(np.arange(num_candidates, dtype=np.int16), len(order_R)),
             pa.repeat("homefeed", len(row_N)),
-            requests.is_exploration_R[row_N],
-            pa.array(propensity_R[row_N], mask=~requests.is_exploration_R[row_N]),
+            is_exploration_N,
+            pa.array(propensity_N, mask=~is_exploration_N),
         ]
-        return pa.table(columns, schema=IMPRESSIONS)
+        impressions = pa.table(columns, schema=IMPRESSIONS)
 
-    def _truth_of(self, chunk: Chunk, impressions: pa.Table) -> pa.Table:
-        """Return TRUTH_IMPRESSIONS of a chunk's impressions, row for row."""
-        requests, best, order_R = chunk.requests, chunk.best, chunk.by_time_R
-        row_N = np.repeat(order_R, requests.pin_RC.shape[1])
-        expected_RC = best.oracle_RC * chunk.examination_C
-        is_repin_RC = np.append(False, draws.is_repin_A(self._world))[chunk.outcome_RC]
+        best = draws.predict(world, users, requests, shown, outcome_RC)
+        expected_RC = best.oracle_RC * shown.examination_C
+        is_repin_RC = np.append(False, draws.is_repin_A(world))[outcome_RC]
         predictions = (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
         columns = [
             *impressions.select(TRUTH_KEYS).columns,
@@ -301,18 +203,22 @@ class WorldAdapter(SourceAdapter[World]):
             requests.intent_R[row_N].astype(np.int8),
             requests.disliked_R[row_N].astype(np.int8),
         ]
-        return pa.table(columns, schema=TRUTH_IMPRESSIONS)
+        truth = pa.table(columns, schema=TRUTH_IMPRESSIONS)
+        actions = self._actions(users, requests, request_id_R, outcome_RC)
+        user_rows = self._user_rows(catalogue, users, requests, actions)
+        return {"impressions": impressions, TRUTH: truth, "actions": actions, "users": user_rows}
 
-    def _actions(self, chunk: Chunk) -> pa.Table:
-        """Return ACTIONS of a chunk by the time of the action."""
-        rng, world, requests = self._rng, self._world, chunk.requests
-        request, place = np.nonzero(chunk.outcome_RC != draws.NO_ACTION)
+    def _actions(
+        self, users: Users, requests: Requests, request_id_R: pa.Array, outcome_RC: Ints
+    ) -> pa.Table:
+        """Return ACTIONS by the time of the action."""
+        request, place = np.nonzero(outcome_RC != draws.NO_ACTION)
         # Before the user's next request in any case.
-        acting_ms = rng.integers(MIN_ACTING_MS, draws.MAX_ACTING_MS, len(request))
+        acting_ms = self._rng.integers(MIN_ACTING_MS, draws.MAX_ACTING_MS, len(request))
         # A row per action: whose outcome it is, which of it, from 0, and its type.
-        types = draws.outcomes(world)
+        types = draws.outcomes(self._world)
         num_actions_A = np.array([len(each) for each in types])
-        outcome = chunk.outcome_RC[request, place] - 1
+        outcome = outcome_RC[request, place] - 1
         num_actions = num_actions_A[outcome]
         row = np.repeat(np.arange(len(outcome)), num_actions)
         number = np.arange(len(row)) - np.repeat(np.cumsum(num_actions) - num_actions, num_actions)
@@ -325,12 +231,12 @@ class WorldAdapter(SourceAdapter[World]):
         request, place, acted_at = request[row][order], place[row][order], acted_at[order]
         names = pa.array([name for each in types for name in each])
         columns = [
-            chunk.users.user_id_U[requests.user_R[request]],
+            users.user_id_U[requests.user_R[request]],
             requests.pin_RC[request, place],
             names.take(pa.array(action_type[order])),
             acted_at,
             acted_at + self._delays_ms(len(request)),
-            chunk.request_id_R.take(pa.array(request)),
+            request_id_R.take(pa.array(request)),
         ]
         return pa.table(columns, schema=ACTIONS)
 
@@ -341,14 +247,16 @@ class WorldAdapter(SourceAdapter[World]):
         usual = rng.integers(0, _MAX_DELAY_MS, count)
         return np.where(is_slow, rng.integers(0, 2 * DAY_MS, count), usual)
 
-    def _user_rows(self, catalogue: Catalogue, chunk: Chunk, actions: pa.Table) -> pa.Table:
+    def _user_rows(
+        self, catalogue: Catalogue, users: Users, requests: Requests, actions: pa.Table
+    ) -> pa.Table:
         """Return USERS: a row a week from a user's first request on, by (user, as_of).
 
         The embedding is what a daily batch job might know of a taste, with noise. The state is
         'new' in the first 28 days after the first request, else 'core' with a repin in the last 28
         days that was known by then, else 'non_core'.
         """
-        world, users, requests = self._world, chunk.users, chunk.requests
+        world = self._world
         first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
         np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
         as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)

@@ -5,9 +5,9 @@ code give the same log.
 """
 
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
@@ -16,6 +16,7 @@ from pipelines.contracts.time import DAY_MS, to_ms
 _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
 _SHOWN_LIFETIMES = 4.0
 """No pin is shown that is older than so many half-lives of its appeal."""
+_MANY = 100_000_000
 
 Like = Literal["world", "production"]
 """Which recipe's action types and embedding version a world writes."""
@@ -27,18 +28,35 @@ MIN_ALIVE_PINS = 60
 class WorldParameters(Frozen):
     """The sizes of a world, and which of its variants it is."""
 
-    num_users: int = Field(default=8000, description="Users; user_id is 0 .. num_users - 1.")
-    num_pins: int = Field(default=3000, description="Pins; pin_id is 0 .. num_pins - 1.")
-    num_days: int = Field(default=60, description="Days with events.")
-    start: date = Field(default=date(2024, 1, 1), description="First day, UTC.")
-    seed: int = Field(default=7, description="Seed of the one generator.")
-    like: Like = Field(
-        default="world", description="The recipe whose action types are written; world: three."
+    num_users: int = Field(8000, ge=1, le=_MANY, description="user_id is 0 .. num_users - 1.")
+    num_pins: int = Field(
+        3000, ge=MIN_ALIVE_PINS, le=_MANY, description="pin_id is 0 .. num_pins - 1."
     )
+    num_days: int = Field(60, ge=1, le=3660, description="Days with events.")
+    start: date = Field(date(2024, 1, 1), description="First day, UTC.")
+    seed: int = Field(7, ge=0, lt=1 << 63, description="Seed of the one generator.")
+    like: Like = Field("world", description="The recipe whose action types it has; world: three.")
     pin_lifetime_days: float | None = Field(
-        default=None,
+        None,
+        ge=0.1,
+        le=366.0,
         description="Half-life of a pin's appeal from its birth on; null: no pin fades.",
     )
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if not (self.start >= _FIRST_START and (_LAST_END - self.start).days >= self.num_days):
+            raise ConfigurationError(
+                f"--start is {self.start} with --num-days {self.num_days}; expected days from "
+                f"{_FIRST_START} to before {_LAST_END}, the times that an event log may hold"
+            )
+        if self.num_alive_pins < MIN_ALIVE_PINS:
+            raise ConfigurationError(
+                f"--num-pins {self.num_pins} with --pin-lifetime-days {self.pin_lifetime_days} and "
+                f"--num-days {self.num_days} leaves {self.num_alive_pins} pins to be shown at a "
+                f"time; expected {MIN_ALIVE_PINS} or more; raise --num-pins or --pin-lifetime-days"
+            )
+        return self
 
     @property
     def shown_days(self) -> float:
@@ -63,53 +81,17 @@ class WorldParameters(Frozen):
         return self.start_ms + self.num_days * DAY_MS
 
 
-def make_parameters(
-    num_users: int,
-    num_pins: int,
-    num_days: int,
-    start: str,
-    seed: int,
-    like: Like = "world",
-    pin_lifetime_days: float | None = None,
-) -> WorldParameters:
+def make_parameters(**sizes: Any) -> WorldParameters:
     """Return the parameters of a world of these sizes.
 
     Raises:
-        ConfigurationError: an argument is out of its range; the message names the option.
+        ConfigurationError: a value is out of its range; the message names the option.
     """
-    for name, value, low, high in (
-        ("num-users", num_users, 1, 100_000_000),
-        ("num-pins", num_pins, MIN_ALIVE_PINS, 100_000_000),
-        ("num-days", num_days, 1, 3660),
-        ("seed", seed, 0, (1 << 63) - 1),
-        ("pin-lifetime-days", 1.0 if pin_lifetime_days is None else pin_lifetime_days, 0.1, 366.0),
-    ):
-        if not low <= value <= high:  # A NaN is not in any range either.
-            raise ConfigurationError(f"--{name} is {value}; expected {low} to {high}")
     try:
-        first = date.fromisoformat(start)
-    except ValueError:
+        return WorldParameters(**sizes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{first['loc'][0]}".replace("_", "-")
         raise ConfigurationError(
-            f"--start is {start!r}; expected a day such as 2024-01-01 (YYYY-MM-DD)"
+            f"{option} is {first['input']!r}; expected another value ({first['msg']}); correct it"
         ) from None
-    if not (first >= _FIRST_START and (_LAST_END - first).days >= num_days):
-        raise ConfigurationError(
-            f"--start is {start} with --num-days {num_days}; expected days from {_FIRST_START} to "
-            f"before {_LAST_END}, the times that an event log may hold"
-        )
-    made = WorldParameters(
-        num_users=num_users,
-        num_pins=num_pins,
-        num_days=num_days,
-        start=first,
-        seed=seed,
-        like=like,
-        pin_lifetime_days=pin_lifetime_days,
-    )
-    if made.num_alive_pins < MIN_ALIVE_PINS:
-        raise ConfigurationError(
-            f"--num-pins {num_pins} with --pin-lifetime-days {pin_lifetime_days} and --num-days "
-            f"{num_days} leaves {made.num_alive_pins} pins to be shown at a time; expected "
-            f"{MIN_ALIVE_PINS} or more; raise --num-pins or --pin-lifetime-days"
-        )
-    return made

@@ -1,9 +1,9 @@
 """A batch as people have it (pandas, polars, Arrow, numpy) as rows in the contract's types.
 
 Whatever has `__arrow_c_stream__` is read through it, so that no such library is imported here.
-Columns that were not given get the defaults of DEFAULTS, which `EventLogWriter` documents; a column
-that the contract does not know is passed on, as a feature. Every problem of a batch is told at
-once. Not for rows of several batches together: `pipelines.sources.writer.kept_rows`.
+Here is what people may give otherwise than a file of the log has it; what is left has to keep the
+rules of `pipelines.event_log.rules`, and every problem of a batch is told at once. Not for rows of
+several batches together: `pipelines.sources.writer.event_log_writer`.
 
 The id of a name is the BLAKE2b digest of its UTF-8 bytes, 8 bytes long, read as a signed integer
 with the most significant byte first: the same on every machine, for ever. The names are kept beside
@@ -12,10 +12,9 @@ the log, so that two names with one id are found out.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +23,16 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
-from pipelines.contracts.time import with_utc
-from pipelines.event_log.record import NAMES, EventLogRecord, IdKind
-from pipelines.event_log.rules import EVENT_TIME_COLUMNS, embedding_matrix, value_problems
+from pipelines.event_log.record import NAMES
+from pipelines.event_log.rules import (
+    EVENT_TIME_COLUMNS,
+    column_problems,
+    embedding_matrix,
+    finding,
+    fitted,
+    value_problems,
+)
 
-MAX_BYTES = 128 << 20
-"""Rows of a larger table are taken in several parts, so that memory stays bounded."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "impressions": {
         "known_at": "impressed_at",
@@ -41,7 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "actions": {"known_at": "acted_at", "request_id": None},
     "pins": {"embedding_version": None},  # the writer's
     "users": {
-        "embedding": None,  # zeros, which are made when the pins' width is known
+        "embedding": None,  # zeros, when the pins' width is known
         "state": "unknown",
         "location": None,
     },
@@ -51,14 +54,11 @@ NAMES_SCHEMA = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)]
 )
 """Columns of the tables below names/."""
+USERS_WIDTH = "users.embedding"
+"""What is settled of the width of the users' embeddings."""
 
 _INDEX = "__index_level_"
 """How pandas names the columns that it makes of an index; an index is no column of the log."""
-_ALL_OR_NONE = {"pins": PIN_TIME.name, "users": "embedding"}
-"""The column of a table that all of its batches have, or none."""
-_OTHER = {"pins": "users", "users": "pins"}
-"""The tables with embeddings, which all lie in one space, and whose width is compared with them."""
-_MOST_SHOWN = 12
 
 
 def id_of(name: str) -> int:
@@ -67,37 +67,13 @@ def id_of(name: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-@dataclass
-class Settled:
-    """What a log and the batches so far have settled for the batches that follow.
-
-    A batch settles more in a copy, which counts once the batch is kept.
-    """
-
-    embedding_version: str  # the writer's
-    closed_days: Mapping[str, Collection[str]] = field(default_factory=dict)  # by table; none new
-    id_kinds: dict[str, IdKind] = field(default_factory=dict)
-    widths: dict[str, int] = field(default_factory=dict)  # of the pins' and users' embeddings
-    own_types: dict[str, dict[str, str]] = field(default_factory=dict)  # beyond the contract
-    has_column: dict[str, bool] = field(default_factory=dict)  # of _ALL_OR_NONE, by table
-
-    @classmethod
-    def by_log(cls, record: EventLogRecord, embedding_version: str, replaces_days: bool) -> Self:
-        """Return what a log has settled for a writer of that version."""
-        pins, users = record.embedding_versions.get(embedding_version), record.user_embeddings
-        vectors = {"pins": pins, "users": users}
-        return cls(
-            embedding_version,
-            closed_days={} if replaces_days else record.days,
-            id_kinds=dict(record.id_kinds),
-            widths={table: each.embedding_dim for table, each in vectors.items() if each},
-            own_types={table: dict(types) for table, types in record.extra_columns.items()},
-            has_column={"pins": record.have_pins_times},
-        )
+def pins_width(version: str) -> str:
+    """Return what is settled of the width of a version's embeddings, which users share."""
+    return f"embeddings of {version}"
 
 
 def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
-    """Yield the rows of a batch in order, as tables of about MAX_BYTES at most.
+    """Yield the rows of a batch in order: those of a reader or a stream part by part.
 
     Args:
         batch: a pandas or polars DataFrame, an Arrow table, record batch or reader, or a mapping
@@ -128,10 +104,8 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
         for given in parts:
             names = enumerate(given.column_names)
             columns = [number for number, name in names if not name.startswith(_INDEX)]
-            table = given.select(columns).replace_schema_metadata(None)
-            step = max(1, len(table) * MAX_BYTES // max(1, table.nbytes))
-            for start in range(0, len(table), step):
-                yield table.slice(start, step)
+            if len(given):
+                yield given.select(columns).replace_schema_metadata(None)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise DataContractError(
             f"{place} cannot be read as an Arrow table: {error}; expected one type in each column, "
@@ -140,133 +114,101 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
         ) from error
 
 
-def normalise(
-    table: str, given: pa.Table, settled: Settled, place: str
-) -> tuple[pa.Table, dict[str, pa.Table], Settled]:
+@dataclass
+class Block:
+    """What the batches of a block, and of a log, agree on."""
+
+    version: str  # of the pins' embeddings
+    settled: dict[str, str | int]
+    """What the log and the batches so far have settled, to which each batch adds: what ids are made
+    from, widths of embeddings, and the types of columns that a table has beyond the contract."""
+    closed_days: Mapping[str, Collection[str]]  # by table: days of which no rows are taken
+
+    def settle(self, what: str, found: str | int, remedy: str) -> None:
+        """Settle something, or refuse it where it was settled otherwise."""
+        before = self.settled.setdefault(what, found)
+        if found != before:
+            raise DataContractError(
+                f"{what} is {found}, and {before} in earlier rows of the log; expected the same in "
+                f"all of a log; {remedy}, or write a log of its own"
+            )
+
+
+def normalise(table: str, given: pa.Table, block: Block) -> tuple[pa.Table, dict[str, pa.Table]]:
     """Return a batch in the contract's types, checked as the reader checks a file.
 
     Args:
         table: one of EVENT_LOG_TABLES.
         given: rows as they were given.
-        settled: what is settled before.
-        place: what to call the batch in a message.
+        block: what they have to agree with.
 
     Returns:
-        The rows, of which users may lack their embeddings; the names that ids were made from, by
-        their folder; and what is settled where the rows are kept.
+        The rows, of which users may lack their embeddings; and the names that ids were made from,
+        by their folder.
 
     Raises:
         DataContractError: all that is wrong with the batch.
     """
-    names, settled = given.column_names, deepcopy(settled)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        _refuse(place, f"columns {repeated} come more than once; expected each once; drop others")
+    names, ids, problems = given.column_names, dict[str, pa.Table](), list[str]()
     schema, defaults = contract_of(table, names), DEFAULTS[table]
-    problems = list(_other_columns(table, names, schema, settled))
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
-    ids: dict[str, pa.Table] = {}
     for name, values in zip(names, map(_plain, given.columns), strict=True):
-        wanted = schema.field(name) if name in schema.names else None
         try:
-            if wanted is None:
-                columns[name] = _own_column(table, name, values, settled)
-            elif name == "embedding":
-                columns[name] = _embeddings(table, given, values, settled)
-            elif values.null_count and not wanted.nullable:
-                remedy = ", leave out the column" if name in defaults else ""
-                expected = f"a value in each row; fill it{remedy}, or leave out these rows"
-                problems.append(_of_rows(name, values.is_null(), values, expected))
-            elif name in NAMES:
-                columns[name], ids[NAMES[name]] = _ids(name, values, settled)
+            if names.count(name) > 1:
+                raise DataContractError(f"{name!r} comes more than once; expected each column once")
+            if name in NAMES:
+                columns[name], ids[NAMES[name]] = _ids(name, values, block)
             else:
-                columns[name] = _cast(wanted, values)
+                columns[name] = _column(table, name, values, given, block)
         except DataContractError as error:
             problems.append(str(error))
         except pa.ArrowInvalid as error:
-            remedy = "give such ids as strings" if name in NAMES else "leave out these rows"
-            problems.append(
-                f"column {name!r} is {values.type} with a value that does not fit ({error}); "
-                f"expected {wanted.type if wanted else 'one type'}; correct the values, or {remedy}"
-            )
-    _refuse(place, *problems)
+            wanted = schema.field(name).type if name in schema.names else "one type"
+            told = {"found": values.type, "expected": wanted, "error": error}
+            problems.append(finding("does_not_fit", column=name, **told).message)
     for name, default in defaults.items():
-        if name == "known_at":
+        if name == "known_at" and default in columns:
             columns.setdefault(name, columns[default])
-        elif name != "embedding":
-            value = settled.embedding_version if name == "embedding_version" else default
-            scalar = pa.scalar(value, schema.field(name).type)
-            columns.setdefault(name, pa.repeat(scalar, len(given)))
+        elif name not in (*names, "known_at", "embedding"):
+            value = block.version if name == "embedding_version" else default
+            columns[name] = pa.repeat(pa.scalar(value, schema.field(name).type), len(given))
     rows = pa.table(columns)
-    problems += [finding.message for finding in value_problems("", table, rows)]
-    _refuse(place, *(problems or _other_rows(table, rows, settled)))
-    return rows, ids, settled
+    # What has been told already is not missing besides.
+    asked = [f for f in schema if f.name in columns or f.name not in (*names, *defaults)]
+    findings = list(column_problems("", rows.schema, pa.schema(asked)))
+    is_wrong = {each.column for each in findings}
+    fit = [f.with_nullable(f.nullable or f.name == "position") for f in asked]
+    rows, more = fitted("", rows, pa.schema([f for f in fit if f.name not in is_wrong]))
+    findings = [*findings, *more] or list(value_problems("", table, rows))
+    problems += [each.message for each in findings]
+    if problems := problems or list(_other_rows(table, rows, block)):
+        numbered = " ".join(f"({number}) {each}." for number, each in enumerate(problems, 1))
+        several = f"{len(problems)} problems. {numbered}"
+        raise DataContractError(problems[0] if len(problems) == 1 else several)
+    return pa.table(dict(zip(rows.column_names, rows.columns, strict=True))), ids
 
 
-def _refuse(place: str, *problems: str) -> None:
-    """Raise for the problems of a batch, if there are any."""
-    if len(problems) == 1:
-        raise DataContractError(f"{place}: {problems[0]}")
-    if problems:
-        text = " ".join(f"({n}) {each}." for n, each in enumerate(problems[:_MOST_SHOWN], 1))
-        rest = len(problems) - _MOST_SHOWN
-        more = f" And {rest} more." if rest > 0 else ""
-        raise DataContractError(f"{place}: {len(problems)} problems. {text}{more}")
-
-
-def _of_rows(
-    column: str,
-    is_bad: pa.ChunkedArray,
-    values: pa.ChunkedArray,
-    expected: str,
-    show: Callable[[Any], str] = repr,
-) -> str:
-    """Say what is wrong with the rows that are marked, by the first of them."""
-    row = pc.index(is_bad, True).as_py()
-    value = "null" if (found := values[row].as_py()) is None else show(found)
-    return (
-        f"column {column!r} is {value} in row {row} ({pc.sum(is_bad).as_py()} such rows); expected "
-        f"{expected}"
-    )
-
-
-def _other_columns(
-    table: str, names: list[str], schema: pa.Schema, settled: Settled
-) -> Iterator[str]:
-    """Yield that columns are missing, or that one is there which other batches have not."""
-    if missing := [name for name in schema.names if name not in (*names, *DEFAULTS[table])]:
-        yield (
-            f"missing columns {missing}; found {names}; expected also those; add them or rename "
-            f"yours"
-        )
-    if (column := _ALL_OR_NONE.get(table)) is not None:
-        has = column in names
-        if settled.has_column.setdefault(table, has) != has:
-            there, here = ("have not", "has") if has else ("have", "has not")
-            yield (
-                f"the {table} so far {there} the column {column!r}, and this batch {here}; "
-                f"expected it in all {table} or in none; give it to all or to none, or write a new "
-                f"log"
-            )
-
-
-def _other_rows(table: str, rows: pa.Table, settled: Settled) -> Iterator[str]:
+def _other_rows(table: str, rows: pa.Table, block: Block) -> Iterator[str]:
     """Yield that rows are of another version than the writer's, or of days that the log has."""
     if table == "pins":
-        versions, ours = rows["embedding_version"], settled.embedding_version
-        if pc.any(is_bad := pc.not_equal(versions, ours)).as_py():
-            expected = f"{ours!r}, the writer's embedding_version; open a writer for each version"
-            yield _of_rows("embedding_version", is_bad, versions, expected)
-    if closed := settled.closed_days.get(table):
-        times = rows[EVENT_TIME_COLUMNS[table]]
-        days = pc.strftime(times.cast(pa.timestamp("ms")), format="%Y-%m-%d")
-        is_bad = pc.is_in(days, pa.array(list(closed)))
-        if there := sorted(pc.unique(days.filter(is_bad)).to_pylist()):
-            expected = (
-                f"days that the log does not have yet, and it has {', '.join(there[:5])} already; "
-                f"leave out these rows, or give all rows of these days to EventLogWriter(..., "
+        others = {*rows["embedding_version"].unique().to_pylist()} - {block.version}
+        if others:
+            yield (
+                f"embedding_version is {sorted(others)}; expected {block.version!r}, the writer's; "
+                f"open a writer for each version"
+            )
+        has = "given" if PIN_TIME.name in rows.column_names else "not given"
+        block.settle(f"pins.{PIN_TIME.name}", has, "give it to all pins or to none")
+    if closed := block.closed_days.get(table):
+        times = rows[EVENT_TIME_COLUMNS[table]].cast(pa.timestamp("ms"))
+        days = {*pc.unique(pc.strftime(times, format="%Y-%m-%d")).to_pylist()}
+        if there := sorted(days & {*closed}):
+            yield (
+                f"rows of {', '.join(there[:5])} are in the log already ({len(there)} such days); "
+                f"expected days of {EVENT_TIME_COLUMNS[table]} that it does not have; leave out "
+                f"these rows, or give all rows of these days to EventLogWriter(..., "
                 f"replace_days=True)"
             )
-            yield _of_rows(EVENT_TIME_COLUMNS[table], is_bad, times, expected, with_utc)
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -274,73 +216,64 @@ def _is_text(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-_KINDS: dict[Any, tuple[tuple[Callable[[pa.DataType], bool], ...], str]] = {
-    pa.int64(): (
-        (pa.types.is_timestamp, pa.types.is_date, pa.types.is_integer),
-        "int64 milliseconds since the epoch or a timestamp; parse texts into timestamps, and leave "
-        "out rows without a time (they turn integers into floats in pandas)",
-    ),
-    "request_id": (
-        (_is_text, pa.types.is_integer),
-        "strings or integers; nulls turn integers into floats in pandas: cast the column with "
-        "astype('Int64') before it has nulls, or to strings",
-    ),
-    pa.string(): ((_is_text,), "string; cast it"),
-    pa.bool_(): ((pa.types.is_boolean,), "bool; cast it"),
-    pa.int16(): ((pa.types.is_integer,), "int16; cast it"),
-    pa.float32(): ((pa.types.is_floating, pa.types.is_integer), "float; cast it"),
-}
-"""By a column's name or its type in the contract: what may be cast to it, and that in words."""
-
-
-def _cast(wanted: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column in the contract's type.
+def _column(
+    table: str, name: str, values: pa.ChunkedArray, given: pa.Table, block: Block
+) -> pa.ChunkedArray | pa.Array:
+    """Return a column with what people give for a type as that type: texts, times, embeddings.
 
     A time without a zone is in UTC, and parts of a millisecond are cut off. Where every value is
     missing, pandas and numpy make a column of floats, and so they do of texts.
 
     Raises:
-        DataContractError: it is of another kind.
+        DataContractError: integers have become floats, or it is of another type than before.
         ArrowInvalid: a value does not fit.
     """
-    type_, nan_is_null = values.type, not pa.types.is_floating(wanted.type)
-    if wanted.nullable and pc.all(values.is_null(nan_is_null=nan_is_null)).as_py():
+    schema, type_ = contract_of(table, [name]), values.type
+    if name not in schema.names:
+        return _own_column(f"{table}.{name}", values, block)
+    if name == "embedding":
+        return _embeddings(table, given, values, block)
+    wanted = schema.field(name)
+    is_float = pa.types.is_floating(wanted.type)
+    if wanted.nullable and pc.all(values.is_null(nan_is_null=not is_float)).as_py():
         return pa.chunked_array([pa.nulls(len(values), wanted.type)])
-    kinds, expected = _KINDS.get(wanted.name) or _KINDS[wanted.type]
-    if not any(is_kind(type_) for is_kind in kinds):
-        raise DataContractError(f"column {wanted.name!r} is {type_}; expected {expected}")
-    if pa.types.is_temporal(type_):
-        zone = type_.tz if pa.types.is_timestamp(type_) else None
-        to_ms = pc.CastOptions(pa.timestamp("ms", zone), allow_time_truncate=True)
-        values = values.cast(options=to_ms)
-    return values.cast(wanted.type, safe=not pa.types.is_floating(wanted.type))
+    if pa.types.is_floating(type_) and not is_float:
+        raise DataContractError(
+            f"column {name!r} is {type_}; expected {wanted.type}; cast it: rows without a value "
+            f"turn integers into floats in pandas, but not with astype('Int64')"
+        )
+    if wanted.type == pa.int64() and (pa.types.is_timestamp(type_) or pa.types.is_date(type_)):
+        to_ms = pa.timestamp("ms", getattr(type_, "tz", None))
+        options = pc.CastOptions(to_ms, allow_time_truncate=True)
+        return values.cast(options=options).cast(pa.int64())
+    if pa.types.is_integer(type_) and (name == "request_id" or is_float):
+        return values.cast(wanted.type, safe=False)
+    return values
 
 
-def _ids(name: str, values: pa.ChunkedArray, settled: Settled) -> tuple[pa.ChunkedArray, pa.Table]:
-    """Return ids as int64, and the names that they were made from (NAMES_SCHEMA)."""
-    kind: IdKind = "string" if _is_text(values.type) else "integer"
-    if kind == "integer" and not pa.types.is_integer(values.type):
+def _ids(name: str, values: pa.ChunkedArray, block: Block) -> tuple[pa.ChunkedArray, pa.Table]:
+    """Return ids as integers, and the names that they were made from (NAMES_SCHEMA)."""
+    kind, names = "integer", NAMES_SCHEMA.empty_table()
+    if _is_text(values.type):
+        encoded = pc.dictionary_encode(values.cast(pa.string()).combine_chunks())
+        ids = pa.array([id_of(text) for text in encoded.dictionary.to_pylist()], pa.int64())
+        kind, names = "string", pa.table([ids, encoded.dictionary], schema=NAMES_SCHEMA)
+        values = pa.chunked_array([ids.take(encoded.indices)])
+    elif not pa.types.is_integer(values.type):
         raise DataContractError(
             f"column {name!r} is {values.type}; expected integers or strings; cast it, and leave "
             f"out rows without an id (they turn integers into floats in pandas)"
         )
-    before = settled.id_kinds.setdefault(name, kind)
-    if before != kind:
-        raise DataContractError(
-            f"column {name!r} has {kind} ids, and this log has {before} ids there; expected one "
-            f"kind in a log, because the same user or pin would have two ids; give "
-            f"{'texts' if before == 'string' else 'integers'}, or write a log of its own"
-        )
-    if kind == "integer":
-        return values.cast(pa.int64()), NAMES_SCHEMA.empty_table()
-    encoded = pc.dictionary_encode(values.cast(pa.string()).combine_chunks())
-    ids = pa.array([id_of(text) for text in encoded.dictionary.to_pylist()], pa.int64())
-    names = pa.table([ids, encoded.dictionary], schema=NAMES_SCHEMA)
-    return pa.chunked_array([ids.take(encoded.indices)]), names
+    remedy = "give one kind, because the same user or pin would have two ids"
+    block.settle(f"kind of {name}", kind, remedy)
+    return values, names
 
 
-def _embeddings(table: str, given: pa.Table, values: pa.ChunkedArray, settled: Settled) -> pa.Array:
-    """Return embeddings as fixed-size lists of float32, of the width that is settled."""
+def _embeddings(table: str, given: pa.Table, values: pa.ChunkedArray, block: Block) -> pa.Array:
+    """Return embeddings as fixed-size lists of float32, of the width that is settled.
+
+    The users' lie in the pins' space, and a model multiplies them: one width for both.
+    """
     type_ = values.type
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     is_list = any(is_kind(type_) for is_kind in kinds)
@@ -351,36 +284,23 @@ def _embeddings(table: str, given: pa.Table, values: pa.ChunkedArray, settled: S
         )
     keys = [name for name in ("pin_id", "user_id") if name in given.column_names]
     rows = given.select(keys).append_column("embedding", values)
-    matrix = embedding_matrix("", rows, settled.widths.get(table, 0))
-    width = settled.widths.setdefault(table, matrix.shape[1])
-    other = settled.widths.get(_OTHER[table], width)
-    if width != other:
-        users, pins = (width, other) if table == "users" else (other, width)
-        raise DataContractError(
-            f"the users' embeddings have {users} numbers, and the pins' of version "
-            f"{settled.embedding_version!r} have {pins}; expected one width, because the users' "
-            f"embeddings lie in the pins' space and a model multiplies them; embed users and pins "
-            f"in one space, or leave out the users' column 'embedding', which then is zeros, or "
-            f"write another width into a log of its own"
-        )
+    for width in (pins_width(block.version), USERS_WIDTH)[: 2 if table == "users" else 1]:
+        matrix = embedding_matrix("", rows, int(block.settled.get(width, 0)))
+        block.settled[width] = matrix.shape[1]
     return to_list_column(matrix.astype(np.float32, copy=False))
 
 
-def _own_column(
-    table: str, name: str, values: pa.ChunkedArray, settled: Settled
-) -> pa.ChunkedArray:
+def _own_column(what: str, values: pa.ChunkedArray, block: Block) -> pa.ChunkedArray:
     """Return a column beyond the contract, in the type that it had before; texts are strings."""
     if _is_text(values.type) or pa.types.is_null(values.type):
         values = values.cast(pa.string())
-    before = settled.own_types.setdefault(table, {}).setdefault(name, str(values.type))
+    elif values.type == pa.float16():  # which DuckDB does not know
+        values = values.cast(pa.float32())
+    before = str(block.settled.get(what, values.type))
     if values.null_count == len(values) and str(values.type) != before:
         with contextlib.suppress(ValueError):  # a list, say
             return pa.chunked_array([pa.nulls(len(values), pa.type_for_alias(before))])
-    if str(values.type) != before:
-        raise DataContractError(
-            f"column {name!r} is {values.type}, and {before} in earlier rows of this table; "
-            f"expected one type; cast it"
-        )
+    block.settle(what, str(values.type), "cast it")
     return values
 
 

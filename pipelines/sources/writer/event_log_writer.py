@@ -1,27 +1,84 @@
 """`EventLogWriter`: somebody's tables in, an event log out, whole or not at all.
 
-Not for what the rows mean, nor for tables that an adapter has made already
-(`pipelines.sources.writer.log_folder`).
+The rows of a block wait in a DuckDB database beside the log and come out sorted, unique, in files;
+names that ids were made from are tables too. DuckDB holds a few hundred MiB of them in memory and
+the rest on the disk, whatever their number and order. People hand over all their pins with each
+day, of which most are in the log: a row of pins or users that came before is passed over where it
+is the same, and refused where it has changed. Not for what the rows mean, for checking one batch
+(`pipelines.sources.writer.batches`) nor for publishing (`pipelines.sources.publish`).
 """
 
 import contextlib
 import itertools
 import logging
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines import storage
-from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.errors import ConfigurationError, DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
-from pipelines.event_log.record import NAMES, EventLogRecord
-from pipelines.sources.publish import WRITER, Existing, find_writers_log, publish_writers_log
-from pipelines.sources.writer.batches import Settled, normalise, tables_of
-from pipelines.sources.writer.kept_rows import KEYS, KeptRows
-from pipelines.sources.writer.log_folder import record_of, write_table
+from pipelines.contracts.time import with_utc
+from pipelines.event_log.log_files import EventLog
+from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.event_log.record import NAMES
+from pipelines.event_log.rules import EVENT_TIME_COLUMNS
+from pipelines.plain_text import shortened
+from pipelines.sources.publish import (
+    WRITER,
+    Existing,
+    find_writers_log,
+    publish_writers_log,
+    record_of,
+    write_table,
+)
+from pipelines.sources.writer.batches import USERS_WIDTH, Block, normalise, pins_width, tables_of
 
 log = logging.getLogger(__name__)
+
+KEYS = {
+    "pins": ("pin_id",),
+    "users": ("user_id", "as_of"),
+    NAMES["user_id"]: ("id",),
+    NAMES["pin_id"]: ("id",),
+}
+"""The columns whose values come once: of pins in a version, of users and names in a log."""
+SORT_KEYS = {
+    "impressions": ("impressed_at", "request_id", "position", "pin_id"),
+    "actions": ("acted_at", "user_id", "pin_id", "action_type"),
+    **KEYS,
+}
+_ANOTHER_NAME = "rename one of the two where the data comes from, or give integer ids"
+_REMEDIES = {
+    "pins": "write changed pins as a new embedding version",
+    "users": "give them a later as_of",
+    NAMES["user_id"]: _ANOTHER_NAME,
+    NAMES["pin_id"]: _ANOTHER_NAME,
+}
+"""By table: what else can be done about a changed row than leaving it out."""
+MAX_FILE_ROWS = 1 << 20
+"""Rows of one file of the log, because whoever reads it holds a file in memory."""
+MAX_FILE_BYTES = 128 << 20
+"""Wide rows fill a file sooner."""
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "512MiB",
+    "threads": 1,  # of two that sort wide rows, each wants as much memory as both may have
+    "autoinstall_known_extensions": False,  # nothing is downloaded
+    "python_enable_replacements": False,  # a name is a table's, and no variable's
+}
+_LARGEST_POSITION = (1 << 15) - 1
+_BATCH_BYTES = 16 << 20
+"""Of the rows of a log's file, about as many are compared at a time."""
+_ROW = "_number of the row"
+"""In what order the rows were given."""
 
 
 class EventLogWriter:
@@ -38,8 +95,8 @@ class EventLogWriter:
     A batch is a pandas or polars DataFrame, an Arrow table, record batch or reader, or a dictionary
     of columns. Batches come in any order and number, and their rows too. Each is checked as the
     reader checks a file, and a message names all that is wrong with it. The rows wait on the disk,
-    sorted, near the log, and a few hundred MiB of them are in memory. Leaving the block puts all of
-    them in place; an exception in the block puts none.
+    in a database near the log, and a few hundred MiB of them are in memory. Leaving the block puts
+    all of them in place; an exception in the block, or a batch that was refused, puts none.
 
     Columns and defaults (a time is int64 ms since the epoch, or a timestamp or date column, in UTC
     where it has no zone; parts of a millisecond are cut off):
@@ -52,8 +109,8 @@ class EventLogWriter:
       says from when on the row is known, and a request before it sees zeros. Without it a pin is
       known from the beginning.
     - `users`: user_id, as_of; `embedding` is zeros as wide as the pins', `state` 'unknown',
-      `location` null. Users' embeddings lie in the pins' space, and all batches have them or none.
-      A log may have no users: a user without a row is a newcomer with an embedding of zeros.
+      `location` null. Users' embeddings lie in the pins' space. A log may have no users: a user
+      without a row is a newcomer with an embedding of zeros.
 
     A row of pins or users that is the same as one that is there already, in every column, is passed
     over; so all pins may be given with each day. A changed row is refused.
@@ -80,11 +137,7 @@ class EventLogWriter:
         self._version = embedding_version
         self._replaces_days = replace_days
         self._stack = contextlib.ExitStack()
-        self._rows: KeptRows | None = None  # while the block lasts
-        self._scratch = Path()
-        self._existing: Existing | None = None
-        self._settled = Settled(embedding_version)
-        self._num_batches: dict[str, int] = {}
+        self._is_open = False  # within the block, while all of its batches were right
 
     def __enter__(self) -> Self:
         """Take the log's place, and look at what is there.
@@ -96,17 +149,21 @@ class EventLogWriter:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(storage.exclusive_lock(self.uri, f"writing to {self.uri}"))
-            self._existing = find_writers_log(self.uri)
+            self._existing: Existing | None = find_writers_log(self.uri)
             parent = self.uri.rsplit("/", 1)[0]
             self._scratch = stack.enter_context(storage.scratch_folder(parent))
-            rows = KeptRows(self._scratch, self.uri)
-            self._rows = stack.enter_context(contextlib.closing(rows))
+            settings = _SETTINGS | {"temp_directory": str(self._scratch / "spilled")}
+            database = duckdb.connect(self._scratch / "rows.duckdb", config=settings)
+            self._database = stack.enter_context(database)
             self._stack = stack.pop_all()
-        self._num_batches = dict.fromkeys(EVENT_LOG_TABLES, 0)
-        self._settled = Settled(self._version)
-        if self._existing:
-            record = self._existing.record
-            self._settled = Settled.by_log(record, self._version, self._replaces_days)
+        record = self._existing.record if self._existing else None
+        closed = {}
+        if record and not self._replaces_days:
+            closed = {table: record.days_of(table) for table in EVENT_TIME_COLUMNS}
+        self._block = Block(self._version, dict(record.settled) if record else {}, closed)
+        self._schemas: dict[str, pa.Schema] = {}
+        self._num_batches, self._num_given = Counter[str](), 0
+        self._is_open = True
         return self
 
     def __exit__(
@@ -117,48 +174,83 @@ class EventLogWriter:
     ) -> None:
         """Publish everything where the block ended well; give the place free in any case."""
         with self._stack:
-            rows, self._rows = self._rows, None
-            if kind is None and rows is not None:
-                self._publish(rows)
+            is_whole, self._is_open = self._is_open, False
+            if kind is None and not is_whole:
+                raise DataContractError(
+                    f"a batch for {self.uri} was refused; expected every batch of a block to be "
+                    f"right, so none of them was written; correct it, and give all of them again"
+                )
+            if kind is None:
+                self._publish()
 
     def impressions(self, batch: Any) -> None:
-        """Take impressions; if they break the contract (`DataContractError`), none of them."""
+        """Take impressions; if they break the contract (`DataContractError`), the block fails."""
         self._take("impressions", batch)
 
     def actions(self, batch: Any) -> None:
-        """Take actions; if they break the contract (`DataContractError`), none of them."""
+        """Take actions; if they break the contract (`DataContractError`), the block fails."""
         self._take("actions", batch)
 
     def pins(self, batch: Any) -> None:
-        """Take pins and embeddings; if they break the contract (`DataContractError`), none."""
+        """Take pins and embeddings; if they break the contract, the block fails."""
         self._take("pins", batch)
 
     def users(self, batch: Any) -> None:
-        """Take what was known of users at some instants; as with the other tables, all or none."""
+        """Take what was known of users at some instants; as with the other tables."""
         self._take("users", batch)
 
     def _take(self, table: str, batch: Any) -> None:
-        if self._rows is None:
+        if not self._is_open:
             raise ConfigurationError(
-                f"EventLogWriter({self.uri!r}) takes {table} outside of its block; expected it "
-                f"within `with EventLogWriter(...) as writer:`; move the call into the block"
+                f"EventLogWriter({self.uri!r}) takes {table} outside of its block, or after a "
+                f"batch that was refused; expected it within `with EventLogWriter(...) as "
+                f"writer:`, all batches right; move the call into the block, or begin it again"
             )
+        self._is_open = False  # until all of the batch is kept
         self._num_batches[table] += 1
-        place = f"{table}, batch {self._num_batches[table]}"
-        first_row, settled = 0, self._settled
-        with self._rows.all_or_nothing():
-            for given in tables_of(batch, place):
-                # Rows are counted from the start of a part, which a large batch has several of.
-                part = f"{place} from row {first_row:,}" if first_row else place
-                rows, names, settled = normalise(table, given, settled, part)
+        place, first_row = f"{table}, batch {self._num_batches[table]}", 0
+        for given in tables_of(batch, place):
+            # Rows are counted from the start of a part, of which a reader gives several.
+            part = f"{place} from row {first_row:,}" if first_row else place
+            try:
+                rows, names = normalise(table, given, self._block)
                 for each, found in ((table, rows), *names.items()):
-                    self._rows.add(each, found)
-                first_row += len(given)
-        self._settled = settled
+                    self._keep(each, found)
+            except DataContractError as error:
+                raise DataContractError(f"{part}: {error}") from error
+            first_row += len(given)
+        self._is_open = True
 
-    def _publish(self, rows: KeptRows) -> None:
-        given = {table: rows.num_rows(table) for table in EVENT_LOG_TABLES}
-        missing = [table for table in ("impressions", "actions", "pins") if not given[table]]
+    def _keep(self, table: str, rows: pa.Table) -> None:
+        """Keep rows until the block ends; a column that some rows lack is null there."""
+        if len(rows) == 0:
+            return
+        numbers = pa.array(np.arange(len(rows)) + self._num_given)
+        self._num_given += len(rows)
+        before, name = self._schemas.get(table), _quoted(table)
+        kept = f"SELECT * FROM {name} UNION ALL BY NAME " if before else ""
+        query = f"CREATE OR REPLACE TABLE {name} AS {kept}SELECT * FROM registered"
+        if before and set(rows.schema.names) <= set(before.names):
+            query = f"INSERT INTO {name} BY NAME SELECT * FROM registered"
+        schema = pa.unify_schemas([before, rows.schema]) if before else rows.schema
+        try:
+            with self._told_errors():
+                self._database.register("registered", rows.append_column(_ROW, numbers))
+                self._database.execute(query)
+                self._database.unregister("registered")
+                empty = self._database.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table()
+                empty.select(schema.names).cast(schema)
+        except (duckdb.NotImplementedException, pa.ArrowNotImplementedError) as error:
+            types = {field.name: str(field.type) for field in rows.schema}
+            raise DataContractError(
+                f"a column has a type that cannot be kept ({error}); found {types}; expected "
+                f"texts, numbers, booleans, dates, times or lists of them; cast the column"
+            ) from error
+        self._schemas[table] = schema
+
+    def _publish(self) -> None:
+        """Write the files of the log, or of what is added to it, and bring them to their place."""
+        missing = [t for t in ("impressions", "actions", "pins") if t not in self._schemas]
         if self._existing is None and missing:
             raise DataContractError(
                 f"a new event log at {self.uri} would have no {' and no '.join(missing)}; "
@@ -166,47 +258,190 @@ class EventLogWriter:
             )
         folder = self._scratch / "event_log"
         folder.mkdir()
-        with storage.translated_errors(self.uri, "writing the event log for"):
-            increment = self._assemble(rows, folder)
-        if not increment.files:
-            log.info("%s has all that was given already", self.uri)
-            return
-        publish_writers_log(folder, self.uri, increment, self._existing)
-        log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
-
-    def _assemble(self, rows: KeptRows, folder: Path) -> EventLogRecord:
-        """Write the files of the log, or of what is added to it, and return their record."""
-        existing, widths = self._existing, self._settled.widths
-        generation = existing.record.generation + 1 if existing else 1
+        generation = self._existing.record.generation + 1 if self._existing else 1
         # Two writers at once on an object store must not write over each other's files.
         own = "" if storage.is_local(self.uri) else f"-{uuid.uuid4().hex[:8]}"
         parts = (f"{generation:06d}-{number:06d}{own}" for number in itertools.count(1))
-        if rows.num_rows("users") and not self._settled.has_column["users"]:
-            if not widths:
+        with storage.translated_errors(self.uri, "writing the event log for"):
+            for table in (*EVENT_LOG_TABLES, *NAMES.values()):
+                if table in self._schemas:
+                    self._fill_in(table)
+                    self._pass_over_repeats(table)
+                    for rows in self._sorted(table):
+                        write_table(folder, table, rows, next(parts))
+            if self._existing is None and "users" not in self._schemas:
+                # A log has every table, also one without rows.
+                users = with_embedding_dim(
+                    USERS, int(self._block.settled[pins_width(self._version)])
+                )
+                write_table(folder, "users", users.empty_table(), next(parts))
+            added = record_of(folder, WRITER, settled=self._block.settled)
+        if not added.files:
+            log.info("%s has all that was given already", self.uri)
+            return
+        publish_writers_log(folder, self.uri, added, self._existing)
+        num_rows = ", ".join(f"{number:,} {table}" for table, number in added.num_rows.items())
+        log.info("wrote %s: %s", self.uri, num_rows)
+
+    def _fill_in(self, table: str) -> None:
+        """Give what all rows together say: users' zeros, and impressions their positions.
+
+        A position is the place among its request's rows. They are counted by time and then as they
+        were given, over all batches and days.
+
+        Raises:
+            DataContractError: no pins say how wide zeros are, or a request has too many rows.
+        """
+        if table == "users":
+            width = self._block.settled.get(USERS_WIDTH) or self._block.settled.get(
+                pins_width(self._version)
+            )
+            if not width:
                 raise DataContractError(
                     f"the users have no column 'embedding', and no pins of version "
                     f"{self._version!r} say how wide their zeros are; expected pins of that "
                     f"version in the log or in this block; give them, or the users' embeddings"
                 )
-            rows.embed_with_zeros(widths.get("users") or widths["pins"])
-        rows.number_positions()
-        known = existing.log if existing else None
-        passed_over = {table: rows.pass_over_repeats(table, known, self._version) for table in KEYS}
-        passed_over = {table: passed_over[table] for table in ("pins", "users")}
-        if any(passed_over.values()):
-            log.info(
-                "passed over rows that are there already, the same in every column: %s",
-                _counted(passed_over),
+            zeros = f"list_resize([]::FLOAT[], {width}, 0.0)::FLOAT[{width}]"
+            column = f"*, {zeros} AS embedding"
+            if "embedding" in self._schemas["users"].names:
+                column = f"* REPLACE (coalesce(embedding, {zeros}) AS embedding)"
+            else:
+                type_ = pa.list_(pa.float32(), int(width))
+                field = pa.field("embedding", type_)
+                self._schemas["users"] = self._schemas["users"].append(field)
+            self._ask(f"CREATE OR REPLACE TABLE users AS SELECT {column} FROM users")
+        elif table == "impressions":
+            self._ask(
+                "CREATE OR REPLACE TABLE impressions AS SELECT * REPLACE (coalesce(position, "
+                "row_number() OVER (PARTITION BY request_id ORDER BY impressed_at, "
+                f"{_quoted(_ROW)}) - 1) AS position) FROM impressions"
             )
-        for table in (*EVENT_LOG_TABLES, *NAMES.values()):
-            for found in rows.files_of(table):
-                write_table(folder, table, found, next(parts))
-        if existing is None and not rows.num_rows("users"):
-            # A log has every table, also one without rows.
-            users = with_embedding_dim(USERS, widths["pins"])
-            write_table(folder, "users", users.empty_table(), next(parts))
-        return record_of(folder, WRITER, self._settled.id_kinds)
+            [(crowded,)] = self._ask(
+                f"SELECT min(request_id) FROM impressions WHERE position > {_LARGEST_POSITION}"
+            )
+            if crowded is not None:
+                raise DataContractError(
+                    f"impressions: request {crowded!r} has more than {_LARGEST_POSITION:,} rows; "
+                    f"expected one request_id for each page that was shown; make request_id unique"
+                )
+
+    def _pass_over_repeats(self, table: str) -> None:
+        """Remove rows whose key came before, in the block or in the log.
+
+        Of the log, few rows are in memory at a time.
+
+        Raises:
+            DataContractError: such a row has another value in some column.
+        """
+        if table not in KEYS:
+            return
+        name, row, keys = _quoted(table), _quoted(_ROW), ", ".join(KEYS[table])
+        schema, first = self._schemas[table], KEYS[table][0]
+        number = f"row_number() OVER (PARTITION BY {keys} ORDER BY {row})"
+        num_rows = self._num_rows(table)
+        first_rows = f"(FROM {name} QUALIFY {number} = 1)"
+        self._pass_over(table, first_rows, schema.names, "these batches")
+        [(low, high)] = self._ask(f"SELECT min({first}), max({first}) FROM {name}")
+        wanted = (pc.field(first) >= low) & (pc.field(first) <= high)
+        if table == "pins":
+            wanted &= pc.field("embedding_version") == self._version
+        known = self._existing.log if self._existing else EventLog(self.uri, ())
+        for file in known.files_of(table):
+            dataset = open_file(known, file)
+            names = [each for each in schema.names if each in dataset.schema.names]
+            size = max(1, _BATCH_BYTES // sum(map(_num_bytes, schema.types)))
+            for batch in iterate_batches(dataset, file, names, size, wanted):
+                there = pa.Table.from_batches([batch])
+                there = there.append_column(_ROW, pa.array(np.full(len(there), -1)))
+                self._database.register("registered", there)
+                self._pass_over(table, "registered", names, "the log")
+                self._database.unregister("registered")
+        if num_passed := num_rows - self._num_rows(table):
+            log.info("passed over %d rows of %s that are there already", num_passed, table)
+
+    def _pass_over(self, table: str, before: str, there: list[str], where: str) -> None:
+        """Remove rows of which a row before has the key; refuse them where a column differs.
+
+        Args:
+            table: the rows.
+            before: a relation with the rows before.
+            there: its columns. Any other differs where it has a value.
+            where: what to call it.
+        """
+        name, row, keys = _quoted(table), _quoted(_ROW), KEYS[table]
+        others = [each for each in self._schemas[table].names if each not in keys]
+        found = {each: f"before.{_quoted(each)}" if each in there else "NULL" for each in others}
+        differs = {each: f"again.{_quoted(each)} IS DISTINCT FROM {found[each]}" for each in others}
+        pairs = (
+            f"FROM {name} AS again JOIN {before} AS before USING ({', '.join(keys)}) "
+            f"WHERE again.{row} <> before.{row}"
+        )
+        changed = (
+            f"{pairs} AND ({' OR '.join(differs.values()) or 'false'}) ORDER BY {', '.join(keys)}"
+        )
+        columns = ", ".join(("count(*) OVER ()", *keys, *differs.values()))
+        for num_changed, *values in self._ask(f"SELECT {columns} {changed} LIMIT 1"):
+            flags = dict(zip(others, values[len(keys) :], strict=True))
+            column = next(each for each, is_other in flags.items() if is_other)
+            both = f"again.{_quoted(column)}::VARCHAR, {found[column]}::VARCHAR"
+            [texts] = self._ask(f"SELECT {both} {changed} LIMIT 1")
+            here, earlier = (shortened(str(text), 40) for text in texts)
+            named = ", ".join(
+                f"{key}={with_utc(value) if key == 'as_of' else value}"
+                for key, value in zip(keys, values, strict=False)
+            )
+            of = f" of version {self._version!r}" if table == "pins" else ""
+            raise DataContractError(
+                f"{table}: {named}{of} has another row in {where}, with another value in column "
+                f"{column!r} ({here} here, {earlier} there; {num_changed} such rows); expected one "
+                f"row for it, or the same row again, which is passed over; leave out the changed "
+                f"rows, or {_REMEDIES[table]}"
+            )
+        self._ask(f"DELETE FROM {name} WHERE {row} IN (SELECT again.{row} {pairs})")
+
+    def _sorted(self, table: str) -> Iterator[pa.Table]:
+        """Yield the rows of a table in their order, as many at a time as a file may have.
+
+        How many that is depends on the columns alone, and not on how the rows were given.
+        """
+        schema = self._schemas[table]
+        own = EVENT_LOG_TABLES[table].names if table in EVENT_LOG_TABLES else schema.names
+        names = [name for name in own if name in schema.names]
+        names += sorted(set(schema.names) - set(names))
+        num_rows = min(MAX_FILE_ROWS, MAX_FILE_BYTES // sum(map(_num_bytes, schema.types)))
+        columns, order = (", ".join(map(_quoted, each)) for each in (names, SORT_KEYS[table]))
+        query = f"SELECT {columns} FROM {_quoted(table)} ORDER BY {order}, {_quoted(_ROW)}"
+        with self._told_errors():
+            for batch in self._database.sql(query).to_arrow_reader(max(1, num_rows)):
+                rows = pa.Table.from_batches([batch])
+                if len(rows):
+                    yield rows.cast(pa.schema([schema.field(name) for name in names]))
+
+    def _num_rows(self, table: str) -> int:
+        return int(self._ask(f"SELECT count(*) FROM {_quoted(table)}")[0][0])
+
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
+        with self._told_errors():
+            return self._database.execute(query).fetchall()
+
+    @contextlib.contextmanager
+    def _told_errors(self) -> Iterator[None]:
+        """Turn what DuckDB says of a full or failing disk into an error that may pass."""
+        try:
+            yield
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise TransientStorageError(
+                f"keeping rows for {self.uri} failed: {error}; expected room on the disk for all "
+                f"rows of the block, and {_SETTINGS['memory_limit']} of memory; make room, or "
+                f"write fewer days in one block, then retry"
+            ) from error
 
 
-def _counted(num_rows: dict[str, int]) -> str:
-    return ", ".join(f"{number:,} {table}" for table, number in num_rows.items())
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _num_bytes(type_: pa.DataType) -> int:
+    """Return about how many bytes a value takes."""
+    return 16 if not pa.types.is_fixed_size_list(type_) else 4 * type_.list_size

@@ -141,7 +141,7 @@ def renamed(source, to):
     if when == "after the second" and Path(to) == target:
         die()
     if when == "while deleting" and Path(source).name == f".{target.name}.replaced":
-        (Path(to) / "text.json").unlink()
+        (Path(to) / "event_log.json").unlink()
         die()
 
 os.rename = renamed
@@ -168,11 +168,11 @@ def test_what_a_kill_left_aside_is_put_back_or_deleted_by_the_next_ingest(
     assert target.exists() == (when != "between")
     # The old adapter's ingest finds the old log where the new one has not taken its place.
     found = ingest(TextAdapter() if not is_replaced else NewerTextAdapter(), str(target))
-    assert found.adapter_version == ("text-2" if is_replaced else "text-1")
+    assert found.made_by == ("text-2" if is_replaced else "text-1")
     assert not (target.parent / ".log.replaced").exists()
     ingest(NewerTextAdapter(), str(target))
     left = [name for name in names(target.parent) if not name.endswith(".lock")]
-    assert left == ["log", "log/pins", "log/pins/text-2.txt", "log/text.json"]
+    assert left == ["log", "log/event_log.json", "log/pins", "log/pins/text-2.txt"]
 
 
 def test_the_old_folder_is_found_again_by_whoever_publishes_next(old: Path, new: Path) -> None:

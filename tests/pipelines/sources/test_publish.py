@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipelines import deletion, storage
@@ -20,9 +21,11 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log import log_files
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
-from pipelines.sources import EventLogWriter
+from pipelines.sources import EventLogWriter, publish
 from pipelines.sources.publish import Upload, find_writers_log, ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.storage import exclusive_lock, to_uri
@@ -67,7 +70,7 @@ def test_what_was_made_is_not_made_again(place) -> None:
     adapter = TextAdapter()
     made = ingest(adapter, uri)
     before = contents(folder)
-    assert set(before) == {"pins/text-1.txt", "text.json"}
+    assert set(before) == {"pins/text-1.txt", "event_log.json"}
     assert ingest(adapter, uri) == made
     assert (adapter.num_written, contents(folder)) == (1, before)
 
@@ -75,8 +78,8 @@ def test_what_was_made_is_not_made_again(place) -> None:
 def test_a_log_of_an_older_adapter_is_made_anew(place) -> None:
     uri, folder = place
     ingest(TextAdapter(), uri)
-    assert ingest(NewerTextAdapter(), uri).adapter_version == "text-2"
-    assert set(contents(folder)) == {"pins/text-2.txt", "text.json"}
+    assert ingest(NewerTextAdapter(), uri).made_by == "text-2"
+    assert set(contents(folder)) == {"pins/text-2.txt", "event_log.json"}
 
 
 class Killed(BaseException):
@@ -120,9 +123,9 @@ def add_days(location: str | Path) -> None:
 
 
 def counted_in_log(folder: Path) -> dict[str, bytes]:
-    """Return the files that belong to a log: those of its record, or all where it has none."""
+    """Return the files that belong to a log: those of a writer's record, or else all."""
     found = contents(folder)
-    if RECORD_FILE not in found:
+    if RECORD_FILE not in found or record_of(folder).made_by != publish.WRITER:
         return found
     return {name: found[name] for name in (RECORD_FILE, *record_of(folder).files)}
 
@@ -190,28 +193,16 @@ def test_a_log_is_as_before_or_as_after_wherever_its_writer_is_killed(
     assert found == sorted(found) and found[-1] and len(found) >= 3
 
 
-def test_a_finished_log_of_another_adapter_is_not_taken_for_a_cut_off_upload(
-    place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri, folder = place
-    ingest(TextAdapter(), uri)
-    storage.write_model(storage.join(uri, "ingesting.json"), Upload(marker="text.json"))
-    other = TextAdapter()
-    monkeypatch.setattr(other, "marker", "other.json")
-    with pytest.raises(
-        ConfigurationError, match=r"holds \['pins', 'text.json'\] and no other.json"
-    ):
-        ingest(other, uri)
-    assert set(contents(folder)) == {"pins/text-1.txt", "text.json"}
-
-
 def test_a_log_of_other_input_is_left_alone(place) -> None:
     uri, folder = place
     ingest(TextAdapter("a"), uri)
     before = contents(folder)
     for adapter in (TextAdapter("b"), NewerTextAdapter("b")):
-        with pytest.raises(ConfigurationError, match="is of a"):
+        with pytest.raises(ConfigurationError, match="source is a there and b here"):
             ingest(adapter, uri)
+    assert contents(folder) == before
+    storage.write_model(storage.join(uri, "ingesting.json"), Upload(by="killed at its last step"))
+    assert ingest(TextAdapter("a"), uri).made_by == "text-1"
     assert contents(folder) == before
 
 
@@ -219,7 +210,7 @@ def test_somebody_elses_folder_is_left_alone(place) -> None:
     uri, folder = place
     folder.mkdir(exist_ok=True)
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigurationError, match=r"holds \['thesis.txt'\] and no text.json"):
+    with pytest.raises(ConfigurationError, match=r"holds \['thesis.txt'\] and no event_log.json"):
         ingest(TextAdapter(), uri)
     assert contents(folder) == {"thesis.txt": b"mine"}
 
@@ -246,7 +237,7 @@ def test_an_upload_that_was_cut_off_leaves_nothing_behind(
             ingest(large, f"{SCHEME}log")
     cut_off = set(contents(tmp_path / "store" / "log"))
     assert "ingesting.json" in cut_off
-    assert large.marker not in cut_off
+    assert RECORD_FILE not in cut_off
     made = ingest(small, f"{SCHEME}log")
     assert ingest(small, str(tmp_path / "local")) == made
     uploaded = contents(tmp_path / "store" / "log")
@@ -364,16 +355,33 @@ def test_files_that_are_not_those_of_the_record_are_named(
         open_event_log(to_uri(tmp_path / "log"))
 
 
-def test_an_adapters_log_has_a_record_and_is_not_added_to(tmp_path: Path) -> None:
-    world = SMALL.model_copy(update={"num_users": 40})
-    made = ingest(WorldAdapter(world), str(tmp_path / "log"))
-    says = record_of(tmp_path / "log")
-    assert says.made_by == "world-1"
-    assert says.num_rows["impressions"] == made.num_impressions
-    assert says.num_rows["actions"] == sum(says.days["actions"].values()) == made.num_actions
-    assert says.embedding_versions["world-1"].embedding_dim == 32
+def test_an_adapters_log_is_not_added_to(tmp_path: Path) -> None:
+    ingest(TextAdapter(), str(tmp_path / "log"))
     with (
-        pytest.raises(ConfigurationError, match="is the event log of the adapter world-1"),
-        EventLogWriter(tmp_path / "log", "world-1"),
+        pytest.raises(ConfigurationError, match="is the event log of the adapter text-1"),
+        EventLogWriter(tmp_path / "log", VERSION),
     ):
         pass
+
+
+def test_a_log_whose_record_is_replaced_while_it_is_listed_is_to_be_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_log(tmp_path / "log", 5)
+    found = (record_of(tmp_path / "log").model_copy(update={"generation": n}) for n in count(1))
+    monkeypatch.setattr(log_files, "read_model", lambda uri, kind: next(found))
+    with pytest.raises(TransientStorageError, match="while its files were listed: .*then retry"):
+        open_event_log(str(tmp_path / "log"))
+
+
+def test_each_day_with_rows_gets_one_file(tmp_path: Path) -> None:
+    rows = pa.table({"acted_at": [0, DAY_MS - 1, 3 * DAY_MS], "n": [1, 2, 3]})
+    publish.write_table(tmp_path, "actions", rows, "00007")
+    record = publish.record_of(tmp_path, "mine-3")
+    assert (record.made_by, record.files) == (
+        "mine-3",
+        {
+            "actions/day=1970-01-01/part-00007.parquet": 2,
+            "actions/day=1970-01-04/part-00007.parquet": 1,
+        },
+    )

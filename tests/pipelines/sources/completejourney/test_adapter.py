@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,11 +20,8 @@ from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
 from pipelines.snapshot.build import write_snapshot
-from pipelines.sources.completejourney.adapter import (
-    CompleteJourneyAdapter,
-    Ingested,
-    data_folder,
-)
+from pipelines.sources.completejourney import adapter
+from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter, data_folder
 from pipelines.sources.publish import ingest
 from pipelines.storage import local_path, to_uri
 from support.runs import make_run
@@ -32,7 +30,7 @@ AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ingest the sample, after an ingest to the same place that was killed half-way."""
     folder = tmp_path_factory.mktemp("completejourney")
     command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to"]
@@ -41,23 +39,23 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (folder / "log").exists()
-    ingested = ingest(CompleteJourneyAdapter(), str(folder / "log"))
+    ingest(CompleteJourneyAdapter(), str(folder / "log"))
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["log"]
-    return folder, ingested
+    return folder
 
 
 @pytest.fixture(scope="module")
-def snapshot(sample: tuple[Path, Ingested]) -> Snapshot:
-    uri = to_uri(sample[0] / "log")
-    return write_snapshot(make_run(sample[0], recipe(), AS_OF, event_log_uri=uri))
+def snapshot(sample: Path) -> Snapshot:
+    uri = to_uri(sample / "log")
+    return write_snapshot(make_run(sample, recipe(), AS_OF, event_log_uri=uri))
 
 
 @pytest.fixture(scope="module")
-def sql(sample: tuple[Path, Ingested]) -> duckdb.DuckDBPyConnection:
+def sql(sample: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET threads = 1")
     for table, path in (("impressions", "*/*"), ("actions", "*/*"), ("pins", "*"), ("users", "*")):
-        place = sample[0] / "log" / table / f"{path}.parquet"
+        place = sample / "log" / table / f"{path}.parquet"
         connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{place}')")
     return connection
 
@@ -73,14 +71,6 @@ def column_of(snapshot: Snapshot, table: str, name: str) -> np.ndarray:
     folder = local_path(snapshot.uri)
     parts = [open_table(folder, f"{shard.name}/{table}.arrow")[name] for shard in snapshot.shards]
     return np.concatenate([np.asarray(part) for part in parts])
-
-
-def test_the_published_counts_are_found(sample: tuple[Path, Ingested]) -> None:
-    found = sample[1]
-    assert found.num_promotion_matches == 327_736  # once per row of the promotions table
-    assert found.num_promoted_purchases == 327_041  # 695 of them are listed in two placements
-    assert found.num_requests == 87_172
-    assert found.num_users == 2_469
 
 
 def test_requests_and_actions_count_the_same(sql: duckdb.DuckDBPyConnection) -> None:
@@ -180,16 +170,15 @@ def test_embeddings_are_of_length_one_and_say_what_is_bought_together(
 
 
 def test_the_basis_is_the_same_in_another_process(
-    sample: tuple[Path, Ingested], sql: duckdb.DuckDBPyConnection
+    sample: Path, sql: duckdb.DuckDBPyConnection
 ) -> None:
     """With another hash seed and another number of threads, and with no promotion at all."""
     code = (
-        "from pipelines.sources.completejourney import events, embeddings\n"
-        "from pipelines.sources.completejourney.adapter import data_folder\n"
+        "from pipelines.sources.completejourney import adapter\n"
         "import hashlib, numpy as np\n"
-        "promotions = events.Promotions(*[np.array([-1])] * 3)\n"
-        "purchases = events.read_purchases(data_folder(), promotions)\n"
-        "vectors = embeddings.make_pins(data_folder(), purchases)['embedding']\n"
+        "source, promotions = adapter.data_folder(), adapter.Promotions(*[np.array([-1])] * 2)\n"
+        "purchases = adapter.read_purchases(source, promotions)\n"
+        "vectors = adapter.make_pins(source, purchases)['embedding']\n"
         "values = np.asarray(vectors.combine_chunks().values)\n"
         "print(hashlib.sha256(values.tobytes()).hexdigest())\n"
     )
@@ -200,7 +189,7 @@ def test_the_basis_is_the_same_in_another_process(
         text=True,
         check=True,
     )
-    vectors = pq.read_table(sample[0] / "log" / "pins")["embedding"].combine_chunks().values
+    vectors = pq.read_table(sample / "log" / "pins")["embedding"].combine_chunks().values
     assert done.stdout.strip() == hashlib.sha256(np.asarray(vectors).tobytes()).hexdigest()
 
 
@@ -285,3 +274,61 @@ def test_simple_rankings_are_worth_what_they_were_measured_at(snapshot: Snapshot
         volume = np.bincount(request[order], weights=label[order] * in_top)
         means.append(volume[is_holdout].mean())
     assert means == pytest.approx([0.40, 1.54, 1.74], abs=0.03)
+
+
+def test_a_product_unseen_before_the_basis_is_folded_in_from_its_content() -> None:
+    own = np.zeros((4, adapter.EMBEDDING_DIM))
+    own[0, 0] = own[1, 1] = 1.0
+    department = np.array([0, 1, 0, 1])
+    folded = adapter._fold(own, np.array([50.0, 50.0, 0.0, 0.0]), [department])
+    assert folded[2] @ folded[0] > 0.9  # same department
+    assert folded[2] @ folded[1] < 0.3
+    assert np.linalg.norm(folded, axis=1) == pytest.approx(1.0)
+
+
+def test_user_rows_know_nothing_of_their_own_day_or_later() -> None:
+    """Leaving out everything from a Monday on leaves that Monday's rows as they are."""
+    monday = int(datetime(2017, 3, 6, tzinfo=UTC).timestamp()) * 1000
+    generator = np.random.default_rng(0)
+    count = 4000
+    time_ms = np.sort(monday + generator.integers(-60 * DAY_MS, 60 * DAY_MS, count))
+    purchases = adapter.Purchases(
+        user_id=generator.integers(1, 50, count),
+        basket_id=np.arange(count),
+        pin_id=generator.integers(0, 30, count),
+        time_ms=time_ms,
+        num_units=np.ones(count, dtype=np.int64),
+        has_coupon=np.zeros(count, dtype=bool),
+        store_week=np.zeros(count, dtype=np.int64),
+        promotion=generator.integers(-1, 1, count),
+    )
+    before = time_ms < monday
+    past = adapter.Purchases(
+        *(getattr(purchases, n)[before] for n in purchases.__dataclass_fields__)
+    )
+    vectors = adapter.embedding_lists(generator.normal(size=(30, adapter.EMBEDDING_DIM)))
+    pins = pa.table({"pin_id": np.arange(30), "embedding": vectors})
+    all_rows, past_rows = (
+        [r for r in adapter.make_users(p, pins).to_pylist() if r["as_of"] <= monday]
+        for p in (purchases, past)
+    )
+    assert all_rows == past_rows
+    assert {row["state"] for row in all_rows} == {"new", "core"}
+
+
+def test_draws_are_hashes_of_ids_alone() -> None:
+    """Worked out once with Python's own integers: no generator, no platform, no order of rows."""
+    pairs = np.array([31198655051, 7]), np.array([0, 63])
+    assert adapter.hash_of(5, *pairs).tolist() == [_hash_of(5, 31198655051, 0), _hash_of(5, 7, 63)]
+
+
+def _hash_of(seed: int, first: int, second: int) -> int:
+    """The same in arbitrary precision."""
+    mask, step = (1 << 64) - 1, 0x9E3779B97F4A7C15
+
+    def mix(bits: int) -> int:
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & mask
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & mask
+        return bits ^ bits >> 31
+
+    return mix((mix((first + seed * step) & mask) + second * step) & mask)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pipelines.sources.world import draws
-from pipelines.sources.world import filter as world_filter
 from pipelines.sources.world.parameters import WorldParameters
 
 
@@ -43,7 +42,7 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths(
     shown = draws.describe(world, catalogue, users, requests)
     truth = draws.true_chances(world, shown, requests)
     outcome_RC = draws.draw_outcomes(rng, shown, truth)
-    found_RC = world_filter.predict(world, users, requests, shown, outcome_RC).filtered_RC
+    found_RC = draws.predict(world, users, requests, shown, outcome_RC).filtered_RC
 
     states = list(itertools.product(range(draws.NUM_TOPICS), repeat=2))
     prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])
@@ -51,8 +50,8 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths(
     for intent, dislike in states:
         flags = shown.topic_RC == intent, shown.topic_RC == dislike
         chance_ARC = draws.chances(world, shown, *flags)
-        repin_RXC.append(world_filter.repin_chance(world, chance_ARC))
-        logs = world_filter.log_likelihood(shown, chance_ARC, outcome_RC)
+        repin_RXC.append(draws.repin_chance(world, chance_ARC))
+        logs = draws.log_likelihood(shown, chance_ARC, outcome_RC)
         likelihood_RX.append(np.exp(logs.sum(axis=1)))
     likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)
 

@@ -1,5 +1,6 @@
-"""A log from somebody's tables: the rows that were given, in any form and order, and defaults."""
+"""A log from somebody's tables: sorted, numbered, unique, whole or not at all."""
 
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RunInProgressError,
+    TransientStorageError,
+)
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.record import list_below
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import kept_rows
+from pipelines.sources.writer import batches, event_log_writer
 from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri
 from support.own_tables import (
@@ -39,6 +45,13 @@ from support.tiny_log import (
     users_of,
     write_tiny_log,
 )
+
+AT = pd.Timestamp(2024, 1, 1)
+MIDNIGHT = pd.Timestamp(2024, 1, 3)
+
+
+def files_of(log: Path) -> dict[Path, bytes]:
+    return {path.relative_to(log): path.read_bytes() for path in log.rglob("*.*")}
 
 
 class Streamed:
@@ -85,15 +98,14 @@ def test_rows_in_any_form_and_order_make_the_same_snapshot(tmp_path: Path, form:
 
 
 def test_the_same_rows_make_the_same_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(kept_rows, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(event_log_writer, "MAX_FILE_ROWS", 2)
     contents = []
     for name, step in (("a", 1), ("b", 4)):
         with EventLogWriter(tmp_path / name, "planted-1") as writer:
             for table, rows in tiny_tables().items():
                 for start in reversed(range(0, len(rows), step)):
                     getattr(writer, table)(rows.slice(start, step))
-        found = sorted((tmp_path / name).rglob("*.*"))
-        contents.append({p.relative_to(tmp_path / name): p.read_bytes() for p in found})
+        contents.append(files_of(tmp_path / name))
     assert contents[0] == contents[1]
     assert record_of(tmp_path / "a").num_rows["impressions"] == len(tiny_impressions())
     shown = (tmp_path / "a" / "impressions").rglob("*.parquet")
@@ -129,110 +141,77 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
     assert rows_of_log(tmp_path / "log", "pins")[2]["embedding_version"] == VERSION
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        pa.array([1704189600123456], pa.timestamp("us")),
-        pa.array([1704189600123456789], pa.timestamp("ns", "America/New_York")),
-        pa.array([1704189600123], pa.int64()),
-        pd.DatetimeIndex(["2024-01-02 11:00:00.123456"], tz="Europe/Berlin"),
-    ],
-)
-def test_times_become_milliseconds_in_utc(tmp_path: Path, given: Any) -> None:
-    write_own_log(tmp_path / "log", 1)
-    row = {"user_id": ["u0"], "pin_id": ["p0"], "action_type": ["repin"], "acted_at": given}
-    is_index = isinstance(given, pd.DatetimeIndex)
-    give(tmp_path / "log", actions=pd.DataFrame(row) if is_index else row)
-    found = rows_of_log(tmp_path / "log", "actions")[-1]
-    assert (found["acted_at"], found["known_at"]) == (1704189600123, 1704189600123)
-
-
-def test_an_exception_publishes_nothing(tmp_path: Path) -> None:
+def test_an_exception_or_a_refused_batch_publishes_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    rows = pa.Table.from_pandas(shown_on(3), preserve_index=False)
+    bad = rows.set_column(1, "user_id", pa.array([*rows["user_id"].to_pylist()[:-1], None]))
     for days in ((), (2,)):
         if days:
-            write_own_log(tmp_path / "log", *days)
-        before = record_of(tmp_path / "log") if days else None
-        with pytest.raises(ZeroDivisionError), EventLogWriter(tmp_path / "log", VERSION) as writer:
+            write_own_log(log, *days)
+        before = files_of(log)
+        with pytest.raises(ZeroDivisionError), EventLogWriter(log, VERSION) as writer:
             writer.impressions(shown_on(3))
             writer.impressions(1 / 0)
-        assert before == (record_of(tmp_path / "log") if days else None)
-        assert (tmp_path / "log").exists() == bool(days)
+        with (
+            pytest.raises(DataContractError, match="a batch for .* was refused; .* give all of th"),
+            EventLogWriter(log, VERSION) as writer,
+        ):
+            with pytest.raises(DataContractError, match="batch 1 from row 8: column 'user_id' is"):
+                writer.impressions(FORMS["reader"](bad))
+            with pytest.raises(ConfigurationError, match="or after a batch that was refused"):
+                writer.actions(acted_on(3))
+        assert files_of(log) == before
 
 
-def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2)
-    shown = shown_on(5).assign(tone="blue")
-    give(tmp_path / "log", impressions=shown, pins=pins(3, 5), users=users(day=8))
-    record = record_of(tmp_path / "log")
-    assert record.num_rows == {"impressions": 18, "actions": 2, "pins": 5, "users": 4}
-    assert (record.generation, list(record.days["impressions"])) == (
-        2,
-        ["2024-01-02", "2024-01-05"],
-    )
-    assert record.extra_columns["impressions"] == {"tone": "string"}
-    assert len(rows_of_log(tmp_path / "log", "impressions")) == 18
-    assert record.id_kinds == {"user_id": "string", "pin_id": "string"}
-    assert list_below(to_uri(tmp_path / "log"), ".parquet") == list(record.files)
-    assert len([name for name in record.files if name.startswith("pins/")]) == 2
+def test_a_new_log_needs_three_tables_and_no_users(tmp_path: Path) -> None:
+    with pytest.raises(DataContractError, match="would have no actions and no pins; expected rows"):
+        give(tmp_path / "log", impressions=shown_on(2))
+    assert not (tmp_path / "log").exists()
+    give_log(tmp_path / "log")
+    assert rows_of_log(tmp_path / "log", "users") == []
+
+
+def test_days_pins_and_users_are_added(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "log"
+    write_own_log(log, 2)
+    before = files_of(log)
+    give(log, pins=pins(), users=users())  # which it has
+    with EventLogWriter(log, VERSION):
+        pass
+    assert files_of(log) == before
+    caplog.set_level(logging.INFO)
+    shown = [shown_on(5), shown_on(6).assign(tone="x"), shown_on(7)]
+    give(log, impressions=shown, pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5)])
+    assert "passed over 2 rows of pins that are there already" in caplog.messages
+    give(log, "mine-2", pins=pins())
+    give(log, impressions=shown_on(8).assign(more=1, tone="y"), actions=acted_on(8))
+    record = record_of(log)
+    assert record.num_rows == {"impressions": 45, "actions": 4, "pins": 15, "users": 4}
+    assert {table: len(rows_of_log(log, table)) for table in record.num_rows} == record.num_rows
+    assert (record.generation, record.days_of("actions")) == (4, {"2024-01-02", "2024-01-08"})
+    assert list_below(to_uri(log), ".parquet") == list(record.files)
+    tones = [row.get("tone") for row in rows_of_log(log, "impressions")]
+    assert (tones.count("x"), tones.count("y"), tones.count(None)) == (9, 9, 27)
+    names = pq.read_table(log / "names" / "pins").sort_by("id").to_pylist()
+    expected = [{"id": id_of(name), "name": name} for name in (f"p{n}" for n in range(12))]
+    assert names == sorted(expected, key=lambda row: row["id"])
 
 
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2, 3)
-    with (
-        pytest.raises(
-            DataContractError,
-            match=r"'impressed_at' is 1704268800000 \(2024-01-03 08:00:00 UTC\) in row 0 \(9 such "
-            r"rows\); .* has 2024-01-03",
-        ),
-        EventLogWriter(tmp_path / "log", VERSION) as writer,
-    ):
-        writer.impressions(shown_on(3))
-    assert len(rows_of_log(tmp_path / "log", "impressions")) == 18
-    with EventLogWriter(tmp_path / "log", VERSION, replace_days=True) as writer:
+    log = tmp_path / "log"
+    write_own_log(log, 2, 3)
+    with pytest.raises(DataContractError, match="impressions, batch 1: rows of 2024-01-03 are in"):
+        give(log, impressions=shown_on(3))
+    with EventLogWriter(log, VERSION, replace_days=True) as writer:
         writer.impressions(shown_on(3, num_requests=1))
         writer.impressions(shown_on(4, num_requests=1))
-    record = record_of(tmp_path / "log")
-    assert record.days["impressions"] == {"2024-01-02": 9, "2024-01-03": 3, "2024-01-04": 3}
-    assert record.num_rows["impressions"] == len(rows_of_log(tmp_path / "log", "impressions")) == 15
-    assert record.days["actions"] == {"2024-01-02": 2, "2024-01-03": 2}
-    assert len(list((tmp_path / "log" / "impressions").rglob("*.parquet"))) == 3
-
-
-def test_a_writer_can_be_used_for_a_second_block(tmp_path: Path) -> None:
-    writer = EventLogWriter(tmp_path / "log", VERSION)
-    with writer:
-        writer.pins(pins())
-        writer.impressions(shown_on(2).assign(tone="blue"))
-        writer.actions(acted_on(2))
-    with writer:
-        writer.impressions(shown_on(3).assign(tone="red", more=1))
-        with pytest.raises(DataContractError, match="impressions, batch 2: column 'user_id' is"):
-            writer.impressions(shown_on(4).assign(tone="red", more=1, user_id=1.5))
-    record = record_of(tmp_path / "log")
-    assert record.num_rows["impressions"] == 18
-    assert record.extra_columns["impressions"] == {"tone": "string", "more": "int64"}
-
-
-@pytest.mark.parametrize("kind", ["float64", object])
-def test_a_column_without_a_value_is_null_whatever_its_type(tmp_path: Path, kind: Any) -> None:
-    nothing = pd.Series([None] * 2, dtype=kind)
-    toneless = shown_on(3).assign(tone=pd.Series([None] * 9, dtype=kind))
-    give_log(
-        tmp_path / "log",
-        users={**users(), "location": np.full(2, np.nan) if kind == "float64" else nothing},
-        impressions=[shown_on(2).assign(tone="blue"), toneless],
-        actions=acted_on(2).assign(request_id=nothing),
-    )
-    assert {row["request_id"] for row in rows_of_log(tmp_path / "log", "actions")} == {None}
-    assert {row["location"] for row in rows_of_log(tmp_path / "log", "users")} == {None}
-    tones = [row["tone"] for row in rows_of_log(tmp_path / "log", "impressions")]
-    assert sorted(map(str, tones)) == ["None"] * 9 + ["blue"] * 9
-
-
-def test_a_log_without_users_has_an_empty_table(tmp_path: Path) -> None:
-    give_log(tmp_path / "log")
-    assert rows_of_log(tmp_path / "log", "users") == []
-    assert record_of(tmp_path / "log").user_embeddings is None
+    days = [
+        pd.Timestamp(row["impressed_at"], unit="ms").day for row in rows_of_log(log, "impressions")
+    ]
+    assert [days.count(day) for day in (2, 3, 4)] == [9, 3, 3]
+    assert record_of(log).num_rows["impressions"] == 15
+    assert record_of(log).days_of("actions") == {"2024-01-02", "2024-01-03"}
+    assert len(list((log / "impressions").rglob("*.parquet"))) == 3
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
@@ -255,14 +234,194 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
         writer.pins(pins())
 
 
-def test_names_are_kept_with_their_ids(tmp_path: Path) -> None:
-    write_own_log(tmp_path / "log", 2)
-    give(tmp_path / "log", pins=pins(3, 4), actions=acted_on(3))
-    names = pq.read_table(tmp_path / "log" / "names" / "pins").sort_by("name").to_pylist()
-    assert names == [{"id": id_of(name), "name": name} for name in ("p0", "p1", "p2", "p3")]
-    [*files] = (tmp_path / "log" / "names" / "users").iterdir()
-    assert len(files) == 1  # the second increment brought no new user
-    assert {row["user_id"] for row in rows_of_log(tmp_path / "log", "users")} == {
-        id_of("u0"),
-        id_of("u1"),
+def test_rows_of_every_kind_of_column_are_kept_and_told_to_be_the_same(tmp_path: Path) -> None:
+    """NaN is itself."""
+    more: dict[str, Any] = {
+        "known_at": [AT, AT, AT],
+        "price": [1.5, float("nan"), None],
+        "brand": pd.Categorical(["x", None, "y"]),
+        "is_new": pa.array([True, None, False]),
+        "tags": pa.array([["a"], [], None], pa.list_(pa.string())),
+        "point": pa.array([[0.5, float("nan")]] * 3, pa.list_(pa.float64(), 2)),
+        "weight": pa.array([0.5, None, 2.0], pa.float16()),
+        "made": pa.array([5, None, 1704189600123456789], pa.timestamp("ns", "Europe/Berlin")),
     }
+    given = pins(type_=np.float16) | more
+    give_log(tmp_path / "log", pins=[given, given])
+    before = files_of(tmp_path / "log")
+    give(tmp_path / "log", pins=given)
+    assert files_of(tmp_path / "log") == before
+    found = pq.read_table(tmp_path / "log" / "pins")
+    order = np.argsort([id_of(name) for name in given["pin_id"]])
+    for name in ("is_new", "tags", "made"):
+        assert found[name].combine_chunks().equals(more[name].take(pa.array(order))), name
+    price = pa.array([1, 2, 3], pa.decimal256(50, 2))
+    with pytest.raises(DataContractError, match="a column has a type that cannot be kept"):
+        give(tmp_path / "log", "mine-2", pins=pins() | {"price": price})
+
+
+FIRST: dict[str, Any] = pins() | {
+    "known_at": [AT] * 3,
+    "price": [1.5, 0.0, 3.0],
+    "brand": ["x", "y", None],
+    "tags": pa.array([["a"], ["b"], ["c"]]),
+}
+CHANGED: dict[str, Any] = {
+    "embedding": np.array([[1.0] * 6, [2.0] * 5 + [2.5], [3.0] * 6], np.float32),
+    "known_at": [AT, AT + pd.Timedelta("1ms"), AT],
+    "price": [1.5, 0.5, 3.0],
+    "brand": ["x", None, None],
+    "tags": pa.array([["a"], ["b"], ["c", "d"]]),
+    "a new column": [None, "x", None],
+}
+
+
+@pytest.mark.parametrize("column", CHANGED)
+def test_a_changed_row_is_refused_by_its_column(tmp_path: Path, column: str) -> None:
+    give_log(tmp_path / "log", pins=FIRST)
+    before = files_of(tmp_path / "log")
+    changed = FIRST | {column: CHANGED[column]}
+    for version, given, where in (
+        (VERSION, [changed], "the log"),
+        ("mine-2", [FIRST, changed], "these batches"),
+    ):
+        with pytest.raises(DataContractError) as caught:
+            give(tmp_path / "log", version, pins=given, impressions=shown_on(3))
+        message = str(caught.value)
+        assert f"of version '{version}' has another row in {where}, with another" in message
+        assert f"value in column '{column}' (" in message and "; 1 such rows)" in message
+        assert "write changed pins as a new embedding version" in message
+        assert files_of(tmp_path / "log") == before
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    monkeypatch.setattr(event_log_writer, "_BATCH_BYTES", batch_bytes)
+    ids = np.repeat(np.arange(20), 10)
+    at = np.tile(np.arange(10), 20) * 86_400_000 + 1_704_067_200_000
+    given = {"user_id": ids, "as_of": at, "state": np.where(at % 7 == 0, "core", "new")}
+    shown, acted = shown_on(2).assign(user_id=1), acted_on(2).assign(user_id=1)
+    give_log(tmp_path / "log", users=given, impressions=shown, actions=acted)
+    order = np.random.default_rng(3).permutation(200)
+    again = {name: values[order] for name, values in given.items()}
+    give(tmp_path / "log", users=again)
+    assert record_of(tmp_path / "log").num_rows["users"] == 200
+    states = again["state"].copy()
+    place = int(np.flatnonzero((again["user_id"] == 13) & (again["as_of"] == at[4]))[0])
+    states[place] = "else"
+    says = rf"user_id=13, as_of={at[4]} \(2024-01-05 .* UTC\) .*column 'state' .*; 1 such rows\)"
+    with pytest.raises(DataContractError, match=f"{says}.*give them a later as_of"):
+        give(tmp_path / "log", users=again | {"state": states})
+
+
+@pytest.mark.parametrize("is_in_log", [True, False])
+def test_two_names_with_one_id_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_in_log: bool
+) -> None:
+    """For 64 bits no such pair is known."""
+    ids = {"u0": 7, "u9": 7}
+    monkeypatch.setattr(batches, "id_of", lambda name: ids.get(name, id_of(name)))
+    if is_in_log:
+        write_own_log(tmp_path / "log", 2)
+    before = files_of(tmp_path / "log")
+    acted = acted_on(3).assign(user_id="u9")
+    says = r"names/users: id=7 .* 'name' \(u9 here, u0 there; .* rename one of the two"
+    with pytest.raises(DataContractError, match=says):
+        give_log(tmp_path / "log", impressions=shown_on(3), actions=acted)
+    assert files_of(tmp_path / "log") == before
+
+
+def test_users_without_embeddings_get_zeros_of_the_pins_or_users_width(tmp_path: Path) -> None:
+    bare = {name: values for name, values in users().items() if name != "embedding"}
+    log = tmp_path / "log"
+    give_log(log, users=[bare | {"state": ["core", "new"]}, users(5)])
+    found = np.array([row["embedding"] for row in rows_of_log(log, "users")])
+    assert sorted(found.sum(axis=1).tolist()) == [0.0, 0.0, 6.0, 6.0] and found.shape == (4, 6)
+    give(log, "mine-2", users=bare | {"as_of": [AT + pd.Timedelta("9D")] * 2})
+    assert len(rows_of_log(log, "users")) == 6
+    give_log(tmp_path / "other")
+    with pytest.raises(DataContractError, match="and no pins of version 'mine-2' say how wide"):
+        give(tmp_path / "other", "mine-2", users=bare)
+
+
+def around_midnight(num_requests: int = 5, num_rows: int = 6) -> pd.DataFrame:
+    """Return requests whose rows lie on both sides of midnight, in order of time."""
+    place, request = np.divmod(np.arange(num_rows * num_requests), num_requests)
+    return pd.DataFrame(
+        {
+            "request_id": [f"r{number}" for number in request],
+            "user_id": "u0",
+            "pin_id": [f"p{number}" for number in place],
+            "impressed_at": MIDNIGHT + pd.to_timedelta(place - num_rows // 2, unit="s"),
+        }
+    )
+
+
+@pytest.mark.parametrize("max_file_rows", [2, 1 << 20])
+def test_positions_are_counted_over_midnight_files_and_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_file_rows: int
+) -> None:
+    monkeypatch.setattr(event_log_writer, "MAX_FILE_ROWS", max_file_rows)
+    shown = around_midnight()
+    parts = [shown.iloc[[row]] for row in range(len(shown))]
+    random.Random(3).shuffle(parts)
+    give_log(tmp_path / "log", impressions=parts, pins=pins(0, 6))
+    start = int((MIDNIGHT - pd.Timedelta(seconds=3)).timestamp() * 1000)
+    found = rows_of_log(tmp_path / "log", "impressions")
+    assert {(row["request_id"], row["impressed_at"]): row["position"] for row in found} == {
+        (f"r{r}", start + 1000 * place): place for r in range(5) for place in range(6)
+    }
+
+
+def test_rows_of_one_instant_are_counted_as_they_were_given(tmp_path: Path) -> None:
+    shown = around_midnight(num_requests=1).assign(impressed_at=MIDNIGHT)
+    given = [shown.iloc[[4, 1]], shown.iloc[[5]].assign(position=9), shown.iloc[[0, 3, 2]]]
+    give_log(tmp_path / "log", impressions=given, pins=pins(0, 6))
+    found = rows_of_log(tmp_path / "log", "impressions")
+    names = {id_of(f"p{number}"): number for number in range(6)}
+    in_order = {names[row["pin_id"]]: row["position"] for row in found}
+    assert in_order == {4: 0, 1: 1, 5: 9, 0: 3, 3: 4, 2: 5}
+
+
+def test_a_request_with_too_many_rows_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log_writer, "_LARGEST_POSITION", 4)
+    with pytest.raises(DataContractError, match="request 'r0' has more than 4 rows; expected one"):
+        give_log(tmp_path / "log", impressions=around_midnight(1), pins=pins(0, 6))
+    assert not (tmp_path / "log").exists()
+
+
+def test_files_of_wide_rows_have_fewer_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log_writer, "MAX_FILE_BYTES", 4000)
+    rows = {"user_id": np.arange(40), "as_of": np.full(40, 1_704_067_200_000)}
+    own = {"impressions": shown_on(2), "actions": acted_on(2)}
+    own = {table: batch.assign(user_id=1) for table, batch in own.items()}
+    give_log(tmp_path / "log", pins=pins(width=200), users=rows, **own)
+    assert len(list((tmp_path / "log" / "users").iterdir())) >= 8  # rows of 800 bytes each
+    assert len(rows_of_log(tmp_path / "log", "users")) == 40
+
+
+def test_a_full_disk_is_an_error_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_temp_directory_size": "0MB", "memory_limit": "20MB"}
+    monkeypatch.setattr(event_log_writer, "_SETTINGS", event_log_writer._SETTINGS | settings)
+    many = {
+        "request_id": np.arange(400_000).astype(str),
+        "user_id": np.arange(400_000),
+        "pin_id": np.arange(400_000),
+        "impressed_at": np.full(400_000, MIDNIGHT.value // 10**6),
+    }
+    with pytest.raises(TransientStorageError, match=r"(?s)keeping rows for .*/log failed: .*retry"):
+        give_log(
+            tmp_path / "log",
+            impressions=many,
+            actions=acted_on(2).assign(user_id=1, pin_id=1),
+            pins=pins() | {"pin_id": [1, 2, 3]},
+        )
+    assert list(tmp_path.glob("*/")) == []
