@@ -271,5 +271,8 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
             f"{uri} is written by another process since this one began; expected nobody else to "
             f"write there; wait for it to end, then try again"
         )
-    storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
+    if record.made_by == WRITER:
+        storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
+    else:
+        storage.write_model(storage.join(uri, RECORD_FILE), record)
     deletion.remove(uploading)

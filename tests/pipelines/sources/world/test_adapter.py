@@ -9,14 +9,13 @@ import pytest
 
 from pipelines.contracts.artifacts import DataReport
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.recipes import world as recipe
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import TRUTH_IMPRESSIONS, WorldAdapter
+from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.stages import runner
 from support.runs import make_run, save_run
-from support.small_world import END, SMALL, one
+from support.small_world import END, SMALL
 
 
 def digest(folder: Path) -> str:
@@ -83,47 +82,22 @@ def test_a_world_without_requests_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-def test_the_tables_are_those_of_an_event_log(written, sql) -> None:
-    log, counts = written[0] / "event_log", written[1]
-    for name, schema in (
-        ("impressions", IMPRESSIONS),
-        ("actions", ACTIONS),
-        ("pins", PINS),
-        ("users", USERS),
-        ("truth/impressions", TRUTH_IMPRESSIONS),
-    ):
-        files = sorted((log / name).rglob("*.parquet"))
-        assert files
-        assert all(pq.read_schema(path).equals(schema) for path in files), name
-    for table, number in counts.num_rows.items():
-        assert one(sql, f"SELECT count(*) FROM {table}") == (number,)
-    [num_requests] = one(sql, "SELECT count(DISTINCT request_id) FROM impressions")
-    assert counts.num_rows["impressions"] == 12 * num_requests
-    assert sql.execute("SELECT DISTINCT action_type FROM actions ORDER BY 1").fetchall() == [
-        ("click",),
-        ("hide",),
-        ("repin",),
-    ]
-
-
-def test_the_truth_belongs_to_the_log(sql) -> None:
-    joined = "impressions i JOIN truth t USING (request_id, pin_id, user_id, impressed_at)"
-    [total] = one(sql, "SELECT count(*) FROM truth")
-    assert one(sql, f"SELECT count(*) FROM {joined}") == (total,)
-    repins = "actions WHERE action_type = 'repin'"
-    assert one(sql, "SELECT count(*) FROM truth WHERE is_repin") == one(
-        sql, f"SELECT count(*) FROM {repins}"
-    )
-    assert one(
-        sql,
-        "SELECT count(*) FROM truth t ANTI JOIN (SELECT * FROM actions WHERE action_type = 'repin')"
-        " USING (request_id, pin_id) WHERE is_repin",
-    ) == (0,)
-    # an action follows its impression; nothing is known before it happened
-    assert one(
-        sql,
-        "SELECT count(*) FROM actions a JOIN impressions i USING (request_id, pin_id) "
-        "WHERE acted_at <= impressed_at OR a.known_at < acted_at OR i.known_at < impressed_at",
-    ) == (0,)
-    [late] = one(sql, "SELECT avg((known_at - acted_at > 120000)::INT) FROM actions")
-    assert 0.02 < late < 0.06
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_users": 0}, "--num-users is 0; .*equal to 1"),
+        ({"num_pins": 59}, "--num-pins is 59; .*equal to 60"),
+        ({"num_days": 0}, "--num-days is 0; .*equal to 1"),
+        ({"seed": -1}, "--seed is -1; .*equal to 0"),
+        ({"start": "yesterday"}, "--start is 'yesterday'; .*valid date"),
+        ({"start": "1999-12-31"}, "--start is 1999-12-31 with --num-days 60"),
+        ({"start": "2099-12-31"}, "expected days from 2000-01-01 to before 2100-01-01"),
+        ({"pin_lifetime_days": 0.0}, "--pin-lifetime-days is 0.0; .*equal to 0.1"),
+        ({"pin_lifetime_days": float("nan")}, "--pin-lifetime-days is nan"),
+        ({"pin_lifetime_days": 1.0}, "--pin-lifetime-days 1.0 .* leaves 3 pins .* raise --num-p"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message: str) -> None:
+    given = {"num_users": 10, "num_pins": 60, "num_days": 60, "start": "2024-01-01", "seed": 1}
+    with pytest.raises(ConfigurationError, match=message):
+        make_parameters(**(given | arguments))

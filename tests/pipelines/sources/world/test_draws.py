@@ -1,4 +1,6 @@
-"""What is drawn: topics and pins, when requests happen and what they show."""
+"""What is drawn, and the best predictions against the sum over all hidden paths."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -7,26 +9,6 @@ from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.sources.world import draws
 from pipelines.sources.world.parameters import WorldParameters
-from support.small_world import one
-
-
-def test_exploration_is_uniform_and_says_so(sql) -> None:
-    share, wrong, least, most = one(
-        sql,
-        "SELECT avg(is_exploration::INT), sum((is_exploration = (propensity IS NULL))::INT), "
-        "min(propensity), max(propensity) FROM impressions",
-    )
-    assert 0.04 < share < 0.06
-    assert wrong == 0
-    assert least == most == pytest.approx(12 / 300)
-    shown = np.zeros(300)
-    for pin_id, count in sql.execute(
-        "SELECT pin_id, count(*) FROM impressions WHERE is_exploration GROUP BY 1"
-    ).fetchall():
-        shown[pin_id] = count
-    # chi-square with 299 degrees of freedom: mean 299, deviation 24.5 (less: without repeats)
-    chi_square = ((shown - shown.mean()) ** 2 / shown.mean()).sum()
-    assert chi_square < 299 + 5 * 24.5
 
 
 def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
@@ -65,3 +47,54 @@ def test_appeal_halves_with_every_half_life() -> None:
     found = draws.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
     whole = 3.0 + catalogue.appeal_P[5]
     np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"like": "production"}, {"pin_lifetime_days": 40.0}],
+    ids=["usual", "like production", "fading"],
+)
+def test_the_filter_equals_the_sum_over_all_hidden_paths(
+    variant: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LATE_SHARE", 0.0), ("MIN_TASTES", 2), ("MAX_TASTES", 2)):
+        monkeypatch.setattr(draws, name, value)
+    world = WorldParameters.model_validate({"num_users": 1, "num_pins": 60} | variant)
+    rng = np.random.default_rng(5)
+    catalogue = draws.draw_catalogue(rng, world)
+    users = draws.draw_users(rng, world, range(1))
+    requests = draws.draw_requests(rng, world, catalogue, users)
+    shown = draws.describe(world, catalogue, users, requests)
+    truth = draws.true_chances(world, shown, requests)
+    outcome_RC = draws.draw_outcomes(rng, shown, truth)
+    found_RC = draws.predict(world, users, requests, shown, outcome_RC).filtered_RC
+
+    states = list(itertools.product(range(draws.NUM_TOPICS), repeat=2))
+    prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])
+    repin_RXC, likelihood_RX = [], []
+    for intent, dislike in states:
+        flags = shown.topic_RC == intent, shown.topic_RC == dislike
+        chance_ARC = draws.chances(world, shown, *flags)
+        repin_RXC.append(draws.repin_chance(world, chance_ARC))
+        logs = draws.log_likelihood(shown, chance_ARC, outcome_RC)
+        likelihood_RX.append(np.exp(logs.sum(axis=1)))
+    likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)
+
+    posterior = prior
+    for number in range(4):  # the first is predicted from the taste alone
+        if number:
+            move = np.ones((len(states), len(states)))
+            for part, stay, of_state in (
+                (users.taste_UK[0], requests.intent_stay_R[number], 0),
+                (users.dislike_prior_UK[0], requests.dislike_stay_R[number], 1),
+            ):
+                for a, b in itertools.product(range(len(states)), repeat=2):
+                    old, new = states[a][of_state], states[b][of_state]
+                    move[a, b] *= stay * (old == new) + (1 - stay) * part[new]
+            posterior = posterior @ move
+        expected_C = posterior @ repin_RXC[number]
+        np.testing.assert_allclose(found_RC[number], expected_C, rtol=1e-10)
+        posterior = posterior * likelihood_RX[number]
+        posterior /= posterior.sum()
+    assert outcome_RC[:3].any()  # else there would be nothing to infer from
+    assert np.abs(found_RC[3] - prior @ repin_RXC[3]).max() > 0.01
