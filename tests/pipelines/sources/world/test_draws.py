@@ -51,7 +51,7 @@ def test_appeal_halves_with_every_half_life() -> None:
 
 @pytest.mark.parametrize(
     "variant",
-    [{}, {"like": "production"}, {"pin_lifetime_days": 40.0}],
+    [{}, {"like": "production"}, {"pin_lifetime_days": 40.0, "num_pins": 100}],
     ids=["usual", "like production", "fading"],
 )
 def test_the_filter_equals_the_sum_over_all_hidden_paths(

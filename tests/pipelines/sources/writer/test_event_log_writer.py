@@ -255,9 +255,9 @@ def test_rows_of_every_kind_of_column_are_kept_and_told_to_be_the_same(tmp_path:
     order = np.argsort([id_of(name) for name in given["pin_id"]])
     for name in ("is_new", "tags", "made"):
         assert found[name].combine_chunks().equals(more[name].take(pa.array(order))), name
-    price = pa.array([1, 2, 3], pa.decimal256(50, 2))
+    cost = pa.array([1, 2, 3], pa.decimal256(50, 2))
     with pytest.raises(DataContractError, match="a column has a type that cannot be kept"):
-        give(tmp_path / "log", "mine-2", pins=pins() | {"price": price})
+        give(tmp_path / "log", "mine-2", pins=given | {"cost": cost})
 
 
 FIRST: dict[str, Any] = pins() | {
