@@ -43,7 +43,6 @@ LONGEST_FIRST = (
 SLOW = (
     "tests/training/launch",
     "tests/training/model/test_compiled.py",
-    "tests/training/model/encoder/test_reference_encoder.py",
     "tests/training/bundle/test_serving_check.py",
     "tests/pipelines/registry/test_killed_moves.py",
     "tests/pipelines/registry/test_moves_in_faults.py",

@@ -10,6 +10,8 @@ from typing import Literal
 from pipelines.contracts.code_identity import names_of_gpus
 from pipelines.contracts.errors import ConfigurationError
 
+NOBODY_CAME = 69
+"""Exit code of `training.launch.agent` where not all machines of a training met."""
 PROCESSES_PER_CORE = 4
 """More training processes than this for each usable core only take memory from each other."""
 
@@ -76,12 +78,9 @@ def require_devices(num_devices: int, accelerator: Literal["cpu", "gpu"]) -> Non
                 f"CPU cores; expected at most {most}, which is {PROCESSES_PER_CORE} for each core; "
                 f"lower the number of devices, or train on another machine"
             )
-        return
-    import torch
-
-    if torch.cuda.device_count() < num_devices:
+    elif (found := count_gpus()) < num_devices:
         raise ConfigurationError(
-            f"accelerator=gpu with num_devices={num_devices}, but torch {torch.__version__} "
-            f"sees {torch.cuda.device_count()} GPUs; use a machine (and torch build) with enough, "
-            f"lower num_devices, or set accelerator=cpu"
+            f"accelerator is 'gpu' with {num_devices} device(s), and this machine, or its torch, "
+            f"has {found} GPU(s); expected one GPU for each device; choose accelerator 'cpu' or "
+            f"fewer devices, or a machine with more"
         )

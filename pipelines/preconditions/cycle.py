@@ -135,7 +135,7 @@ def ask_hardware(asked: Asked) -> None:
     Where stages run on the worker, its own cores and GPUs are counted. Of machines for containers
     the engine knows: it refuses a container, or its pod waits in vain.
     """
-    from training.environment import count_gpus, require_devices
+    from training.environment import require_devices
 
     request, settings = asked.request, asked.settings
     if request.num_nodes > 1 and settings.stage_runner != "kubernetes":
@@ -152,16 +152,8 @@ def ask_hardware(asked: Asked) -> None:
             f"HOMEFEED_WORK_FOLDER is empty; expected a folder where the pod template mounts a "
             f"volume to which several machines can write (ReadWriteMany); set it, or set nodes to 1"
         )
-    if settings.stage_runner != "bash":
-        return
-    if request.accelerator == "cpu":
+    if settings.stage_runner == "bash":
         require_devices(request.num_devices, request.accelerator)
-    elif (found := count_gpus()) < request.num_devices:
-        raise ConfigurationError(
-            f"accelerator is 'gpu' with {request.num_devices} device(s), and this machine, on "
-            f"which Airflow or the command line runs, has {found} GPU(s); expected one GPU "
-            f"for each device; choose accelerator 'cpu' or fewer devices, or a machine with more"
-        )
 
 
 def ask_event_log(asked: Asked) -> None:

@@ -261,7 +261,7 @@ def download_version(
         DataContractError: the version's files are gone (kind `BUNDLE_MISSING`), or are others than
             its tags say.
     """
-    from training.bundle.logged_files import fetch
+    from training.bundle.mlflow_model import fetch
 
     with translated_outages(client.tracking_uri):
         source = ask_again(lambda: client.get_model_version_download_uri(model.name, model.version))

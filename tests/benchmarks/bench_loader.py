@@ -6,6 +6,7 @@ All on the sample's training window with the sample's recipe, one thread, in tur
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
@@ -101,7 +102,8 @@ def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _turn(data: HomefeedDataModule, peer: DataLoader, run: ResolvedRun) -> tuple[float, ...]:
     """Return samples per second of loader, peer and training step."""
-    own, batch = _rate(data.batches_from(0, 0, 1), NUM_BATCHES, _num_candidates)
+    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)
+    own, batch = _rate(data, NUM_BATCHES, _num_candidates)
     theirs, _ = _rate(peer, 3, lambda rows: len(rows["types"]))
     return own, theirs, _step_rate(data, run, batch)
 

@@ -146,13 +146,13 @@ def _settle_in(where: Where) -> None:
 
 
 def _do_everything_here() -> None:
-    from training.bundle import logged_files, serving_check
+    from training.bundle import mlflow_model, serving_check
     from training.launch import launcher
 
     # Threads that fetch files make a folder once or twice, as it happens, and a point that was
     # found must be met again.
-    assert logged_files._NUM_AT_A_TIME > 1
-    logged_files._NUM_AT_A_TIME = 1
+    assert mlflow_model._NUM_AT_A_TIME > 1
+    mlflow_model._NUM_AT_A_TIME = 1
     launcher._run = _train_here
     serving_check.check_serving = _check_here
 

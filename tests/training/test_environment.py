@@ -41,5 +41,5 @@ def test_more_processes_than_the_cores_can_bear_are_refused(monkeypatch) -> None
 def test_gpus_that_are_not_there_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     require_devices(1, "gpu")
-    with pytest.raises(ConfigurationError, match="num_devices=2.* sees 1 GPUs.*accelerator=cpu"):
+    with pytest.raises(ConfigurationError, match="'gpu' with 2 device.* has 1 GPU.* 'cpu'"):
         require_devices(2, "gpu")

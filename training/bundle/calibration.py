@@ -37,11 +37,9 @@ class Calibrator(Frozen):
     """p = sigmoid(scale * (logit + log keep fraction) + shift + drift) of one head."""
 
     head: str
-    scale: float = Field(gt=0, description="1 leaves the model's confidence as it is.")
-    shift: float = Field(description="0 leaves the model's level as it is.")
-    drift: float = Field(
-        default=0.0, description="Added to the log-odds: the rate moved in the training window."
-    )
+    scale: float = Field(gt=0)  # 1 leaves the model's confidence as it is.
+    shift: float  # 0 leaves the model's level as it is.
+    drift: float = 0.0  # Added to the log-odds: the rate moved in the training window.
 
 
 def correct_downsampling(logits: np.ndarray, negative_keep_fraction: float) -> np.ndarray:
@@ -69,11 +67,10 @@ def fit_calibrator(head: str, logits: np.ndarray, labels: np.ndarray) -> Calibra
     """
     if len(labels) == 0:
         return Calibrator(head=head, scale=1.0, shift=0.0)
-    scale, shift = _newton(logits.astype(np.float64), labels.astype(np.float64), is_scaled=True)
+    rows = logits.astype(np.float64), labels.astype(np.float64)
+    scale, shift = _newton(*rows, is_scaled=True)
     if scale < _MIN_SCALE:
-        scale, shift = _newton(
-            logits.astype(np.float64), labels.astype(np.float64), is_scaled=False
-        )
+        scale, shift = _newton(*rows, is_scaled=False)
     return Calibrator(head=head, scale=scale, shift=shift)
 
 
@@ -136,8 +133,8 @@ def drift_shift(positives_D: np.ndarray, rows_D: np.ndarray) -> float:
     # Days differ by more than chance, so the gain is measured in units of what is left.
     if at_the_mean - misfit <= _CLEARLY * max(dispersion, 1.0):
         return 0.0
-    expected = _forecasts(positives_D, rows_D, half_life)[-1]
-    return _log_odds(float(expected)) - _log_odds(total / rows)
+    expected, mean = float(_forecasts(positives_D, rows_D, half_life)[-1]), total / rows
+    return math.log(expected / (1 - expected)) - math.log(mean / (1 - mean))
 
 
 def _forecasts(positives_D: np.ndarray, rows_D: np.ndarray, half_life: float) -> np.ndarray:
@@ -160,7 +157,3 @@ def _misfit(positives_D: np.ndarray, rows_D: np.ndarray, half_life: float) -> tu
     deviance = 2 * float(np.sum(logs - (found - expected)))
     dispersion = float(np.sum((found - expected) ** 2 / expected)) / (len(found) - 1)
     return deviance, dispersion
-
-
-def _log_odds(rate: float) -> float:
-    return math.log(rate / (1 - rate))

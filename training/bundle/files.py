@@ -14,7 +14,6 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor
 Letters: C candidates, H heads.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -48,17 +47,17 @@ class BundleConfig(Frozen):
 
     features: FeatureConfig
     model: ModelConfig
-    embedding_version: str = Field(description="The only basis whose embeddings it understands.")
+    embedding_version: str  # The only basis whose embeddings it understands.
     embedding_dim: int = Field(ge=1)
-    negative_keep_fraction: float = Field(gt=0, le=1, description="As in training.")
-    calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
-    as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
-    training: Window = Field(description="Whose rows trained and calibrated it.")
-    snapshot: SnapshotConfig = Field(description="How its features are computed.")
+    negative_keep_fraction: float = Field(gt=0, le=1)  # As in training.
+    calibrators: tuple[Calibrator, ...]  # One per head, in order.
+    as_of: AwareDatetime  # Of the cycle that trained it (UTC).
+    training: Window  # Whose rows trained and calibrated it.
+    snapshot: SnapshotConfig  # How its features are computed.
     snapshot_digest: str
-    code_version: str = Field(description="Commit or version of the project that trained it.")
-    code_digest: str = Field(description="Digest of the code that trained it.")
-    recipe: RecipeRef = Field(description="Which recipe trained it.")
+    code_version: str  # Commit or version of the project that trained it.
+    code_digest: str  # Digest of the code that trained it.
+    recipe: RecipeRef  # Which recipe trained it.
     seed: int
 
 
@@ -121,8 +120,8 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     scratch.mkdir(parents=True)
     save_file(weights, scratch / WEIGHTS)
     (scratch / CONFIG).write_bytes(config.to_record())
-    others = {_OTHERS: _digest_of_others(scratch)}
-    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN, metadata=others)
+    others = digest_of([sha256_of(scratch / WEIGHTS), sha256_of(scratch / CONFIG)])
+    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN, metadata={_OTHERS: others})
     # safetensors makes its files for their owner only. A bundle is published, and whoever the
     # umask admits to one of its files reads them all.
     for name in (WEIGHTS, GOLDEN):
@@ -149,28 +148,28 @@ def load_bundle(folder: Path) -> Predictor:
     try:
         ranker.load_state_dict(weights)
     except RuntimeError as error:
-        raise DataContractError(
-            f"bundle {folder}: the weights do not fit bundle.json: {error}; the files come from "
-            f"two bundles or another version of this project; fetch the bundle again"
+        raise _damaged(
+            folder,
+            f"the weights do not fit {CONFIG}: {error}; the files come from two bundles or another "
+            f"version of this project",
         ) from error
     predictor = Predictor(ranker, config)
     inputs, expected_CH = read_golden(folder, len(config.features.heads))
-    found_CH = predictor.probabilities(inputs)
-    difference = float(np.abs(found_CH - expected_CH).max()) if found_CH.size else 0.0
+    difference = float(np.abs(predictor.probabilities(inputs) - expected_CH).max(initial=0.0))
     if not difference <= GOLDEN_TOLERANCE:
-        raise DataContractError(
-            f"bundle {folder}: golden rows differ by {difference:.2e}, expected at most "
-            f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
-            f"fetch the bundle again or install the versions it was trained with"
+        raise _damaged(
+            folder,
+            f"golden rows differ by {difference:.2e}, expected at most {GOLDEN_TOLERANCE:.0e}; "
+            f"weights, code or libraries are not those that were trained",
         )
     with safe_open(folder / GOLDEN, framework="pt") as golden:
-        noted = (golden.metadata() or {}).get(_OTHERS)
-    found = _digest_of_others(folder)
+        noted = (golden.metadata() or {}).get(_OTHERS) or "none"
+    found = digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
     if found != noted:
-        raise DataContractError(
-            f"bundle {folder}: {WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was "
-            f"written beside {(noted or 'none')[:12]}; expected the same: one of them was altered "
-            f"or is of another bundle; fetch the bundle again"
+        raise _damaged(
+            folder,
+            f"{WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was written beside "
+            f"{noted[:12]}; expected the same: one of them was altered or is of another bundle",
         )
     return predictor
 
@@ -186,10 +185,6 @@ def as_written_beside(folder: Path, config: bytes) -> bytes:
     return save(tensors, metadata={_OTHERS: digest_of(others)})
 
 
-def _digest_of_others(folder: Path) -> str:
-    return digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
-
-
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
     """Return the golden rows and their probabilities, float64 [C, H].
 
@@ -200,10 +195,8 @@ def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
     tensors = _read_tensors(folder, GOLDEN)
     missing = [name for name in (*MODEL_INPUTS, _EXPECTED) if name not in tensors]
     if missing:
-        raise DataContractError(
-            f"bundle {folder}: {GOLDEN} lacks {missing}; expected every model input and the "
-            f"probabilities; fetch the bundle again"
-        )
+        expected = "expected every model input and the probabilities"
+        raise _damaged(folder, f"{GOLDEN} lacks {missing}; {expected}")
     return for_scoring(tensors, num_heads), tensors[_EXPECTED].numpy()
 
 
@@ -217,19 +210,14 @@ def read_config(folder: Path) -> BundleConfig:
     try:
         return BundleConfig.from_record(_readable(folder, CONFIG).read_bytes())
     except ValidationError as error:
-        raise DataContractError(
-            f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
-            f"again, or train anew if another version of this project wrote it"
-        ) from error
+        raise _damaged(folder, f"{CONFIG} is not a bundle's configuration: {error}") from error
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     try:
         return load_file(_readable(folder, name))
     except (SafetensorError, ValueError) as error:
-        raise DataContractError(
-            f"bundle {folder}: {name} is damaged ({error}); fetch the bundle again"
-        ) from error
+        raise _damaged(folder, f"{name} cannot be read ({error})") from error
 
 
 def _readable(folder: Path, name: str) -> Path:
@@ -238,20 +226,22 @@ def _readable(folder: Path, name: str) -> Path:
     try:
         path.open("rb").close()
     except FileNotFoundError as error:
-        raise DataContractError(
-            f"bundle {folder}: {name} is missing; expected {WEIGHTS}, {CONFIG} and {GOLDEN}; fetch "
-            f"the bundle again or train anew"
-        ) from error
+        there = f"expected {WEIGHTS}, {CONFIG} and {GOLDEN}"
+        raise _damaged(folder, f"{name} is missing; {there}") from error
     except PermissionError as error:
-        found = "its folder, or one around it, is closed"
-        with contextlib.suppress(PermissionError):
-            found = f"it is user {path.stat().st_uid}'s"
         raise ConfigurationError(
-            f"bundle {folder}: user {os.geteuid()} may not read {name}; {found}; expected a bundle "
-            f"that this user may read; have its owner run chmod -R a+rX on it and open the folders "
+            f"bundle {folder}: user {os.geteuid()} may not read {name}; expected a bundle that "
+            f"this user may read; have its owner run chmod -R a+rX on it and open the folders "
             f"around it, or fetch the bundle from MLflow"
         ) from error
     return path
+
+
+def _damaged(folder: Path, found: str) -> DataContractError:
+    return DataContractError(
+        f"bundle {folder}: {found}; fetch the bundle again, or train anew if another version of "
+        f"this project or of its libraries wrote it"
+    )
 
 
 def _check_finite(weights: dict[str, torch.Tensor], whose: str) -> None:

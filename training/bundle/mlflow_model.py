@@ -1,11 +1,14 @@
-"""Log a bundle as an MLflow model: code, bundle and signature together, no pickle.
+"""A bundle as an MLflow model: code, bundle and signature together, no pickle; logged and fetched.
 
-Not for the registry: who is challenger or champion is `pipelines.registry.registry`.
+The module imports nothing heavy, because a light task fetches too. Not for the registry: who is
+challenger or champion is `pipelines.registry.registry`.
 """
 
 import importlib.metadata
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +18,7 @@ import pipelines.contracts
 import training
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import make_once, translated_outages
-from training.bundle.files import BundleConfig, read_golden
-from training.bundle.logged_files import fetch
-from training.data.batches import VARYING_AXES
+from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MODEL_NAME = "homefeed_ranker"
 _DIGEST_TAG = "bundle_digest"
 _MODEL_DIGEST_TAG = "model_digest"
+_NUM_AT_A_TIME = 8
 _REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch")
 
 
@@ -107,15 +108,11 @@ def _upload(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    folder, code, ignore = (
-        scratch / "model",
-        scratch / "code",
-        shutil.ignore_patterns("__pycache__"),
-    )
+    folder, code = scratch / "model", scratch / "code"
     # The packages that the model needs, and no others of this project.
-    shutil.copytree(Path(training.__file__).parent, code / "training", ignore=ignore)
-    contracts = Path(pipelines.contracts.__file__).parent
-    shutil.copytree(contracts, code / "pipelines" / "contracts", ignore=ignore)
+    for package, place in ((training, "training"), (pipelines.contracts, "pipelines/contracts")):
+        source = Path(str(package.__file__)).parent
+        shutil.copytree(source, code / place, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "pipelines" / "__init__.py").write_text('"""The contracts alone."""\n')
     mlflow.pyfunc.save_model(
         path=str(folder),
@@ -157,16 +154,49 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    config = BundleConfig.from_record((bundle_dir / "bundle.json").read_bytes())
+    from training.bundle.files import read_config, read_golden
+    from training.data.batches import VARYING_AXES
+
+    config = read_config(bundle_dir)
     golden, _ = read_golden(bundle_dir, len(config.features.heads))
     inputs: list[ColSpec | TensorSpec] = []
     for name, varying in VARYING_AXES.items():
         array = getattr(golden, name).numpy()
         shape = (-1,) * len(varying) + array.shape[len(varying) :]
         inputs.append(TensorSpec(array.dtype, shape, name))
-    shape = (-1, len(config.features.heads))
     outputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype(np.float64), shape, name)
+        TensorSpec(np.dtype(np.float64), (-1, len(config.features.heads)), name)
         for name in ("probabilities", "uncalibrated_probabilities")
     ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+def fetch(source: str, folder: Path, tracking_uri: str) -> bool:
+    """Fetch all that is at an artifact URI into a folder, and return whether there was any.
+
+    The files come one by one: a model has about a hundred, and fetched by one call, one lost answer
+    would spoil all of them. Tested in tests/pipelines/registry/test_lost_answers.py.
+
+    Args:
+        source: Where the files lie; a logged model's own URI would be looked up at the server that
+            the process knows, which may be another one.
+        folder: Where they are put.
+        tracking_uri: The server that is asked for them.
+
+    Raises:
+        MlflowException: as MLflow raises; outages are asked about again first.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(source, tracking_uri=tracking_uri)
+    paths: list[str] = []
+    folders: list[str | None] = [None]
+    with ThreadPoolExecutor(_NUM_AT_A_TIME) as pool:
+        while folders:
+            asks = [partial(repository.list_artifacts, each) for each in folders]
+            found = [entry for entries in pool.map(ask_again, asks) for entry in entries]
+            folders = [entry.path for entry in found if entry.is_dir]
+            paths += [entry.path for entry in found if not entry.is_dir]
+        wanted = [partial(repository.download_artifacts, path, str(folder)) for path in paths]
+        list(pool.map(ask_again, wanted))
+    return bool(paths)

@@ -24,7 +24,7 @@ from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
-from training.bundle.files import BundleConfig, Predictor, load_bundle
+from training.bundle.files import Predictor, load_bundle
 from training.data.input_checks import meaning_of_codes, refuse_difference
 from training.data.reader import RequestIndex, SnapshotReader, chunks
 
@@ -60,12 +60,22 @@ def score_split(
         batch_size: Candidates at a time; changes memory and speed, not the scores.
 
     Raises:
-        DataContractError: the bundle is damaged, does not fit the snapshot, or gives no head a
-            weight.
+        DataContractError: the bundle is damaged or gives no head a weight, or the snapshot's codes
+            and embeddings mean something else than in training. A snapshot may have more numeric
+            features than the bundle needs.
     """
     predictor = load_bundle(bundle_dir)
     config = predictor.config
-    check_fits(config, snapshot, embedding_dim_of(snapshot_dir))
+    refuse_difference(
+        snapshot,
+        {
+            "embedding version": (config.embedding_version, snapshot.embedding_version),
+            "embeddings of width": (config.embedding_dim, embedding_dim_of(snapshot_dir)),
+            **meaning_of_codes(config.features, snapshot),
+        },
+        f"the bundle of {config.as_of:%Y-%m-%d} (of snapshot {config.snapshot_digest[:12]})",
+        "build the snapshot with the bundle's recipe, or train a first champion for the new one",
+    )
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
@@ -76,34 +86,6 @@ def score_split(
     }
     digest = digest_rows(reader, index, label_heads)
     return SplitScores(ranking_score(probabilities, heads), probabilities, digest)
-
-
-def check_fits(config: BundleConfig, snapshot: Snapshot, embedding_dim: int) -> None:
-    """Refuse a snapshot whose codes and embeddings mean something else than in training.
-
-    A snapshot may have more numeric features than the bundle needs.
-
-    Args:
-        config: What the bundle says of itself.
-        snapshot: The snapshot's manifest.
-        embedding_dim: Width of the snapshot's embeddings.
-
-    Raises:
-        DataContractError: another embedding version or width, action vocabulary or categorical
-            feature, or a numeric feature is missing.
-    """
-    pairs = {
-        "embedding version": (config.embedding_version, snapshot.embedding_version),
-        "embeddings of width": (config.embedding_dim, embedding_dim),
-        **meaning_of_codes(config.features, snapshot),
-    }
-    trained_on = config.snapshot_digest[:12]
-    refuse_difference(
-        snapshot,
-        pairs,
-        f"the bundle of {config.as_of:%Y-%m-%d} (trained on snapshot {trained_on})",
-        "build the snapshot with the bundle's recipe, or train a first champion for the new one",
-    )
 
 
 def digest_rows(reader: SnapshotReader, index: RequestIndex, label_heads: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipelines.contracts.config import TrainingConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import mix, seed_of, uniform
 from training.data.reader import RequestIndex, SnapshotReader, ragged_ranges
@@ -34,7 +35,7 @@ class RankShare:
     skipped_R: np.ndarray  # int64, a request's candidates before those that this rank reads
     num_examples_R: np.ndarray  # int64, a request's candidates that this rank reads
     window_fraction_R: np.ndarray
-    user_weights_R: np.ndarray
+    weight: float  # 0 where the rank only takes part
     num_global_candidates: int
 
 
@@ -78,7 +79,7 @@ class EpochPlan:
             skipped_R=first_R[own],
             num_examples_R=(last_R - first_R)[own],
             window_fraction_R=self.window_fraction_M[members[own]],
-            user_weights_R=np.full(len(own), weight),
+            weight=weight,
             # Downsampling may leave a batch of few requests without any candidate. Its loss is then
             # 0 / 1 and not 0 / 0.
             num_global_candidates=max(1, num_global),
@@ -102,19 +103,14 @@ class EpochPlanner:
     """Makes the plan of any epoch; the number of batches is the same in all of them."""
 
     def __init__(
-        self,
-        reader: SnapshotReader,
-        index: RequestIndex,
-        *,
-        seed: int,
-        batch_size: int,
-        negative_keep_fraction: float,
+        self, reader: SnapshotReader, index: RequestIndex, training: TrainingConfig
     ) -> None:
-        self._index, self._seed, self._keep_fraction = index, seed, negative_keep_fraction
+        self._index, self._seed = index, training.seed
+        self._keep_fraction = training.negative_keep_fraction
         labels = [f"label_{name}" for name in reader.features.head_names]
         self._is_positive = [  # by shard, which examples have any positive label
             np.any([examples[name] > 0 for name in labels], axis=0)
-            for examples in (reader.examples if negative_keep_fraction < 1 else ())
+            for examples in (reader.examples if self._keep_fraction < 1 else ())
         ]
         total = int(self._num_kept(0).sum())
         if total == 0:
@@ -122,7 +118,7 @@ class EpochPlanner:
                 "the training window has no candidate to train on; expected at least one request "
                 "with candidates; check the event log and snapshot.training_days"
             )
-        self.num_batches = max(1, min(round(total / batch_size), len(index)))
+        self.num_batches = max(1, min(round(total / training.batch_size), len(index)))
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, counted from 0.

@@ -9,7 +9,7 @@ E embedding, G categorical features, N numeric inputs, H heads.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +50,6 @@ class RequestIndex:
         """Return the index of some of its requests, in the order given."""
         return RequestIndex(**{name: values[rows] for name, values in vars(self).items()})
 
-    def cut(self, skipped_M: np.ndarray, num_examples_M: np.ndarray) -> "RequestIndex":
-        """Return the same requests with only a run of each one's candidates."""
-        return replace(
-            self,
-            first_example_M=self.first_example_M + skipped_M,
-            num_examples_M=num_examples_M,
-        )
-
 
 class ColumnReader:
     """One Arrow file's columns as arrays, without a copy where Arrow's layout allows it."""
@@ -66,11 +58,6 @@ class ColumnReader:
         self.relative = relative
         self._table = open_table(snapshot_dir, relative)
         self._columns: dict[str, np.ndarray] = {}
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the file."""
-        return self._table.num_rows
 
     def __contains__(self, name: str) -> bool:
         """Return whether the file has a column."""
@@ -231,14 +218,14 @@ class SnapshotReader:
         """
         embeddings = self.pins["embedding"][pin_rows]
         is_unknown = self._is_unknown(index, pin_rows, request_of)
-        return embeddings if is_unknown is None else np.where(is_unknown[:, None], 0, embeddings)
+        return np.where(is_unknown[:, None], 0, embeddings) if is_unknown.any() else embeddings
 
     def _is_unknown(
         self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
-    ) -> np.ndarray | None:
-        """Return where a request could not know a pin's row; None where pins have no time."""
+    ) -> np.ndarray:
+        """Return where a request could not know a pin's row; nowhere if pins have no time."""
         if PIN_TIME.name not in self.pins:
-            return None
+            return np.zeros(len(pin_rows), dtype=bool)
         impressed_at_R = self.request_column(index, "impressed_at")
         return is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at_R[request_of])
 
@@ -258,8 +245,7 @@ class SnapshotReader:
         for g, feature in enumerate(self.features.categorical):
             column = categorical_column(feature.name)
             if feature.table == "pins":
-                codes_C = self.pins[column][pin_rows_C]
-                codes_CG[:, g] = codes_C if is_unknown_C is None else codes_C * ~is_unknown_C
+                codes_CG[:, g] = self.pins[column][pin_rows_C] * ~is_unknown_C
             elif feature.table == "users":
                 codes_CG[:, g] = self.user_column(index, column)[request_of_C]
             else:

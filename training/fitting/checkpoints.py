@@ -18,13 +18,14 @@ from pipelines.contracts.files import temporary_files_in
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
-_NAME = re.compile(r"step-(\d{9})\.ckpt")
+_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.ckpt")
 
 
 class Checkpoint(NamedTuple):
     """A checkpoint on disk."""
 
     step: int
+    sha256: str
     path: Path
 
 
@@ -32,7 +33,7 @@ class CheckpointWriter(pl.Callback):
     """Saves every so many steps, at the end of every epoch, and when told to stop.
 
     Every process takes part in a save; the first one writes. The file appears under its name only
-    when it is complete, and its sha256 stands beside it.
+    when it is complete, and the name has its sha256.
     """
 
     def __init__(self, folder: Path, every_steps: int) -> None:
@@ -82,30 +83,23 @@ class CheckpointWriter(pl.Callback):
             trainer.save_checkpoint(scratch, weights_only=False)  # the optimizer too
         if not trainer.is_global_zero:
             return
-        target = self._folder / f"step-{trainer.global_step:09d}.ckpt"
-        digest_path(target).write_text(sha256_of(scratch))
-        scratch.replace(target)
+        name = f"step-{trainer.global_step:09d}-{sha256_of(scratch)}.ckpt"
+        scratch.replace(self._folder / name)
         for old in _by_step(self._folder)[NUM_KEPT:]:
             old.path.unlink()
-            digest_path(old.path).unlink(missing_ok=True)
 
 
 def newest_intact(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint whose content is what was written, or None."""
     for found in _by_step(folder):
-        digest = digest_path(found.path)
-        if digest.exists() and digest.read_text() == sha256_of(found.path):
+        if sha256_of(found.path) == found.sha256:
             return found
         log.warning("checkpoint %s is corrupt; falling back to the one before it", found.path.name)
     return None
 
 
-def digest_path(checkpoint: Path) -> Path:
-    """Return where a checkpoint's sha256 stands."""
-    return checkpoint.with_suffix(".sha256")
-
-
 def _by_step(folder: Path) -> list[Checkpoint]:
     """Return the folder's checkpoints, newest first."""
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt")]
-    return sorted((Checkpoint(int(match[1]), path) for match, path in found if match), reverse=True)
+    known = [Checkpoint(int(match[1]), match[2], path) for match, path in found if match]
+    return sorted(known, reverse=True)

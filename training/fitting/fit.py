@@ -57,7 +57,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
             f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
         )
     data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)
-    num_steps = data.num_batches_per_epoch * spec.config.training.num_epochs
+    num_steps = len(data) * spec.config.training.num_epochs
     embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
     module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
     checkpoint = newest_intact(folder.checkpoints)
@@ -79,7 +79,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         bundle_digest=digest_of_files(digest_files(folder.bundle)),
         num_steps=num_steps,
         num_epochs=spec.config.training.num_epochs,
-        num_training_examples=data.num_training_examples,
+        num_training_examples=int(data.training_index.num_examples_M.sum()),
         num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
         final_training_loss=final_loss(folder.metrics),
         resumed_from_step=min(checkpoint.step, num_steps) if checkpoint is not None else 0,

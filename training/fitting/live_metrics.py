@@ -52,11 +52,28 @@ def _to_lines(values: list[LoggedValue]) -> str:
 
 
 class MetricLog:
-    """Appends values to metrics.jsonl and sends them on, on one process only."""
+    """Appends values to metrics.jsonl and sends them on to MLflow, on one process only.
+
+    They are sent every two seconds until that fails; then with one warning no more. Neither an
+    outage nor a refusal ends a training: the values are in metrics.jsonl, and the stage sends them
+    afterwards, when hours of training can no longer be lost.
+
+    Args:
+        path: metrics.jsonl.
+        tracking_uri: MLflow server; '' sends nothing.
+        run_id: Run to log to; '' sends nothing.
+    """
 
     def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
-        self._path = path
-        self._live = LiveTracking(tracking_uri, run_id) if tracking_uri and run_id else None
+        self._path, self._tracking_uri, self._run_id = path, tracking_uri, run_id
+        self._is_sending = bool(tracking_uri and run_id)
+        self._waiting: list[LoggedValue] = []
+        self._sent_before: set[tuple[str, int]] | None = None
+        self._sent_at = time.monotonic()
+        if self._is_sending:
+            # A server that hangs may cost the training these seconds, once. For this process alone.
+            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+            os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
 
     def rewind(self, step: int) -> None:
         """Drop what an earlier attempt logged after the step that this one starts from."""
@@ -65,48 +82,20 @@ class MetricLog:
         write_whole(self._path, _to_lines(kept).encode())
 
     def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        """Log some values of one step, now."""
+        """Log some values of one step, now; send all that wait if it is time."""
         now_ms = time.time_ns() // 1_000_000
         rows = [LoggedValue(step, epoch, name, value, now_ms) for name, value in values.items()]
         with self._path.open("a") as stream:
             stream.write(_to_lines(rows))
-        if self._live is not None:
-            self._live.add(rows)
-
-    def close(self) -> None:
-        """Send what is left."""
-        if self._live is not None:
-            self._live.flush()
-
-
-class LiveTracking:
-    """Sends values to MLflow every two seconds; gives up, with one warning, when that fails.
-
-    Neither an outage nor a refusal ends a training: the values are in metrics.jsonl, and the stage
-    sends them afterwards, when hours of training can no longer be lost.
-    """
-
-    def __init__(self, tracking_uri: str, run_id: str) -> None:
-        self._tracking_uri, self._run_id = tracking_uri, run_id
-        self._waiting: list[LoggedValue] = []
-        self._sent_before: set[tuple[str, int]] | None = None
-        self._sent_at = time.monotonic()
-        self._is_given_up = False
-        # A server that hangs may cost the training these seconds, once. Set for this process alone.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
-
-    def add(self, values: list[LoggedValue]) -> None:
-        """Queue values, and send the queue if it is time."""
-        self._waiting += values
+        self._waiting += rows if self._is_sending else []
         if time.monotonic() - self._sent_at >= _SEND_EVERY_S:
-            self.flush()
+            self.send()
 
-    def flush(self) -> None:
-        """Send the queue."""
+    def send(self) -> None:
+        """Send what waits."""
         waiting, self._waiting = self._waiting, []
         self._sent_at = time.monotonic()
-        if self._is_given_up or not waiting:
+        if not (self._is_sending and waiting):
             return
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -118,7 +107,7 @@ class LiveTracking:
                 self._sent_before = _steps_of(client, self._run_id, waiting)
             _send(client, self._run_id, waiting, self._sent_before)
         except (MlflowException, RequestException) as error:
-            self._is_given_up = True
+            self._is_sending = False
             log.warning(
                 "MLflow at %s cannot be reached or refuses the metrics (%s); training goes on, its "
                 "metrics are in metrics.jsonl and will be sent afterwards",
@@ -221,7 +210,7 @@ class ProgressLogger(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send what is left."""
         if trainer.is_global_zero:
-            self._metric_log.close()
+            self._metric_log.send()
 
 
 def final_loss(metrics_path: Path) -> float | None:

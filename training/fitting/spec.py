@@ -16,11 +16,11 @@ from pipelines.contracts.config import RunConfig
 class Lineage(Frozen):
     """Where a model comes from."""
 
-    as_of: AwareDatetime = Field(description="as_of of the cycle (UTC).")
-    snapshot_digest: str = Field(description="Snapshot that it was trained on.")
-    code_version: str = Field(description="Commit or version of the project, for people.")
-    code_digest: str = Field(description="Digest of the code that trains and scores.")
-    seed: int = Field(description="Seed of weights, order, dropout and mask.")
+    as_of: AwareDatetime  # Of the cycle (UTC).
+    snapshot_digest: str  # Of the snapshot that it was trained on.
+    code_version: str  # Commit or version of the project, for people.
+    code_digest: str  # Of the code that trains and scores.
+    seed: int  # Of weights, order, dropout and mask.
 
 
 class TrainingSpec(Frozen):
@@ -29,17 +29,14 @@ class TrainingSpec(Frozen):
     snapshot: Snapshot
     config: RunConfig
     lineage: Lineage
-    snapshot_dir: str = Field(description="Local folder with the snapshot's files.")
-    work_dir: str = Field(description="Local folder of this training; kept between attempts.")
-    num_devices: int = Field(ge=1, description="Processes per machine, one per device.")
-    num_nodes: int = Field(
-        default=1,
-        ge=1,
-        description="Machines; each runs num_devices processes and sees work_dir at the same path.",
-    )
+    snapshot_dir: str  # Local folder with the snapshot's files.
+    work_dir: str  # Local folder of this training; kept between attempts.
+    num_devices: int = Field(ge=1)  # Processes per machine, one per device.
+    # Machines; each runs num_devices processes and sees work_dir at the same path.
+    num_nodes: int = Field(default=1, ge=1)
     accelerator: Literal["cpu", "gpu"] = "cpu"
-    tracking_uri: str = Field(description="MLflow server; empty: no live metrics.")
-    mlflow_run_id: str = Field(description="Run to log to; empty: no live metrics.")
+    tracking_uri: str  # MLflow server; '': no live metrics.
+    mlflow_run_id: str  # Run to log to; '': no live metrics.
 
     def identity(self) -> str:
         """Return a digest of what decides the result.
@@ -60,8 +57,8 @@ class TrainingSpec(Frozen):
 class NodeAddress(Frozen):
     """Which of several machines this is, and where they meet; not part of what is trained."""
 
-    rank: int = Field(description="0 on the machine that publishes the result; then 1, 2, ...")
-    rendezvous: str = Field(description="HOST:PORT of machine 0, a free port there; same on all.")
+    rank: int  # 0 on the machine that publishes the result; then 1, 2, ...
+    rendezvous: str  # HOST:PORT of machine 0, a free port there; same on all.
 
     @property
     def host(self) -> str:
@@ -86,16 +83,14 @@ class NodeAddress(Frozen):
 class TrainingResult(Frozen):
     """What a training published in its work_dir, written last as result.json."""
 
-    spec_identity: str = Field(description="`TrainingSpec.identity()` of the training.")
-    bundle_dir: str = Field(description="Local folder of the bundle.")
-    bundle_digest: str = Field(description="sha256 over the bundle's files.")
-    num_steps: int = Field(description="Optimizer steps.")
+    spec_identity: str  # `TrainingSpec.identity()` of the training.
+    bundle_dir: str  # Local folder of the bundle.
+    bundle_digest: str  # sha256 over the bundle's files.
+    num_steps: int  # Optimizer steps.
     num_epochs: int
-    num_training_examples: int = Field(description="Candidates trained on, per epoch.")
+    num_training_examples: int  # Candidates trained on, per epoch.
     num_parameters: int
-    final_training_loss: float | None = Field(
-        description="Mean of the last tenth of the logged losses; None where none was logged."
-    )
-    resumed_from_step: int = Field(description="0 if this attempt began at the beginning.")
-    training_s: float = Field(description="Seconds in the training loop, this attempt.")
-    metrics_path: str = Field(description="metrics.jsonl: one line per logged value.")
+    final_training_loss: float | None  # Mean of the last tenth of those logged; None: none was.
+    resumed_from_step: int  # 0 if this attempt began at the beginning.
+    training_s: float  # Seconds in the training loop, this attempt.
+    metrics_path: str  # metrics.jsonl: one line per logged value.

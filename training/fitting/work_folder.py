@@ -1,7 +1,7 @@
 """The folder of one training, kept between attempts: where each file is, and who may write.
 
     spec.json            the TrainingSpec                    *.lock         held while training
-    checkpoints/*.ckpt   the newest two, with digests        training.log   output of all processes
+    checkpoints/*.ckpt   the newest two, by step and sha256  training.log   output of all processes
     metrics.jsonl        one line per logged value           error.json     why an attempt ended
     bundle/              present as a whole or not at all    result.json    TrainingResult, last
 
@@ -18,10 +18,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_json
 from training.fitting.spec import TrainingResult, TrainingSpec
 
@@ -35,8 +35,14 @@ _POLL_S = 0.2
 class TrainingError(Frozen):
     """`error.json`: an error on its way from a worker to the launcher."""
 
-    error_class: str = Field(description="Class name in pipelines.contracts.errors.")
+    error_class: str  # Its name in pipelines.contracts.errors.
+    kind: str
     message: str
+
+    @classmethod
+    def of(cls, error: HomefeedError) -> "TrainingError":
+        """Return what the launcher needs to raise the same error."""
+        return cls(error_class=type(error).__name__, kind=error.kind, message=str(error))
 
 
 class WorkFolder:
@@ -80,7 +86,18 @@ class WorkFolder:
         """
         known = read(self.spec, TrainingSpec)
         if known is None or known.identity() != spec.identity():
-            self._clear()
+            others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
+            own = [self.error, self.metrics, self.result, self.log, self.checkpoints, self.bundle]
+            there = [path for path in (*own, *others) if path.exists()]
+            if there and not self.spec.exists():
+                raise ConfigurationError(
+                    f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it "
+                    f"is not the folder of a training, and they would be deleted; expected an "
+                    f"empty folder or one of an earlier training; choose another"
+                )
+            for path in there:
+                log.info("deleting %s, which another training left", path)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         self.error.unlink(missing_ok=True)
         write_json(self.spec, spec)
         finished = self.finished(spec)
@@ -88,22 +105,6 @@ class WorkFolder:
             # It would pass for the new attempt's, before that one has written its own.
             self.result.unlink(missing_ok=True)
         return finished
-
-    def _clear(self) -> None:
-        """Delete what a training wrote, and nothing that none wrote."""
-        others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
-        own = [self.error, self.metrics, self.result, self.log, self.checkpoints, self.bundle]
-        there = [path for path in (*own, *others) if path.exists()]
-        if there and not self.spec.exists():
-            raise ConfigurationError(
-                f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it is "
-                f"not the folder of a training, and they would be deleted; expected an empty "
-                f"folder or one of an earlier training; choose another"
-            )
-        if there:
-            log.info("%s: another training was here; deleting what it left", self.root)
-        for path in there:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def join(self, spec: TrainingSpec, node_rank: int, wait_s: float) -> TrainingResult | None:
         """Wait for node 0 to `prepare` this training, then do a further node's part of it.

@@ -28,7 +28,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.processes import die_with_parent
-from training.environment import model_environment, require_devices
+from training.environment import NOBODY_CAME, model_environment, require_devices
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
 
@@ -37,12 +37,6 @@ _NUM_TAIL_LINES = 40
 _STOP_WAIT_S = 30.0
 _NODES_WAIT_S = 600.0
 """How long nodes wait for each other at the start: machines are not given out all at once."""
-_NO_MEETING = ("DistStoreError", "DistNetworkError")
-"""torch's errors of a rendezvous where not all came."""
-_KILLED = "Signal 9 (SIGKILL)"
-"""torchrun's words for a process that died of it; it also speaks of those that it kills itself."""
-_FIRST_FAILURE = "Root Cause (first observed failure)"
-"""torchrun's headline over the process that failed first; it ends the others because of that."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
 
@@ -63,20 +57,17 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
 
     Raises:
         RunInProgressError: another process trains in the same folder, or is the same node.
-        DataContractError: the loss became NaN or infinite.
         ConfigurationError: the devices asked for are not there; `node` does not fit the number of
             nodes; `work_dir` holds files that no training wrote.
-        DataContractError: the snapshot cannot be trained on.
+        DataContractError: the snapshot cannot be trained on, or the loss became NaN or infinite.
         TransientStorageError: the disk is full, another node did not come or was told to stop; a
             retry continues.
         ProcessKilledError: a process was killed; a retry continues.
         HomefeedError: the processes ended in another way; the message has the end of their output.
     """
     rank = 0 if node is None else node.rank
-    is_right = spec.num_nodes == 1
-    if node is not None:
-        is_right = 0 <= rank < spec.num_nodes and node.is_complete
-    if not is_right:
+    is_complete = spec.num_nodes == 1 if node is None else node.is_complete
+    if not (is_complete and 0 <= rank < spec.num_nodes):
         found = f"node rank {rank} and rendezvous {node.rendezvous!r}" if node else "no node"
         raise ConfigurationError(
             f"num_nodes={spec.num_nodes} with {found}; expected a node rank in "
@@ -115,10 +106,9 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tu
     rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
     command = [
         *(sys.executable, "-m", "training.launch.agent"),
-        # a store on the loopback device, or torch's own, which listens on every interface
-        f"--rdzv-backend={'loopback' if is_one_machine else 'static'}",
+        "--rdzv-backend=homefeed",
         f"--rdzv-endpoint={node.rendezvous if node is not None else '127.0.0.1:0'}",
-        f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f},rank={rank}",
+        f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f},rank={rank},is_one_machine={is_one_machine}",
         f"--nnodes={spec.num_nodes}",
         f"--node-rank={rank}",
         f"--log-dir={folder.root / ('torchrun' if node is None else f'torchrun-node-{rank}')}",
@@ -183,15 +173,14 @@ def _failure(
     """Return the error that a worker left, of its class, or one with the end of the output."""
     left = read(folder.error, TrainingError)
     if left is not None:
-        error_class = getattr(errors, left.error_class, HomefeedError)
-        return error_class(left.message)
+        return getattr(errors, left.error_class, HomefeedError)(left.message, kind=left.kind)
     if exit_code == 0 and rank > 0:
         return TransientStorageError(
             f"the processes of node {rank} are done, but node 0 published no result in "
             f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
             f"nodes: training goes on where it was"
         )
-    if spec.num_nodes > 1 and any(name in line for name in _NO_MEETING for line in tail):
+    if spec.num_nodes > 1 and exit_code == NOBODY_CAME:
         return TransientStorageError(
             f"node {rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
             f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
@@ -201,8 +190,8 @@ def _failure(
     end = "".join(tail).strip()
     said = f". Its end:\n{end}" if end else ", which says nothing"
     output = f"the whole output is in {folder.log_of(rank)}{said}"
-    # SIGKILL began the end: of torchrun, or of the process that failed first.
-    if exit_code == -signal.SIGKILL or _KILLED in end.rpartition(_FIRST_FAILURE)[2]:
+    # of torchrun itself, or of the process that failed first
+    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ProcessKilledError(
             f"{found}; a process was killed; if memory ran out, {advice(spec)}; a retry goes on "
             f"from the newest checkpoint; {output}"
@@ -214,13 +203,8 @@ def advice(spec: TrainingSpec) -> str:
     """Return what to change so that a training needs less memory."""
     batch_size, model = spec.config.training.batch_size, spec.config.model
     processes = spec.num_devices * spec.num_nodes
-    smaller = max(1, batch_size // 2)
-    try_batch = (
-        f"try training.batch_size={smaller} (it was {batch_size} over {processes} process(es))"
-        if smaller < batch_size
-        else "training.batch_size is 1 already"
-    )
     return (
-        f"{try_batch}; if that is not enough, lower model.max_actions ({model.max_actions}) or "
+        f"try training.batch_size={max(1, batch_size // 2)} (it was {batch_size} over {processes} "
+        f"process(es)); if that is not enough, lower model.max_actions ({model.max_actions}) or "
         f"model.mlp_dims {model.mlp_dims}"
     )

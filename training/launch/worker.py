@@ -13,13 +13,8 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.processes import die_with_parent
-
-if TYPE_CHECKING:
-    from pipelines.contracts.errors import HomefeedError
-    from training.fitting.spec import TrainingSpec
 
 _MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
 """torch has no class of its own for an allocation on a CPU, in a library or of a GPU's context."""
@@ -37,57 +32,50 @@ def main(spec_path: str, identity: str) -> int:
     import torch
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-    from pipelines.contracts.errors import HomefeedError, RunInProgressError
+    from pipelines.contracts import errors
     from pipelines.contracts.files import write_json
     from training.environment import threads_per_process
     from training.fitting.fit import run_process
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import TrainingError, WorkFolder
+    from training.launch.launcher import advice
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
     spec = TrainingSpec.from_record(Path(spec_path).read_bytes())
     if spec.identity() != identity:
         sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
-        return RunInProgressError.exit_code
+        return errors.RunInProgressError.exit_code
     folder = WorkFolder(Path(spec.work_dir))
     torch.set_num_threads(threads_per_process(spec.num_devices))
     try:
         with folder.locked("training") if rank == 0 else contextlib.nullcontext():
             run_process(spec, folder, rank)
-    except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
-        ours = error if isinstance(error, HomefeedError) else _as_ours(error, spec)
-        if ours is None:
+    except (errors.HomefeedError, MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, errors.HomefeedError):
+            ours = error
+        elif is_out_of_memory(error):
+            ours = errors.ConfigurationError(
+                f"out of memory while training in {folder.root}: {error}; {advice(spec)}"
+            )
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            ours = errors.TransientStorageError(
+                f"no space left while training in {folder.root}: {error}; expected room for two "
+                f"checkpoints and a bundle; free some and retry: training goes on where it was"
+            )
+        else:
             raise
-        write_json(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
+        write_json(folder.error, TrainingError.of(ours))
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
     except SIGTERMException:
         # The checkpoint is written. The exception is a SystemExit, which would end the process with
         # exit code 0. The error is left for the launcher, because the signal may have reached
         # another node only.
-        message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
-        left = TrainingError(error_class="TransientStorageError", message=message)
-        write_json(folder.error, left)
+        told = f"training in {folder.root} was told to stop and saved; retry to go on from there"
+        write_json(folder.error, TrainingError.of(errors.TransientStorageError(told)))
         return 128 + signal.SIGTERM
     return 0
-
-
-def _as_ours(error: BaseException, spec: "TrainingSpec") -> "HomefeedError | None":
-    """Return an error that says what to change; None where memory and disk were there."""
-    from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-    from training.launch.launcher import advice
-
-    if is_out_of_memory(error):
-        return ConfigurationError(
-            f"out of memory while training in {spec.work_dir}: {error}; {advice(spec)}"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TransientStorageError(
-            f"no space left while training in {spec.work_dir}: {error}; expected room for two "
-            f"checkpoints and a bundle; free some and retry: training goes on where it was"
-        )
-    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -111,8 +99,8 @@ def _configure_logging(rank: int) -> None:
     # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Lightning's remarks on devices and tips are for interactive use.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

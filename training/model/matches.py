@@ -40,7 +40,9 @@ def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int)
     """
     request_of_C = batch.request_of_C
     is_visible_CS = is_visible_RS[request_of_C]
-    cosine_CS = _cosines(batch.action_pins_RSE, batch.candidate_pins_CE, request_of_C)
+    actions_RSE = F.normalize(batch.action_pins_RSE, dim=-1)
+    candidates_CE1 = F.normalize(batch.candidate_pins_CE, dim=-1)[:, :, None]
+    cosine_CS = torch.bmm(actions_RSE[request_of_C], candidates_CE1)[..., 0]
     cosine_CS = cosine_CS.masked_fill(~is_visible_CS, float("-inf"))
     top = cosine_CS.topk(min(NUM_TOP_COSINES, cosine_CS.shape[1]), dim=1).values
     top = torch.where(top.isinf(), 0.0, top)  # [C, <= 5]
@@ -59,13 +61,6 @@ def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int)
         ],
         dim=1,
     )
-
-
-def _cosines(action_pins_RSE: Tensor, candidate_pins_CE: Tensor, request_of_C: Tensor) -> Tensor:
-    """Return [C, S] cosines between each candidate and its request's actions."""
-    actions_RSE = F.normalize(action_pins_RSE, dim=-1)
-    candidates_CE1 = F.normalize(candidate_pins_CE, dim=-1)[:, :, None]
-    return torch.bmm(actions_RSE[request_of_C], candidates_CE1)[..., 0]
 
 
 def _recency(is_match_CS: Tensor, ages_ms_CS: Tensor) -> Tensor:

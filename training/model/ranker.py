@@ -61,9 +61,12 @@ class Ranker(nn.Module):
         width += self.encoder.output_dim if self.encoder is not None else 0
         width += num_match_features(self.num_action_types) if self.use_sequence_matches else 0
         self.cross_network = CrossNetwork(width, config.num_cross_layers)
-        self.tower = _tower(width, config)
-        tower_dim = config.mlp_dims[-1] if config.mlp_dims else width
-        self.heads = nn.Linear(tower_dim, len(features.heads))
+        tower: list[nn.Module] = []  # the MLP between the cross network and the heads
+        for dim in config.mlp_dims:
+            tower += [nn.Linear(width, dim), nn.ReLU(), nn.Dropout(config.mlp_dropout)]
+            width = dim
+        self.tower = nn.Sequential(*tower)
+        self.heads = nn.Linear(width, len(features.heads))
 
     def adopt(self, statistics: FeatureStatistics) -> None:
         """Take the scales of the training rows, and let every head start at its base rate."""
@@ -124,12 +127,3 @@ class Ranker(nn.Module):
     def _whole(self, part: Tensor) -> Tensor:
         """Return a tensor in the weights' precision, which autocast may have lowered."""
         return part.to(self.heads.weight.dtype)
-
-
-def _tower(width: int, config: ModelConfig) -> nn.Sequential:
-    """Return the MLP between the cross network and the heads."""
-    layers: list[nn.Module] = []
-    for dim in config.mlp_dims:
-        layers += [nn.Linear(width, dim), nn.ReLU(), nn.Dropout(config.mlp_dropout)]
-        width = dim
-    return nn.Sequential(*layers)

@@ -45,7 +45,7 @@ from support.registered import register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
 from support.worlds import PLANTED_VERSION, write_planted_world
-from training.bundle import logged_files
+from training.bundle import mlflow_model
 
 NAME = "reproduced"
 STAGES = (
@@ -276,7 +276,7 @@ def test_of_a_spoiled_champion_nobody_is_told_to_move_what_serves(
     )
     monkeypatch.setattr(tracking, "connect", lambda uri: client)
     monkeypatch.setattr(registry, "read_version", lambda *_: CHAMPION)
-    monkeypatch.setattr(logged_files, "fetch", download)
+    monkeypatch.setattr(mlflow_model, "fetch", download)
     with pytest.raises(DataContractError, match="give --until train_anchor") as caught:
         fetch_champion(own, tmp_path / "rebuilt")
     assert "rollback" not in str(caught.value)

@@ -7,8 +7,8 @@ import torch
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.data.batches import ACTION, MODEL_INPUTS, VARYING_AXES, Batch, visible_actions
 from training.data.data_module import HomefeedDataModule
-from training.data.epoch_plan import EpochPlan, EpochPlanner, split_off_calibration
-from training.data.reader import SnapshotReader, chunks, ragged_ranges
+from training.data.epoch_plan import EpochPlan
+from training.data.reader import SnapshotReader, ragged_ranges
 from training.fitting.lightning_module import RankerModule
 from training.model.loss import weighted_loss
 
@@ -18,9 +18,16 @@ def reader(planted) -> SnapshotReader:
     return SnapshotReader(planted.snapshot, planted.folder, planted.config.features, 20)
 
 
+def data_of(planted, **changes: float) -> HomefeedDataModule:
+    """Return what feeds a training with some options of `training` changed."""
+    training = planted.config.training.model_copy(update=changes)
+    config = planted.config.model_copy(update={"training": training})
+    return HomefeedDataModule(planted.snapshot, planted.folder, config)
+
+
 @pytest.fixture(scope="module")
 def data(planted) -> HomefeedDataModule:
-    return HomefeedDataModule(planted.snapshot, planted.folder, planted.config)
+    return data_of(planted)
 
 
 def test_ragged_ranges() -> None:
@@ -98,14 +105,10 @@ def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
         seen = [
             (request, skipped + example)
             for share in shares
-            for request, skipped, count, weight in zip(
-                share.requests,
-                share.skipped_R,
-                share.num_examples_R,
-                share.user_weights_R,
-                strict=True,
+            for request, skipped, count in zip(
+                share.requests, share.skipped_R, share.num_examples_R, strict=True
             )
-            for example in range(count if weight > 0 else 0)
+            for example in range(count if share.weight > 0 else 0)
         ]
         assert sorted(seen) == expected
 
@@ -146,54 +149,35 @@ def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
         assert sum(int(share.num_examples_R.sum()) for share in shares) == 150
 
 
-def test_the_ranks_of_a_downsampled_batch_read_all_that_is_kept_once(planted) -> None:
-    training = planted.config.training.model_copy(update={"negative_keep_fraction": 0.3})
-    config = planted.config.model_copy(update={"training": training})
-    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
-    for batch in range(3):
-        whole = data.rank_batch(1, batch, 0, 1)
-        parts = [data.rank_batch(1, batch, rank, 3) for rank in range(3)]
-        assert {float(part.num_global_candidates) for part in parts} == {len(whole.labels_CH)}
-        joined = torch.cat([part.candidate_pin_keys_C for part in parts])
-        assert torch.equal(joined, whole.candidate_pin_keys_C)
+def loss_and_gradients(data: HomefeedDataModule, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+    module = RankerModule(data.config, data.statistics(), batch.users_RE.shape[1], 10)
+    logits = module.ranker(batch, visible_actions(batch, 0.0))
+    loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
+    return loss.item(), list(torch.autograd.grad(loss, list(module.parameters())))
 
 
-def test_a_rank_without_candidates_takes_part_with_weight_zero(planted, data) -> None:
+def test_a_rank_without_candidates_takes_part_with_weight_zero(data) -> None:
     plan = data.planner.plan(0)
     world_size = plan.share(0, 0, 1).num_global_candidates + 1
     shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
-    (without,) = (rank for rank, s in enumerate(shares) if s.user_weights_R.sum() == 0)
+    (without,) = (rank for rank, share in enumerate(shares) if share.weight == 0)
     assert len(shares[without].requests) == 1
     batch = data.rank_batch(0, 0, without, world_size)
     assert len(batch.labels_CH) > 0
-    module = RankerModule(planted.config, data.statistics(), batch.users_RE.shape[1], 10)
-    logits = module.ranker(batch, visible_actions(batch, 0.0))
-    loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
-    loss.backward()
-    assert loss.item() == 0.0
     # every weight has a gradient, or the other ranks would wait for it
-    assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
+    loss, gradients = loss_and_gradients(data, batch)
+    assert loss == 0.0 and all((gradient == 0).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("negative_keep_fraction", [1.0, 0.3])
 def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
     planted, negative_keep_fraction: float
 ) -> None:
-    changed = {"negative_keep_fraction": negative_keep_fraction}
-    training = planted.config.training.model_copy(update=changed)
-    config = planted.config.model_copy(update={"training": training})
-    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
-    width = data.reader.pins["embedding"].shape[1]
-    module = RankerModule(config, data.statistics(), width, 10)
-
-    def loss_and_gradients(rank: int, world_size: int) -> tuple[float, list[torch.Tensor]]:
-        batch = data.rank_batch(0, 1, rank, world_size)
-        logits = module.ranker(batch, visible_actions(batch, 0.0))
-        loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
-        return loss.item(), list(torch.autograd.grad(loss, list(module.parameters())))
-
-    whole_loss, whole = loss_and_gradients(0, 1)
-    parts = [loss_and_gradients(rank, 3) for rank in range(3)]
+    data = data_of(planted, negative_keep_fraction=negative_keep_fraction)
+    ranks = [(0, 1), *((rank, 3) for rank in range(3))]
+    (whole_loss, whole), *parts = (
+        loss_and_gradients(data, data.rank_batch(0, 1, *rank)) for rank in ranks
+    )
     assert sum(loss for loss, _ in parts) == pytest.approx(whole_loss, abs=1e-6)
     for expected, *found in zip(whole, *(gradients for _, gradients in parts), strict=True):
         allowed = 1e-5 * float(expected.abs().max())
@@ -209,42 +193,37 @@ def test_the_ranks_of_a_batch_read_shards_one_after_another(data) -> None:
         assert shards[0].max() <= shards[1].min()
 
 
-def test_every_request_has_a_window_of_its_own(data) -> None:
-    first, second = data.planner.plan(0).window_fraction_M, data.planner.plan(1).window_fraction_M
-    assert len(np.unique(first)) > 0.99 * len(first)
-    assert (first >= 0).all() and (first < 1).all()
-    assert first.mean() == pytest.approx(0.5, abs=0.1)
-    assert not (first == second).any()
-
-
 def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
     first, again, second = data.planner.plan(0), data.planner.plan(0), data.planner.plan(1)
-    assert (first.order_M == again.order_M).all()
-    assert (first.window_fraction_M == again.window_fraction_M).all()
-    assert not (first.order_M == second.order_M).all()
-    assert first.num_batches == second.num_batches == data.num_batches_per_epoch
+    for name in ("order_M", "window_fraction_M"):
+        assert (getattr(first, name) == getattr(again, name)).all()
+        assert not (getattr(first, name) == getattr(second, name)).all()
+    assert first.num_batches == second.num_batches == len(data)
+    fractions = first.window_fraction_M  # every request has a window of its own
+    assert len(np.unique(fractions)) > 0.99 * len(fractions)
+    assert (fractions >= 0).all() and (fractions < 1).all()
+    assert fractions.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_batches_are_about_as_large_as_asked(data) -> None:
     plan = data.planner.plan(0)
     sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
-    assert sum(sizes) == data.num_training_examples
+    assert sum(sizes) == data.training_index.num_examples_M.sum()
     largest_request = int(data.training_index.num_examples_M.max())
     assert max(sizes) - min(sizes) <= 2 * largest_request
 
 
 @pytest.mark.parametrize("batch_size", [1, 40, 10**6])
-def test_no_batch_is_empty_at_any_size(reader, batch_size) -> None:
-    index = reader.index(SPLIT_TRAINING)
-    planner = EpochPlanner(reader, index, seed=1, batch_size=batch_size, negative_keep_fraction=1.0)
-    bounds = planner.plan(0).bounds_B1
+def test_no_batch_is_empty_at_any_size(planted, batch_size) -> None:
+    data = data_of(planted, batch_size=batch_size)
+    bounds = data.planner.plan(0).bounds_B1
     assert (np.diff(bounds) > 0).all()
-    assert bounds[-1] == len(index)
+    assert bounds[-1] == len(data.training_index)
 
 
-def test_downsampling_keeps_positives_and_a_share_of_the_rest(reader) -> None:
-    index = reader.index(SPLIT_TRAINING)
-    planner = EpochPlanner(reader, index, seed=1, batch_size=512, negative_keep_fraction=0.3)
+def test_downsampling_keeps_positives_and_a_share_of_the_rest(planted) -> None:
+    data = data_of(planted, negative_keep_fraction=0.3)
+    planner, reader, index = data.planner, data.reader, data.training_index
     is_positive = reader.labels(index).any(axis=1)
     kept = planner.is_kept(index, epoch=0)
     assert kept is not None
@@ -261,20 +240,11 @@ def test_downsampling_keeps_positives_and_a_share_of_the_rest(reader) -> None:
     assert sum(sizes) == kept.sum()
 
 
-def test_calibration_users_are_not_trained_on(reader) -> None:
-    index = reader.index(SPLIT_TRAINING)
-    training, calibration = split_off_calibration(index)
-    assert len(training) + len(calibration) == len(index)
+def test_calibration_users_are_not_trained_on(data) -> None:
+    training, calibration = data.training_index, data.calibration_index
+    assert len(training) + len(calibration) == len(data.reader.index(SPLIT_TRAINING))
     assert len(calibration) > 0
     assert not set(training.user_id_M) & set(calibration.user_id_M)
-
-
-def test_chunks_cover_everything_in_order(reader) -> None:
-    index = reader.index(SPLIT_TRAINING)
-    for batch_size in (1, 100, 10**6):
-        parts = list(chunks(index, batch_size))
-        assert np.concatenate([part.row_M for part in parts]).tolist() == index.row_M.tolist()
-        assert all(len(part) for part in parts)
 
 
 def test_a_batch_shares_no_memory_with_the_snapshot(reader) -> None:

@@ -1,6 +1,7 @@
 """Live metrics: all arrive, once, also after a kill or an outage, and none is lost without them."""
 
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,33 +9,12 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.errors import TrackingUnavailableError
 from support.serving import free_port
-from support.training_process import signal_when
-from training.fitting.live_metrics import (
-    LOSS,
-    LiveTracking,
-    LoggedValue,
-    MetricLog,
-    read_metrics,
-    replay,
-)
+from support.training_process import ended, signal_when, start_training
+from training.fitting.live_metrics import LOSS, MetricLog, read_metrics, replay
 from training.fitting.work_folder import WorkFolder
 from training.launch.launcher import train
 
 pytestmark = pytest.mark.usefixtures("few_retries")
-
-
-@pytest.mark.services
-def test_training_logs_live_and_a_replay_adds_nothing(
-    tracking_uri, client, run_id, planted, tmp_path
-) -> None:
-    live = {"tracking_uri": tracking_uri, "mlflow_run_id": run_id}
-    result = train(planted.spec(tmp_path, training={"num_epochs": 1}, **live))
-    values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == "training/loss"]
-    history = client.get_metric_history(run_id, "training/loss")
-    assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
-    for _ in range(2):
-        replay(client, Path(result.metrics_path), run_id)
-    assert len(client.get_metric_history(run_id, "training/loss")) == len(values)
 
 
 @pytest.mark.services
@@ -43,22 +23,23 @@ def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
 ) -> None:
     many = {"training": {"num_epochs": 20}}  # long enough for steps to be sent within an epoch
     spec = planted.spec(tmp_path / "work", tracking_uri=tracking_uri, mlflow_run_id=run_id, **many)
-    spec_path = tmp_path / "spec.json"
-    spec_path.write_bytes(spec.to_record())
-    folder = WorkFolder(Path(spec.work_dir))
+    folder = WorkFolder(tmp_path / "work")
 
-    def has_sent_more_than_it_saved(checkpoints: Path) -> bool:
+    def has_sent_more_than_it_saved() -> bool:
         sent = [metric.step for metric in client.get_metric_history(run_id, LOSS)]
-        saved = [int(path.stem.split("-")[1]) for path in checkpoints.glob("step-*.ckpt")]
+        saved = [int(path.stem.split("-")[1]) for path in folder.checkpoints.glob("step-*.ckpt")]
         return bool(saved) and bool(sent) and max(sent) > max(saved)
 
-    signal_when(folder.checkpoints, has_sent_more_than_it_saved, spec_path)
+    process = start_training(spec, tmp_path)
+    signal_when(has_sent_more_than_it_saved, process, signal.SIGKILL)
+    ended(process)
     result = train(spec)
-    replay(client, Path(result.metrics_path), run_id)
     assert result.resumed_from_step > 0
     values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == LOSS]
-    history = client.get_metric_history(run_id, LOSS)
-    assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
+    for _ in range(2):
+        replay(client, Path(result.metrics_path), run_id)
+        history = client.get_metric_history(run_id, LOSS)
+        assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
 
 
 @pytest.mark.services
@@ -105,11 +86,3 @@ def test_a_rewind_that_is_broken_off_keeps_all_that_was_logged(tmp_path) -> None
     assert read_metrics(path) == before
     log.rewind(99)
     assert read_metrics(path) == before[:-1]
-
-
-def test_live_tracking_gives_up_once(caplog) -> None:
-    live = LiveTracking(f"http://127.0.0.1:{free_port()}", "run")
-    for step in range(3):
-        live.add([LoggedValue(step, 0, "training/loss", 1.0, 1)])
-        live.flush()
-    assert len(caplog.records) == 1

@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,32 +17,15 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
+from support.training_process import ended, signal_when, start_training
 from training.environment import model_environment
 from training.fitting.fit import SameStart
-from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
+from training.fitting.spec import NodeAddress, TrainingResult
 from training.fitting.work_folder import WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
 
 IDENTITY = "fedcba9876543210" * 4
-
-
-def start_node(spec: TrainingSpec, node: NodeAddress, folder: Path) -> "subprocess.Popen[str]":
-    """Start one machine's launcher; it prints the result, or the class of the error."""
-    spec_path = folder / f"given-{node.rank}.json"
-    spec_path.write_bytes(spec.to_record())
-    code = (
-        "import sys; from pathlib import Path; from training.launch.launcher import train; "
-        "from training.fitting.spec import NodeAddress, TrainingSpec; "
-        "from pipelines.contracts.errors import HomefeedError\n"
-        "spec = TrainingSpec.from_record(Path(sys.argv[1]).read_bytes())\n"
-        "node = NodeAddress(rank=int(sys.argv[2]), rendezvous=sys.argv[3])\n"
-        "try: print(train(spec, node).model_dump_json())\n"
-        "except HomefeedError as error: sys.exit(f'{type(error).__name__}: {error}')"
-    )
-    command = [sys.executable, "-c", code, str(spec_path), str(node.rank), node.rendezvous]
-    log = (folder / f"node-{node.rank}.log").open("w")
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
 
 def addresses() -> tuple[NodeAddress, NodeAddress]:
@@ -54,72 +35,47 @@ def addresses() -> tuple[NodeAddress, NodeAddress]:
     return NodeAddress(rank=0, rendezvous=rendezvous), NodeAddress(rank=1, rendezvous=rendezvous)
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
-    """Wait for a launcher's end and return what it printed."""
-    output, _ = process.communicate(timeout=180)
-    return output.strip()
-
-
-def wait_until(is_time) -> None:
-    deadline = time.monotonic() + 120
-    while not is_time():
-        assert time.monotonic() < deadline, "nothing after two minutes"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def one_machine(watched_two_ranks) -> TrainingResult:
-    return watched_two_ranks[1]
-
-
 def test_on_one_machine_nothing_listens_to_another(watched_two_ranks) -> None:
-    _, _, listeners = watched_two_ranks
+    listeners = watched_two_ranks[2]
     assert len(listeners.by_process) == 3, "torchrun and its two processes listen"
     assert listeners.open_to_others == set()
 
 
-def test_two_machines_train_what_two_devices_of_one_do(
-    planted, one_machine, tmp_path, monkeypatch
+def test_two_machines_told_to_stop_save_and_then_train_what_two_devices_of_one_do(
+    planted, watched_two_ranks, tmp_path, monkeypatch
 ) -> None:
     spec = planted.spec_with_dropout(tmp_path / "work", num_nodes=2)
-    first, second = addresses()
+    folder = WorkFolder(tmp_path / "work")
     # another machine's copy of the snapshot may lie elsewhere
     elsewhere = tmp_path / "copy"
     elsewhere.symlink_to(spec.snapshot_dir)
     its_spec = spec.model_copy(update={"snapshot_dir": str(elsewhere)})
-    late = start_node(its_spec, second, tmp_path)
+    first, second = addresses()
+    processes = [start_training(its_spec, tmp_path, second), start_training(spec, tmp_path, first)]
+    late = processes[0]
+    signal_when(lambda: any(folder.checkpoints.glob("step-*4-*.ckpt")), late, signal.SIGTERM)
+    assert [ended(process) for process in processes] == ["", ""]
+    assert late.returncode == 128 + signal.SIGTERM
+    told = (tmp_path / "node-0.log").read_text().splitlines()[-1]
+    assert "TransientStorageError" in told and "was told to stop and saved" in told
+    assert not folder.result.exists()
+
+    first, second = addresses()
     with watched_listeners() as listeners:
-        processes = [start_node(spec, first, tmp_path), late]
+        processes = [
+            start_training(its_spec, tmp_path, second),
+            start_training(spec, tmp_path, first),
+        ]
         results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
     assert len(listeners.by_process) == 3, "the first torchrun and both processes listen"
     assert listeners.open_to_others == set()  # for they meet at a loopback address
     assert results[0] == results[1]
-    assert results[0].bundle_digest == one_machine.bundle_digest
+    assert results[0].resumed_from_step > 0
+    assert results[0].bundle_digest == watched_two_ranks[1].bundle_digest
     assert results[0].bundle_dir == str(tmp_path / "work" / "bundle")
-    read_by_second = json.loads(WorkFolder(tmp_path / "work").spec_of(1).read_text())
-    assert read_by_second["snapshot_dir"] == str(elsewhere)
+    assert json.loads(folder.spec_of(1).read_text())["snapshot_dir"] == str(elsewhere)
     monkeypatch.setattr(sys, "executable", "/nonexistent")  # starting anything would fail
     assert train(its_spec, second) == train(spec, first) == results[0]
-
-
-def test_told_to_stop_on_one_machine_both_save_and_go_on_later(
-    planted, one_machine, tmp_path
-) -> None:
-    spec = planted.spec_with_dropout(tmp_path / "work", num_nodes=2)
-    folder = WorkFolder(tmp_path / "work")
-    processes = [start_node(spec, node, tmp_path) for node in addresses()]
-    wait_until(lambda: any(folder.checkpoints.glob("step-*4.ckpt")))
-    processes[1].send_signal(signal.SIGTERM)
-    assert [ended(process) for process in processes] == ["", ""]
-    assert processes[1].returncode == 128 + signal.SIGTERM
-    told = (tmp_path / "node-0.log").read_text().splitlines()[-1]
-    assert "TransientStorageError" in told and "was told to stop and saved" in told
-    assert not folder.result.exists()
-    processes = [start_node(spec, node, tmp_path) for node in addresses()]
-    results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
-    assert results[0] == results[1]
-    assert results[0].resumed_from_step > 0
-    assert results[0].bundle_digest == one_machine.bundle_digest
 
 
 def test_machines_that_see_different_checkpoints_do_not_train() -> None:
@@ -184,14 +140,6 @@ def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> 
     expected = r"node 0 waited 3 s and did not meet the other nodes; expected 2 of them"
     with pytest.raises(TransientStorageError, match=expected):
         train(planted.spec(tmp_path, num_nodes=2), addresses()[0])
-
-
-def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
-    folder = WorkFolder(tmp_path)
-    lock = "launch-node-1.lock"
-    says = rf"training in {tmp_path} is already running: process \d+ holds {tmp_path / lock}"
-    with folder.locked("the test", lock), pytest.raises(RunInProgressError, match=says):
-        train(planted.spec(tmp_path, num_nodes=2), addresses()[1])
 
 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:

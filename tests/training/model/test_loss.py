@@ -1,4 +1,4 @@
-"""The weighted loss worked by hand, and its split over ranks."""
+"""The weighted loss worked by hand."""
 
 import math
 
@@ -49,19 +49,6 @@ def test_by_hand() -> None:
     second = 2 * (-math.log(3 / 4) + 0.5 * math.log(2))
     found = weighted_loss(logits, batch, matrix)
     assert found.item() == pytest.approx((first + second) / 2, rel=1e-6)
-
-
-def test_shares_of_two_ranks_add_up_to_the_whole() -> None:
-    matrix = label_weight_matrix(make_features())
-    labels = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
-    logits = torch.tensor([[0.3, -1.0], [0.5, 2.0], [-1.0, 0.1]])
-    whole = weighted_loss(logits, make_batch(labels, [0, 0, 1], [1.0, 1.0]), matrix)
-    parts = []
-    for rows, request_of in ((slice(0, 2), [0, 0]), (slice(2, 3), [0])):
-        batch = make_batch(labels[rows], request_of, [1.0])
-        batch = batch._replace(num_global_candidates=torch.tensor(3.0))
-        parts.append(weighted_loss(logits[rows], batch, matrix))
-    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 def test_an_unknown_label_is_refused() -> None:

@@ -34,13 +34,6 @@ class Group(NamedTuple):
     is_full: bool  # True if every request has S tokens, each of which stands for one action
 
 
-class RequestSize(NamedTuple):
-    """What computing a request depends on."""
-
-    num_tokens: int
-    num_candidates: int
-
-
 def plan_groups(tokens: Tokens, request_of_C: Tensor, padding_cost: float) -> list[Group]:
     """Return groups that hold every candidate once; requests without candidates are left out.
 
@@ -56,7 +49,7 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor, padding_cost: float) -> li
     key = tokens.num_tokens_R[wanted] * (int(count_R.max()) + 1) + count_R[wanted]
     wanted = wanted[torch.argsort(key, descending=True, stable=True)]
     lengths, counts = tokens.num_tokens_R[wanted].tolist(), count_R[wanted].tolist()
-    sizes = [RequestSize(*size) for size in zip(lengths, counts, strict=True)]
+    sizes = list(zip(lengths, counts, strict=True))
     groups = []
     for requests in torch.split(wanted, group_sizes(sizes, padding_cost)):
         num_tokens = int(tokens.num_tokens_R[requests].max())
@@ -74,24 +67,24 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor, padding_cost: float) -> li
     return groups
 
 
-def group_sizes(sizes: list[RequestSize], padding_cost: float) -> list[int]:
+def group_sizes(sizes: list[tuple[int, int]], padding_cost: float) -> list[int]:
     """Return how many requests each group takes.
 
     All requests of a group are padded to its longest, which is its first, and to the most
     candidates that one of them has.
 
     Args:
-        sizes: of the requests, from long to short.
+        sizes: tokens and candidates of each request, from long to short.
         padding_cost: what a token costs by which a request is padded to the longest of its group,
             as a share of computing a token.
     """
     closed: list[int] = []
     num_requests = num_tokens = num_pairs = longest = most = 0  # of the group, without padding
-    for size in sizes:
+    for own_tokens, own_candidates in sizes:
         # A pair is a token and a candidate that looks at it.
-        pairs = size.num_tokens * size.num_candidates
-        num_tokens, num_pairs = num_tokens + size.num_tokens, num_pairs + pairs
-        longest, most = max(longest, size.num_tokens), max(most, size.num_candidates)
+        pairs = own_tokens * own_candidates
+        num_tokens, num_pairs = num_tokens + own_tokens, num_pairs + pairs
+        longest, most = max(longest, own_tokens), max(most, own_candidates)
         # A filling candidate costs as much as a real one; a padding token costs `padding_cost`.
         num_filling_pairs = num_tokens * most - num_pairs
         num_padding_tokens = (num_requests + 1) * longest - num_tokens
@@ -99,7 +92,7 @@ def group_sizes(sizes: list[RequestSize], padding_cost: float) -> list[int]:
         is_large = (num_requests + 1) * longest * most > MAX_GROUP_TOKENS
         if num_requests and (cost > GROUP_COST_TOKENS or is_large):
             closed.append(num_requests)
-            num_requests, num_tokens, num_pairs = 0, size.num_tokens, pairs
-            longest, most = size
+            num_requests, num_tokens, num_pairs = 0, own_tokens, pairs
+            longest, most = own_tokens, own_candidates
         num_requests += 1
     return [*closed, num_requests]

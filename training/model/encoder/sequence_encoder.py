@@ -9,8 +9,6 @@ M candidates of a request, E pin embedding, A action embedding, d = A + E sequen
 D = A + 2 E token width, K first_k.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,17 +31,6 @@ PADDING_ID = 0
 
 NUM_AGE_BUCKETS = 20
 _MINUTE_MS = 60_000.0
-
-
-class _Sequences(NamedTuple):
-    """The requests' actions as tokens without their candidate, and the candidates."""
-
-    action_types_RS: Tensor  # int64
-    sequence_RSd: Tensor  # float, [action, pin]
-    is_visible_RS: Tensor  # bool
-    candidate_pins_CE: Tensor  # float
-    request_of_C: Tensor  # int64
-    identity_RS: Tensor | None = None  # int64, equal where actions may be merged; None: nowhere
 
 
 class SequenceEncoder(nn.Module):
@@ -114,41 +101,39 @@ class SequenceEncoder(nn.Module):
             So nothing of a hidden action gets out. The class describes the reference variant.
         """
         described_RSA = self._describe(action_types_RS, action_ages_ms_RS)
-        sequences = _Sequences(
-            action_types_RS=action_types_RS,
-            sequence_RSd=torch.cat([described_RSA, action_pins_RSE], dim=-1),
-            is_visible_RS=is_visible_RS,
-            candidate_pins_CE=candidate_pins_CE,
-            request_of_C=request_of_C,
-        )
+        sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
         # compiled code cannot look at lengths, and a GPU should not wait for them
-        if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
-            return self._encode_each(sequences)
+        one_by_one = torch.compiler.is_compiling() or candidate_pins_CE.is_cuda
+        if one_by_one or len(request_of_C) == 0:
+            sequence_RSd, tokens = self._tokens(action_types_RS, is_visible_RS, sequence_RSd)
+            # index_select, not indexing: its gradient is a sum per request, not a slow scatter
+            own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
+            sequence_CSd = sequence_RSd.index_select(0, request_of_C)
+            log_count_CS = own.count_RS.to(sequence_RSd.dtype).log()
+            candidates_C1E = candidate_pins_CE[:, None]
+            return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS).flatten(1)
         uses_cpu = cpu.supports(self._layers(), candidate_pins_CE.device, self.training)
+        identity_RS = None
         # actions of equal type and pin may still differ in age
         if uses_cpu and action_pin_keys_RS is not None and self.age_embedding is None:
             num_types = self.action_embedding.num_embeddings
             identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
-            sequences = sequences._replace(identity_RS=identity_RS)
-        return self._encode_grouped(sequences, uses_cpu)
+        sequence_RSd, tokens = self._tokens(
+            action_types_RS, is_visible_RS, sequence_RSd, identity_RS
+        )
+        return self._encode_grouped(sequence_RSd, tokens, candidate_pins_CE, request_of_C, uses_cpu)
 
-    def _encode_each(self, sequences: _Sequences) -> Tensor:
-        """Encode every candidate by itself, over all positions."""
-        sequence_RSd, tokens = self._tokens(sequences)
-        # index_select, not indexing: its gradient is a sum per request, not a slow scatter
-        request_of_C = sequences.request_of_C
-        own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
-        sequence_CSd = sequence_RSd.index_select(0, request_of_C)
-        log_count_CS = own.count_RS.to(sequence_RSd.dtype).log()
-        candidates_C1E = sequences.candidate_pins_CE[:, None]
-        return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS).flatten(1)
-
-    def _encode_grouped(self, sequences: _Sequences, uses_cpu: bool) -> Tensor:
+    def _encode_grouped(
+        self,
+        sequence_RSd: Tensor,
+        tokens: Tokens,
+        candidate_pins_CE: Tensor,
+        request_of_C: Tensor,
+        uses_cpu: bool,
+    ) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
-        sequence_RSd, tokens = self._tokens(sequences)
-        # a request's candidates side by side
-        order_C = torch.argsort(sequences.request_of_C, stable=True)
-        ascending_C = sequences.request_of_C.index_select(0, order_C)
+        order_C = torch.argsort(request_of_C, stable=True)
+        ascending_C = request_of_C.index_select(0, order_C)
         padding_cost = cpu.PADDING_COST if uses_cpu else PLAIN_PADDING_COST
         encoded, rows = [], []
         for group in plan_groups(tokens, ascending_C, padding_cost):
@@ -157,7 +142,7 @@ class SequenceEncoder(nn.Module):
             count_RS = own.count_RS[:, : group.num_tokens]
             log_count_RS = None if group.is_full else count_RS.to(sequence_RSd.dtype).log()
             own_RSd = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
-            candidates = sequences.candidate_pins_CE.index_select(0, candidate)
+            candidates = candidate_pins_CE.index_select(0, candidate)
             candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
             columns_RMKD = self._encode(own_RSd, candidates_RME, own, log_count_RS, uses_cpu)
             columns = columns_RMKD.flatten(0, 1)
@@ -180,10 +165,17 @@ class SequenceEncoder(nn.Module):
         is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
         return described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
 
-    def _tokens(self, sequences: _Sequences) -> tuple[Tensor, Tokens]:
-        """Return [action, pin] of every token, float [R, S, d], and what the tokens are."""
-        action_types_RS, is_visible_RS = sequences.action_types_RS, sequences.is_visible_RS
-        sequence_RSd, identity_RS = sequences.sequence_RSd, sequences.identity_RS
+    def _tokens(
+        self,
+        action_types_RS: Tensor,
+        is_visible_RS: Tensor,
+        sequence_RSd: Tensor,
+        identity_RS: Tensor | None = None,
+    ) -> tuple[Tensor, Tokens]:
+        """Return [action, pin] of every token, float [R, S, d], and what the tokens are.
+
+        Where identity_RS is given, actions of equal number and channels are one token.
+        """
         if self.is_reference and action_types_RS.shape[1] < self.max_actions:
             # room for one padded position, which stands for all of them
             action_types_RS = F.pad(action_types_RS, (0, 1))

@@ -10,6 +10,7 @@ Letters: R requests, S actions per request, K first_k, d sequence channels (acti
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -43,13 +44,14 @@ def visible_tokens(is_visible_RS: Tensor, first_k: int) -> Tokens:
     # stable: visible actions keep their order
     position_RS = torch.argsort((~is_visible_RS).to(torch.uint8), dim=1, stable=True)
     rank_RS = (is_visible_RS.cumsum(dim=1) - 1).masked_fill(~is_visible_RS, -1)
+    missing = max(0, first_k - rank_RS.shape[1])
     return Tokens(
         position_RS=position_RS,
         # The softmax needs a key: a request without visible actions attends to its first position,
         # which is not pooled.
         count_RS=up_to(num_visible_R.clamp(min=1), is_visible_RS.shape[1]).long(),
         num_pooled_R=num_visible_R,
-        first_RK=_padded_to(rank_RS[:, :first_k], first_k, -1),
+        first_RK=F.pad(rank_RS[:, :first_k], (0, missing), value=-1),
         num_tokens_R=num_visible_R.clamp(min=1),
     )
 
@@ -127,8 +129,3 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> To
 def up_to(counts_R: Tensor, size: int) -> Tensor:
     """Return bool [R, size], True in the first counts_R[r] places of row r."""
     return torch.arange(size, device=counts_R.device) < counts_R[:, None]
-
-
-def _padded_to(rows_RK: Tensor, size: int, value: int) -> Tensor:
-    missing = size - rows_RK.shape[1]
-    return torch.nn.functional.pad(rows_RK, (0, missing), value=value) if missing else rows_RK

@@ -1,10 +1,8 @@
 """Which requests the encoder computes together, worked out by hand."""
 
-from training.model.encoder.groups import RequestSize, group_sizes
+from training.model.encoder.groups import group_sizes
 
-LONG = RequestSize(num_tokens=100, num_candidates=8)
-SHORT = RequestSize(num_tokens=17, num_candidates=8)
-MANY = RequestSize(num_tokens=100, num_candidates=30)
+LONG, SHORT, MANY = (100, 8), (17, 8), (100, 30)  # tokens, candidates
 
 
 def test_groups_end_where_padding_would_cost_more_than_a_group() -> None:

@@ -1,6 +1,7 @@
-"""The encoder against a naive one, over lengths and modes, and what must not leak from it."""
+"""The encoder against `nn.TransformerEncoder` and its own forms, and what must not leak from it."""
 
-import math
+import copy
+import shutil
 
 import pytest
 import torch
@@ -8,146 +9,176 @@ from torch import Tensor
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
-from training.model.encoder.sequence_encoder import SequenceEncoder, TransformerLayer
+from support.plain_encoder import PlainTransAct
+from support.public_weights import load_public_weights
+from training.model.encoder.cpu import factors
+from training.model.encoder.sequence_encoder import SequenceEncoder
 
-NUM_TYPES, E = 4, 8
-
-
-@pytest.fixture(params=[1, 2], ids=["one head", "two heads"])
-def config(request: pytest.FixtureRequest) -> ModelConfig:
-    """A small encoder; one head goes through `training.model.encoder.cpu`, two do not."""
-    return ModelConfig(
-        action_embedding_dim=4,
-        num_attention_heads=request.param,
-        feedforward_dim=6,
-        dropout=0.0,
-        first_k=3,
-    )
-
-
-def make_encoder(config: ModelConfig) -> SequenceEncoder:
-    torch.manual_seed(5)
-    return SequenceEncoder(NUM_TYPES, E, config)
+NUM_TYPES, E = 5, 32
+LENGTHS = [[0], [1], [5], [40], [100], [0, 1, 5, 40, 100], [100, 3, 3, 0, 77]]
+TOLERANCE = {"atol": 1e-5, "rtol": 0.0}
+# inductor writes C++; without a compiler the traced and decomposed graph is run as it is
+COMPILER = "inductor" if shutil.which("g++") else "aot_eager"
+Inputs = dict[str, Tensor]
+both_variants = pytest.mark.parametrize("variant", ["default", "reference"])
+# one head goes through `training.model.encoder.cpu`, two do not
+both_numbers_of_heads = pytest.mark.parametrize("num_heads", [1, 2])
 
 
-def make_inputs(lengths: list[int], candidates: int = 3, padded_to: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(len(lengths))
-    longest = max([*lengths, padded_to, 1])
-    types_RS = torch.randint(1, NUM_TYPES + 1, (len(lengths), longest), generator=generator)
-    is_action_RS = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    pins_RSE = torch.randn(len(lengths), longest, E, generator=generator)
+def config(num_heads: int, variant: str, **changes: object) -> ModelConfig:
+    small = {"num_attention_heads": num_heads, "dropout": 0.0, "encoder_variant": variant}
+    return ModelConfig(**(small | changes))
+
+
+def make_inputs(lengths: list[int], share_visible: float = 1.0, padding: int = 0) -> Inputs:
+    """Return padded sequences, some actions of which are hidden, and candidates in no order."""
+    generator = torch.Generator().manual_seed(sum(lengths) + padding)
+    num, longest = len(lengths), min(100, max([*lengths, 1]) + padding)
+    is_action = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    types = torch.randint(1, NUM_TYPES + 1, (num, longest), generator=generator)
+    pins = torch.randn(num, longest, E, generator=generator)
+    is_visible = torch.rand(num, longest, generator=generator) < share_visible
+    request_of = torch.arange(num).repeat_interleave(torch.arange(num) % 3 + 2)
     return {
-        "action_types_RS": types_RS.where(is_action_RS, torch.tensor(0)),
-        "action_pins_RSE": pins_RSE * is_action_RS[:, :, None],
-        "is_visible_RS": is_action_RS,
-        "candidate_pins_CE": torch.randn(len(lengths) * candidates, E, generator=generator),
-        "request_of_C": torch.arange(len(lengths)).repeat_interleave(candidates),
+        "action_types_RS": types.where(is_action, torch.tensor(0)),
+        "action_pins_RSE": pins * is_action[:, :, None],
+        "is_visible_RS": is_action & is_visible,
+        "candidate_pins_CE": torch.randn(len(request_of), E, generator=generator),
+        "request_of_C": request_of[torch.randperm(len(request_of), generator=generator)],
     }
 
 
-def naive_row(encoder: SequenceEncoder, inputs: dict[str, Tensor], candidate: int) -> Tensor:
-    """One candidate, visible actions only, no batching, no splitting, softmax written out."""
-    request = int(inputs["request_of_C"][candidate])
-    visible = inputs["is_visible_RS"][request]
-    first = torch.zeros(encoder.first_k, encoder.width)
-    if not visible.any():
-        return torch.cat([torch.zeros(encoder.width), first.flatten()])
-    actions = encoder.action_embedding(inputs["action_types_RS"][request][visible])
-    pins = inputs["action_pins_RSE"][request][visible]
-    own = inputs["candidate_pins_CE"][candidate].expand(len(actions), -1)
-    tokens = torch.cat([actions, pins, own], dim=1)
-    for layer in encoder.layers:
-        assert isinstance(layer, TransformerLayer)
-        tokens = naive_layer(layer, tokens)
-    for row, position in enumerate(torch.nonzero(visible)[:, 0].tolist()):
-        if position < encoder.first_k:
-            first[position] = tokens[row]
-    return torch.cat([tokens.max(dim=0).values, first.flatten()])
+def make_pair(num_heads: int, variant: str = "reference") -> tuple[PlainTransAct, SequenceEncoder]:
+    """Return the plain formulation and ours with the same weights, both in training mode."""
+    torch.manual_seed(3)
+    plain = PlainTransAct(NUM_TYPES, E, config(num_heads, "reference")).train()
+    with torch.no_grad():  # biases and norms start at constants, which would hide mistakes
+        for parameter in plain.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    published = SequenceEncoder(NUM_TYPES, E, config(num_heads, "reference")).train()
+    load_public_weights(published, plain.state_dict())
+    ours = SequenceEncoder(NUM_TYPES, E, config(num_heads, variant)).train()
+    ours.load_state_dict(published.state_dict(), strict=variant == "reference")
+    return plain, ours
 
 
-def naive_layer(layer: TransformerLayer, tokens: Tensor) -> Tensor:
-    width = tokens.shape[1]
-    query, key, value = layer.query_key_value(tokens).split(width, dim=1)
-    size = width // layer.num_heads
-    mixed = torch.zeros_like(tokens)
-    for head in range(layer.num_heads):
-        part = slice(head * size, (head + 1) * size)
-        for i in range(len(tokens)):
-            scores = (key[:, part] @ query[i, part]) / math.sqrt(size)
-            shares = torch.exp(scores - scores.max())
-            mixed[i, part] = (shares / shares.sum()) @ value[:, part]
-    attended = layer.attention_norm(tokens + layer.attention_out(mixed))
-    hidden = layer.feedforward_out(torch.relu(layer.feedforward_in(attended)))
-    return layer.feedforward_norm(attended + hidden)
+def of_visible_alone(plain: PlainTransAct, inputs: Inputs) -> Tensor:
+    """Return the default variant's output, candidate by candidate, with what is visible alone."""
+    rows = []
+    for request, candidate in zip(
+        inputs["request_of_C"].tolist(), inputs["candidate_pins_CE"], strict=True
+    ):
+        visible = torch.nonzero(inputs["is_visible_RS"][request])[:, 0]
+        columns = torch.zeros(1 + plain.first_k, 32 + 2 * E)
+        if len(visible):
+            actions = plain.action_emb_module(inputs["action_types_RS"][request, visible] - 1)
+            pins = inputs["action_pins_RSE"][request, visible]
+            tokens = torch.cat([actions, pins, candidate.expand(len(visible), -1)], dim=1)
+            tokens = plain.transformer_encoder(tokens[None])[0]
+            columns[0] = tokens.amax(dim=0)
+            is_new = visible < plain.first_k
+            columns[1 + visible[is_new]] = tokens[is_new]
+        rows.append(columns.flatten())
+    return torch.stack(rows)
 
 
-@pytest.mark.parametrize("lengths", [[0], [1], [5], [40], [100], [0, 1, 5, 40, 100]])
-def test_equals_a_naive_encoder_at_every_length(lengths: list[int], config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs(lengths, candidates=2)
+@both_variants
+@both_numbers_of_heads
+@pytest.mark.parametrize("hiding", [{}, {"share_visible": 0.7, "padding": 30}], ids=["all", "some"])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_outputs_equal_the_plain_formulation(lengths, hiding, num_heads, variant) -> None:
+    plain, ours = make_pair(num_heads, variant)
+    inputs = make_inputs(lengths, **hiding)
     with torch.no_grad():
-        found = encoder(**inputs)
-        expected = torch.stack([naive_row(encoder, inputs, c) for c in range(len(found))])
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        if variant == "reference":
+            expected = plain(**inputs)
+        else:
+            expected = of_visible_alone(plain, inputs)
+        torch.testing.assert_close(ours(**inputs), expected, **TOLERANCE)
 
 
-def test_training_evaluation_and_no_grad_agree(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([0, 1, 5, 40, 100])
-    training = encoder.train()(**inputs)
-    evaluation = encoder.eval()(**inputs)
-    with torch.no_grad():
-        without_grad = encoder(**inputs)
-    with torch.inference_mode():
-        inference = encoder(**inputs)
-    for other in (evaluation, without_grad, inference):
-        torch.testing.assert_close(training, other, atol=1e-6, rtol=1e-5)
+@both_numbers_of_heads
+def test_gradients_equal_the_plain_formulation(num_heads: int) -> None:
+    plain, ours = make_pair(num_heads)
+    inputs = make_inputs([0, 1, 5, 40, 100], share_visible=0.7)
+    weights = torch.randn(ours(**inputs).shape) / 100
+    for module in (plain, ours):
+        (module(**inputs) * weights).sum().backward()
+    by_plain = copy.deepcopy(ours)
+    load_public_weights(by_plain, {name: p.grad for name, p in plain.named_parameters()})
+    for parameter, expected in zip(ours.parameters(), by_plain.parameters(), strict=True):
+        assert parameter.grad is not None
+        scale = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(parameter.grad / scale, expected.data / scale, **TOLERANCE)
 
 
-def test_padding_length_does_not_matter(config: ModelConfig) -> None:
-    encoder = make_encoder(config)
-    short, long = make_inputs([1, 5]), make_inputs([1, 5], padded_to=100)
-    # the same actions, differently padded
-    long["action_types_RS"][:, :5] = short["action_types_RS"]
-    long["action_pins_RSE"][:, :5] = short["action_pins_RSE"]
-    long["candidate_pins_CE"] = short["candidate_pins_CE"]
-    torch.testing.assert_close(encoder(**short), encoder(**long), atol=1e-5, rtol=1e-4)
+@pytest.mark.slow  # two of the forms are compiled
+@both_variants
+@both_numbers_of_heads
+def test_every_form_gives_the_same_numbers(num_heads, variant, monkeypatch) -> None:
+    _, encoder = make_pair(num_heads, variant)
+    inputs = make_inputs([100, 0, 1, 5, 40], share_visible=0.9)
+    training = encoder(**inputs)
+    forms = [encoder.eval()(**inputs)]
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            forms.append(encoder(**inputs).clone())
+    forms.append(torch.export.export(encoder, (), inputs, strict=False).module()(**inputs))
+    forms.append(torch.compile(encoder, backend=COMPILER)(**inputs))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    forms.append(encoder(**inputs))  # candidate by candidate
+    for form in forms:
+        torch.testing.assert_close(form, training, **TOLERANCE)
 
 
-@pytest.mark.parametrize("hidden", [0, 1, 4])
-def test_nothing_of_a_hidden_action_gets_out(hidden: int, config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([5, 5])
-    inputs["is_visible_RS"][0, hidden] = False
-    before = encoder(**inputs)
-    inputs["action_pins_RSE"][0, hidden] = 1e3
-    inputs["action_types_RS"][0, hidden] = 1
-    after = encoder(**inputs)
-    torch.testing.assert_close(before, after, atol=0, rtol=0)
-    columns = before[0, encoder.width :].view(encoder.first_k, encoder.width)
-    if hidden < encoder.first_k:
-        assert (columns[hidden] == 0).all()
+def test_bfloat16_is_as_near_as_the_plain_formulation_in_it() -> None:
+    inputs = make_inputs([100, 0, 5, 40] * 4)
+    target = torch.randn(len(inputs["request_of_C"]), make_pair(1)[1].output_dim)
+
+    def run(encoder: torch.nn.Module, *, is_bfloat16: bool) -> tuple[Tensor, Tensor]:
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+            encoded = encoder(**inputs).float()
+        (encoded * target).sum().backward()
+        gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+        return encoded.detach(), torch.cat(gradients)
+
+    errors = []
+    for encoder in make_pair(1):
+        pairs = zip(run(encoder, is_bfloat16=True), run(encoder, is_bfloat16=False), strict=True)
+        errors.append([float((near - exact).norm() / exact.norm()) for near, exact in pairs])
+    for of_plain, of_ours in zip(*errors, strict=True):
+        assert 0 < of_ours < 1.5 * of_plain
 
 
-def test_a_visible_action_does_matter(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([5])
-    before = encoder(**inputs)
-    inputs["action_pins_RSE"][0, 4] += 1.0
-    assert (encoder(**inputs) - before).abs().max() > 1e-3
+def test_scores_too_far_apart_to_split_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, ours = make_pair(num_heads=1)
+    inputs = make_inputs([40, 7])
+    for name in ("candidate_pins_CE", "action_pins_RSE"):
+        inputs[name] *= 40
+    assert (ours(**inputs) - plain(**inputs)).abs().max() < 1e-3
+    # split nevertheless, both factors are 0 and the quotient is 0 / 0
+    monkeypatch.setattr(factors, "MAX_EXPONENT_RANGE", float("inf"))
+    assert not torch.isfinite(ours(**inputs)).all()
 
 
-def test_no_gradient_reaches_hidden_or_padded_positions(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([0, 5], padded_to=8)
-    inputs["is_visible_RS"][1, 0] = False
+@both_numbers_of_heads
+def test_no_gradient_reaches_hidden_or_padded_positions(num_heads: int) -> None:
+    _, encoder = make_pair(num_heads, "default")
+    inputs = make_inputs([0, 5, 40], share_visible=0.7, padding=3)
     inputs["action_pins_RSE"].requires_grad_()
     encoder(**inputs).square().sum().backward()
     gradient = inputs["action_pins_RSE"].grad
     assert gradient is not None
-    assert (gradient[~inputs["is_visible_RS"]] == 0).all()
-    assert (gradient[inputs["is_visible_RS"]] != 0).any()
+    assert ((gradient != 0).any(dim=2) == inputs["is_visible_RS"]).all()
 
 
-def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([3], candidates=1)
-    inputs["candidate_pins_CE"] = inputs["candidate_pins_CE"][:0]
-    inputs["request_of_C"] = inputs["request_of_C"][:0]
+@both_numbers_of_heads
+def test_a_batch_without_candidates_has_no_output_and_gradients_of_zero(num_heads: int) -> None:
+    _, encoder = make_pair(num_heads)
+    inputs = make_inputs([5, 2])
+    for name in ("candidate_pins_CE", "request_of_C"):
+        inputs[name] = inputs[name][:0]
     found = encoder(**inputs)
     assert found.shape == (0, encoder.output_dim)
     found.sum().backward()
@@ -155,51 +186,29 @@ def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients(config: Mod
     assert all(g is not None and (g == 0).all() for g in gradients)
 
 
-def test_heads_must_divide_the_width(config: ModelConfig) -> None:
-    with pytest.raises(ConfigurationError, match="num_attention_heads=3"):
-        make_encoder(config.model_copy(update={"num_attention_heads": 3}))
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ConfigurationError, match="num_attention_heads=5"):
+        SequenceEncoder(NUM_TYPES, E, config(5, "default"))
 
 
-def test_candidates_and_action_types_are_seen(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([5, 2])
-    types, pins = inputs["action_types_RS"], inputs["candidate_pins_CE"]
-    found = encoder(**inputs)
-    for others in (
-        {"candidate_pins_CE": torch.flip(pins, [0])},
-        {"action_types_RS": torch.where(types > 0, NUM_TYPES + 1 - types, 0)},
-    ):
-        assert not torch.allclose(encoder(**(inputs | others)), found, atol=1e-3)
-
-
-def test_candidates_may_stand_in_any_order(config: ModelConfig) -> None:
-    encoder, inputs = make_encoder(config), make_inputs([5, 0, 40, 2])
-    order = torch.randperm(len(inputs["request_of_C"]), generator=torch.Generator().manual_seed(0))
-    of_candidates = ("candidate_pins_CE", "request_of_C")
-    shuffled = inputs | {name: inputs[name][order] for name in of_candidates}
-    expected = encoder(**inputs)[order]
-    torch.testing.assert_close(encoder(**shuffled), expected, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("variant", ["default", "reference"])
-def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(
-    variant: str, config: ModelConfig
-) -> None:
+@both_variants
+@both_numbers_of_heads
+def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(num_heads, variant) -> None:
     inputs = make_inputs([5, 0, 2])
     minutes = torch.tensor([0, 1, 3, 60, 10**7])
-    ages = {"action_ages_ms_RS": (minutes * 60_000).expand(3, 5)}
-    plain = make_encoder(config.model_copy(update={"encoder_variant": variant}))
-    assert torch.equal(plain(**inputs, **ages), plain(**inputs))
-    aged = make_encoder(
-        config.model_copy(update={"encoder_variant": variant, "use_action_ages": True})
-    )
+
+    def aged(minutes: Tensor) -> Inputs:
+        return inputs | {"action_ages_ms_RS": (minutes * 60_000).expand(3, 5)}
+
+    plain = SequenceEncoder(NUM_TYPES, E, config(num_heads, variant))
+    assert torch.equal(plain(**aged(minutes)), plain(**inputs))
+    asked = SequenceEncoder(NUM_TYPES, E, config(num_heads, variant, use_action_ages=True))
     with torch.no_grad():
-        aged.age_embedding.weight.normal_()
-    found = aged(**inputs, **ages)
-    for row, other in ((3, 1), (2, 3)):  # request 1 has no action, whose age could matter
-        older = torch.where(torch.arange(5) == row, minutes[other], minutes) * 60_000
-        changed = aged(**inputs, action_ages_ms_RS=older.expand(3, 5))
-        assert not torch.allclose(changed[:3], found[:3], atol=1e-3)
-        assert torch.equal(changed[3:6], found[3:6])
+        asked.age_embedding.weight.normal_()
+    found, without_actions = asked(**aged(minutes)), inputs["request_of_C"] == 1
+    for row, other in ((3, 1), (2, 3)):
+        older = asked(**aged(torch.where(torch.arange(5) == row, minutes[other], minutes)))
+        assert not torch.allclose(older[~without_actions], found[~without_actions], atol=1e-3)
+        assert torch.equal(older[without_actions], found[without_actions])
     # 10 000 000 minutes are in the last bucket, as 2 000 000 are
-    shorter = {"action_ages_ms_RS": (minutes.clamp(max=2_000_000) * 60_000).expand(3, 5)}
-    assert torch.equal(aged(**inputs, **shorter), found)
+    assert torch.equal(asked(**aged(minutes.clamp(max=2_000_000))), found)

@@ -153,14 +153,6 @@ def test_equal_actions_are_kept_apart_where_something_tells_them_apart() -> None
         assert torch.equal(*encoded)
 
 
-def test_keys_that_do_not_tell_pins_apart_change_nothing() -> None:
-    encoder = make_encoder(2, "default")
-    inputs = make_inputs(torch.float64)
-    keys_RS = torch.zeros_like(inputs["action_types_RS"])
-    found = encoder.double()(**inputs, action_pin_keys_RS=keys_RS)
-    assert_same([found], [encoder(**inputs)])
-
-
 def test_backward_within_an_autocast_is_that_without() -> None:
     encoder, found = make_encoder(2, "default"), []
     for is_within in (False, True):
@@ -209,17 +201,3 @@ def test_a_weight_that_is_not_a_number_is_seen(name: str) -> None:
         getattr(encoder.layers[1], name).weight[0, 0] = float("nan")
     encoded = encoder(**make_inputs(torch.float32)).unflatten(1, (4, -1))
     assert encoded[:, 0].isnan().any(dim=1)[:45].all()
-
-
-def test_scores_too_far_apart_for_two_factors_take_the_plain_way(
-    monkeypatch, passes_through_the_stack
-) -> None:
-    encoder = make_encoder(2, "default")
-    weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
-    expected = encoded_and_gradients(encoder, weight)
-    passes_through_the_stack.clear()
-    monkeypatch.setattr("training.model.encoder.cpu.factors.MAX_EXPONENT_RANGE", 1e-3)
-    found = encoded_and_gradients(encoder, weight)
-    assert_same(found, expected)
-    # only the request without actions has scores that do not spread
-    assert len(passes_through_the_stack) <= 1
