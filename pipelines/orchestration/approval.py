@@ -146,7 +146,7 @@ class PromotionApproval(HITLOperator):
             )
         is_approved = answered["chosen_options"] == [APPROVE]
         answer = ("approved" if is_approved else "rejected") if by else "no answer"
-        comment = str(said.get(COMMENT) or "") if by else ""
+        comment = str(said.get(COMMENT) or "")
         found = _answered(judgement, answer, by, answered["responded_at"], comment)
         return _conclude(context, run, judgement, found)
 

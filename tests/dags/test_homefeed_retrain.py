@@ -102,6 +102,7 @@ def test_reading_it_imports_nothing_heavy(repository, name):
 def test_it_is_every_fortnight_and_never_catches_up(dag):
     assert isinstance(dag.timetable, GridTimetable)
     assert dag.timetable.period == timedelta(days=14)
+    assert dag.start_date == datetime(2025, 12, 22, 6, tzinfo=UTC)  # a period before the first date
     assert dag.catchup is False
     assert dag.max_active_runs == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException
 from airflow.serialization.serialized_objects import BaseSerialization
+from docker.errors import NotFound
 
 from pipelines.orchestration.docker_stages import StageContainer, container_task
 from pipelines.places import store_errors
@@ -124,6 +125,8 @@ class Engine:
     def remove_container(self, container: str, force: bool, v: bool) -> None:
         assert force and v  # with its scratch volume
         self.removed.append(container)
+        if container == "earlier":
+            raise NotFound("the engine has removed it meanwhile")
 
     def __getattr__(self, name: str) -> Any:
         """Answer whatever else the operator asks for."""
@@ -150,3 +153,5 @@ def test_gpus_are_asked_for_by_trainings_an_earlier_container_is_ended_and_none_
     assert engine.asked == {"label": [f"homefeed.run={RUN_URI}", f"homefeed.stage={stage}"]}
     asked = made.device_requests or []
     assert [(each["Count"], each["Capabilities"]) for each in asked] == gpus
+    made.on_kill()
+    assert engine.removed == ["earlier", "own", "own"]

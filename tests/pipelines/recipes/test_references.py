@@ -119,16 +119,19 @@ def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
 
 
 def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
-    write(tmp_path / "team/base.toml", 'extends = "smoke"\n[training]\nseed = 5\nbatch_size = 64\n')
-    path = write(tmp_path / "mine/last.yml", "extends: ../team/base.toml\ntraining: {seed: 6}\n")
+    base = 'extends = "smoke"\n[training]\nseed = 5\nbatch_size = 64\n'
+    write(tmp_path / "team/base %41.toml", base)
+    above = "extends: ../team/base %41.toml\ntraining: {seed: 6}\n"
+    path = write(tmp_path / "mine/the last.yml", above)
     made = make_recipe(path)
     assert (made.training.seed, made.training.batch_size) == (6, 64)
-    assert (made.recipe, made.source) == ("last", storage.to_uri(path))
+    assert (made.recipe, made.source) == ("the last", storage.to_uri(path))
 
 
 def test_a_file_that_extends_itself_by_another_way_is_noticed(tmp_path: Path) -> None:
-    path = write(tmp_path / "here" / "a b.yaml", "extends: ../here/a b.yaml\n")
-    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: "):
+    path = write(tmp_path / "here" / "a b.yaml", "extends: ../there/c.yaml\n")
+    write(tmp_path / "there" / "c.yaml", "extends: ../here/a b.yaml\n")
+    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: .*there/c.yaml -> "):
         make_recipe(path)
 
 
