@@ -64,29 +64,21 @@ def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> Comman
         words: What follows `homefeed`, quoted.
         more: Settings that it reads beside workspace, tracking server and registered model.
     """
-    workspace, event_log = (
-        (places.workspace_uri, places.event_log_uri)
-        if isinstance(places, ResolvedRun)
-        else (places.workspace_location, places.event_log_location)
-    )
-    found = {
-        "workspace": storage.to_uri(workspace),
-        "tracking_uri": places.tracking_uri,
-        "registered_model": places.registered_model,
-        "event_log": storage.to_uri(event_log),
-        "experiment": places.experiment,
-    }
-    # The defaults of the two folders depend on the folder that a shell is in, so they always stand.
-    set_to = [
-        f"HOMEFEED_{name.upper()}={quoted(found[name])} "
-        for name in ("workspace", "tracking_uri", "registered_model", *more)
-        if found[name] != Settings.model_fields[name].default
-    ]
-    return Command(words, "".join(set_to))
+    if isinstance(places, ResolvedRun):
+        folders = {"workspace": places.workspace_uri, "event_log": places.event_log_uri}
+    else:
+        folders = {"workspace": places.workspace_location, "event_log": places.event_log_location}
+    set_to = ""
+    for name in ("workspace", "tracking_uri", "registered_model", *more):
+        # The folders' defaults depend on the folder that a shell is in, so they always stand.
+        value = storage.to_uri(folders[name]) if name in folders else getattr(places, name)
+        if value != Settings.model_fields[name].default:
+            set_to += f"HOMEFEED_{name.upper()}={quoted(value)} "
+    return Command(words, set_to)
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> Command:
-    """Return the command that runs one stage of a run; `again`: even if it has published."""
+    """Return the command that runs one stage of a run; `again`: in place of what it published."""
     return Command(f"stage {stage} --run {quoted(run_uri)}{' --again' if again else ''}")
 
 
@@ -121,14 +113,13 @@ def cycle_command(
         changes: Fields of the request that get other values.
     """
     asked = request.model_copy(update=changes)
-    devices, nodes = asked.num_devices, ""
     if verb == "retrain":  # on one machine, where so many processes train the same weights
-        devices *= asked.num_nodes
-    elif asked.num_nodes > 1:
-        nodes = f" --nodes {asked.num_nodes}"
+        devices = asked.num_devices * asked.num_nodes
+        asked = asked.model_copy(update={"num_devices": devices, "num_nodes": 1})
+    nodes = f" --nodes {asked.num_nodes}" if asked.num_nodes > 1 else ""
     words = (
         f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {quoted(asked.recipe)} "
-        f"--devices {devices} --accelerator {asked.accelerator}{nodes} "
+        f"--devices {asked.num_devices} --accelerator {asked.accelerator}{nodes} "
         f"--{'' if asked.may_promote else 'no-'}promote --key {quoted(asked.trigger)}"
     )
     return command_at(places, words, "event_log", "experiment")
@@ -139,14 +130,9 @@ def new_cycle_command(run: ResolvedRun, **changes: Any) -> Command:
     return cycle_command(run.to_request(), run, trigger=f"again-{run.run_id}", **changes)
 
 
-def serving_command(places: ResolvedRun | Settings) -> Command:
-    """Return the command that says which model serves."""
-    return command_at(places, "serving")
-
-
 def ask_who_serves(places: ResolvedRun | Settings) -> Offered:
-    """Return the question that every message may end with."""
-    return "Which model serves now?", serving_command(places)
+    """Return the question that every message may end with, and the command that answers it."""
+    return "Which model serves now?", command_at(places, "serving")
 
 
 def force_command(run: ResolvedRun) -> Command:

@@ -24,7 +24,7 @@ from pipelines.alerts.commands import (
     stage_command,
     step,
 )
-from pipelines.alerts.links import Links, airflow_link, links_of, runbook_links
+from pipelines.alerts.links import Links, airflow_link, links_of, runbook_link
 from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody, what_serves
 from pipelines.contracts.alert import (
     Alert,
@@ -58,8 +58,6 @@ from pipelines.settings import Settings
 log = logging.getLogger(__name__)
 _CLOCKS = timedelta(seconds=5)
 """How far the clocks of Airflow and of the machine that ran the stage may be apart."""
-MAX_LISTED = 12
-"""How many dates a message names one by one; of more, it names the first and the last."""
 _MINUTE, _SECOND = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -76,7 +74,6 @@ def make_alert(
     run: ResolvedRun | None = None,
     title: str,
     is_urgent: bool = False,
-    exit_code: int | None = None,
     **said: Any,
 ) -> Alert:
     """Return an alert with its severity and its sections of the runbook.
@@ -88,7 +85,6 @@ def make_alert(
         run: The cycle; without one, `said` has the run's id.
         title: One line; the day of the run is put before it.
         is_urgent: Whether a person has to decide though the kind as such needs nobody.
-        exit_code: Of the stage that failed, for its section of the runbook.
         said: The other fields.
     """
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
@@ -100,7 +96,7 @@ def make_alert(
         kind=kind,
         severity=AlertSeverity.WARNING if is_raised else kind.severity,
         title=f"Homefeed retrain {title}",
-        links=(*links, *runbook_links(kind, settings, exit_code)),
+        links=(*links, ("Runbook", runbook_link(kind, settings))),
         **said,
     )
 
@@ -114,11 +110,8 @@ def compose_verdict(
     margin: against the champion, or of its recipe against the fresh anchor.
     """
     # Nothing follows from a comparison whose change the outcome does not tell.
-    losses = [
-        each
-        for each in judgement.certain_losses
-        if each is not judgement.comparison or outcome.change is not None
-    ]
+    is_void = outcome.change is None
+    losses = [e for e in judgement.certain_losses if not is_void or e is not judgement.comparison]
     if judgement.verdict.promoted is Promoted.CHALLENGER and not losses:
         return None
     is_regression = losses or judgement.verdict.decision is Decision.REJECT
@@ -145,8 +138,9 @@ def compose_wanted(
 ) -> Alert:
     """Return the alert that asks a person to approve a promotion; each time it is put is told."""
     page = f"{airflow_link(run.trigger, settings)}/tasks/{APPROVAL_TASK}/required_actions"
-    repeated = f"Asked {question.num_times} times by now: whoever has answered answers again."
-    again = (repeated,) if question.num_times > 1 else ()
+    happened = [outcome.title, *outcome.reasons, *outcome.warnings]
+    if (times := question.num_times) > 1:
+        happened.insert(0, f"Asked {times} times by now: whoever has answered answers again.")
     return make_alert(
         AlertKind.APPROVAL_WANTED,
         settings,
@@ -154,8 +148,8 @@ def compose_wanted(
         run=run,
         title=f"a promotion waits to be approved until {question.until:{_MINUTE}}",
         **_as_told(outcome),
-        about=(question.ruling_digest, question.until.isoformat(), str(question.num_times)),
-        happened="\n".join((*again, outcome.title, *outcome.reasons, *outcome.warnings)),
+        about=(question.ruling_digest, question.until.isoformat(), str(times)),
+        happened="\n".join(happened),
     )
 
 
@@ -296,7 +290,6 @@ def compose_failure(
         links,
         run=run,
         title=title,
-        exit_code=failure.exit_code if failure else None,
         about=(stage, cause.error_class, *(each.isoformat() for each in instants if each)),
         serves=serves,
         happened=happened,
@@ -425,9 +418,9 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     asked, ask = request.model_copy(update={"as_of": newest}), ask_who_serves(settings)
     # A newer cycle than the skipped ones runs now, or has come and is next.
     is_newer_under_way = not missed.is_too_late or missed.next_due <= missed.started_at
-    dates = ", ".join(f"{each:{_MINUTE}}" for each in skipped)
-    if len(skipped) > MAX_LISTED:
-        dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {newest:{_MINUTE}}"
+    dates = f"{newest:{_MINUTE}}"
+    if len(skipped) > 1:
+        dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {dates}"
     done = f"The cycle of {missed.due:{_MINUTE}} is running, as of its own date."
     if missed.is_too_late:
         limit = missed.max_lateness / timedelta(days=1)

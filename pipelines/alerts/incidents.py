@@ -86,8 +86,7 @@ def _key_of(alert: Alert) -> Key:
 def find_open(settings: Settings) -> dict[Key, Incident]:
     """Return what follows from the outbox, also what has lapsed since."""
     found: dict[Key, Incident] = {}
-    kinds = (AlertKind.BROKEN_RUN, AlertKind.DATA_GATE_FAILED, AlertKind.RECOVERED)
-    for at, receipt, alert in read_outbox(settings, *kinds):
+    for at, receipt, alert in read_outbox(settings):
         if alert.kind is AlertKind.RECOVERED:
             found = {key: one for key, one in found.items() if not one.is_mended_by(alert.cycle)}
         elif alert.cause is not None:
@@ -126,7 +125,7 @@ def alert_on_failure(run_uri: str, settings: Settings, ended: Ended) -> AlertRec
 
 
 def tell(alert: Alert, settings: Settings) -> AlertReceipt:
-    """Tell people about a failure, or count it where they know of its cause.
+    """Tell people about a failure, once, or count it where they know of its cause.
 
     What is only counted lies in the outbox, and goes to no transport. Where it is not known what is
     open, the alert is delivered: told twice is better than not at all. Raises what

@@ -15,25 +15,13 @@ OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
 DOCS_IN_MLFLOW, RUNS_IN_MLFLOW = "Data Docs in MLflow", "MLflow runs"
 
-CODES_IN_RUNBOOK = (65, 70, 75, 77, 78)
-"""Exit codes of a stage that the runbook has a section of; a test compares them with it."""
 
-
-def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = None) -> Links:
-    """Return the sections of the runbook for an alert, and for the exit code of a failed stage.
-
-    Where no address is set, the section's name takes the place of a link.
-    """
-    found = [("Runbook", f"Alert: {kind.value}")]
-    if exit_code in CODES_IN_RUNBOOK:
-        found.append((f"Runbook, exit code {exit_code}", f"Exit code {exit_code}"))
-    if not (page := settings.runbook_url):
-        return tuple((label, f"docs/runbook.md, section {at!r}") for label, at in found)
+def runbook_link(kind: AlertKind, settings: Settings) -> str:
+    """Return the runbook's section about an alert; its name, where no address is set."""
+    if not settings.runbook_url:
+        return f"docs/runbook.md, section 'Alert: {kind.value}'"
     # As GitHub, GitLab and most renderers of Markdown name a heading.
-    return tuple(
-        (label, f"{page}#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')}")
-        for label, heading in found
-    )
+    return f"{settings.runbook_url}#alert-{kind.value}"
 
 
 def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = None) -> Links:

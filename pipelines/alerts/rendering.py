@@ -65,11 +65,9 @@ def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAl
     marks = "(sent late) " if is_late else ""
     facts = [("When", for_readers(alert.at, zone))] if alert.at else []
     if alert.num_times > 1:
-        ending = {1: "st", 2: "nd", 3: "rd"}.get(alert.num_times % 10, "th")
-        nth = f"{alert.num_times}{'th' if alert.num_times % 100 in (11, 12, 13) else ending}"
-        marks = f"{marks}({nth} time) "
-        if alert.first_at:
-            facts += [("Again", f"the {nth} time since {for_readers(alert.first_at, zone)}")]
+        marks = f"{marks}({alert.num_times} times) "
+        since = f" since {for_readers(alert.first_at, zone)}" if alert.first_at else ""
+        facts += [("Again", f"{alert.num_times} times{since}")]
     facts += [("Severity", f"{alert.severity.value}, {alert.severity.meaning}")]
     facts += [("Cycle", alert.cycle.label)] if alert.cycle else []
     facts += [("Run", f"{alert.run_id} ({alert.kind.value})")]

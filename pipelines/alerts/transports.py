@@ -69,26 +69,17 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     return tuple(sent)
 
 
-def read_outbox(
-    settings: Settings, *kinds: AlertKind
-) -> list[tuple[datetime, AlertReceipt, Alert]]:
+def read_outbox(settings: Settings) -> list[tuple[datetime, AlertReceipt, Alert]]:
     """Return alerts with when they happened and their receipts, what happened first before others.
 
     What cannot be read is warned of, and costs no other alert.
-
-    Args:
-        settings: Where the outbox lies.
-        kinds: Those that are wanted; all if none is named.
 
     Raises:
         HomefeedError: the outbox cannot be listed.
     """
     found = []
     outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
-    for name in storage.list_names(outbox):
-        is_wanted = not kinds or any(f".{kind.value}." in name for kind in kinds)
-        if not name.endswith(".json") or not is_wanted:
-            continue
+    for name in (name for name in storage.list_names(outbox) if name.endswith(".json")):
         try:
             receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
         except FileNotFoundError:

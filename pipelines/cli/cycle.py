@@ -144,17 +144,6 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
     outcome = kept_outcome(run, judgement, settings, report)
     say_all(outcome.lines())
-    if judgement.baselines:
-        metric = judgement.comparison.target_metric
-        say(f"simple baselines by {metric}, the best first, and the challenger's change:")
-    width = max((len(each.name) for each in judgement.baselines), default=0)
-    for baseline in judgement.baselines:
-        change = f"not known: {baseline.note}" if baseline.note else "not known"
-        if (found := baseline.change) is not None:
-            low, high, sure = found.low, found.high, 100 * found.confidence
-            change = f"{found.value:+.2%} ({sure:g} % interval {low:+.2%} to {high:+.2%})"
-        level = f"{baseline.level.value:.4f}" if baseline.level else "-"
-        say(f"  {baseline.name:<{width}}  {level:>6}  {change}")
     say(what_was_promoted(promotion))
     value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
     return value | {"warnings": report.warnings}

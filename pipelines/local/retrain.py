@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.alerts.commands import runnable, serving_command
+from pipelines.alerts.commands import ask_who_serves, runnable
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.files import holder_of
@@ -211,4 +211,4 @@ def show_summary(settings: Settings, triggers: Sequence[str], say: Say) -> None:
         lines = [f"{trigger}: did not begin"] if cycle is None else lines_of(cycle, is_whole=True)
         for line in lines:
             say(line)
-    say(f"which model serves now: {runnable(serving_command(settings))}")
+    say(f"which model serves now: {runnable(ask_who_serves(settings)[1])}")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 STAGE, RECIPE, MODEL = "homefeed.stage", "homefeed.recipe", "homefeed.model"
 OUTCOME, ERROR, RETRYABLE = "homefeed.outcome", "error.type", "homefeed.is_retryable"
-CPU_MODE, VERDICT = "cpu.mode", "homefeed.verdict"
+VERDICT = "homefeed.verdict"
 
 CYCLE = (RECIPE, MODEL)
 ATTEMPT = (STAGE, RECIPE, MODEL, OUTCOME)
@@ -45,7 +45,7 @@ INSTRUMENTS = (
     ),
     Instrument("homefeed.stage.duration", "s", ATTEMPT, "Wall time of the last attempt."),
     Instrument(
-        *("homefeed.stage.cpu.time", "s", (*ATTEMPT, CPU_MODE)),
+        *("homefeed.stage.cpu.time", "s", ATTEMPT),
         "CPU time of the last attempt's process and of its children that have ended.",
     ),
     Instrument(

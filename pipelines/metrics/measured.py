@@ -21,7 +21,6 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.metrics.instruments import (
-    CPU_MODE,
     ERROR,
     MODEL,
     OUTCOME,
@@ -32,7 +31,7 @@ from pipelines.metrics.instruments import (
     Point,
 )
 from pipelines.metrics.sending import send, wanted_exporter
-from pipelines.metrics.usage import Usage, UsageMeter, memory_limit_bytes
+from pipelines.metrics.usage import UsageMeter, memory_limit_bytes
 
 log = logging.getLogger(__name__)
 _is_off: ContextVar[bool] = ContextVar("is_off", default=False)
@@ -59,40 +58,33 @@ class Attempt:
         found = (each for each in (*self.inputs, self.artifact) if isinstance(each, ResolvedRun))
         return next(found, None)
 
-    @property
-    def num_gpus(self) -> int:
-        """How many GPUs of this machine the stage holds, busy or not."""
-        run = self.run
-        is_on = run is not None and run.accelerator == "gpu" and self.stage in ON_GPUS
-        return run.num_devices if run is not None and is_on else 0
-
     def used(self) -> StageUsage | None:
         """Return what was used until now; None where it could not be measured, which is told."""
-        if self.meter is None:
-            return None
-        try:
-            usage = self.meter.read()
-        except Exception as error:  # Whatever it is, the stage's own work is what counts.
-            _tell_unmeasured(self.stage, error)
-            return None
-        return StageUsage(
-            cpu_s=max(0.0, usage.user_s + usage.system_s),
-            gpu_s=usage.wall_s * self.num_gpus,
-            peak_memory_bytes=usage.peak_memory_bytes,
-            read_bytes=usage.read_bytes,
-            written_bytes=usage.written_bytes,
+        if self.meter is not None:
+            with _harmless(self.stage):
+                run = self.run
+                is_on = run is not None and run.accelerator == "gpu" and self.stage in ON_GPUS
+                return self.meter.read(num_gpus=run.num_devices if run is not None and is_on else 0)
+        return None
+
+
+@contextlib.contextmanager
+def _harmless(stage: str) -> Iterator[None]:
+    """Tell of a fault in the measuring; the stage's own work, and how it ended, is what counts."""
+    try:
+        yield
+    except Exception as error:
+        log.warning(
+            "%s was not measured (%s); nothing else of it is affected", stage, type(error).__name__
         )
 
 
 @contextlib.contextmanager
 def measured(stage: str) -> Iterator[Attempt]:
     """Measure the block; when it has ended, send what it used and what came of it, if asked."""
-    attempt = Attempt(stage)
-    try:
+    attempt, ended = Attempt(stage), None
+    with _harmless(stage):  # The system may give no thread, say.
         attempt.meter = UsageMeter()
-    except Exception as error:  # The system gives no thread, say.
-        _tell_unmeasured(stage, error)
-    ended: BaseException | None = None
     try:
         yield attempt
     except BaseException as error:
@@ -100,7 +92,9 @@ def measured(stage: str) -> Iterator[Attempt]:
         raise
     finally:
         if attempt.meter is not None:
-            _report(attempt, attempt.meter, ended)
+            if not _is_off.get() and wanted_exporter(os.environ):
+                with _harmless(stage):
+                    _report(attempt, attempt.meter, ended)
             attempt.meter.close()
 
 
@@ -118,50 +112,34 @@ def unmeasured() -> Iterator[None]:
 
 
 def _report(attempt: Attempt, meter: UsageMeter, error: BaseException | None) -> None:
-    """Send what is known, where somebody asks. A fault in here is told and reddens no stage.
+    """Send what is known of an attempt and what its artifact says.
 
     An attempt has `done` its work, `found` it done by another one, `failed` by an error, or was
     `stopped` by a signal or Ctrl-C.
     """
-    if _is_off.get() or not wanted_exporter(os.environ):
-        return
     if error is None:
         outcome = "done" if attempt.artifact is not None else "found"
     else:
         outcome = "failed" if isinstance(error, Exception) else "stopped"
     about: _About = {STAGE: attempt.stage, RECIPE: attempt.recipe}
     about |= {MODEL: attempt.model, OUTCOME: outcome}
-    try:
-        points = list(_of_attempt(attempt, about, meter.read(), error))
-        if attempt.run is not None and attempt.artifact is not None:
-            points += points_of(attempt.artifact, attempt.run)
-        send(points, f"{attempt.stage} ({outcome})")
-    except Exception as second:
-        # Whatever it is, the stage's own end is what people must learn of.
-        _tell_unmeasured(attempt.stage, second)
-
-
-def _tell_unmeasured(stage: str, error: Exception) -> None:
-    log.warning(
-        "%s was not measured (%s); nothing else of it is affected", stage, type(error).__name__
-    )
-
-
-def _of_attempt(
-    attempt: Attempt, about: _About, usage: Usage, error: BaseException | None
-) -> Iterator[Point]:
     how = about if error is None else {**about, ERROR: type(error).__name__}
     if isinstance(error, Exception):
         # What is unforeseen is tried again, as `orchestration.retries` does.
         how = {**how, RETRYABLE: not isinstance(error, HomefeedError) or error.is_retryable}
-    yield Point("homefeed.stage.end_time", datetime.now(UTC).timestamp(), how)
-    yield Point("homefeed.stage.duration", usage.wall_s, about)
-    for mode, seconds in (("user", usage.user_s), ("system", usage.system_s)):
-        yield Point("homefeed.stage.cpu.time", seconds, {**about, CPU_MODE: mode})
-    yield Point("homefeed.stage.memory.peak", usage.peak_memory_bytes, about)
-    yield Point("homefeed.stage.memory.limit", memory_limit_bytes(), about)
-    if attempt.num_gpus:
-        yield Point("homefeed.stage.gpu.held_time", usage.wall_s * attempt.num_gpus, about)
+    points = [Point("homefeed.stage.end_time", datetime.now(UTC).timestamp(), how)]
+    points += [Point("homefeed.stage.memory.limit", memory_limit_bytes(), about)]
+    if (used := attempt.used()) is not None:
+        points += [
+            Point("homefeed.stage.duration", meter.wall_s, about),
+            Point("homefeed.stage.cpu.time", used.cpu_s, about),
+            Point("homefeed.stage.memory.peak", used.peak_memory_bytes, about),
+        ]
+        if used.gpu_s:
+            points.append(Point("homefeed.stage.gpu.held_time", used.gpu_s, about))
+    if attempt.run is not None and attempt.artifact is not None:
+        points += points_of(attempt.artifact, attempt.run)
+    send(points, f"{attempt.stage} ({outcome})")
 
 
 def points_of(artifact: Artifact, run: ResolvedRun) -> Iterator[Point]:

@@ -3,7 +3,7 @@
 OpenTelemetry's own environment variables say where to, and nothing else does. Unless one of them
 asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
 
-    OTEL_METRICS_EXPORTER                 `otlp` or `console`; `none`: off
+    OTEL_METRICS_EXPORTER                 `otlp`; `none`: off
     OTEL_EXPORTER_OTLP_ENDPOINT           http://collector:4318; `otlp` is meant
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT   the same for metrics alone, with its path
     OTEL_EXPORTER_OTLP_PROTOCOL           `http/protobuf`, as where it is not set, or `grpc`
@@ -42,12 +42,11 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCO
 _EXPORTERS = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.metric_exporter:OTLPMetricExporter",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.metric_exporter:OTLPMetricExporter",
-    "console": "opentelemetry.sdk.metrics.export:ConsoleMetricExporter",
 }
 
 
 def wanted_exporter(environment: Mapping[str, str]) -> str:
-    """Return `otlp`, `console` or what else the environment asks for; '' for none."""
+    """Return `otlp`, or what else the environment asks for; '' for none."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ""
     named = environment.get("OTEL_METRICS_EXPORTER", "").strip()
@@ -93,8 +92,7 @@ def _send(kind: "type[MetricExporter]", points: Sequence[Point], problems: list[
     from opentelemetry.sdk.metrics.export import MetricExportResult
 
     try:
-        is_otlp = "opentelemetry.exporter.otlp" in kind.__module__
-        exporter = kind(timeout=WAIT_S) if is_otlp else kind()  # type: ignore[call-arg]
+        exporter = kind(timeout=WAIT_S)  # type: ignore[call-arg]
         result = exporter.export(_collect(points))
         exporter.shutdown()
         if result is not MetricExportResult.SUCCESS:
@@ -115,8 +113,8 @@ def exporter_of(environment: Mapping[str, str]) -> type["MetricExporter"]:
         name = _first_set(environment, _PROTOCOLS) or "http/protobuf"
     if name not in _EXPORTERS:
         raise ConfigurationError(
-            f"OTEL_METRICS_EXPORTER or OTEL_EXPORTER_OTLP_PROTOCOL is {name!r}; expected otlp, "
-            f"console or none, and of the protocol http/protobuf or grpc; correct the environment"
+            f"OTEL_METRICS_EXPORTER or OTEL_EXPORTER_OTLP_PROTOCOL is {name!r}; expected otlp or "
+            f"none, and of the protocol http/protobuf or grpc; correct the environment"
         )
     exporter: type[MetricExporter] = resolve_name(_EXPORTERS[name])
     return exporter

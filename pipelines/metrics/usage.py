@@ -10,26 +10,15 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from pipelines.contracts.run_layout import StageUsage
+
 LOOK_EVERY_S = 1.0
 """A look takes 3 ms of CPU time where 180 processes run on the machine."""
 _KIB = 1024  # The kernel's unit of VmHWM.
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What was used. Seconds and bytes."""
-
-    wall_s: float
-    user_s: float
-    system_s: float
-    peak_memory_bytes: int
-    read_bytes: int | None  # By system calls; None: the kernel does not count them.
-    written_bytes: int | None
 
 
 class UsageMeter:
@@ -38,7 +27,7 @@ class UsageMeter:
     def __init__(self, look_every_s: float = LOOK_EVERY_S) -> None:
         self._look_every_s, self._seen_bytes = look_every_s, 0
         self._started, self._before, self._moved_before = time.monotonic(), _cpu_s(), _moved_bytes()
-        self._own_peak_before = _own_peak_bytes()
+        self._own_peak_before, self.wall_s = _own_peak_bytes(), 0.0  # Until what was read last.
         self._look()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look_again, name="usage", daemon=True)
@@ -49,17 +38,22 @@ class UsageMeter:
         self._is_over.set()
         self._thread.join(timeout=1.0)
 
-    def read(self) -> Usage:
-        """Return what was used until now."""
+    def read(self, num_gpus: int = 0) -> StageUsage:
+        """Return what was used until now, by a stage that holds so many GPUs, busy or not."""
         self._look()
-        user_s, system_s = (now - then for now, then in zip(_cpu_s(), self._before, strict=True))
+        self.wall_s = time.monotonic() - self._started
         pairs = zip(_moved_bytes(), self._moved_before, strict=True)
         moved = [None if now is None or then is None else now - then for now, then in pairs]
         # An older peak is that of another stage, which the same process ran before.
         own_peak = _own_peak_bytes()
         grown = own_peak if own_peak > self._own_peak_before else 0
-        wall_s, peak = time.monotonic() - self._started, max(self._seen_bytes, grown)
-        return Usage(wall_s, user_s, system_s, peak, *moved)
+        return StageUsage(
+            cpu_s=max(0.0, _cpu_s() - self._before),
+            gpu_s=self.wall_s * num_gpus,
+            peak_memory_bytes=max(self._seen_bytes, grown),
+            read_bytes=moved[0],
+            written_bytes=moved[1],
+        )
 
     def _look_again(self) -> None:
         while not self._is_over.wait(self._look_every_s):
@@ -111,10 +105,10 @@ def memory_in_use_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _cpu_s() -> tuple[float, float]:
+def _cpu_s() -> float:
     """Return user and system seconds of this process and of its children that have ended."""
     used = psutil.Process().cpu_times()
-    return used.user + used.children_user, used.system + used.children_system
+    return float(used.user + used.system + used.children_user + used.children_system)
 
 
 def _moved_bytes() -> tuple[int | None, int | None]:

@@ -40,8 +40,6 @@ _TIMEOUT_S = 5
 _HEALTH = "/api/v2/monitor/health"
 _PREFIX = "HOMEFEED_"
 _SECRET = re.compile(r"secret|passw|token|key|credential", re.IGNORECASE)
-_ASSIGNED = re.compile(rf"([\w.-]*(?:{_SECRET.pattern})[\w.-]*)=[^\s'\"]+", re.IGNORECASE)
-"""An option of a command or of Java that is given a secret."""
 _ALIKE = 0.85
 """How like a setting's name another name must be to be taken for a slip of the pen."""
 _NO_AIRFLOW = Settings.model_fields["airflow_url"].default
@@ -60,9 +58,7 @@ class Check(Frozen):
 class Diagnosis(Frozen):
     """What is set, reachable, writable and installed here, and what is wrong."""
 
-    settings: dict[str, str] = Field(
-        description="Variables that differ from their defaults, by name; a secret is '***'."
-    )
+    settings: tuple[str, ...] = Field(description="Variables that differ from their defaults.")
     checks: tuple[Check, ...]
     versions: dict[str, str] = Field(
         description="Python's, and by name those of packages that results depend on; '' if missing."
@@ -73,13 +69,14 @@ class Diagnosis(Frozen):
 
 def diagnose(now: datetime) -> Diagnosis:
     """Return what is set, reachable, writable and installed, and what is wrong."""
-    settings, differing, wrong, notes = None, dict[str, str](), list[str](), list[str]()
+    settings, differing, wrong, notes = None, list[str](), list[str](), list[str]()
     try:
         settings = Settings()
     except ConfigurationError as error:
         wrong.append(_without_secrets(str(error)))
     else:
-        differing = _differing(settings)
+        fields = Settings.model_fields.items()
+        differing = [name for name, field in fields if getattr(settings, name) != field.default]
     checks = [*(_checks(settings, now) if settings else ()), *_free_disks(settings)]
     wrong += [check.said for check in checks if not check.is_good]
     known = [_PREFIX + name.upper() for name in Settings.model_fields]
@@ -89,7 +86,7 @@ def diagnose(now: datetime) -> Diagnosis:
             notes.append(f"{name} is set and is no setting; rename it if {slips[0]} is meant")
     there = {each.name.lower(): each.version for each in metadata.distributions()}
     return Diagnosis(
-        settings=differing,
+        settings=tuple(_PREFIX + name.upper() for name in differing),
         checks=tuple(checks),
         versions={"Python": platform.python_version()}
         | {name: there.get(name, "") for name in PACKAGES},
@@ -184,18 +181,6 @@ def ask_airflow(url: str) -> str:
     return "all its parts are healthy"
 
 
-def _differing(settings: Settings) -> dict[str, str]:
-    """Return the settings that differ from their defaults, without their secrets."""
-    found = {}
-    for name, field in Settings.model_fields.items():
-        if (value := getattr(settings, name)) != field.default:
-            if isinstance(value, dict):
-                value = {key: "***" if _SECRET.search(key) else each for key, each in value.items()}
-            shown = _ASSIGNED.sub(r"\1=***", without_password(str(value)))
-            found[_PREFIX + name.upper()] = shown
-    return found
-
-
 def _without_secrets(message: str) -> str:
     """Return a message about the environment without the values that may hold a secret."""
     for name, value in os.environ.items():
@@ -229,14 +214,13 @@ def _nearest(path: Path) -> Path:
 
 def lines_of(found: Diagnosis) -> Iterator[str]:
     """Yield the lines; one that belongs to the one before it begins with two spaces."""
-    yield "settings that differ from their defaults:" if found.settings else "settings: defaults"
-    yield from (f"  {name}={value}" for name, value in found.settings.items())
+    yield f"settings that differ from their defaults: {', '.join(found.settings) or 'none'}"
     yield "checks:"
     for check in found.checks:
         said = f": {check.said}" if check.is_good else ""
         yield f"  {'good ' if check.is_good else 'wrong'}  {check.what} ({check.where}){said}"
-    yield "versions:"
-    yield from (f"  {name} {each or 'is not installed'}" for name, each in found.versions.items())
+    told = (f"{name} {each or 'is not installed'}" for name, each in found.versions.items())
+    yield f"versions: {', '.join(told)}"
     yield from (f"note: {note}" for note in found.notes)
     yield from (f"wrong: {sentence}" for sentence in found.wrong)
     if not found.wrong:

@@ -63,6 +63,21 @@ class Champion(Frozen):
     )
     problem: str = Field(default="", description="What is wrong with the answer; '' if nothing.")
 
+    @property
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that tell of it."""
+        by_whom = "" if self.is_confirmed else " by the history; MLflow could not be asked"
+        if (model := self.model) is not None:
+            age = f"as_of {model.as_of:%Y-%m-%d}, {self.age_days:.1f} days old"
+            since = f", serves since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else ""
+            yield f"champion: {model.label}, {age}{since}{by_whom}"
+        elif by_whom:
+            yield "champion: not known; MLflow could not be asked"
+        else:
+            yield f"champion: {'none in the registry' if self.problem else 'none yet'}"
+        if self.is_confirmed and self.problem:
+            yield f"  {self.problem}"
+
 
 class OutboxAlert(Frozen):
     """An alert that lies in the outbox."""
@@ -120,9 +135,24 @@ def read_status(
 
     with part():
         names = reading.run_names(workspace_uri)
-        found["num_cycles"] = len(names)
         found["cycles"] = reading.newest_cycles(workspace_uri, names, settings, num)
-        found["alerts"], found["num_alerts"] = _newest_alerts(settings, num)
+        known = read_outbox(settings)
+        found |= {"num_cycles": len(names), "num_alerts": len(known)}
+        found["alerts"] = tuple(
+            OutboxAlert(
+                happened_at=at,
+                kind=alert.kind.value,
+                title=alert.title,
+                delivered_to=receipt.delivered_to,
+                not_delivered_to=tuple(
+                    name
+                    for name in settings.alert_transports
+                    if name not in receipt.delivered_to and not receipt.is_counted
+                ),
+                text_uri=entry_uri(alert, settings).removesuffix("json") + "txt",
+            )
+            for at, receipt, alert in reversed(known[-num:])
+        )
         found["has_workspace"] = bool(names) or storage.exists(workspace_uri)
         found["broken"] = tuple(incident.sentence for incident in read_open(settings, now))
     with part():
@@ -162,36 +192,16 @@ def _champion_at(
     return champion, errors
 
 
-def _newest_alerts(settings: Settings, num: int) -> tuple[tuple[OutboxAlert, ...], int]:
-    """Return the newest alerts, the newest first, and how many the outbox holds."""
-    known = read_outbox(settings)
-    found = []
-    for at, receipt, alert in reversed(known[-num:]):
-        asked = () if receipt.is_counted else settings.alert_transports
-        found.append(
-            OutboxAlert(
-                happened_at=at,
-                kind=alert.kind.value,
-                title=alert.title,
-                delivered_to=receipt.delivered_to,
-                not_delivered_to=tuple(t for t in asked if t not in receipt.delivered_to),
-                text_uri=entry_uri(alert, settings).removesuffix("json") + "txt",
-            )
-        )
-    return tuple(found), len(known)
-
-
 def lines_of(status: Status) -> Iterator[str]:
     """Yield the lines; one that belongs to the one before it begins with two spaces."""
-    yield from _champion_lines(status.champion)
+    yield from status.champion.lines
+    cycles = f"the newest {len(status.cycles)} of {status.num_cycles}, newest first"
     if status.has_workspace is None:
-        yield f"cycles: not known; the workspace {status.workspace_uri} could not be read"
-    elif not status.has_workspace:
-        yield f"cycles: none yet; there is no workspace at {status.workspace_uri}"
+        cycles = f"not known; the workspace {status.workspace_uri} could not be read"
     elif not status.cycles:
-        yield "cycles: none yet"
-    else:
-        yield f"cycles: the newest {len(status.cycles)} of {status.num_cycles}, newest first"
+        where = "" if status.has_workspace else f"; there is no workspace at {status.workspace_uri}"
+        cycles = f"none yet{where}"
+    yield f"cycles: {cycles}"
     for cycle in status.cycles:
         yield from reading.lines_of(cycle)
     if status.broken:
@@ -201,11 +211,8 @@ def lines_of(status: Status) -> Iterator[str]:
         yield f"alerts: the newest {len(status.alerts)} of {status.num_alerts} in the outbox"
     for alert in status.alerts:
         lacking = ", ".join(alert.not_delivered_to)
-        missing = f"; not delivered by {lacking}" if lacking else ""
-        yield (
-            f"  {alert.happened_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{missing}  "
-            f"{alert.text_uri}"
-        )
+        title = f"{alert.title}; not delivered by {lacking}" if lacking else alert.title
+        yield f"  {alert.happened_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {title}  {alert.text_uri}"
     if status.next_due is not None:
         days = (status.next_due - status.told_at).total_seconds() / 86400
         yield (
@@ -215,19 +222,3 @@ def lines_of(status: Status) -> Iterator[str]:
     yield from (f"{label}: {address}" for label, address in status.addresses)
     # The first one is the error that the command ends with.
     yield from (f"not found out: {problem}" for problem in status.problems[1:])
-
-
-def _champion_lines(champion: Champion) -> Iterator[str]:
-    if (model := champion.model) is not None:
-        since = f", serves since {champion.since:%Y-%m-%d %H:%M} UTC" if champion.since else ""
-        source = "" if champion.is_confirmed else " by the history; MLflow could not be asked"
-        yield (
-            f"champion: {model.label}, as_of {model.as_of:%Y-%m-%d}, {champion.age_days:.1f} days "
-            f"old{since}{source}"
-        )
-    elif not champion.is_confirmed:
-        yield "champion: not known; MLflow could not be asked"
-    else:
-        yield f"champion: {'none in the registry' if champion.problem else 'none yet'}"
-    if champion.is_confirmed and champion.problem:
-        yield f"  {champion.problem}"

@@ -22,7 +22,7 @@ def test_names_and_units_follow_the_conventions() -> None:
 def test_no_attribute_grows_with_the_number_of_cycles() -> None:
     assert {attribute for each in INSTRUMENTS for attribute in each.attributes} == {
         *("homefeed.stage", "homefeed.recipe", "homefeed.model", "homefeed.outcome"),
-        *("error.type", "homefeed.is_retryable", "cpu.mode"),
+        *("error.type", "homefeed.is_retryable"),
         "homefeed.verdict",
     }
 

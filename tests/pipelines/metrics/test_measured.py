@@ -91,7 +91,7 @@ def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(
     assert before < end < time.time()
     assert 0 < receiver.of(f"{OWN}duration")[0] < time.time() - before
     most = (time.time() - before) * (os.cpu_count() or 1)
-    assert 0.01 < sum(receiver.of(f"{OWN}cpu.time")[:2]) < most
+    assert 0.01 < receiver.of(f"{OWN}cpu.time")[0] < most
     assert 30e6 < receiver.of(f"{OWN}memory.peak")[0] < receiver.of(f"{OWN}memory.limit")[0]
     assert receiver.of(f"{OWN}gpu.held_time") == []
     known = {each.name: each for each in INSTRUMENTS}
@@ -178,28 +178,16 @@ def test_a_training_tells_how_long_it_held_its_gpus(
     assert held == pytest.approx(3 * receiver.of(f"{OWN}duration")[0])
 
 
-def printed(*words: str, **environment: str) -> list[str]:
-    """Return the lines that another process prints, in which nothing else asks for metrics."""
+def test_where_nobody_asks_nothing_is_imported_and_no_thread_is_left(run: ResolvedRun) -> None:
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     done = subprocess.run(
-        [sys.executable, *words],
-        env=quiet | {"PYTHONPATH": ":".join(sys.path)} | environment,
+        [sys.executable, "-c", MODULES, run.run_uri],
+        env=quiet | {"PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.splitlines()
-
-
-def test_where_nobody_asks_nothing_is_imported_and_else_the_last_line_stays_the_manifest(
-    run: ResolvedRun,
-) -> None:
-    """Airflow takes the last line for the stage's result."""
-    assert printed("-c", MODULES, run.run_uri) == ["[]", "[]"], "nor is a thread left"
-    command = ("-m", "pipelines.cli", "stage", STAGE, "--run", run.run_uri)
-    shown = printed(*command, OTEL_METRICS_EXPORTER="console")
-    assert '"homefeed.stage.duration"' in "".join(shown)
-    assert shown[-1] == manifest_uri(run.run_uri, STAGE)
+    assert done.stdout.splitlines() == ["[]", "[]"]
 
 
 def test_the_manifest_keeps_what_was_used_by_all_processes_where_it_can_be_read(

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as ByGrpc
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as ByHttp
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
 from pipelines.contracts.code_identity import environment
 from pipelines.metrics.instruments import STAGE, VERDICT, Point
@@ -183,7 +182,6 @@ HTTP = {f"{OTLP}_METRICS_PROTOCOL": "http/protobuf"}
         (ENDPOINT | GRPC, ByGrpc),
         (ENDPOINT | GRPC | HTTP, ByHttp),
         (ENDPOINT | {"OTEL_METRICS_EXPORTER": "none"}, None),
-        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "console"}, ConsoleMetricExporter),
         (ENDPOINT | {"OTEL_SDK_DISABLED": "True"}, None),
         (ENDPOINT | {"OTEL_SDK_DISABLED": "false"}, ByHttp),
     ],
