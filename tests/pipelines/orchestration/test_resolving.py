@@ -9,15 +9,8 @@ import pytest
 
 from pipelines.contracts import errors
 from pipelines.contracts.alert import Unresolved
-from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import NumericFeature
-from pipelines.orchestration import schedule
-from pipelines.orchestration.resolving import (
-    FAILURE_KEY,
-    newest_day_to_enter,
-    request_of,
-    start_cycle,
-)
+from pipelines.orchestration.resolving import FAILURE_KEY, request_of, start_cycle
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.commands import parse
@@ -107,43 +100,14 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
     assert json.loads(json.dumps(resolved)) == resolved
 
 
-def ended_on(tmp_path):
-    """Return the settings of a home with a tiny log that ends with 2017-03-01."""
-    write_planted_world(tmp_path / "event_log", num_users=2, num_days=60)
-    return Settings(home=str(tmp_path))
-
-
-def test_an_empty_as_of_on_a_log_that_has_ended_says_what_to_enter(tmp_path):
+def test_a_day_that_the_log_does_not_have_is_told_with_the_days_that_it_has(tmp_path):
+    write_planted_world(tmp_path / "event_log", num_users=2, num_days=60)  # to 2017-03-01
     left = Left()
     with pytest.raises(errors.DataContractError) as caught:
-        start_cycle(PARAMS | {"as_of": None}, run_of(), left, ended_on(tmp_path))
-    said = str(caught.value)
-    assert "no as_of was entered, so that this run is as of 2026-01-19, and the event log" in said
-    assert "ends with 2017-03-01; trigger the cycle anew with 2017-03-02 as As of" in said
-    assert said in left[FAILURE_KEY]["message"]
-    step = Unresolved.model_validate(left[FAILURE_KEY]).next_step
-    assert "with As of 2017-03-02" in step.sentence and step.commands == ()
-
-
-def test_another_damage_is_told_though_the_log_has_ended(tmp_path, monkeypatch):
-    def damaged(*_: object) -> None:
-        raise errors.DataContractError("record.json is damaged")
-
-    monkeypatch.setattr(schedule, "account_for", damaged)
-    dag_run = run_of(run_type="scheduled")
-    with pytest.raises(errors.DataContractError, match="record.json is damaged"):
-        start_cycle(PARAMS | {"as_of": None}, dag_run, Left(), ended_on(tmp_path))
-
-
-def test_a_day_that_was_entered_and_a_log_that_goes_on_are_refused_as_before(tmp_path):
-    settings = ended_on(tmp_path)
-    asked = {"recipe": "smoke", "now": NOW, "may_promote": True, "num_devices": 1, "trigger": "x"}
-    days = {"2017-03-02": None, "2017-03-03": None, "2016-01-01": None, "2017-06-01": "2017-03-02"}
-    for day, expected in days.items():
-        request = RunRequest(as_of=datetime.fromisoformat(f"{day}T00:00+00:00"), **asked)
-        found = newest_day_to_enter(request, settings)
-        assert (f"{found}" if found else None) == expected, day
-    assert newest_day_to_enter(request, Settings(home=str(tmp_path / "nothing"))) is None
+        start_cycle(PARAMS | {"as_of": None}, run_of(), left, Settings(home=str(tmp_path)))
+    assert "of as_of 2026-01-19: the event log at " in str(caught.value)
+    assert "to 2017-03-01; choose an as_of whose windows lie in it" in str(caught.value)
+    assert str(caught.value) in left[FAILURE_KEY]["message"]
 
 
 @pytest.mark.parametrize(
