@@ -22,7 +22,6 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     Snapshot,
 )
-from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import AnchorFacts, Judgement, OperatingPoint
 from pipelines.contracts.run_layout import VERDICT_PAGE
@@ -62,6 +61,7 @@ def compare_with_champion(
         TrackingUnavailableError: MLflow cannot be reached.
     """
     from validation.model_gate.facts import gather_facts
+    from validation.report.verdict_page import write_report
 
     client = tracking.connect(run.tracking_uri)
     cycles = evidence.read(run.judged_before)
@@ -93,7 +93,7 @@ def compare_with_champion(
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        write_page(run, judgement, out_dir, record)
+        write_report(judgement, run, out_dir, record)
         runs = log_sides(client, run, judgement, out_dir)
         tracking.log_dataset(client, runs[1], snapshot, "evaluation")
         storage.publish_folder(out_dir, output_uri)
@@ -192,21 +192,6 @@ def _judge(
         ),
         report_uri="",
     )
-
-
-def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path, record: CycleRecord) -> Path:
-    """Write the verdict page with its drawings, and return the page's path."""
-    from validation.report import verdict_page
-
-    assert judgement.outcome is not None, "the page tells the outcome"
-    said = {
-        "run_id": run.run_id,
-        "recipe": run.config.recipe_ref.label,
-        "as_of": f"{run.as_of:%Y-%m-%d}",
-        "code_version": run.code_version,
-        "margin": str(run.config.model_gate.margin),
-    }
-    return verdict_page.write_report(judgement, judgement.outcome, out_dir, said, record)
 
 
 def keep_evidence(

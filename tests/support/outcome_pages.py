@@ -193,12 +193,6 @@ def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECO
     config = smoke().model_copy(update={"model_gate": _config()})
     run = make_run(folder, config, champion=champion, run_id="2017-03-02--ab12cd34")
     outcome = outcome_of(run, judgement, None, Settings())
-    said = {
-        "run_id": run.run_id,
-        "recipe": "pipelines.recipes:production",
-        "as_of": "2017-03-02",
-        "code_version": "1a2b3c4",
-        "margin": "0.01",
-    }
     record = record.model_copy(update={"is_void": is_void(run, judgement.comparison)})
-    return write_report(judgement, outcome, folder, said, record)
+    judgement = judgement.model_copy(update={"outcome": outcome})
+    return write_report(judgement, run, folder, record)

@@ -5,14 +5,15 @@ Styles and drawings are therefore inside, and nothing is fetched. MLflow shows i
 artifacts. Not for deciding (`validation.model_gate.verdict`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.cycle import CycleRecord
-from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint, Outcome
+from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint
 from pipelines.contracts.reasons import MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
@@ -31,36 +32,26 @@ from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()
-CONTEXT_KEYS = ("run_id", "recipe", "as_of", "code_version", "margin")
 MAX_DRAWN = 60
 """A drawing of more changes is read by nobody; all of them stand in the tables."""
 
 
 def write_report(
-    judgement: Judgement,
-    outcome: Outcome,
-    out_dir: Path,
-    context: Mapping[str, str],
-    record: CycleRecord = NOTHING,
+    judgement: Judgement, run: ResolvedRun, out_dir: Path, record: CycleRecord = NOTHING
 ) -> Path:
     """Write the verdict page, `<out_dir>/verdict.html`: self-contained, below 300 kB.
 
     Args:
-        judgement: The facts, and what was decided.
-        outcome: What people are told of it, in the words that every other place has.
+        judgement: The facts, what was decided, and the outcome that people are told.
+        run: The cycle's.
         out_dir: Existing folder.
-        context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
         record: When the cycle ran and what it cost, as far as that is known.
 
     Returns:
         Path of the page.
-
-    Raises:
-        KeyError: the context lacks a key.
     """
-    said = {key: context[key] for key in CONTEXT_KEYS}
     comparison, champion = judgement.comparison, judgement.comparison.baseline_model
-    needed, age = -margin_of(comparison, float(said["margin"])), ""
+    needed, age = -margin_of(comparison, run.config.model_gate.margin), ""
     if champion is not None:
         days = (comparison.challenger_model.as_of - champion.as_of).total_seconds() / 86400
         trained = f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}"
@@ -75,7 +66,7 @@ def write_report(
         "assumed_decay": ASSUMED_DECAY,
         "num_years": NUM_YEARS,
         "other_form": other_form(comparison.target_metric),
-        "context": said,
+        "run": run,
         "target": comparison.target,
         "self_test": judgement.self_test,
         "needed": needed,
@@ -84,7 +75,7 @@ def write_report(
         "record": record,
         "costs": cost_rows(record.costs, record.earlier),
         "age": age,
-        "outcome": outcome,
+        "outcome": judgement.outcome,
         "confidence": f"{intervals[0].confidence * 100:g} %" if intervals else "no",
     }  # fmt: skip
     html = within_limit(

@@ -17,11 +17,10 @@ from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, plan
 from support.judgements import ruled, told
 from support.runs import make_run
 from validation.model_gate.target_metric import other_form, target_metric
-from validation.report.verdict_page import CONTEXT_KEYS, write_report
+from validation.report.verdict_page import write_report
 
 SAVE = Head(name="save", action_type="save", utility_weight=0.0)
 THREE_HEADS = (*HEADS, SAVE)
-CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
 
 
 def config_with(target: str) -> ModelGateConfig:
@@ -60,7 +59,8 @@ def test_metrics_verdict_self_test_page_and_alert_follow(target: str, tmp_path: 
     expected = "The worst possible ranking: REJECT (-100.0% to -100.0%)."
     assert expected in map(str, found.self_test.findings)
 
-    html = write_report(found, told(found), tmp_path, CONTEXT).read_text("utf-8")
+    shown, run = found.model_copy(update={"outcome": told(found)}), make_run(tmp_path)
+    html = write_report(shown, run, tmp_path).read_text("utf-8")
     for words in (
         f"{target}, challenger",
         f"Promotion needs {target} in ",
@@ -71,7 +71,7 @@ def test_metrics_verdict_self_test_page_and_alert_follow(target: str, tmp_path: 
     assert html.count('<li class="is-target">') == html.count(f'<span class="name">{target}, ')
 
     verdict = ruled(Decision.REJECT, "It lost.")
-    rejected, run = found.model_copy(update={"verdict": verdict}), make_run(tmp_path)
+    rejected = found.model_copy(update={"verdict": verdict})
     outcome = outcome_of(run, rejected, None, Settings())
     alert = compose_verdict(outcome, rejected, run, Settings())
     assert alert is not None and alert.certainty.startswith(f"{target}: ")

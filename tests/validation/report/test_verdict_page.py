@@ -9,6 +9,7 @@ import pytest
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
+from pipelines.recipes import smoke
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -18,15 +19,9 @@ from support.holdouts import (
     popularity_scores,
 )
 from support.judgements import ruled, said, told
+from support.runs import make_run
 from validation.report.verdict_page import MAX_DRAWN, drawings_of, write_report
 
-CONTEXT = {
-    "run_id": "2017-03-02--ab12cd34",
-    "recipe": "smoke",
-    "as_of": "2017-03-02",
-    "code_version": "1a2b3c4",
-    "margin": "0.01",
-}
 STEP = NextStep(
     sentence="v4 becomes champion & v3 rests.",
     commands=(
@@ -81,8 +76,9 @@ def promoted() -> Judgement:
     return judged(ROWS, GOOD, FAIR, AGAINST_CHAMPION, CONFIG)
 
 
-def page_of(found: Judgement, folder: Path, **context: str) -> Page:
-    path = write_report(found, told(found, STEP), folder, CONTEXT | context)
+def page_of(found: Judgement, folder: Path, step: NextStep = STEP, **update: object) -> Page:
+    shown = found.model_copy(update={"outcome": told(found, step)})
+    path = write_report(shown, make_run(folder).model_copy(update=update), folder)
     return Page(path.read_text("utf-8"))
 
 
@@ -166,11 +162,10 @@ def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_p
         "anchor_note": hostile,
         "tries": (hostile,),
     }
-    context = dict.fromkeys(("run_id", "recipe", "as_of", "code_version"), hostile)
-    changed, step = promoted.model_copy(update=update), told(promoted, NextStep(
-        sentence=hostile, commands=((hostile, hostile),)))  # fmt: skip
-    write_report(changed, step, tmp_path, CONTEXT | context)
-    page = Page((tmp_path / "verdict.html").read_text("utf-8"))
+    step = NextStep(sentence=hostile, commands=((hostile, hostile),))
+    of_run = {"run_id": hostile, "code_version": hostile}
+    of_run["config"] = smoke().model_copy(update={"recipe": hostile})
+    page = page_of(promoted.model_copy(update=update), tmp_path, step, **of_run)
     assert not {tag for tag, _ in page.tags} & {"img", "script"}
     assert not {name for _, attributes in page.tags for name in attributes if name[:2] == "on"}
     assert page.text.count("<script>alert(2)</script>") > 10
@@ -234,9 +229,3 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
     text = page_of(judged(ROWS, no_order, FAIR, AGAINST_CHAMPION, CONFIG), tmp_path).text
     reason = "The challenger's scores hold NaN or infinity."
     assert f"The target metric was not computed. {reason}" in text
-
-
-def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:
-    incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
-    with pytest.raises(KeyError, match="margin"):
-        write_report(promoted, told(promoted, STEP), tmp_path, incomplete)
