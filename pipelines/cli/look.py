@@ -132,12 +132,13 @@ def gc(
     going = ((item, "") for item in plan if not item.kept) if dry_run else delete(place, plan)
     say(f"workspace: {place.workspace_uri}")
     for item, why in itertools.chain(kept, going):
-        size, age = item.held.num_bytes, item.age_days(now)
+        held, age = item.held, (now - item.held.changed_at).days
+        size = held.num_bytes
         becomes = "kept" if why else "would go" if dry_run else "gone"
-        named = {"becomes": becomes, "kind": item.kind, "name": item.label}
+        named = {"becomes": becomes, "kind": held.kind, "name": held.name}
         rows.append(named | {"num_bytes": size, "age_days": age, "because": why})
         tail = f"  because {why}" if why else ""
-        said = f"{becomes:8}  {item.kind:11}  {item.label}"
+        said = f"{becomes:8}  {held.kind:11}  {held.name}"
         say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
     gone = [row for row in rows if not row["because"]]
     models = [row["num_bytes"] for row in gone if row["kind"] == "model"]

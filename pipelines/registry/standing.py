@@ -163,16 +163,22 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
 
 
 def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:
-    """Return the URI of the newest accepted snapshot of a recipe with an earlier as_of, or None.
+    """Return the URI of the newest accepted snapshot of a recipe with an earlier as_of, or None."""
+    mark = newest_mark(accepted_folder(workspace_uri, recipe), before)
+    return mark.snapshot_uri if mark else None
+
+
+def newest_mark(folder: str, before: datetime | None = None) -> JudgedSnapshot | None:
+    """Return the newest mark in a recipe's folder of accepted snapshots, of an earlier as_of.
 
     A snapshot that was deleted since is passed over, as is a mark that is still being written.
     """
-    folder = accepted_folder(workspace_uri, recipe)
     for name in reversed(fnmatch.filter(storage.list_names(folder), "[!.]*.json")):
         repair = "delete it: an older accepted snapshot is then the reference"
-        marker = storage.read_model(storage.join(folder, name), JudgedSnapshot, repair)
-        if marker.as_of < before and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):
-            return marker.snapshot_uri
+        mark = storage.read_model(storage.join(folder, name), JudgedSnapshot, repair)
+        is_earlier = before is None or mark.as_of < before
+        if is_earlier and storage.exists(snapshot_manifest_uri(mark.snapshot_uri)):
+            return mark
     return None
 
 

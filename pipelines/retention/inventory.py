@@ -4,7 +4,6 @@ Only reads. What has not the form that this project writes is not listed, so it
 is never deleted. Not for the registry's models (`models`), nor for what may go (`plan`).
 """
 
-import fnmatch
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,11 @@ from pyarrow import fs
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.run_layout import (
-    StageRecord,
-    manifest_uri,
-    snapshot_manifest_uri,
-)
+from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.stage_table import SIDES
 from pipelines.registry import evidence, reconcile
-from pipelines.registry.standing import JudgedSnapshot
-from pipelines.retention.plan import FoundRun, Held, Holdings, Record, name_in
+from pipelines.registry.standing import newest_mark
+from pipelines.retention.plan import FoundRun, Held, Record, name_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,17 +57,11 @@ def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconci
 def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record:
     """Return what is on record of a registered model; raises as `read_state` does."""
     state = read_state(client, workspace_uri, name)
-    last, marks = state.history.last, []
+    last = state.history.last
     cycles = evidence.read(evidence.pin(workspace_uri, name, but=""))
     folder = storage.join(workspace_uri, "accepted_snapshots")
-    for recipe in storage.list_names(folder):  # of each the mark that the next cycle looks at
-        place = storage.join(folder, recipe)
-        for found in reversed(fnmatch.filter(storage.list_names(place), "[!.]*.json")):
-            repair = "delete it: an older accepted snapshot is then the reference"
-            mark = storage.read_model(storage.join(place, found), JudgedSnapshot, repair)
-            if storage.exists(snapshot_manifest_uri(mark.snapshot_uri)):
-                marks.append(mark)
-                break
+    recipes = storage.list_names(folder)
+    marks = [mark for each in recipes if (mark := newest_mark(storage.join(folder, each)))]
     return Record(
         state=state,
         judged_runs=frozenset(
@@ -85,96 +74,83 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     )
 
 
-def take_inventory(workspace_uri: str) -> Holdings:
+def take_inventory(workspace_uri: str) -> list[Held]:
     """Return all that lies in a workspace and may be deleted one day."""
     runs_uri, snapshots_uri, outbox_uri = (
         storage.join(workspace_uri, name) for name in ("runs", "snapshots", "outbox")
     )
     runs = find_runs(workspace_uri)
-    stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
-    snapshots = []
+    found: list[Held] = [*runs]
     for name in filter(_SNAPSHOT_NAME.fullmatch, _folder_names(snapshots_uri)):
         uri = storage.join(snapshots_uri, name)
-        snapshots += [Held(name, uri, *size)] if (size := measure(uri)) else []
+        if size := measure(uri):
+            found.append(Held("snapshot", name, uri, *size, snapshot_manifest_uri(uri)))
     alerts: dict[str, list[fs.FileInfo]] = {}
     for entry in _entries(outbox_uri, is_recursive=False):
         if entry.is_file and (match := _ALERT_NAME.fullmatch(entry.base_name)):
-            alerts.setdefault(match[1], []).append(entry)  # its receipt and its text
-    leftovers = []
+            alerts.setdefault(match[1], []).append(entry)
+    for name, entries in sorted(alerts.items()):
+        text_uri, receipt_uri = (storage.join(outbox_uri, f"{name}.{e}") for e in ("txt", "json"))
+        found.append(Held("alert", name, text_uri, *_sum_of(entries), receipt_uri))
+    stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
     for folder in (workspace_uri, snapshots_uri, runs_uri, *stages):
-        found = {entry.base_name.removesuffix(".lock"): entry for entry in _entries(folder, False)}
-        for name in filter(_SCRATCH_NAME.fullmatch, sorted(found)):
+        there = {entry.base_name.removesuffix(".lock"): entry for entry in _entries(folder, False)}
+        for name in filter(_SCRATCH_NAME.fullmatch, sorted(there)):
             uri = storage.join(folder, name)
             if storage.is_abandoned(uri):  # of some nothing is left but the lock, or a folder
-                size = measure(uri) or (0, _sum_of([found[name]])[1])
-                leftovers.append(Held(name, uri, *size))
-    return Holdings(
-        runs=runs,
-        snapshots=tuple(snapshots),
-        alerts=tuple(
-            Held(name, storage.join(outbox_uri, f"{name}.json"), *_sum_of(entries))
-            for name, entries in sorted(alerts.items())
-        ),
-        leftovers=tuple(leftovers),
-    )
+                size = measure(uri) or (0, _sum_of([there[name]])[1])
+                found.append(Held("leftover", name, uri, *size))
+    return found
 
 
-def find_runs(workspace_uri: str) -> tuple[FoundRun, ...]:
-    """Return every folder below `runs`; a name that begins with a full stop is that of no run."""
-    folder = storage.join(workspace_uri, "runs")
-    names = [name for name in _folder_names(folder) if not name.startswith(".")]
-    found = (_find_run(storage.join(folder, name)) for name in names)
-    return tuple(run for run in found if run is not None)
-
-
-def _find_run(uri: str) -> FoundRun | None:
-    """Return a run folder with what it names; None where nothing is left but locks.
+def find_runs(workspace_uri: str) -> list[FoundRun]:
+    """Return every folder below `runs`; a name that begins with a full stop is that of no run.
 
     What manifests name is read whatever version of the code wrote them. Whether a stage is at work
     is asked before: of one that ends meanwhile either its mark or its manifest is seen.
     """
+    folder, found = storage.join(workspace_uri, "runs"), []
     since = datetime.now(UTC) - MAY_WORK_FOR
-    marks = (e for e in _entries(uri) if e.base_name.startswith("working-") and e.mtime > since)
-    busy = {e.path.rpartition("/")[0].rpartition("/")[2] for e in marks}
-    artifacts: dict[str, Any] = {}
-    problem = ""
-    for stage in STAGES:
-        try:
-            artifacts[stage] = storage.read_model(manifest_uri(uri, stage), StageRecord).artifact
-        except FileNotFoundError:
-            continue
-        except DataContractError as error:
-            problem = problem or f"what it needs is not known: {error}"
-    size = measure(uri)
-    if size is None:
-        return None
-    name, resolved = name_in(uri), artifacts.get("resolve_run", {})
-    anchor = artifacts.get("train_anchor") or {}
-    trained = [artifacts.get("train_challenger"), anchor.get("trained")]
-    versions = [((each or {}).get("model") or {}).get("version", "") for each in trained]
-    snapshots = [artifacts.get("build_snapshot"), anchor.get("snapshot")]
-    uris = [(each or {}).get("uri") for each in snapshots]
-    work = {stage: storage.join(uri, stage, "training") for stage in SIDES if stage in artifacts}
-    return FoundRun(
-        *(name, uri, *size),
-        at_work=tuple(each for each in STAGES if each in busy),
-        registered_model=str(resolved.get("registered_model", "")),
-        versions=frozenset(str(version) for version in versions if version),
-        snapshots=frozenset(
-            name_in(each) for each in (*uris, resolved.get("last_accepted_snapshot_uri")) if each
-        ),
-        trainings=tuple(  # of a stage that has not ended, a retry goes on there
-            Held(f"{name}/{stage}", folder, *found)
-            for stage, folder in work.items()
-            if (found := measure(folder))
-        ),
-        problem=problem,
-        foreign=tuple(
-            each
-            for each in storage.list_names(uri)
-            if each not in STAGES and not each.endswith(".lock")
-        ),
-    )
+    for name in _folder_names(folder):
+        uri = storage.join(folder, name)
+        marks = (e for e in _entries(uri) if e.base_name.startswith("working-") and e.mtime > since)
+        busy = {e.path.rpartition("/")[0].rpartition("/")[2] for e in marks}
+        artifacts: dict[str, Any] = {}
+        problem = ""
+        for stage in STAGES:
+            try:
+                record = storage.read_model(manifest_uri(uri, stage), StageRecord)
+                artifacts[stage] = record.artifact or {}
+            except FileNotFoundError:
+                continue
+            except DataContractError as error:
+                problem = problem or f"what it needs is not known: {error}"
+        size = measure(uri)
+        if size is None or name.startswith("."):
+            continue  # nothing is left but locks
+        resolved, anchor = (artifacts.get(each, {}) for each in ("resolve_run", "train_anchor"))
+        snapshots = (artifacts.get("build_snapshot"), anchor.get("snapshot"))
+        named = [(each or {}).get("uri") for each in snapshots]
+        named.append(resolved.get("last_accepted_snapshot_uri"))
+        trainings = []
+        for stage in artifacts.keys() & SIDES:  # of one that has not ended, a retry goes on there
+            place = storage.join(uri, stage, "training")
+            if of_stage := measure(place):
+                result = storage.join(place, "result.json")
+                trainings.append(Held("checkpoints", f"{name}/{stage}", place, *of_stage, result))
+        names = storage.list_names(uri)
+        found.append(
+            FoundRun(
+                *("run", name, uri, *size, manifest_uri(uri, "resolve_run")),
+                at_work=tuple(each for each in STAGES if each in busy),
+                registered_model=str(resolved.get("registered_model", "")),
+                snapshots=frozenset(name_in(each) for each in named if each),
+                trainings=tuple(trainings),
+                problem=problem,
+                foreign=tuple(n for n in names if n not in STAGES and not n.endswith(".lock")),
+            )
+        )
+    return found
 
 
 def measure(uri: str) -> tuple[int, datetime] | None:

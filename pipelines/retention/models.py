@@ -1,10 +1,9 @@
 """Old models in MLflow: found by their registered versions, deleted through MLflow's own calls.
 
 Only the files of *logged models* go, and MLflow only marks them as deleted: `mlflow gc`, run by
-whoever keeps the server, frees the space. MLflow has no call that takes a mark back. Several
-versions, of one registered model or of several, may be one logged model: they are told together.
-Versions, their tags and aliases, and MLflow runs with parameters, metrics and pages are never
-deleted here. Not for which of them may go (`plan`).
+whoever keeps the server, frees the space. MLflow has no call that takes a mark back. Versions,
+their tags and aliases, and MLflow runs with parameters, metrics and pages are never deleted here,
+nor a logged model that several versions are. Not for which of them may go (`plan`).
 """
 
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 def find_versions(
     client: "MlflowClient", name: str, measured_before: datetime
-) -> tuple[FoundVersion, ...]:
+) -> list[FoundVersion]:
     """Return all versions of a registered model, the oldest first.
 
     Args:
@@ -36,29 +35,26 @@ def find_versions(
     found: list[FoundVersion] = []
     with translated_outages(client.tracking_uri):
         groups = _by_logged_model(client)
-        is_there = any(each.name == name for same in groups.values() for each in same)
-        behind = _aliases(client, name).items() if is_there else ()
-        for model_id, same in groups.items():
-            for version in (each for each in same if each.name == name):
-                number, num_bytes, own_id = str(version.version), 0, model_id
-                made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-                if made_at <= measured_before and model_id:
-                    location = registry.find_location(client, model_id)
-                    own_id = model_id if location else ""
-                    num_bytes = _size_of(location, client.tracking_uri) if location else 0
-                others = [each for each in same if model_id and each is not version]
-                found.append(
-                    FoundVersion(
-                        *(number, f"models:/{name}/{number}", num_bytes, made_at, own_id),
-                        run_name=version.tags.get("homefeed_run_id", ""),
-                        aliases=tuple(sorted(alias for alias, at in behind if at == number)),
-                        twins=tuple(str(each.version) for each in others if each.name == name),
-                        other_names=tuple(
-                            f"{e.name} v{e.version}" for e in others if e.name != name
-                        ),
-                    )
+        ours = [(id_, e, same) for id_, same in groups.items() for e in same if e.name == name]
+        aliases = dict(client.get_registered_model(name).aliases) if ours else {}
+        for model_id, version, same in sorted(ours, key=lambda each: int(each[1].version)):
+            number, location = str(version.version), ""
+            made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+            if model_id and made_at <= measured_before:
+                location = registry.find_location(client, model_id)
+            num_bytes = _size_of(location, client.tracking_uri) if location else 0
+            found.append(
+                FoundVersion(
+                    *("model", number, f"models:/{name}/{number}", num_bytes, made_at),
+                    model_id=model_id if location else "",
+                    run_name=version.tags.get("homefeed_run_id", ""),
+                    aliases=tuple(sorted(a for a, at in aliases.items() if str(at) == number)),
+                    shared_by=tuple(
+                        f"{e.name} v{e.version}" for e in same if model_id and e is not version
+                    ),
                 )
-    return tuple(sorted(found, key=lambda each: int(each.name)))
+            )
+    return found
 
 
 def why_kept_by_now(client: "MlflowClient", name: str, version: FoundVersion) -> str:
@@ -67,19 +63,16 @@ def why_kept_by_now(client: "MlflowClient", name: str, version: FoundVersion) ->
     Args:
         client: Client of the registry.
         name: The registered model that the version was found of.
-        version: The logged model, by the version that was found.
+        version: The logged model, by the version that was found; no other one had its files.
     """
     with translated_outages(client.tracking_uri):
-        found = _by_logged_model(client).get(version.model_id, [])
-        same = {(each.name, str(each.version)) for each in found}
-        for each in sorted({each.name for each in found}):
-            if any((each, number) in same for number in _aliases(client, each).values()):
-                return "an alias was given to it since the plan was made"
-    new = same - {(name, number) for number in (version.name, *version.twins)}
-    if new:
-        told = ", ".join(f"{each} v{number}" for each, number in sorted(new))
-        return f"it was registered as {told} too since the plan was made"
-    return ""
+        same = _by_logged_model(client).get(version.model_id, [])
+        told = [f"{each.name} v{each.version}" for each in same]
+        if told != [f"{name} v{version.name}"]:
+            return f"it is registered as {', '.join(told) or 'nothing'} since the plan was made"
+        numbers = dict(client.get_registered_model(name).aliases).values()
+    is_named = version.name in map(str, numbers)
+    return "an alias was given to it since the plan was made" if is_named else ""
 
 
 def mark_deleted(client: "MlflowClient", version: FoundVersion) -> None:
@@ -91,12 +84,6 @@ def mark_deleted(client: "MlflowClient", version: FoundVersion) -> None:
     so_far = f"whether logged model {version.model_id} is marked as deleted is not known"
     with translated_outages(client.tracking_uri, so_far):
         client.delete_logged_model(version.model_id)
-
-
-def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:
-    """Return the version behind each alias of a registered model."""
-    found = client.get_registered_model(name).aliases
-    return {alias: str(version) for alias, version in dict(found).items()}
 
 
 def _by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:

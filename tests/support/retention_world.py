@@ -65,31 +65,15 @@ class OldRegistry(FakeRegistry):
         ]
         return Page([*found, *self.others])
 
-    def get_model_version_download_uri(self, name: str, version: str) -> str:
-        """Return where a version's files are, by way of those that it was copied from."""
-        sources = {(each.name, each.version): each.source for each in self.search_model_versions()}
-        source = sources[(name, version)]
-        while (copied := tuple(source.removeprefix("models:/").split("/"))) in sources:
-            source = sources[copied]
-        return source
-
     def get_model_version(self, name: str, version: str) -> Any:
         found = super().get_model_version(name, version)
         found.source = f"models:/m-{version}"
         return found
 
-    def register_again(self, name: str, number: str, source: str, day: float = 0) -> None:
-        """Register a version by hand, so many days after the first cycle."""
-        at = self.made_at["1"] + timedelta(days=day)
-        self.others.append(
-            SimpleNamespace(
-                name=name,
-                version=number,
-                source=source,
-                creation_timestamp=at.timestamp() * 1000,
-                tags={},
-            )
-        )
+    def register_again(self, name: str, number: str, source: str) -> None:
+        """Register a version by hand."""
+        made = {"creation_timestamp": self.made_at["1"].timestamp() * 1000, "tags": {}}
+        self.others.append(SimpleNamespace(name=name, version=number, source=source, **made))
 
     def get_registered_model(self, name: str) -> Any:
         aliases = {"champion": self.alias} if self.alias else {}
@@ -198,7 +182,7 @@ class OldWorld:
 
 
 def label(item: Any) -> str:
-    return f"{item.kind} {item.held.name}"
+    return f"{item.held.kind} {item.held.name}"
 
 
 def save_snapshot(run: ResolvedRun, name: str) -> None:

@@ -59,49 +59,58 @@ def test_checkpoints_of_young_runs_go_alone(world: OldWorld) -> None:
     assert (world.workspace / "runs" / name_of("7") / "train_challenger" / "training").exists()
 
 
-def begin(run_uri: str, stage: str) -> None:
-    """Let an attempt say that it works."""
-    storage.write_new(working_uri(run_uri, stage, "20261129T000000000000-0123abcd"), b"x")
-
-
-def test_a_run_whose_stage_is_at_work_is_skipped_with_what_it_needs(world: OldWorld) -> None:
-    place, plan = world.plan()
-    begin(world.runs["1"].run_uri, "alert")
-    told = {label(item): kept for item, kept in delete(place, plan)}
-    assert "somebody works there: alert" in told[RUN_1] and told[RUN_2] == ""
-    assert "names it" in told[SNAPSHOT_1]
-    for stage in ("resolve_run", "compare_with_champion"):
-        assert read_record(world.runs["1"].run_uri, stage)
-
-
-def test_a_run_that_was_written_to_since_the_plan_is_kept(world: OldWorld) -> None:
-    place, plan = world.plan()
+def write_since(world: OldWorld) -> None:
     write(world.workspace / "runs" / name_of("1") / "alert" / "failure.json", 3)
-    told = {label(item): kept for item, kept in delete(place, plan)}
-    assert told[RUN_1] == "something was written there since the plan was made"
 
 
-@pytest.mark.parametrize("moment", ["at work", "named"])
-def test_a_snapshot_that_a_builder_has_found_published_is_kept(
-    world: OldWorld, moment: str
-) -> None:
-    """The builder looked before the deletion: it says that it works, or has named it."""
-    place, plan = world.plan()
+def name_since(world: OldWorld) -> None:
+    """A builder has found the first snapshot published, and named it."""
     uri = world.runs["7"].run_uri
-    if moment == "at work":
-        begin(uri, "build_snapshot")
-        told = {label(item): kept for item, kept in delete(place, plan)}
-        assert told[SNAPSHOT_1].startswith("build_snapshot of run")
-    else:
-        record = read_record(uri, "build_snapshot")
-        artifact = {"uri": f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"}
-        storage.write_model(
-            manifest_uri(uri, "build_snapshot"), record.model_copy(update={"artifact": artifact})
-        )
-        told = {label(item): kept for item, kept in delete(place, plan)}
-        assert told[SNAPSHOT_1] == f"run {name_of('7')} names it"
-    assert snapshot_of("1") in world.names("snapshots")
-    assert "manifest.json" in world.names(f"snapshots/{snapshot_of('1')}")
+    record = read_record(uri, "build_snapshot")
+    artifact = {"uri": f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"}
+    named = record.model_copy(update={"artifact": artifact})
+    storage.write_model(manifest_uri(uri, "build_snapshot"), named)
+
+
+def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
+    """Let an attempt say that it works."""
+    name = "20261129T000000000000-0123abcd"
+    return lambda world: storage.write_new(
+        working_uri(world.runs[number].run_uri, stage, name), b"x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("act", "kept"),
+    [
+        (begin("1", "alert"), {RUN_1: "somebody works there: alert", SNAPSHOT_1: "names it"}),
+        (write_since, {RUN_1: "something was written there since the", SNAPSHOT_1: "names it"}),
+        (begin("7", "build_snapshot"), {SNAPSHOT_1: "build_snapshot of run"}),
+        (name_since, {SNAPSHOT_1: f"run {name_of('7')} names it"}),
+        (
+            lambda world: world.registry.aliases.update(shadow="2"),
+            {"model 2": "an alias was given to it since the plan was made"},
+        ),
+        (
+            lambda world: world.registry.register_again("theirs", "1", "models:/m-2"),
+            {"model 2": f"it is registered as {NAME} v2, theirs v1 since the plan was made"},
+        ),
+    ],
+)
+def test_what_is_needed_since_the_plan_was_made_is_kept_whole(
+    world: OldWorld, act: Callable[[OldWorld], None], kept: dict[str, str]
+) -> None:
+    place, plan = world.plan()
+    act(world)
+    before = files_of(world)
+    told = {label(item): why for item, why in delete(place, plan)}
+    assert {name for name, why in told.items() if why} == kept.keys()
+    assert all(why in told[name] for name, why in kept.items())
+    assert (world.registry.deleted == []) == ("model 2" in kept)
+    folders = {RUN_1: f"runs/{name_of('1')}/", SNAPSHOT_1: f"snapshots/{snapshot_of('1')}/"}
+    ours = tuple(folders[name] for name in kept if name in folders)
+    stay = {name for name in before if name.startswith(ours)}
+    assert stay <= files_of(world).keys() and bool(stay) == bool(ours)
 
 
 def roll_back(world: OldWorld) -> None:
@@ -157,44 +166,16 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     ]
 
 
-def test_a_person_who_rolls_back_afterwards_is_served(world: OldWorld) -> None:
-    world.delete()
-    roll_back(world)
-    assert world.registry.alias == "1"
-
-
-def test_an_alias_given_since_the_plan_keeps_the_model(world: OldWorld) -> None:
-    place, plan = world.plan()
-    world.registry.aliases["shadow"] = "2"
-    told = {label(item): kept for item, kept in delete(place, plan)}
-    assert told["model 2"] == "an alias was given to it since the plan was made"
-    assert world.registry.deleted == []
-
-
-@pytest.mark.parametrize("since", ["registered", "named"])
-def test_what_happens_to_another_version_of_the_same_files_since_the_plan_keeps_the_model(
-    world: OldWorld, since: str
-) -> None:
-    if since == "named":
-        world.registry.register_again(NAME, "8", "models:/m-2")
-    place, plan = world.plan()
-    if since == "named":
-        world.registry.aliases["shadow"] = "8"
-        why = "an alias was given to it since the plan was made"
-    else:
-        world.registry.register_again("theirs", "1", f"models:/{NAME}/2", 101)
-        why = "it was registered as theirs v1 too since the plan was made"
-    told = {label(item): kept for item, kept in delete(place, plan)}
-    assert told["model 2"] == why
-    assert world.registry.deleted == []
-
-
-def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None:
+def test_afterwards_a_person_goes_back_to_what_is_there_alone(world: OldWorld) -> None:
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 is marked as deleted"
     with pytest.raises(DataContractError, match=told):
         moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
     assert world.registry.alias == "6"
+    roll_back(world)
+    assert world.registry.alias == "1"
+    with pytest.raises(ConfigurationError, match="has no manifest of resolve_run"):
+        run_stage("alert", world.runs["1"].run_uri)
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
@@ -219,14 +200,6 @@ def test_two_deletions_of_a_workspace_take_turns(world: OldWorld) -> None:
     before = files_of(world)
     list(delete(place, plan))
     assert files_of(world) == before
-
-
-def test_a_stage_of_a_run_that_is_gone_says_so_and_the_next_cycle_begins_anew(
-    world: OldWorld,
-) -> None:
-    world.delete()
-    with pytest.raises(ConfigurationError, match="has no manifest of resolve_run"):
-        run_stage("alert", world.runs["1"].run_uri)
 
 
 def test_after_a_kill_at_any_moment_no_part_is_taken_for_a_whole_and_the_next_one_ends_it(

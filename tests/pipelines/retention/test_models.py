@@ -140,32 +140,27 @@ def test_a_copy_of_what_is_marked_as_deleted_does_not_become_champion_either(old
         force(old._replace(logged=copy))
 
 
-@pytest.mark.parametrize("act", [roll_back, force, mend, promote])
-def test_a_logged_model_that_is_there_becomes_champion(
-    old: Old, act: Callable[[Old], None]
-) -> None:
-    act(old)
-    assert registry.read_champion(old.client, old.name) == old.logged
-
-
-def test_versions_that_are_one_logged_model_are_told_together(old: Old) -> None:
+def test_versions_that_are_one_logged_model_are_told_and_named_before_it_goes(old: Old) -> None:
     client, elsewhere = old.client, f"{old.name}_elsewhere"
+    client.delete_registered_model_alias(old.name, "challenger")
+    alone = old.find()["2"]
+    assert models.why_kept_by_now(client, old.name, alone) == ""
+    client.set_registered_model_alias(old.name, "mine", "2")
+    told = models.why_kept_by_now(client, old.name, alone)
+    assert told == "an alias was given to it since the plan was made"
+
     version = client.get_model_version(old.name, "2")
     model_id = str(version.source).removeprefix("models:/")
     place = client.get_logged_model(model_id).artifact_location
-    run_id = version.run_id
-    client.create_model_version(old.name, str(version.source), run_id, model_id=model_id)
-    client.create_model_version(old.name, place, run_id, model_id=model_id)
-    old.copy("2", old.name)
-    old.copy("5", elsewhere)
+    client.create_model_version(old.name, place, version.run_id, model_id=model_id)
+    old.copy("2", elsewhere)
     found = old.find()
-    assert {name for name, each in found.items() if each.model_id == model_id} == set("2345")
-    assert found["2"].twins == ("3", "4", "5")
-    assert found["5"].twins == ("2", "3", "4")
-    assert found["1"].twins == found["1"].other_names == ()
-    assert {each.other_names for name, each in found.items() if name != "1"} == {
-        (f"{elsewhere} v1",)
-    }
+    assert {name for name, each in found.items() if each.model_id == model_id} == {"2", "3"}
+    assert found["2"].shared_by == (f"{old.name} v3", f"{elsewhere} v1")
+    assert found["3"].shared_by == (f"{old.name} v2", f"{elsewhere} v1")
+    assert found["1"].shared_by == ()
+    told = models.why_kept_by_now(client, old.name, alone)
+    assert told.startswith(f"it is registered as {old.name} v2, {old.name} v3, {elsewhere} v1")
 
 
 def test_a_copy_is_told_with_its_files_where_what_was_copied_is_gone_or_another(old: Old) -> None:
@@ -174,45 +169,27 @@ def test_a_copy_is_told_with_its_files_where_what_was_copied_is_gone_or_another(
     old.copy("2", between)
     client.copy_model_version(f"models:/{between}/1", elsewhere)
     client.delete_registered_model(between)
-    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+    assert old.find()["2"].shared_by == (f"{elsewhere} v1",)
     client.create_registered_model(between)
     client.create_model_version(between, "s3://bucket/another/model")
-    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+    assert old.find()["2"].shared_by == (f"{elsewhere} v1",)
 
 
-def test_what_was_registered_or_named_since_keeps_a_logged_model(old: Old) -> None:
-    client = old.client
-    client.delete_registered_model_alias(old.name, "challenger")
-    found = old.find()["2"]
-    assert models.why_kept_by_now(client, old.name, found) == ""
-    old.copy("2", old.name)
-    told = models.why_kept_by_now(client, old.name, found)
-    assert told == f"it was registered as {old.name} v3 too since the plan was made"
-    client.set_registered_model_alias(old.name, "mine", "3")
-    told = models.why_kept_by_now(client, old.name, old.find()["2"])
-    assert told == "an alias was given to it since the plan was made"
+def test_every_page_of_versions_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pages = {None: ("ours", "more"), "more": ("theirs", None)}
 
+    def page(page_token: str | None = None) -> object:
+        name, token = pages[page_token]
+        made = {"creation_timestamp": 0, "tags": {}, "source": "models:/m-1"}
+        return type("Page", (list,), {"token": token})(
+            [SimpleNamespace(name=name, version=1, **made)]
+        )
 
-def test_of_a_logged_model_that_is_two_registered_models_both_are_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def version(name: str) -> SimpleNamespace:
-        made = {"creation_timestamp": 0, "tags": {}}
-        return SimpleNamespace(name=name, version=1, source="models:/m-1", **made)
-
-    class Client:
-        tracking_uri = "http://127.0.0.1:9"
-
-        def search_model_versions(self, page_token: str | None = None) -> object:
-            pages = {None: ("ours", "more"), "more": ("theirs", None)}
-            name, token = pages[page_token]
-            return type("Page", (list,), {"token": token})([version(name)])
-
-        def get_registered_model(self, name: str) -> SimpleNamespace:
-            return SimpleNamespace(aliases={})
-
-        def get_logged_model(self, model_id: str) -> SimpleNamespace:
-            return SimpleNamespace(artifact_location=tmp_path.as_uri())
-
-    [found] = models.find_versions(Client(), "ours", SOON)  # type: ignore[arg-type]
-    assert found.other_names == ("theirs v1",)
+    client = SimpleNamespace(
+        tracking_uri="http://127.0.0.1:9",
+        search_model_versions=page,
+        get_registered_model=lambda name: SimpleNamespace(aliases={}),
+        get_logged_model=lambda id_: SimpleNamespace(artifact_location=tmp_path.as_uri()),
+    )
+    [found] = models.find_versions(client, "ours", SOON)  # type: ignore[arg-type]
+    assert found.shared_by == ("theirs v1",)

@@ -13,7 +13,7 @@ from pipelines.retention import collect, inventory
 from pipelines.retention.collect import Place, delete
 from pipelines.retention.plan import Record, make_plan
 from pipelines.settings import Settings
-from support.retention_world import save_snapshot
+from support.retention_world import label, save_snapshot
 from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")
@@ -27,10 +27,9 @@ def place(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(None, s3_uri, "test_ranker", found)  # type: ignore[arg-type]
 
 
-def save_cycle(tmp_path: Any, place: Place, name: str, digit: str) -> str:
-    run = make_run(tmp_path, workspace_uri=place.workspace_uri, run_id=name)
-    save_run(run)
-    save_snapshot(run, digit * 16)
+def save_cycle(tmp_path: Any, place: Place) -> str:
+    run = save_run(make_run(tmp_path, workspace_uri=place.workspace_uri, run_id="cycle-1"))
+    save_snapshot(run, "1" * 16)
     save_artifact(run, "alert", run)
     storage.write_bytes(f"{run.run_uri}/check_snapshot/output-1/page.html", b"x")
     return run.run_uri
@@ -40,26 +39,7 @@ def delete_in(place: Place, days: float) -> dict[str, str]:
     now = datetime.now(UTC) + timedelta(days=days)
     found = inventory.take_inventory(place.workspace_uri)
     plan = make_plan(found, place.record, SETTINGS, now)
-    return {f"{item.kind} {item.held.name}": why for item, why in delete(place, plan)}
-
-
-def test_old_runs_snapshots_and_alerts_go(tmp_path: Any, place: Place) -> None:
-    uri = save_cycle(tmp_path, place, "cycle-1", "1")
-    for ending in ("json", "txt"):
-        storage.write_bytes(f"{place.workspace_uri}/outbox/a.regression.0123abcd.{ending}", b"{}")
-    storage.write_bytes(f"{place.workspace_uri}/history/test_ranker/x.json", b"{}")
-    assert delete_in(place, 10) == {}
-    told = delete_in(place, 400)
-    assert told == {
-        "run cycle-1": "",
-        f"snapshot {'1' * 16}": "",
-        "alert a.regression.0123abcd": "",
-    }
-    assert inventory.find_runs(place.workspace_uri) == ()
-    assert storage.list_names(uri) == []
-    assert not storage.exists(f"{place.workspace_uri}/snapshots/{'1' * 16}/manifest.json")
-    assert storage.exists(f"{place.workspace_uri}/history/test_ranker/x.json")
-    assert delete_in(place, 400) == {}
+    return {label(item): why for item, why in delete(place, plan)}
 
 
 class Killed(BaseException):
@@ -84,15 +64,21 @@ def kill_after(place: Place, num_removed: int) -> None:
 def test_what_a_kill_has_left_is_no_run_and_no_snapshot_and_the_next_deletion_ends_it(
     tmp_path: Any, place: Place
 ) -> None:
-    uri = save_cycle(tmp_path, place, "cycle-1", "1")
+    uri = save_cycle(tmp_path, place)
+    for ending in ("json", "txt"):
+        storage.write_bytes(f"{place.workspace_uri}/outbox/a.regression.0123abcd.{ending}", b"{}")
+    record_uri = f"{place.workspace_uri}/history/test_ranker/x.json"
+    storage.write_bytes(record_uri, b"{}")
+    assert delete_in(place, 10) == {}
     snapshot_uri = f"{place.workspace_uri}/snapshots/{'1' * 16}"
     kill_after(place, 1)
     assert not storage.exists(manifest_uri(uri, "resolve_run"))
     assert storage.exists(manifest_uri(uri, "alert"))
     # What is left of the run, and the snapshot's manifest.
     kill_after(place, 5)
-    assert inventory.find_runs(place.workspace_uri) == ()
+    assert inventory.find_runs(place.workspace_uri) == []
     assert storage.list_names(snapshot_uri) == ["shard-00000"]
-    assert delete_in(place, 400) == {f"snapshot {'1' * 16}": ""}
-    assert inventory.take_inventory(place.workspace_uri).snapshots == ()
-    assert storage.list_names(uri) == []
+    told = delete_in(place, 400)
+    assert told == {f"snapshot {'1' * 16}": "", "alert a.regression.0123abcd": ""}
+    assert inventory.take_inventory(place.workspace_uri) == []
+    assert storage.list_names(uri) == [] and storage.exists(record_uri)
