@@ -30,8 +30,8 @@ _WAITS_S = (0.2, 1.0)
 """Before a conditional write is made again that has certainly not arrived yet, in seconds."""
 _NUM_PROBES = 3
 """How often a store is tried whose answers are lost."""
-_probed: dict[str, bool] = {}
-"""Stores that this process has found to honour conditions, and whether they want ETags bare."""
+_probed: set[str] = set()
+"""Stores that this process has found to honour conditions."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         ConfigurationError: the store does not honour conditions.
         TransientStorageError: the store failed, and the content is not there.
     """
-    wants_bare = _require_conditions(uri)
+    _require_conditions(uri)
     store, key = open_conditional(uri, _WRITE_RETRIES)
     is_unsure = False
     for wait_s in (*_WAITS_S, None):
         failed: TransientStorageError | None = None
         try:
             with _translated(uri, "writing"):
-                written = _put(store, key, content, over, wants_bare)
+                written = _put(store, key, content, over)
         except TransientStorageError as error:
             failed, written = error, None
         if written is not None or not (failed or is_unsure):
@@ -111,11 +111,10 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
 
 
 def _put(
-    store: "obstore.store.ObjectStore", key: str, content: bytes, over: Revision, wants_bare: bool
+    store: "obstore.store.ObjectStore", key: str, content: bytes, over: Revision
 ) -> Revision | None:
     """Write over a revision only; None if it is another one by now."""
-    e_tag = over.e_tag.strip('"') if wants_bare else over.e_tag
-    named = {"e_tag": e_tag, "version": over.version}
+    named = {"e_tag": over.e_tag, "version": over.version}
     mode = {name: value for name, value in named.items() if value} or "create"
     try:
         put = obstore.put(
@@ -135,66 +134,49 @@ def _revision_of(found: "obstore.PutResult | obstore.ObjectMeta") -> Revision:
     return Revision(e_tag=found.get("e_tag") or "", version=found.get("version") or "")
 
 
-def _require_conditions(uri: str) -> bool:
+def _require_conditions(uri: str) -> None:
     """Find out, once for a store and process, that a second writer is refused.
 
-    Returns:
-        Whether the store wants ETags without their quotes.
-
     Raises:
-        ConfigurationError: it writes all the same, or says that it knows no conditions.
+        ConfigurationError: it writes all the same, says that it knows no conditions, or refuses
+            the ETag that it gave (as Ceph's gateway 18.2, which compares it without its quotes).
     """
     name = store_of(uri)
-    for turn in range(_NUM_PROBES):
-        if name in _probed:
-            break
+    for turn in range(0 if name in _probed else _NUM_PROBES):
         probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
         store, key = open_conditional(probe, _WRITE_RETRIES)
         try:
             with _translated(probe, "trying conditional writes at"):
-                _probed[name] = _probe(store, key, name)
-        except TransientStorageError:
+                first = _put(store, key, b"1", Revision())
+                second = _put(store, key, b"2", Revision())
+                over = _put(store, key, b"3", first) if first else None
+                # What is there is the 3 by now, so a write over the first content is refused.
+                late = _put(store, key, b"4", first) if over and first else None
+        except TransientStorageError as error:
+            said = error.__cause__
+            if isinstance(said, NotSupportedError) or "NotImplemented" in str(said):
+                told = f"it answered: {str(said).partition(chr(10))[0]}"
+                raise _refusal(name, told) from None
             if turn == _NUM_PROBES - 1:
                 raise
+            continue
         finally:
             # A probe that could not be deleted is an empty name that nobody reads.
             with contextlib.suppress(BaseError, OSError):
                 obstore.delete(store, key)
-    return _probed[name]
-
-
-def _probe(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
-    """Write twice under each condition, and return whether the store wants ETags bare.
-
-    Ceph's gateway (18.2) compares `If-Match` with the ETag as it keeps it, which has no quotes, and
-    so refuses every ETag that is sent as RFC 9110 has it and as the gateway itself gives it.
-
-    Raises:
-        ConfigurationError: a second write was accepted, or no write over an ETag is.
-    """
-    accepted = "a second write under the same condition was accepted"
-    try:
-        first = _put(store, key, b"1", Revision(), False)
-        if first is None or _put(store, key, b"2", Revision(), False) is not None:
-            raise _refusal(name, accepted)
-        wants_bare = _put(store, key, b"3", first, False) is None
-        if wants_bare and _put(store, key, b"3", first, True) is None:
+        if first is None or second or late:
+            raise _refusal(name, "a second write under the same condition was accepted")
+        if over is None:
             raise _refusal(name, "a write over the ETag that it had given was refused")
-        # What is there is the 3 by now, so a write over the first content is refused.
-        if _put(store, key, b"4", first, wants_bare) is not None:
-            raise _refusal(name, accepted)
-    except BaseError as error:
-        if isinstance(error, NotSupportedError) or "NotImplemented" in str(error):
-            raise _refusal(name, f"it answered: {str(error).partition(chr(10))[0]}") from None
-        raise
-    return wants_bare
+        _probed.add(name)
+        return
 
 
 def _refusal(name: str, found: str) -> ConfigurationError:
     return ConfigurationError(
         f"{name} has no conditional writes: {found}; expected the second of two writes with "
         f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs apart "
-        f"there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, MinIO, Ceph), "
+        f"there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, MinIO), "
         f"or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk",
         kind="no conditions",
     )

@@ -75,18 +75,23 @@ def test_an_unknown_scheme_is_a_configuration_error() -> None:
         storage.exists("gopher://somewhere/x")
 
 
-DIES = """
-import os, sys
-from pathlib import Path
-import pytest
-from pipelines import deletion, storage
+def killed(code: str, **environment: str) -> str:
+    """Run code in a process that kills itself by `die()`; return what it printed."""
+    head = """
+import os, pathlib, pytest
+from pipelines import storage
 from support.object_store import make_object_store
-
-make_object_store(Path(sys.argv[1]), pytest.MonkeyPatch())
-with storage.local_copy("store://snapshot") as folder:
-    print([path.name for path in folder.iterdir()], flush=True)
-    os.kill(os.getpid(), 9)
+die = lambda: os.kill(os.getpid(), 9)
 """
+    ended = subprocess.run(
+        [sys.executable, "-c", head + code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == -9, ended.stderr
+    return ended.stdout
 
 
 def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
@@ -97,12 +102,14 @@ def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
     (store / "snapshot" / "data.arrow").write_bytes(b"rows")
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", DIES, str(store)]
-    killed = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert (killed.returncode, killed.stdout) == (-9, b"['data.arrow']\n")
+    code = f"""
+make_object_store(pathlib.Path({str(store)!r}), pytest.MonkeyPatch())
+with storage.local_copy("{SCHEME}snapshot") as folder:
+    print([path.name for path in folder.iterdir()], flush=True)
+    die()
+"""
+    assert killed(code, TMPDIR=str(temporary)) == "['data.arrow']\n"
     assert len([*temporary.rglob("data.arrow")]) == 1, "the killed process left its copy"
-
     make_object_store(store, monkeypatch)
     with storage.local_copy(f"{SCHEME}snapshot") as folder:
         assert (folder / "data.arrow").read_bytes() == b"rows"
@@ -136,40 +143,24 @@ def test_on_a_store_nothing_is_held_and_what_is_young_is_not_abandoned(
         assert storage.list_names(s3_uri) == [".scratch-1"]
 
 
-def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path / "run")
-    code = (
-        "import os, sys; from pipelines import storage\n"
-        f"with storage.exclusive_lock({uri!r}, 'x'), storage.scratch_folder({uri!r}):\n"
-        "    os.kill(os.getpid(), 9)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
-    assert killed.returncode == -9
-    assert list((tmp_path / "run").glob(".scratch-*")), "the killed process left its scratch"
+DIES_AT_ONCE = """
+make = pathlib.Path.mkdir
+def mkdir(self, **named):
+    die() if self.name.startswith(".scratch-") else make(self, **named)
+pathlib.Path.mkdir = mkdir
+"""
+"""Between the scratch folder's lock and the folder."""
+
+
+@pytest.mark.parametrize("before", ["", DIES_AT_ONCE])
+def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path, before: str) -> None:
+    uri, place = storage.to_uri(tmp_path / "run"), tmp_path / "run"
+    with_both = f"with storage.exclusive_lock({uri!r}, 'x'), storage.scratch_folder({uri!r}):"
+    killed(f"{before}\n{with_both}\n    die()\n")
+    assert list(place.glob(".scratch-*")), "the killed process left its scratch, or its lock"
     with storage.exclusive_lock(uri, "x"), storage.scratch_folder(uri) as scratch:
-        left = [path for path in (tmp_path / "run").glob(".scratch-*") if path.is_dir()]
-        assert left == [scratch]
-    assert list((tmp_path / "run").glob(".scratch-*")) == []
-
-
-def test_a_process_killed_between_the_lock_and_the_scratch_leaves_nothing(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path / "run")
-    code = (
-        "import os, pathlib; from pipelines import storage\n"
-        "make = pathlib.Path.mkdir\n"
-        "def mkdir(self, *args, **named):\n"
-        "    if self.name.startswith('.scratch-'):\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    make(self, *args, **named)\n"
-        "pathlib.Path.mkdir = mkdir\n"
-        f"with storage.scratch_folder({uri!r}):\n"
-        "    pass\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert list((tmp_path / "run").glob(".scratch-*.lock")), "the killed process left its lock"
-    with storage.scratch_folder(uri):
-        pass
-    assert list((tmp_path / "run").glob(".scratch-*")) == []
+        assert [path for path in place.glob(".scratch-*") if path.is_dir()] == [scratch]
+    assert list(place.glob(".scratch-*")) == []
 
 
 def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> None:

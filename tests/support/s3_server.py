@@ -6,8 +6,7 @@ so the requests pass one lock here: S3 decides a conditional write in one step.
 
 Run as a script it serves until it is ended, and prints its port first. With the word
 `deaf` it drops the conditions of every request, as stores do that know none; with `without` it
-answers 501 to them; `bare` takes an ETag of `If-Match` without quotes only, as Ceph's gateway
-does, and `refusing` takes none.
+answers 501 to them; `bare` takes an ETag of `If-Match` without quotes only, as Ceph's gateway does.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-Manner = Literal["honest", "deaf", "without", "bare", "refusing"]
+Manner = Literal["honest", "deaf", "without", "bare"]
 BUCKET = "homefeed"
 _CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
@@ -79,8 +78,8 @@ def _serve(manner: str) -> None:
         if manner == "without" and any(name in environ for name in _CONDITIONS):
             start_response("501 Not Implemented", [("Content-Type", "application/xml")])
             return [b"<Error><Code>NotImplemented</Code><Message>No conditions</Message></Error>"]
-        if (e_tag := environ.get("HTTP_IF_MATCH")) and manner in ("bare", "refusing"):
-            is_known = manner == "bare" and not e_tag.startswith('"')
+        if (e_tag := environ.get("HTTP_IF_MATCH")) and manner == "bare":
+            is_known = not e_tag.startswith('"')
             environ["HTTP_IF_MATCH"] = f'"{e_tag}"' if is_known else '"none"'
         with one_at_a_time:
             return list(inner(environ, start_response))

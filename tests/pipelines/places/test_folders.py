@@ -12,7 +12,6 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import TransientStorageError
-from pipelines.places import folders
 from pipelines.sources.publish import ingest
 from support.text_adapter import NewerTextAdapter, TextAdapter
 
@@ -173,9 +172,3 @@ def test_what_a_kill_left_aside_is_put_back_or_deleted_by_the_next_ingest(
     ingest(NewerTextAdapter(), str(target))
     left = [name for name in names(target.parent) if not name.endswith(".lock")]
     assert left == ["log", "log/event_log.json", "log/pins", "log/pins/text-2.txt"]
-
-
-def test_the_old_folder_is_found_again_by_whoever_publishes_next(old: Path, new: Path) -> None:
-    os.rename(old, folders._aside(old))
-    storage.publish_folder(new, storage.to_uri(old))
-    assert names(old.parent) == ["log", "log/day", "log/day/new.txt"]
