@@ -11,11 +11,17 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError
 
+IMAGE_VERSION = "HOMEFEED_IMAGE_VERSION"
+"""Set in each image by its Dockerfile: the commit that the image was built from."""
+DAG_VERSION, DAG_CODE = "HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"
+"""Set by the DAG for the containers that it starts: version and digest (sha256) of its code."""
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages: a checkout, an unpacked archive or `site-packages`."""
 
@@ -106,6 +112,28 @@ def code_digest() -> str:
 def project_digest() -> str:
     """Return the digest of all the project's code, read once per process."""
     return digest_code(ROOT, PROJECT_CODE)
+
+
+def require_same_version(environment: Mapping[str, str]) -> None:
+    """Compare this code with that of the DAG that started it, by digest: versions only name it.
+
+    Two versions of the code may read each other's manifests and still mean different things by
+    them. Nothing is compared where no DAG started it: outside of a container, and in an image that
+    is of other code on purpose (`HOMEFEED_ANCHOR_CODE`).
+
+    Raises:
+        ConfigurationError: the two differ.
+    """
+    dag, own = environment.get(DAG_CODE, ""), project_digest()
+    if dag in ("", own):
+        return
+    image, version = (environment.get(each) or "unknown" for each in (IMAGE_VERSION, DAG_VERSION))
+    raise ConfigurationError(
+        f"the image of this stage holds code version {image!r} ({IMAGE_VERSION}; its code's digest "
+        f"is {own[:12]}), and the DAG that started it has code version {version!r} ({DAG_VERSION}; "
+        f"digest {dag[:12]}); expected the same code; set HOMEFEED_STAGE_IMAGE to the trainer "
+        f"image of version {version}, or bring Airflow to the image's version"
+    )
 
 
 def code_version(root: Path = ROOT) -> str:

@@ -35,7 +35,7 @@ class Stage:
     """One row of the table.
 
     Attributes:
-        name: Of the task, of the file in `pipelines/stages` and of the function in it.
+        name: Of the task and of the function in `pipelines/stages`.
         inputs: Earlier stages, and the artifact that each gives.
         gives: The artifact that this one gives.
         also: What the function takes besides.
@@ -57,9 +57,14 @@ class Stage:
     is_judging: bool = False
     version: int = 1
 
+    @property
+    def module(self) -> str:
+        """The module with the stage's function; those that train share one."""
+        return f"pipelines.stages.{'train' if self.name in SIDES else self.name}"
+
     def load(self) -> Callable[..., Artifact]:
         """Import the stage's function; a light stage does not pay for a heavy one's libraries."""
-        found: Callable[..., Artifact] = resolve_name(f"pipelines.stages.{self.name}:{self.name}")
+        found: Callable[..., Artifact] = resolve_name(f"{self.module}:{self.name}")
         return found
 
 

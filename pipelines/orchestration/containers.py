@@ -10,9 +10,14 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from pipelines.contracts.code_identity import code_version, project_digest
+from pipelines.contracts.code_identity import (
+    DAG_CODE,
+    DAG_VERSION,
+    IMAGE_VERSION,
+    code_version,
+    project_digest,
+)
 from pipelines.settings import Settings
-from pipelines.stages.image_version import DAG_CODE, DAG_VERSION, IMAGE_VERSION
 
 _FOR_AIRFLOW_ALONE = (
     *("home", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),

@@ -15,7 +15,6 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
-from pipelines.contracts.schemas import PIN_TIME
 
 if TYPE_CHECKING:
     from pipelines.event_log.listing import Listing
@@ -69,16 +68,14 @@ def log_changed_since(run: ResolvedRun) -> str:
     """Say how the event log differs from what the run's snapshot was built of.
 
     Paths, sizes and times of writing are compared, which a listing of the folders tells. Only of
-    new files are the footers looked at: rows that became known after as_of change no snapshot, and
-    neither do further pins of a log that does not say when it knew of pins, because each pin of the
-    snapshot had its one row already. Where the log cannot be listed, what was built of it stays.
+    new files are the footers looked at: rows that became known after as_of change no snapshot.
+    Where the log cannot be listed, what was built of it stays.
 
     Returns:
         A phrase; '' where nothing that the snapshot holds has changed, or where nothing is on
         record.
     """
     from pipelines.event_log.listing import Listing
-    from pipelines.event_log.reader import open_file
 
     uri = listing_uri(run.run_uri)
     if not storage.exists(uri):
@@ -89,30 +86,15 @@ def log_changed_since(run: ResolvedRun) -> str:
     except DataContractError as error:
         log.warning("the event log is not compared with what was read of it: %s", error)
         return ""
-    again = {
-        path
-        for path in now.keys() & before.keys()
-        if (now[path].num_bytes, now[path].modified_at)
-        != (before[path].num_bytes, before[path].modified_at)
-    }
-    added = []
-    new = [now[path] for path in sorted(now.keys() - before.keys())]
-    for file in _listed(run, event_log, new).files if new else ():
-        source = now[file.path]
-        is_timeless = (
-            file.num_rows is not None
-            and source.table == "pins"
-            and PIN_TIME.name not in open_file(event_log, source).schema.names
-        )
-        if file.num_known != 0 and not is_timeless:
-            added.append(file.path)
-    said = []
-    groups = {"written again": again, "new": added, "gone": before.keys() - now.keys()}
-    for how, paths in groups.items():
-        if paths:
-            first, *others = sorted(paths)
-            said.append(f"{first}{f' and {len(others)} more' if others else ''} {how}")
-    return f"the event log has changed: {'; '.join(said)}" if said else ""
+    changed = before.keys() - now.keys()
+    for path in now.keys() & before.keys():
+        was, is_now = before[path], now[path]
+        if (is_now.num_bytes, is_now.modified_at) != (was.num_bytes, was.modified_at):
+            changed.add(path)
+    new = [file for path, file in sorted(now.items()) if path not in before]
+    listed = _listed(run, event_log, new).files if new else ()
+    changed |= {file.path for file in listed if file.num_known != 0}
+    return f"the event log has changed: {', '.join(sorted(changed)[:3])}" if changed else ""
 
 
 def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":

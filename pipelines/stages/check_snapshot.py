@@ -17,11 +17,7 @@ from pipelines.alerts.commands import (
     stage_command,
 )
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import (
-    DataContractError,
-    DataGateFailedError,
-    SnapshotDamagedError,
-)
+from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
@@ -39,7 +35,6 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     Raises:
         SnapshotDamagedError: a file of the snapshot is missing or was altered.
         DataGateFailedError: a critical expectation failed; the message lists all that failed.
-        DataContractError: the snapshot to compare with was deleted since the run was resolved.
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
@@ -73,31 +68,19 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
 
 
 def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
-    """Return the snapshot that this run compares with, and what was kept of it.
-
-    Raises:
-        DataContractError: it was deleted since, as old snapshots may be where the disk is full.
-    """
+    """Return the snapshot that this run compares with, and what was kept of it."""
     from validation.data_gate.canaries import CANARIES_FILE, read_canaries
     from validation.data_gate.gate import PROFILE_FILE
     from validation.data_gate.snapshot_profile import Reference, from_json, profile_snapshot
 
-    try:
-        snapshot = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
-        kept = read_kept(run, snapshot, CANARIES_FILE)
-        canaries = read_canaries(kept) if kept is not None else None
-        text = read_kept(run, snapshot, PROFILE_FILE)
-        profile = from_json(text, snapshot.digest) if text is not None else None
-        if profile is None:
-            with storage.local_copy(snapshot.uri) as folder:
-                profile = profile_snapshot(snapshot, folder)
+    snapshot = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+    kept = read_kept(run, snapshot, CANARIES_FILE)
+    canaries = read_canaries(kept) if kept is not None else None
+    text = read_kept(run, snapshot, PROFILE_FILE)
+    if text is not None and (profile := from_json(text, snapshot.digest)) is not None:
         return Reference(snapshot, profile, canaries)
-    except FileNotFoundError:
-        raise DataContractError(
-            f"the snapshot {uri}, which this run was resolved to be compared with, is gone; "
-            f"expected it to stay until the run has ended; start a new cycle, which compares with "
-            f"the newest accepted snapshot that is there: `{new_cycle_command(run)}`"
-        ) from None
+    with storage.local_copy(snapshot.uri) as folder:
+        return Reference(snapshot, profile_snapshot(snapshot, folder), canaries)
 
 
 def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
@@ -119,24 +102,21 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     )
     check = stage_command("check_snapshot", run.run_uri)
     if any(outcome.name == FILES_MATCH for outcome in report.failures):
-        again = (
-            f"Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run `{check}`"
+        build = rebuild_command(run.run_uri)
+        error: DataGateFailedError = SnapshotDamagedError(
+            f"{refused}Build the snapshot again with `{build}`, then run `{check}`"
         )
-        damaged = SnapshotDamagedError(f"{refused}{again}")
-        damaged.docs_uri = report.docs_uri
-        return damaged
-    stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
-    may_be_right, is_acceptable = "", all(name in ACCEPTABLE for name in stopping)
-    if is_acceptable:
-        accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in stopping)
-        may_be_right = (
-            f". If the data are right, say so with {' and '.join(accept)}, then run `{check}`"
+    else:
+        stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
+        acceptable = stopping if all(name in ACCEPTABLE for name in stopping) else []
+        accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in acceptable)
+        said = f"say so with {' and '.join(accept)}, then run `{check}`"
+        error = DataGateFailedError(
+            f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
+            f"then start a new cycle with `{new_cycle_command(run)}`"
+            + (f". If the data are right, {said}" if acceptable else "")
         )
-    error = DataGateFailedError(
-        f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
-        f"then start a new cycle with `{new_cycle_command(run)}`{may_be_right}"
-    )
-    where = (day for outcome in report.failures for day in outcome.partitions)
-    error.acceptable = tuple(stopping) if is_acceptable else ()
-    error.about, error.docs_uri = (*stopping, *dict.fromkeys(where)), report.docs_uri
+        where = (day for outcome in report.failures for day in outcome.partitions)
+        error.acceptable, error.about = tuple(acceptable), (*stopping, *dict.fromkeys(where))
+    error.docs_uri = report.docs_uri
     return error

@@ -1,7 +1,8 @@
 """`compare_with_champion`: score every side on one holdout, judge, publish, log.
 
 The judging is done by `validation`. This module fetches the sides, pools what earlier cycles found,
-logs all sides to MLflow under the same names, and keeps the evidence for later cycles.
+logs all sides to MLflow under the same names (what decides comes first, because MLflow sorts by
+name), and keeps the evidence for later cycles.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
     Challenger,
     DataReport,
@@ -23,7 +25,13 @@ from pipelines.contracts.artifacts import (
     Snapshot,
 )
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.judgement import AnchorFacts, Judgement, OperatingPoint
+from pipelines.contracts.judgement import (
+    AnchorFacts,
+    Comparison,
+    Judgement,
+    OperatingPoint,
+    ServingCheck,
+)
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
@@ -31,12 +39,15 @@ from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.evidence import changes_of, pool_facts, tries_on
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
-from pipelines.stages.sides import log_sides
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from validation.model_gate.facts import Facts, Side
 
 log = logging.getLogger(__name__)
+SERVING_METRICS = {"latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference"}
+"""Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
 _REBUILT = "delete its folder: it is built again when it is needed"
 
 
@@ -76,12 +87,9 @@ def compare_with_champion(
                 anchor = side, accepted
             champion = _fetch_champion(stack, run, run.champion, snapshot, scratch)
         facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, anchor))
-        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh).model_copy(
-            update={
-                "tries": tries_on(snapshot.holdout, cycles),
-                "report_uri": storage.join(output_uri, VERDICT_PAGE),
-            }
-        )
+        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh)
+        page_uri, tries = storage.join(output_uri, VERDICT_PAGE), tries_on(snapshot.holdout, cycles)
+        judgement = judgement.model_copy(update={"tries": tries, "report_uri": page_uri})
         comparison = judgement.comparison
         # Both sides' runs are opened before they are logged: the outcome says where they are shown.
         ours = tracking.open_run(client, run, "challenger", comparison.challenger_model.label)
@@ -120,8 +128,9 @@ def _fetch(
     registry.require_bundle(trained.model, bundle_dir, f"run `{publish}`, which publishes it anew")
     snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
     is_own = stage == "train_challenger"
-    repair = f"run `{rebuild_command(run.run_uri)}`" if is_own else _REBUILT
-    verify_files(snapshot, snapshot_dir, repair)
+    verify_files(
+        snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`" if is_own else _REBUILT
+    )
     return Side(trained.model, bundle_dir, snapshot, snapshot_dir)
 
 
@@ -230,3 +239,75 @@ def keep_evidence(
         changes=changes,
     )
     evidence.publish(run, cycle, facts.theta.influences.groups, columns)
+
+
+def log_sides(
+    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, out_dir: Path
+) -> tuple[str, str]:
+    """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
+
+    Where it ends early a later call completes it, and writes nothing twice. Numbers of the decision
+    are `decision/..._percent`; the target metric of a simple baseline is `ranked_by/<name>`.
+
+    The judgement has its outcome, and the folder holds the verdict page.
+    """
+    comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
+    challenger, champion = comparison.challenger_model, comparison.baseline_model
+    assert outcome is not None, "MLflow tells the outcome"
+    tags = {
+        "verdict": outcome.decision,
+        "verdict_reason": outcome.why,
+        "outcome": outcome.title,
+        "serves": outcome.serves,
+        "promoted": str(judgement.verdict.promoted),
+        "holdout_digest": comparison.holdout_digest,
+        registry.RULING: judgement.ruling_digest,
+    }
+    page = {tracking.DESCRIPTION: to_markdown(outcome)}
+    own = _side_metrics(comparison, "challenger", judgement.serving)
+    own |= {
+        f"ranked_by/{each.name.replace(',', '')}": each.level.value
+        for each in judgement.baselines
+        if each.level
+    }
+    if (found := outcome.change) is not None:
+        of_change = {"change": found.value, "low": found.low, "high": found.high}
+        own |= {f"decision/{name}_percent": 100 * value for name, value in of_change.items()}
+    baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
+    # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
+    told = tags | page, out_dir
+    others = _side_metrics(comparison, theirs)
+    runs = (
+        tracking.log_side(client, run, "challenger", challenger.label, own, *told),
+        tracking.log_side(client, run, theirs, baseline, others, *told),
+    )
+    if champion is not None:
+        tracking.copy_params(client, champion.mlflow_run_id, runs[1])
+    if anchor is not None:
+        its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
+        fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page)
+        registry.tag_version(client, anchor.model, its)
+    registry.tag_version(client, challenger, tags, page[tracking.DESCRIPTION])
+    return runs
+
+
+def _side_metrics(
+    comparison: Comparison, side: str, serving: ServingCheck | None = None
+) -> dict[str, float]:
+    """Return one side's numbers under the names that both sides use in MLflow.
+
+    Segment 'all' is logged as `holdout/<metric>`, others as `holdout_<segment>/<metric>`. A number
+    that a side lacks is left out: popularity has no probabilities. The target metric stands beside
+    the change that decides once more.
+    """
+    found = {}
+    for row in comparison.metrics:
+        value = row.challenger if side == "challenger" else row.baseline
+        if value is not None:
+            group = "holdout" if row.segment == "all" else f"holdout_{row.segment}"
+            found[f"{group}/{row.metric}"] = value
+            if (row.segment, row.metric) == ("all", comparison.target_metric):
+                found[f"decision/{row.metric}"] = value
+    figures = serving.model_dump(include=SERVING_METRICS) if serving else {}
+    return found | {f"serving/{name}": value for name, value in figures.items()}

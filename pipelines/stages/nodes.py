@@ -23,7 +23,7 @@ from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.stage_table import SIDES
 
 if TYPE_CHECKING:
-    from training.fitting.spec import NodeAddress, TrainingSpec
+    from training.fitting.spec import NodeAddress
 
 log = logging.getLogger(__name__)
 _PREPARE_WAIT_S = 6 * 3600.0
@@ -79,7 +79,8 @@ def help_train(
 ) -> None:
     """Do a further machine's part of a stage's training; publish nothing.
 
-    Returns also where machine 0 finds that there is nothing to train.
+    It waits for the specification of this code and this run, and takes no earlier attempt's. It
+    returns also where machine 0 finds that there is nothing to train.
 
     Args:
         stage: `train_challenger` or `train_anchor`.
@@ -91,42 +92,30 @@ def help_train(
         TransientStorageError: machine 0 failed, or prepared no training in time.
         HomefeedError: as `training.launch.launcher.train` raises.
     """
-    from training.launch import launcher
-
-    found = _await_specification(stage, run, node, is_done)
-    if found is None:
-        log.info("machine 0 has published %s; machine %d has nothing to do", stage, node.rank)
-        return
-    with storage.local_copy(found.snapshot.uri) as snapshot_dir:
-        verify_files(found.snapshot, snapshot_dir)
-        own = {"snapshot_dir": str(snapshot_dir), "work_dir": str(work_dir_of(run, SIDES[stage]))}
-        launcher.train(found.model_copy(update=own), node)
-
-
-def _await_specification(
-    stage: str, run: ResolvedRun, node: "NodeAddress", is_done: Callable[[], bool]
-) -> "TrainingSpec | None":
-    """Return the specification of this code and this run, and no earlier attempt's."""
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import WorkFolder, read
+    from training.launch import launcher
 
     def failure() -> StageFailure | None:
         uri = failure_uri(run.run_uri, stage)
         return storage.read_model(uri, StageFailure) if storage.exists(uri) else None
 
-    path = WorkFolder(work_dir_of(run, SIDES[stage])).spec
+    work_dir = work_dir_of(run, SIDES[stage])
     ours = (run.num_nodes, run.num_devices, run.accelerator, code_digest(), run.as_of)
     before, deadline = failure(), time.monotonic() + _PREPARE_WAIT_S
     while time.monotonic() < deadline:
         if is_done():
-            return None
-        if (found := read(path, TrainingSpec)) is not None:
-            made_by = found.lineage
+            log.info("machine 0 has published %s; machine %d has nothing to do", stage, node.rank)
+            return
+        if (found := read(WorkFolder(work_dir).spec, TrainingSpec)) is not None:
             hardware = (found.num_nodes, found.num_devices, found.accelerator)
-            if (*hardware, made_by.code_digest, made_by.as_of) == ours:
-                return found
-        failed = failure()
-        if failed is not None and failed != before:
+            if (*hardware, found.lineage.code_digest, found.lineage.as_of) == ours:
+                with storage.local_copy(found.snapshot.uri) as snapshot_dir:
+                    verify_files(found.snapshot, snapshot_dir)
+                    own = {"snapshot_dir": str(snapshot_dir), "work_dir": str(work_dir)}
+                    launcher.train(found.model_copy(update=own), node)
+                return
+        if (failed := failure()) is not None and failed != before:
             raise TransientStorageError(
                 f"machine {node.rank} of {stage} had nothing to do yet when another machine "
                 f"failed: {failed.error_class}: {failed.message}; mend that, then run the stage "
@@ -135,6 +124,6 @@ def _await_specification(
         time.sleep(_POLL_S)
     raise TransientStorageError(
         f"machine {node.rank} of {stage} waited {_PREPARE_WAIT_S:.0f} s for machine 0 to prepare "
-        f"the training in {path.parent}; expected its specification there; see that machine 0 "
-        f"runs and that both see that folder, then run the stage again on all machines"
+        f"the training in {work_dir}; expected its specification there; see that machine 0 runs "
+        f"and that both see that folder, then run the stage again on all machines"
     )

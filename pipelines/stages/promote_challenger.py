@@ -1,7 +1,6 @@
 """`promote_challenger`: the champion moves if the verdict, the run and the registry permit it.
 
-Tested in tests/pipelines/registry/test_promotion.py, and by kills
-in test_killed_stages.py.
+Tested in tests/pipelines/registry/test_promotion.py, and by kills in test_faults_in_cycles.py.
 """
 
 from datetime import datetime

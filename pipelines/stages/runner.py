@@ -25,11 +25,10 @@ from pipelines import deletion, storage
 from pipelines.alerts.commands import new_cycle_command, stage_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.code_identity import environment
+from pipelines.contracts.code_identity import environment, require_same_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    DataGateFailedError,
     HomefeedError,
     RunInProgressError,
     as_ours,
@@ -47,7 +46,6 @@ from pipelines.contracts.stage_table import HEAVY, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import Attempt, measured
 from pipelines.settings import Settings
-from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import address_of, help_train
 from pipelines.stages.promote_challenger import ANSWERED, answered_since
 from pipelines.stages.resolve_run import run_uri_of
@@ -159,12 +157,10 @@ def _help(stage: Stage, run: ResolvedRun, node_rank: int, rendezvous: str, again
     node = address_of(stage.name, run, node_rank, rendezvous)
     assert node is not None  # its rank is not 0
     uri, digest = manifest_uri(run.run_uri, stage.name), _input_digest(stage, run.run_uri)
-    before = storage.look(uri) if again else None
+    before = storage.look(uri)
 
-    def is_done() -> bool:
-        if before is not None and storage.look(uri) == before:
-            return False  # what is there is to be made again
-        return _is_done(stage, run, digest)
+    def is_done() -> bool:  # with --again, when what is there was made again
+        return storage.look(uri) != before if again else _is_done(stage, run, digest)
 
     try:
         require_same_version(os.environ)
@@ -304,40 +300,24 @@ def _working(stage: str, run_uri: str) -> Iterator[str]:
     Raises:
         RunInProgressError: another attempt goes on for longer than `WAIT_S`.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = storage.exclusive_lock(
-                stage_lock_uri(run_uri, stage), f"{stage} of {run_uri}", WAIT_S
-            )
-            stack.enter_context(lock)
-        except RunInProgressError as error:
-            note_failure(failure_uri(run_uri, stage), stage, error)
-            raise
-        own = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
-        stack.enter_context(_noting_failure(stage, run_uri))
-        mark = working_uri(run_uri, stage, own)
-        storage.write_new(mark, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        try:
-            yield own
-        finally:
-            try:
-                deletion.remove(mark)
-            except HomefeedError as error:  # It counts for a week.
-                log.warning("%s was not removed: %s", mark, error)
-
-
-@contextlib.contextmanager
-def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
-    """Leave what the block raises in `failure.json`, for the alert.
-
-    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
-    """
-    deletion.remove(failure_uri(run_uri, stage))
+    noted_at, lock_uri = failure_uri(run_uri, stage), stage_lock_uri(run_uri, stage)
     try:
-        yield
+        with storage.exclusive_lock(lock_uri, f"{stage} of {run_uri}", WAIT_S):
+            # Where this attempt is killed, what an earlier one left is not the reason.
+            deletion.remove(noted_at)
+            own = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+            mark = working_uri(run_uri, stage, own)
+            storage.write_new(mark, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            try:
+                yield own
+            finally:
+                try:
+                    deletion.remove(mark)
+                except HomefeedError as error:  # It counts for a week.
+                    log.warning("%s was not removed: %s", mark, error)
     except Exception as error:
         ours = as_ours(error, run_uri)
-        note_failure(failure_uri(run_uri, stage), stage, ours or error, raised_by(error))
+        note_failure(noted_at, stage, ours or error, raised_by(error))
         if ours is None or ours is error:
             raise
         raise ours from error
@@ -345,18 +325,17 @@ def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
 
 def note_failure(uri: str, stage: str, error: Exception, raised_by: str = "") -> None:
     """Write down why an attempt failed. A second failure while writing must not hide the first."""
-    ours = error if isinstance(error, HomefeedError) else None
     failure = StageFailure(
         stage=stage,
         error_class=type(error).__name__,
         message=str(error),
-        exit_code=ours.exit_code if ours else HomefeedError.exit_code,
-        is_retryable=ours.is_retryable if ours else True,
+        exit_code=getattr(error, "exit_code", HomefeedError.exit_code),
+        is_retryable=getattr(error, "is_retryable", True),
         occurred_at=datetime.now(UTC),
-        acceptable=error.acceptable if isinstance(error, DataGateFailedError) else (),
-        docs_uri=error.docs_uri if isinstance(error, DataGateFailedError) else "",
+        acceptable=getattr(error, "acceptable", ()),
+        docs_uri=getattr(error, "docs_uri", ""),
         raised_by=raised_by,
-        about=ours.about if ours else (),
+        about=getattr(error, "about", ()),
     )
     try:
         storage.write_model(uri, failure)

@@ -14,6 +14,7 @@ import pytest
 
 PLACES = (
     "tests/pipelines/stages/test_build_snapshot.py",
+    "tests/pipelines/stages/test_check_snapshot.py",
     "tests/pipelines/log_days/test_judging.py",
     "tests/validation/data_gate/test_canaries.py",
     "tests/validation/data_gate/test_checks.py",

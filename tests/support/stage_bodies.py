@@ -23,4 +23,4 @@ def replace_stage(monkeypatch: pytest.MonkeyPatch, name: str, body: Callable, *i
     numbers = dict.fromkeys(inputs, Number)
     stage = Stage(name, inputs=numbers, gives=Number, also=("output_uri",))
     monkeypatch.setitem(TABLE, name, stage)
-    monkeypatch.setattr(f"pipelines.stages.{name}.{name}", body)
+    monkeypatch.setattr(f"{stage.module}.{name}", body)

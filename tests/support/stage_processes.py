@@ -4,7 +4,7 @@ They are forked from a process that has imported the heavy libraries and compute
 (multiprocessing's fork server): a try does not pay for the imports, and no pool of threads is
 copied in whatever state it is. What starts further processes is done in the process itself here:
 the training that torchrun would start, and the serving check. So their points are points too. With
-torchrun a stage is killed in tests/pipelines/stages/test_killed_stages.py.
+torchrun a stage is killed in tests/pipelines/stages/test_train_anchor.py.
 """
 
 import json
@@ -38,7 +38,7 @@ _PRELOADED = (
     "pipelines.stages.check_snapshot",
     "pipelines.stages.compare_with_champion",
     "pipelines.stages.runner",
-    "pipelines.stages.train_anchor",
+    "pipelines.stages.train",
     "training.bundle.mlflow_model",
     "training.bundle.serving_check",
     "training.launch.worker",

@@ -140,7 +140,7 @@ def test_a_mended_log_is_built_again_and_that_is_said(
     before, first = built(done), finished_at(done)
     mend(done)
     said = run_again(done, caplog)
-    assert f"the event log has changed: {ACTIONS_15} written again; it is done again" in said
+    assert f"the event log has changed: {ACTIONS_15}; it is done again" in said
     assert built(done).digest != before.digest
     assert finished_at(done) != first
     assert built(done).digest == write_snapshot(done).digest
@@ -176,18 +176,7 @@ def test_a_new_file_that_was_known_later_changes_nothing(
     assert finished_at(done) == first
 
 
-def test_further_pins_of_a_log_that_does_not_say_when_it_knew_them_change_nothing(
-    done: ResolvedRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    before, first = built(done), finished_at(done)
-    folder = storage.local_path(done.event_log_uri) / "pins"
-    pq.write_table(pins_of([60, 70]), folder / "part-1.parquet")
-    assert run_again(done, caplog) == ""
-    assert finished_at(done) == first
-    assert built(done) == before == write_snapshot(done)
-
-
-@pytest.mark.parametrize(("known", "says"), [("19 12:00", "part-1.parquet new"), ("20 00:00", "")])
+@pytest.mark.parametrize(("known", "says"), [("19 12:00", "part-1.parquet"), ("20 00:00", "")])
 def test_pins_that_became_known_before_as_of_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, known: str, says: str
 ) -> None:
@@ -204,23 +193,17 @@ def test_pins_that_became_known_before_as_of_count(
     assert built(run).num_cold_pins == (0 if says else 1)
 
 
-def test_new_files_and_files_that_are_gone_are_named(
+def test_files_that_are_new_gone_or_written_again_are_named(
     done: ResolvedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = storage.local_path(done.event_log_uri) / ACTIONS_15
-    path.rename(path.with_name("part-1.parquet"))
+    path = path.rename(path.with_name("part-1.parquet"))
     before = built(done)
-    said = run_again(done, caplog)
-    assert f"part-1.parquet new; {ACTIONS_15} gone" in said
+    new = ACTIONS_15.replace("part-0", "part-1")
+    assert f"has changed: {ACTIONS_15}, {new}; it" in run_again(done, caplog)
     assert built(done) == before  # the same rows: the stages behind replay
-
-
-def test_a_file_of_the_same_size_that_was_written_again_counts(
-    done: ResolvedRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = storage.local_path(done.event_log_uri) / ACTIONS_15
-    os.utime(path, (2_000_000_000, 2_000_000_000))
-    assert "written again" in run_again(done, caplog)
+    os.utime(path, (2_000_000_000, 2_000_000_000))  # of the same size
+    assert f"has changed: {new}; it" in run_again(done, caplog)
 
 
 def test_a_snapshot_whose_log_is_gone_stays(

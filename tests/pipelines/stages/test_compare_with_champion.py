@@ -133,44 +133,18 @@ def published(client: MlflowClient, run: ResolvedRun, folder: Path) -> tuple[Cha
 
 
 @pytest.mark.services
-def test_a_bundle_that_is_not_the_registered_one_is_not_judged(
-    run: ResolvedRun, client: MlflowClient, tmp_path: Path
-) -> None:
-    """A promotion serves the registered one: a verdict on another bundle would be about nothing."""
-    snapshot = write_snapshot(run)
-    challenger, place = published(client, run, tmp_path)
-    output_uri = storage.to_uri(tmp_path / "output")
-    judged = compare_with_champion(
-        run, snapshot, REPORT, challenger, NO_ANCHOR, output_uri, NOW, Settings()
-    )
-    assert judged.comparison.challenger_model == challenger.model
-    shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-    again = f"run `homefeed stage train_challenger --run {run.run_uri} --again`"
-    with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
-        compare_with_champion(
-            run, snapshot, REPORT, challenger, NO_ANCHOR, output_uri, NOW, Settings()
-        )
-    tags = registry.read_tags(client, challenger.model)
-    assert tags[registry.RULING] == judged.ruling_digest
-
-
-@pytest.mark.services
 def test_every_place_tells_the_outcome_word_for_word(
     run: ResolvedRun, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = write_snapshot(run)
     challenger, _ = published(client, run, tmp_path)
     caplog.set_level("INFO")
-    judged = compare_with_champion(
-        run,
-        snapshot,
-        REPORT,
-        challenger,
-        NO_ANCHOR,
-        storage.to_uri(tmp_path / "output"),
-        NOW,
-        Settings(),
-    )
+    sides = snapshot, REPORT, challenger, NO_ANCHOR
+    output_uri = storage.to_uri(tmp_path / "output")
+    judged = compare_with_champion(run, *sides, output_uri, NOW, Settings())
+    assert judged.comparison.challenger_model == challenger.model
+    tags = registry.read_tags(client, challenger.model)
+    assert tags[registry.RULING] == judged.ruling_digest
     outcome = judged.outcome
     assert outcome is not None and len(outcome.warnings) == 1
     save_run(run)
@@ -213,15 +187,17 @@ def test_every_place_tells_the_outcome_word_for_word(
 
 
 @pytest.mark.services
-def test_a_fresh_anchor_that_is_not_the_registered_one_is_not_judged(
-    run: ResolvedRun, client: MlflowClient, tmp_path: Path
+@pytest.mark.parametrize("stage", ["train_challenger", "train_anchor"])
+def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
+    run: ResolvedRun, client: MlflowClient, tmp_path: Path, stage: str
 ) -> None:
+    """A promotion serves the registered one: a verdict on another bundle would be about nothing."""
     snapshot = write_snapshot(run)
     trained, place = published(client, run, tmp_path)
     with contextlib.ExitStack() as stack:
-        fetched = (stack, run, "train_anchor", trained, snapshot)
+        fetched = (stack, run, stage, trained, snapshot)
         assert _fetch(*fetched).bundle_dir == place
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-        again = f"run `homefeed stage train_anchor --run {run.run_uri} --again`"
-        with pytest.raises(DataContractError, match=again):
+        again = f"run `homefeed stage {stage} --run {run.run_uri} --again`"
+        with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
             _fetch(*fetched)

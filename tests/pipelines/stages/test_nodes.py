@@ -69,29 +69,18 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingSpec, NodeA
         (1, 0, MEETING, None),  # a Job of one pod
         (2, 0, MEETING, NodeAddress(rank=0, rendezvous=MEETING)),
         (2, 1, MEETING, SECOND),
+        *((1, 1, MEETING, "refused"), (2, None, "", "refused"), (2, 2, MEETING, "refused")),
+        *((2, -1, MEETING, "refused"), (2, 0, "", "refused"), (2, 1, "h:x", "refused")),
     ],
 )
 def test_a_machine_is_known_by_its_rank(tmp_path, num_nodes, rank, rendezvous, expected) -> None:
-    run = make_run(tmp_path, num_nodes=num_nodes)
-    assert address_of(TRAIN, run, rank, rendezvous) == expected
+    run = save_run(make_run(tmp_path, num_nodes=num_nodes))
     assert address_of("build_snapshot", run, rank, rendezvous) is None
-
-
-@pytest.mark.parametrize(
-    ("num_nodes", "rank", "rendezvous"),
-    [(1, 1, MEETING), (2, None, ""), (2, 2, MEETING), (2, -1, MEETING), (2, 0, ""), (2, 1, "h:x")],
-)
-def test_a_rank_that_does_not_fit_the_run_is_refused(tmp_path, num_nodes, rank, rendezvous) -> None:
-    run = make_run(tmp_path, num_nodes=num_nodes)
+    if expected != "refused":
+        assert address_of(TRAIN, run, rank, rendezvous) == expected
+        return
     with pytest.raises(ConfigurationError, match=rf"on {num_nodes} mach.* rank {rank} .*--node-ra"):
-        address_of(TRAIN, run, rank, rendezvous)
-
-
-def test_a_stage_of_several_machines_is_not_run_as_if_there_were_one(run: ResolvedRun) -> None:
-    with pytest.raises(ConfigurationError, match="trains on 2 machine.*--node-rank"):
-        runner.run_stage(TRAIN, run.run_uri)
-    left = storage.read_model(failure_uri(run.run_uri, TRAIN), StageFailure)
-    assert left.exit_code == 78
+        runner.run_stage(TRAIN, run.run_uri, node_rank=rank, rendezvous=rendezvous)
 
 
 def test_a_further_machine_trains_what_the_first_has_prepared(run, monkeypatch) -> None:

@@ -12,13 +12,10 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version, project_digest
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
 from pipelines.registry.standing import accepted_folder
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import read_artifact, read_record, start_run
 from support.worlds import write_planted_world
 from training.bundle.files import read_config
@@ -112,29 +109,6 @@ def _assert_in_mlflow(settings: Settings, trained: Challenger, ref: RecipeRef) -
     version = client.get_model_version(trained.model.name, trained.model.version)
     for found in (of_run.tags, of_run.params, version.tags):
         assert {name: found.get(name) for name in expected} == expected
-
-
-def test_a_module_that_the_worker_lacks_is_refused_before_anything_is_built(
-    settings: Settings,
-) -> None:
-    asked = request("no_such_package.recipes:careful")
-    with pytest.raises(ConfigurationError, match="In Airflow that is the worker, not the machine"):
-        start_run(asked, settings)
-    assert not storage.exists(manifest_uri(run_uri_of(asked, settings), "resolve_run"))
-    assert storage.list_names(f"{storage.to_uri(settings.workspace_location)}/snapshots") == []
-
-
-def test_what_the_log_cannot_feed_is_refused_before_anything_is_built(
-    settings: Settings, tmp_path: Path
-) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("extends: smoke\nsnapshot: {embedding_version: planted-9}\n")
-    with pytest.raises(DataContractError, match="cannot feed recipe file:.*'planted-9'"):
-        start_run(request(str(path)), settings)
-    path.write_text("extends: smoke\nmodel_gate: {target_metric: hide_volume_at_3}\n")
-    with pytest.raises(ConfigurationError, match="cannot come to a verdict: .*hide_volume_at_3"):
-        start_run(request(str(path)), settings)
-    assert storage.list_names(f"{storage.to_uri(settings.workspace_location)}/snapshots") == []
 
 
 def test_two_files_that_call_themselves_the_same_are_two_recipes(

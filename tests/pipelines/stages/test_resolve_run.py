@@ -15,9 +15,11 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    HomefeedError,
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
+from pipelines.recipes import canonical
 from pipelines.registry import moves, tracking
 from pipelines.registry.standing import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
@@ -59,20 +61,18 @@ def request(**overrides: object) -> RunRequest:
     return RunRequest(**(fields | overrides))
 
 
-def test_the_run_is_complete_and_survives_json(settings: Settings) -> None:
-    run = start_run(request(), settings)
-    assert run.champion is None
+@pytest.mark.parametrize(
+    ("as_of", "now"), [(AS_OF, AS_OF), (None, AS_OF), (None, AS_OF + timedelta(hours=23))]
+)
+def test_the_run_is_complete_survives_json_and_has_the_day_of_now_where_none_is_named(
+    settings: Settings, as_of: datetime | None, now: datetime
+) -> None:
+    run = start_run(request(as_of=as_of, now=now), settings)
+    assert run.champion is None and run.as_of == AS_OF and run.run_id.startswith("2017-06-12--")
     assert (run.code_version, run.code_digest) == (code_version(), code_digest())
     assert ResolvedRun.model_validate_json(run.model_dump_json()) == run
     record = storage.read_model(manifest_uri(run.run_uri, "resolve_run"), StageRecord)
     assert ResolvedRun.model_validate(record.artifact) == run
-
-
-@pytest.mark.parametrize("now", [AS_OF, AS_OF + timedelta(hours=23, minutes=59)])
-def test_without_as_of_now_is_floored_to_the_day(settings: Settings, now: datetime) -> None:
-    run = start_run(request(as_of=None, now=now), settings)
-    assert run.as_of == AS_OF
-    assert run.run_id.startswith("2017-06-12--")
 
 
 def test_the_same_trigger_is_the_same_run_whatever_moved(
@@ -138,16 +138,6 @@ def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
     assert start_run(requests[0], settings) == ResolvedRun.model_validate_json(runs[0])
 
 
-def test_a_failure_is_noted_in_the_folder_of_the_run(settings: Settings, unused_url: str) -> None:
-    down = settings.model_copy(update={"tracking_uri": unused_url})
-    with pytest.raises(TrackingUnavailableError):
-        start_run(request(), down)
-    failure = storage.read_model(
-        failure_uri(run_uri_of(request(), down), "resolve_run"), StageFailure
-    )
-    assert (failure.error_class, failure.is_retryable) == ("TrackingUnavailableError", True)
-
-
 def make_champion(
     settings: Settings,
     tmp_path: Path,
@@ -194,78 +184,88 @@ def test_an_older_as_of_is_compared_with_who_served_then(
     assert (fresh.champion, fresh.later_champion) == (now, None)
 
 
-def test_an_unknown_recipe_lists_those_there_are(settings: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="completejourney"):
-        start_run(request(recipe="nonsense"), settings)
-
-
-def test_a_missing_table_says_what_to_correct(settings: Settings, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "event_log" / "actions")
-    with pytest.raises(DataContractError, match="no table 'actions'.* HOMEFEED_EVENT_LOG"):
-        start_run(request(), settings)
-
-
-def test_mlflow_down_is_worth_a_retry(settings: Settings, unused_url: str) -> None:
-    down = settings.model_copy(update={"tracking_uri": unused_url})
-    with pytest.raises(TrackingUnavailableError, match="does not answer") as caught:
-        start_run(request(), down)
-    assert caught.value.is_retryable
-
-
-def test_a_password_in_the_tracking_uri_is_refused(settings: Settings) -> None:
-    leaky = settings.model_copy(update={"tracking_uri": "http://me:secret@127.0.0.1:5000"})
-    with pytest.raises(ConfigurationError) as caught:
-        start_run(request(), leaky)
-    assert "secret" not in str(caught.value)
-
-
-def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_path: Path) -> None:
-    workspace_uri = storage.to_uri(tmp_path / "workspace")
-    for days, name in ((-28, "a"), (-14, "b"), (14, "c")):
-        as_of = AS_OF + timedelta(days=days)
-        uri = storage.join(workspace_uri, "snapshots", name)
-        storage.write_bytes(f"{uri}/manifest.json", b"{}")
-        marker = JudgedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
-        folder = accepted_folder(workspace_uri, "smoke")
-        storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}--{name}.json"), marker)
-    run = start_run(request(), settings)
-    assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "b")
-
-
-def test_a_mark_that_a_writer_has_not_finished_is_no_reference(
-    settings: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("asked", "error", "told"),
+    [
+        ({"recipe": "nonsense"}, ConfigurationError, "completejourney"),
+        ({"recipe": "no_such.recipes:mine"}, ConfigurationError, "that is the worker, not the mac"),
+        (
+            {"recipe": "snapshot: {embedding_version: planted-9}"},
+            *(DataContractError, "cannot feed recipe file:.*'planted-9'"),
+        ),
+        (
+            {"recipe": "model_gate: {target_metric: hide_volume_at_3}"},
+            *(ConfigurationError, "cannot come to a verdict: .*hide_volume_at_3"),
+        ),
+        ({"lost": "actions"}, DataContractError, "no table 'actions'.* HOMEFEED_EVENT_LOG"),
+        ({"tracking_uri": ""}, TrackingUnavailableError, "does not answer"),
+        (
+            {"tracking_uri": "http://me:secret@127.0.0.1:5000"},
+            ConfigurationError,
+            "HOMEFEED_TRACKING_URI",
+        ),
+        ({"num_devices": 9}, ConfigurationError, "9 training .* on 2 usable.*at most 8"),
+        ({"num_devices": 2, "accelerator": "gpu"}, ConfigurationError, "'gpu' with 2 .* 0 GPU"),
+        ({"num_nodes": 2}, ConfigurationError, "nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
+    settings: Settings,
+    tmp_path: Path,
+    unused_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, object],
+    error: type[HomefeedError],
+    told: str,
 ) -> None:
-    folder = accepted_folder(storage.to_uri(tmp_path / "workspace"), "smoke")
-    for day in ("2017-05-01", "2017-06-01"):
-        storage.write_bytes(f"{folder}/.{day}--0123456789ab.json.{'0' * 32}", b'{"as_of":')
-    assert start_run(request(), settings).last_accepted_snapshot_uri is None
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
+    asked = {**asked}
+    if ": {" in (recipe := str(asked.get("recipe"))):
+        (tmp_path / "mine.yaml").write_text(f"extends: smoke\n{recipe}\n")
+        asked["recipe"] = canonical(str(tmp_path / "mine.yaml"))
+    if table := asked.pop("lost", ""):
+        shutil.rmtree(tmp_path / "event_log" / str(table))
+    if "tracking_uri" in asked:
+        uri = asked.pop("tracking_uri") or unused_url
+        settings = settings.model_copy(update={"tracking_uri": uri})
+    with pytest.raises(error, match=told) as caught:
+        start_run(request(**asked), settings)
+    assert "secret" not in str(caught.value)
+    run_uri = run_uri_of(request(**asked), settings)
+    assert not storage.exists(manifest_uri(run_uri, "resolve_run"))
+    assert not (tmp_path / "workspace" / "snapshots").exists()
+    failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
+    assert failure.error_class == type(caught.value).__name__
+    assert failure.is_retryable == (error is TrackingUnavailableError)
 
 
-def test_more_processes_than_the_cores_can_bear_are_refused_before_anything_is_built(
+def test_hardware_that_is_there_or_elsewhere_is_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
-    with pytest.raises(ConfigurationError, match="9 training processes .* on 2 usable.*at most 8"):
-        start_run(request(num_devices=9, trigger="9"), settings)
-    # In containers the training has other cores than this machine's.
-    elsewhere = settings.model_copy(update={"stage_runner": "kubernetes"})
-    assert start_run(request(num_devices=9, trigger="10"), elsewhere).num_devices == 9
-
-
-def test_hardware_that_is_not_there_is_refused_before_anything_is_built(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
-    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
-    with pytest.raises(ConfigurationError, match="'gpu' with 2 .* 0 GPU"):
-        start_run(on_gpus, settings)
-    assert not (tmp_path / "workspace" / "snapshots").exists()
     monkeypatch.setattr("training.environment.count_gpus", lambda: 2)
+    assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
+    on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
     assert start_run(on_gpus, settings).accelerator == "gpu"
-    on_two = request(num_nodes=2, trigger="nodes")
-    with pytest.raises(ConfigurationError, match="nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"):
-        start_run(on_two, settings)
+    # In containers the training has other cores than this machine's.
     kubernetes = settings.model_copy(update={"stage_runner": "kubernetes", "work_folder": "/w"})
-    run = start_run(on_two, kubernetes)
+    assert start_run(request(num_devices=9, trigger="9"), kubernetes).num_devices == 9
+    run = start_run(request(num_nodes=2, trigger="nodes"), kubernetes)
     assert (run.num_nodes, run.work_folder) == (2, "")  # a workspace that all see keeps the work
+
+
+def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_path: Path) -> None:
+    """A mark that a writer has not finished, whose name begins with a full stop, is none."""
+    workspace_uri = storage.to_uri(tmp_path / "workspace")
+    accepted = accepted_folder(workspace_uri, "smoke")
+    storage.write_bytes(f"{accepted}/.2017-06-01--0123456789ab.json.{'0' * 32}", b'{"as_of":')
+    assert start_run(request(trigger="none"), settings).last_accepted_snapshot_uri is None
+    for days in (-28, -14, 14):
+        as_of = AS_OF + timedelta(days=days)
+        uri = storage.join(workspace_uri, "snapshots", f"of{days}")
+        storage.write_bytes(f"{uri}/manifest.json", b"{}")
+        mark = JudgedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
+        storage.write_model(f"{accepted}/{as_of:%Y-%m-%d}--a.json", mark)
+    run = start_run(request(), settings)
+    assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "of-14")

@@ -17,6 +17,7 @@ from pipelines.alerts.compose import Ended
 from pipelines.alerts.incidents import alert_on_failure
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -171,6 +172,7 @@ DIES = """
 import os, sys
 from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.code_identity import project_digest
 from pipelines.stages import build_snapshot, runner
 from pipelines.contracts.stage_table import TABLE, Stage
 
@@ -337,6 +339,39 @@ def test_a_stage_runs_again_when_its_file_is_gone_or_of_another_size(
     second = runner.read_artifact(run_uri, NAME, Number)
     assert (first.value, second.value) == (1, 2)
     assert storage.read_bytes(second.file_uri) == b"x"
+
+
+OLD, NEW = "1ea249806b6e", "6736cd9a0b1c"
+
+
+@pytest.mark.parametrize(
+    ("image", "version", "code"),
+    [(OLD, NEW, "0"), (OLD, OLD, "0"), ("", "unknown", "0"), (OLD, NEW, ""), (OLD, NEW, "own")],
+)
+def test_a_stage_in_an_image_of_other_code_than_the_dag_s_does_nothing_and_leaves_why(
+    disk_uri: str,
+    set_body: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    image: str,
+    version: str,
+    code: str,
+) -> None:
+    """However the versions are called; where no DAG started the stage nothing is compared."""
+    set_body(NAME, lambda output_uri: Number(value=1))
+    digest = project_digest() if code == "own" else 64 * code
+    for name, value in (("IMAGE_VERSION", image), ("DAG_VERSION", version), ("DAG_CODE", digest)):
+        monkeypatch.setenv(f"HOMEFEED_{name}", value)
+    if code != "0":
+        runner.run_stage(NAME, disk_uri)
+        return
+    told = (
+        f"version '{image or 'unknown'}'.*version '{version}'.*digest {64 * '0':.12}.*{version}, or"
+    )
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        runner.run_stage(NAME, disk_uri)
+    assert project_digest()[:12] in str(caught.value)
+    assert not storage.exists(manifest_uri(disk_uri, NAME))
+    assert failure_of(disk_uri).exit_code == 78
 
 
 def test_a_run_folder_that_was_copied_is_refused_and_the_original_stays(

@@ -1,6 +1,7 @@
 """Cycles with three models: a recipe on trial, the accepted recipe made fresh, and the champion."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.history import Recipe
 from pipelines.settings import Settings
-from pipelines.stages import train_anchor as stage
+from pipelines.stages import train
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import CHAMPION
 from support.runs import make_run
@@ -130,25 +131,13 @@ def cycles(settings: Settings) -> tuple[ResolvedRun, ResolvedRun]:
 
 @pytest.mark.services
 @pytest.mark.slow
-def test_the_first_recipe_is_accepted_with_the_first_promotion(
-    cycles: tuple[ResolvedRun, ResolvedRun],
-) -> None:
-    first, second = cycles
-    assert read_artifact(first.run_uri, "train_anchor", FreshAnchor).trained is None
-    assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
-    assert second.standing.anchor == first.config == roomy()
-    known = history.load(first.workspace_uri, "three")
-    assert [move.kind for move in known.moves] == ["promotion", "promotion"]
-    accepted = [entry.recipes.accepted for entry in known.entries]
-    assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
-
-
-@pytest.mark.services
-@pytest.mark.slow
 def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     cycles: tuple[ResolvedRun, ResolvedRun], tracking_uri: str
 ) -> None:
-    run = cycles[1]
+    first, run = cycles
+    assert read_artifact(first.run_uri, "train_anchor", FreshAnchor).trained is None
+    assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
+    assert run.standing.anchor == first.config == roomy()
     fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
     challenger = read_artifact(run.run_uri, "train_challenger", Challenger)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
@@ -158,13 +147,10 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     assert promotion.champion_after == fresh.trained.model != challenger.model
     assert f"In its place {fresh.trained.model.label} is promoted" in judgement.verdict.reasons[1]
 
-    recipe, freshness = judgement.anchor.recipe, judgement.anchor.freshness
-    assert recipe.baseline_kind is BaselineKind.ANCHOR
-    assert recipe.holdout_digest == judgement.comparison.holdout_digest == freshness.holdout_digest
-    [theta, delta, phi] = [
-        found.find_pooled(found.target_metric)
-        for found in (judgement.comparison, recipe, freshness)
-    ]
+    found = judgement.comparison, judgement.anchor.recipe, judgement.anchor.freshness
+    assert found[1].baseline_kind is BaselineKind.ANCHOR
+    assert len({each.holdout_digest for each in found}) == 1
+    [theta, delta, phi] = [each.find_pooled(each.target_metric) for each in found]
     assert delta.value < 0
     # The three are of three models: each follows from the other two.
     assert 1 + theta.value == pytest.approx((1 + delta.value) * (1 + phi.value))
@@ -177,6 +163,8 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     mine = f"tags.homefeed_run_id = '{run.run_id}'"
     sides = {r.data.tags["homefeed_side"] for r in client.search_runs([experiment], mine)}
     assert sides == {"challenger", "baseline", "anchor"}
+    page = storage.local_path(judgement.report_uri).read_text()
+    assert "What is the change of recipe worth?" in page and "What is fresh data worth?" in page
 
 
 @pytest.mark.services
@@ -184,33 +172,19 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
 def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     cycles: tuple[ResolvedRun, ResolvedRun],
 ) -> None:
-    run = cycles[1]
-    recipe = history.load(run.workspace_uri, "three").recipes.accepted
-    assert recipe.parse() == roomy()
-    [_, last] = history.load(run.workspace_uri, "three").moves
-    assert last.reason.startswith("The accepted recipe made fresh, in place of the challenger.")
+    first, run = cycles
+    known = history.load(run.workspace_uri, "three")
+    assert [move.kind for move in known.moves] == ["promotion", "promotion"]
+    accepted = [entry.recipes.accepted for entry in known.entries]
+    assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
+    assert known.recipes.accepted.parse() == roomy()
+    assert known.moves[1].reason.startswith("The accepted recipe made fresh, in place of the chal")
     [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
     assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}
     assert (judged.promoted, judged.challenger_recipe) == (Promoted.ANCHOR, blind().recipe_digest)
     groups, columns = evidence.read_influences(run, judged)
     assert set(columns) == {change.column for change in judged.changes}
     assert all(len(column) == len(groups) for column in columns.values())
-
-
-@pytest.mark.services
-@pytest.mark.slow
-def test_the_page_tells_recipe_and_freshness_apart(
-    cycles: tuple[ResolvedRun, ResolvedRun],
-) -> None:
-    judgement = read_artifact(cycles[1].run_uri, "compare_with_champion", Judgement)
-    page = storage.local_path(judgement.report_uri).read_text()
-    for said in (
-        "What would users notice?",
-        "What is the change of recipe worth?",
-        "What is fresh data worth?",
-        "the accepted recipe on the same rows, is promoted in its place.",
-    ):
-        assert said in page
 
 
 @pytest.mark.services
@@ -278,65 +252,78 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     assert judged.codes == (code_digest(), accepted)
 
 
-def report_on(snapshot: Snapshot) -> DataReport:
-    return DataReport(
-        snapshot_digest=snapshot.digest,
-        outcomes=(),
-        docs_uri="file:///nowhere/index.html",
-        reference_digest=None,
-    )
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedRun, Snapshot]:
     from pipelines.snapshot.build import write_snapshot
 
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_log(folder / "event_log")
-    run = make_run(folder, tiny_config(num_shards=1), TINY_AS_OF)
+    run = make_run(folder, tiny_config(num_shards=1), TINY_AS_OF, champion=CHAMPION)
     return run, write_snapshot(run)
 
 
-def fresh_anchor(tiny: tuple[ResolvedRun, Snapshot], **standing: Any) -> FreshAnchor:
+def fresh_anchor(tiny: tuple[ResolvedRun, Snapshot], **fields: Any) -> FreshAnchor:
+    """Run the stage, with such a standing; other fields are the run's."""
     run, snapshot = tiny
-    run = run.model_copy(update={"standing": Standing(**standing), "champion": CHAMPION})
-    return stage.train_anchor(run, snapshot, report_on(snapshot), "file:///nowhere/output")
+    standing = {name: fields.pop(name) for name in tuple(fields) if name in Standing.model_fields}
+    run = run.model_copy(update={"standing": Standing(**standing), **fields})
+    docs = {"docs_uri": "file:///nowhere/index.html", "reference_digest": None}
+    report = DataReport(snapshot_digest=snapshot.digest, outcomes=(), **docs)
+    return train.train_anchor(run, snapshot, report, "file:///nowhere/output")
 
 
-def test_it_publishes_also_that_there_was_nothing_to_do(
-    tiny: tuple[ResolvedRun, Snapshot],
-) -> None:
-    config = tiny[0].config
-    for standing, said in (
+CONFIG = tiny_config(num_shards=1)
+OTHER_CODE = {"code_digest": "d" * 64, "anchor": CONFIG, "anchor_code_digest": "e" * 64}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
         ({}, "No recipe is accepted yet."),
-        ({"anchor": config}, "so the challenger is the fresh anchor"),
-        ({"anchor": config, "anchor_code_digest": code_digest()}, "the challenger is the fresh"),
-        ({"anchor": config, "anchor_code_digest": "e" * 64}, "what the change of code is worth"),
-    ):
-        found = fresh_anchor(tiny, **standing)
-        assert (found.trained, found.problem) == (None, "")
-        assert said in found.reason
-    other = tiny[0].model_copy(update={"code_digest": "d" * 64})
-    found = fresh_anchor((other, tiny[1]), anchor=config, anchor_code_digest="e" * 64)
-    assert "HOMEFEED_ANCHOR_CODE" in found.reason and "dddddddddddd" in found.reason
-    assert fresh_anchor(tiny, problem="It is not known.").problem == "It is not known."
+        ({"anchor": CONFIG}, "so the challenger is the fresh anchor"),
+        ({"anchor": CONFIG, "anchor_code_digest": code_digest()}, "the challenger is the fresh"),
+        ({"anchor": CONFIG, "anchor_code_digest": "e" * 64}, "change of code is worth is not"),
+        (OTHER_CODE, "code \\(dddddddddddd, accepted eeeeeeeeeeee\\). HOMEFEED_ANCHOR_CODE does"),
+        ({"anchor": roomy(), "champion": None}, "No model serves"),
+    ],
+)
+def test_it_publishes_also_that_there_was_nothing_to_do(
+    tiny: tuple[ResolvedRun, Snapshot], fields: dict[str, Any], said: str
+) -> None:
+    found = fresh_anchor(tiny, **fields)
+    assert (found.trained, found.problem) == (None, "")
+    assert re.search(said, found.reason)
+    told = fresh_anchor(tiny, problem="It is not known.")
+    assert told.problem == "It is not known."
 
 
+GONE = CONFIG.snapshot.model_copy(update={"embedding_version": "retired-7"})
+OWN = CONFIG.features.model_copy(
+    update={"numeric": (NumericFeature(name="retired_features:season"),)}
+)
+SHORTER = CONFIG.snapshot.model_copy(update={"training_days": 1})
+STRICT = CONFIG.data_gate.model_copy(update={"min_training_requests": 10**6})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"snapshot": GONE}, "retired-7"),
+        ({"features": OWN}, "retired_features"),
+        ({"snapshot": SHORTER, "data_gate": STRICT}, "the data gate refused snapshot"),
+    ],
+)
 def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycle(
     tiny: tuple[ResolvedRun, Snapshot],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    said: str,
 ) -> None:
-    config = tiny[0].config
-    gone = config.snapshot.model_copy(update={"embedding_version": "retired-7"})
-    own = (NumericFeature(name="retired_features:season"),)
-    without_function = config.features.model_copy(update={"numeric": own})
-    for said, accepted in (
-        ("retired-7", config.model_copy(update={"snapshot": gone})),
-        ("retired_features", config.model_copy(update={"features": without_function})),
-    ):
-        found = fresh_anchor(tiny, anchor=accepted)
-        assert found.trained is None
-        assert "cannot be made any more" in found.problem and said in found.problem
-        assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
+    monkeypatch.setattr(train, "train_side", lambda *_: 1 / 0)
+    found = fresh_anchor(tiny, anchor=CONFIG.model_copy(update=changes))
+    assert found.trained is None
+    assert "cannot be made any more" in found.problem and said in found.problem
+    assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
 
 
 @pytest.mark.parametrize("error", [TransientStorageError, SnapshotDamagedError, HomefeedError])
@@ -346,34 +333,11 @@ def test_a_failure_that_is_not_the_recipe_s_is_one_of_the_stage(
     error: type[HomefeedError],
 ) -> None:
     """Such as a full disk, a damaged file, or a trainer that was killed: Airflow tries again."""
-    longer = tiny[0].config.training.model_copy(update={"num_epochs": 9})
-    accepted = tiny[0].config.model_copy(update={"training": longer})
+    longer = CONFIG.training.model_copy(update={"num_epochs": 9})
 
     def fail(*_: object) -> None:
         raise error("the trainer was killed")
 
-    monkeypatch.setattr(stage, "train_side", fail)
+    monkeypatch.setattr(train, "train_side", fail)
     with pytest.raises(error, match="the trainer was killed"):
-        fresh_anchor(tiny, anchor=accepted)
-
-
-def test_an_anchor_whose_own_snapshot_the_data_gate_refuses_is_not_trained(
-    tiny: tuple[ResolvedRun, Snapshot], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny[0].config
-    shorter = config.snapshot.model_copy(update={"training_days": 1})
-    strict = config.data_gate.model_copy(update={"min_training_requests": 10**6})
-    accepted = config.model_copy(update={"snapshot": shorter, "data_gate": strict})
-    monkeypatch.setattr(stage, "train_side", lambda *_: 1 / 0)
-    found = fresh_anchor(tiny, anchor=accepted)
-    assert "the data gate refused snapshot" in found.problem
-
-
-def test_without_a_champion_there_is_nothing_to_hold_an_anchor_against(
-    tiny: tuple[ResolvedRun, Snapshot],
-) -> None:
-    run, snapshot = tiny
-    run = run.model_copy(update={"standing": Standing(anchor=roomy())})
-    found = stage.train_anchor(run, snapshot, report_on(snapshot), "file:///nowhere/output")
-    assert (found.trained, found.problem) == (None, "")
-    assert "No model serves" in found.reason
+        fresh_anchor(tiny, anchor=CONFIG.model_copy(update={"training": longer}))

@@ -1,6 +1,6 @@
 """`train_challenger` as a stage: it trains on what the data gate has accepted, and publishes that.
 
-A whole training is in `test_killed_stages`.
+Whole trainings are in `test_train_anchor`, one of them killed in the middle.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipelines.contracts.errors import DataContractError, DataGateFailedError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.registry import tracking
 from pipelines.snapshot.build import write_snapshot
-from pipelines.stages.train_challenger import train_challenger
+from pipelines.stages.train import train_challenger
 from pipelines.storage import join, local_path, to_uri
 from support.bundles import write_small_bundle
 from support.damage import flip_a_byte

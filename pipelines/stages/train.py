@@ -1,0 +1,290 @@
+"""`train_challenger` and `train_anchor`: train a side of the cycle, register it, publish it.
+
+    <run>/train_<side>/training/    work folder with checkpoints, kept between attempts
+    <output_uri>/bundle/            the bundle (see training/bundle/files.py)
+
+The anchor is the accepted recipe made fresh, where the run's recipe is another one. With it a cycle
+tells apart what a change of recipe is worth (challenger against fresh anchor) and what fresh data
+is worth (fresh anchor against champion). The champion itself would not do: its age flatters the
+challenger. Where only the code differs, this tells what the code is worth, if the stage is run by
+the accepted code: in an image of its own, or by a command line of its own
+(`pipelines.orchestration.operators`). Training itself is `training.launch.launcher`, in a process
+of its own; which recipe is accepted is told by `pipelines.registry.history`.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipelines import storage
+from pipelines.alerts.commands import rebuild_command, stage_command
+from pipelines.contracts.artifacts import (
+    AnchorWhy,
+    Challenger,
+    DataReport,
+    FreshAnchor,
+    ResolvedRun,
+    Snapshot,
+)
+from pipelines.contracts.code_identity import code_digest, code_version
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import (
+    DataContractError,
+    DataGateFailedError,
+    OwnFunctionError,
+    SnapshotDamagedError,
+)
+from pipelines.contracts.files import digest_files, temporary_files_in
+from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.snapshot_files import verify_files
+from pipelines.registry import registry, tracking
+from pipelines.snapshot.counterpart import snapshot_to_train
+from pipelines.stages.nodes import work_dir_of
+
+if TYPE_CHECKING:
+    from training.fitting.spec import NodeAddress, TrainingResult
+
+log = logging.getLogger(__name__)
+WORK_WAIT_S = 600.0
+"""How long an attempt waits for another one in the same work folder, which may be local where the
+run's is not, in seconds."""
+
+
+def train_challenger(
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    report: DataReport,
+    output_uri: str,
+    node: "NodeAddress | None" = None,
+) -> Challenger:
+    """Train on the snapshot and register the result as the version with alias `challenger`.
+
+    The work folder outlives the attempt: a retry resumes there. On several machines this is what
+    machine 0 does (`node`); for the others see `pipelines.stages.nodes`.
+
+    Raises:
+        DataGateFailedError: the report does not accept this snapshot.
+        DataContractError: the loss became NaN or infinite.
+        TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
+    """
+    require_accepted(report, snapshot, run.run_uri)
+    return train_side(run, snapshot, "challenger", output_uri, node, report)
+
+
+def train_anchor(
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    report: DataReport,
+    output_uri: str,
+    node: "NodeAddress | None" = None,
+) -> FreshAnchor:
+    """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
+
+    An accepted recipe that the data does not allow any more, or whose own function is gone, is no
+    failure of the cycle: the challenger is still judged, nothing is promoted, and people are told
+    to name another. Every other failure is one, as it is of `train_challenger`: it may pass, or a
+    person mends it.
+
+    Raises:
+        DataGateFailedError: the report does not accept this snapshot.
+        SnapshotDamagedError: a file of the snapshot is missing or was altered.
+        HomefeedError: as `train_challenger` raises.
+    """
+    require_accepted(report, snapshot, run.run_uri)
+    accepted = run.standing.anchor
+    why, reason = _decide(run, accepted)
+    if accepted is None or why not in (AnchorWhy.OTHER_CODE, AnchorWhy.OTHER_RECIPE):
+        problem = run.standing.problem if accepted is None else ""
+        return FreshAnchor(trained=None, snapshot=None, why=why, reason=reason, problem=problem)
+    try:
+        own = snapshot_to_train(run, snapshot, accepted)
+        if own.digest != snapshot.digest:
+            _require_sound(run, own, accepted)
+        made = run.model_copy(update={"config": accepted})
+        trained = train_side(made, own, "anchor", output_uri, node)
+    except SnapshotDamagedError:
+        raise
+    except (DataContractError, OwnFunctionError) as error:
+        log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
+        return FreshAnchor(
+            trained=None,
+            snapshot=None,
+            why=AnchorWhy.NOT_POSSIBLE,
+            reason="The accepted recipe could not be trained.",
+            problem=f"The accepted recipe {accepted.reference!r} cannot be made any more "
+            f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
+            f"start a new cycle, or name a recipe that can be made: "
+            f"`homefeed anchor set --recipe NAME --reason ...`.",
+        )
+    return FreshAnchor(
+        trained=trained, code_digest=code_digest(), snapshot=own, why=why, reason=reason
+    )
+
+
+def train_side(
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    side: Literal["challenger", "anchor"],
+    output_uri: str,
+    node: "NodeAddress | None" = None,
+    report: DataReport | None = None,
+) -> Challenger:
+    """Train one side of a cycle and register the result as the version with the side's alias.
+
+    What is registered is the digest that the training noted, whatever lies there by now.
+
+    Args:
+        run: The cycle, with the side's configuration.
+        snapshot: What it is trained on.
+        side: Which side.
+        output_uri: Where the bundle is published.
+        node: Machine 0 of several; None for the only one.
+        report: What the data gate found, for the MLflow run; None where it is another run's.
+
+    Raises:
+        DataContractError: the loss became NaN or infinite.
+        TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
+    """
+    from training.bundle import mlflow_model
+    from training.fitting import live_metrics
+
+    client = tracking.connect(run.tracking_uri)
+    mlflow_run_id = tracking.open_run(client, run, side, side)
+    code = {"code_digest": code_digest(), "code_version": code_version()}
+    with translated_outages(run.tracking_uri):
+        tracking.log_config(client, mlflow_run_id, run.config)
+        for name, value in code.items():  # the run may have been opened by other code
+            client.set_tag(mlflow_run_id, name, value)
+    tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
+    if report is not None:
+        tracking.log_gate(client, run, mlflow_run_id, report)
+    result = _train(run, snapshot, side, mlflow_run_id, node)
+    # MLflow makes temporary files too, and a process that is killed removes none.
+    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+        with translated_outages(run.tracking_uri):
+            live_metrics.replay(client, Path(result.metrics_path), mlflow_run_id)
+            logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), mlflow_run_id)
+        made = {"bundle_digest": result.bundle_digest, "model_digest": logged.digest}
+        of = {"snapshot_digest": snapshot.digest, "homefeed_run_id": run.run_id}
+        tags = made | of | code | tracking.recipe_tags(run.config) | {"homefeed_side": side}
+        model = registry.register(client, run, mlflow_run_id, logged.uri, tags, alias=side)
+        # A copy is published, so that a retry after this point finds the bundle in the work folder.
+        copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
+        again = f"run `{stage_command(f'train_{side}', run.run_uri)}`: the bundle is written anew"
+        registry.require_bundle(model, copied, again)
+        bundle_files = digest_files(copied)
+        storage.publish_folder(copied, storage.join(output_uri, "bundle"))
+    return Challenger(
+        model=model,
+        bundle_uri=storage.join(output_uri, "bundle"),
+        bundle_files=bundle_files,
+        seed=run.config.training.seed,
+        **result.model_dump(include={"num_steps", "num_training_examples", "final_training_loss"}),
+    )
+
+
+def _train(
+    run: ResolvedRun, snapshot: Snapshot, side: str, mlflow_run_id: str, node: "NodeAddress | None"
+) -> "TrainingResult":
+    """Train on a sound snapshot, in a work folder that nobody else works in.
+
+    The lineage names the code that runs now, which may differ from the code that resolved the run.
+    """
+    from training.fitting.spec import Lineage, TrainingSpec
+    from training.launch import launcher
+
+    repair = f"run `{rebuild_command(run.run_uri)}`"
+    if side == "anchor":
+        repair = "delete its folder: it is built again when the stage is run again"
+    with storage.local_copy(snapshot.uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir, repair)
+        spec = TrainingSpec(
+            snapshot=snapshot,
+            snapshot_dir=str(snapshot_dir),
+            work_dir=str(work_dir_of(run, side)),
+            config=run.config,
+            num_devices=run.num_devices,
+            num_nodes=run.num_nodes,
+            accelerator=run.accelerator,
+            tracking_uri=run.tracking_uri,
+            mlflow_run_id=mlflow_run_id,
+            lineage=Lineage(
+                as_of=run.as_of,
+                snapshot_digest=snapshot.digest,
+                code_version=code_version(),
+                code_digest=code_digest(),
+                seed=run.config.training.seed,
+            ),
+        )
+        with storage.exclusive_lock(spec.work_dir, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
+            return launcher.train(spec, node)
+
+
+def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
+    """Refuse to train on a snapshot that the data gate has not accepted.
+
+    Raises:
+        DataGateFailedError: the report refuses the snapshot, or is about another one.
+    """
+    if report.snapshot_digest != snapshot.digest or not report.is_accepted:
+        raise DataGateFailedError(
+            f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
+            f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
+            f"{snapshot.digest[:12]}; run `{stage_command('check_snapshot', run_uri, again=True)}`"
+        )
+
+
+def _decide(run: ResolvedRun, accepted: RunConfig | None) -> tuple[AnchorWhy, str]:
+    """Return what the challenger and the fresh anchor differ in, or why none is made; and say so.
+
+    It is made where the recipe differs, or the code is the accepted one and not the run's.
+    """
+    if accepted is None:
+        return AnchorWhy.NOT_ACCEPTED, "No recipe is accepted yet."
+    if run.champion is None:
+        said = "No model serves that the accepted recipe could be held against."
+        return AnchorWhy.NOTHING_SERVES, said
+    known, ours = run.standing.anchor_code_digest, code_digest()
+    todays = run.code_digest or ours
+    if accepted.recipe_digest != run.config.recipe_digest:
+        return AnchorWhy.OTHER_RECIPE, (
+            f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
+            f"trained on the same rows."
+        )
+    same = "The run's recipe is the accepted one"
+    if known in ("", todays):
+        return AnchorWhy.SAME, f"{same}, so the challenger is the fresh anchor."
+    if known == ours:
+        return AnchorWhy.OTHER_CODE, (
+            f"{same}, trained by other code. The accepted code ({ours[:12]}) trained it on the "
+            f"same rows, so the change of code is judged alone."
+        )
+    return AnchorWhy.CODE_NOT_AT_HAND, (
+        f"{same}, trained by other code ({todays[:12]}, accepted {known[:12]}). "
+        f"HOMEFEED_ANCHOR_CODE does not name the accepted code, so what the change of code is "
+        f"worth is not known; it was judged against the champion alone."
+    )
+
+
+def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None:
+    """Judge the accepted recipe's own snapshot as the data gate judged the run's, but for shift.
+
+    Raises:
+        DataGateFailedError: a critical expectation is not met.
+    """
+    from validation.data_gate.gate import judge_snapshot
+
+    with (
+        storage.scratch_folder(run.workspace_uri) as scratch,
+        temporary_files_in(scratch),
+        storage.local_copy(own.uri) as found,
+    ):
+        outcomes = judge_snapshot(own, found, None, accepted.data_gate, scratch)
+    broken = [outcome for outcome in outcomes if outcome.stops_the_cycle]
+    if broken:
+        raise DataGateFailedError(
+            f"the data gate refused snapshot {own.digest[:12]}, on which the accepted recipe would "
+            f"be trained: "
+            + "; ".join(f"{o.name}: found {o.observed}, expected {o.expected}" for o in broken)
+        )
