@@ -38,15 +38,15 @@ def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_wi
     """Other pins are ignored, and parts add up, merged or not."""
     monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
     one = counts_of((10, 4.5, 4.6), (20, 3.0, 3.0), (99, 4.0, 4.0))
-    two = counts_of((10, 4.9, 5.1), (30, 5.0, 5.0), (5, 4.0, 4.0))
+    two = counts_of((10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0), (5, 4.0, 4.0))
     for counts in ([one, two], [ActionCounts.merge([one, two])]):
         found = trailing_popularity(counts, PINS, DAYS, (2, 4))
         totals = {
             window: [totals_of(found, np.full(3, day), np.arange(3), window) for day in DAYS]
             for window in (2, 4)
         }
-        assert totals[2] == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
-        assert totals[4] == [[1, 1, 0], [2, 1, 1], [0, 0, 1]]
+        assert totals[2] == [[1, 2, 0], [2, 0, 1], [0, 0, 0]]
+        assert totals[4] == [[1, 2, 0], [2, 2, 1], [0, 0, 1]]
         assert len(found.totals[2]) == 6  # nothing is kept of (pin, day) without
 
 

@@ -58,7 +58,7 @@ def published(run: ResolvedRun) -> list[Path]:
     return [path.parent for path in found]
 
 
-def test_the_same_content_is_published_once_and_a_folder_without_manifest_is_replaced(
+def test_the_same_content_is_published_once_and_a_harmed_folder_is_replaced(
     run: ResolvedRun,
 ) -> None:
     first = write_snapshot(run)
@@ -66,10 +66,11 @@ def test_the_same_content_is_published_once_and_a_folder_without_manifest_is_rep
     written = (folder / "manifest.json").stat().st_mtime_ns
     assert write_snapshot(run) == first == read_model(join(first.uri, "manifest.json"), Snapshot)
     assert (folder / "manifest.json").stat().st_mtime_ns == written
-    (folder / "manifest.json").unlink()
-    (folder / "pins.arrow").write_bytes(b"half")
-    assert write_snapshot(run) == first
-    verify_files(first, folder)
+    for harmed in ("pins.arrow", "manifest.json"):
+        (folder / "pins.arrow").write_bytes(b"half")
+        (folder / harmed).unlink()
+        assert write_snapshot(run) == first
+        verify_files(first, folder)
 
 
 def test_two_builders_at_once_both_succeed(run: ResolvedRun, tmp_path: Path) -> None:
