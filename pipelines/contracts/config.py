@@ -30,9 +30,9 @@ Text = Annotated[str | None, Field(min_length=1)]
 class CategoricalFeature(Frozen):
     """A feature with a closed list of values; anything else shares the bucket of code 0."""
 
-    name: str = Field(description="Column name in the event log table.")
-    table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
-    values: tuple[str, ...] = Field(max_length=32_767, description="The code is the index + 1.")
+    name: str  # Column name in the event log table.
+    table: Literal["impressions", "pins", "users"]  # Where the column lives.
+    values: tuple[str, ...] = Field(max_length=32_767)  # The code is the index + 1.
 
 
 class NumericFeature(Frozen):
@@ -42,22 +42,17 @@ class NumericFeature(Frozen):
     JSON form, so that a recipe's digest does not change when features get new options.
     """
 
-    name: str = Field(description="Which feature; docs/features.md lists them.")
-    days: Age = Field(None, description="Trailing window of user_activity, days.")
-    num_actions: int | None = Field(None, ge=1, le=2000, description="Newest actions looked at.")
-    half_life_days: Age = Field(None, description="Age that halves an action's weight, days.")
-    gap_minutes: float | None = Field(
-        None, gt=0, le=1440, description="Silence that ends a session, minutes."
-    )
-    column: Text = Field(None, description="Column of pins with a time in ms, for pin_age.")
-    category: Text = Field(None, description="A categorical feature of pins.")
-    may_be_missing: bool | None = Field(None, description="NaN of an own function is 'not known'.")
-    source_digest: str | None = Field(
-        default=None,
-        pattern=r"[0-9a-f]{64}",
-        description="sha256 of the file in which an own function stands. Who reads the recipe sets "
-        "it, whatever it says; None for other features.",
-    )
+    name: str  # Which feature; docs/features.md lists them.
+    days: Age = None  # Trailing window of user_activity, days.
+    num_actions: int | None = Field(None, ge=1, le=2000)  # Newest actions looked at.
+    half_life_days: Age = None  # Age that halves an action's weight, days.
+    gap_minutes: float | None = Field(None, gt=0, le=1440)  # Silence that ends a session, minutes.
+    column: Text = None  # Column of pins with a time in ms, for pin_age.
+    category: Text = None  # A categorical feature of pins.
+    may_be_missing: bool | None = None  # NaN of an own function is 'not known'.
+    # sha256 of the file in which an own function stands. Who reads the recipe sets it, whatever it
+    # says; None for other features.
+    source_digest: str | None = Field(None, pattern=r"[0-9a-f]{64}")
 
     @model_validator(mode="after")
     def _options_belong_to_the_feature(self) -> Self:
@@ -144,31 +139,26 @@ def number_columns(numeric: Sequence[NumericFeature], table: str) -> tuple[str, 
 class DataGateConfig(Frozen):
     """Thresholds of the data gate; changes are relative to the last accepted snapshot."""
 
-    min_training_requests: Number = Field(100, description="Fewer is critical.")
-    min_holdout_requests: Number = Field(50, description="Fewer is critical.")
-    min_positive_share: Share = Field(0.001, gt=0, description="Target label rate, lowest.")
-    max_positive_share: Share = Field(0.6, description="Target label rate, highest.")
-    min_sequence_share: Share = Field(0.5, description="Requests with an earlier action.")
-    max_unknown_category_share: Share = Field(0.2, description="Code 0; a warning above.")
-    max_zero_embedding_share: Share = Field(0.01, description="Referenced pins that are all zero.")
-    max_row_count_change: float = Field(0.5, gt=0, description="Change of the rows.")
-    max_label_rate_change: float = Field(0.3, gt=0, description="Change of a label rate.")
-    max_population_stability_index: float = Field(
-        0.25, gt=0, description="PSI of a feature; a warning above."
-    )
-    min_rows_for_shift: Number = Field(1000, description="Below, shift is not judged.")
-    limit_factor: float = Field(
-        default=1.0,
-        ge=1.0,
-        description="Limits that come from earlier days and snapshots are so many times as wide; "
-        "`homefeed gate calibrate` says which factor keeps to the budget of false alarms.",
-    )
+    min_training_requests: Number = 100  # Fewer is critical.
+    min_holdout_requests: Number = 50  # Fewer is critical.
+    min_positive_share: Share = Field(0.001, gt=0)  # Target label rate, lowest.
+    max_positive_share: Share = 0.6  # Target label rate, highest.
+    min_sequence_share: Share = 0.5  # Requests with an earlier action.
+    max_unknown_category_share: Share = 0.2  # Code 0; a warning above.
+    max_zero_embedding_share: Share = 0.01  # Referenced pins that are all zero.
+    max_row_count_change: float = Field(0.5, gt=0)  # Change of the rows.
+    max_label_rate_change: float = Field(0.3, gt=0)  # Change of a label rate.
+    max_population_stability_index: float = Field(0.25, gt=0)  # PSI of a feature; a warning above.
+    min_rows_for_shift: Number = 1000  # Below, shift is not judged.
+    # Limits that come from earlier days and snapshots are so many times as wide; `homefeed gate
+    # calibrate` says which factor keeps to the budget of false alarms.
+    limit_factor: float = Field(1.0, ge=1.0)
 
 
 class _Bounds(Frozen):
     """A metric with one or two bounds; every other field of a subclass is a bound."""
 
-    metric: str = Field(description="Metric name as in MLflow, e.g. 'calibration_ratio.repin'.")
+    metric: str  # Metric name as in MLflow, e.g. 'calibration_ratio.repin'.
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Self:
@@ -183,8 +173,8 @@ class _Bounds(Frozen):
 class Limit(_Bounds):
     """A bound on one metric of the challenger on the holdout."""
 
-    minimum: float | None = Field(None, description="Not promoted below.")
-    maximum: float | None = Field(None, description="Not promoted above.")
+    minimum: float | None = None  # Not promoted below.
+    maximum: float | None = None  # Not promoted above.
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
@@ -197,38 +187,33 @@ class Limit(_Bounds):
 class RelativeLimit(_Bounds):
     """A bound on the relative change of one metric, challenger against champion."""
 
-    max_increase: float | None = Field(None, ge=0, description="0.02 means +2 %.")
-    max_decrease: float | None = Field(None, ge=0, description="0.02 means -2 %.")
+    max_increase: float | None = Field(None, ge=0)  # 0.02 means +2 %.
+    max_decrease: float | None = Field(None, ge=0)  # 0.02 means -2 %.
 
 
 class ModelGateConfig(Frozen):
     """What a challenger must show. The target metric is repin volume at 3 unless changed."""
 
-    target_metric: str = Field("repin_volume_at_3", description="Decides; higher is better.")
-    margin: Loss = Field(0.01, description="Relative loss that freshness is worth (0.01 = 1 %).")
-    recipe_margin: Loss = Field(0.01, description="Relative loss allowed against the fresh anchor.")
-    seed_noise: Loss = Field(0.002, description="Standard deviation between seeds, relative.")
-    first_champion_beats: Literal["popularity", "every_baseline"] = Field(
-        default="every_baseline",
-        description="What the first champion must beat: every simple ranking, without being worse "
-        "than the logistic regression by the margin, or the ranking by popularity over 28 days.",
-    )
-    max_unpromoted_cycles: Number = Field(4, description="Then a person is asked to look.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired interval.")
-    num_resamples: int = Field(2000, ge=200, description="Paired bootstrap over users.")
-    bootstrap_seed: int = Field(11, ge=0, description="Seed of the resampling.")
-    min_users: int = Field(50, ge=2, description="Fewer holdout users: not promoted.")
-    floors: tuple[Limit, ...] = Field(
-        min_length=1, description="Absolute bounds for the challenger, every cycle."
-    )
-    guardrails: tuple[RelativeLimit, ...] = Field((), description="Bounds against the champion.")
-    required_segments: tuple[str, ...] = Field(
-        ("core", "non_core"), description="Segments that must not be empty."
-    )
-    segment_margin: Loss = Field(0.05, description="Relative loss allowed in a required segment.")
-    min_head_positives: Number = Field(50, description="Fewer: the head is not judged.")
-    min_head_calibration: Share = Field(0.5, gt=0, description="Predicted / observed, not below.")
-    max_head_calibration: float = Field(2.0, ge=1, description="Predicted / observed, not above.")
+    target_metric: str = "repin_volume_at_3"  # Decides; higher is better.
+    margin: Loss = 0.01  # Relative loss that freshness is worth (0.01 = 1 %).
+    recipe_margin: Loss = 0.01  # Relative loss allowed against the fresh anchor.
+    seed_noise: Loss = 0.002  # Standard deviation between seeds, relative.
+    # What the first champion must beat: every simple ranking, without being worse than the logistic
+    # regression by the margin, or the ranking by popularity over 28 days.
+    first_champion_beats: Literal["popularity", "every_baseline"] = "every_baseline"
+    max_unpromoted_cycles: Number = 4  # Then a person is asked to look.
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # Of the paired interval.
+    num_resamples: int = Field(2000, ge=200)  # Paired bootstrap over users.
+    bootstrap_seed: int = Field(11, ge=0)  # Seed of the resampling.
+    min_users: int = Field(50, ge=2)  # Fewer holdout users: not promoted.
+    # Absolute bounds for the challenger, every cycle.
+    floors: tuple[Limit, ...] = Field(min_length=1)
+    guardrails: tuple[RelativeLimit, ...] = ()  # Bounds against the champion.
+    required_segments: tuple[str, ...] = ("core", "non_core")  # Segments that must not be empty.
+    segment_margin: Loss = 0.05  # Relative loss allowed in a required segment.
+    min_head_positives: Number = 50  # Fewer: the head is not judged.
+    min_head_calibration: Share = Field(0.5, gt=0)  # Predicted / observed, not below.
+    max_head_calibration: float = Field(2.0, ge=1)  # Predicted / observed, not above.
 
     @model_validator(mode="after")
     def _segments_may_lose_more(self) -> Self:
@@ -243,23 +228,23 @@ class ModelGateConfig(Frozen):
 class ApprovalConfig(Frozen):
     """A promotion waits for a person, who is asked in Airflow."""
 
-    by: tuple[str, ...] = Field((), description="Ids of Airflow users; () for who may edit runs.")
-    within_hours: float = Field(24.0, gt=0, le=72, description="Then the champion stays.")
+    by: tuple[str, ...] = ()  # Ids of Airflow users; () for who may edit runs.
+    within_hours: float = Field(24.0, gt=0, le=72)  # Then the champion stays.
 
 
 class PromotionConfig(Frozen):
     """What a promotion needs besides a verdict that permits it."""
 
-    approval: ApprovalConfig | None = Field(None, description="Whom to ask; None: nobody.")
+    approval: ApprovalConfig | None = None  # Whom to ask; None: nobody.
 
 
 class ServingConfig(Frozen):
     """What a bundle may cost to serve; checked on the machine that compares, before a promotion."""
 
-    num_candidates: Number = Field(100, description="Candidates of the timed request.")
-    num_calls: int = Field(200, ge=20, description="Timed calls, after a warm-up.")
-    max_latency_p99_ms: float = Field(250.0, gt=0, description="Slowest call in 100, ms.")
-    max_memory_mib: float = Field(2048.0, gt=0, description="Peak of the process, MiB.")
+    num_candidates: Number = 100  # Candidates of the timed request.
+    num_calls: int = Field(200, ge=20)  # Timed calls, after a warm-up.
+    max_latency_p99_ms: float = Field(250.0, gt=0)  # Slowest call in 100, ms.
+    max_memory_mib: float = Field(2048.0, gt=0)  # Peak of the process, MiB.
 
 
 IMPRESSION_ROW = "impression"
@@ -269,26 +254,26 @@ IMPRESSION_ROW = "impression"
 class Head(Frozen):
     """One predicted action: a probability per candidate."""
 
-    name: str = Field(description="Head name; metrics are named after it.")
-    action_type: str = Field(description="The action type whose presence is the label.")
-    utility_weight: float = Field(description="In the ranking score; negative if unwanted.")
-    is_wanted: bool = Field(True, description="False where less is better, as for hide.")
+    name: str  # Head name; metrics are named after it.
+    action_type: str  # The action type whose presence is the label.
+    utility_weight: float  # In the ranking score; negative if unwanted.
+    is_wanted: bool = True  # False where less is better, as for hide.
 
 
 class LabelWeight(Frozen):
     """One entry of the label weight matrix M (TransAct, section 3.4): w_h = sum_a M[h, a] y_a."""
 
-    head: str = Field(description="Head name (row).")
-    label: str = Field(description="Head name of the label, or 'impression' (column).")
-    weight: float = Field(ge=0, description="M[h, a].")
+    head: str  # Head name (row).
+    label: str  # Head name of the label, or 'impression' (column).
+    weight: float = Field(ge=0)  # M[h, a].
 
 
 class UserWeight(Frozen):
     """One factor of a user's weight in the loss: w_u = w_state x w_location x ..."""
 
-    feature: str = Field(description="A categorical feature of the table users.")
-    value: str = Field(description="The value that is weighted.")
-    weight: float = Field(ge=0, description="Factor; values that are not listed have 1.")
+    feature: str  # A categorical feature of the table users.
+    value: str  # The value that is weighted.
+    weight: float = Field(ge=0)  # Factor; values that are not listed have 1.
 
 
 class FeatureConfig(Frozen):
@@ -299,15 +284,12 @@ class FeatureConfig(Frozen):
         max_length=127,  # as many as ids fit a byte
         description="Vocabulary of the sequence; the id is the index + 1, 0 pads.",
     )
-    heads: tuple[Head, ...] = Field(
-        min_length=1, description="Predicted actions; the first is the main head."
-    )
-    label_weights: tuple[LabelWeight, ...] = Field(
-        (), description="Entries of M that differ from the default of 1 for 'impression'."
-    )
-    user_weights: tuple[UserWeight, ...] = Field((), description="Factors in the loss.")
-    categorical: tuple[CategoricalFeature, ...] = Field((), description="Closed lists.")
-    numeric: tuple[NumericFeature, ...] = Field((), description="Computed numbers.")
+    heads: tuple[Head, ...] = Field(min_length=1)  # Predicted actions; the first is the main head.
+    # Entries of M that differ from the default of 1 for 'impression'.
+    label_weights: tuple[LabelWeight, ...] = ()
+    user_weights: tuple[UserWeight, ...] = ()  # Factors in the loss.
+    categorical: tuple[CategoricalFeature, ...] = ()  # Closed lists.
+    numeric: tuple[NumericFeature, ...] = ()  # Computed numbers.
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -388,17 +370,16 @@ class FeatureConfig(Frozen):
 class SnapshotConfig(Frozen):
     """Which rows become examples. All windows are half-open [start, end) and end on as_of."""
 
-    embedding_version: str = Field(description="The pin embedding basis the model is built on.")
-    training_days: Days = Field(14, description="Training window, days.")
-    embargo_days: int = Field(1, ge=0, le=60, description="Gap before the holdout, days.")
-    holdout_days: int = Field(7, ge=1, le=60, description="Holdout window, days.")
-    label_window_hours: int = Field(
-        24, ge=1, le=24 * 30, description="How long after an impression an action counts."
-    )
-    history_days: int = Field(180, ge=1, le=3660, description="Of actions, before training.")
-    popularity_days: Days = Field(28, description="Trailing window, days.")
-    core_days: Number = Field(28, description="Since a core user's last action of the main head.")
-    num_shards: int = Field(8, ge=1, le=65536, description="Shards, by a hash of the user.")
+    embedding_version: str  # The pin embedding basis the model is built on.
+    training_days: Days = 14  # Training window, days.
+    embargo_days: int = Field(1, ge=0, le=60)  # Gap before the holdout, days.
+    holdout_days: int = Field(7, ge=1, le=60)  # Holdout window, days.
+    # How long after an impression an action counts.
+    label_window_hours: int = Field(24, ge=1, le=24 * 30)
+    history_days: int = Field(180, ge=1, le=3660)  # Of actions, before training.
+    popularity_days: Days = 28  # Trailing window, days.
+    core_days: Number = 28  # Since a core user's last action of the main head.
+    num_shards: int = Field(8, ge=1, le=65536)  # Shards, by a hash of the user.
 
     @model_validator(mode="after")
     def _embargo_covers_labels(self) -> Self:
@@ -419,49 +400,43 @@ RECIPE_WINDOWS = ("embedding_version", "history_days", "popularity_days", "train
 class ModelConfig(Frozen):
     """TransAct encoder, DCN v2 and heads; names and defaults follow the paper."""
 
-    max_actions: int = Field(100, ge=1, le=2000, description="Newest actions used.")
-    use_sequence_encoder: bool = Field(True, description="The TransAct encoder.")
-    encoder_variant: Literal["default", "reference"] = Field(
-        default="default",
-        description="'reference' is the published encoder: hidden positions have outputs, and a "
-        "linear layer follows the max pool.",
-    )
-    use_action_ages: bool = Field(False, description="Tokens tell ages; not as published.")
-    use_sequence_matches: bool = Field(
-        False, description="Candidate-to-sequence features: best cosine, exact matches by type."
-    )
-    action_embedding_dim: Number = Field(32, description="Width of an action type.")
-    num_layers: Number = Field(2, description="Encoder layers.")
-    num_attention_heads: Number = Field(1, description="Attention heads.")
-    feedforward_dim: Number = Field(32, description="Encoder FFN width.")
-    dropout: Loss = Field(0.1, description="Encoder dropout.")
-    first_k: Number = Field(10, description="Newest output columns beside the max pool.")
-    time_window_mask_hours: float = Field(
-        24.0, ge=0, description="T ~ U(0, this): younger actions are masked in training."
-    )
-    num_cross_layers: Number = Field(2, description="Full-rank DCN v2 layers.")
-    mlp_dims: tuple[int, ...] = Field((256, 128), description="Widths after the cross net.")
-    mlp_dropout: Loss = Field(0.0, description="Dropout in the MLP.")
-    categorical_dim: Number = Field(8, description="Width of a categorical feature.")
+    max_actions: int = Field(100, ge=1, le=2000)  # Newest actions used.
+    use_sequence_encoder: bool = True  # The TransAct encoder.
+    # 'reference' is the published encoder: hidden positions have outputs, and a linear layer
+    # follows the max pool.
+    encoder_variant: Literal["default", "reference"] = "default"
+    use_action_ages: bool = False  # Tokens tell ages; not as published.
+    # Candidate-to-sequence features: best cosine, exact matches by type.
+    use_sequence_matches: bool = False
+    action_embedding_dim: Number = 32  # Width of an action type.
+    num_layers: Number = 2  # Encoder layers.
+    num_attention_heads: Number = 1  # Attention heads.
+    feedforward_dim: Number = 32  # Encoder FFN width.
+    dropout: Loss = 0.1  # Encoder dropout.
+    first_k: Number = 10  # Newest output columns beside the max pool.
+    # T ~ U(0, this): younger actions are masked in training.
+    time_window_mask_hours: float = Field(24.0, ge=0)
+    num_cross_layers: Number = 2  # Full-rank DCN v2 layers.
+    mlp_dims: tuple[int, ...] = (256, 128)  # Widths after the cross net.
+    mlp_dropout: Loss = 0.0  # Dropout in the MLP.
+    categorical_dim: Number = 8  # Width of a categorical feature.
 
 
 class TrainingConfig(Frozen):
     """How the challenger is fitted. A change here changes the model."""
 
-    seed: int = Field(17, ge=0, description="Seed of weights, order, dropout and mask.")
-    num_epochs: Number = Field(2, description="Passes over the training window.")
-    batch_size: Number = Field(2048, description="Candidates per global batch.")
-    learning_rate: float = Field(0.0048, gt=0, description="Peak rate of Adam.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
-    warmup_steps: int = Field(5000, ge=0, description="Linear warm-up, then cosine.")
-    gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    negative_keep_fraction: Share = Field(1.0, gt=0, description="Of action-less impressions.")
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = Field(
-        default="32-true",
-        description="Arithmetic of training; 64-true, slow, compares trainings beyond rounding.",
-    )
-    use_compile: bool = Field(False, description="torch.compile, for GPUs.")
-    checkpoint_every_steps: Number = Field(200, description="Steps between checkpoints.")
+    seed: int = Field(17, ge=0)  # Seed of weights, order, dropout and mask.
+    num_epochs: Number = 2  # Passes over the training window.
+    batch_size: Number = 2048  # Candidates per global batch.
+    learning_rate: float = Field(0.0048, gt=0)  # Peak rate of Adam.
+    weight_decay: float = Field(0.0, ge=0)  # Decoupled weight decay.
+    warmup_steps: int = Field(5000, ge=0)  # Linear warm-up, then cosine.
+    gradient_clip: float = Field(1.0, gt=0)  # Largest gradient norm.
+    negative_keep_fraction: Share = Field(1.0, gt=0)  # Of action-less impressions.
+    # Arithmetic of training; 64-true, slow, compares trainings beyond rounding.
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    use_compile: bool = False  # torch.compile, for GPUs.
+    checkpoint_every_steps: Number = 200  # Steps between checkpoints.
 
 
 class RecipeRef(Frozen):
@@ -485,7 +460,7 @@ class RecipeRef(Frozen):
 class RunConfig(Frozen):
     """Everything that decides the result of a cycle, saved with it."""
 
-    recipe: str = Field(description="Name of the recipe that made this value.")
+    recipe: str  # Name of the recipe that made this value.
     source: str = Field(
         "",
         exclude_if=lambda source: not source,  # A recipe that is shown can be saved as a file.

@@ -36,22 +36,12 @@ class CycleCosts(Frozen):
         return resolved.finished_at if resolved else None
 
     @property
-    def stages_s(self) -> float:
-        """Seconds of the stages' own work."""
-        return sum(each.wall_s for each in self.stages)
-
-    @property
     def elapsed_s(self) -> float:
         """Seconds from the start of `resolve_run` to the end of the last stage; 0 before it."""
         if (first := self.of("resolve_run")) is None:
             return 0.0
         ended_at = max(each.finished_at for each in self.stages)
         return first.wall_s + (ended_at - first.finished_at).total_seconds()
-
-    @property
-    def overhead_share(self) -> float:
-        """Share of the elapsed time in which no stage's own work was done."""
-        return max(0.0, 1 - self.stages_s / self.elapsed_s) if self.elapsed_s > 0 else 0.0
 
     def of(self, stage: str) -> StageCost | None:
         """Return what a stage used, or None where it has not ended."""

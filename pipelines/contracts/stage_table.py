@@ -26,8 +26,8 @@ this is."""
 class Resources(Frozen):
     """What the container of one stage asks for."""
 
-    cpus: float = Field(gt=0, description="Cores.")
-    memory_gib: float = Field(gt=0, description="Memory in GiB; above it the stage is killed.")
+    cpus: float = Field(gt=0)  # Cores.
+    memory_gib: float = Field(gt=0)  # Memory in GiB; above it the stage is killed.
 
 
 @dataclass(frozen=True)

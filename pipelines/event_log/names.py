@@ -3,7 +3,7 @@
     <uri>/names/users/part-<part>.parquet, <uri>/names/pins/part-<part>.parquet    id, name
 
 Not for making an id of a name (`pipelines.sources.writer`). Tested in
-tests/pipelines/event_log/test_names.py.
+tests/pipelines/event_log/test_reader.py.
 """
 
 from collections.abc import Iterable

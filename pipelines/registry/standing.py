@@ -7,7 +7,7 @@ How much trainings of one recipe differ by their seed is measured once per recip
 (`homefeed anchor seeds`). Snapshots that the data gate has accepted are compared with by later
 ones. The key is that of the recipe's reference (`pipelines.recipes.key_of`), so a recipe whose
 options were changed still finds its last snapshot. Not for judging. Tested with what writes and
-reads it, in tests/pipelines/stages/test_check_snapshot.py and test_repaired_snapshots.py.
+reads it, in tests/pipelines/stages/test_check_snapshot.py.
 """
 
 import fnmatch
@@ -42,9 +42,7 @@ class SeedNoise(Frozen):
     code_digest: str
     target_metric: str
     seeds: tuple[int, ...] = Field(min_length=2)
-    values: tuple[PositiveFloat, ...] = Field(
-        min_length=2, description="Of the target metric, by seed."
-    )
+    values: tuple[PositiveFloat, ...] = Field(min_length=2)  # Of the target metric, by seed.
 
     @property
     def deviation(self) -> float:
@@ -126,11 +124,8 @@ class JudgedSnapshot(Frozen):
 
     as_of: AwareDatetime
     snapshot_uri: str
-    recipe: str = Field(description="Its reference.")
-    found_uri: str = Field(
-        default="",
-        description="What was measured of it; the file may be swept away before the marker.",
-    )
+    recipe: str  # Its reference.
+    found_uri: str = ""  # What was measured of it; the file may be swept away before the marker.
 
 
 def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> None:

@@ -64,7 +64,14 @@ def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path)
     assert digest_code(moved, MODEL_CODE) != before
 
 
-def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
+def test_in_a_checkout_of_its_own_the_version_is_the_commit(project: Path) -> None:
+    alone = code_version(project)
+    git(project.parent, "init", "--quiet")
+    git(project.parent, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
+    assert code_version(project) == alone
+    (project / ".git").write_text("gitdir: /nowhere\n")  # Git refuses it.
+    assert code_version(project) == alone
+    (project / ".git").unlink()
     git(project, "init", "--quiet")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "first")
@@ -75,15 +82,6 @@ def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
     assert (code_version(project), digest_code(project, PROJECT_CODE)) == (commit, digest)
     (project / "docs/code.py").write_text("x = 1\n")
     assert code_version(project) == f"{commit}-dirty"
-
-
-def test_a_repository_around_the_code_and_one_that_git_refuses_are_not_asked(project: Path) -> None:
-    alone = code_version(project)
-    git(project.parent, "init", "--quiet")
-    git(project.parent, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
-    assert code_version(project) == alone
-    (project / ".git").write_text("gitdir: /nowhere\n")
-    assert code_version(project) == alone
 
 
 def test_what_a_process_runs_on_is_described(repository: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines import deletion, storage
-from pipelines.contracts import files
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.registry import history
 from pipelines.registry.history import Entry, History, LostTheNumberError, Move
+from support.disk import events_on_disk
 from support.judgements import CHAMPION
 from support.moves import record_move
 
@@ -89,12 +89,11 @@ def test_one_file_that_cannot_be_used_costs_one_entry_and_is_named(
     assert load(known).damaged == ()  # A person has seen it.
 
 
-def test_the_newest_entry_is_vouched_for_by_its_mark(known: History) -> None:
+def test_a_damaged_mark_vouches_for_nothing_and_another_schema_version_is_refused(
+    known: History,
+) -> None:
     path_of(known, 4, "followed.json").write_text("{")
     assert load(known).is_newest_damaged
-
-
-def test_a_record_of_another_schema_version_is_refused_with_what_to_do(known: History) -> None:
     path = path_of(known, 3)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
     with pytest.raises(DataContractError, match="schema version 2; expected 1, .* use that one"):
@@ -158,17 +157,11 @@ def test_a_move_is_pending_until_the_alias_was_seen_to_follow(known: History) ->
 def test_an_entry_appears_whole_and_survives_a_loss_of_power(
     known: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[str] = []
-    for owner, name in ((files.os, "fsync"), (files.os, "link"), (files, "sync_folder")):
-        original = getattr(owner, name)
-
-        def observed(*arguments: object, name: str = name, original: object = original) -> None:
-            calls.append(name)
-            original(*arguments)  # type: ignore[operator]
-
-        monkeypatch.setattr(owner, name, observed)
+    written = events_on_disk(monkeypatch)
     history.create(known, move(5))
-    assert calls[:3] == ["fsync", "link", "sync_folder"]
+    begun, *rest = written
+    assert begun.startswith("sync .00000005.json.")
+    assert rest == ["name 00000005.json", f"sync {NAME}"]
 
 
 def test_one_command_at_a_time_acts_on_a_disk(
