@@ -16,7 +16,6 @@ from pipelines import storage
 from pipelines.alerts.commands import repair_command, runnable
 from pipelines.cli.printing import Commands, say, say_all, say_value, with_json
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
-from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
@@ -141,7 +140,7 @@ def _say_serving(
             "workspace_uri": storage.to_uri(settings.workspace_location),
             "at": at,
             "serving": entry,
-            "recipe": _recipe_of(entry, known),
+            "recipe": entry.recipe,
             "begun": begun,
         }
     )
@@ -227,15 +226,8 @@ def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
 
 def _label(entry: record.Move, known: record.History) -> str:
     """Name the model, its day and the recipe that it was promoted by, if that is on record."""
-    found = _recipe_of(entry, known)
-    recipe = f", recipe {found.label}" if found is not None else ""
+    recipe = f", recipe {entry.recipe.label}" if entry.recipe else ""
     return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
-
-
-def _recipe_of(entry: record.Move, known: record.History) -> RecipeRef | None:
-    """Return the recipe that a move's model was promoted by, or None; a rollback records none."""
-    made_by = [each.recipe for each in known.moves if each.model == entry.model]
-    return next((found for found in made_by if found is not None), None)
 
 
 def _begun_lines(begun: record.Move | None) -> Iterator[str]:

@@ -3,7 +3,6 @@
 Tested in tests/pipelines/cli/test_recipe.py and test_anchor.py.
 """
 
-import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,9 +118,7 @@ def _champion_of(asked: "Asked") -> str:
         return "not known"
     if asked.champion is None:
         return f"{asked.settings.registered_model} has none yet"
-    label, its_own = asked.champion.label, None
-    with contextlib.suppress(TrackingUnavailableError):
-        its_own = recipe_of(asked.client, asked.workspace_uri, asked.champion)
+    label, its_own = asked.champion.label, recipe_of(asked)
     if its_own is None:
         return f"{label} is not checked; its cycle is not on record"
     return f"{label}, recipe {its_own.recipe_ref.label}"

@@ -8,9 +8,6 @@ says little. Not for measuring, nor for judging.
 
 from pipelines.contracts.base import Frozen
 
-FORMAT_VERSION = 2
-"""To be raised when a number changes its meaning: kept profiles of another format are not used."""
-
 
 class Number(Frozen):
     """One measured number."""
@@ -34,5 +31,4 @@ class DayProfile(Frozen):
 class KeptDays(Frozen):
     """Profiles of some days as a file holds them."""
 
-    format: int = FORMAT_VERSION
     days: tuple[DayProfile, ...]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
-from pipelines.contracts.day_profile import FORMAT_VERSION, DayProfile, KeptDays
+from pipelines.contracts.day_profile import DayProfile, KeptDays
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import (
@@ -87,7 +87,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         )
         days = {day.day: day for day in (*found.accepted, *found.days)}
         newest = KeptDays(days=tuple(days[day] for day in sorted(days)[-KEPT_DAYS:]))
-        (out_dir / DAYS_FILE).write_text(newest.model_dump_json(), "utf-8")
+        (out_dir / DAYS_FILE).write_bytes(newest.to_record())
         (out_dir / REPORT_FILE).write_bytes(report.to_record())
         storage.publish_folder(out_dir, target)
     if not report.is_accepted:
@@ -114,8 +114,7 @@ def _measured(
         reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
         try:
             data = read_kept(run, reference, DAYS_FILE)
-            kept = KeptDays.model_validate_json(data) if data else None
-            accepted = kept.days if kept and kept.format == FORMAT_VERSION else ()
+            accepted = KeptDays.from_record(data).days if data else ()
         except ValidationError as error:
             log.warning("the last accepted snapshot's days are damaged and passed over: %s", error)
     first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)

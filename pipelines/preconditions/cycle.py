@@ -31,7 +31,6 @@ from pipelines.preconditions.event_log import (
     require_fed,
 )
 from pipelines.registry import history, registry, tracking
-from pipelines.registry.history import recipe_of_model
 from pipelines.registry.reconcile import (
     State,
     follow,
@@ -211,7 +210,7 @@ def ask_comparable(asked: Asked) -> None:
     serving, config = asked.champion, asked.config
     if serving is None:
         return
-    its_own = recipe_of(asked.client, asked.workspace_uri, serving)
+    its_own = recipe_of(asked)
     if its_own is None:
         return
     found = champion_problems(its_own, config, asked.log, asked.request.day)
@@ -231,16 +230,17 @@ def ask_comparable(asked: Asked) -> None:
         raise error
 
 
-def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> RunConfig | None:
-    """Return the recipe that made the champion; None where its cycle is not on record any more.
+def recipe_of(asked: Asked) -> RunConfig | None:
+    """Return the recipe that made the champion; None where the history does not know it.
 
     Then nothing is known beforehand, and the comparison finds out by the champion's bundle.
     """
-    tags = registry.read_tags(client, champion)
+    assert asked.champion is not None
+    found = asked.record.history.recipe_of(asked.champion) if asked.record else None
     try:
-        return recipe_of_model(workspace_uri, champion, tags).parse()
+        return found.parse() if found else None
     except ConfigurationError as error:
-        log.info("whether %s can be compared is not known yet: %s", champion.label, error)
+        log.info("whether %s can be compared is not known yet: %s", asked.champion.label, error)
         return None
 
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
@@ -74,20 +74,16 @@ class JudgedCycle(Frozen):
     as_of: AwareDatetime
     holdout: Window
     judged_at: AwareDatetime
-    first_judged_at: AwareDatetime = Field(description="Of the run's records, the oldest one's.")
-    challenger_recipe: str = Field(description="Digest of the recipe on trial.")
-    anchor_recipe: str = Field(default="", description="Digest of the fresh anchor's; '' none.")
-    codes: tuple[str, str] = Field(
-        default=("", ""), description="Digests of the code of challenger and anchor; '' unknown."
-    )
-    champion_bundle: str = Field(default="", description="Digest of the champion's bundle; ''.")
+    first_judged_at: AwareDatetime  # Of the run's records, the oldest one's.
+    challenger_recipe: str  # Digest of the recipe on trial.
+    anchor_recipe: str = ""  # Digest of the fresh anchor's; '' none.
+    codes: tuple[str, str] = ("", "")  # Digests of the code of challenger and anchor; '' unknown.
+    champion_bundle: str = ""  # Digest of the champion's bundle; ''.
     decision: Decision
     promoted: Promoted
     may_promote: bool
-    changes: tuple[FoundChange, ...] = Field(
-        default=(), description="Sound estimates; () where the comparison was void."
-    )
-    influences_sha256: str = Field(default="", description="Names the file; '' where there is none")
+    changes: tuple[FoundChange, ...] = ()  # Sound estimates; () where the comparison was void.
+    influences_sha256: str = ""  # Names the file; '' where there is none
 
 
 def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influences: Arrays) -> str:

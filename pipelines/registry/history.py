@@ -19,7 +19,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,15 +30,12 @@ from pydantic import AwareDatetime, Field, ValidationError
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, PinnedEntry, ResolvedRun
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import RecipeRef, RunConfig
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    HomefeedError,
     RunInProgressError,
-    TransientStorageError,
 )
-from pipelines.contracts.run_layout import StageRecord, manifest_uri
 
 log = logging.getLogger(__name__)
 LOCK_WAIT_S = 60.0
@@ -52,9 +49,9 @@ NAME_ONE = "name the accepted recipe: `homefeed anchor set --recipe NAME --reaso
 class Recipe(Frozen):
     """A recipe of a model: a configuration, and the code that made models of it."""
 
-    config: dict[str, Any] = Field(description="JSON form of a RunConfig, of today or of then.")
-    code_digest: str = Field(description="`code_identity.code_digest` of that code; '' unknown.")
-    run_uri: str | None = Field(description="Cycle that it was read from; None: a named recipe.")
+    config: dict[str, Any]  # JSON form of a RunConfig, of today or of then.
+    code_digest: str  # `code_identity.code_digest` of that code; '' unknown.
+    run_uri: str | None  # Cycle that it was read from; None: a named recipe.
 
     def parse(self) -> RunConfig:
         """Return the configuration.
@@ -78,6 +75,14 @@ class Recipe(Frozen):
         except ConfigurationError:
             return ""
 
+    @property
+    def label(self) -> str:
+        """Its name and digest for people, or its name alone where it cannot be read."""
+        try:
+            return self.parse().recipe_ref.label
+        except ConfigurationError:
+            return str(self.config.get("recipe"))
+
 
 class HeldRecipe(Frozen):
     """A recipe that was rolled back and may not be promoted until somebody releases it."""
@@ -89,8 +94,8 @@ class HeldRecipe(Frozen):
 class Recipes(Frozen):
     """All that holds of recipes after an entry of the log."""
 
-    accepted: Recipe | None = Field(default=None, description="None where it is not known.")
-    held: tuple[HeldRecipe, ...] = Field(default=(), description="Recipes on hold.")
+    accepted: Recipe | None = None  # None where it is not known.
+    held: tuple[HeldRecipe, ...] = ()
 
     def without(self, digest: str) -> "Recipes":
         """Return the same with a recipe no longer on hold."""
@@ -101,32 +106,24 @@ class Recipes(Frozen):
 class Entry(Frozen):
     """One decision, and what holds of recipes after it: a `Move`, or a change of recipes alone."""
 
-    number: int = Field(default=0, ge=0, description="This and the next two are its creation's.")
-    after: str = Field(default="", description="sha256 of the entry before it; '' for the first.")
-    mark: str = Field(default="", description="Random, by which its writer knows its own entry.")
-    kind: Literal["promotion", "rollback", "forced", "outside", "by_hand", "release"] = Field(
-        description="'outside': the alias was found moved by something else; the last two are "
-        "changes of recipes."
-    )
-    moved_at: AwareDatetime = Field(description="By its writer's clock; it informs only.")
-    reason: str = Field(description="One sentence.")
-    recipes: Recipes = Field(default=Recipes(), description="What holds of them from now on.")
-    acknowledged: tuple[str, ...] = Field(
-        default=(), description="Names of earlier files whose damage or loss a person has seen."
-    )
+    number: int = Field(default=0, ge=0)  # This and the next two are its creation's.
+    after: str = ""  # sha256 of the entry before it; '' for the first.
+    mark: str = ""  # Random, by which its writer knows its own entry.
+    # 'outside': the alias was found moved by something else; the last two change recipes alone.
+    kind: Literal["promotion", "rollback", "forced", "outside", "by_hand", "release"]
+    moved_at: AwareDatetime  # By its writer's clock; it informs only.
+    reason: str  # One sentence.
+    recipes: Recipes = Recipes()  # What holds of them from now on.
+    acknowledged: tuple[str, ...] = ()  # Earlier files whose damage or loss a person has seen.
 
 
 class Move(Entry):
     """One move of the champion."""
 
-    model: ModelRef = Field(description="Serving from this move on.")
-    previous: ModelRef | None = Field(description="Behind the alias before; None: no champion.")
-    run_uri: str | None = Field(
-        default=None, description="Cycle that asked for it; None: a person."
-    )
-    recipe: RecipeRef | None = Field(
-        default=None, description="Of the model; None where a person went back."
-    )
+    model: ModelRef  # Serving from this move on.
+    previous: ModelRef | None  # Behind the alias before; None: no champion.
+    run_uri: str | None = None  # Cycle that asked for it; None: a person.
+    recipe: Recipe | None = None  # That made the model; None: not known.
 
 
 class Followed(Frozen):
@@ -198,6 +195,11 @@ class History:
     def of_run(self, run_uri: str) -> Move | None:
         """The promotion that a cycle has made, or None."""
         return next((each for each in self.moves if each.run_uri == run_uri), None)
+
+    def recipe_of(self, model: ModelRef) -> Recipe | None:
+        """The recipe that made a model, by the moves that brought it; None where none knows it."""
+        same = (each for each in reversed(self.moves) if each.model.version == model.version)
+        return next((each.recipe for each in same if each.recipe), None)
 
 
 class LostTheNumberError(RunInProgressError):
@@ -394,37 +396,3 @@ def recipe_of(run: ResolvedRun) -> Recipe:
     """Return the recipe of a cycle."""
     config = run.config.model_dump(mode="json")
     return Recipe(config=config, code_digest=run.code_digest, run_uri=run.run_uri)
-
-
-def recipe_of_model(workspace_uri: str, model: ModelRef, tags: Mapping[str, str]) -> Recipe:
-    """Return the recipe that made a registered model, from the cycle that its tags name.
-
-    Args:
-        workspace_uri: The workspace.
-        model: The model, for the message.
-        tags: Of its version in the registry. They are input: the run must be one of the workspace.
-
-    Raises:
-        ConfigurationError: that cycle's folder is gone, cannot be read, or was edited.
-    """
-    run_id = tags.get("homefeed_run_id", "")
-    run_uri = storage.join(workspace_uri, "runs", run_id or "(unnamed)")
-    uri = manifest_uri(run_uri, "resolve_run")
-    try:
-        record = storage.read_model(uri, StageRecord)
-        artifact = record.artifact
-        # A name that leads elsewhere is no run's: a run's own record bears it.
-        if not record.is_sound() or artifact["run_id"] != run_id:
-            raise ConfigurationError("the manifest was edited, or is another run's")
-        # A fresh anchor was made by the recipe that was accepted when its cycle began.
-        is_anchor = tags.get("homefeed_side") == "anchor"
-        config = dict(artifact["standing"]["anchor"] if is_anchor else artifact["config"])
-    except TransientStorageError:
-        raise  # It may be read in a minute.
-    except (FileNotFoundError, HomefeedError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"the recipe of {model.label} cannot be read from {uri}: {type(error).__name__} "
-            f"{error}; expected the manifest of the cycle that trained it; put it back, or "
-            f"{NAME_ONE}"
-        ) from None
-    return Recipe(config=config, code_digest=tags.get("code_digest", ""), run_uri=run_uri)

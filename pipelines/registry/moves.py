@@ -30,7 +30,6 @@ from pipelines.registry.history import (
     Recipe,
     Recipes,
     recipe_of,
-    recipe_of_model,
 )
 from pipelines.registry.reconcile import (
     State,
@@ -83,10 +82,12 @@ def move_if_permitted(
         reason = approval.sentence
     else:
         _require_same_models(run, challenger, fresh, judgement)
-        champion, reason, config = judgement.promoted_model, verdict.reasons[0], run.config
+        champion, reason, recipe = judgement.promoted_model, verdict.reasons[0], recipe_of(run)
         assert champion is not None  # The verdict promotes something.
         if verdict.promoted is Promoted.ANCHOR:
-            config = run.standing.anchor or config
+            assert run.standing.anchor is not None
+            made_of = {"config": run.standing.anchor.model_dump(mode="json")}
+            recipe = recipe.model_copy(update=made_of | {"code_digest": fresh.code_digest})
             reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
         reason = f"{reason} {approval.sentence}" if approval is not None else reason
         entry = Move(
@@ -95,7 +96,7 @@ def move_if_permitted(
             model=champion,
             previous=run.champion,
             run_uri=run.run_uri,
-            recipe=config.recipe_ref,
+            recipe=recipe,
             reason=reason,
         )
         client = tracking.connect(run.tracking_uri)
@@ -291,7 +292,7 @@ def force(
             kind="forced",
             model=model,
             previous=state.served,
-            recipe=run.config.recipe_ref,
+            recipe=recipe_of(run),
             reason=reason,
             recipes=recipes.model_copy(update={"accepted": accepted}),
         )
@@ -352,11 +353,23 @@ def rollback(
         kept = [m.model for m in known.moves if m.model.version == target and m.model.bundle_digest]
         model = kept[-1] if kept else registry.read_version(client, name, target)
         registry.require_unaltered(client, model, can_serve=True)
-        recipes = _recipes_after(
-            client, known, model, present, f"{now:%Y-%m-%d %H:%M} UTC: {reason}"
+        # Accepted is what serves again, whatever was said of it before, and on hold the other.
+        accepted, down = known.recipe_of(model), known.recipe_of(present)
+        digest = accepted.digest if accepted else ""
+        held = known.recipes.without(digest).held
+        if down is not None and down.digest not in ("", digest):
+            said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
+            held = (*held, HeldRecipe(recipe=down, reason=said))
+        entry = Move(
+            moved_at=now,
+            kind="rollback",
+            model=model,
+            previous=present,
+            recipe=accepted,
+            reason=reason,
+            recipes=Recipes(accepted=accepted, held=held),
         )
-        more = {"previous": present, "reason": reason, "recipes": recipes}
-        return _move(client, state, Move(moved_at=now, kind="rollback", model=model, **more))
+        return _move(client, state, entry)
 
     return _decided(place, reason, decide)
 
@@ -378,36 +391,6 @@ def _version_before(known: History, present: ModelRef) -> str:
     raise ConfigurationError(
         f"the history knows no champion before {present.label}; name one with --to-version"
     )
-
-
-def _recipes_after(
-    client: "MlflowClient", known: History, serves: ModelRef, away: ModelRef, said: str
-) -> Recipes:
-    """Return the recipes after a rollback: accepted what serves again, on hold the other."""
-    accepted, down = (_recipe_on_record(client, known, each) for each in (serves, away))
-    digest = accepted.digest if accepted else ""
-    held = list(known.recipes.without(digest).held)  # whatever was said of it before
-    if down is not None and down.digest not in ("", digest):
-        held.append(HeldRecipe(recipe=down, reason=f"{away.label} was rolled back at {said}"))
-    return Recipes(accepted=accepted, held=tuple(held))
-
-
-def _recipe_on_record(client: "MlflowClient", known: History, model: ModelRef) -> Recipe | None:
-    """Return what made a model: by its cycle's folder, or by the history where that is gone.
-
-    None where neither has it: that is not waited for.
-    """
-    try:
-        tags = registry.read_tags(client, model)
-        return recipe_of_model(known.workspace_uri, model, tags)
-    except ConfigurationError as error:
-        log.warning("%s", error)
-    digests = {m.recipe.digest for m in known.moves if m.recipe and m.model == model}
-    for entry in reversed(known.entries):
-        for recipe in (entry.recipes.accepted, *(held.recipe for held in entry.recipes.held)):
-            if recipe is not None and recipe.digest in digests:
-                return recipe
-    return None
 
 
 def accept_recipe(
@@ -546,13 +529,15 @@ def repair(
             with translated_outages(client.tracking_uri):
                 client.set_registered_model_tag(known.name, registry.KEEPER, known.workspace_uri)
         if (model := model or (state.served if known.damaged else None)) is not None:
-            accepted = known.recipes.accepted or _recipe_on_record(client, known, model)
+            recipe = known.recipe_of(model)
+            accepted = known.recipes.accepted or recipe
             entry = Move(
                 moved_at=now,
                 kind="outside",
                 model=model,
                 # Where the alias is moved, it comes from where it was found.
                 previous=last.model if last and state.serves == state.recorded else state.served,
+                recipe=recipe,
                 reason=reason,
                 recipes=known.recipes.model_copy(update={"accepted": accepted}),
                 acknowledged=tuple(history.name_of(uri) for uri in known.damaged),

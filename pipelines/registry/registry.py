@@ -269,17 +269,6 @@ def download_version(
     root = Path(tempfile.mkdtemp(prefix="version-", dir=folder))
     with contextlib.suppress(TrackingEntryMissingError), translated_outages(client.tracking_uri):
         fetch(source, root, client.tracking_uri)
-    require_as_registered(model, root, repair)
-    return root
-
-
-def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> None:
-    """Refuse files that are not those of a version.
-
-    Raises:
-        DataContractError: there is no bundle among them (kind `BUNDLE_MISSING`), or they are others
-            than its tags say.
-    """
     found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
         raise DataContractError(
@@ -288,10 +277,10 @@ def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) 
             f"store; put them back, or {repair}",
             kind=BUNDLE_MISSING,
         )
-    _require_digest(model, "bundle", found[0].parent, model.bundle_digest, repair)
+    require_digest(model, "bundle", found[0].parent, repair)
     if model.model_digest:
-        what = "model with its serving code"
-        _require_digest(model, what, root, model.model_digest, repair)
+        require_digest(model, "model with its serving code", root, repair)
+    return root
 
 
 def require_unaltered(client: "MlflowClient", known: ModelRef, can_serve: bool = False) -> None:
@@ -358,25 +347,22 @@ def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
     )
 
 
-def require_bundle(model: ModelRef, bundle_dir: Path, repair: str) -> None:
-    """Refuse a bundle that is not the one of a version, wherever it lies.
+def require_digest(model: ModelRef, what: str, folder: Path, repair: str = ROLL_BACK) -> None:
+    """Refuse files that are not those of a version, wherever they lie.
 
     Args:
         model: The version.
-        bundle_dir: Folder of the bundle.
-        repair: What a person does about another bundle in that place.
+        what: 'bundle', or 'model with its serving code'.
+        folder: Holds it.
+        repair: What a person does about other files in that place.
 
     Raises:
-        DataContractError: its digest is not that of the version.
+        DataContractError: their digest is not that of the version.
     """
-    _require_digest(model, f"bundle in {bundle_dir}", bundle_dir, model.bundle_digest, repair)
-
-
-def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, repair: str) -> None:
-    digest = digest_of_files(digest_files(folder))
-    if digest != registered:
+    registered = model.bundle_digest if what == "bundle" else model.model_digest
+    if (digest := digest_of_files(digest_files(folder))) != registered:
         raise DataContractError(
-            f"{model.label}: the digest of its {what} is {digest[:12]}, its tag says "
+            f"{model.label}: the digest of its {what} in {folder} is {digest[:12]}, its tag says "
             f"{registered[:12]}; expected the same: the files were altered after registration; "
             f"{repair}"
         )

@@ -22,7 +22,6 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
-    TrackingEntryMissingError,
 )
 from pipelines.contracts.files import to_json
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
@@ -181,31 +180,18 @@ def experiment_id_of(client: "MlflowClient", run: ResolvedRun) -> str:
 
 
 def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
-    """Log the whole configuration as an artifact, and what people compare as parameters."""
+    """Log the whole configuration as an artifact, and what people compare as parameters.
+
+    MLflow forbids to change a parameter, so those that the run has stay.
+    """
     import pandas as pd
+    from mlflow.entities import Param
 
     fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
     client.log_dict(run_id, fields, CONFIG_FILE)
     [options] = pd.json_normalize(fields).to_dict("records")
-    _log_params(client, run_id, {name: str(options[name]) for name in COMPARED})
-
-
-def copy_params(client: "MlflowClient", from_run: str, to_run: str) -> None:
-    """Give a run the parameters of another, so that a comparison with it shows what differs.
-
-    A run that was deleted has none to give.
-    """
-    with contextlib.suppress(TrackingEntryMissingError), translated_outages(client.tracking_uri):
-        params = client.get_run(from_run).data.params
-        _log_params(client, to_run, {name: params[name] for name in COMPARED if name in params})
-
-
-def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
-    """Log parameters that a run has not yet: MLflow forbids to change one."""
-    from mlflow.entities import Param
-
     known = client.get_run(run_id).data.params
-    fresh = [Param(name, value[:500]) for name, value in params.items() if name not in known]
+    fresh = [Param(name, str(options[name])[:500]) for name in COMPARED if name not in known]
     client.log_batch(run_id, params=fresh)
 
 
@@ -250,18 +236,9 @@ def log_dataset(
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    counts = ("num_examples", "num_requests", "num_users")
-    profile = {
-        **{
-            name: f"{each.start:%Y-%m-%d %H:%M} to {each.end:%Y-%m-%d %H:%M} UTC, end excluded"
-            for name, each in (("training", snapshot.training), ("holdout", snapshot.holdout))
-        },
-        **{each: sum(getattr(shard, each) for shard in snapshot.shards) for each in counts},
-        **{"num_pins": snapshot.num_pins, "digest": snapshot.digest},
-    }
     kind, source = "homefeed_snapshot", json.dumps({"uri": snapshot.uri})
     name, digest = f"snapshot {snapshot.as_of:%Y-%m-%d}", snapshot.digest[:_LONGEST_DIGEST]
-    data = Dataset(name, digest, kind, source, profile=json.dumps(profile))
+    data = Dataset(name, digest, kind, source)
     tags = [InputTag("mlflow.data.context", context)]
     with translated_outages(client.tracking_uri):
         client.log_inputs(mlflow_run_id, [DatasetInput(data, tags)])

@@ -1,27 +1,24 @@
 """What of a rebuilt cycle is equal to its record, where it differs, and what is not as it was then.
 
 A stage's work is held against its record as named facts: digests of contents, never of places. Left
-out are URIs, ids of MLflow runs, and what is measured anew at every run: latency and memory of the
-serving check. A bundle's description names the code that wrote it; a rebuilt one is taken as the
-record's code would have signed it, for code is compared on its own.
+out are URIs, ids of MLflow runs, numbers of versions, and what is measured anew at every run:
+latency and memory of the serving check. Of a bundle the weights are compared: its description names
+the code that wrote it, which is compared on its own, and its example scores name the description.
 
 What has changed since is told beside it: data, code, packages, processor, recipe. Whether it made a
 difference is for the findings to say: a partition that was written again may hold the same rows,
 and a newer package may give the same bytes.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, Snapshot
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.code_identity import Environment, code_digest
+from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.files import digest_of_files
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.contracts.stage_table import TABLE
@@ -31,12 +28,10 @@ from pipelines.reproduction.past_cycle import PastCycle
 
 _MAX_SHOWN, _MAX_FILES = 8, 20
 _ABSENT = "nothing"
-_WEIGHTS, _DESCRIPTION, _SCORES = "weights.safetensors", "bundle.json", "golden.safetensors"
-_NAMES = {_WEIGHTS: "weights", _DESCRIPTION: "description", _SCORES: "example scores"}
+_WEIGHTS = "weights.safetensors"
 _STEPS = {"num_steps", "num_training_examples", "final_training_loss", "seed"}
-_PLACES = {"mlflow_run_id", "bundle_digest", "model_digest"}
-"""Fields of a `ModelRef` that are not compared: a bundle is compared by its files."""
-_SIDES: dict[str, Any] = {"challenger_model": _PLACES, "baseline_model": _PLACES}
+_PLACES = {"version", "mlflow_run_id", "bundle_digest", "model_digest"}
+"""Fields of a `ModelRef` that are not compared."""
 _REPEATING = {"golden_difference", "score_spread", "saturated_share"}
 """Fields of a `ServingCheck` that the bundle decides, and not the machine's other work."""
 _MEASURED_ANEW = ("serving_latency", "serving_memory")
@@ -80,7 +75,7 @@ def compare_stage(
             Finding(stage, what, "not rebuilt", digest, details=why)
             for what, (digest, _) in known.items()
         ]
-    found = facts_of(_signed_by(then.made_with, kind.model_validate(now.artifact)))
+    found = facts_of(kind.model_validate(now.artifact))
     findings: list[Finding] = []
     for what in {**known, **found}:
         former, before = known.get(what, (_ABSENT, _ABSENT))
@@ -111,10 +106,13 @@ def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
             said = "accepted" if made.is_accepted else "refused"
             return {"ruling of the data gate": of(content, said)}
         case Challenger():
-            files = sorted(made.bundle_files, key=lambda file: file.path != _WEIGHTS)
             steps = made.model_dump(mode="json", include=_STEPS)
             return {
-                **{f"{whose}: {_NAMES.get(f.path, f.path)}": (f.sha256, None) for f in files},
+                **{
+                    f"{whose}: weights": (file.sha256, None)
+                    for file in made.bundle_files
+                    if file.path == _WEIGHTS
+                },
                 f"{whose}: steps and loss": of(steps, f"{made.num_steps} steps"),
                 f"{whose}: trained on snapshot": (made.model.snapshot_digest, None),
             }
@@ -126,19 +124,13 @@ def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
             anchor, checks = None, {"challenger": made.serving}
             if made.anchor is not None:
                 checks["fresh anchor"] = made.anchor.serving
-                left_out: dict[str, Any] = {
-                    "serving": True,
-                    "model": _PLACES,
-                    "recipe": _SIDES,
-                    "freshness": _SIDES,
-                }
-                anchor = made.anchor.model_dump(mode="json", exclude=left_out)
+                anchor = _unnamed(made.anchor.model_dump(mode="json", exclude={"serving"}))
             others = {"estimates", "operating_curve", "tries"}
             # The verdict without what was measured anew.
             verdict = made.verdict.model_dump(mode="json", exclude={"grounds"})
-            verdict["grounds"] = [each.model_dump(mode="json") for each in made.verdict.repeatable]
-            verdict["problem"] = made.problem
-            compared = made.comparison.model_dump(mode="json", exclude=_SIDES)
+            grounds = [each.model_dump(mode="json") for each in made.verdict.repeatable]
+            verdict |= {"grounds": _unnamed(grounds), "problem": made.problem}
+            compared = _unnamed(made.comparison.model_dump(mode="json"))
             return {
                 "holdout rows": (made.comparison.holdout_digest, None),
                 "metrics and intervals": of(compared),
@@ -153,28 +145,21 @@ def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
     raise TypeError(f"nothing is compared of a {type(made).__name__}")
 
 
-def _signed_by(former: Environment | None, made: Artifact) -> Artifact:
-    """Return a rebuilt model with the digests that its bundle would have, written by other code.
+def _unnamed(value: Any) -> Any:
+    """Return a JSON value without what names registered models, which have other numbers here.
 
-    The file of example scores names the digest of the description, so it is another one as well.
+    A bundle is compared by its weights, so that its digests are left out too.
     """
-    if isinstance(made, FreshAnchor) and made.trained is not None:
-        return made.model_copy(update={"trained": _signed_by(former, made.trained)})
-    if not isinstance(made, Challenger) or former is None:
-        return made
-    from training.bundle.files import as_written_beside, read_config
-
-    folder = storage.local_path(made.bundle_uri)
-    names = {"code_version": former.code_version, "code_digest": former.code_digest}
-    text = read_config(folder).model_copy(update=names).to_record()
-    contents = {_DESCRIPTION: text, _SCORES: as_written_beside(folder, text)}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    files = tuple(
-        file.model_copy(update={"sha256": digests.get(file.path, file.sha256)})
-        for file in made.bundle_files
-    )
-    model = made.model.model_copy(update={"bundle_digest": digest_of_files(files)})
-    return made.model_copy(update={"bundle_files": files, "model": model})
+    if isinstance(value, list):
+        return [_unnamed(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    left_out = _PLACES if "mlflow_run_id" in value else set()
+    return {
+        name: _unnamed(each)
+        for name, each in value.items()
+        if name not in left_out and not (name == "model" and isinstance(each, str))
+    }
 
 
 def differences(then: Any, now: Any, place: str = "") -> Iterator[str]:

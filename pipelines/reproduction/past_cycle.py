@@ -3,7 +3,6 @@
 Not for rebuilding.
 """
 
-import sys
 from dataclasses import dataclass
 
 from pipelines import storage
@@ -34,37 +33,9 @@ class PastCycle:
     listing: Listing | None  # files of the event log; None where the list is gone
 
     def stages_until(self, until: str) -> tuple[str, ...]:
-        """Return the stages to rebuild: up to the one named, and none after the last on record.
-
-        A model has the number in the registry that it got when it was registered. So of the two
-        trainings the one whose model came first goes first.
-        """
-
-        def place(name: str) -> tuple[int, int]:
-            rank = REBUILT.index(name.replace("train_anchor", "train_challenger"))
-            return rank, self.version_of(name) or sys.maxsize
-
+        """Return the stages to rebuild: up to the one named, and none after the last on record."""
         last = max(REBUILT.index(name) for name in self.records if name in REBUILT)
-        order = sorted(REBUILT[: last + 1], key=place)
-        return tuple(order[: order.index(until) + 1] if until in order else order)
-
-    def stages_to_tell_of(self, until: str) -> tuple[str, ...]:
-        """Return the stages of which something can be said: rebuilt ones, and missing records."""
-        asked = REBUILT[: REBUILT.index(until) + 1]
-        missing = {name for name in asked if name not in self.records}
-        return tuple(name for name in REBUILT if name in {*self.stages_until(until), *missing})
-
-    def version_of(self, stage: str) -> int | None:
-        """Return the number under which the original registry has a stage's model, if it has one.
-
-        Args:
-            stage: A training stage, or any other, which has none.
-        """
-        record = self.records.get(stage)
-        artifact = record.artifact if record else {}
-        trained = artifact.get("trained") if stage == "train_anchor" else artifact
-        version = ((trained or {}).get("model") or {}).get("version", "")
-        return int(version) if str(version).isdecimal() else None
+        return REBUILT[: min(last, REBUILT.index(until)) + 1]
 
 
 def read_cycle(run: str, settings: Settings) -> PastCycle:

@@ -8,8 +8,8 @@
 
 The folder is kept, and the same reproduction goes on in it, as a cycle goes on in its run folder.
 What other code, packages or another machine have made there, which the manifest of `resolve_run`
-names, is made anew. Models get the numbers that they have in the original registry, because
-verdicts name them. The original registry is asked for the champion's files, and nothing else.
+names, is made anew. The champion is the first version of the registry here, and what is trained
+gets the next numbers. The original registry is asked for the champion's files, and nothing else.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import environment
-from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.metrics.measured import unmeasured
 from pipelines.registry import registry, tracking
 from pipelines.reproduction.comparing import Finding, changes_since, compare_stage
-from pipelines.reproduction.past_cycle import PastCycle, read_listing
+from pipelines.reproduction.past_cycle import REBUILT, PastCycle, read_listing
 from pipelines.stages.runner import read_record, run_stage
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _CLAIM = "reproduction.json"
 _NO_CHAMPION = "rebuild what needs no champion: give --until train_anchor"
-_EMPTY = "Not rebuilt. It keeps the numbers of the versions as they are in the original registry."
 
 
 class Claim(Frozen):
@@ -108,7 +107,7 @@ def rebuild(
                 tell(f"{name}: not rebuilt, {type(error).__name__}: {error}")
                 break
         findings: list[Finding] = []
-        for name in past.stages_to_tell_of(until):
+        for name in REBUILT[: REBUILT.index(until) + 1]:
             why_not = f"{stopped_at} was not rebuilt" if stopped_by else ""
             why_not = type(stopped_by).__name__ if name == stopped_at else why_not
             findings += compare_stage(name, past.records.get(name), rebuilt.get(name), why_not)
@@ -166,6 +165,7 @@ def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedR
         "tracking_uri": f"sqlite:///{folder / 'registry' / tracking.OWN_REGISTRY}",
         "event_log_uri": event_log_uri or run.event_log_uri,
         "last_accepted_snapshot_uri": reference,
+        "champion": run.champion and run.champion.model_copy(update={"version": "1"}),
         "work_folder": "",
         # The same processes, all on this machine, train the same weights.
         "num_devices": run.num_devices * run.num_nodes,
@@ -204,7 +204,7 @@ def _rebuild_stage(
     started, former = time.monotonic(), _record_of(run, name)
     if name == "compare_with_champion":
         fetch_champion(past.run, folder)
-    own = own_registry(folder, run, past.version_of(name))
+    own = own_registry(folder, run)
     is_data = name in ("build_snapshot", "check_snapshot")  # which talk to no MLflow
     with contextlib.nullcontext() if is_data else own, unmeasured():
         run_stage(name, run.run_uri)
@@ -230,11 +230,8 @@ def fetch_champion(original: ResolvedRun, folder: Path) -> None:
         DataContractError: its files are gone, or are not those that the record names.
     """
     champion, place = original.champion, folder / "champion"
-    if champion is None:
-        return
-    with contextlib.suppress(DataContractError):
-        registry.require_as_registered(champion, place)
-        return  # An earlier attempt has fetched them.
+    if champion is None or place.exists():
+        return  # Whole, by an earlier attempt; the comparison looks at their digests.
     client = tracking.connect(original.tracking_uri)
     registry.read_version(client, champion.name, champion.version)
     with storage.scratch_folder(storage.to_uri(folder)) as scratch:
@@ -243,18 +240,12 @@ def fetch_champion(original: ResolvedRun, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def own_registry(folder: Path, run: ResolvedRun, version: int | None) -> "Iterator[MlflowClient]":
+def own_registry(folder: Path, run: ResolvedRun) -> "Iterator[MlflowClient]":
     """Make the reproduction's registry, or find it, and have MLflow use it for the time being.
 
-    MLflow's store in a file asks the process's own address where a logged model lies, and not the
-    one that its client was given.
-
-    Args:
-        folder: The reproduction's.
-        run: The run that is rebuilt there.
-        version: The number that the next version is to get, if it is not taken already; None: any.
-            The versions before it are empty, but for the champion, whose files come when the
-            comparison needs them.
+    Its first version is the champion's, whose files come when the comparison needs them. MLflow's
+    store in a file asks the process's own address where a logged model lies, and not the one that
+    its client was given.
     """
     place, name, champion = folder / "registry", run.registered_model, run.champion
     store = place / tracking.OWN_REGISTRY
@@ -275,12 +266,7 @@ def own_registry(folder: Path, run: ResolvedRun, version: int | None) -> "Iterat
                 artifacts = (place / "artifacts").as_uri()
                 client.create_experiment(run.experiment, artifact_location=artifacts)
             registry.ensure_registered_model(client, name, run.workspace_uri)
-            known = client.search_model_versions(f"name = '{name}'")
-            newest = max((int(each.version) for each in known), default=0)
-            for number in range(newest + 1, version or 0):
-                if champion is None or number != int(champion.version):
-                    client.create_model_version(name, "file:///nowhere", description=_EMPTY)
-                    continue
+            if champion is not None and not client.search_model_versions(f"name = '{name}'"):
                 tags = champion.model_dump(mode="json", exclude={"name", "version"})
                 client.create_model_version(name, (folder / "champion").as_uri(), tags=tags)
         yield client

@@ -125,7 +125,8 @@ def _fetch(
 
     bundle_dir = stack.enter_context(storage.local_copy(trained.bundle_uri))
     publish = stage_command(stage, run.run_uri, again=True)
-    registry.require_bundle(trained.model, bundle_dir, f"run `{publish}`, which publishes it anew")
+    repair = f"run `{publish}`, which publishes it anew"
+    registry.require_digest(trained.model, "bundle", bundle_dir, repair)
     snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
     is_own = stage == "train_challenger"
     verify_files(
@@ -252,7 +253,7 @@ def log_sides(
     The judgement has its outcome, and the folder holds the verdict page.
     """
     comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
-    challenger, champion = comparison.challenger_model, comparison.baseline_model
+    challenger = comparison.challenger_model
     assert outcome is not None, "MLflow tells the outcome"
     tags = {
         "verdict": outcome.decision,
@@ -281,8 +282,6 @@ def log_sides(
         tracking.log_side(client, run, "challenger", challenger.label, own, *told),
         tracking.log_side(client, run, theirs, baseline, others, *told),
     )
-    if champion is not None:
-        tracking.copy_params(client, champion.mlflow_run_id, runs[1])
     if anchor is not None:
         its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)

@@ -172,7 +172,7 @@ def train_side(
         # A copy is published, so that a retry after this point finds the bundle in the work folder.
         copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
         again = f"run `{stage_command(f'train_{side}', run.run_uri)}`: the bundle is written anew"
-        registry.require_bundle(model, copied, again)
+        registry.require_digest(model, "bundle", copied, again)
         bundle_files = digest_files(copied)
         storage.publish_folder(copied, storage.join(output_uri, "bundle"))
     return Challenger(

@@ -14,7 +14,6 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor
 Letters: C candidates, H heads.
 """
 
-import hashlib
 import os
 import shutil
 import stat
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from pydantic import AwareDatetime, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.base import Frozen, digest_of, sha256_of
 from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
@@ -172,17 +171,6 @@ def load_bundle(folder: Path) -> Predictor:
             f"{noted[:12]}; expected the same: one of them was altered or is of another bundle",
         )
     return predictor
-
-
-def as_written_beside(folder: Path, config: bytes) -> bytes:
-    """Return the golden rows' file as it would be if the bundle's configuration were another text.
-
-    Raises:
-        DataContractError: a file is missing or damaged.
-    """
-    tensors = _read_tensors(folder, GOLDEN)
-    others = [sha256_of(folder / WEIGHTS), hashlib.sha256(config).hexdigest()]
-    return save(tensors, metadata={_OTHERS: digest_of(others)})
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:

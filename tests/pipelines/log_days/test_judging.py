@@ -98,7 +98,7 @@ def test_a_log_is_held_against_its_own_past_and_then_against_accepted_days(world
     # Of 22 days, the first cycle had eight as they are; its own 22 days are what is usual.
     assert of_log.num_judged_days == 14 and of_log.num_history_days == 22
     uri = storage.join(judged_log_uri(next_run.run_uri), DAYS_FILE)
-    days = [day.day for day in KeptDays.model_validate_json(storage.read_bytes(uri)).days]
+    days = [day.day for day in KeptDays.from_record(storage.read_bytes(uri)).days]
     assert days == list(range(days[0], days[0] + 36))
 
     change_files(world, "impressions/day=2017-02-25/*.parquet", half)

@@ -1,6 +1,5 @@
 """A champion of another recipe needs the log of today to hold what its own recipe says."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,12 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.preconditions.cycle import champion_problems, recipe_of
+from pipelines.preconditions.cycle import champion_problems
 from pipelines.preconditions.event_log import look_at
-from pipelines.registry import registry
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
 from pipelines.storage import to_uri
-from support.judgements import make_model
-from support.runs import make_run, save_run
+from support.runs import make_run
 from support.tiny_log import (
     TINY_AS_OF,
     acted,
@@ -92,17 +89,3 @@ def test_a_type_that_neither_recipe_knows_is_refused_within_the_look_back(tmp_pa
     write_tiny_log(tmp_path / "out", actions=[*tiny_actions(), days_before(shared, 24)])
     seen = look_at(to_uri(tmp_path / "out"), TINY_AS_OF)
     assert champion_problems(recipe(), recipe(), seen, TINY_AS_OF) == []
-
-
-def test_the_champion_s_recipe_is_that_of_its_cycle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tiny_log(tmp_path / "event_log")
-    before = TINY_AS_OF - timedelta(days=14)
-    run = save_run(make_run(tmp_path, recipe("planted-0"), before))
-    model = make_model("3", before)
-    tags = {"homefeed_run_id": run.run_id, "homefeed_side": "challenger"}
-    monkeypatch.setattr(registry, "read_tags", lambda *_: tags)
-    assert recipe_of(None, run.workspace_uri, model) == run.config
-    tags["homefeed_run_id"] = "deleted"
-    assert recipe_of(None, run.workspace_uri, model) is None

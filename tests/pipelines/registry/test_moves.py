@@ -1,39 +1,109 @@
 """What people decide: rollbacks, forced moves and recipes; repairs are in test_reconcile.py."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    HomefeedError,
     PromotionRefusedError,
     RecordDisagreesError,
     TrackingEntryMissingError,
-    TransientStorageError,
 )
-from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import history, moves, registry
-from pipelines.registry.history import recipe_of, recipe_of_model
+from pipelines.registry.history import Recipes, recipe_of
 from pipelines.settings import Settings
 from support.damage import flip_a_byte
 from support.desk import CODE, Desk, at, variant
-from support.runs import save_run
+from support.moves import record_move
+from training.bundle import files
 
 
 def recipe_moves(desk: Desk, *num_epochs: int) -> list[tuple[ResolvedRun, ModelRef]]:
     """Let a cycle of each recipe promote, a day after another, so that its recipe is accepted."""
     found = []
     for number, each in enumerate(num_epochs):
-        run = save_run(desk.cycle(number, variant(each)))
+        run = desk.cycle(number, variant(each))
         model = desk.register(run)
         for _ in range(2):  # as if the process had been killed before the manifest was written
             desk.promote(run, model, number, becomes_anchor=True)
         found.append((run, model))
     return found
+
+
+def spoil_files(desk: Desk, patch: pytest.MonkeyPatch) -> None:
+    model = desk.history.moves[0].model
+    golden = registry.download_bundle(desk.client, model, desk.folder) / "golden.safetensors"
+    flip_a_byte(golden)
+    desk.client.log_artifact(model.mlflow_run_id, str(golden), "model/artifacts/bundle")
+
+
+def score_otherwise(desk: Desk, patch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise DataContractError(f"{folder.name} scores otherwise")
+
+    patch.setattr(files, "load_bundle", refuse)
+
+
+NOT_BACK: dict[str, tuple[Callable[..., object], Callable[[Desk], object], type, str]] = {
+    # what happened after two promotions, what is asked for, and the refusal
+    "a version that never was": (
+        *(lambda *_: None, lambda desk: desk.rollback("99")),
+        *(TrackingEntryMissingError, "no version '99' .* expected one of 1, 2"),
+    ),
+    "altered files": (
+        *(spoil_files, lambda desk: desk.rollback()),
+        *(DataContractError, r"v1.* altered after registration.*rollback --to"),
+    ),
+    "altered tags": (
+        lambda desk, _: desk.client.delete_model_version_tag(desk.name, "1", "model_digest"),
+        *(lambda desk: desk.rollback(), PromotionRefusedError, "found bundle .* and model unknown"),
+    ),
+    "other scores": (
+        *(score_otherwise, lambda desk: desk.rollback(), DataContractError),
+        "v1 cannot serve, so the champion stays: bundle scores otherwise",
+    ),
+    "what serves": (
+        *(lambda *_: None, lambda desk: desk.rollback("2")),
+        *(ConfigurationError, "v2 is the champion already"),
+    ),
+    "what serves, forced": (
+        lambda *_: None,
+        lambda desk: desk.force(desk.cycle(1), desk.champion, 9, "we want it"),
+        *(ConfigurationError, "v2 is the champion already"),
+    ),
+    "from another version": (
+        *(lambda *_: None, lambda desk: desk.rollback(away="9")),
+        *(ConfigurationError, "serves, and not v9"),
+    ),
+    "a hand before": (
+        *(lambda desk, _: desk.point_at("1"), lambda desk: desk.rollback()),
+        *(RecordDisagreesError, "v1 serves, .* v2 does.*homefeed history"),
+    ),
+    "no reason": (
+        *(lambda *_: None, lambda desk: desk.rollback(why="  ")),
+        *(ConfigurationError, "--reason is empty"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_BACK)
+def test_what_cannot_be_gone_back_to_moves_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    happen, act, error, message = NOT_BACK[what]
+    assert issubclass(error, HomefeedError)
+    desk.promote_two()
+    happen(desk, monkeypatch)
+    serves = desk.state.serves
+    with pytest.raises(error, match=message):
+        act(desk)
+    assert desk.state.serves == serves and len(desk.history.entries) == 2
 
 
 def test_rollback_and_who_was_serving(desk: Desk) -> None:
@@ -45,8 +115,9 @@ def test_rollback_and_who_was_serving(desk: Desk) -> None:
         return history.serving_at(desk.history, at(days)).model.version
 
     assert [serving(0), serving(13.9), serving(14), serving(15)] == ["1", "1", "2", "1"]
-    again = desk.rollback("1", days=16, why="again")
-    assert (again.moved_at, again.reason) == (at(15), "hides rose")
+    for asked in ({"to": "1"}, {"away": "2"}, {}):  # It is down already.
+        again = desk.rollback(days=16, why="again", **asked)
+        assert (again.moved_at, again.reason) == (at(15), "hides rose")
     assert len(desk.history.entries) == 3
 
 
@@ -54,8 +125,6 @@ def test_a_forced_promotion_is_recorded_and_can_be_taken_back(desk: Desk) -> Non
     first = desk.promote(desk.cycle(0)).champion_after
     later = desk.cycle(1)
     model = desk.register(later)
-    with pytest.raises(ConfigurationError, match="--reason is empty"):
-        desk.force(later, model, 1, "  ")
     entry = desk.force(later, model, 1, "the log was late")
     assert (entry.kind, entry.previous, entry.reason) == ("forced", first, "the log was late")
     assert desk.champion == model
@@ -63,60 +132,6 @@ def test_a_forced_promotion_is_recorded_and_can_be_taken_back(desk: Desk) -> Non
     assert desk.kinds() == ["promotion", "forced"]
     desk.rollback()
     assert desk.champion == first
-
-
-def test_a_version_that_is_down_already_is_not_taken_down_twice(desk: Desk) -> None:
-    first, second = desk.promote_two()
-    for days in range(9, 12):
-        found = desk.rollback(days=days, away=second.version)
-        assert (found.model, found.moved_at) == (first, at(9))
-    with pytest.raises(ConfigurationError, match="serves, and not v9"):
-        desk.rollback(away="9")
-
-
-def test_a_version_without_its_files_or_that_does_not_score_is_refused(
-    desk: Desk, tmp_path: Path
-) -> None:
-    first, second = desk.promote_two()
-    with pytest.raises(TrackingEntryMissingError, match="no version '99' .* expected one of 1, 2"):
-        desk.rollback("99")
-    golden = registry.download_bundle(desk.client, first, tmp_path / "down") / "golden.safetensors"
-    flip_a_byte(golden)
-    desk.client.log_artifact(first.mlflow_run_id, str(golden), "model/artifacts/bundle")
-    with pytest.raises(DataContractError, match=r"v1.* altered after registration.*rollback --to"):
-        desk.rollback()
-    desk.client.delete_model_version_tag(first.name, first.version, "model_digest")
-    with pytest.raises(PromotionRefusedError, match="found bundle .* and model unknown"):
-        desk.rollback()
-    assert desk.champion == second and len(desk.history.entries) == 2
-
-
-def test_a_version_whose_example_rows_score_otherwise_stays_down(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from training.bundle import files
-
-    def refuse(folder: Path) -> None:
-        raise DataContractError(f"{folder.name} scores otherwise")
-
-    _, second = desk.promote_two()
-    monkeypatch.setattr(files, "load_bundle", refuse)
-    with pytest.raises(DataContractError, match="v1 cannot serve, so the champion stays: bundle"):
-        desk.rollback()
-    assert desk.champion == second
-
-
-def test_what_serves_by_a_promotion_is_neither_gone_back_to_nor_forced(desk: Desk) -> None:
-    _, second = desk.promote_two()
-    for act in (
-        lambda: desk.rollback("2"),
-        lambda: desk.force(desk.cycle(1), second, 9, "we want it"),
-    ):
-        with pytest.raises(ConfigurationError, match="v2 is the champion already"):
-            act()
-    desk.point_at("1")
-    with pytest.raises(RecordDisagreesError, match="v1 serves, .* v2 does.*homefeed history"):
-        desk.rollback()
 
 
 def test_a_person_s_move_that_lost_its_number_is_decided_anew(desk: Desk) -> None:
@@ -157,36 +172,7 @@ def test_the_anchor_moves_only_where_the_verdict_says_so(desk: Desk) -> None:
     three = desk.cycle(2, variant(3), standing=found)
     desk.promote(three, becomes_anchor=True, days=28)
     assert desk.standing(one).anchor == three.config
-    assert desk.kinds() == ["promotion"] * 3
-
-
-@pytest.mark.parametrize("damage", ["gone", "an option that is no more", "edited", "elsewhere"])
-def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
-    desk: Desk, damage: str
-) -> None:
-    """The alias was set by hand before there was a history, and a repair has recorded that."""
-    run = save_run(desk.cycle(0))
-    model = desk.register(run)
-    desk.point_at(model.version)
-    manifest = storage.local_path(manifest_uri(run.run_uri, "resolve_run"))
-    if damage == "gone":
-        manifest.unlink()
-    elif damage == "elsewhere":
-        registry.tag_version(desk.client, model, {"homefeed_run_id": f"../runs/{run.run_id}"})
-    else:
-        record = StageRecord.from_record(manifest.read_bytes())
-        config = record.artifact["config"]
-        option = {"num_towers": 3} if "option" in damage else {"num_layers": 7}
-        changed = config | {"model": config["model"] | option}
-        found = record.model_copy(update={"artifact": record.artifact | {"config": changed}})
-        manifest.write_bytes((found.sealed() if "option" in damage else found).to_record())
-    desk.mend()
-    standing = desk.standing(run)
-    assert standing.anchor is None
-    assert "the accepted recipe is not known" in standing.problem
-    assert "`homefeed anchor set --recipe NAME --reason ...`" in standing.problem
-    moves.accept_recipe(*desk.where, recipe_of(run), at(1), "It is known again.")
-    assert desk.standing(run).anchor == run.config
+    assert [each.recipe.parse() for each in desk.history.moves] == [variant(n) for n in (1, 2, 3)]
 
 
 def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -> None:
@@ -216,31 +202,31 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -
 
 
 @pytest.mark.parametrize("num_epochs", [1, 2])
-def test_a_rollback_to_a_model_whose_run_was_deleted_knows_its_recipe_by_the_history(
+def test_the_history_alone_knows_the_recipe_of_what_serves_again(
     desk: Desk, num_epochs: int
 ) -> None:
-    """The recipe that serves again is not put on hold, though nothing of its cycle is left."""
+    """No cycle's folder is asked; the same recipe is not put on hold."""
     (one, first), (two, _) = recipe_moves(desk, 1, num_epochs)
-    deletion.remove(one.run_uri)
     assert desk.rollback().model == first == desk.champion
     found = desk.standing(one)
     assert (found.anchor, found.problem, found.hold) == (variant(1), "", "")
     assert (desk.standing(two).hold != "") == (num_epochs == 2)
+    assert desk.history.moves[-1].recipe == recipe_of(one)
 
 
-def test_a_recipe_is_read_from_the_cycle_that_a_version_names(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fresh anchor was made by the accepted recipe; its cycle's own is another one."""
-    run = save_run(desk.cycle(0, variant(2), standing=Standing(anchor=variant(1))))
-    model = desk.register(run)
-    registry.tag_version(desk.client, model, {"homefeed_side": "anchor"})
-    arguments = (run.workspace_uri, model, registry.read_tags(desk.client, model))
-    assert recipe_of_model(*arguments).parse() == variant(1)
-
-    def fail(*_: object) -> None:
-        raise TransientStorageError("the bucket does not answer")
-
-    monkeypatch.setattr(storage, "read_model", fail)
-    with pytest.raises(TransientStorageError):  # It is no lost recipe.
-        recipe_of_model(*arguments)
+def test_a_recipe_that_is_not_known_or_cannot_be_read_waits_for_a_person(desk: Desk) -> None:
+    """The alias was set by hand before there was a history, and a repair has recorded that."""
+    run = desk.cycle(0)
+    desk.point_at(desk.register(run).version)
+    desk.mend()
+    config = run.config.model_dump(mode="json")
+    old = recipe_of(run).model_copy(update={"config": config | {"num_towers": 3}})
+    for recipe in (None, old):
+        if recipe is not None:
+            entry = history.Entry(moved_at=at(1), kind="by_hand", reason="of other code")
+            record_move(*desk.where[:1], entry, desk.name, Recipes(accepted=recipe))
+        standing = desk.standing(run)
+        assert standing.anchor is None and "the accepted recipe is not known" in standing.problem
+        assert "`homefeed anchor set --recipe NAME --reason ...`" in standing.problem
+    moves.accept_recipe(*desk.where, recipe_of(run), at(1), "It is known again.")
+    assert desk.standing(run).anchor == run.config

@@ -82,10 +82,6 @@ def test_a_retry_finds_the_run_and_keeps_its_options(desk: Desk) -> None:
     assert client.get_run(run_id).info.run_name == "2017-06-12 challenger"
     baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
     assert baseline != run_id
-    for _ in range(2):
-        tracking.copy_params(client, run_id, baseline)
-    assert client.get_run(baseline).data.params == params
-    tracking.copy_params(client, "0" * 32, baseline)  # deleted: it has none to give
 
 
 def test_the_snapshot_is_an_input_once(desk: Desk) -> None:
@@ -98,9 +94,6 @@ def test_the_snapshot_is_an_input_once(desk: Desk) -> None:
     assert (kept.name, kept.digest) == ("snapshot 2017-03-02", snapshot.digest[:36])
     assert kept.source_type == "homefeed_snapshot"
     assert json.loads(kept.source) == {"uri": snapshot.uri}
-    profile = json.loads(kept.profile)
-    assert profile["training"] == "2017-02-10 00:00 to 2017-02-24 00:00 UTC, end excluded"
-    assert profile["num_pins"] == 7 and profile["digest"] == "a" * 64
     [tag] = found.tags
     assert (tag.key, tag.value) == ("mlflow.data.context", "training")
 

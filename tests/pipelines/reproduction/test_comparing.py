@@ -1,5 +1,6 @@
 """What is called equal, whatever its place, ids and the code's name; and what has changed since."""
 
+import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,27 +8,22 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
-from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor
+from pipelines.contracts.artifacts import AnchorWhy, Challenger, FileDigest, FreshAnchor
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.code_identity import code_digest, environment
-from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.recipes import make_recipe
 from pipelines.reproduction.comparing import Finding, changes_since, compare_stage
-from pipelines.reproduction.past_cycle import PastCycle
-from support.bundles import write_small_bundle, write_with_config
+from pipelines.reproduction.past_cycle import REBUILT, PastCycle
 from support.judgements import CHALLENGER, make_judgement
 from support.registered import challenger_of
 from support.runs import make_run
-from training.bundle.files import read_config
 
+NUMBERS = itertools.count(7)
 BUILT, SINCE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
-FORMER = {"code_version": "former", "code_digest": "f" * 64}
-SIGNED = environment().model_copy(update=FORMER)
 
 
 def record_of(stage: str, artifact: Artifact | None = None, **fields: Any) -> StageRecord:
@@ -37,7 +33,7 @@ def record_of(stage: str, artifact: Artifact | None = None, **fields: Any) -> St
 
 
 def compared(stage: str, then: Artifact, now: Artifact) -> dict[str, Finding]:
-    records = (record_of(stage, each, made_with=SIGNED) for each in (then, now))
+    records = (record_of(stage, each) for each in (then, now))
     return {finding.what: finding for finding in compare_stage(stage, *records, "")}
 
 
@@ -45,37 +41,39 @@ def states(found: dict[str, Finding]) -> set[str]:
     return {finding.state for finding in found.values()}
 
 
-def trained(folder: Path, seed: int, **code: str) -> Artifact:
-    source = write_small_bundle(folder / "unnamed", seed)
-    named = read_config(source).model_copy(update=code or {"code_version": "todays"})
-    bundle = write_with_config(source, folder / "bundle", named)
-    files = digest_files(bundle)
-    model = CHALLENGER.model_copy(update={"bundle_digest": digest_of_files(files)})
-    places = {"bundle_uri": storage.to_uri(bundle), "bundle_files": files}
-    return challenger_of(model).model_copy(update=places)
+def trained(weights: str, **fields: Any) -> Challenger:
+    """Return a model with files of its own, under another number at each call."""
+    bundle = {"weights.safetensors": weights, "bundle.json": f"by code {next(NUMBERS)}"}
+    files = tuple(FileDigest(path=name, sha256=said, num_bytes=1) for name, said in bundle.items())
+    model = CHALLENGER.model_copy(update={"version": str(next(NUMBERS))})
+    return challenger_of(model).model_copy(update={"bundle_files": files, **fields})
 
 
-@pytest.mark.parametrize("seed", [3, 4])
-def test_a_bundle_is_compared_as_if_the_record_s_code_had_signed_it(
-    tmp_path: Path, seed: int
+@pytest.mark.parametrize(
+    ("now", "differing"),
+    [
+        (trained("w"), set()),
+        (trained("other"), {"weights"}),
+        (trained("w", num_steps=2), {"steps and loss"}),
+    ],
+)
+def test_a_bundle_is_compared_by_its_weights_under_whatever_number(
+    now: Challenger, differing: set[str]
 ) -> None:
-    then, now = trained(tmp_path / "then", 3, **FORMER), trained(tmp_path / "now", seed)
-    found = compared("train_challenger", then, now)
-    of_files = "equal" if seed == 3 else "differs"
-    assert {what.removeprefix("challenger: "): each.state for what, each in found.items()} == {
-        **dict.fromkeys(("weights", "description", "example scores"), of_files),
-        **dict.fromkeys(("steps and loss", "trained on snapshot"), "equal"),
-    }
+    found = compared("train_challenger", trained("w"), now)
+    found = {what.removeprefix("challenger: "): each for what, each in found.items()}
+    assert set(found) == {"weights", "steps and loss", "trained on snapshot"}
+    assert {what for what, each in found.items() if each.state == "differs"} == differing
 
 
-def test_why_an_anchor_was_not_trained_is_compared_and_not_its_sentence(tmp_path: Path) -> None:
+def test_why_an_anchor_was_not_trained_is_compared_and_not_its_sentence() -> None:
     def anchor(why: AnchorWhy, reason: str, made: Artifact | None = None) -> FreshAnchor:
         return FreshAnchor(trained=made, snapshot=None, why=why, reason=reason)  # type: ignore[arg-type]
 
     same, other = AnchorWhy.SAME, AnchorWhy.OTHER_RECIPE
     assert states(compared("train_anchor", anchor(same, "A."), anchor(same, "B."))) == {"equal"}
     assert states(compared("train_anchor", anchor(same, "A."), anchor(other, "A."))) == {"differs"}
-    then = anchor(other, "It differs.", trained(tmp_path / "then", 3, **FORMER))
+    then = anchor(other, "It differs.", trained("w"))
     found = compared("train_anchor", then, anchor(other, "It differs."))
     assert found["fresh anchor"].now.startswith("not trained ")
     weights = found["fresh anchor: weights"]
@@ -91,27 +89,28 @@ def with_figures(judged: Judgement) -> Judgement:
     return judged.model_copy(update={"verdict": verdict})
 
 
-def with_slow_anchor(p99_ms: int) -> Judgement:
+def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
     problem = Reason.of("serving_latency", found=float(p99_ms), limit=250.0)
     slow = JUDGED.serving.model_copy(update={"problems": (problem,)})
     sides = {"recipe": JUDGED.comparison, "freshness": JUDGED.comparison}
     self_test = JUDGED.self_test
     anchor = AnchorFacts(model=CHALLENGER, self_test=self_test, serving=slow, **sides)
-    other = Reason.of("anchor_not_promoted", model="v5", because=problem)
+    other = Reason.of("anchor_not_promoted", model=label, because=problem)
     verdict = JUDGED.verdict.model_copy(update={"grounds": (*JUDGED.verdict.grounds, other)})
     return JUDGED.model_copy(update={"anchor": anchor, "verdict": verdict})
 
 
 def test_a_judgement_is_equal_whatever_was_measured_anew() -> None:
     slow = JUDGED.serving.model_copy(update={"latency_p50_ms": 9.0})
-    model = JUDGED.comparison.challenger_model.model_copy(update={"mlflow_run_id": "another"})
+    again = {"mlflow_run_id": "another", "version": "77"}
+    model = JUDGED.comparison.challenger_model.model_copy(update=again)
     comparison = JUDGED.comparison.model_copy(update={"challenger_model": model})
     changes = {"serving": slow, "report_uri": "file:///x", "comparison": comparison}
     now = with_figures(JUDGED.model_copy(update=changes))
     found = compared("compare_with_champion", with_figures(JUDGED), now)
     assert states(found) == {"equal"} and found["verdict"].then.startswith("REJECT ")
-    # Nor does a figure within another reason count.
-    slower = with_slow_anchor(260), with_slow_anchor(270)
+    # Nor does a figure within another reason count, nor a model's number there.
+    slower = with_slow_anchor(260, "v5"), with_slow_anchor(270, "v6")
     assert states(compared("compare_with_champion", *slower)) == {"equal"}
 
 
@@ -140,6 +139,16 @@ def listing(**files: dict) -> Listing:
     same = {"num_bytes": 9, "modified_at": BUILT, "footer": "f", "num_rows": 7, "num_known": 5}
     found = (ListedFile(path=path, **(same | changes)) for path, changes in files.items())
     return Listing(event_log_uri="file:///log", files=tuple(found))
+
+
+def test_stages_are_rebuilt_up_to_the_one_named_and_none_after_the_last_on_record(
+    tmp_path: Path,
+) -> None:
+    past = make_past(tmp_path)
+    assert past.stages_until("train_anchor") == REBUILT[:1]
+    past.records["train_challenger"] = record_of("train_challenger")
+    for until, num in (("train_anchor", 3), ("compare_with_champion", 3), ("check_snapshot", 2)):
+        assert past.stages_until(until) == REBUILT[:num]
 
 
 def test_files_are_named_by_what_they_may_have_done(tmp_path: Path) -> None:

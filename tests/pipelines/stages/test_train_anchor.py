@@ -177,7 +177,7 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     assert [move.kind for move in known.moves] == ["promotion", "promotion"]
     accepted = [entry.recipes.accepted for entry in known.entries]
     assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
-    assert known.recipes.accepted.parse() == roomy()
+    assert known.recipes.accepted.parse() == known.moves[1].recipe.parse() == roomy()
     assert known.moves[1].reason.startswith("The accepted recipe made fresh, in place of the chal")
     [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
     assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}

@@ -23,7 +23,6 @@ from training.bundle.files import (
     GOLDEN,
     WEIGHTS,
     Predictor,
-    as_written_beside,
     load_bundle,
     read_golden,
     write_bundle,
@@ -165,16 +164,6 @@ def test_a_configuration_of_another_meaning_is_refused(bundle, alter) -> None:
         says = "schema_version is 99, expected 1"
     with pytest.raises(DataContractError, match=says):
         load_bundle(bundle)
-
-
-def test_what_the_golden_file_would_be_beside_another_text(bundle) -> None:
-    text = (bundle / CONFIG).read_bytes()
-    assert as_written_beside(bundle, text) == (bundle / GOLDEN).read_bytes()
-    changed = as_written_beside(bundle, text + b"\n")
-    assert changed != (bundle / GOLDEN).read_bytes()
-    (bundle / GOLDEN).write_bytes(changed)
-    (bundle / CONFIG).write_bytes(text + b"\n")
-    load_bundle(bundle)
 
 
 def test_a_diverged_model_is_never_written(predictor, write, tmp_path) -> None:
