@@ -79,22 +79,24 @@ def test_an_answer_that_is_not_understood_gives_nothing_up(
     assert history.was_set_again(known, known.moves[-1])
 
 
-def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(world: World) -> None:
+def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     move = registry.point_champion_at
 
     def shut_out(*_: object, **__: object) -> str:
         raise ConfigurationError("it does not let this user in")
 
-    with pytest.MonkeyPatch.context() as patch:
+    def refuse(client: MlflowClient, model: ModelRef) -> None:
+        move(client, model)
+        monkeypatch.setattr(registry, "read_champion", shut_out)
+        shut_out()
 
-        def refuse(client: MlflowClient, model: ModelRef) -> None:
-            move(client, model)
-            patch.setattr(registry, "read_champion", shut_out)
-            shut_out()
-
+    with monkeypatch.context() as patch:
         patch.setattr(registry, "point_champion_at", refuse)
         with pytest.raises(ConfigurationError, match="not known whether it moved"):
             world.promote("2")
+    monkeypatch.undo()
     world.resolve()
     assert world.look().history.pending is None and world.look().serves == "2"
 
@@ -113,6 +115,15 @@ def test_a_write_that_arrives_late_moves_nothing_and_both_readings_are_told(worl
     world.repair(restores_alias=True)
     state = world.look()
     assert (state.serves, state.disagreement()) == ("1", "")
+
+
+def test_a_write_that_arrives_while_its_move_is_pending_is_that_move(world: World) -> None:
+    world.registry.lose = ["late"]
+    with pytest.raises(TrackingUnavailableError, match="may still arrive"):
+        world.promote("2")
+    world.registry.arrive()
+    world.resolve()
+    assert world.look().history.pending is None and world.look().serves == "2"
 
 
 def test_the_answer_to_a_move_is_waited_for_for_five_seconds_at_most(
