@@ -353,25 +353,30 @@ def rollback(
         kept = [m.model for m in known.moves if m.model.version == target and m.model.bundle_digest]
         model = kept[-1] if kept else registry.read_version(client, name, target)
         registry.require_unaltered(client, model, can_serve=True)
-        # Accepted is what serves again, whatever was said of it before, and on hold the other.
-        accepted, down = known.recipe_of(model), known.recipe_of(present)
-        digest = accepted.digest if accepted else ""
-        held = known.recipes.without(digest).held
-        if down is not None and down.digest not in ("", digest):
-            said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
-            held = (*held, HeldRecipe(recipe=down, reason=said))
+        said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
+        recipes = _recipes_after(known, model, present, said)
         entry = Move(
             moved_at=now,
             kind="rollback",
             model=model,
             previous=present,
-            recipe=accepted,
+            recipe=recipes.accepted,
             reason=reason,
-            recipes=Recipes(accepted=accepted, held=held),
+            recipes=recipes,
         )
         return _move(client, state, entry)
 
     return _decided(place, reason, decide)
+
+
+def _recipes_after(known: History, model: ModelRef, down: ModelRef, reason: str) -> Recipes:
+    """Return what holds after a rollback: what serves again is accepted, the other is on hold."""
+    accepted, its_own = known.recipe_of(model), known.recipe_of(down)
+    digest = accepted.digest if accepted else ""
+    held = known.recipes.without(digest).held
+    if its_own is not None and its_own.digest not in ("", digest):
+        held = (*held, HeldRecipe(recipe=its_own, reason=reason))
+    return Recipes(accepted=accepted, held=held)
 
 
 def _version_before(known: History, present: ModelRef) -> str:
