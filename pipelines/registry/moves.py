@@ -75,8 +75,7 @@ def move_if_permitted(
     if verdict.promoted is Promoted.NONE:
         reason = f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
     elif not run.may_promote:
-        is_own = verdict.promoted is Promoted.CHALLENGER
-        what = "PROMOTE" if is_own else "to promote the anchor"
+        what = "PROMOTE" if verdict.promoted is Promoted.CHALLENGER else "to promote the anchor"
         reason = f"The verdict is {what}, but this run was asked not to promote (a backfill)."
     elif approval is not None and not approval.is_given:
         reason = approval.sentence
@@ -99,9 +98,8 @@ def move_if_permitted(
             recipe=recipe,
             reason=reason,
         )
-        client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
-            history_uri = _promote_once(client, run, judgement, entry)
+            history_uri = _promote_once(tracking.connect(run.tracking_uri), run, judgement, entry)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=verdict.decision,
@@ -334,12 +332,9 @@ def rollback(
         present, known, last = state.served, state.history, state.history.last
         if present is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-        if (
-            last is not None
-            and (last.kind, last.model.version) == ("rollback", present.version)
-            and from_version in (None, version_of(last.previous))
-            and to_version in (None, present.version)
-        ):
+        is_taken_back = last and (last.kind, last.model.version) == ("rollback", present.version)
+        asked = (from_version, to_version)
+        if last and is_taken_back and _fits(asked, (version_of(last.previous), present.version)):
             return last
         if from_version not in (None, present.version):
             raise ConfigurationError(
@@ -349,9 +344,7 @@ def rollback(
         target = to_version or _version_before(known, present)
         if target == present.version:
             raise ConfigurationError(f"{present.label} is the champion already; name another one")
-        # Tags may be altered with the files. What was no version of ours has no digests on record.
-        kept = [m.model for m in known.moves if m.model.version == target and m.model.bundle_digest]
-        model = kept[-1] if kept else registry.read_version(client, name, target)
+        model = _recorded(client, known, name, target)
         registry.require_unaltered(client, model, can_serve=True)
         said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
         recipes = _recipes_after(known, model, present, said)
@@ -367,6 +360,19 @@ def rollback(
         return _move(client, state, entry)
 
     return _decided(place, reason, decide)
+
+
+def _fits(asked: tuple[str | None, ...], found: tuple[str | None, ...]) -> bool:
+    return all(one in (None, other) for one, other in zip(asked, found, strict=True))
+
+
+def _recorded(client: "MlflowClient", known: History, name: str, version: str) -> ModelRef:
+    """Return a version by its last move, or by MLflow where it is on no record of ours.
+
+    Tags may be altered with the files. What was no version of ours has no digests on record.
+    """
+    kept = [m.model for m in known.moves if m.model.version == version and m.model.bundle_digest]
+    return kept[-1] if kept else registry.read_version(client, name, version)
 
 
 def _recipes_after(known: History, model: ModelRef, down: ModelRef, reason: str) -> Recipes:
