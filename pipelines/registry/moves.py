@@ -332,9 +332,7 @@ def rollback(
         present, known, last = state.served, state.history, state.history.last
         if present is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-        is_taken_back = last and (last.kind, last.model.version) == ("rollback", present.version)
-        asked = (from_version, to_version)
-        if last and is_taken_back and _fits(asked, (version_of(last.previous), present.version)):
+        if last is not None and _is_given_again(last, present, from_version, to_version):
             return last
         if from_version not in (None, present.version):
             raise ConfigurationError(
@@ -362,8 +360,15 @@ def rollback(
     return _decided(place, reason, decide)
 
 
-def _fits(asked: tuple[str | None, ...], found: tuple[str | None, ...]) -> bool:
-    return all(one in (None, other) for one, other in zip(asked, found, strict=True))
+def _is_given_again(
+    last: Move, present: ModelRef, from_version: str | None, to_version: str | None
+) -> bool:
+    """Return whether the last move is the rollback that is asked for."""
+    return (
+        (last.kind, last.model.version) == ("rollback", present.version)
+        and from_version in (None, version_of(last.previous))
+        and to_version in (None, present.version)
+    )
 
 
 def _recorded(client: "MlflowClient", known: History, name: str, version: str) -> ModelRef:
