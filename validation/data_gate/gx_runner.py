@@ -167,12 +167,11 @@ def evaluate(
     # Read when the package is imported. Without it the package reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     gx = import_great_expectations()
-    from great_expectations.core.run_identifier import RunIdentifier
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
     # The context lives in memory, so that only the Data Docs are written to disk.
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(
+        globally=False, metric_calculations=False
+    )
     context.delete_data_docs_site("local_site")  # would leave pages in the temporary folder
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_dir)}
     site = {
@@ -181,7 +180,7 @@ def evaluate(
         "store_backend": store,
     }
     context.add_data_docs_site(_DOCS_SITE, site)
-    run_id = RunIdentifier(run_name=run_name, run_time=as_of)
+    run_id = gx.core.run_identifier.RunIdentifier(run_name=run_name, run_time=as_of)
     tables: dict[str, list[Check]] = {}
     for check in checks:
         if not check.not_judged:
