@@ -38,6 +38,8 @@ _FORMS = {
     ),
 }
 """Settings that are refused now, where they would fail much later: what they must look like."""
+_UNSHOWN = ("HOMEFEED_RUNBOOK_URL", "HOMEFEED_SPARK_OPTIONS")
+"""Settings that may hold a login or a key where they are wrong, which no message repeats."""
 
 
 class Settings(BaseSettings):
@@ -136,8 +138,9 @@ class Settings(BaseSettings):
         except SettingsError as error:
             # The error names the field of what should be JSON.
             variable = "HOMEFEED_" + "".join(re.findall(r'field "(\w+)"', str(error))).upper()
+            value = "hidden" if variable in _UNSHOWN else repr(os.environ.get(variable, ""))
             found = (
-                f"{variable} is {os.environ.get(variable, '')!r}: expected JSON, as the list "
+                f"{variable} is {value}: expected JSON, as the list "
                 f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
             )
         else:
@@ -224,4 +227,5 @@ def _problem(detail: Any) -> str:
     name, *rest = (str(part) for part in detail["loc"])
     where = f"HOMEFEED_{name.upper()}" + (f" (item {', '.join(rest)})" if rest else "")
     what = detail["msg"].removeprefix("Value error, ")
-    return f"{where} is {detail['input']!r}: {what[0].lower()}{what[1:]}"
+    value = "hidden" if f"HOMEFEED_{name.upper()}" in _UNSHOWN else repr(detail["input"])
+    return f"{where} is {value}: {what[0].lower()}{what[1:]}"

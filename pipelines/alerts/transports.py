@@ -63,6 +63,9 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
                 asked -= set(error.transports)
                 here = tuple(n for n in settings.alert_transports if n not in error.transports)
                 settings = settings.model_copy(update={"alert_transports": here})
+            except HomefeedError as error:
+                log.warning("an alert still waits in the outbox: %s", error)
+                continue
             sent += [alert.run_id] if asked else []
     except HomefeedError as error:
         log.warning("alerts may still wait in the outbox: %s", error)

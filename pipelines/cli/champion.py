@@ -6,6 +6,7 @@ tests/pipelines/registry/test_moves.py.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -130,9 +131,10 @@ def _say_serving(
     begun, at = known.pending, instant or datetime.now(UTC)
     if state is not None and begun is not None and state.serves == begun.model.version:
         begun = None  # The alias has followed, and nobody has marked that yet.
-    made = [entry for entry in known.moves if entry != begun]
-    is_newest = instant is None and made
-    entry = made[-1] if is_newest else record.serving_at(known, at)
+    made = tuple(entry for entry in known.entries if entry != begun)
+    known = replace(known, entries=made)
+    is_newest = instant is None and known.moves
+    entry = known.moves[-1] if is_newest else record.serving_at(known, at)
     say(f"{_label(entry, known)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
     say_all(_begun_lines(begun))
     say_value(

@@ -125,7 +125,8 @@ class _RowsOfOne(HeldRows):
     def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
         """Keep the user's rows."""
         is_own = pc.equal(rows["user_id"], pa.scalar(self._user_id, pa.int64()))
-        return super().keep(shard, table, rows.filter(is_own))
+        own = rows.filter(is_own)
+        return len(own) == 0 or super().keep(shard, table, own)
 
 
 def build_one_user(
@@ -238,6 +239,8 @@ def lines_of(value: dict[str, Any]) -> list[str]:
 
 
 def _readable(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict) and name in ("numbers", "categories"):
+        return {key: _readable(each) for key, each in value.items()}  # the recipe's own names
     if isinstance(value, dict):
         return {key.removesuffix("_ms"): _readable(each, key) for key, each in value.items()}
     if isinstance(value, list):

@@ -132,10 +132,12 @@ class TrainingJob(KubernetesJobOperator):
             time.sleep(1)
         self.on_kill()
         told = {each.message for pod in waiting for each in pod.status.conditions or ()} - {None}
+        states = [c.state.waiting for pod in waiting for c in pod.status.container_statuses or ()]
+        told |= {f"{each.reason} {each.message or ''}".strip() for each in states if each}
         raise TransientStorageError(
             f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
-            f"{self.startup_timeout_seconds} s ({'; '.join(sorted(told))}); expected "
-            f"all of them; look for machines, claims and image, then retry"
+            f"{self.startup_timeout_seconds} s ({'; '.join(sorted(told)) or 'no reason is told'}); "
+            f"expected all of them; look for machines, claims and image, then retry"
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any], **options: Any) -> Any:

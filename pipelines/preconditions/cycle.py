@@ -204,7 +204,7 @@ def ask_champion(asked: Asked) -> None:
 
 
 def ask_comparable(asked: Asked) -> None:
-    """Ask whether the champion can be scored on the event log of today; the log says how."""
+    """Ask whether the champion can be scored on the event log of today."""
     if asked.client is None or asked.log is None or not asked.knows_champion:
         return
     serving, config = asked.champion, asked.config

@@ -167,11 +167,12 @@ class History:
         """The moves with the times from which they count, which never fall.
 
         Numbers order, times inform: a stamp that is older than the one before, or lies in the
-        future, is of a wrong clock, and such a move counts from the one before.
+        future, is of a wrong clock, and such a move counts from the one before, the first from
+        the earliest stamp.
         """
         found: list[Move] = []
         for move in self.moves:
-            since = found[-1].moved_at if found else move.moved_at
+            since = found[-1].moved_at if found else min(each.moved_at for each in self.moves)
             if since < move.moved_at <= datetime.now(UTC):
                 since = move.moved_at
             found.append(move.model_copy(update={"moved_at": since}))
@@ -278,6 +279,8 @@ def _create(uri: str, content: bytes) -> bool:
     try:
         storage.write_new(uri, content)
     except RunInProgressError:
+        if not storage.exists(uri):  # a store says so too while another write is under way
+            raise
         return storage.read_bytes(uri) == content
     return True
 

@@ -544,7 +544,9 @@ def repair(
         if _is_unkept(state):
             with translated_outages(client.tracking_uri):
                 client.set_registered_model_tag(known.name, registry.KEEPER, known.workspace_uri)
-        if (model := model or (state.served if known.damaged else None)) is not None:
+        if model is None and known.damaged:  # the log's word stands
+            model = last.model if last else state.served
+        if model is not None:
             recipe = known.recipe_of(model)
             accepted = known.recipes.accepted or recipe
             entry = Move(

@@ -93,12 +93,16 @@ def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
                     is_there = storage.exists(held.first)
                     content = storage.read_bytes(held.first) if is_there else None
                     deletion.remove(held.first)
-                    why = _why_kept_by_now(place, held)
-                    if why and content is not None:
-                        storage.write_bytes(held.first, content)
+                    why = "it is not known who needs it"
+                    try:
+                        why = _why_kept_by_now(place, held)
+                    finally:
+                        if why and content is not None:
+                            storage.write_bytes(held.first, content)
             if not why and not isinstance(held, FoundVersion):
-                for uri in filter(None, (held.first, held.uri, f"{held.uri}.lock")):
+                for uri in filter(None, (held.first, held.uri)):
                     deletion.remove(uri)
+                    deletion.remove(f"{uri}.lock")
             yield item, why
 
 

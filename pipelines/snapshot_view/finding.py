@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.files import digest_of_files
 from pipelines.contracts.run_layout import MANIFEST, snapshot_manifest_uri
 from pipelines.contracts.snapshot_files import altered_files
 
@@ -69,9 +70,14 @@ def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:
     """Yield what is wrong with a snapshot's files, each in a sentence for people.
 
     Args:
-        snapshot: the manifest, whose seal tells that it is as it was written.
+        snapshot: the manifest; its digest is that of its files.
         snapshot_dir: local folder with the files.
     """
+    if (digest := digest_of_files(snapshot.files)) != snapshot.digest:
+        yield (
+            f"{MANIFEST} has digest {snapshot.digest[:16]}, and the files that it names come to "
+            f"{digest[:16]}"
+        )
     yield from altered_files(snapshot_dir, snapshot.files).values()
     named = {MANIFEST, *(file.path for file in snapshot.files)}
     for path in sorted(snapshot_dir.rglob("*")):

@@ -272,7 +272,11 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
             f"write there; wait for it to end, then try again"
         )
     if record.made_by == WRITER:
-        storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
+        try:
+            storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
+        except RunInProgressError:
+            deletion.remove(uploading)  # the other writer's log is whole
+            raise
     else:
         storage.write_model(storage.join(uri, RECORD_FILE), record)
     deletion.remove(uploading)

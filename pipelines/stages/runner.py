@@ -45,6 +45,7 @@ from pipelines.contracts.run_layout import (
 from pipelines.contracts.stage_table import HEAVY, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import Attempt, measured
+from pipelines.places.conditional import Revision
 from pipelines.settings import Settings
 from pipelines.stages.nodes import address_of, help_train
 from pipelines.stages.promote_challenger import ANSWERED, answered_since
@@ -76,11 +77,13 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     run_uri = run_uri_of(request, settings)
     with measured(name) as attempt, _working(name, run_uri) as own:
         attempt.recipe, attempt.model = request.recipe, settings.registered_model
+        before = storage.look(manifest_uri(run_uri, name))
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
             attempt.inputs = [request]
-            _attempt(TABLE[name], attempt, own, run_uri, request.fingerprint(), settings)
+            digest = digest_of(request.run_id)  # two requests of one run differ in their instant
+            _attempt(TABLE[name], attempt, own, run_uri, digest, before, settings)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -140,9 +143,10 @@ def run_stage(
         node = address_of(name, run, node_rank, rendezvous) if name in SIDES else None
         require_same_version(os.environ)
         attempt.inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
-        digest = _input_digest(stage, run_uri)
+        # Looked at before it is asked what is done: what is published after this look counts.
+        digest, before = _input_digest(stage, run_uri), storage.look(uri)
         if again or not _is_done(stage, run, digest):
-            _attempt(stage, attempt, own, run_uri, digest, Settings(), node)
+            _attempt(stage, attempt, own, run_uri, digest, before, Settings(), node)
         elif storage.is_local(run_uri):  # else another attempt may be at work
             tidy(name, run_uri, _left_in(name, run_uri, own))
     return uri
@@ -157,10 +161,14 @@ def _help(stage: Stage, run: ResolvedRun, node_rank: int, rendezvous: str, again
     node = address_of(stage.name, run, node_rank, rendezvous)
     assert node is not None  # its rank is not 0
     uri, digest = manifest_uri(run.run_uri, stage.name), _input_digest(stage, run.run_uri)
-    before = storage.look(uri)
+
+    def found() -> bytes:
+        return storage.read_bytes(uri) if storage.exists(uri) else b""
+
+    before = found()
 
     def is_done() -> bool:  # with --again, when what is there was made again
-        return storage.look(uri) != before if again else _is_done(stage, run, digest)
+        return found() != before if again else _is_done(stage, run, digest)
 
     try:
         require_same_version(os.environ)
@@ -216,6 +224,7 @@ def _attempt(
     own: str,
     run_uri: str,
     input_digest: str,
+    before: Revision,
     settings: Settings,
     node: "NodeAddress | None" = None,
 ) -> None:
@@ -228,7 +237,6 @@ def _attempt(
     """
     name, uri = stage.name, manifest_uri(run_uri, stage.name)
     output_uri = storage.join(run_uri, name, f"output-{own}")
-    before = storage.look(uri)
     extras = {
         "output_uri": output_uri,
         "now": datetime.now(UTC),
@@ -310,6 +318,7 @@ def _working(stage: str, run_uri: str) -> Iterator[str]:
             storage.write_new(mark, f"process {os.getpid()} on {socket.gethostname()}".encode())
             try:
                 yield own
+                deletion.remove(noted_at)  # of one that waited for this attempt in vain
             finally:
                 try:
                     deletion.remove(mark)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import ModelConfig, RunConfig
 from pipelines.recipes import completejourney
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
@@ -82,6 +83,7 @@ def spec_of(
         as_of=snapshot.as_of,
         snapshot_digest=snapshot.digest,
         code_version="bench",
+        code_digest=code_digest(),
         seed=config.training.seed,
     )
     return TrainingSpec(

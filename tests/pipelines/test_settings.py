@@ -48,6 +48,23 @@ def test_keys_in_a_place_are_refused_before_a_message_repeats_the_place(
     assert "sEcReT" not in str(told.value) and "AKIAKEY" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RUNBOOK_URL", "https://me:sEcReT@host/runbook.md"),
+        ("SPARK_OPTIONS", '{"fs.s3a.secret.key": "sEcReT"'),
+        ("SPARK_OPTIONS", '["sEcReT"]'),
+    ],
+)
+def test_what_may_hold_a_secret_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(f"HOMEFEED_{variable}", value)
+    with pytest.raises(ConfigurationError, match=f"HOMEFEED_{variable} is hidden: ") as told:
+        Settings()
+    assert "sEcReT" not in str(told.value)
+
+
 @pytest.mark.parametrize("name", ["a/b", "a:b", " ", ".", "..", "it's", "a\nb", "a" * 201])
 def test_a_model_name_that_would_fail_after_the_training_fails_now(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -284,6 +284,22 @@ def test_it_is_sent_once_when_the_transport_is_back(tmp_path, away, fault):
     assert deliver_waiting(settings) == () and away.call_count == 4
 
 
+def test_one_alert_that_cannot_be_delivered_holds_up_no_later_one(tmp_path, monkeypatch, away):
+    settings = make_settings(tmp_path, "outbox", "slack")
+    for n in range(2):
+        with pytest.raises(AlertDeliveryError):
+            deliver(ALERT.model_copy(update={"run_id": f"run-{n}"}), settings)
+    away.side_effect = None
+
+    def refuse_the_first(alert, *arguments, **options):
+        if alert.run_id == "run-0":
+            raise RunInProgressError("somebody holds its entry")
+        return deliver(alert, *arguments, **options)
+
+    monkeypatch.setattr(transports, "deliver", refuse_the_first)
+    assert deliver_waiting(settings) == ("run-1",)
+
+
 def test_a_transport_that_was_added_later_gets_no_old_alerts(tmp_path, away):
     away.side_effect = None
     send(make_settings(tmp_path, "outbox"))

@@ -56,6 +56,8 @@ FOLDERS = ("dags", "pipelines", "training", "validation")
 PATHS = sorted(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py"))
 MESSAGES = [(path.name, text) for path in PATHS for text in messages(path)]
 ADVISED = [(name, command) for name, text in MESSAGES for command in COMMAND.findall(text)]
+EXAMPLE = REPOSITORY / "pipelines" / "log_check" / "templates" / "README.md.txt"
+ADVISED += [(EXAMPLE.name, command) for command in COMMAND.findall(EXAMPLE.read_text())]
 TYPED = in_pages()
 
 

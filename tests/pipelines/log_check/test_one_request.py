@@ -17,7 +17,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_check.one_request import build_one_user
+from pipelines.log_check.one_request import build_one_user, lines_of
 from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
@@ -93,6 +93,16 @@ def test_a_request_is_told_with_labels_actions_user_and_numbers(log: str) -> Non
     assert read["impressed_at_ms"] == january("18 00:00")
     assert len(read["actions"]) == len(told["actions"])
     assert "pin_popularity" in " ".join(read["candidates"][0]["numbers"])
+
+
+def test_names_of_a_recipe_are_no_times() -> None:
+    told = {"at_ms": 0, "numbers": {"impressions.age_ms": 1e18}, "categories": {"speed_ms": None}}
+    read = yaml.safe_load("\n".join(lines_of(told)))
+    assert read == {
+        "at": "1970-01-01 00:00:00 UTC",
+        "numbers": {"impressions.age_ms": 1e18},
+        "categories": {"speed_ms": None},
+    }
 
 
 def test_what_is_not_there_is_said(log: str) -> None:

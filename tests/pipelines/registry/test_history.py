@@ -44,6 +44,24 @@ def path_of(known: History, number: int, kind: str = "json") -> Path:
     return storage.local_path(known.uri_of(number, kind))
 
 
+def test_a_first_move_of_a_fast_clock_hides_no_later_one(tmp_path: Path) -> None:
+    place = storage.to_uri(tmp_path / "workspace")
+    record_move(place, move(1, 3650), NAME)
+    known = record_move(place, move(2), NAME)
+    assert history.serving_at(known, NOW + timedelta(days=1)).model.version == "2"
+
+
+def test_another_write_under_way_is_no_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conflict(*_: object) -> None:
+        raise RunInProgressError("409")
+
+    monkeypatch.setattr(storage, "write_new", conflict)
+    with pytest.raises(RunInProgressError):
+        history._create(storage.to_uri(tmp_path / "00000001.json"), b"x")
+
+
 @pytest.mark.parametrize(
     ("stamp", "instant", "served"),
     [

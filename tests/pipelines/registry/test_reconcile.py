@@ -124,6 +124,17 @@ def test_what_does_not_agree_stops_cycles_until_a_person_says_which_is_right(
         assert two.rollback(days=40).model.version == "1"
 
 
+def test_a_repair_of_old_damage_carries_out_what_was_decided(two: Desk) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            two.promote(two.cycle(2))
+    storage.local_path(two.history.uri_of(1)).write_text("{")
+    entry = two.mend()
+    assert entry is not None and entry.model.version == "3"
+    assert two.state.serves == two.state.recorded == "3" and two.history.damaged == ()
+
+
 def test_nothing_is_to_be_mended_where_they_agree(two: Desk) -> None:
     assert two.steps() == two.steps(restores=True) == []
     assert two.mend() is None and len(two.history.entries) == 2

@@ -20,6 +20,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import manifest_uri, working_uri
 from pipelines.registry import moves
 from pipelines.registry.history import recipe_of
+from pipelines.retention import collect
 from pipelines.retention.collect import delete
 from pipelines.stages.runner import read_record, run_stage
 from support.retention_world import NAME, OldWorld, label, name_of, old_world, snapshot_of, write
@@ -78,6 +79,17 @@ def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
     return lambda world: storage.write_new(
         working_uri(world.runs[number].run_uri, stage, name), b"x"
     )
+
+
+def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
+    world: OldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, plan = world.plan()
+    before = files_of(world)
+    monkeypatch.setattr(collect, "find_runs", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(delete(place, plan))
+    assert set(files_of(world)) == set(before)
 
 
 @pytest.mark.parametrize(

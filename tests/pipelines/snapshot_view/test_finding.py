@@ -19,6 +19,12 @@ def test_what_was_published_is_unharmed_and_every_byte_counts(built, tmp_path: P
     assert len(list(problems(built.newer, copy))) == len(built.newer.files)
 
 
+def test_a_manifest_that_was_edited_is_named(built, tmp_path: Path) -> None:
+    for changed in ({"digest": "f" * 64}, {"files": built.newer.files[1:]}):
+        edited = built.newer.model_copy(update=changed)
+        assert "manifest.json has digest" in next(iter(problems(edited, built.newer_dir)))
+
+
 @pytest.mark.parametrize(
     ("path", "content", "said"),
     [

@@ -385,3 +385,16 @@ def test_each_day_with_rows_gets_one_file(tmp_path: Path) -> None:
             "actions/day=1970-01-04/part-00007.parquet": 1,
         },
     )
+
+
+def test_a_writer_that_comes_second_on_a_store_leaves_the_first_one_s_log_whole(
+    s3_uri: str,
+) -> None:
+    location = f"{s3_uri}/log"
+    with pytest.raises(RunInProgressError), EventLogWriter(location, VERSION) as late:
+        late.pins(pins())
+        late.impressions(shown_on(3))
+        late.actions(acted_on(3))
+        write_own_log(location, 2)
+    shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
+    assert shown == {"2-0", "2-1", "2-2"}

@@ -273,6 +273,24 @@ def test_of_two_attempts_on_a_store_the_first_to_publish_counts_and_both_end_wel
         assert outputs[-1].endswith(runner.read_record(run_uri, NAME).attempt)
 
 
+def test_what_is_published_while_it_is_asked_what_is_done_counts(
+    s3_uri: str, tmp_path: Path, set_body: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_uri, values = save_run(make_run(tmp_path, workspace_uri=s3_uri)).run_uri, [1, 2]
+    set_body(NAME, lambda output_uri: Number(value=values.pop(0)))
+    is_done = runner._is_done
+
+    def ask_and_be_late(*arguments: object) -> bool:
+        found = is_done(*arguments)  # type: ignore[arg-type]
+        monkeypatch.setattr(runner, "_is_done", is_done)
+        runner.run_stage(NAME, run_uri)
+        return found
+
+    monkeypatch.setattr(runner, "_is_done", ask_and_be_late)
+    runner.run_stage(NAME, run_uri)
+    assert values == [] and value_of(run_uri) == 1
+
+
 def test_an_attempt_that_begins_after_a_manifest_is_not_robbed_by_its_writer(
     s3_uri: str, tmp_path: Path, set_body: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ It has the parameters of a post-norm `nn.TransformerEncoderLayer` and, dropout a
 What the candidates of a request have in common is computed once. The layers run on every device,
 with dropout, with several attention heads and in compiled code; the faster way for CPUs,
 `training.model.encoder.cpu`, gives the same numbers up to rounding. Tested in
-tests/training/model/encoder/test_reference_encoder.py and cpu/test_door.py.
+tests/training/model/encoder/test_sequence_encoder.py and cpu/test_door.py.
 
 Letters: R requests, S tokens, M candidates of a request, D token width, d sequence channels
 (action type and pin), E pin embedding, K newest actions.
