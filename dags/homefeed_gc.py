@@ -2,8 +2,8 @@
 
 It is **paused** until somebody unpauses it. Look first at what it would delete:
 `homefeed gc --dry-run`, in the environment of a worker. How old is old say the settings
-`HOMEFEED_KEEP_..._DAYS`; what the champion, its predecessors, the accepted recipe and running
-cycles need stays, and so does the record.
+`HOMEFEED_KEEP_DAYS` and `HOMEFEED_ROLLBACK_MODELS`; what the champion, its predecessors, the
+accepted recipe and running cycles need stays, and so does the record.
 
 **Red** means that nothing, or nothing more, was deleted: MLflow did not answer, the record is
 damaged or disagrees with the registry, or the champion moved meanwhile. Clear the task, or wait for

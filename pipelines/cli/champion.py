@@ -135,7 +135,7 @@ def _say_serving(
     known = replace(known, entries=made)
     is_newest = instant is None and known.moves
     entry = known.moves[-1] if is_newest else record.serving_at(known, at)
-    say(f"{_label(entry, known)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"{_label(entry)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
     say_all(_begun_lines(begun))
     say_value(
         {
@@ -162,7 +162,7 @@ def history(context: typer.Context) -> None:
         moved_at, again = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", ""
         if record.was_set_again(known, entry):
             again = "  (the alias was set again: a write was lost, or a hand had moved it back)"
-        say(f"{moved_at}  {entry.kind:9}  {_label(entry, known)}  {entry.reason}{again}")
+        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{again}")
     say_all(_begun_lines(known.pending))
     say_value(
         {
@@ -203,6 +203,7 @@ def repair(
     asked = restore_alias, to_version or None
     if apply:
         steps = moves.repair(client, where, datetime.now(UTC), reason, *asked)
+        refresh_index(*where)
     else:
         steps, _ = moves.plan_repair(client, reconcile.look(client, *where), *asked)
     say_all(f"{'done: ' if apply else 'would '}{step}" for step in steps)
@@ -226,7 +227,7 @@ def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
     return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
 
 
-def _label(entry: record.Move, known: record.History) -> str:
+def _label(entry: record.Move) -> str:
     """Name the model, its day and the recipe that it was promoted by, if that is on record."""
     recipe = f", recipe {entry.recipe.label}" if entry.recipe else ""
     return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"

@@ -5,13 +5,12 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 
 import contextlib
 import fcntl
-import functools
 import os
 import re
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -166,17 +165,10 @@ def to_json(value: Frozen) -> bytes:
     return value.model_dump_json(indent=2).encode()
 
 
-def digest_files(
-    folder: Path, run: Callable[..., Iterable[FileDigest]] = map
-) -> tuple[FileDigest, ...]:
-    """Return the digest of every file below a folder, sorted by path.
-
-    Args:
-        folder: holds the files.
-        run: calls a function for each of some paths, one after another or side by side, in order.
-    """
-    digest = functools.partial(digest_file, folder=folder)
-    return tuple(run(digest, [path for path in sorted(folder.rglob("*")) if path.is_file()]))
+def digest_files(folder: Path) -> tuple[FileDigest, ...]:
+    """Return the digest of every file below a folder, sorted by path."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return tuple(digest_file(path, folder) for path in paths)
 
 
 def digest_file(path: Path, folder: Path) -> FileDigest:

@@ -20,9 +20,8 @@ from pipelines.contracts.code_identity import (
 from pipelines.settings import Settings
 
 _FOR_AIRFLOW_ALONE = (
-    *("home", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
-    *("lateness_", "stage_", "command", "anchor_", "work_", "docker_"),
-    *("pod_template", "keep_", "rollback_"),
+    *("home", "alert_", "cadence_", "schedule_", "stage_", "command", "anchor_", "work_"),
+    *("docker_", "pod_template", "keep_", "rollback_"),
 )
 """How the names of settings begin that no stage in a container reads."""
 
