@@ -72,7 +72,8 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     model = register_bundle(client, run, home, bundle, is_logged=True)
     moves.force(client, run, model, now, "the first one")
     moves.accept_recipe(run.workspace_uri, NAME, recipe_of(run), now, "agreed on")
-    # An earlier cycle found this of the same recipe against the same champion.
+    now = datetime.now(UTC)
+    # A cycle since then found this of the same recipe against the same champion.
     change = FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2)
     cycle = JudgedCycle(
         run_id="before",
