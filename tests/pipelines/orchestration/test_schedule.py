@@ -76,9 +76,8 @@ class World:
     def told(self) -> list[str]:
         """Return every date that an alert names as skipped, sorted, as often as it is named."""
         assert {alert["kind"] for alert in self.alerts()} <= {"missed_cycle"}
-        heads = [alert["happened"].splitlines()[0] for alert in self.alerts()]
-        dates = [date for head in heads for date in head.split("for ", 1)[1].split(", ")]
-        return sorted(date.removesuffix(".")[5:13] for date in dates)
+        dates = [date for alert in self.alerts() for date in alert["about"]]
+        return sorted(f"{datetime.fromisoformat(date):%m-%d %H}" for date in dates)
 
 
 @pytest.mark.parametrize(("days", "number"), [(14, -3), (14, 0), (14, 1000), (1 / 7, 255500)])
