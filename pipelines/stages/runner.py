@@ -147,8 +147,10 @@ def run_stage(
         digest, before = _input_digest(stage, run_uri), storage.look(uri)
         if again or not _is_done(stage, run, digest):
             _attempt(stage, attempt, own, run_uri, digest, before, Settings(), node)
-        elif storage.is_local(run_uri):  # else another attempt may be at work
+        elif storage.is_local(run_uri):
             tidy(name, run_uri, _left_in(name, run_uri, own))
+        else:  # Another attempt may be at work; what was there before the manifest may go.
+            tidy(name, run_uri, read_record(run_uri, name).left)
     return uri
 
 
@@ -251,6 +253,9 @@ def _attempt(
     run = next((each for each in made if isinstance(each, ResolvedRun)), None)
     if name == "build_snapshot":
         input_digest = _input_digest(stage, run_uri)  # of the log as it was read
+    # Whoever has left something by now began before this manifest, so none of them can write over
+    # it: they may be robbed. Who begins later may not.
+    others = _left_in(name, run_uri, own)
     record = StageRecord(
         stage=name,
         input_digest=input_digest,
@@ -260,11 +265,9 @@ def _attempt(
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         attempt=own,
+        left=(*others, f"working-{own}"),
         usage=attempt.used(),
     )
-    # Whoever has left something by now began before this manifest, so none of them can write over
-    # it: they may be robbed. Who begins later may not.
-    others = _left_in(name, run_uri, own)
     try:
         storage.write_over(uri, record.sealed(), before)
     except RunInProgressError:

@@ -291,6 +291,23 @@ def test_what_is_published_while_it_is_asked_what_is_done_counts(
     assert values == [] and value_of(run_uri) == 1
 
 
+def test_what_a_stage_could_not_tidy_on_a_store_is_removed_by_the_next_attempt(
+    s3_uri: str, tmp_path: Path, set_body: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_uri = save_run(make_run(tmp_path, workspace_uri=s3_uri)).run_uri
+    for kind in ("output", "working"):
+        left = f"{run_uri}/{NAME}/{kind}-20261129T000000000000-0123abcd"
+        storage.write_bytes(f"{left}/file" if kind == "output" else left, b"x")
+    set_body(NAME, lambda output_uri: Number(value=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "tidy", lambda *_: 1 / 0)  # as if the store were gone
+        with pytest.raises(ZeroDivisionError):
+            runner.run_stage(NAME, run_uri)
+    assert "working" in names_in(run_uri)
+    runner.run_stage(NAME, run_uri)
+    assert names_in(run_uri) == ["manifest.json"]
+
+
 def test_an_attempt_that_begins_after_a_manifest_is_not_robbed_by_its_writer(
     s3_uri: str, tmp_path: Path, set_body: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
