@@ -80,6 +80,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         before = storage.look(manifest_uri(run_uri, name))
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
+            _tidy_found(name, run_uri, own)
         else:
             attempt.inputs = [request]
             digest = digest_of(request.run_id)  # two requests of one run differ in their instant
@@ -147,10 +148,8 @@ def run_stage(
         digest, before = _input_digest(stage, run_uri), storage.look(uri)
         if again or not _is_done(stage, run, digest):
             _attempt(stage, attempt, own, run_uri, digest, before, Settings(), node)
-        elif storage.is_local(run_uri):
-            tidy(name, run_uri, _left_in(name, run_uri, own))
-        else:  # Another attempt may be at work; what was there before the manifest may go.
-            tidy(name, run_uri, read_record(run_uri, name).left)
+        else:
+            _tidy_found(name, run_uri, own)
     return uri
 
 
@@ -285,6 +284,12 @@ def _left_in(stage: str, run_uri: str, own: str) -> list[str]:
     """Return the names of what other attempts have left, or are making."""
     found = map(_LEFT_BY_ATTEMPTS.fullmatch, storage.list_names(storage.join(run_uri, stage)))
     return [each[0] for each in found if each and each[1] != own]
+
+
+def _tidy_found(stage: str, run_uri: str, own: str) -> None:
+    # On a store another attempt may be at work; what was there before the manifest may go.
+    known = None if storage.is_local(run_uri) else read_record(run_uri, stage).left
+    tidy(stage, run_uri, _left_in(stage, run_uri, own) if known is None else known)
 
 
 def tidy(stage: str, run_uri: str, names: Sequence[str]) -> None:
