@@ -122,15 +122,20 @@ def record_world(folder: Path, workspace_uri: str = "") -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         registries: list[FakeRegistry] = []
 
+        def fetch(client: object, model: ModelRef, folder: Path) -> Path:
+            return folder
+
         def connect(uri: str) -> Any:
             return FakeRegistry(folder / "registry.json") if not registries else registries[0]
 
         patch.setattr(tracking, "connect", connect)
-        patch.setattr(registry, "download_bundle", lambda client, model, folder: folder)
+        patch.setattr(registry, "download_bundle", fetch)
         patch.setattr(bundle_files, "load_bundle", lambda folder: None)
         world = World(folder, workspace_uri)
         registries.append(world.registry)
         yield world
+        # Put back later, what a test has set over it would stay for all tests that follow.
+        assert registry.download_bundle is fetch, "undo what is patched before the world ends"
 
 
 def points_of(world: World, action: Callable[[], None]) -> list[str]:

@@ -157,7 +157,7 @@ def test_what_is_carried_on_is_looked_at_again_first(world: World, act: str) -> 
 
 @pytest.mark.parametrize("act", ["promote", "rollback"])
 def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_small_files(
-    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+    world: World, act: str
 ) -> None:
     """So a full disk keeps nobody from going back."""
     move, fetched = acts(world, act), list[Path]()
@@ -165,10 +165,11 @@ def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_sm
     def fetch(client: object, model: ModelRef, folder: Path) -> None:
         fetched.append(folder)
 
-    monkeypatch.setattr(registry, "download_bundle", fetch)
     top = world.folder / "workspace" / "history"
     before = set(top.rglob("*"))
-    move()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "download_bundle", fetch)
+        move()
     assert fetched and not any(each.is_relative_to(world.folder) for each in fetched)
     written = sorted(path.name.partition(".")[2] for path in set(top.rglob("*")) - before)
     assert written == ["followed.json", "json"]
