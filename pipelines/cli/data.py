@@ -188,9 +188,8 @@ def show_snapshot(
         str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
     ] = "",
 ) -> Any:
-    """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
-    from pipelines.snapshot_view.facts import lines_of, list_lines, read_facts
-    from pipelines.snapshot_view.finding import find, published
+    """Show a snapshot's windows, rows, label rates, days and size; or list them all."""
+    from pipelines.snapshot_view import find, lines_of, list_lines, published, read_facts
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     if not snapshot:
@@ -207,8 +206,7 @@ def show_snapshot(
 @snapshot_app.command("diff")
 def diff_snapshots(one: Place, other: Place) -> Any:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
-    from pipelines.snapshot_view.facts import compare, difference_lines
-    from pipelines.snapshot_view.finding import find
+    from pipelines.snapshot_view import compare, difference_lines, find
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     first, second = find(one, workspace_uri), find(other, workspace_uri)
@@ -228,7 +226,7 @@ def verify(
 
     The exit code is 65 where a file is missing, altered or beyond what the manifest names.
     """
-    from pipelines.snapshot_view.finding import find, problems, published
+    from pipelines.snapshot_view import find, problems, published
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     chosen = [find(each, workspace_uri) for each in snapshots or ()] or published(workspace_uri)

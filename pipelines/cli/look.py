@@ -124,7 +124,7 @@ def gc(
     The record itself stays: history, accepted recipes and snapshots, evidence, versions.
     """
     from pipelines.retention.collect import delete, plan_deletion
-    from pipelines.snapshot_view.facts import readable_bytes
+    from pipelines.snapshot_view import readable_bytes
 
     settings, now, rows = Settings(), datetime.now(UTC), list[dict[str, Any]]()
     place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)

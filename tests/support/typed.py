@@ -24,7 +24,7 @@ _PRELOADED = (
     "pipelines.overview.status",
     "pipelines.preconditions.cycle",
     "pipelines.reproduction.rebuild",
-    "pipelines.snapshot_view.facts",
+    "pipelines.snapshot_view",
     "pipelines.stages.runner",
     "training.fitting.spec",
     "validation.data_gate.gate",

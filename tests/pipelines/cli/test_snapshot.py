@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.snapshot.build import write_snapshot
-from pipelines.snapshot_view.finding import find
+from pipelines.snapshot_view import find
 from pipelines.storage import local_path, to_uri
 from support.commands import as_json, homefeed, lines
 from support.damage import flip_a_byte

@@ -1,1 +1,0 @@
-"""What lies in a snapshot, for people: counted, compared with another, and its files verified."""
