@@ -35,7 +35,7 @@ from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import files_of_days, measure_log
 from pipelines.registry.standing import read_kept
 from pipelines.snapshot.build import check_covered
-from pipelines.snapshot.plan import SnapshotPlan, make_plan
+from pipelines.snapshot.plan import SnapshotPlan, plan_of
 
 if TYPE_CHECKING:
     from validation.data_gate.days.gate import JudgedLog
@@ -69,7 +69,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     from validation.data_gate.gx_runner import importing_meanwhile
     from validation.report.data_docs import DOCS_FOLDER
 
-    plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
+    plan, event_log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     target = judged_log_uri(run.run_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import EventCounts, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_file, digest_of_files, sync_file, sync_tree
 from pipelines.contracts.run_layout import snapshot_manifest_uri
@@ -23,7 +23,7 @@ from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_me
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import PinCounts, count_pins
-from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
+from pipelines.snapshot.plan import SnapshotPlan, plan_of, shard_name
 from pipelines.snapshot.pool import (
     keeping_freed_memory,
     memory_budget_bytes,
@@ -101,7 +101,7 @@ def write_snapshot(
         ProcessKilledError: a process or an executor was killed.
         TransientStorageError: a cluster builds snapshots here, and is out of reach.
     """
-    plan = make_plan(run, passed_over)
+    plan = plan_of(run.config, run.as_of, passed_over)
     check_features(plan)
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
@@ -134,12 +134,26 @@ def _build(
     read = [file for task in tasks for file in task.files]
     with unchanged_meanwhile(event_log, [*read, *event_log.files_of("pins")]):
         found = engine.deal_out(tasks, plan)
-        _require_rows(found.num_impressions, event_log, plan)
+        for name, span in plan.windows.items():
+            if getattr(found.num_impressions, name) == 0:
+                first, last = event_log.span("impressions")
+                raise DataContractError(
+                    f"no impressions known before as_of {plan.as_of:%Y-%m-%d} in the "
+                    f"{_named(name, span)}: the event log at {event_log.uri} covers {first} to "
+                    f"{last}; choose another as_of or check known_at"
+                )
         pins = engine.count_pins(event_log, found, plan, out)
-    shards = engine.build(plan, out)
-    _require_positives(shards, plan)
-    files, fits = engine.digests(out), [shard.event_counts for shard in shards]
-    digest = digest_of_files(files)
+    shards, head = engine.build(plan, out), plan.features.main_head
+    for name, span in plan.windows.items():
+        if sum(getattr(shard.num_positives, name) for shard in shards) == 0:
+            raise DataContractError(
+                f"no impression in the {_named(name, span)} got a {head.action_type!r} within "
+                f"{plan.config.label_window_hours} h; expected some positives of the main head "
+                f"{head.name!r}; check that actions carry the request_id, user_id and pin_id of "
+                f"their impressions"
+            )
+    files = (digest_file(out / PINS_FILE, out), *(file for shard in shards for file in shard.files))
+    fits, digest = [shard.event_counts for shard in shards], digest_of_files(files)
     return Snapshot(
         uri=join(snapshots_uri, digest[:16]),
         digest=digest,
@@ -171,7 +185,6 @@ class _ThisMachine:
         self._held = HeldRows(spilled, rows_bytes)
         self._run_all = functools.partial(run_in_threads, num_workers=num_workers)
         self._pins: PinIndex | None = None
-        self._digests: dict[Path, FileDigest] = {}
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass."""
@@ -207,9 +220,6 @@ class _ThisMachine:
                 folder, built = out / name, build_shard(held.take(shard), pins, plan)
                 folder.mkdir()
                 found = write_shard(folder, name, built, plan)
-                del built
-                # What was just written need not come from far.
-                self._digests.update((path, digest_file(path, out)) for path in folder.iterdir())
                 written.append(disk.submit(sync_tree, folder))
                 return found
 
@@ -218,11 +228,6 @@ class _ThisMachine:
             for each in written:
                 each.result()
         return shards
-
-    def digests(self, out: Path) -> tuple[FileDigest, ...]:
-        """Return all files of the snapshot, sorted by path."""
-        paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
-        return tuple(self._digests.get(path) or digest_file(path, out) for path in paths)
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in `out`: nothing."""
@@ -241,29 +246,6 @@ def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
                 f"no impressions in the {_named(name, window)} of as_of {plan.as_of:%Y-%m-%d}: "
                 f"the event log at {event_log.uri} covers {first} to {last}; choose an as_of "
                 f"whose windows lie in it, or ingest newer data"
-            )
-
-
-def _require_rows(found: WindowCounts, event_log: EventLog, plan: SnapshotPlan) -> None:
-    first, last = event_log.span("impressions")
-    for name, window in plan.windows.items():
-        if getattr(found, name) == 0:
-            raise DataContractError(
-                f"no impressions known before as_of {plan.as_of:%Y-%m-%d} in the "
-                f"{_named(name, window)}: the event log at {event_log.uri} covers {first} to "
-                f"{last}; choose another as_of or check known_at"
-            )
-
-
-def _require_positives(shards: Sequence[ShardSummary], plan: SnapshotPlan) -> None:
-    head = plan.features.main_head
-    for name, window in plan.windows.items():
-        if sum(getattr(shard.num_positives, name) for shard in shards) == 0:
-            raise DataContractError(
-                f"no impression in the {_named(name, window)} got a {head.action_type!r} within "
-                f"{plan.config.label_window_hours} h; expected some positives of the main head "
-                f"{head.name!r}; check that actions carry the request_id, user_id and pin_id of "
-                f"their impressions"
             )
 
 

@@ -24,10 +24,8 @@ def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -
     run's ends, and how long an action counts as a label is the run's. It is the run's own snapshot
     where the recipes do not differ in these. Arguments and errors are those of `counterpart`.
     """
-    config = _with_options(run, recipe.snapshot, RECIPE_WINDOWS)
-    if config == run.config.snapshot and recipe.features == snapshot.features:
-        return snapshot
-    return _write(run, recipe.features, config)
+    is_held = recipe.features == snapshot.features
+    return _own_or_other(run, snapshot, is_held, recipe.features, recipe.snapshot, RECIPE_WINDOWS)
 
 
 def counterpart(
@@ -57,28 +55,31 @@ def counterpart(
                 "now; give a function that changes its meaning a new name",
                 then.name,
             )
-    config = _with_options(run, options, OWN_OPTIONS)
-    is_held = set(numeric) <= set(snapshot.features.numeric_held)
-
-    def inputs(told: FeatureConfig) -> tuple[object, ...]:
-        """Return what all inputs depend on, but for the numbers: a model may lack some."""
-        wanted = {head.action_type for head in told.heads if head.is_wanted}
-        return told.action_types, told.categorical, wanted
-
-    is_same = inputs(features) == inputs(snapshot.features)
-    if config == run.config.snapshot and is_held and is_same:
-        return snapshot
-    return _write(run, features.model_copy(update={"numeric": numeric}), config)
+    # What all inputs depend on, but for the numbers: a model may lack some.
+    ours, theirs = (
+        (each.action_types, each.categorical, {h.action_type for h in each.heads if h.is_wanted})
+        for each in (snapshot.features, features)
+    )
+    is_held = set(numeric) <= set(snapshot.features.numeric_held) and ours == theirs
+    told = features.model_copy(update={"numeric": numeric})
+    return _own_or_other(run, snapshot, is_held, told, options, OWN_OPTIONS)
 
 
-def _with_options(run: ResolvedRun, theirs: SnapshotConfig, names: Sequence[str]) -> SnapshotConfig:
-    """Return the run's options, with some of another recipe's."""
-    return run.config.snapshot.model_copy(update={name: getattr(theirs, name) for name in names})
-
-
-def _write(run: ResolvedRun, features: FeatureConfig, config: SnapshotConfig) -> Snapshot:
+def _own_or_other(
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    is_held: bool,
+    features: FeatureConfig,
+    theirs: SnapshotConfig,
+    names: Sequence[str],
+) -> Snapshot:
+    """Return the run's own snapshot, or one with other features and some of others' options."""
     from pipelines.snapshot.build import write_snapshot
 
+    ours = run.config.snapshot
+    config = ours.model_copy(update={name: getattr(theirs, name) for name in names})
+    if is_held and config == ours:
+        return snapshot
     recipe = run.config.model_copy(update={"features": features, "snapshot": config})
     passed_over = unknown_types(run.config.features, features)
     return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)

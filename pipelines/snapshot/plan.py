@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import (
     FeatureConfig,
     NumericFeature,
@@ -115,11 +114,6 @@ class SnapshotPlan:
         return np.array(sorted(days), dtype=np.int64)
 
 
-def make_plan(run: ResolvedRun, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
-    """Return the plan of a run's snapshot."""
-    return plan_of(run.config, run.as_of, passed_over)
-
-
 def plan_of(recipe: RunConfig, as_of: datetime, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
     """Return the plan of a recipe's snapshot, whose windows end where impressions are mature.
 
@@ -132,14 +126,7 @@ def plan_of(recipe: RunConfig, as_of: datetime, passed_over: tuple[str, ...] = (
     holdout = Window(start=end - timedelta(days=config.holdout_days), end=end)
     training_end = holdout.start - timedelta(days=config.embargo_days)
     training = Window(start=training_end - timedelta(days=config.training_days), end=training_end)
-    return SnapshotPlan(
-        as_of=as_of,
-        features=recipe.features,
-        config=config,
-        training=training,
-        holdout=holdout,
-        passed_over=passed_over,
-    )
+    return SnapshotPlan(as_of, recipe.features, config, training, holdout, passed_over)
 
 
 def shard_of(user_ids: npt.NDArray[np.int64], num_shards: int) -> npt.NDArray[np.int64]:

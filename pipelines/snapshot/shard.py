@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.contracts.artifacts import EventCounts, ShardStats
+from pipelines.contracts.artifacts import EventCounts, FileDigest, ShardStats
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.files import digest_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.snapshot.pin_counts import Popularity, TrailingFirst
@@ -190,10 +191,11 @@ class ShardSummary:
     num_duplicate_impressions: int
     num_positives: WindowCounts  # of the main head
     event_counts: EventCounts
+    files: tuple[FileDigest, ...]  # with paths within the snapshot, sorted
 
 
 def write_shard(folder: Path, name: str, built: ShardTables, plan: SnapshotPlan) -> ShardSummary:
-    """Write a shard's files into a folder that is there, and return what was counted.
+    """Write a shard's files into an empty folder that is there, and return what was counted.
 
     Raises:
         ConfigurationError: a table is too large for one batch.
@@ -214,8 +216,16 @@ def write_shard(folder: Path, name: str, built: ShardTables, plan: SnapshotPlan)
         training=int(label[split == SPLIT_TRAINING].sum()),
         holdout=int(label[split == SPLIT_HOLDOUT].sum()),
     )
-    duplicates = built.num_duplicate_impressions
-    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
+    return ShardSummary(
+        stats,
+        built.num_duplicate_impressions,
+        num_positives,
+        built.event_counts,
+        # What was just written need not come from far.
+        tuple(
+            each.model_copy(update={"path": f"{name}/{each.path}"}) for each in digest_files(folder)
+        ),
+    )
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:

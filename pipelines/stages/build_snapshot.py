@@ -100,11 +100,11 @@ def log_changed_since(run: ResolvedRun) -> str:
 def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
     """Return the log, and the files of which the run's snapshot is built, by path in the log."""
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.snapshot.plan import make_plan
+    from pipelines.snapshot.plan import plan_of
     from pipelines.snapshot.spill import files_read
 
     event_log = open_event_log(run.event_log_uri)
-    read = (*files_read(event_log, make_plan(run)), event_log.files_of("pins"))
+    read = (*files_read(event_log, plan_of(run.config, run.as_of)), event_log.files_of("pins"))
     _, root = storage.open_filesystem(event_log.uri)
     return event_log, {
         file.path.removeprefix(root).lstrip("/"): file for files in read for file in files
@@ -113,6 +113,6 @@ def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
 
 def _listed(run: ResolvedRun, event_log: "EventLog", files: "Iterable[LogFile]") -> "Listing":
     from pipelines.event_log.listing import list_files
-    from pipelines.snapshot.plan import make_plan
+    from pipelines.snapshot.plan import plan_of
 
-    return list_files(event_log, [*files], make_plan(run).as_of_ms)
+    return list_files(event_log, [*files], plan_of(run.config, run.as_of).as_of_ms)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from record import Row, row
-from sample import HOME, make_run
+from sample import HOME
 
 from pipelines import storage
 from pipelines.contracts.config import CategoricalFeature, NumericFeature
@@ -24,7 +24,7 @@ from pipelines.snapshot.features.count import compute_numbers
 from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.kernel import order_rows, pick_user_rows, point
 from pipelines.snapshot.pins import count_pins
-from pipelines.snapshot.plan import make_plan
+from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_summaries
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
@@ -78,7 +78,7 @@ def make_inputs(folder: Path) -> FeatureInputs:
     features = base.features.model_copy(update={"categorical": (version,), "numeric": TEN})
     snapshot = base.snapshot.model_copy(update={"num_shards": 1})
     config = base.model_copy(update={"features": features, "snapshot": snapshot})
-    plan, log = make_plan(make_run(config, AS_OF, folder, log_uri)), open_event_log(log_uri)
+    plan, log = plan_of(config, AS_OF), open_event_log(log_uri)
     out, held = folder / "out", HeldRows(folder / "spilled", sys.maxsize)
     out.mkdir()
     found = merge_summaries([deal_out(task, held.keep) for task in make_tasks(log, plan)])

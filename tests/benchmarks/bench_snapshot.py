@@ -44,7 +44,7 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days.judging import judge_event_log
 from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot
-from pipelines.snapshot.plan import make_plan
+from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import files_read
 from pipelines.stages.build_snapshot import list_event_log
 
@@ -242,7 +242,7 @@ def build(run: ResolvedRun, num_workers: int | None, judges: bool = False) -> di
 
 def run_duckdb(run: ResolvedRun, folder: Path) -> dict[str, float]:
     """Return the seconds of the query alone."""
-    plan, log = make_plan(run), open_event_log(run.event_log_uri)
+    plan, log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
     impressions, actions, _ = files_read(log, plan)
     shown = _rows(impressions, {"user_id": "u", "pin_id": "c", "impressed_at": "ts"})
     inside = [

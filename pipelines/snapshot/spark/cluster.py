@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.files import digest_file
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.event_log.log_files import EventLog
 from pipelines.settings import Settings
@@ -30,7 +29,6 @@ from pipelines.snapshot.pins import PinCounts, count_pins
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import ShardSummary
 from pipelines.snapshot.spark.executor import (
-    BuiltShard,
     Job,
     Refusal,
     build_part,
@@ -145,19 +143,14 @@ class Cluster:
         with translated_spark_errors("building shards on Spark"):
             self._context.addArchive(str(archive))
             shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
-            made: list[BuiltShard | Refusal] = self._run(shards, range(num_shards))
-        for each in made:
-            if isinstance(each, Refusal):
-                raise each.error
-        built = [each for each in made if isinstance(each, BuiltShard)]
-        self._files = tuple(file for each in built for file in each.files)
+            built = list[ShardSummary]()
+            for made in self._run(shards, range(num_shards)):
+                if isinstance(made, Refusal):
+                    raise made.error
+                built.append(made)
+        self._files = tuple(file for shard in built for file in shard.files)
         self._place.check(self._files)
-        return [each.summary for each in built]
-
-    def digests(self, out: Path) -> tuple[FileDigest, ...]:
-        """Return all files of the snapshot, sorted by path: the executors', and the driver's."""
-        files = (digest_file(out / PINS_FILE, out), *self._files)
-        return tuple(sorted(files, key=lambda file: Path(file.path)))
+        return built
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in the driver's folder."""

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, as_ours
-from pipelines.contracts.files import digest_files
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.plan import SnapshotPlan, shard_name
@@ -41,14 +39,6 @@ class Refusal:
 
     number: int
     error: HomefeedError
-
-
-@dataclass(frozen=True)
-class BuiltShard:
-    """One shard: what was counted, and its files with paths within the snapshot."""
-
-    summary: ShardSummary
-    files: tuple[FileDigest, ...]
 
 
 @dataclass(frozen=True)
@@ -108,10 +98,10 @@ def merge_found(found: Iterable[PackedSummary | Refusal]) -> PackedSummary | Ref
 
 def build_part(
     job: Job, shard: int, pairs: Iterable[tuple[int, Block]]
-) -> Iterator[BuiltShard | Refusal]:
+) -> Iterator[ShardSummary | Refusal]:
     """Do the second pass of a shard, whose rows come in any order."""
 
-    def build() -> BuiltShard:
+    def build() -> ShardSummary:
         from pyspark import SparkFiles
 
         assert job.place is not None  # in the second pass
@@ -119,10 +109,7 @@ def build_part(
         built = build_shard(rows_of(block for _, block in pairs), pins, job.plan)
         name = shard_name(shard)
         with job.place.receive(name) as folder:
-            summary = write_shard(folder, name, built, job.plan)
-            found = digest_files(folder)
-        files = (each.model_copy(update={"path": f"{name}/{each.path}"}) for each in found)
-        return BuiltShard(summary, tuple(files))
+            return write_shard(folder, name, built, job.plan)
 
     yield _or_refusal(job, shard, build)
 

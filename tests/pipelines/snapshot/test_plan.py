@@ -1,12 +1,9 @@
 """Windows, and the shard of a user."""
 
-from pathlib import Path
-
 import numpy as np
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.snapshot.plan import make_plan, shard_of
-from support.runs import make_run
+from pipelines.snapshot.plan import plan_of, shard_of
 from support.tiny_log import TINY_AS_OF, january, rows_of, tiny_config
 
 
@@ -29,9 +26,8 @@ def test_windows_are_half_open_and_end_where_impressions_are_mature(tiny: Snapsh
     assert tiny.num_immature_impressions == 1
 
 
-def test_a_longer_label_window_moves_the_whole_holdout(tmp_path: Path) -> None:
-    run = make_run(tmp_path, tiny_config(label_window_hours=36, embargo_days=2), TINY_AS_OF)
-    plan = make_plan(run)
+def test_a_longer_label_window_moves_the_whole_holdout() -> None:
+    plan = plan_of(tiny_config(label_window_hours=36, embargo_days=2), TINY_AS_OF)
     assert plan.holdout.end_ms == january("18 12:00")
     assert plan.holdout.start_ms == january("17 12:00")
     assert plan.training.end_ms == january("15 12:00")

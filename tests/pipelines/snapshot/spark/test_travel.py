@@ -14,7 +14,7 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.rules import FoundWidth
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.pins import count_pins
-from pipelines.snapshot.plan import WindowCounts, make_plan
+from pipelines.snapshot.plan import WindowCounts, plan_of
 from pipelines.snapshot.spark import travel
 from pipelines.snapshot.spark.travel import (
     BlocksByShard,
@@ -27,7 +27,6 @@ from pipelines.snapshot.spark.travel import (
 from pipelines.snapshot.spill import HeldRows, SpillSummary, deal_out, make_tasks, merge_summaries
 from pipelines.storage import to_uri
 from support.random_log import AS_OF, config_of, write_random_log
-from support.runs import make_run
 
 FIRST_DAY = 20_000
 
@@ -122,7 +121,7 @@ def test_the_pins_arrive_as_they_were(tmp_path: Path, are_counted: bool) -> None
     """Also where nobody acted on any pin, so that nothing was counted."""
     write_random_log(tmp_path / "event_log")
     config = config_of(NumericFeature(name="pins.created_at"))
-    plan = make_plan(make_run(tmp_path, config, AS_OF))
+    plan = plan_of(config, AS_OF)
     log, held = open_event_log(to_uri(tmp_path / "event_log")), HeldRows(tmp_path, 1 << 30)
     found = merge_summaries([deal_out(task, held.keep) for task in make_tasks(log, plan)])
     if not are_counted:
