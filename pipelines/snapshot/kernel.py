@@ -9,8 +9,6 @@ The steps stand below in the order in which `build_shard` calls them, and pass o
 `pipelines.snapshot.shard`. The numeric features are a room of their own (`features`).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -135,18 +133,18 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
     """
     names = ("user_id", "pin_id", "impressed_at", "position")
     user_id, pin_id, impressed_at, position = (np.asarray(impressions[name]) for name in names)
-    request_id = _rank(impressions["request_id"])
-    order, pair_starts = runs_of(request_id.ranks, pin_id)
-    starts = starts_of_runs(request_id.ranks[order])
+    ranks, request_ids = _rank(impressions["request_id"])
+    order, pair_starts = runs_of(ranks, pin_id)
+    starts = starts_of_runs(ranks[order])
     low, high = (of.reduceat(user_id[order], starts) for of in (np.minimum, np.maximum))
     if (low != high).any():
         bad = int(np.flatnonzero(low != high)[0])
-        named = request_id.distinct[int(request_id.ranks[order[starts[bad]]])].as_py()
+        named = request_ids[int(ranks[order[starts[bad]]])].as_py()
         told = {"one": int(low[bad]), "other": int(high[bad])}
         require_none([finding("request_of_two_users", request_id=named, **told)])
     rows = _earliest_of_pairs(impressions, order, pair_starts)  # by (request_id, pin_id)
 
-    is_first = np.diff(request_id.ranks[rows], prepend=-1) != 0
+    is_first = np.diff(ranks[rows], prepend=-1) != 0
     starts = np.flatnonzero(is_first)
     earliest = np.minimum.reduceat(impressed_at[rows], starts)
     of_requests = order_by(user_id[rows[starts]], earliest)  # and by request_id, as they come
@@ -158,7 +156,7 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
     num_examples = np.bincount(request, minlength=len(starts))
     first_example = np.cumsum(num_examples) - num_examples
     requests = Requests(
-        request_id=request_id.distinct.take(pa.array(request_id.ranks[rows[first_example]])),
+        request_id=request_ids.take(pa.array(ranks[rows[first_example]])),
         user_id=user_id[rows[first_example]],
         impressed_at=earliest[of_requests],
         first_example=first_example,
@@ -181,15 +179,8 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
     )
 
 
-class _Ranked(NamedTuple):
-    """Texts as numbers that sort alike."""
-
-    ranks: Ints  # of each text among the distinct ones; -1 for null
-    distinct: pa.Array  # sorted
-
-
-def _rank(texts: pa.ChunkedArray) -> _Ranked:
-    """Rank texts; each distinct one is looked at once."""
+def _rank(texts: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
+    """Return each text's rank among the distinct ones, -1 for null; and these, sorted."""
     coded = texts.dictionary_encode().unify_dictionaries()
     found = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], texts.type)
     by_text = np.asarray(pc.sort_indices(found))
@@ -198,9 +189,8 @@ def _rank(texts: pa.ChunkedArray) -> _Ranked:
     ranks[-1] = -1  # of null
     none = pa.scalar(len(by_text), pa.int32())
     codes = [np.asarray(pc.fill_null(chunk.indices, none)) for chunk in coded.chunks]
-    return _Ranked(
-        ranks[np.concatenate([np.zeros(0, dtype=np.int32), *codes])], found.take(pa.array(by_text))
-    )
+    ranked = ranks[np.concatenate([np.zeros(0, dtype=np.int32), *codes])]
+    return ranked, found.take(pa.array(by_text))
 
 
 def _earliest_of_pairs(impressions: pa.Table, order: Ints, starts: Ints) -> Ints:
@@ -231,10 +221,10 @@ def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     An action older than the request it names is refused: it would leak into its sequence.
     """
     user = Places(distinct(requests.user_id)).find(np.asarray(actions["user_id"]))
-    ours, named = np.flatnonzero(user >= 0), _rank(actions["request_id"])
+    ours, (all_ranks, named) = np.flatnonzero(user >= 0), _rank(actions["request_id"])
     names = ("pin_id", "action_type_id", "acted_at", "known_at")
     column = {name: np.asarray(actions[name])[ours].astype(np.int64, copy=False) for name in names}
-    ranks, user_id = named.ranks[ours], np.asarray(actions["user_id"])[ours]
+    ranks, user_id = all_ranks[ours], np.asarray(actions["user_id"])[ours]
     order = order_by(
         user[ours],
         column["known_at"],
@@ -245,7 +235,7 @@ def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
         column["action_type_id"],
     )
     ranks, user_id = ranks[order], user_id[order]
-    found = pc.fill_null(pc.index_in(named.distinct, value_set=requests.request_id), -1)
+    found = pc.fill_null(pc.index_in(named, value_set=requests.request_id), -1)
     # The last one is of the actions that name none.
     row = np.append(np.asarray(found).astype(np.int64), -1)[ranks]
     ordered = Actions(
@@ -264,7 +254,7 @@ def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
         problem = finding(
             "action_before_request",
             acted_at=int(ordered.acted_at[bad]),
-            request_id=named.distinct[int(ranks[bad])].as_py(),
+            request_id=named[int(ranks[bad])].as_py(),
             impressed_at=int(impressed_at[bad]),
             ids=(("pin_id", int(ordered.pin_id[bad])),),
             num_rows=int(is_early.sum()),

@@ -72,8 +72,6 @@ class SpillSummary:
 
 Found = tuple[pa.Table | None, SpillSummary]
 """Rows to deal out, and what was counted in them."""
-
-
 Put = Callable[[int, str, pa.Table], object]
 """Takes rows of one shard, of a table of the event log."""
 
@@ -144,9 +142,8 @@ def deal_out(task: SpillTask, put: Put) -> SpillSummary:
 
 def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
     """Return whether a file's impressions are all from before the training window."""
-    if file.table != "impressions" or file.day is None:
-        return False
-    return file.day < day_of(plan.training.start_ms)
+    start = day_of(plan.training.start_ms)
+    return file.table == "impressions" and file.day is not None and file.day < start
 
 
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
@@ -204,10 +201,8 @@ def _read_actions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
         np.asarray(rows[name]) for name in ("pin_id", "acted_at", "known_at")
     )
     popular = [plan.action_type_ids[name] for name in plan.wanted_action_types]
-    is_popular, is_late = (
-        np.isin(np.asarray(type_id), popular),
-        acted_at >= plan.first_seen_start_ms,
-    )
+    is_popular = np.isin(np.asarray(type_id), popular)
+    is_late = acted_at >= plan.first_seen_start_ms
     found = SpillSummary(
         first_seen=(FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),),
         pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),

@@ -33,7 +33,7 @@ class SparkCluster:
     master: str
     workers: tuple[psutil.Process, ...]
 
-    def settings(self, executor_memory: str = "512m", names_master: bool = True) -> dict[str, str]:
+    def settings(self, names_master: bool = True) -> dict[str, str]:
         """Return the variables by which a build is done here."""
         options = {
             **({"spark.master": self.master} if names_master else {}),
@@ -43,15 +43,13 @@ class SparkCluster:
             "spark.driver.memory": "512m",
             "spark.cores.max": str(NUM_WORKERS),
             "spark.executor.cores": "1",
-            "spark.executor.memory": executor_memory,
+            "spark.executor.memory": "512m",
             "spark.shuffle.io.maxRetries": "1",
             "spark.task.maxFailures": "2",
             "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         }
-        return {
-            "HOMEFEED_SPARK_OPTIONS": json.dumps(options),
-        }
+        return {"HOMEFEED_SPARK_OPTIONS": json.dumps(options)}
 
     def executors(self) -> list[psutil.Process]:
         """Return the executors' Java processes."""
@@ -67,15 +65,12 @@ def _is_executor(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def spark_cluster(
-    folder: Path, extra: Mapping[str, str], worker_memory: str = "1g"
-) -> Iterator[SparkCluster]:
+def spark_cluster(folder: Path, extra: Mapping[str, str]) -> Iterator[SparkCluster]:
     """Start a master and two workers, and end them.
 
     Args:
         folder: for their logs and the executors' work.
         extra: variables of the executors' environment.
-        worker_memory: what the executors of one worker may ask for together.
     """
     with contextlib.ExitStack() as running:
         log = folder / "master.log"
@@ -84,7 +79,7 @@ def spark_cluster(
         workers = []
         for number in range(NUM_WORKERS):
             log, work = folder / f"worker-{number}.log", str(folder / f"work-{number}")
-            options = ["--cores", "2", "--memory", worker_memory, "--work-dir", work, master]
+            options = ["--cores", "2", "--memory", "1g", "--work-dir", work, master]
             workers.append(running.enter_context(_daemon(log, extra, "worker.Worker", *options)))
         for number in range(NUM_WORKERS):
             _wait_for(folder / f"worker-{number}.log", re.compile(r"(Successfully registered)"))

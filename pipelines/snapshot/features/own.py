@@ -120,25 +120,13 @@ def check_no_leak(name: str, call: Callable[[Seen], Floats], seen: Seen, values:
         stays = (of.known_at[rows] < of.impressed_at[last]) | (rows == last)
         rows, last = rows[stays], last[stays]
         if told := differs(rows, call(cut_view(seen, rows, last))):
-            with_own_time = call(cut_view(seen, rows, last, tells_last_known_at=True))
-            is_own_time = differs(rows, with_own_time) is None
-            what, remedy = _OWN_KNOWN_AT if is_own_time else _LATER_ROWS
             raise OwnFunctionError(
-                f"features.numeric: {name} looks ahead: {told} without {what}; expected the same; "
-                f"look only at {remedy}"
+                f"features.numeric: {name} looks ahead: {told} without the actions and requests "
+                f"that were not known before that request, and its own known_at; expected the "
+                f"same; look only at the rows of `actions` from timeline_start to timeline_end "
+                f"(exclusive) of the request, at the impressed_at of the request itself, and at "
+                f"earlier requests with their known_at"
             )
-
-
-_OWN_KNOWN_AT = (
-    "the known_at of that very request, which nobody knew when it was made",
-    "the impressed_at of the request itself, and at the known_at of the user's earlier requests",
-)
-_LATER_ROWS = (
-    "the actions and requests that were not known before that request",
-    "the rows of `actions` from timeline_start to timeline_end (exclusive) of the request, and at "
-    "earlier requests",
-)
-"""What a function looked at, and what it may look at instead."""
 
 
 def _difference(seen: Seen, values: Floats, requests: Ints, found: Floats) -> str | None:

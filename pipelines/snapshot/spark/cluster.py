@@ -39,7 +39,7 @@ from pipelines.snapshot.spark.executor import (
 from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
 from pipelines.snapshot.spark.session import open_spark
-from pipelines.snapshot.spark.travel import unpack, write_pin_index
+from pipelines.snapshot.spark.travel import write_pin_index
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Cluster:
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
-        return unpack(found)
+        return found
 
     def count_pins(
         self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path

@@ -22,13 +22,10 @@ from pipelines.snapshot.spark.placing import ShardPlace
 from pipelines.snapshot.spark.travel import (
     Block,
     BlocksByShard,
-    PackedSummary,
     open_pin_index,
-    pack,
     rows_of,
-    unpack,
 )
-from pipelines.snapshot.spill import SpillTask, deal_out, merge_summaries
+from pipelines.snapshot.spill import SpillSummary, SpillTask, deal_out, merge_summaries
 
 Value = TypeVar("Value")
 
@@ -60,7 +57,7 @@ def code_of(plan: SnapshotPlan) -> dict[str, str]:
 
 def read_part(
     job: Job, parts: Iterable[tuple[int, SpillTask]]
-) -> Iterator[tuple[int, Block | PackedSummary | Refusal]]:
+) -> Iterator[tuple[int, Block | SpillSummary | Refusal]]:
     """Do a part of the first pass.
 
     Args:
@@ -73,27 +70,24 @@ def read_part(
     """
     for collector, task in parts:
         sink = BlocksByShard()
-        found: list[PackedSummary | Refusal] = []
+        found: list[SpillSummary | Refusal] = []
         for file in task.files:
             part = dataclasses.replace(task, files=(file,))
             made = _or_refusal(job, task.number, functools.partial(deal_out, part, sink.put))
+            found.append(made)
             if isinstance(made, Refusal):
-                found.append(made)
                 break
-            found.append(pack(made))
             yield from sink.take_full()
         yield from sink.take_rest()
         yield collector, merge_found(found)
 
 
-def merge_found(found: Iterable[PackedSummary | Refusal]) -> PackedSummary | Refusal:
+def merge_found(found: Iterable[SpillSummary | Refusal]) -> SpillSummary | Refusal:
     """Return what several tasks found, or the first task's refusal."""
-    parts = list(found)
-    refusals = [each for each in parts if isinstance(each, Refusal)]
-    if refusals:
-        return min(refusals, key=lambda each: each.number)
-    packed = [each for each in parts if isinstance(each, PackedSummary)]
-    return pack(merge_summaries([unpack(each) for each in packed]))
+    parts, refusals = list[SpillSummary](), list[Refusal]()
+    for each in found:
+        refusals.append(each) if isinstance(each, Refusal) else parts.append(each)
+    return min(refusals, key=lambda each: each.number) if refusals else merge_summaries(parts)
 
 
 def build_part(

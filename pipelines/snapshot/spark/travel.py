@@ -10,10 +10,10 @@ are mapped into memory there: all Python processes of an executor share them. Te
 tests/pipelines/snapshot/spark/test_travel.py.
 """
 
-import dataclasses
+import copyreg
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,43 +86,21 @@ def rows_of(blocks: Iterable[Block]) -> ShardRows:
     return ShardRows(**{t: pa.concat_tables(each) if each else None for t, each in parts.items()})
 
 
-@dataclass(frozen=True)
-class PackedSummary:
-    """A `SpillSummary` as it travels."""
-
-    pin_ids: bytes
-    wanted_actions: bytes  # the fields of `ActionCounts`
-    first_seen: bytes  # the fields of `FirstSeen`
-    rest: SpillSummary  # with none of these
+def _pack(found: SpillSummary) -> tuple[Any, ...]:
+    """Return how a summary is pickled: columns, in which the same pin and days are one row."""
+    counted = (ActionCounts.merge(found.wanted_actions), FirstSeen.merge(found.first_seen))
+    columns = [_pack_columns([*vars(each).values()]) for each in counted]
+    others = (found.num_impressions, found.num_immature_impressions, found.user_widths)
+    return _unpack, (_pack_columns([found.pin_ids]), *columns, others)
 
 
-def pack(found: SpillSummary) -> PackedSummary:
-    """Return a summary in the form in which it travels."""
-    none = SpillSummary()
-    rest = dataclasses.replace(
-        found,
-        pin_ids=none.pin_ids,
-        wanted_actions=none.wanted_actions,
-        first_seen=none.first_seen,
-    )
-    wanted, seen = ActionCounts.merge(found.wanted_actions), FirstSeen.merge(found.first_seen)
-    return PackedSummary(
-        pin_ids=_pack_columns([found.pin_ids]),
-        wanted_actions=_pack_columns([*vars(wanted).values()]),
-        first_seen=_pack_columns([*vars(seen).values()]),
-        rest=rest,
-    )
+def _unpack(pin_ids: bytes, wanted: bytes, seen: bytes, others: tuple[Any, ...]) -> SpillSummary:
+    wanted_actions = ActionCounts(*_unpack_columns(wanted))
+    first_seen = FirstSeen(*_unpack_columns(seen))
+    return SpillSummary(_unpack_columns(pin_ids)[0], (wanted_actions,), (first_seen,), *others)
 
 
-def unpack(packed: PackedSummary) -> SpillSummary:
-    """Return the summary that was packed; counts of the same pin and days are one row."""
-    (pin_ids,) = _unpack_columns(packed.pin_ids)
-    return dataclasses.replace(
-        packed.rest,
-        pin_ids=pin_ids,
-        wanted_actions=(ActionCounts(*_unpack_columns(packed.wanted_actions)),),
-        first_seen=(FirstSeen(*_unpack_columns(packed.first_seen)),),
-    )
+copyreg.pickle(SpillSummary, _pack)
 
 
 def _pack_columns(columns: Sequence[Ints]) -> bytes:

@@ -1,10 +1,11 @@
 """Own functions by import path: what they are given, and every way in which one is refused."""
 
 import contextlib
+import functools
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +16,19 @@ from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import HOUR_MS
-from pipelines.snapshot.features.own import check_no_leak
-from pipelines.snapshot.features.own_view import (
-    Seen,
-    SeenActions,
-    SeenExamples,
-    SeenPins,
-    SeenRequests,
-    SeenUsers,
-)
+from pipelines.snapshot.features import own, own_view
+from pipelines.snapshot.features.own_view import Seen
 from pipelines.storage import local_path
 from support.random_log import build, config_of, write_random_log
 
-HEAD = "import numpy as np\n\n\ndef feature(seen):\n"
-COUNT_KNOWN = (
-    "    requests = seen.requests\n"
-    "    counts = requests.timeline_end - requests.timeline_start\n"
-    "    values = np.log1p(counts)[seen.examples.request]\n"
-    "    return np.where(values > 0, values, np.nan)\n"
-)
+COUNT_KNOWN = """
+import numpy as np
+
+def feature(seen):
+    counts = seen.requests.timeline_end - seen.requests.timeline_start
+    values = np.log1p(counts)[seen.examples.request]
+    return np.where(values > 0, values, np.nan)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the path; modules that a test writes there are forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -54,17 +49,13 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
-def build_own(
-    log: Path, modules: Path, source: str, may_be_missing: bool = False, num_workers: int = 1
-) -> Snapshot:
-    """Return the snapshot with the function `own_features:feature` of this source."""
-    (modules / "own_features.py").write_text(source)
-    sys.modules.pop("own_features", None)
+def build_own(log: Path, modules: Path, source: str, name: str = "feature") -> Snapshot:
+    """Return the snapshot with a function of this source."""
+    (modules / "given.py").write_text(source)
+    sys.modules.pop("given", None)
     importlib.invalidate_caches()
-    option = {"may_be_missing": True} if may_be_missing else {}
-    own = NumericFeature(name="own_features:feature", **option)
-    config = config_of(own, *(NumericFeature(name=f"user_actions:{t}") for t in ("repin",)))
-    return build(log, config, num_workers)
+    feature = NumericFeature(name=f"given:{name}", may_be_missing=True)
+    return build(log, config_of(feature, NumericFeature(name="user_actions:repin")), 2)
 
 
 def column(snapshot: Snapshot, name: str) -> np.ndarray:
@@ -73,89 +64,31 @@ def column(snapshot: Snapshot, name: str) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path, num_workers: int) -> None:
-    snapshot = build_own(log, modules, HEAD + COUNT_KNOWN, True, num_workers)
-    values = column(snapshot, "num_own_features:feature")
-    is_missing = column(snapshot, "num_own_features:feature_missing")
+def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path) -> None:
+    snapshot = build_own(log, modules, COUNT_KNOWN)
     expected = []
     for shard in snapshot.shards:
         requests = open_table(local_path(snapshot.uri), f"{shard.name}/requests.arrow").to_pylist()
         for row in requests:
-            length = row["timeline_end"] - row["timeline_start"]
-            expected += [length] * row["num_examples"]
-    assert np.expm1(values).round(4).tolist() == expected
-    assert is_missing.tolist() == [int(length == 0) for length in expected]
-    assert 0 < is_missing.sum() < len(is_missing)
+            expected += [row["timeline_end"] - row["timeline_start"]] * row["num_examples"]
+    assert np.expm1(column(snapshot, "num_given:feature")).round(4).tolist() == expected
+    is_missing = column(snapshot, "num_given:feature_missing").tolist()
+    assert is_missing == [int(length == 0) for length in expected]
+    assert 0 < sum(is_missing) < len(expected)
 
 
 def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
     page = (Path(__file__).resolve().parents[4] / "docs" / "features.md").read_text()
     [source] = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
-    (modules / "own_features.py").write_text(source)
-    importlib.invalidate_caches()
-    own = NumericFeature(name="own_features:actions_per_day", may_be_missing=True)
-    values = column(build(log, config_of(own)), "num_own_features:actions_per_day")
-    assert values.max() > 1
-
-
-AHEAD = (
-    r"(looks ahead|depends on rows beyond its user's).*it returned .*expected the same.*look only "
-    r"at the rows of `actions` from timeline_start"
-)
-REFUSED = {
-    "all of the user's actions": (
-        "    last = len(seen.actions.pin_row)\n"
-        "    starts = np.unique(np.append(seen.requests.timeline_start, last))\n"
-        "    end = starts[np.searchsorted(starts, seen.requests.timeline_start, side='right')]\n"
-        "    return (end - seen.requests.timeline_start)[seen.examples.request]\n",
-        AHEAD,
-    ),
-    "how often the pin is shown": (
-        "    return np.bincount(seen.examples.pin_row)[seen.examples.pin_row]\n",
-        AHEAD,
-    ),
-    "chance": (
-        "    return np.random.random(len(seen.examples.pin_row))\n",
-        "is not deterministic: called twice",
-    ),
-    "NaN": (
-        "    return np.where(seen.examples.pin_row % 2, np.nan, 1.0)\n",
-        "returned NaN for .* may_be_missing=True",
-    ),
-    "inf": (
-        "    return 1.0 / np.zeros(len(seen.examples.pin_row))\n",
-        "returned inf for .*expected finite",
-    ),
-    "too few": (
-        "    return np.zeros(len(seen.requests.user_id))\n",
-        r"returned ndarray of shape \(\d+,\).*expected float32 numbers of shape",
-    ),
-    "nothing": ("    return None\n", "returned NoneType of shape"),
-    "an error": (
-        "    raise ValueError('no such brand')\n",
-        "raised ValueError: no such brand on .*correct the function",
-    ),
-    "writing": (
-        "    seen.actions.acted_at[:] = 0\n    return seen.examples.pin_row * 0\n",
-        "raised ValueError: assignment destination is read-only",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-@pytest.mark.filterwarnings("ignore:divide by zero")
-def test_what_a_function_may_not_do_is_named(log: Path, modules: Path, what: str) -> None:
-    source, expected = REFUSED[what]
-    with pytest.raises(ConfigurationError, match=f"own_features:feature {expected}"):
-        build_own(log, modules, HEAD + source)
+    snapshot = build_own(log, modules, source, "actions_per_day")
+    assert column(snapshot, "num_given:actions_per_day").max() > 1
 
 
 @pytest.mark.parametrize(
     ("name", "source", "expected"),
     [
         ("missing_module:feature", "", "cannot be imported in this process .*PYTHONPATH"),
-        ("given:featur", HEAD + COUNT_KNOWN, "has nothing of the name 'featur'"),
+        ("given:featur", COUNT_KNOWN, "has nothing of the name 'featur'"),
         ("given:feature", "feature = 3\n", "has int 3 of the name 'feature'"),
         ("given:feature", "1 / 0\n", "ZeroDivisionError"),
         ("impressions.position", "", "column 'position' of impressions, which belongs"),
@@ -174,9 +107,7 @@ def test_what_is_no_feature_is_refused_before_anything_is_read(
 def test_a_module_without_a_source_file_is_refused(log: Path, modules: Path) -> None:
     sys.modules["typed_in"] = type(sys)("typed_in")
     sys.modules["typed_in"].feature = lambda seen: seen.examples.pin_row
-    with pytest.raises(
-        ConfigurationError, match="'typed_in:feature': its module has no source file"
-    ):
+    with pytest.raises(ConfigurationError, match="'typed_in:feature': its module has no source"):
         build(log, config_of(NumericFeature(name="typed_in:feature")))
 
 
@@ -187,19 +118,15 @@ def test_two_workers_never_call_a_function_at_once(log: Path, modules: Path) -> 
         "    CALLS.append(seen)\n    time.sleep(0.01)\n    num_calls = len(CALLS)\n"
         "    CALLS.pop()\n    return np.full(len(seen.examples.request), num_calls)\n"
     )
-    snapshot = build_own(log, modules, source, num_workers=2)
-    assert set(column(snapshot, "num_own_features:feature")) == {1.0}
+    assert set(column(build_own(log, modules, source), "num_given:feature")) == {1.0}
 
 
 def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) -> None:
-    first = build_own(log, modules, HEAD + COUNT_KNOWN, True)
-    again = build_own(log, modules, HEAD + COUNT_KNOWN, True)
-    other = build_own(log, modules, "# Another way.\n" + HEAD + COUNT_KNOWN, True)
+    sources = (COUNT_KNOWN, COUNT_KNOWN, f"# Another way.\n{COUNT_KNOWN}")
+    first, again, other = (build_own(log, modules, source) for source in sources)
     assert first.digest == again.digest != other.digest
-    shards = [
-        [file.sha256 for file in found.files if "shard" in file.path] for found in (first, other)
-    ]
-    assert shards[0] == shards[1]
+    one, two = ([f.sha256 for f in each.files if "shard" in f.path] for each in (first, other))
+    assert one == two
 
 
 NUM_REQUESTS = 6  # of each user; one action becomes known between two of them
@@ -209,40 +136,28 @@ USER_IDS = np.array([-1, 0, 8])
 def shard() -> Seen:
     """Return requests of one candidate each; the first user's id is -1, an id as any other."""
     num_users, num_rows = len(USER_IDS), len(USER_IDS) * NUM_REQUESTS
-    user, number = np.divmod(np.arange(num_rows), NUM_REQUESTS)
+    rows, ones = np.arange(num_rows), np.ones(num_rows, dtype=np.int64)
+    user, number = np.divmod(rows, NUM_REQUESTS)
     impressed_at = (100 + number * 10 + user) * HOUR_MS
-    late_h = np.random.default_rng(7).integers(1, 30, num_rows)
-    start = user * NUM_REQUESTS
-    users = np.arange(num_users)
+    known_at = impressed_at + np.random.default_rng(7).integers(1, 30, num_rows) * HOUR_MS
+    start, acted_at = user * NUM_REQUESTS, impressed_at + HOUR_MS
+    users, vectors = np.arange(num_users), np.ones((num_rows, 2), dtype=np.float32)
     return Seen(
-        requests=SeenRequests(
-            user_id=USER_IDS[user],
-            impressed_at=impressed_at,
-            known_at=impressed_at + late_h * HOUR_MS,
-            timeline_start=start,
-            timeline_end=start + number,
-            user_row=user,
-            first_example=np.arange(num_rows),
-            num_examples=np.ones(num_rows, dtype=np.int64),
+        own_view.SeenRequests(
+            USER_IDS[user], impressed_at, known_at, start, start + number, user, rows, ones
         ),
-        examples=SeenExamples(request=np.arange(num_rows), pin_row=np.arange(num_rows)),
-        actions=SeenActions(
-            pin_row=np.arange(num_rows),
-            action_type_id=np.ones(num_rows, dtype=np.int64),
-            acted_at=impressed_at + HOUR_MS,
-            known_at=impressed_at + HOUR_MS,
-        ),
-        pins=SeenPins(np.arange(num_rows), np.ones((num_rows, 2), dtype=np.float32), {}),
-        users=SeenUsers(USER_IDS, users * 0, np.ones((num_users, 2), dtype=np.float32), {}),
+        own_view.SeenExamples(request=rows, pin_row=rows),
+        own_view.SeenActions(rows, ones, acted_at=acted_at, known_at=acted_at),
+        own_view.SeenPins(rows, vectors, {}),
+        own_view.SeenUsers(USER_IDS, users * 0, vectors[:num_users], {}),
         action_type_ids={"repin": 1},
     )
 
 
-def check(function: Callable[[Seen], np.ndarray]) -> None:
-    def call(seen: Seen) -> np.ndarray:
-        return np.asarray(function(seen), dtype=np.float32)
-
-    check_no_leak("my.module:feature", call, shard(), call(shard()))
+def judge(function: Callable[[Seen], object]) -> None:
+    feature = NumericFeature(name="my.module:feature")
+    call = functools.partial(own._call, function, feature)
+    own.check_no_leak(feature.name, call, shard(), call(shard()))
 
 
 def known_actions(seen: Seen) -> np.ndarray:
@@ -250,12 +165,53 @@ def known_actions(seen: Seen) -> np.ndarray:
     return (of.timeline_end - of.timeline_start)[seen.examples.request]
 
 
+def all_actions(seen: Seen) -> np.ndarray:
+    """Return the number of the user's actions, also the later ones."""
+    starts = np.unique(np.append(seen.requests.timeline_start, len(seen.actions.pin_row)))
+    end = starts[np.searchsorted(starts, seen.requests.timeline_start, side="right")]
+    return (end - seen.requests.timeline_start)[seen.examples.request]
+
+
+def write(seen: Seen) -> np.ndarray:
+    seen.actions.acted_at[:] = 0
+    return known_actions(seen)
+
+
+def fail(seen: Seen) -> None:
+    raise ValueError("no such brand")
+
+
+REFUSED = {
+    all_actions: "(looks ahead|depends on rows beyond).*it returned .*expected the same.*look only",
+    lambda seen: np.full(len(seen.examples.request), len(seen.users.user_id)): (
+        "depends on rows beyond its user's.*without the other users"
+    ),
+    lambda seen: np.random.random(len(seen.examples.pin_row)): "is not deterministic: called twice",
+    lambda seen: np.full(18, np.nan): "returned NaN for .* may_be_missing=True",
+    lambda seen: np.full(18, np.inf): "returned inf for .*expected finite",
+    lambda seen: np.zeros(2): r"returned ndarray of shape \(2,\).*expected float32 numbers",
+    lambda seen: None: "returned NoneType of shape",
+    fail: "raised ValueError: no such brand on .*correct the function",
+    write: "raised ValueError: assignment destination is read-only",
+}
+
+
+@pytest.mark.parametrize("function", REFUSED)
+def test_what_a_function_may_not_do_is_named(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Seen], object]
+) -> None:
+    monkeypatch.setattr(own, "NUM_USERS", 2)  # of three
+    with pytest.raises(ConfigurationError, match=f"my.module:feature {REFUSED[function]}"):
+        judge(function)
+
+
 def since_oldest_action(seen: Seen) -> np.ndarray:
     """Return the hours from the user's first known action to the request, 0 without any."""
     of, acted_at = seen.requests, np.append(seen.actions.acted_at, 0)
     since_ms = of.impressed_at - acted_at[of.timeline_start]
-    counts = of.timeline_end - of.timeline_start
-    return np.where(counts > 0, since_ms / HOUR_MS, 0)[seen.examples.request]
+    return np.where(of.timeline_end > of.timeline_start, since_ms / HOUR_MS, 0)[
+        seen.examples.request
+    ]
 
 
 def later_requests(seen: Seen) -> np.ndarray:
@@ -290,32 +246,19 @@ def rounded(seen: Seen) -> np.ndarray:
     return np.where(known_actions(seen) == 5, 1.0, 1e-13 * len(seen.requests.user_id))
 
 
-AHEAD_OF = "looks ahead: .*actions and requests that were not known before"
-OWN = (
-    "looks ahead: .*without the known_at of that very request.*look only at the impressed_at of "
-    "the request itself"
-)
-
-
-LOOKS = {
-    known_actions: None,
-    since_oldest_action: None,
-    known_earlier_requests: None,
-    later_requests: AHEAD_OF,
-    earlier_requests: AHEAD_OF,
-    own_known_at: OWN,
-}
+ALLOWED = (known_actions, since_oldest_action, known_earlier_requests)
+LOOKS_AHEAD = (later_requests, earlier_requests, own_known_at)
 
 
 @pytest.mark.parametrize(
     ("function", "scale"),
-    [*((each, scale) for each in LOOKS for scale in (1e-9, 1.0, 1e9)), (rounded, 1.0)],
+    [*((each, s) for each in (*ALLOWED, *LOOKS_AHEAD) for s in (1e-9, 1.0, 1e9)), (rounded, 1.0)],
 )
 def test_who_looks_ahead_is_refused_whatever_the_scale_of_its_numbers(
     function: Callable[[Seen], np.ndarray], scale: float
 ) -> None:
-    expected = LOOKS.get(function)
-    refused = pytest.raises(ConfigurationError, match=f"my.module:feature {expected}")
-    with refused if expected else contextlib.nullcontext():
-        check(lambda seen: function(seen) * scale)
+    says = "my.module:feature looks ahead: .*not known before that request, and its own known_at"
+    refused = pytest.raises(ConfigurationError, match=says)
+    with refused if function in LOOKS_AHEAD else contextlib.nullcontext():
+        judge(lambda seen: function(seen) * scale)
     assert len(set(function(shard()).tolist())) > 1 or function is later_requests

@@ -7,7 +7,6 @@ from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spark import executor
 from pipelines.snapshot.spark.executor import Job, Refusal, merge_found
-from pipelines.snapshot.spark.travel import PackedSummary, pack
 from pipelines.snapshot.spill import SpillSummary
 from support.runs import PLANTED_AS_OF
 
@@ -38,13 +37,13 @@ def test_bad_data_is_a_result_and_what_may_pass_is_left_to_spark_until_its_last_
     if made is None:
         with pytest.raises(type(error)):
             executor._or_refusal(job, 7, fail)
-        return
-    found = executor._or_refusal(job, 7, fail)
-    assert isinstance(found, Refusal) and found.number == 7 and type(found.error) is made
+    else:
+        found = executor._or_refusal(job, 7, fail)
+        assert isinstance(found, Refusal) and found.number == 7 and type(found.error) is made
 
 
 def test_of_several_refusals_that_of_the_first_part_counts() -> None:
     second, first = (Refusal(n, DataContractError(str(n))) for n in (5, 2))
-    nothing = pack(SpillSummary())
+    nothing = SpillSummary()
     assert merge_found([nothing, second, first, nothing]) == first
-    assert isinstance(merge_found([nothing, nothing]), PackedSummary)
+    assert isinstance(merge_found([nothing, nothing]), SpillSummary)

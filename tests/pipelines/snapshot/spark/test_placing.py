@@ -15,51 +15,48 @@ NAME = "shard-00003"
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> SharedFolder:
     (tmp_path / "scratch" / "out").mkdir(parents=True)
-    return tmp_path / "scratch"
+    return SharedFolder(tmp_path / "scratch")
 
 
 def write(folder: Path) -> None:
     (folder / "users.arrow").write_text("rows")
 
 
+def left_by(place: SharedFolder) -> list[list[str]]:
+    """Return the shards, and the attempts that are left."""
+    return [[each.name for each in (place.scratch / n).iterdir()] for n in ("out", "attempts")]
+
+
 def test_a_shard_is_there_when_it_is_whole_and_of_two_attempts_the_first_counts(
-    scratch: Path,
+    place: SharedFolder,
 ) -> None:
-    place = SharedFolder(scratch)
     with place.receive(NAME) as slow:
         write(slow)
-        assert list((scratch / "out").iterdir()) == []
+        assert left_by(place)[0] == []
         with place.receive(NAME) as quick:
             write(quick)
-        assert (scratch / "out" / NAME / "users.arrow").read_text() == "rows"
-    assert [path.name for path in (scratch / "out").iterdir()] == [NAME]
-    assert list((scratch / "attempts").iterdir()) == []
+        assert (place.scratch / "out" / NAME / "users.arrow").read_text() == "rows"
+    assert left_by(place) == [[NAME], []]
 
 
-def test_an_attempt_that_fails_leaves_nothing(scratch: Path) -> None:
-    with pytest.raises(OSError, match="there"), SharedFolder(scratch).receive(NAME) as folder:
+def test_an_attempt_that_fails_leaves_nothing(place: SharedFolder, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="there"), place.receive(NAME) as folder:
         write(folder)
         raise FileExistsError(17, "there")
-    assert list((scratch / "out").iterdir()) == list((scratch / "attempts").iterdir()) == []
-
-
-def test_an_executor_that_outlives_its_driver_makes_no_folder(tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    with (
-        pytest.raises(ConfigurationError, match="finds no folder .*HOMEFEED_WORKSPACE"),
-        SharedFolder(gone).receive(NAME),
-    ):
+    assert left_by(place) == [[], []]
+    gone = SharedFolder(tmp_path / "gone")  # of an executor that outlives its driver
+    says = pytest.raises(ConfigurationError, match="finds no folder .*HOMEFEED_WORKSPACE")
+    with says, gone.receive(NAME):
         pass
-    assert not gone.exists()
+    assert not gone.scratch.exists()
 
 
-def test_a_driver_that_does_not_find_the_files_says_what_to_change(scratch: Path) -> None:
-    place = SharedFolder(scratch)
+def test_a_driver_that_does_not_find_the_files_says_what_to_change(place: SharedFolder) -> None:
     with place.receive(NAME) as folder:
         write(folder)
-    found = digest_files(scratch / "out")
+    found = digest_files(place.scratch / "out")
     place.check(found)
     missing = FileDigest(path=f"{NAME}/examples.arrow", sha256="0" * 64, num_bytes=4)
     for file in (missing, found[0].model_copy(update={"num_bytes": 5})):
@@ -80,11 +77,8 @@ def test_in_a_store_shards_are_copied_and_what_killed_drivers_left_goes(
         assert isinstance(place, StoreFolder) and not storage.exists(left)
         with place.receive(NAME) as folder:
             write(folder)
-            files = [
-                each.model_copy(update={"path": f"{NAME}/{each.path}"})
-                for each in digest_files(folder)
-            ]
+            [file] = digest_files(folder)
         assert storage.exists(f"{place.uri}/{NAME}/users.arrow")
-        place.bring(files, target)
+        place.bring([file.model_copy(update={"path": f"{NAME}/{file.path}"})], target)
     assert storage.read_bytes(f"{target}/{NAME}/users.arrow") == b"rows"
     assert storage.list_names(snapshots) == ["0123456789abcdef"]
