@@ -13,7 +13,7 @@ from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
-from pipelines.recipes import canonical, make_recipe
+from pipelines.recipes import make_recipe
 from pipelines.recipes.references import EXPECTED
 from pipelines.registry import history as record
 from pipelines.registry import moves
@@ -71,7 +71,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     except DataContractError as error:
         found = [error]
         questions = tuple(ask for ask in QUESTIONS if ask is not ask_event_log)
-    asked = Asked.beforehand(canonical(reference), config, settings, now, day)
+    asked = Asked.beforehand(config, settings, now, day)
     found += refusals(asked, questions)
     unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
     found = [error for error in found if error not in unasked]

@@ -11,16 +11,15 @@ Algorithmic Learning in a Random World, 2005), for which 1 / budget - 1 windows 
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.contracts.day_profile import DayProfile
-from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import open_event_log
-from pipelines.log_days.known_days import day_number
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.time import DAY_MS, parse_instant
+from pipelines.event_log.log_files import EPOCH, open_event_log
 from pipelines.log_days.reading import measure_log
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
@@ -65,12 +64,9 @@ class Calibration(NamedTuple):
 
 
 def calibrate_limits(settings: Settings, recipe: str, as_of: str) -> Calibration:
-    """Return what the gate would have said of a log's past windows.
+    """Return what the gate would have said of a log's past windows up to a day, YYYY-MM-DD.
 
-    Args:
-        settings: Where the log is.
-        recipe: Its reference.
-        as_of: YYYY-MM-DD; nothing takes the day after the log's last.
+    No `as_of` takes the day after the log's last.
 
     Raises:
         ConfigurationError: as_of is no day.
@@ -78,15 +74,9 @@ def calibrate_limits(settings: Settings, recipe: str, as_of: str) -> Calibration
     """
     event_log = open_event_log(storage.to_uri(settings.event_log_location))
     first, last = event_log.span("impressions")
-    try:
-        day = datetime.fromisoformat(as_of or last.isoformat()).replace(tzinfo=UTC)
-    except ValueError:
-        raise ConfigurationError(
-            f"as_of is {as_of!r}; expected a day such as 2017-06-12; correct --as-of"
-        ) from None
-    plan = plan_of(make_recipe(recipe), day + timedelta(days=not as_of))
-    start = day_number(datetime(first.year, first.month, first.day, tzinfo=UTC))
-    end = -(-plan.holdout.end_ms // DAY_MS)
+    day = parse_instant(as_of or f"{last + timedelta(days=1)}", "--as-of")
+    plan = plan_of(make_recipe(recipe), day)
+    start, end = (first - EPOCH).days, -(-plan.holdout.end_ms // DAY_MS)
     length = end - plan.training.start_ms // DAY_MS
     with tempfile.TemporaryDirectory(prefix="homefeed-gate-") as scratch:
         days = measure_log(event_log, plan, range(start, end), Path(scratch))
@@ -104,12 +94,9 @@ def past_windows(
 ) -> Iterator[PastWindow]:
     """Yield what would have been said of each window, the first one of which has a history.
 
-    Args:
-        days: Of the whole log, by day.
-        num_window_days: Length of a snapshot's windows together; so many days are accepted before
-            the first window that is judged.
-        step_days: From the beginning of one window to that of the next; windows that are nearer
-            than CYCLE_DAYS share days.
+    So many days of the whole log as a snapshot's windows have (`num_window_days`) are accepted
+    before the first that is judged. From the beginning of one window to that of the next are
+    `step_days`; windows that are nearer than CYCLE_DAYS share days.
     """
     from validation.data_gate.days.gate import date_of
     from validation.data_gate.days.limits import deviations

@@ -31,7 +31,6 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
-from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import files_of_days, measure_log
 from pipelines.registry.standing import read_kept
 from pipelines.snapshot.build import check_covered
@@ -95,8 +94,29 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     return report
 
 
+def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
+    from pipelines.alerts.commands import accept_shift_command, stage_command
+
+    stopping = [each.name for each in report.failures if each.stops_the_cycle]
+    right = [name for name in stopping if name in ACCEPTABLE]
+    accept = " and ".join(f"`{accept_shift_command(run.run_uri, name)}`" for name in right)
+    lines = (
+        f"- {each.name} ({each.severity}): found {each.observed}, expected {each.expected}\n"
+        for each in report.failures
+    )
+    error = DataGateFailedError(
+        f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
+        f"champion stays:\n{''.join(lines)}Data Docs: {report.docs_uri}\n"
+        f"Mend the event log or, if the data are right, say so with {accept}; then run "
+        f"`{stage_command('build_snapshot', run.run_uri)}`"
+    )
+    error.acceptable = tuple(right) if len(right) == len(stopping) else ()
+    error.about, error.docs_uri = tuple(stopping), report.docs_uri
+    return error
+
+
 def read_report(run: ResolvedRun) -> EventLogReport | None:
-    """Return what the run's event log was found to be; None in runs from before it was judged."""
+    """Return what the run's event log was found to be; None where it was not judged."""
     uri = storage.join(judged_log_uri(run.run_uri), REPORT_FILE)
     return storage.read_model(uri, EventLogReport) if storage.exists(uri) else None
 
@@ -120,10 +140,9 @@ def _measured(
     first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
     days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        known = open_known_days(run.workspace_uri, event_log, plan, days)
-        measured = measure_log(event_log, plan, days, spilled, known)
-    # Not before it is sure that these are the numbers of the files that were listed.
-    known.save(days, measured)
+        place = storage.join(run.workspace_uri, "days")
+        kept_in = storage.local_path(place) if storage.is_local(place) else None
+        measured = measure_log(event_log, plan, days, spilled, kept_in)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,
@@ -134,27 +153,6 @@ def _measured(
         earlier=tuple(day for day in measured if day.day < first),
         limit_factor=run.config.data_gate.limit_factor,
     )
-
-
-def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
-    from pipelines.alerts.commands import accept_shift_command, stage_command
-
-    lines = [
-        f"- {each.name} ({each.severity}): found {each.observed}, expected {each.expected}"
-        for each in report.failures
-    ]
-    stopping = [each.name for each in report.failures if each.stops_the_cycle]
-    right = [name for name in stopping if name in ACCEPTABLE]
-    accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
-    error = DataGateFailedError(
-        f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
-        f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
-        f"Mend the event log or, if the data are right, say so with {' and '.join(accept)}; then "
-        f"run `{stage_command('build_snapshot', run.run_uri)}`"
-    )
-    error.acceptable = tuple(right) if len(right) == len(stopping) else ()
-    error.about, error.docs_uri = tuple(stopping), report.docs_uri
-    return error
 
 
 def accept_shift(

@@ -1,9 +1,15 @@
-"""The rows of some days of an event log, as the data gate measures them.
+"""The rows of some days of an event log, as the data gate measures them, and days that are known.
 
-They are read by the same readers, and refused by the same rules, as a snapshot's. Not for what is
-measured: that is `validation.data_gate.days`.
+    <workspace>/days/profiles.json    KnownDays
+
+Rows are read by the same readers, and refused by the same rules, as a snapshot's. A day's profile
+depends on the events of the day and of the day before, and on users' rows up to its end; on nothing
+else, whichever days are measured with it. It is kept where all rows of these files were known
+before as_of, so that a later cycle would measure the same. Not for what is measured: that is
+`validation.data_gate.days`. Tested in tests/pipelines/log_days/test_reading.py.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +18,20 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.files import write_whole
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.log_files import EventLog, LogFile, day_of
-from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
+from pipelines.event_log.listing import KNOWN_COLUMNS, list_files
+from pipelines.event_log.log_files import EPOCH, EventLog, LogFile
+from pipelines.event_log.reader import Before, EventFilter, open_file, read_events, read_rows
 from pipelines.event_log.rules import embedding_matrix
-from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.storage import open_filesystem
 
 if TYPE_CHECKING:
     from validation.data_gate.days.measure import DayRows
@@ -30,6 +41,22 @@ log = logging.getLogger(__name__)
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
 EVENTS = ("impressions", "actions")
+PROFILES_FILE = "profiles.json"
+MOST_DAYS = 400
+
+
+class KnownDay(Frozen):
+    """A day as it was measured."""
+
+    state: str  # a digest of what the day's files were
+    profile: DayProfile | None  # None: a day without rows
+
+
+class KnownDays(Frozen):
+    """Days as they were measured, by days since the epoch."""
+
+    measured: str = ""  # a digest of what of a day is measured, and by which code
+    days: dict[int, KnownDay] = {}
 
 
 def measure_log(
@@ -37,7 +64,7 @@ def measure_log(
     plan: SnapshotPlan,
     days: range,
     scratch: Path,
-    known: KnownDays | None = None,
+    kept_in: Path | None = None,
 ) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
 
@@ -46,7 +73,8 @@ def measure_log(
         plan: The recipe's, for as_of, action types and categories.
         days: Which, since the epoch.
         scratch: Existing folder, for what does not fit into memory.
-        known: Profiles of days that need not be measured again.
+        kept_in: Folder of profiles that need not be measured again while their files, and the
+            recipe's features, stay as they are; new ones are added. None keeps none.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
@@ -54,7 +82,12 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    profiles = known.of(days) if known else {}
+    asked = [event_log.uri, plan.features.model_dump(mode="json"), plan.passed_over]
+    known, measured, states = KnownDays(), digest_of([*asked, project_digest()]), dict[int, str]()
+    if kept_in is not None:
+        known, states = _read_known(kept_in / PROFILES_FILE), _states(event_log, plan, days)
+    kept = dict(known.days) if known.measured == measured else {}
+    profiles = {d: kept[d].profile for d in days if d in kept and kept[d].state == states.get(d)}
     log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
     with open_engine(str(scratch)) as engine:
         has_users = False
@@ -63,7 +96,57 @@ def measure_log(
             has_users = True
             found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
             profiles |= {each.day: each for each in found}
+    if kept_in is not None:
+        for day, state in states.items():
+            kept[day] = KnownDay(state=state, profile=profiles.get(day))
+        newest = KnownDays(measured=measured, days=dict(sorted(kept.items())[-MOST_DAYS:]))
+        try:
+            kept_in.mkdir(parents=True, exist_ok=True)
+            write_whole(kept_in / PROFILES_FILE, newest.model_dump_json().encode())
+        except OSError as error:
+            log.warning(
+                "the days' profiles are not kept in %s: %s; make room there", kept_in, error
+            )
     return tuple(each for _, each in sorted(profiles.items()) if each is not None)
+
+
+def _read_known(path: Path) -> KnownDays:
+    if path.is_file():
+        try:
+            return KnownDays.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s); the days are measured again", path, error)
+    return KnownDays()
+
+
+def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
+    """Return a digest of the files that the profile of each day comes from.
+
+    A day has none where these may come to hold more rows. Their times of writing and footers tell
+    whether they are the same.
+    """
+    files, (_, root) = files_of_days(event_log, days), open_filesystem(event_log.uri)
+    found = list_files(event_log, files, plan.as_of_ms).files
+    listed = {f"{root}/{each.path}": each for each in found}
+    users = {listed[f.path]: _earliest_ms(event_log, f) for f in files if f.day is None}
+    events = [((f.day - EPOCH).days, listed[f.path]) for f in files if f.day is not None]
+    states = {}
+    for day in days:
+        own = [each for number, each in events if number in (day - 1, day)]
+        if all(f.num_rows is not None and f.num_rows == f.num_known for f in own):
+            own += [each for each, earliest in users.items() if earliest < (day + 1) * DAY_MS]
+            told = [each.model_dump(mode="json", exclude={"num_known"}) for each in own]
+            states[day] = digest_of(told)
+    return states
+
+
+def _earliest_ms(event_log: EventLog, file: LogFile) -> int:
+    """Return from when on a file of users has rows, as its footer says; 0 where it does not."""
+    with contextlib.suppress(DataContractError, KeyError, TypeError, ValueError):
+        [fragment] = open_file(event_log, file).get_fragments()
+        column = KNOWN_COLUMNS["users"]
+        return min(int(group.statistics[column]["min"]) for group in fragment.row_groups)
+    return 0
 
 
 def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
@@ -71,8 +154,8 @@ def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
     part, num_bytes = range(0), 0
     for day in days:
         start, end = day * DAY_MS, (day + 1) * DAY_MS
-        files = [f for table in EVENTS for f in event_log.files_between(table, start, end)]
-        size = sum(file.num_bytes for file in files)
+        files = (event_log.files_between(table, start, end) for table in EVENTS)
+        size = sum(file.num_bytes for of_table in files for file in of_table)
         if part and (part.stop != day or num_bytes + size > BYTES_AT_ONCE):
             yield part
             part, num_bytes = range(0), 0
@@ -82,14 +165,10 @@ def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
 
 
 def files_of_days(event_log: EventLog, days: range) -> tuple[LogFile, ...]:
-    """Return the files from which some days are measured."""
-    first, last = day_of((days.start - 1) * DAY_MS), day_of((days.stop - 1) * DAY_MS)
-    return tuple(
-        file
-        for file in event_log.files
-        if file.table == "users"
-        or (file.table in EVENTS and file.day and first <= file.day <= last)
-    )
+    """Return the files from which some days are measured, events of the day before among them."""
+    start, end = (days.start - 1) * DAY_MS, days.stop * DAY_MS
+    events = (event_log.files_between(table, start, end) for table in EVENTS)
+    return (*event_log.files_of("users"), *(file for files in events for file in files))
 
 
 def rows_of(
@@ -97,11 +176,7 @@ def rows_of(
 ) -> "DayRows":
     """Return the rows of some days and of the day before them, which are read as they are used.
 
-    Args:
-        event_log: The log.
-        plan: As for `measure_log`.
-        days: Since the epoch.
-        with_users: Whether users' rows are among them, which are the same for all days.
+    The days are since the epoch. Users' rows are the same for all days.
     """
     from validation.data_gate.days.measure import DayRows
 
@@ -121,8 +196,8 @@ def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) ->
     however the file holds them.
     """
     extra = categories_of(plan) if table == "impressions" else ()
-    fields = (pa.field(name, pa.string()) for name in extra)
-    yield pa.schema([*EVENT_LOG_TABLES[table], *fields]).empty_table()
+    schema = pa.schema([*EVENT_LOG_TABLES[table], *(pa.field(name, pa.string()) for name in extra)])
+    yield schema.empty_table()
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=(days.start - 1) * DAY_MS,

@@ -25,7 +25,7 @@ from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.orchestration.schedule import grid_of
 from pipelines.overview.status import without_password
 from pipelines.preconditions import cycle
-from pipelines.recipes import canonical, make_recipe
+from pipelines.recipes import make_recipe
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 
@@ -113,7 +113,7 @@ def _checks(settings: Settings, now: datetime) -> Iterator[Check]:
     )
     try:
         config = make_recipe(recipe)
-        asked = cycle.Asked.beforehand(canonical(recipe), config, settings, now)
+        asked = cycle.Asked.beforehand(config, settings, now)
     except HomefeedError as error:
         yield Check(what="recipe", where=recipe, is_good=False, said=str(error))
     else:

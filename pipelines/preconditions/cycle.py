@@ -19,17 +19,11 @@ from pipelines.contracts.artifacts import ModelRef, RunRequest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     HomefeedError,
     TrackingUnavailableError,
 )
-from pipelines.preconditions.event_log import (
-    Glimpse,
-    listed,
-    log_problems,
-    look_at,
-    refusal,
-    require_fed,
-)
+from pipelines.preconditions.event_log import Glimpse, listed, log_problems, look_at, refusal
 from pipelines.registry import history, registry, tracking
 from pipelines.registry.reconcile import (
     State,
@@ -39,6 +33,7 @@ from pipelines.registry.reconcile import (
     require_newest,
 )
 from pipelines.settings import Settings
+from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.features.count import contract_problems, function_problems
 from pipelines.snapshot.plan import plan_of
@@ -70,24 +65,14 @@ class Asked:
 
     @classmethod
     def beforehand(
-        cls,
-        recipe: str,
-        config: RunConfig,
-        settings: Settings,
-        now: datetime,
-        as_of: datetime | None = None,
+        cls, config: RunConfig, settings: Settings, now: datetime, as_of: datetime | None = None
     ) -> "Asked":
         """Return a cycle of one device that nobody begins; what is asked of it settles nothing.
 
-        Args:
-            recipe: Reference of the recipe, as `pipelines.recipes.canonical` gives.
-            config: The recipe.
-            settings: Of this process.
-            now: The wall clock.
-            as_of: The cycle's day; None takes `now`.
+        `now` is the wall clock, which `as_of` is by default.
         """
         request = RunRequest(
-            recipe=recipe,
+            recipe=config.reference,
             as_of=as_of,
             now=now,
             may_promote=True,
@@ -107,10 +92,10 @@ class Asked:
         """Where the workspace is."""
         return storage.to_uri(self.settings.workspace_location)
 
-    @property
-    def has_functions(self) -> bool:
-        """Stages run on this machine, so that a recipe's own functions must be importable here."""
-        return self.settings.stage_runner == "bash"
+    def missing_functions(self, config: RunConfig) -> list[str]:
+        """Return which of a recipe's own functions lack here, where stages run on this machine."""
+        is_here = self.settings.stage_runner == "bash"
+        return list(function_problems(config.features.numeric_held)) if is_here else []
 
 
 def ask_recipe(asked: Asked) -> None:
@@ -122,8 +107,7 @@ def ask_recipe(asked: Asked) -> None:
 
 def ask_functions(asked: Asked) -> None:
     """Ask whether the recipe's own functions are here, where stages run on this machine."""
-    found = list(function_problems(asked.config.features.numeric_held))
-    if asked.has_functions and found:
+    if found := asked.missing_functions(asked.config):
         lead = f"recipe {asked.config.reference} has features that cannot be computed here:"
         raise refusal(ConfigurationError, lead, found)
 
@@ -162,8 +146,18 @@ def ask_event_log(asked: Asked) -> None:
 
 def ask_fed(asked: Asked) -> None:
     """Ask whether the event log has what the recipe needs."""
-    if asked.log is not None:
-        require_fed(asked.config, asked.log, asked.request.day)
+    if asked.log is None:
+        return
+    config, day = asked.config, asked.request.day
+    plan = plan_of(config, day)
+    try:
+        check_covered(asked.log.event_log, plan)
+        found = log_problems(plan, asked.log, config.features.heads)
+    except DataContractError as error:
+        found = [str(error)]  # no other answer means anything in days without a log
+    if found:
+        lead = f"the event log at {asked.event_log_uri} cannot feed recipe {config.reference} as of"
+        raise refusal(DataContractError, f"{lead} {day:%Y-%m-%d}:", found)
 
 
 def ask_tracking(asked: Asked) -> None:
@@ -183,44 +177,39 @@ def ask_champion(asked: Asked) -> None:
     if asked.client is None:
         return
     name, day = asked.settings.registered_model, asked.request.day
-    asked.champion = registry.read_champion(asked.client, name)
-    asked.knows_champion = True
-    if asked.champion is None or day > asked.champion.as_of:
+    serving = registry.read_champion(asked.client, name)
+    asked.champion, asked.knows_champion = serving, True
+    if serving is None or day > serving.as_of:
         return
-    if not asked.request.may_promote:
-        # That model may have been trained on the holdout; who served then has not.
-        asked.later = asked.champion
-        # The newest by its own as_of: past days' cycles may all have been run today.
-        moved = history.load(asked.workspace_uri, name).moves
-        earlier = [move.model for move in moved if move.model.as_of < day]
-        asked.champion = max(earlier, key=lambda model: model.as_of, default=None)
-        return
-    raise ConfigurationError(
-        f"as_of {day:%Y-%m-%d} is not newer than the champion's: {asked.champion.label} was "
-        f"trained as of {asked.champion.as_of:%Y-%m-%d}; expected a later day; choose one, or "
-        f"compare with the champion of that time, without promoting: switch Promote off in "
-        f"Airflow's form, or give --no-promote"
-    )
+    if asked.request.may_promote:
+        raise ConfigurationError(
+            f"as_of {day:%Y-%m-%d} is not newer than the champion's: {serving.label} was trained "
+            f"as of {serving.as_of:%Y-%m-%d}; expected a later day; choose one, or compare with "
+            f"the champion of that time, without promoting: switch Promote off in Airflow's form, "
+            f"or give --no-promote"
+        )
+    # That model may have been trained on the holdout; who served then has not. The newest by its
+    # own as_of: past days' cycles may all have been run today.
+    moved = history.load(asked.workspace_uri, name).moves
+    earlier = [move.model for move in moved if move.model.as_of < day]
+    asked.later, asked.champion = serving, max(earlier, key=lambda m: m.as_of, default=None)
 
 
 def ask_comparable(asked: Asked) -> None:
     """Ask whether the champion can be scored on the event log of today."""
-    if asked.client is None or asked.log is None or not asked.knows_champion:
-        return
-    serving, config = asked.champion, asked.config
-    if serving is None:
+    serving = asked.champion
+    if asked.client is None or asked.log is None or serving is None:
         return
     its_own = recipe_of(asked)
     if its_own is None:
         return
-    found = champion_problems(its_own, config, asked.log, asked.request.day)
-    if asked.has_functions:
-        found += function_problems(its_own.features.numeric_held)
+    found = champion_problems(its_own, asked.config, asked.log, asked.request.day)
+    found += asked.missing_functions(its_own)
     if found:
         error = ConfigurationError(
-            f"{serving.label} serves and cannot be compared with recipe {config.reference}: it "
-            f"would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log at "
-            f"{asked.event_log_uri}:{listed(found)}\n"
+            f"{serving.label} serves and cannot be compared with recipe {asked.config.reference}: "
+            f"it would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log "
+            f"at {asked.event_log_uri}:{listed(found)}\n"
             f"Keep in the log what the champion needs until a model of the new recipe serves, or "
             f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
             f"another name"
@@ -249,14 +238,7 @@ def champion_problems(
 ) -> list[str]:
     """Return in sentences what the log lacks, or has too much, for scoring a champion.
 
-    Args:
-        its_own: The champion's recipe.
-        config: The run's, whose windows count.
-        seen: The event log.
-        as_of: The run's.
-
-    Raises:
-        TransientStorageError: the storage failed.
+    The windows are those of the run, `config` as of a day; the rest is the champion's own recipe.
     """
     own = {name: getattr(its_own.snapshot, name) for name in OWN_OPTIONS}
     options = config.snapshot.model_copy(update=own)
@@ -273,14 +255,12 @@ def champion_problems(
 def recipe_problems(config: RunConfig) -> list[str]:
     """Return what the recipe asks for that no head and no event log can give, in sentences.
 
-    These are metrics of the gate, and features that are columns of the log's contract. They are no
-    contradiction of fields, which the configuration itself refuses: old runs are read by the same
-    classes, and one that was refused must stay readable.
+    These are metrics of the gate, and features that are columns of the log's contract. The
+    configuration itself does not refuse them: old runs are read by the same classes.
     """
     from validation.model_gate.target_metric import names_of_metrics, target_metric
 
-    gate, heads = config.model_gate, config.features.heads
-    found = []
+    gate, heads, found = config.model_gate, config.features.heads, list[str]()
     try:
         target_metric(gate, heads)
     except ConfigurationError as error:
@@ -306,15 +286,7 @@ def require_record(
 
     A newest entry that is damaged is refused too: nothing vouches for the alias then, and one that
     was deleted would make this a first cycle, which promotes against the popularity baseline.
-
-    Args:
-        client: Client of the tracking server.
-        workspace_uri: The workspace.
-        name: The registered model.
-        may_settle: The alias is brought to a move that was interrupted. False only looks.
-
-    Returns:
-        Alias and history, which agree.
+    Without `may_settle` the alias is only looked at.
 
     Raises:
         RecordDisagreesError: alias and history say different things.
@@ -333,20 +305,13 @@ def require_record(
 QUESTIONS_OF_RECIPE: tuple[Callable[[Asked], None], ...] = (ask_recipe, ask_functions)
 """What is asked of the recipe alone; `homefeed log check` asks it too."""
 
-QUESTIONS: tuple[Callable[[Asked], None], ...] = (
-    *(*QUESTIONS_OF_RECIPE, ask_hardware),
-    *(ask_event_log, ask_fed),
-    *(ask_tracking, ask_record, ask_champion, ask_comparable),
-)
+QUESTIONS = (*QUESTIONS_OF_RECIPE, ask_hardware, ask_event_log, ask_fed, ask_tracking, ask_record,
+             ask_champion, ask_comparable)  # fmt: skip
 """What is asked, in this order; each raises where the answer is no."""
 
 
 def require_all(asked: Asked) -> None:
-    """Refuse a cycle at the first question without a good answer.
-
-    Raises:
-        HomefeedError: of the class that the question has.
-    """
+    """Refuse a cycle at the first question without a good answer, by the question's error."""
     for ask in QUESTIONS:
         ask(asked)
 

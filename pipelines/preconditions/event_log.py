@@ -2,11 +2,12 @@
 
 The log is looked at from outside: footers and single columns, each file once, because a light task
 asks this before anything is built. The same is asked for a champion of another recipe, which is
-scored on features of its own (`cycle`). Not for rows
-(`pipelines.log_check`). Tested in tests/pipelines/preconditions/test_event_log.py.
+scored on features of its own (`cycle`). Not for rows (`pipelines.log_check`). Tested in
+tests/pipelines/preconditions/test_event_log.py.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TypeVar
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.contracts.config import Head, RunConfig
+from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
@@ -23,10 +24,9 @@ from pipelines.contracts.time import to_ms
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
 from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
-from pipelines.event_log.rules import column_problems
+from pipelines.event_log.rules import Finding, column_problems
 from pipelines.places.store_errors import require_bucket
-from pipelines.snapshot.build import check_covered
-from pipelines.snapshot.plan import SnapshotPlan, plan_of
+from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.spill import files_read
 
 _NUM_READERS = 8
@@ -51,63 +51,48 @@ class Glimpse:
     ) -> list[str]:
         """Return what is wrong with the columns of a table's files, once for files alike.
 
-        Args:
-            files: Files of one table.
-            extra: Columns of text that a recipe's features need beyond the contract's.
-            numbers: Columns of numbers that they need.
-
-        Raises:
-            TransientStorageError: the storage failed.
+        `extra` are the columns of text that features need beyond the contract's, `numbers` those
+        of numbers.
         """
 
-        def ask(file: LogFile) -> list[tuple[tuple[str, ...], str]]:
+        def ask(file: LogFile) -> list[Finding]:
             try:
                 found = open_file(self.event_log, file).schema
             except DataContractError as error:
-                return [((file.path,), str(error))]
+                return [Finding("unreadable", "", str(error), "")]
             contract = contract_of(file.table, found.names)
-            problems = column_problems(file.path, found, contract, extra, numbers)
-            return [((p.rule, p.column, p.problem), p.message) for p in problems]
+            return list(column_problems(file.path, found, contract, extra, numbers))
 
-        told: dict[tuple[str, ...], list[str]] = {}
+        told: dict[tuple[str, str, str], list[str]] = {}
         with ThreadPoolExecutor(_NUM_READERS) as pool:
-            for problems in pool.map(ask, files):
-                for alike, message in problems:
-                    told.setdefault(alike, []).append(message)
+            for each in itertools.chain.from_iterable(pool.map(ask, files)):
+                told.setdefault((each.rule, each.column, each.problem), []).append(each.message)
         return [
             first + (f" (and {len(others)} more files)" if others else "")
             for first, *others in told.values()
         ]
 
-    def texts(self, files: Iterable[LogFile]) -> dict[str, LogFile]:
-        """Return action types or embedding versions in files, each with the first that has it.
+    def texts(self, files: Sequence[LogFile]) -> dict[str, LogFile]:
+        """Return action types (of known rows) or embedding versions, each with its first file.
 
         A file that cannot be read is passed over, as is one without the column: `column_problems`
         tells of it.
-
-        Args:
-            files: Of the actions, whose known rows alone count, or of the pins.
-
-        Raises:
-            TransientStorageError: the storage failed.
         """
-        wanted = list(files)
-        fresh = [file for file in wanted if file not in self._known]
+        fresh = [file for file in files if file not in self._known]
         with ThreadPoolExecutor(_NUM_READERS) as pool:
             self._known.update(zip(fresh, pool.map(self._read, fresh), strict=True))
-        return {text: file for file in reversed(wanted) for text in self._known[file]}
+        return {text: file for file in reversed(files) for text in self._known[file]}
 
     def _read(self, file: LogFile) -> set[str]:
         column, *times = _TEXTS[file.table]
         is_known = ds.field("known_at") < self._as_of_ms if times else None
-        contract, found = EVENT_LOG_TABLES[file.table], set[str]()
+        found = set[str]()
         try:
             dataset = open_file(self.event_log, file)
-            asked = pa.schema([contract.field(name) for name in (column, *times)])
-            if any(column_problems(file.path, dataset.schema, asked)):
-                return set()
-            for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, is_known):
-                found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
+            asked = [EVENT_LOG_TABLES[file.table].field(name) for name in (column, *times)]
+            if not any(column_problems(file.path, dataset.schema, pa.schema(asked))):
+                for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, is_known):
+                    found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
         except DataContractError:
             return set()
         return found
@@ -133,43 +118,14 @@ def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
     return Glimpse(event_log, to_ms(as_of))
 
 
-def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
-    """Refuse a recipe that the event log cannot feed.
-
-    Raises:
-        DataContractError: all that is missing is listed.
-        TransientStorageError: the storage failed.
-    """
-    plan = plan_of(config, as_of)
-    try:
-        check_covered(log.event_log, plan)
-        found = log_problems(plan, log, config.features.heads)
-    except DataContractError as error:
-        found = [str(error)]  # no other answer means anything in days without a log
-    if found:
-        lead = (
-            f"the event log at {log.event_log.uri} cannot feed recipe {config.reference} as of "
-            f"{as_of:%Y-%m-%d}:"
-        )
-        raise refusal(DataContractError, lead, found)
-
-
 def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> list[str]:
-    """Return in sentences what the log lacks, or has too much, for a snapshot.
+    """Return in sentences what the log lacks, or has too much, for a snapshot of a plan.
 
     These are columns of the files that are read, of impressions before the training window only
-    those of the contract; heads whose action type does not occur in the snapshot's days; action
+    those of the contract; action types of `heads` that do not occur in the snapshot's days; action
     types that the vocabulary lacks, so that reading refuses them; and the embedding version.
-
-    Args:
-        plan: What the snapshot reads.
-        log: The event log.
-        heads: Those that need actions.
-
-    Raises:
-        TransientStorageError: the storage failed.
     """
-    found, features, whole = [], plan.features, log.event_log
+    features, whole, found = plan.features, log.event_log, list[str]()
     _, actions, users = files_read(whole, plan)
     pins = whole.files_of("pins")
     shown = whole.files_between("impressions", plan.training.start_ms, plan.as_of_ms)

@@ -13,7 +13,9 @@ from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature,
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
 from pipelines.preconditions import event_log
-from pipelines.preconditions.event_log import Glimpse, look_at, require_fed
+from pipelines.preconditions.cycle import Asked, ask_event_log, ask_fed
+from pipelines.preconditions.event_log import Glimpse
+from pipelines.settings import Settings
 from pipelines.storage import to_uri
 from support.mistakes import PINS, USERS
 from support.tiny_log import (
@@ -51,8 +53,10 @@ def recipe(version: str = "planted-1", **features: Any) -> RunConfig:
 
 
 def problems(folder: Path, config: RunConfig, as_of: datetime = TINY_AS_OF) -> list[str]:
+    asked = Asked.beforehand(config, Settings(event_log=str(folder)), as_of, as_of)
     try:
-        require_fed(config, look_at(to_uri(folder), as_of), as_of)
+        ask_event_log(asked)
+        ask_fed(asked)
     except DataContractError as error:
         return list(error.problems)
     return []
