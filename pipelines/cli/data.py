@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, say, say_all, say_value
+from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -156,20 +156,22 @@ def judge_log(
 
 
 @log_app.command("show")
-def show_request(
+def show(
     request: Annotated[str, Option(help="Its request_id.")],
     location: Location = "",
     recipe: Annotated[str, Option(help="HOMEFEED_RECIPE by default.")] = "",
 ) -> dict[str, Any]:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
+    import yaml
+
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.log_check import one_request
+    from pipelines.log_check.one_request import show_request
 
     settings = Settings()
     event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
     config = make_recipe(recipe or settings.recipe)
-    value = one_request.show_request(event_log, config, request)
-    say_all(one_request.lines_of(value))
+    value = show_request(event_log, config, request)
+    say_text(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=1000))
     return value
 
 

@@ -21,7 +21,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import count_rows, open_file
+from pipelines.event_log.reader import damage_told_from_failure, open_file
 from pipelines.storage import open_filesystem
 
 KNOWN_COLUMNS = {
@@ -54,12 +54,7 @@ class Listing(Frozen):
 
 
 def list_files(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> Listing:
-    """Return what some files of an event log are.
-
-    Args:
-        event_log: The log.
-        files: Those that a snapshot reads.
-        as_of_ms: Rows known before it count, in milliseconds since the epoch.
+    """Return what some files of an event log are; rows known before `as_of_ms` are counted.
 
     Raises:
         TransientStorageError: the storage failed. A damaged file is no error here; whoever reads
@@ -76,8 +71,11 @@ def list_files(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> 
             num_rows, column = fragment.metadata.num_rows, KNOWN_COLUMNS[file.table]
             if column in dataset.schema.names:
                 # Arrow says that it is not implemented where no value is before another one.
-                with contextlib.suppress(pa.ArrowNotImplementedError):
-                    num_known = count_rows(dataset, file, ds.field(column) < as_of_ms)
+                with (
+                    contextlib.suppress(pa.ArrowNotImplementedError),
+                    damage_told_from_failure(dataset.filesystem, file),
+                ):
+                    num_known = dataset.count_rows(filter=ds.field(column) < as_of_ms)
             elif file.table == "pins":
                 num_known = num_rows
         return ListedFile(

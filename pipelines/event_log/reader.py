@@ -8,9 +8,10 @@ for making an event log (`pipelines.sources`). Tested in tests/pipelines/event_l
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
 from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
+from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord
 from pipelines.event_log.rules import (
     Finding,
     column_problems,
@@ -34,8 +36,9 @@ from pipelines.event_log.rules import (
 )
 from pipelines.places import store_errors
 from pipelines.plain_text import shortened
-from pipelines.storage import open_filesystem, translated_errors
+from pipelines.storage import exists, join, open_filesystem, read_model, translated_errors
 
+IdColumn = Literal["user_id", "pin_id"]
 CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 _BATCH_ROWS = 1 << 17
 """Rows of a file that are looked at together."""
@@ -104,7 +107,7 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
         DataContractError: a file breaks the contract, or several have columns of different types;
             the message names the file where it is the only one.
     """
-    rows, num_rows = _scan(
+    rows, num_rows = read_rows(
         event_log,
         files,
         Before("known_at", wanted.as_of_ms),
@@ -130,20 +133,20 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
 
 def read_rows(
     event_log: EventLog,
-    file: LogFile,
-    extra_columns: Sequence[str],
+    files: Sequence[LogFile],
     wanted: Before | Among,
+    extra_columns: Sequence[str] = (),
     number_columns: Sequence[str] = (),
     columns: Sequence[str] = (),
     are_texts_coded: bool = False,
-) -> pa.Table:
-    """Read the wanted rows of one file in the contract's types.
+) -> tuple[pa.Table, list[int]]:
+    """Read the wanted rows of some files of a table in the contract's types.
 
     Args:
         event_log: The log.
-        file: One of its files.
-        extra_columns: What is read beyond the schema, as text.
+        files: Of one table, at least one.
         wanted: Which rows.
+        extra_columns: What is read beyond the schema, as text.
         number_columns: What is read beyond the schema, as numbers.
         columns: Of the schema, those that are read; all of them where none is named.
         are_texts_coded: Texts come as CODED_TEXT, but for request ids. Parquet stores them so, and
@@ -151,33 +154,19 @@ def read_rows(
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
-        numbers, each once. Embeddings are as they are in the file; `embedding_matrix` reads
-        them.
+        numbers, each once; and how many rows are of each file. Embeddings are as they are in the
+        file; `embedding_matrix` reads them.
 
     Raises:
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
             stands where none may; the message names the file.
     """
-    options = (extra_columns, number_columns, columns, are_texts_coded)
-    return _scan(event_log, [file], wanted, *options)[0]
-
-
-def _scan(
-    event_log: EventLog,
-    files: Sequence[LogFile],
-    wanted: Before | Among,
-    extra: Sequence[str],
-    numbers: Sequence[str],
-    columns: Sequence[str],
-    are_texts_coded: bool,
-) -> tuple[pa.Table, list[int]]:
-    """Return the wanted rows of some files as `read_rows` does, and how many are of each file."""
     filesystem, _ = open_filesystem(event_log.uri)
     path, table = files[0].path, files[0].table
     texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
     read = [name for name in texts if name in (columns or texts) and name != "request_id"]
-    coded = [*read, *extra] if are_texts_coded else []
-    with _damage_told_from_failure(filesystem, files[0]):
+    coded = [*read, *extra_columns] if are_texts_coded else []
+    with damage_told_from_failure(filesystem, files[0]):
         with _open(filesystem, path, coded) as opened:
             found = opened.schema_arrow
         for name in found.names:
@@ -187,8 +176,8 @@ def _scan(
                     f"expected each column once; write the file again without the others"
                 )
         schema = contract_of(table, found.names)
-        require_none(column_problems(path, found, schema, extra, numbers))
-        names = list(dict.fromkeys((*(columns or schema.names), *extra, *numbers)))
+        require_none(column_problems(path, found, schema, extra_columns, number_columns))
+        names = list(dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns)))
         in_file_order = [name for name in found.names if name in names]
 
         def read_one(file: LogFile) -> list[pa.RecordBatch]:
@@ -234,7 +223,7 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
         TransientStorageError: the storage failed.
     """
     filesystem, _ = open_filesystem(event_log.uri)
-    with _damage_told_from_failure(filesystem, file):
+    with damage_told_from_failure(filesystem, file):
         kind = ds.ParquetFileFormat()
         fragment = kind.make_fragment(file.path, filesystem)  # which reads its footer once
         return ds.FileSystemDataset([fragment], fragment.physical_schema, kind, filesystem)
@@ -252,7 +241,7 @@ def read_file(
         DataContractError: its pages are damaged.
         TransientStorageError: the storage failed.
     """
-    with _damage_told_from_failure(dataset.filesystem, file):
+    with damage_told_from_failure(dataset.filesystem, file):
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
 
 
@@ -272,7 +261,7 @@ def iterate_batches(
         TransientStorageError: the storage failed.
     """
     options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
-    with _damage_told_from_failure(dataset.filesystem, file):
+    with damage_told_from_failure(dataset.filesystem, file):
         yield from dataset.scanner(
             columns=list(columns),
             filter=wanted,
@@ -284,19 +273,8 @@ def iterate_batches(
         ).to_batches()
 
 
-def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
-    """Return how many rows of an opened file are wanted.
-
-    Raises:
-        DataContractError: its pages are damaged.
-        TransientStorageError: the storage failed.
-    """
-    with _damage_told_from_failure(dataset.filesystem, file):
-        return int(dataset.count_rows(filter=wanted))
-
-
 @contextlib.contextmanager
-def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+def damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
     """Raise for a damaged file, which no retry helps, another error than for failing storage.
 
     Arrow reports both as the same OSError without a number. Where its words do not say that it was
@@ -339,3 +317,35 @@ def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
     if with_times and without:
         told = {"with_times": with_times[0], "without": without[0], "num_rows": len(without)}
         yield finding("pin_times_in_some", **told)
+
+
+def name_files(uri: str, record: EventLogRecord) -> tuple[LogFile, ...]:
+    """Return a log's files of names; a file's table is its folder, one of NAMES' values."""
+    _, root = open_filesystem(uri)
+    return tuple(
+        LogFile(folder, f"{root}/{name}", None, 0)
+        for folder in NAMES.values()
+        for name in record.files
+        if name.startswith(f"{folder}/")
+    )
+
+
+def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[int, str]:
+    """Return the names that some ids of a column were made from, as far as the log has names.
+
+    Raises:
+        DataContractError: the log's record or a file of names is damaged.
+        TransientStorageError: the storage failed.
+    """
+    record_uri = join(event_log.uri, RECORD_FILE)
+    wanted = sorted({each for each in ids if -(2**63) <= each < 2**63})
+    if not wanted or not exists(record_uri):
+        return {}
+    record = read_model(record_uri, EventLogRecord)
+    found: dict[int, str] = {}
+    is_wanted = ds.field("id").isin(pa.array(wanted, pa.int64()))
+    for file in name_files(event_log.uri, record):
+        if file.table == NAMES[column]:
+            rows = read_file(open_file(event_log, file), file, ["id", "name"], is_wanted)
+            found.update(zip(rows["id"].to_pylist(), rows["name"].to_pylist(), strict=True))
+    return found

@@ -8,7 +8,7 @@ tests/pipelines/log_check/test_judgements.py.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,9 @@ LAST_MONTH, FEWEST_MONTHS = 12, 3
 """No month has a higher number: where no day has, days and months may have changed places."""
 FEWEST_ROWS, FEWEST_DAYS = 20, 2
 """Of fewer rows or days, it may be chance that all have one time of day or one lag."""
-_VALUES_NAMED = 5
 
 ERROR, WARNING, NOTE = Severity
+_RATES = bounds.LABEL_RATE_BY_NEIGHBOURS
 JUDGED = {
     "days_1_to_12": Rule(
         "all are of the days 1 to 12 of their months, in {num} months from {first} to {last}: day "
@@ -40,13 +40,13 @@ JUDGED = {
         "expected the time at which each of them happened; write the times, or keep in mind that a "
         "request knows of its own day only what has an earlier time", "", NOTE),
     "known_at_once": Rule(
-        "known at once, known_at is acted_at in all {num:,} rows{both}; a model is then trained on "
+        "known at once, known_at is acted_at in all {num:,} rows; a model is then trained on "
         "fresher sequences than serving will have",
         "expected known_at as the time from which serving could have read the row; write when each "
         "row was known, or add the usual delay of your pipeline", "actions", NOTE),
     "few_impressions": Rule("{day} has {num:,} rows, the median day {median:,.0f}",
-        "expected at least {share:.0%} of the median day; write impressions/day={day} again if it "
-        "is not complete", "impressions", WARNING),
+        f"expected at least {bounds.ROWS_OF_A_DAY.warning:.0%} of the median day; write "
+        "impressions/day={day} again if it is not complete", "impressions", WARNING),
     "no_actions": Rule("there is none, and {num:,} impressions from {first} to {last}",
         "expected what users did with what they were shown; write the actions of these days",
         "actions"),
@@ -58,23 +58,24 @@ JUDGED = {
     "label_rate": Rule(
         "on {day} {rate:.2%} of the impressions got {value!r}, and {usual:.2%} on the days around "
         "it ({num:,} such actions on that day)",
-        "expected {low:.0%} to {high:.0%} of the days around it; write actions/day={day} again if "
-        "actions of it are missing or double", "actions"),
+        f"expected {_RATES.warning:.0%} to {1 / _RATES.warning:.0%} of the days around it; write "
+        "actions/day={day} again if actions of it are missing or double", "actions"),
     "hours_without_actions": Rule(
         "impressions of {day} got {num} actions in the hours {hours} UTC, and {expected:,.0f} "
         "would be usual",
-        "expected at least {share:.0%} of the usual; write actions/day={day} again if these hours "
-        "are missing", "actions", WARNING),
+        f"expected at least {bounds.LABELS_OF_AN_HOUR.warning:.0%} of the usual; write "
+        "actions/day={day} again if these hours are missing", "actions", WARNING),
     "unknown_requests": Rule(
         "{num:,} of {in_span:,} that name a request ({share:.0%}) name none of their user's in the "
         "log, {of_others:,} of them another user's",
-        "expected at least {least:.0%} found; write the request_id of the impressions into the "
-        "actions, or null where it is not known (these actions are nobody's label)", "actions"),
+        f"expected at least {1 - bounds.UNKNOWN_REQUESTS.warning:.0%} found; write the request_id "
+        "of the impressions into the actions, or null where it is not known (these actions are "
+        "nobody's label)", "actions"),
     "unknown_pairs": Rule(
         "of {num:,} whose request is in the log, {share:.0%} are on a pin that the request did not "
         "show within the label window",
-        "expected at most {most:.0%}; check pin_id, or log all candidates of a request",
-        "actions", WARNING),
+        f"expected at most {bounds.UNKNOWN_PAIRS.warning:.0%}; check pin_id, or log all candidates "
+        "of a request", "actions", WARNING),
     "clock": Rule(
         "{num:,} that name their request ({share:.0%}) are before it, most of them by {hours} to "
         "{end} h",
@@ -83,8 +84,9 @@ JUDGED = {
     "early_actions": Rule(
         "{when} before their impressions are {share:.0%} of the {num:,} actions without a request "
         "whose pin the user was shown within 24 h",
-        "expected at most {most:.0%}; check the time zone or the clock of the writer of either "
-        "table: the answer to an impression would stand in the sequence before it", "actions"),
+        f"expected at most {bounds.EARLY_ACTIONS.warning:.0%}; check the time zone or the clock "
+        "of the writer of either table: the answer to an impression would stand in the sequence "
+        "before it", "actions"),
     "duplicates": Rule("{num:,} rows ({share:.1%}) repeat a request and pin of the same day",
         "expected one row per (request_id, pin_id); they are dropped; write each candidate once",
         "impressions"),
@@ -96,28 +98,25 @@ JUDGED = {
         "expected one width in a version; write these rows again, or under an embedding_version of "
         "their own"),
     "zero_embeddings": Rule("{zero:,} of {rows:,} embeddings of {whose} are all zero",
-        "expected at most {most:.0%}; embed these pins; zero stands for a pin that nothing is "
-        "known of", "pins", WARNING),
+        f"expected at most {bounds.ZERO_EMBEDDINGS.warning:.0%}; embed these pins; zero stands "
+        "for a pin that nothing is known of", "pins", WARNING),
     "head_without_labels": Rule(
         "no impression got {value!r} within {hours} h, which head {head!r} predicts ({num:,} such "
         "actions in the log)",
         "expected some positives of every head; check that actions carry the request_id, user_id "
         "and pin_id of their impressions, or take the head out of the recipe", "actions"),
-    "unlisted_values": Rule("{column}: {said}",
-        "expected values of features.categorical ({listed}) in at least {least:.0%} of the rows, "
-        "because a model cannot tell others apart; add them to the feature's values, or correct "
-        "the values in the log"),
+    "unlisted_values": Rule(
+        "{column}: {num_rows:,} of {rows:,} rows ({share:.2%}) have a value that the recipe does "
+        "not list: {said}",
+        "expected values of features.categorical in at least {least:.0%} of the rows, because a "
+        "model cannot tell others apart; add them to the feature's values, or correct the values "
+        "in the log"),
 }  # fmt: skip
 """What is said of each defect; where no severity stands here, it depends on how bad it is."""
 
 
 def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
-    """Yield what is worth saying of a log's days and totals.
-
-    Args:
-        report: Days and totals.
-        recipe: What the log shall serve, or None.
-    """
+    """Yield what is worth saying of a log's days and totals, and of the recipe that it serves."""
     for judged in (_times, _days, _rates, _hours, _requests, _clocks):
         yield from judged(report)
     yield from _embeddings(report, recipe)
@@ -151,14 +150,10 @@ def _times(report: LogReport) -> Iterator[Finding]:
         if not is_enough or len(days) < FEWEST_DAYS or not first:
             continue
         if first[0] == report.numbers(f"{table}.last_ms")[-1]:
-            seconds, ms = divmod(first[0] % DAY_MS, 1000)
-            clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-            told = f"{clock}{f'.{ms:03}' if ms else ''}"
-            yield _finding("one_time_of_day", table=table, clock=told)
-        lags = {each: report.numbers(f"{each}.longest_lag_ms") for each in TABLES}
-        if table == "actions" and lags[table][-1] == 0:
-            both = ", and impressions too" * (not any(lags["impressions"]))
-            yield _finding("known_at_once", num=report.num_rows(table), both=both)
+            clock = datetime.fromtimestamp(first[0] % DAY_MS / 1000, UTC)
+            yield _finding("one_time_of_day", table=table, clock=f"{clock:%H:%M:%S}")
+        if table == "actions" and report.numbers("actions.longest_lag_ms")[-1] == 0:
+            yield _finding("known_at_once", num=report.num_rows(table))
 
 
 def _days(report: LogReport) -> Iterator[Finding]:
@@ -172,10 +167,10 @@ def _days(report: LogReport) -> Iterator[Finding]:
         return
     first, last = min(shown), max(shown)
     if len(shown) >= 3:
-        median, share = float(np.median(list(shown.values()))), bounds.ROWS_OF_A_DAY.warning
+        median = float(np.median(list(shown.values())))
         for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
-            if (num := shown.get(day, 0)) < share * median:
-                yield _finding("few_impressions", day=day, num=num, median=median, share=share)
+            if (num := shown.get(day, 0)) < bounds.ROWS_OF_A_DAY.warning * median:
+                yield _finding("few_impressions", day=day, num=num, median=median)
     if not acted:
         yield _finding("no_actions", num=sum(shown.values()), first=first, last=last)
         return
@@ -194,16 +189,13 @@ def _days(report: LogReport) -> Iterator[Finding]:
 
 def _rates(report: LogReport) -> Iterator[Finding]:
     """Days on which the label rate of an action type is far from its neighbours'."""
-    bound = bounds.LABEL_RATE_BY_NEIGHBOURS
-    low, high = bound.warning, 1 / bound.warning
     for name, rates in report.label_rates().items():
         for day, rate in sorted(rates.items()):
             usual = _usual_rate(rates, day)
-            is_level = low * usual <= rate <= usual * high
-            if usual * report.rows(day, "impressions") >= bound.fewest and not is_level:
-                num = report.of(day, "actions").get(name, 0)
-                told = {"rate": rate, "usual": usual, "num": num, "low": low, "high": high}
-                severity = _worse(rate <= bound.critical)
+            is_level = _RATES.warning * usual <= rate <= usual / _RATES.warning
+            if usual * report.rows(day, "impressions") >= _RATES.fewest and not is_level:
+                told = {"rate": rate, "usual": usual, "num": report.of(day, "actions").get(name, 0)}
+                severity = _worse(rate <= _RATES.critical)
                 yield _finding("label_rate", value=name, day=day, severity=severity, **told)
 
 
@@ -238,7 +230,7 @@ def _hours(report: LogReport) -> Iterator[Finding]:
         own_rate = float(labelled.sum()) / max(report.rows(day, "impressions"), 1)
         # The labels of the last days may still come.
         is_open = day > acted[-1] - report.label_window
-        if is_open or own_rate < bounds.LABEL_RATE_BY_NEIGHBOURS.warning * usual:
+        if is_open or own_rate < _RATES.warning * usual:
             continue
         expected = own_rate * binned(report.of(day, "impressions.hour"), HOURS)
         is_empty = labelled <= bound.warning * expected
@@ -247,8 +239,7 @@ def _hours(report: LogReport) -> Iterator[Finding]:
         hours = np.flatnonzero(is_empty & (runs[run] >= bound.fewest))
         if len(hours):
             told = {"num": int(labelled[hours].sum()), "hours": ", ".join(map(str, hours))}
-            told |= {"expected": expected[hours].sum(), "share": bound.warning}
-            yield _finding("hours_without_actions", day=day, **told)
+            yield _finding("hours_without_actions", day=day, expected=expected[hours].sum(), **told)
 
 
 def _requests(report: LogReport) -> Iterator[Finding]:
@@ -258,16 +249,13 @@ def _requests(report: LogReport) -> Iterator[Finding]:
     share, pairs = found / max(in_span, 1), named["pair_found"] / max(found, 1)
     if in_span - found >= bounds.FEWEST_UNKNOWN and share < 1 - bound.warning:
         told = {"num": in_span - found, "in_span": in_span, "of_others": named["of_other_user"]}
-        shares = {"share": 1 - share, "least": 1 - bound.warning}
         severity = _worse(share < bound.critical)
-        yield _finding("unknown_requests", **told, **shares, severity=severity)
+        yield _finding("unknown_requests", **told, share=1 - share, severity=severity)
     elif in_span and pairs < 1 - bounds.UNKNOWN_PAIRS.warning:
-        most = bounds.UNKNOWN_PAIRS.warning
-        yield _finding("unknown_pairs", num=found, share=1 - pairs, most=most)
+        yield _finding("unknown_pairs", num=found, share=1 - pairs)
     if repeated := report.total("impressions")["repeated"]:
         share = repeated / report.num_rows("impressions")
-        is_many = share > bounds.REPEATED_IMPRESSIONS.warning
-        severity = WARNING if is_many else NOTE
+        severity = WARNING if share > bounds.REPEATED_IMPRESSIONS.warning else NOTE
         yield _finding("duplicates", num=repeated, share=share, severity=severity)
 
 
@@ -287,9 +275,9 @@ def _clocks(report: LogReport) -> Iterator[Finding]:
     concentration = by_hour[max(0, most - 1) : most + 2].sum() / max(by_hour.sum(), 1)
     is_clock = concentration >= bounds.CONCENTRATED_SHIFT
     when = f"about {most + 1} h" if is_clock else "up to a day"
-    told = {"when": when, "share": share, "num": unnamed["near"], "most": bound.warning}
     severity = _worse(is_clock and share >= bound.critical)
-    yield _finding("early_actions", **told, severity=severity)
+    told = {"when": when, "share": share, "num": unnamed["near"]}
+    yield _finding("early_actions", severity=severity, **told)
 
 
 def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
@@ -308,17 +296,15 @@ def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding
         yield _finding("width_of_users", **of, version=wanted)
     of_all = {f"pins of version {version!r}": known for version, known in report.pins.items()}
     for whose, known in sorted((of_all | {"users": report.users}).items()):
-        table, bound = whose.split(" ")[0], bounds.ZERO_EMBEDDINGS.warning
         if len(known.widths) > 1:
             [(usual, most), *others] = known.widths.most_common()
             said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others))
-            widths = {"whose": whose, "most": most, "usual": usual, "others": said}
+            place = {"table": whose.split(" ")[0], "column": "embedding", "whose": whose}
             num = sum(rows for _, rows in others)
-            place = {"table": table, "column": "embedding", "num_rows": num}
-            yield _finding("embedding_width", **place, **widths)
-        if table == "pins" and known.zero > bound * known.rows:
-            told_of = {"zero": known.zero, "rows": known.rows, "whose": whose}
-            yield _finding("zero_embeddings", **told_of, most=bound)
+            widths = {"most": most, "usual": usual, "others": said}
+            yield _finding("embedding_width", **place, **widths, num_rows=num)
+        if whose != "users" and known.zero > bounds.ZERO_EMBEDDINGS.warning * known.rows:
+            yield _finding("zero_embeddings", whose=whose, zero=known.zero, rows=known.rows)
 
 
 def _of_recipe(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
@@ -336,39 +322,18 @@ def _of_recipe(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
             yield _finding("head_without_labels", **told, severity=severity)
     bound = recipe.data_gate.max_unknown_category_share
     for feature in recipe.features.categorical:
-        found, said = report.unlisted[f"{feature.table}.{feature.name}"], []
-        if found.others:
-            often = ", ".join(f"{text[:60]!r} {n:,}" for text, n in found.values[:_VALUES_NAMED])
-            more = " and others" if len(found.values) > _VALUES_NAMED else ""
-            said.append(
-                f"{_percent(found.others, found.rows)} of the {found.rows:,} rows have a value "
-                f"that the recipe does not list: {often}{more}"
-            )
-        if found.nulls:
-            said.append(
-                f"{_percent(found.nulls, found.rows)} of the {found.rows:,} rows have a null"
-            )
-        if num_unknown := found.nulls + found.others:
-            rest = len(feature.values) - _VALUES_NAMED
-            listed = ", ".join(map(repr, feature.values[:_VALUES_NAMED]))
-            listed += f" and {rest} more" if rest > 0 else ""
-            is_many = num_unknown > bound * found.rows
-            severity = WARNING if is_many else NOTE
+        found = report.unlisted[f"{feature.table}.{feature.name}"]
+        if unknown := found.nulls + found.others:
+            said = [f"{text[:60]!r} {num:,}" for text, num in found.values]
+            is_many, none_is_listed = unknown > bound * found.rows, unknown == found.rows
             yield _finding(
                 "unlisted_values",
                 table=feature.table,
                 column=feature.name,
-                said="; ".join(said),
-                listed=listed,
+                num_rows=unknown,
+                rows=found.rows,
+                share=unknown / found.rows,
+                said=", ".join([f"null {found.nulls:,}"] * bool(found.nulls) + said),
                 least=1 - bound,
-                num_rows=num_unknown,
-                severity=ERROR if num_unknown == found.rows else severity,
+                severity=ERROR if none_is_listed else WARNING if is_many else NOTE,
             )
-
-
-def _percent(part: int, whole: int) -> str:
-    """Return a share in percent; one that is neither none nor all is never told as such."""
-    share = 100 * part / whole
-    if part == whole or 1 <= share <= 99:
-        return f"{share:.0f}%"
-    return "less than 0.01%" if share < 0.01 else f"{min(share, 99.99):.2f}%"

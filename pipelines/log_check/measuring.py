@@ -46,7 +46,7 @@ from pipelines.snapshot.pool import run_in_threads
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
 _EPOCH = date(1970, 1, 1)
-_VALUES_NAMED = 6
+_VALUES_NAMED = 5
 _FAR_MS = 1 << 61
 """Stands for "no impression on this side"."""
 _REACH_MS = SHIFT_HOURS * HOUR_MS

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.event_log.log_files import find_event_log
-from pipelines.event_log.names import IdColumn, names_of
+from pipelines.event_log.reader import IdColumn, names_of
 from pipelines.event_log.rules import Finding, Severity
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.measuring import measure
@@ -85,7 +85,7 @@ def check_log(
 
 def _of_recipe(recipe: RunConfig, settings: Settings) -> Iterator[Finding]:
     """Yield why a recipe can come to no verdict whatever the log is: a cycle would be refused."""
-    asked = Asked.beforehand(recipe.reference, recipe, settings, datetime.now(UTC))
+    asked = Asked.beforehand(recipe, settings, datetime.now(UTC))
     for error in refusals(asked, QUESTIONS_OF_RECIPE):
         for said in error.problems or (str(error),):
             yield Finding("recipe", "", f"recipe {recipe.reference} cannot be run: {said}", "")

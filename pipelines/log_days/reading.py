@@ -215,7 +215,7 @@ def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) ->
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
     for file in event_log.files_of("users"):
-        rows = read_rows(event_log, file, (), Before("as_of", plan.as_of_ms))
+        rows, _ = read_rows(event_log, [file], Before("as_of", plan.as_of_ms))
         if len(rows):
             vectors = to_list_column(embedding_matrix(file.path, rows))
             kept = rows.select(["user_id", "as_of", "state"])

@@ -129,7 +129,7 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
     parts, widths = [], []
     for file in event_log.files_of("pins"):
         is_wanted, extra = Among("pin_id", pa.array(wanted)), extra_columns(PINS, categorical)
-        rows = read_rows(event_log, file, extra, is_wanted, numbers, are_texts_coded=True)
+        rows, _ = read_rows(event_log, [file], is_wanted, extra, numbers, are_texts_coded=True)
         # The version is compared here because a scan cannot filter a dictionary column by it.
         rows = _where(rows, positions(rows["embedding_version"], [version]) == 0)
         if has_times:

@@ -220,7 +220,7 @@ def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     features = plan.features.categorical_of("users")
     extra, is_known = extra_columns(USERS, features), Before("as_of", plan.as_of_ms)
     numbers = plan.number_columns("users")
-    rows = read_rows(task.event_log, file, extra, is_known, numbers, are_texts_coded=True)
+    rows, _ = read_rows(task.event_log, [file], is_known, extra, numbers, are_texts_coded=True)
     require_none(time_problems(file.path, "as_of", rows))
     embeddings = embedding_matrix(file.path, rows)
     if len(rows) == 0:

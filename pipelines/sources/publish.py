@@ -42,7 +42,7 @@ from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
-from pipelines.event_log.names import name_files
+from pipelines.event_log.reader import name_files
 from pipelines.event_log.record import (
     RECORD_FILE,
     UPLOADING_FILE,

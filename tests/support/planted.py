@@ -405,7 +405,7 @@ def load_log(event_log: EventLog, plan: SnapshotPlan, days: range) -> LogRows:
     """Read the rows of some days, and of the day before them, into memory."""
     rows, pins = rows_of(event_log, plan, days), []
     for file in event_log.files_of("pins"):
-        found = read_rows(event_log, file, (), Before("pin_id", 1 << 62))
+        found, _ = read_rows(event_log, [file], Before("pin_id", 1 << 62))
         versions = np.asarray(found["embedding_version"].cast("string"))
         found = found.filter(pa.array(versions == plan.config.embedding_version))
         vectors = to_list_column(embedding_matrix(file.path, found))

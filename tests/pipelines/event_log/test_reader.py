@@ -13,8 +13,7 @@ from pyarrow import fs
 from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log import reader
 from pipelines.event_log.log_files import open_event_log
-from pipelines.event_log.names import names_of
-from pipelines.event_log.reader import Among, Before, EventFilter, read_events
+from pipelines.event_log.reader import Among, Before, EventFilter, names_of, read_events
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer.batches import id_of
 from pipelines.storage import to_uri

@@ -4,7 +4,6 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,35 +16,22 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_check.one_request import build_one_user, lines_of
+from pipelines.log_check.one_request import build_one_user
 from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
+from pipelines.snapshot.plan import plan_of
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer.batches import id_of
 from support.own_tables import VERSION, acted_on, pins, shown_on, users
 from support.runs import PLANTED_AS_OF, make_run
-from support.tiny_log import (
-    ACTIONS_15,
-    january,
-    rewrite,
-    shown,
-    tiny_impressions,
-    write_tiny_log,
-)
+from support.tiny_log import ACTIONS_15, january, rewrite, shown, tiny_impressions, write_tiny_log
 from support.worlds import write_planted_world
 
 
-def said(*words: str) -> Result:
-    return CliRunner().invoke(app, ["log", "show", *words])
-
-
-def examples_of(requests: pa.Table, examples: pa.Table, pins: pa.Table, name: str) -> list[dict]:
-    """Return a request's examples with pin_id in place of the row."""
-    row = requests["request_id"].to_pylist().index(name)
-    first, count = (requests[n][row].as_py() for n in ("first_example", "num_examples"))
-    rows = examples.slice(first, count).to_pylist()
-    return [row | {"pin_row": pins["pin_id"][row["pin_row"]].as_py()} for row in rows]
+def said(log: str, request: str, recipe: str = "smoke", *more: str) -> Result:
+    words = ["log", "show", "--request", request, log, "--recipe", recipe, *more]
+    return CliRunner().invoke(app, words)
 
 
 def test_a_users_shard_is_that_of_the_whole_snapshot(tmp_path: Path) -> None:
@@ -53,22 +39,29 @@ def test_a_users_shard_is_that_of_the_whole_snapshot(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     snapshot = write_snapshot(run)
     folder = storage.local_path(snapshot.uri)
-    pins = open_table(folder, "pins.arrow")
-    compared = 0
-    for shard in snapshot.shards:
-        whole = {n: open_table(folder, f"{shard.name}/{n}.arrow") for n in ("requests", "examples")}
-        users = whole["requests"]["user_id"].to_pylist()
-        names = whole["requests"]["request_id"].to_pylist()
-        user, name = users[-1], names[-1]
-        own = build_one_user(open_event_log(run.event_log_uri), smoke(), PLANTED_AS_OF, user)
-        tables = (own.tables.requests, own.tables.examples, own.pins)
-        expected = examples_of(whole["requests"], whole["examples"], pins, name)
-        assert examples_of(*tables, name) == expected
-        assert own.tables.requests["request_id"].to_pylist() == [
-            each for each, owner in zip(names, users, strict=True) if owner == user
+
+    def examples_of(requests: pa.Table, examples: pa.Table, pins: pa.Table) -> list[dict]:
+        """Return a user's examples with ids in place of rows."""
+        found = [row for row in requests.to_pylist() if row["user_id"] == user]
+        return [
+            example | {"request_row": row["request_id"], "pin_row": pins[example["pin_row"]]}
+            for row in found
+            for example in examples.slice(row["first_example"], row["num_examples"]).to_pylist()
         ]
-        compared += 1
-    assert compared == 2
+
+    assert len(snapshot.shards) == 2
+    for shard in snapshot.shards:
+        whole = [open_table(folder, f"{shard.name}/{n}.arrow") for n in ("requests", "examples")]
+        user = whole[0]["user_id"].to_pylist()[-1]
+        plan = plan_of(smoke().model_copy(update={"snapshot": ONE}), PLANTED_AS_OF)
+        built = build_one_user(open_event_log(run.event_log_uri), plan, user)
+        assert built is not None
+        own = (built[0].requests, built[0].examples, built[1]["pin_id"].to_pylist())
+        expected = examples_of(*whole, open_table(folder, "pins.arrow")["pin_id"].to_pylist())
+        assert len(expected) > 0 and examples_of(*own) == expected
+
+
+ONE = smoke().snapshot.model_copy(update={"num_shards": 1})
 
 
 @pytest.fixture
@@ -79,60 +72,49 @@ def log(tmp_path: Path) -> str:
 
 def test_a_request_is_told_with_labels_actions_user_and_numbers(log: str) -> None:
     """Request C of the tiny log: user 1 at midnight of the 18th, pins 10 and 30."""
-    told = yaml.safe_load(said(log, "--request", "C", "--recipe", "smoke").output)
+    told = yaml.safe_load(said(log, "C").output)
+    assert told == json.loads(said(log, "C", "smoke", "--json").stdout)
     assert (told["request_id"], told["user"], told["split"]) == ("C", "1", "holdout")
     assert told["impressed_at"] == "2017-01-18 00:00:00 UTC"
     assert told["user_row"]["as_of"] == "2017-01-15 00:00:00 UTC"
     repin = {"action_type": "repin", "pin": "10", "acted_at": "2017-01-15 00:00:00 UTC"}
     assert any(each.items() >= repin.items() for each in told["actions"])
-    assert [(each["pin"], each["got"]) for each in told["candidates"]] == [
-        ("10", ["repin"]),
-        ("30", []),
-    ]
-    read = json.loads(said(log, "--request", "C", "--recipe", "smoke", "--json").stdout)
-    assert read["impressed_at_ms"] == january("18 00:00")
-    assert len(read["actions"]) == len(told["actions"])
-    assert "pin_popularity" in " ".join(read["candidates"][0]["numbers"])
+    labels = [(each["pin"], each["got"]) for each in told["candidates"]]
+    assert labels == [("10", ["repin"]), ("30", [])]
+    assert "pin_popularity" in " ".join(told["candidates"][0]["numbers"])
 
 
-def test_names_of_a_recipe_are_no_times() -> None:
-    told = {"at_ms": 0, "numbers": {"impressions.age_ms": 1e18}, "categories": {"speed_ms": None}}
-    read = yaml.safe_load("\n".join(lines_of(told)))
-    assert read == {
-        "at": "1970-01-01 00:00:00 UTC",
-        "numbers": {"impressions.age_ms": 1e18},
-        "categories": {"speed_ms": None},
-    }
-
-
-def test_what_is_not_there_is_said(log: str) -> None:
+def late_request(log: Path) -> None:
     late = [row | {"known_at": january("25 00:00")} for row in shown("E", 3, "19 08:00", 10, 20)]
-    write_tiny_log(Path(log), [*tiny_impressions(), *late])
-    for request, reason in (
-        ("nobody's", "has no request .*from 2017-01-14 to 2017-01-19; correct --request"),
-        ("E", "user 3 has no impressions .* in the windows of as_of 2017-01-21"),
-    ):
-        done = said(log, "--request", request, "--recipe", "smoke")
-        assert isinstance(done.exception, ConfigurationError)
-        assert re.search(reason, str(done.exception))
+    write_tiny_log(log, [*tiny_impressions(), *late])
 
 
-def test_an_error_names_the_file_of_the_log_and_not_a_copy_of_it(log: str) -> None:
-    path = rewrite(Path(log), ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
-    done = said(log, "--request", "C", "--recipe", "smoke")
-    assert isinstance(done.exception, DataContractError)
-    assert str(done.exception).startswith(f"{path}: acted_at is after known_at (1 such row")
-
-
-def test_a_request_of_nobody_breaks_the_contract(log: str) -> None:
-    path = "impressions/day=2017-01-18/part-0.parquet"
+def request_of_nobody(log: Path) -> None:
     users = pa.array([None, None, 1, 1], pa.int64())
-    rewrite(Path(log), path, "user_id", users)
-    done = said(log, "--request", "C", "--recipe", "smoke")
-    assert isinstance(done.exception, DataContractError)
-    assert f"{path}: column 'user_id' is null (2 such rows, first row 0: request_id=C" in str(
-        done.exception
-    )
+    rewrite(log, "impressions/day=2017-01-18/part-0.parquet", "user_id", users)
+
+
+@pytest.mark.parametrize(
+    ("change", "request_id", "error", "says"),
+    [
+        (late_request, "nobody's", ConfigurationError,
+         "has no request .*from 2017-01-14 to 2017-01-19; correct --request"),
+        (late_request, "E", ConfigurationError,
+         "'E' of user 3 has no impressions .* in the windows of as_of 2017-01-21; expected some"),
+        # The file of the log is named, and not a copy of it.
+        (lambda log: rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")])), "C",
+         DataContractError, rf"^.*event_log/{ACTIONS_15}: acted_at is after known_at \(1 such row"),
+        (request_of_nobody, "C", DataContractError,
+         r"18/part-0.parquet: column 'user_id' is null \(2 such rows, first row 0: request_id=C"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown_is_refused(
+    log: str, change: object, request_id: str, error: type, says: str
+) -> None:
+    change(Path(log))  # type: ignore[operator]
+    done = said(log, request_id)
+    assert isinstance(done.exception, error)
+    assert re.search(says, str(done.exception))
 
 
 def test_what_a_killed_look_has_left_is_removed_by_the_next(
@@ -142,50 +124,39 @@ def test_what_a_killed_look_has_left_is_removed_by_the_next(
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     orphan = own_temporary_folder("scratch") / ".scratch-killed"
-    for look in (lambda: said(log, "--request", "C", "--recipe", "smoke"), lambda: check_log(log)):
+    for look in (lambda: said(log, "C"), lambda: check_log(log)):
         (orphan / "event_log").mkdir(parents=True)
         look()
         assert list(temporary.rglob("*")) == [orphan.parent]
 
 
-@pytest.fixture
-def own_log(tmp_path: Path) -> str:
-    """A log of texts: user `00091480` is another one than `91480`, and pins are p0 to p2."""
+def test_a_log_of_texts_is_told_by_names_and_as_of_its_end_where_that_holds_it(
+    tmp_path: Path,
+) -> None:
+    """User `00091480` is another one than `91480`, and pins are p0 to p2.
+
+    The day after the log's last is the 8th: its windows are the 3rd and 4th, and the 6th.
+    """
+    names = {"u0": "00091480", "u1": "91480"}
     with EventLogWriter(tmp_path / "own", VERSION) as writer:
         writer.pins(pins())
-        writer.users({**users(), "user_id": ["00091480", "91480"]})
+        writer.users({**users(), "user_id": list(names.values())})
         for day in range(1, 8):
-            names = {"u0": "00091480", "u1": "91480"}
             writer.impressions(shown_on(day).replace({"user_id": names}))
             writer.actions(acted_on(day).replace({"user_id": names}))
-    recipe = tmp_path / "own.yaml"
     days = "training_days: 2, embargo_days: 1, holdout_days: 1, history_days: 5, core_days: 4"
-    recipe.write_text(
+    (tmp_path / "own.yaml").write_text(
         f"extends: smoke\nsnapshot: {{{days}, popularity_days: 3, embedding_version: {VERSION}}}\n"
     )
-    return str(tmp_path / "own")
-
-
-def own(log: str, request: str) -> dict[str, Any]:
-    recipe = str(Path(log).parent / "own.yaml")
-    return yaml.safe_load(said("--request", request, log, "--recipe", recipe).output)
-
-
-def test_ids_are_told_with_the_texts_that_they_were_made_from(own_log: str) -> None:
-    for name, request in (("00091480", "6-0"), ("91480", "6-1")):
-        told = own(own_log, request)
-        assert (told["request_id"], told["user"]) == (request, f"{id_of(name)} ({name!r})")
-    assert f"{id_of('p1')} ('p1')" in {each["pin"] for each in told["candidates"]}
-    assert f"{id_of('p2')} ('p2')" in {each["pin"] for each in told["actions"]}
-
-
-def test_a_request_is_shown_as_of_the_log_s_end_where_that_holds_it(own_log: str) -> None:
-    """The day after the log's last is the 8th: its windows are the 3rd and 4th, and the 6th."""
-    for request, split, day in (
-        ("4-0", "training", 8),
-        ("6-0", "holdout", 8),
-        ("5-0", "holdout", 7),
-        ("7-0", "holdout", 9),
+    for request, name, split, day in (
+        ("4-0", "00091480", "training", 8),
+        ("6-1", "91480", "holdout", 8),
+        ("5-0", "00091480", "holdout", 7),
+        ("7-0", "00091480", "holdout", 9),
     ):
-        told = own(own_log, request)
+        told = yaml.safe_load(said(f"{tmp_path}/own", request, f"{tmp_path}/own.yaml").output)
         assert (told["split"], told["as_of"]) == (split, f"2024-01-0{day}")
+        assert (told["request_id"], told["user"]) == (request, f"{id_of(name)} ({name!r})")
+        assert f"{id_of('p1')} ('p1')" in {each["pin"] for each in told["candidates"]}
+        known = {f"{id_of(pin)} ({pin!r})" for pin in ("p1", "p2")}
+        assert {each["pin"] for each in told["actions"]} & known

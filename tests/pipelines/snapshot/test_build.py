@@ -163,14 +163,14 @@ NAME = "actions/day=2017-01-15/part-0.parquet"
 
 def write_while_reading(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
     """Change something when the first file is opened."""
-    changes, original = [change], reader._scan
+    changes, original = [change], reader.read_rows
 
     def read(*arguments: Any) -> object:
         if changes:
             changes.pop()()
         return original(*arguments)
 
-    monkeypatch.setattr(reader, "_scan", read)
+    monkeypatch.setattr(reader, "read_rows", read)
 
 
 def shorter(path: Path) -> None:
