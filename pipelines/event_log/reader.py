@@ -142,15 +142,9 @@ def read_rows(
 ) -> tuple[pa.Table, list[int]]:
     """Read the wanted rows of some files of a table in the contract's types.
 
-    Args:
-        event_log: The log.
-        files: Of one table, at least one.
-        wanted: Which rows.
-        extra_columns: What is read beyond the schema, as text.
-        number_columns: What is read beyond the schema, as numbers.
-        columns: Of the schema, those that are read; all of them where none is named.
-        are_texts_coded: Texts come as CODED_TEXT, but for request ids. Parquet stores them so, and
-            a column in which a few texts are repeated takes half the time.
+    `extra_columns` are texts beyond the schema, `number_columns` numbers; of the schema, `columns`
+    are read, all where none is named. With `are_texts_coded` texts come as CODED_TEXT, but for
+    request ids: Parquet stores them so, and a few that are repeated take half the time.
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
@@ -169,12 +163,6 @@ def read_rows(
     with damage_told_from_failure(filesystem, files[0]):
         with _open(filesystem, path, coded) as opened:
             found = opened.schema_arrow
-        for name in found.names:
-            if found.names.count(name) > 1:
-                raise DataContractError(
-                    f"{table}: {path} has the column {name!r} {found.names.count(name)} times; "
-                    f"expected each column once; write the file again without the others"
-                )
         schema = contract_of(table, found.names)
         require_none(column_problems(path, found, schema, extra_columns, number_columns))
         names = list(dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns)))

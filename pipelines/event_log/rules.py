@@ -63,6 +63,8 @@ RULES = {
     # The columns of a file
     "missing_column": Rule("missing column {column!r}{hint}; found {found}",
         "expected also {missing}; add the column where the table is written"),
+    "column_twice": Rule("column {column!r} is there {num} times",
+        "expected each column once; write the file again without the others"),
     "wrong_kind": Rule("column {column!r} is {value}",
         "expected {expected}; cast it where the table is written{more}"),
     # The rows of a file
@@ -206,6 +208,8 @@ def column_problems(
         extra_columns: What a recipe declares as features of text beyond them.
         number_columns: What it declares as numeric features.
     """
+    for name in dict.fromkeys(name for name in found.names if found.names.count(name) > 1):
+        yield finding("column_twice", path, column=name, num=found.names.count(name))
     types = dict(zip(found.names, found.types, strict=True))
     wanted: list[tuple[str, tuple[str, ...], str]] = []
     for field in expected:

@@ -113,7 +113,7 @@ def test_a_file_that_has_a_column_twice_is_named(log: Path) -> None:
     path = log / IMPRESSIONS_15
     rows = pq.read_table(path, partitioning=None)
     pq.write_table(rows.append_column("user_id", rows["user_id"]), path)
-    assert_refused(log.parent, rf"{path} has the column 'user_id' 2 times")
+    assert_refused(log.parent, rf"{path}: column 'user_id' is there 2 times")
 
 
 def test_names_of_every_increment_are_found_by_their_ids(log: Path, tmp_path: Path) -> None:
