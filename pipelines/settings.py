@@ -7,9 +7,8 @@ made from the descriptions (tests/support/settings_page.py).
 
 import os
 import re
-from difflib import get_close_matches
-from typing import Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -21,25 +20,13 @@ from pipelines.places.plain_uri import require_plain
 DAG_ID = "homefeed_retrain"
 MLFLOW_VIEW = "workflowType=machine_learning"
 """In an address of MLflow's pages: tables of runs and models, where it would show traces else."""
-_FORMS = {
-    "registered_model": (
-        r"\w[\w .-]{0,199}",
-        "expected the name of a registered model: letters, digits, spaces and the characters _ . - "
-        "only, a letter or digit first, at most 200 of them (MLflow allows no / and no :)",
-    ),
-    "recipe_packages": (
-        r"[\s,]*([^\W\d]\w*(\.[^\W\d]\w*)*\s*(,[\s,]*|$))*",
-        "expected names of packages, comma separated, such as ranking,ours.features",
-    ),
-    "runbook_url": (
-        r"(https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)?",
-        "expected the address of a page, such as https://git.example.com/docs/runbook.md, without "
-        "a #section, which alerts add, and without a login",
-    ),
-}
-"""Settings that are refused now, where they would fail much later: what they must look like."""
 _UNSHOWN = ("HOMEFEED_RUNBOOK_URL", "HOMEFEED_SPARK_OPTIONS")
 """Settings that may hold a login or a key where they are wrong, which no message repeats."""
+
+
+HeavyStage = Annotated[str, Field(pattern=f"^({'|'.join(HEAVY)})$")]
+Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""A line break would begin another header of the mail."""
 
 
 class Settings(BaseSettings):
@@ -59,25 +46,33 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:5000", description="MLflow tracking and registry server."
     )
     experiment: str = Field(default="homefeed_retrain", description="MLflow experiment.")
-    registered_model: str = Field(default="homefeed_ranker", description="MLflow registered model.")
+    registered_model: str = Field(
+        default="homefeed_ranker",
+        pattern=r"^\w[\w .-]{0,199}$",
+        description="MLflow registered model: letters, digits, spaces, _ . and -, no / and no :",
+    )
     recipe: str = Field(
         default="completejourney",
         description="Default recipe of a run: a name, module:function, or a YAML or TOML file.",
     )
     recipe_packages: str = Field(
         default="",
+        pattern=r"^[\s,]*([^\W\d]\w*(\.[^\W\d]\w*)*\s*(,[\s,]*|$))*$",
         description="Packages, comma separated, whose functions a triggered run may name.",
     )
     airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
     alert_transports: tuple[Literal["outbox", "smtp", "slack", "apprise"], ...] = Field(
         default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
     )
-    alert_email_to: tuple[str, ...] = Field(default=(), description="JSON list of addresses.")
-    reader_zone: str = Field(
-        default="UTC", description="IANA name of the zone that alerts tell the time in besides UTC."
+    alert_email_to: tuple[Address, ...] = Field(default=(), description="JSON list of addresses.")
+    reader_zone: ZoneInfo = Field(
+        default=ZoneInfo("UTC"),
+        description="IANA name of the zone that alerts tell the time in besides UTC.",
     )
     runbook_url: str = Field(
-        default="", description="Page of docs/runbook.md, for the links in alerts."
+        default="",
+        pattern=r"^((https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)?)$",
+        description="Page of docs/runbook.md, for the links in alerts; without #section or login.",
     )
     accelerator: Literal["cpu", "gpu"] = Field(
         default="cpu", description="Hardware that Airflow's runs train on."
@@ -92,7 +87,7 @@ class Settings(BaseSettings):
     )
     stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
     command: str = Field(default="homefeed", description="The command line in the worker's shell.")
-    stage_resources: dict[str, Resources] = Field(
+    stage_resources: dict[HeavyStage, Resources] = Field(
         default={},
         description="JSON by stage; the others have those of `stage_table`. A snapshot's builder "
         "takes half of its memory, or of what the machine has.",
@@ -147,49 +142,11 @@ class Settings(BaseSettings):
             return
         raise ConfigurationError(f"{found}; correct the environment")
 
-    @field_validator(*_FORMS)
-    @classmethod
-    def _has_its_form(cls, value: str, info: ValidationInfo) -> str:
-        form, expected = _FORMS[str(info.field_name)]
-        if not re.fullmatch(form, value):
-            raise ValueError(expected)
-        return value
-
     @field_validator("home", "event_log", "workspace", "recipe")
     @classmethod
     def _holds_no_keys(cls, value: str, info: ValidationInfo) -> str:
         """Refuse keys before any message, alert or command repeats the place."""
         require_plain(value, f"HOMEFEED_{str(info.field_name).upper()}")
-        return value
-
-    @field_validator("stage_resources")
-    @classmethod
-    def _are_heavy_stages(cls, value: dict[str, Resources]) -> dict[str, Resources]:
-        """Refuse a stage that has no container, whose resources would be asked for in silence."""
-        if unknown := value.keys() - HEAVY.keys():
-            raise ValueError(f"no such stages: {sorted(unknown)}; expected some of {list(HEAVY)}")
-        return value
-
-    @field_validator("alert_email_to")
-    @classmethod
-    def _is_one_line(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse a line break, which would begin another header of the mail."""
-        if not "".join(value).isprintable():
-            raise ValueError("expected addresses without line breaks or control characters")
-        return value
-
-    @field_validator("reader_zone")
-    @classmethod
-    def _is_a_zone(cls, value: str) -> str:
-        """Refuse a name that no time could be told in when an alert is due."""
-        try:
-            ZoneInfo(value)
-        except (ValueError, OSError, KeyError):  # a path out of the folder, a folder, no such name
-            near = get_close_matches(value, available_timezones(), n=1)
-            hint = f" (perhaps {near[0]} is meant)" if near else ""
-            raise ValueError(
-                f"expected the IANA name of a time zone, such as Europe/Berlin{hint}"
-            ) from None
         return value
 
     def image_of(self, stage: str) -> str:
@@ -226,6 +183,6 @@ def _problem(detail: Any) -> str:
     """Say in one line what is wrong with one variable (`ValidationError.errors()`)."""
     name, *rest = (str(part) for part in detail["loc"])
     where = f"HOMEFEED_{name.upper()}" + (f" (item {', '.join(rest)})" if rest else "")
-    what = detail["msg"].removeprefix("Value error, ")
     value = "hidden" if f"HOMEFEED_{name.upper()}" in _UNSHOWN else repr(detail["input"])
-    return f"{where} is {value}: {what[0].lower()}{what[1:]}"
+    meant = str(Settings.model_fields[name].description).rstrip(".")
+    return f"{where} is {value}: {detail['msg'][0].lower()}{detail['msg'][1:]} ({meant})"

@@ -265,16 +265,6 @@ def publish_folder(folder: Path, uri: str) -> None:
         )
 
 
-def settle_folder(uri: str) -> None:
-    """Put back the folder that a killed `publish_folder` was about to replace, or delete it.
-
-    Whoever looks at a folder before publishing it calls this first, under the same lock.
-    """
-    if is_local(uri):
-        with translated_errors(uri, "putting back"):
-            folders.settle(local_path(uri))
-
-
 def for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
     """Do something for each name, several at a time."""
     with ThreadPoolExecutor(_NUM_REQUESTS) as pool:

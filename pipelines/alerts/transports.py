@@ -130,7 +130,7 @@ def deliver(
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         if receipt.is_counted or receipt.alert is None:
             return receipt
-        rendered = render(receipt.alert, is_late, settings.reader_zone)
+        rendered = render(receipt.alert, is_late, str(settings.reader_zone))
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
@@ -161,7 +161,7 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
     """Write an alert's text into the outbox and the log; return the receipt to be written."""
     if alert.at is None:
         alert = alert.model_copy(update={"at": datetime.now(UTC)})
-    rendered = render(alert, zone=settings.reader_zone)
+    rendered = render(alert, zone=str(settings.reader_zone))
     # Without a condition: the same alert has the same text, whoever writes it.
     storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
     log.warning("%s\n%s", rendered.subject, rendered.text)

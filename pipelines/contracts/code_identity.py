@@ -33,11 +33,6 @@ PACKAGES = (
     *("pytorch-lightning", "safetensors", "scikit-learn", "scipy", "torch"),
 )
 """Libraries whose version may change what a stage makes."""
-_INSTRUCTIONS = (
-    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"),
-    *("asimd", "sve", "sve2", "bf16"),
-)
-"""Instruction sets for which the libraries have kernels of their own, which round differently."""
 _VARIABLES = (
     *("ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_ENABLE_INSTRUCTIONS"),
     *("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA"),
@@ -53,8 +48,7 @@ class Environment(Frozen):
     project_digest: str  # Digest of all the project's code.
     python: str  # Version of Python.
     packages: dict[str, str]  # Versions of `PACKAGES`; absent: not installed.
-    processor: str  # The processor's name, as its maker gives it.
-    instructions: tuple[str, ...]  # Which of `_INSTRUCTIONS` it has.
+    processor: str  # Its name, as its maker gives it; kernels that round differently go by it.
     num_cores: int  # Cores that the process could use.
     gpus: tuple[str, ...] = ()  # Names of the machine's NVIDIA GPUs.
     variables: dict[str, str] = {}  # Which of `_VARIABLES` were set.
@@ -67,7 +61,10 @@ def environment() -> Environment:
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-    processor, instructions = _processor()
+    processor = platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(each for each in lines if each.startswith("model name")).partition(": ")[2]
     return Environment(
         code_version=code_version(),
         code_digest=code_digest(),
@@ -75,24 +72,10 @@ def environment() -> Environment:
         python=platform.python_version(),
         packages=packages,
         processor=processor,
-        instructions=instructions,
         num_cores=len(os.sched_getaffinity(0)),
         gpus=names_of_gpus(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )
-
-
-def _processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
-    """Return the processor's name and its instruction sets, as Linux describes them."""
-    try:
-        text = description.read_text()
-    except OSError:
-        return platform.processor() or platform.machine(), ()
-    pairs = (line.partition(":") for line in text.splitlines())
-    found = {name.strip(): value.strip() for name, _, value in pairs}
-    flags = (found.get("flags") or found.get("Features") or "").split()
-    name = found.get("model name") or platform.machine()
-    return name, tuple(each for each in _INSTRUCTIONS if each in flags)
 
 
 def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:

@@ -35,14 +35,6 @@ class CycleCosts(Frozen):
         resolved = self.of("resolve_run")
         return resolved.finished_at if resolved else None
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds from the start of `resolve_run` to the end of the last stage; 0 before it."""
-        if (first := self.of("resolve_run")) is None:
-            return 0.0
-        ended_at = max(each.finished_at for each in self.stages)
-        return first.wall_s + (ended_at - first.finished_at).total_seconds()
-
     def of(self, stage: str) -> StageCost | None:
         """Return what a stage used, or None where it has not ended."""
         return next((each for each in self.stages if each.stage == stage), None)

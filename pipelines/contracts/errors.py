@@ -14,8 +14,6 @@ from typing import ClassVar
 
 BUNDLE_MISSING = "bundle missing"
 """Kind: a registered version is there and its files are not."""
-NO_PLACE = "no place"
-"""Kind: nothing is at a path, a part of it is no folder, or its name is bad."""
 
 
 class HomefeedError(Exception):
@@ -110,8 +108,6 @@ class RunInProgressError(_MayPassError):
 PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 """Exit codes after which a retry is a waste: usage, data, refused, configuration."""
 
-_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
-
 
 def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
     """Return an error of the operating system as one of ours: what may pass is told from the rest.
@@ -132,12 +128,11 @@ def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
             f"{doing} {place}: the disk is full ({error.strerror}); free space "
             f"(`homefeed gc --dry-run` lists what of the workspace may go), then retry"
         )
-    if code in _PLACE:
+    if code in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
         return ConfigurationError(
             f"{doing} {place}: {error}; expected a usable path and, where something is read, "
             f"something there; correct the path (HOMEFEED_HOME, HOMEFEED_WORKSPACE and "
-            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted",
-            kind=NO_PLACE,
+            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted"
         )
     return TransientStorageError(f"{doing} {place}: {error}; check the storage, then retry")
 

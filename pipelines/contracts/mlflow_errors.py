@@ -1,15 +1,13 @@
 """What an error of MLflow means: one rule for the registry, the bundle and the training curves.
 
-The HTTP status and MLflow's own error code decide. An outage may pass: the server cannot be
-reached, does not answer in time (also 408, of a proxy), asks to come again (425, 429), fails by
-itself (5xx), or something before it answers with JSON of its own, of which MLflow's client does not
-tell the status. Everything else is an answer, which the same request would get again: the user is
-not let in (401, 403), the thing is not there (404), the request is refused (another 4xx), or no
-MLflow server answers at that address.
+The HTTP status and MLflow's own error code decide; no words are read. An outage may pass: the
+server cannot be reached, does not answer in time, asks to come again (408, 425, 429), fails by
+itself (5xx), or what answers is not understood, such as a login page with the status 200. All else
+is an answer, which the same request would get again: the user is not let in (401, 403), the thing
+is not there (404), the request is refused (another 4xx), or no MLflow server answers there.
 """
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
@@ -26,11 +24,9 @@ Value = TypeVar("Value")
 WAITS_S = (0.25, 0.5, 1.0, 2.0)
 """Seconds before the second attempt and those after it; a task's own retries come later."""
 
-_COME_AGAIN = (408, 425, 429)
-"""Statuses below 500 that say nothing against the request: time-out, too early, too many."""
 _NUM_SHOWN = 300
-_STATUS = re.compile(r"failed with error code (\d{3}) != |\b(\d{3}) (?:Client|Server) Error")
-"""MLflow's client tells so of an answer that is a page, and of each file of a download."""
+_NO_MLFLOW = ("ENDPOINT_NOT_FOUND", "BAD_REQUEST", "NOT_IMPLEMENTED")
+"""What MLflow's client calls a page with 404, 400 or 501; MLflow itself says more in its JSON."""
 
 Kind = Literal["outage", "no access", "no MLflow", "missing", "refused"]
 _ERRORS: dict[Kind, tuple[type[HomefeedError], str]] = {
@@ -68,43 +64,26 @@ def kind_of(error: Exception) -> Kind | None:
     from mlflow import exceptions as of_mlflow
     from requests import exceptions
 
-    no_address = (of_mlflow.InvalidUrlException, exceptions.InvalidURL, exceptions.MissingSchema)
-    if isinstance(error, no_address):
-        return "no MLflow"
     if isinstance(error, of_mlflow.MlflowException):
-        if not isinstance(error, of_mlflow.RestException) and (told := _told_by_client(error)):
-            return told
-        # MLflow's client calls a refused connection, a time-out and JSON of others INTERNAL_ERROR.
-        return _by_status(of_mlflow.ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500))
-    if isinstance(error, exceptions.HTTPError):
-        return _by_status(500 if error.response is None else error.response.status_code)
-    lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
-    return "outage" if isinstance(error, (*lost, exceptions.ChunkedEncodingError)) else None
-
-
-def _told_by_client(error: Exception) -> Kind | None:
-    """Return what an error means that MLflow's client made itself; None: as its code says."""
-    cause, text = error.__cause__, str(error)
-    # Where it looks first, as before it tags a model, it calls every error a wrong parameter.
-    kinds: list[Kind] = (
-        ["outage"] if isinstance(cause, Exception) and kind_of(cause) == "outage" else []
-    )
-    kinds += ["no MLflow"] if "not in a valid JSON format" in text else []
-    for of_page, of_file in _STATUS.findall(text):
-        kind = _by_status(int(of_page or of_file))
-        # MLflow says in JSON what is not there and what is refused; a page is somebody else's.
-        kinds.append("no MLflow" if of_page and kind in ("missing", "refused") else kind)
-    return "outage" if "outage" in kinds else (kinds[0] if kinds else None)
-
-
-def _by_status(status: int) -> Kind:
-    if status in (401, 403):
-        return "no access"
-    if status == 501:
+        # Where the client looks first, as before it tags a model, it calls all a wrong parameter.
+        cause = error.__cause__
+        if isinstance(cause, Exception) and kind_of(cause) == "outage":
+            return "outage"
+        if isinstance(error, of_mlflow.InvalidUrlException) or error.error_code in _NO_MLFLOW:
+            return "no MLflow"
+        # It calls a refused connection, a time-out and what it cannot read INTERNAL_ERROR.
+        status = of_mlflow.ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
+    elif isinstance(error, exceptions.InvalidURL | exceptions.MissingSchema):
         return "no MLflow"
-    if status in _COME_AGAIN or status >= 500:
+    elif isinstance(error, exceptions.HTTPError):
+        status = 500 if error.response is None else error.response.status_code
+    else:
+        lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
+        return "outage" if isinstance(error, (*lost, exceptions.ChunkedEncodingError)) else None
+    if status >= 500 or status in (408, 425, 429):
         return "outage"
-    return "missing" if status == 404 else "refused"
+    told: dict[int, Kind] = {401: "no access", 403: "no access", 404: "missing"}
+    return told.get(status, "refused")
 
 
 @contextlib.contextmanager

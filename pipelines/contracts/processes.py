@@ -1,15 +1,9 @@
 """Processes that end with the one that started them, kill -9 included. Linux only.
 
-Three things end what is left behind, because no one of them reaches everything:
-
-- `die_with_parent`, here, for processes that run our own code and are started by our own code: the
-  workers of a snapshot, and the processes of a training.
-- `pipelines.local.processes` for the servers of a local Airflow. Airflow puts its tasks into
-  sessions of their own and starts them itself, and the kernel's order to die does not pass from a
-  process to its children. So these are found by a mark in their environment.
-- The shell text in `pipelines.orchestration` for a stage under Airflow's BashOperator. The stage's
-  parent outlives a killed worker, so the shell watches the worker instead; and it asks first, so
-  that a training can save, where the kernel would only kill.
+For processes that run our own code and are started by our own code: the workers of a snapshot, and
+the processes of a training. The kernel's order does not pass to their children: the servers of a
+local Airflow are found by a mark (`pipelines.local.processes`), and a stage under Airflow is
+watched by its shell (`pipelines.orchestration`), which asks first, so that a training can save.
 """
 
 import ctypes

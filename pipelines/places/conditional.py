@@ -28,8 +28,6 @@ _WRITE_RETRIES = 0
 """A conditional write that is repeated by the client would be refused because of itself."""
 _WAITS_S = (0.2, 1.0)
 """Before a conditional write is made again that has certainly not arrived yet, in seconds."""
-_NUM_PROBES = 3
-"""How often a store is tried whose answers are lost."""
 _probed: set[str] = set()
 """Stores that this process has found to honour conditions."""
 
@@ -141,45 +139,38 @@ def _require_conditions(uri: str) -> None:
         ConfigurationError: it writes all the same, says that it knows no conditions, or refuses
             the ETag that it gave (as Ceph's gateway 18.2, which compares it without its quotes).
     """
-    name = store_of(uri)
-    for turn in range(0 if name in _probed else _NUM_PROBES):
-        probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
-        store, key = open_conditional(probe, _WRITE_RETRIES)
-        try:
-            with _translated(probe, "trying conditional writes at"):
-                first = _put(store, key, b"1", Revision())
-                second = _put(store, key, b"2", Revision())
-                over = _put(store, key, b"3", first) if first else None
-                # What is there is the 3 by now, so a write over the first content is refused.
-                late = _put(store, key, b"4", first) if over and first else None
-        except TransientStorageError as error:
-            said = error.__cause__
-            if isinstance(said, NotSupportedError) or "NotImplemented" in str(said):
-                told = f"it answered: {str(said).partition(chr(10))[0]}"
-                raise _refusal(name, told) from None
-            if turn == _NUM_PROBES - 1:
-                raise
-            continue
-        finally:
-            # A probe that could not be deleted is an empty name that nobody reads.
-            with contextlib.suppress(BaseError, OSError):
-                obstore.delete(store, key)
-        if first is None or second or late:
-            raise _refusal(name, "a second write under the same condition was accepted")
-        if over is None:
-            raise _refusal(name, "a write over the ETag that it had given was refused")
-        _probed.add(name)
+    if (name := store_of(uri)) in _probed:
         return
-
-
-def _refusal(name: str, found: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name} has no conditional writes: {found}; expected the second of two writes with "
-        f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs apart "
-        f"there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, MinIO), "
-        f"or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk",
-        kind="no conditions",
-    )
+    probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
+    store, key = open_conditional(probe, _WRITE_RETRIES)
+    found = ""
+    try:
+        with _translated(probe, "trying conditional writes at"):
+            first = _put(store, key, b"1", Revision())
+            second = _put(store, key, b"2", Revision())
+            over = _put(store, key, b"3", first) if first else None
+            # What is there is the 3 by now, so a write over the first content is refused.
+            if first is None or second or (over and _put(store, key, b"4", first)):
+                found = "a second write under the same condition was accepted"
+            elif over is None:
+                found = "a write over the ETag that it had given was refused"
+    except TransientStorageError as error:
+        said = error.__cause__
+        if not (isinstance(said, NotSupportedError) or "NotImplemented" in str(said)):
+            raise
+        found = f"it answered: {str(said).partition(chr(10))[0]}"
+    finally:
+        # A probe that could not be deleted is an empty name that nobody reads.
+        with contextlib.suppress(BaseError, OSError):
+            obstore.delete(store, key)
+    if found:
+        raise ConfigurationError(
+            f"{name} has no conditional writes: {found}; expected the second of two writes with "
+            f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs "
+            f"apart there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, "
+            f"MinIO), or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk"
+        )
+    _probed.add(name)
 
 
 @contextlib.contextmanager

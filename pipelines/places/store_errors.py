@@ -18,7 +18,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
     explain_os_error,
 )
-from pipelines.places.stores import open_conditional, region_told
+from pipelines.places.stores import open_conditional, region
 
 _CODE = re.compile(r"<Code>(\w+)</Code>|ExceptionName: (\w+)|AWS Error (\w+)")
 """Where the code stands: in the store's own words, and in two wordings of pyarrow's."""
@@ -113,7 +113,7 @@ def explain(error: Exception, place: str, doing: str) -> HomefeedError:
     told = _MEANINGS[kind].told.format(
         found=found,
         keys=_KEYS,
-        region=region_told(place),
+        region=region(),
         names=_OF_CLOUD.get(parts.scheme, _KEYS),
         bucket=parts.netloc or parts.path.partition("/")[0],
     )

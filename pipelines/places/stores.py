@@ -2,9 +2,9 @@
 
 A URI names the bucket and the path. What else a store needs comes from the environment, which both
 libraries read: `AWS_ENDPOINT_URL` (or `AWS_ENDPOINT_URL_S3`) for a store that is not Amazon's,
-`AWS_REGION`, and the keys. Keys stand in the environment or, so that they reach no child's log, in
-the file of `AWS_SHARED_CREDENTIALS_FILE`, which pyarrow reads by itself; never in a URI. Not for
-local paths, nor for reading or writing.
+`AWS_REGION` (us-east-1 where it is not set), and the keys. Keys stand in the environment or, so
+that they reach no child's log, in the file of `AWS_SHARED_CREDENTIALS_FILE`, which pyarrow reads by
+itself; never in a URI. Not for local paths, nor for reading or writing.
 """
 
 import configparser
@@ -27,8 +27,6 @@ _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss
 """Schemes of pyarrow that obstore knows too, and its names for them."""
 _PLAIN_KEY = re.compile(r"[\w /.,:;@&=+$!'()-]*", re.ASCII)
 """Keys that both libraries send alike; obstore writes other characters as %XX."""
-_ANY_REGION = "us-east-1"
-"""What a store that is not Amazon's is told; it has no regions, and the signature needs one."""
 _TIMEOUT = timedelta(seconds=10)
 """How long one small request may take: long for a file of some kilobytes."""
 _SILENCE_S = 5.0
@@ -48,15 +46,12 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
 
     Raises:
         ConfigurationError: pyarrow does not know the scheme, or the URI has keys or a query.
-        TransientStorageError: Amazon does not say where the bucket is.
     """
     require_plain(uri)
     parts = urlsplit(uri)
     path = f"{parts.netloc}{unquote(parts.path)}"
     if parts.scheme == "s3":
-        options = dict(_options_of(parts.scheme, parts.netloc))
-        there = (options["region"], options.get("endpoint", ""))
-        return _open_s3(*there, file_of_keys(), os.getpid()), path
+        return _open_s3(region(), _endpoint(), file_of_keys(), os.getpid()), path
     if _SCHEMES.get(parts.scheme) == "gs":
         # Without a limit, Google's client asks a quarter of an hour for credentials it cannot get.
         return fs.GcsFileSystem(retry_time_limit=_PATIENCE), path
@@ -99,7 +94,6 @@ def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectS
     Raises:
         ConfigurationError: obstore does not know such a store, the key would be another one, or
             the URI has keys or a query.
-        TransientStorageError: Amazon does not say where the bucket is.
     """
     require_plain(uri)
     parts = urlsplit(uri)
@@ -118,17 +112,22 @@ def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectS
             f"-_ only, which every client of an object store sends alike; rename the folder"
         )
     base = f"{_SCHEMES[parts.scheme]}://{parts.netloc}"
-    return _open_store(base, max_retries, _options_of(parts.scheme, parts.netloc)), key
+    there = (region(), _endpoint(), file_of_keys()) if parts.scheme == "s3" else None
+    return _open_store(base, max_retries, there), key
 
 
 @functools.lru_cache(maxsize=64)
 def _open_store(
-    base: str, max_retries: int, options: tuple[tuple[str, str], ...]
+    base: str, max_retries: int, there: tuple[str, str, str] | None
 ) -> "obstore.store.ObjectStore":
-    named: dict[str, Any] = dict(options)
-    if path := named.pop("keys", ""):
-        named["credential_provider"] = functools.partial(read_keys, path)
-    is_plain = named.get("endpoint", "").startswith("http://")
+    """Return obstore's client; `there` is the region, the endpoint and the file of keys of S3."""
+    named: dict[str, Any] = {}
+    of_region, endpoint, keys = there or ("", "", "")
+    if there:
+        named = {"region": of_region} | ({"endpoint": endpoint} if endpoint else {})
+    if keys:
+        named["credential_provider"] = functools.partial(read_keys, keys)
+    is_plain = endpoint.startswith("http://")
     limits = {"timeout": _TIMEOUT, "connect_timeout": _TIMEOUT}
     named["client_options"] = {"allow_http": is_plain, **limits}
     named["retry_config"] = {"max_retries": max_retries, "retry_timeout": _TIMEOUT}
@@ -150,39 +149,14 @@ def store_of(uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" + (f" at {endpoint}" if endpoint else "")
 
 
-def region_told(uri: str) -> str:
-    """Return, for people, in which region a URI's bucket is looked for, and why there."""
-    if _region():
-        return f"{_region()} (AWS_REGION)"
-    return f"{_ANY_REGION} (AWS_REGION is not set)" if _endpoint() else f"that of {uri}"
-
-
-def _options_of(scheme: str, bucket: str) -> tuple[tuple[str, str], ...]:
-    """Return what obstore must be told of the environment."""
-    if scheme != "s3":
-        return ()
-    keys = (("keys", path),) if (path := file_of_keys()) else ()
-    if endpoint := _endpoint():
-        return (("endpoint", endpoint), ("region", _region() or _ANY_REGION), *keys)
-    return (("region", _region() or _region_of(bucket)), *keys)
-
-
-@functools.lru_cache(maxsize=64)
-def _region_of(bucket: str) -> str:
-    """Ask Amazon where a bucket is, as pyarrow does for itself."""
-    try:
-        return str(fs.resolve_s3_region(bucket))
-    except OSError as error:
-        place = f"s3://{bucket}"
-        raise explain_os_error(error, place, "asking Amazon for the region of") from error
-
-
 def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def _region() -> str:
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+def region() -> str:
+    """Return the region that is asked; a store that is not Amazon's has none, and is told one."""
+    told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return told or "us-east-1"
 
 
 def file_of_keys() -> str:

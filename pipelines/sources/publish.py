@@ -219,14 +219,13 @@ def publish_writers_log(
 def _record_at(uri: str) -> EventLogRecord | None:
     """Return the record of a whole log at a place that the caller writes to; mend what is half.
 
-    A local folder that a kill has left aside is put back. Of an upload that was killed when the log
-    was whole, what is left over is removed, so that the log can be read again.
+    Of an upload that was killed when the log was whole, what is left over is removed, so that the
+    log can be read again.
 
     Raises:
         ConfigurationError: the place holds something else.
         TransientStorageError: the storage failed.
     """
-    storage.settle_folder(uri)
     names = set(storage.list_names(uri))
     if RECORD_FILE in names:
         if UPLOADING_FILE in names:

@@ -27,18 +27,15 @@ def key_file(s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return path
 
 
-def test_both_clients_take_the_keys_from_the_file(s3_uri: str, key_file: Path) -> None:
+def test_both_clients_take_the_keys_from_the_file(
+    s3_uri: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage.write_bytes(f"{s3_uri}/plain", b"1")  # pyarrow
     storage.write_new(f"{s3_uri}/conditional", b"2")  # obstore
     assert storage.read_bytes(f"{s3_uri}/conditional") == b"2"
-
-
-def test_keys_in_the_environment_come_first(
-    key_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     assert file_of_keys() == str(key_file)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    assert file_of_keys() == ""
+    assert file_of_keys() == "", "keys in the environment come first"
 
 
 @pytest.mark.parametrize(

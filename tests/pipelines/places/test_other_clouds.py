@@ -35,20 +35,14 @@ except HomefeedError as error:
 """
 
 
-@pytest.mark.parametrize("uri", GOOGLE)
-def test_a_google_uri_leads_both_libraries_to_its_bucket(uri: str) -> None:
+@pytest.mark.parametrize("uri", [*GOOGLE, *AZURE])
+def test_a_uri_leads_both_libraries_to_its_bucket_or_container(uri: str) -> None:
+    is_google = uri in GOOGLE
     arrow, path = stores.open_arrow(uri)
-    assert isinstance(arrow, fs.GcsFileSystem) and path == "bucket/runs/x"
+    assert isinstance(arrow, fs.GcsFileSystem if is_google else fs.AzureFileSystem)
     store, key = stores.open_conditional(uri, 0)
-    assert isinstance(store, GCSStore) and key == "runs/x"
-
-
-@pytest.mark.parametrize("uri", AZURE)
-def test_an_azure_uri_leads_both_libraries_to_its_container(uri: str) -> None:
-    arrow, path = stores.open_arrow(uri)
-    assert isinstance(arrow, fs.AzureFileSystem) and path == "box/runs/x"
-    store, key = stores.open_conditional(uri, 0)
-    assert isinstance(store, AzureStore) and key == "runs/x"
+    assert isinstance(store, GCSStore if is_google else AzureStore)
+    assert (path, key) == ("bucket/runs/x" if is_google else "box/runs/x", "runs/x")
 
 
 @pytest.mark.parametrize("act", ["pyarrow", "obstore"])
