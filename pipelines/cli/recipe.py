@@ -60,8 +60,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
 
     The same is asked as at the beginning of a cycle that may promote and trains in one process.
     """
-    from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, refusals
-    from pipelines.preconditions.event_log import listed
+    from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, listed, refusals
     from pipelines.snapshot.plan import plan_of
 
     settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)

@@ -24,15 +24,10 @@ def extra_columns(schema: pa.Schema, features: Sequence[CategoricalFeature]) -> 
 def append_codes(
     table: pa.Table, rows: pa.Table, features: Sequence[CategoricalFeature]
 ) -> pa.Table:
-    """Return the table with a column of int16 codes appended for each feature.
+    """Return the table with a column of int16 codes appended for each feature of its rows' texts.
 
     A code is the position of the value in the feature's list + 1; a null and a value that is not
     listed have 0.
-
-    Args:
-        table: what the codes are appended to, row for row.
-        rows: the same rows with the features' texts.
-        features: the categorical features of the rows' event log table.
     """
     for feature in features:
         codes = pa.array(positions(rows[feature.name], feature.values) + 1).cast(pa.int16())
@@ -46,21 +41,21 @@ def positions(texts: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.i
 
     The texts of a dictionary are looked up once each.
     """
-    among = pa.array(values, pa.string())
+
+    def among(each: pa.Array) -> npt.NDArray[np.int32]:
+        places = pc.index_in(each.cast(pa.string()), value_set=pa.array(values, pa.string()))
+        return np.asarray(pc.fill_null(places, -1))
+
     found = [np.array([], dtype=np.int32)]
     for chunk in texts.chunks:
         if isinstance(chunk, pa.DictionaryArray):
-            places = _positions(chunk.dictionary, among)
+            places = among(chunk.dictionary)
             # The last one is of null.
             codes = np.asarray(pc.fill_null(chunk.indices, len(places)))
             found.append(np.append(places, np.int32(-1))[codes])
         else:
-            found.append(_positions(chunk, among))
+            found.append(among(chunk))
     return np.concatenate(found) if len(found) != 2 else found[1]
-
-
-def _positions(texts: pa.Array, among: pa.Array) -> npt.NDArray[np.int32]:
-    return np.asarray(pc.fill_null(pc.index_in(texts.cast(pa.string()), value_set=among), -1))
 
 
 def raw_column(name: str) -> str:
@@ -71,11 +66,7 @@ def raw_column(name: str) -> str:
 def append_numbers(path: str, table: pa.Table, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Return the table with a float64 column appended for each number column; NaN is a null.
 
-    Args:
-        path: the file that the rows come from, for the message.
-        table: what the numbers are appended to, row for row.
-        rows: the same rows with the number columns.
-        columns: their names.
+    The rows come from the file at `path` and are those of the table.
 
     Raises:
         DataContractError: a number is infinite, or too large for a feature.

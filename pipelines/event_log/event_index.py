@@ -173,19 +173,6 @@ def _packed(columns: Sequence[_Column], row_bits: int = 0) -> Ints:
     return packed
 
 
-def _unpacked(packed: Ints, columns: Sequence[_Column]) -> tuple[Ints, ...]:
-    """Return the columns that were packed into numbers, which are spent."""
-    found = [np.empty(len(packed), dtype=np.int64) for _ in columns]
-    for start in range(0, len(packed), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        part = packed[block]
-        for values, (_, low, num_bits) in reversed(list(zip(found, columns, strict=True))):
-            np.bitwise_and(part, (1 << num_bits) - 1, out=values[block])
-            values[block] += low
-            part >>= num_bits
-    return tuple(found)
-
-
 def least_of(*columns: Ints) -> tuple[Ints, ...]:
     """Return the distinct rows of some columns, sorted, and the least value of the last in each.
 
@@ -198,8 +185,16 @@ def least_of(*columns: Ints) -> tuple[Ints, ...]:
         return tuple(values[first] for values in columns)
     packed = _packed(packable)
     packed.sort()
-    first = starts_of_runs(packed >> packable[-1].num_bits)
-    return _unpacked(packed[first], packable)
+    packed = packed[starts_of_runs(packed >> packable[-1].num_bits)]
+    found = [np.empty(len(packed), dtype=np.int64) for _ in columns]
+    for start in range(0, len(packed), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        part = packed[block]
+        for values, (_, low, num_bits) in reversed(list(zip(found, packable, strict=True))):
+            np.bitwise_and(part, (1 << num_bits) - 1, out=values[block])
+            values[block] += low
+            part >>= num_bits
+    return tuple(found)
 
 
 def _ranked(values: Ints) -> tuple[Ints, Ints]:

@@ -85,14 +85,10 @@ def open_event_log(uri: str) -> EventLog:
 
 
 def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
-    """List an event log's files, and what is wrong with where they lie.
+    """List the files of an event log that lie where they should, and what is wrong with others.
 
-    Args:
-        uri: The log's.
-
-    Returns:
-        The files that lie where they should, and one finding for each table that is missing and
-        each file in no folder of a plausible day.
+    There is one finding for each table that is missing and each file in no folder of a plausible
+    day.
 
     Raises:
         DataContractError: the log is missing, empty or not finished, or files lack.
@@ -166,12 +162,10 @@ def unchanged_meanwhile(event_log: EventLog, files: Sequence[LogFile]) -> Iterat
     now = {entry.path: (entry.size or 0, entry.mtime) for entry in listed}
     changed = [each for each in files if now.get(each.path) != (each.num_bytes, each.modified_at)]
     if changed:
-        _, root = open_filesystem(event_log.uri)
-        first = changed[0].path.removeprefix(root).lstrip("/")
         raise TransientStorageError(
-            f"the event log at {event_log.uri} changed while it was read: {first} was written or "
-            f"removed ({len(changed)} such files); expected its files to stay for as long as they "
-            f"are read; let the writer finish, then retry"
+            f"the event log at {event_log.uri} changed while it was read: {changed[0].path} was "
+            f"written or removed ({len(changed)} such files); expected its files to stay for as "
+            f"long as they are read; let the writer finish, then retry"
         ) from refused
     if refused is not None:
         raise refused

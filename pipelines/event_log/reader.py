@@ -223,7 +223,7 @@ def read_file(
     columns: Sequence[str],
     wanted: ds.Expression | None,
 ) -> pa.Table:
-    """Read columns of an opened file, in this thread alone, because a worker has one core.
+    """Read wanted rows of an opened file, in this thread alone, because a worker has one core.
 
     Raises:
         DataContractError: its pages are damaged.
@@ -249,16 +249,15 @@ def iterate_batches(
         TransientStorageError: the storage failed.
     """
     options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
     with damage_told_from_failure(dataset.filesystem, file):
-        yield from dataset.scanner(
+        yield from dataset.to_batches(
             columns=list(columns),
             filter=wanted,
             batch_size=num_rows,
-            batch_readahead=1,
-            fragment_readahead=1,
             fragment_scan_options=options,
-            use_threads=False,
-        ).to_batches()
+            **ahead,
+        )
 
 
 @contextlib.contextmanager
@@ -295,13 +294,11 @@ def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
 
     A file that cannot be read says nothing here; whoever reads its rows tells of it.
     """
-    has_times: dict[str, bool] = {}
+    with_times, without = list[str](), list[str]()
     for file in event_log.files_of("pins"):
         with contextlib.suppress(DataContractError):
-            has_times[file.path] = PIN_TIME.name in open_file(event_log, file).schema.names
-    with_times, without = (
-        [p for p, has in has_times.items() if has is one] for one in (True, False)
-    )
+            has_times = PIN_TIME.name in open_file(event_log, file).schema.names
+            (with_times if has_times else without).append(file.path)
     if with_times and without:
         told = {"with_times": with_times[0], "without": without[0], "num_rows": len(without)}
         yield finding("pin_times_in_some", **told)

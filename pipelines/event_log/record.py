@@ -56,19 +56,12 @@ class EventLogRecord(Frozen):
         return {name[len(start) :][:10] for name in self.files if name.startswith(start)}
 
     def followed_by(self, later: "EventLogRecord") -> "EventLogRecord":
-        """Return the record of this log after an increment, which replaces the days that it has.
-
-        Args:
-            later: what the increment alone is.
-        """
+        """Return the record of this log after an increment, which replaces the days that it has."""
         days = {name.rpartition("/")[0] for name in later.files if "/day=" in name}
         kept = {name: n for name, n in self.files.items() if name.rpartition("/")[0] not in days}
-        update = {
-            "generation": self.generation + 1,
-            "settled": self.settled | later.settled,
-            "files": dict(sorted((kept | later.files).items())),
-        }
-        return later.model_copy(update=update)
+        files = dict(sorted((kept | later.files).items()))
+        update = {"generation": self.generation + 1, "settled": self.settled | later.settled}
+        return later.model_copy(update=update | {"files": files})
 
 
 def list_below(uri: str, ending: str) -> list[str]:

@@ -158,13 +158,9 @@ _FIELDS = {field.name for field in fields(Finding)}
 def finding(
     rule: str, where: str = "", rules: Mapping[str, Rule] = RULES, /, **facts: Any
 ) -> Finding:
-    """Return the finding of a rule that is broken.
+    """Return the finding of a rule of a table, which is broken in a file ('': in a whole table).
 
-    Args:
-        rule: Which.
-        where: The file; '' where it is about a table.
-        rules: The table that has the rule.
-        facts: What its sentences name. Those that are fields of a finding become its fields.
+    Of the facts that its sentences name, those that are fields of a finding become its fields.
     """
     broken = rules[rule]
     table, _, column = broken.place.partition(".")
@@ -196,17 +192,12 @@ def column_problems(
     extra_columns: Sequence[str] = (),
     number_columns: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """Yield the columns that a file lacks, or has in a type of another kind.
+    """Yield the columns that a file lacks, has twice, or has in a type of another kind.
 
     A type may be wider or narrower, such as int32 for int64 or float64 for float32. It may not be
     of another kind, such as float for int, a timestamp for int64 milliseconds or text for an id.
-
-    Args:
-        path: The file.
-        found: Its columns.
-        expected: Those of the contract.
-        extra_columns: What a recipe declares as features of text beyond them.
-        number_columns: What it declares as numeric features.
+    Beyond the contract, a recipe declares extra columns as features of text, and number columns as
+    numeric features.
     """
     for name in dict.fromkeys(name for name in found.names if found.names.count(name) > 1):
         yield finding("column_twice", path, column=name, num=found.names.count(name))
@@ -244,23 +235,16 @@ def _kind(type_: pa.DataType) -> str:
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
     if is_list or pa.types.is_fixed_size_list(type_):
         return f"list of {_kind(type_.value_type)}"
-    families = {
-        "integer": pa.types.is_integer,
-        "float": pa.types.is_floating,
-        "boolean": pa.types.is_boolean,
-        "text": lambda each: pa.string() == each or pa.types.is_large_string(each)
-        or pa.types.is_string_view(each),
-    }  # fmt: skip
+    if type_ in (pa.string(), pa.large_string(), pa.string_view()):
+        return "text"
+    families = {"integer": pa.types.is_integer, "float": pa.types.is_floating}
     return next((name for name, is_of in families.items() if is_of(type_)), str(type_))
 
 
 def fitted(path: str, rows: pa.Table, expected: pa.Schema) -> tuple[pa.Table, tuple[Finding, ...]]:
-    """Cast rows to the contract's types.
+    """Return rows cast to the contract's types, and what is wrong with them.
 
     Embeddings and columns beyond the contract stay as they are, as does a column that does not fit.
-
-    Returns:
-        The rows, and what is wrong with them; a column of the rule `does_not_fit` is not cast.
     """
     asked = [name for name in expected.names if name != "embedding"]
     problems = list(null_problems(path, rows, asked, expected))
@@ -376,15 +360,9 @@ def _marked(
     marks = np.asarray(pc.fill_null(is_bad, False) if is_arrow else is_bad)
     if marks.any():
         row = int(marks.argmax())
-        told = {
-            "column": column,
-            "row": row,
-            "ids": tuple((n, rows[n][row].as_py()) for n in KEY_COLUMNS if n in rows.schema.names),
-            "num_rows": int(marks.sum()),
-        }
-        if "value" not in facts:
-            facts["value"] = str(rows[column][row].as_py())
-        yield finding(rule, path, **told, **facts)
+        ids = tuple((n, rows[n][row].as_py()) for n in KEY_COLUMNS if n in rows.schema.names)
+        told = {"column": column, "row": row, "ids": ids, "num_rows": int(marks.sum())}
+        yield finding(rule, path, **told, **{"value": str(rows[column][row].as_py())} | facts)
 
 
 # Embeddings: lists of one width per embedding version, every number finite
@@ -401,10 +379,8 @@ class FoundWidth(NamedTuple):
 def embedding_matrix(path: str, rows: pa.Table, embedding_dim: int = 0) -> np.ndarray:
     """Return the `embedding` column as float32 [rows, width]: one width, every number finite.
 
-    Args:
-        path: the file, for the message.
-        rows: rows of one embedding version, their lists of float16, float32 or float64.
-        embedding_dim: the width wanted; 0 takes the width that most of the rows have.
+    The rows are of one embedding version, their lists of float16, float32 or float64. A width of 0
+    takes the one that most of the rows have.
 
     Raises:
         DataContractError: a list is null or of another width, or a number is null, NaN or infinite;
@@ -445,15 +421,11 @@ def embedding_number_problems(
 
 
 def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> None:
-    """Check that embeddings that belong together have one width.
-
-    Args:
-        found: the widths of some files, the one that counts first.
-        whose: what must have one width, for the message.
-        remedy: what to change, for the message.
+    """Check that embeddings of some files have one width, that of the first file.
 
     Raises:
-        DataContractError: two widths; the message names a file and a row of each.
+        DataContractError: two widths; the message names a file and a row of each, whose width must
+            be one, and the remedy.
     """
     for other in found[1:]:
         first = found[0]
@@ -469,11 +441,7 @@ def pins_without_embedding(
     missing: Sequence[int], num_missing: int, num_wanted: int, version: str
 ) -> Finding:
     """Return the finding of pins that were shown or acted upon and have no embedding."""
-    return finding(
-        "pin_without_embedding",
-        ids=tuple(("pin_id", each) for each in missing[:5]),
-        num_rows=num_missing,
-        num_wanted=num_wanted,
-        version=version,
-        first=", ".join(map(str, missing[:5])),
-    )
+    told = {"num_rows": num_missing, "num_wanted": num_wanted, "version": version}
+    ids = tuple(("pin_id", each) for each in missing[:5])
+    first = ", ".join(map(str, missing[:5]))
+    return finding("pin_without_embedding", ids=ids, first=first, **told)

@@ -10,6 +10,7 @@ Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/tes
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -101,18 +102,17 @@ select '{{table}}.' || name, '', num from (
            from {{rows}}) on columns(*) into name name value num)
 union all
 """
-_OF_ACTIONS = f"""{_TIMES.format(table="actions", rows="own")}
+_COUNTED = {"actions": f"""{_TIMES.format(table="actions", rows="own")}
 select 'actions', kind, count(*) from own group by kind
 union all select 'named', 'all', count(req) from own
-"""
-_OF_IMPRESSIONS = f"""{_TIMES.format(table="impressions", rows="i")}
+""", "impressions": f"""{_TIMES.format(table="impressions", rows="i")}
 select 'impressions', 'rows', count(*) from i
 union all select 'impressions', 'exploration', count(*) filter (expl) from i
 union all select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)) from i
 union all select 'impressions.hour', hour::varchar, count(*) from i group by hour
 union all select 'labelled', kind, count(*) from hit group by kind
 union all select 'labelled.hour', hour::varchar, count(distinct row) from hit group by hour
-"""
+"""}  # fmt: skip
 _HITS = """
 create or replace temp table around as from a where day between $day - 1 and $last;
 create or replace temp table hit as
@@ -122,7 +122,7 @@ union
 select i.rowid, i.hour, x.kind from i join around x on x.u = i.u and x.p = i.p
 where x.req is null and x.day >= $day and x.t >= i.t and x.t < i.t + $window
 """
-_KEEP_OF_DAY = f"""
+_KEPT = {"actions": "insert into a from own", "impressions": f"""
 insert into r select $day, req, u, min(t), count(*) from i group by req, u;
 insert into shown select distinct p from i;
 insert into paired
@@ -137,7 +137,7 @@ found as (
   asof left join near f on x.u = f.u and x.p = f.p and x.t < f.t
 )
 from found where least(before, after) < {_REACH_MS}
-"""
+"""}  # fmt: skip
 _MATCH = """
 create table q as select req, u, min(first) as first, sum(size) as size from r group by req, u;
 create table matched as
@@ -209,11 +209,8 @@ def measure(
 ) -> list[Finding]:
     """Fill a report with what a log looks like, and return what breaks a rule of the contract.
 
-    Args:
-        report: Receives days and totals.
-        event_log: The log.
-        recipe: What says which further columns and action types there are; None asks for none.
-        num_workers: Threads that read.
+    The recipe says which further columns and action types there are; None asks for none. As many
+    threads read as there are workers.
 
     Raises:
         TransientStorageError: the storage failed.
@@ -226,9 +223,10 @@ def measure(
         engine.execute(_TABLES)
         log = _Log(engine, event_log, recipe, report)
         findings: list[Finding] = []
-        for table, read in (("actions", log.read_actions), ("impressions", log.read_impressions)):
+        for table in ("actions", "impressions"):
             days = sorted({each.day for each in event_log.files_of(table) if each.day})
-            for found in run_in_threads(read, days, num_workers, f"days of {table}"):
+            read_day = functools.partial(log.read_day, table)
+            for found in run_in_threads(read_day, days, num_workers, f"days of {table}"):
                 findings += found
         findings += log.match()
         for table in ("pins", "users"):
@@ -251,48 +249,43 @@ class _Log:
         self._engine, self._event_log, self._report = engine, event_log, report
         self._features = recipe.features if recipe else None
 
-    def read_actions(self, day: date) -> list[Finding]:
-        """Bring a day's actions into the database; return what breaks a rule."""
-        with self._engine.cursor() as cursor:
-            findings = self._fill(cursor, "actions", day)
-            self._count(day, cursor.execute(_OF_ACTIONS).fetchall())
-            cursor.execute("insert into a from own")
-        return findings
+    def read_day(self, table: str, day: date) -> list[Finding]:
+        """Measure a day's impressions, with the actions around them, or actions.
 
-    def read_impressions(self, day: date) -> list[Finding]:
-        """Measure a day's impressions with the actions around them; return what breaks a rule."""
+        Rows that lack a needed column are counted and left out.
+
+        Returns:
+            What breaks a rule.
+        """
         number, hours = (day - _EPOCH).days, self._report.label_window_hours
-        with self._engine.cursor() as cursor:
-            findings = self._fill(cursor, "impressions", day)
-            asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
-            _execute_all(cursor, _HITS, asked)
-            self._count(day, cursor.execute(_OF_IMPRESSIONS).fetchall())
-            _execute_all(cursor, _KEEP_OF_DAY, asked)
-        return findings
-
-    def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, day: date) -> list[Finding]:
-        """Bring the usable rows of a day into a table of the cursor's own."""
-        cursor.execute(_NEW_DAY[table])
+        asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
+        is_whole = " and ".join(f"{name} is not null" for name in _NEEDED[table])
         findings, counts = list[Finding](), self._report.days[day]
         counts.setdefault(table, {})
-        for number, file in enumerate(f for f in self._event_log.files_of(table) if f.day == day):
-            found: _FoundInFile = {}
-            for offset, rows in self._read(cursor, file, found):
-                names = rows.schema.names
-                if not set(_NEEDED[table]) <= set(names):
-                    counts["unread"][table] = counts["unread"].get(table, 0) + len(rows)
-                    continue
-                options = {
-                    "request_id": "request_id" if "request_id" in names else "null::varchar",
-                    "is_exploration": "is_exploration" if "is_exploration" in names else "false",
-                    "is_whole": " and ".join(f"{name} is not null" for name in _NEEDED[table]),
-                }
-                place = (number << 40) + offset
-                places = pa.array(np.arange(place, place + len(rows)))
-                cursor.register("part", rows.append_column("place", places))
-                cursor.execute(_FILL[table].format(**options), {"day": (day - _EPOCH).days})
-                cursor.unregister("part")
-            findings += found.values()
+        with self._engine.cursor() as cursor:
+            cursor.execute(_NEW_DAY[table])
+            files = (file for file in self._event_log.files_of(table) if file.day == day)
+            for place, file in enumerate(files):
+                found: _FoundInFile = {}
+                for offset, rows in self._read(cursor, file, found):
+                    names = rows.schema.names
+                    if not set(_NEEDED[table]) <= set(names):
+                        counts["unread"][table] = counts["unread"].get(table, 0) + len(rows)
+                        continue
+                    optional = {
+                        "request_id": "request_id" if "request_id" in names else "null::varchar",
+                        "is_exploration": "is_exploration" if "is_exploration" in names else "null",
+                    }
+                    places = pa.array(np.arange(len(rows)) + offset + (place << 40))
+                    cursor.register("part", rows.append_column("place", places))
+                    fill = _FILL[table].format(is_whole=is_whole, **optional)
+                    cursor.execute(fill, {"day": number})
+                    cursor.unregister("part")
+                findings += found.values()
+            if table == "impressions":
+                _execute_all(cursor, _HITS, asked)
+            self._count(day, cursor.execute(_COUNTED[table]).fetchall())
+            _execute_all(cursor, _KEPT[table], asked)
         return findings
 
     def _read(

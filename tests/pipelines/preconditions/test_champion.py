@@ -7,8 +7,7 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.preconditions.cycle import champion_problems
-from pipelines.preconditions.event_log import look_at
+from pipelines.preconditions.cycle import champion_problems, look_at
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
 from pipelines.storage import to_uri

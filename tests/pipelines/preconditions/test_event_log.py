@@ -12,9 +12,8 @@ import pytest
 from pipelines.contracts.config import CategoricalFeature, Head, NumericFeature, RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
-from pipelines.preconditions import event_log
-from pipelines.preconditions.cycle import Asked, ask_event_log, ask_fed
-from pipelines.preconditions.event_log import Glimpse
+from pipelines.preconditions import cycle
+from pipelines.preconditions.cycle import Asked, Glimpse, ask_event_log, ask_fed
 from pipelines.settings import Settings
 from pipelines.storage import to_uri
 from support.mistakes import PINS, USERS
@@ -162,14 +161,14 @@ def test_texts_are_those_of_known_rows_in_the_files_asked_for(folder: Path, seen
 def test_each_file_is_read_once_and_in_parts(
     folder: Path, seen: Glimpse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(cycle, "_BATCH_ROWS", 2)
     kinds = [f"kind-{n}" for n in range(5)]
     actions = [acted(1, 10, kind, "15 01:00", "15 01:00") for kind in kinds]
     actions.append(acted(1, 10, "late", "15 01:00", "20 01:00"))
     write_tiny_log(folder, actions=actions)
-    read, known = [], event_log.iterate_batches
+    read, known = [], cycle.iterate_batches
     seen_by = lambda *given: read.append(given[2]) or known(*given)  # noqa: E731
-    monkeypatch.setattr(event_log, "iterate_batches", seen_by)
+    monkeypatch.setattr(cycle, "iterate_batches", seen_by)
     files = look(folder).event_log.files_of("actions")
     assert [set(seen.texts(files)) for _ in range(2)] == [set(kinds)] * 2
     assert read == [["action_type"]] * len(files)

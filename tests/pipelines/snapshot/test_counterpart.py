@@ -15,8 +15,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from pipelines.preconditions.cycle import champion_problems
-from pipelines.preconditions.event_log import look_at
+from pipelines.preconditions.cycle import champion_problems, look_at
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart

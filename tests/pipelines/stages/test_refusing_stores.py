@@ -9,7 +9,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.preconditions.event_log import look_at
+from pipelines.preconditions.cycle import look_at
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.faulty_proxy import faulty_proxy
