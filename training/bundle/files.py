@@ -14,20 +14,18 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor
 Letters: C candidates, H heads.
 """
 
-import os
 import shutil
-import stat
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import AwareDatetime, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from pipelines.contracts.base import Frozen, digest_of, sha256_of
 from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
-from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import Window
 from training.bundle.calibration import Calibrator, apply_calibrator, correct_downsampling
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring, visible_actions
@@ -117,14 +115,11 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     scratch = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_file(weights, scratch / WEIGHTS)
+    (scratch / WEIGHTS).write_bytes(save(weights))
     (scratch / CONFIG).write_bytes(config.to_record())
     others = digest_of([sha256_of(scratch / WEIGHTS), sha256_of(scratch / CONFIG)])
-    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN, metadata={_OTHERS: others})
-    # safetensors makes its files for their owner only. A bundle is published, and whoever the
-    # umask admits to one of its files reads them all.
-    for name in (WEIGHTS, GOLDEN):
-        (scratch / name).chmod(stat.S_IMODE((scratch / CONFIG).stat().st_mode))
+    tensors = inputs | {_EXPECTED: expected_CH}
+    (scratch / GOLDEN).write_bytes(save(tensors, metadata={_OTHERS: others}))
     sync_tree(scratch)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
@@ -138,7 +133,6 @@ def load_bundle(folder: Path) -> Predictor:
         DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
             fit the configuration, the golden rows come out differently, or a file is not the one
             that was written with the others.
-        ConfigurationError: this user may not read it.
     """
     config = read_config(folder)
     weights = _read_tensors(folder, WEIGHTS)
@@ -178,7 +172,6 @@ def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
 
     Raises:
         DataContractError: the file is missing or damaged.
-        ConfigurationError: this user may not read it.
     """
     tensors = _read_tensors(folder, GOLDEN)
     missing = [name for name in (*MODEL_INPUTS, _EXPECTED) if name not in tensors]
@@ -193,36 +186,26 @@ def read_config(folder: Path) -> BundleConfig:
 
     Raises:
         DataContractError: bundle.json is missing, damaged or of another schema version.
-        ConfigurationError: this user may not read it.
     """
     try:
-        return BundleConfig.from_record(_readable(folder, CONFIG).read_bytes())
+        return BundleConfig.from_record(_read(folder, CONFIG))
     except ValidationError as error:
         raise _damaged(folder, f"{CONFIG} is not a bundle's configuration: {error}") from error
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     try:
-        return load_file(_readable(folder, name))
-    except (SafetensorError, ValueError) as error:
+        return load(_read(folder, name))
+    except SafetensorError as error:
         raise _damaged(folder, f"{name} cannot be read ({error})") from error
 
 
-def _readable(folder: Path, name: str) -> Path:
-    """Return the path of a file that is there and may be read; safetensors' errors do not say."""
-    path = folder / name
+def _read(folder: Path, name: str) -> bytes:
     try:
-        path.open("rb").close()
+        return (folder / name).read_bytes()
     except FileNotFoundError as error:
         there = f"expected {WEIGHTS}, {CONFIG} and {GOLDEN}"
         raise _damaged(folder, f"{name} is missing; {there}") from error
-    except PermissionError as error:
-        raise ConfigurationError(
-            f"bundle {folder}: user {os.geteuid()} may not read {name}; expected a bundle that "
-            f"this user may read; have its owner run chmod -R a+rX on it and open the folders "
-            f"around it, or fetch the bundle from MLflow"
-        ) from error
-    return path
 
 
 def _damaged(folder: Path, found: str) -> DataContractError:

@@ -171,8 +171,8 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
-def fetch(source: str, folder: Path, tracking_uri: str) -> bool:
-    """Fetch all that is at an artifact URI into a folder, and return whether there was any.
+def fetch(source: str, folder: Path, tracking_uri: str) -> None:
+    """Fetch all that is at an artifact URI into a folder.
 
     The files come one by one: a model has about a hundred, and fetched by one call, one lost answer
     would spoil all of them. Tested in tests/pipelines/registry/test_lost_answers.py.
@@ -199,4 +199,3 @@ def fetch(source: str, folder: Path, tracking_uri: str) -> bool:
             paths += [entry.path for entry in found if not entry.is_dir]
         wanted = [partial(repository.download_artifacts, path, str(folder)) for path in paths]
         list(pool.map(ask_again, wanted))
-    return bool(paths)

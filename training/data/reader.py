@@ -8,6 +8,7 @@ Letters: M requests of the index, R requests of a batch, C candidates, S actions
 E embedding, G categorical features, N numeric inputs, H heads.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import FeatureConfig
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import (
     PIN_TIME,
     PINS_FILE,
@@ -55,7 +55,6 @@ class ColumnReader:
     """One Arrow file's columns as arrays, without a copy where Arrow's layout allows it."""
 
     def __init__(self, snapshot_dir: Path, relative: str) -> None:
-        self.relative = relative
         self._table = open_table(snapshot_dir, relative)
         self._columns: dict[str, np.ndarray] = {}
 
@@ -64,17 +63,8 @@ class ColumnReader:
         return name in self._table.column_names
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Return a column, [rows] or [rows, width] for a fixed-size list.
-
-        Raises:
-            DataContractError: the file has no such column.
-        """
+        """Return a column, [rows] or [rows, width] for a fixed-size list."""
         if name not in self._columns:
-            if name not in self._table.column_names:
-                raise DataContractError(
-                    f"{self.relative} has no column {name!r}, found {self._table.column_names}; "
-                    f"the snapshot was built for other features or by older code: build it again"
-                )
             self._columns[name] = to_numpy(self._table.column(name))
         return self._columns[name]
 
@@ -87,12 +77,11 @@ class SnapshotReader:
     ) -> None:
         self.features = features
         self.max_actions = max_actions
-        names = [shard.name for shard in snapshot.shards]
         self.pins = ColumnReader(snapshot_dir, PINS_FILE)
-        self.requests = [ColumnReader(snapshot_dir, f"{name}/requests.arrow") for name in names]
-        self.examples = [ColumnReader(snapshot_dir, f"{name}/examples.arrow") for name in names]
-        self.timelines = [ColumnReader(snapshot_dir, f"{name}/timeline.arrow") for name in names]
-        self.users = [ColumnReader(snapshot_dir, f"{name}/users.arrow") for name in names]
+        self.requests, self.examples, self.timelines, self.users = (
+            [ColumnReader(snapshot_dir, f"{shard.name}/{kind}.arrow") for shard in snapshot.shards]
+            for kind in ("requests", "examples", "timeline", "users")
+        )
 
     def index(self, split: int) -> RequestIndex:
         """Return the requests of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
@@ -160,13 +149,23 @@ class SnapshotReader:
         window_R = np.zeros(len(index)) if window_fraction_R is None else window_fraction_R
         weights_R = np.ones(len(index)) if user_weights_R is None else user_weights_R
         num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
+        is_unknown_C = self._is_unknown(index, pin_rows_C, request_of_C)
+        codes_CG = np.zeros((len(pin_rows_C), len(self.features.categorical)), dtype=np.int64)
+        for g, feature in enumerate(self.features.categorical):
+            column = categorical_column(feature.name)
+            if feature.table == "pins":  # 0, as of an unknown value, where it came too late
+                codes_CG[:, g] = self.pins[column][pin_rows_C] * ~is_unknown_C
+            elif feature.table == "users":
+                codes_CG[:, g] = self.user_column(index, column)[request_of_C]
+            else:
+                codes_CG[:, g] = self.example_column(index, column)[keep]
         batch = Batch(
             **self._sequences(index),
             users_RE=_floats(self.user_column(index, "embedding")),
             request_of_C=torch.from_numpy(request_of_C),
             candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
-            candidate_pins_CE=_floats(self._pin_embeddings(index, pin_rows_C, request_of_C)),
-            categorical_CG=self._categorical(index, keep, pin_rows_C, request_of_C),
+            candidate_pins_CE=_floats(self._pin_embeddings(pin_rows_C, is_unknown_C)),
+            categorical_CG=torch.from_numpy(codes_CG),
             numeric_CN=_floats(numeric_CN),
             labels_CH=_floats(self.labels(index)[keep]),
             user_weights_R=_floats(weights_R),
@@ -194,9 +193,9 @@ class SnapshotReader:
 
         pin_rows_RS = gather("pin_row", -1)
         pins_RSE = np.zeros((*shape, self.pins["embedding"].shape[1]), dtype=np.float32)
-        request_of_action = np.nonzero(is_action_RS)[0]
         pin_rows = pin_rows_RS[is_action_RS]
-        pins_RSE[is_action_RS] = self._pin_embeddings(index, pin_rows, request_of_action)
+        is_unknown = self._is_unknown(index, pin_rows, np.nonzero(is_action_RS)[0])
+        pins_RSE[is_action_RS] = self._pin_embeddings(pin_rows, is_unknown)
         ages_RS = self.request_column(index, "impressed_at")[:, None] - gather("acted_at", 0)
         ages_RS[~is_action_RS] = 0
         return {
@@ -206,51 +205,25 @@ class SnapshotReader:
             "action_ages_ms_RS": torch.from_numpy(ages_RS),
         }
 
-    def _pin_embeddings(
+    def _pin_embeddings(self, pin_rows: np.ndarray, is_unknown: np.ndarray) -> np.ndarray:
+        """Return embeddings of pins, [len(pin_rows), E]; zero where they are unknown."""
+        embeddings = self.pins["embedding"][pin_rows]
+        return np.where(is_unknown[:, None], 0, embeddings) if is_unknown.any() else embeddings
+
+    def _is_unknown(
         self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
     ) -> np.ndarray:
-        """Return embeddings, [len(pin_rows), E]; zero where the request could not know them.
+        """Return where a request could not know a pin's row; nowhere if pins have no time.
 
         Args:
             index: the batch's requests.
             pin_rows: rows of the snapshot's pins.
             request_of: for each of them, which of the batch's requests it is for.
         """
-        embeddings = self.pins["embedding"][pin_rows]
-        is_unknown = self._is_unknown(index, pin_rows, request_of)
-        return np.where(is_unknown[:, None], 0, embeddings) if is_unknown.any() else embeddings
-
-    def _is_unknown(
-        self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
-    ) -> np.ndarray:
-        """Return where a request could not know a pin's row; nowhere if pins have no time."""
         if PIN_TIME.name not in self.pins:
             return np.zeros(len(pin_rows), dtype=bool)
         impressed_at_R = self.request_column(index, "impressed_at")
         return is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at_R[request_of])
-
-    def _categorical(
-        self,
-        index: RequestIndex,
-        keep: slice | np.ndarray,
-        pin_rows_C: np.ndarray,
-        request_of_C: np.ndarray,
-    ) -> torch.Tensor:
-        """Return int64 codes, [C, G], from the three tables that features may live in.
-
-        A code of a pin whose row the request could not know is 0, as of an unknown value.
-        """
-        is_unknown_C = self._is_unknown(index, pin_rows_C, request_of_C)
-        codes_CG = np.zeros((len(pin_rows_C), len(self.features.categorical)), dtype=np.int64)
-        for g, feature in enumerate(self.features.categorical):
-            column = categorical_column(feature.name)
-            if feature.table == "pins":
-                codes_CG[:, g] = self.pins[column][pin_rows_C] * ~is_unknown_C
-            elif feature.table == "users":
-                codes_CG[:, g] = self.user_column(index, column)[request_of_C]
-            else:
-                codes_CG[:, g] = self.example_column(index, column)[keep]
-        return torch.from_numpy(codes_CG)
 
     def _take(
         self, readers: list[ColumnReader], name: str, shard_of: np.ndarray, rows: np.ndarray
@@ -272,7 +245,7 @@ def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
     ends = np.cumsum(index.num_examples_M)
     group_M = (ends - index.num_examples_M) // batch_size
     starts = np.flatnonzero(np.diff(group_M, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(group_M)), strict=True):
+    for start, end in itertools.pairwise([*starts, len(group_M)]):
         yield index.take(np.arange(start, end))
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from pipelines.contracts.base import sha256_of
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.files import temporary_files_in
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,22 @@ class CheckpointWriter(pl.Callback):
         self._folder, self._every_steps = folder, every_steps
         self._is_told_to_stop = False
 
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Take SIGTERM over from the trainer, whose handler talks to the other processes.
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check that all processes go on from one step, and take SIGTERM over from the trainer.
 
-        It would do so at whatever point of a step each of them has come to. Here it is noted, and
-        all processes look at it together at the end of a step.
+        The trainer's own handler would talk to the other processes at whatever point of a step each
+        of them has come to. Here it is noted, and all look at it together at the end of a step.
+
+        Raises:
+            TransientStorageError: a node sees an older state of the folder than another one.
         """
+        own = torch.tensor([trainer.global_step], device=module.device)
+        steps = torch.as_tensor(trainer.strategy.all_gather(own)).flatten().tolist()
+        if len(set(steps)) > 1:
+            raise TransientStorageError(
+                f"the processes found checkpoints of steps {steps}, by rank; expected the same: "
+                f"the folder is not yet the same on every node; retry"
+            )
 
         def note(*_: Any) -> None:
             self._is_told_to_stop = True

@@ -80,7 +80,6 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         num_steps=num_steps,
         num_epochs=spec.config.training.num_epochs,
         num_training_examples=int(data.training_index.num_examples_M.sum()),
-        num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
         final_training_loss=final_loss(folder.metrics),
         resumed_from_step=min(checkpoint.step, num_steps) if checkpoint is not None else 0,
         training_s=training_s,
@@ -88,33 +87,6 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     )
     write_json(folder.result, result)  # last
     log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
-
-
-class SameStart(pl.Callback):
-    """Refuses to go on from different checkpoints, as where a node sees the folder's old state.
-
-    Args:
-        identity: what this process trains, `TrainingSpec.identity()`.
-    """
-
-    def __init__(self, identity: str) -> None:
-        self._identity = int(identity[:15], 16)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the processes' trainings and first steps.
-
-        Raises:
-            TransientStorageError: they differ.
-        """
-        own = torch.tensor([self._identity, trainer.global_step], device=pl_module.device)
-        gathered = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2)
-        identities, steps = gathered.T.tolist()
-        if len(set(identities)) > 1 or len(set(steps)) > 1:
-            raise TransientStorageError(
-                f"the processes found {len(set(identities))} different trainings and checkpoints "
-                f"of steps {steps}, by rank; expected the same training and step: the folder is "
-                f"not yet the same on every node; retry"
-            )
 
 
 def _fit(
@@ -147,7 +119,6 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[
-            SameStart(spec.identity()),
             ProgressLogger(metric_log, module.num_steps, training.num_epochs),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],

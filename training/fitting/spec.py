@@ -3,7 +3,6 @@
 Not the stage's artifact: the stage turns a result into a `Challenger`.
 """
 
-import ipaddress
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -61,23 +60,15 @@ class NodeAddress(Frozen):
     rendezvous: str  # HOST:PORT of machine 0, a free port there; same on all.
 
     @property
-    def host(self) -> str:
-        """Name or address of machine 0."""
-        return self.rendezvous.rpartition(":")[0].strip("[]")
-
-    @property
     def is_complete(self) -> bool:
         """Whether the rendezvous has a host and a port."""
-        port = self.rendezvous.rpartition(":")[2]
-        return bool(self.host) and port.isdecimal() and 0 < int(port) < 2**16
+        host, _, port = self.rendezvous.rpartition(":")
+        return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
     @property
     def is_loopback(self) -> bool:
         """Whether all the "machines" are this one."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name
-            return self.host == "localhost"
+        return self.rendezvous.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
 
 
 class TrainingResult(Frozen):
@@ -89,7 +80,6 @@ class TrainingResult(Frozen):
     num_steps: int  # Optimizer steps.
     num_epochs: int
     num_training_examples: int  # Candidates trained on, per epoch.
-    num_parameters: int
     final_training_loss: float | None  # Mean of the last tenth of those logged; None: none was.
     resumed_from_step: int  # 0 if this attempt began at the beginning.
     training_s: float  # Seconds in the training loop, this attempt.

@@ -186,17 +186,15 @@ def _failure(
             f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
             f"they reach node 0's port; the whole output is in {folder.log_of(rank)}"
         )
-    found = f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}"
     end = "".join(tail).strip()
-    said = f". Its end:\n{end}" if end else ", which says nothing"
-    output = f"the whole output is in {folder.log_of(rank)}{said}"
     # of torchrun itself, or of the process that failed first
-    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return ProcessKilledError(
-            f"{found}; a process was killed; if memory ran out, {advice(spec)}; a retry goes on "
-            f"from the newest checkpoint; {output}"
-        )
-    return HomefeedError(f"{found}; {output}")
+    was_killed = exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    help_ = f"a process was killed; if memory ran out, {advice(spec)}; a retry goes on from the "
+    return (ProcessKilledError if was_killed else HomefeedError)(
+        f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "
+        f"{f'{help_}newest checkpoint; ' if was_killed else ''}the whole output is in "
+        f"{folder.log_of(rank)}. Its end:\n{end}"
+    )
 
 
 def advice(spec: TrainingSpec) -> str:

@@ -41,7 +41,16 @@ def main(spec_path: str, identity: str) -> int:
     from training.launch.launcher import advice
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
-    _configure_logging(rank)
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Lightning's remarks on devices and tips are for interactive use.
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     spec = TrainingSpec.from_record(Path(spec_path).read_bytes())
     if spec.identity() != identity:
         sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
@@ -52,18 +61,11 @@ def main(spec_path: str, identity: str) -> int:
         with folder.locked("training") if rank == 0 else contextlib.nullcontext():
             run_process(spec, folder, rank)
     except (errors.HomefeedError, MemoryError, RuntimeError, OSError) as error:
-        if isinstance(error, errors.HomefeedError):
-            ours = error
-        elif is_out_of_memory(error):
-            ours = errors.ConfigurationError(
-                f"out of memory while training in {folder.root}: {error}; {advice(spec)}"
-            )
-        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            ours = errors.TransientStorageError(
-                f"no space left while training in {folder.root}: {error}; expected room for two "
-                f"checkpoints and a bundle; free some and retry: training goes on where it was"
-            )
-        else:
+        ours = errors.as_ours(error, spec.work_dir)
+        if is_out_of_memory(error):
+            told = f"out of memory while training in {folder.root}: {error}; {advice(spec)}"
+            ours = errors.ConfigurationError(told)
+        if ours is None:
             raise
         write_json(folder.error, TrainingError.of(ours))
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
@@ -88,19 +90,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(part in text for part in _MEMORY_MESSAGES)
-
-
-def _configure_logging(rank: int) -> None:
-    logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
-    # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # Lightning's remarks on devices and tips are for interactive use.
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which checkpoint a training goes on from, where some are damaged."""
 
 import hashlib
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from pipelines.contracts.errors import TransientStorageError
 from support.damage import flip_a_byte
 from training.fitting.checkpoints import CheckpointWriter, newest_intact
 
@@ -40,6 +43,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage: str, tmp
         found = newest_intact(tmp_path)
         assert (found and found.path) == before
     assert newest_intact(tmp_path / "not there") is None
+
+
+def test_machines_that_see_different_checkpoints_do_not_train(tmp_path: Path) -> None:
+    def start_at(*steps: int) -> None:
+        strategy = SimpleNamespace(all_gather=lambda own: torch.tensor([[own.item()], [steps[1]]]))
+        trainer: Any = SimpleNamespace(global_step=steps[0], strategy=strategy)
+        CheckpointWriter(tmp_path, 1).on_train_start(trainer, SimpleNamespace(device="cpu"))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        start_at(3, 3)
+        with pytest.raises(TransientStorageError, match=r"checkpoints of steps \[3, 0\], by rank"):
+            start_at(3, 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -19,13 +17,10 @@ from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
 from support.training_process import ended, signal_when, start_training
 from training.environment import model_environment
-from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult
 from training.fitting.work_folder import WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
-
-IDENTITY = "fedcba9876543210" * 4
 
 
 def addresses() -> tuple[NodeAddress, NodeAddress]:
@@ -78,40 +73,21 @@ def test_two_machines_told_to_stop_save_and_then_train_what_two_devices_of_one_d
     assert train(its_spec, second) == train(spec, first) == results[0]
 
 
-def test_machines_that_see_different_checkpoints_do_not_train() -> None:
-    def start_at(steps: list[int], is_other: bool = False) -> None:
-        other = int(IDENTITY[:15], 16) + 1 if is_other else int(IDENTITY[:15], 16)
-
-        def all_gather(own: torch.Tensor) -> torch.Tensor:
-            return torch.stack([own, torch.tensor([other, steps[1]])])
-
-        trainer = SimpleNamespace(
-            global_step=steps[0], strategy=SimpleNamespace(all_gather=all_gather)
-        )
-        SameStart(IDENTITY).on_train_start(trainer, SimpleNamespace(device="cpu"))
-
-    start_at([3, 3])
-    with pytest.raises(TransientStorageError, match=r"1 different .* steps \[3, 0\], by rank"):
-        start_at([3, 0])
-    with pytest.raises(TransientStorageError, match=r"found 2 different trainings"):
-        start_at([3, 3], is_other=True)
-
-
-def test_the_number_of_machines_is_part_of_a_training(planted, tmp_path) -> None:
-    identities = {planted.spec(tmp_path, num_nodes=n).identity() for n in (1, 2, 3)}
-    assert len(identities) == 3
-
-
 @pytest.mark.parametrize(
     ("num_nodes", "node"),
     [
         (2, None),
-        (2, NodeAddress(rank=2, rendezvous="10.0.0.1:29500")),
-        (2, NodeAddress(rank=-1, rendezvous="10.0.0.1:29500")),
-        (2, NodeAddress(rank=0, rendezvous="10.0.0.1")),
-        (2, NodeAddress(rank=0, rendezvous=":29500")),
-        (2, NodeAddress(rank=0, rendezvous="10.0.0.1:65536")),
-        (1, NodeAddress(rank=1, rendezvous="10.0.0.1:29500")),
+        *(
+            (num_nodes, NodeAddress(rank=rank, rendezvous=rendezvous))
+            for num_nodes, rank, rendezvous in (
+                (2, 2, "10.0.0.1:29500"),
+                (2, -1, "10.0.0.1:29500"),
+                (2, 0, "10.0.0.1"),
+                (2, 0, ":29500"),
+                (2, 0, "10.0.0.1:65536"),
+                (1, 1, "10.0.0.1:29500"),
+            )
+        ),
     ],
 )
 def test_an_address_that_does_not_fit_is_refused(planted, tmp_path, num_nodes, node) -> None:
@@ -145,13 +121,7 @@ def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path)
     write_json(WorkFolder(tmp_path).spec, spec)
-    command = [
-        sys.executable,
-        "-m",
-        "training.launch.worker",
-        str(WorkFolder(tmp_path).spec),
-        IDENTITY,
-    ]
+    command = [sys.executable, "-m", "training.launch.worker", str(tmp_path / "spec.json"), "other"]
     environment = model_environment(1) | {"RANK": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == RunInProgressError.exit_code
@@ -159,28 +129,21 @@ def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp
 
 
 @pytest.mark.parametrize(
-    ("rendezvous", "is_loopback"),
+    ("host", "is_loopback"),
     [
-        ("127.0.0.1:29500", True),
-        ("localhost:29500", True),
-        ("[::1]:29500", True),
-        ("10.0.0.1:29500", False),
-        ("trainer-0.trainers:29500", False),
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("trainer-0", False),
     ],
 )
-def test_only_one_machine_is_held_to_the_loopback_device(
-    monkeypatch, rendezvous, is_loopback
-) -> None:
+def test_only_one_machine_is_held_to_the_loopback_device(monkeypatch, host, is_loopback) -> None:
+    """Whatever a person has set stays."""
     names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    node = NodeAddress(rank=0, rendezvous=rendezvous)
-    assert node.is_loopback == is_loopback
-    environment = model_environment(1, is_one_machine=is_loopback)
-    expected = "lo" if is_loopback else None
-    assert [environment.get(name) for name in names] == [expected, expected]
-    for name in names:
-        monkeypatch.setenv(name, "eth1")
-    for is_one_machine in (True, False):
-        environment = model_environment(1, is_one_machine=is_one_machine)
-        assert [environment[name] for name in names] == ["eth1", "eth1"]
+    assert NodeAddress(rank=0, rendezvous=f"{host}:29500").is_loopback == is_loopback
+    for given, expected in ((None, "lo" if is_loopback else None), ("eth1", "eth1")):
+        for name in names:
+            monkeypatch.setenv(name, given) if given else monkeypatch.delenv(name, raising=False)
+        environment = model_environment(1, is_one_machine=is_loopback)
+        assert [environment.get(name) for name in names] == [expected, expected]

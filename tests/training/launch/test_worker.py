@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from pipelines.contracts.errors import ConfigurationError, ProcessKilledError
-from training.fitting.work_folder import WorkFolder
-from training.launch.launcher import _failure, train
+from training.launch.launcher import train
 from training.launch.worker import is_out_of_memory
 
 
@@ -34,11 +33,6 @@ def test_a_process_that_was_killed_may_have_had_too_little_memory(planted, tmp_p
     assert caught.value.is_retryable
     killer.join(timeout=60)
     assert not killer.is_alive()
-
-
-def test_a_process_that_said_nothing_is_told_so(planted, tmp_path) -> None:
-    told = str(_failure(planted.spec(tmp_path), WorkFolder(tmp_path), 0, -9, ["\n"]))
-    assert told.endswith("training.log, which says nothing")
 
 
 def kill_a_rank(work_dir: Path) -> None:
