@@ -48,10 +48,6 @@ LABELS_OF_AN_HOUR: Final = Bound(0.05, fewest=20)
 EXPECTED_ACTIONS: Final = Bound(0, 5)
 """Actions expected of days that have none: as many are missing, fewer may be chance."""
 
-EXPLORATION_GAP: Final = Bound(0.05)
-"""Difference between the two windows' shares of randomised traffic."""
-NORM_CHANGE: Final = Bound(0.1)
-"""Relative change of the pins' mean length; an embedding version is a fixed basis."""
 PIN_SPREAD: Final = Bound(1e-3, 1e-3)
 """1 - |mean|^2 / mean square of the pins' embeddings; with less they are practically one."""
 CHANGED_EMBEDDINGS: Final = Bound(0.0, 0.01)

@@ -180,7 +180,6 @@ TEMPLATES = {
     "no_floor": "No absolute floor is configured; set model_gate.floors.",
     "unguarded_head": "Head {head!r} is unwanted and no guardrail bounds '{metric}'; set "
     "model_gate.guardrails.",
-    "threshold_not_finite": "The threshold '{name}' is {found}, expected a finite number.",
     "few_users": "The holdout has {num_users:,} users, expected at least {min_users:,} "
     "(model_gate.min_users).",
     "segment_empty": "The required segment '{segment}' has no users in the holdout.",

@@ -66,7 +66,6 @@ def _panels(report: LogReport) -> "tuple[DayPanels, DayPanels]":
     """Return panels of each day's impressions and actions, and of each action type's label rate."""
     from validation.report.days import (
         DayPanels,
-        OfDays,
         count_panel,
         days_scale,
         drawn_of,
@@ -79,11 +78,11 @@ def _panels(report: LogReport) -> "tuple[DayPanels, DayPanels]":
     shown = {day: report.rows(day, "impressions") for day in report.days_of("impressions")}
     counts = {n: {day: report.of(day, "actions").get(n, 0) for day in acted} for n in names}
     of_counts = [
-        (name, count_panel(f"{name} of each day", days, [OfDays(name, "ours", numbers)]))
+        (name, count_panel(f"{name} of each day", days, numbers))
         for name, numbers in {"impressions": shown, **counts}.items()
     ]
     of_rates = [
-        (name, share_panel(f"Share of {name} by day", days, [OfDays(name, "ours", shares)]))
+        (name, share_panel(f"Share of {name} by day", days, shares))
         for name, shares in report.label_rates().items()
         if name in names and shares
     ]

@@ -418,11 +418,11 @@ def recipe_problems(config: RunConfig) -> list[str]:
     These are metrics of the gate, and features that are columns of the log's contract. The
     configuration itself does not refuse them: old runs are read by the same classes.
     """
-    from validation.model_gate.target_metric import names_of_metrics, target_metric
+    from validation.model_gate.target_metric import names_of_metrics, target_head
 
     gate, heads, found = config.model_gate, config.features.heads, list[str]()
     try:
-        target_metric(gate, heads)
+        target_head(gate, heads)
     except ConfigurationError as error:
         found.append(str(error))
     given = names_of_metrics(heads, gate.target_metric)

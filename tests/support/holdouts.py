@@ -87,7 +87,7 @@ def judged(
     """Return facts and verdict on sides that were scored already, as the stage does."""
     holdout = Holdout(rows, heads, config)
     comparison = compare(holdout, challenger, baseline, models)
-    found = run_self_test(holdout, challenger, baseline, models)
+    found = run_self_test(holdout, challenger, baseline, comparison)
     return Judgement(
         comparison=comparison,
         self_test=found,

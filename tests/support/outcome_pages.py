@@ -129,7 +129,9 @@ def judgement_of(outcome: str) -> Judgement:
     if outcome == "first_cycle":
         models, sides = AGAINST_POPULARITY, (good, popularity_scores(rows))
     if outcome == "void":
-        models = replace(models, champion=champion_with(models.challenger.bundle_digest))
+        models = replace(
+            models, baseline_model=champion_with(models.challenger_model.bundle_digest)
+        )
     found = _ruled(rows, sides, models, config)
     if outcome == "promote":
         found = judged(rows, *sides, models, config)

@@ -106,10 +106,6 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
     config, measures = judged.config, judged.profile.measures
     examples, dropped = measures.examples.sum(), judged.snapshot.num_duplicate_impressions
     requests = measures.requests
-    exploring = [
-        _share(*pair) for pair in zip(measures.exploration, measures.examples, strict=True)
-    ]
-    gap = bounds.EXPLORATION_GAP.warning
     return (
         _whole("pin_embeddings_differ", _CRITICAL,
                "Pins do not share one embedding (1 - |mean|^2 / mean square).",
@@ -122,9 +118,6 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
                "Impressions that the log holds twice (dropped from the snapshot).",
                _share(dropped, examples + dropped), "share",
                maximum=bounds.REPEATED_IMPRESSIONS.warning),
-        _whole("exploration_is_steady", _WARNING,
-               "Share of randomised traffic in the holdout minus that in training.",
-               exploring[SPLIT_HOLDOUT] - exploring[SPLIT_TRAINING], "change", -gap, gap),
     )  # fmt: skip
 
 
@@ -163,11 +156,8 @@ def _rates(judged: Judged) -> tuple[Check, ...]:
     """Return the checks of label rates, and of how much sequences, pins and categories cover."""
     config, measures = judged.config, judged.profile.measures
     features = judged.snapshot.features
-    target, low, high = (
-        features.main_head.name,
-        config.min_positive_share,
-        config.max_positive_share,
-    )
+    target = features.main_head.name
+    low, high = config.min_positive_share, config.max_positive_share
     # Where no shard could be measured, the number of positives is not known.
     positives = {
         head: float(measures.positives[head][SPLIT_TRAINING]) if head in measures.positives else NAN
@@ -199,31 +189,19 @@ def _rates(judged: Judged) -> tuple[Check, ...]:
 
 def _changes(judged: Judged) -> tuple[Check, ...]:
     """Return the checks of relative changes against the last accepted snapshot."""
-    config, snapshot, before = judged.config, judged.snapshot, judged.before
-    target, not_judged, other_basis = snapshot.features.main_head.name, judged.why_no_shift, ""
-    if (
-        judged.reference
-        and judged.reference.snapshot.embedding_version != snapshot.embedding_version
-    ):
-        other_basis = "the embedding version changed, so lengths may too"
-    now, then = judged.profile.measures, before.measures
+    config, target = judged.config, judged.snapshot.features.main_head.name
+    now, then = judged.profile.measures, judged.before.measures
 
-    def check(
-        name: str, severity: Severity, what: str, pair: tuple[float, float], most: float, why: str
-    ) -> Check:
+    def check(name: str, what: str, value: float, before: float, most: float) -> Check:
         said = f"Change of the {what} against the last accepted snapshot."
-        value = pair[0] / pair[1] - 1.0 if pair[1] else NAN
-        return _whole(name, severity, said, value, "change", -most, most, why)
+        change = value / before - 1.0 if before else NAN
+        return _whole(name, _CRITICAL, said, change, "change", -most, most, judged.why_no_shift)
 
     return (
-        check("row_count_shift", _CRITICAL, "number of examples",
-              (now.examples.sum(), then.examples.sum()), config.max_row_count_change, not_judged),
-        check("target_label_rate_shift", _CRITICAL, "target label rate",
-              (now.label_rate(target), then.label_rate(target)), config.max_label_rate_change,
-              not_judged),
-        check("embedding_norm_shift", _WARNING, "pins' mean embedding length",
-              (judged.profile.mean_pin_norm, before.mean_pin_norm), bounds.NORM_CHANGE.warning,
-              not_judged or other_basis),
+        check("row_count_shift", "number of examples", now.examples.sum(), then.examples.sum(),
+              config.max_row_count_change),
+        check("target_label_rate_shift", "target label rate", now.label_rate(target),
+              then.label_rate(target), config.max_label_rate_change),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import gc
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -271,23 +270,3 @@ def import_great_expectations() -> Any:
         del sys.modules["pyspark"]
         sys.modules.update(hidden)
     return great_expectations
-
-
-@contextlib.contextmanager
-def importing_meanwhile() -> Iterator[None]:
-    """Import Great Expectations in another thread while the body measures what is to be judged.
-
-    Measuring leaves Python's lock to others for most of its time. What goes wrong with the import
-    is raised where Great Expectations is needed, which imports it again.
-    """
-
-    def work() -> None:
-        with contextlib.suppress(Exception), _without_collections():
-            import_great_expectations()
-
-    thread = threading.Thread(target=work, name="importing-great-expectations")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()

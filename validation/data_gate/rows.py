@@ -324,48 +324,37 @@ def _numbered(table: pa.Table, **columns: NDArray[Any]) -> pa.Table:
 
 def _ranges(snapshot: Snapshot, num_users: int) -> Iterator[tuple[str, str]]:
     """Yield a rule and a query for the rows that break it, for each column that has a range."""
-    features, num_pins, flag = snapshot.features, snapshot.num_pins, (0, 1, "0 or 1")
+    features, num_pins = snapshot.features, snapshot.num_pins
     for table, column, limit in (("examples", "pin_row", num_pins),
                                  ("timeline", "pin_row", num_pins),
                                  ("requests", "user_row", num_users)):  # fmt: skip
-        yield "references_resolve", _outside(table, column, 0, limit - 1, told=f"{table}.{column}")
+        yield "references_resolve", _outside(table, column, 0, limit - 1)
     num_types = len(features.action_types)
     yield "action_vocabulary", _outside("timeline", "action_type_id", 1, num_types)
     for label in map(label_column, features.head_names):
-        yield "labels_are_binary", _outside("examples", label, *flag)
+        yield "labels_are_binary", _outside("examples", label, 0, 1)
     numeric = "numeric_features_in_range"
     for feature in features.numeric_held:
         column, *flags = map(numeric_column, feature.inputs)
         yield numeric, _outside("examples", column, *BOUNDS[feature.meaning.scale])
         for name in flags:
-            yield numeric, _outside("examples", name, *flag)
-            missing = f"(from examples where {quoted(name)} = 1)"
-            yield numeric, _outside(missing, column, 0, 0, "0 where it is missing")
+            yield numeric, _outside("examples", name, 0, 1)
+            # A number that is missing is 0.
+            yield numeric, _outside("examples", column, 0, 0, where=f"{quoted(name)} = 1")
     for table, of in (("examples", "impressions"), ("users", "users")):
         for category in features.categorical_of(of):
             column, most = categorical_column(category.name), len(category.values)
             yield "category_codes_in_range", _outside(table, column, 0, most)
-    yield "positions_not_negative", _outside("examples", "position", 0, math.inf, "0 or more")
+    yield "positions_not_negative", _outside("examples", "position", 0, math.inf)
 
 
-def _outside(
-    table: str, column: str, low: float, high: float, expected: str = "", told: str = ""
-) -> str:
-    """Return a query for the rows whose value is not within [low, high]; NaN is not.
-
-    Args:
-        table: Of the engine.
-        column: What is looked at.
-        low: The least value allowed.
-        high: The largest value allowed.
-        expected: The range in words, if not '<low> to <high>'.
-        told: The column's name in the phrase, if it is another.
-    """
-    name, told = quoted(column), quoted(told or column, "'")
-    phrase = f"'{{}} is {{}} in row {{}}, expected {expected or f'{low} to {high}'}'"
+def _outside(table: str, column: str, low: float, high: float, where: str = "true") -> str:
+    """Return a query for the rows of a table whose value is not within [low, high]; NaN is not."""
+    name, told = quoted(column), quoted(f"{table}.{column}", "'")
+    phrase = f"'{{}} is {{}} in row {{}}, expected {low} to {high}'"
     return (
         f"select row, format({phrase}, {told}, {name}, row) from {table} "
-        f"where not ({name} >= {low} and {name} <= '{high}'::double)"
+        f"where {where} and not ({name} >= {low} and {name} <= '{high}'::double)"
     )
 
 
@@ -378,7 +367,6 @@ class CheckedPins:
     known_at: NDArray[np.int64] | None = None  # (pins,) where the log says when it knew them
     embedding_dim: int = 0  # 0 where the pins could not be read
     codes: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # rows by feature and code
-    mean_norm: float = math.nan  # length of the embeddings that are not all zero
     spread: float = math.nan  # 1 - |mean vector|^2 / mean squared length; 0 if all pins are alike
 
 
@@ -411,8 +399,7 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
 def _check_embeddings(table: pa.Table, found: CheckedPins) -> None:
     """Check ids and embeddings, mark embeddings of zeros, and measure length and spread."""
     found.is_zero = np.zeros(table.num_rows, dtype=bool)
-    num_sound, norm_sum, square_sum = 0, 0.0, 0.0
-    vector_sum = np.zeros(found.embedding_dim)
+    num_sound, square_sum, vector_sum = 0, 0.0, np.zeros(found.embedding_dim)
     last = np.iinfo(np.int64).min
     for start in range(0, table.num_rows, PINS_PER_CHUNK):
         chunk = table.slice(start, PINS_PER_CHUNK)
@@ -429,13 +416,11 @@ def _check_embeddings(table: pa.Table, found: CheckedPins) -> None:
             found.broken.add(rule, bad.sum(), f"pin {ids[np.argmax(bad)]} {fault}")
         found.is_zero[start : start + len(norm)] = is_finite & (norm == 0)
         sound = vectors[norm > 0]
-        num_sound, norm_sum = num_sound + len(sound), norm_sum + float(norm.sum())
-        vector_sum = vector_sum + sound.sum(axis=0)
+        num_sound, vector_sum = num_sound + len(sound), vector_sum + sound.sum(axis=0)
         square_sum += float((sound**2).sum())
         last = ids[-1]
     if num_sound:
         mean = vector_sum / num_sound
-        found.mean_norm = norm_sum / num_sound
         found.spread = 1.0 - float(mean @ mean) / (square_sum / num_sound)
 
 

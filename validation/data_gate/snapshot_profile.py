@@ -41,7 +41,7 @@ from validation.data_gate.rows import (
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """To be raised when a measure or its bins change their meaning."""
 SPLITS = 2
 _HALF_DECADES = 10.0 ** np.arange(-3, 9.5, 0.5)
@@ -73,7 +73,6 @@ class Measures:
 
     requests: Counts = field(default_factory=_none)
     examples: Counts = field(default_factory=_none)
-    exploration: Counts = field(default_factory=_none)
     positives: dict[str, Counts] = field(default_factory=dict)  # head -> (2,)
     with_sequence: int = 0  # requests with at least one earlier action
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero to their request
@@ -128,9 +127,6 @@ def measure_shard(
     found = Measures(
         requests=np.bincount(window, minlength=SPLITS),
         examples=np.bincount(window[request], minlength=SPLITS),
-        exploration=np.bincount(
-            window[request[to_numpy(examples["is_exploration"])]], minlength=SPLITS
-        ),
         with_sequence=int((lengths > 0).sum()),
         zero_embeddings=int(is_zero.sum()),
     )
@@ -172,7 +168,6 @@ class SnapshotProfile:
     pins: BrokenRows = field(default_factory=lambda: BrokenRows("files", "pins"))
     measures: Measures = field(default_factory=Measures)
     unmeasured_shards: list[str] = field(default_factory=list)
-    mean_pin_norm: float = float("nan")
     pin_spread: float = float("nan")  # see `rows.CheckedPins.spread`
     shifts: dict[str, list[float]] = field(default_factory=dict)  # see `shifts.kept_shifts`
 
@@ -200,7 +195,6 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
     profile = SnapshotProfile(
         pins=pins.broken,
         measures=Measures(histograms=dict(pins.codes)),
-        mean_pin_norm=pins.mean_norm,
         pin_spread=pins.spread,
     )
     for number, stats in enumerate(snapshot.shards, 1):
@@ -227,7 +221,7 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
     return profile
 
 
-_KEPT = ("unmeasured_shards", "mean_pin_norm", "pin_spread", "shifts")
+_KEPT = ("unmeasured_shards", "pin_spread", "shifts")
 """What of a profile is kept besides its measures; broken rows are not."""
 
 

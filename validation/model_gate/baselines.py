@@ -22,7 +22,7 @@ from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import FloatArray
 from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
-from validation.model_gate.target_metric import TargetMetric, target_metric, volume_name
+from validation.model_gate.target_metric import target_head, volume_name
 
 Numbers = Mapping[str, np.ndarray]
 """The numeric features of the holdout, by name, float32 (N,)."""
@@ -44,42 +44,37 @@ class Ranking:
     score: Callable[[Numbers], FloatArray] | None  # (N,), the highest first; None: all are equal
 
 
-def _number(name: str, sign: float = 1.0) -> Callable[[Numbers], FloatArray]:
-    """Return the score of a ranking by one feature, the largest first, or the smallest."""
-    return lambda numbers: sign * np.asarray(numbers[name], dtype=np.float64)
-
-
 def _past_engagement(numbers: Numbers) -> FloatArray:
     """Return the score of a ranking by past engagement, and by popularity where that is equal.
 
     The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
     far below the factor, so that no popularity outweighs an action.
     """
-    past = np.expm1(np.asarray(numbers["past_engagements"], dtype=np.float64)).round()
-    return past * 1_000 + np.asarray(numbers["pin_popularity_28d"], dtype=np.float64)
-
-
-def _popularity(days: int) -> Ranking:
-    said, name = "the day" if days == 1 else f"the {days} days", f"pin_popularity_{days}d"
-    return Ranking(
-        f"popularity, {days} day{'s' * (days > 1)}",
-        f"The pin's wanted actions in {said} before the request's day, most first.",
-        (name,),
-        _number(name),
-    )
+    past = np.expm1(numbers["past_engagements"].astype(np.float64)).round()
+    return past * 1_000 + numbers["pin_popularity_28d"]
 
 
 RANKINGS = (
     Ranking(RANDOM, "A seeded hash of request and pin.", (), None),
-    _popularity(1),
-    _popularity(7),
-    _popularity(28),
+    *(
+        Ranking(
+            f"popularity, {days}",
+            f"The pin's wanted actions in the {said} before the request's day, most first.",
+            (name,),
+            lambda numbers, name=name: numbers[name].astype(np.float64),  # type: ignore[misc]
+        )
+        for name, days, said in (
+            ("pin_popularity_1d", "1 day", "day"),
+            ("pin_popularity_7d", "7 days", "7 days"),
+            ("pin_popularity_28d", "28 days", "28 days"),
+        )
+    ),
     Ranking(
         "newest first",
         "pin_age, least first: the time since the pin's first appearance of the last 28 days, or "
         "since the time in the column that the recipe names; a pin without one is newest.",
         ("pin_age",),
-        _number("pin_age", -1.0),  # A pin whose age is missing has the age 0.
+        lambda numbers: -numbers["pin_age"].astype(np.float64),  # A missing age is 0.
     ),
     Ranking(
         "past engagement",
@@ -147,7 +142,7 @@ def make_baselines(
         found.append(Baseline(ranking.name, "ranking", ranking.description, score, note))
     names = sorted(set(rows.numeric) & set(training.numeric))
     said = f"A logistic regression on {len(names)} numbers, fitted on the training rows."
-    head, fitted, note = target_metric(config.model_gate, config.features.heads).head.name, None, ""
+    head, fitted, note = target_head(config.model_gate, config.features.heads).name, None, ""
     try:
         columns = _columns(training, names), training.labels[head], _columns(rows, names)
         fitted = fit_and_score(*columns)
@@ -170,10 +165,11 @@ def measure(
         config: target metric, draws and confidence.
     """
     holdout = Holdout(rows, config.features.heads, config.model_gate)
-    target, scores = holdout.target, {b.name: b.score for b in made if b.score is not None}
-    hits = {name: holdout.hits(score, target.head.name) for name, score in scores.items()}
-    ours = holdout.hits(challenger.ranking_score, target.head.name)
-    requests = np.ones(len(rows.user_id)) if target.name == volume_name(target.head.name) else None
+    head, target = holdout.target_head.name, config.model_gate.target_metric
+    scores = {each.name: each.score for each in made if each.score is not None}
+    hits = {name: holdout.hits(score, head) for name, score in scores.items()}
+    ours = holdout.hits(challenger.ranking_score, head)
+    requests = np.ones(len(rows.user_id)) if target == volume_name(head) else None
     pairs = [RatioMetric(name, ours, theirs, requests) for name, theirs in hits.items()]
     if (random := hits.get(RANDOM)) is not None:
         pairs += [
@@ -182,36 +178,30 @@ def measure(
         ]
     table = bootstrap_metrics(holdout, pairs, {"all": holdout.masks["all"]}).table
     cells = {row.metric: row for row in table if isinstance(row, MetricComparison)}
-    facts = [_facts(baseline, cells, target) for baseline in made]
+    facts = []
+    for each in made:
+        row, random_row = cells.get(each.name), cells.get(_AGAINST_RANDOM + each.name)
+        # Where the challenger's scores are not finite, the pair with random has the level.
+        level = row.baseline_interval if row else random_row and random_row.challenger_interval
+        note = each.note
+        if not note and row is None:
+            note = f"The challenger has no {target}: its scores are not finite."
+        elif not note and row is not None and row.relative_change is None:
+            note = f"Its {target} is zero in a resample of the users."
+        facts.append(
+            BaselineFacts(
+                name=each.name,
+                kind=each.kind,
+                description=each.description,
+                level=level,
+                change=row and row.relative_change,
+                difference=row and row.difference,
+                against_random=random_row and random_row.relative_change,
+                note=note,
+            )
+        )
     facts.sort(key=lambda each: -np.inf if each.level is None else each.level.value, reverse=True)
     return Baselines(tuple(facts), scores)
-
-
-def _facts(
-    baseline: Baseline, cells: Mapping[str, MetricComparison], target: TargetMetric
-) -> BaselineFacts:
-    """Return one baseline's facts from the table of comparisons."""
-    row = cells.get(baseline.name)
-    against_random = cells.get(_AGAINST_RANDOM + baseline.name)
-    # Where the challenger's scores are not finite, the pair with the random order has the level.
-    level = row.baseline_interval if row is not None else None
-    if row is None and against_random is not None:
-        level = against_random.challenger_interval
-    note = baseline.note
-    if not note and row is None:
-        note = f"The challenger has no {target.name}: its scores are not finite."
-    elif not note and row is not None and row.relative_change is None:
-        note = f"Its {target.name} is zero in a resample of the users."
-    return BaselineFacts(
-        name=baseline.name,
-        kind=baseline.kind,
-        description=baseline.description,
-        level=level,
-        change=row.relative_change if row is not None else None,
-        difference=row.difference if row is not None else None,
-        against_random=against_random.relative_change if against_random is not None else None,
-        note=note,
-    )
 
 
 def _columns(rows: ExampleRows, names: list[str]) -> FloatArray:

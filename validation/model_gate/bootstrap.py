@@ -36,7 +36,7 @@ _MAX_WEIGHTS_PER_CHUNK = 4_000_000  # 32 MB of float64 at a time, whatever the n
 
 @dataclass(frozen=True)
 class UserSums:
-    """Sums of K ratio metrics per user or group of users; U of them, float64, in the same order.
+    """Sums of K ratio metrics per user or group of users; U > 0 of them, float64, in one order.
 
     A metric's level is `sum(numerator) / sum(denominator)`. Both sides share the denominators
     because they are read on the same rows; a difference of numerators is then a difference of
@@ -46,14 +46,6 @@ class UserSums:
     challenger: FloatArray  # (U, K) numerators
     baseline: FloatArray  # (U, K) numerators
     denominators: FloatArray  # (U, K), >= 0
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that do not belong together."""
-        shapes = {self.challenger.shape, self.baseline.shape, self.denominators.shape}
-        if len(shapes) != 1 or self.challenger.ndim != 2 or self.challenger.shape[0] == 0:
-            raise ValueError(
-                f"user sums need three arrays of one shape (users > 0, metrics), found {shapes}"
-            )
 
 
 @dataclass(frozen=True)
@@ -110,10 +102,10 @@ def paired_bootstrap(
         changes = _ratio(of_both, baseline)
         found.append(
             RatioEstimate(
-                challenger=_interval(_ratio(challenger, denominator), confidence),
-                baseline=_interval(_ratio(baseline, denominator), confidence),
-                relative_change=_interval(changes, confidence),
-                difference=_interval(_ratio(of_both, denominator), confidence),
+                challenger=interval_of(_ratio(challenger, denominator), confidence),
+                baseline=interval_of(_ratio(baseline, denominator), confidence),
+                relative_change=interval_of(changes, confidence),
+                difference=interval_of(_ratio(of_both, denominator), confidence),
                 relative_standard_error=None
                 if changes is None
                 else float(np.std(changes[1:], ddof=1)),
@@ -159,8 +151,11 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray | None:
     return numerator / denominator if is_defined.all() else None
 
 
-def _interval(ratios: FloatArray | None, confidence: float) -> Interval | None:
-    """Return the percentile interval of the resamples around the estimate, which comes first."""
+def interval_of(ratios: FloatArray | None, confidence: float) -> Interval | None:
+    """Return the percentile interval of the resamples around the estimate, which comes first.
+
+    None where there are no ratios.
+    """
     if ratios is None:
         return None
     tail = (1 - confidence) / 2

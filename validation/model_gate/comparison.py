@@ -50,13 +50,7 @@ from validation.model_gate.ranking_metrics import (
     expected_calibration_error,
     top_k_hits,
 )
-from validation.model_gate.target_metric import (
-    TOP_K,
-    TargetMetric,
-    hits_name,
-    target_metric,
-    volume_name,
-)
+from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
 
 Mask = NDArray[np.bool_]
 Side = Literal["challenger", "baseline"]
@@ -69,12 +63,12 @@ _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss 
 
 @dataclass(frozen=True)
 class ComparedModels:
-    """Who is compared, on what."""
+    """Who is compared, on what: fields of a `Comparison`."""
 
     holdout: Window
     baseline_kind: BaselineKind
-    challenger: ModelRef
-    champion: ModelRef | None
+    challenger_model: ModelRef
+    baseline_model: ModelRef | None
     differences: tuple[Reason, ...] = ()  # where the two recipes differ
     seen: tuple[Reason, ...] = ()  # why the holdout was no holdout for a side
     baseline_name: str = ""  # of a first cycle's baseline
@@ -92,13 +86,13 @@ class Holdout:
     config: ModelGateConfig
 
     @cached_property
-    def target(self) -> TargetMetric:
-        """The target metric.
+    def target_head(self) -> Head:
+        """The head of the target metric.
 
         Raises:
             ConfigurationError: no head gives it.
         """
-        return target_metric(self.config, self.heads)
+        return target_head(self.config, self.heads)
 
     @cached_property
     def masks(self) -> dict[str, Mask]:
@@ -117,23 +111,14 @@ class Holdout:
         return np.unique(self.rows.user_id, return_inverse=True)[1]
 
     @cached_property
-    def _groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def user_groups(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The groups that have a user here, (G,), and each user's place among them."""
         return user_groups(np.unique(self.rows.user_id))
-
-    @property
-    def groups(self) -> NDArray[np.intp]:
-        """The numbers of the groups that have a user here, (G,)."""
-        return self._groups[0]
-
-    @property
-    def user_group(self) -> NDArray[np.intp]:
-        """The group of each user, a place in `groups`."""
-        return self._groups[1]
 
     @cached_property
     def request_group(self) -> NDArray[np.intp]:
         """The group of each request's user, (M,)."""
-        return self.user_group[self.request_user]
+        return self.user_groups[1][self.request_user]
 
     def count_users(self, mask: Mask) -> int:
         """Return the number of users who made some of these requests."""
@@ -141,29 +126,27 @@ class Holdout:
 
     def users_per_group(self, mask: Mask) -> FloatArray:
         """Return the number of users in each group who made some of these requests."""
+        groups, user_group = self.user_groups
         present = np.unique(self.request_user[mask])
-        counts = np.bincount(self.user_group[present], minlength=len(self.groups))
-        return counts.astype(np.float64)
+        return np.bincount(user_group[present], minlength=len(groups)).astype(np.float64)
 
     def per_group(self, values: FloatArray | None, mask: Mask) -> FloatArray:
         """Return the sums of values of requests (M,) in each group; zeros where there are none."""
+        num = len(self.user_groups[0])
         if values is None:
-            return np.zeros(len(self.groups))
-        sums = np.bincount(self.request_group[mask], values[mask], minlength=len(self.groups))
-        return sums.astype(np.float64)
+            return np.zeros(num)
+        return np.bincount(self.request_group[mask], values[mask], num).astype(np.float64)
 
     def per_request(self, values: FloatArray) -> FloatArray:
         """Return the sums of values of examples (N,) in each request, (M,)."""
         rows = self.rows
-        sums = np.bincount(rows.request_index, weights=values, minlength=len(rows.user_id))
-        return sums.astype(np.float64)
+        return np.bincount(rows.request_index, values, len(rows.user_id)).astype(np.float64)
 
     def hits(self, score: FloatArray, head: str) -> FloatArray:
         """Return a head's labels in the top 3 per request (M,); NaN if a score is not finite."""
         if not np.all(np.isfinite(score)):
             return np.full(len(self.rows.user_id), np.nan)  # no order exists, so no top 3
-        hits = top_k_hits(self.rows, score, self.rows.labels[head], k=TOP_K)
-        return np.asarray(hits, dtype=np.float64)
+        return top_k_hits(self.rows, score, self.rows.labels[head], k=TOP_K)
 
 
 @dataclass(frozen=True)
@@ -199,10 +182,14 @@ def compare_with_influences(
 
     Raises:
         ConfigurationError: no head gives the target metric.
-        DataContractError: scores and rows do not belong together, or the holdout is empty.
+        DataContractError: the holdout is empty.
     """
     rows, config, num_examples = holdout.rows, holdout.config, len(holdout.rows.request_index)
-    _check_rows(num_examples, {"challenger": challenger, "baseline": baseline})
+    if num_examples == 0:
+        raise DataContractError(
+            "the holdout has no examples, expected at least one request; check "
+            "snapshot.holdout_days and that the event log reaches as_of"
+        )
     metrics = ratio_metrics(holdout, challenger, baseline)
     found = bootstrap_metrics(holdout, metrics, holdout.masks)
     table = found.table + _pooled_metrics(holdout, challenger, baseline)
@@ -210,18 +197,14 @@ def compare_with_influences(
     comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
         baseline_holdout_digest=baseline.holdout_digest,
-        holdout=models.holdout,
-        baseline_kind=models.baseline_kind,
-        baseline_name=models.baseline_name,
-        challenger_model=models.challenger,
-        baseline_model=models.champion,
+        **vars(models),
         num_users=holdout.count_users(everybody),
         num_requests=len(rows.user_id),
         num_examples=num_examples,
         segment_users={name: holdout.count_users(mask) for name, mask in holdout.masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
         absent=tuple(row for row in table if isinstance(row, AbsentMetric)),
-        target_metric=holdout.target.name,
+        target_metric=config.target_metric,
         smallest_detectable_change=None
         if error is None
         else smallest_detectable_change(error, config.confidence),
@@ -231,27 +214,17 @@ def compare_with_influences(
             *_reliability(holdout, challenger, "challenger"),
             *_reliability(holdout, baseline, "baseline"),
         ),
-        heads=_head_facts(holdout, challenger),
-        differences=models.differences,
-        seen=models.seen,
+        heads=tuple(
+            HeadFacts(
+                head=name,
+                num_positives=int(rows.labels[name].sum(dtype=np.int64)),
+                spread=float(np.ptp(given)) if np.isfinite(given).all() else None,
+            )
+            for name in (head.name for head in holdout.heads)
+            if (given := challenger.probabilities.get(name)) is not None
+        ),
     )
     return comparison, found.influences
-
-
-def _check_rows(num_examples: int, sides: Mapping[str, SplitScores]) -> None:
-    """Refuse a holdout without examples, and scores that do not belong to its rows."""
-    if num_examples == 0:
-        raise DataContractError(
-            "the holdout has no examples, expected at least one request; check "
-            "snapshot.holdout_days and that the event log reaches as_of"
-        )
-    for side, scores in sides.items():
-        for name, values in {"ranking score": scores.ranking_score, **scores.probabilities}.items():
-            if values.shape != (num_examples,):
-                raise DataContractError(
-                    f"{side}: {name!r} has shape {values.shape}, expected ({num_examples},), one "
-                    f"per holdout example; score both sides on the rows that are compared"
-                )
 
 
 @dataclass(frozen=True)
@@ -295,7 +268,7 @@ def bootstrap_metrics(
             column = influence(sums.challenger[:, k], sums.baseline[:, k])
             columns_of |= {} if column is None else {(metric.name, segment): column}
     table.sort(key=lambda row: list(masks).index(row.segment))
-    return Bootstrapped(table, target_error, Influences(holdout.groups, columns_of))
+    return Bootstrapped(table, target_error, Influences(holdout.user_groups[0], columns_of))
 
 
 def _rows_of(
@@ -335,7 +308,7 @@ def ratio_metrics(
     per_request = holdout.per_request
     for name in (head.name for head in holdout.heads):
         ours, theirs = (holdout.hits(each.ranking_score, name) for each in (challenger, baseline))
-        if name == holdout.target.head.name:
+        if name == holdout.target_head.name:
             requests = np.ones(len(rows.user_id))
             metrics.append(RatioMetric(volume_name(name), ours, theirs, requests))
         metrics.append(RatioMetric(hits_name(name), ours, theirs, None))
@@ -358,7 +331,7 @@ def ratio_metrics(
 def level_of(holdout: Holdout, scores: SplitScores) -> float:
     """Return the target metric of one side alone; NaN where a score is not finite."""
     metrics = ratio_metrics(holdout, scores, scores)
-    metric = next(found for found in metrics if found.name == holdout.target.name)
+    metric = next(found for found in metrics if found.name == holdout.config.target_metric)
     if metric.denominator is None:
         return float(metric.challenger.sum() / holdout.count_users(holdout.masks["all"]))
     return float(metric.challenger.sum() / metric.denominator.sum())
@@ -372,18 +345,6 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
 
 def _absent(metric: str, segment: str, side: Side, kind: AbsenceKind, num: int = 0) -> AbsentMetric:
     return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, num=num)
-
-
-def _head_facts(holdout: Holdout, scores: SplitScores) -> tuple[HeadFacts, ...]:
-    """Return of each head with probabilities whether they are finite and differ at all."""
-    found = []
-    for name in (head.name for head in holdout.heads if head.name in scores.probabilities):
-        probability = scores.probabilities[name]
-        is_finite = bool(np.isfinite(probability).all())
-        spread = float(np.ptp(probability)) if is_finite and len(probability) else None
-        num_positives = int(np.sum(holdout.rows.labels[name], dtype=np.int64))
-        found.append(HeadFacts(head=name, num_positives=num_positives, spread=spread))
-    return tuple(found)
 
 
 def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitScores) -> list[Row]:

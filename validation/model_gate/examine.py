@@ -11,13 +11,12 @@ Not for what follows from the three together (`validation.model_gate.verdict`).
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import NormalDist
 from typing import Any
 
-from pipelines.contracts.config import Head, Limit, ModelGateConfig
+from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.reasons import (
     AbsenceKind,
@@ -71,11 +70,6 @@ def alone(interval: Interval) -> Estimate:
     """Return an estimate whose standard error is taken from its interval's width."""
     reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
     return Estimate(interval.value, (interval.high - interval.low) / (2 * reach))
-
-
-def detectable(change: Interval) -> float:
-    """Return the change that this holdout would see four times in five, by a change's interval."""
-    return smallest_detectable_change(alone(change).error, change.confidence)
 
 
 @dataclass
@@ -153,7 +147,8 @@ class Examined:
         told = {"metric": row.metric, "change": change, "num_cycles": num_cycles}
         told |= {"is_anchor": self.is_anchor}
         lowest, highest = bounds
-        where, seen = place(change, *bounds), detectable(change)
+        where = place(change, *bounds)
+        seen = smallest_detectable_change(alone(change).error, change.confidence)
         crossed = highest
         if highest is None or (lowest is not None and change.low < lowest):
             crossed = None if lowest is None else -lowest
@@ -200,7 +195,7 @@ def examine(
     if found.void:
         return found
     if not found.is_anchor:
-        _judge_floors(config.floors, found)
+        _judge_floors(config, found)
     _judge_guardrails(config, found)
     for segment in config.required_segments:
         row = found.find(config.target_metric, "segment", segment)
@@ -266,77 +261,53 @@ def void_reasons(
 ) -> tuple[Reason, ...]:
     """Return why nothing follows from a comparison; () where something does.
 
-    The configuration refuses a threshold that is not finite. The gate asks again, because a
-    comparison with NaN is always false and would let every challenger pass.
-    """
-    void = [*_why_not_two_models(comparison, config), *_why_no_thresholds(config, heads)]
-    if comparison.num_users < (least := config.min_users):
-        void.append(Reason.of("few_users", num_users=comparison.num_users, min_users=least))
-    void += [
-        Reason.of("segment_empty", segment=segment)
-        for segment in config.required_segments
-        if not comparison.segment_users.get(segment)
-    ]
-    return tuple(void)
-
-
-def _why_not_two_models(comparison: Comparison, config: ModelGateConfig) -> Iterator[Reason]:
-    """Yield why this does not compare two models on one holdout by the target metric.
-
     The same scores on both sides are suspicious but against the fresh anchor: two recipes may well
     make the same model, of the same rows.
     """
+    void: list[Reason] = []
     ours, theirs = comparison.holdout_digest, comparison.baseline_holdout_digest
-    if theirs is None or ours != theirs:
+    if ours != theirs:
         other = theirs[:12] if theirs else "unknown"
-        yield Reason.of("other_holdout", ours=ours[:12], theirs=other)
-    yield from comparison.seen
+        void.append(Reason.of("other_holdout", ours=ours[:12], theirs=other))
+    void += comparison.seen
     if comparison.target_metric != config.target_metric:
         named = config.target_metric
-        yield Reason.of("other_target", found=comparison.target_metric, metric=named)
-    baseline = comparison.baseline_model
+        void.append(Reason.of("other_target", found=comparison.target_metric, metric=named))
+    baseline, kind = comparison.baseline_model, comparison.baseline_kind
     if not comparison.is_first_cycle and baseline is None:
-        yield Reason.of("no_baseline_model", kind=comparison.baseline_kind.value)
-    if baseline is not None and baseline.bundle_digest == comparison.challenger_model.bundle_digest:
-        yield Reason.of("same_model", bundle=baseline.bundle_digest[:12], model=baseline.label)
-    if comparison.baseline_kind is BaselineKind.ANCHOR:
-        return
-    if comparison.are_scores_identical is None:
-        yield Reason.of("scores_not_compared")
-    elif comparison.are_scores_identical:
-        yield Reason.of("same_scores", num_examples=comparison.num_examples)
-
-
-def _why_no_thresholds(config: ModelGateConfig, heads: tuple[Head, ...]) -> Iterator[Reason]:
-    """Yield which thresholds are missing or not finite."""
+        void.append(Reason.of("no_baseline_model", kind=kind.value))
+    bundle = comparison.challenger_model.bundle_digest
+    if baseline is not None and baseline.bundle_digest == bundle:
+        void.append(Reason.of("same_model", bundle=bundle[:12], model=baseline.label))
+    if kind is not BaselineKind.ANCHOR and comparison.are_scores_identical is None:
+        void.append(Reason.of("scores_not_compared"))
+    elif kind is not BaselineKind.ANCHOR and comparison.are_scores_identical:
+        void.append(Reason.of("same_scores", num_examples=comparison.num_examples))
     if not config.floors:
-        yield Reason.of("no_floor")
+        void.append(Reason.of("no_floor"))
     guarded = {limit.metric for limit in config.guardrails}
     for head in heads:
         if not head.is_wanted and (metric := hits_name(head.name)) not in guarded:
-            yield Reason.of("unguarded_head", head=head.name, metric=metric)
-    bounds = [(f"model_gate.{name}", value) for name, value in config if isinstance(value, float)]
-    for kind, limits in (("floor", config.floors), ("guardrail", config.guardrails)):
-        for limit in limits:
-            bounds += [
-                (f"{kind} {limit.metric} {name}", x) for name, x in limit if name != "metric"
-            ]
-    for name, bound in bounds:
-        if bound is not None and not math.isfinite(bound):
-            yield Reason.of("threshold_not_finite", name=name, found=f"{bound}")
+            void.append(Reason.of("unguarded_head", head=head.name, metric=metric))
+    if comparison.num_users < (least := config.min_users):
+        void.append(Reason.of("few_users", num_users=comparison.num_users, min_users=least))
+    for segment in config.required_segments:
+        if not comparison.segment_users.get(segment):
+            void.append(Reason.of("segment_empty", segment=segment))
+    return tuple(void)
 
 
-def _judge_floors(floors: tuple[Limit, ...], found: Examined) -> None:
+def _judge_floors(config: ModelGateConfig, found: Examined) -> None:
     """Hold the challenger's own levels against the absolute bounds.
 
     A level without an interval (ECE) is judged as it is. Where an interval straddles the bound, the
     level itself decides whether the promotion is held back.
     """
-    for floor in floors:
+    for floor in config.floors:
         row = found.find(floor.metric, "floor")
         if row is None:
             continue
-        bounds, level, interval = (floor.minimum, floor.maximum), row.challenger, None
+        bounds, level = (floor.minimum, floor.maximum), row.challenger
         interval = row.challenger_interval
         point = Interval(value=level, low=level, high=level, confidence=0.95)
         facts = {"metric": floor.metric, "level": level, "bounds": bounds}
@@ -424,36 +395,31 @@ def _judge_baselines(
     if is_first and not baselines:
         found.missing.append(Reason.of("no_baselines"))
     for facts in baselines:
-        is_model = facts.kind == "regression"
+        is_model, interval = facts.kind == "regression", facts.change
         name = f"the {'' if is_model else 'ranking by '}{facts.name}"
         if facts.is_below_random:
             odd = Reason.of("baseline_below_random", baseline=name, change=facts.against_random)
             found.held.append(odd)
-        if is_first:
+        if not is_first:
+            if interval is not None and interval.high < 0:
+                found.held.append(Reason.of("baseline_better", baseline=name, change=interval))
+            continue
+        said: dict[str, Any] = {"baseline": name}
+        if interval is not None:
+            change, said["change"], by = Change(alone(interval), alone(interval)), interval, ""
             allowed = config.margin if is_model else 0.0
-            _judge_baseline(facts, name, allowed, found)
-        elif facts.change is not None and facts.change.high < 0:
-            found.held.append(Reason.of("baseline_better", baseline=name, change=facts.change))
-
-
-def _judge_baseline(facts: BaselineFacts, name: str, allowed: float, found: Examined) -> None:
-    """Hold the challenger of a first cycle against one baseline, with the loss that is allowed."""
-    interval, difference = facts.change, facts.difference
-    is_model, said = facts.kind == "regression", dict[str, Any](baseline=name)
-    if interval is not None:
-        change, said["change"], by = Change(alone(interval), alone(interval)), interval, ""
-        is_beaten = is_shown(change, allowed) if is_model else interval.low > 0
-        beats = is_denied(change, allowed)
-    elif difference is not None and not is_model:
-        # The ranking's target is zero in a resample of the users.
-        said["difference"], by = difference, "_by_difference"
-        is_beaten, beats = difference.low > 0, difference.high < 0
-    else:
-        found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
-        return
-    if beats:
-        found.broken.append(Reason.of(f"baseline_beats{by}", **said))
-        return
-    said |= {} if by else {"required": -allowed}
-    code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)
-    kept.append(Reason.of(f"baseline_{code}{by}", **said))
+            is_beaten = is_shown(change, allowed) if is_model else interval.low > 0
+            beats = is_denied(change, allowed)
+        elif (difference := facts.difference) is not None and not is_model:
+            # The ranking's target is zero in a resample of the users.
+            said["difference"], by = difference, "_by_difference"
+            is_beaten, beats = difference.low > 0, difference.high < 0
+        else:
+            found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
+            continue
+        if beats:
+            found.broken.append(Reason.of(f"baseline_beats{by}", **said))
+            continue
+        said |= {} if by else {"required": -allowed}
+        code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)
+        kept.append(Reason.of(f"baseline_{code}{by}", **said))

@@ -21,7 +21,7 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import load_rows
-from validation.model_gate.baselines import POPULARITY, Baselines, make_baselines, measure
+from validation.model_gate.baselines import POPULARITY, make_baselines, measure
 from validation.model_gate.comparison import ComparedModels, Holdout, compare_with_influences
 from validation.model_gate.off_policy import estimate
 from validation.model_gate.pooling import Influences
@@ -107,49 +107,37 @@ def gather_facts(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours, holdout = (
-        _score(challenger, shared),
-        Holdout(rows, config.features.heads, config.model_gate),
-    )
+    ours = _score(challenger, shared)
+    holdout = Holdout(rows, config.features.heads, config.model_gate)
     training = load_rows(
         challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
     )
     baselines = measure(rows, ours.scores, make_baselines(rows, training, config), config)
     if champion is None:
-        models, scores = _best_baseline(ours, baselines, config)
+        must_beat = config.model_gate.first_champion_beats
+        one = baselines.best(POPULARITY if must_beat == "popularity" else "")
+        scores = SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
+        models = ComparedModels(challenger.snapshot.holdout, BaselineKind(one.kind),
+                                challenger.model, None, seen=ours.seen,
+                                baseline_name=one.name)  # fmt: skip
         theta = Found(*compare_with_influences(holdout, ours.scores, scores, models))
     else:
         theirs = _score(champion, shared)
-        models, scores = _models(ours, theirs, "challenger", BaselineKind.CHAMPION), theirs.scores
-        theta = _compare(holdout, ours, theirs, models)
-    self_test = run_self_test(holdout, ours.scores, scores, models)
+        theta, scores = _compare(holdout, ours, theirs, "challenger", "champion"), theirs.scores
+    self_test = run_self_test(holdout, ours.scores, scores, theta.comparison)
     estimates = estimate(holdout, ours.scores, scores)
     facts = Facts(theta, self_test, estimates=estimates, baselines=baselines.facts)
     if anchor is None or champion is None:
         return facts
     side, accepted = anchor
     fresh = _score(side, shared)
-    delta = _compare(holdout, ours, fresh, _models(ours, fresh, "challenger", BaselineKind.ANCHOR))
+    delta = _compare(holdout, ours, fresh, "challenger", "fresh anchor")
     # The same requests, with the labels that the accepted recipe is judged by.
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
     holdout = Holdout(rows, accepted.features.heads, accepted.model_gate)
-    models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
-    phi = _compare(holdout, fresh, theirs, models)
-    its_own = run_self_test(holdout, fresh.scores, scores, models)
+    phi = _compare(holdout, fresh, theirs, "fresh anchor", "champion")
+    its_own = run_self_test(holdout, fresh.scores, scores, phi.comparison)
     return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
-
-
-def _best_baseline(
-    ours: _Scored, baselines: Baselines, config: RunConfig
-) -> tuple[ComparedModels, SplitScores]:
-    """Return the best of the baselines that a first champion must beat, as a side."""
-    must_beat, side = config.model_gate.first_champion_beats, ours.side
-    one = baselines.best(POPULARITY if must_beat == "popularity" else "")
-    kind = BaselineKind(one.kind)
-    models = ComparedModels(
-        side.snapshot.holdout, kind, side.model, None, seen=ours.seen, baseline_name=one.name
-    )
-    return models, SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
 
 
 def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
@@ -168,28 +156,25 @@ def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
     return _Scored(side, config, scores, (seen,))
 
 
-def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> ComparedModels:
-    names = (name, "fresh anchor" if kind is BaselineKind.ANCHOR else "champion")
-    return ComparedModels(
-        ours.side.snapshot.holdout,
-        kind,
-        ours.side.model,
-        theirs.side.model,
-        tuple(what_differs(ours.config, theirs.config, names)),
-        (*ours.seen, *theirs.seen),
-    )
-
-
-def _compare(holdout: Holdout, ours: _Scored, theirs: _Scored, models: ComparedModels) -> Found:
+def _compare(holdout: Holdout, ours: _Scored, theirs: _Scored, name: str, other: str) -> Found:
+    """Compare two sides that are called so; 'fresh anchor' or 'champion' is the other one."""
     if ours.scores.holdout_digest != theirs.scores.holdout_digest:
-        one, other = ours.side.snapshot.digest[:12], theirs.side.snapshot.digest[:12]
+        one, two = ours.side.snapshot.digest[:12], theirs.side.snapshot.digest[:12]
         raise DataContractError(
-            f"snapshots {one} and {other} hold other holdout rows "
+            f"snapshots {one} and {two} hold other holdout rows "
             f"({len(ours.scores.ranking_score):,} and {len(theirs.scores.ranking_score):,}; "
             f"digests {ours.scores.holdout_digest[:12]} and {theirs.scores.holdout_digest[:12]}); "
             f"expected the same requests, pins and labels; the event log changed between the two "
             f"builds: start a new cycle"
         )
+    models = ComparedModels(
+        ours.side.snapshot.holdout,
+        BaselineKind.CHAMPION if other == "champion" else BaselineKind.ANCHOR,
+        ours.side.model,
+        theirs.side.model,
+        tuple(what_differs(ours.config, theirs.config, (name, other))),
+        (*ours.seen, *theirs.seen),
+    )
     return Found(*compare_with_influences(holdout, ours.scores, theirs.scores, models))
 
 
@@ -203,27 +188,23 @@ def what_differs(
         theirs: The second side's.
         names: What the two sides are called.
     """
-    first, second = names
-    mine, other = _what_it_is_told(ours), _what_it_is_told(theirs)
-    for what in mine:
-        if mine[what] != other[what]:
-            told = {"what": what, "ours": mine[what], "theirs": other[what]}
-            yield Reason.of("recipes_differ", first=first, second=second, **told)
+    sides = {"first": names[0], "second": names[1]}
+    told = []
+    for config in (ours, theirs):
+        features = config.features
+        # The values of a closed list stand behind its name.
+        closed = [f"{f.name} ({', '.join(f.values)})" for f in features.categorical]
+        told.append({
+            "embedding version": config.embedding_version,
+            "action types": ", ".join(features.action_types),
+            "categorical features": ", ".join(closed) or "none",
+            "numeric features": ", ".join(f.label for f in features.numeric) or "none",
+        })  # fmt: skip
+    for what, mine in told[0].items():
+        if mine != (other := told[1][what]):
+            yield Reason.of("recipes_differ", what=what, ours=mine, theirs=other, **sides)
     heads, others = ({h.name: h for h in c.features.heads} for c in (ours, theirs))
     for name in dict.fromkeys((*heads, *others)):
         one, another = heads.get(name), others.get(name)
         if one != another:
-            sides = {"first": first, "second": second, "ours": one, "theirs": another}
-            yield Reason.of("heads_differ", head=name, **sides)
-
-
-def _what_it_is_told(config: BundleConfig) -> dict[str, str]:
-    """Return a bundle's features as text; the values of a closed list stand behind its name."""
-    features = config.features
-    closed = [f"{f.name} ({', '.join(f.values)})" for f in features.categorical]
-    return {
-        "embedding version": config.embedding_version,
-        "action types": ", ".join(features.action_types),
-        "categorical features": ", ".join(closed) or "none",
-        "numeric features": ", ".join(f.label for f in features.numeric) or "none",
-    }
+            yield Reason.of("heads_differ", head=name, ours=one, theirs=another, **sides)

@@ -24,7 +24,12 @@ from numpy.typing import NDArray
 from pipelines.contracts.judgement import OffPolicyEstimate
 from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
-from validation.model_gate.bootstrap import FloatArray, resampled_sums, user_groups
+from validation.model_gate.bootstrap import (
+    FloatArray,
+    interval_of,
+    resampled_sums,
+    user_groups,
+)
 from validation.model_gate.comparison import Holdout, Mask
 from validation.model_gate.ranking_metrics import is_in_top
 from validation.model_gate.target_metric import TOP_K
@@ -87,7 +92,7 @@ def estimate(
     Raises:
         ConfigurationError: no head gives the target metric.
     """
-    rows, head, sides = holdout.rows, holdout.target.head.name, (challenger, baseline)
+    rows, head, sides = holdout.rows, holdout.target_head.name, (challenger, baseline)
     if not rows.is_exploration.any():
         return ()
     inside = np.asarray(rows.is_exploration[rows.request_index], dtype=bool)  # (all candidates,)
@@ -152,7 +157,7 @@ def _logged(holdout: Holdout, inside: Mask) -> Logged:
         request=request,
         num_requests=num_requests,
         is_first=in_front & is_single[request],
-        reward=rows.labels[holdout.target.head.name][inside].astype(np.float64),
+        reward=rows.labels[holdout.target_head.name][inside].astype(np.float64),
     )
 
 
@@ -173,11 +178,7 @@ def _change(holdout: Holdout, pair: Sequence[Parts]) -> Interval | None:
     if (drawn[:, 1:] <= 0).any():
         return None
     changes = (drawn[:, 0] / drawn[:, 1]) / (drawn[:, 2] / drawn[:, 3]) - 1
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(changes, [tail, 1 - tail])
-    return Interval(
-        value=mine / other - 1, low=float(low), high=float(high), confidence=config.confidence
-    )
+    return interval_of(np.append(mine / other - 1, changes), config.confidence)
 
 
 def replay(logged: Logged, choice: Choice) -> Parts:

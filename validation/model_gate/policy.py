@@ -67,10 +67,10 @@ class Outcome:
     promoted: Promoted
 
 
-def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
+def choose(evidence: Evidence, config: ModelGateConfig, margin: float) -> Outcome:
     """Return the decision on the challenger, and which model is promoted.
 
-    With margin m and recipe margin M of the configuration:
+    With margin m, and recipe margin M of the configuration:
 
     - the challenger is promoted if theta is above -m (pooled, one-sided 95 %) and not surely below
       it on this holdout alone, the same holds for delta with M, delta is not surely below zero, and
@@ -87,13 +87,13 @@ def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
     is_good_recipe = delta is None or (
         is_shown(delta, config.recipe_margin) and delta.pooled.high(ONE_SIDED_95) > 0
     )
-    if theta is not None and is_shown(theta, config.margin) and is_good_recipe and not is_held_back:
+    if theta is not None and is_shown(theta, margin) and is_good_recipe and not is_held_back:
         return Outcome(Decision.PROMOTE, Promoted.CHALLENGER)
-    is_lost = theta is not None and is_denied(theta, config.margin)
+    is_lost = theta is not None and is_denied(theta, margin)
     is_worse = is_lost or (delta is not None and is_surely_worse(delta))
     decision = Decision.REJECT if is_worse or evidence.is_broken else Decision.INCONCLUSIVE
-    margin = config.margin if evidence.anchor_margin is None else evidence.anchor_margin
-    if phi is not None and evidence.is_anchor_sound and is_shown(phi, margin):
+    of_anchor = margin if evidence.anchor_margin is None else evidence.anchor_margin
+    if phi is not None and evidence.is_anchor_sound and is_shown(phi, of_anchor):
         return Outcome(decision, Promoted.ANCHOR)
     return Outcome(decision, Promoted.NONE)
 

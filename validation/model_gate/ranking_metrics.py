@@ -1,8 +1,9 @@
 """Metrics of a ranking against labels, over whole arrays.
 
-A metric that cannot be computed raises an error; it is never 0. All of them judge a model on
-candidates that another model chose to show; what this model would have shown has no label. Not for
-intervals (`validation.model_gate.bootstrap`).
+Scores are finite, and there is one of them and one label for each row: whoever calls asks first
+(`validation.model_gate.comparison`), and tells people why a metric is missing. All of them judge a
+model on candidates that another model chose to show; what this model would have shown has no label.
+Not for intervals (`validation.model_gate.bootstrap`).
 
 The AUC is not scikit-learn's, which the tests compare it with: on a million examples scikit-learn's
 takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side. It also gives the
@@ -13,25 +14,10 @@ Letters: N examples, M requests.
 
 import numpy as np
 
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import mix
 from training.data.example_rows import ExampleRows
 
 _TIE_SALT = 301
-
-
-class MetricUndefinedError(DataContractError):
-    """A metric has no value on these rows."""
-
-
-def _check(name: str, score: np.ndarray, label: np.ndarray, num: int) -> None:
-    """Refuse scores that are not finite, and other numbers of scores or labels than of rows."""
-    num_odd = int((~np.isfinite(score)).sum())
-    if len(score) != num or len(label) != num or num_odd:
-        raise MetricUndefinedError(
-            f"{name}: found {len(score)} scores, {num_odd} of them not finite, and {len(label)} "
-            f"labels; expected {num} of each, all finite; look at the model's inputs and weights"
-        )
 
 
 def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> np.ndarray:
@@ -46,11 +32,7 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
         score: (N,) finite, the highest goes first.
         label: (N,) 0 or 1.
         k: How many candidates of a request are looked at.
-
-    Raises:
-        MetricUndefinedError: a score is not finite, or lengths do not match.
     """
-    _check("top_k_hits", score, label, len(rows.request_index))
     weights = label * is_in_top(rows, score, k)
     return np.bincount(rows.request_index, weights=weights, minlength=len(rows.user_id))
 
@@ -76,18 +58,12 @@ def expected_calibration_error(
 
     Chance in small bins makes it too large: on few rows even a perfect model does not reach 0.
 
-    Raises:
-        MetricUndefinedError: fewer rows than bins, another number of labels than of
-            probabilities, or a probability that is not in [0, 1].
+    Args:
+        probability: (N,) in [0, 1]; at least as many as bins.
+        label: (N,) 0 or 1.
+        num_bins: How many bins there are.
     """
     p = np.asarray(probability, dtype=np.float64)
-    _check("expected_calibration_error", p, label, len(p))
-    if len(p) < num_bins or p.min() < 0 or p.max() > 1:
-        raise MetricUndefinedError(
-            f"expected_calibration_error: {len(p)} rows for {num_bins} bins, with probabilities "
-            f"from {min(p, default=0)} to {max(p, default=0)}; expected at least as many rows as "
-            f"bins, and values in [0, 1]"
-        )
     order = np.argsort(p, kind="stable")
     bin_of = np.arange(len(p)) * num_bins // len(p)
     gaps = np.bincount(bin_of, weights=p[order] - np.asarray(label, dtype=np.float64)[order])
@@ -104,18 +80,13 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, np.nd
     variance of the area over draws of users: that of DeLong, DeLong and Clarke-Pearson (Biometrics
     44, 1988), for clustered rows as in Obuchowski (Biometrics 53, 1997).
 
-    Raises:
-        MetricUndefinedError: only one class, or a score is not finite.
+    Args:
+        score: (N,) finite, the highest for what is most likely.
+        label: (N,) 0 or 1; both occur.
     """
-    _check("area_under_curve", score, label, len(label))
     is_positive = np.asarray(label) > 0
     num_positive = int(is_positive.sum())
     num_negative = len(label) - num_positive
-    if num_positive == 0 or num_negative == 0:
-        raise MetricUndefinedError(
-            f"area_under_curve: {num_positive} positives and {num_negative} negatives; expected "
-            f"both classes; use a longer holdout or leave this head out"
-        )
     # Rows of an equal score are one place, in ascending order.
     _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
     positives = np.bincount(place, weights=is_positive, minlength=len(counts))

@@ -4,20 +4,10 @@ The name comes from `model_gate.target_metric` and is written nowhere else. Not 
 (`validation.model_gate.comparison`).
 """
 
-from dataclasses import dataclass
-
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import ConfigurationError
 
 TOP_K = 3
-
-
-@dataclass(frozen=True)
-class TargetMetric:
-    """The metric that decides, and the head whose actions it counts."""
-
-    name: str
-    head: Head
 
 
 def volume_name(head: str) -> str:
@@ -49,28 +39,24 @@ def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
         heads: The recipe's.
         target: `model_gate.target_metric`; the volume is computed of its head alone.
     """
-    each = ("log_loss", "calibration_ratio", "auc", "ece")
     found = []
     for head in heads:
         if target in (volume_name(head.name), hits_name(head.name)):
             found.append(volume_name(head.name))
+        each = ("log_loss", "calibration_ratio", "auc", "ece")
         found += [hits_name(head.name), *(f"{name}.{head.name}" for name in each)]
     return tuple(found)
 
 
-def target_metric(config: ModelGateConfig, heads: tuple[Head, ...]) -> TargetMetric:
-    """Return the configured target metric with its head.
+def target_head(config: ModelGateConfig, heads: tuple[Head, ...]) -> Head:
+    """Return the head whose actions the configured target metric counts.
 
     Raises:
         ConfigurationError: no wanted head has a metric of this name. The gate takes more for
             better, so an unwanted head cannot be the target.
     """
-    possible = {
-        name: TargetMetric(name, head)
-        for head in heads
-        if head.is_wanted
-        for name in (volume_name(head.name), hits_name(head.name))
-    }
+    wanted = [head for head in heads if head.is_wanted]
+    possible = {name(head.name): head for name in (volume_name, hits_name) for head in wanted}
     if config.target_metric not in possible:
         raise ConfigurationError(
             f"model_gate.target_metric is {config.target_metric!r}, expected one of "

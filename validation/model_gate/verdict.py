@@ -70,9 +70,7 @@ def decide(
     standing: Standing = FIRST,
     baselines: tuple[BaselineFacts, ...] = (),
 ) -> Verdict:
-    """Return the one verdict: the decision on the challenger, what is promoted, and the reasons.
-
-    The rules stand at the top of this module, all of them.
+    """Return decision, promoted model and reasons, by the rules at the top of this module.
 
     Args:
         comparison: The challenger against the baseline.
@@ -85,35 +83,37 @@ def decide(
         baselines: The simple baselines of this cycle; without one, no first champion is promoted.
     """
     doubts, accepted = _doubts(self_test), standing.anchor
-    obstacles = tuple(
-        Reason.of("on_record", text=text) for text in (standing.problem, standing.hold) if text
-    )
+    on_record = (text for text in (standing.problem, standing.hold) if text)
+    obstacles = tuple(Reason.of("on_record", text=text) for text in on_record)
     mine = examine(comparison, config, heads, baselines)
     recipe = examine(anchor.recipe, config, heads) if anchor else None
     fresh: Examined | None = None
+    against: tuple[Reason, ...] = ()  # What stands against it in the champion's place.
     if anchor is not None and accepted is not None:
         fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
+        why = fresh.why_not if fresh.stops else ()
+        against = (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
     examined = [each for each in (mine, recipe) if each]
     evidence = Evidence(
-        theta=mine.change,
-        delta=recipe.change if recipe else None,
-        phi=fresh.change if fresh else None,
+        mine.change,
+        recipe.change if recipe else None,
+        fresh.change if fresh else None,
         is_broken=bool(serving.problems) or any(each.broken for each in examined),
         is_held_back=bool(doubts or obstacles) or any(each.is_held_back for each in examined),
-        is_anchor_sound=anchor is not None
-        and fresh is not None
-        and not (standing.problem or _against_anchor(anchor, fresh)),
+        is_anchor_sound=fresh is not None and not (standing.problem or against),
         anchor_margin=accepted.model_gate.margin if accepted else None,
     )
-    margin = margin_of(comparison, config.margin)
-    outcome = choose(evidence, config.model_copy(update={"margin": margin}))
+    outcome = choose(evidence, config, margin_of(comparison, config.margin))
     grounds = _grounds(outcome.decision, mine, recipe, obstacles, doubts)
     if anchor is not None and fresh is not None and outcome.promoted is not Promoted.CHALLENGER:
         is_promoted = outcome.promoted is Promoted.ANCHOR
-        grounds = (grounds[0], _on_anchor(anchor, fresh, is_promoted), *grounds[1:])
+        because = fresh.target if is_promoted else (*against, Reason.of("anchor_unreliable"))[0]
+        code = "anchor_promoted" if is_promoted else "anchor_not_promoted"
+        on_anchor = Reason.of(code, model=anchor.model.label, because=because)
+        grounds = (grounds[0], on_anchor, *grounds[1:])
     figures = (*serving.problems, serving.figures)
-    is_first = accepted is None and comparison.baseline_model is None
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
+    is_first = accepted is None and comparison.baseline_model is None
     return Verdict(
         decision=outcome.decision,
         promoted=outcome.promoted,
@@ -131,8 +131,7 @@ def decide_on_comparison(
     """
     mine = examine(comparison, config, heads)
     evidence = Evidence(mine.change, None, None, bool(mine.broken), mine.is_held_back)
-    margin = margin_of(comparison, config.margin)
-    outcome = choose(evidence, config.model_copy(update={"margin": margin}))
+    outcome = choose(evidence, config, margin_of(comparison, config.margin))
     grounds = _grounds(outcome.decision, mine)
     return Verdict(decision=outcome.decision, promoted=outcome.promoted, grounds=grounds)
 
@@ -162,21 +161,6 @@ def _grounds(
     if mine.stops:
         return (*mine.why_not, *of_recipe, *obstacles)
     return (*obstacles, *doubts, *of_recipe, *on_target, *mine.held)
-
-
-def _on_anchor(anchor: AnchorFacts, fresh: Examined, is_promoted: bool) -> Reason:
-    """Return what becomes of the fresh anchor."""
-    label = anchor.model.label
-    if is_promoted:
-        return Reason.of("anchor_promoted", model=label, because=fresh.target)
-    first = next(iter(_against_anchor(anchor, fresh)), Reason.of("anchor_unreliable"))
-    return Reason.of("anchor_not_promoted", model=label, because=first)
-
-
-def _against_anchor(anchor: AnchorFacts, fresh: Examined) -> tuple[Reason, ...]:
-    """Return what stands against the fresh anchor in the champion's place."""
-    why = fresh.why_not if fresh.stops else ()
-    return (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
 
 
 def _doubts(self_test: SelfTest) -> tuple[Reason, ...]:

@@ -9,6 +9,7 @@ tests/validation/model_gate/test_policy.py.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,56 +81,45 @@ def pool(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, math.sqrt(1 / total))
 
 
-class _Gate:
-    """What a gate remembers from cycle to cycle."""
+def _live_year(
+    recipe: Callable[[int], float],
+    setting: Setting,
+    config: ModelGateConfig,
+    rng: np.random.Generator,
+) -> Year:
+    """Return one year; the gate remembers what it found, from cycle to cycle."""
 
-    def __init__(self, setting: Setting, config: ModelGateConfig, rng: np.random.Generator) -> None:
-        self._setting, self._config, self._rng = setting, config, rng
-        self.anchor = 0.0  # the value of the accepted recipe
-        self.champion, self.age = self._train(0.0), 0
-        self._thetas: list[Estimate] = []
-        self._phis: list[Estimate] = []
-        self._deltas: dict[tuple[float, float], list[Estimate]] = {}
-
-    def _train(self, value: float) -> float:
+    def train(value: float) -> float:
         """Return a model's quality: its recipe's value and the noise of its seed."""
-        return value + float(self._rng.normal(0, self._setting.seed_noise))
+        return value + float(rng.normal(0, setting.seed_noise))
 
-    @property
-    def quality(self) -> float:
-        """What serves now, aged."""
-        return self.champion - self._setting.decay * self.age
-
-    def live(self, value: float) -> Outcome:
-        """Judge one challenger whose recipe has this true value."""
-        self.age += 1
-        setting, serving = self._setting, self.quality
-        challenger, fresh = self._train(value), 0.0
-        noise = self._rng.normal(0, setting.error / math.sqrt(2), 3)
-        theta = Estimate(challenger - serving + noise[0] - noise[1], setting.error)
-        self._thetas.append(theta)
-        delta_change = phi_change = None
-        if value != self.anchor:
-            fresh = self._train(self.anchor)
+    anchor, champion, age = 0.0, train(0.0), 0  # The accepted recipe's value; what serves.
+    thetas, phis = list[Estimate](), list[Estimate]()
+    deltas = defaultdict[tuple[float, float], list[Estimate]](list)
+    outcomes, qualities = [], []
+    for cycle in range(CYCLES):
+        age += 1
+        value, serving = recipe(cycle), champion - setting.decay * age
+        challenger, fresh = train(value), 0.0
+        noise = rng.normal(0, setting.error / math.sqrt(2), 3)
+        thetas.append(Estimate(challenger - serving + noise[0] - noise[1], setting.error))
+        delta = phi = None
+        if value != anchor:
+            fresh, known = train(anchor), deltas[value, anchor]
             seeds = math.sqrt(setting.error**2 + 2 * setting.seed_noise**2)
-            delta = Estimate(challenger - fresh + noise[0] - noise[2], seeds)
-            known = self._deltas.setdefault((value, self.anchor), [])
-            known.append(delta)
-            delta_change = Change(delta, pool(known))
-            phi = Estimate(fresh - serving + noise[2] - noise[1], setting.error)
-            self._phis.append(phi)
-            phi_change = Change(phi, pool(self._phis))
-        theta_change = Change(theta, pool(self._thetas))
-        found = choose(
-            Evidence(theta_change, delta_change, phi_change, is_anchor_sound=True), self._config
-        )
+            known.append(Estimate(challenger - fresh + noise[0] - noise[2], seeds))
+            phis.append(Estimate(fresh - serving + noise[2] - noise[1], setting.error))
+            delta, phi = (Change(each[-1], pool(each)) for each in (known, phis))
+        theta = Change(thetas[-1], pool(thetas))
+        found = choose(Evidence(theta, delta, phi, is_anchor_sound=True), config, config.margin)
         if found.promoted is not Promoted.NONE:
             is_challenger = found.promoted is Promoted.CHALLENGER
-            self.champion, self.age = (challenger if is_challenger else fresh), 0
-            self._thetas, self._phis = [], []
-            if is_challenger and delta_change is not None and is_surely_better(delta_change):
-                self.anchor = value
-        return found
+            champion, age, thetas, phis = challenger if is_challenger else fresh, 0, [], []
+            if is_challenger and delta is not None and is_surely_better(delta):
+                anchor = value
+        outcomes.append(found)
+        qualities.append(champion - setting.decay * age)
+    return Year(tuple(qualities), tuple(outcomes))
 
 
 def live_years(
@@ -140,13 +130,8 @@ def live_years(
     seed: int,
 ) -> list[Year]:
     """Return many years; `recipe` gives the true value of the challenger's recipe in each cycle."""
-    rng, years = np.random.default_rng(seed), []
-    for _ in range(num_years):
-        gate = _Gate(setting, config, rng)
-        lived = [(gate.live(recipe(cycle)), gate.quality) for cycle in range(CYCLES)]
-        outcomes, qualities = zip(*lived, strict=True)
-        years.append(Year(qualities, outcomes))
-    return years
+    rng = np.random.default_rng(seed)
+    return [_live_year(recipe, setting, config, rng) for _ in range(num_years)]
 
 
 def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoint, ...]:
@@ -159,15 +144,15 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
     setting = Setting(error=error, decay=ASSUMED_DECAY, seed_noise=config.seed_noise)
     points = []
     for change in TRUE_CHANGES:
-        years = live_years(
-            {cycle: change for cycle in range(CYCLES)}.__getitem__, setting, config, NUM_YEARS,
-            config.bootstrap_seed,
-        )  # fmt: skip
+        recipe = dict.fromkeys(range(CYCLES), change).__getitem__
+        years = live_years(recipe, setting, config, NUM_YEARS, config.bootstrap_seed)
+        shares = {decision: np.mean([year.share(decision) for year in years])
+                  for decision in (Decision.PROMOTE, Decision.REJECT)}  # fmt: skip
         points.append(
             OperatingPoint(
                 true_change=change,
-                promoted=float(np.mean([year.share(Decision.PROMOTE) for year in years])),
-                rejected=float(np.mean([year.share(Decision.REJECT) for year in years])),
+                promoted=float(shares[Decision.PROMOTE]),
+                rejected=float(shares[Decision.REJECT]),
                 year_quality=float(np.mean([year.mean_quality for year in years])),
             )
         )

@@ -78,7 +78,6 @@ class Series(NamedTuple):
     Bars stand on zero, a unit of the axis wide; a place that no point has stays empty.
     """
 
-    name: str
     style: str  # 'ours', 'theirs', 'bad' or 'guide'
     points: tuple[tuple[float, float], ...]
     shape: Literal["marks", "line", "bars"] = "marks"  # 'marks': a line with one at each point
@@ -105,17 +104,21 @@ def even_scale(label: str, low: float, high: float, suffix: str = "") -> Scale:
     return Scale(label, low, high, tuple(zip(marks, (t + suffix for t in texts), strict=True)))
 
 
-def round_up(value: float) -> float:
-    """Return the next number of two digits, so that an end of an axis reads well: 0.571 -> 0.58."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return round(math.ceil(value / step - 1e-9) * step, 12)
+def scale_from_zero(
+    high: float, least: float, say: Callable[[float], str], label: str = ""
+) -> Scale:
+    """Return an axis with three marks, whose end is a round number that can be halved: 0, 3, 6.
 
-
-def scale_from_zero(high: float, say: Callable[[float], str]) -> Scale:
-    """Return an axis with three marks, whose end is a round number that can be halved: 0, 3, 6."""
+    Args:
+        high: It reaches at least so far.
+        least: The same, where that is further.
+        say: Names a mark.
+        label: What stands at the axis.
+    """
+    high = max(high, least)
     step = 10.0 ** math.floor(math.log10(high))
     end = next(round(step * times, 12) for times in (1, 2, 4, 6, 8, 10) if high <= step * times)
-    return Scale("", 0.0, end, tuple((mark, say(mark)) for mark in (0.0, end / 2, end)))
+    return Scale(label, 0.0, end, tuple((mark, say(mark)) for mark in (0.0, end / 2, end)))
 
 
 def in_short(count: float) -> str:

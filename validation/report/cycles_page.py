@@ -6,6 +6,7 @@ It shows no time of its own: the same facts give the same page. Not for reading 
 """
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
@@ -42,14 +43,10 @@ def render_cycles(facts: IndexFacts) -> str:
         days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
         age = f"{days:g} days older than the newest cycle's as_of" if days > 0 else ""
         age = age or "as new as it gets"
-    began = max((line.began_at for line in facts.cycles if line.began_at), default=None)
-    # One that broke before it had begun may have a day that nobody meant, years ahead. The head of
-    # the page tells of it until another cycle begins.
-    heads = (
-        row
-        for row, line in zip(rows, facts.cycles, strict=True)
-        if began is None or line.broke_at is None or line.broke_at >= began
-    )
+    # What happened last, whatever its day: a mistyped day may lie years ahead.
+    beginning = datetime.min.replace(tzinfo=UTC)
+    newest = max(rows, key=lambda row: row["line"].began_at or row["line"].broke_at or beginning,
+                 default=None)  # fmt: skip
     values = {
         "facts": facts,
         "champions": _champions(facts),
@@ -57,7 +54,7 @@ def render_cycles(facts: IndexFacts) -> str:
         "bare": Axis(1.0, None, ()),
         "counts": Counter(line.word for line in facts.cycles),
         "serving": facts.champions[0] if facts.champions else None,
-        "newest": next(heads, None),
+        "newest": newest,
         "age": age,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),

@@ -7,7 +7,7 @@ side by side on paper: forty action types have forty columns, which no screen an
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -30,14 +30,6 @@ MAX_NAME = 28
 """Letters of a column's name. Of a longer one, its beginning and end are shown."""
 
 
-class OfDays(NamedTuple):
-    """One line or row of bars: a number of some days, in a style of the style sheet."""
-
-    name: str
-    style: str  # 'ours' or 'theirs'
-    numbers: Mapping[date, float]
-
-
 class DayPanels(NamedTuple):
     """Panels of one kind, each with its name, and how many more there would be."""
 
@@ -55,23 +47,18 @@ def days_scale(days: Collection[date]) -> Scale:
     return Scale("", middle - reach, middle + reach, ticks)
 
 
-def count_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
+def count_panel(label: str, days: Scale, numbers: Mapping[date, float]) -> Markup:
     """Return a panel with a bar for each day, from zero."""
-    high = max((number for each in drawn for number in each.numbers.values()), default=0)
-    series = [Series(each.name, each.style, _points(each.numbers), "bars") for each in drawn]
-    return panel(label, days, scale_from_zero(max(high, 2), in_short), series, PLOT_HEIGHT)
+    up = scale_from_zero(max(numbers.values(), default=0), 2, in_short)
+    return panel(label, days, up, [Series("ours", _points(numbers), "bars")], PLOT_HEIGHT)
 
 
-def share_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
-    """Return a panel with a line of shares in percent, from zero; `numbers` are from 0 to 1."""
-    high = max((100 * number for each in drawn for number in each.numbers.values()), default=0.0)
-    are_many = any(len(each.numbers) > MANY_DAYS for each in drawn)
-    series = [
-        Series(e.name, e.style, _points(e.numbers, 100), "line" if are_many else "marks")
-        for e in drawn
-    ]
-    up = scale_from_zero(max(high, SMALLEST_TOP), "{:.3g}".format)
-    return panel(label, days, up, series, PLOT_HEIGHT)
+def share_panel(label: str, days: Scale, shares: Mapping[date, float]) -> Markup:
+    """Return a panel with a line of shares in percent, from zero; they are given from 0 to 1."""
+    points = _points({day: 100 * share for day, share in shares.items()})
+    up = scale_from_zero(max((y for _, y in points), default=0), SMALLEST_TOP, "{:.3g}".format)
+    shape: Literal["line", "marks"] = "line" if len(points) > MANY_DAYS else "marks"
+    return panel(label, days, up, [Series("ours", points, shape)], PLOT_HEIGHT)
 
 
 def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
@@ -84,8 +71,8 @@ def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
     return tuple(name for name in names if name in most), len(names) - len(most)
 
 
-def _points(numbers: Mapping[date, float], times: int = 1) -> tuple[tuple[float, float], ...]:
-    return tuple((float(day.toordinal()), float(times * numbers[day])) for day in sorted(numbers))
+def _points(numbers: Mapping[date, float]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(day.toordinal()), float(numbers[day])) for day in sorted(numbers))
 
 
 class DayRow(NamedTuple):

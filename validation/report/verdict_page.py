@@ -5,7 +5,6 @@ Styles and drawings are therefore inside, and nothing is fetched. MLflow shows i
 artifacts. Not for deciding (`validation.model_gate.verdict`).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from validation.report.charts import (
     change_with_interval,
     even_scale,
     panel,
-    round_up,
+    scale_from_zero,
 )
 from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
@@ -144,13 +143,12 @@ def _calibration_of(comparison: Comparison, head: str) -> Markup:
     """Return a panel of one head: observed share by predicted probability."""
     points = [point for point in comparison.reliability if point.head == head]
     largest = max(max(point.mean_predicted, point.mean_observed) for point in points)
-    reach = min(1.0, round_up(max(largest * 1.04, 1e-4)))
-    lines = [Series("right", "guide", ((0, 0), (reach, reach)))]
+    across, up = (scale_from_zero(largest, 1e-4, "{:g}".format, label)
+                  for label in ("predicted probability", "observed share"))  # fmt: skip
+    lines = [Series("guide", ((0, 0), (up.high, up.high)))]
     for side, style in {"baseline": "theirs", "challenger": "ours"}.items():
         own = tuple((p.mean_predicted, p.mean_observed) for p in points if p.side == side)
-        lines += [Series(side, style, own)] if own else []
-    across = even_scale("predicted probability", 0.0, reach)
-    up = even_scale("observed share", 0.0, reach)
+        lines += [Series(style, own)] if own else []
     return panel(f"Calibration of head {head}: observed share by prediction", across, up, lines)
 
 
@@ -162,26 +160,18 @@ def _gate(points: tuple[OperatingPoint, ...]) -> dict[str, Markup]:
     quality = [100 * point.year_quality for point in points]
     across = even_scale("true change by the recipe, %", min(changes), max(changes))
 
-    def drawn(title: str, up: Scale, *lines: tuple[str, str, Sequence[float]]) -> Markup:
-        series = [Series(name, style, tuple(zip(changes, numbers, strict=True)))
-                  for name, style, numbers in lines]  # fmt: skip
-        return panel(title, across, up, series)
+    def drawn(title: str, up: Scale, **lines: list[float]) -> Markup:
+        points = {style: tuple(zip(changes, of, strict=True)) for style, of in lines.items()}
+        return panel(title, across, up, [Series(*each) for each in points.items()])
 
     each = "Share of cycles that promote and reject such a challenger"
     year = "Target metric of what serves, mean of a year, against the accepted recipe always fresh"
+    promoted, rejected = ([100 * getattr(point, name) for point in points]
+                          for name in ("promoted", "rejected"))  # fmt: skip
+    ends = min(*changes, *quality), max(*changes, *quality)
     return {
-        each: drawn(
-            each,
-            even_scale("", 0.0, 100.0, " %"),
-            ("promoted", "ours", [100 * p.promoted for p in points]),
-            ("rejected", "bad", [100 * p.rejected for p in points]),
-        ),
-        year: drawn(
-            year,
-            even_scale("", min(*changes, *quality), max(*changes, *quality), " %"),
-            ("no gate, no age", "guide", changes),
-            ("with this gate", "ours", quality),
-        ),
+        each: drawn(each, even_scale("", 0.0, 100.0, " %"), ours=promoted, bad=rejected),
+        year: drawn(year, even_scale("", *ends, " %"), guide=changes, ours=quality),
     }
 
 

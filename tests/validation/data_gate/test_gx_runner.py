@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import pytest
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
 from support.plain_gate import plain_suite
-from validation.data_gate import gx_runner
-from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanwhile
+from validation.data_gate.gx_runner import NAN, Check, evaluate
 from validation.report.data_docs import Subject
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
@@ -99,21 +97,3 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1."), done.stderr
-
-
-def test_what_is_judged_is_measured_while_the_library_is_imported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    def slow_import() -> None:
-        has_begun.set()
-        assert may_end.wait(60)
-        raise ImportError("a file of it is missing")
-
-    monkeypatch.setattr(gx_runner, "import_great_expectations", slow_import)
-    with importing_meanwhile():
-        assert has_begun.wait(60), "the body runs beside the import"
-        may_end.set()
-    left = [each for each in threading.enumerate() if "great-expectations" in each.name]
-    assert left == [], "and waits for its end, which raises nothing here"

@@ -197,4 +197,4 @@ def test_two_defects_name_both_shards(planted_snapshot: Snapshot, tmp_path: Path
         snapshot = rewrite(snapshot, folder, f"{shard.name}/examples.arrow", change)
     outcome = judge(snapshot, folder, tmp_path / "out")["labels_are_binary"]
     assert outcome.partitions == ("shard-00000", "shard-00001")
-    assert outcome.observed.startswith("4 in 2 of 2 parts; label_repin is 3 in row 0")
+    assert outcome.observed.startswith("4 in 2 of 2 parts; examples.label_repin is 3 in row 0")

@@ -59,12 +59,6 @@ def test_no_interval_from_nan_or_where_a_resample_divides_by_zero(
     assert found.relative_standard_error is None
 
 
-def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    for shapes in ((2, 3, 2), (0, 0, 0)):
-        with pytest.raises(ValueError, match=r"three arrays of one shape \(users > 0"):
-            UserSums(*(np.ones((num, 1)) for num in shapes))
-
-
 def test_smallest_detectable_change_is_bloom_s_multiple() -> None:
     # z(0.975) + z(0.8) = 1.95996 + 0.84162
     assert smallest_detectable_change(0.01, 0.95) == pytest.approx(0.0280158, abs=1e-6)

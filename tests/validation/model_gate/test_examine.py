@@ -17,7 +17,7 @@ from pipelines.recipes.built_in import RECIPES
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison, metric
 from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING, baseline_facts
-from validation.model_gate.examine import Place, detectable, place
+from validation.model_gate.examine import Place, place
 from validation.model_gate.verdict import decide
 
 HIDE = "hit_at_3.hide"
@@ -43,11 +43,6 @@ def test_an_interval_lies_within_straddles_or_is_beyond(
     low: float, high: float, expected: Place
 ) -> None:
     assert place(change((low + high) / 2, low, high), -0.05, 0.02) is expected
-
-
-def test_the_detectable_change_of_an_interval() -> None:
-    # 2.80 standard errors, of which a 95 % interval is 3.92 wide
-    assert detectable(change(0.0, -0.0196, 0.0196)) == pytest.approx(0.0280, abs=1e-4)
 
 
 def interval(low: float, high: float, value: float | None = None) -> Interval:

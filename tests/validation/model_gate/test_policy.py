@@ -51,7 +51,7 @@ def test_what_follows_from_three_changes(
 ) -> None:
     theta, delta, phi = (*changes, None, None)[:3]
     assert theta is not None
-    assert choose(Evidence(theta, delta, phi, **flags), CONFIG) == expected
+    assert choose(Evidence(theta, delta, phi, **flags), CONFIG, CONFIG.margin) == expected
 
 
 def test_pooling_weighs_by_the_inverse_of_the_variance() -> None:

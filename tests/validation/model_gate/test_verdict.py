@@ -26,7 +26,7 @@ from validation.model_gate.verdict import decide
 PROMOTE, INCONCLUSIVE, REJECT = Decision.PROMOTE, Decision.INCONCLUSIVE, Decision.REJECT
 NOT_FINITE, NO_ACTION = AbsenceKind.NOT_FINITE, AbsenceKind.NO_ACTION
 CALIBRATION, HIDE = "calibration_ratio.repin", "hit_at_3.hide"
-FLOOR, RAIL = CONFIG.floors[0], CONFIG.guardrails[0]
+RAIL = CONFIG.guardrails[0]
 PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
 BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
 DOUBT = "Self-test: not possible, the challenger's target metric is zero."
@@ -90,12 +90,6 @@ def without(name: str) -> Comparison:
         # A missing threshold never promotes.
         (comparison(), with_threshold(floors=()), INCONCLUSIVE, "No absolute floor"),
         (comparison(), with_threshold(guardrails=()), INCONCLUSIVE, "'hide' is unwanted"),
-        (comparison(), with_threshold(margin=math.nan), INCONCLUSIVE,
-         "'model_gate.margin' is nan"),
-        (comparison(), with_threshold(floors=(FLOOR.model_copy(update={"minimum": math.nan}),)),
-         INCONCLUSIVE, "minimum' is nan"),
-        (comparison(), with_threshold(guardrails=(RAIL.model_copy(update={
-            "max_increase": math.nan}),)), INCONCLUSIVE, "max_increase' is nan"),
         # It fails closed.
         (comparison(drop=(TARGET,)), CONFIG, INCONCLUSIVE, "and it is the target metric"),
         (comparison(drop=(f"{TARGET}/core",)), CONFIG, INCONCLUSIVE, "'core' is required"),

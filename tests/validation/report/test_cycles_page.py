@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 
 import pytest
-from jinja2 import Environment
 
 from pipelines.contracts.cycle import CycleCosts, CycleFacts
 from support.cycle_pages import failure_of, make_facts
@@ -37,6 +36,8 @@ def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> N
     html = render_cycles(make_facts(20))
     assert html == render_cycles(make_facts(20))
     assert re.findall(r"<(?:script|link|img|iframe)|@import|url\(| src=| on\w+=", html) == []
+    empty = render_cycles(make_facts(0))
+    assert "No cycle has begun." in empty and "No champion" in empty
 
 
 @pytest.mark.parametrize(("num", "name"), [(200, "ranker"), (260, LONG + MARKUP)])
@@ -54,11 +55,6 @@ def test_what_does_not_fit_is_left_out_from_the_oldest_on_and_said(num: int, nam
 def test_what_others_wrote_is_text() -> None:
     html = render_cycles(make_facts(9, MARKUP))
     assert "<script>" not in html and "&lt;script&gt;alert(1)&lt;/script&gt; **bold**" in html
-
-
-def test_a_workspace_without_cycles_has_a_page() -> None:
-    html = render_cycles(make_facts(0))
-    assert "No cycle has begun." in html and "No champion" in html
 
 
 def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
@@ -79,14 +75,3 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
         assert "years ahead" in html and f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub(
             "<[^>]+>", "", html
         )
-
-
-def test_a_process_compiles_its_templates_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index is written with every stage, and compiling takes longer than writing it."""
-    html = render_cycles(make_facts(2))
-
-    def compile_again(*_: object, **__: object) -> None:
-        raise AssertionError("a template is compiled a second time")
-
-    monkeypatch.setattr(Environment, "compile", compile_again)
-    assert render_cycles(make_facts(2)) == html

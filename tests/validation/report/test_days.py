@@ -13,7 +13,6 @@ from validation.report.days import (
     MAX_PANELS,
     PLOT_HEIGHT,
     DayRow,
-    OfDays,
     count_panel,
     day_tables,
     days_scale,
@@ -29,8 +28,8 @@ def days_of(*numbers: int) -> list[date]:
     return [FIRST + timedelta(days=number) for number in numbers]
 
 
-def of_days(numbers: dict[int, float], style: str = "ours") -> OfDays:
-    return OfDays("click", style, {FIRST + timedelta(days=n): v for n, v in numbers.items()})
+def of_days(numbers: dict[int, float]) -> dict[date, float]:
+    return {FIRST + timedelta(days=number): value for number, value in numbers.items()}
 
 
 def outline(svg: str) -> str:
@@ -38,21 +37,16 @@ def outline(svg: str) -> str:
 
 
 def test_bars_stand_on_zero_and_a_day_without_rows_has_none() -> None:
-    svg = count_panel("clicks", days_scale(days_of(0, 3)), [of_days({0: 40, 1: 20, 3: 10})])
+    svg = count_panel("clicks", days_scale(days_of(0, 3)), of_days({0: 40, 1: 20, 3: 10}))
     day = (WIDTH - LEFT - RIGHT) / 4
     half, quarter = TOP + PLOT_HEIGHT / 2, TOP + 0.75 * PLOT_HEIGHT
     assert outline(svg).split("M")[1:] == [
         f"{LEFT} {BASE}V{TOP}H{LEFT + day:g}V{half:g}H{LEFT + 2 * day:g}V{BASE}",
         f"{LEFT + 3 * day:g} {BASE}V{quarter:g}H{WIDTH - RIGHT}V{BASE}",
     ]
-
-
-def test_one_day_is_a_bar_in_the_middle() -> None:
-    days = days_scale(days_of(0))
-    assert (days.share(FIRST.toordinal()), days.ticks) == (0.5, ((736330.0, "2017-01-01"),))
-    third = (WIDTH - LEFT - RIGHT) / 3
+    third = (WIDTH - LEFT - RIGHT) / 3  # one day is a bar in the middle
     across = f"M{LEFT + third:.1f} {BASE}V{TOP}H{LEFT + 2 * third:.1f}V{BASE}"
-    assert outline(count_panel("clicks", days, [of_days({0: 2})])) == across
+    assert outline(count_panel("clicks", days_scale(days_of(0)), of_days({0: 2}))) == across
 
 
 @pytest.mark.parametrize(
@@ -68,28 +62,21 @@ def test_both_ends_of_the_days_are_marked(num: int, marked: list[str]) -> None:
     assert [text for _, text in days_scale(days_of(0, num - 1)).ticks] == marked
 
 
-def test_shares_are_percent_and_both_windows_are_drawn() -> None:
-    lines = [of_days({0: 0.02, 1: 0.01}), of_days({2: 0.04}, "theirs")]
-    svg = share_panel("Share of click", days_scale(days_of(0, 2)), lines)
-    assert re.findall(r'class="end">([^<]*)<', svg)[:3] == ["0", "2", "4"]
-    assert (svg.count("<circle"), svg.count("<rect")) == (2, 1)
-    (height,) = re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', svg)
-    assert float(height) == TOP - 3  # 4 % is the end of the axis
-
-
-def test_a_year_of_shares_is_a_line_without_marks_and_light() -> None:
-    year = of_days({number: 0.01 * (1 + number % 7) for number in range(365)})
+def test_shares_are_percent_and_a_year_of_them_is_a_line_without_marks_and_light() -> None:
     days = days_scale(days_of(0, 364))
-    svg = share_panel("click", days, [year])
+    few = share_panel("click", days, of_days(dict.fromkeys(range(MANY_DAYS), 0.04)))
+    assert re.findall(r'class="end">([^<]*)<', few)[:3] == ["0", "2", "4"]
+    assert (few.count("<circle"), few.count(f'cy="{TOP}"')) == (MANY_DAYS, MANY_DAYS)
+    year = of_days({number: 0.01 * (1 + number % 7) for number in range(365)})
+    svg = share_panel("click", days, year)
     assert "<circle" not in svg and '<g class="ours line">' in svg
-    assert max(len(svg), len(count_panel("click", days, [year]))) < 8_000
-    few = of_days(dict.fromkeys(range(MANY_DAYS), 0.01))
-    assert share_panel("click", days, [few]).count("<circle") == MANY_DAYS
+    assert max(len(svg), len(count_panel("click", days, year))) < 8_000
 
 
 @pytest.mark.parametrize("draw", [count_panel, share_panel])
-def test_nothing_at_all_is_an_empty_panel(draw) -> None:
-    svg = draw('"<i>', days_scale(days_of(0)), [of_days({}), of_days({0: 0})])
+@pytest.mark.parametrize("numbers", [{}, {0: 0}])
+def test_nothing_at_all_is_an_empty_panel(draw, numbers: dict[int, float]) -> None:
+    svg = draw('"<i>', days_scale(days_of(0)), of_days(numbers))
     assert svg.startswith('<svg class="panel" role="img" aria-label="&#34;&lt;i&gt;" ')
     assert "nan" not in svg and "inf" not in svg
 
