@@ -26,8 +26,6 @@ _LINKING = re.compile(
 )
 """What Airflow's and MLflow's pages make a link or a picture of without any mark: addresses, mail,
 people, emojis. Each match is where a character that is not to be seen ends that."""
-_WORTH_IT = 40
-"""Fewer characters of a line that does not fit tell nothing."""
 _LINKED = ("http", "https", "file")
 
 
@@ -71,25 +69,16 @@ def shortened(text: str, most: int) -> str:
 
 
 def first_lines(text: str, most: int, where: str) -> str:
-    """Return the lines of a text that fit into so many characters, and say what is left out.
+    """Return the beginning of a text in at most so many characters, and say where the rest is.
 
-    Args:
-        text: Of several lines. One that is too long by itself is shortened.
-        most: Characters that the result has at most.
-        where: What has the rest.
+    It ends with a whole line, unless that were less than half of what there is room for.
     """
     if len(text) <= most:
         return text
-    lines, kept, room = text.split("\n"), list[str](), most - len(where) - 40
-    for line in lines:
-        if len(line) + 1 > room:
-            kept += [shortened(line, room)] if room > _WORTH_IT else []
-            break
-        kept.append(line)
-        room -= len(line) + 1
-    left_out = len(lines) - len(kept)
-    rest = f"({left_out} more lines: {where})" if left_out else f"(shortened: {where})"
-    return "\n".join([*kept, rest])
+    rest = f"(shortened: {where})"
+    kept = text[: most - len(rest) - 1]
+    lines = kept.rpartition("\n")[0]
+    return f"{lines if 2 * len(lines) > most else kept}\n{rest}"
 
 
 def link_target(uri: str) -> str:

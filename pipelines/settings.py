@@ -5,8 +5,6 @@ callback of Airflow's. Secrets are not here: they come from Airflow connections.
 made from the descriptions (tests/support/settings_page.py).
 """
 
-import os
-import re
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -131,11 +129,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             found = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
         except SettingsError as error:
-            # The error names the field of what should be JSON.
-            variable = "HOMEFEED_" + "".join(re.findall(r'field "(\w+)"', str(error))).upper()
-            value = "hidden" if variable in _UNSHOWN else repr(os.environ.get(variable, ""))
             found = (
-                f"{variable} is {value}: expected JSON, as the list "
+                f"{error}, which is the variable HOMEFEED_<FIELD>: expected JSON, as the list "
                 f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
             )
         else:

@@ -176,13 +176,6 @@ class Limit(_Bounds):
     minimum: float | None = None  # Not promoted below.
     maximum: float | None = None  # Not promoted above.
 
-    @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
-        low, high = self.minimum, self.maximum
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"limit on {self.metric!r}: no value lies from {low} to {high}")
-        return self
-
 
 class RelativeLimit(_Bounds):
     """A bound on the relative change of one metric, challenger against champion."""
@@ -214,15 +207,6 @@ class ModelGateConfig(Frozen):
     min_head_positives: Number = 50  # Fewer: the head is not judged.
     min_head_calibration: Share = Field(0.5, gt=0)  # Predicted / observed, not below.
     max_head_calibration: float = Field(2.0, ge=1)  # Predicted / observed, not above.
-
-    @model_validator(mode="after")
-    def _segments_may_lose_more(self) -> Self:
-        if self.segment_margin < self.margin:
-            raise ValueError(
-                f"model_gate.segment_margin {self.segment_margin} is below model_gate.margin "
-                f"{self.margin}: a loss that is allowed over all users would break a segment"
-            )
-        return self
 
 
 class ApprovalConfig(Frozen):

@@ -160,11 +160,6 @@ def write_json(path: Path, value: Frozen) -> None:
     write_whole(path, value.to_record())
 
 
-def to_json(value: Frozen) -> bytes:
-    """Return a frozen value as the JSON text that its file holds."""
-    return value.model_dump_json(indent=2).encode()
-
-
 def digest_files(folder: Path) -> tuple[FileDigest, ...]:
     """Return the digest of every file below a folder, sorted by path."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -25,9 +25,6 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
         snapshot_dir: the snapshot's local folder (see `pipelines.storage.local_copy`).
         relative: path below it, e.g. 'shard-00000/examples.arrow'.
 
-    Returns:
-        A table of one chunk per column.
-
     Raises:
         SnapshotDamagedError: the file is missing or not an Arrow file.
     """
@@ -35,7 +32,7 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
     try:
         # The mapping lives as long as the table's buffers do; closing the handle does not end it.
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
+            return pa.ipc.open_file(source).read_all()  # one chunk per column
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise SnapshotDamagedError(
             f"{path} is missing or not an Arrow file ({error}); expected the files of the "
@@ -44,27 +41,17 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
 
 
 def embedding_dim_of(snapshot_dir: Path) -> int:
-    """Return the width of a snapshot's embeddings, of pins and users alike.
-
-    Raises:
-        SnapshotDamagedError: the file of the pins is missing or not an Arrow file.
-    """
+    """Return the width of a snapshot's embeddings, of pins and users alike."""
     return int(open_table(snapshot_dir, PINS_FILE).schema.field("embedding").type.list_size)
 
 
 def verify_files(snapshot: Snapshot, snapshot_dir: Path, repair: str = HOW_TO_REBUILD) -> None:
-    """Check that every file of the manifest is there with its digest.
-
-    Args:
-        snapshot: the manifest.
-        snapshot_dir: local folder with the files.
-        repair: what a person should run about a damaged snapshot.
+    """Check that every file of the manifest is in a local folder with its digest.
 
     Raises:
-        SnapshotDamagedError: a file is missing or was altered.
+        SnapshotDamagedError: a file is missing or was altered; `repair` says what to do.
     """
-    altered = list(altered_files(snapshot_dir, snapshot.files).values())
-    if altered:
+    if altered := list(altered_files(snapshot_dir, snapshot.files).values()):
         rest = f" and {len(altered) - 3} more files" if len(altered) > 3 else ""
         raise SnapshotDamagedError(
             f"snapshot {snapshot.digest[:16]} in {snapshot_dir}: "

@@ -43,9 +43,6 @@ class Stage:
             again: what it usually asks for. None of a stage that runs inside Airflow's task.
         trains: Which side of the cycle it trains, if it trains.
         is_judging: Whether what it refuses cannot be mended within the run.
-        version: Raised when the stage's own meaning changes, so that an old manifest is not taken
-            for a new one. What is behind a stage that is done again is done again by itself, where
-            what the stage gives is another thing.
     """
 
     name: str
@@ -55,7 +52,6 @@ class Stage:
     resources: Resources | None = None
     trains: Literal["challenger", "anchor"] | None = None
     is_judging: bool = False
-    version: int = 1
 
     @property
     def module(self) -> str:

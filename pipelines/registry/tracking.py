@@ -23,7 +23,6 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
 )
-from pipelines.contracts.files import to_json
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from pipelines.contracts.run_layout import DOCS_ARTIFACT
 
@@ -261,7 +260,7 @@ def log_gate(
         storage.scratch_folder(run.workspace_uri) as scratch,
         translated_outages(client.tracking_uri),
     ):
-        (scratch / "report.json").write_bytes(to_json(report))
+        (scratch / "report.json").write_text(report.model_dump_json(indent=2))
         for name, uri in pages.items():
             if uri and storage.exists(uri):
                 (scratch / name).write_bytes(storage.read_bytes(uri))

@@ -188,7 +188,7 @@ def _input_digest(stage: Stage, run_uri: str) -> str:
     """
     inputs = dict.fromkeys(("resolve_run", *stage.inputs))
     run, *above = (read_record(run_uri, name).artifact for name in inputs)
-    digest = digest_of([stage.name, stage.version, digest_of(run), above])
+    digest = digest_of([stage.name, digest_of(run), above])
     listed = listing_uri(run_uri)
     if stage.name != "build_snapshot" or not storage.exists(listed):
         return digest

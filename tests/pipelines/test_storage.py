@@ -19,6 +19,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
     as_ours,
 )
+from support.holders import Holder
 from support.object_store import SCHEME, make_object_store
 
 VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
@@ -61,25 +62,23 @@ def test_a_failed_write_leaves_the_old_content_and_says_what_to_change(
     assert storage.list_names(storage.to_uri(tmp_path)) == ["value.json"]
 
 
-def test_a_missing_file_is_an_error_of_a_place_where_nobody_catches_it(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_unknown_scheme_are_errors_of_a_place(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "none.json")
     with pytest.raises(FileNotFoundError) as caught:
         storage.read_bytes(uri)
     ours = as_ours(caught.value)
     assert isinstance(ours, ConfigurationError) and ours.exit_code == 78
     assert f"working on {uri}: " in str(ours) and "put back what was deleted" in str(ours)
-
-
-def test_an_unknown_scheme_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="expected file://"):
         storage.exists("gopher://somewhere/x")
 
 
-def killed(code: str, **environment: str) -> str:
-    """Run code in a process that kills itself by `die()`; return what it printed."""
+def killed(code: str, **environment: str) -> None:
+    """Run code in a process that kills itself by `die()`."""
     head = """
 import os, pathlib, pytest
 from pipelines import storage
+from support.holders import Holder
 from support.object_store import make_object_store
 die = lambda: os.kill(os.getpid(), 9)
 """
@@ -91,7 +90,6 @@ die = lambda: os.kill(os.getpid(), 9)
         check=False,
     )
     assert ended.returncode == -9, ended.stderr
-    return ended.stdout
 
 
 def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
@@ -105,17 +103,15 @@ def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
     code = f"""
 make_object_store(pathlib.Path({str(store)!r}), pytest.MonkeyPatch())
 with storage.local_copy("{SCHEME}snapshot") as folder:
-    print([path.name for path in folder.iterdir()], flush=True)
     die()
 """
-    assert killed(code, TMPDIR=str(temporary)) == "['data.arrow']\n"
+    killed(code, TMPDIR=str(temporary))
     assert len([*temporary.rglob("data.arrow")]) == 1, "the killed process left its copy"
     make_object_store(store, monkeypatch)
     with storage.local_copy(f"{SCHEME}snapshot") as folder:
         assert (folder / "data.arrow").read_bytes() == b"rows"
         assert [*temporary.rglob("data.arrow")] == [folder / "data.arrow"]
-    [left] = temporary.rglob("*")
-    assert left.name == f"homefeed-scratch-{os.getuid()}"
+    assert [path.name for path in temporary.rglob("*")] == [f"homefeed-scratch-{os.getuid()}"]
 
 
 def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
@@ -163,24 +159,24 @@ def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path, before: 
     assert list(place.glob(".scratch-*")) == []
 
 
+LIVE = """
+import os
+os.getpid = lambda: 2**22
+with storage.scratch_folder({uri!r}) as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> None:
     """Process ids of another container say nothing here: 2^22 is no process of this one."""
     uri = storage.to_uri(tmp_path)
-    code = (
-        "import os, sys; os.getpid = lambda: 2**22\n"
-        "from pipelines import storage\n"
-        f"with storage.scratch_folder({uri!r}) as folder:\n"
-        "    print(folder, flush=True); sys.stdin.read()\n"
-    )
-    theirs = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert theirs.stdout is not None
-    folder = Path(theirs.stdout.readline().strip())
+    with Holder(LIVE.format(uri=uri)) as theirs:
+        folder = Path(theirs.says())
+        with storage.scratch_folder(uri):
+            assert folder.is_dir()
     with storage.scratch_folder(uri):
-        assert folder.is_dir()
-    theirs.communicate()
-    assert theirs.returncode == 0 and not folder.exists()
+        assert not folder.exists()
 
 
 def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(

@@ -3,17 +3,17 @@
 from typing import Any
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.judgement import Comparison, Decision
 from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
-    BaselineKind,
     HeadFacts,
     Interval,
     MetricComparison,
 )
 from support.holdouts import champion_with
-from support.judgements import CHALLENGER, HOLDOUT, TESTED
+from support.judgements import TESTED, make_judgement, metric
+from support.judgements import interval as change
 
 CONFIG = ModelGateConfig(
     first_champion_beats="popularity",
@@ -22,27 +22,6 @@ CONFIG = ModelGateConfig(
     min_users=50,
 )
 TARGET = "repin_volume_at_3"
-
-
-def change(value: float, low: float | None = None, high: float | None = None) -> Interval:
-    return Interval(
-        value=value,
-        low=value - 0.001 if low is None else low,
-        high=value + 0.001 if high is None else high,
-        confidence=0.95,
-    )
-
-
-def metric(
-    name: str, relative: Interval | None, challenger: float = 1.0, segment: str = "all"
-) -> MetricComparison:
-    return MetricComparison(
-        metric=name,
-        segment=segment,
-        challenger=challenger,
-        baseline=1.0,
-        relative_change=relative,
-    )
 
 
 def comparison(
@@ -64,26 +43,20 @@ def comparison(
     ]
     metrics = [m for m in metrics if m.metric not in drop and f"{m.metric}/{m.segment}" not in drop]
     values: dict[str, Any] = {
-        "holdout_digest": "d" * 64,
         "baseline_holdout_digest": "d" * 64,
-        "holdout": HOLDOUT,
-        "baseline_kind": BaselineKind.CHAMPION,
-        "challenger_model": CHALLENGER,
         "baseline_model": champion_with("a" * 64),
         "num_users": 50,
-        "num_requests": 100,
         "num_examples": 1000,
         "segment_users": {"all": 50, "core": 30, "non_core": 25},
         "metrics": (*add, *metrics),
         "smallest_detectable_change": 0.02,
-        "bootstrap_seed": 1,
         "are_scores_identical": False,
         "heads": (
             HeadFacts(head="repin", num_positives=200, spread=0.5),
             HeadFacts(head="hide", num_positives=20, spread=0.1),
         ),
     }
-    return Comparison(**(values | fields))
+    return make_judgement(Decision.PROMOTE, **(values | fields)).comparison
 
 
 def absent(

@@ -4,9 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipelines.contracts.cycle import CycleCosts, CycleFacts, IndexFacts, ServingSpan
 from pipelines.contracts.judgement import Decision
-from pipelines.contracts.reasons import Interval
-from pipelines.contracts.run_layout import StageFailure
-from support.judgements import make_judgement, told
+from support.judgements import interval, make_failure, make_judgement, told
 from support.outcome_pages import costs_of
 
 FIRST = datetime(2017, 1, 5, tzinfo=UTC)
@@ -34,12 +32,11 @@ def make_cycle(number: int, name: str = "homefeed_ranker") -> CycleFacts:
     run_id = f"{as_of:%Y-%m-%d}--{number:08x}"
     is_readable, is_judged = state != "not readable", state == "judged"
     run_uri = f"file:///w/runs/{run_id}"
-    numbers = dict(zip(("value", "low", "high"), change or (), strict=False))
     outcome = told(make_judgement(Decision.PROMOTE)).model_copy(
         update={
             "decision": decision,
             "title": f"{name} v{number} was judged, repin_volume_at_3 cannot tell",
-            "change": Interval(**numbers, confidence=0.95) if change else None,
+            "change": interval(*change) if change else None,
         }
     )
     return CycleFacts(
@@ -52,7 +49,7 @@ def make_cycle(number: int, name: str = "homefeed_ranker") -> CycleFacts:
         page_uri=f"{run_uri}/compare_with_champion/output-1/verdict.html" if is_judged else "",
         is_void=is_judged and change is None,
         promoted=f"{name} v{number}" if decision == "PROMOTE" else None,
-        failure=failure_of(SAID[state], as_of) if state in SAID else None,
+        failure=make_failure(message=SAID[state]) if state in SAID else None,
         next_stage="compare_with_champion",
         problem="" if is_readable else "the manifest of build_snapshot was edited",
         airflow_url=f"http://127.0.0.1:8080/dags/homefeed_retrain/runs/{run_id}",
@@ -60,37 +57,16 @@ def make_cycle(number: int, name: str = "homefeed_ranker") -> CycleFacts:
     )
 
 
-def failure_of(message: str, occurred_at: datetime) -> StageFailure:
-    """Return a failure of training."""
-    return StageFailure(
-        stage="train_challenger",
-        error_class="DataContractError",
-        message=message,
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=occurred_at,
-    )
-
-
 def make_facts(num: int, name: str = "homefeed_ranker") -> IndexFacts:
     """Return the facts of this many cycles; every kind of outcome is among each nine of them."""
     lines = [make_cycle(number, name) for number in reversed(range(num))]
-    promoted = [line for line in lines if line.promoted and line.as_of and line.began_at]
-    spans = []
-    until = None
-    for line in promoted:
-        assert line.as_of is not None and line.began_at is not None
-        spans.append(
-            ServingSpan(
-                model=line.promoted,
-                as_of=line.as_of,
-                since=line.began_at,
-                until=until,
-                kind="promotion",
-                reason=f"{line.promoted} beat the champion.",
-            )
-        )
-        until = line.began_at
+    spans, until = list[ServingSpan](), None
+    for line in lines:
+        if line.promoted and line.as_of and line.began_at:
+            why = {"kind": "promotion", "reason": f"{line.promoted} beat the champion."}
+            times = {"as_of": line.as_of, "since": line.began_at, "until": until}
+            spans.append(ServingSpan(model=line.promoted, **times, **why))
+            until = line.began_at
     return IndexFacts(
         workspace_uri="file:///w",
         registered_model=name,

@@ -22,11 +22,18 @@ from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import Alert, AlertReceipt, Cause, Unresolved
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.judgement import Approval, Decision, Judgement, Promotion, Question
-from pipelines.contracts.reasons import Interval, MetricComparison
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Question
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
-from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.judgements import (
+    CHALLENGER,
+    CHAMPION,
+    interval,
+    make_failure,
+    make_judgement,
+    make_promotion,
+    metric,
+)
 from support.runs import make_run, save_artifact, save_run
 
 AT = datetime(2017, 3, 2, 6, 41, tzinfo=UTC)
@@ -97,14 +104,12 @@ def with_segments(judgement: Judgement, changes: dict[str, float]) -> Judgement:
     """Return a judgement with the target metric's change in each segment, too."""
     comparison = judgement.comparison
     rows = [
-        MetricComparison(
-            metric=comparison.target_metric,
-            segment=segment,
-            challenger=1.6 * (1 + change),
-            baseline=1.6,
-            relative_change=Interval(
-                value=change, low=change - 0.02, high=change + 0.02, confidence=0.95
-            ),
+        metric(
+            comparison.target_metric,
+            interval(change, change - 0.02, change + 0.02),
+            1.6 * (1 + change),
+            segment,
+            1.6,
         )
         for segment, change in changes.items()
     ]
@@ -116,29 +121,20 @@ def with_segments(judgement: Judgement, changes: dict[str, float]) -> Judgement:
 
 
 def _refusal() -> StageFailure:
-    return StageFailure(
-        stage="check_snapshot",
+    return make_failure(
+        "check_snapshot",
         error_class="DataGateFailedError",
         message="the data gate refused snapshot 0123456789ab; nothing was trained and the champion "
         "stays:\n- save_rate (critical): found 0.0004, expected 0.0011 to 0.0015; in 2017-02-27\n"
         "Mend the event log, then start a new cycle",
-        exit_code=65,
-        is_retryable=False,
         occurred_at=AT,
         docs_uri=f"file://{PLACE}/workspace/runs/r/check_snapshot/data_docs/index.html",
     )
 
 
 def _noted(run: ResolvedRun, settings: Settings, stage: str, exit_code: int) -> Alert:
-    failure = StageFailure(
-        stage=stage,
-        error_class="AnError",
-        message="rows <b>lost</b> & found",
-        exit_code=exit_code,
-        is_retryable=exit_code in (70, 75),
-        occurred_at=AT,
-    )
-    return compose_failure(failure, run, settings, Ended(stage))
+    said = {"error_class": "AnError", "message": "rows <b>lost</b> & found", "occurred_at": AT}
+    return compose_failure(make_failure(stage, exit_code, **said), run, settings, Ended(stage))
 
 
 def _unresolved(run: ResolvedRun, settings: Settings) -> Alert:
@@ -167,14 +163,7 @@ def _missed(run: ResolvedRun, settings: Settings, is_too_late: bool = False) -> 
 
 
 def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
-    promotion = Promotion(
-        decision=Decision.PROMOTE,
-        is_promoted=True,
-        champion_before=CHAMPION,
-        champion_after=CHALLENGER,
-        reason="Because of an example.",
-        history_uri=None,
-    )
+    promotion = make_promotion(reason="Because of an example.")
     for stage in STAGES[1:]:
         nothing = AlertReceipt(alert=None, delivered_to=())
         save_artifact(run, stage, promotion if stage == "promote_challenger" else nothing)
@@ -192,12 +181,8 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
 
 def _won() -> Judgement:
     """Return a judgement of a challenger that is 5 % better: 1.68 against 1.6."""
-    judgement = make_judgement(Decision.PROMOTE, "It won.")
-    (target,) = judgement.comparison.metrics
-    change = Interval(value=0.05, low=0.01, high=0.09, confidence=0.95)
-    better = target.model_copy(update={"challenger": 1.68, "relative_change": change})
-    comparison = judgement.comparison.model_copy(update={"metrics": (better,)})
-    return judgement.model_copy(update={"comparison": comparison})
+    better = metric("repin_volume_at_3", interval(0.05, 0.01, 0.09), 1.68, "all", 1.6)
+    return make_judgement(Decision.PROMOTE, "It won.", metrics=(better,))
 
 
 def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, ...]:
@@ -206,19 +191,9 @@ def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, ...]:
     run = run.model_copy(update={"config": run.config.model_copy(update={"promotion": asked})})
     judgement = _won()
     outcome = outcome_of(run, judgement, None, settings)
-    answer = Approval(
-        answer="rejected",
-        by="anna",
-        at=AT,
-        model=CHALLENGER.label,
-        ruling_digest=judgement.ruling_digest,
-    )
-    question = Question(
-        ruling_digest=judgement.ruling_digest,
-        model=CHALLENGER.label,
-        until=AT + timedelta(hours=24),
-        num_times=1,
-    )
+    asked_of = {"model": CHALLENGER.label, "ruling_digest": judgement.ruling_digest}
+    answer = Approval(answer="rejected", by="anna", at=AT, **asked_of)
+    question = Question(until=AT + timedelta(hours=24), num_times=1, **asked_of)
     silence = answer.model_copy(update={"answer": "no answer", "by": ""})
     return (
         compose_wanted(run, outcome, question, settings),

@@ -1,15 +1,17 @@
 """Hand-made comparisons and verdicts, for the tests of what people are told."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pipelines.contracts.alert import NextStep
-from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ModelRef, Severity
 from pipelines.contracts.judgement import (
     Comparison,
     Decision,
     Judgement,
     Outcome,
     Promoted,
+    Promotion,
     SelfTest,
     ServingCheck,
     Verdict,
@@ -21,6 +23,7 @@ from pipelines.contracts.reasons import (
     MetricComparison,
     Reason,
 )
+from pipelines.contracts.run_layout import StageFailure
 from pipelines.contracts.time import Window
 
 
@@ -53,6 +56,24 @@ SERVING = ServingCheck(
 )
 
 
+def interval(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    """Return a 95 % interval: a thousandth to either side where nothing else is said."""
+    low, high = value - 0.001 if low is None else low, value + 0.001 if high is None else high
+    return Interval(value=value, low=low, high=high, confidence=0.95)
+
+
+def metric(
+    name: str,
+    change: Interval | None,
+    challenger: float = 1.0,
+    segment: str = "all",
+    baseline: float = 1.0,
+) -> MetricComparison:
+    """Return a metric of both sides with its relative change."""
+    levels = {"challenger": challenger, "baseline": baseline}
+    return MetricComparison(metric=name, segment=segment, relative_change=change, **levels)
+
+
 def baseline_facts(
     name: str = "popularity, 28 days",
     kind: str = "ranking",
@@ -61,11 +82,8 @@ def baseline_facts(
 ) -> BaselineFacts:
     """Return a simple baseline whose changes have these intervals."""
     spans = {"change": change, "against_random": against_random}
-    found = {
-        field: span and Interval(value=sum(span) / 2, low=span[0], high=span[1], confidence=0.95)
-        for field, span in spans.items()
-    }
-    level = Interval(value=1.5, low=1.4, high=1.6, confidence=0.95)
+    found = {field: span and interval(sum(span) / 2, *span) for field, span in spans.items()}
+    level = interval(1.5, 1.4, 1.6)
     return BaselineFacts(name=name, kind=kind, description="Planted.", level=level, **found)
 
 
@@ -89,31 +107,36 @@ CHALLENGER = make_model("4", datetime(2017, 3, 2, tzinfo=UTC))
 
 
 def make_judgement(
-    decision: Decision, *reasons: str, low: float = -0.05, high: float = -0.01
+    decision: Decision,
+    *reasons: str,
+    low: float = -0.05,
+    high: float = -0.01,
+    **compared: Any,
 ) -> Judgement:
-    """Return a judgement of v4 against v3: repin volume 1.5 against 1.6, -6.25 %."""
-    change = Interval(value=-0.0625, low=low, high=high, confidence=0.95)
-    target = MetricComparison(
-        metric="repin_volume_at_3",
-        segment="all",
-        challenger=1.5,
-        baseline=1.6,
-        relative_change=change,
-    )
-    comparison = Comparison(
-        holdout_digest="d" * 64,
-        holdout=HOLDOUT,
-        baseline_kind=BaselineKind.CHAMPION,
-        challenger_model=CHALLENGER,
-        baseline_model=CHAMPION,
-        num_users=1234,
-        num_requests=5678,
-        num_examples=68136,
-        segment_users={"all": 1234},
-        metrics=(target,),
-        smallest_detectable_change=0.021,
-        bootstrap_seed=11,
-    )
+    """Return a judgement of v4 against v3: repin volume 1.5 against 1.6, -6.25 %.
+
+    Args:
+        decision: The verdict's.
+        reasons: The verdict's.
+        low: Lower end of the interval.
+        high: Its upper end.
+        compared: Other fields of the comparison.
+    """
+    fields = {
+        "holdout_digest": "d" * 64,
+        "holdout": HOLDOUT,
+        "baseline_kind": BaselineKind.CHAMPION,
+        "challenger_model": CHALLENGER,
+        "baseline_model": CHAMPION,
+        "num_users": 1234,
+        "num_requests": 5678,
+        "num_examples": 68136,
+        "segment_users": {"all": 1234},
+        "metrics": (metric("repin_volume_at_3", interval(-0.0625, low, high), 1.5, "all", 1.6),),
+        "smallest_detectable_change": 0.021,
+        "bootstrap_seed": 11,
+    }
+    comparison = Comparison(**(fields | compared))
     return Judgement(
         serving=SERVING,
         comparison=comparison,
@@ -143,3 +166,27 @@ def told(judgement: Judgement, next_step: NextStep | None = None) -> Outcome:
         next_step=next_step or NextStep(sentence="v4 becomes champion.", commands=()),
         links=(),
     )
+
+
+def make_failure(stage: str = "train_challenger", exit_code: int = 65, **more: Any) -> StageFailure:
+    """Return why a stage has failed."""
+    fields = {"error_class": "DataContractError", "message": "rows\nare missing"}
+    fields |= {"is_retryable": exit_code in (70, 75), "occurred_at": CHALLENGER.as_of}
+    return StageFailure(stage=stage, exit_code=exit_code, **(fields | more))
+
+
+def make_promotion(is_promoted: bool = True, **more: Any) -> Promotion:
+    """Return what became of v4 beside v3."""
+    fields = {"decision": Decision.PROMOTE if is_promoted else Decision.REJECT}
+    fields |= {"champion_before": CHAMPION, "reason": "It is so.", "history_uri": None}
+    fields |= {"champion_after": CHALLENGER if is_promoted else CHAMPION}
+    return Promotion(is_promoted=is_promoted, **(fields | more))
+
+
+def make_report(snapshot_digest: str = "d" * 64, **expected: dict[str, Any]) -> DataReport:
+    """Return a report of the data gate: by an expectation's name, how it differs from met."""
+    usual = {"description": "It is as usual.", "severity": Severity.CRITICAL, "is_met": True}
+    usual |= {"observed": "1", "expected": "2"}
+    outcomes = [ExpectationOutcome(**(usual | more), name=name) for name, more in expected.items()]
+    about = {"snapshot_digest": snapshot_digest, "reference_digest": None}
+    return DataReport(outcomes=outcomes, docs_uri="file:///docs", **about)

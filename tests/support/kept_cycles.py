@@ -7,10 +7,10 @@ from typing import Any
 from pipelines import storage
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judgement import Decision, Judgement, Promotion
+from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.settings import Settings
-from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.judgements import CHAMPION, make_failure, make_judgement, make_promotion
 from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
 
 
@@ -31,14 +31,7 @@ def judge(
     outcome = kept_outcome(run, judgement, Settings(registered_model=run.registered_model))
     judgement = judgement.model_copy(update={"outcome": outcome})
     save_artifact(run, "compare_with_champion", judgement)
-    promotion = Promotion(
-        decision=decision,
-        is_promoted=is_promoted,
-        champion_before=CHAMPION,
-        champion_after=CHALLENGER if is_promoted else CHAMPION,
-        reason="It is so.",
-        history_uri=None,
-    )
+    promotion = make_promotion(is_promoted, decision=decision)
     save_artifact(run, "promote_challenger", promotion)
     if has_page:
         storage.write_bytes(page, b"<p>")
@@ -55,14 +48,7 @@ def end(run: ResolvedRun) -> None:
 
 def failure_of(run: ResolvedRun, stage: str, error_class: str) -> StageFailure:
     """Return why a stage of the cycle has failed; it did so at the cycle's as_of."""
-    return StageFailure(
-        stage=stage,
-        error_class=error_class,
-        message="rows\nare missing",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=run.as_of,
-    )
+    return make_failure(stage, error_class=error_class, occurred_at=run.as_of)
 
 
 def fail(run: ResolvedRun, stage: str, error_class: str) -> None:

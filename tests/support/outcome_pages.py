@@ -10,14 +10,7 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.cycle import CycleCosts, CycleRecord, StageCost
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
-from pipelines.contracts.reasons import (
-    AbsenceKind,
-    AbsentMetric,
-    Interval,
-    MetricComparison,
-    Reason,
-    ReliabilityBin,
-)
+from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Reason, ReliabilityBin
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.cycles.reading import is_void
 from pipelines.recipes import smoke
@@ -32,7 +25,15 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
-from support.judgements import BEATEN, CHAMPION, SERVING, make_judgement, said
+from support.judgements import (
+    BEATEN,
+    CHAMPION,
+    SERVING,
+    interval,
+    make_judgement,
+    metric,
+    said,
+)
 from support.runs import make_run
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
@@ -103,8 +104,7 @@ def _ruled(
 ) -> Judgement:
     """Compare and rule by the gate's own rules, with a self-test that was run elsewhere."""
     comparison = compare(Holdout(rows, HEADS, config), *sides, models)
-    everything = Interval(value=-1.0, low=-1.0, high=-1.0, confidence=0.95)
-    passed = SelfTest(findings=(Reason.of("tested_worst", change=everything),))
+    passed = SelfTest(findings=(Reason.of("tested_worst", change=interval(-1.0, -1.0, -1.0)),))
     verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)
     return Judgement(
         comparison=comparison,
@@ -149,22 +149,16 @@ def huge_judgement() -> Judgement:
     plain = make_judgement(Decision.INCONCLUSIVE, f"{LONG} {MARKUP}", low=-0.02, high=0.03)
     segments = ["all", LONG, MARKUP, *(f"region_{number}" for number in range(38))]
     heads = [LONG, MARKUP, *(f"head_{number}" for number in range(18))]
-    change = Interval(value=0.01, low=-0.02, high=0.04, confidence=0.95)
+    change = interval(0.01, -0.02, 0.04)
     names = [f"{kind}.{head}" for head in heads for kind in ("hit_at_3", "log_loss", "auc", "ece")]
     rows = [
-        MetricComparison(
-            metric=name, segment=segment, challenger=0.5, baseline=0.4, relative_change=change
-        )
+        metric(name, change, 0.5, segment, 0.4)
         for segment in segments
         for name in (plain.comparison.target_metric, *names)
     ]
+    gone = {"side": "challenger", "kind": AbsenceKind.NO_ACTION}
     absent = [
-        AbsentMetric(
-            metric=f"calibration_ratio.{head}",
-            segment=segment,
-            side="challenger",
-            kind=AbsenceKind.NO_ACTION,
-        )
+        AbsentMetric(metric=f"calibration_ratio.{head}", segment=segment, **gone)
         for segment in segments
         for head in heads
     ]

@@ -12,12 +12,12 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import AnchorWhy, Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.judgement import Comparison, Decision, Judgement
-from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison
+from pipelines.contracts.judgement import Decision, Judgement
+from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.time import Window
 from pipelines.registry import moves, registry, tracking
 from support.bundles import write_small_bundle
-from support.judgements import SERVING, TESTED, ruled
+from support.judgements import interval, make_judgement, metric
 from training.bundle.mlflow_model import LoggedBundle, log_bundle
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -116,34 +116,14 @@ def challenger_of(model: ModelRef) -> Challenger:
 def judgement_of(
     run: ResolvedRun, model: ModelRef, decision: Decision = Decision.PROMOTE
 ) -> Judgement:
-    """A judgement that compares `model` with the run's champion."""
-    interval = Interval(value=0.01, low=0.002, high=0.02, confidence=0.95)
-    row = MetricComparison(
-        metric="repin_volume_at_3",
-        segment="all",
-        challenger=1.8,
-        baseline=1.78,
-        relative_change=interval,
-    )
-    start = datetime.fromisoformat("2017-06-01T00:00:00+00:00")
-    comparison = Comparison(
-        holdout_digest="s" * 64,
-        holdout=Window(start=start, end=run.as_of),
+    """A judgement that compares `model` with the run's champion: 1 % better."""
+    return make_judgement(
+        decision,
+        f"Because of a test: {decision}.",
         baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.RANKING,
         challenger_model=model,
         baseline_model=run.champion,
-        num_users=100,
-        num_requests=200,
-        num_examples=6000,
-        segment_users={"all": 100, "core": 60, "non_core": 40},
-        metrics=(row,),
-        smallest_detectable_change=0.01,
-        bootstrap_seed=1,
-    )
-    return Judgement(
-        serving=SERVING,
-        comparison=comparison,
-        self_test=TESTED,
-        verdict=ruled(decision, f"Because of a test: {decision}."),
-        report_uri="file:///nowhere/verdict.html",
+        holdout_digest="s" * 64,
+        holdout=Window(start=datetime(2017, 6, 1, tzinfo=UTC), end=run.as_of),
+        metrics=(metric("repin_volume_at_3", interval(0.01, 0.002, 0.02), 1.8, "all", 1.78),),
     )

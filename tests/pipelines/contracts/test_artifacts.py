@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.contracts.artifacts import (
-    Challenger,
-    DataReport,
-    ExpectationOutcome,
-    FileDigest,
-    RunRequest,
-    Severity,
-)
+from pipelines.contracts.artifacts import FileDigest, RunRequest
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord
-from support.judgements import CHALLENGER
+from support.judgements import CHALLENGER, make_report
+from support.registered import challenger_of
 from support.runs import make_run
 
 MORNING = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -40,24 +34,13 @@ def test_recipe_trigger_and_day_name_a_cycle_and_its_run_is_asked_for_by_the_sam
     assert (again.run_id, again.options()) == (run.run_id, request.options())
 
 
-def report(named: str) -> DataReport:
-    """Return a report on expectations: critical ones, but for 'warned', and unmet but for 'met'."""
-    outcomes = tuple(
-        ExpectationOutcome(
-            name=name,
-            description="",
-            severity=Severity.WARNING if name == "warned" else Severity.CRITICAL,
-            is_met=name == "met",
-            is_unmeasured=name == "unmeasured",
-            accepted_by="Ada" if name == "accepted" else "",
-            observed="1",
-            expected="2",
-        )
-        for name in named.split()
-    )
-    return DataReport(
-        outcomes=outcomes, snapshot_digest="s", docs_uri="file:///docs", reference_digest=None
-    )
+STATES = {
+    "met": {},
+    "warned": {"is_met": False, "severity": "warning"},
+    "broken": {"is_met": False},
+    "unmeasured": {"is_met": False, "is_unmeasured": True},
+    "accepted": {"is_met": False, "accepted_by": "Ada"},
+}
 
 
 @pytest.mark.parametrize(
@@ -74,23 +57,16 @@ def report(named: str) -> DataReport:
 def test_a_report_tells_what_refuses_from_warnings_and_from_what_follows(
     named: str, is_accepted: bool, warnings: str, causes: str
 ) -> None:
-    found = report(named)
+    found = make_report(**{name: STATES[name] for name in named.split()})
     assert found.is_accepted == is_accepted and found.places() == {"file:///docs": None}
     assert [each.name for each in found.warnings] == warnings.split()
     assert [each.name for each in found.causes] == causes.split()
 
 
 def test_a_challenger_owns_every_file_of_its_bundle() -> None:
-    challenger = Challenger(
-        model=CHALLENGER,
-        bundle_uri="file:///bundle",
-        bundle_files=(FileDigest(path="bundle.json", sha256="d", num_bytes=2),),
-        num_steps=1,
-        num_training_examples=1,
-        final_training_loss=None,
-        seed=1,
-    )
-    assert challenger.places() == {"file:///bundle": None, "file:///bundle/bundle.json": 2}
+    files = (FileDigest(path="bundle.json", sha256="d", num_bytes=2),)
+    made = challenger_of(CHALLENGER).model_copy(update={"bundle_files": files})
+    assert made.places() == {"file:///nowhere": None, "file:///nowhere/bundle.json": 2}
 
 
 def test_a_seal_covers_what_made_it_and_none_is_a_broken_one() -> None:

@@ -83,18 +83,15 @@ def test_in_a_checkout_of_its_own_the_version_is_the_commit(project: Path) -> No
     assert code_version(project) == f"{commit}-dirty"
 
 
-def test_what_a_process_runs_on_is_described(repository: Path) -> None:
+def test_what_a_process_runs_on_is_described(repository: Path, tmp_path: Path) -> None:
     found = environment()
     assert code_digest() == digest_code(repository, MODEL_CODE)
     assert found.code_digest == code_digest() and found.code_version == code_version()
     assert len(found.project_digest) == 64 and found.project_digest != found.code_digest
     assert found.packages["torch"] == metadata.version("torch")
     assert found.processor and found.num_cores >= 1
-
-
-def test_gpus_are_known_by_their_names(tmp_path: Path) -> None:
-    assert code_identity.names_of_gpus(tmp_path) == ()
-    (tmp_path / "0000:01:00.0").mkdir()
     told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n"
+    (tmp_path / "0000:01:00.0").mkdir()
+    assert code_identity.names_of_gpus(tmp_path) == ()
     (tmp_path / "0000:01:00.0" / "information").write_text(told)
     assert code_identity.names_of_gpus(tmp_path) == ("NVIDIA H100 80GB HBM3",)

@@ -30,19 +30,18 @@ def test_the_page_has_a_row_for_each_with_its_options_and_the_baselines_marked(
 
 
 @pytest.mark.parametrize(
-    ("name", "family"),
+    ("family", "names"),
     [
-        ("user_actions:long_click", "user_actions:<action_type>"),
-        ("pins.created_at", "pins.<column>"),
-        ("users.days since joining", "users.<column>"),
-        ("impressions.price", "impressions.<column>"),
-        ("my_features:season", "<package.module>:<function>"),
-        ("pins.own:season", "<package.module>:<function>"),
-        ("weekday", "weekday"),
+        ("user_actions:<action_type>", ["user_actions:long_click"]),
+        ("pins.<column>", ["pins.created_at"]),
+        ("users.<column>", ["users.days since joining"]),
+        ("impressions.<column>", ["impressions.price"]),
+        ("<package.module>:<function>", ["my_features:season", "pins.own:season"]),
+        ("weekday", ["weekday"]),
     ],
 )
-def test_a_name_has_a_meaning(name: str, family: str) -> None:
-    assert meaning_of(name).name == family
+def test_a_name_has_a_meaning(family: str, names: list[str]) -> None:
+    assert {meaning_of(name).name for name in names} == {family}
 
 
 @pytest.mark.parametrize(

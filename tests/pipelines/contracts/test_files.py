@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_whole
@@ -60,20 +59,14 @@ def test_a_killed_holder_frees_its_lock_which_is_waited_for_as_long_as_was_said(
         pytest.fail("two processes hold the same lock")
     assert 0.4 < time.monotonic() - started < 5
     threading.Timer(0.5, holder.kill).start()
-    with hold_lock(lock, "a test", wait_s=30):
-        assert holder.wait() == -9
-        assert lock.read_text() == str(os.getpid())
-
-
-def test_a_lock_is_freed_by_an_error_and_kept_while_a_child_is_started(tmp_path: Path) -> None:
-    lock = tmp_path / "x.lock"
-    with pytest.raises(ZeroDivisionError), hold_lock(lock, "a test"):
+    with pytest.raises(ZeroDivisionError), hold_lock(lock, "a test", wait_s=30):
+        assert (holder.wait(), lock.read_text()) == (-9, str(os.getpid()))
         # With a preexec_fn, as training is started: the child runs Python before it is another.
         subprocess.run(["true"], preexec_fn=lambda: None, check=True)
         with pytest.raises(RunInProgressError), hold_lock(lock, "another"):
             pytest.fail("the child's start freed the lock")
         raise ZeroDivisionError
-    with hold_lock(lock, "a test"):
+    with hold_lock(lock, "an error freed it"):
         pass
 
 
@@ -90,38 +83,16 @@ def test_digests_depend_on_content_and_name_only(tmp_path: Path) -> None:
     assert digest_of_files(one) != digest_of_files(digest_files(tmp_path / "two"))
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What reaches the disk, and what takes its name, in order: 'sync NAME' and 'name NAME'."""
-    return events_on_disk(monkeypatch)
-
-
 @pytest.mark.parametrize("write", [files.write_whole, files.write_new])
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_go_on(
-    tmp_path: Path, disk: list[str], write: Callable[[Path, bytes], object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], object]
 ) -> None:
+    disk = events_on_disk(monkeypatch)
     write(tmp_path / "new" / "manifest.json", b"{}")
-    made, *rest = disk
+    made, scratch, *rest = disk
     assert made == f"sync {tmp_path.name}"  # The new folder's own name.
-    assert rest[0].startswith("sync .manifest.json.")
-    assert rest[1:] == ["name manifest.json", "sync new"]
-
-
-def test_a_folder_is_on_the_disk_before_it_is_published_and_then_its_manifest(
-    tmp_path: Path, disk: list[str]
-) -> None:
-    folder = tmp_path / "made"
-    (folder / "shard").mkdir(parents=True)
-    (folder / "shard" / "data.arrow").write_bytes(b"rows")
-    target = tmp_path / "out" / "published"
-    storage.publish_folder(folder, storage.to_uri(target))
-    storage.write_bytes(storage.to_uri(target / "manifest.json"), b"{}")
-    order = [
-        *("sync data.arrow", "sync shard", "sync made", "name published", "sync out"),
-        *("name manifest.json", "sync published"),
-    ]
-    places = [disk.index(event) for event in order]
-    assert places == sorted(places)
+    assert scratch.startswith("sync .manifest.json.")
+    assert rest == ["name manifest.json", "sync new"]
 
 
 @pytest.mark.parametrize("write", [files.write_whole, files.write_new])
@@ -153,10 +124,7 @@ def test_a_private_folder_is_this_user_s_alone(
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert files.own_temporary_folder("work") == folder
     folder.chmod(0o755)
-    with pytest.raises(
-        ConfigurationError, match="mode drwxr-xr-x; expected owner .* and mode drwx------"
-    ):
-        files.own_temporary_folder("work")
-    folder.with_name(folder.name.replace("work", "link")).symlink_to(tmp_path)
-    with pytest.raises(ConfigurationError, match="is not a private folder"):
-        files.own_temporary_folder("link")
+    (tmp_path / folder.name.replace("work", "link")).symlink_to(tmp_path)
+    for purpose, says in (("work", "mode drwxr-xr-x; expected .*mode drwx------"), ("link", "")):
+        with pytest.raises(ConfigurationError, match=f"is not a private folder .*{says}"):
+            files.own_temporary_folder(purpose)

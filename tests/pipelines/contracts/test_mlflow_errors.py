@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.mlflow_errors import ask_again, kind_of, translated_outages
 from support.answers import PAGE, server_that_answers
-from support.line import line_to
+from support.faulty_proxy import faulty_proxy
 from training.bundle.mlflow_model import log_bundle
 from training.fitting.live_metrics import MetricLog, replay
 
@@ -43,31 +43,28 @@ def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
-def ask(uri: str) -> None:
-    with translated_outages(uri):
-        MlflowClient(tracking_uri=uri).get_run(NO_RUN)
-
-
 def of_mlflow(code: str) -> bytes:
     return json.dumps({"error_code": code, "message": "as it is"}).encode()
 
 
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+# A page in place of JSON is told by its status, JSON of MLflow by its code; JSON of a proxy by
+# nothing, because the client does not tell its status.
 ANSWERS = [
-    # A page in place of JSON is told by its status.
     *((status, PAGE, "outage", "does not answer.*nothing was") for status in (200, 408, 429, 502)),
     *((status, PAGE, "no access", LOGIN) for status in (401, 403)),
     *((status, PAGE, "no MLflow", "HOMEFEED_TRACKING_URI") for status in (400, 404, 501)),
-    # JSON of MLflow is told by its code.
-    (400, of_mlflow("UNAUTHENTICATED"), "no access", "as it is"),
-    (400, of_mlflow("PERMISSION_DENIED"), "no access", "as it is"),
-    (400, of_mlflow("RESOURCE_DOES_NOT_EXIST"), "missing", "as it is"),
-    (400, of_mlflow("INVALID_PARAMETER_VALUE"), "refused", "as it is"),
-    (400, of_mlflow("RESOURCE_CONFLICT"), "refused", "as it is"),
-    (400, of_mlflow("NOT_IMPLEMENTED"), "no MLflow", "as it is"),
-    (400, of_mlflow("INTERNAL_ERROR"), "outage", "as it is"),
-    (400, of_mlflow("TEMPORARILY_UNAVAILABLE"), "outage", "as it is"),
-    # JSON of a proxy: the client does not tell its status.
+    *(
+        (400, of_mlflow(code), kind, "as it is")
+        for kind, codes_ in {
+            "no access": "UNAUTHENTICATED PERMISSION_DENIED",
+            "missing": "RESOURCE_DOES_NOT_EXIST",
+            "refused": "INVALID_PARAMETER_VALUE RESOURCE_CONFLICT",
+            "no MLflow": "NOT_IMPLEMENTED",
+            "outage": "INTERNAL_ERROR TEMPORARILY_UNAVAILABLE",
+        }.items()
+        for code in codes_.split()
+    ),
     (520, b'{"message": "no upstream"}', "outage", "no upstream"),
 ]
 EXIT_CODES = {"outage": 75, "missing": 77}
@@ -79,7 +76,8 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
 ) -> None:
     with server_that_answers(status, body) as uri:
         with pytest.raises(HomefeedError, match=f"{uri} .*{told}") as caught:
-            ask(uri)
+            with translated_outages(uri):
+                MlflowClient(tracking_uri=uri).get_run(NO_RUN)
     assert caught.value.kind == kind and caught.value.exit_code == EXIT_CODES.get(kind, 78)
     assert caught.value.is_retryable == (kind == "outage") and caught.value.about == (kind,)
 
@@ -123,13 +121,13 @@ def test_a_run_that_is_not_there_is_never_called_an_outage_and_a_cut_line_is(
             with translated_outages(tracking_uri):
                 ask_for_it()
         assert not caught.value.is_retryable
-    with line_to(tracking_uri) as line:
-        client = MlflowClient(tracking_uri=line.url)
-        line.cut()
+    with faulty_proxy(tracking_uri) as proxy:
+        client = MlflowClient(tracking_uri=proxy.url)
+        proxy.spoil_every(1, "request lost")
         with pytest.raises(TrackingUnavailableError, match="does not answer.*; so far so good$"):
-            with translated_outages(line.url, "so far so good"):
+            with translated_outages(proxy.url, "so far so good"):
                 client.search_experiments(max_results=1)
-        line.mend()
+        proxy.mend()
         assert client.search_experiments(max_results=1)
 
 

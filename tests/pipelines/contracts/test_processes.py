@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from support.serving import wait_until
 
 PARENT = """
 import os, subprocess, sys, time
@@ -32,13 +33,6 @@ def is_running(process_id: int) -> bool:
         return False
 
 
-def wait_until(is_time, what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not is_time():
-        assert time.monotonic() < deadline, f"waited 30 s for {what}"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("how", ["stays", "goes"])
 def test_a_child_ends_with_its_parent(tmp_path: Path, how: str) -> None:
     command = [sys.executable, "-c", PARENT, CHILD, how, str(tmp_path)]
@@ -46,10 +40,10 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, how: str) -> None:
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     if how == "stays":
-        wait_until((tmp_path / "ready").exists, "the child to be ready")
+        wait_until((tmp_path / "ready").exists)
         assert is_running(child)
         parent.kill()
     parent.wait(timeout=30)
     (tmp_path / "gone").touch()
-    wait_until(lambda: not is_running(child), "the child to end")
+    wait_until(lambda: not is_running(child))
     assert (tmp_path / "ready").exists() == (how == "stays")

@@ -1,44 +1,63 @@
 """A reason survives JSON with its facts, and its sentence is made of them alone."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from pipelines.contracts.config import Head
-from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Interval, Reason
+from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Reason
+from support.judgements import interval
 
-CHANGE = Interval(value=0.05, low=-0.01, high=0.11, confidence=0.95)
 NONE = AbsentMetric(metric="m", segment="all", side="baseline", kind=AbsenceKind.ZERO_BASELINE)
 HIDE = Head(name="hide", action_type="hide", utility_weight=-0.5, is_wanted=False)
-
-
-ON_RAIL = {"change": CHANGE, "num_cycles": 3, "is_anchor": True, "bounds": (None, 0.02)}
+ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": True}
 SIDES = {"first": "one", "second": "other", "ours": HIDE, "theirs": None}
-CONSTANT = Reason.of("serving_constant")
-SENTENCES = {
-    "hit_at_3.hide changed by +5.00 % (95 % interval -1.00 % to +11.00 %), pooled over 3 cycles "
-    "against the fresh anchor, beyond its guardrail [-inf, +2.00 %].": Reason.of(
-        "guardrail_broken", metric="hit_at_3.hide", **ON_RAIL
-    ),
-    "ece.repin 0.0100 holds its floor of at most 0.1.": Reason.of(
-        "floor_held", metric="ece.repin", level=0.01, bounds=(None, 0.1)
-    ),
-    "The relative change of the target metric 'm' has no interval: the baseline's is zero in at "
-    "least one resample of the users.": Reason.of("target_without_interval", metric="m", why=NONE),
-    "Head 'hide' is unwanted, of action 'hide', with weight -0.5 in the one and missing in the "
-    "other.": Reason.of("heads_differ", head="hide", **SIDES),
-    "The accepted recipe trained on the same rows, v5, is not promoted either: Serving check: "
-    "every golden row got the same score.": Reason.of(
-        "anchor_not_promoted", model="v5", because=CONSTANT
-    ),
-    "Heads that differ, rank no worse than chance and are in calibration: 1, 2.": Reason.of(
-        "heads_sound", heads=("1", "2")
-    ),
-}
 
 
-@pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_reason_survives_json_and_says_its_facts(sentence: str) -> None:
-    reason = SENTENCES[sentence]
+@pytest.mark.parametrize(
+    ("code", "facts", "sentence"),
+    [
+        (
+            "guardrail_broken",
+            {"metric": "hit_at_3.hide", "bounds": (None, 0.02)} | ON_RAIL,
+            "hit_at_3.hide changed by +5.00 % (95 % interval -1.00 % to +11.00 %), pooled over 3 "
+            "cycles against the fresh anchor, beyond its guardrail [-inf, +2.00 %].",
+        ),
+        (
+            "floor_held",
+            {"metric": "ece.repin", "level": 0.01, "bounds": (None, 0.1)},
+            "ece.repin 0.0100 holds its floor of at most 0.1.",
+        ),
+        (
+            "target_without_interval",
+            {"metric": "m", "why": NONE},
+            "The relative change of the target metric 'm' has no interval: the baseline's is zero "
+            "in at least one resample of the users.",
+        ),
+        (
+            "heads_differ",
+            {"head": "hide"} | SIDES,
+            "Head 'hide' is unwanted, of action 'hide', with weight -0.5 in the one and missing in "
+            "the other.",
+        ),
+        (
+            "anchor_not_promoted",
+            {"model": "v5", "because": Reason.of("serving_constant")},
+            "The accepted recipe trained on the same rows, v5, is not promoted either: Serving "
+            "check: every golden row got the same score.",
+        ),
+        (
+            "heads_sound",
+            {"heads": ("1", "2")},
+            "Heads that differ, rank no worse than chance and are in calibration: 1, 2.",
+        ),
+    ],
+)
+def test_a_reason_survives_json_and_says_its_facts(
+    code: str, facts: dict[str, Any], sentence: str
+) -> None:
+    reason = Reason.of(code, **facts)
     read = Reason.model_validate_json(reason.model_dump_json())
     assert read == reason and str(read) == read.sentence == sentence
 

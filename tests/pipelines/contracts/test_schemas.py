@@ -2,45 +2,31 @@
 
 import pytest
 
+from pipelines.contracts import schemas
 from pipelines.contracts.config import CategoricalFeature
-from pipelines.contracts.schemas import (
-    EXAMPLE_KEYS,
-    PIN_ROWS,
-    PIN_TIME,
-    REQUESTS,
-    TIMELINE,
-    USER_ROWS,
-    snapshot_schema,
-)
+from pipelines.contracts.schemas import PIN_ROWS, PIN_TIME, snapshot_schema
 from pipelines.recipes import smoke
 
 PLACES = {"state": "users", "surface": "impressions", "brand": "pins"}
-FEATURES = smoke().features.model_copy(
-    update={
-        "categorical": tuple(
-            CategoricalFeature(name=name, table=table, values=("a",))
-            for name, table in PLACES.items()
-        )
-    }
+LISTS = tuple(CategoricalFeature(name=n, table=t, values=("a",)) for n, t in PLACES.items())
+FEATURES = smoke().features.model_copy(update={"categorical": LISTS})
+FLOATS = ("pin_popularity", "past_engagements", *(f"pin_popularity_{n}d" for n in (1, 7, 28)))
+OF_EXAMPLES = {"cat_surface": "int16"} | {f"num_{name}": "float" for name in FLOATS}
+OF_EXAMPLES |= {"num_pin_age": "float", "num_pin_age_missing": "int8"}
+OF_EXAMPLES |= {f"label_{name}": "int8" for name in ("repin", "long_click", "save")}
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "added"),
+    [
+        ("timeline", schemas.TIMELINE, {}),
+        ("requests", schemas.REQUESTS, {}),
+        ("users", schemas.USER_ROWS, {"cat_state": "int16"}),
+        ("pins", PIN_ROWS.append(PIN_TIME), {"cat_brand": "int16"}),
+        ("examples", schemas.EXAMPLE_KEYS, OF_EXAMPLES),
+    ],
 )
-ADDED = {
-    "timeline": (TIMELINE, {}),
-    "requests": (REQUESTS, {}),
-    "users": (USER_ROWS, {"cat_state": "int16"}),
-    "pins": (PIN_ROWS.append(PIN_TIME), {"cat_brand": "int16"}),
-    "examples": (
-        EXAMPLE_KEYS,
-        {"cat_surface": "int16", "num_pin_popularity": "float", "num_past_engagements": "float"}
-        | {f"num_pin_popularity_{days}d": "float" for days in (1, 7, 28)}
-        | {"num_pin_age": "float", "num_pin_age_missing": "int8"}
-        | {f"label_{name}": "int8" for name in ("repin", "long_click", "save")},
-    ),
-}
-
-
-@pytest.mark.parametrize("file", ADDED)
-def test_a_file_has_its_own_columns_then_the_recipes(file: str) -> None:
-    keys, added = ADDED[file]
+def test_a_file_has_its_own_columns_then_the_recipes(file, keys, added) -> None:
     schema = snapshot_schema(file, FEATURES, embedding_dim=7, has_pin_times=True)
     own, others = list(schema)[: len(keys)], list(schema)[len(keys) :]
     assert {field.name: str(field.type) for field in others} == added

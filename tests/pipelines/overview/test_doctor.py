@@ -90,7 +90,7 @@ def test_a_sound_deployment_has_nothing_wrong(
     ("name", "value", "shown"),
     [
         ("SPARK_OPTIONS", '{"a.secret.key": "sEcReT"}', "HOMEFEED_SPARK_OPTIONS"),
-        ("SPARK_OPTIONS", '{"a.secret.key": "sEcReT"', "HOMEFEED_SPARK_OPTIONS is hidden"),
+        ("SPARK_OPTIONS", '{"a.secret.key": "sEcReT"', '"spark_options"'),
         ("TRACKING_URI", "http://me:sEcReT@host", "http://***@host"),
         ("AIRFLOW_URL", "http://me:sEcReT@127.0.0.1:9", "http://***@127.0.0.1:9"),
     ],

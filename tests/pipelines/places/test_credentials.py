@@ -60,9 +60,9 @@ def test_a_session_token_and_a_profile_are_taken(
     key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key_file.write_text(GOOD + GOOD.replace("default", "mine") + "aws_session_token = t\n")
-    assert read_keys(str(key_file)).get("token") is None
-    monkeypatch.setenv("AWS_PROFILE", "mine")
-    assert read_keys(str(key_file)).get("token") == "t"
+    for profile, token in (("default", None), ("mine", "t")):
+        monkeypatch.setenv("AWS_PROFILE", profile)
+        assert read_keys(str(key_file)).get("token") == token
 
 
 WITH_KEYS = (

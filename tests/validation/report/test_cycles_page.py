@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from pipelines.contracts.cycle import CycleCosts, CycleFacts
-from support.cycle_pages import failure_of, make_facts
+from support.cycle_pages import make_facts
+from support.judgements import make_failure
 from support.outcome_pages import LONG, MARKUP
 from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles
 
@@ -65,7 +66,9 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
         typo = CycleFacts(
             run_id="2029-01-01--00000000",
             run_uri="file:///w/runs/2029-01-01--00000000",
-            failure=failure_of("its day is years ahead", last.began_at + timedelta(hours=hours)),
+            failure=make_failure(
+                message="its day is years ahead", occurred_at=last.began_at + timedelta(hours=hours)
+            ),
             state="broken",
             costs=CycleCosts(run_id="2029-01-01--00000000"),
         )
