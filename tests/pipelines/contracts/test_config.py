@@ -67,6 +67,7 @@ OF_FEATURES = [
         ("snapshot", {"holdout_weeks": 1}, "Extra inputs are not permitted"),
         ("model_gate", {"floors": [{"metric": "ece"}]}, "neither minimum nor maximum"),
         ("model_gate", {"guardrails": [{"metric": "ece"}]}, "neither max_increase nor max_decrea"),
+        ("model_gate", {"guardrails": [{"metric": "e", "max_increase": -1}]}, "or equal to 0"),
     ],
 )
 def test_what_contradicts_itself_is_named(
