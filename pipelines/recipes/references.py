@@ -35,7 +35,6 @@ from pipelines.recipes.text import parse, validated
 from pipelines.settings import Settings
 
 SUFFIXES = (".yaml", ".yml", ".toml")
-_NAME = re.compile(r"[A-Za-z_]\w*")
 FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 EXPECTED = (
     f"one of {', '.join(sorted(RECIPES))}, or package.module:function, or a path or URI that ends "
@@ -49,8 +48,8 @@ def make_recipe(reference: str) -> RunConfig:
 
     Raises:
         ConfigurationError: there is no such recipe, or what is there gives no valid value; the
-            message lists everything that is wrong with it.
-        TransientStorageError: the storage that holds its file failed.
+            message has a line for each problem.
+        TransientStorageError: the file cannot be read now.
     """
     made = _make(canonical(reference))
     numeric = as_they_are_now(made.features.numeric)
@@ -75,14 +74,14 @@ def canonical(reference: str) -> str:
 
     try:
         uri = to_uri(reference)
-        if not urlsplit(uri).path or "\0" in unquote(uri):
-            raise ValueError("it names no file")
-        return uri
-    except (ValueError, RuntimeError) as error:  # a host in half a bracket, or nobody's home
-        raise ConfigurationError(
-            f"recipe {reference!r} is no path and no URI: {error}; expected a file such as "
-            f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
-        ) from None
+        if urlsplit(uri).path and "\0" not in unquote(uri):
+            return uri
+    except (ValueError, RuntimeError):  # a host in half a bracket, or nobody's home
+        pass
+    raise ConfigurationError(
+        f"recipe {reference!r} is no path and no URI of a file; expected one such as "
+        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
+    )
 
 
 def key_of(reference: str) -> str:
@@ -91,7 +90,7 @@ def key_of(reference: str) -> str:
     It is the recipe's own name where the recipe is one of this project. A reference to another one
     has ':' and '/', and two files may have one name, so a digest of the reference follows.
     """
-    if _NAME.fullmatch(reference):
+    if reference.isidentifier() and reference.isascii():
         return reference
     last = PurePosixPath(urlsplit(reference).path).stem if _is_file(reference) else reference
     readable = re.sub(r"\W+", "_", last.rpartition(":")[2]).strip("_")[:40]
@@ -113,10 +112,12 @@ def pattern(settings: Settings) -> str:
     A form so refuses a name with a typing error, and a function of another package, when it is
     sent. Whether there is a recipe of that reference is found by `make_recipe`.
     """
-    suffixes = "|".join(map(re.escape, SUFFIXES))
-    fitting = [*map(re.escape, choices(settings)), f".+(?:{suffixes})"]
-    if inside := "|".join(map(re.escape, _allowed(settings))):
-        fitting.append(rf"(?:{inside})(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+    packages = "|".join(map(re.escape, _allowed(settings))) or "(?!)"
+    fitting = (
+        *map(re.escape, choices(settings)),
+        f".+(?:{'|'.join(map(re.escape, SUFFIXES))})",
+        rf"(?:{packages})(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+    )
     return f"^(?:{'|'.join(fitting)})$"
 
 
@@ -138,8 +139,8 @@ def require_triggerable(
     functions += [reference] if FUNCTION.fullmatch(reference) else []
     for function in functions if reference != canonical(settings.recipe) else ():
         module = function.partition(":")[0]
-        package = module.partition(".")[0]
         if not any(f"{module}.".startswith(f"{each}.") for each in allowed):
+            package = module.partition(".")[0]
             raise ConfigurationError(
                 f"recipe {reference} would run {function}, a function of the package {package}; "
                 f"expected one of {', '.join(allowed) or 'no package'} in a run of Airflow's, "
@@ -166,20 +167,27 @@ def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
     if reference in RECIPES:
         return RECIPES[reference]()
     if _is_file(reference):
-        made = _read_recipe(reference, (*trail, reference))
-    elif FUNCTION.fullmatch(reference):
-        made = _call_recipe(reference)
+        value = _read_recipe(reference, (*trail, reference))
+    elif FUNCTION.fullmatch(reference) and not trail:
+        value = _call_recipe(reference)
     else:
         near = difflib.get_close_matches(reference, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if FUNCTION.fullmatch(reference):
+            hint = f"{trail[-1]} extends no function, because reading a file runs nothing; "
         raise ConfigurationError(
             f"unknown recipe {reference!r}; {hint}expected {EXPECTED}; correct --recipe, "
             f"HOMEFEED_RECIPE or the trigger form's Recipe"
         )
-    return made.model_copy(update={"source": reference})
+    return validated(value, reference).model_copy(update={"source": reference})
 
 
-def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
+def _read_recipe(uri: str, trail: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a file says, laid over what it extends.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is no recipe's.
+    """
     from pipelines import storage  # it imports pyarrow, and the DAG file imports this module
 
     try:
@@ -187,8 +195,7 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
     except FileNotFoundError:
         raise ConfigurationError(
             f"recipe {uri}: there is no such file; expected one that the process which runs "
-            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put the file "
-            f"there"
+            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put it there"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(
@@ -202,22 +209,14 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
         )
     value = {"recipe": unquote(PurePosixPath(urlsplit(uri).path).stem)} | value
     if not base:
-        return validated(value, uri)
+        return value
     if _is_file(base) and "://" not in base and not base.startswith(("/", "~")):
         # A path there is relative to the file's folder.
         scheme, _, place = uri.partition("://")
         beside = quote(base) if scheme == "file" else base
         # Without `..`, so that a file that extends itself by way of another folder is noticed.
         base = f"{scheme}://{posixpath.normpath(f'{posixpath.dirname(place)}/{beside}')}"
-    base = canonical(base)
-    if FUNCTION.fullmatch(base):
-        raise ConfigurationError(
-            f"recipe {uri}: extends is {base!r}, a function; expected one of "
-            f"{', '.join(sorted(RECIPES))}, or another file, because reading a file runs nothing; "
-            f"save what `homefeed recipe show {base}` prints as a file, and extend that"
-        )
-    below = _make(base, trail).model_dump(mode="json", exclude={"source"})
-    return validated(_merged(below, value), uri)
+    return _merged(_make(canonical(base), trail).model_dump(mode="json", exclude={"source"}), value)
 
 
 def _merged(below: Any, over: Any) -> Any:
@@ -227,17 +226,16 @@ def _merged(below: Any, over: Any) -> Any:
     return below | {name: _merged(below.get(name), value) for name, value in over.items()}
 
 
-def _call_recipe(reference: str) -> RunConfig:
-    """Import a module, call its function without arguments and return the validated value.
+def _call_recipe(reference: str) -> dict[str, Any]:
+    """Return the JSON form of what a module's function returns, called without arguments.
 
-    The value goes through its JSON form, as it will when it is saved with the run. So what a
-    function has put past the validators is refused here, and no class of the module is left in it.
+    A recipe's value goes through this form, as it will when it is saved with the run. So what a
+    function has put past the validators is refused, and no class of the module is left in it.
 
     Raises:
-        ConfigurationError: the module cannot be imported here, lacks the function or raises; the
-            function needs arguments, raises, or returns something else; or the value is not valid.
+        ConfigurationError: the module or function is not here, or it returns no RunConfig.
     """
-    function, found = load(reference, f"recipe {reference}"), ""
+    function = load(reference, f"recipe {reference}")
     try:
         value = function()
         found = f"returned {value!r:.60} ({type(value).__name__})"
@@ -251,5 +249,4 @@ def _call_recipe(reference: str) -> RunConfig:
             f"returns a RunConfig (pipelines.contracts.config), as those of pipelines.recipes do; "
             f"correct the function"
         )
-    dumped = value.model_dump(mode="json", warnings=False, fallback=str, exclude={"source"})
-    return validated(dumped, reference)
+    return value.model_dump(mode="json", warnings=False, fallback=str, exclude={"source"})

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -24,16 +24,14 @@ from pipelines.recipes.built_in import production
 
 _FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), None)
 """Numbers such as 1e-3, which YAML 1.1 takes for text because they have no point."""
-_NAMES = ("name", "metric")
-"""Fields by which an entry of a list is known to people: of heads and features, and of limits."""
-_ABSENT = object()
+_ENTRY = re.compile(r"\[.*?\]")
+"""An entry of a list in a field's path, by its number or name."""
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, which takes 1e-3 for a number, and no alias and no field twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Return the next value's node, where it is no alias."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise ConstructorError(None, None, "a recipe has no aliases (*)", mark)
@@ -109,20 +107,18 @@ def validated(value: dict[str, Any], origin: str) -> RunConfig:
 
 def _problem(detail: Any) -> str:
     """Say what is wrong with one field (`ValidationError.errors()`)."""
-    *above, name = place = detail["loc"] or ("it",)
-    path, what = _dotted(place), detail["msg"].removeprefix("Value error, ")
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    path, what = "".join(parts).lstrip(".") or "it", detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        section = _dotted([part for part in above if isinstance(part, str)])
-        known = [each.rpartition(".") for each in _fields(production().model_dump(mode="json"))]
-        beside = {last: _dotted((*above, last)) for first, _, last in known if first == section}
-        # Those beside it come last, so that they win over others of the same name.
-        everywhere = {
-            last: f"{first}.{last}".lstrip(".") for first, _, last in reversed(known)
-        } | beside
-        for fields in (beside, everywhere):
-            if near := difflib.get_close_matches(str(name), fields, n=1):
-                return f"{path}: there is no such field; did you mean {fields[near[0]]}?"
-        return f"{path}: there is no such field; expected one of {', '.join(beside or everywhere)}"
+        known = [_ENTRY.sub("", each) for each in _flat(production().model_dump(mode="json"))]
+        fields = dict.fromkeys((*(each.partition(".")[0] for each in known), *known))
+        plain = _ENTRY.sub("", path)
+        likely = [each for each in fields if each.count(".") >= plain.count(".")]
+        if near := difflib.get_close_matches(plain, likely, n=1, cutoff=0.7):
+            return f"{path}: there is no such field; did you mean {near[0]}?"
+        places = (each.rpartition(".") for each in fields)
+        beside = [name for above, _, name in places if above == plain.rpartition(".")[0]]
+        return f"{path}: there is no such field; expected one of {', '.join(beside)}"
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "value_error":  # our validators name option, value and range
@@ -130,21 +126,6 @@ def _problem(detail: Any) -> str:
     found = json.dumps(detail["input"], ensure_ascii=False, default=str)
     found = f"{found[:77]}..." if len(found) > 80 else found
     return f"{path} is {found}: {what[0].lower()}{what[1:]}"
-
-
-def _dotted(place: Sequence[str | int]) -> str:
-    """Return a field's place as people write it: `features.heads[0].name`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return "".join(parts).lstrip(".")
-
-
-def _fields(value: Any, above: str = "") -> Iterator[str]:
-    """Yield the dotted paths of a value's fields; entries of a list count as one."""
-    for each in value[:1] if isinstance(value, list) else ():
-        yield from _fields(each, above)
-    for name, inner in value.items() if isinstance(value, dict) else ():
-        yield (path := f"{above}.{name}".lstrip("."))
-        yield from _fields(inner, path)
 
 
 def to_yaml(recipe: RunConfig) -> str:
@@ -155,40 +136,30 @@ def to_yaml(recipe: RunConfig) -> str:
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Return the fields whose values differ, one line each; the name is no such field.
+    """Return the fields whose values differ, one line each; the name is no such field."""
+    dumped = (each.model_dump(mode="json", exclude={"source", "recipe"}) for each in (one, other))
+    was, now = (
+        {path: json.dumps(value, ensure_ascii=False) for path, value in _flat(each).items()}
+        for each in dumped
+    )
+    told = {path: (was.get(path, "nothing"), now.get(path, "nothing")) for path in was | now}
+    return [f"{path}: {old} -> {new}" for path, (old, new) in told.items() if old != new]
 
-    An entry of a list is named by its name, where both lists have the same entries in the same
-    order. Otherwise the lists are shown whole, because their order has a meaning.
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the values of a value's fields by their dotted paths.
+
+    Of a list whose entries have names, the names are its value, because their order has a meaning,
+    and the entries' fields follow by name: `features.heads[repin].utility_weight`.
     """
-    values = (each.model_dump(mode="json", exclude={"source", "recipe"}) for each in (one, other))
-    return [f"{path}: {_short(was)} -> {_short(now)}" for path, was, now in _pairs("", *values)]
-
-
-def _pairs(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted path, one value, other value) of what differs."""
-    mine, theirs = _named(one), _named(other)
-    are_mappings = isinstance(one, dict) and isinstance(other, dict)
-    if one == other:
-        return
-    if are_mappings or (mine and list(mine) == list(theirs)):
-        for name in dict.fromkeys((*mine, *theirs)):
-            inner = f"{path}.{name}".lstrip(".") if are_mappings else f"{path}[{name}]"
-            yield from _pairs(inner, mine.get(name, _ABSENT), theirs.get(name, _ABSENT))
-    else:
-        yield path, one, other
-
-
-def _named(value: Any) -> dict[str, Any]:
-    """Return a mapping's entries, or those of a list by their names; none where they have none."""
+    found, inner = {path: value}, {}
     if isinstance(value, dict):
-        return value
-    entries = value if isinstance(value, list) else []
-    for field in _NAMES if all(isinstance(each, dict) for each in entries) else ():
-        names = [each.get(field) for each in entries]
-        if None not in names and len(set(names)) == len(names):
-            return dict(zip(map(str, names), entries, strict=True))
-    return {}
-
-
-def _short(value: Any) -> str:
-    return "nothing" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+        found, inner = {}, {f"{path}.{name}".lstrip("."): each for name, each in value.items()}
+    elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        names = [each.get("name", each.get("metric")) for each in value]
+        if None not in names and len({*names}) == len(names):
+            found = {path: names}
+            inner = {f"{path}[{name}]": each for name, each in zip(names, value, strict=True)}
+    for name, each in inner.items():
+        found |= _flat(each, name)
+    return found

@@ -173,6 +173,7 @@ def find_writers_log(uri: str) -> Existing | None:
         DataContractError: the log's record is damaged, or a file of it is missing.
         TransientStorageError: the storage failed.
     """
+    seen = storage.look(storage.join(uri, RECORD_FILE))
     if (record := _record_at(uri)) is None:
         return None
     if record.made_by != WRITER:
@@ -180,8 +181,6 @@ def find_writers_log(uri: str) -> Existing | None:
             f"{uri} is the event log of the adapter {record.made_by}; expected one of {WRITER}, "
             f"because the adapter makes its log anew; choose another folder"
         )
-    seen = storage.look(storage.join(uri, RECORD_FILE))
-    record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     log = open_event_log(uri)
     for name in set(list_below(uri, ".parquet")) - set(record.files):
         if WRITERS_FILE.fullmatch(name) and storage.is_abandoned(storage.join(uri, name)):
@@ -226,29 +225,25 @@ def _record_at(uri: str) -> EventLogRecord | None:
         ConfigurationError: the place holds something else.
         TransientStorageError: the storage failed.
     """
-    names = set(storage.list_names(uri))
+    names = storage.list_names(uri)
     if RECORD_FILE in names:
         if UPLOADING_FILE in names:
-            log.info(
-                "%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE
-            )
+            log.info("removing %s, left by a killed upload, from %s", UPLOADING_FILE, uri)
             deletion.remove(storage.join(uri, UPLOADING_FILE))
         return storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     if names and UPLOADING_FILE not in names:
         raise ConfigurationError(
-            f"{uri} holds {sorted(names)[:5]} and no {RECORD_FILE}: it is no event log of an "
-            f"adapter or of {WRITER}, and would be overwritten; choose an empty folder"
+            f"{uri} holds {names[:5]} and no {RECORD_FILE}: it is no event log of an adapter or of "
+            f"{WRITER}, and would be overwritten; choose an empty folder"
         )
     return None
 
 
 def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
-    """Publish a new log, with its record last.
+    """Publish tables from a local folder, which is moved away, as a new log: its record comes last.
 
-    Args:
-        folder: the tables, in a local folder that is moved away.
-        uri: where the log goes; an older log there is replaced.
-        record: what the files are.
+    Raises:
+        RunInProgressError: on an object store, another process has begun to write there.
     """
     if storage.is_local(uri):
         storage.write_model(storage.to_uri(folder / RECORD_FILE), record)
@@ -260,9 +255,9 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
     storage.write_model(uploading, upload)
     # An older log, or an upload that was cut off, may have files that this one does not have. The
     # files of another writer have names of their own, and its record may come at any moment.
-    left = [name for name in storage.list_names(uri) if name != UPLOADING_FILE]
     if record.made_by != WRITER:
-        for name in sorted(left, key=lambda name: name != RECORD_FILE):
+        left = set(storage.list_names(uri)) - {UPLOADING_FILE}
+        for name in sorted(left, key=lambda name: (name != RECORD_FILE, name)):
             deletion.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
     if not storage.exists(uploading) or storage.read_model(uploading, Upload) != upload:
@@ -270,12 +265,13 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
             f"{uri} is written by another process since this one began; expected nobody else to "
             f"write there; wait for it to end, then try again"
         )
-    if record.made_by == WRITER:
-        try:
-            storage.write_new(storage.join(uri, RECORD_FILE), record.to_record())
-        except RunInProgressError:
-            deletion.remove(uploading)  # the other writer's log is whole
-            raise
-    else:
-        storage.write_model(storage.join(uri, RECORD_FILE), record)
+    place = storage.join(uri, RECORD_FILE)
+    try:
+        if record.made_by == WRITER:
+            storage.write_new(place, record.to_record())
+        else:
+            storage.write_model(place, record)
+    except RunInProgressError:
+        deletion.remove(uploading)  # the other writer's log is whole
+        raise
     deletion.remove(uploading)

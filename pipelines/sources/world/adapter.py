@@ -2,8 +2,7 @@
 
 Everything is drawn from one seeded generator. While the log is written, the best that any ranker
 can do is computed too (`draws.predict`) and lies beside the log, so that a trained model can be
-held against the truth. Not a model of people: its use is that nothing in it is
-unknown.
+held against the truth. Not a model of people: its use is that nothing in it is unknown.
 
 Numbers are those of `pipelines.sources.world.draws`; s(x) = 1 / (1 + exp(-x)).
 
@@ -70,10 +69,10 @@ from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import ActionTimes, has_recent_action
+from pipelines.event_log.event_index import ActionTimes, has_recent_action, place_in_run
 from pipelines.sources.publish import SourceAdapter, write_table
 from pipelines.sources.world import draws
-from pipelines.sources.world.draws import Catalogue, Ints, Requests, Users
+from pipelines.sources.world.draws import Catalogue, Ints, Requests
 from pipelines.sources.world.parameters import WorldParameters
 
 log = logging.getLogger(__name__)
@@ -84,16 +83,13 @@ FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))
 TRUTH = "truth/impressions"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
 TRUTH_KEYS = ("request_id", "pin_id", "user_id", "impressed_at")
+_CHANCES = ("oracle", "filtered", "no_sequence", "expected_repins")
 TRUTH_IMPRESSIONS = pa.schema(
     [
         *(IMPRESSIONS.field(name) for name in TRUTH_KEYS),
-        pa.field("oracle", pa.float32(), nullable=False),
-        pa.field("filtered", pa.float32(), nullable=False),
-        pa.field("no_sequence", pa.float32(), nullable=False),
-        pa.field("expected_repins", pa.float32(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=False) for name in _CHANCES),
         pa.field("is_repin", pa.bool_(), nullable=False),
-        pa.field("intent", pa.int8(), nullable=False),
-        pa.field("disliked", pa.int8(), nullable=False),
+        *(pa.field(name, pa.int8(), nullable=False) for name in ("intent", "disliked")),
     ]
 )
 """One row per impression, with the impression's own TRUTH_KEYS. `expected_repins` is the chance of
@@ -108,11 +104,7 @@ _CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
 
 
 class WorldAdapter(SourceAdapter):
-    """The world of some parameters, as an event log and its truth.
-
-    Args:
-        parameters: see `pipelines.sources.world.parameters.make_parameters`.
-    """
+    """The world of some parameters (`make_parameters`), as an event log and its truth."""
 
     version = "world-1"
 
@@ -164,20 +156,19 @@ class WorldAdapter(SourceAdapter):
         Impressions, IMPRESSIONS by (time, request, position), and their truth, TRUTH_IMPRESSIONS,
         agree row for row.
         """
-        rng, world, num_candidates = self._rng, self._world, draws.NUM_CANDIDATES
-        users = draws.draw_users(rng, world, user_ids)
-        requests = draws.draw_requests(rng, world, catalogue, users)
-        shown = draws.describe(world, catalogue, users, requests)
-        outcome_RC = draws.draw_outcomes(rng, shown, draws.true_chances(world, shown, requests))
+        users = draws.draw_users(self._rng, self._world, user_ids)
+        requests = draws.draw_requests(self._rng, catalogue, users)
+        shown = draws.describe(catalogue, requests)
+        outcome_RC = draws.draw_outcomes(self._rng, shown)
         numbers = pa.array(first_request + np.arange(len(requests.user_R)))
         digits = pc.utf8_lpad(numbers.cast(pa.string()), 12, "0")
         request_id_R = pc.binary_join_element_wise("w", digits, "")
 
+        num_candidates = draws.NUM_CANDIDATES
         order_R = np.argsort(requests.impressed_at_R, kind="stable")
         row_N = np.repeat(order_R, num_candidates)
         known_R = requests.impressed_at_R + self._delays_ms(len(order_R))
         num_alive_R = requests.end_pin_R - requests.first_pin_R
-        propensity_N = (num_candidates / num_alive_R).astype(np.float32)[row_N]
         is_exploration_N = requests.is_exploration_R[row_N]
         columns = [
             request_id_R.take(pa.array(row_N)),
@@ -188,52 +179,53 @@ class WorldAdapter(SourceAdapter):
             np.tile(np.arange(num_candidates, dtype=np.int16), len(order_R)),
             pa.repeat("homefeed", len(row_N)),
             is_exploration_N,
-            pa.array(propensity_N, mask=~is_exploration_N),
+            pa.array(
+                (num_candidates / num_alive_R).astype(np.float32)[row_N], mask=~is_exploration_N
+            ),
         ]
         impressions = pa.table(columns, schema=IMPRESSIONS)
 
-        best = draws.predict(world, users, requests, shown, outcome_RC)
-        expected_RC = best.oracle_RC * shown.examination_C
-        is_repin_RC = np.append(False, draws.is_repin_A(world))[outcome_RC]
-        predictions = (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
+        best = draws.predict(shown, outcome_RC)
+        is_repin_O = np.array([False, *("repin" in types for types in draws.OUTCOMES[shown.like])])
         columns = [
             *impressions.select(TRUTH_KEYS).columns,
-            *(values_RC[order_R].ravel().astype(np.float32) for values_RC in predictions),
-            is_repin_RC[order_R].ravel(),
+            *(
+                values_RC[order_R].ravel().astype(np.float32)
+                for values_RC in (*best, best[0] * draws.EXAMINATION_C)
+            ),
+            is_repin_O[outcome_RC[order_R]].ravel(),
             requests.intent_R[row_N].astype(np.int8),
             requests.disliked_R[row_N].astype(np.int8),
         ]
         truth = pa.table(columns, schema=TRUTH_IMPRESSIONS)
-        actions = self._actions(users, requests, request_id_R, outcome_RC)
-        user_rows = self._user_rows(catalogue, users, requests, actions)
+        actions = self._actions(requests, request_id_R, outcome_RC)
+        user_rows = self._user_rows(catalogue, requests, actions)
         return {"impressions": impressions, TRUTH: truth, "actions": actions, "users": user_rows}
 
-    def _actions(
-        self, users: Users, requests: Requests, request_id_R: pa.Array, outcome_RC: Ints
-    ) -> pa.Table:
+    def _actions(self, requests: Requests, request_id_R: pa.Array, outcome_RC: Ints) -> pa.Table:
         """Return ACTIONS by the time of the action."""
-        request, place = np.nonzero(outcome_RC != draws.NO_ACTION)
+        request, place = np.nonzero(outcome_RC)
         # Before the user's next request in any case.
         acting_ms = self._rng.integers(MIN_ACTING_MS, draws.MAX_ACTING_MS, len(request))
         # A row per action: whose outcome it is, which of it, from 0, and its type.
-        types = draws.outcomes(self._world)
+        types = draws.OUTCOMES[self._world.like]
         num_actions_A = np.array([len(each) for each in types])
         outcome = outcome_RC[request, place] - 1
         num_actions = num_actions_A[outcome]
         row = np.repeat(np.arange(len(outcome)), num_actions)
-        number = np.arange(len(row)) - np.repeat(np.cumsum(num_actions) - num_actions, num_actions)
+        number = place_in_run(row)
         first_A = np.cumsum(num_actions_A) - num_actions_A
-        action_type = first_A[outcome[row]] + number
+        names = pa.array([name for each in types for name in each])
         # The last action of an outcome comes at the drawn time, and those before it evenly spread.
         since_ms = acting_ms[row] * (number + 1) // num_actions[row]
         acted_at = requests.impressed_at_R[request[row]] + since_ms
         order = np.argsort(acted_at, kind="stable")
+        action_type = (first_A[outcome[row]] + number)[order]
         request, place, acted_at = request[row][order], place[row][order], acted_at[order]
-        names = pa.array([name for each in types for name in each])
         columns = [
-            users.user_id_U[requests.user_R[request]],
+            requests.users.user_id_U[requests.user_R[request]],
             requests.pin_RC[request, place],
-            names.take(pa.array(action_type[order])),
+            names.take(pa.array(action_type)),
             acted_at,
             acted_at + self._delays_ms(len(request)),
             request_id_R.take(pa.array(request)),
@@ -242,24 +234,21 @@ class WorldAdapter(SourceAdapter):
 
     def _delays_ms(self, count: int) -> Ints:
         """Draw how long rows take to reach the log: up to 2 minutes, a few up to two days."""
-        rng = self._rng
-        is_slow = rng.random(count) < _SLOW_SHARE
-        usual = rng.integers(0, _MAX_DELAY_MS, count)
-        return np.where(is_slow, rng.integers(0, 2 * DAY_MS, count), usual)
+        is_slow = self._rng.random(count) < _SLOW_SHARE
+        usual = self._rng.integers(0, _MAX_DELAY_MS, count)
+        return np.where(is_slow, self._rng.integers(0, 2 * DAY_MS, count), usual)
 
-    def _user_rows(
-        self, catalogue: Catalogue, users: Users, requests: Requests, actions: pa.Table
-    ) -> pa.Table:
+    def _user_rows(self, catalogue: Catalogue, requests: Requests, actions: pa.Table) -> pa.Table:
         """Return USERS: a row a week from a user's first request on, by (user, as_of).
 
         The embedding is what a daily batch job might know of a taste, with noise. The state is
         'new' in the first 28 days after the first request, else 'core' with a repin in the last 28
         days that was known by then, else 'non_core'.
         """
-        world = self._world
+        users = requests.users
         first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
         np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
-        as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
+        as_of_W = np.arange(self._world.start_ms, self._world.end_ms, 7 * DAY_MS)
         user, week = np.nonzero(first_U[:, None] < as_of_W[None, :])
         as_of_N, user_id_N = as_of_W[week], users.user_id_U[user]
         is_new_N = first_U[user] >= as_of_N - _CORE_DAYS * DAY_MS
@@ -267,14 +256,13 @@ class WorldAdapter(SourceAdapter):
         names = ("user_id", "acted_at", "known_at")
         repin_times = ActionTimes(*(np.asarray(repins[name]) for name in names))
         is_core_N = has_recent_action(repin_times, user_id_N, as_of_N, _CORE_DAYS * DAY_MS)
-        state_N = np.where(is_new_N, 2, np.where(is_core_N, 0, 1))
         mean_NE = draws.unit_rows(users.taste_UK[user] @ catalogue.centre_KE)
         noise_NE = draws.USER_NOISE * draws.unit_rows(self._rng.normal(size=mean_NE.shape))
         columns = [
             user_id_N,
             as_of_N,
             to_list_column(draws.unit_rows(mean_NE + noise_NE).astype(np.float32)),
-            pa.array(["core", "non_core", "new"]).take(pa.array(state_N)),
+            np.where(is_new_N, "new", np.where(is_core_N, "core", "non_core")),
             pa.nulls(len(user), pa.string()),
         ]
         return pa.table(columns, schema=USERS)

@@ -12,9 +12,8 @@ q that `pipelines.sources.world.adapter` states,
     P(click)   = e (1 - q_repin) (1 - q_hide) q_click
     P(closeup) = e (1 - q_repin) (1 - q_hide) (1 - q_click) q_closeup
 
-A closeup without another action is an outcome of worlds with `like` production only.
-There a repin is one of two outcomes, alone or after a closeup, and a click is one of two, with or
-without a long click.
+A closeup alone is an outcome of worlds with `like` production only. There a repin comes alone or
+after a closeup, and a click with or without a long click.
 
 The best predictions (`predict`) come from an exact filter for the hidden state (intent, dislike).
 The intent is always one of the liked topics and the dislike always one of the others, and the two
@@ -41,7 +40,7 @@ import numpy.typing as npt
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.event_index import place_in_run
-from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.world.parameters import Like, WorldParameters
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -61,7 +60,7 @@ STAY_IN_SESSION = 0.95  # the chance that an intent stays for one more request
 SHORT_STAY_HOURS, LONG_STAY_HOURS, DISLIKE_HOURS = 12.0, 168.0, 504.0  # time scales
 TASTE_SHARE, POPULAR_SHARE = 0.4, 0.3  # of the candidates: from a user's taste, from popular topics
 EXPLORATION_SHARE = 0.05  # of the requests
-EXAMINATION_DECAY = 0.95  # position j is looked at with chance EXAMINATION_DECAY ** j
+EXAMINATION_C = np.power(0.95, np.arange(NUM_CANDIDATES))  # chance that a position is looked at
 # Log-odds, and what is added to them for the intent's topic, times the taste for a topic, for the
 # disliked topic, and times a topic's popularity.
 REPIN_BASE, REPIN_INTENT, REPIN_TASTE, REPIN_DISLIKE, TREND = -4.2, 3.4, 2.0, -2.0, 0.4
@@ -71,17 +70,21 @@ CLOSEUP_BASE, CLOSEUP_INTENT = -2.4, 1.5  # alone
 LONG_CLICK_BASE, LONG_CLICK_INTENT = -0.8, 1.2  # given a click
 CLOSEUP_REPIN_SHARE = 0.5  # of the repins, which follow a closeup of the pin
 
-NO_ACTION = 0
-"""Outcome of a candidate without an action; entry n of `outcomes` is outcome n + 1."""
 _OUTCOMES = (("repin",), ("click",), ("hide",))
-_PRODUCTION_OUTCOMES = (*_OUTCOMES, ("closeup",), ("click", "long_click"), ("closeup", "repin"))
+OUTCOMES: dict[Like, tuple[tuple[str, ...], ...]] = {
+    "world": _OUTCOMES,
+    "production": (*_OUTCOMES, ("closeup",), ("click", "long_click"), ("closeup", "repin")),
+}
+"""The action types of each outcome, in the order in which the actions happen. Outcome n is entry
+n - 1; outcome 0 is a candidate without an action."""
 _SPARE_DRAWS = 8  # beyond C, so that C different pins are among them nearly always
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Topics and pins."""
+    """Topics and pins of a world."""
 
+    world: WorldParameters
     centre_KE: Floats  # unit vectors
     popularity_KD: Floats  # log scale, mean about 0; two waves of three to twelve weeks
     topic_P: Ints
@@ -89,6 +92,15 @@ class Catalogue:
     embedding_PE: Floats  # unit vectors
     pins_by_topic_P: Ints  # pin_ids, topic after topic
     born_ms_P: Ints  # ascending; where no pin fades, all are born when the log begins
+
+    def appeal_at(self, pin_RC: Ints, time_R: Ints) -> Floats:
+        """Return (R, C) what pins add to the log-odds of repins and clicks at these times."""
+        appeal_RC = self.appeal_P[pin_RC]
+        if self.world.pin_lifetime_days is None:
+            return appeal_RC
+        age_days_RC = (time_R[:, None] - self.born_ms_P[pin_RC]) / DAY_MS
+        left_RC = np.exp2(-age_days_RC / self.world.pin_lifetime_days)
+        return np.asarray((NEWBORN_APPEAL + appeal_RC) * left_RC)
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,10 @@ class Users:
 class Requests:
     """Requests, users one after another, each user's by time."""
 
+    users: Users
     user_R: Ints  # position in the chunk, not user_id
     impressed_at_R: Ints
+    day_R: Ints  # of the world, from 0
     intent_stay_R: Floats  # chance that the intent is still the previous request's; 0 at the first
     dislike_stay_R: Floats
     is_exploration_R: Bools
@@ -126,21 +140,13 @@ class Requests:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is known of each candidate apart from the hidden state."""
+    """Requests, and what is known of each candidate apart from the hidden state."""
 
+    requests: Requests
+    like: Like
     topic_RC: Ints
     repin_logit_RC: Floats  # where the topic is neither intended nor disliked
     click_logit_RC: Floats
-    examination_C: Floats  # by position
-
-
-@dataclass(frozen=True)
-class BestPredictions:
-    """The chance of a repin once a candidate is looked at, by what the ranker knows."""
-
-    oracle_RC: Floats  # the hidden state too
-    filtered_RC: Floats  # all that the user did and was shown before the request
-    no_sequence_RC: Floats  # the user's taste, not what they did
 
 
 def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogue:
@@ -165,6 +171,7 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
         part_P = np.arange(num_pins) + rng.random(num_pins)
         born_ms_P = (first_ms + part_P * (world.end_ms - first_ms) / num_pins).astype(np.int64)
     return Catalogue(
+        world=world,
         centre_KE=centre_KE,
         popularity_KD=0.7 * np.sin(2 * np.pi * days_D / period_WK1 + phase_WK1).sum(axis=0),
         topic_P=topic_P,
@@ -184,20 +191,18 @@ def draw_users(rng: np.random.Generator, world: WorldParameters, user_ids: range
     weight_UK *= rank_UK < num_tastes_U[:, None]  # normalised gammas are a Dirichlet
     is_late_U = rng.random(count) < LATE_SHARE
     arrival_U = rng.integers(0, world.num_days * DAY_MS, count)
-    rate = SESSIONS_PER_WEEK / 7
     return Users(
         user_id_U=np.array(user_ids, dtype=np.int64),
         taste_UK=weight_UK / weight_UK.sum(axis=1, keepdims=True),
         warmth_U=WARMTH_DEVIATION * rng.normal(size=count),
-        sessions_per_day_U=rng.gamma(4.0, rate / 4.0, size=count),
+        sessions_per_day_U=rng.gamma(4.0, SESSIONS_PER_WEEK / 7 / 4.0, size=count),
         arrival_ms_U=world.start_ms + np.where(is_late_U, arrival_U, 0),
     )
 
 
-def draw_requests(
-    rng: np.random.Generator, world: WorldParameters, catalogue: Catalogue, users: Users
-) -> Requests:
+def draw_requests(rng: np.random.Generator, catalogue: Catalogue, users: Users) -> Requests:
     """Draw the sessions of a chunk of users, and in each of them requests."""
+    world = catalogue.world
     # The last session ends before the last midnight, so that no partition lies past the last day.
     longest_ms = (MAX_REQUESTS - 1) * MAX_PAUSE_MS + MAX_ACTING_MS
     span_ms = max(1, world.end_ms - world.start_ms - longest_ms)
@@ -214,18 +219,19 @@ def draw_requests(
 
     num_requests_N = rng.integers(MIN_REQUESTS, MAX_REQUESTS + 1, len(user_N))
     session_R = np.repeat(np.arange(len(user_N)), num_requests_N)
-    first_R = np.repeat(np.cumsum(num_requests_N) - num_requests_N, num_requests_N)
-    is_in_session_R = np.arange(len(session_R)) > first_R
+    place_R = place_in_run(session_R)
     pause_R = rng.integers(MIN_PAUSE_MS, MAX_PAUSE_MS + 1, len(session_R))
-    since_R = np.cumsum(np.where(is_in_session_R, pause_R, 0))
+    since_R = np.cumsum(np.where(place_R > 0, pause_R, 0))
+    first_R = np.arange(len(session_R)) - place_R
     time_R, user_R = started_N[session_R] + since_R - since_R[first_R], user_N[session_R]
 
     has_previous_R = np.diff(user_R, prepend=-1) == 0
     hours_R = np.where(has_previous_R, np.diff(time_R, prepend=0), 0) / HOUR_MS
-    short_R = 0.5 * np.exp(-hours_R / SHORT_STAY_HOURS)
-    long_R = 0.5 * np.exp(-hours_R / LONG_STAY_HOURS)
+    short_R, long_R = (
+        0.5 * np.exp(-hours_R / scale) for scale in (SHORT_STAY_HOURS, LONG_STAY_HOURS)
+    )
     between_R = STAY_IN_SESSION * (short_R + long_R)
-    intent_stay_R = has_previous_R * np.where(is_in_session_R, STAY_IN_SESSION, between_R)
+    intent_stay_R = has_previous_R * np.where(place_R > 0, STAY_IN_SESSION, between_R)
     dislike_stay_R = has_previous_R * np.exp(-hours_R / DISLIKE_HOURS)
 
     first_pin_R, end_pin_R = np.zeros_like(time_R), np.full_like(time_R, world.num_pins)
@@ -234,8 +240,10 @@ def draw_requests(
         first_pin_R = np.searchsorted(catalogue.born_ms_P, oldest_R, side="left")
         end_pin_R = np.searchsorted(catalogue.born_ms_P, time_R, side="right")
     requests = Requests(
+        users=users,
         user_R=user_R,
         impressed_at_R=time_R,
+        day_R=(time_R - world.start_ms) // DAY_MS,
         intent_stay_R=intent_stay_R,
         dislike_stay_R=dislike_stay_R,
         is_exploration_R=rng.random(len(user_R)) < EXPLORATION_SHARE,
@@ -245,7 +253,7 @@ def draw_requests(
         end_pin_R=end_pin_R,
         pin_RC=np.empty((len(user_R), NUM_CANDIDATES), dtype=np.int64),
     )
-    _draw_candidates(rng, world, catalogue, users.taste_UK, requests)
+    _draw_candidates(rng, catalogue, requests)
     return requests
 
 
@@ -266,41 +274,34 @@ def _draw_topic(rng: np.random.Generator, prior_NK: Floats, row: Ints) -> Ints:
     return np.clip(found - row * prior_NK.shape[1], 0, prior_NK.shape[1] - 1)
 
 
-def _draw_candidates(
-    rng: np.random.Generator,
-    world: WorldParameters,
-    catalogue: Catalogue,
-    taste_UK: Floats,
-    requests: Requests,
-) -> None:
+def _draw_candidates(rng: np.random.Generator, catalogue: Catalogue, requests: Requests) -> None:
     """Set different pins per request, in an order that says nothing about them.
 
     Each draw is from the user's tastes, from what is popular, or from all pins. A request whose
     draws hold fewer than C different pins is drawn again. That favours no pin where the draws are
     uniform, so exploration stays exactly uniform.
     """
-    by_topic_P, num_pins = catalogue.pins_by_topic_P, world.num_pins
+    by_topic_P, num_pins = catalogue.pins_by_topic_P, catalogue.world.num_pins
     # Within a topic pins stand by pin_id, so this key ascends over all of `pins_by_topic_P`.
     key_P = catalogue.topic_P[by_topic_P] * num_pins + by_topic_P
-    popular_DK = np.exp(catalogue.popularity_KD.T)
-    day_R = (requests.impressed_at_R - world.start_ms) // DAY_MS
+    priors = (requests.users.taste_UK, np.exp(catalogue.popularity_KD.T))
     open_R = np.arange(len(requests.user_R))
     while len(open_R):
         shape = (len(open_R), NUM_CANDIDATES + _SPARE_DRAWS)
         first_R1, end_R1 = requests.first_pin_R[open_R, None], requests.end_pin_R[open_R, None]
         source_RS = rng.random(shape)
         source_RS[requests.is_exploration_R[open_R]] = 1.0
-        topic_RS = np.where(
-            source_RS < TASTE_SHARE,
-            _draw_topic(rng, taste_UK, np.broadcast_to(requests.user_R[open_R, None], shape)),
-            _draw_topic(rng, popular_DK, np.broadcast_to(day_R[open_R, None], shape)),
+        liked_RS, popular_RS = (
+            _draw_topic(rng, prior, np.broadcast_to(row_R[open_R, None], shape))
+            for prior, row_R in zip(priors, (requests.user_R, requests.day_R), strict=True)
         )
+        topic_RS = np.where(source_RS < TASTE_SHARE, liked_RS, popular_RS)
         first_RS = np.searchsorted(key_P, topic_RS * num_pins + first_R1)
         size_RS = np.searchsorted(key_P, topic_RS * num_pins + end_R1) - first_RS
         within_RS = (rng.random(shape) * size_RS).astype(np.int64)
         is_any_RS = source_RS >= TASTE_SHARE + POPULAR_SHARE
         is_any_RS |= size_RS == 0  # a topic of which no pin is alive is passed over for any pin
-        if world.pin_lifetime_days is None:
+        if catalogue.world.pin_lifetime_days is None:
             any_RS = rng.integers(0, num_pins, shape)
         else:
             any_RS = rng.integers(first_R1, end_R1, shape)
@@ -319,48 +320,23 @@ def _draw_candidates(
     requests.pin_RC[:] = rng.permuted(requests.pin_RC, axis=1)
 
 
-def appeal_at(world: WorldParameters, catalogue: Catalogue, pin_RC: Ints, time_R: Ints) -> Floats:
-    """Return (R, C) what pins add to the log-odds of repins and clicks at their requests' times."""
-    appeal_RC = catalogue.appeal_P[pin_RC]
-    if world.pin_lifetime_days is None:
-        return appeal_RC
-    age_days_RC = (time_R[:, None] - catalogue.born_ms_P[pin_RC]) / DAY_MS
-    left_RC = np.exp2(-age_days_RC / world.pin_lifetime_days)
-    return np.asarray((NEWBORN_APPEAL + appeal_RC) * left_RC)
-
-
-def describe(
-    world: WorldParameters, catalogue: Catalogue, users: Users, requests: Requests
-) -> Shown:
+def describe(catalogue: Catalogue, requests: Requests) -> Shown:
     """Return the candidates' topics and log-odds."""
+    users, user_R1 = requests.users, requests.user_R[:, None]
     topic_RC = catalogue.topic_P[requests.pin_RC]
-    taste_RC = users.taste_UK[requests.user_R[:, None], topic_RC]
-    day_R = (requests.impressed_at_R - world.start_ms) // DAY_MS
-    trend_RC = catalogue.popularity_KD[topic_RC, day_R[:, None]]
-    appeal_RC = appeal_at(world, catalogue, requests.pin_RC, requests.impressed_at_R)
-    own_RC = appeal_RC + TREND * trend_RC
-    warmth_R1 = users.warmth_U[requests.user_R][:, None]
+    taste_RC = users.taste_UK[user_R1, topic_RC]
+    trend_RC = catalogue.popularity_KD[topic_RC, requests.day_R[:, None]]
+    own_RC = catalogue.appeal_at(requests.pin_RC, requests.impressed_at_R) + TREND * trend_RC
     return Shown(
+        requests=requests,
+        like=catalogue.world.like,
         topic_RC=topic_RC,
-        repin_logit_RC=REPIN_BASE + REPIN_TASTE * taste_RC + own_RC + warmth_R1,
+        repin_logit_RC=REPIN_BASE + REPIN_TASTE * taste_RC + own_RC + users.warmth_U[user_R1],
         click_logit_RC=CLICK_BASE + CLICK_TASTE * taste_RC + own_RC,
-        examination_C=np.power(EXAMINATION_DECAY, np.arange(NUM_CANDIDATES, dtype=np.float64)),
     )
 
 
-def outcomes(world: WorldParameters) -> tuple[tuple[str, ...], ...]:
-    """Return the action types of each outcome, in the order in which the actions happen."""
-    return _OUTCOMES if world.like == "world" else _PRODUCTION_OUTCOMES
-
-
-def is_repin_A(world: WorldParameters) -> Bools:
-    """Return which outcomes have a repin."""
-    return np.array(["repin" in types for types in outcomes(world)])
-
-
-def chances(
-    world: WorldParameters, shown: Shown, is_intent_RC: Bools, is_disliked_RC: Bools
-) -> Floats:
+def chances(shown: Shown, is_intent_RC: Bools, is_disliked_RC: Bools) -> Floats:
     """Return (A, R, C) the chance of each outcome once a candidate is looked at."""
     repin_RC = _logistic(
         shown.repin_logit_RC + REPIN_INTENT * is_intent_RC + REPIN_DISLIKE * is_disliked_RC
@@ -369,7 +345,7 @@ def chances(
     hide_RC = _logistic(HIDE_BASE + HIDE_DISLIKE * is_disliked_RC)
     rest_RC = 1.0 - repin_RC
     clicked_RC, hidden_RC = rest_RC * (1.0 - hide_RC) * click_RC, rest_RC * hide_RC
-    if world.like == "world":
+    if shown.like == "world":
         return np.stack([repin_RC, clicked_RC, hidden_RC])
     logit_RC = CLOSEUP_BASE - CLICK_BASE + shown.click_logit_RC
     closeup_RC = _logistic(logit_RC + CLOSEUP_INTENT * is_intent_RC)
@@ -380,59 +356,54 @@ def chances(
     return np.stack([(1.0 - share) * repin_RC, (1.0 - long_RC) * clicked_RC, hidden_RC, *rare])
 
 
-def true_chances(world: WorldParameters, shown: Shown, requests: Requests) -> Floats:
+def true_chances(shown: Shown) -> Floats:
     """Return (A, R, C) the chances by the hidden intent and dislike as they truly are."""
-    is_intent_RC = shown.topic_RC == requests.intent_R[:, None]
-    return chances(world, shown, is_intent_RC, shown.topic_RC == requests.disliked_R[:, None])
+    hidden = (shown.requests.intent_R, shown.requests.disliked_R)
+    return chances(shown, *(shown.topic_RC == topic_R[:, None] for topic_R in hidden))
 
 
-def draw_outcomes(rng: np.random.Generator, shown: Shown, chance_ARC: Floats) -> Ints:
+def repin_chance(shown: Shown, chance_ARC: Floats) -> Floats:
+    """Return (R, C) the chance of a repin, of `chances` of the outcomes."""
+    is_repin_A = np.array(["repin" in types for types in OUTCOMES[shown.like]])
+    return np.asarray(chance_ARC[is_repin_A].sum(axis=0))
+
+
+def draw_outcomes(rng: np.random.Generator, shown: Shown) -> Ints:
     """Return (R, C) outcomes."""
-    upper_ARC = np.cumsum(chance_ARC * shown.examination_C, axis=0)
+    upper_ARC = np.cumsum(true_chances(shown) * EXAMINATION_C, axis=0)
     drawn_RC = rng.random(shown.topic_RC.shape)
-    is_any_RC = drawn_RC < upper_ARC[-1]
-    return np.where(is_any_RC, (drawn_RC >= upper_ARC).sum(axis=0) + 1, NO_ACTION)
+    return np.where(drawn_RC < upper_ARC[-1], (drawn_RC >= upper_ARC).sum(axis=0) + 1, 0)
 
 
-def predict(
-    world: WorldParameters, users: Users, requests: Requests, shown: Shown, outcome_RC: Ints
-) -> BestPredictions:
-    """Return the three predictions of every candidate."""
-    topic_RC = shown.topic_RC
+def predict(shown: Shown, outcome_RC: Ints) -> tuple[Floats, Floats, Floats]:
+    """Return (R, C) the chance of a repin once a candidate is looked at, by three rankers.
+
+    Returns:
+        By the oracle, which knows the hidden state; by the filter, which knows all that the user
+        did and was shown before the request; and by the user's taste alone.
+    """
+    requests, topic_RC = shown.requests, shown.topic_RC
     no_RC = np.zeros(topic_RC.shape, dtype=bool)
     # The chances where a candidate's topic is neither intended nor disliked, intended, disliked.
-    by_state = [chances(world, shown, *state) for state in ((no_RC,) * 2, (~no_RC, no_RC))]
-    by_state.append(chances(world, shown, no_RC, ~no_RC))
-    log_RC = [log_likelihood(shown, chance_ARC, outcome_RC) for chance_ARC in by_state]
-    priors = (users.taste_UK, users.dislike_prior_UK)
-    predicted = []
-    for logs_RC, prior_UK, stay_R in zip(
-        log_RC[1:], priors, (requests.intent_stay_R, requests.dislike_stay_R), strict=True
-    ):
+    states = ((no_RC, no_RC), (~no_RC, no_RC), (no_RC, ~no_RC))
+    by_state = [chances(shown, *state) for state in states]
+    neither_RC, *repin_RC = (repin_chance(shown, each) for each in by_state)
+    usual_RC, *log_RC = (log_likelihood(each, outcome_RC) for each in by_state)
+    priors = (requests.users.taste_UK, requests.users.dislike_prior_UK)
+    stays = (requests.intent_stay_R, requests.dislike_stay_R)
+    # The expected chances; no topic is both intended and disliked.
+    filtered_RC = by_taste_RC = neither_RC
+    for chance_RC, logs_RC, prior_UK, stay_R in zip(repin_RC, log_RC, priors, stays, strict=True):
         shape = (len(topic_RC), prior_UK.shape[1])
         key_RC = topic_RC + shape[1] * np.arange(shape[0])[:, None]
-        surprise_RC = (logs_RC - log_RC[0]).ravel()
+        surprise_RC = (logs_RC - usual_RC).ravel()
         sums = np.bincount(key_RC.ravel(), weights=surprise_RC, minlength=shape[0] * shape[1])
         evidence_RK = np.asarray(sums, dtype=np.float64).reshape(shape)
-        predicted.append(forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK))
-
-    neither_RC, intended_RC, disliked_RC = (repin_chance(world, each) for each in by_state)
-
-    def mixture(intent_RK: Floats, dislike_RK: Floats) -> Floats:
-        """Return the expected chance of a repin; no topic is both intended and disliked."""
-        intent_RC = np.take_along_axis(intent_RK, topic_RC, axis=1)
-        dislike_RC = np.take_along_axis(dislike_RK, topic_RC, axis=1)
-        return (
-            neither_RC
-            + intent_RC * (intended_RC - neither_RC)
-            + dislike_RC * (disliked_RC - neither_RC)
-        )
-
-    return BestPredictions(
-        oracle_RC=repin_chance(world, true_chances(world, shown, requests)),
-        filtered_RC=mixture(*predicted),
-        no_sequence_RC=mixture(*(prior_UK[requests.user_R] for prior_UK in priors)),
-    )
+        predicted_RK = forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK)
+        gain_RC, prior_RK = chance_RC - neither_RC, prior_UK[requests.user_R]
+        filtered_RC = filtered_RC + np.take_along_axis(predicted_RK, topic_RC, axis=1) * gain_RC
+        by_taste_RC = by_taste_RC + np.take_along_axis(prior_RK, topic_RC, axis=1) * gain_RC
+    return repin_chance(shown, true_chances(shown)), filtered_RC, by_taste_RC
 
 
 def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: Floats) -> Floats:
@@ -460,14 +431,9 @@ def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: 
     return predicted_RK
 
 
-def repin_chance(world: WorldParameters, chance_ARC: Floats) -> Floats:
-    """Return (R, C) the chance of a repin, of `chances` of the outcomes."""
-    return np.asarray(chance_ARC[is_repin_A(world)].sum(axis=0))
-
-
-def log_likelihood(shown: Shown, chance_ARC: Floats, outcome_RC: Ints) -> Floats:
+def log_likelihood(chance_ARC: Floats, outcome_RC: Ints) -> Floats:
     """Return (R, C) the logarithm of the outcomes' probability under these chances."""
-    seen_ARC = chance_ARC * shown.examination_C
+    seen_ARC = chance_ARC * EXAMINATION_C
     none_1RC = 1.0 - seen_ARC.sum(axis=0, keepdims=True)
     by_outcome = np.concatenate([none_1RC, seen_ARC])
     return np.log(np.take_along_axis(by_outcome, outcome_RC[None], axis=0)[0])

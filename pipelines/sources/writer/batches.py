@@ -85,9 +85,10 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
     """
     try:
         if isinstance(batch, Mapping):
-            is_matrix = {name: getattr(values, "ndim", 1) == 2 for name, values in batch.items()}
             batch = {
-                name: to_list_column(np.ascontiguousarray(values)) if is_matrix[name] else values
+                name: to_list_column(np.ascontiguousarray(values))
+                if getattr(values, "ndim", 1) == 2
+                else values
                 for name, values in batch.items()
             }
         if isinstance(batch, dict | pa.Table) or hasattr(batch, "__arrow_c_array__"):
@@ -98,8 +99,7 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
         else:
             raise DataContractError(
                 f"{place} is a {type(batch).__name__}; expected a pandas or polars DataFrame, an "
-                f"Arrow table, record batch or reader, or a dictionary of columns; give it as one "
-                f"of these"
+                f"Arrow table, record batch or reader, or a dictionary of columns; give it as one"
             )
         for given in parts:
             names = enumerate(given.column_names)
@@ -109,8 +109,7 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise DataContractError(
             f"{place} cannot be read as an Arrow table: {error}; expected one type in each column, "
-            f"as in a column of ids that are all integers or all strings; cast the column that "
-            f"mixes them"
+            f"as ids that are all integers or all strings; cast the column that mixes them"
         ) from error
 
 
@@ -152,14 +151,22 @@ def normalise(table: str, given: pa.Table, block: Block) -> tuple[pa.Table, dict
     names, ids, problems = given.column_names, dict[str, pa.Table](), list[str]()
     schema, defaults = contract_of(table, names), DEFAULTS[table]
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
-    for name, values in zip(names, map(_plain, given.columns), strict=True):
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataContractError(f"{twice} come more than once; expected each column once")
+    plain = (
+        each.cast(each.type.value_type) if isinstance(each.type, pa.DictionaryType) else each
+        for each in given.columns
+    )
+    for name, values in zip(names, plain, strict=True):
         try:
-            if names.count(name) > 1:
-                raise DataContractError(f"{name!r} comes more than once; expected each column once")
             if name in NAMES:
                 columns[name], ids[NAMES[name]] = _ids(name, values, block)
+            elif name not in schema.names:
+                columns[name] = _own_column(f"{table}.{name}", values, block)
+            elif name == "embedding":
+                columns[name] = _embeddings(table, given, values, block)
             else:
-                columns[name] = _column(table, name, values, given, block)
+                columns[name] = _column(schema.field(name), values)
         except DataContractError as error:
             problems.append(str(error))
         except pa.ArrowInvalid as error:
@@ -216,37 +223,29 @@ def _is_text(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-def _column(
-    table: str, name: str, values: pa.ChunkedArray, given: pa.Table, block: Block
-) -> pa.ChunkedArray | pa.Array:
-    """Return a column with what people give for a type as that type: texts, times, embeddings.
+def _column(wanted: pa.Field, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with what people give for a type as that type: texts, times, numbers.
 
     A time without a zone is in UTC, and parts of a millisecond are cut off. Where every value is
     missing, pandas and numpy make a column of floats, and so they do of texts.
 
     Raises:
-        DataContractError: integers have become floats, or it is of another type than before.
+        DataContractError: integers have become floats.
         ArrowInvalid: a value does not fit.
     """
-    schema, type_ = contract_of(table, [name]), values.type
-    if name not in schema.names:
-        return _own_column(f"{table}.{name}", values, block)
-    if name == "embedding":
-        return _embeddings(table, given, values, block)
-    wanted = schema.field(name)
-    is_float = pa.types.is_floating(wanted.type)
+    type_, is_float = values.type, pa.types.is_floating(wanted.type)
     if wanted.nullable and pc.all(values.is_null(nan_is_null=not is_float)).as_py():
         return pa.chunked_array([pa.nulls(len(values), wanted.type)])
     if pa.types.is_floating(type_) and not is_float:
         raise DataContractError(
-            f"column {name!r} is {type_}; expected {wanted.type}; cast it: rows without a value "
-            f"turn integers into floats in pandas, but not with astype('Int64')"
+            f"column {wanted.name!r} is {type_}; expected {wanted.type}; cast it: rows without a "
+            f"value turn integers into floats in pandas, but not with astype('Int64')"
         )
     if wanted.type == pa.int64() and (pa.types.is_timestamp(type_) or pa.types.is_date(type_)):
         to_ms = pa.timestamp("ms", getattr(type_, "tz", None))
         options = pc.CastOptions(to_ms, allow_time_truncate=True)
         return values.cast(options=options).cast(pa.int64())
-    if pa.types.is_integer(type_) and (name == "request_id" or is_float):
+    if pa.types.is_integer(type_) and (wanted.name == "request_id" or is_float):
         return values.cast(wanted.type, safe=False)
     return values
 
@@ -302,13 +301,3 @@ def _own_column(what: str, values: pa.ChunkedArray, block: Block) -> pa.ChunkedA
             return pa.chunked_array([pa.nulls(len(values), pa.type_for_alias(before))])
     block.settle(what, str(values.type), "cast it")
     return values
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without Arrow's extension types, and texts without a dictionary."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        storage = column.type.storage_type
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks], storage)
-    if isinstance(column.type, pa.DictionaryType):
-        column = column.cast(column.type.value_type)
-    return column

@@ -208,23 +208,22 @@ class EventLogWriter:
             )
         self._is_open = False  # until all of the batch is kept
         self._num_batches[table] += 1
-        place, first_row = f"{table}, batch {self._num_batches[table]}", 0
-        for given in tables_of(batch, place):
-            # Rows are counted from the start of a part, of which a reader gives several.
-            part = f"{place} from row {first_row:,}" if first_row else place
+        first_row = 0  # of a part; a reader gives several
+        for given in tables_of(batch, f"{table}, batch {self._num_batches[table]}"):
             try:
                 rows, names = normalise(table, given, self._block)
                 for each, found in ((table, rows), *names.items()):
                     self._keep(each, found)
             except DataContractError as error:
-                raise DataContractError(f"{part}: {error}") from error
+                part = f" from row {first_row:,}" if first_row else ""
+                raise DataContractError(
+                    f"{table}, batch {self._num_batches[table]}{part}: {error}"
+                ) from error
             first_row += len(given)
         self._is_open = True
 
     def _keep(self, table: str, rows: pa.Table) -> None:
         """Keep rows until the block ends; a column that some rows lack is null there."""
-        if len(rows) == 0:
-            return
         numbers = pa.array(np.arange(len(rows)) + self._num_given)
         self._num_given += len(rows)
         before, name = self._schemas.get(table), _quoted(table)
@@ -232,12 +231,13 @@ class EventLogWriter:
         query = f"CREATE OR REPLACE TABLE {name} AS {kept}SELECT * FROM registered"
         if before and set(rows.schema.names) <= set(before.names):
             query = f"INSERT INTO {name} BY NAME SELECT * FROM registered"
-        schema = pa.unify_schemas([before, rows.schema]) if before else rows.schema
+        self._schemas[table] = schema = (
+            pa.unify_schemas([before, rows.schema]) if before else rows.schema
+        )
         try:
             with self._told_errors():
                 self._database.register("registered", rows.append_column(_ROW, numbers))
                 self._database.execute(query)
-                self._database.unregister("registered")
                 empty = self._database.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table()
                 empty.select(schema.names).cast(schema)
         except (duckdb.NotImplementedException, pa.ArrowNotImplementedError) as error:
@@ -246,7 +246,6 @@ class EventLogWriter:
                 f"a column has a type that cannot be kept ({error}); found {types}; expected "
                 f"texts, numbers, booleans, dates, times or lists of them; cast the column"
             ) from error
-        self._schemas[table] = schema
 
     def _publish(self) -> None:
         """Write the files of the log, or of what is added to it, and bring them to their place."""
@@ -266,7 +265,8 @@ class EventLogWriter:
             for table in (*EVENT_LOG_TABLES, *NAMES.values()):
                 if table in self._schemas:
                     self._fill_in(table)
-                    self._pass_over_repeats(table)
+                    if table in KEYS:
+                        self._pass_over_repeats(table)
                     for rows in self._sorted(table):
                         write_table(folder, table, rows, next(parts))
             if self._existing is None and "users" not in self._schemas:
@@ -275,7 +275,7 @@ class EventLogWriter:
                     USERS, int(self._block.settled[pins_width(self._version)])
                 )
                 write_table(folder, "users", users.empty_table(), next(parts))
-            added = record_of(folder, WRITER, settled=self._block.settled)
+            added = record_of(folder, WRITER, settled=dict(sorted(self._block.settled.items())))
         if not added.files:
             log.info("%s has all that was given already", self.uri)
             return
@@ -293,34 +293,30 @@ class EventLogWriter:
             DataContractError: no pins say how wide zeros are, or a request has too many rows.
         """
         if table == "users":
-            width = self._block.settled.get(USERS_WIDTH) or self._block.settled.get(
-                pins_width(self._version)
-            )
+            settled = self._block.settled
+            width = settled.get(USERS_WIDTH) or settled.get(pins_width(self._version))
             if not width:
                 raise DataContractError(
                     f"the users have no column 'embedding', and no pins of version "
                     f"{self._version!r} say how wide their zeros are; expected pins of that "
                     f"version in the log or in this block; give them, or the users' embeddings"
                 )
+            # A column that is there already stays as it is.
+            self._ask(f"ALTER TABLE users ADD COLUMN IF NOT EXISTS embedding FLOAT[{width}]")
             zeros = f"list_resize([]::FLOAT[], {width}, 0.0)::FLOAT[{width}]"
-            column = f"*, {zeros} AS embedding"
-            if "embedding" in self._schemas["users"].names:
-                column = f"* REPLACE (coalesce(embedding, {zeros}) AS embedding)"
-            else:
-                type_ = pa.list_(pa.float32(), int(width))
-                field = pa.field("embedding", type_)
-                self._schemas["users"] = self._schemas["users"].append(field)
-            self._ask(f"CREATE OR REPLACE TABLE users AS SELECT {column} FROM users")
+            self._ask(f"UPDATE users SET embedding = {zeros} WHERE embedding IS NULL")
+            field = pa.field("embedding", pa.list_(pa.float32(), int(width)))
+            schema = self._schemas["users"]
+            if "embedding" not in schema.names:
+                self._schemas["users"] = schema.append(field)
         elif table == "impressions":
             self._ask(
                 "CREATE OR REPLACE TABLE impressions AS SELECT * REPLACE (coalesce(position, "
                 "row_number() OVER (PARTITION BY request_id ORDER BY impressed_at, "
                 f"{_quoted(_ROW)}) - 1) AS position) FROM impressions"
             )
-            [(crowded,)] = self._ask(
-                f"SELECT min(request_id) FROM impressions WHERE position > {_LARGEST_POSITION}"
-            )
-            if crowded is not None:
+            query = "SELECT request_id FROM impressions WHERE position > "
+            for (crowded,) in self._ask(f"{query} {_LARGEST_POSITION} ORDER BY ALL LIMIT 1"):
                 raise DataContractError(
                     f"impressions: request {crowded!r} has more than {_LARGEST_POSITION:,} rows; "
                     f"expected one request_id for each page that was shown; make request_id unique"
@@ -334,16 +330,11 @@ class EventLogWriter:
         Raises:
             DataContractError: such a row has another value in some column.
         """
-        if table not in KEYS:
-            return
-        name, row, keys = _quoted(table), _quoted(_ROW), ", ".join(KEYS[table])
-        schema, first = self._schemas[table], KEYS[table][0]
-        number = f"row_number() OVER (PARTITION BY {keys} ORDER BY {row})"
-        num_rows = self._num_rows(table)
-        first_rows = f"(FROM {name} QUALIFY {number} = 1)"
-        self._pass_over(table, first_rows, schema.names, "these batches")
-        [(low, high)] = self._ask(f"SELECT min({first}), max({first}) FROM {name}")
-        wanted = (pc.field(first) >= low) & (pc.field(first) <= high)
+        name, keys, schema = _quoted(table), KEYS[table], self._schemas[table]
+        number = f"row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {_quoted(_ROW)})"
+        self._pass_over(table, f"(FROM {name} QUALIFY {number} = 1)", "these batches")
+        [(low, high)] = self._ask(f"SELECT min({keys[0]}), max({keys[0]}) FROM {name}")
+        wanted = (pc.field(keys[0]) >= low) & (pc.field(keys[0]) <= high)
         if table == "pins":
             wanted &= pc.field("embedding_version") == self._version
         known = self._existing.log if self._existing else EventLog(self.uri, ())
@@ -352,53 +343,46 @@ class EventLogWriter:
             names = [each for each in schema.names if each in dataset.schema.names]
             size = max(1, _BATCH_BYTES // sum(map(_num_bytes, schema.types)))
             for batch in iterate_batches(dataset, file, names, size, wanted):
-                there = pa.Table.from_batches([batch])
-                there = there.append_column(_ROW, pa.array(np.full(len(there), -1)))
-                self._database.register("registered", there)
-                self._pass_over(table, "registered", names, "the log")
-                self._database.unregister("registered")
-        if num_passed := num_rows - self._num_rows(table):
-            log.info("passed over %d rows of %s that are there already", num_passed, table)
+                there = {field.name: pa.nulls(len(batch), field.type) for field in schema}
+                there |= dict(zip(names, batch.columns, strict=True))
+                there[_ROW] = pa.array(np.full(len(batch), -1))
+                self._database.register("registered", pa.table(there))
+                self._pass_over(table, "registered", "the log")
 
-    def _pass_over(self, table: str, before: str, there: list[str], where: str) -> None:
+    def _pass_over(self, table: str, before: str, where: str) -> None:
         """Remove rows of which a row before has the key; refuse them where a column differs.
 
         Args:
             table: the rows.
-            before: a relation with the rows before.
-            there: its columns. Any other differs where it has a value.
+            before: a relation with the rows before, of the same columns.
             where: what to call it.
         """
-        name, row, keys = _quoted(table), _quoted(_ROW), KEYS[table]
+        row, keys = _quoted(_ROW), KEYS[table]
         others = [each for each in self._schemas[table].names if each not in keys]
-        found = {each: f"before.{_quoted(each)}" if each in there else "NULL" for each in others}
-        differs = {each: f"again.{_quoted(each)} IS DISTINCT FROM {found[each]}" for each in others}
         pairs = (
-            f"FROM {name} AS again JOIN {before} AS before USING ({', '.join(keys)}) "
+            f"FROM {_quoted(table)} AS again JOIN {before} AS before USING ({', '.join(keys)}) "
             f"WHERE again.{row} <> before.{row}"
         )
-        changed = (
-            f"{pairs} AND ({' OR '.join(differs.values()) or 'false'}) ORDER BY {', '.join(keys)}"
+        differ = [f"again.{name} IS DISTINCT FROM before.{name}" for name in map(_quoted, others)]
+        texts = [f"again.{name}::VARCHAR, before.{name}::VARCHAR" for name in map(_quoted, others)]
+        query = (
+            f"SELECT {', '.join((*keys, *differ, *texts))} {pairs} AND "
+            f"({' OR '.join(differ) or 'false'}) ORDER BY {', '.join(keys)} LIMIT 1"
         )
-        columns = ", ".join(("count(*) OVER ()", *keys, *differs.values()))
-        for num_changed, *values in self._ask(f"SELECT {columns} {changed} LIMIT 1"):
-            flags = dict(zip(others, values[len(keys) :], strict=True))
-            column = next(each for each, is_other in flags.items() if is_other)
-            both = f"again.{_quoted(column)}::VARCHAR, {found[column]}::VARCHAR"
-            [texts] = self._ask(f"SELECT {both} {changed} LIMIT 1")
-            here, earlier = (shortened(str(text), 40) for text in texts)
-            named = ", ".join(
-                f"{key}={with_utc(value) if key == 'as_of' else value}"
-                for key, value in zip(keys, values, strict=False)
-            )
+        for found in self._ask(query):
+            place = found.index(True, len(keys))
+            here, earlier = found[(start := 2 * place + len(others) - len(keys)) : start + 2]
+            ids = dict(zip(keys, found, strict=False))
+            ids |= {"as_of": with_utc(ids["as_of"])} if "as_of" in ids else {}
+            named = ", ".join(f"{key}={value}" for key, value in ids.items())
             of = f" of version {self._version!r}" if table == "pins" else ""
             raise DataContractError(
                 f"{table}: {named}{of} has another row in {where}, with another value in column "
-                f"{column!r} ({here} here, {earlier} there; {num_changed} such rows); expected one "
-                f"row for it, or the same row again, which is passed over; leave out the changed "
-                f"rows, or {_REMEDIES[table]}"
+                f"{others[place - len(keys)]!r} ({shortened(str(here), 40)} here, "
+                f"{shortened(str(earlier), 40)} there); expected one row for it, or the same row "
+                f"again, which is passed over; leave out the changed rows, or {_REMEDIES[table]}"
             )
-        self._ask(f"DELETE FROM {name} WHERE {row} IN (SELECT again.{row} {pairs})")
+        self._ask(f"DELETE FROM {_quoted(table)} WHERE {row} IN (SELECT again.{row} {pairs})")
 
     def _sorted(self, table: str) -> Iterator[pa.Table]:
         """Yield the rows of a table in their order, as many at a time as a file may have.
@@ -417,9 +401,6 @@ class EventLogWriter:
                 rows = pa.Table.from_batches([batch])
                 if len(rows):
                     yield rows.cast(pa.schema([schema.field(name) for name in names]))
-
-    def _num_rows(self, table: str) -> int:
-        return int(self._ask(f"SELECT count(*) FROM {_quoted(table)}")[0][0])
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
         with self._told_errors():

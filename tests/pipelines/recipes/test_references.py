@@ -54,10 +54,10 @@ def test_a_uri_with_keys_is_refused_and_not_repeated(
         ("smok", "unknown recipe 'smok'; did you mean 'smoke'"),
         ("mine.recipes", "expected one of completejourney, production, smoke, world, or package"),
         ("", "unknown recipe ''"),
-        ("s3://[b/x.yaml", "recipe 's3://[b/x.yaml' is no path and no URI: Invalid IPv6 URL"),
-        ("~nobody_x/x.yaml", "is no path and no URI: Could not determine home directory"),
-        ("a\0.yaml", "is no path and no URI: it names no file"),
-        ("file:///%00.yaml", "is no path and no URI: it names no file"),
+        ("s3://[b/x.yaml", "recipe 's3://[b/x.yaml' is no path and no URI of a file; expected"),
+        ("~nobody_x/x.yaml", "is no path and no URI of a file"),
+        ("a\0.yaml", "is no path and no URI of a file"),
+        ("file:///%00.yaml", "is no path and no URI of a file"),
         ("mine.json", "a path or URI that ends with .yaml, .yml, .toml"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
         ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
         ("a.toml", f"a{'.a' * 2000} = 1", "is nested too deep; expected sections"),
         ("a.yaml", 'extends: smoke\nrecipe: "\\ud800"\n', "it is .*: invalid JSON: "),
-        ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI: it names no file"),
+        ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI of a file"),
         ("a.yaml", "", "holds None, .*; expected fields such as"),
         ("a.yaml", "- smoke\n", r"holds \['smoke'\], .*; expected fields"),
         ("a.yaml", "extends: [smoke]\n", r"extends is \['smoke'\]; expected fields"),
@@ -174,9 +174,7 @@ def test_a_file_extends_no_function_and_reading_it_runs_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     path = write(tmp_path / "a.yaml", "extends: module_that_tells:careful\n")
-    with pytest.raises(
-        ConfigurationError, match="extends is '.*:careful', a function; .* another f"
-    ):
+    with pytest.raises(ConfigurationError, match="'.*:careful'; .*/a.yaml extends no function"):
         make_recipe(path)
     numeric = "features: {numeric: [{name: 'module_that_tells:careful'}]}\n"
     made = make_recipe(write(tmp_path / "b.yaml", f"extends: smoke\n{numeric}"))

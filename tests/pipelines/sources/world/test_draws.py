@@ -16,7 +16,7 @@ def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
     rng = np.random.default_rng(5)
     catalogue = draws.draw_catalogue(rng, world)
     users = draws.draw_users(rng, world, range(300))
-    requests = draws.draw_requests(rng, world, catalogue, users)
+    requests = draws.draw_requests(rng, catalogue, users)
     is_same_user = np.diff(requests.user_R) == 0
     gap_ms = np.diff(requests.impressed_at_R)
     is_same = np.diff(requests.intent_R) == 0
@@ -44,7 +44,7 @@ def test_appeal_halves_with_every_half_life() -> None:
     world = WorldParameters(num_pins=600, pin_lifetime_days=2.0)
     catalogue = draws.draw_catalogue(np.random.default_rng(1), world)
     times = catalogue.born_ms_P[5] + np.array([0, 2, 4]) * DAY_MS
-    found = draws.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
+    found = catalogue.appeal_at(np.full((3, 1), 5), times)[:, 0]
     whole = 3.0 + catalogue.appeal_P[5]
     np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
 
@@ -63,20 +63,19 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths(
     rng = np.random.default_rng(5)
     catalogue = draws.draw_catalogue(rng, world)
     users = draws.draw_users(rng, world, range(1))
-    requests = draws.draw_requests(rng, world, catalogue, users)
-    shown = draws.describe(world, catalogue, users, requests)
-    truth = draws.true_chances(world, shown, requests)
-    outcome_RC = draws.draw_outcomes(rng, shown, truth)
-    found_RC = draws.predict(world, users, requests, shown, outcome_RC).filtered_RC
+    requests = draws.draw_requests(rng, catalogue, users)
+    shown = draws.describe(catalogue, requests)
+    outcome_RC = draws.draw_outcomes(rng, shown)
+    _, found_RC, _ = draws.predict(shown, outcome_RC)
 
     states = list(itertools.product(range(draws.NUM_TOPICS), repeat=2))
     prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])
     repin_RXC, likelihood_RX = [], []
     for intent, dislike in states:
         flags = shown.topic_RC == intent, shown.topic_RC == dislike
-        chance_ARC = draws.chances(world, shown, *flags)
-        repin_RXC.append(draws.repin_chance(world, chance_ARC))
-        logs = draws.log_likelihood(shown, chance_ARC, outcome_RC)
+        chance_ARC = draws.chances(shown, *flags)
+        repin_RXC.append(draws.repin_chance(shown, chance_ARC))
+        logs = draws.log_likelihood(chance_ARC, outcome_RC)
         likelihood_RX.append(np.exp(logs.sum(axis=1)))
     likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)
 

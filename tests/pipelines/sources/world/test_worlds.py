@@ -203,7 +203,7 @@ def test_a_world_like_production_has_the_recipe_s_actions_and_embeddings(world) 
         "USING (request_id, pin_id) GROUP BY request_id, pin_id) GROUP BY 1"
     ).fetchall()
     counts = {told: count for told, count, _ in rows}
-    assert set(counts) == {" ".join(types) for types in draws.outcomes(WORLDS["production"])}
+    assert set(counts) == {" ".join(types) for types in draws.OUTCOMES["production"]}
     assert {each for told in counts for each in told.split()} == {*recipe.features.action_types}
     assert max(last for _, _, last in rows) < draws.MAX_ACTING_MS
     repins, clicks = counts["closeup repin"], counts["click long_click"]

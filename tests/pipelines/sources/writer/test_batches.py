@@ -44,7 +44,10 @@ BAD: list[tuple[tuple[str, Any], str]] = [
         ("impressions", shown_on(2).drop(columns=["user_id", "pin_id"])),
         r"2 problems. \(1\) missing column 'user_id'; found .*\(2\) missing column 'pin_id'",
     ),
-    (("actions", pa.table([[1], [2]], names=["user_id"] * 2)), "'user_id' comes more than once"),
+    (
+        ("actions", pa.table([[1], [2]], names=["user_id"] * 2)),
+        r"\['user_id'\] come more than once",
+    ),
     (shown(impressed_at=AT // 1000), f"looks like seconds.* row 0: .*impressed_at={AT // 1000}"),
     (shown(impressed_at=AT * 1000), r"looks like microseconds\) .*; expected .*convert it"),
     (shown(impressed_at=1.5), "'impressed_at' is double; expected int64; .* floats in pandas"),
@@ -138,11 +141,6 @@ def test_days_that_the_log_has_are_refused() -> None:
         taken("impressions", shown_on(3), closed=closed)
 
 
-def tensors(numbers: np.ndarray) -> pa.ExtensionArray:
-    type_ = pa.fixed_shape_tensor(pa.float32(), (4,))
-    return pa.ExtensionArray.from_storage(type_, to_list_column(numbers))
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -151,7 +149,6 @@ def tensors(numbers: np.ndarray) -> pa.ExtensionArray:
         NUMBERS.astype(np.float16),
         to_list_column(NUMBERS.astype(np.float16)),
         pa.array(NUMBERS.tolist(), pa.large_list(pa.float32())),
-        tensors(NUMBERS),
         pd.Series(list(NUMBERS)),
         pd.Series(NUMBERS.tolist()),
     ],

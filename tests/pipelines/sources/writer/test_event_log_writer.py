@@ -1,6 +1,5 @@
 """A log from somebody's tables: sorted, numbered, unique, whole or not at all."""
 
-import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,6 @@ from support.own_tables import (
     write_own_log,
 )
 from support.tiny_log import (
-    build_tiny,
     january,
     pins_of,
     tiny_actions,
@@ -85,30 +83,17 @@ def tiny_tables() -> dict[str, pa.Table]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_rows_in_any_form_and_order_make_the_same_snapshot(tmp_path: Path, form: str) -> None:
-    write_tiny_log(tmp_path / "by_hand" / "event_log")
-    expected = build_tiny(tmp_path / "by_hand").digest
-    draw = random.Random(form)
-    parts = [(t, row) for t, rows in tiny_tables().items() for row in range(len(rows))]
-    draw.shuffle(parts)
-    with EventLogWriter(tmp_path / "event_log", "planted-1") as writer:
-        for table, row in parts:
-            getattr(writer, table)(FORMS[form](tiny_tables()[table].slice(row, 1)))
-    assert build_tiny(tmp_path).digest == expected
-
-
-def test_the_same_rows_make_the_same_files(tmp_path: Path, monkeypatch) -> None:
+def test_rows_in_any_form_and_order_make_the_same_files(tmp_path: Path, monkeypatch, form) -> None:
     monkeypatch.setattr(event_log_writer, "MAX_FILE_ROWS", 2)
-    contents = []
-    for name, step in (("a", 1), ("b", 4)):
-        with EventLogWriter(tmp_path / name, "planted-1") as writer:
-            for table, rows in tiny_tables().items():
-                for start in reversed(range(0, len(rows), step)):
-                    getattr(writer, table)(rows.slice(start, step))
-        contents.append(files_of(tmp_path / name))
-    assert contents[0] == contents[1]
-    assert record_of(tmp_path / "a").num_rows["impressions"] == len(tiny_impressions())
-    shown = (tmp_path / "a" / "impressions").rglob("*.parquet")
+    give(tmp_path / "in_order", "planted-1", **tiny_tables())
+    parts = [(t, rows.slice(n, 1)) for t, rows in tiny_tables().items() for n in range(len(rows))]
+    random.Random(form).shuffle(parts)
+    with EventLogWriter(tmp_path / "log", "planted-1") as writer:
+        for table, row in parts:
+            getattr(writer, table)(FORMS[form](row))
+    assert files_of(tmp_path / "log") == files_of(tmp_path / "in_order")
+    assert record_of(tmp_path / "log").num_rows["impressions"] == len(tiny_impressions())
+    shown = (tmp_path / "log" / "impressions").rglob("*.parquet")
     assert max(pq.read_metadata(path).num_rows for path in shown) == 2
 
 
@@ -171,7 +156,7 @@ def test_a_new_log_needs_three_tables_and_no_users(tmp_path: Path) -> None:
     assert rows_of_log(tmp_path / "log", "users") == []
 
 
-def test_days_pins_and_users_are_added(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2)
     before = files_of(log)
@@ -179,10 +164,8 @@ def test_days_pins_and_users_are_added(tmp_path: Path, caplog: pytest.LogCapture
     with EventLogWriter(log, VERSION):
         pass
     assert files_of(log) == before
-    caplog.set_level(logging.INFO)
     shown = [shown_on(5), shown_on(6).assign(tone="x"), shown_on(7)]
     give(log, impressions=shown, pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5)])
-    assert "passed over 2 rows of pins that are there already" in caplog.messages
     give(log, "mine-2", pins=pins())
     give(log, impressions=shown_on(8).assign(more=1, tone="y"), actions=acted_on(8))
     record = record_of(log)
@@ -289,7 +272,7 @@ def test_a_changed_row_is_refused_by_its_column(tmp_path: Path, column: str) -> 
             give(tmp_path / "log", version, pins=given, impressions=shown_on(3))
         message = str(caught.value)
         assert f"of version '{version}' has another row in {where}, with another" in message
-        assert f"value in column '{column}' (" in message and "; 1 such rows)" in message
+        assert f"value in column '{column}' (" in message
         assert "write changed pins as a new embedding version" in message
         assert files_of(tmp_path / "log") == before
 
@@ -311,7 +294,7 @@ def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
     states = again["state"].copy()
     place = int(np.flatnonzero((again["user_id"] == 13) & (again["as_of"] == at[4]))[0])
     states[place] = "else"
-    says = rf"user_id=13, as_of={at[4]} \(2024-01-05 .* UTC\) .*column 'state' .*; 1 such rows\)"
+    says = rf"user_id=13, as_of={at[4]} \(2024-01-05 .* UTC\) .*column 'state' \(else here, "
     with pytest.raises(DataContractError, match=f"{says}.*give them a later as_of"):
         give(tmp_path / "log", users=again | {"state": states})
 
@@ -327,7 +310,7 @@ def test_two_names_with_one_id_are_refused(
         write_own_log(tmp_path / "log", 2)
     before = files_of(tmp_path / "log")
     acted = acted_on(3).assign(user_id="u9")
-    says = r"names/users: id=7 .* 'name' \(u9 here, u0 there; .* rename one of the two"
+    says = r"names/users: id=7 .* 'name' \(u9 here, u0 there\); .* rename one of the two"
     with pytest.raises(DataContractError, match=says):
         give_log(tmp_path / "log", impressions=shown_on(3), actions=acted)
     assert files_of(tmp_path / "log") == before
