@@ -15,6 +15,10 @@ BREACHES = {
     "pipelines/contracts/planted.py": "from pipelines import storage\n",
     "pipelines/registry/planted.py": "def f():\n    import pipelines.stages.runner\n",
 }
+CYCLE = {
+    "training/data/one.py": "import training.data.two\n",
+    "training/data/two.py": "def f():\n    import training.data.one\n",
+}
 HEAVY = {
     "pipelines/planted.py": "import training.launch\n",
     "pipelines/torch.py": "import torch\n",
@@ -26,36 +30,32 @@ LIGHT = {
 }
 
 
+def said_of(root: Path, repository: Path, files: dict[str, str], *command: str) -> str:
+    """Return what a checker says of a folder with the project's rules and these files."""
+    shutil.copy(repository / "pyproject.toml", root)
+    for path, source in files.items():
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text(source)
+    words = [str(BIN / command[0]), *command[1:]]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
 def test_breaches_and_cycles_are_found(repository: Path, tmp_path: Path) -> None:
     for package in ("pipelines", "training", "validation"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(repository / package, tmp_path / package, ignore=ignore)
-    shutil.copy(repository / "pyproject.toml", tmp_path)
-    cycle = {
-        "training/data/one.py": "import training.data.two\n",
-        "training/data/two.py": "def f():\n    import training.data.one\n",
-    }
-    for path, source in (BREACHES | cycle).items():
-        (tmp_path / path).write_text(source)
-    command = [str(BIN / "lint-imports"), "--no-cache"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout
-    missed = [p for p in BREACHES if p.removesuffix(".py").replace("/", ".") not in done.stdout]
+    said = said_of(tmp_path, repository, BREACHES | CYCLE, "lint-imports", "--no-cache")
+    missed = [p for p in BREACHES if p.removesuffix(".py").replace("/", ".") not in said]
     assert missed == []
-    assert "No cycles are allowed in training.data" in done.stdout
+    assert "No cycles are allowed in training.data" in said
 
 
 def test_heavy_imports_at_the_top_of_a_file_are_found(repository: Path, tmp_path: Path) -> None:
-    shutil.copy(repository / "pyproject.toml", tmp_path)
-    for path, source in (HEAVY | LIGHT).items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(source)
-    command = [str(BIN / "ruff"), "check", "--no-cache", "--select", "TID253", "."]
-    command += ["--output-format", "concise"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert {line.partition(":")[0] for line in done.stdout.splitlines() if "TID253" in line} == {
-        *HEAVY
-    }
+    command = ("ruff", "check", "--no-cache", "--select", "TID253", "--output-format", "concise")
+    said = said_of(tmp_path, repository, HEAVY | LIGHT, *command)
+    assert {line.partition(":")[0] for line in said.splitlines() if "TID253" in line} == {*HEAVY}
 
 
 def test_a_served_model_imports_nothing_that_it_does_not_declare(repository: Path) -> None:

@@ -15,11 +15,8 @@ def test_the_page_of_settings_is_made_of_their_descriptions() -> None:
     )
 
 
-def test_the_readme_is_short_enough_to_be_read(repository: Path) -> None:
+def test_readme_and_pages_are_short_enough_to_be_read(repository: Path) -> None:
     assert len((repository / "README.md").read_text().splitlines()) <= MAX_README_LINES
-
-
-def test_the_pages_are_short_enough_to_be_read(repository: Path) -> None:
     pages = (repository / "docs").glob("*.md")
     words = (word for page in pages for word in page.read_text().split())
     assert sum(re.search(r"\w", word) is not None for word in words) <= MAX_WORDS_OF_DOCS

@@ -150,18 +150,18 @@ _TARGET = (
     "{pooled:pooled}"
 )
 _CHANGED = "changed by {change:change}{num_cycles:cycles}{is_anchor: against the fresh anchor}"
-_RAIL = f"{{metric}} {_CHANGED}"
+_SEGMENT = f"n segment {{segment}} {{metric}} {_CHANGED}"
+_PLACES = {
+    "broken": ("beyond", "."),
+    "doubtful": ("perhaps beyond", ": this holdout cannot tell."),
+    "not_seen": ("perhaps beyond", ": this holdout sees changes of {seen:size} and more."),
+}
+"""Where a change lies, seen from its bound, and what ends the sentence."""
 _DIFFERENCE = (
     "{metric} is {level:.4f} against {baseline:.4f}, a difference of {difference.value:+.4f}"
     "{difference:level}"
 )
-_SEGMENT = f"n segment {{segment}} {{metric}} {_CHANGED}"
-_BY_DIFFERENCE = (
-    "Against {baseline}: {difference:signed}, as a difference, because the ranking finds next to "
-    "nothing"
-)
 _BEYOND = "{found:.3g}, beyond the {limit:.3g}"
-_SEES = "this holdout sees changes of {seen:size} and more."
 
 TEMPLATES = {
     # The comparison is void.
@@ -184,7 +184,8 @@ TEMPLATES = {
     "(model_gate.min_users).",
     "segment_empty": "The required segment '{segment}' has no users in the holdout.",
     # The target metric.
-    "target_missing": "'{metric}' was not computed, and it is the target metric{why:why}",
+    "not_computed": "'{metric}' was not computed in segment '{segment}', so its {rule} cannot be "
+    "judged{why:why}",
     "target_without_interval": "The relative change of the target metric '{metric}' has no "
     "interval: {why:passing}.",
     "target_lost": f"{_TARGET} The interval lies wholly below {{required:below}}.",
@@ -199,32 +200,27 @@ TEMPLATES = {
     "recipe_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required of "
     "a recipe.",
     # Bounds.
-    "floor_missing": "'{metric}' was not computed, so its floor cannot be judged{why:why}",
     "floor_broken": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
     "{bounds:floor}.",
     "floor_doubtful": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
     "{bounds:floor}, though not surely.",
     "floor_held": "{metric} {level:.4f} holds its floor {bounds:floor}.",
-    "guardrail_missing": "'{metric}' was not computed, so its guardrail cannot be judged{why:why}",
-    "guardrail_broken": f"{_RAIL}, beyond its guardrail {{bounds:rail}}.",
-    "guardrail_held": f"{_RAIL}, within its guardrail {{bounds:rail}}.",
-    "guardrail_doubtful": f"{_RAIL}, perhaps beyond its guardrail {{bounds:rail}}: this holdout "
-    "cannot tell.",
-    "guardrail_not_seen": f"{_RAIL}, perhaps beyond its guardrail {{bounds:rail}}: {_SEES}",
+    "guardrail_held": f"{{metric}} {_CHANGED}, within its guardrail {{bounds:rail}}.",
+    **{
+        f"guardrail_{code}": f"{{metric}} {_CHANGED}, {where} its guardrail {{bounds:rail}}{end}"
+        for code, (where, end) in _PLACES.items()
+    },
     "guardrail_without_change": "The relative change of '{metric}' could not be computed "
     "({why:passing}), so its guardrail cannot be judged.",
     "guardrail_broken_by_difference": f"{_DIFFERENCE}, beyond its guardrail {{bounds:rail}}.",
     "guardrail_held_by_difference": f"{_DIFFERENCE}; {{why:passing}}, so its guardrail was judged "
     "by the difference.",
-    "segment_missing": "'{metric}' was not computed, though segment '{segment}' is required"
-    "{why:why}",
-    "segment_broken": f"I{_SEGMENT}, below the {{allowed:percent}} allowed.",
-    "segment_doubtful": f"I{_SEGMENT}, perhaps below the {{allowed:percent}} allowed: this holdout "
-    "cannot tell.",
-    "segment_not_seen": f"I{_SEGMENT}, perhaps below the {{allowed:percent}} allowed: {_SEES}",
+    **{
+        f"segment_{code}": f"I{_SEGMENT}, {where} the {{allowed:percent}} allowed{end}"
+        for code, (where, end) in _PLACES.items()
+    },
     "segment_loses": f"Note: i{_SEGMENT}.",
     # Heads.
-    "head_missing": "'{metric}' was not computed, so the head cannot be judged{why:why}",
     "head_not_examined": "Head '{head}' was not examined.",
     "head_not_finite": "Head '{head}': its probabilities hold NaN or infinity.",
     "head_not_judged": "Head '{head}' was not judged: {num_positives} positives in the holdout, "
@@ -243,14 +239,12 @@ TEMPLATES = {
     "baseline_better": "Warning: {baseline:first} beats the challenger: its change is "
     "{change:change}.",
     "baseline_missing": "The challenger could not be held against {baseline}: {note}",
-    "baseline_beaten": "Against {baseline}: {change:change}, above the {required:percent} "
-    "required.",
-    "baseline_beats": "{baseline:first} beats the challenger: its change is {change:change}.",
-    "baseline_doubtful": "Against {baseline}: {change:change}, not surely above the "
-    "{required:percent} required of a first champion.",
-    "baseline_beaten_by_difference": f"{_BY_DIFFERENCE}.",
-    "baseline_beats_by_difference": f"{_BY_DIFFERENCE}: it beats the challenger.",
-    "baseline_doubtful_by_difference": f"{_BY_DIFFERENCE}: not surely above zero.",
+    "baseline_beaten": "Against {baseline}: {change:change}{difference:as_difference}, above the "
+    "{required:percent} required.",
+    "baseline_beats": "{baseline:first} beats the challenger: "
+    "{change:change}{difference:as_difference}.",
+    "baseline_doubtful": "Against {baseline}: {change:change}{difference:as_difference}, not "
+    "surely above the {required:percent} required of a first champion.",
     # The fresh anchor, and what is on record of recipes.
     "anchor_promoted": "In its place {model} is promoted, the accepted recipe trained on the same "
     "rows: {because}",
@@ -387,14 +381,6 @@ def _floor(bounds: tuple[float | None, float | None]) -> str:
     return f"of at most {high:g}" if low is None else f"from {low:g} to {high:g}"
 
 
-def _passing(absent: AbsentMetric) -> str:
-    if absent.kind is AbsenceKind.NOT_OF_BASELINE:
-        return "the baseline has no such number"
-    if absent.kind is AbsenceKind.ZERO_BASELINE:
-        return "the baseline's is zero in at least one resample of the users"
-    return absent.reason.rstrip(".")
-
-
 def _head(head: Head | None) -> str:
     if head is None:
         return "missing"
@@ -403,9 +389,14 @@ def _head(head: Head | None) -> str:
 
 
 _WRITE: dict[str, Callable[[Any], str]] = {
-    "change": lambda i: f"{percent(i.value)} {_span(i, percent)}",
+    "change": lambda i: "" if i is None else f"{percent(i.value)} {_span(i, percent)}",
     "level": lambda i: "" if i is None else f" {_span(i, '{:.4f}'.format)}",
-    "signed": lambda i: f"{i.value:+.4f} {_span(i, '{:+.4f}'.format)}",
+    "as_difference": lambda i: (
+        ""
+        if i is None
+        else f"{i.value:+.4f} {_span(i, '{:+.4f}'.format)}, as a difference, because the ranking "
+        f"finds next to nothing"
+    ),
     "span": lambda i: "no interval" if i is None else f"{i.low:+.1%} to {i.high:+.1%}",
     "pooled": _pooled,
     "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
@@ -423,7 +414,7 @@ _WRITE: dict[str, Callable[[Any], str]] = {
     "list": ", ".join,
     "first": lambda text: f"{text[:1].upper()}{text[1:]}",
     "why": lambda absent: "." if absent is None else f": {absent.reason}",
-    "passing": _passing,
+    "passing": lambda absent: f"{absent.reason[:1].lower()}{absent.reason[1:-1]}",
     "golden": lambda by: (
         "The stored example rows get exactly the scores they had after training."
         if by == 0

@@ -181,15 +181,12 @@ def read_keys(path: str) -> "obstore.store.S3Credential":
             "token": section.get("aws_session_token"),
             "expires_at": datetime.now(UTC) + _READ_AGAIN_AFTER,
         }
-    except OSError as error:
-        found = error.strerror or "cannot be read"
-    except KeyError as error:
-        found = f"has no {error.args[0]} (profile {profile})"
-    except configparser.Error as error:
+    except (OSError, KeyError, configparser.Error) as error:
         # The parser's own message quotes the line that it cannot read, which may be a key.
-        found = f"is no credentials file ({type(error).__name__})"
-    raise ConfigurationError(
-        f"AWS_SHARED_CREDENTIALS_FILE={path} {found}; expected [default] with aws_access_key_id "
-        f"and aws_secret_access_key; correct the file, or set AWS_ACCESS_KEY_ID and "
-        f"AWS_SECRET_ACCESS_KEY"
-    )
+        said = "" if isinstance(error, configparser.Error) else f": {error}"
+        raise ConfigurationError(
+            f"AWS_SHARED_CREDENTIALS_FILE={path} has no keys of the profile {profile!r} "
+            f"({type(error).__name__}{said}); expected [{profile}] with aws_access_key_id and "
+            f"aws_secret_access_key; correct the file, or set AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY"
+        ) from None

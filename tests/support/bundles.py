@@ -1,7 +1,8 @@
 """A real bundle of a model that was never trained, in milliseconds and a few kilobytes."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,32 +22,36 @@ from training.model.ranker import Ranker
 WIDTH = 4
 
 
+def described(config: RunConfig, seed: int, **fields: Any) -> BundleConfig:
+    """Return what a bundle of a recipe says of itself."""
+    usual = {
+        "embedding_version": config.snapshot.embedding_version,
+        "negative_keep_fraction": 1.0,
+        "calibrators": tuple(
+            Calibrator(head=head, scale=1.0, shift=0.0) for head in config.features.head_names
+        ),
+        "code_version": "test",
+        "code_digest": "c" * 64,
+    }
+    parts = {"features": config.features, "model": config.model, "snapshot": config.snapshot}
+    return BundleConfig(**(usual | parts | fields), recipe=config.recipe_ref, seed=seed)
+
+
 def write_small_bundle(
     folder: Path, seed: int, width: int = WIDTH, embedding_version: str = "small-1"
 ) -> Path:
     """Write a bundle whose golden rows are two requests; another seed gives other weights."""
     torch.manual_seed(seed)
-    config = smoke()
+    config, end = smoke(), datetime(2017, 6, 5, tzinfo=UTC)
     ranker = Ranker(config.features, config.model, width).eval()
-    bundle = BundleConfig(
-        features=config.features,
-        model=config.model,
+    bundle = described(
+        config,
+        seed,
         embedding_version=embedding_version,
         embedding_dim=width,
-        negative_keep_fraction=1.0,
-        calibrators=tuple(
-            Calibrator(head=head, scale=1.0, shift=0.0) for head in config.features.head_names
-        ),
-        as_of=datetime(2017, 6, 12, tzinfo=UTC),
-        training=Window(
-            start=datetime(2017, 5, 22, tzinfo=UTC), end=datetime(2017, 6, 5, tzinfo=UTC)
-        ),
-        snapshot=config.snapshot,
+        as_of=end + timedelta(days=7),
+        training=Window(start=end - timedelta(days=14), end=end),
         snapshot_digest="s" * 64,
-        code_version="test",
-        code_digest="c" * 64,
-        recipe=config.recipe_ref,
-        seed=seed,
     )
     num_categorical, inputs = len(config.features.categorical), config.features.numeric_inputs
     write_bundle(folder, ranker, bundle, _golden(num_categorical, len(inputs), width))
@@ -87,23 +92,16 @@ def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int
         snapshot, storage.local_path(snapshot.uri), config.features, config.model.max_actions
     )
     golden = reader.make_batch(reader.index(SPLIT_TRAINING).take(np.arange(2)))
-    bundle = BundleConfig(
-        features=config.features,
-        model=config.model,
-        embedding_version=config.snapshot.embedding_version,
+    bundle = described(
+        config,
+        seed,
         embedding_dim=EMBEDDING_DIM,
-        negative_keep_fraction=1.0,
+        as_of=snapshot.as_of,
+        training=snapshot.training,
+        snapshot_digest=snapshot.digest,
         calibrators=tuple(
             Calibrator(head=head, scale=1.0, shift=-1.5) for head in config.features.head_names
         ),
-        as_of=snapshot.as_of,
-        training=snapshot.training,
-        snapshot=config.snapshot,
-        snapshot_digest=snapshot.digest,
-        code_version="test",
-        code_digest="c" * 64,
-        recipe=config.recipe_ref,
-        seed=seed,
     )
     write_bundle(folder, ranker, bundle, golden)
     return folder

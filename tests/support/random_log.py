@@ -20,6 +20,7 @@ from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from support.runs import make_run
+from support.tiny_log import action, impression
 from support.worlds import MINUTE_MS, embedding_column, write_events, write_rows
 
 AS_OF = datetime(2017, 3, 1, tzinfo=UTC)
@@ -125,20 +126,9 @@ def _impressions(rng: np.random.Generator) -> list[Row]:
         pins = sorted({_pin(rng, day) for _ in range(4)}, reverse=True)
         for position, pin_id in enumerate(pins):
             price = None if rng.random() < 0.3 else float(rng.integers(-5, 100))
-            rows.append(
-                {
-                    "request_id": f"r{number}",
-                    "user_id": user_id,
-                    "pin_id": pin_id,
-                    "impressed_at": time_ms,
-                    "known_at": time_ms + known_at + position,
-                    "position": position,
-                    "surface": "homefeed",
-                    "is_exploration": False,
-                    "propensity": None,
-                    "price": float("nan") if price == 50 else price,
-                }
-            )
+            more = {"price": float("nan") if price == 50 else price}
+            more["known_at"] = time_ms + known_at + position
+            rows.append(impression(f"r{number}", user_id, pin_id, time_ms, position, **more))
     return rows
 
 
@@ -147,11 +137,8 @@ def _actions(rng: np.random.Generator, impressions: list[Row]) -> list[Row]:
     rows = []
     for number in range(560):
         day = int(rng.integers(0, NUM_DAYS))
-        user_id, pin_id, acted_at = (
-            int(rng.integers(0, NUM_USERS)),
-            _pin(rng, day),
-            _minute(rng, day),
-        )
+        user_id = int(rng.integers(0, NUM_USERS))
+        pin_id, acted_at = _pin(rng, day), _minute(rng, day)
         kind = str(rng.choice(["repin", "click", "long_click", "save"]))
         if number % 8 == 0:
             shown = impressions[int(rng.integers(0, len(impressions)))]
@@ -160,16 +147,8 @@ def _actions(rng: np.random.Generator, impressions: list[Row]) -> list[Row]:
         elif number % 8 == 4:
             shown = impressions[int(rng.integers(0, len(impressions)))]
             user_id, acted_at = shown["user_id"], shown["impressed_at"] - 7 * DAY_MS
-        rows.append(
-            {
-                "user_id": user_id,
-                "pin_id": pin_id,
-                "action_type": kind,
-                "acted_at": acted_at,
-                "known_at": acted_at + (0 if number % 8 == 4 else _delay(rng)),
-                "request_id": None,
-            }
-        )
+        known_at = acted_at + (0 if number % 8 == 4 else _delay(rng))
+        rows.append(action(user_id, pin_id, kind, acted_at, known_at, None))
     return [row for row in rows if row["user_id"] < NUM_USERS - 3]  # three users never act
 
 

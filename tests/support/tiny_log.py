@@ -48,37 +48,34 @@ def tiny_config(**snapshot: Any) -> RunConfig:
     return base.model_copy(update=update)
 
 
+def impression(
+    request_id: str, user_id: int, pin_id: int, time_ms: int, position: int, **more: Any
+) -> Row:
+    """Return a candidate that was shown, known in the same millisecond."""
+    keys = {"request_id": request_id, "user_id": user_id, "pin_id": pin_id, "position": position}
+    usual = {"surface": "homefeed", "is_exploration": False, "propensity": None}
+    return keys | usual | {"impressed_at": time_ms, "known_at": time_ms} | more
+
+
+def action(
+    user_id: int, pin_id: int, kind: str, acted_at: int, known_at: int, request_id: str | None
+) -> Row:
+    """Return one action, whose times are in milliseconds."""
+    keys = {"user_id": user_id, "pin_id": pin_id, "action_type": kind, "request_id": request_id}
+    return keys | {"acted_at": acted_at, "known_at": known_at}
+
+
 def shown(request_id: str, user_id: int, when: str, *pin_ids: int) -> list[Row]:
     """Return a request's impressions in the order given, known in the same millisecond."""
     time_ms = january(when)
-    return [
-        {
-            "request_id": request_id,
-            "user_id": user_id,
-            "pin_id": pin_id,
-            "impressed_at": time_ms,
-            "known_at": time_ms,
-            "position": position,
-            "surface": "homefeed",
-            "is_exploration": False,
-            "propensity": None,
-        }
-        for position, pin_id in enumerate(pin_ids)
-    ]
+    return [impression(request_id, user_id, pin, time_ms, n) for n, pin in enumerate(pin_ids)]
 
 
 def acted(
     user_id: int, pin_id: int, kind: str, when: str, known: str, request_id: str | None = None
 ) -> Row:
     """Return one action."""
-    return {
-        "user_id": user_id,
-        "pin_id": pin_id,
-        "action_type": kind,
-        "acted_at": january(when),
-        "known_at": january(known),
-        "request_id": request_id,
-    }
+    return action(user_id, pin_id, kind, january(when), january(known), request_id)
 
 
 def days_before(row: Row, num_days: int) -> Row:

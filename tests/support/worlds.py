@@ -67,10 +67,8 @@ def write_planted_world(
     # Few directions, so that tastes and pins meet often enough for a tiny log to show it.
     topics = unit_rows(rng.normal(size=(6, embedding_dim)))
     taste_UE = unit_rows(topics[rng.integers(0, 6, num_users)] + 0.4 * taste_UE)
-    pins_PE = unit_rows(
-        topics[rng.integers(0, 6, num_pins)]
-        + 0.4 * unit_rows(rng.normal(size=(num_pins, embedding_dim)))
-    )
+    topic_PE = topics[rng.integers(0, 6, num_pins)]
+    pins_PE = unit_rows(topic_PE + 0.4 * unit_rows(rng.normal(size=(num_pins, embedding_dim))))
     appeal_P = rng.normal(size=num_pins)
     is_seldom_U = np.arange(num_users) % 5 == 1
     logit_UP = -2.6 + 4.0 * taste_UE @ pins_PE.T + 0.8 * appeal_P - 3.0 * is_seldom_U[:, None]

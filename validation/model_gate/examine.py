@@ -124,8 +124,8 @@ class Examined:
         if row is None:
             why = self.comparison.find_absent(metric, segment)
             is_own_fault = why is not None and why.kind is AbsenceKind.NOT_FINITE
-            where = {"segment": segment} if rule == "segment" else {}
-            found = Reason.of(f"{rule}_missing", metric=metric, why=why, **where)
+            told = {"metric": metric, "segment": segment, "rule": rule, "why": why}
+            found = Reason.of("not_computed", **told)
             (self.broken if is_own_fault else self.missing).append(found)
         return row
 
@@ -198,7 +198,7 @@ def examine(
         _judge_floors(config, found)
     _judge_guardrails(config, found)
     for segment in config.required_segments:
-        row = found.find(config.target_metric, "segment", segment)
+        row = found.find(config.target_metric, "margin", segment)
         if row is not None and row.relative_change is not None:
             facts = {"segment": segment, "allowed": -config.segment_margin}
             bounds = (-config.segment_margin, None)
@@ -217,7 +217,7 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     Where nothing was pooled, the error is taken from the interval's width.
     """
     comparison, name = found.comparison, config.target_metric
-    row = found.find(name, "target")
+    row = found.find(name, "margin")
     if row is None:
         return
     if row.relative_change is None:
@@ -404,22 +404,21 @@ def _judge_baselines(
             if interval is not None and interval.high < 0:
                 found.held.append(Reason.of("baseline_better", baseline=name, change=interval))
             continue
-        said: dict[str, Any] = {"baseline": name}
+        allowed = config.margin if is_model else 0.0
+        difference = None if is_model or interval else facts.difference
         if interval is not None:
-            change, said["change"], by = Change(alone(interval), alone(interval)), interval, ""
-            allowed = config.margin if is_model else 0.0
+            change = Change(alone(interval), alone(interval))
             is_beaten = is_shown(change, allowed) if is_model else interval.low > 0
             beats = is_denied(change, allowed)
-        elif (difference := facts.difference) is not None and not is_model:
+        elif difference is not None:
             # The ranking's target is zero in a resample of the users.
-            said["difference"], by = difference, "_by_difference"
             is_beaten, beats = difference.low > 0, difference.high < 0
         else:
             found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
             continue
+        said = {"baseline": name, "change": interval, "difference": difference}
         if beats:
-            found.broken.append(Reason.of(f"baseline_beats{by}", **said))
+            found.broken.append(Reason.of("baseline_beats", **said))
             continue
-        said |= {} if by else {"required": -allowed}
         code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)
-        kept.append(Reason.of(f"baseline_{code}{by}", **said))
+        kept.append(Reason.of(f"baseline_{code}", required=-allowed, **said))

@@ -32,8 +32,8 @@ SIDES = {"first": "one", "second": "other", "ours": HIDE, "theirs": None}
         (
             "target_without_interval",
             {"metric": "m", "why": NONE},
-            "The relative change of the target metric 'm' has no interval: the baseline's is zero "
-            "in at least one resample of the users.",
+            "The relative change of the target metric 'm' has no interval: the baseline's m is "
+            "zero in at least one resample of the users.",
         ),
         (
             "heads_differ",

@@ -42,9 +42,9 @@ def test_both_clients_take_the_keys_from_the_file(
     ("text", "found"),
     [
         (None, "No such file or directory"),
-        ("aws_secret_access_key = s3cret\n", "is no credentials file"),
-        ("[other]\n", "has no default (profile default)"),
-        (GOOD.replace("aws_secret_access_key", "secret"), "has no aws_secret_access_key"),
+        ("aws_secret_access_key = s3cret\n", "(MissingSectionHeaderError)"),
+        ("[other]\n", "profile 'default' (KeyError: 'default')"),
+        (GOOD.replace("aws_secret_access_key", "secret"), "KeyError: 'aws_secret_access_key'"),
     ],
 )
 def test_an_unusable_file_is_named_and_no_key_is_told(

@@ -34,8 +34,8 @@ from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
 from support.bundles import write_small_bundle
+from support.faulty_proxy import FaultyProxy, faulty_proxy
 from support.judgements import CHAMPION
-from support.line import Line, line_to
 from support.otlp import http_receiver
 from support.registered import register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
@@ -53,7 +53,7 @@ STAGES = (
 class Past(NamedTuple):
     home: Path
     run: ResolvedRun
-    line: Line  # between the record's registry and whoever rebuilds
+    line: FaultyProxy  # between the record's registry and whoever rebuilds
     folder: Path  # where it is rebuilt
 
     @property
@@ -99,7 +99,7 @@ def past(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterato
     home = tmp_path_factory.mktemp("past")
     folder = tmp_path_factory.mktemp("rebuilt") / "here"
     write_planted_world(home / "event_log")
-    with line_to(tracking_uri) as line:
+    with faulty_proxy(tracking_uri) as line:
         serve_a_first_model(home, line.url)
         settings = Settings(
             home=str(home), tracking_uri=line.url, registered_model=NAME, experiment=NAME
@@ -131,7 +131,7 @@ def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as
     said = killed_in_the_training(past)
     assert "build_snapshot: done in" in said and "train_challenger: done" not in said
 
-    past.line.cut()  # Only the comparison needs the original registry.
+    past.line.spoil_every(1, "request lost")  # Only the comparison needs the original registry.
     with pytest.raises(TrackingUnavailableError, match="does not answer"):
         commands.run(past.command)
     past.line.mend()

@@ -109,7 +109,7 @@ CASES: list[tuple[Comparison, ModelGateConfig, Decision, str]] = [
     (comparison(heads=facts(num_positives=49)), CONFIG, PROMOTE, "49 positives"),
     (comparison(heads=facts(num_positives=49, spread=0.0)), CONFIG, PROMOTE, "49 positives"),
     (comparison(heads=facts(num_positives=49, spread=None)), CONFIG, REJECT, "hold NaN"),
-    (comparison(drop=(AREA,)), CONFIG, HELD_BACK, "so the head cannot be judged"),
+    (comparison(drop=(AREA,)), CONFIG, HELD_BACK, "so its head cannot be judged"),
     (comparison(add=(of_level(CALIBRATION, interval(2.9, 4.8)),)), LOOSE, REJECT, "calibration"),
     (comparison(add=(of_level(CALIBRATION, interval(1.9, 2.5)),)), LOOSE, PROMOTE, ""),
     (comparison(add=(of_level(CALIBRATION, interval(0.2, 0.4)),)), LOOSE, REJECT, "calibration"),
