@@ -1,14 +1,24 @@
 """What keeps a cycle from being begun is asked in one list: one refuses at the first, one lists."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from pipelines.contracts.artifacts import ModelRef, RunRequest
-from pipelines.contracts.config import Limit, NumericFeature, RelativeLimit, RunConfig
+from pipelines.contracts.config import (
+    CategoricalFeature,
+    Head,
+    Limit,
+    NumericFeature,
+    RelativeLimit,
+    RunConfig,
+)
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -16,18 +26,50 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.preconditions import cycle
-from pipelines.preconditions.cycle import Asked, recipe_problems, refusals, require_all
+from pipelines.preconditions.cycle import (
+    Asked,
+    Glimpse,
+    champion_problems,
+    look_at,
+    recipe_problems,
+    refusals,
+    require_all,
+)
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
+from pipelines.snapshot.build import write_snapshot
+from pipelines.snapshot.counterpart import counterpart
+from pipelines.storage import to_uri
 from support.judgements import make_model
-from support.tiny_log import TINY_AS_OF, acted, tiny_actions, tiny_config, write_tiny_log
+from support.mistakes import PINS, USERS
+from support.runs import make_run
+from support.tiny_log import (
+    ACTIONS_15,
+    IMPRESSIONS_15,
+    TINY_AS_OF,
+    acted,
+    days_before,
+    pins_of,
+    rewrite,
+    tiny_actions,
+    tiny_config,
+    write_tiny_log,
+)
+from support.worlds import write_rows
+
+EARLIER = make_model("3", datetime(2017, 1, 1, tzinfo=UTC))
+TYPES = ("repin", "click", "long_click", "save")
+REPIN, CLICK, SAVE = (
+    Head(name=name, action_type=name, utility_weight=1.0) for name in ("repin", "click", "save")
+)
+DISPLAY = CategoricalFeature(name="display", table="impressions", values=("A",))
+SHOP = CategoricalFeature(name="shop", table="pins", values=("A",))
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    save = acted(1, 30, "save", "17 10:00", "17 10:00")
-    write_tiny_log(tmp_path / "event_log", actions=[*tiny_actions(), save])
+    write_tiny_log(tmp_path / "event_log")
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
     monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
@@ -39,29 +81,35 @@ def serve(monkeypatch: pytest.MonkeyPatch, model: ModelRef | None) -> None:
     monkeypatch.setattr(registry, "read_champion", lambda *_: model)
 
 
+def recipe(version: str = "planted-1", **features: Any) -> RunConfig:
+    """Return a recipe of the tiny log, whose only head is repin."""
+    base = tiny_config(embedding_version=version)
+    chosen = {"action_types": TYPES, "heads": (REPIN,), **features}
+    made = {"features": base.features.model_copy(update=chosen), "recipe": "mine"}
+    return base.model_copy(update=made)
+
+
+def with_numbers(*names: str) -> RunConfig:
+    return recipe(numeric=tuple(NumericFeature(name=name) for name in names))
+
+
 def asked(
     home: Path, config: RunConfig | None = None, runner: Any = "bash", **options: Any
 ) -> Asked:
-    wanted = {"may_promote": True, "num_devices": 1, "trigger": "x"} | options
-    request = RunRequest(recipe="smoke", as_of=TINY_AS_OF, now=TINY_AS_OF, **wanted)
+    wanted = {"may_promote": True, "num_devices": 1, "trigger": "x", "as_of": TINY_AS_OF} | options
     settings = Settings(home=str(home), stage_runner=runner, stage_image="x")
-    return Asked(request, config or tiny_config(), settings)
+    request = RunRequest(recipe="smoke", now=TINY_AS_OF, **wanted)
+    return Asked(request, config or recipe(), settings)
 
 
 def said(home: Path, *given: Any, **options: Any) -> list[str]:
-    """Return all that is refused, which begins with what `require_all` raises."""
+    """Return all that is refused, one by one, of which `require_all` raises the first."""
     found = refusals(asked(home, *given, **options))
-    with pytest.raises(type(found[0])) as first:
-        require_all(asked(home, *given, **options))
-    assert str(first.value) == str(found[0])
-    return [str(error) for error in found]
-
-
-def with_own(*names: str) -> RunConfig:
-    base = tiny_config()
-    numeric = tuple(NumericFeature(name=name) for name in names)
-    features = base.features.model_copy(update={"numeric": numeric})
-    return base.model_copy(update={"features": features})
+    if found:
+        with pytest.raises(type(found[0])) as first:
+            require_all(asked(home, *given, **options))
+        assert str(first.value) == str(found[0])
+    return [each for error in found for each in error.problems or (str(error),)]
 
 
 def test_a_cycle_that_can_be_begun_is_refused_by_nothing(home: Path) -> None:
@@ -87,13 +135,11 @@ def test_own_functions_are_imported_where_stages_run_here(
 ) -> None:
     (tmp_path / "odd_functions.py").write_text("number = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    config = with_own("nosuchmod.x:fn", "odd_functions:number", "odd_functions:gone")
-    [problem] = said(home, config)
-    assert "'nosuchmod.x:fn': its module cannot be imported in this process" in problem
-    assert "'odd_functions:number': the module odd_functions has int" in problem
-    assert "'odd_functions:gone': the module odd_functions has nothing" in problem
-    [error] = refusals(asked(home, config))
-    assert len(error.problems) == 3
+    config = with_numbers("nosuchmod.x:fn", "odd_functions:number", "odd_functions:gone")
+    missing, other, gone = said(home, config)
+    assert "'nosuchmod.x:fn': its module cannot be imported in this process" in missing
+    assert "'odd_functions:number': the module odd_functions has int" in other
+    assert "'odd_functions:gone': the module odd_functions has nothing" in gone
     # In containers the functions are those of the image.
     assert refusals(asked(home, config, "docker")) == []
 
@@ -106,7 +152,7 @@ def test_all_is_listed_at_once_in_the_order_of_the_questions(
 
     monkeypatch.setattr(cycle, "require_record", disagrees)
     serve(monkeypatch, make_model("3", TINY_AS_OF))
-    config = with_own("impressions.price", "impressions.position")
+    config = with_numbers("impressions.price", "impressions.position")
     found = refusals(asked(home, config, num_devices=64, num_nodes=2))
     kinds = [ConfigurationError, ConfigurationError, DataContractError, RecordDisagreesError]
     assert [type(error) for error in found] == [*kinds, ConfigurationError]
@@ -121,35 +167,31 @@ def test_where_mlflow_does_not_answer_the_rest_is_asked_all_the_same(
         raise TrackingUnavailableError("MLflow does not answer")
 
     monkeypatch.setattr(cycle, "require_record", down)
-    found = refusals(asked(home, with_own("impressions.price")))
+    found = refusals(asked(home, with_numbers("impressions.price")))
     assert [type(error) for error in found] == [DataContractError, TrackingUnavailableError]
 
 
-def test_a_champion_whose_own_functions_are_gone_is_refused_beforehand(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("its_own", "says"),
+    [
+        (with_numbers("nosuchmod.x:fn"), "'nosuchmod.x:fn': its module cannot be imported in this"),
+        (recipe("planted-0"), "'planted-0', and no pin has an embedding of it"),
+    ],
+)
+def test_a_champion_that_cannot_be_scored_today_is_refused_beforehand(
+    home: Path, monkeypatch: pytest.MonkeyPatch, its_own: RunConfig, says: str
 ) -> None:
-    serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
-    monkeypatch.setattr(cycle, "recipe_of", lambda *_: with_own("nosuchmod.x:fn"))
-    [problem] = said(home)
-    assert "serves and cannot be compared with recipe smoke" in problem
-    assert "'nosuchmod.x:fn': its module cannot be imported in this process" in problem
-    assert "set HOMEFEED_REGISTERED_MODEL to another name" in problem
-
-
-def test_a_champion_of_a_recipe_that_the_log_cannot_feed_is_refused_beforehand(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
-    monkeypatch.setattr(cycle, "recipe_of", lambda *_: tiny_config(embedding_version="planted-0"))
+    serve(monkeypatch, EARLIER)
+    monkeypatch.setattr(cycle, "recipe_of", lambda *_: its_own)
     [error] = refusals(asked(home))
-    assert "'planted-0', and no pin has an embedding of it" in str(error)
+    assert "serves and cannot be compared with recipe mine" in str(error) and says in str(error)
+    assert "set HOMEFEED_REGISTERED_MODEL to another name" in str(error)
     assert [text.partition(":")[0] for text in error.problems] == [
-        f"{make_model('3', datetime(2017, 1, 1, tzinfo=UTC)).label} serves and cannot be compared"
+        f"{EARLIER.label} serves and cannot be compared"
     ]
 
 
-GPU = {"accelerator": "gpu"}
-TWO = {"num_nodes": 2}
+GPU, TWO = {"accelerator": "gpu"}, {"num_nodes": 2}
 BUCKET = {"workspace": "s3://bucket/workspace"}
 
 
@@ -183,14 +225,17 @@ def with_gate(**options: Any) -> RunConfig:
     return smoke().model_copy(update={"model_gate": gate})
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_our_own_recipes_are_sound(name: str) -> None:
-    assert recipe_problems(RECIPES[name]()) == []
+def limits(*metrics: str) -> RunConfig:
+    return with_gate(floors=tuple(Limit(metric=metric, minimum=0) for metric in metrics))
 
 
-@pytest.mark.parametrize("metric", ["hit_at_3.save", "log_loss.repin", "auc.save", "ece.repin"])
-def test_what_a_comparison_gives_may_have_a_limit(metric: str) -> None:
-    assert recipe_problems(with_gate(floors=(Limit(metric=metric, minimum=0),))) == []
+@pytest.mark.parametrize(
+    "config",
+    [*(make() for make in RECIPES.values()),
+     limits("hit_at_3.save", "log_loss.repin", "auc.save", "ece.repin")],
+)  # fmt: skip
+def test_a_recipe_of_what_a_comparison_gives_is_sound(config: RunConfig) -> None:
+    assert recipe_problems(config) == []
 
 
 def test_metrics_of_no_head_are_refused_with_the_nearest_and_old_runs_can_be_read() -> None:
@@ -208,3 +253,142 @@ def test_metrics_of_no_head_are_refused_with_the_nearest_and_old_runs_can_be_rea
     assert "model_gate.guardrails has a limit on 'save_at_3'" in rail
     assert "hit_at_3.repin, log_loss.repin" in rail
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+# What the event log lacks
+
+
+def with_displays(log: Path) -> None:
+    """Give all days but the first the column, as one that came in mid-life has it."""
+    for day, rows in ((16, 2), (17, 1), (18, 4), (19, 1)):
+        path = log / f"impressions/day=2017-01-{day}/part-0.parquet"
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.append_column("display", pa.array(["A"] * rows)), path)
+
+
+def some_pins_with_times(log: Path) -> None:
+    rows = pq.read_table(log / PINS)
+    times = pa.array([1_480_000_000_000] * len(rows))
+    pq.write_table(rows.append_column("known_at", times), log / "pins/part-1.parquet")
+
+
+def with_saves(*actions: dict) -> Callable[[Path], None]:
+    return lambda log: write_tiny_log(log, actions=[*tiny_actions(), *actions])
+
+
+# The first day that is read is 17 December: popularity looks back 28 days from training.
+EARLY = days_before(acted(1, 30, "save", "08 23:59", "09 00:00"), 23)
+LATE = acted(1, 30, "save", "18 00:30", "20 00:00")  # known at as_of, not before
+WITHIN = days_before(acted(1, 30, "save", "09 00:00", "09 00:01"), 23)
+NO_SAVE = (
+    "head 'save' predicts action type 'save', which no action from 2016-12-17 to 2017-01-20 has; "
+    "found ['click', 'long_click', 'repin']; correct the head, or add these actions to the log"
+)
+BOTH = recipe(heads=(REPIN, SAVE))
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "says"),
+    [
+        (with_saves(EARLY, LATE), BOTH, [NO_SAVE]),
+        (with_saves(WITHIN), BOTH, []),
+        (with_saves(), recipe(action_types=("repin", "long_click")), [
+            "actions/day=2017-01-09/part-0.parquet, which is not in features"]),
+        (with_saves(), recipe("planted-2"), [
+            "is 'planted-2', and no pin has an embedding of it; found ['planted-1']"]),
+        (with_saves(), with_numbers("pins.price"), [
+            "missing column 'price' (declared as features by the recipe)"]),
+        (with_saves(), recipe(categorical=(DISPLAY,)), ["'display' (declared"]),
+        (some_pins_with_times, recipe(), ["part-0.parquet has no column 'known_at'"]),
+        (with_displays, recipe(categorical=(DISPLAY,)), [
+            "day=2017-01-15/part-0.parquet: missing column 'display'"]),
+        (lambda log: rewrite(log, USERS, "state", None),
+         recipe("planted-2", heads=(REPIN, SAVE), categorical=(DISPLAY,)),
+         ["'display'", "'state'", "'save'", "'planted-2'"]),
+        (lambda log: [(log / path).unlink() for path in (PINS, USERS)], recipe(),
+         ["has no table 'pins'", "has no table 'users'"]),
+        (lambda log: (log / ACTIONS_15).write_bytes(b"PAR1 no more"), recipe(), [
+            f"{ACTIONS_15} is not a readable Parquet file"]),
+        (lambda log: rewrite(log, IMPRESSIONS_15, "pin_id", pa.array(["10", "20"])), recipe(), [
+            "column 'pin_id' is string; expected int64"]),
+    ],
+)  # fmt: skip
+def test_all_that_a_log_lacks_is_listed_once_for_files_alike(
+    home: Path, change: Callable[[Path], object], config: RunConfig, says: list[str]
+) -> None:
+    change(home / "event_log")
+    found = said(home, config)
+    assert len(found) == len(says)
+    assert all(part in problem for part, problem in zip(says, found, strict=True))
+    are_many = any("display" in part and "day=" not in part for part in says)
+    assert are_many == any(problem.endswith("(and 4 more files)") for problem in found)
+
+
+def test_days_without_a_log_are_all_that_is_said(home: Path) -> None:
+    far = TINY_AS_OF + timedelta(days=30)
+    [problem] = said(home, recipe("none", categorical=(DISPLAY,)), as_of=far)
+    assert "no impressions in the training window" in problem
+    assert "covers 2017-01-14 to 2017-01-19" in problem
+
+
+def glimpse(log: Path, as_of: datetime = TINY_AS_OF) -> Glimpse:
+    return look_at(to_uri(log), as_of)
+
+
+def test_texts_are_those_of_known_rows_and_each_file_is_read_once_and_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_log(tmp_path, actions=[*tiny_actions(), LATE])
+    seen, later = glimpse(tmp_path), glimpse(tmp_path, TINY_AS_OF + timedelta(minutes=1))
+    files = seen.event_log.files_of("actions")
+    monkeypatch.setattr(cycle, "_BATCH_ROWS", 1)
+    read, known = [], cycle.iterate_batches
+    monkeypatch.setattr(
+        cycle, "iterate_batches", lambda *given: read.append(given[2]) or known(*given)
+    )
+    assert [set(seen.texts(files)) for _ in range(2)] == [{"repin", "click", "long_click"}] * 2
+    assert read == [["action_type"]] * len(files)
+    of_17 = [file for file in files if file.day and file.day.day == 17]
+    assert seen.texts(of_17) == dict.fromkeys(("repin", "long_click"), of_17[0])
+    assert set(later.texts(files)) == {"repin", "click", "long_click", "save"}
+    write_rows(tmp_path / "more", "pins", pins_of([60], "planted-2"))
+    (tmp_path / "more" / PINS).rename(tmp_path / "pins/part-1.parquet")
+    rewrite(tmp_path, PINS, "embedding_version", pa.array(["planted-1"] * 5).dictionary_encode())
+    again = glimpse(tmp_path)
+    assert set(again.texts(again.event_log.files_of("pins"))) == {"planted-1", "planted-2"}
+
+
+SHARE = acted(1, 40, "share", "09 12:00", "09 12:00")
+KNOWING = recipe(action_types=(*TYPES, "share"))
+
+
+@pytest.mark.parametrize(
+    ("its_own", "actions", "says"),
+    [
+        (recipe(), [], ""),
+        (recipe(heads=(REPIN, CLICK)), [], ""),
+        (KNOWING, [], ""),
+        (recipe(action_types=("repin", "click")), [], ""),
+        (KNOWING, [days_before(SHARE, 23)], ""),
+        (recipe(), [days_before(SHARE, 24)], ""),  # before the look-back
+        (recipe(), [days_before(SHARE, 23)], "actions of type 'share'"),
+        (recipe("planted-0"), [], "is 'planted-0', and no pin has an embedding of it"),
+        (recipe(categorical=(SHOP,)), [], "missing column 'shop'"),
+        (recipe(action_types=(*TYPES, "share"), heads=(SAVE,)), [], "head 'save' predicts action"),
+    ],
+)
+def test_what_is_refused_beforehand_is_what_would_break_in_the_comparison(
+    tmp_path: Path, its_own: RunConfig, actions: list[dict], says: str
+) -> None:
+    write_tiny_log(tmp_path / "event_log", actions=[*tiny_actions(), *actions])
+    problems = champion_problems(its_own, recipe(), glimpse(tmp_path / "event_log"), TINY_AS_OF)
+    assert len(problems) == bool(says) and all(says in problem for problem in problems)
+    if not actions:
+        run = make_run(tmp_path, recipe(), TINY_AS_OF)
+        snapshot = write_snapshot(run, num_workers=1)
+        if says:
+            with pytest.raises(DataContractError):
+                counterpart(run, snapshot, its_own.features, its_own.snapshot)
+        else:
+            own = counterpart(run, snapshot, its_own.features, its_own.snapshot)
+            assert own.holdout == snapshot.holdout
