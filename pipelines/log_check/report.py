@@ -148,7 +148,7 @@ def lines_of(report: LogReport) -> Iterator[str]:
     yield from (f"{name}: {text}" for name, text in summary_of(report))
     rates, days = report.label_rates(), sorted(report.days)
     if len(days) > DAYS_SHOWN:
-        yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows what a page holds):"
+        yield f"the last {DAYS_SHOWN} of {len(days)} days (`--from` and `--to` choose others):"
     for day in days[-DAYS_SHOWN:]:
         acts = report.of(day, "actions")
         parts = [

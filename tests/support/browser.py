@@ -27,9 +27,6 @@ _OUTSIDE = """() => [...document.querySelectorAll('body *')].filter(e => !e.clos
 _OFF_PAPER = """() => [...document.querySelectorAll('table')].filter(e =>
   e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
   .map(e => e.outerHTML.slice(0, 120))"""
-_BROKEN_NUMBERS = """() => [...document.querySelectorAll('.days td')].filter(e => {
-  const range = document.createRange(); range.selectNodeContents(e.firstChild);
-  return range.getClientRects().length > 1; }).map(e => e.textContent)"""
 _CUT_OFF = """() => [...document.querySelectorAll('svg text')].filter(e => {
   const own = e.getBoundingClientRect(), around = e.ownerSVGElement.getBoundingClientRect();
   return own.left < around.left - 1 || own.right > around.right + 1; }).map(e => e.textContent)"""
@@ -70,11 +67,6 @@ def outside(page: Page) -> list[str]:
 def off_paper(page: Page) -> list[str]:
     """Return the tables that reach beyond the right edge, which no reader of paper can scroll."""
     return page.evaluate(_OFF_PAPER)
-
-
-def broken_numbers(page: Page) -> list[str]:
-    """Return what a table of days says where a number of rows goes on in the next line."""
-    return page.evaluate(_BROKEN_NUMBERS)
 
 
 def cut_off(page: Page) -> list[str]:

@@ -1,20 +1,19 @@
-"""What happened on each day: panels side by side, one for each kind of row or action, and tables.
+"""What happened on each day: panels side by side, one for each kind of row or action.
 
 A panel for each, and not one drawing of all of them: a rare action type has its own scale, so that
-its fall is seen, and forty names need no forty colours. Tables are cut into as many as fit a page
-side by side on paper: forty action types have forty columns, which no screen and no sheet holds.
+its fall is seen, and forty names need no forty colours.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from markupsafe import Markup
 
 from validation.report.charts import Scale, Series, in_short, panel, scale_from_zero
 
 MAX_PANELS = 12
-"""Of one kind on a page; of more, those of the most rows are drawn, and the table has the rest."""
+"""Of one kind on a page; of more, those of the most rows are drawn, and the rest is counted."""
 MANY_DAYS = 45
 """Where there are more days, a line has no mark at each of them."""
 PLOT_HEIGHT = 110
@@ -24,17 +23,6 @@ FEWEST_MARKED = 5
 """Of fewer days, the middle one has no room for its name."""
 SMALLEST_TOP = 0.001
 """Percent that an axis of shares reaches at least."""
-COLUMNS_PER_TABLE = 6
-"""Of counts with their shares; more do not fit a sheet of paper."""
-MAX_NAME = 28
-"""Letters of a column's name. Of a longer one, its beginning and end are shown."""
-
-
-class DayPanels(NamedTuple):
-    """Panels of one kind, each with its name, and how many more there would be."""
-
-    panels: tuple[tuple[str, Markup], ...]
-    num_left_out: int = 0
 
 
 def days_scale(days: Collection[date]) -> Scale:
@@ -73,35 +61,3 @@ def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
 
 def _points(numbers: Mapping[date, float]) -> tuple[tuple[float, float], ...]:
     return tuple((float(day.toordinal()), float(numbers[day])) for day in sorted(numbers))
-
-
-class DayRow(NamedTuple):
-    """One day: what stands in the columns of every table, and (count, share) by name."""
-
-    day: str
-    always: tuple[str, ...]
-    counts: tuple[tuple[int, float | None], ...]  # a share of None is not known
-
-
-class DayTable(NamedTuple):
-    """Some of the columns; `span` says which of them, '' where these are all."""
-
-    names: tuple[str, ...]
-    span: str
-    rows: tuple[DayRow, ...]
-
-
-def day_tables(names: Sequence[str], rows: Sequence[DayRow]) -> tuple[DayTable, ...]:
-    """Return the rows in tables of a few columns each; one table where there are no names."""
-    half, tables = (MAX_NAME - 1) // 2, []
-    shown = [
-        name if len(name) <= MAX_NAME else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
-        for name in names
-    ]
-    for start in range(0, max(len(names), 1), COLUMNS_PER_TABLE):
-        end = min(start + COLUMNS_PER_TABLE, len(names))
-        is_part = len(names) > COLUMNS_PER_TABLE
-        span = f"columns {start + 1} to {end} of {len(names)}" if is_part else ""
-        own = tuple(DayRow(row.day, row.always, row.counts[start:end]) for row in rows)
-        tables.append(DayTable(tuple(shown[start:end]), span, own))
-    return tuple(tables)

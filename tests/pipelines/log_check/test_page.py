@@ -1,6 +1,5 @@
 """The page of a checked log: what is left out of a large one, and what a bare one still says."""
 
-import re
 from datetime import date
 
 from pipelines.event_log.rules import Finding, Severity
@@ -11,21 +10,11 @@ from support.log_reports import day_of
 from validation.report.days import MAX_PANELS
 
 
-def test_a_year_of_forty_types_keeps_the_newest_days_and_says_what_is_left_out() -> None:
+def test_a_year_of_forty_types_is_light_and_says_how_many_are_not_drawn() -> None:
     page = render(report_of("huge"))
     assert len(page.encode()) <= 300_000
-    days = re.findall(r'<th scope="row">(2017-[0-9-]+)</th>', page)
-    num_tables = page.count('<table class="numbers days">')
-    assert num_tables == 7 and days == sorted(set(days)) * num_tables
-    assert days[-1] == "2017-12-31" and len(set(days)) > 50
-    assert f"{365 - len(set(days))} older days are not shown" in page
     assert page.count(f"{len(MANY) - MAX_PANELS} rarer ones are not drawn") == 2
-
-
-def test_a_usual_log_has_every_day_and_nothing_is_left_out() -> None:
-    page = render(report_of("usual"))
-    assert page.count('<th scope="row">2017-') == 21
-    assert "not shown" not in page and "not drawn" not in page and "Columns" not in page
+    assert "not drawn" not in render(report_of("usual"))
 
 
 def test_of_very_many_problems_the_first_are_shown_and_the_rest_counted() -> None:
@@ -39,8 +28,8 @@ def test_of_very_many_problems_the_first_are_shown_and_the_rest_counted() -> Non
     assert "50 more are not shown" in page
 
 
-def test_a_log_without_impressions_has_its_days_and_no_charts() -> None:
+def test_a_log_without_impressions_has_no_charts() -> None:
     report = LogReport("file:///w/log", "", 24)
     report.days[date(2017, 1, 1)] = day_of(acted={"save": 3})
     page = render(report)
-    assert "<svg" not in page and "<td>0</td><td>3</td>" in page
+    assert "<svg" not in page and "3 on 1 days: save 3" in page

@@ -1,4 +1,4 @@
-"""Panels and tables of days: where bars and points stand, what is named, what is left out."""
+"""Panels of days: where bars and points stand, what is named, what is left out."""
 
 import re
 from datetime import date, timedelta
@@ -7,14 +7,10 @@ import pytest
 
 from validation.report.charts import LEFT, RIGHT, TOP, WIDTH
 from validation.report.days import (
-    COLUMNS_PER_TABLE,
     MANY_DAYS,
-    MAX_NAME,
     MAX_PANELS,
     PLOT_HEIGHT,
-    DayRow,
     count_panel,
-    day_tables,
     days_scale,
     drawn_of,
     share_panel,
@@ -88,25 +84,3 @@ def test_of_many_names_those_with_the_most_rows_are_drawn_in_their_order() -> No
     assert list(shown) == sorted(shown)
     assert min(names[name] for name in shown) >= max(names[n] for n in names if n not in shown)
     assert drawn_of({"b": 1, "a": 2}) == (("b", "a"), 0)
-
-
-@pytest.mark.parametrize("num", [0, 1, COLUMNS_PER_TABLE, 40])
-def test_columns_are_cut_into_tables_and_none_is_lost(num: int) -> None:
-    names, counts = [f"action_{n}" for n in range(num)], tuple((n, n / 100) for n in range(num))
-    tables = day_tables(names, [DayRow(f"2017-01-0{day}", ("7",), counts) for day in (1, 2)])
-    assert [name for table in tables for name in table.names] == names
-    assert all(len(table.names) <= COLUMNS_PER_TABLE for table in tables)
-    for day in (0, 1):
-        assert [cell for table in tables for cell in table.rows[day].counts] == list(counts)
-        assert all(table.rows[day].always == ("7",) for table in tables)
-    spans = [table.span for table in tables]
-    assert (spans[0], spans[-1]) == (
-        ("", "") if num < 40 else ("columns 1 to 6 of 40", "columns 37 to 40 of 40")
-    )
-
-
-def test_of_a_long_name_beginning_and_end_are_shown() -> None:
-    (table,) = day_tables(["x" * MAX_NAME, "begins_" + "x" * 90 + "_ends"], [])
-    short, long = table.names
-    assert short == "x" * MAX_NAME and len(long) <= MAX_NAME
-    assert long.startswith("begins_") and long.endswith("_ends")
