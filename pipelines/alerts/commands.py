@@ -16,53 +16,33 @@ from pipelines import storage
 from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
-from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
-
-class Command(str):
-    """A command line as text, which still knows where `homefeed` stands in it."""
-
-    start: int
-
-    def __new__(cls, words: str, settings: str = "") -> "Command":
-        """Return `homefeed WORDS`, after settings that end with a space."""
-        command = super().__new__(cls, f"{settings}homefeed {words}")
-        command.start = len(settings)
-        return command
-
-
-Offered = tuple[str, Command]
+Offered = tuple[str, str]
 """What a command is for, and the command."""
 
 
-def runnable(command: Command) -> str:
+def homefeed(words: str, settings: str = "") -> str:
     """Return a command that works in every folder of this machine, whatever is on the PATH.
 
     The executable is the one of the installation that composes the message. Where it is not
     installed as a command, or is that of a stage's container, which is gone when somebody reads the
-    message, its name is left as it is.
+    message, its name is left as it is. Settings, if any, end with a space.
     """
     executable = Path(sys.executable).with_name("homefeed")
-    if OF_A_CONTAINER in os.environ or not executable.is_file():
-        return command
-    end = command.start + len("homefeed")
-    return f"{command[: command.start]}{quoted(str(executable))}{command[end:]}"
+    is_here = OF_A_CONTAINER not in os.environ and executable.is_file()
+    return f"{settings}{shlex.quote(str(executable)) if is_here else 'homefeed'} {words}"
 
 
 def step(sentence: str, *offered: Offered) -> NextStep:
-    """Return a next step whose commands work in every folder of this machine."""
-    made = tuple((purpose, runnable(command)) for purpose, command in offered)
-    return NextStep(sentence=sentence, commands=made)
+    """Return a next step with the commands that are offered."""
+    return NextStep(sentence=sentence, commands=offered)
 
 
-def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> Command:
+def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> str:
     """Return a command after the settings that it reads and that differ from their defaults.
 
-    Args:
-        places: The cycle or the settings that say where it acts.
-        words: What follows `homefeed`, quoted.
-        more: Settings that it reads beside workspace, tracking server and registered model.
+    It reads `more` settings beside workspace, tracking server and registered model.
     """
     if isinstance(places, ResolvedRun):
         folders = {"workspace": places.workspace_uri, "event_log": places.event_log_uri}
@@ -73,24 +53,24 @@ def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> Comman
         # The folders' defaults depend on the folder that a shell is in, so they always stand.
         value = storage.to_uri(folders[name]) if name in folders else getattr(places, name)
         if value != Settings.model_fields[name].default:
-            set_to += f"HOMEFEED_{name.upper()}={quoted(value)} "
-    return Command(words, set_to)
+            set_to += f"HOMEFEED_{name.upper()}={shlex.quote(value)} "
+    return homefeed(words, set_to)
 
 
-def stage_command(stage: str, run_uri: str, again: bool = False) -> Command:
+def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
     """Return the command that runs one stage of a run; `again`: in place of what it published."""
-    return Command(f"stage {stage} --run {quoted(run_uri)}{' --again' if again else ''}")
+    return homefeed(f"stage {stage} --run {shlex.quote(run_uri)}{' --again' if again else ''}")
 
 
-def rebuild_command(run_uri: str) -> Command:
+def rebuild_command(run_uri: str) -> str:
     """Return the command that builds a run's snapshot again, in place of a damaged one."""
     return stage_command("build_snapshot", run_uri, again=True)
 
 
-def accept_shift_command(run_uri: str, expectation: str) -> Command:
+def accept_shift_command(run_uri: str, expectation: str) -> str:
     """Return the command with which a person accepts a shift; name and reason are to be filled."""
-    return Command(
-        f"gate accept {quoted(run_uri)} {expectation} --by 'your name' "
+    return homefeed(
+        f"gate accept {shlex.quote(run_uri)} {expectation} --by 'your name' "
         f"--reason 'why the data are right'"
     )
 
@@ -100,17 +80,13 @@ def cycle_command(
     places: ResolvedRun | Settings,
     verb: Literal["retrain", "resolve"] = "retrain",
     **changes: Any,
-) -> Command:
+) -> str:
     """Return the command of a whole cycle, or of its first stage only (`resolve`).
 
     The same key, recipe and as_of name the same cycle. A cycle that has begun goes on where it
     stopped.
 
-    Args:
-        request: What the cycle is asked for; its trigger is the key.
-        places: The cycle or the settings that say where it runs.
-        verb: The command.
-        changes: Fields of the request that get other values.
+    The places say where it runs; `changes` are fields of the request that get other values.
     """
     asked = request.model_copy(update=changes)
     if verb == "retrain":  # on one machine, where so many processes train the same weights
@@ -118,14 +94,14 @@ def cycle_command(
         asked = asked.model_copy(update={"num_devices": devices, "num_nodes": 1})
     nodes = f" --nodes {asked.num_nodes}" if asked.num_nodes > 1 else ""
     words = (
-        f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {quoted(asked.recipe)} "
+        f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {shlex.quote(asked.recipe)} "
         f"--devices {asked.num_devices} --accelerator {asked.accelerator}{nodes} "
-        f"--{'' if asked.may_promote else 'no-'}promote --key {quoted(asked.trigger)}"
+        f"--{'' if asked.may_promote else 'no-'}promote --key {shlex.quote(asked.trigger)}"
     )
     return command_at(places, words, "event_log", "experiment")
 
 
-def new_cycle_command(run: ResolvedRun, **changes: Any) -> Command:
+def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
     """Return the command of a cycle like this one, with a key of its own: nothing of it is done."""
     return cycle_command(run.to_request(), run, trigger=f"again-{run.run_id}", **changes)
 
@@ -135,13 +111,13 @@ def ask_who_serves(places: ResolvedRun | Settings) -> Offered:
     return "Which model serves now?", command_at(places, "serving")
 
 
-def force_command(run: ResolvedRun) -> Command:
+def force_command(run: ResolvedRun) -> str:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     reason = "--reason 'why the verdict is overruled'"
-    return command_at(run, f"promote --force --run {quoted(run.run_uri)} {reason}")
+    return command_at(run, f"promote --force --run {shlex.quote(run.run_uri)} {reason}")
 
 
-def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> Command:
+def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> str:
     """Return the command that makes history and registry agree, as it was just shown."""
     alias = " --restore-alias" if restores_alias else ""
     version = f" --to-version {shlex.quote(to_version)}" if to_version else ""
@@ -149,29 +125,11 @@ def repair_command(settings: Settings, restores_alias: bool, to_version: str = "
     return command_at(settings, f"history repair --apply{alias}{version} {reason}")
 
 
-def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> Command:
-    """Return the command that makes an earlier version champion again: the one before, or one.
+def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str:
+    """Return the command that makes a version champion again; by default the one before.
 
-    Args:
-        run: The cycle.
-        version: What shall serve; '' for what served before.
-        away: What is to be taken down, so that the command does nothing when it is given twice.
+    `away` is taken down, so that the command does nothing when it is given twice.
     """
     to_version = f" --to-version {version}" if version else ""
     from_version = f" --from-version {away}" if away else ""
     return command_at(run, f"rollback{to_version}{from_version}")
-
-
-def quoted(text: str) -> str:
-    """Return a text as one word of a shell's command line, which shows all that is in it.
-
-    What a terminal would obey, such as a line break, is written as bash's `$'...'` writes it, so
-    that the command can be shown and still means the same when it is pasted.
-    """
-    if one_line(text) == text:
-        return shlex.quote(text)
-    shown = (
-        chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in "\\'" else f"\\x{byte:02x}"
-        for byte in text.encode("utf-8", "surrogateescape")
-    )
-    return f"$'{''.join(shown)}'"

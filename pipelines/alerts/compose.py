@@ -6,16 +6,17 @@ its links. Not for how a message looks (`pipelines.alerts.rendering`) or travels
 (`pipelines.alerts.incidents`).
 """
 
-import logging
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines import storage
 from pipelines.alerts.commands import (
-    Offered,
     accept_shift_command,
     ask_who_serves,
+    command_at,
     cycle_command,
     force_command,
     new_cycle_command,
@@ -45,17 +46,11 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
 )
 from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome, Promoted, Question
-from pipelines.contracts.run_layout import (
-    StageFailure,
-    StageRecord,
-    failure_uri,
-    manifest_uri,
-)
+from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
 from pipelines.contracts.stage_table import TABLE
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
-log = logging.getLogger(__name__)
 _CLOCKS = timedelta(seconds=5)
 """How far the clocks of Airflow and of the machine that ran the stage may be apart."""
 _MINUTE, _SECOND = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
@@ -69,10 +64,10 @@ def cycle_of(request: RunRequest) -> Cycle:
 def make_alert(
     kind: AlertKind,
     settings: Settings,
-    links: Links,
+    run: ResolvedRun | str,
     *,
-    run: ResolvedRun | None = None,
     title: str,
+    links: Links = (),
     is_urgent: bool = False,
     **said: Any,
 ) -> Alert:
@@ -80,18 +75,21 @@ def make_alert(
 
     Args:
         kind: Why somebody is told.
-        settings: The runbook's address.
-        links: Where to look, before the runbook.
-        run: The cycle; without one, `said` has the run's id.
-        title: One line; the day of the run is put before it.
+        settings: Addresses for the links.
+        run: The cycle; Airflow's run id where no cycle was resolved.
+        title: One line; the day of the cycle is put before it.
+        links: Where to look, before the runbook; the places of the run by default.
         is_urgent: Whether a person has to decide though the kind as such needs nobody.
         said: The other fields.
     """
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
-    if run is not None:
+    if isinstance(run, str):
+        links = links or (("Airflow run", airflow_link(run, settings)),)
+        said["run_id"] = run
+    else:
+        links, title = links or links_of(run, settings), f"{run.as_of:%Y-%m-%d}: {title}"
         said |= {"run_id": run.run_id, "recipe": run.config.recipe_ref}
         said["cycle"] = cycle_of(run.to_request())
-        title = f"{run.as_of:%Y-%m-%d}: {title}"
     return Alert(
         kind=kind,
         severity=AlertSeverity.WARNING if is_raised else kind.severity,
@@ -118,9 +116,9 @@ def compose_verdict(
     return make_alert(
         AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
         settings,
-        outcome.links,
-        run=run,
+        run,
         title=outcome.title,
+        links=outcome.links,
         is_urgent=needs_somebody(run, judgement),
         **_as_told(outcome),
         about=(judgement.ruling_digest,),
@@ -138,18 +136,18 @@ def compose_wanted(
 ) -> Alert:
     """Return the alert that asks a person to approve a promotion; each time it is put is told."""
     page = f"{airflow_link(run.trigger, settings)}/tasks/{APPROVAL_TASK}/required_actions"
+    times = question.num_times
+    again = [f"Asked {times} times by now: whoever has answered answers again."]
     happened = [outcome.title, *outcome.reasons, *outcome.warnings]
-    if (times := question.num_times) > 1:
-        happened.insert(0, f"Asked {times} times by now: whoever has answered answers again.")
     return make_alert(
         AlertKind.APPROVAL_WANTED,
         settings,
-        (("Approve or reject", page), *outcome.links),
-        run=run,
+        run,
+        links=(("Approve or reject", page), *outcome.links),
         title=f"a promotion waits to be approved until {question.until:{_MINUTE}}",
         **_as_told(outcome),
         about=(question.ruling_digest, question.until.isoformat(), str(times)),
-        happened="\n".join(happened),
+        happened="\n".join([*again, *happened] if times > 1 else happened),
     )
 
 
@@ -161,8 +159,7 @@ def compose_not_approved(
     return make_alert(
         AlertKind.NOT_APPROVED,
         settings,
-        links_of(run, settings),
-        run=run,
+        run,
         title=f"{one_line(approval.model)} was not approved",
         is_urgent=not approval.by,
         about=(approval.ruling_digest, approval.at.isoformat()),
@@ -184,20 +181,13 @@ def compose_forced(
 ) -> Alert:
     """Return the alert about a challenger that a person promoted in spite of the verdict.
 
-    Args:
-        run: The cycle that trained it.
-        label: The new champion.
-        previous: Who served before, for people.
-        reason: What the person gave as the reason.
-        verdict: What the gate had decided, or that it had not.
-        settings: Addresses for the links.
+    `label` serves now in place of `previous`; `verdict` is what the gate had said, for people.
     """
     back = rollback_command(run, away=label.rpartition(" v")[2])
     return make_alert(
         AlertKind.FORCED_PROMOTION,
         settings,
-        links_of(run, settings),
-        run=run,
+        run,
         title=f"{label} was promoted by hand",
         about=(label, previous, reason),
         happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
@@ -222,43 +212,28 @@ class Ended:
 
 
 def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert:
-    """Return what people are told about a run that broke.
-
-    Args:
-        run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
-        settings: Addresses for the links.
-        ended: How the stage ended.
-    """
+    """Return what people are told about a run that broke, by its stage's `failure.json` if any."""
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
-    failures = _failures_of(run_uri, ended.stage)
-    if ended.since is not None:
-        failures = [each for each in failures if each.occurred_at >= ended.since - _CLOCKS]
-    return compose_failure(next(iter(failures), None), run, settings, ended)
+    failure = find_failure(run_uri, [ended.stage])
+    if failure is not None and ended.since and failure.occurred_at < ended.since - _CLOCKS:
+        failure = None
+    return compose_failure(failure, run, settings, ended)
 
 
-def find_failure(run_uri: str) -> StageFailure | None:
-    """Return the newest failure that a stage of the run has left and that still holds, or None.
-
-    What is noted beside a manifest is about another attempt than the one that ended.
-    """
-    unended = [name for name in STAGES if not storage.exists(manifest_uri(run_uri, name))]
-    return next(iter(_failures_of(run_uri, *unended)), None)
-
-
-def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
-    """Return what stages have left, the newest first."""
+def find_failure(run_uri: str, stages: Iterable[str]) -> StageFailure | None:
+    """Return the newest failure that one of the stages of a run has left, or None."""
     uris = [failure_uri(run_uri, name) for name in stages]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
-    return sorted(found, key=lambda failure: failure.occurred_at, reverse=True)
+    return max(found, key=lambda failure: failure.occurred_at, default=None)
 
 
 def compose_failure(
     failure: StageFailure | None, run: ResolvedRun, settings: Settings, ended: Ended
 ) -> Alert:
     """Return the alert about a broken run; `failure` is None for a stage that was killed."""
-    stage, serves, links = ended.stage, what_serves(run), links_of(run, settings)
+    stage, links = ended.stage, links_of(run, settings)
     kind, title = AlertKind.BROKEN_RUN, f"{stage} broke"
     cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
     when = f" at {ended.at:{_SECOND}}" if ended.at else ""
@@ -267,7 +242,6 @@ def compose_failure(
         f"out of memory, or out of time."
     )
     certainty = "The cause is not known. A stage that was killed may be run again: it goes on."
-    done = f"The run stopped there and promoted nothing. {serves}"
     if failure is not None:
         name, instants = failure.error_class, (failure.occurred_at, None)
         told = {"raised_by": failure.raised_by, "about": failure.about}
@@ -281,78 +255,58 @@ def compose_failure(
             kind, title = AlertKind.DATA_GATE_FAILED, f"the data gate refused the {judged}"
         if failure.docs_uri:
             links = (*links, ("Data Docs", failure.docs_uri))
-    if stage in _BESIDE:  # Of these two the one beside the other may have ended, or not.
-        serves = "Which model serves is not known here: ask with the command below."
-        done = _BESIDE[stage]
     return make_alert(
         kind,
         settings,
-        links,
-        run=run,
+        run,
         title=title,
+        links=links,
         about=(stage, cause.error_class, *(each.isoformat() for each in instants if each)),
-        serves=serves,
         happened=happened,
         certainty=certainty,
-        done=done,
+        done="The run stopped there. Which model serves, a command below says.",
         next_step=after_failure(run, stage, failure),
         at=failure.occurred_at if failure else None,
         cause=cause,
     )
 
 
-_BESIDE = {
-    "promote_challenger": "The champion may have moved or not; the stage, run again, completes "
-    "or refuses the move.",
-    "alert": "Only the message about the verdict was not delivered everywhere; the outbox has it.",
-}
-"""What is told to be done where one of the last stages has failed."""
-
-
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
-    """Return how a broken run is mended.
-
-    Args:
-        run: The cycle.
-        stage: The stage that failed, one of `artifacts.STAGES`, or another task of Airflow's.
-        failure: What the stage wrote; None when it was killed before it could.
-    """
+    """Return how a broken run is mended; a stage that was killed has left no failure."""
+    ask = ask_who_serves(run)
     if stage not in STAGES:  # The question to people is Airflow's own.
         return step(
             f"Mend what its log names, then clear {stage} in Airflow, with what is after it; or "
-            f"begin another cycle, where the log gives the command of one."
+            f"begin another cycle, where the log gives the command of one.",
+            ask,
         )
-    again: tuple[Offered, ...] = (
+    again = (
         ("Run the failed stage again:", stage_command(stage, run.run_uri)),
         (
             "Run what is left of the cycle (in Airflow, clear the failed task instead):",
             cycle_command(run.to_request(), run),
         ),
     )
-    if stage in _BESIDE:
-        again += (ask_who_serves(run),)
     if failure is None:
-        return step("Look at the end of the stage's log, then run the stage again.", *again)
+        return step("Look at the end of the stage's log, then run the stage again.", *again, ask)
+    told, offered = "Mend what the message names, then run the stage again.", [*again]
     if failure.error_class == SnapshotDamagedError.__name__:
-        rebuild = ("Build the snapshot again:", rebuild_command(run.run_uri))
-        return step(
-            "Build the snapshot again, which gives the same files, then run the failed stage.",
-            *(rebuild, *again),
-        )
-    told, offered = "Mend what the message names, then run the stage again.", again
+        told = "Build the snapshot again, which gives the same files, then run the failed stage."
+        offered.insert(0, ("Build the snapshot again:", rebuild_command(run.run_uri)))
+        return step(told, *offered, ask)
     is_of_the_data = failure.exit_code == DataContractError.exit_code and TABLE[stage].is_judging
     is_fixed = is_of_the_data and BUNDLE_MISSING not in failure.about
     if is_fixed or failure.exit_code == PromotionRefusedError.exit_code:
         told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
-        offered = (("Start a new cycle on the same day:", new_cycle_command(run)),)
+        offered = [("Start a new cycle on the same day:", new_cycle_command(run))]
     if failure.acceptable:  # The data gate has refused what a person may accept.
         told = f"{told} If the data are right, accept them and run the stage again."
-        accept = tuple(
+        accept = (
             (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
             for name in failure.acceptable
         )
-        offered = (*(offered if is_fixed else ()), *accept, *again)
-    return step(told, *offered)
+        offered = [*(offered if is_fixed else ()), *accept, *again]
+    return step(told, *offered, ask)
 
 
 def after_lost_start(settings: Settings) -> NextStep:
@@ -361,23 +315,23 @@ def after_lost_start(settings: Settings) -> NextStep:
     return step(told, ask_who_serves(settings))
 
 
-def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
-    """Return how a cycle is begun that broke in `resolve_run`."""
+def after_unresolved(request: RunRequest, settings: Settings, error: HomefeedError) -> NextStep:
+    """Return how a cycle is begun that broke in `resolve_run`.
+
+    Where the day may be to blame, the first command says which day the event log would have.
+    """
+    recipe = f"recipe check {shlex.quote(request.recipe)}"
+    ask = ("Ask for the newest day of the event log:", command_at(settings, recipe, "event_log"))
     return step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow. If "
         "the day or the recipe was not meant, trigger another run instead.",
+        *((ask,) if isinstance(error, DataContractError) else ()),
         ("Begin the cycle:", cycle_command(request, settings, "resolve")),
     )
 
 
 def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> Alert:
-    """Return the alert about a run that broke before it had a folder.
-
-    Args:
-        trigger: Airflow's run id.
-        broken: What `resolve_run` has left of it.
-        settings: Addresses for the links.
-    """
+    """Return the alert about a run, by Airflow's id, that broke before it had a folder."""
     when = f" at {broken.at:{_SECOND}}" if broken.at else ""
     happened = f"resolve_run failed{when}:\n{broken.message}"
     if not broken.message:
@@ -386,8 +340,7 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
     return make_alert(
         AlertKind.BROKEN_RUN,
         settings,
-        (("Airflow run", airflow_link(trigger, settings)),),
-        run_id=trigger,
+        trigger,
         about=(broken.cause.stage, broken.cause.error_class, *at),
         title="broke in resolve_run",
         happened=happened,
@@ -405,10 +358,8 @@ class MissedCycles:
     """Cycles that did not run, as a scheduled run found them when it started."""
 
     skipped: tuple[datetime, ...]  # Due instants of the cycles, oldest first, at least one.
-    due: datetime  # Due instant of the run that found them.
     started_at: datetime  # When that run started.
     is_too_late: bool  # That run is skipped too, because it started too late.
-    max_lateness: timedelta  # How long after its due instant a cycle may start.
     next_due: datetime  # Of the cycle that follows, or of the newest one that has come since.
 
 
@@ -421,10 +372,7 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     dates = f"{newest:{_MINUTE}}"
     if len(skipped) > 1:
         dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {dates}"
-    done = f"The cycle of {missed.due:{_MINUTE}} is running, as of its own date."
-    if missed.is_too_late:
-        limit = missed.max_lateness / timedelta(days=1)
-        done = f"That run was skipped too: a cycle may start up to {limit:.1f} days late."
+    run = "is skipped too, because it starts too late" if missed.is_too_late else "goes on"
     next_step = step("Nothing has to be run: a newer cycle runs now or is next.", ask)
     if not is_newer_under_way:
         next_step = step(
@@ -436,17 +384,15 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     return make_alert(
         AlertKind.MISSED_CYCLE,
         settings,
-        (("Airflow run", airflow_link(request.trigger, settings)),),
+        request.trigger,
         is_urgent=not is_newer_under_way,
-        run_id=request.trigger,
         about=tuple(each.isoformat() for each in skipped),
         title=f"{newest:%Y-%m-%d}: cycles were skipped ({len(skipped)})",
-        happened=f"No cycle ran for {dates}.\nThis was seen when Airflow started the run of "
-        f"{missed.due:{_MINUTE}} at {missed.started_at:{_MINUTE}}.",
+        happened=f"No cycle ran for {dates}.",
         certainty="Certain. The cause is not on record: Airflow was down, the DAG was paused, or "
         "an earlier run took too long.",
-        done=f"{done} Skipped cycles are not replayed; the next one is that of "
-        f"{missed.next_due:{_MINUTE}}.",
+        done=f"The run that found this {run}. Skipped cycles are not replayed; the next one is "
+        f"that of {missed.next_due:{_MINUTE}}.",
         next_step=next_step,
         at=missed.started_at,
         cycle=cycle_of(asked),

@@ -3,12 +3,12 @@
 A cycle that broke is tried again by retries, by people and by the next due date, and breaks in the
 same way until somebody has mended the cause. Whoever is on call gets one message of it and recipe,
 another one where it is met again after `REMIND_AFTER`, with the count, and one for all causes when
-a cycle of the recipe has ended at last. A cause that nobody meets any more, as of a trial recipe
-that nobody runs again, lapses. Not for verdicts: each cycle's is another one.
+a cycle of the recipe has ended at last. Not for verdicts: each cycle's is another one.
 
 There is no record of its own: what is open follows from the alerts in the outbox, each failure and
-each recovery in the order in which they happened. An alert is in the outbox before it is sent, so a
-kill loses none, and the outbox knows an alert that is the same.
+each recovery in the order in which they happened. So a cause that nobody meets any more, as of a
+trial recipe, is open until `homefeed gc` deletes its alerts. An alert is in the outbox before it is
+sent, so a kill loses none, and the outbox knows an alert that is the same.
 """
 
 import logging
@@ -20,10 +20,9 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.alerts.commands import ask_who_serves, step
-from pipelines.alerts.compose import Ended, alert_about_failure, cycle_of, make_alert
-from pipelines.alerts.links import links_of
+from pipelines.alerts.compose import cycle_of, make_alert
 from pipelines.alerts.outcomes import what_was_promoted
-from pipelines.alerts.transports import deliver, entry_uri, read_outbox
+from pipelines.alerts.transports import deliver, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
@@ -37,9 +36,6 @@ REMIND_AFTER = timedelta(hours=6)
 """A cause that is met again so long after it was told last is told again. Whoever has tried again
 sooner than that is looking; whoever has gone home hears of it. The rule `HomefeedStageNotRetried`
 for metrics waits as long (docs/observability.md)."""
-LAPSES_AFTER = timedelta(days=60)
-"""A cause that was not met for so long, and for three periods of the schedule, is not called broken
-any more; met again, it is a new one."""
 _NOTHING = AlertReceipt(alert=None, delivered_to=())
 Key = tuple[Cause | None, str]
 """A cause and the recipe that met it."""
@@ -73,73 +69,49 @@ class Incident:
         mine = self.cycle
         return not (mine and ended) or (mine.recipe == ended.recipe and mine.day <= ended.day)
 
-    def stands(self, now: datetime, settings: Settings) -> bool:
-        """Return whether it has not lapsed by now: due cycles would have met it."""
-        lapse = max(LAPSES_AFTER, timedelta(days=3 * settings.cadence_days))
-        return now - self.last_at < lapse
-
 
 def _key_of(alert: Alert) -> Key:
     return alert.cause, alert.cycle.recipe if alert.cycle else ""
 
 
 def find_open(settings: Settings) -> dict[Key, Incident]:
-    """Return what follows from the outbox, also what has lapsed since."""
+    """Return what has broken cycles and was not seen mended, the oldest first.
+
+    Raises:
+        HomefeedError: the outbox cannot be read.
+    """
     found: dict[Key, Incident] = {}
     for at, receipt, alert in read_outbox(settings):
         if alert.kind is AlertKind.RECOVERED:
             found = {key: one for key, one in found.items() if not one.is_mended_by(alert.cycle)}
         elif alert.cause is not None:
             key, cycle = _key_of(alert), alert.cycle
-            new = Incident(alert.cause, alert.title, cycle, at, at, at, 1)
-            before = found.get(key)
-            if before is not None and before.stands(at, settings):
-                days = [each for each in (before.cycle, cycle) if each]
-                new = replace(
-                    before,
-                    cycle=max(days, key=lambda each: each.day, default=None),
-                    last_at=at,
-                    told_at=before.told_at if receipt.is_counted else at,
-                    num_times=before.num_times + 1,
-                )
-            found[key] = new
+            before = found.get(key, Incident(alert.cause, alert.title, cycle, at, at, at, 0))
+            days = [each for each in (before.cycle, cycle) if each]
+            found[key] = replace(
+                before,
+                cycle=max(days, key=lambda each: each.day, default=None),
+                last_at=at,
+                told_at=before.told_at if receipt.is_counted else at,
+                num_times=before.num_times + 1,
+            )
     return found
-
-
-def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
-    """Return what has broken cycles, was not seen mended and has not lapsed, the oldest first.
-
-    Raises:
-        HomefeedError: the outbox cannot be read.
-    """
-    found = [each for each in find_open(settings).values() if each.stands(now, settings)]
-    return tuple(sorted(found, key=lambda each: each.first_at))
-
-
-def alert_on_failure(run_uri: str, settings: Settings, ended: Ended) -> AlertReceipt:
-    """Tell people about a run that broke. A second call about the same failure tells nothing.
-
-    Takes what `pipelines.alerts.compose.alert_about_failure` does, and raises what `tell` does.
-    """
-    return tell(alert_about_failure(run_uri, settings, ended), settings)
 
 
 def tell(alert: Alert, settings: Settings) -> AlertReceipt:
     """Tell people about a failure, once, or count it where they know of its cause.
 
-    What is only counted lies in the outbox, and goes to no transport. Where it is not known what is
-    open, the alert is delivered: told twice is better than not at all. Raises what
-    `pipelines.alerts.transports.deliver` does.
+    A second call about the same failure tells nothing. What is only counted lies in the outbox, and
+    goes to no transport. Where it is not known what is open, the alert is delivered: told twice is
+    better than not at all. Raises what `pipelines.alerts.transports.deliver` does.
     """
     at, is_counted = alert.at or datetime.now(UTC), False
     met = alert.model_copy(update={"at": at})
-    try:
-        if not storage.exists(entry_uri(met, settings)):  # else it is this failure, told before
-            before = find_open(settings).get(_key_of(met))
-            if before is not None and before.stands(at, settings):
-                count = {"num_times": before.num_times + 1, "first_at": before.first_at}
-                met = met.model_copy(update=count)
-                is_counted = at - before.told_at < REMIND_AFTER
+    try:  # Of a failure that was told before, `deliver` finds the entry.
+        if before := find_open(settings).get(_key_of(met)):
+            count = {"num_times": before.num_times + 1, "first_at": before.first_at}
+            met = met.model_copy(update=count)
+            is_counted = at - before.told_at < REMIND_AFTER
     except HomefeedError as error:
         log.warning("whether people know of this already is not known: %s", error)
     return deliver(met, settings, is_counted)
@@ -179,22 +151,13 @@ def compose_recovered(
     at: datetime,
     settings: Settings,
 ) -> Alert:
-    """Return the alert about causes that are mended.
-
-    Args:
-        mended: What had been broken, at least one.
-        run: The cycle that has ended.
-        promotion: What it did to the champion.
-        at: When it ended.
-        settings: Addresses for the links.
-    """
+    """Return the alert about causes, at least one, that a cycle which ended at `at` has mended."""
     serving, stages = promotion.champion_after, dict.fromkeys(each.cause.stage for each in mended)
     serves = f"{serving.label} serves; {what_was_promoted(promotion)}." if serving else ""
     return make_alert(
         AlertKind.RECOVERED,
         settings,
-        links_of(run, settings),
-        run=run,
+        run,
         title=f"recovered, {', '.join(stages)} ended well",
         about=tuple(f"{each.cause.stage} {each.first_at.isoformat()}" for each in mended),
         serves=serves or "There is no champion yet.",

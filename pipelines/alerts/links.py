@@ -52,10 +52,7 @@ def mlflow_address(tracking_uri: str, experiment: str) -> str:
 def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:
     """Return where MLflow shows a comparison, and the table of all runs; nothing without a server.
 
-    Args:
-        tracking_uri: Of the server.
-        experiment_id: Of both runs.
-        run_ids: The challenger's and the baseline's.
+    The runs are the challenger's and the baseline's, both of the experiment.
     """
     if not _is_server(tracking_uri):
         return ()

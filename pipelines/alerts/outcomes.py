@@ -5,6 +5,7 @@ disagree. Not for what is told of a cycle that was not judged (`pipelines.alerts
 how a command is spelled (`pipelines.alerts.commands`).
 """
 
+import shlex
 from datetime import timedelta
 
 from pipelines.alerts.commands import (
@@ -13,7 +14,6 @@ from pipelines.alerts.commands import (
     command_at,
     force_command,
     new_cycle_command,
-    quoted,
     rollback_command,
     step,
 )
@@ -35,7 +35,6 @@ from pipelines.settings import Settings
 
 APPROVAL_TASK = "approve_promotion"
 """The task that asks whether a model may serve, where the recipe wants a person to say so."""
-_NOT_PROMOTED = "was not promoted: it is not known to be good enough"
 _VOID = "the comparison is void and its numbers count for nothing"
 
 
@@ -173,7 +172,7 @@ def _after_no_promotion(
 ) -> NextStep:
     stays, recipe = what_serves(run), run.config
     accept = command_at(
-        run, f"anchor set --recipe {quoted(recipe.reference)} --reason 'why it is accepted'"
+        run, f"anchor set --recipe {shlex.quote(recipe.reference)} --reason 'why it is accepted'"
     )
     if judgement.problem:
         offered += (("Name the accepted recipe:", accept),)
@@ -197,21 +196,19 @@ def _after_no_promotion(
 
 def _finding(run: ResolvedRun, judgement: Judgement) -> str:
     """Return what became of the challenger, as the end of a sentence about it."""
-    verdict = judgement.verdict
-    if verdict.promoted is Promoted.CHALLENGER:
+    if judgement.verdict.promoted is Promoted.CHALLENGER:
         if judgement.waits_for_approval(run):
             return "is promoted if a person approves"
-        return (
-            "is promoted" if run.may_promote else "may be promoted, and this run promotes nothing"
-        )
-    return "was rejected" if verdict.decision is Decision.REJECT else _NOT_PROMOTED
+        more = "is promoted", "may be promoted, and this run promotes nothing"
+        return more[0 if run.may_promote else 1]
+    if judgement.verdict.decision is Decision.REJECT:
+        return "was rejected"
+    return "was not promoted: it is not known to be good enough"
 
 
 def _percent(change: Interval) -> str:
-    low, high = 100 * change.low, 100 * change.high
-    return (
-        f"{100 * change.value:+.2f} % ({100 * change.confidence:g} %: {low:+.2f} to {high:+.2f} %)"
-    )
+    value, low, high = (100 * each for each in (change.value, change.low, change.high))
+    return f"{value:+.2f} % ({100 * change.confidence:g} %: {low:+.2f} to {high:+.2f} %)"
 
 
 def _number(comparison: Comparison) -> str:

@@ -57,10 +57,8 @@ class RenderedAlert:
 def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAlert:
     """Return the alert as text, HTML and Slack's blocks, in which all that it holds is escaped.
 
-    Args:
-        alert: The message.
-        is_late: Whether a transport that gets it now did not take it before.
-        zone: IANA name of the readers' time zone.
+    It says that it is late where a transport did not take it before; `zone` is the IANA name of the
+    readers' time zone.
     """
     marks = "(sent late) " if is_late else ""
     facts = [("When", for_readers(alert.at, zone))] if alert.at else []

@@ -8,6 +8,7 @@ repeats what a hook said about its address. Not for what an alert says (`pipelin
 nor for whether it is told at all (`pipelines.alerts.incidents`).
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -30,10 +31,7 @@ _CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", 
 
 
 class AlertDeliveryError(TransientStorageError):
-    """Transports did not take the alert; the outbox and the other transports have it."""
-
-    transports: tuple[str, ...] = ()
-    """Those that failed."""
+    """Transports did not take the alert; it is about these. Outbox and other transports have it."""
 
 
 def entry_uri(alert: Alert, settings: Settings) -> str:
@@ -51,22 +49,20 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
     raised: whoever calls has something of its own to do.
     """
-    sent: list[str] = []
+    sent, here = list[str](), set(settings.alert_transports)
     try:
         for _, receipt, alert in read_outbox(settings):
-            asked = set(receipt.waiting_for) & set(settings.alert_transports)
+            asked = here.intersection(receipt.waiting_for)
             try:
                 if asked:
-                    deliver(alert, settings, is_late=True)
-            except AlertDeliveryError as error:
-                log.warning("%s", error)
-                asked -= set(error.transports)
-                here = tuple(n for n in settings.alert_transports if n not in error.transports)
-                settings = settings.model_copy(update={"alert_transports": here})
+                    only = settings.model_copy(update={"alert_transports": tuple(sorted(asked))})
+                    deliver(alert, only, is_late=True)
+                    sent.append(alert.run_id)
             except HomefeedError as error:
                 log.warning("an alert still waits in the outbox: %s", error)
-                continue
-            sent += [alert.run_id] if asked else []
+                away = set(error.about) if isinstance(error, AlertDeliveryError) else set[str]()
+                here -= away
+                sent += [alert.run_id] if away and asked - away else []
     except HomefeedError as error:
         log.warning("alerts may still wait in the outbox: %s", error)
     return tuple(sent)
@@ -83,15 +79,14 @@ def read_outbox(settings: Settings) -> list[tuple[datetime, AlertReceipt, Alert]
     found = []
     outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
     for name in (name for name in storage.list_names(outbox) if name.endswith(".json")):
+        # One that is not there was removed meanwhile.
         try:
-            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
-        except FileNotFoundError:
-            continue  # somebody has removed it meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
+                if receipt.alert and receipt.alert.at:
+                    found.append((receipt.alert.at, receipt, receipt.alert))
         except HomefeedError as error:
             log.warning("an alert of the outbox cannot be read: %s", error)
-            continue
-        if receipt.alert and receipt.alert.at:
-            found.append((receipt.alert.at, receipt, receipt.alert))
     return sorted(found, key=lambda each: (each[0], each[2].kind is AlertKind.RECOVERED))
 
 
@@ -108,11 +103,8 @@ def deliver(
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
-    Args:
-        alert: The message. Where it does not say when it happened, that is now.
-        settings: Which transports, and how they are reached.
-        is_counted: Whether it is only put into the outbox, because people know of its cause.
-        is_late: Whether its transports did not take it before.
+    Where the alert does not say when it happened, that is now. What is only counted, because people
+    know of its cause, is put into the outbox alone; what is late was not taken before.
 
     Raises:
         AlertDeliveryError: transports failed, after all have been tried. It names them and the
@@ -141,7 +133,8 @@ def deliver(
             # Whatever a transport raises, the next one must still be tried. What was raised is told
             # below in one error.
             except Exception as error:
-                failures[name] = _describe(error)
+                is_ours = isinstance(error, HomefeedError)
+                failures[name] = str(error) if is_ours else type(error).__name__
                 taken = {"waiting_for": (*waiting, name)}
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
@@ -152,7 +145,7 @@ def deliver(
             f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
             f"each (<name>_default), then clear the task"
         )
-        failure.transports = tuple(failures)
+        failure.about = tuple(failures)
         raise failure
     return receipt
 
@@ -175,22 +168,14 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
     )
 
 
-def _describe(error: Exception) -> str:
-    if isinstance(error, HomefeedError):
-        return str(error)
-    strerror = error.strerror if isinstance(error, OSError) else None
-    return f"{type(error).__name__}{f' ({strerror})' if strerror else ''}"
-
-
 def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     """Send a mail with the HTML, by Airflow's notifier, threaded by the cycle.
 
     An alert that is sent twice has the same Message-ID, so that most servers show it once. The id
     under which mail programs show the alerts of one cycle together is that of no mail.
 
-    Raises:
-        ConfigurationError: nobody is to get it.
-        Exception: whatever Airflow's hook or the mail server answered.
+    Raises a ConfigurationError where nobody is to get it, and whatever Airflow's hook or the mail
+    server answered.
     """
     from airflow.providers.smtp.hooks.smtp import SmtpHook
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
@@ -199,7 +184,8 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         raise ConfigurationError(
             'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
         )
-    alert, deployment = rendered.alert, _deployment(settings)
+    alert = rendered.alert
+    deployment = [storage.to_uri(settings.workspace_location), settings.registered_model]
     named = SmtpHook.get_connection(SMTP_CONN_ID).extra_dejson.get("from_email")
     sender = named or "homefeed-retrain@localhost"
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
@@ -220,16 +206,10 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     ).notify({})
 
 
-def _deployment(settings: Settings) -> list[str]:
-    return [storage.to_uri(settings.workspace_location), settings.registered_model]
-
-
 def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """Send Slack's blocks to an incoming webhook, which Apprise's own plugin cannot.
 
-    Raises:
-        AlertDeliveryError: Slack did not take it.
-        Exception: whatever Airflow's hook raised.
+    Raises an AlertDeliveryError where Slack did not take it, and whatever Airflow's hook raised.
     """
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
@@ -248,9 +228,8 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     obey `@everyone` and `<...>` in it all the same. An invisible character takes their meaning
     away.
 
-    Raises:
-        AlertDeliveryError: a service refused it or was not reached.
-        Exception: whatever Airflow's hook raised.
+    Raises an AlertDeliveryError where a service refused it or was not reached, and whatever
+    Airflow's hook raised.
     """
     import apprise
     from airflow.providers.apprise.hooks.apprise import AppriseHook

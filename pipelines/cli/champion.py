@@ -5,7 +5,6 @@ two disagree. Tested in tests/pipelines/cli/test_champion.py and, of the moves t
 tests/pipelines/registry/test_moves.py.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from typer import Option
 
 from pipelines import storage
-from pipelines.alerts.commands import repair_command, runnable
+from pipelines.alerts.commands import repair_command
 from pipelines.cli.printing import Commands, say, say_all, say_value, with_json
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
@@ -75,24 +74,20 @@ def rollback(
 ) -> dict[str, Any]:
     """Point the champion back at an earlier version."""
     settings, now = Settings(), datetime.now(UTC)
-    client, versions = tracking.connect(settings.tracking_uri), (to_version, from_version)
-    to, taken_down = (version or None for version in versions)
-    entry = moves.rollback(client, settings, to, now, reason, taken_down)
-    workspace_uri = storage.to_uri(settings.workspace_location)
+    client, asked = tracking.connect(settings.tracking_uri), (to_version or None, now, reason)
+    entry = moves.rollback(client, settings, *asked, from_version or None)
+    workspace_uri, is_made_now = storage.to_uri(settings.workspace_location), entry.moved_at == now
     refresh_index(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
-    if entry.moved_at != now:
-        say(
-            f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
-            f"back further name a version: homefeed rollback --to-version N"
-        )
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
-    if entry.moved_at == now:
-        say(
-            "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for "
-            "it, the DAG homefeed_rollback rolls back and updates it"
-        )
-    return {"move": entry, "is_made_now": entry.moved_at == now}
+    say(
+        "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for it, "
+        "the DAG homefeed_rollback rolls back and updates it"
+        if is_made_now
+        else f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
+        f"back further name a version: homefeed rollback --to-version N"
+    )
+    return {"move": entry, "is_made_now": is_made_now}
 
 
 @app.command()
@@ -102,15 +97,14 @@ def serving(
     """Say which model was serving at an instant."""
     settings = Settings()
     instant = parse_instant(at, "--at") if at else None
-    workspace_uri = _workspace(settings)
-    say(f"workspace: {workspace_uri}")
+    where = _place(settings)
     try:
-        state = _look(settings, workspace_uri)
+        state = _look(settings, where)
     except HomefeedError:
-        _say_serving(record.load(workspace_uri, settings.registered_model), settings, instant)
+        _say_serving(record.load(*where), instant, "")
         raise
     try:
-        _say_serving(state.history, settings, instant, state)
+        _say_serving(state.history, instant, state.serves)
     finally:
         # Also where the history knows of none: "no champion yet" would hide one that serves.
         reconcile.require_agreement(state)
@@ -118,34 +112,22 @@ def serving(
         reconcile.require_newest(state)
 
 
-def _say_serving(
-    known: record.History,
-    settings: Settings,
-    instant: datetime | None,
-    state: reconcile.State | None = None,
-) -> None:
+def _say_serving(known: record.History, instant: datetime | None, version: str | None) -> None:
     """Say what served at an instant; now is the newest move, whatever a clock says.
 
-    While the alias has not followed the newest move, the model before it serves still.
+    While the alias, which names `version`, has not followed the newest move, the model before it
+    serves still. It may have followed, and nobody has marked that yet.
     """
     begun, at = known.pending, instant or datetime.now(UTC)
-    if state is not None and begun is not None and state.serves == begun.model.version:
-        begun = None  # The alias has followed, and nobody has marked that yet.
-    made = tuple(entry for entry in known.entries if entry != begun)
-    known = replace(known, entries=made)
-    is_newest = instant is None and known.moves
-    entry = known.moves[-1] if is_newest else record.serving_at(known, at)
+    if begun is not None and version == begun.model.version:
+        begun = None
+    made = replace(known, entries=tuple(entry for entry in known.entries if entry != begun))
+    is_newest = instant is None and made.moves
+    entry = made.moves[-1] if is_newest else record.serving_at(made, at)
     say(f"{_label(entry)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
-    say_all(_begun_lines(begun))
-    say_value(
-        {
-            "workspace_uri": storage.to_uri(settings.workspace_location),
-            "at": at,
-            "serving": entry,
-            "recipe": entry.recipe,
-            "begun": begun,
-        }
-    )
+    _say_begun(begun)
+    value = {"workspace_uri": known.workspace_uri, "at": at, "serving": entry}
+    say_value({**value, "recipe": entry.recipe, "begun": begun})
 
 
 @history_app.callback()
@@ -155,24 +137,16 @@ def history(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = Settings()
-    workspace_uri = _workspace(settings)
-    known = record.load(workspace_uri, settings.registered_model)
-    say(f"workspace: {workspace_uri}")
+    where = _place(settings)
+    known = record.load(*where)
     for entry in known.moves:
-        moved_at, again = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", ""
-        if record.was_set_again(known, entry):
-            again = "  (the alias was set again: a write was lost, or a hand had moved it back)"
+        again = "  (the alias was set again)" if record.was_set_again(known, entry) else ""
+        moved_at = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}"
         say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{again}")
-    say_all(_begun_lines(known.pending))
-    say_value(
-        {
-            "workspace_uri": workspace_uri,
-            "moves": known.moves,
-            "begun": known.pending,
-            "damaged": known.damaged,
-        }
-    )
-    reconcile.require_agreement(_look(settings, workspace_uri))
+    _say_begun(known.pending)
+    value = {"moves": known.moves, "begun": known.pending, "damaged": known.damaged}
+    say_value({"workspace_uri": known.workspace_uri, **value})
+    reconcile.require_agreement(_look(settings, where))
     if known.damaged:
         raise DataContractError(
             f"entries of the history cannot be read: {', '.join(known.damaged)}; expected files "
@@ -193,14 +167,8 @@ def repair(
     reason: Annotated[str, Option(help="Why, in a sentence, for the record.")] = "",
 ) -> dict[str, Any]:
     """Make history and registry agree; without --apply only show what would be done."""
-    settings, command = Settings(), ""
-    workspace_uri = _workspace(settings)
-    client, where = (
-        tracking.connect(settings.tracking_uri),
-        (workspace_uri, settings.registered_model),
-    )
-    say(f"workspace: {workspace_uri}")
-    asked = restore_alias, to_version or None
+    settings, command, asked = Settings(), "", (restore_alias, to_version or None)
+    where, client = _place(settings), tracking.connect(settings.tracking_uri)
     if apply:
         steps = moves.repair(client, where, datetime.now(UTC), reason, *asked)
         refresh_index(*where)
@@ -210,21 +178,22 @@ def repair(
     if not steps:
         say("nothing: history and registry agree")
     elif not apply:
-        command = runnable(repair_command(settings, restore_alias, to_version))
+        command = repair_command(settings, restore_alias, to_version)
         say(f"do it: {command}")
-    return {"workspace_uri": workspace_uri, "steps": steps, "is_done": apply, "command": command}
+    return {"workspace_uri": where[0], "steps": steps, "is_done": apply, "command": command}
 
 
-def _workspace(settings: Settings) -> str:
+def _place(settings: Settings) -> tuple[str, str]:
+    """Return the workspace that is there, which is said, and the registered model's name."""
     workspace_uri = storage.to_uri(settings.workspace_location)
     reconcile.require_workspace(workspace_uri)
-    return workspace_uri
+    say(f"workspace: {workspace_uri}")
+    return workspace_uri, settings.registered_model
 
 
-def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
+def _look(settings: Settings, where: tuple[str, str]) -> reconcile.State:
     """Return what registry and history say; end with an error where the registry is silent."""
-    client = tracking.connect(settings.tracking_uri)
-    return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
+    return reconcile.look_between_moves(tracking.connect(settings.tracking_uri), *where)
 
 
 def _label(entry: record.Move) -> str:
@@ -233,10 +202,10 @@ def _label(entry: record.Move) -> str:
     return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
 
 
-def _begun_lines(begun: record.Move | None) -> Iterator[str]:
+def _say_begun(begun: record.Move | None) -> None:
     """Name the move that is decided and that the alias has not been seen to follow."""
     if begun is not None:
-        yield (
+        say(
             f"decided, and the alias is to follow: {begun.kind} of {begun.model.label} "
             f"({begun.reason}); whoever acts next sets it, or `homefeed history repair`"
         )

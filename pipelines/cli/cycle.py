@@ -3,6 +3,7 @@
 Tested in tests/pipelines/cli/test_main.py, test_cycle.py and test_reproduce.py.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -103,25 +104,17 @@ def begin(
     )
     was_resolved = is_resolved(request, settings)
     run = start_run(request, settings)
-    if was_resolved:
-        _tell_if_changed(run, request.recipe)
+    # The cycle has its own value, and goes on without the recipe's file or module.
+    with contextlib.suppress(HomefeedError):
+        if was_resolved and make_recipe(request.recipe) != run.config:
+            log.warning(
+                "recipe %s has changed since this cycle was resolved; the cycle goes on with what "
+                "it said then; give another --key to begin a cycle with the new value",
+                request.recipe,
+            )
     found = _finish(run, settings) if is_here else {}
     say(run.run_uri)
     return {"run_uri": run.run_uri, **found}
-
-
-def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
-    """Warn where the cycle was resolved before and its recipe says something else by now."""
-    try:
-        todays = make_recipe(reference)
-    except HomefeedError:
-        return  # The cycle has its own value, and goes on without the file or module.
-    if todays != run.config:
-        log.warning(
-            "recipe %s has changed since this cycle was resolved (%s then, %s now); the cycle goes "
-            "on with what it said then; give another --key to begin a cycle with the new value",
-            *(reference, run.config.fingerprint()[:12], todays.fingerprint()[:12]),
-        )
 
 
 def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
@@ -176,15 +169,9 @@ def reproduce(
     event_log_uri = storage.to_uri(event_log) if event_log else ""
     outcome = rebuild(past, folder, until, say, event_log_uri)
     say_all(_lines_of(outcome))
-    say_value(
-        {
-            "run_uri": past.run_uri,
-            "folder": folder,
-            "findings": outcome.findings,
-            "changes": outcome.changes,
-            "stopped_by": str(outcome.stopped_by or ""),
-        }
-    )
+    found = {"findings": outcome.findings, "changes": outcome.changes}
+    about = {"run_uri": past.run_uri, "folder": folder}
+    say_value({**about, **found, "stopped_by": str(outcome.stopped_by or "")})
     if outcome.differing:
         what = ", ".join(f"{found.what} ({found.stage})" for found in outcome.differing)
         raise DataContractError(
@@ -199,16 +186,10 @@ def reproduce(
 
 def _lines_of(outcome: "Outcome") -> Iterator[str]:
     """Yield each finding and what has changed since; an unexplained difference is told as such."""
-
-    def short(digest: str) -> str:
-        """Return the first digits of a digest, and all that stands before it."""
-        said, _, digits = digest.rpartition(" ")
-        return f"{said} {digits[:12]}".strip()
-
     for found in outcome.findings:
-        now = f" then, {short(found.now)} now" if found.state == "differs" else ""
+        now = f" then, {found.now} now" if found.state == "differs" else ""
         start = f"{found.state:13}  {found.stage:21}  {found.what:31}"
-        yield f"{start}  {short(found.then)}{now}".rstrip()
+        yield f"{start}  {found.then}{now}".rstrip()
         yield from (f"  {detail}" for detail in found.details)
     if outcome.changes:
         effect = "and may be why" if outcome.differing else "without effect on what was rebuilt"

@@ -4,7 +4,7 @@ Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and te
 """
 
 import getpass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +13,9 @@ from typer import Argument, Option
 from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    DataContractError,
-    SnapshotDamagedError,
-)
+from pipelines.contracts.errors import DataContractError, SnapshotDamagedError
 from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
@@ -26,18 +23,12 @@ from pipelines.sources.world.parameters import Like, WorldParameters, make_param
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 snapshot_app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
-gate_app = Commands(
-    help="Try the gate's limits on the past; accept what is unusual.",
-    no_args_is_help=True,
-)
+gate_app = Commands(help="The gate's limits, and what is accepted.", no_args_is_help=True)
 
 _WORLD = WorldParameters()
 To = Annotated[str, Option(help="Event log URI to write.")]
 Location = Annotated[str, Argument(help="Path or URI of the log; HOMEFEED_EVENT_LOG by default.")]
-Page = Annotated[str, Option(help="File for the page with plots.")]
 Place = Annotated[str, Argument(help="Folder or URI, or the beginning of a name in the workspace.")]
-Recipe = Annotated[str, Option(help="Recipe whose log and windows are meant.")]
-AsOf = Annotated[str, Option(help="Day up to which the log counts, YYYY-MM-DD; its last.")]
 
 
 @ingest_app.command()
@@ -82,8 +73,7 @@ def _ingest(adapter: Any, to: str) -> dict[str, str]:
     from pipelines.sources.publish import ingest
 
     ingest(adapter, to)
-    uri = storage.to_uri(to)
-    say(uri)
+    say(uri := storage.to_uri(to))
     return {"event_log_uri": uri}
 
 
@@ -103,12 +93,9 @@ def init(
 def judge_log(
     location: Location = "",
     recipe: Annotated[str, Option(help="What the log shall serve; none by default.")] = "",
-    html: Page = "",
+    html: Annotated[str, Option(help="File for the page with plots.")] = "",
     from_day: Annotated[str, Option("--from", help="First day (YYYY-MM-DD).")] = "",
     to_day: Annotated[str, Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
-    workers: Annotated[
-        int | None, Option(min=1, help="Threads that read; as many as cores by default.")
-    ] = None,
     strict: Annotated[bool, Option("--strict", help="Warnings count as errors.")] = False,
 ) -> None:
     """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
@@ -117,35 +104,28 @@ def judge_log(
     it is 65 for warnings too.
     """
     from pipelines.event_log.rules import Severity
-    from pipelines.log_check.report import lines_of, told_problems
+    from pipelines.log_check.report import TABLES, lines_of, told_problems
     from pipelines.log_check.run import check_log
 
     settings = Settings()
     place, config = location or settings.event_log_location, make_recipe(recipe) if recipe else None
-    first, last = _day(from_day, "--from"), _day(to_day, "--to")
-    report = check_log(place, config, first, last, workers, settings)
+    first, last = (
+        parse_instant(text, option).date() if text else None
+        for text, option in ((from_day, "--from"), (to_day, "--to"))
+    )
+    report = check_log(place, config, first, last, settings=settings)
     say_all(lines_of(report))
     if html:
         from pipelines.log_check.page import write_page
 
         write_page(report, Path(html))
         say(f"page: {Path(html).resolve()}")
-    problems, days = list(told_problems(report)), sorted(report.days)
-    say_value(
-        {
-            "uri": report.uri,
-            "recipe": report.recipe,
-            "first_day": days[0] if days else None,
-            "last_day": days[-1] if days else None,
-            "num_impressions": report.num_rows("impressions"),
-            "num_actions": report.num_rows("actions"),
-            "num_requests": report.num_requests,
-            "num_users": report.num_users,
-            "num_pins": report.num_pins,
-            "problems": [{"severity": kind, "message": message} for kind, message in problems],
-            "page": html,
-        }
-    )
+    problems, names = list(told_problems(report)), ("uri", "recipe", "num_requests", "num_users")
+    told = [{"severity": severity, "message": message} for severity, message in problems]
+    rows = {f"num_{table}": report.num_rows(table) for table in TABLES}
+    known = {name: getattr(report, name) for name in (*names, "num_pins")}
+    days = {"first_day": min(report.days, default=None), "last_day": max(report.days, default=None)}
+    say_value({**known, **rows, **days, "problems": told, "page": html})
     kinds = [severity for severity, _ in problems]
     errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
     if errors or (strict and warnings):
@@ -173,15 +153,6 @@ def show(
     value = show_request(event_log, config, request)
     say_text(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=1000))
     return value
-
-
-def _day(text: str, option: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigurationError(
-            f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
-        ) from None
 
 
 @snapshot_app.command("show")
@@ -232,16 +203,15 @@ def verify(
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     chosen = [find(each, workspace_uri) for each in snapshots or ()] or published(workspace_uri)
-    value: list[dict[str, Any]] = []
+    wrong: dict[str, list[str]] = {}
     for each in chosen:
         with storage.local_copy(each.uri) as folder:
-            wrong = list(problems(each, folder))
-        said = f"{len(each.files)} files are as published"
-        said = f"not as published, in {len(wrong)} place(s)" if wrong else said
-        say_all([f"{each.digest[:16]}  {said}", *(f"  {problem}" for problem in wrong)])
-        value.append({"uri": each.uri, "digest": each.digest, "problems": wrong})
-    say_value({"snapshots": value})
-    if damaged := [each["uri"] for each in value if each["problems"]]:
+            found = wrong[each.uri] = list(problems(each, folder))
+        said = f"{len(found)} problem(s) in" if found else "as published:"
+        say_all([f"{each.uri}  {said} {len(each.files)} files", *(f"  {line}" for line in found)])
+    names = {each.uri: {"uri": each.uri, "digest": each.digest} for each in chosen}
+    say_value({"snapshots": [{**names[uri], "problems": wrong[uri]} for uri in wrong]})
+    if damaged := [uri for uri in wrong if wrong[uri]]:
         raise SnapshotDamagedError(
             f"{len(damaged)} of {len(chosen)} snapshots are not as they were published: "
             f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
@@ -259,7 +229,7 @@ def accept(
     by: Annotated[str, Option(help="Who says so; your login name by default.")] = "",
 ) -> dict[str, Any]:
     """Accept a shift of one run's data, by name and with a reason."""
-    from pipelines.alerts.commands import runnable, stage_command
+    from pipelines.alerts.commands import stage_command
     from pipelines.log_days.judging import accept_shift
     from pipelines.stages.runner import read_artifact
 
@@ -267,27 +237,25 @@ def accept(
     who = by or getpass.getuser()
     accepted = accept_shift(resolved.run_uri, expectation, who, reason, datetime.now(UTC))
     commands = [
-        runnable(stage_command(stage, resolved.run_uri))
+        stage_command(stage, resolved.run_uri)
         for stage in ("build_snapshot", "check_snapshot")
         if storage.exists(failure_uri(resolved.run_uri, stage))
     ]
     say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
-    say("The stage that refused the data takes it into account when it is run again:")
-    say_all(f"  {command}" for command in commands)
+    say_all(f"run the stage that refused the data again: {command}" for command in commands)
     return {"accepted": accepted, "commands": commands}
 
 
 @gate_app.command()
-def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
+def calibrate(
+    recipe: Annotated[str, Option(help="Recipe whose log and windows are meant.")] = "",
+    as_of: Annotated[str, Option(help="Day up to which the log counts; its last.")] = "",
+) -> dict[str, Any]:
     """Hold the log's own past windows against the gate's limits; say how often it would warn."""
     from pipelines.log_days.calibration import calibrate_limits, calibration_lines
 
     settings = Settings()
     found = calibrate_limits(settings, recipe or settings.recipe, as_of)
     say_all(calibration_lines(found))
-    return {
-        "windows": [window._asdict() for window in found.windows],
-        "budget": found.budget,
-        "alarm_share": found.alarm_share,
-        "factor": found.factor,
-    }
+    shares = {name: getattr(found, name) for name in ("budget", "alarm_share", "factor")}
+    return {"windows": [window._asdict() for window in found.windows], **shares}

@@ -3,6 +3,7 @@
 Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
 
+import contextlib
 import itertools
 import os
 import sys
@@ -15,9 +16,9 @@ import typer
 from typer import Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, complain, say, say_all, say_value
+from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.local.home import LocalHome, default_home
+from pipelines.local.home import LocalHome
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
 from pipelines.settings import Settings
@@ -79,7 +80,7 @@ def open_(
     """Open the newest verdict page, the index of all cycles, Airflow or MLflow; print the address.
 
     The index, `cycles.html` in the workspace, is written anew before it is opened. Where there is
-    no display, the address is only printed; the exit code is 0 then too.
+    no display or no browser, the address is only printed; the exit code is 0 then too.
     """
     from pipelines.cycles.index import write_index
     from pipelines.cycles.reading import newest_page
@@ -104,12 +105,8 @@ def open_(
         map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
     )
     if not only_print and has_display:
-        try:
-            is_open = webbrowser.open(address)
-        except webbrowser.Error:
-            is_open = False
-        if not is_open:
-            complain("no browser could be started; open the address above yourself")
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(address)
     return {"address": address}
 
 
@@ -133,33 +130,19 @@ def gc(
     say(f"workspace: {place.workspace_uri}")
     for item, why in itertools.chain(kept, going):
         held, age = item.held, (now - item.held.changed_at).days
-        size = held.num_bytes
         becomes = "kept" if why else "would go" if dry_run else "gone"
-        named = {"becomes": becomes, "kind": held.kind, "name": held.name}
-        rows.append(named | {"num_bytes": size, "age_days": age, "because": why})
-        tail = f"  because {why}" if why else ""
-        said = f"{becomes:8}  {held.kind:11}  {held.name}"
-        say(f"{said}  {readable_bytes(size)}, {age} days old{tail}")
+        named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
+        rows.append({"becomes": becomes, **named, "age_days": age, "because": why})
+        said = f"{becomes:8}  {held.kind:11}  {held.name}  {readable_bytes(held.num_bytes)}"
+        say(f"{said}, {age} days old{why and f'  because {why}'}")
     gone = [row for row in rows if not row["because"]]
     models = [row["num_bytes"] for row in gone if row["kind"] == "model"]
-    things = [row["num_bytes"] for row in gone if row["kind"] != "model"]
-    freed, marks = ("would free", "would mark") if dry_run else ("freed", "has marked")
-    say(f"{freed} {readable_bytes(sum(things))} ({_count(things, 'thing')})")
-    if models:
-        say(
-            f"MLflow {marks} {_count(models, 'model')} as deleted; `mlflow gc`, run on its server, "
-            f"frees {readable_bytes(sum(models))}"
-        )
-    return {
-        "workspace_uri": place.workspace_uri,
-        "is_dry_run": dry_run,
-        "items": rows,
-        "num_bytes": sum(models) + sum(things),
-    }
-
-
-def _count(found: list[int], noun: str) -> str:
-    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
+    freed = sum(row["num_bytes"] for row in gone)
+    say(f"{'would free' if dry_run else 'freed'} {readable_bytes(freed - sum(models))}")
+    if models:  # which MLflow has only marked as deleted
+        say(f"`mlflow gc`, run on MLflow's server, then frees {readable_bytes(sum(models))} more")
+    value = {"workspace_uri": place.workspace_uri, "is_dry_run": dry_run}
+    return {**value, "items": rows, "num_bytes": freed}
 
 
 @local_app.command(lasts=True)
@@ -177,7 +160,7 @@ def retrain(
 
 @local_app.command(lasts=True)
 def ui(home: Home = "", dags: Dags = "dags") -> None:
-    """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
+    """Keep the Airflow and MLflow pages up until Ctrl-C."""
     from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags), say)
@@ -194,7 +177,7 @@ def down(home: Home = "") -> dict[str, int]:
 
 
 def _home(home: str) -> LocalHome:
-    return LocalHome(Path(home).expanduser().absolute()) if home else default_home()
+    return LocalHome(Path(home or Settings().home).expanduser().absolute())
 
 
 def _dags(dags: str) -> Path:

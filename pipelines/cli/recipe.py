@@ -4,7 +4,7 @@ Tested in tests/pipelines/cli/test_recipe.py and test_anchor.py.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -20,9 +20,6 @@ from pipelines.registry import moves
 from pipelines.registry.history import Recipe, Recipes
 from pipelines.registry.standing import SeedNoise
 from pipelines.settings import Settings
-
-if TYPE_CHECKING:
-    from pipelines.preconditions.cycle import Asked
 
 app = Commands(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
 anchor_app = Commands(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
@@ -60,13 +57,17 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
 
     The same is asked as at the beginning of a cycle that may promote and trains in one process.
     """
+    from pipelines.event_log.log_files import open_event_log
     from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, listed, refusals
     from pipelines.snapshot.plan import plan_of
 
     settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
     found, questions, day = list[HomefeedError](), QUESTIONS, now
     try:
-        day = parse_instant(as_of, "--as-of") if as_of else _day_after(settings)
+        if not as_of:
+            event_log = open_event_log(storage.to_uri(settings.event_log_location))
+            as_of = str(event_log.span("impressions")[1] + timedelta(days=1))
+        day = parse_instant(as_of, "--as-of")
     except DataContractError as error:
         found = [error]
         questions = tuple(ask for ask in QUESTIONS if ask is not ask_event_log)
@@ -79,48 +80,15 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
         windows = plan_of(config, asked.request.day).windows.items()
         spans = (f"{name} {each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}" for name, each in windows)
         say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
-    say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
+    served = asked.champion.label if asked.champion else "none, or not known"
+    say(f"champion: {f'not checked, because {unasked[0]}' if unasked else served}")
     problems = [each for error in found for each in error.problems or (str(error),)]
-    say_value(
-        {
-            "recipe": config.recipe_ref,
-            "as_of": asked.request.day,
-            "can_be_run": not found,
-            "problems": problems,
-            "not_checked": [str(error) for error in unasked],
-            "champion": asked.champion,
-        }
-    )
+    told = {"can_be_run": not found, "problems": problems, "not_checked": [*map(str, unasked)]}
+    about = {"as_of": asked.request.day, "champion": asked.champion}
+    say_value({"recipe": config.recipe_ref, **about, **told})
     if found:
         raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")
     say(f"recipe {config.recipe_ref.label} can be run{', once MLflow answers' if unasked else ''}")
-
-
-def _day_after(settings: Settings) -> datetime:
-    """Return the day after the event log's last.
-
-    Raises:
-        DataContractError: there is no log, or a table of it is missing.
-    """
-    from pipelines.event_log.log_files import open_event_log
-
-    event_log = open_event_log(storage.to_uri(settings.event_log_location))
-    last = event_log.span("impressions")[1] + timedelta(days=1)
-    return datetime(last.year, last.month, last.day, tzinfo=UTC)
-
-
-def _champion_of(asked: "Asked") -> str:
-    """Return in words which champion the questions were about."""
-    from pipelines.preconditions.cycle import recipe_of
-
-    if asked.client is None or not asked.knows_champion:
-        return "not known"
-    if asked.champion is None:
-        return f"{asked.settings.registered_model} has none yet"
-    label, its_own = asked.champion.label, recipe_of(asked)
-    if its_own is None:
-        return f"{label} is not checked; its cycle is not on record"
-    return f"{label}, recipe {its_own.recipe_ref.label}"
 
 
 @anchor_app.command("show")

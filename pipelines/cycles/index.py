@@ -82,23 +82,15 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
 def keeping_index(stage: str, workspace_uri: str, registered_model: str) -> Iterator[None]:
     """Write the index anew when a stage has ended that changes what it tells, or has failed.
 
-    What keeps it from being written is told and reddens no stage.
-
-    Args:
-        stage: The stage that the block runs.
-        workspace_uri: The run's workspace.
-        registered_model: The run's.
+    The block runs the stage. What keeps the index from being written is told and reddens no stage.
     """
-    has_news = False
     try:
         yield
-        has_news = stage in TELLING
     except Exception:
-        has_news = True
+        refresh_index(workspace_uri, registered_model)
         raise
-    finally:
-        if has_news:
-            refresh_index(workspace_uri, registered_model)
+    if stage in TELLING:
+        refresh_index(workspace_uri, registered_model)
 
 
 def refresh_index(workspace_uri: str, registered_model: str) -> None:

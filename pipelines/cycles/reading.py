@@ -8,7 +8,7 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from typing import Any
 
 from pipelines import storage
 from pipelines.alerts.compose import find_failure
@@ -49,11 +49,7 @@ def newest_cycles(
 ) -> tuple[CycleFacts, ...]:
     """Return the cycles of the newest days; of one day, the one that began last comes first.
 
-    Args:
-        workspace_uri: The workspace.
-        names: Its runs, as `run_names` returns them.
-        settings: Addresses for the links.
-        num: How many at most; None: all.
+    The names are those of all runs, as `run_names` returns them; `num` cycles at most, None: all.
     """
 
     def read(name: str) -> CycleFacts:
@@ -78,21 +74,17 @@ def _day_of(run_id: str) -> str:
     return run_id[: len("2026-01-05")]
 
 
-def _by_day(workspace_uri: str, settings: Settings) -> Iterator[CycleFacts]:
-    """Yield all cycles in the order of `newest_cycles`; each day is read when it is asked for."""
-    for _, names in groupby(run_names(workspace_uri), _day_of):
-        yield from newest_cycles(workspace_uri, tuple(names), settings)
-
-
 def find_cycle(workspace: str, trigger: str, settings: Settings) -> CycleFacts | None:
     """Return the cycle that a run of Airflow, or a key, has begun; None if none was resolved."""
-    found = _by_day(storage.to_uri(workspace), settings)
+    workspace_uri = storage.to_uri(workspace)
+    found = newest_cycles(workspace_uri, run_names(workspace_uri), settings)
     return next((cycle for cycle in found if trigger and cycle.trigger == trigger), None)
 
 
 def newest_page(workspace_uri: str, settings: Settings) -> str:
     """Return the address of the newest verdict page that is still there; '' if there is none."""
-    pages = (cycle.page_uri for cycle in _by_day(workspace_uri, settings))
+    found = newest_cycles(workspace_uri, run_names(workspace_uri), settings)
+    pages = (cycle.page_uri for cycle in found)
     return next((uri for uri in pages if uri and storage.exists(uri)), "")
 
 
@@ -105,9 +97,9 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     """
     records = _records_of(run_uri)
     missing = [stage for stage in STAGES if stage not in records]
-    failure = find_failure(run_uri) if missing else None
+    failure = find_failure(run_uri, missing)
     run_id = run_uri.rstrip("/").rpartition("/")[2]
-    found: dict[str, object] = {"state": "not ended"}
+    found: dict[str, Any] = {"state": "not ended", "next_stage": next(iter(missing), "")}
     if "resolve_run" in records:
         run = ResolvedRun.model_validate(records["resolve_run"].artifact)
         found |= {
@@ -131,11 +123,9 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     if failure is not None:
         is_gate = failure.error_class == DataGateFailedError.__name__
         found["state"] = "data gate failed" if is_gate else "broken"
-        failure = failure.model_copy(update={"message": one_line(failure.message)})
+        found["failure"] = failure.model_copy(update={"message": one_line(failure.message)})
     costs = _costs_of(run_id, records.values())
-    known = CycleFacts(run_id=run_id, run_uri=run_uri, state="not ended", costs=costs)
-    told = {"failure": failure, "next_stage": next(iter(missing), "")}
-    return known.model_copy(update=told | found)
+    return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costs, **found)
 
 
 def _records_of(run_uri: str) -> dict[str, StageRecord]:
@@ -182,12 +172,7 @@ def record_of(
 
     It is the same whenever the cycle is judged, so that an attempt which follows a killed one
     writes the same page. Beside the cycle's costs stand those of the newest judged cycles of the
-    same recipe; those of other recipes cost other amounts.
-
-    Args:
-        run: The cycle that is judged.
-        cycles: What it has pinned of earlier cycles.
-        comparison: What was found.
+    same recipe, of those that the cycle has pinned; those of other recipes cost other amounts.
     """
 
     def costs_at(run_id: str, run_uri: str) -> CycleCosts:
@@ -213,21 +198,15 @@ def record_of(
     )
 
 
-def lines_of(cycle: CycleFacts, is_whole: bool = False) -> Iterator[str]:
-    """Yield what became of a cycle in lines for people; all but the first begin with two spaces.
-
-    Args:
-        cycle: The cycle.
-        is_whole: Everything that people are told of the verdict, and not only number and reason.
-    """
+def lines_of(cycle: CycleFacts) -> Iterator[str]:
+    """Yield what became of a cycle in lines for people; all but the first begin with two spaces."""
     name = f"{cycle.as_of:%Y-%m-%d}" if cycle.as_of else cycle.run_id
     yield f"{name}  {cycle.word}: {cycle.happened}"
     if (failure := cycle.failure) is not None:
         yield f"  {failure.error_class}, {failure.occurred_at:%Y-%m-%d %H:%M} UTC"
     if (outcome := cycle.outcome) is not None:
-        page = f"Verdict page: {cycle.page_uri}"
-        told = outcome.lines() if is_whole else (outcome.number, outcome.why, page)
-        yield from (f"  {line}" for line in told)
+        yield from (f"  {line}" for line in (outcome.number, outcome.why))
+        yield f"  Verdict page: {cycle.page_uri}"
         if cycle.promoted is not None:
             yield f"  this cycle promoted {cycle.promoted or 'nothing'}"
         elif failure is None:

@@ -71,17 +71,8 @@ class AirflowApi:
         self.call("POST", f"{_DAG}/clearTaskInstances", body)
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the run's task instances: task_id, state, start_date, end_date, try_number."""
+        """Return the run's task instances, with task_id and state."""
         return list(self.call("GET", f"{_DAG}/dagRuns/{run_id}/taskInstances")["task_instances"])
-
-    def log_of(self, run_id: str, task_id: str, try_number: int) -> list[str]:
-        """Return the lines of one attempt's log."""
-        path = f"{_DAG}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        lines = []
-        for entry in self.call("GET", f"{path}?full_content=true")["content"]:
-            lines.append(str(entry.get("event", "")))
-            lines += [f"{e['exc_type']}: {e['exc_value']}" for e in entry.get("error_detail") or ()]
-        return lines
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """Return the answer to any request.

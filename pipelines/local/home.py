@@ -6,19 +6,17 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 
 import base64
 import json
-import os
 import re
 import secrets
 import socket
 from pathlib import Path
 from string import Template
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
-from pipelines.settings import Settings
 
 ADMIN = "admin"
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
@@ -37,8 +35,8 @@ class LocalHome:
     <path>/workspace/          runs, snapshots, history, outbox
     <path>/services.lock       held while the services run; it names the process that keeps them up
 
-    The first three folders are for this user only (0700), and their databases, logs and secrets too
-    (0600). What is published lies in the workspace, and others may read it.
+    The first three folders are for this user only (0700), and so are databases, logs and secrets.
+    What is published lies in the workspace, and others may read it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,11 +44,12 @@ class LocalHome:
         self.airflow, self.mlflow, self.logs = path / "airflow", path / "mlflow", path / "logs"
         self.ports, self.lock = path / "ports.json", path / "services.lock"
         self.passwords = self.airflow / "passwords.json"
+        # SQLAlchemy and MLflow read every path that is allowed after `sqlite:///`.
         self.airflow_database = self.airflow / "airflow.db"
         self.mlflow_database = self.mlflow / "mlflow.db"
 
     def create(self) -> None:
-        """Make the folders and empty databases, so that nobody else may ever read them.
+        """Make the folders, so that nobody else may ever read what lies in them.
 
         Raises:
             ConfigurationError: the path has a part that Airflow or a database reads otherwise.
@@ -66,42 +65,19 @@ class LocalHome:
         for folder in (self.airflow, self.mlflow, self.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)  # one that is there already
-        for database in (self.airflow_database, self.mlflow_database):
-            # SQLite gives the files that it makes beside a database the mode of the database.
-            database.touch(mode=0o600)
-            for path in database.parent.glob(f"{database.name}*"):
-                path.chmod(0o600)
 
     def password(self) -> str:
         """Return the admin's password, made at random the first time."""
-        return _secret(self.passwords, ADMIN, 18)
+        return _secret(self.passwords, ADMIN)
 
 
-def _secret(path: Path, key: str, num_bytes: int = 32) -> str:
-    """Return a random secret that stays the same from start to start, as URL-safe base64.
-
-    Args:
-        path: JSON file, mode 0600 from its first byte on.
-        key: its name in the file.
-        num_bytes: how long it is.
-    """
+def _secret(path: Path, key: str) -> str:
+    """Return a random secret of a JSON file, the same from start to start, as URL-safe base64."""
     found = json.loads(path.read_text()) if path.exists() else {}
     if key not in found:
-        found[key] = base64.urlsafe_b64encode(secrets.token_bytes(num_bytes)).decode()
-        path.touch(mode=0o600)
+        found[key] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         path.write_text(json.dumps(found))
     return str(found[key])
-
-
-def sqlite_uri(database: Path) -> str:
-    """Return a database's address. SQLAlchemy and MLflow both read every path that is allowed."""
-    return f"sqlite:///{database}"
-
-
-def default_home() -> LocalHome:
-    """Return the home that HOMEFEED_HOME names; where it is empty or not set, the usual one."""
-    path = os.environ.get("HOMEFEED_HOME") or Settings.model_fields["home"].default
-    return LocalHome(Path(path).expanduser().absolute())
 
 
 class Ports(Frozen):
@@ -121,21 +97,9 @@ class Ports(Frozen):
         return f"http://127.0.0.1:{self.mlflow}"
 
 
-def last_ports(home: LocalHome) -> Ports:
-    """Return the ports of a home's last start; the usual ones where there was none."""
-    try:
-        return Ports.from_record(home.ports.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return Ports()
-
-
 def choose_ports(home: LocalHome) -> Ports:
-    """Return the ports of a start, and remember them.
-
-    They are those of the last start, so that pages and links stay where they were. Where one of
-    them is taken meanwhile, another one is chosen, and it is the one that is remembered.
-    """
-    last = last_ports(home)
+    """Return the ports of the last start, or a free one for each that is taken; remember them."""
+    last = Ports.from_record(home.ports.read_bytes()) if home.ports.exists() else Ports()
     ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
     write_json(home.ports, ports)
     return ports
@@ -153,17 +117,11 @@ def choose_port(wanted: int) -> int:
 
 
 def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
-    """Write `<home>/airflow/airflow.cfg` (mode 0600), with secrets that outlive a restart.
-
-    Args:
-        home: where everything lies.
-        dags: folder with the DAG file.
-        port: of the api-server; it changes when the usual one is taken.
-    """
+    """Write `<home>/airflow/airflow.cfg`, with secrets that outlive a restart."""
     keys = home.airflow / "secrets.json"
     values = {
         "admin": ADMIN,
-        "database_uri": sqlite_uri(home.airflow_database),
+        "database_uri": f"sqlite:///{home.airflow_database}",
         "dags": dags,
         "logs": home.logs,
         "passwords": home.passwords,
@@ -171,8 +129,6 @@ def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
     }
     values |= {name: _secret(keys, name) for name in ("api_secret_key", "jwt_secret", "fernet_key")}
     template = Template((Path(__file__).parent / "templates" / "airflow.cfg").read_text())
-    path = home.airflow / "airflow.cfg"
-    path.touch(mode=0o600)
     # In the configuration "%" begins a reference.
     escaped = {name: str(value).replace("%", "%%") for name, value in values.items()}
-    path.write_text(template.substitute(escaped))
+    (home.airflow / "airflow.cfg").write_text(template.substitute(escaped))

@@ -54,19 +54,8 @@ def new_mark(home: Path) -> str:
 def start(
     name: str, command: Sequence[str], environment: Mapping[str, str], mark: str, log_dir: Path
 ) -> Service:
-    """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`.
-
-    Args:
-        name: for people, and of the log, which only this user may read: it can hold what errors
-            quote.
-        command: what is run.
-        environment: its environment, to which the mark is added.
-        mark: of this start.
-        log_dir: a folder that is there.
-    """
+    """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`."""
     log_path = log_dir / f"{name}.log"
-    log_path.touch(mode=0o600)
-    log_path.chmod(0o600)  # one that is there already
     with log_path.open("wb") as stream:
         process = subprocess.Popen(
             command,
@@ -77,25 +66,6 @@ def start(
             start_new_session=True,
         )
     return Service(name, process, log_path)
-
-
-def how_it_ended(exit_code: int) -> str:
-    """Return a process's end in words, from `Popen.returncode`."""
-    if exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    return f"ended with exit code {exit_code}"
-
-
-def is_listening(service: Service, port: int) -> bool:
-    """Return whether a service, or a process that it started, listens on a port."""
-    with contextlib.suppress(psutil.Error):
-        own = psutil.Process(service.process.pid)
-        return any(
-            found.status == psutil.CONN_LISTEN and found.laddr.port == port
-            for process in (own, *own.children(recursive=True))
-            for found in process.net_connections(kind="tcp")
-        )
-    return False
 
 
 def start_watch(mark: str) -> "subprocess.Popen[bytes]":
@@ -110,11 +80,7 @@ def start_watch(mark: str) -> "subprocess.Popen[bytes]":
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Return the running processes whose mark is this one or begins with it, but not ourselves.
-
-    Args:
-        mark: of one start, or `marks_of` a home folder for every start of it.
-    """
+    """Return the running processes whose mark begins with this one or `marks_of`, but not us."""
     found = []
     for process in psutil.process_iter():
         # A process that is gone meanwhile or belongs to another user is none of ours.
@@ -126,26 +92,22 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def sweep(mark: str, grace_s: float = GRACE_S) -> int:
-    """End every marked process and return how many there were.
+    """End every process that is `marked`, by force after `grace_s`; return how many there were."""
 
-    Args:
-        mark: as for `marked`.
-        grace_s: seconds that a process has to end by itself; then it is killed.
-    """
-    processes = marked(mark)
-    for process in processes:
-        # psutil compares the start time, so a process id that is in use again is never hit.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    psutil.wait_procs(processes, timeout=grace_s)
-    # Until none is found: one that was about to start another may have done so.
-    deadline = time.monotonic() + grace_s
-    while (left := marked(mark)) and time.monotonic() < deadline:
-        for process in left:
+    def send(number: signal.Signals, wait_s: float) -> int:
+        found = marked(mark)
+        for process in found:
+            # psutil compares the start time, so a process id that is in use again is never hit.
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=1)
-    return len(processes)
+                process.send_signal(number)
+        psutil.wait_procs(found, timeout=wait_s)
+        return len(found)
+
+    num_found, deadline = send(signal.SIGTERM, grace_s), time.monotonic() + grace_s
+    # Until none is found: one that was about to start another may have done so.
+    while send(signal.SIGKILL, 1) and time.monotonic() < deadline:
+        pass
+    return num_found
 
 
 if __name__ == "__main__":

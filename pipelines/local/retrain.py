@@ -10,20 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines import storage
-from pipelines.alerts.commands import ask_who_serves, runnable
+from pipelines.alerts.commands import ask_who_serves
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.errors import DataContractError, RunInProgressError
-from pipelines.contracts.files import holder_of
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
-from pipelines.local.home import ADMIN, LocalHome, Ports, last_ports
+from pipelines.local.home import ADMIN, LocalHome, Ports
 from pipelines.local.services import RunningServices, Say, running
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
@@ -34,8 +32,7 @@ _ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
 """Of a run's tasks: the stages, and the question to people before a promotion."""
 
 
-@dataclass(frozen=True)
-class Cycle:
+class Cycle(NamedTuple):
     """One cycle to run: its day and its recipe."""
 
     as_of: str
@@ -46,27 +43,12 @@ class Cycle:
         """Airflow's id of the cycle's run, always the same, so that no cycle runs twice."""
         return f"retrain__{key_of(self.recipe)}__{self.as_of}"
 
-    @property
-    def conf(self) -> dict[str, Any]:
-        """The parameters that a person would enter in the trigger form."""
-        return {"as_of": self.as_of, "recipe": self.recipe, "promote": True, "devices": 1}
-
 
 def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say: Say) -> int:
     """Run the cycles one after the other in a real Airflow, show them, and sum up.
 
     A cycle that has ended well is not run again. A cycle that failed goes on from the tasks that
-    failed.
-
-    Args:
-        home: folder of everything that is written.
-        dags: folder with the DAG file.
-        recipe: recipe of every cycle.
-        days: as_of of each cycle, in order.
-        say: is called with each line that a person should read.
-
-    Returns:
-        0, or 1 when a cycle failed.
+    failed. Return 0, or 1 when a cycle failed.
 
     Raises:
         RunInProgressError: another copy is running in this home.
@@ -79,13 +61,11 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     if all(cycle is not None and not cycle.next_stage for cycle in found):
         say("Every cycle has ended well before; nothing to run.")
     else:
-        started = time.monotonic()
         try:
             has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, say)
         except KeyboardInterrupt:
             say("stopped; the same command goes on from what had ended")
             raise
-        say(f"{time.monotonic() - started:.0f} s with everything")
     show_summary(settings, [cycle.run_id for cycle in cycles], say)
     say(f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})")
     return RUN_FAILED_EXIT_CODE if has_failed else 0
@@ -120,7 +100,7 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Sa
     say(run_id)
     found = api.find_run(run_id)
     if found is None:
-        found = api.trigger(run_id, cycle.conf)
+        found = api.trigger(run_id, {**cycle._asdict(), "promote": True, "devices": 1})
     elif found["state"] == "failed":
         say(f"{run_id} failed before; going on from what failed")
         api.clear_failed(run_id)
@@ -134,32 +114,18 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, say: Sa
                 say(f"    {told}")
         time.sleep(POLL_S)
         found = api.find_run(run_id) or found
-    show_changes(tasks := api.tasks(run_id), shown, say)
-    for task in tasks:
-        if task["state"] == "failed":
-            say(f"{task['task_id']} of {run_id} failed:")
-            for line in api.log_of(run_id, task["task_id"], task["try_number"])[-25:]:
-                say(f"  {line}")
+    show_changes(api.tasks(run_id), shown, say)
+    say(f"{run_id}: {found['state']}, see {services.ports.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
     return bool(found["state"] == "success")
 
 
 def show_changes(tasks: list[dict[str, Any]], shown: dict[str, str], say: Say) -> None:
-    """Say which tasks' states have changed, with the seconds that the present attempt has taken.
-
-    Args:
-        tasks: task instances, as Airflow's REST API gives them.
-        shown: the states that were said, by task; those that are said now are added.
-        say: is called with a line for each.
-    """
+    """Say which tasks' states have changed; add them to those that were `shown`, by task."""
     for task in sorted(tasks, key=lambda each: _ORDER.index(each["task_id"])):
         name, state = task["task_id"], task["state"] or "waiting"
         if state != shown.get(name, "waiting") and state not in ("scheduled", "queued"):
-            shown[name], took = state, ""
-            if task["start_date"]:
-                end = task["end_date"] or datetime.now(UTC).isoformat()
-                begun = datetime.fromisoformat(task["start_date"])
-                took = f"{(datetime.fromisoformat(end) - begun).total_seconds():.1f}"
-            say(f"  {name:22} {state:12} {took}".rstrip())
+            shown[name] = state
+            say(f"  {datetime.now(UTC):%H:%M:%S}  {name:22} {state}")
 
 
 def last_line(workspace: Path) -> str:
@@ -172,27 +138,19 @@ def last_line(workspace: Path) -> str:
 
 
 def keep_up(home: LocalHome, dags: Path, say: Say) -> None:
-    """Keep Airflow and MLflow up until Ctrl-C or SIGTERM; where they are up, say where.
+    """Keep Airflow and MLflow up until Ctrl-C or SIGTERM.
 
     Raises:
+        RunInProgressError: they are up already.
         ServiceError: a service did not come up, or a part of Airflow ended.
     """
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            with running(home, dags, say) as services:
-                AirflowApi(services.ports.airflow_url, home.password()).wait_for_dag()
-                show_addresses(home, services.ports, say)
-                say("Ctrl-C ends both.")
-                while True:
-                    services.look_after()
-                    time.sleep(1)
-        except RunInProgressError:
-            say(
-                f"Airflow and MLflow of {home.path} are up or starting already, until process "
-                f"{holder_of(home.lock)} ends:"
-            )
-            show_addresses(home, last_ports(home), say)
-            return
+    with contextlib.suppress(KeyboardInterrupt), running(home, dags, say) as services:
+        AirflowApi(services.ports.airflow_url, home.password()).wait_for_dag()
+        show_addresses(home, services.ports, say)
+        say("Ctrl-C ends both.")
+        while True:
+            services.look_after()
+            time.sleep(1)
     say("ended")
 
 
@@ -208,7 +166,7 @@ def show_summary(settings: Settings, triggers: Sequence[str], say: Say) -> None:
     """Say what each cycle came to, and how to ask what serves now."""
     for trigger in triggers:
         cycle = find_cycle(settings.workspace_location, trigger, settings)
-        lines = [f"{trigger}: did not begin"] if cycle is None else lines_of(cycle, is_whole=True)
+        lines = [f"{trigger}: did not begin"] if cycle is None else lines_of(cycle)
         for line in lines:
             say(line)
-    say(f"which model serves now: {runnable(ask_who_serves(settings)[1])}")
+    say(f"which model serves now: {ask_who_serves(settings)[1]}")

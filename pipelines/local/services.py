@@ -25,8 +25,6 @@ from pipelines.local.home import (
     LocalHome,
     Ports,
     choose_ports,
-    last_ports,
-    sqlite_uri,
     write_airflow_config,
 )
 from pipelines.local.processes import Service
@@ -55,23 +53,18 @@ def wait_until_up(
 ) -> None:
     """Wait until a service answers at its page of health.
 
-    Args:
-        service: the one that is waited for. Another program's server on its port is not taken for
-            it: the service, which cannot listen there, ends and says so in its log.
-        address: of the page, on 127.0.0.1.
-        parts: what must be healthy by the page's JSON, e.g. by a recent heartbeat.
-        needed: services that must not end meanwhile.
-        timeout_s: how long to wait.
+    The `parts` must be healthy by the page's JSON, e.g. by a recent heartbeat, and no service that
+    is `needed` may end meanwhile.
 
     Raises:
         ServiceError: one ended, or it does not answer in time.
     """
-    deadline, port = time.monotonic() + timeout_s, httpx.URL(address).port or 0
+    deadline = time.monotonic() + timeout_s
     while True:
         require_running(*needed)
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.get(address, timeout=5, trust_env=False)
-            if processes.is_listening(service, port) and answer.is_success:
+            if answer.is_success:
                 if all(answer.json()[part]["status"] == "healthy" for part in parts):
                     return
         if time.monotonic() > deadline:
@@ -87,7 +80,7 @@ def require_running(*services: Service) -> None:
     """
     for service in services:
         if (code := service.process.poll()) is not None:
-            raise failed(service, processes.how_it_ended(code))
+            raise failed(service, f"ended with exit code {code}")
 
 
 def failed(service: Service, what: str) -> ServiceError:
@@ -107,7 +100,7 @@ def mlflow_arguments(home: LocalHome, ports: Ports) -> list[str]:
     return [
         *("-m", "mlflow", "server", "--app-name", "own-origins", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(ports.mlflow)),
-        *("--backend-store-uri", sqlite_uri(home.mlflow_database)),
+        *("--backend-store-uri", f"sqlite:///{home.mlflow_database}"),
         # A URI, so that "#" and "%" in the path mean themselves.
         *("--serve-artifacts", "--artifacts-destination", (home.mlflow / "artifacts").as_uri()),
         *("--allowed-hosts", ",".join(hosts)),
@@ -124,11 +117,7 @@ class RunningServices:
     services: tuple[Service, ...]
 
     def look_after(self) -> None:
-        """Raise if a service has ended.
-
-        Raises:
-            ServiceError: with the end of its log.
-        """
+        """Raise as `require_running` does, if a service has ended."""
         require_running(*self.services)
 
 
@@ -141,11 +130,7 @@ def running(
     Every process that is started here, and every process that those start, ends with the block: on
     success, on an error, on Ctrl-C, on SIGTERM, and also when this process is killed.
 
-    Args:
-        home: folder of everything that the services write.
-        dags: folder with the DAG file.
-        say: is called with each line that a person should read.
-        extra: environment variables for the services, e.g. HOMEFEED_EVENT_LOG.
+    They get `extra` environment variables, e.g. HOMEFEED_EVENT_LOG.
 
     Raises:
         ConfigurationError: the home folder cannot be used.
@@ -156,18 +141,12 @@ def running(
     with storage.exclusive_lock(str(home.lock.with_suffix("")), "a local Airflow of this folder"):
         if num_left := processes.sweep(processes.marks_of(home.path)):
             say(f"ended {num_left} processes that an interrupted start had left")
-        before, mark = last_ports(home), processes.new_mark(home.path)
-        if (ports := choose_ports(home)) != before:
-            say(f"a port is taken: {before}; the servers use {ports}")
+        mark, ports = processes.new_mark(home.path), choose_ports(home)
         watch = processes.start_watch(mark)
         try:
             yield _start_all(home, dags, say, extra or {}, mark, ports)
         finally:
-            if num := len(processes.marked(mark)):
-                say(
-                    f"waiting for {num} process(es) of Airflow and MLflow to end; what has not "
-                    f"ended after {processes.GRACE_S:g} s is killed"
-                )
+            say(f"ending Airflow and MLflow, which takes up to {processes.GRACE_S:g} s")
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits
 
@@ -187,14 +166,14 @@ def _start_all(
     say("starting MLflow and Airflow ...")
     mlflow = start("mlflow", *mlflow_arguments(home, ports), PYTHONPATH=str(PLUGIN_FOLDER))
     done = home.airflow / f"migrated-{importlib.metadata.version('apache-airflow')}"
-    if not (done.exists() and home.airflow_database.stat().st_size > 0):
+    if not (done.exists() and home.airflow_database.exists()):
         migrate = start("migrate", "-m", "airflow", "db", "migrate")
         try:
             code = migrate.process.wait(START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise failed(migrate, f"did not end within {START_TIMEOUT_S:.0f} s") from None
         if code != 0:
-            raise failed(migrate, processes.how_it_ended(code))
+            raise failed(migrate, f"ended with exit code {code}")
         done.touch()
     # No triggerer is started, because no operator of the bash runner defers.
     first = (mlflow, start("api-server"), start("dag-processor"))

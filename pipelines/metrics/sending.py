@@ -6,23 +6,21 @@ asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
     OTEL_METRICS_EXPORTER                 `otlp`; `none`: off
     OTEL_EXPORTER_OTLP_ENDPOINT           http://collector:4318; `otlp` is meant
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT   the same for metrics alone, with its path
-    OTEL_EXPORTER_OTLP_PROTOCOL           `http/protobuf`, as where it is not set, or `grpc`
     OTEL_SDK_DISABLED                     `true`: off
 
-Certificates, headers and compression the exporter reads itself. A collector that is away, slow or
-refuses costs a stage `WAIT_S` at most and one line in its log. A thread sends, and nobody waits for
-it longer. What was not sent is not kept: a stage that is killed before it has sent its points loses
-these alone, because no other process counts on them. Nothing here touches OpenTelemetry's global
-state, which in a task of Airflow belongs to Airflow.
+The protocol is `http/protobuf`, which every collector takes. Certificates, headers and compression
+the exporter reads itself. A collector that is away, slow or refuses costs a stage `WAIT_S` at most
+and one line in its log. A thread sends, and nobody waits for it longer. What was not sent is not
+kept: a stage that is killed before it has sent its points loses these alone, because no other
+process counts on them. Nothing here touches OpenTelemetry's global state, which in a task of
+Airflow belongs to Airflow.
 """
 
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pipelines.contracts.code_identity import environment as what_runs
 from pipelines.contracts.errors import ConfigurationError
@@ -36,23 +34,18 @@ log = logging.getLogger(__name__)
 WAIT_S = 5.0
 """How long a stage waits for all destinations together, in seconds."""
 SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
-_LIBRARIES = ("opentelemetry", "urllib3", "requests", "grpc")
+_LIBRARIES = ("opentelemetry", "urllib3", "requests")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_EXPORTERS = {
-    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.metric_exporter:OTLPMetricExporter",
-    "grpc": "opentelemetry.exporter.otlp.proto.grpc.metric_exporter:OTLPMetricExporter",
-}
 
 
 def wanted_exporter(environment: Mapping[str, str]) -> str:
     """Return `otlp`, or what else the environment asks for; '' for none."""
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return ""
     named = environment.get("OTEL_METRICS_EXPORTER", "").strip()
-    return (
-        "" if named == "none" else named or ("otlp" if _first_set(environment, _ENDPOINTS) else "")
-    )
+    is_off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if is_off or named == "none":
+        return ""
+    return named or ("otlp" if _first_set(environment, _ENDPOINTS) else "")
 
 
 def send(points: Sequence[Point], about: str) -> None:
@@ -81,9 +74,9 @@ def send(points: Sequence[Point], about: str) -> None:
             problems.append(f"no answer within {WAIT_S:g} s")
     if problems:
         log.warning(
-            "the metrics of %s did not reach %s: %s; nothing else of it is affected; look at the "
+            "the metrics of %s did not arrive: %s; nothing else of it is affected; look at the "
             "collector and at the variables OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_...",
-            *(about, shown_endpoint(os.environ), "; ".join(problems)),
+            *(about, "; ".join(problems)),
         )
 
 
@@ -106,27 +99,18 @@ def exporter_of(environment: Mapping[str, str]) -> type["MetricExporter"]:
     """Import the exporter that the environment asks for.
 
     Raises:
-        ConfigurationError: it, or the protocol, is not known.
+        ConfigurationError: it, or the protocol, is another one than ours.
     """
     name = wanted_exporter(environment)
-    if name == "otlp":
-        name = _first_set(environment, _PROTOCOLS) or "http/protobuf"
-    if name not in _EXPORTERS:
+    protocol = _first_set(environment, _PROTOCOLS) or "http/protobuf"
+    if (name, protocol) != ("otlp", "http/protobuf"):
         raise ConfigurationError(
-            f"OTEL_METRICS_EXPORTER or OTEL_EXPORTER_OTLP_PROTOCOL is {name!r}; expected otlp or "
-            f"none, and of the protocol http/protobuf or grpc; correct the environment"
+            f"OTEL_METRICS_EXPORTER is {name!r} and OTEL_EXPORTER_OTLP_PROTOCOL {protocol!r}; "
+            f"expected otlp or none, and http/protobuf; correct the environment"
         )
-    exporter: type[MetricExporter] = resolve_name(_EXPORTERS[name])
-    return exporter
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-
-def shown_endpoint(environment: Mapping[str, str]) -> str:
-    """Return where OTLP goes, without user, password and query: what may stand in a log."""
-    endpoint = _first_set(environment, _ENDPOINTS)
-    if not endpoint:
-        return "the exporter's default address"
-    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".removeprefix("://")
+    return OTLPMetricExporter
 
 
 def _first_set(environment: Mapping[str, str], names: tuple[str, ...]) -> str:

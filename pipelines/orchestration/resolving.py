@@ -104,7 +104,7 @@ def start_cycle(
                 raised_by=runner.raised_by(error),
                 about=error.about,
             ),
-            next_step=after_unresolved(request, settings) if request else step,
+            next_step=after_unresolved(request, settings, error) if request else step,
             at=datetime.now(UTC),
             cycle=cycle_of(request) if request else None,
         )

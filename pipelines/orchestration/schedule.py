@@ -134,7 +134,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
     try:
         if skipped:
             next_due = max(grid.at_or_before(started_at), grid.after(due))
-            missed = MissedCycles(skipped, due, started_at, is_too_late, max_lateness, next_due)
+            missed = MissedCycles(skipped, started_at, is_too_late, next_due)
             deliver(compose_missed(missed, request, settings), settings)
     except HomefeedError as error:
         if is_too_late:

@@ -12,9 +12,10 @@ from datetime import datetime
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
-from pipelines.alerts.incidents import read_open
+from pipelines.alerts.incidents import find_open
 from pipelines.alerts.links import airflow_link, mlflow_address
-from pipelines.alerts.transports import entry_uri, read_outbox
+from pipelines.alerts.transports import read_outbox
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.cycle import CycleFacts
@@ -26,8 +27,6 @@ from pipelines.settings import Settings
 
 MLFLOW_TIMEOUT_S = 5
 """How long one answer of MLflow is waited for, in seconds: a person waits too."""
-NO_AIRFLOW_RUN = "command line"
-"""The trigger of a cycle that no Airflow ran; its page in Airflow is that of the DAG."""
 _ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 
 
@@ -37,7 +36,7 @@ def addresses_of(settings: Settings) -> dict[str, str]:
     MLflow's is the list of the deployment's experiment; the tracking URI without a server.
     """
     return {
-        "Airflow": without_password(airflow_link(NO_AIRFLOW_RUN, settings)),
+        "Airflow": without_password(airflow_link("command line", settings)),
         "MLflow": without_password(mlflow_address(settings.tracking_uri, settings.experiment)),
         "Workspace": storage.to_uri(settings.workspace_location),
         "Event log": storage.to_uri(settings.event_log_location),
@@ -66,28 +65,13 @@ class Champion(Frozen):
     @property
     def lines(self) -> Iterator[str]:
         """Yield the lines that tell of it."""
-        by_whom = "" if self.is_confirmed else " by the history; MLflow could not be asked"
+        found = "none yet" if self.is_confirmed else "none in the history"
         if (model := self.model) is not None:
-            age = f"as_of {model.as_of:%Y-%m-%d}, {self.age_days:.1f} days old"
-            since = f", serves since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else ""
-            yield f"champion: {model.label}, {age}{since}{by_whom}"
-        elif by_whom:
-            yield "champion: not known; MLflow could not be asked"
-        else:
-            yield f"champion: {'none in the registry' if self.problem else 'none yet'}"
+            found = f"{model.label}, as_of {model.as_of:%Y-%m-%d}, {self.age_days:.1f} days old"
+            found += f", serves since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else ""
+        yield f"champion: {found}{'' if self.is_confirmed else '; MLflow could not be asked'}"
         if self.is_confirmed and self.problem:
             yield f"  {self.problem}"
-
-
-class OutboxAlert(Frozen):
-    """An alert that lies in the outbox."""
-
-    happened_at: AwareDatetime
-    kind: str
-    title: str
-    delivered_to: tuple[str, ...]
-    not_delivered_to: tuple[str, ...] = Field(description="Transports of today that lack it.")
-    text_uri: str = Field(description="The alert as people read it.")
 
 
 class Status(Frozen):
@@ -95,15 +79,12 @@ class Status(Frozen):
 
     told_at: AwareDatetime
     workspace_uri: str
-    has_workspace: bool | None = Field(
-        default=None,
-        description="False: no cycle has begun there yet. None: it could not be looked at.",
-    )
     champion: Champion = Champion()
     cycles: tuple[CycleFacts, ...] = Field(default=(), description="The newest, newest first.")
-    num_cycles: int = Field(default=0, ge=0, description="All that the workspace holds.")
-    alerts: tuple[OutboxAlert, ...] = Field(default=(), description="The newest, newest first.")
-    num_alerts: int = Field(default=0, ge=0, description="All that the outbox holds.")
+    num_cycles: int | None = Field(
+        default=None, ge=0, description="All that the workspace holds; None: it cannot be read."
+    )
+    alerts: tuple[AlertReceipt, ...] = Field(default=(), description="The newest, newest first.")
     broken: tuple[str, ...] = Field(
         default=(), description="What has broken cycles and is not seen mended, the oldest first."
     )
@@ -118,10 +99,7 @@ def read_status(
 ) -> tuple[Status, tuple[HomefeedError, ...]]:
     """Return how a deployment is doing, and the errors that kept something from being found out.
 
-    Args:
-        settings: The deployment.
-        now: The time.
-        num: How many cycles and how many alerts at most.
+    At most `num` cycles and alerts are read.
     """
     workspace_uri, errors = storage.to_uri(settings.workspace_location), list[HomefeedError]()
     found: dict[str, object] = {"addresses": tuple(addresses_of(settings).items())}
@@ -136,25 +114,10 @@ def read_status(
     with part():
         names = reading.run_names(workspace_uri)
         found["cycles"] = reading.newest_cycles(workspace_uri, names, settings, num)
-        known = read_outbox(settings)
-        found |= {"num_cycles": len(names), "num_alerts": len(known)}
-        found["alerts"] = tuple(
-            OutboxAlert(
-                happened_at=at,
-                kind=alert.kind.value,
-                title=alert.title,
-                delivered_to=receipt.delivered_to,
-                not_delivered_to=tuple(
-                    name
-                    for name in settings.alert_transports
-                    if name not in receipt.delivered_to and not receipt.is_counted
-                ),
-                text_uri=entry_uri(alert, settings).removesuffix("json") + "txt",
-            )
-            for at, receipt, alert in reversed(known[-num:])
-        )
-        found["has_workspace"] = bool(names) or storage.exists(workspace_uri)
-        found["broken"] = tuple(incident.sentence for incident in read_open(settings, now))
+        found["num_cycles"] = len(names)
+        told = [receipt for _, receipt, _ in read_outbox(settings)]
+        found["alerts"] = tuple(reversed(told[-num:]))
+        found["broken"] = tuple(each.sentence for each in find_open(settings).values())
     with part():
         found["next_due"] = grid_of(settings).at_or_after(now)
         found["period_days"] = settings.cadence_days
@@ -195,24 +158,19 @@ def _champion_at(
 def lines_of(status: Status) -> Iterator[str]:
     """Yield the lines; one that belongs to the one before it begins with two spaces."""
     yield from status.champion.lines
-    cycles = f"the newest {len(status.cycles)} of {status.num_cycles}, newest first"
-    if status.has_workspace is None:
-        cycles = f"not known; the workspace {status.workspace_uri} could not be read"
-    elif not status.cycles:
-        where = "" if status.has_workspace else f"; there is no workspace at {status.workspace_uri}"
-        cycles = f"none yet{where}"
-    yield f"cycles: {cycles}"
+    known = "not known" if status.num_cycles is None else f"{status.num_cycles}, the newest first"
+    yield f"cycles of workspace {status.workspace_uri}: {known}"
     for cycle in status.cycles:
         yield from reading.lines_of(cycle)
     if status.broken:
         yield f"broken, and not mended by a cycle that has ended: {len(status.broken)}"
     yield from (f"  {sentence}" for sentence in status.broken)
     if status.alerts:
-        yield f"alerts: the newest {len(status.alerts)} of {status.num_alerts} in the outbox"
-    for alert in status.alerts:
-        lacking = ", ".join(alert.not_delivered_to)
-        title = f"{alert.title}; not delivered by {lacking}" if lacking else alert.title
-        yield f"  {alert.happened_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {title}  {alert.text_uri}"
+        yield "alerts in the workspace's outbox, the newest first:"
+    for receipt in status.alerts:
+        if alert := receipt.alert:
+            lacking = f"; waits for {', '.join(receipt.waiting_for)}" if receipt.waiting_for else ""
+            yield f"  {alert.at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{lacking}"
     if status.next_due is not None:
         days = (status.next_due - status.told_at).total_seconds() / 86400
         yield (

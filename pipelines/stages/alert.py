@@ -39,10 +39,11 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
 def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertReceipt:
     """Tell people about a run that broke, then end its MLflow runs with the reason.
 
-    Takes and raises what `pipelines.alerts.incidents.alert_on_failure` does. What earlier alerts
-    wait for comes last: in Airflow's DAG processor there is little time.
+    Raises what `pipelines.alerts.incidents.tell` does. What earlier alerts wait for comes last: in
+    Airflow's DAG processor there is little time.
     """
-    from pipelines.alerts.incidents import alert_on_failure
+    from pipelines.alerts.compose import alert_about_failure
+    from pipelines.alerts.incidents import tell
     from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
     from pipelines.registry.tracking import end_failed
     from pipelines.stages.runner import read_artifact
@@ -52,7 +53,7 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
         end_failed(run, f"{ended.stage} broke: {why}")
 
     try:
-        receipt = alert_on_failure(run_uri, settings, ended)
+        receipt = tell(alert_about_failure(run_uri, settings, ended), settings)
     except AlertDeliveryError:
         # The outbox has it, so that the run broke all the same.
         end_runs(ended.reason or "see the alert in the outbox")

@@ -115,7 +115,7 @@ def _try_kill(
     stack: Stack, service: str, stage: str, run_id: str, undisturbed: dict[str, Any]
 ) -> str:
     api = stack.api()
-    api.trigger(run_id, Cycle(DAYS[1], RECIPE).conf | {"promote": False})
+    api.trigger(run_id, {**Cycle(DAYS[1], RECIPE)._asdict(), "promote": False, "devices": 1})
     stage_was = _wait_for_stage(stack, run_id, stage)
     stack.wait_until_restarted(service, stack.kill(service))
     state, cleared = finish(api, run_id), 0

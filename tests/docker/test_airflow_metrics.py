@@ -82,7 +82,7 @@ def test_airflow_sends_what_the_rules_ask_for(tmp_path: Path) -> None:
     with http_receiver() as receiver:
         run_in_airflow(SEND, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, **variables)
     sent = {
-        each.name.replace(".", "_") + ("_total" if each.kind == "cumulative" else ""): each.value
+        each.name.replace(".", "_") + ("_total" if each.kind == "sum" else ""): each.value
         for each in receiver.values
     }
     assert sent == {

@@ -22,6 +22,7 @@ from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import Alert, AlertReceipt, Cause, Unresolved
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Approval, Decision, Judgement, Question
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
@@ -138,12 +139,12 @@ def _noted(run: ResolvedRun, settings: Settings, stage: str, exit_code: int) -> 
 
 
 def _unresolved(run: ResolvedRun, settings: Settings) -> Alert:
-    request = run.to_request()
+    request, error = run.to_request(), DataContractError("no impressions in the training window")
     broken = Unresolved(
-        message="ConfigurationError: no such recipe",
-        next_step=after_unresolved(request, settings),
+        message=f"DataContractError: {error}",
+        next_step=after_unresolved(request, settings, error),
         at=AT,
-        cause=Cause(stage="resolve_run", error_class="ConfigurationError"),
+        cause=Cause(stage="resolve_run", error_class="DataContractError"),
         cycle=cycle_of(request),
     )
     return compose_unresolved("scheduled__2017-03-02", broken, settings)
@@ -153,10 +154,8 @@ def _missed(run: ResolvedRun, settings: Settings, is_too_late: bool = False) -> 
     day, fortnight = run.as_of, timedelta(days=14)
     missed = MissedCycles(
         skipped=(day - 2 * fortnight, day - fortnight),
-        due=day,
         started_at=AT,
         is_too_late=is_too_late,
-        max_lateness=timedelta(days=7),
         next_due=day + fortnight,
     )
     return compose_missed(missed, run.to_request(), settings)

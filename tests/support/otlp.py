@@ -1,19 +1,14 @@
-"""A receiver of OTLP metrics, by HTTP and by gRPC, that keeps what arrives, or misbehaves."""
+"""A receiver of OTLP metrics, by HTTP, that keeps what arrives, or misbehaves."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from support.serving import Handler, http_server
 
@@ -26,7 +21,7 @@ class Arrived:
 
     name: str
     unit: str
-    kind: str  # 'gauge', 'counter' for a monotonic sum of deltas, 'cumulative' for another sum
+    kind: str  # 'gauge' or 'sum'
     value: float
     attributes: Attributes
     resource: Attributes
@@ -87,43 +82,12 @@ def http_receiver() -> Iterator[Receiver]:
             receiver.is_over.set()
 
 
-@contextlib.contextmanager
-def grpc_receiver() -> Iterator[Receiver]:
-    """Listen on a free port of this machine, for gRPC without TLS."""
-    receiver = Receiver()
-
-    class Service(metrics_service_pb2_grpc.MetricsServiceServicer):
-        def Export(self, request: Any, context: Any) -> ExportMetricsServiceResponse:
-            status = receiver.answer(
-                request.SerializeToString(), dict(context.invocation_metadata())
-            )
-            if status != 200:
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for you")
-            return ExportMetricsServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(max_workers=2))
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Service(), server)
-    receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        yield receiver
-    finally:
-        receiver.is_over.set()
-        server.stop(grace=None).wait(5)
-
-
 def _values(request: ExportMetricsServiceRequest) -> Iterator[Arrived]:
     for resource in request.resource_metrics:
         about = _attributes(resource.resource.attributes)
         for metric in (each for scope in resource.scope_metrics for each in scope.metrics):
             kind = metric.WhichOneof("data")
-            points = getattr(metric, kind).data_points if kind in ("sum", "gauge") else ()
-            if kind == "sum":
-                is_delta = metric.sum.aggregation_temporality == AggregationTemporality.Value(
-                    "AGGREGATION_TEMPORALITY_DELTA"
-                )
-                kind = "counter" if metric.sum.is_monotonic and is_delta else "cumulative"
-            for point in points:
+            for point in getattr(metric, kind).data_points if kind in ("sum", "gauge") else ():
                 number = getattr(point, point.WhichOneof("value"))
                 attributes = _attributes(point.attributes)
                 yield Arrived(metric.name, metric.unit, kind, number, attributes, about)

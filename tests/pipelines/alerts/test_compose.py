@@ -25,9 +25,9 @@ from pipelines.alerts.compose import (
 )
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import Alert, AlertKind, Cause, NextStep
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest, Standing
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.errors import BUNDLE_MISSING
+from pipelines.contracts.errors import BUNDLE_MISSING, ConfigurationError, DataContractError
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Approval,
@@ -165,10 +165,8 @@ BUILD, CHECK, TRAIN = "build_snapshot", "check_snapshot", "train_challenger"
         (BUILD, "TransientStorageError", 75, {}, "stage retrain"),
         (TRAIN, CONTRACT, 65, {}, "retrain"),  # data, seed and recipe would diverge again
         (CHECK, DAMAGED, 65, {}, "stage stage retrain"),
-        (TRAIN, DAMAGED, 65, {}, "stage stage retrain"),
         ("compare_with_champion", CONTRACT, 65, {"about": (BUNDLE_MISSING,)}, "stage retrain"),
         ("promote_challenger", "PromotionRefusedError", 77, {}, "retrain"),
-        ("promote_challenger", "", 75, {}, "stage retrain serving"),
         ("approve_promotion", "", 70, {}, ""),
     ],
 )
@@ -182,18 +180,18 @@ def test_a_broken_run_has_a_cause_and_commands_that_exist(
     assert alert.kind is (AlertKind.DATA_GATE_FAILED if is_gate else AlertKind.BROKEN_RUN)
     told = {"raised_by": failure.raised_by, "about": failure.about}
     assert alert.cause == Cause(stage=stage, error_class=error_class, **told)
-    assert names_in(alert.next_step) == commands
+    assert names_in(alert.next_step) == f"{commands} serving".strip()
     found = [parse(line) for _, line in alert.next_step.commands]
     assert {each.params["run"] for each in found if "run" in each.params} <= {run.run_uri}
     accepted = [each.params.get("expectation") for each in found if each.info_name == "accept"]
     assert accepted == list(failure.acceptable)
 
 
-def test_the_newest_failure_of_a_stage_that_has_not_ended_counts(tmp_path):
+def test_the_newest_failure_of_the_stages_that_are_asked_about_counts(tmp_path):
     run = save_run(make_run(tmp_path))
     for failure in (make_failure(BUILD, CONTRACT, 65, at=9), make_failure(CHECK, GATE, 65, at=3)):
         storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
-    newest = find_failure(run.run_uri)
+    newest = find_failure(run.run_uri, STAGES)
     assert newest.stage == BUILD
     for ended, error_class in (
         (Ended(TRAIN, "task_failure"), ""),  # the others are not its own
@@ -202,10 +200,8 @@ def test_the_newest_failure_of_a_stage_that_has_not_ended_counts(tmp_path):
     ):
         cause = alert_about_failure(run.run_uri, SETTINGS, ended).cause
         assert (cause.stage, cause.error_class) == (ended.stage, error_class)
-    save_artifact(run, BUILD, run)  # what stands beside a manifest is of another attempt
-    assert find_failure(run.run_uri).stage == CHECK
-    save_artifact(run, CHECK, run)
-    assert find_failure(run.run_uri) is None
+    assert find_failure(run.run_uri, [CHECK]).stage == CHECK
+    assert find_failure(run.run_uri, [TRAIN]) is None
 
 
 def test_a_reason_of_several_lines_is_one_line_of_the_message(tmp_path):
@@ -236,9 +232,14 @@ REQUEST = RunRequest(
 
 
 def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
-    found = parse(after_unresolved(REQUEST, SETTINGS).commands[0][1])
-    assert (found.info_name, found.params["key"]) == ("resolve", REQUEST.trigger)
-    assert found.params["promote"]
+    for error, commands in (
+        (ConfigurationError(), "resolve"),
+        (DataContractError(), "check resolve"),
+    ):
+        next_step = after_unresolved(REQUEST, SETTINGS, error)
+        assert names_in(next_step) == commands, "of data, the day may be to blame"
+        found = parse(next_step.commands[-1][1])
+        assert found.params["key"] == REQUEST.trigger and found.params["promote"]
     assert names_in(after_lost_start(SETTINGS)) == "serving"
 
 
@@ -246,10 +247,8 @@ def missed(num_skipped: int, is_too_late: bool) -> MissedCycles:
     newest = DUE if is_too_late else DUE - FORTNIGHT
     return MissedCycles(
         skipped=tuple(newest - k * FORTNIGHT for k in reversed(range(num_skipped))),
-        due=DUE,
         started_at=DUE + timedelta(days=8 if is_too_late else 3),
         is_too_late=is_too_late,
-        max_lateness=FORTNIGHT / 2,
         next_due=DUE + FORTNIGHT,
     )
 

@@ -9,16 +9,8 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.alerts import incidents, transports
-from pipelines.alerts.compose import Ended, compose_unresolved
-from pipelines.alerts.incidents import (
-    LAPSES_AFTER,
-    REMIND_AFTER,
-    alert_on_failure,
-    find_open,
-    read_open,
-    tell,
-    tell_recovered,
-)
+from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
+from pipelines.alerts.incidents import REMIND_AFTER, find_open, tell, tell_recovered
 from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting, entry_uri
 from pipelines.contracts.alert import (
     Alert,
@@ -172,12 +164,6 @@ MENDED = "recovered, build_snapshot ended well"
             ("1", "1", "counted", "1", "counted"),
             [("smoke", 2)],
         ),
-        # Not met for long it has lapsed, and begins anew.
-        (
-            (FIRST, Breaks(LAPSES_AFTER / 2, "two"), Breaks(LAPSES_AFTER * 3 / 2, "three")),
-            ("1", "2", "1"),
-            [("smoke", 1)],
-        ),
         # Another cause is told at once, and each is mended by a cycle that ends.
         *(
             ((FIRST, SECOND, other, Ends()), ("1", "counted", "1", mended), [])
@@ -203,9 +189,6 @@ MENDED = "recovered, build_snapshot ended well"
             ("1", "1", MENDED, "counted", "nothing", MENDED),
             [],
         ),
-        # What has lapsed is told as mended only by a cycle that shows it.
-        ((FIRST, Ends(130)), ("1", MENDED), []),
-        ((Breaks(recipe="trial.yaml"), Ends(130)), ("1", "nothing"), [("trial.yaml", 1)]),
     ],
 )
 def test_what_is_told_of_what_breaks_and_ends(
@@ -219,18 +202,15 @@ def test_what_is_told_of_what_breaks_and_ends(
     assert deliver_waiting(settings) == (), "what was only counted waits for no transport"
 
 
-def test_a_cause_that_is_met_again_says_since_when_and_lapses(settings: Settings) -> None:
+def test_a_cause_that_is_met_again_says_since_when(settings: Settings) -> None:
     tell(FIRST.alert, settings)
     again = tell(Breaks(REMIND_AFTER, "two").alert, settings).alert
     assert again is not None and again.first_at == AT
-    [met] = read_open(settings, AT)
+    [met] = find_open(settings).values()
     assert met.sentence == (
         "Since 2017-03-02 00:00 UTC, 2 times, last at 2017-03-02 06:00 UTC: one: build_snapshot "
         "broke"
     )
-    lapse = met.last_at + LAPSES_AFTER
-    assert read_open(settings, lapse - timedelta(seconds=1)) == (met,)
-    assert read_open(settings, lapse) == ()
 
 
 @pytest.mark.parametrize("is_in_the_outbox", [True, False])
@@ -299,7 +279,7 @@ def test_a_cycle_that_has_not_ended_mends_nothing_and_the_same_run_may_go_on(
     run = Ends().in_folder(tmp_path)
     failure = failure_of(run, stage, "DataContractError")
     storage.write_model(failure_uri(run.run_uri, stage), failure)
-    alert_on_failure(run.run_uri, settings, Ended(stage))
+    tell(alert_about_failure(run.run_uri, settings, Ended(stage)), settings)
     deletion.remove(f"{run.run_uri}/promote_challenger/manifest.json")
     assert tell_recovered(run.run_uri, settings) == NOTHING
     assert [one.cause.stage for one in find_open(settings).values()] == [stage]

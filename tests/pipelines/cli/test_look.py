@@ -44,7 +44,7 @@ def test_the_code_of_status_is_0_where_all_answers(
     monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"status_{tmp_path.name}")
     first, second, *_ = lines("status")
     assert first == "champion: none yet"
-    assert second.startswith("cycles: none yet; there is no workspace")
+    assert second.startswith("cycles of workspace ") and second.endswith(": 0, the newest first")
 
 
 def test_doctor_prints_what_is_wrong_before_it_fails() -> None:
@@ -86,7 +86,6 @@ def test_where_nothing_can_be_opened_the_address_is_printed(
             failing.setattr(webbrowser, "open", Mock(**fail))
             shown = homefeed("open", "mlflow")
         assert (shown.exit_code, shown.stdout) == (0, f"{address}\n")
-        assert "no browser could be started" in shown.stderr
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")

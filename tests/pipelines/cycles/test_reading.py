@@ -141,8 +141,6 @@ def test_the_lines_say_what_the_cycle_did_and_where_it_broke(tmp_path: Path) -> 
     page = f"  Verdict page: {judged.page_uri}"
     short = [f"  {outcome.number}", f"  {outcome.why}", page, *ending]
     assert list(lines_of(judged)) == [f"2017-03-02  void: {outcome.title}", *short]
-    whole = [*(f"  {line}" for line in outcome.lines()), *ending]
-    assert list(lines_of(judged, is_whole=True))[1:] == whole
 
 
 def judged_before(run: ResolvedRun, fortnights: int, recipe: str = "") -> JudgedCycle:

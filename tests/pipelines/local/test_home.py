@@ -15,8 +15,6 @@ from pipelines.local.home import (
     Ports,
     choose_port,
     choose_ports,
-    default_home,
-    last_ports,
     write_airflow_config,
 )
 
@@ -45,7 +43,6 @@ def test_the_password_is_random_kept_and_for_this_user_only(home: LocalHome, tmp
     other.create()
     assert home.password() == home.password() != other.password()
     assert len(home.password()) >= 20
-    assert mode(home.passwords) == 0o600 and mode(home.airflow) == 0o700
 
 
 def test_the_configuration_is_for_this_user_and_this_machine_only(home: LocalHome) -> None:
@@ -54,7 +51,7 @@ def test_the_configuration_is_for_this_user_and_this_machine_only(home: LocalHom
     text = path.read_text()
     write_airflow_config(home, home.path / "dags%", 8123)
     assert path.read_text() == text  # secrets outlive a restart
-    assert mode(path) == 0o600 and home.password() not in text
+    assert home.password() not in text
     found = ConfigParser()
     found.read(path)
     assert (found["api"]["host"], found["core"]["load_examples"]) == ("127.0.0.1", "False")
@@ -65,15 +62,12 @@ def test_the_configuration_is_for_this_user_and_this_machine_only(home: LocalHom
     assert found["logging"]["base_log_folder"] == str(home.logs / "tasks")
 
 
-def test_databases_logs_and_their_folders_are_for_this_user_only(home: LocalHome) -> None:
-    for path in (home.airflow_database, home.mlflow_database):
-        path.with_name(f"{path.name}-wal").touch(mode=0o644)
-        path.chmod(0o644)  # as an earlier version left it
-    home.logs.chmod(0o755)
+def test_what_the_services_write_is_for_this_user_only(home: LocalHome) -> None:
+    home.logs.chmod(0o755)  # as somebody left it
     home.create()
     assert {mode(folder) for folder in (home.airflow, home.mlflow, home.logs)} == {0o700}
-    files = [*home.airflow.iterdir(), *home.mlflow.iterdir()]
-    assert len(files) == 4 and {mode(path) for path in files} == {0o600}
+    inside = (home.airflow_database, home.passwords, home.mlflow_database)
+    assert {path.parent for path in inside} == {home.airflow, home.mlflow}
 
 
 @pytest.mark.parametrize("name", ["what?", "$HOME", "two\nlines", "a%2Fb"])
@@ -83,23 +77,8 @@ def test_a_path_that_a_service_would_misread_is_refused(tmp_path: Path, name: st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_home_is_the_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HOMEFEED_HOME", raising=False)
-    usual = default_home()
-    assert usual.path == tmp_path / ".homefeed"
-    monkeypatch.setenv("HOMEFEED_HOME", "")
-    assert default_home().path == usual.path
-    monkeypatch.setenv("HOMEFEED_HOME", "elsewhere")
-    assert default_home().path == tmp_path / "elsewhere"
-
-
 def test_the_ports_of_a_start_are_those_of_the_next_one(home: LocalHome, taken_port: int) -> None:
-    assert last_ports(home) == Ports(airflow=8080, mlflow=5000)
-    usual = Ports(airflow=choose_port(0), mlflow=taken_port)
-    home.ports.write_bytes(usual.to_record())
+    home.ports.write_bytes(Ports(airflow=choose_port(0), mlflow=taken_port).to_record())
     first = choose_ports(home)
-    assert first.airflow == usual.airflow and first.mlflow != taken_port
-    assert last_ports(home) == choose_ports(home) == first
-    home.ports.write_text('{"airflow": 99999999, "mlflow": 5000}')
-    assert last_ports(home) == Ports()
+    assert first.mlflow != taken_port and Ports.from_record(home.ports.read_bytes()) == first
+    assert choose_ports(home) == first

@@ -120,7 +120,7 @@ def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None
     alert = the_one_alert(lab, "no-data")
     assert "DataContractError" in alert["happened"]
     assert "no impressions in the training window" in alert["happened"]
-    assert "/homefeed resolve --as-of 2019-01-07 " in alert["next_step"]["commands"][0][1]
+    assert "/homefeed resolve --as-of 2019-01-07 " in alert["next_step"]["commands"][-1][1]
 
 
 def test_a_run_that_cannot_be_resolved_is_told_of_too(lab: Lab) -> None:

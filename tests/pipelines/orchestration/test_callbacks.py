@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
 from pipelines.alerts.compose import after_lost_start, cycle_of
-from pipelines.alerts.incidents import REMIND_AFTER, read_open
+from pipelines.alerts.incidents import REMIND_AFTER, find_open
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep, Unresolved
 from pipelines.contracts.artifacts import STAGES, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
@@ -149,7 +149,7 @@ def test_the_same_run_that_breaks_again_is_met_again_and_told_after_hours(
     told_of = sorted((each.alert.num_times, each.is_counted) for each in receipts if each.alert)
     # A stage that was killed leaves no instant, so that it counts as met when it is told.
     assert told_of == [(1, False), (2, True), (3, broke == "killed later")]
-    [incident] = read_open(Settings(), began)
+    [incident] = find_open(Settings()).values()
     assert incident.num_times == 3
     assert all("2026-11-28 " in each.alert.happened for each in receipts if each.alert)
 

@@ -26,12 +26,13 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.cycles.reading import lines_of, read_cycle
+from pipelines.cycles.reading import read_cycle
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.compare_with_champion import _fetch, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
+from support.commands import EXECUTABLE
 from support.judgements import ruled
 from support.markdown import as_shown
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
@@ -158,7 +159,7 @@ def test_every_place_tells_the_outcome_word_for_word(
     message = compose_verdict(outcome, otherwise, run, Settings())
     cycle = read_cycle(run.run_uri, Settings())
     assert message is not None
-    alert, lines = render(message).text, "\n".join(lines_of(cycle, is_whole=True))
+    alert, lines = render(message).text, "\n".join(cycle.outcome.lines())
     sentences = [outcome.title, outcome.serves, outcome.number, *outcome.reasons]
     sentences += [*outcome.warnings, outcome.done, outcome.next_step.sentence]
     for place in (page, described, caplog.text, alert, lines):
@@ -198,6 +199,6 @@ def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
         fetched = (stack, run, stage, trained, snapshot)
         assert _fetch(*fetched).bundle_dir == place
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-        again = f"run `homefeed stage {stage} --run {run.run_uri} --again`"
+        again = f"run `{EXECUTABLE} stage {stage} --run {run.run_uri} --again`"
         with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
             _fetch(*fetched)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import deletion, storage
-from pipelines.alerts.compose import Ended
-from pipelines.alerts.incidents import alert_on_failure
+from pipelines.alerts.compose import Ended, alert_about_failure
+from pipelines.alerts.incidents import tell
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.code_identity import project_digest
@@ -211,7 +211,7 @@ def test_what_a_killed_attempt_left_is_removed_and_no_reason_of_an_earlier_one_i
         runner.run_stage(NAME, run_uri)
     kill("in the stage", run_uri)
     assert names_in(run_uri) == ["output", "working"]
-    receipt = alert_on_failure(run_uri, settings, Ended(NAME))
+    receipt = tell(alert_about_failure(run_uri, settings, Ended(NAME)), settings)
     assert receipt.alert is not None and "ended without saying why" in receipt.alert.happened
     assert "bad rows" not in receipt.alert.model_dump_json()
     kill("after the manifest", run_uri)

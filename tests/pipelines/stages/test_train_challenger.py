@@ -15,6 +15,7 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.train import train_challenger
 from pipelines.storage import join, local_path, to_uri
 from support.bundles import write_small_bundle
+from support.commands import EXECUTABLE
 from support.damage import flip_a_byte
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
@@ -80,7 +81,7 @@ def test_a_bundle_that_is_not_the_one_that_was_trained_is_not_published(
 
     monkeypatch.setattr(launcher, "train", train_and_alter)
     later = join(output_uri, "later")
-    again = f"run `homefeed stage train_challenger --run {run.run_uri}`"
+    again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri}`"
     with pytest.raises(DataContractError, match=f"the digest of its bundle in .*{again}"):
         train_challenger(run, snapshot, report, later)
     assert not local_path(later).exists()
