@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
 from pyarrow import fs
 from pydantic import ValidationError
 
 from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.places import conditional, folders, store_errors, stores
+from pipelines.places import conditional, folders, stores
 from pipelines.places.conditional import Revision
+from pipelines.places.store_errors import translated_errors
 
 _NUM_REQUESTS = 8
 """Files that are uploaded or deleted on an object store at a time."""
@@ -86,17 +86,6 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     if is_local(uri):
         return fs.LocalFileSystem(), str(local_path(uri))
     return stores.open_arrow(uri)
-
-
-@contextlib.contextmanager
-def translated_errors(uri: str, doing: str) -> Iterator[None]:
-    """Turn errors of the system or of a store into ours, which name the URI and what to change."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        if not isinstance(error, OSError) and not store_errors.is_from_store(error):
-            raise
-        raise store_errors.explain(error, uri, doing) from error
 
 
 def exists(uri: str) -> bool:

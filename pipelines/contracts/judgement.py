@@ -63,11 +63,6 @@ class Outcome(Frozen):
         return (*told, *(f"{label}: {uri}" for label, uri in self.links))
 
 
-def approval_uri(run_uri: str) -> str:
-    """Return where a run keeps the answer."""
-    return f"{run_uri.rstrip('/')}/promote_challenger/approval.json"
-
-
 class Question(Frozen):
     """What is asked, as people are told."""
 
@@ -120,7 +115,7 @@ class Comparison(Frozen):
     # Name of the metric that decides: model_gate.target_metric of the run.
     target_metric: str = ModelGateConfig.model_fields["target_metric"].default
     # Relative change of the target metric that 80 % power would see here; None where that change
-    # could not be resampled; see `why_not_detectable`.
+    # could not be resampled; see `why_no_change`.
     smallest_detectable_change: float | None
     bootstrap_seed: int
     # holdout_digest of the baseline; None: unknown, not promoted.
@@ -186,15 +181,6 @@ class Comparison(Frozen):
         return self.find_absent(row.metric, row.segment, "baseline") or AbsentMetric(
             metric=row.metric, segment=row.segment, side="baseline", kind=kind
         )
-
-    @property
-    def why_not_detectable(self) -> AbsentMetric | None:
-        """Why the smallest detectable change is not known; None where it is."""
-        if self.smallest_detectable_change is not None:
-            return None
-        name = {"metric": self.target_metric, "segment": "all"}
-        zero = AbsentMetric(**name, side="baseline", kind=AbsenceKind.ZERO_BASELINE)
-        return _first(self.absent, **name) or zero
 
 
 Row = TypeVar("Row")

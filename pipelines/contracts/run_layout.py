@@ -41,6 +41,8 @@ listing_uri = _of_run("build_snapshot/event_log.json")
 """Where a run says what the event log's files were when its snapshot was built."""
 judged_log_uri = _of_run("build_snapshot/log")
 """The folder in which a run says how it found the days of its event log."""
+approval_uri = _of_run("promote_challenger/approval.json")
+"""Where a run keeps a person's answer, an `Approval`."""
 snapshot_manifest_uri = _of_run(MANIFEST)
 """Where a snapshot's manifest lies, which holds a `Snapshot`, of the snapshot's URI."""
 

@@ -23,7 +23,8 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import HomefeedError, PromotionRefusedError
-from pipelines.contracts.judgement import Approval, Judgement, Question, approval_uri
+from pipelines.contracts.judgement import Approval, Judgement, Question
+from pipelines.contracts.run_layout import approval_uri
 from pipelines.orchestration.run_note import NOTE_KEY
 from pipelines.orchestration.schedule import grid_of
 from pipelines.plain_text import as_markdown, one_line, shortened

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,7 +17,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.places import store_errors
+from pipelines.places.store_errors import translated_errors
 from pipelines.places.stores import open_conditional, store_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def read(uri: str) -> tuple[bytes, Revision] | None:
         HomefeedError: the store failed, or lets nobody in.
     """
     store, key = open_conditional(uri, _READ_RETRIES)
-    with _translated(uri, "reading"):
+    with translated_errors(uri, "reading"):
         try:
             found = obstore.get(store, key)
         except FileNotFoundError:
@@ -58,7 +57,7 @@ def read(uri: str) -> tuple[bytes, Revision] | None:
 def revision_of(uri: str) -> Revision:
     """Return which content is at a URI now, without reading it."""
     store, key = open_conditional(uri, _READ_RETRIES)
-    with _translated(uri, "looking for"):
+    with translated_errors(uri, "looking for"):
         try:
             return _revision_of(obstore.head(store, key))
         except FileNotFoundError:
@@ -84,28 +83,25 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
     """
     _require_conditions(uri)
     store, key = open_conditional(uri, _WRITE_RETRIES)
-    is_unsure = False
-    for wait_s in (*_WAITS_S, None):
-        failed: TransientStorageError | None = None
+    lost: TransientStorageError | None = None
+    for wait_s in (0.0, *_WAITS_S):
+        time.sleep(wait_s)
         try:
-            with _translated(uri, "writing"):
-                written = _put(store, key, content, over)
+            with translated_errors(uri, "writing"):
+                written, is_answered = _put(store, key, content, over), True
         except TransientStorageError as error:
-            failed, written = error, None
-        if written is not None or not (failed or is_unsure):
+            lost, written, is_answered = error, None, False
+        if written is not None or lost is None:
             return written
         # A request whose answer was lost may have arrived since, and it was ours too.
         there, revision = read(uri) or (None, Revision())
         if there == content:
             return revision
-        if failed is None or revision != over:
+        if is_answered or revision != over:
             return None
-        if wait_s is None:
-            raise failed
-        log.warning("%s; it is not there, and is written again", failed)
-        time.sleep(wait_s)
-        is_unsure = True
-    raise AssertionError("the last turn returns or raises")
+        log.warning("%s; it is not there", lost)
+    assert lost is not None
+    raise lost
 
 
 def _put(
@@ -145,7 +141,7 @@ def _require_conditions(uri: str) -> None:
     store, key = open_conditional(probe, _WRITE_RETRIES)
     found = ""
     try:
-        with _translated(probe, "trying conditional writes at"):
+        with translated_errors(probe, "trying conditional writes at"):
             first = _put(store, key, b"1", Revision())
             second = _put(store, key, b"2", Revision())
             over = _put(store, key, b"3", first) if first else None
@@ -171,12 +167,3 @@ def _require_conditions(uri: str) -> None:
             f"MinIO), or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk"
         )
     _probed.add(name)
-
-
-@contextlib.contextmanager
-def _translated(uri: str, doing: str) -> Iterator[None]:
-    """Turn obstore's errors into ours, which say whether trying again can help."""
-    try:
-        yield
-    except (BaseError, OSError) as error:
-        raise store_errors.explain(error, uri, doing) from error

@@ -5,11 +5,14 @@ have no words at all: then the store is asked again by obstore, which gets them.
 disk (`contracts.errors`). Tested in tests/pipelines/places/test_store_errors.py.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
+import pyarrow as pa
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from pipelines.contracts.errors import (
@@ -125,6 +128,19 @@ def is_from_store(error: Exception) -> bool:
     return _FROM_A_STORE.search(str(error)) is not None
 
 
+@contextlib.contextmanager
+def translated_errors(uri: str, doing: str) -> Iterator[None]:
+    """Turn errors of the system or of a store into ours, which name the URI and what to change."""
+    try:
+        yield
+    except (OSError, BaseError, pa.ArrowException) as error:
+        if isinstance(error, pa.ArrowException) and not (
+            isinstance(error, OSError) or is_from_store(error)
+        ):
+            raise
+        raise explain(error, uri, doing) from error
+
+
 def require_bucket(uri: str) -> None:
     """Tell a bucket that is missing from a folder in it that is empty; each lists as nothing.
 
@@ -132,13 +148,10 @@ def require_bucket(uri: str) -> None:
         ConfigurationError: the bucket of an `s3://` URI is not there.
         HomefeedError: the store refuses, or does not answer.
     """
-    if urlsplit(uri).scheme != "s3":
-        return
-    store, _ = open_conditional(f"{uri.rstrip('/')}/x", 3)
-    try:
-        next(iter(obstore.list(store, "", chunk_size=1)), None)
-    except (BaseError, OSError) as error:
-        raise explain(error, uri, "looking for the bucket of") from error
+    if urlsplit(uri).scheme == "s3":
+        store, _ = open_conditional(f"{uri.rstrip('/')}/x", 3)
+        with translated_errors(uri, "looking for the bucket of"):
+            next(iter(obstore.list(store, "", chunk_size=1)), None)
 
 
 def _with_reason(told: str, place: str) -> str:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
-from pipelines.contracts.judgement import Approval, Judgement, Promoted, Promotion, approval_uri
+from pipelines.contracts.judgement import Approval, Judgement, Promoted, Promotion
 from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.run_layout import approval_uri
 from pipelines.registry import history, registry, tracking
 from pipelines.registry.history import (
     Entry,

@@ -14,7 +14,8 @@ from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig, RunConfig
 from pipelines.contracts.errors import PromotionRefusedError
-from pipelines.contracts.judgement import Approval, Decision, Judgement, approval_uri
+from pipelines.contracts.judgement import Approval, Decision, Judgement
+from pipelines.contracts.run_layout import approval_uri
 from pipelines.orchestration import approval
 from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.run_note import NOTE_KEY

@@ -21,7 +21,8 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Approval, Decision, Judgement, Promotion, approval_uri
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Promotion
+from pipelines.contracts.run_layout import approval_uri
 from pipelines.recipes import smoke
 from pipelines.registry import moves, registry
 from pipelines.registry.history import recipe_of
