@@ -117,12 +117,11 @@ def force_command(run: ResolvedRun) -> str:
     return command_at(run, f"promote --force --run {shlex.quote(run.run_uri)} {reason}")
 
 
-def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> str:
+def repair_command(settings: Settings, to_version: str) -> str:
     """Return the command that makes history and registry agree, as it was just shown."""
-    alias = " --restore-alias" if restores_alias else ""
     version = f" --to-version {shlex.quote(to_version)}" if to_version else ""
     reason = "--reason 'what had happened'"
-    return command_at(settings, f"history repair --apply{alias}{version} {reason}")
+    return command_at(settings, f"history repair --apply{version} {reason}")
 
 
 def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str:

@@ -158,27 +158,24 @@ def history(context: typer.Context) -> None:
 @history_app.command()
 def repair(
     apply: Annotated[bool, Option("--apply", help="Do it; otherwise it is shown.")] = False,
-    restore_alias: Annotated[
-        bool, Option("--restore-alias", help="The history is right, and not the alias.")
-    ] = False,
     to_version: Annotated[
-        str, Option(help="A version that shall serve, where neither of them will do.")
+        str, Option(help="The version that shall serve, where it is not the one that does.")
     ] = "",
     reason: Annotated[str, Option(help="Why, in a sentence, for the record.")] = "",
 ) -> dict[str, Any]:
     """Make history and registry agree; without --apply only show what would be done."""
-    settings, command, asked = Settings(), "", (restore_alias, to_version or None)
+    settings, command, asked = Settings(), "", to_version or None
     where, client = _place(settings), tracking.connect(settings.tracking_uri)
     if apply:
-        steps = moves.repair(client, where, datetime.now(UTC), reason, *asked)
+        steps = moves.repair(client, where, datetime.now(UTC), reason, asked)
         refresh_index(*where)
     else:
-        steps, _ = moves.plan_repair(client, reconcile.look(client, *where), *asked)
+        steps, _ = moves.plan_repair(client, reconcile.look(client, *where), asked)
     say_all(f"{'done: ' if apply else 'would '}{step}" for step in steps)
     if not steps:
         say("nothing: history and registry agree")
     elif not apply:
-        command = repair_command(settings, restore_alias, to_version)
+        command = repair_command(settings, to_version)
         say(f"do it: {command}")
     return {"workspace_uri": where[0], "steps": steps, "is_done": apply, "command": command}
 

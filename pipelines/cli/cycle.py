@@ -154,7 +154,7 @@ def reproduce(
     ] = "",
 ) -> None:
     """Rebuild a past cycle from its record, elsewhere, and say digest by digest what is equal."""
-    from pipelines.reproduction.past_cycle import REBUILT, read_cycle
+    from pipelines.reproduction.comparing import REBUILT, read_cycle
     from pipelines.reproduction.rebuild import choose_folder, rebuild
 
     if until not in REBUILT:
@@ -197,7 +197,7 @@ def _lines_of(outcome: "Outcome") -> Iterator[str]:
         yield from (f"- {change}" for change in outcome.changes)
     elif outcome.differing:
         yield (
-            "data, code, packages, processor and recipe are as the record says, so either the "
+            "data, code, packages and processor are as the record says, so either the "
             "record is not of what was made, or a computation does not repeat"
         )
     states = [found.state for found in outcome.findings]

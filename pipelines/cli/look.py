@@ -124,24 +124,26 @@ def gc(
     from pipelines.snapshot_view import readable_bytes
 
     settings, now, rows = Settings(), datetime.now(UTC), list[dict[str, Any]]()
-    place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
+    client = tracking.connect(settings.tracking_uri)
+    record, plan = plan_deletion(client, settings, now)
     kept = [(item, item.kept) for item in plan if item.kept]
-    going = ((item, "") for item in plan if not item.kept) if dry_run else delete(place, plan)
-    say(f"workspace: {place.workspace_uri}")
+    going = ((i, "") for i in plan if not i.kept) if dry_run else delete(client, record, plan)
+    workspace_uri = record.state.history.workspace_uri
+    say(f"workspace: {workspace_uri}")
     for item, why in itertools.chain(kept, going):
         held, age = item.held, (now - item.held.changed_at).days
         becomes = "kept" if why else "would go" if dry_run else "gone"
         named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
         rows.append({"becomes": becomes, **named, "age_days": age, "because": why})
-        said = f"{becomes:8}  {held.kind:11}  {held.name}  {readable_bytes(held.num_bytes)}"
-        say(f"{said}, {age} days old{why and f'  because {why}'}")
+        size = "" if held.kind == "model" else f"{readable_bytes(held.num_bytes)}, "
+        said = f"{becomes:8}  {held.kind:11}  {held.name}  {size}"
+        say(f"{said}{age} days old{why and f'  because {why}'}")
     gone = [row for row in rows if not row["because"]]
-    models = [row["num_bytes"] for row in gone if row["kind"] == "model"]
     freed = sum(row["num_bytes"] for row in gone)
-    say(f"{'would free' if dry_run else 'freed'} {readable_bytes(freed - sum(models))}")
-    if models:  # which MLflow has only marked as deleted
-        say(f"`mlflow gc`, run on MLflow's server, then frees {readable_bytes(sum(models))} more")
-    value = {"workspace_uri": place.workspace_uri, "is_dry_run": dry_run}
+    say(f"{'would free' if dry_run else 'freed'} {readable_bytes(freed)}")
+    if "model" in {row["kind"] for row in gone}:  # which MLflow has only marked as deleted
+        say("`mlflow gc`, run on MLflow's server, then frees the space of models")
+    value = {"workspace_uri": workspace_uri, "is_dry_run": dry_run}
     return {**value, "items": rows, "num_bytes": freed}
 
 

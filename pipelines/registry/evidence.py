@@ -73,8 +73,7 @@ class JudgedCycle(Frozen):
     registered_model: str
     as_of: AwareDatetime
     holdout: Window
-    judged_at: AwareDatetime
-    first_judged_at: AwareDatetime  # Of the run's records, the oldest one's.
+    judged_at: AwareDatetime  # In what `read` returns, of the run's oldest record.
     challenger_recipe: str  # Digest of the recipe on trial.
     anchor_recipe: str = ""  # Digest of the fresh anchor's; '' none.
     codes: tuple[str, str] = ("", "")  # Digests of the code of challenger and anchor; '' unknown.
@@ -113,12 +112,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         # Without a condition: whoever writes under this name writes the same bytes.
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), sink.getvalue())
         cycle = cycle.model_copy(update={"influences_sha256": digest})
-    repair = "delete it: the stage that is run now writes it anew"
-    names = fnmatch.filter(storage.list_names(folder), f"{cycle.run_id}--*.json")
-    before = [storage.read_model(storage.join(folder, n), JudgedCycle, repair) for n in names]
-    first = min((each.first_judged_at for each in before), default=cycle.first_judged_at)
-    cycle = cycle.model_copy(update={"first_judged_at": first})
-    found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at", "first_judged_at"}))
+    found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at"}))
     uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
     if not storage.exists(uri):
         storage.write_new(uri, cycle.to_record())
@@ -133,9 +127,8 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
     """
     folder = _folder(workspace_uri, registered_model)
     names, found = storage.list_names(folder), []
-    for name in fnmatch.filter(names, "[!.]*.json"):
-        if name.startswith(f"{but}--"):
-            continue
+    others = (name for name in names if not name.startswith((f"{but}--", ".")))
+    for name in fnmatch.filter(others, "*.json"):
         content = storage.read_bytes(uri := storage.join(folder, name))
         try:
             digest = JudgedCycle.from_record(content).influences_sha256
@@ -149,14 +142,17 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
 
 
 def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
-    """Return pinned records, oldest first, and of each run the one that was judged last.
+    """Return pinned records, oldest first; of each run what was judged last, when it was first.
 
     Raises:
         DataContractError: one was deleted or altered since it was pinned.
     """
     cycles = [JudgedCycle.from_record(_read_pinned(file.uri, file.sha256)) for file in pinned]
-    cycles.sort(key=lambda cycle: (cycle.as_of, cycle.judged_at))
-    return list({cycle.run_id: cycle for cycle in cycles}.values())
+    last: dict[str, JudgedCycle] = {}
+    for cycle in sorted(cycles, key=lambda cycle: (cycle.as_of, cycle.judged_at)):
+        first = last.get(cycle.run_id, cycle).judged_at
+        last[cycle.run_id] = cycle.model_copy(update={"judged_at": first})
+    return list(last.values())
 
 
 def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
@@ -189,7 +185,7 @@ def _read_pinned(uri: str, sha256: str) -> bytes:
 
 def unpromoted_days(cycles: Sequence[JudgedCycle], since: datetime | None) -> tuple[datetime, ...]:
     """Return the days that were judged since the champion moved, by runs that could promote."""
-    days = {c.as_of for c in cycles if c.may_promote and (not since or c.first_judged_at > since)}
+    days = {c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)}
     return tuple(sorted(days))
 
 
@@ -226,34 +222,27 @@ def earlier_changes(
     """
     from validation.model_gate.pooling import CycleChange
 
+    standing, ours = run.standing, run.config.recipe_digest
+    accepted = standing.anchor.recipe_digest if standing.anchor else ""
+    bundle = run.champion.bundle_digest if run.champion else None
+    since = standing.rolled_back_at if pair == "delta" else standing.champion_since
     known: dict[tuple[str, str], list[CycleChange]] = {}
     for cycle in reversed(cycles):
-        changes = [change for change in cycle.changes if change.pair == pair]
-        if not changes or not _is_about(run, cycle, pair):
-            continue
-        groups, columns = read_influences(run, cycle)
-        for change in changes:
-            found = CycleChange(cycle.holdout, change.value, groups, columns[change.column])
-            known.setdefault((change.metric, change.segment), []).append(found)
-    return known
-
-
-def _is_about(run: ResolvedRun, cycle: JudgedCycle, pair: Pair) -> bool:
-    """Return whether an earlier cycle compared the same pair as this run."""
-    standing, champion, ours = run.standing, run.champion, run.config.recipe_digest
-    accepted = standing.anchor.recipe_digest if standing.anchor else ""
-    since, bundle = standing.champion_since, champion.bundle_digest if champion else None
-    if pair == "delta":
-        since = standing.rolled_back_at
-        is_pair = (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted)
-        if ours == accepted:  # The pair is one of two codes.
+        is_pair = {
+            "theta": (cycle.challenger_recipe, cycle.champion_bundle) == (ours, bundle),
+            "delta": (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted),
+            "phi": (cycle.anchor_recipe, cycle.champion_bundle) == (accepted, bundle),
+        }[pair]
+        if pair == "delta" and ours == accepted:  # The pair is one of two codes.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
-    elif pair == "theta":
-        is_pair = (cycle.challenger_recipe, cycle.champion_bundle) == (ours, bundle)
-    else:
-        is_pair = (cycle.anchor_recipe, cycle.champion_bundle) == (accepted, bundle)
-    is_after = since is None or cycle.first_judged_at > since
-    return cycle.as_of <= run.as_of and is_pair and is_after
+        is_after = since is None or cycle.judged_at > since
+        changes = [change for change in cycle.changes if change.pair == pair]
+        if changes and is_pair and is_after and cycle.as_of <= run.as_of:
+            groups, columns = read_influences(run, cycle)
+            for change in changes:
+                found = CycleChange(cycle.holdout, change.value, groups, columns[change.column])
+                known.setdefault((change.metric, change.segment), []).append(found)
+    return known
 
 
 def tries_on(holdout: Window, cycles: Sequence[JudgedCycle]) -> tuple[str, ...]:

@@ -230,9 +230,7 @@ def promotion_lock(workspace_uri: str) -> Iterator[None]:
 def create(known: History, entry: Entry) -> History:
     """Create the entry after the newest one that is known, and return the log with it.
 
-    Args:
-        known: The log.
-        entry: The decision, without number, mark and digest of the one before.
+    Number, mark and digest of the one before are filled in here.
 
     Raises:
         LostTheNumberError: somebody else has created it; the log has another newest entry.
@@ -301,22 +299,18 @@ def load(workspace_uri: str, name: str) -> History:
     uris = [known.uri_of(number) for number in range(1, last + 1)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         contents = list(pool.map(_read_or_empty, uris))
-    digests = [hashlib.sha256(each).hexdigest() if each else "" for each in contents]
+    digests = [hashlib.sha256(each).hexdigest() for each in contents]
     read = [_parse(*each) for each in zip(range(1, last + 1), uris, contents, strict=True)]
     # The digest of each that another file names: the next entry, or the mark of the newest one.
     vouched = [each.after if each else None for each in read[1:]]
     vouched.append(_read_mark(known, last).sha256 if last in followed else None)
-    sound = [
-        entry if said in (None, digest) else None
-        for entry, digest, said in zip(read, digests, vouched, strict=True)
-    ]
+    pairs = zip(digests, vouched, strict=True)
+    is_said = [said in (None, digest) for digest, said in pairs]
+    sound = [entry if is_so else None for entry, is_so in zip(read, is_said, strict=True)]
     entries = tuple(entry for entry in sound if entry is not None)
     seen = {file for entry in entries for file in entry.acknowledged}
-    damaged = tuple(
-        uri
-        for uri, entry in zip(uris, sound, strict=True)
-        if entry is None and name_of(uri) not in seen
-    )
+    gone = (uri for uri, entry in zip(uris, sound, strict=True) if entry is None)
+    damaged = tuple(uri for uri in gone if name_of(uri) not in seen)
     for uri in damaged:
         log.warning("%s is damaged or gone; what it said is not known", uri)
     return replace(
@@ -379,15 +373,13 @@ def serving_at(known: History, instant: datetime) -> Move:
         ConfigurationError: nothing was serving yet.
     """
     moves = known.in_time
-    in_force = [move for move in moves if move.moved_at <= instant]
-    if not in_force:
-        first = "no champion yet"
-        if moves:
-            first = f"the first champion came {moves[0].moved_at:%Y-%m-%d %H:%M:%S} UTC"
-        raise ConfigurationError(
-            f"nothing of {known.name} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; {first}"
-        )
-    return in_force[-1]
+    if in_force := [move for move in moves if move.moved_at <= instant]:
+        return in_force[-1]
+    first = f"the first champion came {moves[0].moved_at:%Y-%m-%d %H:%M:%S} UTC" if moves else ""
+    raise ConfigurationError(
+        f"nothing of {known.name} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; "
+        f"{first or 'no champion yet'}"
+    )
 
 
 def name_of(uri: str) -> str:

@@ -37,7 +37,6 @@ from pipelines.registry.reconcile import (
     follow,
     look,
     require_newest,
-    require_own,
     require_workspace,
     version_of,
 )
@@ -100,7 +99,8 @@ def move_if_permitted(
             reason=reason,
         )
         with history.promotion_lock(run.workspace_uri):
-            history_uri = _promote_once(tracking.connect(run.tracking_uri), run, judgement, entry)
+            client = tracking.connect(run.tracking_uri)
+            history_uri = _promote_once(client, run, entry, verdict.becomes_anchor)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=verdict.decision,
@@ -147,11 +147,7 @@ def _approval_of(run: ResolvedRun, judgement: Judgement) -> Approval:
 def _require_same_models(
     run: ResolvedRun, challenger: Challenger, fresh: FreshAnchor, judgement: Judgement
 ) -> None:
-    """Refuse a verdict on other models than the run's, and one on an older day than the champion's.
-
-    Raises:
-        PromotionRefusedError: it is one.
-    """
+    """Refuse a verdict on other models than the run's, or on an older day than the champion's."""
     compared, anchor = judgement.comparison, judgement.anchor
     trained = fresh.trained.model if fresh.trained else None
     judged = (compared.challenger_model, compared.baseline_model, anchor.model if anchor else None)
@@ -171,7 +167,7 @@ def _require_same_models(
 
 
 def _promote_once(
-    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, entry: Move
+    client: "MlflowClient", run: ResolvedRun, entry: Move, becomes_anchor: bool
 ) -> str:
     """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
 
@@ -193,19 +189,9 @@ def _promote_once(
         return known.uri_of(last.number)
     if known.newest != run.newest_entry or state.serves != version_of(run.champion):
         raise _decided_since(run, known)
-    judged = judgement.comparison.challenger_model
-    kept = registry.read_tags(client, judged).get(registry.RULING, "")
-    if kept not in ("", judgement.ruling_digest):  # A comparison that was killed has left none.
-        raise PromotionRefusedError(
-            f"the verdict on {judged.label} has digest {judgement.ruling_digest[:12]}, and the "
-            f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
-            f"edited, or a later comparison was interrupted; compare again, which rules anew: run "
-            f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
-            f"then promote"
-        )
     registry.require_unaltered(client, model)
     recipes = known.recipes
-    if judgement.verdict.becomes_anchor or recipes.accepted is None:
+    if becomes_anchor or recipes.accepted is None:
         recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
     try:
         entry = entry.model_copy(update={"recipes": recipes})
@@ -216,23 +202,18 @@ def _promote_once(
 
 def _decided_since(run: ResolvedRun, known: History) -> PromotionRefusedError:
     """Return the refusal of a verdict that was judged against an older entry of the history."""
-    found = []
-    for each in known.entries:
-        said = "the accepted recipes were changed by a person"
-        said = f"{each.kind} of {each.model.label}" if isinstance(each, Move) else said
-        if each.number > run.newest_entry.number:
-            found.append(f"entry {each.number}: {said}, {each.reason!r}")
+    last = known.entries[-1] if known.entries else None
+    said = f"{last.kind}, {last.reason!r}" if last else "the history is another one"
     return PromotionRefusedError(
         f"the verdict was judged against entry {run.newest_entry.number} of the history of "
-        f"{run.registered_model}, and entry {known.newest.number} is the newest "
-        f"({'; '.join(found) or 'the history is another one'}); expected nothing to be decided "
-        f"meanwhile; nothing was moved; start a new cycle, which is judged against what serves now"
+        f"{run.registered_model}, and entry {known.newest.number} is the newest ({said}); expected "
+        f"nothing to be decided meanwhile; nothing was moved; start a new cycle, which is judged "
+        f"against what serves now"
     )
 
 
 def _move(client: "MlflowClient", state: State, entry: Move) -> Move:
     """Create the entry of a move whose model was looked at; let the alias follow; return it."""
-    require_own(state)
     known = history.create(state.history, entry)
     follow(client, known.workspace_uri, known.name, is_checked=True)
     return known.moves[-1]
@@ -258,14 +239,7 @@ def _decided(workspace_uri: str, reason: str, decide: Callable[[], Decided]) -> 
 def force(
     client: "MlflowClient", run: ResolvedRun, model: ModelRef, now: datetime, reason: str
 ) -> Move:
-    """Make a run's challenger champion in spite of its verdict, because a person says so.
-
-    Args:
-        client: Client of `run.tracking_uri`.
-        run: The cycle.
-        model: Its challenger.
-        now: The time of the move.
-        reason: Why, in a sentence, for the history and the alert.
+    """Make a run's challenger champion in spite of its verdict, because a person says why.
 
     Returns:
         The move, or the earlier one by which the challenger was promoted by hand already.
@@ -311,19 +285,16 @@ def rollback(
     """Point `champion` back at `to_version`, or at what served before the present one.
 
     The version is fetched, and must give its golden rows their scores, before anything is decided.
-    Another champion than `from_version` is left alone, if that is given. Where the last move was a
-    rollback already, nothing is moved unless a version is named: a command that is given twice,
-    because its answer was lost, must not walk from version to version.
+    Another champion than `from_version` is left alone. Where the last move was a rollback already,
+    nothing is moved unless a version is named: a command that is given twice, because its answer
+    was lost, must not walk from version to version.
 
     Returns:
         The move, or the earlier one by which the champion was taken back already.
 
     Raises:
         ConfigurationError: there is nothing to go back to, or the version serves already.
-        PromotionRefusedError: the version is not what the history says of it.
-        DataContractError: its files are missing, altered, marked as deleted or score otherwise.
-        RecordDisagreesError: the alias is not where the history says.
-        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
+        HomefeedError: as `follow` and `registry.require_unaltered` raise.
     """
     place, name = storage.to_uri(settings.workspace_location), settings.registered_model
     require_workspace(place)
@@ -333,8 +304,13 @@ def rollback(
         present, known, last = state.served, state.history, state.history.last
         if present is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-        if last is not None and _is_given_again(last, present, from_version, to_version):
-            return last
+        if (
+            last is not None
+            and (last.kind, last.model.version) == ("rollback", present.version)
+            and from_version in (None, version_of(last.previous))
+            and to_version in (None, present.version)
+        ):
+            return last  # It is given again.
         if from_version not in (None, present.version):
             raise ConfigurationError(
                 f"{present.label} serves, and not v{from_version}, which was to be taken down; see "
@@ -343,42 +319,17 @@ def rollback(
         target = to_version or _version_before(known, present)
         if target == present.version:
             raise ConfigurationError(f"{present.label} is the champion already; name another one")
-        model = _recorded(client, known, name, target)
+        # By its last move, or by MLflow, whose tags may be altered with the files.
+        kept = [m.model for m in known.moves if m.model.version == target and m.model.bundle_digest]
+        model = kept[-1] if kept else registry.read_version(client, name, target)
         registry.require_unaltered(client, model, can_serve=True)
         said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
         recipes = _recipes_after(known, model, present, said)
-        entry = Move(
-            moved_at=now,
-            kind="rollback",
-            model=model,
-            previous=present,
-            recipe=recipes.accepted,
-            reason=reason,
-            recipes=recipes,
-        )
+        fields = {"moved_at": now, "reason": reason, "recipe": recipes.accepted}
+        entry = Move(kind="rollback", model=model, previous=present, recipes=recipes, **fields)
         return _move(client, state, entry)
 
     return _decided(place, reason, decide)
-
-
-def _is_given_again(
-    last: Move, present: ModelRef, from_version: str | None, to_version: str | None
-) -> bool:
-    """Return whether the last move is the rollback that is asked for."""
-    return (
-        (last.kind, last.model.version) == ("rollback", present.version)
-        and from_version in (None, version_of(last.previous))
-        and to_version in (None, present.version)
-    )
-
-
-def _recorded(client: "MlflowClient", known: History, name: str, version: str) -> ModelRef:
-    """Return a version by its last move, or by MLflow where it is on no record of ours.
-
-    Tags may be altered with the files. What was no version of ours has no digests on record.
-    """
-    kept = [m.model for m in known.moves if m.model.version == version and m.model.bundle_digest]
-    return kept[-1] if kept else registry.read_version(client, name, version)
 
 
 def _recipes_after(known: History, model: ModelRef, down: ModelRef, reason: str) -> Recipes:
@@ -420,15 +371,14 @@ def accept_recipe(
     """
     digest = recipe.parse().recipe_digest
 
-    def decide() -> Recipes:
-        known = history.load(workspace_uri, name)
+    def choose(known: History) -> Recipes:
         before = known.recipes.accepted
         is_same = before and (before.digest, before.code_digest) == (digest, recipe.code_digest)
         accepted = before if is_same else recipe
-        wanted = known.recipes.without(digest).model_copy(update={"accepted": accepted})
-        return _change(known, Entry(moved_at=now, kind="by_hand", reason=reason, recipes=wanted))
+        return known.recipes.without(digest).model_copy(update={"accepted": accepted})
 
-    return _decided(workspace_uri, reason, decide)
+    entry = Entry(moved_at=now, kind="by_hand", reason=reason)
+    return _change_recipes((workspace_uri, name), entry, choose)
 
 
 def release_recipe(
@@ -440,8 +390,7 @@ def release_recipe(
         ConfigurationError: there is no reason, or no such recipe is or was on hold.
     """
 
-    def decide() -> Recipes:
-        known = history.load(workspace_uri, name)
+    def choose(known: History) -> Recipes:
         held = {each.recipe.digest for each in known.recipes.held}
         once = {each.recipe.digest for entry in known.entries for each in entry.recipes.held}
         found = {each for each in held if each and each.startswith(digest)}
@@ -451,50 +400,50 @@ def release_recipe(
                 f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
             )
         # Where none is held any more, it was released: the command is given again.
-        wanted = known.recipes.without(found.pop()) if found else known.recipes
-        return _change(known, Entry(moved_at=now, kind="release", reason=reason, recipes=wanted))
+        return known.recipes.without(found.pop()) if found else known.recipes
 
-    return _decided(workspace_uri, reason, decide)
+    entry = Entry(moved_at=now, kind="release", reason=reason)
+    return _change_recipes((workspace_uri, name), entry, choose)
 
 
-def _change(known: History, entry: Entry) -> Recipes:
+def _change_recipes(
+    where: tuple[str, str], entry: Entry, choose: Callable[[History], Recipes]
+) -> Recipes:
     """Create the entry of a change of recipes, unless they are so already; return them."""
-    if entry.recipes != known.recipes:
-        history.create(known, entry)
-    return entry.recipes
+
+    def decide() -> Recipes:
+        known = history.load(*where)
+        wanted = choose(known)
+        if wanted != known.recipes:
+            history.create(known, entry.model_copy(update={"recipes": wanted}))
+        return wanted
+
+    return _decided(where[0], entry.reason, decide)
 
 
 def plan_repair(
-    client: "MlflowClient", state: State, restores_alias: bool, to_version: str | None = None
+    client: "MlflowClient", state: State, to_version: str | None = None
 ) -> tuple[tuple[str, ...], ModelRef | None]:
     """Return what `repair` does, in sentences, and the model that is to serve and be recorded.
 
-    Nothing is done where alias and history agree; None is recorded where the log's word stands.
-
-    Args:
-        client: Client of the tracking server.
-        state: What was found.
-        restores_alias: The history is right and the alias is moved; otherwise the other way round.
-        to_version: A version that shall serve, whatever both say.
+    The alias is right unless `to_version` says what shall serve. Nothing is done where alias and
+    history agree; None is recorded where the log's word stands.
 
     Raises:
-        ConfigurationError: what is right by the arguments is no version, or an altered one.
+        ConfigurationError: nothing serves, and no version is named.
         TrackingEntryMissingError: the registry has no such version any more.
         DataContractError: it is not of this project, or marked as deleted.
     """
     known, steps, model = state.history, list[str](), None
     is_named = to_version is not None and not state.serves == state.recorded == to_version
-    found = replace(state, keeper="").disagreement()
+    found = replace(state, keeper=None).disagreement()
     if is_named or found or known.is_newest_damaged:
-        wanted = to_version or (state.recorded if restores_alias else state.serves)
-        if wanted is None or (found and restores_alias and wanted == state.serves):
+        if (wanted := to_version or state.serves) is None:
             raise ConfigurationError(
-                f"nothing of {known.name} can be made to serve as it is: the registry says "
-                f"{state.label(state.serves)} and the history {state.label(state.recorded)}"
-                f"{f' ({found})' if found else ''}; expected a sound version to record, or to "
-                f"point the alias at; name which is right: the history's with `homefeed history "
-                f"repair --restore-alias`, the registry's without it, or another version with "
-                f"`homefeed history repair --to-version N`; each shows first what it would do"
+                f"nothing of {known.name} serves by the registry, and by the history "
+                f"{state.label(state.recorded)} does; expected a version to point the alias at; "
+                f"name it: `homefeed history repair --to-version N`, which shows first what it "
+                f"would do"
             )
         model = registry.read_version(client, known.name, wanted)
         if wanted == state.serves:
@@ -505,15 +454,10 @@ def plan_repair(
     elif (move := known.pending) is not None:
         steps.append(f"let the alias follow the {move.kind} of {move.model.label}")
     steps += [f"take note that {uri} is damaged or gone" for uri in known.damaged]
-    if _is_unkept(state):
+    if not state.is_kept_here:
         was = state.keeper or "none"
         steps.append(f"name {known.workspace_uri} as the history's keeper (was {was})")
     return tuple(steps), model
-
-
-def _is_unkept(state: State) -> bool:
-    """Return whether the registry has to be told that this workspace keeps the history."""
-    return state.is_kept_elsewhere or (state.served is not None and not state.keeper)
 
 
 def repair(
@@ -521,7 +465,6 @@ def repair(
     where: tuple[str, str],
     now: datetime,
     reason: str,
-    restores_alias: bool = False,
     to_version: str | None = None,
 ) -> tuple[str, ...]:
     """Do what `plan_repair` says, by one more entry, and return its sentences.
@@ -530,8 +473,7 @@ def repair(
         client: Client of the tracking server.
         where: Workspace and registered model.
         now: The time.
-        reason: Why, in a sentence.
-        restores_alias: As `plan_repair` takes it.
+        reason: Why, in a sentence; it is asked for where there is anything to do.
         to_version: As `plan_repair` takes it.
 
     Raises:
@@ -540,9 +482,9 @@ def repair(
 
     def decide() -> tuple[str, ...]:
         state = look(client, *where)
-        steps, model = plan_repair(client, state, restores_alias, to_version)
+        steps, model = plan_repair(client, state, to_version)
         known, last = state.history, state.history.last
-        if _is_unkept(state):
+        if not state.is_kept_here:
             with translated_outages(client.tracking_uri):
                 client.set_registered_model_tag(known.name, registry.KEEPER, known.workspace_uri)
         if model is None and known.damaged:  # the log's word stands
@@ -562,8 +504,9 @@ def repair(
                 acknowledged=tuple(history.name_of(uri) for uri in known.damaged),
             )
             history.create(known, entry)
-        if steps:
-            follow(client, *where)
+        follow(client, *where)
         return steps
 
+    if not plan_repair(client, look(client, *where), to_version)[0]:
+        return ()
     return _decided(where[0], reason, decide)

@@ -38,8 +38,8 @@ class State:
     history: History
     served: ModelRef | None
     """What is behind the alias."""
-    keeper: str
-    """URI of the workspace that keeps the history, as the registry has it; '' where none does."""
+    keeper: str | None
+    """URI of the workspace that keeps the history, by the registry; '' none, None no model yet."""
 
     @property
     def serves(self) -> str | None:
@@ -52,9 +52,10 @@ class State:
         return self.history.last.model.version if self.history.last else None
 
     @property
-    def is_kept_elsewhere(self) -> bool:
-        """Whether another workspace keeps this model's history."""
-        return self.keeper != "" and not storage.same_place(self.keeper, self.history.workspace_uri)
+    def is_kept_here(self) -> bool:
+        """Whether the registered model names this workspace, or is not there yet."""
+        place = self.history.workspace_uri
+        return self.keeper is None or (self.keeper != "" and storage.same_place(self.keeper, place))
 
     def label(self, version: str | None) -> str:
         """Name a version."""
@@ -64,8 +65,9 @@ class State:
         """Return what does not agree, in a sentence, or ''."""
         known, served = self.history, self.served
         last, pending = known.last, known.pending
-        if self.is_kept_elsewhere:
-            return f"the history of {known.name} is kept by workspace {self.keeper}"
+        if not self.is_kept_here:
+            keeper = self.keeper or f"none, for the model has no tag {registry.KEEPER}"
+            return f"the history of {known.name} is kept by workspace {keeper}"
         is_same = self.serves == self.recorded
         is_to_follow = pending is not None and self.serves == version_of(pending.previous)
         if known.is_newest_damaged or (is_to_follow and not is_same):
@@ -150,21 +152,6 @@ def require_agreement(state: State) -> None:
         )
 
 
-def require_own(state: State) -> None:
-    """Refuse to move the champion of a model that does not name this workspace.
-
-    Raises:
-        RecordDisagreesError: it names another one, or none.
-    """
-    require_agreement(state)
-    if not state.keeper:
-        raise RecordDisagreesError(
-            f"registered model {state.history.name} names no workspace that keeps its history; "
-            f"expected its tag {registry.KEEPER} to be {state.history.workspace_uri}: the model "
-            f"was not made by this project, or the tag was deleted; see `homefeed history repair`"
-        )
-
-
 def require_newest(state: State) -> None:
     """Refuse to say what serves where the newest entry is damaged: only the registry knows.
 
@@ -198,11 +185,7 @@ def follow(
 ) -> State:
     """Bring the alias to the newest move, if it does not follow it yet, and return what is so.
 
-    Args:
-        client: Client of the tracking server.
-        workspace_uri: The workspace.
-        name: The registered model.
-        is_checked: The newest move's model was compared with its digests just now.
+    The move's model is compared with its digests first, unless it `is_checked` just now.
 
     Raises:
         RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
@@ -217,7 +200,6 @@ def follow(
         known, move = state.history, state.history.pending
         if move is None or known.is_newest_damaged:
             return state
-        require_own(state)
         if state.serves == move.model.version:
             history.mark_followed(known, move, was_set_again=False)
         else:

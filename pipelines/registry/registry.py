@@ -65,11 +65,8 @@ def _answer(client: "MlflowClient", ask: Callable[[], Found]) -> Found | None:
 def read_champion(client: "MlflowClient", name: str, is_ours: bool = True) -> ModelRef | None:
     """Return the version behind the `champion` alias, or None when there is no champion yet.
 
-    Args:
-        client: Client of the registry.
-        name: The registered model.
-        is_ours: False takes a version of somebody else too, which has no lineage: its digests are
-            '', its as_of is when it was made.
+    One of somebody else, which has no lineage, is taken too unless it is to be one of ours: its
+    digests are '', its as_of is when it was made.
 
     Raises:
         DataContractError: the version was not registered by this project.
@@ -137,7 +134,7 @@ def register(
     tags: dict[str, str],
     alias: str = "challenger",
 ) -> ModelRef:
-    """Register a logged model as a new version with an alias; once per MLflow run.
+    """Register a logged model as a new version with an alias, or find it; once per MLflow run.
 
     Args:
         client: Client of `run.tracking_uri`.
@@ -147,9 +144,6 @@ def register(
         tags: Lineage; must hold bundle_digest and snapshot_digest, and model_digest where the
             files that serve were logged with the bundle.
         alias: 'challenger', or 'anchor' for the accepted recipe made fresh; it moves here.
-
-    Returns:
-        The version made now, or by the attempt before this one.
     """
     # The bundle may have been logged again, after what was logged first had been altered: the
     # version of the former logged model is then another one.
@@ -178,14 +172,8 @@ def ensure_registered_model(client: "MlflowClient", name: str, workspace_uri: st
 
     Its name is unique in MLflow, so of two workspaces that make it at once one is named.
     """
-    from mlflow.exceptions import MlflowException
-
     tags, said = {KEEPER: workspace_uri}, "Homefeed ranker, retrained by homefeed_retrain."
-    try:
-        ask_again(lambda: client.create_registered_model(name, tags, description=said))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    tracking.make_unless_there(lambda: client.create_registered_model(name, tags, description=said))
 
 
 def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
@@ -198,10 +186,10 @@ def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
         client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
 
-def read_keeper(client: "MlflowClient", name: str) -> str:
-    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
+def read_keeper(client: "MlflowClient", name: str) -> str | None:
+    """Return the URI of the workspace that keeps a model's history; '' none, None no model yet."""
     found = _answer(client, lambda: client.get_registered_model(name))
-    return str(found.tags.get(KEEPER, "")) if found else ""
+    return str(found.tags.get(KEEPER, "")) if found else None
 
 
 def tag_version(
@@ -235,11 +223,7 @@ def find_location(client: "MlflowClient", model_id: str) -> str:
 
 
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
-    """Fetch a version with its bundle into `folder` and return the bundle's own folder.
-
-    Raises:
-        HomefeedError: as `download_version` raises.
-    """
+    """Fetch a version as `download_version` does, and return its bundle's own folder."""
     return next(download_version(client, model, folder).rglob("bundle.json")).parent
 
 
@@ -248,13 +232,8 @@ def download_version(
 ) -> Path:
     """Fetch all of a version's files into a new folder in `folder`, and return that.
 
-    They are compared with what was registered: a serving process runs the code among them.
-
-    Args:
-        client: Client of the registry.
-        model: The version.
-        folder: Where the new folder is made.
-        repair: What a person should do where the files are gone or were altered.
+    They are compared with what was registered: a serving process runs the code among them. Where
+    they are gone or were altered, `repair` is what a person should do.
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
@@ -286,15 +265,11 @@ def download_version(
 def require_unaltered(client: "MlflowClient", known: ModelRef, can_serve: bool = False) -> None:
     """Refuse a version that is not what was judged or recorded: a verdict is about its digests.
 
-    Args:
-        client: Client of the registry.
-        known: The version as it was.
-        can_serve: Its example rows must get their scores here too.
+    With `can_serve` its example rows must get their scores here too.
 
     Raises:
         PromotionRefusedError: the registry says that the version is another model.
-        DataContractError: its files are not those of that digest, are marked as deleted, or do not
-            score as they did.
+        DataContractError: its files are others, marked as deleted, or do not score as they did.
     """
     found = read_version(client, known.name, known.version)
     if found != known:
@@ -352,8 +327,8 @@ def require_digest(model: ModelRef, what: str, folder: Path, repair: str = ROLL_
 
     Args:
         model: The version.
-        what: 'bundle', or 'model with its serving code'.
-        folder: Holds it.
+        what: 'bundle', or 'model with its serving code', which the folder holds.
+        folder: The files.
         repair: What a person does about other files in that place.
 
     Raises:

@@ -83,11 +83,8 @@ def find_standing(
 ) -> Standing:
     """Return the accepted recipe, what is on hold, and since when the champion serves.
 
-    Args:
-        known: The history, at the entry that the run pins.
-        champion: The model that serves now, or None.
-        config: The run's configuration.
-        judged_before: Records of judged cycles, pinned.
+    The history is at the entry that the run pins, the champion is what serves now, and records of
+    judged cycles are pinned.
     """
     accepted, code, problem = None, "", ""
     recipe = known.recipes.accepted
@@ -140,13 +137,7 @@ def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> Non
 
 
 def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
-    """Return a file that was kept when the gate accepted the reference, or None if it is gone.
-
-    Args:
-        run: The run that asks.
-        reference: The accepted snapshot.
-        name: Of the file; it lies beside the reference's profile.
-    """
+    """Return a file, kept beside the profile when the gate accepted the reference; None if gone."""
     # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
     marker_uri = _accepted_uri(reference.uri.rpartition("/snapshots/")[0], run, reference)
     if not storage.exists(marker_uri):

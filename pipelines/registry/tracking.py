@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -49,8 +49,6 @@ FAILURE = "failure"
 """The tag of a failed cycle's run that says why; '' where a later attempt went on."""
 LONGEST_TAG = 5000
 """Characters; the server refuses longer tags, and longer descriptions of versions."""
-_LONGEST_DIGEST = 36
-"""Characters of a dataset's digest; the server refuses longer ones."""
 GATE_FOLDER, DOCS_PAGE = DOCS_ARTIFACT.split("/")
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
@@ -131,13 +129,8 @@ def address_of_process(uri: str) -> Iterator[None]:
 def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) -> str:
     """Return the id of the MLflow run of one side of a cycle, making experiment and run if needed.
 
-    A retry finds the run of the attempt before it, so a cycle never leaves two.
-
-    Args:
-        client: Client of `run.tracking_uri`.
-        run: The cycle.
-        side: 'challenger' or 'baseline'.
-        label: What a new MLflow run is named after, beside the cycle's day.
+    A retry finds the run of the attempt before it, so a cycle never leaves two. A side is
+    'challenger', 'baseline' or 'anchor'; a new run is named after the label and the cycle's day.
     """
     query = f"tags.{CYCLE} = '{run.run_id}' and tags.{SIDE} = '{side}'"
     tags = {CYCLE: run.run_id, SIDE: side, "as_of": run.as_of.isoformat()}
@@ -163,19 +156,23 @@ def recipe_tags(config: RunConfig) -> dict[str, str]:
 
 def experiment_id_of(client: "MlflowClient", run: ResolvedRun) -> str:
     """Return the id of a cycle's experiment, which is made if it is not there."""
-    from mlflow.exceptions import MlflowException
-
     with translated_outages(client.tracking_uri):
         if (found := client.get_experiment_by_name(run.experiment)) is None:
-            try:
-                return ask_again(lambda: client.create_experiment(run.experiment))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            # Another cycle made it a moment ago, or we did and the answer was lost.
+            make_unless_there(lambda: client.create_experiment(run.experiment))
             found = client.get_experiment_by_name(run.experiment)
         assert found is not None
         return str(found.experiment_id)
+
+
+def make_unless_there(make: Callable[[], object]) -> None:
+    """Make what has a name of its own; another made it, or we did and the answer was lost."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        ask_again(make)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
@@ -222,22 +219,16 @@ def log_dataset(
 ) -> None:
     """Log a cycle's snapshot as the input of an MLflow run; twice is as once.
 
-    The type of source is our own, so that MLflow loads nothing.
-
-    Args:
-        client: Client of the tracking server.
-        mlflow_run_id: The MLflow run.
-        snapshot: What it was computed from.
-        context: What for: 'training' or 'evaluation'.
+    The type of source is our own, so that MLflow loads nothing. The context is 'training' or
+    'evaluation'.
 
     Raises:
         HomefeedError: as `translated_outages` raises.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    kind, source = "homefeed_snapshot", json.dumps({"uri": snapshot.uri})
-    name, digest = f"snapshot {snapshot.as_of:%Y-%m-%d}", snapshot.digest[:_LONGEST_DIGEST]
-    data = Dataset(name, digest, kind, source)
+    name, source = f"snapshot {snapshot.as_of:%Y-%m-%d}", json.dumps({"uri": snapshot.uri})
+    data = Dataset(name, snapshot.digest[:36], "homefeed_snapshot", source)  # Longer is refused.
     tags = [InputTag("mlflow.data.context", context)]
     with translated_outages(client.tracking_uri):
         client.log_inputs(mlflow_run_id, [DatasetInput(data, tags)])
@@ -278,14 +269,8 @@ def log_side(
 ) -> str:
     """Log one side of a comparison to its MLflow run, end the run, and return the run's id.
 
-    Args:
-        client: Client of `run.tracking_uri`.
-        run: The cycle.
-        side: 'challenger', 'baseline' or 'anchor'.
-        label: What a new MLflow run is named after.
-        metrics: Final numbers; they are logged at step 0.
-        tags: What else is known of the comparison.
-        folder: Files to log, or None.
+    It is opened as `open_run` does. Metrics are final numbers, logged at step 0; tags say what else
+    is known of the comparison, and a folder's files are logged.
     """
     from mlflow.entities import Metric, RunTag
 
@@ -307,23 +292,17 @@ def end_failed(run: ResolvedRun, reason: str) -> None:
     """End the MLflow runs of a broken cycle that are open still, with the reason.
 
     Where MLflow does not answer they stay open: it must not keep anybody from being told.
-
-    Args:
-        run: The cycle.
-        reason: One sentence.
     """
     from mlflow.exceptions import MlflowException
 
     query = f"tags.{CYCLE} = '{run.run_id}' and attributes.status = 'RUNNING'"
-    said = reason[:LONGEST_TAG]
     try:
         with giving_up_after(5), translated_outages(run.tracking_uri):
             client = connect(run.tracking_uri)
             experiment = client.get_experiment_by_name(run.experiment)
-            for found in (
-                client.search_runs([experiment.experiment_id], query) if experiment else ()
-            ):
-                client.set_tag(found.info.run_id, FAILURE, said)
+            places = [experiment.experiment_id] if experiment else []
+            for found in client.search_runs(places, query) if places else ():
+                client.set_tag(found.info.run_id, FAILURE, reason[:LONGEST_TAG])
                 client.set_terminated(found.info.run_id, "FAILED")
     except (HomefeedError, MlflowException) as error:
         log.warning("the cycle's MLflow runs stay open: %s", error)

@@ -1,5 +1,4 @@
 """A past cycle is rebuilt in a folder of its own, and compared with its record digest by digest.
 
-`rebuild` is the door, `past_cycle` reads the record, `comparing` says what is equal and what has
-changed since. Nothing of the original is written.
+`rebuild` is the door, `comparing` reads the record, which is never written, and says what is equal.
 """

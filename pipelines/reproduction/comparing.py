@@ -1,11 +1,11 @@
-"""What of a rebuilt cycle is equal to its record, where it differs, and what is not as it was then.
+"""The record of a past cycle, what of it is equal to the rebuilt one, and what has changed since.
 
-A stage's work is held against its record as named facts: digests of contents, never of places. Left
+A stage's work is held against the record as named facts: digests of contents, never of places. Left
 out are URIs, ids of MLflow runs, numbers of versions, and what is measured anew at every run:
 latency and memory of the serving check. Of a bundle the weights are compared: its description names
 the code that wrote it, which is compared on its own, and its example scores name the description.
 
-What has changed since is told beside it: data, code, packages, processor, recipe. Whether it made a
+What has changed since is told beside it: data, code, packages, processor. Whether it made a
 difference is for the findings to say: a partition that was written again may hold the same rows,
 and a newer package may give the same bytes.
 """
@@ -15,17 +15,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, Snapshot
+from pipelines import storage
+from pipelines.contracts.artifacts import (
+    Challenger,
+    DataReport,
+    FreshAnchor,
+    ResolvedRun,
+    Snapshot,
+)
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import code_digest
-from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Judgement
-from pipelines.contracts.run_layout import StageRecord
-from pipelines.contracts.stage_table import TABLE
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judgement import Judgement, ServingCheck
+from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
+from pipelines.contracts.stage_table import HEAVY, TABLE
 from pipelines.event_log.listing import Listing
-from pipelines.recipes import RECIPES, make_recipe
-from pipelines.reproduction.past_cycle import PastCycle
+from pipelines.settings import Settings
+from pipelines.stages.runner import read_artifact, read_record
 
+REBUILT = tuple(HEAVY)
+"""Stages that are made again. The others move the champion and tell people."""
+REPAIR = (
+    "of a record nothing is to be written over: put a sound copy of the run's folder back, check "
+    "out the code that wrote it, or name another run"
+)
+"""What a person does about a record that is missing or cannot be read."""
 _MAX_SHOWN, _MAX_FILES = 8, 20
 _ABSENT = "nothing"
 _WEIGHTS = "weights.safetensors"
@@ -40,6 +54,61 @@ Records = Mapping[str, StageRecord]
 Facts = dict[str, tuple[str, Any]]
 """By name a digest, before which words for people may stand, and the JSON value behind it, by which
 a difference can be placed; None: not kept."""
+
+
+@dataclass(frozen=True)
+class PastCycle:
+    """One cycle, as its run folder has it."""
+
+    run_uri: str  # where the record was read, which may be a copy
+    run: ResolvedRun
+    records: dict[str, StageRecord]  # of `resolve_run`, and of stages of REBUILT that have ended
+    listing: Listing | None  # files of the event log; None where the list is gone
+
+    def stages_until(self, until: str) -> tuple[str, ...]:
+        """Return the stages to rebuild: up to the one named, and none after the last on record."""
+        last = max(REBUILT.index(name) for name in self.records if name in REBUILT)
+        return REBUILT[: min(last, REBUILT.index(until)) + 1]
+
+
+def read_cycle(run: str, settings: Settings) -> PastCycle:
+    """Read a cycle's record.
+
+    Args:
+        run: URI or path of a run folder, or the name of a run in the settings' workspace.
+        settings: Where the workspace is.
+
+    Raises:
+        ConfigurationError: there is no such run, or no stage of it has ended that can be rebuilt.
+        DataContractError: a manifest was edited, is damaged or of another version.
+    """
+    run_uri = storage.to_uri(run)
+    if "/" not in run and not storage.exists(manifest_uri(run_uri, "resolve_run")):
+        run_uri = storage.join(storage.to_uri(settings.workspace_location), "runs", run)
+    records = {"resolve_run": read_record(run_uri, "resolve_run", REPAIR)}
+    resolved = read_artifact(run_uri, "resolve_run", ResolvedRun, REPAIR)
+    for name in REBUILT:
+        if storage.exists(manifest_uri(run_uri, name)):
+            records[name] = read_record(run_uri, name, REPAIR)
+            # Before hours of rebuilding, and not after them: it can be compared by today's code.
+            read_artifact(run_uri, name, TABLE[name].gives, REPAIR)
+    if len(records) == 1:
+        raise ConfigurationError(
+            f"no stage of run {run_uri} has ended but resolve_run; expected at least a built "
+            f"snapshot, with which what is rebuilt can be compared; name another run"
+        )
+    return PastCycle(run_uri, resolved, records, read_listing(run_uri))
+
+
+def read_listing(run_uri: str) -> Listing | None:
+    """Return what the event log's files were when a run's snapshot was built, if it is on record.
+
+    Raises:
+        DataContractError: the file is damaged.
+    """
+    uri = listing_uri(run_uri)
+    repair = "put a sound copy back, or move it away: then no files are compared"
+    return storage.read_model(uri, Listing, repair) if storage.exists(uri) else None
 
 
 @dataclass(frozen=True)
@@ -59,11 +128,8 @@ def compare_stage(
 ) -> list[Finding]:
     """Return what of a stage's work is equal.
 
-    Args:
-        stage: The stage.
-        then: The original record; None: the stage never ended.
-        now: The rebuilt one; None: it was not rebuilt.
-        why_not: Why it was not rebuilt; '' unknown.
+    The original record is None where the stage never ended, the rebuilt one where it was not
+    rebuilt, which `why_not` explains ('' unknown).
     """
     if then is None:
         return [Finding(stage, "all of it", "not on record")]
@@ -121,9 +187,8 @@ def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
             found = {"fresh anchor": of(why, "trained" if made.trained else "not trained")}
             return found | (facts_of(made.trained, "fresh anchor") if made.trained else {})
         case Judgement():
-            anchor, checks = None, {"challenger": made.serving}
+            anchor, checks = None, _serving_checks(made)
             if made.anchor is not None:
-                checks["fresh anchor"] = made.anchor.serving
                 anchor = _unnamed(made.anchor.model_dump(mode="json", exclude={"serving"}))
             others = {"estimates", "operating_curve", "tries"}
             # The verdict without what was measured anew.
@@ -196,76 +261,36 @@ def _named(values: list[Any]) -> dict[str, Any]:
 def changes_since(past: PastCycle, rebuilt: Records, now: Listing | None) -> list[str]:
     """Return in sentences all that is not as it was.
 
-    Args:
-        past: The cycle.
-        rebuilt: Records of the stages that were rebuilt, by name.
-        now: The event log's files as they were read for rebuilding; None where they were not.
+    Records are those of rebuilt stages by name; the event log's files are as they were read for
+    rebuilding, None where they were not.
     """
-    return [
-        *_data_changes(past, now),
-        *_environment_changes(past, rebuilt),
-        *_recipe_changes(past),
-        *_model_changes(past, rebuilt),
-    ]
-
-
-def _data_changes(past: PastCycle, now: Listing | None) -> list[str]:
-    """Return which files of the event log are not as they were, those that matter most first.
-
-    A file whose rows known before as_of are others may have changed the snapshot. One of which only
-    the time of writing is another was copied, or put back.
-    """
-    if now is None or "build_snapshot" not in past.records:
-        return []
-    if past.listing is None:
-        return ["data: the list of the files that were read is gone, so they are not compared"]
-    before, after = (
-        {file.path: file.model_dump(mode="json", exclude={"path"}) for file in each.files}
-        for each in (past.listing, now)
-    )
-    found: list[tuple[int, str]] = []  # how little it matters, and the sentence
-    for path in before.keys() | after.keys():
-        sides = [each.get(path, dict[str, object]()) for each in (before, after)]
-        if said := "; ".join(differences(sides[0], sides[1])):
-            known, footers = ([each.get(n) for each in sides] for n in ("num_known", "footer"))
-            what = "" if all(sides) else " was added" if sides[1] else " is gone"
-            little = 0 if (known[0] or 0) != (known[1] or 0) else 1 if len(set(footers)) > 1 else 2
-            found.append((little, f"data: {path}{what}: {said}"))
-    texts = [text for _, text in sorted(found)]
-    more = [f"data: and {len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else []
-    return [*texts[:_MAX_FILES], *more]
-
-
-def _environment_changes(past: PastCycle, rebuilt: Records) -> list[str]:
-    """Return how code, packages and processor differ, each sentence once, with its stages."""
-    stages: dict[str, list[str]] = {}
+    data: list[str] = []
+    if now is not None and past.listing is None:
+        data = ["data: the list of the files that were read is gone, so they are not compared"]
+    elif now is not None and past.listing is not None:
+        before, after = (
+            {file.path: file.model_dump(mode="json", exclude={"path"}) for file in each.files}
+            for each in (past.listing, now)
+        )
+        for path in sorted(before.keys() | after.keys()):
+            if said := "; ".join(differences(before.get(path, {}), after.get(path, {}))):
+                data.append(f"data: {path}: {said}")
+    if (more := len(data) - _MAX_FILES) > 0:
+        data = [*data[:_MAX_FILES], f"data: and {more} more files"]
+    stages: dict[str, list[str]] = {}  # of each difference of code, packages and processor
     for name, record in rebuilt.items():
-        then, now = past.records.get(name), record.made_with
-        if then is None or then.made_with is None or now is None:
+        then, today = past.records.get(name), record.made_with
+        if then is None or then.made_with is None or today is None:
             continue
         # A commit to the documentation changes the version alone.
-        is_same = then.made_with.project_digest == now.project_digest
+        is_same = then.made_with.project_digest == today.project_digest
         left_out = {"code_version"} if is_same else set()
-        former, today = (each.model_dump(exclude=left_out) for each in (then.made_with, now))
-        for sentence in differences(former, today):
+        former, current = (e.model_dump(exclude=left_out) for e in (then.made_with, today))
+        for sentence in differences(former, current):
             since = f"{sentence} (on {then.finished_at:%Y-%m-%d}"
             stages.setdefault(since, []).append(name)
-    return [f"{sentence}: {', '.join(names)})" for sentence, names in stages.items()]
-
-
-def _recipe_changes(past: PastCycle) -> Iterator[str]:
-    """Yield where the recipe is another one today, or that it cannot be read here any more."""
-    config = past.run.config
-    if config.reference == config.recipe and config.recipe not in RECIPES:
-        return  # It was one of this project, which has none of that name today.
-    start = f"recipe {config.reference!r}, of which the recorded one was taken"
-    try:
-        todays = make_recipe(config.reference)
-    except HomefeedError as error:
-        yield f"{start}: it cannot be read today ({error})"
-        return
-    former, now = (each.model_dump(mode="json") for each in (config, todays))
-    yield from (f"{start}: {found}" for found in differences(former, now))
+    environment = [f"{sentence}: {', '.join(names)})" for sentence, names in stages.items()]
+    return [*data, *environment, *_model_changes(past, rebuilt)]
 
 
 def _model_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
@@ -275,29 +300,30 @@ def _model_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
     (HOMEFEED_ANCHOR_CODE), which is not asked when a cycle is rebuilt. Latency and memory of a
     serving check are compared with nothing, but the verdict is made of them.
     """
-    if "train_anchor" in past.records and "train_anchor" in rebuilt:
-        made = FreshAnchor.model_validate(past.records["train_anchor"].artifact)
-        then, ours = made.code_digest, code_digest()
-        if then not in ("", ours, past.run.code_digest):
+    stage = "train_anchor"
+    if stage in past.records and stage in rebuilt:
+        then = FreshAnchor.model_validate(past.records[stage].artifact).code_digest
+        if then not in ("", code_digest(), past.run.code_digest):
             yield (
-                f"fresh anchor: it was trained by code {then[:12]}, and the cycle was begun by "
-                f"code {past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_CODE names the "
-                f"accepted code; it was rebuilt by the code that is installed, {ours[:12]}"
+                f"fresh anchor: trained by code {then[:12]}, as where HOMEFEED_ANCHOR_CODE names "
+                f"the accepted code; rebuilt by the code that is installed, {code_digest()[:12]}"
             )
     stage = "compare_with_champion"
-    if stage not in past.records or stage not in rebuilt:
-        return
-    judged = [Judgement.model_validate(each[stage].artifact) for each in (past.records, rebuilt)]
-    for whose in ("challenger", "fresh anchor"):
-        sides = [each if whose == "challenger" else each.anchor for each in judged]
-        broken = [
-            {p.code: p.sentence for p in side.serving.problems if p.code in _MEASURED_ANEW}
-            for side in sides
-            if side is not None
-        ]
-        if len(broken) == len(sides) and broken[0].keys() != broken[1].keys():
-            said, says = (" ".join(each.values()) or "within its limits." for each in broken)
-            yield (
-                f"serving check of the {whose}, then: {said} Now: {says} This is measured anew "
-                f"each time, and the verdict depends on it"
-            )
+    if stage in past.records and stage in rebuilt:
+        sides = (Judgement.model_validate(each[stage].artifact) for each in (past.records, rebuilt))
+        before, after = (
+            {
+                who: " and ".join(p.code for p in check.problems if p.code in _MEASURED_ANEW)
+                or "within its limits"
+                for who, check in _serving_checks(each).items()
+            }
+            for each in sides
+        )
+        for found in differences(before, after):
+            yield f"serving check, measured anew, on which the verdict depends: {found}"
+
+
+def _serving_checks(judged: Judgement) -> dict[str, ServingCheck]:
+    """Return the serving checks of a judgement, by whose they are."""
+    anchor = {"fresh anchor": judged.anchor.serving} if judged.anchor else {}
+    return {"challenger": judged.serving, **anchor}

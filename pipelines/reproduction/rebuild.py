@@ -1,15 +1,15 @@
 """Rebuild a past cycle's stages in a folder of its own, and say what is equal to its record.
 
-    <folder>/reproduction.json              a Claim: which run is rebuilt here
     <folder>/workspace/runs/<run_id>/...    the rebuilt cycle, in the layout of every workspace
     <folder>/registry/reproduction.db       an MLflow store in a file: runs and model versions
     <folder>/registry/artifacts/            what MLflow keeps of them
     <folder>/champion/                      the champion, from the original registry
 
 The folder is kept, and the same reproduction goes on in it, as a cycle goes on in its run folder.
-What other code, packages or another machine have made there, which the manifest of `resolve_run`
-names, is made anew. The champion is the first version of the registry here, and what is trained
-gets the next numbers. The original registry is asked for the champion's files, and nothing else.
+It is this run's where the manifest of `resolve_run` says so; what that names other code, packages
+or another machine for is made anew. The champion is the first version of the registry here, and
+what is trained gets the next numbers. The original registry is asked for the champion's files, and
+nothing else.
 """
 
 import contextlib
@@ -23,29 +23,27 @@ from typing import TYPE_CHECKING
 
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.metrics.measured import unmeasured
 from pipelines.registry import registry, tracking
-from pipelines.reproduction.comparing import Finding, changes_since, compare_stage
-from pipelines.reproduction.past_cycle import REBUILT, PastCycle, read_listing
+from pipelines.reproduction.comparing import (
+    REBUILT,
+    Finding,
+    PastCycle,
+    changes_since,
+    compare_stage,
+    read_listing,
+)
 from pipelines.stages.runner import read_record, run_stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_CLAIM = "reproduction.json"
+_OTHER_FOLDER = "name another folder with --into"
 _NO_CHAMPION = "rebuild what needs no champion: give --until train_anchor"
-
-
-class Claim(Frozen):
-    """Which run a folder is a reproduction of."""
-
-    run_id: str
-    run_digest: str
 
 
 @dataclass(frozen=True)
@@ -96,16 +94,25 @@ def rebuild(
     """
     rebuilt: dict[str, StageRecord] = {}
     stopped_at, stopped_by = "", None
-    with _claimed(folder, past):
-        run, changes = moved(past.run, folder, event_log_uri)
-        _prepare(folder, past, run, tell)
+    run, changes = moved(past.run, folder, event_log_uri)
+    with _prepared(folder, past, run, tell):
         for name in past.stages_until(until):
+            tell(f"{name}: starting")
+            started, before = time.monotonic(), _record_of(run, name)
             try:
-                rebuilt[name] = _rebuild_stage(name, folder, past, run, tell)
+                if name == "compare_with_champion":
+                    fetch_champion(past.run, folder)
+                is_data = name in ("build_snapshot", "check_snapshot")  # which talk to no MLflow
+                own = contextlib.nullcontext() if is_data else own_registry(folder, run)
+                with own, unmeasured():
+                    run_stage(name, run.run_uri)
+                rebuilt[name] = read_record(run.run_uri, name)
             except HomefeedError as error:
                 stopped_at, stopped_by = name, error
                 tell(f"{name}: not rebuilt, {type(error).__name__}: {error}")
                 break
+            took = f"done in {time.monotonic() - started:.1f} s"
+            tell(f"{name}: {'was rebuilt before' if rebuilt[name] == before else took}")
         findings: list[Finding] = []
         for name in REBUILT[: REBUILT.index(until) + 1]:
             why_not = f"{stopped_at} was not rebuilt" if stopped_by else ""
@@ -116,36 +123,59 @@ def rebuild(
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, past: PastCycle) -> Iterator[None]:
-    """Make a folder this run's, or go on in it, and keep others out of it meanwhile."""
-    claim = Claim(run_id=past.run.run_id, run_digest=past.run.fingerprint())
+def _prepared(
+    folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Make a folder this run's, or go on in it, and keep others out of it meanwhile.
+
+    What would not be made so today is cleared before the manifest of `resolve_run` is written.
+
+    Raises:
+        ConfigurationError: it lies in the original, or holds other files than this reproduction's.
+    """
     for uri in (past.run_uri, past.run.workspace_uri, past.run.event_log_uri):
         if storage.is_local(uri) and folder.resolve().is_relative_to(
             storage.local_path(uri).resolve()
         ):
             raise ConfigurationError(
                 f"{folder} lies in {uri}, of which nothing is to be touched; expected a folder "
-                f"elsewhere; name one with --into"
+                f"elsewhere; {_OTHER_FOLDER}"
             )
-
-    def require_free() -> None:
-        # A process that was killed at once leaves no more than its lock and an unfinished claim.
-        names = storage.list_names(storage.to_uri(folder))
-        names = [n for n in names if n != "reproduction.lock" and not n.startswith(f".{_CLAIM}")]
-        other = "name another folder with --into"
-        found = storage.read_model(place, Claim, other) if _CLAIM in names else None
-        if names and found != claim:
-            what = f"the reproduction of run {found.run_id}" if found else "other files"
-            raise ConfigurationError(
-                f"{folder} holds {what}; expected an empty folder, or one in which this very run "
-                f"({claim.run_id}) was being rebuilt; {other}"
-            )
-
-    place = storage.to_uri(folder / _CLAIM)
-    require_free()
+    former, original = _record_of(run, "resolve_run"), past.records["resolve_run"].input_digest
+    # A process that was killed at once leaves no more than its lock and an unfinished file.
+    files = (each for each in folder.rglob("*") if each.is_file() and each.suffix != ".lock")
+    found = next((each for each in files if not each.name.startswith(".")), None)
+    seen = former and (former.input_digest, former.artifact["tracking_uri"])
+    if found is not None and seen != (original, run.tracking_uri):  # as no copy of a cycle says
+        raise ConfigurationError(
+            f"{folder} holds {found}; expected an empty folder, or one in which this very run "
+            f"({run.run_id}) was being rebuilt; {_OTHER_FOLDER}"
+        )
     with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
-        require_free()
-        storage.write_model(place, claim)
+        # A commit to the documentation changes the version alone.
+        anew = {"code_version": ""}
+        made_with = former and former.made_with and former.made_with.model_copy(update=anew)
+        if former is not None and made_with != environment().model_copy(update=anew):
+            # The manifest stays: what a kill has left of the others is cleared by the next one.
+            left = {run.run_uri: "resolve_run", run.workspace_uri: "runs"}
+            left[storage.to_uri(folder / "registry")] = ""
+            for place, stays in left.items():
+                for each in storage.list_names(place):
+                    if each != stays:
+                        deletion.remove(storage.join(place, each))
+            tell(
+                "what was rebuilt here before was made by other code or packages, or on another "
+                "machine, so everything is rebuilt"
+            )
+        record = StageRecord(
+            stage="resolve_run",
+            input_digest=original,
+            artifact=run.model_dump(mode="json"),
+            made_with=environment(),
+            wall_s=0.0,
+            finished_at=datetime.now(UTC),
+        )
+        storage.write_model(manifest_uri(run.run_uri, "resolve_run"), record.sealed())
         yield
 
 
@@ -174,51 +204,11 @@ def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedR
     return run.model_copy(update=places), notes
 
 
-def _prepare(folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]) -> None:
-    """Write the manifest of `resolve_run`; before, clear what would not be made so today."""
-    # A commit to the documentation changes the version alone.
-    former, anew = _record_of(run, "resolve_run"), {"code_version": ""}
-    made_with = former and former.made_with and former.made_with.model_copy(update=anew)
-    if former is not None and made_with != environment().model_copy(update=anew):
-        for place in ("registry", "workspace"):
-            deletion.remove(storage.to_uri(folder / place))
-        tell(
-            "what was rebuilt here before was made by other code or packages, or on another "
-            "machine, so everything is rebuilt"
-        )
-    record = StageRecord(
-        stage="resolve_run",
-        input_digest=past.records["resolve_run"].input_digest,
-        artifact=run.model_dump(mode="json"),
-        made_with=environment(),
-        wall_s=0.0,
-        finished_at=datetime.now(UTC),
-    )
-    storage.write_model(manifest_uri(run.run_uri, "resolve_run"), record.sealed())
-
-
-def _rebuild_stage(
-    name: str, folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]
-) -> StageRecord:
-    tell(f"{name}: starting")
-    started, former = time.monotonic(), _record_of(run, name)
-    if name == "compare_with_champion":
-        fetch_champion(past.run, folder)
-    own = own_registry(folder, run)
-    is_data = name in ("build_snapshot", "check_snapshot")  # which talk to no MLflow
-    with contextlib.nullcontext() if is_data else own, unmeasured():
-        run_stage(name, run.run_uri)
-    made = read_record(run.run_uri, name)
-    took = f"done in {time.monotonic() - started:.1f} s"
-    tell(f"{name}: {'was rebuilt before' if made == former else took}")
-    return made
-
-
 def _record_of(run: ResolvedRun, stage: str) -> StageRecord | None:
     """Return what an earlier attempt has left of a stage, if it has ended."""
     if not storage.exists(manifest_uri(run.run_uri, stage)):
         return None
-    return read_record(run.run_uri, stage, "name another folder with --into")
+    return read_record(run.run_uri, stage, _OTHER_FOLDER)
 
 
 def fetch_champion(original: ResolvedRun, folder: Path) -> None:

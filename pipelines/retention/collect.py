@@ -8,8 +8,7 @@ steps, the next deletion finds and ends. Not for what may go (`plan`), nor for p
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import deletion, storage
@@ -37,20 +36,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a plan is carried out, and the record that it was made from."""
-
-    client: "MlflowClient"
-    workspace_uri: str
-    registered_model: str
-    record: Record
-
-
 def plan_deletion(
     client: "MlflowClient", settings: Settings, now: datetime
-) -> tuple[Place, tuple[Item, ...]]:
-    """Return what may go now; nothing is written.
+) -> tuple[Record, tuple[Item, ...]]:
+    """Return what may go now, with the record by which that is so; nothing is written.
 
     The record is read first: what is decided by it is looked at afterwards, and again when the
     plan is carried out.
@@ -61,13 +50,14 @@ def plan_deletion(
         DataContractError: some of the record is damaged.
     """
     workspace_uri, name = storage.to_uri(settings.workspace_location), settings.registered_model
-    place = Place(client, workspace_uri, name, read_record(client, workspace_uri, name))
-    before = now - timedelta(days=settings.keep_days)
-    found = [*take_inventory(workspace_uri), *models.find_versions(client, name, before)]
-    return place, make_plan(found, place.record, settings, now)
+    record = read_record(client, workspace_uri, name)
+    found = [*take_inventory(workspace_uri), *models.find_versions(client, name)]
+    return record, make_plan(found, record, settings, now)
 
 
-def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
+def delete(
+    client: "MlflowClient", record: Record, plan: Sequence[Item]
+) -> Iterator[tuple[Item, str]]:
     """Delete what may go, and give each thing with '' or with why it was kept after all.
 
     The first file of a thing goes first, and is put back if an attempt has begun that may need it:
@@ -79,23 +69,24 @@ def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
             accepted recipe has moved since the plan was made.
         HomefeedError: MLflow or the storage failed; what was given so far is gone.
     """
-    gate = storage.join(place.workspace_uri, "gc")
-    with storage.exclusive_lock(gate, f"a deletion in {place.workspace_uri}"):
+    workspace_uri, name = record.state.history.workspace_uri, record.state.history.name
+    gate = storage.join(workspace_uri, "gc")
+    with storage.exclusive_lock(gate, f"a deletion in {workspace_uri}"):
         for item in (each for each in plan if not each.kept):
             held, why = item.held, ""
             if isinstance(held, FoundVersion):
-                with _while_nothing_moves(place):
-                    why = models.why_kept_by_now(place.client, place.registered_model, held)
+                with _while_nothing_moves(client, record):
+                    why = models.why_kept_by_now(client, name, held)
                     if not why:
-                        models.mark_deleted(place.client, held)
+                        models.mark_deleted(client, held)
             elif held.kind in ("run", "checkpoints", "snapshot"):
-                with _while_nothing_moves(place):
+                with _while_nothing_moves(client, record):
                     is_there = storage.exists(held.first)
                     content = storage.read_bytes(held.first) if is_there else None
                     deletion.remove(held.first)
                     why = "it is not known who needs it"
                     try:
-                        why = _why_kept_by_now(place, held)
+                        why = _why_kept_by_now(workspace_uri, record, held)
                     finally:
                         if why and content is not None:
                             storage.write_bytes(held.first, content)
@@ -106,11 +97,11 @@ def delete(place: Place, plan: Sequence[Item]) -> Iterator[tuple[Item, str]]:
             yield item, why
 
 
-def _why_kept_by_now(place: Place, held: Held) -> str:
+def _why_kept_by_now(workspace_uri: str, record: Record, held: Held) -> str:
     """Return what has happened to a folder since the plan was made, so that it stays; or ''."""
-    runs = find_runs(place.workspace_uri)
+    runs = find_runs(workspace_uri)
     if held.kind == "snapshot":
-        return why_snapshot_stays(held.name, runs, place.record)
+        return why_snapshot_stays(held.name, runs, record)
     run_name, _, stage = held.name.partition("/")
     busy = next((run.at_work for run in runs if run.name == run_name), ())
     if stage in busy or (busy and not stage):
@@ -121,18 +112,18 @@ def _why_kept_by_now(place: Place, held: Held) -> str:
 
 
 @contextlib.contextmanager
-def _while_nothing_moves(place: Place) -> Iterator[None]:
+def _while_nothing_moves(client: "MlflowClient", record: Record) -> Iterator[None]:
     """Let nobody move the champion or the accepted recipe during the block.
 
     Raises:
         RunInProgressError: one of them has moved since the plan was made.
     """
-    with promotion_lock(place.workspace_uri):
-        state = read_state(place.client, place.workspace_uri, place.registered_model)
-        if state != place.record.state:
+    known = record.state.history
+    with promotion_lock(known.workspace_uri):
+        if read_state(client, known.workspace_uri, known.name) != record.state:
             raise RunInProgressError(
-                f"the champion of {place.registered_model} or its accepted recipe was changed "
-                f"since the plan of this deletion was made; expected both to rest; nothing more "
-                f"is deleted; plan anew: `homefeed gc`"
+                f"the champion of {known.name} or its accepted recipe was changed since the plan "
+                f"of this deletion was made; expected both to rest; nothing more is deleted; plan "
+                f"anew: `homefeed gc`"
             )
         yield

@@ -44,7 +44,6 @@ def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconci
     reconcile.require_workspace(workspace_uri)
     state = reconcile.look_between_moves(client, workspace_uri, name)
     reconcile.require_agreement(state)
-    reconcile.require_newest(state)
     if state.history.damaged:
         raise DataContractError(
             f"the history of {name} is damaged ({', '.join(state.history.damaged)}), so what "
@@ -65,12 +64,9 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     return Record(
         state=state,
         judged_runs=frozenset(
-            cycle.run_id
-            for cycle in cycles
-            if last is None or cycle.first_judged_at > last.moved_at
+            each.run_id for each in cycles if last is None or each.judged_at > last.moved_at
         ),
         references={name_in(mark.snapshot_uri): mark.recipe for mark in marks},
-        profile_uris=tuple(mark.found_uri for mark in marks if mark.found_uri),
     )
 
 

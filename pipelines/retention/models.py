@@ -7,10 +7,9 @@ nor a logged model that several versions are. Not for which of them may go (`pla
 """
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contracts.mlflow_errors import ask_again, translated_outages
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import registry
 from pipelines.retention.plan import FoundVersion
 
@@ -18,16 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def find_versions(
-    client: "MlflowClient", name: str, measured_before: datetime
-) -> list[FoundVersion]:
-    """Return all versions of a registered model, the oldest first.
-
-    Args:
-        client: Client of the registry.
-        name: The registered model.
-        measured_before: Only of older versions is it asked whether they are still there, and how
-            large they are.
+def find_versions(client: "MlflowClient", name: str) -> list[FoundVersion]:
+    """Return all versions of a registered model, the oldest first, of no size.
 
     Raises:
         TrackingUnavailableError: the server does not answer.
@@ -38,15 +29,13 @@ def find_versions(
         ours = [(id_, e, same) for id_, same in groups.items() for e in same if e.name == name]
         aliases = dict(client.get_registered_model(name).aliases) if ours else {}
         for model_id, version, same in sorted(ours, key=lambda each: int(each[1].version)):
-            number, location = str(version.version), ""
+            number = str(version.version)
             made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-            if model_id and made_at <= measured_before:
-                location = registry.find_location(client, model_id)
-            num_bytes = _size_of(location, client.tracking_uri) if location else 0
+            is_there = model_id and registry.find_location(client, model_id)
             found.append(
                 FoundVersion(
-                    *("model", number, f"models:/{name}/{number}", num_bytes, made_at),
-                    model_id=model_id if location else "",
+                    *("model", number, f"models:/{name}/{number}", 0, made_at),
+                    model_id=model_id if is_there else "",
                     run_name=version.tags.get("homefeed_run_id", ""),
                     aliases=tuple(sorted(a for a, at in aliases.items() if str(at) == number)),
                     shared_by=tuple(
@@ -100,17 +89,3 @@ def _by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:
     for each in sorted(versions, key=lambda each: (each.name, int(each.version))):
         groups.setdefault(registry.find_logged_model(client, each), []).append(each)
     return groups
-
-
-def _size_of(location: str, tracking_uri: str) -> int:
-    """Return the bytes below an artifact location."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    repository = get_artifact_repository(location, tracking_uri=tracking_uri)
-    waiting: list[str | None] = [None]
-    num_bytes = 0
-    while waiting:
-        found = ask_again(partial(repository.list_artifacts, waiting.pop()))
-        waiting += [entry.path for entry in found if entry.is_dir]
-        num_bytes += sum(entry.file_size or 0 for entry in found if not entry.is_dir)
-    return num_bytes

@@ -51,7 +51,7 @@ class FoundVersion(Held):
 
     model_id: str = ""
     """Of the logged model that its files are; '' where nothing of it can be deleted: its files are
-    artifacts of an MLflow run, were deleted before, or are too young to be asked for."""
+    artifacts of an MLflow run, or were deleted before."""
     run_name: str = ""  # Of the cycle that trained it, by its tag; '' unknown.
     aliases: tuple[str, ...] = ()
     shared_by: tuple[str, ...] = ()  # Other versions, of any registered model, with its files.
@@ -64,7 +64,6 @@ class Record:
     state: State
     judged_runs: frozenset[str]  # Names of those that were judged since the champion moved last.
     references: Mapping[str, str]  # Recipe by the name of its newest accepted snapshot.
-    profile_uris: tuple[str, ...]  # Where the profiles of these snapshots lie.
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,7 @@ def name_in(uri: str) -> str:
 def make_plan(
     found: Sequence[Held], record: Record, settings: Settings, now: datetime
 ) -> tuple[Item, ...]:
-    """Return everything that is old in the order in which it goes, with what is kept all the same.
-
-    Args:
-        found: All that takes up space.
-        record: What is on record; it is sound.
-        settings: The age in days, and the horizon of a rollback.
-        now: The time.
-    """
+    """Return what is old of what was found, in the order in which it goes, and why what is kept."""
     ages = {"leftover": 0.0, "checkpoints": min(CHECKPOINT_DAYS, settings.keep_days)}
 
     def is_old(held: Held) -> bool:
@@ -99,7 +91,20 @@ def make_plan(
     runs = [held for held in found if isinstance(held, FoundRun)]
     versions = [held for held in found if isinstance(held, FoundVersion)]
     models = _needed_models(record, settings, now)
-    needed = _needed_runs(runs, versions, record, models)
+    moves = record.state.history.moves
+    needed = {  # names of the runs that the record needs, whatever their age; the last word counts
+        **dict.fromkeys(record.judged_runs, "its evidence counts, judged since the champion moved"),
+        **{
+            name_in(move.run_uri): models[move.model.version][1]
+            for move in reversed(moves)
+            if move.run_uri and move.model.version in models
+        },
+        **{
+            version.run_name: f"it trained what is needed: {models[version.name][1]}"
+            for version in versions
+            if version.name in models
+        },
+    }
     why = {run.name: _why_run_stays(run, needed, settings) for run in runs}
     kept = [run for run in runs if why[run.name] or not is_old(run)]
     names = {run.name for run in kept}
@@ -107,7 +112,6 @@ def make_plan(
         model.snapshot_digest[:16]: f"{model.label} was trained on it: {reason}"
         for model, reason in models.values()
     }
-    moves = record.state.history.moves
     served = {model.version for move in moves for model in (move.previous, move.model) if model}
     of_stages = [held for run in runs for held in run.trainings]
     items = []
@@ -116,16 +120,14 @@ def make_plan(
         if isinstance(held, FoundVersion):
             if not held.model_id:
                 continue
-            if held.name in models:
-                stays = models[held.name][1]
-            elif held.name in served:
-                stays = "it has been champion, and what served stays"
-            elif held.aliases:
-                stays = f"it has the alias {', '.join(held.aliases)}"
-            elif held.shared_by:
-                stays = f"its files are those of {', '.join(held.shared_by)} too"
-            elif held.run_name in names:
-                stays = f"run {held.run_name}, which trained it, is kept"
+            reasons = (
+                models[held.name][1] if held.name in models else "",
+                "it has been champion, and what served stays" if held.name in served else "",
+                f"it has the alias {', '.join(held.aliases)}" if held.aliases else "",
+                f"its files are those of {', '.join(held.shared_by)} too" if held.shared_by else "",
+                f"run {held.run_name}, which trained it, is kept" if held.run_name in names else "",
+            )
+            stays = next(filter(None, reasons), "")
         elif held.kind in ("run", "checkpoints"):
             run_name = held.name.partition("/")[0]
             if held.kind == "checkpoints" and run_name not in names:
@@ -169,29 +171,6 @@ def _needed_models(
             found.setdefault(model.version, (model, f"{model.label} served until {end:%Y-%m-%d}"))
         end = moved_at
     return found
-
-
-def _needed_runs(
-    runs: Sequence[FoundRun],
-    versions: Sequence[FoundVersion],
-    record: Record,
-    models: Mapping[str, tuple[ModelRef, str]],
-) -> dict[str, str]:
-    """Return the names of the runs that the record needs, whatever their age, each with why."""
-    needed = {
-        version.run_name: f"it trained what is needed: {models[version.name][1]}"
-        for version in versions
-        if version.name in models
-    }
-    for move in record.state.history.moves:
-        if move.run_uri is not None and move.model.version in models:
-            needed.setdefault(name_in(move.run_uri), models[move.model.version][1])
-    for name in record.judged_runs:
-        needed.setdefault(name, "its evidence counts: it was judged since the champion moved")
-    for run in runs:
-        if any(f"/runs/{run.name}/" in uri for uri in record.profile_uris):
-            needed.setdefault(run.name, "it holds the profile of the newest accepted snapshot")
-    return needed
 
 
 def _why_run_stays(run: FoundRun, needed: Mapping[str, str], settings: Settings) -> str:

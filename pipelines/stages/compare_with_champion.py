@@ -229,7 +229,6 @@ def keep_evidence(
         as_of=run.as_of,
         holdout=judgement.comparison.holdout,
         judged_at=now,
-        first_judged_at=now,
         challenger_recipe=run.config.recipe_digest,
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
         codes=(run.code_digest, fresh.code_digest),

@@ -9,7 +9,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.recipes import smoke
 from pipelines.registry import history, moves, registry, tracking
-from pipelines.registry.history import History, Move
+from pipelines.registry.history import Entry, History, Move, Recipes
 from pipelines.registry.reconcile import State, look
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
@@ -97,13 +97,14 @@ class Desk:
         self, restores: bool = False, to: str | None = None, why: str = "somebody looked"
     ) -> Move | None:
         """Carry out what `history repair` would; return the move that it made."""
-        before = self.history.last
-        moves.repair(self.client, self.where, at(30), why, restores, to)
+        before, to = self.history.last, self.state.recorded if restores else to
+        moves.repair(self.client, self.where, at(30), why, to)
         return self.history.last if self.history.last != before else None
 
     def steps(self, restores: bool = False) -> list[str]:
         """Return what `history repair` would do."""
-        return list(moves.plan_repair(self.client, self.state, restores)[0])
+        to = self.state.recorded if restores else None
+        return list(moves.plan_repair(self.client, self.state, to)[0])
 
     @property
     def champion(self) -> ModelRef | None:
@@ -127,6 +128,22 @@ class Desk:
     def standing(self, run: ResolvedRun) -> Standing:
         """Return what is on record of recipes for a cycle that begins now."""
         return find_standing(self.history, self.champion, run.config, ())
+
+
+def record_move(
+    workspace_uri: str,
+    entry: Entry,
+    name: str = "test_ranker",
+    recipes: Recipes | None = None,
+    is_followed: bool = True,
+) -> History:
+    """Create the next entry of a history, as if the alias had followed it; return the history."""
+    known = history.load(workspace_uri, name)
+    entry = entry.model_copy(update={"recipes": recipes or known.recipes})
+    known = history.create(known, entry)
+    if is_followed and isinstance(entry, Move):
+        history.mark_followed(known, known.moves[-1], was_set_again=False)
+    return history.load(workspace_uri, name)
 
 
 def variant(num_epochs: int) -> RunConfig:

@@ -1,20 +1,27 @@
 """A registry in a file, for tests of the record: it loses answers when it is told to.
 
-It has the calls of MLflow's client that promotion and rollback make, and its errors. Its state lies
-in a file, so that it outlives a process that is killed. The tests that use it are repeated, in
-smaller number, with a real server.
+It has the calls of MLflow's client that moves and deletions make, and its errors. Its state lies in
+a file, so that it outlives a process that is killed. The tests that use it are repeated, in smaller
+number, with a real server.
 """
 
 import json
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
 
 from pipelines.contracts.artifacts import ModelRef
+from pipelines.registry import registry, tracking
+from training.bundle import files as bundle_files
 
 
 class Missing(RestException):
@@ -24,8 +31,12 @@ class Missing(RestException):
         )
 
 
+class Page(list[Any]):
+    token: str | None = None
+
+
 class FakeRegistry:
-    """One registered model.
+    """One registered model, whose versions are logged models.
 
     `lose` says of each of the next changes whether 'request' or 'answer' is lost; with
     'all that follows' the answer is lost and the registry is down from then on. With 'to a proxy'
@@ -41,12 +52,15 @@ class FakeRegistry:
         self._under_way: list[dict[str, Any]] = []
         self.is_down = False
         self.point: Callable[[str], None] = lambda name: None
+        self.aliases: dict[str, str] = {}  # Besides `champion`.
+        self.others: list[Any] = []  # Versions of other registered models.
         if not path.exists():
-            self._save({"alias": None, "versions": {}, "tags": {}})
+            self._save({"alias": None, "versions": {}, "tags": {}, "deleted": []})
 
-    def add(self, model: ModelRef) -> ModelRef:
-        state = self._load()
-        state["versions"][model.version] = model.model_dump(mode="json")
+    def add(self, model: ModelRef, run_id: str = "", made_at: datetime | None = None) -> ModelRef:
+        state, made = self._load(), (made_at or datetime.fromtimestamp(0, UTC)).timestamp()
+        known = model.model_dump(mode="json") | {"homefeed_run_id": run_id, "made_at": made}
+        state["versions"][model.version] = known
         self._save(state)
         return model
 
@@ -58,11 +72,18 @@ class FakeRegistry:
     def alias(self, version: str | None) -> None:
         self._save(self._load() | {"alias": version})
 
+    @property
+    def deleted(self) -> list[str]:
+        """The ids of logged models that are marked as deleted."""
+        return self._load()["deleted"]
+
     def _load(self) -> dict[str, Any]:
         return json.loads(self._path.read_text())
 
     def _save(self, state: dict[str, Any]) -> None:
-        self._path.write_text(json.dumps(state))
+        begun = self._path.with_name(f".{threading.get_ident()}")
+        begun.write_text(json.dumps(state))
+        os.replace(begun, self._path)  # noqa: PTH105 (`Path.replace` is a point of worlds)
 
     def _read(self) -> dict[str, Any]:
         if self.is_down:
@@ -100,19 +121,19 @@ class FakeRegistry:
         found = self._read()["versions"].get(str(version))
         if found is None:
             raise Missing(f"version {version}")
-        known = ("as_of", "bundle_digest", "snapshot_digest", "model_digest")
-        tags = {key: found[key] for key in known if key in found}
+        known = ("as_of", "bundle_digest", "snapshot_digest", "model_digest", "homefeed_run_id")
         return SimpleNamespace(
-            name=name,
+            name=name or found["name"],
             version=version,
             run_id=found["mlflow_run_id"],
-            source=f"mlflow-artifacts:/1/{found['mlflow_run_id']}/artifacts/model",
-            tags=tags,
-            creation_timestamp=0,
+            source=f"models:/m-{version}",
+            tags={key: found[key] for key in known},
+            creation_timestamp=found["made_at"] * 1000,
         )
 
-    def search_model_versions(self, query: str) -> list[Any]:
-        return [self.get_model_version("", version) for version in self._read()["versions"]]
+    def search_model_versions(self, query: str = "", page_token: Any = None) -> Page:
+        ours = [self.get_model_version("", version) for version in self._read()["versions"]]
+        return Page(ours if query else [*ours, *self.others])
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         if str(version) not in self._read()["versions"]:
@@ -125,8 +146,34 @@ class FakeRegistry:
         self._change(f"make {name}", {"tags": tags})
 
     def get_registered_model(self, name: str) -> Any:
-        return SimpleNamespace(tags=self._read()["tags"])
+        state = self._read()
+        champion = {"champion": state["alias"]} if state["alias"] else {}
+        return SimpleNamespace(tags=state["tags"], aliases=champion | self.aliases)
 
     def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
         tags = self._read()["tags"] | {key: value}
         self._change(f"tag {key}", {"tags": tags})
+
+    def get_logged_model(self, model_id: str) -> Any:
+        if model_id in self._read()["deleted"]:
+            raise Missing(model_id)
+        return SimpleNamespace(artifact_location=f"file:///logged/{model_id}")
+
+    def delete_logged_model(self, model_id: str) -> None:
+        self._change(f"delete {model_id}", {"deleted": [*self.deleted, model_id]})
+
+
+@contextmanager
+def asked_by_all(client: FakeRegistry) -> Iterator[FakeRegistry]:
+    """Let everything that asks MLflow ask this registry; every version's files are sound."""
+
+    def fetch(client: object, model: ModelRef, folder: Path) -> Path:
+        return folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "connect", lambda uri: client)
+        patch.setattr(registry, "download_bundle", fetch)
+        patch.setattr(bundle_files, "load_bundle", lambda folder: None)
+        yield client
+        # Put back later, what a test has set over it would stay for all tests that follow.
+        assert registry.download_bundle is fetch, "undo what is patched before the world ends"

@@ -11,7 +11,8 @@ from pipelines import storage
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.stages.runner import read_artifact
-from support.record_world import World, attempt, kill_at, points_of, record_world
+from support.points import attempt, kill_at, points_of
+from support.record_world import World, record_world
 
 Act = Callable[[World], None]
 
@@ -35,7 +36,7 @@ OTHERS: dict[str, Act] = {
     "nobody": lambda world: None,
     "another cycle": lambda world: world.promote("3"),
     "a new cycle": lambda world: world.resolve(),
-    "a repair": lambda world: world.repair(restores_alias=False),
+    "a repair": lambda world: world.repair(),
     "a move by hand": lambda world: _move_by_hand(world, "3"),
     "a deleted alias": lambda world: _move_by_hand(world, None),
 }
@@ -89,7 +90,7 @@ def try_once(
             # It is seen, so nothing is done on top of it, and a person mends it. A stage that has
             # published does nothing and looks at nothing.
             assert again in SEEN or (action == "promote" and is_published), story
-            world.repair(restores_alias=True)
+            world.repair(restores=True)
         _assert_sound(world, story)
         if actor in PERSONS and not refused and action == "promote":
             assert world.registry.alias == left, story

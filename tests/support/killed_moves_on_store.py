@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.contracts.errors import HomefeedError
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, prepare
+from support.points import attempt
 from support.record_world import World, record_world
 from support.s3_server import environment
 
@@ -97,9 +97,6 @@ def _child(folder: Path, workspace_uri: str, url: str, notes: Path, action: str,
         world.registry.point = point
         # From now on its requests count: those that opened the world do not.
         (notes / "process").write_text(str(os.getpid()))
-        try:
-            ACTIONS[action](world)
-        except HomefeedError:
-            pass
+        attempt(lambda: ACTIONS[action](world))
         (notes / "calls").write_text("\n".join(calls))
     os._exit(0)

@@ -1,36 +1,26 @@
 """A workspace and a registry with three cycles, and who may do what to them: for tests of faults.
 
-    v1 serves, promoted by a first cycle; a second cycle trained v2 and may promote it; a third one
-    trained v3 at the same time, against the same champion.
-
-Points are before and after every change of a file's name, of a folder and of the registry. They are
-found by running, and a process is killed at one of them (SIGKILL, so that nothing is cleaned up).
+v1 serves, promoted by a first cycle; a second cycle trained v2 and may promote it; a third one
+trained v3 at the same time, against the same champion.
 """
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.preconditions.cycle import require_record
-from pipelines.registry import moves, reconcile, registry, tracking
+from pipelines.registry import moves, reconcile, registry
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
-from support.fake_registry import FakeRegistry
+from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.runs import make_run, save_artifact, save_run
-from training.bundle import files as bundle_files
 
 NAME = "test_ranker"
 FIRST = datetime(2017, 3, 2, tzinfo=UTC)
@@ -40,9 +30,8 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 class World:
     """Two cycles that may promote, a person, and what they all act upon."""
 
-    def __init__(self, folder: Path, workspace_uri: str = "") -> None:
-        self.registry = FakeRegistry(folder / "registry.json")
-        self.folder = folder
+    def __init__(self, folder: Path, client: FakeRegistry, workspace_uri: str = "") -> None:
+        self.registry, self.folder = client, folder
         self.workspace_uri = workspace_uri or storage.to_uri(folder / "workspace")
         self.clock = NOW
         registry.ensure_registered_model(self.registry, NAME, self.workspace_uri)
@@ -94,9 +83,11 @@ class World:
     def look(self) -> reconcile.State:
         return reconcile.look(self.registry, self.workspace_uri, NAME)
 
-    def repair(self, restores_alias: bool) -> None:
+    def repair(self, restores: bool = False) -> None:
+        """Record what the registry says, or make it say what is on record."""
+        to = self.look().recorded if restores else None
         where, now = (self.workspace_uri, NAME), self.tick()
-        moves.repair(self.registry, where, now, "somebody looked", restores_alias)
+        moves.repair(self.registry, where, now, "somebody looked", to)
 
     def leftovers(self) -> list[str]:
         """Scratch folders and unfinished files, with their folders; a store has none."""
@@ -119,87 +110,5 @@ def record_world(folder: Path, workspace_uri: str = "") -> Iterator[World]:
         workspace_uri: Where the workspace lies; in the folder if empty.
     """
     folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        registries: list[FakeRegistry] = []
-
-        def fetch(client: object, model: ModelRef, folder: Path) -> Path:
-            return folder
-
-        def connect(uri: str) -> Any:
-            return FakeRegistry(folder / "registry.json") if not registries else registries[0]
-
-        patch.setattr(tracking, "connect", connect)
-        patch.setattr(registry, "download_bundle", fetch)
-        patch.setattr(bundle_files, "load_bundle", lambda folder: None)
-        world = World(folder, workspace_uri)
-        registries.append(world.registry)
-        yield world
-        # Put back later, what a test has set over it would stay for all tests that follow.
-        assert registry.download_bundle is fetch, "undo what is patched before the world ends"
-
-
-def points_of(world: World, action: Callable[[], None]) -> list[str]:
-    """Run an action to its end, and return the names of the points that it came by."""
-    names: list[str] = []
-    with _observed(world, names.append):
-        _allow_refusals(action)
-    return names
-
-
-def kill_at(world: World, action: Callable[[], None], place: int) -> str:
-    """Run an action in a process that is killed at a point, and return how the process ended."""
-    child = os.fork()
-    if child == 0:
-        count = iter(range(10**6))
-
-        def point(name: str) -> None:
-            if next(count) == place:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        code = 1
-        try:
-            with _observed(world, point):
-                _allow_refusals(action)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return "killed"
-    return "ended" if os.WEXITSTATUS(status) == 0 else "broken"
-
-
-def _allow_refusals(action: Callable[[], None]) -> str:
-    try:
-        action()
-    except HomefeedError as error:
-        return type(error).__name__
-    return ""
-
-
-attempt = _allow_refusals
-
-
-@contextmanager
-def _observed(world: World, point: Callable[[str], None]) -> Iterator[None]:
-    """Call `point` before and after every change."""
-
-    def wrap(owner: Any, name: str, patch: pytest.MonkeyPatch, label: Callable[..., str]) -> None:
-        original = getattr(owner, name)
-
-        def observed(*arguments: Any, **options: Any) -> Any:
-            what = f"{name} {label(*arguments)}"
-            point(f"before {what}")
-            found = original(*arguments, **options)
-            point(f"after {what}")
-            return found
-
-        patch.setattr(owner, name, observed)
-
-    with pytest.MonkeyPatch.context() as patch:
-        wrap(files.os, "link", patch, lambda source, target: Path(target).name)
-        wrap(Path, "replace", patch, lambda source, target: Path(target).name)
-        wrap(files, "sync_folder", patch, lambda path: Path(path).name)
-        wrap(deletion, "remove", patch, lambda uri: uri.rpartition("/")[2])
-        patch.setattr(world.registry, "point", point)
-        yield
+    with asked_by_all(FakeRegistry(folder / "registry.json")) as client:
+        yield World(folder, client, workspace_uri)

@@ -10,86 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
-from pipelines.registry import moves, registry, tracking
+from pipelines.registry import moves
 from pipelines.registry.registry import KEEPER
-from pipelines.retention.collect import Place, delete, plan_deletion
-from pipelines.retention.plan import Item
+from pipelines.retention.collect import delete, plan_deletion
+from pipelines.retention.plan import Item, Record
 from pipelines.settings import Settings
-from support.fake_registry import FakeRegistry, Missing
+from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.runs import make_run, save_artifact, save_run
-from training.bundle import files as bundle_files
 
 NAME = "test_ranker"
 FIRST = datetime(2017, 3, 2, tzinfo=UTC)
 NUM_CYCLES = 7
 PROMOTED = ("1", "3", "4", "5", "6")
-
-
-class Page(list[Any]):
-    token = None
-
-
-class OldRegistry(FakeRegistry):
-    """A registry whose versions are logged models, and which can mark these as deleted."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "registry.json")
-        self.folder = folder / "logged"
-        self.made_at: dict[str, datetime] = {}
-        self.aliases: dict[str, str] = {}
-        self.others: list[Any] = []
-
-    def search_model_versions(self, query: str = "", page_token: Any = None) -> Any:
-        if query:
-            return super().search_model_versions(query)
-        found = [
-            SimpleNamespace(
-                name=NAME,
-                version=number,
-                source=f"models:/m-{number}",
-                creation_timestamp=self.made_at[number].timestamp() * 1000,
-                tags={"homefeed_run_id": name_of(number)},
-            )
-            for number in self._read()["versions"]
-        ]
-        return Page([*found, *self.others])
-
-    def get_model_version(self, name: str, version: str) -> Any:
-        found = super().get_model_version(name, version)
-        found.source = f"models:/m-{version}"
-        return found
-
-    def register_again(self, name: str, number: str, source: str) -> None:
-        """Register a version by hand."""
-        made = {"creation_timestamp": self.made_at["1"].timestamp() * 1000, "tags": {}}
-        self.others.append(SimpleNamespace(name=name, version=number, source=source, **made))
-
-    def get_registered_model(self, name: str) -> Any:
-        aliases = {"champion": self.alias} if self.alias else {}
-        return SimpleNamespace(tags=self._read()["tags"], aliases=aliases | self.aliases)
-
-    def get_logged_model(self, model_id: str) -> Any:
-        if model_id in self.deleted:
-            raise Missing(model_id)
-        return SimpleNamespace(artifact_location=(self.folder / model_id).as_uri())
-
-    def delete_logged_model(self, model_id: str) -> None:
-        self._change(f"delete {model_id}", {"deleted": [*self.deleted, model_id]})
-
-    @property
-    def deleted(self) -> list[str]:
-        return self._read().get("deleted", [])
 
 
 def name_of(number: str) -> str:
@@ -103,12 +43,11 @@ def snapshot_of(number: str) -> str:
 class OldWorld:
     """The cycles, and what a deletion makes of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, client: FakeRegistry) -> None:
+        self.folder, self.registry = folder, client
         self.now = datetime.now(UTC)
         self.workspace_uri = storage.to_uri(folder / "workspace")
         self.workspace = folder / "workspace"
-        self.registry = OldRegistry(folder)
         self.runs: dict[str, ResolvedRun] = {}
         self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
 
@@ -137,9 +76,8 @@ class OldWorld:
     def _register(self, number: str) -> ModelRef:
         model = make_model(number, FIRST + timedelta(days=14 * int(number)))
         digests = {"model_digest": "d" * 64, "snapshot_digest": snapshot_of(number) * 4}
-        self.registry.made_at[number] = self.made_at(number)
-        write(self.folder / "logged" / f"m-{number}" / "bundle" / "weights", 1000)
-        return self.registry.add(model.model_copy(update=digests))
+        made = model.model_copy(update=digests)
+        return self.registry.add(made, name_of(number), self.made_at(number))
 
     def _save_cycle(self, number: str, model: ModelRef, champion: ModelRef | None) -> ResolvedRun:
         name = name_of(number)
@@ -166,23 +104,23 @@ class OldWorld:
         self.age(self.workspace / "snapshots" / snapshot_of(number), number)
         return run
 
-    def plan(self, **settings: Any) -> tuple[Place, tuple[Item, ...]]:
+    def plan(self, **settings: Any) -> tuple[Record, tuple[Item, ...]]:
         chosen = self.settings.model_copy(update=settings)
         return plan_deletion(self.registry, chosen, self.now)  # type: ignore[arg-type]
 
     def delete(self, **settings: Any) -> dict[str, str]:
         """Delete, and return what was said of each thing."""
-        place, plan = self.plan(**settings)
-        return {label(item): kept for item, kept in delete(place, plan)}
+        return self.carry_out(*self.plan(**settings))
+
+    def carry_out(self, record: Record, plan: tuple[Item, ...]) -> dict[str, str]:
+        """Carry out a plan, and return what was said of each thing."""
+        done = delete(self.registry, record, plan)  # type: ignore[arg-type]
+        return {f"{item.held.kind} {item.held.name}": kept for item, kept in done}
 
     def names(self, folder: str) -> list[str]:
         """Numbers of the cycles whose runs, snapshots or alerts are there."""
         found = sorted(path.name for path in (self.workspace / folder).iterdir())
         return [name for name in found if not name.endswith(".lock")]
-
-
-def label(item: Any) -> str:
-    return f"{item.held.kind} {item.held.name}"
 
 
 def save_snapshot(run: ResolvedRun, name: str) -> None:
@@ -214,24 +152,16 @@ def old_world(folder: Path, like: OldWorld | None = None) -> Iterator[OldWorld]:
         folder: Where it lies.
         like: A world that was made there before, and a copy of which lies beside it.
     """
-    if like is not None and folder.exists():
-        shutil.rmtree(folder)
+    kept = folder.with_name(f"{folder.name}-as-made")
     if like is not None:
-        shutil.copytree(kept_copy(folder), folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(kept, folder)
     folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        world = OldWorld(folder)
-        patch.setattr(tracking, "connect", lambda uri: world.registry)
-        patch.setattr(registry, "download_bundle", lambda client, model, folder: folder)
-        patch.setattr(bundle_files, "load_bundle", lambda folder: None)
+    with asked_by_all(FakeRegistry(folder / "registry.json")) as client:
+        world = OldWorld(folder, client)
         if like is None:
             world.fill()
-            shutil.copytree(folder, kept_copy(folder))
+            shutil.copytree(folder, kept)
         else:
             world.now, world.runs = like.now, like.runs
-            world.registry.made_at = dict(like.registry.made_at)
         yield world
-
-
-def kept_copy(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}-as-made")

@@ -13,7 +13,7 @@ from pipelines.registry.standing import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
 from support.commands import as_json, homefeed, lines, refusal
-from support.moves import record_move
+from support.desk import record_move
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 

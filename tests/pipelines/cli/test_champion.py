@@ -20,8 +20,8 @@ from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support import commands
 from support.commands import as_json, homefeed, lines, refusal
+from support.desk import record_move
 from support.judgements import CHALLENGER, CHAMPION
-from support.moves import record_move
 from support.registered import NOW, challenger_of, promote_bundle
 from support.runs import make_run, save_artifact, save_run
 
@@ -99,7 +99,7 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
         assert isinstance(shown.exception, RecordDisagreesError)
         assert "`homefeed history repair`" in str(shown.exception)
     assert as_json("serving")["serving"]["model"]["version"] == "1"
-    pasted = lines(*REPAIR, "--restore-alias")[-1].removeprefix("do it: ")
+    pasted = lines(*REPAIR, "--to-version", "1")[-1].removeprefix("do it: ")
     assert f"{commands.EXECUTABLE} history repair" in pasted
     commands.run(pasted)
     assert serving().startswith(f"{name} v1")
@@ -112,12 +112,13 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     assert isinstance(refusal("serving"), RecordDisagreesError)
     lines(*REPAIR, "--apply", "--reason", "seen")
     assert serving().startswith(f"{name} v2")
-    assert lines(*REPAIR)[-1] == "nothing: history and registry agree"
+    for flags in ((), ("--apply",)):  # No reason is asked for.
+        assert lines(*REPAIR, *flags)[-1] == "nothing: history and registry agree"
     point_at(run, "")
     error = refusal(*REPAIR)
     assert isinstance(error, ConfigurationError)
-    assert "`homefeed history repair --restore-alias`" in str(error)
-    assert f"would point the alias at {name} v2" in "\n".join(lines(*REPAIR, "--restore-alias"))
+    assert "`homefeed history repair --to-version N`" in str(error)
+    assert f"would point the alias at {name} v2" in lines(*REPAIR, "--to-version", "2")[1]
 
 
 def test_a_move_that_the_alias_has_not_followed_is_told_as_such(

@@ -14,8 +14,8 @@ from pipelines.cycles.index import keeping_index, read_index, write_index
 from pipelines.cycles.reading import FROM_A_PAGE
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
+from support.desk import record_move
 from support.judgements import CHALLENGER, CHAMPION
-from support.moves import record_move
 from support.runs import PLANTED_AS_OF, make_run, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")

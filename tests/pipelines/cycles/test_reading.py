@@ -158,7 +158,6 @@ def judged_before(run: ResolvedRun, fortnights: int, recipe: str = "") -> Judged
         as_of=as_of,
         holdout=Window(start=as_of - timedelta(days=7), end=as_of),
         judged_at=NOW,
-        first_judged_at=NOW,
         challenger_recipe=recipe or run.config.recipe_digest,
         decision=Decision.INCONCLUSIVE,
         promoted=Promoted.NONE,

@@ -11,9 +11,9 @@ from pipelines import deletion, storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.registry import history
 from pipelines.registry.history import Entry, History, LostTheNumberError, Move
+from support.desk import record_move
 from support.disk import events_on_disk
 from support.judgements import CHAMPION
-from support.moves import record_move
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NAME = CHAMPION.name

@@ -1,6 +1,5 @@
 """One run, one version and one model per cycle, whatever answers of a real MLflow are lost."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -83,31 +82,3 @@ def test_one_run_one_logged_model_and_one_version(
     proxy.mend()
     assert train_side(run, bundle) == made
     assert_made_once(run, made)
-
-
-def test_a_line_that_spoils_many_requests_lets_a_bundle_through_and_back(
-    run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
-) -> None:
-    """A registration that is tried again fetches all files, and compares them with its own."""
-    bundle = write_small_bundle(tmp_path / "bundle", 1)
-    with spoiled(proxy, 0.3, at_least=10):
-        made = retried(lambda: train_side(run, bundle), 100)
-    assert_made_once(run, made)
-    client = tracking.connect(run.tracking_uri)
-    with spoiled(proxy, 0.05, at_least=3):
-        assert retried(lambda: train_side(run, bundle)) == made
-    with spoiled(proxy, 0.05, at_least=3):
-        found = retried(lambda: registry.download_version(client, made, tmp_path / "down"))
-    assert len([path for path in found.rglob("*") if path.is_file()]) > 50
-
-
-@contextlib.contextmanager
-def spoiled(proxy: FaultyProxy, share: float, at_least: int) -> Iterator[None]:
-    """Spoil a share of the requests, and see that so many were."""
-    proxy.met.clear()
-    proxy.spoil(share=share, seed=7)
-    try:
-        yield
-    finally:
-        proxy.mend()
-    assert len(proxy.met) >= at_least

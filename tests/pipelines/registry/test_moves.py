@@ -19,8 +19,7 @@ from pipelines.registry import history, moves, registry
 from pipelines.registry.history import Recipes, recipe_of
 from pipelines.settings import Settings
 from support.damage import flip_a_byte
-from support.desk import CODE, Desk, at, variant
-from support.moves import record_move
+from support.desk import CODE, Desk, at, record_move, variant
 from training.bundle import files
 
 

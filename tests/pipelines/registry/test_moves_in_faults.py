@@ -6,7 +6,9 @@ the way, and prints the shortest sequence that breaks what must always hold.
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,12 +27,16 @@ from pipelines.contracts.errors import (
 )
 from pipelines.registry import history, registry
 from pipelines.registry.history import Move
+from support.points import attempt
 from support.record_world import World, record_world
 
 LOST = strategies.lists(
     strategies.sampled_from(["request", "answer", "all that follows", "to a proxy"]), max_size=1
 )
-VERSIONS = strategies.sampled_from(["1", "2", "3"])
+COMMANDS = (
+    *(("promote", "2"), ("promote", "3"), ("force", "2"), ("force", "3"), ("resolve",)),
+    *(("rollback", "1"), ("rollback", "2"), ("rollback", "3")),
+)
 
 
 @pytest.fixture
@@ -48,6 +54,7 @@ def acts(world: World, act: str) -> Callable[[], None]:
 
 
 TARGETS = {"promote": "2", "force": "2", "rollback": "1"}
+LONGEST_S = 10.0
 
 
 REFUSALS = {
@@ -112,7 +119,7 @@ def test_a_write_that_arrives_late_moves_nothing_and_both_readings_are_told(worl
         with pytest.raises(RecordDisagreesError, match="never seen to end, .* or the alias"):
             act()
     assert world.registry.alias == "2"
-    world.repair(restores_alias=True)
+    world.repair(restores=True)
     state = world.look()
     assert (state.serves, state.disagreement()) == ("1", "")
 
@@ -179,11 +186,43 @@ def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired
     world: World,
 ) -> None:
     world.registry._save(world.registry._load() | {"tags": {}})
-    with pytest.raises(RecordDisagreesError, match=r"names no workspace .*history repair"):
-        world.promote("2")
-    world.repair(restores_alias=False)
+    for act in (world.resolve, lambda: world.promote("2")):
+        with pytest.raises(RecordDisagreesError, match=r"kept by workspace none, .*history repair"):
+            act()
+    world.repair()
     world.promote("2")
     assert world.look().serves == "2"
+
+
+@pytest.mark.parametrize("act", ["promote", "rollback"])
+def test_on_a_store_a_move_that_was_killed_is_given_again_and_waits_for_nobody(
+    s3_uri: str, tmp_path: Path, act: str
+) -> None:
+    with record_world(tmp_path / "world", s3_uri) as world:
+        move = acts(world, act)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
+            move()
+        assert world.look().history.pending is not None
+        began = time.monotonic()
+        move()
+        assert time.monotonic() - began < LONGEST_S
+        assert world.look().serves == world.look().recorded == TARGETS[act]
+
+
+@pytest.mark.parametrize("where", ["disk", "store"])
+def test_of_two_airflows_that_promote_at_once_one_does(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Both have resolved a cycle of one workspace against the same champion."""
+    place = request.getfixturevalue("s3_uri") if where == "store" else ""
+    with record_world(tmp_path / "world", place) as world, ThreadPoolExecutor(2) as pool:
+        promote = (lambda: world.promote("2")), (lambda: world.promote("3"))
+        said = sorted(pool.map(attempt, promote))
+        assert said[0] == "" and said[1] in ("PromotionRefusedError", "RunInProgressError")
+        state = world.look()
+        assert state.disagreement() == "" and state.history.pending is None
+        assert [m.model.version for m in state.history.moves] == ["1", world.registry.alias]
 
 
 class Record(RuleBasedStateMachine):
@@ -220,44 +259,30 @@ class Record(RuleBasedStateMachine):
             self.world.registry.lose, self.world.registry.is_down = [], False
         return True
 
-    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
-    def promote(self, number: str, lost: list[str]) -> None:
-        before = self.world.look().recorded
-        self._do(lost, "promote", number)
-        if number in self.taken_down:
+    @rule(command=strategies.sampled_from(COMMANDS), lost=LOST)
+    def give(self, command: tuple[str, ...], lost: list[str]) -> None:
+        name, *version = command
+        before, is_done = self.world.look().recorded, self._do(lost, *command)
+        if name == "promote" and version[0] in self.taken_down:
             assert self.world.look().recorded == before  # A person's word stands.
+        if is_done and name in ("force", "rollback"):
+            assert self.world.registry.alias == version[0]
+            if name == "rollback":
+                self.taken_down.add(str(self._moves()[-1].previous.version))
+            self.taken_down.discard(version[0])
 
     @rule(lost=LOST, times=strategies.integers(1, 3))
     def roll_back(self, lost: list[str], times: int) -> None:
         """Once, or again and again, as somebody does who sees no answer: it is one rollback."""
-        before = len(self._rollbacks())
-        was_back = self._moves()[-1].kind == "rollback"
+        before = self._moves()
         for _ in range(times):
             self._do(lost, "rollback")
-        made = self._rollbacks()[before:]
-        assert len(made) <= (0 if was_back else 1)
-        allowed = {move.model.version for move in self._moves()[:-1]}
+        made = [move for move in self._moves()[len(before) :] if move.kind == "rollback"]
+        assert len(made) <= (0 if before[-1].kind == "rollback" else 1)
         for move in made:
             # What a hand had put there was never accepted; what a person had begun is finished.
-            assert move.model.version in allowed
+            assert move.model.version in {each.model.version for each in self._moves()[:-1]}
             self.taken_down.add(str(move.previous and move.previous.version))
-
-    @rule(version=VERSIONS, lost=LOST)
-    def roll_back_to(self, version: str, lost: list[str]) -> None:
-        if self._do(lost, "rollback", version):
-            assert self.world.registry.alias == version
-            self.taken_down.add(str(self._moves()[-1].previous.version))
-            self.taken_down.discard(version)
-
-    @rule(number=strategies.sampled_from(["2", "3"]), lost=LOST)
-    def force(self, number: str, lost: list[str]) -> None:
-        if self._do(lost, "force", number):
-            assert self.world.registry.alias == number
-            self.taken_down.discard(number)
-
-    @rule()
-    def begin_a_cycle(self) -> None:
-        self._do([], "resolve")
 
     @rule(version=strategies.sampled_from([None, "1", "2", "3"]), restores=strategies.booleans())
     def meddle_and_repair(self, version: str | None, restores: bool) -> None:
@@ -277,28 +302,15 @@ class Record(RuleBasedStateMachine):
     def _moves(self) -> list[Move]:
         return self.world.look().history.moves
 
-    def _rollbacks(self) -> list[Move]:
-        return [move for move in self._moves() if move.kind == "rollback"]
-
     @invariant()
     def the_record_is_whole_and_true(self) -> None:
-        state = self.world.look()
-        assert state.history.damaged == ()
-        assert state.disagreement() == ""
-        if state.history.pending is None:
-            assert state.serves == state.recorded
-
-    @invariant()
-    def a_cycle_promotes_once(self) -> None:
-        made = [move.run_uri for move in self._moves() if move.kind == "promotion"]
-        assert len(set(made)) == len(made)
-
-    @invariant()
-    def each_move_begins_where_the_one_before_ended(self) -> None:
-        for earlier, later in pairwise(self._moves()):
-            if later.kind != "outside":
-                assert later.previous is not None
-                assert later.previous.version == earlier.model.version
+        state, moves = self.world.look(), self._moves()
+        assert state.history.damaged == () and state.disagreement() == ""
+        assert state.history.pending is not None or state.serves == state.recorded
+        promoted = [move.run_uri for move in moves if move.kind == "promotion"]
+        assert len(set(promoted)) == len(promoted)  # A cycle promotes once.
+        for earlier, later in pairwise(moves):  # Each begins where the one before ended.
+            assert later.kind == "outside" or later.previous.version == earlier.model.version
 
 
 TestRecord = pytest.mark.filterwarnings("ignore")(Record.TestCase)

@@ -36,9 +36,8 @@ def test_the_first_and_the_second_cycle(desk: Desk) -> None:
     run = desk.cycle(0)
     assert desk.champion is None
     first = desk.promote(run)
-    assert first.is_promoted and desk.champion == first.champion_after
     second = desk.promote(desk.cycle(1), days=14)
-    assert second.champion_before == first.champion_after
+    assert first.is_promoted and second.champion_before == first.champion_after
     assert desk.champion == second.champion_after
     assert [entry.model.version for entry in desk.history.moves] == ["1", "2"]
     assert [entry.recipe.parse() for entry in desk.history.moves] == [run.config] * 2
@@ -66,14 +65,7 @@ def spoil_files(desk: Desk, run: ResolvedRun, model: ModelRef) -> None:
     desk.client.log_artifact(model.mlflow_run_id, str(spoiled), "model/artifacts/bundle")
 
 
-def edit_verdict(desk: Desk, run: ResolvedRun, model: ModelRef) -> None:
-    """Somebody turned REJECT into PROMOTE in the manifest; the registry keeps what was ruled."""
-    ruled = judgement_of(run, model, Decision.REJECT)
-    registry.tag_version(desk.client, model, {registry.RULING: ruled.ruling_digest})
-
-
 def roll_back_and_forth(desk: Desk, *_: object) -> None:
-    """Bring back the very champion that the verdict compares with."""
     desk.rollback("2", why="it was the log")
     desk.rollback("1", why="it was not")
 
@@ -87,23 +79,18 @@ def accept(desk: Desk, *_: object) -> None:
     moves.accept_recipe(*desk.where, recipe_of(desk.cycle(3, variant(7))), at(10), "agreed on")
 
 
+DECIDED = "against entry 3 of .* is the newest .{}"
 REFUSED: dict[str, tuple[Callable[..., object], type[HomefeedError], str]] = {
     "another promotion": (
         lambda desk, *_: desk.promote(desk.cycle(2, run_id="other")),
-        *(PromotionRefusedError, "against entry 3 of .* entry 4 is the newest .entry 4: promo"),
+        *(PromotionRefusedError, DECIDED.format("promotion, ")),
     ),
-    "a rollback": (
-        roll_back_and_forth,
-        *(PromotionRefusedError, "entry 4: rollback of .*; entry 5: rollback of"),
-    ),
-    "another recipe": (accept, PromotionRefusedError, "recipes were changed .*'agreed on'"),
-    "a release": (release, PromotionRefusedError, "recipes were changed .*'agreed on'"),
+    # Not even where the very champion that the verdict compares with is back.
+    "a rollback": (roll_back_and_forth, PromotionRefusedError, DECIDED.format("rollback, ")),
+    "another recipe": (accept, PromotionRefusedError, DECIDED.format("by_hand, 'agreed on'")),
+    "a release": (release, PromotionRefusedError, DECIDED.format("release, 'agreed on'")),
     "tags altered": (spoil_tags, PromotionRefusedError, "found bundle ffffffff"),
     "files altered": (spoil_files, DataContractError, "altered after registration"),
-    "verdict edited": (
-        edit_verdict,
-        *(PromotionRefusedError, "the manifest was edited.*compare_with_champion --run .* --again"),
-    ),
 }
 
 
@@ -184,26 +171,6 @@ def test_mlflow_down_at_promotion_moves_nothing(desk: Desk, unused_url: str) -> 
     with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
         desk.promote(cut_off, model)
     assert desk.champion is None and desk.history.entries == ()
-
-
-def test_a_comparison_made_again_that_left_its_tag_and_no_manifest_stops_no_promotion(
-    desk: Desk,
-) -> None:
-    """It found the same, but for the figures of the serving check, which are measured anew."""
-
-    def as_measured(p50_ms: float) -> Judgement:
-        made = judgement_of(run, model)
-        serving = made.serving.model_copy(update={"latency_p50_ms": p50_ms})
-        grounds = {"grounds": (*made.verdict.grounds, serving.figures)}
-        verdict = made.verdict.model_copy(update=grounds)
-        return made.model_copy(update={"serving": serving, "verdict": verdict})
-
-    run = desk.cycle(0)
-    model = desk.register(run)
-    judged, again = as_measured(4.0), as_measured(4.1)
-    registry.tag_version(desk.client, model, {registry.RULING: again.ruling_digest})
-    assert judged.verdict.reasons != again.verdict.reasons
-    assert desk.promote(run, model, judgement=judged).is_promoted
 
 
 def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(

@@ -90,11 +90,9 @@ def test_the_snapshot_is_an_input_once(desk: Desk) -> None:
     for _ in range(2):
         tracking.log_dataset(client, mine, snapshot, "training")
     [found] = client.get_run(mine).inputs.dataset_inputs
-    kept = found.dataset
+    kept, [tag] = found.dataset, found.tags
     assert (kept.name, kept.digest) == ("snapshot 2017-03-02", snapshot.digest[:36])
-    assert kept.source_type == "homefeed_snapshot"
-    assert json.loads(kept.source) == {"uri": snapshot.uri}
-    [tag] = found.tags
+    assert (kept.source_type, json.loads(kept.source)["uri"]) == ("homefeed_snapshot", snapshot.uri)
     assert (tag.key, tag.value) == ("mlflow.data.context", "training")
 
 
@@ -103,15 +101,10 @@ def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
 ) -> None:
     run, client = desk.cycle(0), desk.client
     mine = tracking.open_run(client, run, "challenger", "challenger")
-    page = tmp_path / "index.html"
-    page.write_text("the docs")
-    report = DataReport(
-        outcomes=(),
-        docs_uri=storage.to_uri(page),
-        log_docs_uri=storage.to_uri(tmp_path / "gone.html"),
-        snapshot_digest="d" * 64,
-        reference_digest=None,
-    )
+    (tmp_path / "index.html").write_text("the docs")
+    pages = [storage.to_uri(tmp_path / name) for name in ("index.html", "gone.html")]
+    places = dict(zip(("docs_uri", "log_docs_uri"), pages, strict=True))
+    report = DataReport(outcomes=(), snapshot_digest="d" * 64, reference_digest=None, **places)
     for _ in range(2):
         tracking.log_gate(client, run, mine, report)
     names = [each.path for each in client.list_artifacts(mine, "data_gate")]

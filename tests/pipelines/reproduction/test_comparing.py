@@ -15,9 +15,12 @@ from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
-from pipelines.recipes import make_recipe
-from pipelines.reproduction.comparing import Finding, changes_since, compare_stage
-from pipelines.reproduction.past_cycle import REBUILT, PastCycle
+from pipelines.reproduction.comparing import (
+    REBUILT,
+    PastCycle,
+    changes_since,
+    compare_stage,
+)
 from support.judgements import CHALLENGER, make_judgement
 from support.registered import challenger_of
 from support.runs import make_run
@@ -32,13 +35,7 @@ def record_of(stage: str, artifact: Artifact | None = None, **fields: Any) -> St
     return StageRecord(stage=stage, **(said | fields))
 
 
-def compared(stage: str, then: Artifact, now: Artifact) -> dict[str, Finding]:
-    records = (record_of(stage, each) for each in (then, now))
-    return {finding.what: finding for finding in compare_stage(stage, *records, "")}
-
-
-def states(found: dict[str, Finding]) -> set[str]:
-    return {finding.state for finding in found.values()}
+TRAINED = ("weights", "steps and loss", "trained on snapshot")
 
 
 def trained(weights: str, **fields: Any) -> Challenger:
@@ -49,89 +46,94 @@ def trained(weights: str, **fields: Any) -> Challenger:
     return challenger_of(model).model_copy(update={"bundle_files": files, **fields})
 
 
-@pytest.mark.parametrize(
-    ("now", "differing"),
-    [
-        (trained("w"), set()),
-        (trained("other"), {"weights"}),
-        (trained("w", num_steps=2), {"steps and loss"}),
-    ],
-)
-def test_a_bundle_is_compared_by_its_weights_under_whatever_number(
-    now: Challenger, differing: set[str]
-) -> None:
-    found = compared("train_challenger", trained("w"), now)
-    found = {what.removeprefix("challenger: "): each for what, each in found.items()}
-    assert set(found) == {"weights", "steps and loss", "trained on snapshot"}
-    assert {what for what, each in found.items() if each.state == "differs"} == differing
-
-
-def test_why_an_anchor_was_not_trained_is_compared_and_not_its_sentence() -> None:
-    def anchor(why: AnchorWhy, reason: str, made: Artifact | None = None) -> FreshAnchor:
-        return FreshAnchor(trained=made, snapshot=None, why=why, reason=reason)  # type: ignore[arg-type]
-
-    same, other = AnchorWhy.SAME, AnchorWhy.OTHER_RECIPE
-    assert states(compared("train_anchor", anchor(same, "A."), anchor(same, "B."))) == {"equal"}
-    assert states(compared("train_anchor", anchor(same, "A."), anchor(other, "A."))) == {"differs"}
-    then = anchor(other, "It differs.", trained("w"))
-    found = compared("train_anchor", then, anchor(other, "It differs."))
-    assert found["fresh anchor"].now.startswith("not trained ")
-    weights = found["fresh anchor: weights"]
-    assert (weights.state, weights.now) == ("differs", "nothing")
+def anchor(why: AnchorWhy, reason: str, made: Artifact | None = None) -> FreshAnchor:
+    return FreshAnchor(trained=made, snapshot=None, why=why, reason=reason)  # type: ignore[arg-type]
 
 
 JUDGED = make_judgement(Decision.REJECT)
+SAME, OTHER = AnchorWhy.SAME, AnchorWhy.OTHER_RECIPE
 
 
-def with_figures(judged: Judgement) -> Judgement:
-    grounds = (*judged.verdict.grounds, judged.serving.figures)
-    verdict = judged.verdict.model_copy(update={"grounds": grounds})
-    return judged.model_copy(update={"verdict": verdict})
+def judged(
+    p50_ms: float = 4.0, golden: float = 1e-8, metric: float = 1.5, **model: str
+) -> Judgement:
+    """Return a judgement with some measured figures, which stand in its verdict too."""
+    new = {"latency_p50_ms": p50_ms, "golden_difference": golden}
+    serving, [row] = JUDGED.serving.model_copy(update=new), JUDGED.comparison.metrics
+    rows = (row.model_copy(update={"challenger": metric}),)
+    challenger = JUDGED.comparison.challenger_model.model_copy(update=model)
+    compared = {"challenger_model": challenger, "metrics": rows}
+    grounds = (*JUDGED.verdict.grounds, serving.figures)
+    changes = {
+        "serving": serving,
+        "comparison": JUDGED.comparison.model_copy(update=compared),
+        "verdict": JUDGED.verdict.model_copy(update={"grounds": grounds}),
+        "report_uri": f"file:///{p50_ms}",
+    }
+    return JUDGED.model_copy(update=changes)
 
 
 def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
     problem = Reason.of("serving_latency", found=float(p99_ms), limit=250.0)
     slow = JUDGED.serving.model_copy(update={"problems": (problem,)})
     sides = {"recipe": JUDGED.comparison, "freshness": JUDGED.comparison}
-    self_test = JUDGED.self_test
-    anchor = AnchorFacts(model=CHALLENGER, self_test=self_test, serving=slow, **sides)
+    made = AnchorFacts(model=CHALLENGER, self_test=JUDGED.self_test, serving=slow, **sides)
     other = Reason.of("anchor_not_promoted", model=label, because=problem)
     verdict = JUDGED.verdict.model_copy(update={"grounds": (*JUDGED.verdict.grounds, other)})
-    return JUDGED.model_copy(update={"anchor": anchor, "verdict": verdict})
+    return JUDGED.model_copy(update={"anchor": made, "verdict": verdict})
 
 
-def test_a_judgement_is_equal_whatever_was_measured_anew() -> None:
-    slow = JUDGED.serving.model_copy(update={"latency_p50_ms": 9.0})
-    again = {"mlflow_run_id": "another", "version": "77"}
-    model = JUDGED.comparison.challenger_model.model_copy(update=again)
-    comparison = JUDGED.comparison.model_copy(update={"challenger_model": model})
-    changes = {"serving": slow, "report_uri": "file:///x", "comparison": comparison}
-    now = with_figures(JUDGED.model_copy(update=changes))
-    found = compared("compare_with_champion", with_figures(JUDGED), now)
-    assert states(found) == {"equal"} and found["verdict"].then.startswith("REJECT ")
-    # Nor does a figure within another reason count, nor a model's number there.
-    slower = with_slow_anchor(260, "v5"), with_slow_anchor(270, "v6")
-    assert states(compared("compare_with_champion", *slower)) == {"equal"}
-
-
-def test_what_repeats_of_a_judgement_is_named_with_both_values() -> None:
-    [row] = JUDGED.comparison.metrics
-    metrics = (row.model_copy(update={"challenger": 1.75}),)
-    serving = JUDGED.serving.model_copy(update={"golden_difference": 1e-3})
-    comparison = JUDGED.comparison.model_copy(update={"metrics": metrics})
-    now = JUDGED.model_copy(update={"serving": serving, "comparison": comparison})
-    found = compared("compare_with_champion", JUDGED, now)
-    assert {what: each.details for what, each in found.items() if each.state == "differs"} == {
-        "metrics and intervals": ("metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",),
-        "serving check": ("challenger.golden_difference: 1e-08 then, 0.001 now",),
-    }
+@pytest.mark.parametrize(
+    ("stage", "then", "now", "differing"),
+    [
+        ("train_challenger", trained("w"), trained("w"), {}),
+        ("train_challenger", trained("w"), trained("x"), {"challenger: weights": ()}),
+        (
+            *("train_challenger", trained("w"), trained("w", num_steps=2)),
+            {"challenger: steps and loss": ("num_steps: 1 then, 2 now",)},
+        ),
+        # Why an anchor was not trained is compared, and not its sentence.
+        ("train_anchor", anchor(SAME, "A."), anchor(SAME, "B."), {}),
+        ("train_anchor", anchor(SAME, "A."), anchor(OTHER, "A."), {"fresh anchor": None}),
+        (
+            *("train_anchor", anchor(OTHER, "A.", trained("w")), anchor(OTHER, "A.")),
+            dict.fromkeys(["fresh anchor", *(f"fresh anchor: {each}" for each in TRAINED)]),
+        ),
+        # Of a judgement neither what was measured anew counts nor a model's number, not even
+        # where they stand within another reason.
+        (
+            *("compare_with_champion", judged()),
+            *(judged(9.0, mlflow_run_id="another", version="77"), {}),
+        ),
+        ("compare_with_champion", with_slow_anchor(260, "v5"), with_slow_anchor(270, "v6"), {}),
+        (
+            *("compare_with_champion", judged(), judged(golden=1e-3, metric=1.75)),
+            {
+                "metrics and intervals": (
+                    "metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",
+                ),
+                "serving check": ("challenger.golden_difference: 1e-08 then, 0.001 now",),
+            },
+        ),
+    ],
+)
+def test_what_repeats_is_compared_and_a_difference_is_placed(
+    stage: str, then: Artifact, now: Artifact, differing: dict[str, tuple[str, ...] | None]
+) -> None:
+    found = compare_stage(stage, record_of(stage, then), record_of(stage, now), "")
+    assert {each.state for each in found} <= {"equal", "differs"} and len(found) >= 1
+    placed = {each.what: each.details for each in found if each.state == "differs"}
+    assert placed.keys() == differing.keys()
+    assert all(details in (None, placed[what]) for what, details in differing.items())
+    if stage == "train_challenger":
+        assert {each.what for each in found} == {f"challenger: {each}" for each in TRAINED}
+    gone = [each for each in found if each.now == "nothing"]
+    assert {each.what for each in gone} == {what for what in placed if "anchor: " in what}
 
 
 def make_past(tmp_path: Path, then: Listing | None = None, **of_run: Any) -> PastCycle:
-    """Return a cycle whose snapshot was built; its recipe is one that cannot change."""
+    """Return a cycle whose snapshot was built."""
     run = make_run(tmp_path, code_version="former", **of_run)
-    config = run.config.model_copy(update={"recipe": "no recipe of today"})
-    run = run.model_copy(update={"config": of_run.get("config", config)})
     return PastCycle(run.run_uri, run, {"build_snapshot": record_of("build_snapshot")}, then)
 
 
@@ -151,32 +153,23 @@ def test_stages_are_rebuilt_up_to_the_one_named_and_none_after_the_last_on_recor
         assert past.stages_until(until) == REBUILT[:num]
 
 
-def test_files_are_named_by_what_they_may_have_done(tmp_path: Path) -> None:
-    then = listing(a={}, b={}, c={}, d={}, e={}, same={})
-    anew = {"modified_at": SINCE, "footer": "g"}
+def test_files_that_are_not_as_they_were_are_named(tmp_path: Path) -> None:
+    then = listing(a={}, b={}, e={}, same={})
     now = listing(
         b={"modified_at": SINCE},
-        c=anew | {"num_rows": 9},
-        d=anew,
-        e=anew | {"num_rows": 8, "num_known": 6},
+        e={"modified_at": SINCE, "footer": "g", "num_rows": 8, "num_known": 6},
         same={},
         new={"num_known": 0},
     )
     time = "modified_at: 2026-01-01T00:00:00Z then, 2026-02-01T00:00:00Z now"
-    found = changes_since(make_past(tmp_path, then), {}, now)
-    assert [line.partition(": num_bytes")[0] for line in found] == [
-        "data: a is gone",
-        f"data: e: {time}; footer: f then, g now; num_rows: 7 then, 8 now; num_known: 5 then, 6 "
-        f"now",
-        f"data: c: {time}; footer: f then, g now; num_rows: 7 then, 9 now",
-        f"data: d: {time}; footer: f then, g now",
-        "data: new was added",
-        f"data: b: {time}",
-    ]
-    assert found[0].endswith("num_known: 5 then, nothing now")
-    assert found[4].endswith("num_rows: nothing then, 7 now; num_known: nothing then, 0 now")
-    [gone] = changes_since(make_past(tmp_path), {}, now)
-    assert "is gone, so they are not compared" in gone
+    gone, b, e, new = changes_since(make_past(tmp_path, then), {}, now)
+    assert gone.startswith("data: a: num_bytes: 9 then, nothing now; ")
+    assert b == f"data: b: {time}"
+    rows = "num_rows: 7 then, 8 now; num_known: 5 then, 6 now"
+    assert e == f"data: e: {time}; footer: f then, g now; {rows}"
+    assert new.endswith("num_rows: nothing then, 7 now; num_known: nothing then, 0 now")
+    [lost] = changes_since(make_past(tmp_path), {}, now)
+    assert "is gone, so they are not compared" in lost
     many = listing(**{f"part-{number:03}": {} for number in range(30)})
     found = changes_since(make_past(tmp_path, listing()), {}, many)
     assert len(found) == 21 and found[-1] == "data: and 10 more files"
@@ -223,22 +216,5 @@ def test_a_limit_that_a_busy_machine_breaks_is_told(tmp_path: Path) -> None:
     past.records[name] = record_of(name, JUDGED)
     now = {name: record_of(name, JUDGED.model_copy(update={"serving": serving}))}
     [found] = changes_since(past, now, None)
-    assert found.startswith(
-        "serving check of the challenger, then: within its limits. Now: Serving check: latency p99 "
-        "is 260 ms, beyond the 250 ms allowed. This is measured anew"
-    )
+    assert found.endswith("challenger: within its limits then, serving_latency now")
     assert changes_since(past, {name: past.records[name]}, None) == []
-
-
-def test_a_recipe_from_outside_is_read_again_if_it_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("extends: smoke\n")
-    past = make_past(tmp_path, config=make_recipe(str(path)))
-    assert changes_since(past, {}, None) == []
-    path.write_text("extends: smoke\ntraining: {seed: 5}\n")
-    [changed] = changes_since(past, {}, None)
-    assert changed.startswith(f"recipe '{path.as_uri()}', of which the recorded one was taken: ")
-    assert changed.endswith("training.seed: 17 then, 5 now")
-    path.unlink()
-    [gone] = changes_since(past, {}, None)
-    assert "cannot be read today" in gone

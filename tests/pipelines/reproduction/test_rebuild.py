@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 from pipelines import storage
@@ -22,18 +21,19 @@ from pipelines.contracts.errors import (
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision, Judgement, Promoted
+from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.contracts.time import Window
-from pipelines.registry import evidence, moves, registry, tracking
-from pipelines.registry.evidence import FoundChange, JudgedCycle
+from pipelines.registry import moves, registry, tracking
+from pipelines.registry.evidence import FoundChange
 from pipelines.registry.history import recipe_of
+from pipelines.reproduction.comparing import REBUILT as STAGES
 from pipelines.reproduction.rebuild import fetch_champion, moved, own_registry
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
 from support.bundles import write_small_bundle
+from support.evidence import publish_evidence
 from support.faulty_proxy import FaultyProxy, faulty_proxy
 from support.judgements import CHAMPION
 from support.otlp import http_receiver
@@ -44,10 +44,6 @@ from support.worlds import PLANTED_VERSION, write_planted_world
 from training.bundle import mlflow_model
 
 NAME = "reproduced"
-STAGES = (
-    *("build_snapshot", "check_snapshot", "train_challenger"),
-    *("train_anchor", "compare_with_champion"),
-)
 
 
 class Past(NamedTuple):
@@ -72,25 +68,10 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     model = register_bundle(client, run, home, bundle, is_logged=True)
     moves.force(client, run, model, now, "the first one")
     moves.accept_recipe(run.workspace_uri, NAME, recipe_of(run), now, "agreed on")
-    now = datetime.now(UTC)
     # A cycle since then found this of the same recipe against the same champion.
-    change = FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2)
-    cycle = JudgedCycle(
-        run_id="before",
-        run_uri="file:///before",
-        registered_model=NAME,
-        as_of=run.as_of,
-        holdout=Window(start=run.as_of - timedelta(days=7), end=run.as_of),
-        judged_at=now,
-        first_judged_at=now,
-        challenger_recipe=run.config.recipe_digest,
-        champion_bundle=model.bundle_digest,
-        decision=Decision.INCONCLUSIVE,
-        promoted=Promoted.NONE,
-        may_promote=True,
-        changes=(change,),
-    )
-    evidence.publish(run, cycle, np.array([4, 77]), {change.column: np.array([0.01, -0.02])})
+    changes = (FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2),)
+    of = {"as_of": run.as_of, "judged_at": datetime.now(UTC), "changes": changes}
+    publish_evidence(run, champion_bundle=model.bundle_digest, **of)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +144,7 @@ def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as
     assert pooled is not None and pooled.num_cycles == 2
     assert now.verdict.decision is then.verdict.decision and now.report_uri != then.report_uri
     assert sorted(path.name for path in Path(past.folder).iterdir() if path.name[0] != ".") == [
-        *("champion", "registry", "reproduction.json", "reproduction.lock", "workspace"),
+        *("champion", "registry", "reproduction.lock", "workspace"),
     ]
 
     assert past.run.champion is not None

@@ -2,9 +2,9 @@
 
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,35 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import manifest_uri, working_uri
-from pipelines.registry import moves
-from pipelines.registry.history import recipe_of
-from pipelines.retention import collect
-from pipelines.retention.collect import delete
+from pipelines.registry import moves, registry
+from pipelines.registry.history import History, recipe_of
+from pipelines.registry.reconcile import State
+from pipelines.retention import collect, inventory
+from pipelines.retention.plan import Record, make_plan
+from pipelines.settings import Settings
 from pipelines.stages.runner import read_record, run_stage
-from support.retention_world import NAME, OldWorld, label, name_of, old_world, snapshot_of, write
+from support.points import Acts, kill_at, points_of
+from support.registered import NO_ANCHOR, challenger_of, judgement_of
+from support.retention_world import (
+    NAME,
+    OldWorld,
+    name_of,
+    old_world,
+    save_snapshot,
+    snapshot_of,
+    write,
+)
+from support.runs import make_run, save_artifact, save_run
 from support.untouched import look_of
 
 RUN_1, RUN_2 = f"run {name_of('1')}", f"run {name_of('2')}"
 SOME_OF_EACH = {"keep_days": 450, "rollback_models": 1}
 """An age at which two runs go whole."""
 SNAPSHOT_1 = f"snapshot {snapshot_of('1')}"
+ACTS: Acts = (
+    *((Path, "rename"), (deletion, "remove")),
+    *((shutil, "rmtree"), (os, "unlink")),
+)
 
 
 def test_what_may_go_goes_and_all_the_rest_is_as_it_was(world: OldWorld) -> None:
@@ -73,6 +90,13 @@ def name_since(world: OldWorld) -> None:
     storage.write_model(manifest_uri(uri, "build_snapshot"), named)
 
 
+def register_theirs(world: OldWorld) -> Any:
+    """A person has registered the second version's files in another registered model."""
+    theirs = world.registry.get_model_version("theirs", "2")
+    theirs.version = "1"
+    return theirs
+
+
 def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
     """Let an attempt say that it works."""
     name = "20261129T000000000000-0123abcd"
@@ -84,11 +108,11 @@ def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
 def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
     world: OldWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, plan = world.plan()
+    plan = world.plan()
     before = files_of(world)
     monkeypatch.setattr(collect, "find_runs", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        list(delete(place, plan))
+        world.carry_out(*plan)
     assert set(files_of(world)) == set(before)
 
 
@@ -104,7 +128,7 @@ def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
             {"model 2": "an alias was given to it since the plan was made"},
         ),
         (
-            lambda world: world.registry.register_again("theirs", "1", "models:/m-2"),
+            lambda world: world.registry.others.append(register_theirs(world)),
             {"model 2": f"it is registered as {NAME} v2, theirs v1 since the plan was made"},
         ),
     ],
@@ -112,10 +136,10 @@ def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
 def test_what_is_needed_since_the_plan_was_made_is_kept_whole(
     world: OldWorld, act: Callable[[OldWorld], None], kept: dict[str, str]
 ) -> None:
-    place, plan = world.plan()
+    plan = world.plan()
     act(world)
     before = files_of(world)
-    told = {label(item): why for item, why in delete(place, plan)}
+    told = world.carry_out(*plan)
     assert {name for name, why in told.items() if why} == kept.keys()
     assert all(why in told[name] for name, why in kept.items())
     assert (world.registry.deleted == []) == ("model 2" in kept)
@@ -130,7 +154,7 @@ def roll_back(world: OldWorld) -> None:
 
 
 def force(world: OldWorld) -> None:
-    model = world.runs["2"].champion
+    model = registry.read_version(world.registry, NAME, "2")  # type: ignore[arg-type]
     moves.force(world.registry, world.runs["2"], model, world.now, "we want it")  # type: ignore[arg-type]
 
 
@@ -148,10 +172,10 @@ def accept(world: OldWorld) -> None:
 def test_a_move_between_plan_and_deletion_stops_it(
     world: OldWorld, act: Callable[[OldWorld], None]
 ) -> None:
-    place, plan = world.plan()
+    plan = world.plan()
     act(world)
     with pytest.raises(RunInProgressError, match="nothing more is deleted"):
-        list(delete(place, plan))
+        world.carry_out(*plan)
     assert len(world.names("runs")) == 7 and world.registry.deleted == []
 
 
@@ -159,7 +183,7 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     world: OldWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.registry.history.LOCK_WAIT_S", 0.0)
-    place, plan = world.plan()
+    plan = world.plan()
     remove, refused = deletion.remove, []
 
     def act_and_remove(uri: str) -> None:
@@ -170,7 +194,7 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
         remove(uri)
 
     monkeypatch.setattr(deletion, "remove", act_and_remove)
-    list(delete(place, plan))
+    world.carry_out(*plan)
     assert [uri.split("/")[-3:-1] for uri in refused] == [
         [name_of("1"), "resolve_run"],
         [name_of("2"), "resolve_run"],
@@ -178,11 +202,31 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     ]
 
 
-def test_afterwards_a_person_goes_back_to_what_is_there_alone(world: OldWorld) -> None:
+def promote(world: OldWorld) -> None:
+    run, name = world.runs["7"], "model"
+    model = registry.read_version(world.registry, NAME, "2")  # type: ignore[arg-type]
+    run = make_run(world.folder, champion=run.champion, as_of=world.now, run_id=name)
+    made = challenger_of(model), NO_ANCHOR, judgement_of(run, model)
+    moves.move_if_permitted(run, *made, world.now)
+
+
+def roll_back_to_2(world: OldWorld) -> None:
+    moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
+
+
+def mend(world: OldWorld) -> None:
+    where = world.workspace_uri, NAME
+    moves.repair(world.registry, where, world.now, "we want it", "2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("act", [roll_back_to_2, force, mend, promote])
+def test_what_is_marked_as_deleted_becomes_champion_by_nobody(
+    world: OldWorld, act: Callable[[OldWorld], None]
+) -> None:
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 is marked as deleted"
-    with pytest.raises(DataContractError, match=told):
-        moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
+    with pytest.raises(DataContractError, match=f"{told}.* expected one that is there.*version N"):
+        act(world)
     assert world.registry.alias == "6"
     roll_back(world)
     assert world.registry.alias == "1"
@@ -203,14 +247,14 @@ def test_after_a_lost_answer_of_mlflow_the_next_deletion_ends_it(
 
 
 def test_two_deletions_of_a_workspace_take_turns(world: OldWorld) -> None:
-    place, plan = world.plan()
+    plan = world.plan()
     with storage.exclusive_lock(f"{world.workspace_uri}/gc", "another"):
         with pytest.raises(RunInProgressError, match="a deletion in"):
-            list(delete(place, plan))
+            world.carry_out(*plan)
     world.delete()
     # A plan that is carried out too late finds nothing, and harms nothing.
     before = files_of(world)
-    list(delete(place, plan))
+    world.carry_out(*plan)
     assert files_of(world) == before
 
 
@@ -219,7 +263,7 @@ def test_after_a_kill_at_any_moment_no_part_is_taken_for_a_whole_and_the_next_on
 ) -> None:
     with old_world(made.folder, made) as world:
         whole = folders_of(world)
-        points = points_of(world, **SOME_OF_EACH)
+        points = points_of(world, lambda: world.delete(**SOME_OF_EACH), ACTS)
         ended = files_of(world)
     assert len(points) >= 20
     # After every act on a folder as a whole, and after a few of the many on single files.
@@ -227,7 +271,8 @@ def test_after_a_kill_at_any_moment_no_part_is_taken_for_a_whole_and_the_next_on
     chosen = [n for n in after if "unlink" not in points[n] or n % 25 == 0]
     for place in chosen:
         with old_world(made.folder, made) as world:
-            assert kill_at(world, place, **SOME_OF_EACH), points[place]
+            act = partial(world.delete, **SOME_OF_EACH)
+            assert kill_at(world, act, place, ACTS) == "killed", points[place]
             for name, files in folders_of(world).items():
                 left = whole[name] - files
                 assert all("/training/" in each for each in left), (points[place], name)
@@ -255,45 +300,49 @@ def folders_of(world: OldWorld) -> dict[str, set[str]]:
     return found
 
 
-def points_of(world: OldWorld, **settings: float) -> list[str]:
-    names: list[str] = []
-    with observed(world, names.append):
-        world.delete(**settings)
-    return names
+class Killed(BaseException):
+    pass
 
 
-def kill_at(world: OldWorld, place: int, **settings: float) -> bool:
-    """Delete in a process that is killed at a point, and return whether it was."""
-    child = os.fork()
-    if child == 0:
-        count = iter(range(10**6))
+def test_on_an_object_store_a_manifest_goes_first_and_what_a_kill_has_left_goes_later(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(History(s3_uri, NAME), None, None)
+    monkeypatch.setattr(collect, "read_state", lambda *_: state)
+    record, settings = Record(state, frozenset(), {}), Settings(registered_model=NAME)
 
-        def point(name: str) -> None:
-            if next(count) == place:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def delete_all(days: float = 400) -> dict[str, str]:
+        now = datetime.now(UTC) + timedelta(days=days)
+        plan = make_plan(inventory.take_inventory(s3_uri), record, settings, now)
+        done = collect.delete(None, record, plan)  # type: ignore[arg-type]
+        return {f"{item.held.kind} {item.held.name}": why for item, why in done}
 
-        try:
-            with observed(world, point):
-                world.delete(**settings)
-        finally:
-            os._exit(1)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    def kill_after(num_removed: int) -> None:
+        count, remove = iter(range(100)), deletion.remove
 
+        def remove_or_die(each: str) -> None:
+            if next(count) == num_removed:
+                raise Killed
+            remove(each)
 
-@contextmanager
-def observed(world: OldWorld, point: Callable[[str], None]) -> Iterator[None]:
-    """Call `point` before and after whatever removes or renames, and changes of the registry."""
-    with pytest.MonkeyPatch.context() as patch:
-        acts = [(Path, "rename"), (deletion, "remove"), (shutil, "rmtree"), (os, "unlink")]
-        for owner, name in acts:
-            original = getattr(owner, name)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(deletion, "remove", remove_or_die)
+            delete_all()
 
-            def act(*words: Any, original: Any = original, name: str = name, **more: Any) -> Any:
-                point(f"before {name}")
-                found = original(*words, **more)
-                point(f"after {name}")
-                return found
-
-            patch.setattr(owner, name, act)
-        patch.setattr(world.registry, "point", point)
-        yield
+    run = save_run(make_run(tmp_path, workspace_uri=s3_uri, run_id="cycle-1"))
+    save_snapshot(run, "1" * 16)
+    save_artifact(run, "alert", run)
+    storage.write_bytes(f"{run.run_uri}/check_snapshot/output-1/page.html", b"x")
+    storage.write_bytes(f"{s3_uri}/history/{NAME}/x.json", b"{}")
+    for ending in ("json", "txt"):
+        storage.write_bytes(f"{s3_uri}/outbox/a.regression.0123abcd.{ending}", b"{}")
+    assert delete_all(10) == {}
+    kill_after(1)
+    assert not storage.exists(manifest_uri(run.run_uri, "resolve_run"))
+    assert storage.exists(manifest_uri(run.run_uri, "alert"))
+    kill_after(5)  # What is left of the run, and the snapshot's manifest.
+    assert inventory.find_runs(s3_uri) == []
+    assert storage.list_names(f"{s3_uri}/snapshots/{'1' * 16}") == ["shard-00000"]
+    assert delete_all() == {f"snapshot {'1' * 16}": "", "alert a.regression.0123abcd": ""}
+    assert inventory.take_inventory(s3_uri) == [] == storage.list_names(run.run_uri)
+    assert storage.exists(f"{s3_uri}/history/{NAME}/x.json")

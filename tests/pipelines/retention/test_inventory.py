@@ -13,16 +13,13 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import manifest_uri, stage_lock_uri, working_uri
-from pipelines.contracts.time import Window
-from pipelines.recipes import smoke
-from pipelines.registry import evidence
 from pipelines.registry.registry import KEEPER
 from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention import inventory
 from pipelines.retention.inventory import read_record
 from pipelines.retention.plan import FoundRun
+from support.evidence import publish_evidence
 from support.retention_world import NAME, OldWorld, name_of, snapshot_of, write
 from support.untouched import look_of
 
@@ -151,22 +148,8 @@ def test_evidence_that_the_next_cycle_counts_keeps_its_run(world: OldWorld) -> N
     moved_at = world.made_at("6")
     for number, days in (("1", -1), ("2", 1)):
         judged_at = moved_at + timedelta(days=days)
-        cycle = evidence.JudgedCycle(
-            run_id=name_of(number),
-            run_uri=world.runs[number].run_uri,
-            registered_model=NAME,
-            as_of=world.runs[number].as_of,
-            holdout=Window(start=moved_at, end=moved_at),
-            judged_at=judged_at,
-            first_judged_at=judged_at,
-            challenger_recipe=smoke().recipe_digest,
-            decision=Decision.INCONCLUSIVE,
-            promoted=Promoted.NONE,
-            may_promote=True,
-        )
-        folder = f"{world.workspace_uri}/judged/{NAME}"
-        storage.write_model(f"{folder}/{cycle.run_id}--00000000.json", cycle)
+        publish_evidence(world.runs[number], run_id=name_of(number), judged_at=judged_at)
     told = world.delete()
     assert f"run {name_of('1')}" in told and f"run {name_of('2')}" not in told
     assert world.names("runs")[0] == name_of("2")
-    assert len(list((world.workspace / "judged" / NAME).iterdir())) == 2
+    assert len(list((world.workspace / "judged" / NAME).glob("*.json"))) == 2

@@ -58,7 +58,7 @@ def record_of(*entries: Move, pending: Move | None = None, **fields: Any) -> Rec
     followed = frozenset(range(1, len(entries) + 1))
     known = History("file:///w", "test_ranker", placed, followed=followed)
     served = entries[-1].model if entries else None
-    return replace(Record(State(known, served, ""), frozenset(), {}, ()), **fields)
+    return replace(Record(State(known, served, None), frozenset(), {}), **fields)
 
 
 def verdicts(record: Record, *found: Held) -> dict[str, str]:
@@ -130,7 +130,6 @@ def test_the_runs_of_the_champion_and_of_who_may_follow_it_are_kept(
         ({"foreign": ("NOTES.md",)}, {}, "holds NOTES.md, which no stage has made"),
         ({"registered_model": "other"}, {}, "a cycle of other, whose record was not looked at"),
         ({}, {"judged_runs": frozenset({"a"})}, "its evidence counts"),
-        ({}, {"profile_uris": ("s3://b/runs/a/x/profile.json",)}, "holds the profile"),
     ],
 )
 def test_what_keeps_a_run_keeps_its_snapshot_model_and_checkpoints(

@@ -12,13 +12,16 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.registry import history, registry, tracking
-from support.at_once import Actors, actors, promote, roll_back
-from support.moves import (
+from support.at_once import (
     FIRST,
     THIRD,
+    Actors,
     act_at_once,
+    actors,
     champion_and_challengers,
     cycle,
+    promote,
+    roll_back,
     sound_state,
 )
 from support.registered import register_bundle

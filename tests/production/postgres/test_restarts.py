@@ -16,9 +16,16 @@ import pytest
 from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.registry import tracking
-from support.at_once import Actors, actors, promote, roll_back
+from support.at_once import (
+    Actors,
+    act_at_once,
+    actors,
+    champion_and_challengers,
+    promote,
+    roll_back,
+    sound_state,
+)
 from support.database_server import DatabaseServer
-from support.moves import act_at_once, champion_and_challengers, sound_state
 
 pytestmark = pytest.mark.services
 ROUNDS = range(10)
