@@ -99,8 +99,7 @@ def move_if_permitted(
             reason=reason,
         )
         with history.promotion_lock(run.workspace_uri):
-            client = tracking.connect(run.tracking_uri)
-            history_uri = _promote_once(client, run, entry, verdict.becomes_anchor)
+            history_uri = _promote_once(run, entry, verdict.becomes_anchor)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=verdict.decision,
@@ -166,14 +165,13 @@ def _require_same_models(
         )
 
 
-def _promote_once(
-    client: "MlflowClient", run: ResolvedRun, entry: Move, becomes_anchor: bool
-) -> str:
+def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
     """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
 
     A person may have made the model champion in spite of an earlier verdict; that stands for it.
     """
-    model, state = entry.model, follow(client, run.workspace_uri, entry.model.name)
+    model, client = entry.model, tracking.connect(run.tracking_uri)
+    state = follow(client, run.workspace_uri, model.name)
     known, last = state.history, state.history.last
     if (mine := known.of_run(run.run_uri)) is not None:
         if last is not None and (mine.model != model or last.model.version != model.version):
