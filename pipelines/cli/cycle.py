@@ -5,6 +5,7 @@ Tested in tests/pipelines/cli/test_main.py, test_cycle.py and test_reproduce.py.
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -155,7 +156,7 @@ def reproduce(
 ) -> None:
     """Rebuild a past cycle from its record, elsewhere, and say digest by digest what is equal."""
     from pipelines.reproduction.comparing import REBUILT, read_cycle
-    from pipelines.reproduction.rebuild import choose_folder, rebuild
+    from pipelines.reproduction.rebuild import rebuild
 
     if until not in REBUILT:
         raise ConfigurationError(
@@ -163,7 +164,8 @@ def reproduce(
             f"the champion or tell people, and are never made again"
         )
     past = read_cycle(run, Settings())
-    folder = choose_folder(into, past.run.run_id)
+    new = into or tempfile.mkdtemp(prefix=f"homefeed-reproduce-{past.run.run_id}-")
+    folder = storage.local_path(storage.to_uri(new))
     say(f"rebuilding {past.run_uri}")
     say(f"in {folder}; the original is only read")
     event_log_uri = storage.to_uri(event_log) if event_log else ""

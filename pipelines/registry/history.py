@@ -78,10 +78,7 @@ class Recipe(Frozen):
     @property
     def label(self) -> str:
         """Its name and digest for people, or its name alone where it cannot be read."""
-        try:
-            return self.parse().recipe_ref.label
-        except ConfigurationError:
-            return str(self.config.get("recipe"))
+        return self.parse().recipe_ref.label if self.digest else str(self.config.get("recipe"))
 
 
 class HeldRecipe(Frozen):
@@ -383,7 +380,7 @@ def serving_at(known: History, instant: datetime) -> Move:
 
 
 def name_of(uri: str) -> str:
-    """Return the name of a file, without its folder."""
+    """Return the last part of a URI: a workspace may be reached under another path by now."""
     return uri.rpartition("/")[2]
 
 

@@ -13,7 +13,6 @@ nothing else.
 """
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,16 +57,6 @@ class Outcome:
     def differing(self) -> tuple[Finding, ...]:
         """What was rebuilt and is not what the record says."""
         return tuple(found for found in self.findings if found.state == "differs")
-
-
-def choose_folder(into: str, run_id: str) -> Path:
-    """Return the folder to work in: the one that was named, or a new temporary one.
-
-    Raises:
-        ConfigurationError: it is not on this machine.
-    """
-    made = into or tempfile.mkdtemp(prefix=f"homefeed-reproduce-{run_id}-")
-    return storage.local_path(storage.to_uri(made))
 
 
 def rebuild(

@@ -16,8 +16,9 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.stage_table import SIDES
 from pipelines.registry import evidence, reconcile
+from pipelines.registry.history import name_of
 from pipelines.registry.standing import newest_mark
-from pipelines.retention.plan import FoundRun, Held, Record, name_in
+from pipelines.retention.plan import FoundRun, Held, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,7 +67,7 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
         judged_runs=frozenset(
             each.run_id for each in cycles if last is None or each.judged_at > last.moved_at
         ),
-        references={name_in(mark.snapshot_uri): mark.recipe for mark in marks},
+        references={name_of(mark.snapshot_uri): mark.recipe for mark in marks},
     )
 
 
@@ -140,7 +141,7 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
                 *("run", name, uri, *size, manifest_uri(uri, "resolve_run")),
                 at_work=tuple(each for each in STAGES if each in busy),
                 registered_model=str(resolved.get("registered_model", "")),
-                snapshots=frozenset(name_in(each) for each in named if each),
+                snapshots=frozenset(name_of(each) for each in named if each),
                 trainings=tuple(trainings),
                 problem=problem,
                 foreign=tuple(n for n in names if n not in STAGES and not n.endswith(".lock")),

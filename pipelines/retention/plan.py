@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from pipelines.contracts.artifacts import ModelRef
+from pipelines.registry.history import name_of
 from pipelines.registry.reconcile import State
 from pipelines.settings import Settings
 
@@ -74,11 +75,6 @@ class Item:
     kept: str = ""
 
 
-def name_in(uri: str) -> str:
-    """Return the last part of a URI: a workspace may be reached under another path by now."""
-    return uri.rstrip("/").rpartition("/")[2]
-
-
 def make_plan(
     found: Sequence[Held], record: Record, settings: Settings, now: datetime
 ) -> tuple[Item, ...]:
@@ -95,7 +91,7 @@ def make_plan(
     needed = {  # names of the runs that the record needs, whatever their age; the last word counts
         **dict.fromkeys(record.judged_runs, "its evidence counts, judged since the champion moved"),
         **{
-            name_in(move.run_uri): models[move.model.version][1]
+            name_of(move.run_uri): models[move.model.version][1]
             for move in reversed(moves)
             if move.run_uri and move.model.version in models
         },

@@ -14,7 +14,7 @@ from pipelines.registry.reconcile import State, look
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
-from support.runs import make_run
+from support.runs import make_run, save_artifact, save_run
 
 DAY = datetime(2017, 6, 12, tzinfo=UTC)
 CODE = "c" * 64
@@ -144,6 +144,16 @@ def record_move(
     if is_followed and isinstance(entry, Move):
         history.mark_followed(known, known.moves[-1], was_set_again=False)
     return history.load(workspace_uri, name)
+
+
+def save_judged(run: ResolvedRun, model: ModelRef) -> Judgement:
+    """Write the manifests of a cycle that was judged PROMOTE; return the judgement."""
+    judgement = judgement_of(run, model)
+    save_run(run)
+    save_artifact(run, "train_challenger", challenger_of(model))
+    save_artifact(run, "train_anchor", NO_ANCHOR)
+    save_artifact(run, "compare_with_champion", judgement)
+    return judgement
 
 
 def variant(num_epochs: int) -> RunConfig:

@@ -5,13 +5,14 @@ once, what a person decided stands, and the action has been done or was refused 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.stages.runner import read_artifact
-from support.points import attempt, kill_at, points_of
+from support.points import OF_MOVES, ON_STORE, attempt, die_at, kill_at, points_of
 from support.record_world import World, record_world
 
 Act = Callable[[World], None]
@@ -45,16 +46,12 @@ HANDS = ("a move by hand", "a deleted alias")
 SEEN = ("RecordDisagreesError", "PromotionRefusedError")
 
 
-def points(folder: Path, action: str) -> list[str]:
+def points(folder: Path, action: str, workspace_uri: str = "") -> list[str]:
     """Return the names of an action's points, in order."""
-    with record_world(folder) as world:
-        prepare(world, action)
-        return points_of(world, lambda: ACTIONS[action](world))
-
-
-def kill_here(world: World, action: str, place: int) -> str:
-    """Kill an action at a point, in a process that is forked from this one."""
-    return kill_at(world, lambda: ACTIONS[action](world), place)
+    with record_world(folder, workspace_uri) as world:
+        _prepare(world, action)
+        acts = ON_STORE if workspace_uri else OF_MOVES
+        return points_of(world, lambda: ACTIONS[action](world), acts)
 
 
 def try_once(
@@ -64,7 +61,6 @@ def try_once(
     places: Sequence[int],
     story: str,
     workspace_uri: str = "",
-    kill: Callable[[World, str, int], str] = kill_here,
 ) -> None:
     """Kill an action at a point, let the actor act, kill the repetition too, and repeat it again.
 
@@ -74,18 +70,19 @@ def try_once(
         actor: One of ACTORS, who acts after the first kill.
         places: At which point each attempt is killed; a later one may end before it comes there.
         story: What an assertion that fails says.
-        workspace_uri: Where the workspace lies; in the folder if empty.
-        kill: Kills an action at a place, and says how its process ended.
+        workspace_uri: Where the workspace lies, on a store; in the folder if empty.
     """
+    kill = die_at if workspace_uri else kill_at
     with record_world(folder, workspace_uri) as world:
-        prepare(world, action)
-        assert kill(world, action, places[0]) == "killed", story
+        _prepare(world, action)
+        act = partial(ACTIONS[action], world)
+        assert kill(world, act, places[0]) == "killed", story
         is_published = storage.exists(_manifest(world))
         refused = attempt(lambda: ACTORS[actor](world))
         left = world.registry.alias
         for place in places[1:]:
-            assert kill(world, action, place) != "broken", story
-        again = attempt(lambda: ACTIONS[action](world))
+            assert kill(world, act, place) != "broken", story
+        again = attempt(act)
         if actor in HANDS:
             # It is seen, so nothing is done on top of it, and a person mends it. A stage that has
             # published does nothing and looks at nothing.
@@ -101,7 +98,7 @@ def try_once(
             _assert_published(world, story)
 
 
-def prepare(world: World, action: str) -> None:
+def _prepare(world: World, action: str) -> None:
     """Bring a world to where an action has something to do."""
     if action.startswith("roll back"):
         world.promote("2")

@@ -1,7 +1,8 @@
 """Points at which a process may be killed: before and after each act on a name, and on a registry.
 
 They are found by running; a process is killed at one of them by SIGKILL, so that nothing is cleaned
-up.
+up. On a store, whose clients no fork inherits, an exception of its own ends the action: there is
+nothing that it would clean up.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pipelines import deletion
+from pipelines import deletion, storage
 from pipelines.contracts import files
 from pipelines.contracts.errors import HomefeedError
 from support.fake_registry import FakeRegistry
@@ -23,6 +24,14 @@ OF_MOVES: Acts = (
     *((files.os, "link"), (Path, "replace")),
     *((files, "sync_folder"), (deletion, "remove")),
 )
+ON_STORE: Acts = (
+    *((storage, "write_new"), (storage, "write_bytes")),
+    (deletion, "remove"),
+)
+
+
+class Killed(BaseException):
+    """Ends an action on a store, as a kill would."""
 
 
 class Place(Protocol):
@@ -60,6 +69,22 @@ def kill_at(world: Place, action: Callable[[], object], place: int, acts: Acts =
     if os.WIFSIGNALED(status):
         return "killed"
     return "ended" if os.WEXITSTATUS(status) == 0 else "broken"
+
+
+def die_at(world: Place, action: Callable[[], object], place: int) -> str:
+    """Run an action on a store that is ended at a point, and return how it ended."""
+    count = iter(range(10**6))
+
+    def point(name: str) -> None:
+        if next(count) == place:
+            raise Killed
+
+    with _observed(world, point, ON_STORE):
+        try:
+            attempt(action)
+        except Killed:
+            return "killed"
+    return "ended"
 
 
 def attempt(action: Callable[[], object]) -> str:

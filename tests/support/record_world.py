@@ -17,10 +17,10 @@ from pipelines.preconditions.cycle import require_record
 from pipelines.registry import moves, reconcile, registry
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
+from support.desk import save_judged
 from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
-from support.registered import NO_ANCHOR, challenger_of, judgement_of
-from support.runs import make_run, save_artifact, save_run
+from support.runs import make_run
 
 NAME = "test_ranker"
 FIRST = datetime(2017, 3, 2, tzinfo=UTC)
@@ -56,10 +56,7 @@ class World:
         if storage.exists(manifest_uri(run.run_uri, "resolve_run")):
             # The world is opened once more; what its cycles pin was so when they began.
             return read_artifact(run.run_uri, "resolve_run", ResolvedRun)
-        save_run(run)
-        save_artifact(run, "train_challenger", challenger_of(model))
-        save_artifact(run, "train_anchor", NO_ANCHOR)
-        save_artifact(run, "compare_with_champion", judgement_of(run, model))
+        save_judged(run, model)
         return run
 
     def tick(self) -> datetime:

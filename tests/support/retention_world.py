@@ -21,10 +21,11 @@ from pipelines.registry.registry import KEEPER
 from pipelines.retention.collect import delete, plan_deletion
 from pipelines.retention.plan import Item, Record
 from pipelines.settings import Settings
+from support.desk import save_judged
 from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
-from support.runs import make_run, save_artifact, save_run
+from support.runs import make_run
 
 NAME = "test_ranker"
 FIRST = datetime(2017, 3, 2, tzinfo=UTC)
@@ -89,11 +90,8 @@ class OldWorld:
             champion=champion,
             last_accepted_snapshot_uri=reference if number > "1" else None,
         )
-        save_run(run)
+        save_judged(run, model)
         save_snapshot(run, snapshot_of(number))
-        save_artifact(run, "train_challenger", challenger_of(model))
-        save_artifact(run, "train_anchor", NO_ANCHOR)
-        save_artifact(run, "compare_with_champion", judgement_of(run, model))
         folder = self.workspace / "runs" / name
         write(folder / "train_challenger" / "training" / "checkpoints" / "1.ckpt", 3000)
         write(folder / "train_challenger" / "training" / "result.json", 10)

