@@ -332,7 +332,7 @@ def test_on_an_object_store_a_manifest_goes_first_and_what_a_kill_has_left_goes_
     kill_after(1)
     assert not storage.exists(manifest_uri(run.run_uri, "resolve_run"))
     assert storage.exists(manifest_uri(run.run_uri, "alert"))
-    kill_after(5)  # What is left of the run, and the snapshot's manifest.
+    kill_after(6)  # What is left of the run, and the snapshot's manifest.
     assert inventory.find_runs(s3_uri) == []
     assert storage.list_names(f"{s3_uri}/snapshots/{'1' * 16}") == ["shard-00000"]
     assert delete_all() == {f"snapshot {'1' * 16}": "", "alert a.regression.0123abcd": ""}
