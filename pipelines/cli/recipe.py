@@ -17,8 +17,8 @@ from pipelines.recipes import make_recipe
 from pipelines.recipes.references import EXPECTED
 from pipelines.registry import history as record
 from pipelines.registry import moves
+from pipelines.registry.evidence import SeedNoise
 from pipelines.registry.history import Recipe, Recipes
-from pipelines.registry.standing import SeedNoise
 from pipelines.settings import Settings
 
 app = Commands(no_args_is_help=True, help="What a recipe says, and whether it can be run.")

@@ -21,7 +21,7 @@ from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
-from pipelines.registry.standing import SeedNoise, keep, noise_folder
+from pipelines.registry.evidence import SeedNoise, keep, noise_folder
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:

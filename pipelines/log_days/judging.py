@@ -32,7 +32,7 @@ from pipelines.contracts.run_layout import (
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.reading import files_of_days, measure_log
-from pipelines.registry.standing import read_kept
+from pipelines.registry.evidence import read_kept
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 

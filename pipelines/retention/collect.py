@@ -2,8 +2,10 @@
 
 Each thing goes in two steps. The first one, which takes its manifest, is made while nobody can move
 the champion, and only if the record is what the plan was made from. What a kill leaves between the
-steps, the next deletion finds and ends. Not for what may go (`plan`), nor for printing
-(`pipelines.cli.look`).
+steps, the next deletion finds and ends. Of MLflow the files of *logged models* go, by its own call,
+which only marks them as deleted, for good: `mlflow gc`, run by whoever keeps the server, frees the
+space. Versions, their tags and aliases, and MLflow runs with parameters, metrics and pages stay, as
+does a logged model that several versions are. Not for what may go (`plan`).
 """
 
 import contextlib
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from pipelines import deletion, storage
 from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry.history import promotion_lock
-from pipelines.retention import models
 from pipelines.retention.inventory import (
+    by_logged_model,
     find_runs,
+    find_versions,
     measure,
     read_record,
     read_state,
@@ -51,7 +55,7 @@ def plan_deletion(
     """
     workspace_uri, name = storage.to_uri(settings.workspace_location), settings.registered_model
     record = read_record(client, workspace_uri, name)
-    found = [*take_inventory(workspace_uri), *models.find_versions(client, name)]
+    found = [*take_inventory(workspace_uri), *find_versions(client, name)]
     return record, make_plan(found, record, settings, now)
 
 
@@ -76,9 +80,9 @@ def delete(
             held, why = item.held, ""
             if isinstance(held, FoundVersion):
                 with _while_nothing_moves(client, record):
-                    why = models.why_kept_by_now(client, name, held)
+                    why = why_model_stays(client, name, held)
                     if not why:
-                        models.mark_deleted(client, held)
+                        mark_deleted(client, held)
             elif held.kind in ("run", "checkpoints", "snapshot"):
                 with _while_nothing_moves(client, record):
                     is_there = storage.exists(held.first)
@@ -95,6 +99,29 @@ def delete(
                     deletion.remove(uri)
                     deletion.remove(f"{uri}.lock")
             yield item, why
+
+
+def why_model_stays(client: "MlflowClient", name: str, version: FoundVersion) -> str:
+    """Return what has happened to a version's logged model since it was found alone; or ''."""
+    with translated_outages(client.tracking_uri):
+        same = by_logged_model(client).get(version.model_id, [])
+        told = [f"{each.name} v{each.version}" for each in same]
+        if told != [f"{name} v{version.name}"]:
+            return f"it is registered as {', '.join(told) or 'nothing'} since the plan was made"
+        numbers = dict(client.get_registered_model(name).aliases).values()
+    is_named = version.name in map(str, numbers)
+    return "an alias was given to it since the plan was made" if is_named else ""
+
+
+def mark_deleted(client: "MlflowClient", version: FoundVersion) -> None:
+    """Have MLflow mark a logged model as deleted.
+
+    Raises:
+        TrackingUnavailableError: the answer was lost; the next look tells whether it is deleted.
+    """
+    so_far = f"whether logged model {version.model_id} is marked as deleted is not known"
+    with translated_outages(client.tracking_uri, so_far):
+        client.delete_logged_model(version.model_id)
 
 
 def _why_kept_by_now(workspace_uri: str, record: Record, held: Held) -> str:

@@ -1,7 +1,7 @@
-"""Lists what lies in a workspace, with sizes and ages, and what is on record of the champion.
+"""Lists what lies in a workspace and in MLflow's registry, and what is on record of the champion.
 
-Only reads. What has not the form that this project writes is not listed, so it
-is never deleted. Not for the registry's models (`models`), nor for what may go (`plan`).
+Only reads. What has not the form that this project writes is not listed, so it is never deleted.
+Models are found by their registered versions. Not for what may go (`plan`).
 """
 
 import re
@@ -13,12 +13,13 @@ from pyarrow import fs
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.stage_table import SIDES
-from pipelines.registry import evidence, reconcile
+from pipelines.registry import evidence, reconcile, registry
+from pipelines.registry.evidence import newest_mark
 from pipelines.registry.history import name_of
-from pipelines.registry.standing import newest_mark
-from pipelines.retention.plan import FoundRun, Held, Record
+from pipelines.retention.plan import FoundRun, FoundVersion, Held, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -148,6 +149,51 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
             )
         )
     return found
+
+
+def find_versions(client: "MlflowClient", name: str) -> list[FoundVersion]:
+    """Return all versions of a registered model, the oldest first, of no size.
+
+    Raises:
+        TrackingUnavailableError: the server does not answer.
+    """
+    found: list[FoundVersion] = []
+    with translated_outages(client.tracking_uri):
+        groups = by_logged_model(client)
+        ours = [(id_, e, same) for id_, same in groups.items() for e in same if e.name == name]
+        aliases = dict(client.get_registered_model(name).aliases) if ours else {}
+        for model_id, version, same in sorted(ours, key=lambda each: int(each[1].version)):
+            number = str(version.version)
+            made_at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+            is_there = model_id and registry.find_location(client, model_id)
+            found.append(
+                FoundVersion(
+                    *("model", number, f"models:/{name}/{number}", 0, made_at),
+                    model_id=model_id if is_there else "",
+                    run_name=version.tags.get("homefeed_run_id", ""),
+                    aliases=tuple(sorted(a for a, at in aliases.items() if str(at) == number)),
+                    shared_by=tuple(
+                        f"{e.name} v{e.version}" for e in same if model_id and e is not version
+                    ),
+                )
+            )
+    return found
+
+
+def by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:
+    """Return the versions of every registered model by the id of the logged model that they are.
+
+    Those whose files are others, such as artifacts of an MLflow run, are under ''.
+    """
+    page = client.search_model_versions()
+    versions: list[Any] = list(page)
+    while page.token:
+        page = client.search_model_versions(page_token=page.token)
+        versions += page
+    groups: dict[str, list[Any]] = {}
+    for each in sorted(versions, key=lambda each: (each.name, int(each.version))):
+        groups.setdefault(registry.find_logged_model(client, each), []).append(each)
+    return groups
 
 
 def measure(uri: str) -> tuple[int, datetime] | None:

@@ -1,7 +1,7 @@
 """What may be deleted, and of what is old and stays, why it is kept.
 
 Pure functions of what was found, of the record, the settings and the time. Nothing is read or
-deleted here (`inventory`, `models`, `collect`).
+deleted here (`inventory`, `collect`).
 """
 
 from collections.abc import Mapping, Sequence

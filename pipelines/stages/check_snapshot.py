@@ -21,7 +21,7 @@ from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
-from pipelines.registry.standing import mark_accepted, read_kept
+from pipelines.registry.evidence import mark_accepted, read_kept
 
 if TYPE_CHECKING:
     from validation.data_gate.snapshot_profile import Reference

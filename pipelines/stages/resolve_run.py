@@ -10,7 +10,7 @@ from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
-from pipelines.registry.standing import find_standing, newest_accepted
+from pipelines.registry.evidence import find_standing, newest_accepted
 from pipelines.settings import Settings
 
 

@@ -9,9 +9,9 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.recipes import smoke
 from pipelines.registry import history, moves, registry, tracking
+from pipelines.registry.evidence import find_standing
 from pipelines.registry.history import Entry, History, Move, Recipes
 from pipelines.registry.reconcile import State, look
-from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
 from support.runs import make_run, save_artifact, save_run

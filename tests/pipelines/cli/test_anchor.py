@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.cli.train import measure_seeds
 from pipelines.recipes import smoke
+from pipelines.registry.evidence import measured_deviation
 from pipelines.registry.history import Entry, HeldRecipe, Recipe, Recipes, load
-from pipelines.registry.standing import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
 from support.commands import as_json, homefeed, lines, refusal

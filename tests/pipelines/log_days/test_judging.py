@@ -24,7 +24,7 @@ from pipelines.log_days.judging import (
     judge_event_log,
     read_report,
 )
-from pipelines.registry.standing import newest_accepted
+from pipelines.registry.evidence import newest_accepted
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world

@@ -14,8 +14,8 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import manifest_uri, stage_lock_uri, working_uri
+from pipelines.registry.evidence import JudgedSnapshot
 from pipelines.registry.registry import KEEPER
-from pipelines.registry.standing import JudgedSnapshot
 from pipelines.retention import inventory
 from pipelines.retention.inventory import read_record
 from pipelines.retention.plan import FoundRun

@@ -11,7 +11,9 @@ from mlflow import MlflowClient
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError
 from pipelines.registry import registry, tracking
-from pipelines.retention import models
+from pipelines.retention.collect import mark_deleted, why_model_stays
+from pipelines.retention.inventory import find_versions
+from pipelines.retention.plan import FoundVersion
 from support.fake_registry import FakeRegistry, Page
 from support.judgements import CHAMPION
 from support.registered import promote_bundle, register_bundle
@@ -32,8 +34,8 @@ class Old(NamedTuple):
     def name(self) -> str:
         return self.run.registered_model
 
-    def find(self) -> dict[str, models.FoundVersion]:
-        return {each.name: each for each in models.find_versions(self.client, self.name)}
+    def find(self) -> dict[str, FoundVersion]:
+        return {each.name: each for each in find_versions(self.client, self.name)}
 
     def copy(self, number: str, name: str) -> None:
         """Copy a version into a registered model by MLflow's own call."""
@@ -65,7 +67,7 @@ def test_a_logged_model_is_marked_as_deleted_and_version_run_and_others_stay(
     # Files that are artifacts of an MLflow run are none that could be deleted.
     assert (plain.model_id, plain.aliases) == ("", ("champion",))
     assert (first.name, first.aliases, second.aliases) == ("2", (), ("challenger",))
-    models.mark_deleted(client, first)
+    mark_deleted(client, first)
     left = [each.model_id for each in old.find().values()]
     assert left == ["", "", second.model_id]
     assert len(client.search_model_versions(f"name = '{old.name}'")) == 3
@@ -79,7 +81,7 @@ def test_what_is_marked_as_deleted_can_be_fetched_and_is_refused_as_is_a_copy(
     old: Old, tmp_path: Path, version: str
 ) -> None:
     old.copy("2", old.name)
-    models.mark_deleted(old.client, old.find()["2"])
+    mark_deleted(old.client, old.find()["2"])
     model = old.logged.model_copy(update={"version": version})
     assert registry.download_bundle(old.client, model, tmp_path / "marked").is_dir()
     told = f"v{version} cannot become champion: its logged model .* is marked as deleted"
@@ -91,9 +93,9 @@ def test_versions_that_are_one_logged_model_are_told_and_named_before_it_goes(ol
     client, elsewhere = old.client, f"{old.name}_elsewhere"
     client.delete_registered_model_alias(old.name, "challenger")
     alone = old.find()["2"]
-    assert models.why_kept_by_now(client, old.name, alone) == ""
+    assert why_model_stays(client, old.name, alone) == ""
     client.set_registered_model_alias(old.name, "mine", "2")
-    assert "an alias was given" in models.why_kept_by_now(client, old.name, alone)
+    assert "an alias was given" in why_model_stays(client, old.name, alone)
 
     version = client.get_model_version(old.name, "2")
     place = client.get_logged_model(alone.model_id).artifact_location
@@ -110,7 +112,7 @@ def test_versions_that_are_one_logged_model_are_told_and_named_before_it_goes(ol
         (f"{old.name} v3", f"{elsewhere} v1"),
         (f"{old.name} v2", f"{elsewhere} v1"),
     ]
-    told = models.why_kept_by_now(client, old.name, alone)
+    told = why_model_stays(client, old.name, alone)
     assert told.startswith(f"it is registered as {old.name} v2, {old.name} v3, {elsewhere} v1")
 
 
@@ -122,5 +124,5 @@ def test_every_page_of_versions_is_read(tmp_path: Path) -> None:
     pages = {None: Page([ours]), "more": Page([theirs])}
     pages[None].token = "more"
     client.search_model_versions = lambda page_token=None: pages[page_token]  # type: ignore[method-assign,assignment]
-    [found] = models.find_versions(client, CHAMPION.name)  # type: ignore[arg-type]
+    [found] = find_versions(client, CHAMPION.name)  # type: ignore[arg-type]
     assert found.shared_by == (f"theirs v{ours.version}",)

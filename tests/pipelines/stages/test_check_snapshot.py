@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
-from pipelines.registry.standing import (
+from pipelines.registry.evidence import (
     JudgedSnapshot,
     accepted_folder,
     newest_accepted,

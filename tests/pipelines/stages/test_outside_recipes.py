@@ -14,7 +14,7 @@ from pipelines.contracts.code_identity import code_digest, code_version, project
 from pipelines.contracts.config import RecipeRef
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
-from pipelines.registry.standing import accepted_folder
+from pipelines.registry.evidence import accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record, start_run
 from support.worlds import write_planted_world

@@ -21,7 +21,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
 from pipelines.recipes import canonical
 from pipelines.registry import moves, tracking
-from pipelines.registry.standing import JudgedSnapshot, accepted_folder
+from pipelines.registry.evidence import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import run_stage, start_run
