@@ -12,17 +12,16 @@ Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/tes
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.contracts.config import RunConfig, number_columns
+from pipelines.contracts.config import FeatureConfig, RunConfig, number_columns
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.files import own_temporary_folder
@@ -221,7 +220,7 @@ def measure(
     scratch_uri = own_temporary_folder("scratch").as_uri()
     with storage.scratch_folder(scratch_uri) as scratch, open_engine(str(scratch)) as engine:
         engine.execute(_TABLES)
-        log = _Log(engine, event_log, recipe, report)
+        log = _Log(engine, event_log, report, recipe.features if recipe else None)
         findings: list[Finding] = []
         for table in ("actions", "impressions"):
             days = sorted({each.day for each in event_log.files_of(table) if each.day})
@@ -236,18 +235,14 @@ def measure(
         return [*findings, *pin_time_problems(event_log), *log.count_in_use()]
 
 
+@dataclass(frozen=True)
 class _Log:
     """A log on its way into the database."""
 
-    def __init__(
-        self,
-        engine: duckdb.DuckDBPyConnection,
-        event_log: EventLog,
-        recipe: RunConfig | None,
-        report: LogReport,
-    ) -> None:
-        self._engine, self._event_log, self._report = engine, event_log, report
-        self._features = recipe.features if recipe else None
+    _engine: duckdb.DuckDBPyConnection
+    _event_log: EventLog
+    _report: LogReport
+    _features: FeatureConfig | None
 
     def read_day(self, table: str, day: date) -> list[Finding]:
         """Measure a day's impressions, with the actions around them, or actions.
@@ -342,14 +337,16 @@ class _Log:
         report.num_requests, report.num_users, sizes = _one(engine, f"select {counts} from q")
         report.candidates = tuple(int(size) for size in sizes or ())
         for request, one, other, num in engine.execute(_OF_TWO_USERS).fetchall():
-            told = {"request_id": self._name("impressions", request), "one": one, "other": other}
-            findings.append(finding("request_of_two_users", **told, num_rows=num))
+            name = self._name("impressions", request)
+            told = {"request_id": name, "one": one, "other": other, "num_rows": num}
+            findings.append(finding("request_of_two_users", **told))
         for number, name, key, num in engine.execute(_MATCHED, span).fetchall():
             self._count(_EPOCH + timedelta(days=number), [(name, key, num)])
         for pin, acted_at, request, first, num in engine.execute(_FIRST_EARLY).fetchall():
-            told = {"acted_at": acted_at, "impressed_at": first, "num_rows": num}
-            told |= {"request_id": self._name("actions", request), "ids": (("pin_id", pin),)}
-            findings.append(finding("action_before_request", **told))
+            name = self._name("actions", request)
+            told = {"acted_at": acted_at, "impressed_at": first, "request_id": name}
+            ids = (("pin_id", pin),)
+            findings.append(finding("action_before_request", **told, ids=ids, num_rows=num))
         return findings
 
     def _name(self, table: str, request: int) -> str:
@@ -372,20 +369,28 @@ class _Log:
 
         With each stands how wide its embedding is, -1 without one, and whether that is zero.
         """
-        found: _FoundInFile = {}
-        keys = _NEEDED[file.table]
+        found, keys = _FoundInFile(), _NEEDED[file.table]
+        is_whole = " and ".join(f"{key} is not null" for key in keys)
         with self._engine.cursor() as cursor:
             for offset, rows in self._read(cursor, file, found):
                 names = rows.schema.names
                 widths, is_zero = np.full(len(rows), -1), np.zeros(len(rows), dtype=bool)
                 if "embedding" in names:
-                    widths, is_zero, is_bad = _looked_at(rows["embedding"].combine_chunks())
+                    embeddings = rows["embedding"].combine_chunks()
+                    widths, is_bad = widths_of(embeddings), np.zeros(len(rows), dtype=bool)
+                    for width in np.unique(widths[widths >= 0]):
+                        places = np.flatnonzero(widths == width)
+                        flat = embeddings.take(pa.array(places)).flatten()
+                        numbers = flat.cast(pa.float32(), safe=False)
+                        matrix = np.asarray(numbers.to_numpy(zero_copy_only=False))
+                        matrix = matrix.reshape(len(places), width)
+                        is_zero[places] = (matrix == 0).all(axis=1)
+                        is_bad[places] = ~np.isfinite(matrix).all(axis=1)
                     wrong = embedding_number_problems(file.path, rows, is_bad)
                     _add(found, file, wrong, offset)
                 if set(keys) <= set(names):
                     part = rows.select(keys).append_column("width", pa.array(widths))
                     cursor.register("part", part.append_column("is_zero", pa.array(is_zero)))
-                    is_whole = " and ".join(f"{key} is not null" for key in keys)
                     cursor.execute(f"insert into {file.table} from part where {is_whole}")
         return list(found.values())
 
@@ -415,11 +420,11 @@ class _Log:
             report.unlisted[name] = Unlisted(rows, nulls, others, values)
         findings = list[Finding]()
         for version, pin, num in engine.execute(_REPEATED_PINS).fetchall():
-            told = {"version": version, "ids": (("pin_id", pin),), "num_rows": num}
-            findings.append(finding("repeated_embedding", **told))
+            ids = (("pin_id", pin),)
+            findings.append(finding("repeated_embedding", version=version, ids=ids, num_rows=num))
         for user, as_of, num in engine.execute(_REPEATED_USERS).fetchall():
-            ids = (("user_id", user), ("as_of", as_of))
-            findings.append(finding("repeated_user_row", ids=ids, num_rows=num))
+            of_user = (("user_id", user), ("as_of", as_of))
+            findings.append(finding("repeated_user_row", ids=of_user, num_rows=num))
         return findings
 
 
@@ -434,32 +439,12 @@ def _add(found: _FoundInFile, file: LogFile, findings: Iterable[Finding], offset
             found[key] = replace(each, table=file.table, row=row)
 
 
-def _execute_all(
-    cursor: duckdb.DuckDBPyConnection, statements: str, values: dict[str, int]
-) -> None:
+def _execute_all(cursor: duckdb.DuckDBPyConnection, statements: str, values: dict) -> None:
     """Execute statements, each with those of the values that it names."""
     for each in statements.split(";"):
         cursor.execute(each, {name: value for name, value in values.items() if f"${name}" in each})
 
 
-def _one(
-    engine: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any] | None = None
-) -> tuple[Any, ...]:
+def _one(engine: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> tuple[Any, ...]:
     (row,) = engine.execute(query, values).fetchall()  # the query counts
     return row
-
-
-def _looked_at(
-    embeddings: pa.Array,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return of each embedding its width (-1: null), if it is zero, and if it is not finite."""
-    widths = widths_of(embeddings)
-    is_zero, is_bad = np.zeros(len(widths), dtype=bool), np.zeros(len(widths), dtype=bool)
-    for width in np.unique(widths[widths >= 0]):
-        places = np.flatnonzero(widths == width)
-        flat = embeddings.take(pa.array(places)).flatten().cast(pa.float32(), safe=False)
-        matrix = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
-        matrix = matrix.reshape(len(places), width)
-        is_zero[places] = (matrix == 0).all(axis=1)
-        is_bad[places] = ~np.isfinite(matrix).all(axis=1)
-    return widths, is_zero, is_bad

@@ -120,16 +120,11 @@ class LogReport:
 
         Days whose label window reaches beyond the last day of actions are left out.
         """
-        if not (acted := self.days_of("actions")):
-            return {}
-        last = acted[-1] - self.label_window
+        last = max(self.days_of("actions"), default=date.min + self.label_window)
         rows = {day: self.rows(day, "impressions") for day in self.days_of("impressions")}
+        known = {day: n for day, n in rows.items() if n and day <= last - self.label_window}
         return {
-            name: {
-                day: self.of(day, "labelled").get(name, 0) / num
-                for day, num in rows.items()
-                if num and day <= last
-            }
+            name: {day: self.of(day, "labelled").get(name, 0) / n for day, n in known.items()}
             for name in sorted(self.total("actions"))
         }
 
@@ -150,14 +145,11 @@ def lines_of(report: LogReport) -> Iterator[str]:
     if len(days) > DAYS_SHOWN:
         yield f"the last {DAYS_SHOWN} of {len(days)} days (`--from` and `--to` choose others):"
     for day in days[-DAYS_SHOWN:]:
-        acts = report.of(day, "actions")
-        parts = [
-            f"{name} {acts.get(name, 0):,}"
-            + (f" ({rates[name][day]:.2%})" if day in rates[name] else "")
-            for name in (sorted(rates) or sorted(acts))
-        ]
-        rows = report.rows(day, "impressions")
-        yield f"{day}: {rows:,} impressions; {', '.join(parts) or 'no actions'}"
+        parts = [f"{report.rows(day, 'impressions'):,} impressions"]
+        for name, num in sorted(report.of(day, "actions").items()):
+            rate = rates[name].get(day)
+            parts.append(f"{name} {num:,}" + ("" if rate is None else f" ({rate:.2%})"))
+        yield f"{day}: {', '.join(parts)}"
     told = list(told_problems(report))
     yield from (f"{severity.upper()}: {text}" for severity, text in told)
     counts = Counter(severity for severity, _ in told)
@@ -172,15 +164,13 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
         low, middle, high = report.candidates or (0, 0, 0)
         yield (
             "impressions",
-            f"{num_shown:,} on {len(days)} days, {days[0]} to {days[-1]}; "
-            f"{report.num_requests:,} requests of {report.num_users:,} users; candidates of a "
-            f"request: {f'{middle} (median), {low} to {high} in 90 %' if high else 'none'}; "
-            f"{_share(shown['exploration'], num_shown)} exploration; {shown['repeated']:,} "
-            f"duplicates",
+            f"{num_shown:,} on {len(days)} days, {days[0]} to {days[-1]}; {report.num_requests:,} "
+            f"requests of {report.num_users:,} users; candidates of a request: {middle} (median), "
+            f"{low} to {high} in 90 %; {_share(shown['exploration'], num_shown)} exploration; "
+            f"{shown['repeated']:,} duplicates",
         )
     types = ", ".join(f"{name} {count:,}" for name, count in sorted(acted.items()))
-    on_days = f"{num_acted:,} on {len(report.days_of('actions'))} days"
-    yield "actions", f"{on_days}: {types or 'none'}"
+    yield "actions", f"{num_acted:,} on {len(report.days_of('actions'))} days: {types or 'none'}"
     labelled = report.total("labelled")
     rates = ", ".join(f"{name} {_share(labelled[name], num_shown)}" for name in sorted(acted))
     yield f"impressions that got it within {report.label_window_hours} h", rates or "none"
@@ -211,10 +201,8 @@ def _share(part: float, whole: float) -> str:
 
 
 def _span(ms: float) -> str:
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
-        if ms >= size:
-            return f"{ms / size:.1f} {unit}"
-    return f"{ms:.0f} ms"
+    units = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000))
+    return next((f"{ms / size:.1f} {unit}" for unit, size in units if ms >= size), f"{ms:.0f} ms")
 
 
 def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:

@@ -5,9 +5,9 @@ tests/pipelines/log_check/test_run.py.
 """
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from typing import get_args
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
@@ -63,29 +63,25 @@ def check_log(
     findings = [*problems, *measure(report, event_log, recipe, num_workers or usable_cores())]
     findings += judge(report, recipe)
     if recipe is not None:
-        findings += _of_recipe(recipe, settings or Settings())
-    if recipe is not None and event_log == whole and event_log.files_of("impressions"):
-        # A cycle of the day after the last. What else it needs of the log is judged by the rows.
-        newest = event_log.span("impressions")[1]
-        as_of = datetime(newest.year, newest.month, newest.day, tzinfo=UTC) + timedelta(days=1)
-        try:
-            check_covered(event_log, plan_of(recipe, as_of))
-        except DataContractError as error:
-            findings.append(Finding("window_without_impressions", "", str(error), ""))
+        # Why it can come to no verdict, whatever the log is: a cycle would be refused.
+        asked = Asked.beforehand(recipe, settings or Settings(), datetime.now(UTC))
+        for error in refusals(asked, QUESTIONS_OF_RECIPE):
+            for each in error.problems or (str(error),):
+                said = f"recipe {recipe.reference} cannot be run: {each}"
+                findings.append(Finding("recipe", "", said, ""))
+        if event_log == whole and event_log.files_of("impressions"):
+            # A cycle of the day after the last. What else it needs is judged by the rows.
+            newest = datetime.combine(event_log.span("impressions")[1], time(), UTC)
+            try:
+                check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
+            except DataContractError as error:
+                findings.append(Finding("window_without_impressions", "", str(error), ""))
     order = list(Severity)
     report.problems = sorted(findings, key=lambda finding: order.index(finding.severity))
-    columns: tuple[tuple[str, IdColumn], ...] = (("user", "user_id"), ("pin", "pin_id"))
-    for what, column in columns:
+    for column in get_args(IdColumn):
         ids = {each for p in report.problems for name, each in p.ids if name == column}
         with contextlib.suppress(DataContractError):  # the ids alone say which row it is
             names = names_of(event_log, column, ids - {None})
+            what = column.removesuffix("_id")
             report.names |= {number: f"{what} {name!r}" for number, name in names.items()}
     return report
-
-
-def _of_recipe(recipe: RunConfig, settings: Settings) -> Iterator[Finding]:
-    """Yield why a recipe can come to no verdict whatever the log is: a cycle would be refused."""
-    asked = Asked.beforehand(recipe, settings, datetime.now(UTC))
-    for error in refusals(asked, QUESTIONS_OF_RECIPE):
-        for said in error.problems or (str(error),):
-            yield Finding("recipe", "", f"recipe {recipe.reference} cannot be run: {said}", "")

@@ -8,7 +8,6 @@ once, because a light task asks. Not for its rows (`pipelines.log_check`). Teste
 tests/pipelines/preconditions.
 """
 
-import difflib
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -426,16 +425,13 @@ def recipe_problems(config: RunConfig) -> list[str]:
     except ConfigurationError as error:
         found.append(str(error))
     given = names_of_metrics(heads, gate.target_metric)
-    for section, limits in (("floors", gate.floors), ("guardrails", gate.guardrails)):
-        for limit in limits:
-            if limit.metric in given:
-                continue
-            near = difflib.get_close_matches(limit.metric, given, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            found.append(
-                f"model_gate.{section} has a limit on {limit.metric!r}, which no head gives, so "
-                f"nothing would ever be promoted; {hint}expected one of {', '.join(given)}"
-            )
+    found += [
+        f"model_gate.{section} has a limit on {limit.metric!r}, which no head gives, so nothing "
+        f"would ever be promoted; expected one of {', '.join(given)}"
+        for section, limits in (("floors", gate.floors), ("guardrails", gate.guardrails))
+        for limit in limits
+        if limit.metric not in given
+    ]
     return [*found, *contract_problems(config.features.numeric_held)]
 
 

@@ -18,49 +18,26 @@ WIDTH = 32
 def impressions(rows: Sequence[tuple[str, int, int, int, int]], **columns: object) -> pa.Table:
     """Return impressions from (request, user, pin, time in ms, position), known a second later."""
     request, user, pin, time, position = zip(*rows, strict=True)
-    found = {
-        "request_id": request,
-        "user_id": user,
-        "pin_id": pin,
-        "impressed_at": time,
-        "known_at": [each + 1000 for each in time],
-        "position": position,
-        "surface": ["home"] * len(rows),
-        "is_exploration": [False] * len(rows),
-        "propensity": [None] * len(rows),
-    } | columns
-    schema = pa.schema([*IMPRESSIONS, *(pa.field(n, pa.string()) for n in columns if n not in
-                                        IMPRESSIONS.names)])  # fmt: skip
-    return pa.table(found, schema=schema)
+    known, num = [each + 1000 for each in time], len(rows)
+    own = [request, user, pin, time, known, position, ["home"] * num, [False] * num, [None] * num]
+    found = dict(zip(IMPRESSIONS.names, own, strict=True)) | columns
+    more = [pa.field(name, pa.string()) for name in columns if name not in IMPRESSIONS.names]
+    return pa.table(found, schema=pa.schema([*IMPRESSIONS, *more]))
 
 
 def actions(rows: Sequence[tuple[int, int, str, int, str | None]]) -> pa.Table:
     """Return actions from (user, pin, type, time in ms, request), known a second later."""
     user, pin, kind, time, request = zip(*rows, strict=True)
-    return pa.table(
-        {
-            "user_id": user,
-            "pin_id": pin,
-            "action_type": kind,
-            "acted_at": time,
-            "known_at": [each + 1000 for each in time],
-            "request_id": request,
-        },
-        schema=ACTIONS,
-    )
+    known = [each + 1000 for each in time]
+    return pa.table([user, pin, kind, time, known, request], schema=ACTIONS)
 
 
 def users(rows: Sequence[tuple[int, int, str]], vectors: np.ndarray) -> pa.Table:
     """Return users from (user, as_of in days, state) and their embeddings."""
     user, day, state = zip(*rows, strict=True)
-    columns = {
-        "user_id": user,
-        "as_of": [each * DAY_MS for each in day],
-        "embedding": to_list_column(vectors.astype(np.float32)),
-        "state": state,
-        "location": [None] * len(rows),
-    }
-    return pa.table(columns, schema=USERS)
+    embeddings, nowhere = to_list_column(vectors.astype(np.float32)), [None] * len(rows)
+    as_of = [each * DAY_MS for each in day]
+    return pa.table([user, as_of, embeddings, state, nowhere], schema=USERS)
 
 
 def profiles(
@@ -70,9 +47,7 @@ def profiles(
     return [
         DayProfile(
             day=first_day + place,
-            numbers={
-                name: Number(value=value, num=10_000) for name, value in values(place).items()
-            },
+            numbers={n: Number(value=v, num=10_000) for n, v in values(place).items()},
             counts={},
         )
         for place in range(num_days)
@@ -98,15 +73,8 @@ def random_log(num_days: int = 6, seed: int = 1) -> LogRows:
     rows = [(user, day, ("core", "new")[user % 2]) for user in range(40)
             for day in range(FIRST_DAY - 1, FIRST_DAY + num_days)]  # fmt: skip
     vectors = rng.normal(size=(len(rows), WIDTH))
-    pin_ids = np.arange(1000, 1100)
-    pins_table = pa.table(
-        {
-            "pin_id": pin_ids,
-            "embedding_version": ["v1"] * 100,
-            "embedding": to_list_column(rng.normal(size=(100, WIDTH)).astype(np.float32)),
-        },
-        schema=PINS,
-    )
+    embeddings = to_list_column(rng.normal(size=(100, WIDTH)).astype(np.float32))
+    pins_table = pa.table([np.arange(1000, 1100), ["v1"] * 100, embeddings], schema=PINS)
     category = rng.choice(["a", "b", "c"], len(shown), p=[0.7, 0.2, 0.1]).tolist()
     return LogRows(
         impressions(shown, shelf=category),

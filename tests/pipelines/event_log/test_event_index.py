@@ -16,6 +16,8 @@ from pipelines.event_log.event_index import (
     place_in_run,
 )
 
+NONE = np.array([], dtype=np.int64)
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
@@ -41,24 +43,21 @@ def test_counts_are_those_of_counting_one_by_one(rng: np.random.Generator) -> No
 def test_a_key_begins_where_its_earliest_event_is(rng: np.random.Generator) -> None:
     keys, times = rng.integers(0, 6, 50), rng.integers(-50, 50, 50)
     index = EventIndex(keys, times)
-    first = index.first(np.unique(keys))
-    assert keys[index.order][first].tolist() == np.unique(keys).tolist()
-    earliest = [times[keys == key].min() for key in np.unique(keys)]
-    assert times[index.order][first].tolist() == earliest
+    first = index.order[index.first(np.unique(keys))]
+    earliest = [(key, times[keys == key].min()) for key in np.unique(keys)]
+    assert list(zip(keys[first], times[first], strict=True)) == earliest
 
 
 def test_places_begin_anew_with_each_run_of_equal_values() -> None:
     assert place_in_run(np.array([7, 7, 7, -1, -1, 7])).tolist() == [0, 1, 2, 0, 1, 0]
-    assert place_in_run(np.array([], dtype=np.int64)).tolist() == []
+    assert place_in_run(NONE).tolist() == []
 
 
 def test_no_events_are_no_answer_but_zero() -> None:
-    none = np.array([], dtype=np.int64)
-    index = EventIndex(none, none)
-    asked = np.array([3, -2])
+    index, asked = EventIndex(NONE, NONE), np.array([3, -2])
     assert index.position(asked, np.array([-9, 9])).tolist() == [0, 0]
     assert index.first(asked).tolist() == [0, 0]
-    nobody = ActionTimes(none, none, none)
+    nobody = ActionTimes(NONE, NONE, NONE)
     assert has_recent_action(nobody, asked, asked, 5).tolist() == [False, False]
 
 
@@ -131,16 +130,13 @@ def test_blocks_hold_all_rows_in_order_and_equal_keys_together(
     keys = [np.sort(rng.integers(0, 40, size)) for size in (60, 5, 0, 23)]
     blocks = even_blocks(keys, most_rows)
     assert (len(blocks) > 5) == (most_rows < 10)
-    for place, values in enumerate(keys):
-        assert np.array_equal(np.concatenate([values[block[place]] for block in blocks]), values)
-    found = [
-        np.concatenate([values[rows] for values, rows in zip(keys, block, strict=True)])
-        for block in blocks
-    ]
-    ranges = [(part.min(), part.max()) for part in found if len(part)]
-    assert all(high < low for (_, high), (low, _) in zip(ranges[:-1], ranges[1:], strict=True))
+    cut = [[values[rows] for values, rows in zip(keys, block, strict=True)] for block in blocks]
+    for values, parts in zip(keys, zip(*cut, strict=True), strict=True):
+        assert np.array_equal(np.concatenate(parts), values)
+    found = [np.concatenate(parts) for parts in cut if sum(map(len, parts))]
+    pairs = zip(found[:-1], found[1:], strict=True)
+    assert all(before.max() < after.min() for before, after in pairs)
 
 
 def test_small_numbers_are_ordered_by_their_values() -> None:
-    values = np.array([-100, 100, 0], dtype=np.int8)
-    assert order_by(values).tolist() == [0, 2, 1]
+    assert order_by(np.array([-100, 100, 0], dtype=np.int8)).tolist() == [0, 2, 1]

@@ -238,7 +238,7 @@ def test_a_recipe_of_what_a_comparison_gives_is_sound(config: RunConfig) -> None
     assert recipe_problems(config) == []
 
 
-def test_metrics_of_no_head_are_refused_with_the_nearest_and_old_runs_can_be_read() -> None:
+def test_metrics_of_no_head_are_refused_and_old_runs_can_be_read() -> None:
     """A gate that asks for a metric which no head gives would never promote anything."""
     config = with_gate(
         target_metric="hide_volume_at_3",
@@ -248,7 +248,6 @@ def test_metrics_of_no_head_are_refused_with_the_nearest_and_old_runs_can_be_rea
     target, floor, rail = recipe_problems(config)
     assert "model_gate.target_metric is 'hide_volume_at_3', expected one of ['hit_at_3" in target
     assert "model_gate.floors has a limit on 'calibration_ratio.repn'" in floor
-    assert "did you mean 'calibration_ratio.repin'?" in floor
     # Of a head that is not the target's no volume is computed.
     assert "model_gate.guardrails has a limit on 'save_at_3'" in rail
     assert "hit_at_3.repin, log_loss.repin" in rail
