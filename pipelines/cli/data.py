@@ -116,7 +116,7 @@ def judge_log(
     report = check_log(place, config, first, last, settings=settings)
     say_all(lines_of(report))
     if html:
-        from pipelines.log_check.page import write_page
+        from pipelines.log_check.report import write_page
 
         write_page(report, Path(html))
         say(f"page: {Path(html).resolve()}")

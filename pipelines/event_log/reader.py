@@ -3,25 +3,32 @@
 Where its files lie is in `log_files`. The day of a partition is the day on which its rows
 *happened*; their `known_at` may be days later. So the time of the event alone decides which
 partitions are read, and `known_at` decides which of their rows are kept. A damaged file, which no
-retry helps, is told from failing storage. Not for the meaning of rows (`pipelines.snapshot`) nor
+retry helps, is told from failing storage. What the files were is listed, so that later changes can
+be named, and columns that a recipe declares become codes and numbers. Not for the meaning of rows (`pipelines.snapshot`) nor
 for making an event log (`pipelines.sources`). Tested in tests/pipelines/event_log/test_reader.py.
 """
 
 import contextlib
+import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import AwareDatetime, Field
 
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PIN_TIME, contract_of
+from pipelines.contracts.schemas import PIN_TIME, categorical_column, contract_of
 from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord
@@ -31,6 +38,8 @@ from pipelines.event_log.rules import (
     day_problems,
     finding,
     fitted,
+    number_problems,
+    numbers_of,
     require_none,
     value_problems,
 )
@@ -38,12 +47,19 @@ from pipelines.places import store_errors
 from pipelines.plain_text import shortened
 from pipelines.storage import exists, join, open_filesystem, read_model, translated_errors
 
+KNOWN_COLUMNS = {
+    "impressions": "known_at",
+    "actions": "known_at",
+    "users": "as_of",
+    "pins": PIN_TIME.name,  # which a log need not have
+}
+"""The column that says from when on a row counts."""
 IdColumn = Literal["user_id", "pin_id"]
 CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 _BATCH_ROWS = 1 << 17
 """Rows of a file that are looked at together."""
 _NUM_FROM_STORE = 8
-"""Files of a bucket that are read at a time, because each waits for answers."""
+"""Files of a bucket, or footers, that are read at a time, because each waits for answers."""
 
 
 @dataclass(frozen=True)
@@ -334,3 +350,129 @@ def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[
             rows = read_file(open_file(event_log, file), file, ["id", "name"], is_wanted)
             found.update(zip(rows["id"].to_pylist(), rows["name"].to_pylist(), strict=True))
     return found
+
+
+# What the files were when a snapshot was built, so that later changes can be named. A file's rows
+# are read only where its footer cannot tell which of them were known, and then one column of them.
+
+
+class ListedFile(Frozen):
+    """One file of an event log, as it was."""
+
+    path: str = Field(description="Relative to the event log.")
+    num_bytes: int
+    modified_at: AwareDatetime | None = Field(description="None where the storage does not say.")
+    footer: str = Field(description="sha256 of the Parquet footer; '' where there is none.")
+    num_rows: int | None = Field(description="None where the footer cannot be read.")
+    num_known: int | None = Field(description="Of these, rows known before as_of.")
+
+
+class Listing(Frozen):
+    """The files that a snapshot was built from, before any of them was read."""
+
+    event_log_uri: str
+    files: tuple[ListedFile, ...]
+
+
+def list_files(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> Listing:
+    """Return what some files of an event log are; rows known before `as_of_ms` are counted.
+
+    Raises:
+        TransientStorageError: the storage failed. A damaged file is no error here; whoever reads
+            its rows tells of it.
+    """
+    _, root = open_filesystem(event_log.uri)
+
+    def listed(file: LogFile) -> ListedFile:
+        footer, num_rows, num_known = io.BytesIO(), None, None
+        with contextlib.suppress(DataContractError):
+            dataset = open_file(event_log, file)
+            (fragment,) = dataset.get_fragments()
+            fragment.metadata.write_metadata_file(footer)
+            num_rows, column = fragment.metadata.num_rows, KNOWN_COLUMNS[file.table]
+            if column in dataset.schema.names:
+                # Arrow says that it is not implemented where no value is before another one.
+                with (
+                    contextlib.suppress(pa.ArrowNotImplementedError),
+                    damage_told_from_failure(dataset.filesystem, file),
+                ):
+                    num_known = dataset.count_rows(filter=ds.field(column) < as_of_ms)
+            elif file.table == "pins":
+                num_known = num_rows
+        return ListedFile(
+            path=file.path.removeprefix(root).lstrip("/"),
+            num_bytes=file.num_bytes,
+            modified_at=file.modified_at,
+            footer=hashlib.sha256(footer.getvalue()).hexdigest() if footer.getvalue() else "",
+            num_rows=num_rows,
+            num_known=num_known,
+        )
+
+    with ThreadPoolExecutor(_NUM_FROM_STORE) as pool:
+        return Listing(event_log_uri=event_log.uri, files=tuple(pool.map(listed, files)))
+
+
+# Columns that a recipe declares as features: texts, and numbers
+
+
+def extra_columns(schema: pa.Schema, features: Sequence[CategoricalFeature]) -> tuple[str, ...]:
+    """Return the features' columns that a table has beyond its schema."""
+    return tuple(feature.name for feature in features if feature.name not in schema.names)
+
+
+def append_codes(
+    table: pa.Table, rows: pa.Table, features: Sequence[CategoricalFeature]
+) -> pa.Table:
+    """Return the table with a column of int16 codes appended for each feature of its rows' texts.
+
+    A code is the position of the value in the feature's list + 1; a null and a value that is not
+    listed have 0.
+    """
+    for feature in features:
+        codes = pa.array(positions(rows[feature.name], feature.values) + 1).cast(pa.int16())
+        field = pa.field(categorical_column(feature.name), pa.int16(), nullable=False)
+        table = table.append_column(field, codes)
+    return table
+
+
+def positions(texts: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return the position of each text among some values; -1 for a null, or where it is not there.
+
+    The texts of a dictionary are looked up once each.
+    """
+
+    def among(each: pa.Array) -> npt.NDArray[np.int32]:
+        places = pc.index_in(each.cast(pa.string()), value_set=pa.array(values, pa.string()))
+        return np.asarray(pc.fill_null(places, -1))
+
+    found = [np.array([], dtype=np.int32)]
+    for chunk in texts.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            places = among(chunk.dictionary)
+            # The last one is of null.
+            codes = np.asarray(pc.fill_null(chunk.indices, len(places)))
+            found.append(np.append(places, np.int32(-1))[codes])
+        else:
+            found.append(among(chunk))
+    return np.concatenate(found) if len(found) != 2 else found[1]
+
+
+def raw_column(name: str) -> str:
+    """Return the column that holds a table's number as it was logged, until the kernel is done."""
+    return f"raw_{name}"
+
+
+def append_numbers(path: str, table: pa.Table, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return the table with a float64 column appended for each number column; NaN is a null.
+
+    The rows come from the file at `path` and are those of the table.
+
+    Raises:
+        DataContractError: a number is infinite, or too large for a feature.
+    """
+    require_none(number_problems(path, rows, columns))
+    for name in columns:
+        field = pa.field(raw_column(name), pa.float64(), nullable=False)
+        values = pa.array(numbers_of(rows[name]), pa.float64(), from_pandas=False)
+        table = table.append_column(field, values)
+    return table

@@ -27,9 +27,8 @@ from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
+from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import (
     Finding,
     column_problems,

@@ -1,4 +1,4 @@
-"""The report of a checked log: counts of each day, totals over all days, findings, and its words.
+"""The report of a checked log: counts of each day, totals, findings, their words and the page.
 
 The counts of a day stand by name and key, and add up over days:
 
@@ -16,23 +16,27 @@ The counts of a day stand by name and key, and add up over days:
 
 What does not add up stands there with the key '': `<table>.median_lag_ms`,
 `<table>.longest_lag_ms`, `<table>.first_ms` and `<table>.last_ms` (of the day). Not for measuring
-(`measuring`), nor for what it means (`judgements`), nor for the page (`page`).
+(`measuring`), nor for what it means (`judgements`).
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.event_log.rules import Finding, Severity
+from pipelines.storage import translated_errors
 
 TABLES = ("impressions", "actions")
 SHIFT_HOURS = 24
 """How far an action is looked for on either side of an impression of the same user and pin."""
 DAYS_SHOWN = 31
+BADGES = {Severity.ERROR: "is-bad", Severity.WARNING: "is-warn", Severity.NOTE: "is-quiet"}
+MAX_PROBLEMS = 200
 DAYS_TOLD = 5
 """Where more days than these have the same problem, they are told in one line."""
 
@@ -226,3 +230,49 @@ def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
         known = {number: report.names[number] for _, number in first.ids if number in report.names}
         names = ", ".join(f"{number} is {name}" for number, name in known.items())
         yield first.severity, message + (f" ({names})" if names else "")
+
+
+def write_page(report: LogReport, path: Path) -> None:
+    """Write the page to a file, whose folder is made where it is missing.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    html = render(report)
+    with translated_errors(path.resolve().as_uri(), "writing"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, "utf-8")
+
+
+def render(report: LogReport) -> str:
+    """Return the page's HTML: what to look at, totals, and charts of the days."""
+    from validation.report.days import count_panel, days_scale, drawn_of, share_panel
+    from validation.report.pages import environment
+
+    told, shown, counts = list(told_problems(report)), report.days_of("impressions"), []
+    drawn, num_left_out = drawn_of(dict(sorted(report.total("actions").items())))
+    rates = {name: each for name, each in report.label_rates().items() if name in drawn and each}
+    if shown:
+        numbers = {"impressions": {day: report.rows(day, "impressions") for day in shown}}
+        for name in drawn:
+            of = {day: report.of(day, "actions").get(name, 0) for day in report.days_of("actions")}
+            numbers[name] = of
+        days = days_scale(report.days)
+        counts = [(n, count_panel(f"{n} of each day", days, of)) for n, of in numbers.items()]
+        shares = [(n, share_panel(f"Share of {n} by day", days, of)) for n, of in rates.items()]
+    kinds = Counter(kind for kind, _ in told)
+    return (
+        environment()
+        .get_template("log_check.html.j2")
+        .render(
+            report=report,
+            errors=kinds[Severity.ERROR],
+            warnings=kinds[Severity.WARNING],
+            problems=[(kind, BADGES[kind], text) for kind, text in told[:MAX_PROBLEMS]],
+            num_more_problems=len(told[MAX_PROBLEMS:]),
+            summary=list(summary_of(report)),
+            counts=counts,
+            shares=shares if shown else [],
+            num_left_out=num_left_out,
+        )
+    )

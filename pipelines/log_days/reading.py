@@ -25,10 +25,17 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import write_whole
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.listing import KNOWN_COLUMNS, list_files
 from pipelines.event_log.log_files import EPOCH, EventLog, LogFile
-from pipelines.event_log.reader import Before, EventFilter, open_file, read_events, read_rows
+from pipelines.event_log.reader import (
+    KNOWN_COLUMNS,
+    Before,
+    EventFilter,
+    extra_columns,
+    list_files,
+    open_file,
+    read_events,
+    read_rows,
+)
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.storage import open_filesystem

@@ -32,9 +32,8 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import to_ms
-from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
-from pipelines.event_log.reader import iterate_batches, open_file, pin_time_problems
+from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import Finding, column_problems
 from pipelines.places.store_errors import require_bucket
 from pipelines.registry import history, registry, tracking

@@ -29,7 +29,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement, ServingCheck
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.contracts.stage_table import HEAVY, TABLE
-from pipelines.event_log.listing import Listing
+from pipelines.event_log.reader import Listing
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record
 

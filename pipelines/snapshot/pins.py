@@ -17,16 +17,20 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features import FIRST_SEEN_DAYS
 from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.event_log.declared import (
+from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.log_files import EventLog
+from pipelines.event_log.reader import (
+    Among,
     append_codes,
     append_numbers,
     extra_columns,
+    open_file,
+    pin_time_problems,
     positions,
     raw_column,
+    read_file,
+    read_rows,
 )
-from pipelines.event_log.event_index import Bools, Ints
-from pipelines.event_log.log_files import EventLog
-from pipelines.event_log.reader import Among, open_file, pin_time_problems, read_file, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
     check_one_width,

@@ -21,10 +21,18 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
-from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
 from pipelines.event_log.event_index import Ints, distinct, runs_of
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
-from pipelines.event_log.reader import Before, EventFilter, read_events, read_rows
+from pipelines.event_log.reader import (
+    Before,
+    EventFilter,
+    append_codes,
+    append_numbers,
+    extra_columns,
+    positions,
+    read_events,
+    read_rows,
+)
 from pipelines.event_log.rules import (
     FoundWidth,
     embedding_matrix,

@@ -17,8 +17,8 @@ from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
 
 if TYPE_CHECKING:
-    from pipelines.event_log.listing import Listing
     from pipelines.event_log.log_files import EventLog, LogFile
+    from pipelines.event_log.reader import Listing
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def log_changed_since(run: ResolvedRun) -> str:
         A phrase; '' where nothing that the snapshot holds has changed, or where nothing is on
         record.
     """
-    from pipelines.event_log.listing import Listing
+    from pipelines.event_log.reader import Listing
 
     uri = listing_uri(run.run_uri)
     if not storage.exists(uri):
@@ -112,7 +112,7 @@ def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
 
 
 def _listed(run: ResolvedRun, event_log: "EventLog", files: "Iterable[LogFile]") -> "Listing":
-    from pipelines.event_log.listing import list_files
+    from pipelines.event_log.reader import list_files
     from pipelines.snapshot.plan import plan_of
 
     return list_files(event_log, [*files], plan_of(run.config, run.as_of).as_of_ms)

@@ -4,7 +4,7 @@ import math
 from datetime import date, timedelta
 from pathlib import Path
 
-from pipelines.log_check import page as log_page
+from pipelines.log_check import report as log_page
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import LogReport
 from support.log_reports import day_of

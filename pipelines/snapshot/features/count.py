@@ -3,7 +3,7 @@
 One function for each feature, in the order of the catalogue: a function gets a shard and a feature,
 and returns its number for each example, NaN where it is missing. Cosines (`similarity`) and the
 recipe's own functions (`own`) have modules of their own. Not for categorical features:
-`pipelines.event_log.declared` encodes them as rows are read. Not for what the numbers mean:
+`pipelines.event_log.reader` encodes them as rows are read. Not for what the numbers mean:
 `pipelines.contracts.features`.
 """
 
@@ -19,8 +19,8 @@ from pipelines.contracts.errors import ConfigurationError, OwnFunctionError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.declared import raw_column
 from pipelines.event_log.event_index import EventIndex
+from pipelines.event_log.reader import raw_column
 from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.features import own, similarity
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, Touches

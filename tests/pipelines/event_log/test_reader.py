@@ -4,25 +4,48 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
+from pyarrow.dataset import FileSystemDataset
 
-from pipelines.contracts.time import LATEST_MS
+from pipelines.contracts.config import NumericFeature
+from pipelines.contracts.errors import DataContractError, TransientStorageError
+from pipelines.contracts.time import LATEST_MS, to_ms
 from pipelines.event_log import reader
-from pipelines.event_log.log_files import open_event_log
-from pipelines.event_log.reader import Among, Before, EventFilter, names_of, read_events
+from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
+from pipelines.event_log.reader import (
+    Among,
+    Before,
+    EventFilter,
+    ListedFile,
+    append_numbers,
+    list_files,
+    names_of,
+    positions,
+    read_events,
+)
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer.batches import id_of
-from pipelines.storage import to_uri
+from pipelines.storage import publish_folder, to_uri
+from support.damage import damage_pages
+from support.faulty_proxy import faulty_proxy
 from support.own_tables import VERSION, pins, shown_on, write_own_log
+from support.random_log import build, config_of, write_random_log
 from support.tiny_log import (
+    ACTIONS_15,
     IMPRESSIONS_15,
+    TINY_AS_OF,
     assert_refused,
     build_tiny,
     january,
+    rows_of,
+    tiny_config,
+    with_pin_times,
+    write_tiny_log,
 )
 
 
@@ -126,3 +149,121 @@ def test_names_of_every_increment_are_found_by_their_ids(log: Path, tmp_path: Pa
     assert names_of(own, "pin_id", ids) == {id_of("p1"): "p1", id_of("p4"): "p4"}
     assert names_of(own, "user_id", [id_of("u3"), id_of("p1")]) == {id_of("u3"): "u3"}
     assert names_of(open_event_log(to_uri(log)), "pin_id", [10, 20]) == {}
+
+
+AS_OF_MS = to_ms(TINY_AS_OF)
+STRADDLING = "actions/day=2017-01-18/part-0.parquet"
+"""A file with rows known before as_of and rows known at it, so that its pages are read."""
+
+
+def listed(folder: Path) -> dict[str, ListedFile]:
+    log = open_event_log(to_uri(folder))
+    return {file.path: file for file in list_files(log, log.files, AS_OF_MS).files}
+
+
+def test_rows_known_before_as_of_are_counted(log: Path) -> None:
+    files = listed(log)
+    counts = {path: (file.num_rows, file.num_known) for path, file in files.items()}
+    expected = {STRADDLING: (3, 2), ACTIONS_15: (1, 1)}
+    expected |= {"pins/part-0.parquet": (5, 5), "users/part-0.parquet": (3, 3)}
+    assert counts.items() >= expected.items()
+    assert all(file.footer and file.modified_at for file in files.values())
+    with_pin_times(log, {10: "01 00:00", 20: "19 23:59:59.999", 30: "20 00:00"})
+    found = listed(log)["pins/part-0.parquet"]
+    assert (found.num_rows, found.num_known) == (3, 2)
+
+
+def test_rows_are_read_only_where_the_footer_does_not_tell(log: Path) -> None:
+    """Pages that are damaged are not seen, where the bounds in the footer say enough."""
+    path, before = log / ACTIONS_15, listed(log)[ACTIONS_15]
+    pq.write_table(pq.read_table(path, partitioning=None), path, write_statistics=False)
+    mute = listed(log)[ACTIONS_15]
+    assert mute.num_known == before.num_known == 1
+    assert mute.footer != before.footer
+    pq.write_table(pq.read_table(path, partitioning=None), path)
+    damage_pages(path, "known_at")
+    assert listed(log)[ACTIONS_15].num_known == 1
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_damaged_file_is_listed_without_known_rows(log: Path, compression: str) -> None:
+    """Where its footer is whole, arrow's error about a page is that of a failing disk."""
+    path = log / STRADDLING
+    pq.write_table(pq.read_table(path, partitioning=None), path, compression=compression)
+    damage_pages(path, "known_at")
+    found = listed(log)[STRADDLING]
+    assert (found.num_rows, found.num_known) == (3, None)
+    assert found.footer
+    path.write_bytes(b"no parquet")
+    found = listed(log)[STRADDLING]
+    assert (found.num_bytes, found.footer, found.num_rows, found.num_known) == (10, "", None, None)
+
+
+def test_a_store_that_fails_while_rows_are_counted_is_said_to_have_failed(
+    log: Path, s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_folder(log, s3_uri)
+    genuine = reader.open_file
+    with faulty_proxy(s3_url) as proxy:
+
+        def open_and_fail(event_log: EventLog, file: LogFile) -> FileSystemDataset:
+            opened = genuine(event_log, file)
+            proxy.choose = lambda method, path: "500"
+            return opened
+
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setattr(reader, "open_file", open_and_fail)
+        far = open_event_log(s3_uri)
+        with pytest.raises(TransientStorageError, match=r"actions/day=.*: .*then retry"):
+            list_files(far, far.files_of("actions"), AS_OF_MS)
+
+
+def test_categories_become_codes_and_unknown_ones_zero(tmp_path: Path) -> None:
+    config = tiny_config()
+    state = {"name": "state", "table": "users", "values": ("core", "non_core", "new")}
+    surface = {"name": "surface", "table": "impressions", "values": ("search",)}
+    features = config.features.model_dump() | {"categorical": (state, surface)}
+    config = config.model_validate(config.model_dump() | {"features": features})
+    write_tiny_log(tmp_path / "event_log")
+    snapshot = build_tiny(tmp_path, config)
+    assert [user["cat_state"] for user in rows_of(snapshot, "users")] == [1, 3]
+    assert {row["cat_surface"] for row in rows_of(snapshot, "examples")} == {0}
+
+
+def test_texts_have_one_position_however_a_file_holds_them() -> None:
+    texts = pa.chunked_array([["b", None, "x"], [], ["a", "b"]], pa.string())
+    coded = pa.chunked_array([chunk.dictionary_encode() for chunk in texts.chunks])
+    together = pa.chunked_array([coded.combine_chunks()])
+    for found in (texts, coded, together, texts.cast(pa.large_string())):
+        assert positions(found, ["a", "b"]).tolist() == [1, -1, -1, 0, 1]
+    assert positions(texts.slice(0, 0), ["a"]).tolist() == []
+
+
+def test_a_null_becomes_nan_and_an_integer_a_float() -> None:
+    rows = pa.table({"age": pa.array([1, None, 3], pa.int32()), "x": pa.nulls(3)})
+    found = append_numbers("a.parquet", rows.select([]), rows, ["age", "x"])
+    assert found.schema.field("raw_age") == pa.field("raw_age", pa.float64(), nullable=False)
+    assert np.asarray(found["raw_age"]).tolist()[::2] == [1.0, 3.0]
+    assert np.isnan(np.asarray(found["raw_x"])).all()
+    assert found["raw_age"].null_count == 0
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, 1e39])
+def test_a_number_that_no_float32_holds_is_refused(number: float) -> None:
+    rows = pa.table({"price": [1.0, number]})
+    with pytest.raises(
+        DataContractError, match="a.parquet: column 'price' has a number that is inf"
+    ):
+        append_numbers("a.parquet", rows, rows, ["price"])
+
+
+def test_text_where_a_number_is_declared_names_file_and_column(tmp_path: Path) -> None:
+    write_random_log(tmp_path / "event_log")
+    [path] = (tmp_path / "event_log" / "pins").glob("*.parquet")
+    rows = pq.read_table(path)
+    index = rows.schema.get_field_index("created_at")
+    texts = rows["created_at"].cast(pa.string())
+    pq.write_table(rows.set_column(index, "created_at", texts), path)
+    expected = r"pins/part-0.parquet: column 'created_at' is string; expected an integer or a float"
+    with pytest.raises(DataContractError, match=expected):
+        build(tmp_path, config_of(NumericFeature(name="pins.created_at")))

@@ -14,7 +14,7 @@ from pipelines.contracts.code_identity import code_digest, environment
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
-from pipelines.event_log.listing import ListedFile, Listing
+from pipelines.event_log.reader import ListedFile, Listing
 from pipelines.reproduction.comparing import (
     REBUILT,
     PastCycle,

@@ -15,8 +15,8 @@ from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.event_log import listing
-from pipelines.event_log.listing import Listing
+from pipelines.event_log import reader
+from pipelines.event_log.reader import Listing
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import runner
 from pipelines.stages.build_snapshot import build_snapshot, list_event_log
@@ -90,7 +90,7 @@ def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
     """On an object store: another attempt is at work at the same time."""
     write_tiny_log(tmp_path / "event_log")
     run = make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF, workspace_uri=s3_uri)
-    uri, genuine = listing_uri(run.run_uri), listing.list_files
+    uri, genuine = listing_uri(run.run_uri), reader.list_files
     build_snapshot(run)
     theirs = Listing(event_log_uri="of another process", files=())
 
@@ -98,11 +98,11 @@ def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
         storage.write_model(uri, theirs)
         return genuine(*arguments)
 
-    monkeypatch.setattr(listing, "list_files", meanwhile)
+    monkeypatch.setattr(reader, "list_files", meanwhile)
     with pytest.raises(RunInProgressError, match=f"^{uri} was written by another process since"):
         build_snapshot(run)
     assert storage.read_model(uri, Listing) == theirs
-    monkeypatch.setattr(listing, "list_files", genuine)
+    monkeypatch.setattr(reader, "list_files", genuine)
     build_snapshot(run)
     assert len(storage.read_model(uri, Listing).files) > 5
 

@@ -3,8 +3,7 @@
 from datetime import date
 
 from pipelines.event_log.rules import Finding, Severity
-from pipelines.log_check.page import MAX_PROBLEMS, render
-from pipelines.log_check.report import LogReport
+from pipelines.log_check.report import MAX_PROBLEMS, LogReport, render
 from support.data_pages import MANY, report_of
 from support.log_reports import day_of
 from validation.report.days import MAX_PANELS
