@@ -4,8 +4,9 @@ Where its files lie is in `log_files`. The day of a partition is the day on whic
 *happened*; their `known_at` may be days later. So the time of the event alone decides which
 partitions are read, and `known_at` decides which of their rows are kept. A damaged file, which no
 retry helps, is told from failing storage. What the files were is listed, so that later changes can
-be named, and columns that a recipe declares become codes and numbers. Not for the meaning of rows (`pipelines.snapshot`) nor
-for making an event log (`pipelines.sources`). Tested in tests/pipelines/event_log/test_reader.py.
+be named, and columns that a recipe declares become codes and numbers. Not for the meaning of rows
+(`pipelines.snapshot`) nor for making an event log (`pipelines.sources`). Tested in
+tests/pipelines/event_log/test_reader.py.
 """
 
 import contextlib

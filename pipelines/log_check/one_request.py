@@ -75,15 +75,14 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, datetime]:
         DataContractError: a file that is looked into lacks a column for that, or the request has
             no user or no time.
     """
-    columns = ["request_id", "user_id", "impressed_at"]
-    wanted = pa.schema([IMPRESSIONS.field(name) for name in columns])
+    wanted = pa.schema([IMPRESSIONS.field(n) for n in ("request_id", "user_id", "impressed_at")])
     for file in reversed(event_log.files_of("impressions")):
         dataset = open_file(event_log, file)
         require_none(column_problems(file.path, dataset.schema, wanted))
         is_it = ds.field("request_id").cast(pa.string()) == request_id
-        found = read_file(dataset, file, columns, is_it)
+        found = read_file(dataset, file, wanted.names, is_it)
         if len(found):
-            require_none(null_problems(file.path, found, columns, wanted))
+            require_none(null_problems(file.path, found, wanted.names, wanted))
             at = datetime.fromtimestamp(pc.min(found["impressed_at"]).as_py() / 1000, UTC)
             return found["user_id"][0].as_py(), at
     first, last = event_log.span("impressions")

@@ -150,9 +150,9 @@ def lines_of(report: LogReport) -> Iterator[str]:
         yield f"the last {DAYS_SHOWN} of {len(days)} days (`--from` and `--to` choose others):"
     for day in days[-DAYS_SHOWN:]:
         parts = [f"{report.rows(day, 'impressions'):,} impressions"]
-        for name, num in sorted(report.of(day, "actions").items()):
-            rate = rates[name].get(day)
-            parts.append(f"{name} {num:,}" + ("" if rate is None else f" ({rate:.2%})"))
+        for name, of_days in rates.items():
+            rate = f" ({of_days[day]:.2%})" if day in of_days else ""
+            parts.append(f"{name} {report.of(day, 'actions').get(name, 0):,}{rate}")
         yield f"{day}: {', '.join(parts)}"
     told = list(told_problems(report))
     yield from (f"{severity.upper()}: {text}" for severity, text in told)

@@ -118,12 +118,10 @@ def past_windows(
 
 def calibration_lines(found: Calibration) -> Iterator[str]:
     """Yield the result as lines for people."""
-    for window in found.windows:
-        warned = f"; warns of {', '.join(window.warnings)}" if window.warnings else ""
-        yield (
-            f"{window.first}  largest deviation {window.worst:.2f} times its limit{warned}"
-            f"{'; critical' if window.is_critical else ''}"
-        )
+    for first, worst, warnings, is_critical in found.windows:
+        warned = f"; warns of {', '.join(warnings)}" if warnings else ""
+        critical = "; critical" if is_critical else ""
+        yield f"{first}  largest deviation {worst:.2f} times its limit{warned}{critical}"
     num_alarms = sum(bool(window.warnings) for window in found.windows)
     yield (
         f"{num_alarms} of {len(found.windows)} past windows would have brought a warning "
@@ -135,7 +133,5 @@ def calibration_lines(found: Calibration) -> Iterator[str]:
     elif found.alarm_share <= found.budget or found.factor == 1:
         yield "the limits keep to it; nothing has to be set"
     else:
-        yield (
-            f"limits {found.factor:.2f} times as wide would have kept to it; set "
-            f"data_gate.limit_factor so in the recipe"
-        )
+        wide = f"limits {found.factor:.2f} times as wide would have kept to it"
+        yield f"{wide}; set data_gate.limit_factor so in the recipe"

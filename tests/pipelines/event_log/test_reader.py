@@ -12,7 +12,6 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 from pyarrow.dataset import FileSystemDataset
 
-from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.time import LATEST_MS, to_ms
 from pipelines.event_log import reader
@@ -34,7 +33,6 @@ from pipelines.storage import publish_folder, to_uri
 from support.damage import damage_pages
 from support.faulty_proxy import faulty_proxy
 from support.own_tables import VERSION, pins, shown_on, write_own_log
-from support.random_log import build, config_of, write_random_log
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -255,15 +253,3 @@ def test_a_number_that_no_float32_holds_is_refused(number: float) -> None:
         DataContractError, match="a.parquet: column 'price' has a number that is inf"
     ):
         append_numbers("a.parquet", rows, rows, ["price"])
-
-
-def test_text_where_a_number_is_declared_names_file_and_column(tmp_path: Path) -> None:
-    write_random_log(tmp_path / "event_log")
-    [path] = (tmp_path / "event_log" / "pins").glob("*.parquet")
-    rows = pq.read_table(path)
-    index = rows.schema.get_field_index("created_at")
-    texts = rows["created_at"].cast(pa.string())
-    pq.write_table(rows.set_column(index, "created_at", texts), path)
-    expected = r"pins/part-0.parquet: column 'created_at' is string; expected an integer or a float"
-    with pytest.raises(DataContractError, match=expected):
-        build(tmp_path, config_of(NumericFeature(name="pins.created_at")))
