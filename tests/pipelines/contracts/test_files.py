@@ -93,6 +93,8 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_go_
     assert made == f"sync {tmp_path.name}"  # The new folder's own name.
     assert scratch.startswith("sync .manifest.json.")
     assert rest == ["name manifest.json", "sync new"]
+    assert files.write_new(tmp_path / "new" / "manifest.json", b"other") is False
+    assert (tmp_path / "new" / "manifest.json").read_bytes() == b"{}"
 
 
 @pytest.mark.parametrize("write", [files.write_whole, files.write_new])
