@@ -9,7 +9,6 @@ the sample's fortnights and one world in view (docs/decisions.md); the worlds he
 
 import dataclasses
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from bench_log_check import SHAPE as LARGE
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
 from synthetic import start_ms, write_log
-from timed import run_process
+from timed import call
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -149,8 +148,7 @@ def against_peer(trials: list[Trial], alarms: dict[datetime, tuple[str, ...]]) -
 
 def _f1(spoiled: list[bool], sound: list[bool]) -> float:
     """Return the harmonic mean of precision and recall, by what was told."""
-    found, alarmed = sum(spoiled), sum(sound)
-    return 2 * found / (len(spoiled) + found + alarmed)
+    return 2 * sum(spoiled) / (len(spoiled) + sum(spoiled) + sum(sound))
 
 
 def _shares_of_peer(
@@ -238,7 +236,7 @@ def judging_20m() -> Row:
     """Judge the days of a log of 20 M impressions in a process of its own."""
     num_rows = write_log(LOG, SHAPE)
     try:
-        ran = run_process([sys.executable, __file__, str(LOG)])
+        ran = call("bench_data_gate", "judge_days", str(LOG), sees_memory=True)
     finally:
         shutil.rmtree(LOG)
     return row(
@@ -254,7 +252,7 @@ def judging_20m() -> Row:
     )
 
 
-def judge_days(folder: Path) -> None:
+def judge_days(folder: str) -> None:
     """Measure the days of the log that `synthetic` writes."""
     features = completejourney().features.model_copy(
         update={"categorical": (), "action_types": ("repin", "click", "long_click", "save", "hide")}
@@ -267,7 +265,3 @@ def judge_days(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         found = measure_log(open_event_log(storage.to_uri(folder)), plan, days, Path(scratch))
     assert len(found) == SHAPE.num_days
-
-
-if __name__ == "__main__":
-    judge_days(Path(sys.argv[1]))

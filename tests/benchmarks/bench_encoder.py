@@ -8,20 +8,15 @@ is the plain formulation of tests/support: one row per candidate, padded to the 
 """
 
 import copy
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from record import Row, row
 from sample import AS_OF, HOME, make_run, variant
-from timed import in_turns
+from timed import call, in_turns
 from torch import Tensor
 
 from pipelines import storage
@@ -48,49 +43,39 @@ def measure() -> list[Row]:
     helps the peer more and stands in the row's note. Each in several processes, as every process
     lies differently in memory: a row is that of the process with the median ratio.
     """
-    plain, tuned = _measured(dict(os.environ)), _measured(model_environment(1))
-    return [_in_one_row(rows, others) for rows, others in zip(plain, tuned, strict=True)]
-
-
-def _in_one_row(rows: list[Row], tuned: list[Row]) -> Row:
-    middle = rows[PROCESSES // 2]
-    note = (
-        f"{middle.note}; {PROCESSES} processes: ratios {_ratios(rows)}; with the allocator set as "
-        f"in training: {_ratios(tuned)}"
-    )
-    return middle.model_copy(update={"note": note})
-
-
-def _ratios(rows: list[Row]) -> str:
-    return ", ".join(f"{row.ratio:.2f}" for row in rows)
+    rows = []
+    for plain, tuned in zip(*map(_measured, ({}, model_environment(1))), strict=True):
+        middle = plain[PROCESSES // 2]
+        ratios = [", ".join(f"{row.ratio:.2f}" for row in each) for each in (plain, tuned)]
+        note = (
+            f"{middle.note}; {PROCESSES} processes: ratios {ratios[0]}; with the allocator set as "
+            f"in training: {ratios[1]}"
+        )
+        rows.append(middle.model_copy(update={"note": note}))
+    return rows
 
 
 def _measured(environment: dict[str, str]) -> list[list[Row]]:
     """Return, per setting, the rows of all processes, sorted by ratio."""
-    # as in run.py
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
-    command = [sys.executable, "-W", "ignore", __file__]
-    processes = []
-    for _ in range(PROCESSES):
-        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-        processes.append([Row.model_validate(entry) for entry in json.loads(done.stdout)])
-    settings = zip(*processes, strict=True)
+    runs = [call("bench_encoder", "main", environment=environment) for _ in range(PROCESSES)]
+    settings = zip(*(map(Row.model_validate, ran.told) for ran in runs), strict=True)
     return [sorted(rows, key=lambda row: row.ratio or 0.0) for rows in settings]
 
 
-def main() -> list[Row]:
-    """Measure in this process."""
+def main() -> list[dict]:
+    """Measure in this process, and return the rows as JSON."""
     torch.set_num_threads(THREADS)
     full, sample = make_inputs(np.full(NUM_REQUESTS, 100)), _sample_inputs()
     # the sample's histories are nearly all full; these are every length alike
     even = make_inputs(np.linspace(1, 100, NUM_REQUESTS).round().astype(np.int64))
-    return [
+    rows = [
         _training("encoder_train_full_f32", full, is_bf16=False),
         _training("encoder_train_sample_f32", sample, is_bf16=False),
         _training("encoder_train_even_f32", even, is_bf16=False),
         _training("encoder_train_full_bf16", full, is_bf16=True),
         _inference("encoder_infer_full_f32", full),
     ]
+    return [each.model_dump(mode="json") for each in rows]
 
 
 def make_inputs(lengths: np.ndarray) -> Inputs:
@@ -204,6 +189,7 @@ def _row(
     ratios = times[:, 0] / times[:, 1]
     peak = _peak_flops()
     share = passes * _plain_flops(inputs) / peer_s / peak
+    length = inputs["is_visible_RS"].sum(dim=1).double().mean()
     return row(
         name,
         1000 * ours_s,
@@ -213,16 +199,12 @@ def _row(
         spread=in_turns(ratios),
         rows=len(inputs["request_of_C"]),
         note=(
-            f"{what}; {_mean_length(inputs):.0f} actions on average; {THREADS} threads, dropout 0; "
+            f"{what}; {length:.0f} actions on average; {THREADS} threads, dropout 0; "
             f"differences: {difference}; peak float32 matmul "
             f"rate {peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and "
             f"ours, credited with the peer's arithmetic, {100 * share * peer_s / ours_s:.0f} %"
         ),
     )
-
-
-def _mean_length(inputs: Inputs) -> float:
-    return float(inputs["is_visible_RS"].sum(dim=1).double().mean())
 
 
 def _plain_flops(inputs: Inputs) -> float:
@@ -242,7 +224,3 @@ def _peak_flops(size: int = 1024) -> float:
             product(matrix, matrix)
             taken.append(time.perf_counter() - started)
     return 2 * size**3 / min(statistics.median(taken) for taken in times.values())
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps([entry.model_dump(mode="json") for entry in main()]))

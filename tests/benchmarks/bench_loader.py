@@ -62,11 +62,9 @@ class PerRow(Dataset):
         self.example = ragged_ranges(index.first_example_M, index.num_examples_M)
 
     def __len__(self) -> int:
-        """Return the number of candidates."""
         return len(self.example)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        """Return one candidate's tensors, the sequence padded to the maximum."""
         reader, shard, request = self.reader, self.shard[row], self.request[row]
         example, size = self.example[row], self.reader.max_actions
         requests, timeline = reader.requests[shard], reader.timelines[shard]
@@ -80,10 +78,8 @@ class PerRow(Dataset):
         acted_at = timeline["acted_at"][newest][::-1]
         ages[: len(pin_rows)] = requests["impressed_at"][request] - acted_at
         examples, features = reader.examples[shard], reader.features
-        codes = [
-            examples[categorical_column(f.name)][example]
-            for f in features.categorical_of("impressions")
-        ]
+        shown = features.categorical_of("impressions")
+        codes = [examples[categorical_column(each.name)][example] for each in shown]
         return {
             "types": torch.from_numpy(types),
             "pins": torch.from_numpy(pins),
@@ -91,7 +87,7 @@ class PerRow(Dataset):
             "candidate": torch.tensor(reader.pins["embedding"][examples["pin_row"][example]]),
             "user": torch.tensor(reader.users[shard]["embedding"][requests["user_row"][request]]),
             "categorical": torch.tensor(np.array(codes, dtype=np.int64)),
-            "labels": torch.tensor([int(examples[f"label_{n}"][example]) for n in ("repin",)]),
+            "labels": torch.tensor([int(examples["label_repin"][example])]),
         }
 
 
@@ -103,13 +99,9 @@ def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 def _turn(data: HomefeedDataModule, peer: DataLoader, run: ResolvedRun) -> tuple[float, ...]:
     """Return samples per second of loader, peer and training step."""
     data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)
-    own, batch = _rate(data, NUM_BATCHES, _num_candidates)
+    own, batch = _rate(data, NUM_BATCHES, lambda batch: len(batch.labels_CH))
     theirs, _ = _rate(peer, 3, lambda rows: len(rows["types"]))
     return own, theirs, _step_rate(data, run, batch)
-
-
-def _num_candidates(batch: Batch) -> int:
-    return batch.labels_CH.shape[0]
 
 
 def _rate(
@@ -138,7 +130,7 @@ def _step_rate(data: HomefeedDataModule, run: ResolvedRun, batch: Batch) -> floa
         torch.nn.functional.binary_cross_entropy_with_logits(logits_CH, batch.labels_CH).backward()
         optimizer.step()
         times.append(time.perf_counter() - started)
-    return _num_candidates(batch) / float(np.median(times))
+    return len(batch.labels_CH) / float(np.median(times))
 
 
 def _row(name: str, rates: np.ndarray, peer: int, what: str) -> Row:

@@ -1,9 +1,8 @@
-"""Each sample's model, and the sample's model without its parts, against simple ways to rank.
+"""Each sample's model against simple ways to rank.
 
 The baselines are the gate's own (`validation.model_gate.baselines`), measured on the same requests.
-A whole model has a row for the best of them and one for each. A model without some part is held
-against past engagement alone, which is the best on the Complete Journey sample. A row's ratio is
-the mean over the seeds, and its intervals are the gate's, over users.
+A model has a row for the best of them and one for each. A row's ratio is the mean over the seeds,
+and its intervals are the gate's, over users.
 """
 
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from record import Row, row
-from sample import AS_OF, HOME, event_log_uri, make_run, spec_of, variant
+from sample import AS_OF, HOME, event_log_uri, make_run, train_and_score
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -25,9 +24,7 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
-from training.launch import launcher
 from validation.model_gate.baselines import make_baselines
 from validation.model_gate.baselines import measure as measure_baselines
 
@@ -37,18 +34,6 @@ WORLDS = {
     "world": WorldParameters(),
     "world_fading": WorldParameters(pin_lifetime_days=2),
 }
-PARTS: dict[str, dict[str, bool]] = {
-    "encoder": {"encoder": False},
-    "count": {"count": False},
-    "matches": {"matches": False},
-    "sequence": {"encoder": False, "matches": False},
-    "sequence_and_count": {"encoder": False, "count": False, "matches": False},
-    "matches_and_count": {"count": False, "matches": False},
-    "matches_and_count_by_the_reference_encoder": {
-        "count": False, "matches": False, "reference": True,
-    },
-}  # fmt: skip
-"""What is taken away -> the arguments of `sample.variant` that take it away."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +47,8 @@ class Sample:
 
 
 def measure() -> list[Row]:
-    """Train each sample's recipe, and the sample's without its parts, on each seed."""
-    log_uri, rows = event_log_uri(), []
-    samples = [Sample("completejourney", completejourney(), AS_OF, log_uri)]
+    """Train each sample's recipe on each seed."""
+    rows, samples = [], [Sample("completejourney", completejourney(), AS_OF, event_log_uri())]
     samples += [
         Sample(name, world(), WORLD_AS_OF, world_uri(parameters))
         for name, parameters in WORLDS.items()
@@ -77,9 +61,6 @@ def measure() -> list[Row]:
             _row(f"quality_vs_{slug}_{sample.name}", name, sample, by_seed)
             for slug, name in names.items()
         ]
-    for part, changes in PARTS.items():
-        sample = Sample(f"without_{part}", variant(SEEDS[0], **changes), AS_OF, log_uri)
-        rows.append(_row(f"quality_{sample.name}", "past engagement", sample, _by_seed(sample)))
     return rows
 
 
@@ -102,9 +83,7 @@ def against_baselines(sample: Sample, seed: int, workspace: Path) -> tuple[Basel
     config = sample.config.model_copy(update={"training": training})
     snapshot = write_snapshot(make_run(config, sample.as_of, workspace, sample.log_uri))
     folder = storage.local_path(snapshot.uri)
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
-        result = launcher.train(spec_of(snapshot, config, work_dir))
-        scores = score_split(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
+    scores = train_and_score(snapshot, config)
     rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
     made = make_baselines(rows, load_rows(snapshot, folder, SPLIT_TRAINING), config)
     facts = measure_baselines(rows, scores, made, config).facts

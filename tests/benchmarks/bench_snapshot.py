@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ import pyarrow.dataset as ds
 from record import Row, row
 from sample import HOME, event_log_uri, make_run
 from synthetic import SEED, LogShape, write_log
-from timed import Ran, in_turns, run_process
+from timed import Ran, call, in_turns
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
@@ -57,7 +56,6 @@ REPETITIONS = int(os.environ.get("REPETITIONS", "3"))
 ACTIONS_OF_SCALING = 6
 """Millions of actions of the log for two workers and one, with two thirds as many impressions."""
 BUDGET_GIB = 3.0
-GOAL_DUCKDB, GOAL_WORKERS, GOAL_LINEAR, GOAL_INCREMENTAL = 40, 1.7, 1.1, 0.5
 DUCKDB = """
 copy (
   with r as (select u, p, k, ts, row_number() over (partition by u order by ts) rn from a),
@@ -77,12 +75,12 @@ def measure() -> list[Row]:
     """Return the rows of all parts, or of those that `PARTS` names."""
     parts = {"duckdb": _duckdb, "workers": _workers, "sizes": _sizes, "incremental": _incremental}
     FOLDER.mkdir(parents=True, exist_ok=True)
+    event_log_uri()
     return [parts[name]() for name in os.environ.get("PARTS", " ".join(parts)).split()]
 
 
 def _duckdb() -> Row:
     """Run ours and the peer in turns on the sample."""
-    event_log_uri()
     runs = [(_run("sample"), _run("duckdb")) for _ in range(REPETITIONS)]
     ours, theirs = zip(*runs, strict=True)
     our_s, peer_s = _median(ours), _median(theirs)
@@ -94,11 +92,11 @@ def _duckdb() -> Row:
         "examples/s",
         ratio=peer_s / our_s,
         peer=f"DuckDB {duckdb.__version__}, ASOF join with lists of 100 actions, 2 threads",
-        spread=in_turns([two.told["seconds"] / one.told["seconds"] for one, two in runs]),
+        spread=_turns(theirs, ours),
         rows=num_examples,
         note=f"ours {our_s:.2f} s from the files, with all checks, features and labels; the peer "
         f"{peer_s:.2f} s; of the cores, with start and reading: {our_cpu_s:.1f} s and "
-        f"{peer_cpu_s:.1f} s; goal: >= {GOAL_DUCKDB}",
+        f"{peer_cpu_s:.1f} s; goal: >= 40",
     )
 
 
@@ -109,17 +107,18 @@ def _workers() -> Row:
             [_run("generated", log, str(ACTIONS_OF_SCALING), workers) for workers in ("1", "2")]
             for _ in range(REPETITIONS)
         ]
-    one, two = map(_median, zip(*runs, strict=True))
+    ones, twos = zip(*runs, strict=True)
+    one, two = _median(ones), _median(twos)
     return row(
         "snapshot_2_vs_1",
         num_rows / two,
         "rows/s",
         ratio=one / two,
         peer="one worker",
-        spread=in_turns([first.told["seconds"] / second.told["seconds"] for first, second in runs]),
+        spread=_turns(ones, twos),
         rows=num_rows,
         seed=str(SEED),
-        note=f"{one:.1f} s and {two:.1f} s; goal: >= {GOAL_WORKERS}",
+        note=f"{one:.1f} s and {two:.1f} s; goal: >= 1.7",
     )
 
 
@@ -144,7 +143,7 @@ def _sizes() -> Row:
         spread="one run of each size",
         rows=num_rows,
         seed=str(SEED),
-        note=f"{'; '.join(said)}; goals: ratio <= {GOAL_LINEAR}, memory of all processes <= "
+        note=f"{'; '.join(said)}; goals: ratio <= 1.1, memory of all processes <= "
         f"{BUDGET_GIB} GiB, without mapped files, which the kernel takes back at need; two "
         f"thirds as many impressions as actions",
     )
@@ -155,7 +154,6 @@ def _incremental() -> Row:
 
     The stage judges the event log's days and builds the snapshot.
     """
-    event_log_uri()
     runs, first = [], AS_OF - timedelta(days=14)
     for _ in range(REPETITIONS):
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
@@ -170,17 +168,22 @@ def _incremental() -> Row:
         "s",
         ratio=next_s / full_s,
         peer="build_snapshot from nothing, the same fortnight",
-        spread=in_turns([two.told["seconds"] / one.told["seconds"] for one, two in runs]),
+        spread=_turns(nexts, fulls),
         rows=fulls[0].told["num_examples"],
         note=f"of {TRAINING_DAYS} days of training, 14 are new: {full_s:.1f} s and {next_s:.1f} s "
         f"with the judgement of the log and the start of its libraries; the snapshot alone "
         f"{_median(fulls, 'built_s'):.1f} s and {_median(nexts, 'built_s'):.1f} s; goal: <= "
-        f"{GOAL_INCREMENTAL}",
+        f"0.5",
     )
 
 
 def _median(runs: tuple[Ran, ...], what: str = "seconds") -> float:
     return statistics.median(each.told[what] for each in runs)
+
+
+def _turns(over: tuple[Ran, ...], under: tuple[Ran, ...]) -> str:
+    pairs = zip(over, under, strict=True)
+    return in_turns([one.told["seconds"] / other.told["seconds"] for one, other in pairs])
 
 
 @contextlib.contextmanager
@@ -203,13 +206,13 @@ def _generated(millions: int) -> Iterator[tuple[str, int]]:
 
 
 def _run(*arguments: str, budget_gib: float = 0.0) -> Ran:
-    """Run this file for one measurement; memory is seen only where there is a budget of it."""
+    """Run `main` in a process; memory is seen only where there is a budget of it."""
     variables = {}
     if budget_gib:  # A builder takes half of what its stage has.
         resources = {"build_snapshot": {"cpus": 1, "memory_gib": 2 * budget_gib}}
         variables["HOMEFEED_STAGE_RESOURCES"] = json.dumps(resources)
-    command = [sys.executable, __file__, *arguments]
-    return run_process(command, variables, sees_memory=budget_gib > 0)
+    where = ("bench_snapshot", "main")
+    return call(*where, *arguments, environment=variables, sees_memory=budget_gib > 0)
 
 
 def sample_config() -> RunConfig:
@@ -244,28 +247,25 @@ def run_duckdb(run: ResolvedRun, folder: Path) -> dict[str, float]:
     """Return the seconds of the query alone."""
     plan, log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
     impressions, actions, _ = files_read(log, plan)
-    shown = _rows(impressions, {"user_id": "u", "pin_id": "c", "impressed_at": "ts"})
+    names = {"user_id": "u", "pin_id": "c", "impressed_at": "ts"}
+    shown = ds.dataset([file.path for file in impressions]).to_table(columns=list(names))
+    shown = shown.rename_columns(list(names.values()))
     inside = [
         (pc.field("ts") >= window.start_ms) & (pc.field("ts") < window.end_ms)
         for window in plan.windows.values()
     ]
     shown = shown.filter(inside[0] | inside[1])
     shown = shown.add_column(0, "i", pa.array(np.arange(len(shown))))
-    acted = {"user_id": "u", "pin_id": "p", "action_type": "k", "known_at": "ts"}
+    names = {"user_id": "u", "pin_id": "p", "action_type": "k", "known_at": "ts"}
+    acted = ds.dataset([file.path for file in actions]).to_table(columns=list(names))
     with duckdb.connect() as connection:
         connection.execute("set threads = 2")
-        for name, rows in (("x", shown), ("a", _rows(actions, acted))):
+        for name, rows in (("x", shown), ("a", acted.rename_columns(list(names.values())))):
             connection.register("rows", rows)
             connection.execute(f"create table {name} as select * from rows")
         started = time.perf_counter()
         connection.execute(DUCKDB.format(path=folder / "asof.parquet"))
         return {"seconds": time.perf_counter() - started}
-
-
-def _rows(files: list, columns: dict[str, str]) -> pa.Table:
-    """Return the rows that a snapshot reads of a table, under short names."""
-    rows = ds.dataset([file.path for file in files]).to_table(columns=list(columns))
-    return rows.rename_columns(list(columns.values()))
 
 
 def main(what: str, *arguments: str) -> dict[str, float]:
@@ -283,7 +283,3 @@ def main(what: str, *arguments: str) -> dict[str, float]:
             return build(run, int(workers))
         run = make_run(sample_config(), AS_OF, Path(folder), event_log_uri())
         return build(run, 2) if what == "sample" else run_duckdb(run, Path(folder))
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(*sys.argv[1:])) + "\n")

@@ -4,7 +4,6 @@ Each part yields its tries by number, always in the same order, so that one can 
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class Try:
     number: int
     row: tuple[str, ...]
     story: str
-    run: Callable[[], Counter[str]]
+    run: Callable[[], dict[str, int] | None]
     """Raises AssertionError where something is lost; returns what else is counted."""
 
 
@@ -62,65 +61,51 @@ class Part:
 
 def _moves(place: Place) -> Iterator[Try]:
     """Yield every pair of point and actor once, and then the draws with two kills."""
-    folder = place.folder
     names = {
-        action: killed_moves.points(folder / f"dry-{i}", action) for i, action in enumerate(ACTIONS)
+        action: killed_moves.points(place.folder / f"dry-{number}", action)
+        for number, action in enumerate(ACTIONS)
     }
     single = [
-        (action, actor, (place,))
+        (action, actor, (point,))
         for action in ACTIONS
         for actor in ACTORS
-        for place in range(len(names[action]))
+        for point in range(len(names[action]))
     ]
-    draw = random.Random(MOVES_SEED)
-    drawn = []
+    draw, drawn = random.Random(MOVES_SEED), []
     for _ in range(NUM_DRAWN_MOVES):
-        action, actor, places = draw.choice(single)
-        drawn.append((action, actor, (*places, draw.randrange(len(names[action])))))
-    for number, (action, actor, places) in enumerate([*single, *drawn]):
-        killed = " and ".join(names[action][place] for place in places)
+        action, actor, points = draw.choice(single)
+        drawn.append((action, actor, (*points, draw.randrange(len(names[action])))))
+    for number, (action, actor, points) in enumerate([*single, *drawn]):
+        killed = " and ".join(names[action][point] for point in points)
         story = f"{number}: {action}, killed {killed}; {actor}"
-        kind = "one kill" if len(places) == 1 else "two kills"
-
-        def run(number: int = number, arguments: tuple = (action, actor, places, story)) -> Counter:
-            killed_moves.try_once(folder / f"t{number}", *arguments)
-            return Counter()
-
+        folder, kind = place.folder / f"t{number}", ("one kill", "two kills")[len(points) - 1]
+        run = partial(killed_moves.try_once, folder, action, actor, points, story)
         yield Try(number, (action, kind), story, run)
 
 
 def _stages(place: Place) -> Iterator[Try]:
     """Yield points of every stage, alone and with an actor."""
     world, _ = place.behind
-    tries = killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR)
-    for each in tries:
+    for each in killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR):
         who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
         row = (each.stage, str(len(world.places[each.stage])), who)
-        yield Try(each.number, row, each.story, partial(_try_stage, world, each))
-
-
-def _try_stage(world: StageWorld, each: killed_stages.StageTry) -> Counter[str]:
-    killed_stages.try_stage(world, each)
-    return Counter()
+        yield Try(each.number, row, each.story, partial(killed_stages.try_stage, world, each))
 
 
 def _cycles(place: Place) -> Iterator[Try]:
     """Yield whole cycles, by the share of their requests that is spoiled, or by its fault."""
-    world, proxy = place.behind
     for plan in plans(NUM_CYCLE_SEEDS, EVERYS):
-        run = partial(_run_cycle, world, proxy, plan)
+        run = partial(_run_cycle, *place.behind, plan)
         yield Try(plan.number, (plan.kind,), plan.story, run)
 
 
-def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> Counter[str]:
+def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> dict[str, int]:
     end = run_cycle(world, proxy, plan)
-    return Counter(
-        {
-            "attempts of stages": end.attempts,
-            "requests spoiled": sum(end.met.values()),
-            "ended only when the faults stopped": int(bool(end.left_stage)),
-        }
-    )
+    return {
+        "attempts of stages": end.attempts,
+        "requests spoiled": sum(end.met.values()),
+        "ended only when the faults stopped": int(bool(end.left_stage)),
+    }
 
 
 PARTS = {

@@ -42,7 +42,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     names, number = options.parts, None
     if options.only:
-        names, number = [options.only[0]], _number(options.only[1])
+        word = options.only[1]
+        names, number = [options.only[0]], int(word) if word.isdecimal() else None
         if names[0] not in NAMES or number is None:
             parser.error(
                 f"--only {' '.join(options.only)}: expected one of {', '.join(NAMES)} and the "
@@ -66,10 +67,6 @@ def main() -> int:
     return int(num_lost > 0)
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
-
-
 def _wanted(tries: "Iterator[Try]", number: int | None, minutes: float | None) -> "Iterator[Try]":
     """Yield the one try of a number, or all that begin in time."""
     started = None
@@ -89,7 +86,7 @@ def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
         row = rows.setdefault(each.row, Counter())
         row["tries"] += 1
         try:
-            row += each.run()
+            row += Counter(each.run() or {})
         except AssertionError as error:
             row["lost"] += 1
             lost.append(each.story)
@@ -102,26 +99,22 @@ def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
 def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> str:
     total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
     heads = [*part.names, "tries", "survived", "lost", *part.extras]
-    begun = f"in the order of the draw, as many as began in {minutes:g} minutes" if minutes else ""
-    shortened = f", {begun}" if begun else ""
+    shortened = (
+        f", in the order of the draw, as many as began in {minutes:g} minutes" if minutes else ""
+    )
     lines = [
         f"{total} tries, {part.says}{shortened}, in {wall_s:.0f} s: {gone} lost.",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
     ]
-    for name in _in_order(part, rows):
+    by_order = {name: (part.order.index(name[0]), name) for name in rows} if part.order else {}
+    for name in sorted(rows, key=by_order.__getitem__) if part.order else rows:
         row = rows[name]
         counts = [row["tries"], row["tries"] - row["lost"], row["lost"]]
         cells = [*name, *map(str, counts), *(str(row[extra]) for extra in part.extras)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _in_order(part: "Part", rows: Rows) -> list[tuple[str, ...]]:
-    if not part.order:
-        return list(rows)
-    return sorted(rows, key=lambda name: (part.order.index(name[0]), name[1:]))
 
 
 def _write(name: str, table: str) -> None:

@@ -1,9 +1,12 @@
 """`make bench`: run every bench_*.py beside this file, one after another, and render the page.
 
-Name some to run only those: `python tests/benchmarks/run.py dag_parse`.
+Name some to run only those: `python tests/benchmarks/run.py size`. `--call MODULE FUNCTION
+WORDS...` calls one function of a benchmark in this process and prints what it returns as JSON: so
+`timed.call` measures in a process of its own.
 """
 
 import importlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -17,8 +20,11 @@ import render  # noqa: E402
 
 def main(wanted: list[str]) -> None:
     """Run the benchmarks and save each one's rows as soon as it ends."""
-    here = Path(__file__).parent
-    names = sorted(path.stem for path in here.glob("bench_*.py"))
+    if wanted[:1] == ["--call"]:
+        found = getattr(importlib.import_module(wanted[1]), wanted[2])(*wanted[3:])
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    names = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
     for name in names:
         if wanted and name.removeprefix("bench_") not in wanted:
             continue

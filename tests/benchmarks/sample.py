@@ -3,17 +3,21 @@
 Kept under .homefeed/ so that a second run of a benchmark does not ingest again.
 """
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest
-from pipelines.contracts.config import ModelConfig, RunConfig
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.recipes import completejourney
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
+from training.bundle.score_split import SplitScores, score_split
 from training.fitting.spec import Lineage, TrainingSpec
+from training.launch import launcher
 
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 HOME = Path(__file__).resolve().parents[2] / ".homefeed"
@@ -48,36 +52,21 @@ def make_run(config: RunConfig, as_of: datetime, workspace: Path, log_uri: str =
     )
 
 
-def variant(
-    seed: int,
-    *,
-    encoder: bool = True,
-    count: bool = True,
-    matches: bool = True,
-    reference: bool = False,
-) -> RunConfig:
-    """Return the sample's recipe with parts of the model taken away, or the reference encoder."""
+def variant(seed: int) -> RunConfig:
+    """Return the sample's recipe with a seed."""
     base = completejourney()
-    numeric = tuple(f for f in base.features.numeric if count or f.name != "past_engagements")
-    model: ModelConfig = base.model.model_copy(
-        update={
-            "use_sequence_encoder": encoder,
-            "use_sequence_matches": matches,
-            "encoder_variant": "reference" if reference else "default",
-        }
-    )
-    return base.model_copy(
-        update={
-            "features": base.features.model_copy(update={"numeric": numeric}),
-            "model": model,
-            "training": base.training.model_copy(update={"seed": seed}),
-        }
-    )
+    training = base.training.model_copy(update={"seed": seed})
+    return base.model_copy(update={"training": training})
 
 
-def spec_of(
-    snapshot: Snapshot, config: RunConfig, work_dir: str, num_devices: int = 1
-) -> TrainingSpec:
+def train_and_score(snapshot: Snapshot, config: RunConfig) -> SplitScores:
+    """Train a model, and return its scores of the holdout."""
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
+        bundle = Path(launcher.train(spec_of(snapshot, config, work_dir)).bundle_dir)
+        return score_split(bundle, snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
+
+
+def spec_of(snapshot: Snapshot, config: RunConfig, work_dir: str) -> TrainingSpec:
     """Return a training without live metrics."""
     lineage = Lineage(
         as_of=snapshot.as_of,
@@ -92,7 +81,7 @@ def spec_of(
         lineage=lineage,
         snapshot_dir=str(storage.local_path(snapshot.uri)),
         work_dir=work_dir,
-        num_devices=num_devices,
+        num_devices=1,
         tracking_uri="",
         mlflow_run_id="",
     )

@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 
@@ -75,13 +77,7 @@ class Stack:
 
     def wait_until_healthy(self, services: tuple[str, ...], timeout_s: float = 300.0) -> None:
         """Wait until the services' own health checks say that they are well."""
-        deadline = time.monotonic() + timeout_s
-        while ill := {
-            name: state for name in services if (state := self.health(name)) != "healthy"
-        }:
-            if time.monotonic() > deadline:
-                raise StackError(f"not healthy after {timeout_s:.0f} s: {ill}")
-            time.sleep(0.5)
+        wait(lambda: all(self.health(name) == "healthy" for name in services), timeout_s)
 
     def down(self) -> None:
         """End the containers and delete their volumes."""
@@ -118,11 +114,8 @@ class Stack:
 
         What the engine knew of its health before it was killed would say so at once.
         """
-        deadline = time.monotonic() + timeout_s
-        while self._inspect(service, "{{.State.StartedAt}}") in ("", started):
-            if time.monotonic() > deadline:
-                raise StackError(f"{service} was not started again within {timeout_s:.0f} s")
-            time.sleep(0.1)
+        old = ("", started)
+        wait(lambda: self._inspect(service, "{{.State.StartedAt}}") not in old, timeout_s)
         self.wait_until_healthy((service,), timeout_s)
 
     def told(self) -> str:
@@ -135,32 +128,38 @@ class Stack:
         task_logs = ["find", "/opt/airflow/logs", "-type", "f", "-exec", "cat", "{}", "+"]
         found.append(self.compose("exec", "-T", "worker", *task_logs))
         for service in SERVICES:
-            found += [self._inspect(service, "{{json .Config}}"), self._processes(service)]
+            found += [
+                self._inspect(service, "{{json .Config}}"),
+                self._engine_says("top", self.container(service)),
+            ]
         return "\n".join(found)
-
-    def _processes(self, service: str) -> str:
-        command = [*self._engine, "top", self.container(service)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def api(self) -> AirflowApi:
         """Return a logged-in session with the stack's Airflow."""
         return AirflowApi(AIRFLOW_URL, secret("admin_password"))
 
     def _inspect(self, service: str, template: str) -> str:
-        done = subprocess.run(
-            [*self._engine, "inspect", "--format", template, self.container(service)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return self._engine_says("inspect", "--format", template, self.container(service))
+
+    def _engine_says(self, *words: str) -> str:
+        """Return what the engine prints; nothing where it fails."""
+        done = subprocess.run([*self._engine, *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     def _look_at_health(self) -> None:
         """Have podman run health checks, which it does by itself under systemd alone."""
         while not self._ended.wait(1.0):
             for service in SERVICES:
-                command = [*self._engine, "healthcheck", "run", self.container(service)]
-                subprocess.run(command, capture_output=True, check=False)
+                self._engine_says("healthcheck", "run", self.container(service))
+
+
+def wait(is_done: Callable[[], bool], timeout_s: float) -> None:
+    """Wait until something is so; StackError if it takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise StackError(f"{is_done.__qualname__} waited for {timeout_s:.0f} s in vain")
+        time.sleep(0.2)
 
 
 def secret(name: str) -> str:
@@ -188,14 +187,15 @@ def use_store() -> None:
 
 def finish(api: AirflowApi, run_id: str, timeout_s: float = 1800.0) -> str:
     """Wait until a run has ended, also while the api-server is away, and return its state."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    found: dict[str, Any] = {}
+
+    def has_ended() -> bool:
         with contextlib.suppress(Exception):
-            found = api.find_run(run_id)
-            if found and found["state"] in FINAL_STATES:
-                return str(found["state"])
-        time.sleep(0.5)
-    raise StackError(f"{run_id} has not ended after {timeout_s:.0f} s")
+            found.update(api.find_run(run_id) or {})
+        return found.get("state") in FINAL_STATES
+
+    wait(has_ended, timeout_s)
+    return str(found["state"])
 
 
 def _engine() -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 
@@ -46,14 +47,14 @@ def write_log(folder: Path, shape: LogShape) -> int:
             name = f"part-{number % shape.files_per_day}.parquet"
             _write(folder / table / f"day={day}" / name, rows)
             written += len(rows)
-    pins = [np.arange(shape.num_pins), _same(shape.version, shape.num_pins)]
+    pins = [np.arange(shape.num_pins), pa.repeat(shape.version, shape.num_pins)]
     _write(
         folder / "pins" / "part-0.parquet",
         pa.table([*pins, _embeddings(rng, shape.num_pins)], schema=PINS),
     )
     count = shape.num_users
     users = [np.arange(count), np.full(count, start_ms(shape.first)), _embeddings(rng, count)]
-    users = pa.table([*users, _same("core", count), pa.nulls(count, pa.string())], schema=USERS)
+    users = pa.table([*users, pa.repeat("core", count), pa.nulls(count, pa.string())], schema=USERS)
     _write(folder / "users" / "part-0.parquet", users)
     an_hour_ago = time.time() - 3600  # as of a log whose files nobody is writing
     for path in folder.rglob("*.parquet"):
@@ -75,7 +76,7 @@ def _impressions(rng: np.random.Generator, shape: LogShape, number: int, day: da
         "impressed_at": at,
         "known_at": at + rng.integers(0, 600_000, num_requests)[request],
         "position": np.tile(np.arange(shape.candidates, dtype=np.int16), num_requests),
-        "surface": _same("homefeed", count),
+        "surface": pa.repeat("homefeed", count),
         "is_exploration": (rng.random(num_requests) < 0.05)[request],
         "propensity": pa.nulls(count, pa.float32()),
     }
@@ -117,10 +118,5 @@ def start_ms(day: date) -> int:
     return (day - date(1970, 1, 1)).days * DAY_MS
 
 
-def _same(text: str, count: int) -> pa.Array:
-    return pa.array([text]).take(pa.array(np.zeros(count, dtype=np.int64)))
-
-
 def _embeddings(rng: np.random.Generator, count: int) -> pa.Array:
-    numbers = rng.normal(size=count * EMBEDDING_DIM).astype(np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), EMBEDDING_DIM)
+    return to_list_column(rng.normal(size=(count, EMBEDDING_DIM)).astype(np.float32))

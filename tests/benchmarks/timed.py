@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import psutil
+import pytest
 
 Result = TypeVar("Result")
 
@@ -28,9 +30,21 @@ class Ran:
     output: str
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The JSON object of the last line that it printed."""
+    def told(self) -> Any:
+        """The JSON value of the last line that it printed."""
         return json.loads(self.output.splitlines()[-1])
+
+
+def call(
+    module: str,
+    function: str,
+    *words: str,
+    environment: Mapping[str, str] | None = None,
+    sees_memory: bool = False,
+) -> Ran:
+    """Call a function of a benchmark in a process of its own; what it returns is `told`."""
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run.py")), "--call"]
+    return run_process([*command, module, function, *words], environment, sees_memory=sees_memory)
 
 
 def run_process(
@@ -38,23 +52,18 @@ def run_process(
     environment: Mapping[str, str] | None = None,
     *,
     sees_memory: bool = True,
-    cwd: Path | None = None,
 ) -> Ran:
-    """Run a command to its end.
+    """Run a command to its end; RuntimeError if it fails.
 
     Args:
         command: The words of it.
         environment: Variables besides those of this process.
         sees_memory: Whether its memory is looked at: the kernel walks through all pages of the
             process to answer, on a core that the process could use.
-        cwd: The folder in which it runs.
-
-    Raises:
-        RuntimeError: it failed.
     """
     before, started, peak = os.times(), time.monotonic(), 0
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=cwd, env=os.environ | (environment or {})
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | (environment or {})
     )
     with process:
         while process.poll() is None:
@@ -88,17 +97,12 @@ def run_all(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) ->
 
     Each has one thread, and so have the processes that it starts: no processor waits for another.
     """
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
             waiting = [pool.submit(function, *job) for job in jobs]
             return [future.result() for future in waiting]
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def in_turns(values: Sequence[float] | np.ndarray) -> str:

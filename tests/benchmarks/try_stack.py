@@ -30,6 +30,7 @@ from stack import (  # noqa: E402
     all_secrets,
     finish,
     use_store,
+    wait,
 )
 
 from pipelines import storage  # noqa: E402
@@ -142,15 +143,16 @@ def made_by(run_id: str) -> dict[str, Any]:
     return {"snapshot": snapshot.digest, "weights": challenger.bundle_files}
 
 
-def _wait_for_stage(stack: Stack, run_id: str, stage: str, timeout_s: float = 900.0) -> str:
+def _wait_for_stage(stack: Stack, run_id: str, stage: str) -> str:
     """Wait until a stage has begun, and return its state: a short one may have ended by then."""
-    api, deadline = stack.api(), time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        states = {task["task_id"]: task["state"] for task in api.tasks(run_id)}
-        if states.get(stage) in ("running", "success"):
-            return str(states[stage])
-        time.sleep(0.1)
-    raise StackError(f"{stage} of {run_id} has not begun after {timeout_s:.0f} s")
+    api, states = stack.api(), dict[str, str]()
+
+    def has_begun() -> bool:
+        states.update({task["task_id"]: task["state"] for task in api.tasks(run_id)})
+        return states.get(stage) in ("running", "success")
+
+    wait(has_begun, timeout_s=900.0)
+    return states[stage]
 
 
 def search_for_secrets(stack: Stack) -> None:
