@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich import filesize
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
@@ -158,15 +159,6 @@ def _said(value: float | None) -> str:
     return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
 
 
-def readable_bytes(number: float) -> str:
-    """Return a number of bytes in the largest unit that leaves it above 1."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
 def _span(window: Window) -> str:
     """Return a window's days; the last one is outside."""
     return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}"
@@ -192,7 +184,7 @@ def settings_of(snapshot: Snapshot) -> dict[str, str]:
 def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
     """Yield one line for each snapshot."""
     for each in snapshots:
-        size = readable_bytes(sum(file.num_bytes for file in each.files))
+        size = filesize.decimal(sum(file.num_bytes for file in each.files))
         yield (
             f"{each.digest[:16]}  as of {each.as_of:%Y-%m-%d}, training {_span(each.training)}, "
             f"holdout {_span(each.holdout)}: {each.num_examples:,} examples of "

@@ -120,8 +120,9 @@ def gc(
 
     The record itself stays: history, accepted recipes and snapshots, evidence, versions.
     """
+    from rich import filesize
+
     from pipelines.retention.collect import delete, plan_deletion
-    from pipelines.snapshot_view import readable_bytes
 
     settings, now, rows = Settings(), datetime.now(UTC), list[dict[str, Any]]()
     client = tracking.connect(settings.tracking_uri)
@@ -135,12 +136,12 @@ def gc(
         becomes = "kept" if why else "would go" if dry_run else "gone"
         named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
         rows.append({"becomes": becomes, **named, "age_days": age, "because": why})
-        size = "" if held.kind == "model" else f"{readable_bytes(held.num_bytes)}, "
+        size = "" if held.kind == "model" else f"{filesize.decimal(held.num_bytes)}, "
         said = f"{becomes:8}  {held.kind:11}  {held.name}  {size}"
         say(f"{said}{age} days old{why and f'  because {why}'}")
     gone = [row for row in rows if not row["because"]]
     freed = sum(row["num_bytes"] for row in gone)
-    say(f"{'would free' if dry_run else 'freed'} {readable_bytes(freed)}")
+    say(f"{'would free' if dry_run else 'freed'} {filesize.decimal(freed)}")
     if "model" in {row["kind"] for row in gone}:  # which MLflow has only marked as deleted
         say("`mlflow gc`, run on MLflow's server, then frees the space of models")
     value = {"workspace_uri": workspace_uri, "is_dry_run": dry_run}

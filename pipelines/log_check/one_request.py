@@ -139,7 +139,7 @@ def build_one_user(
             return None
         pin_ids = [np.asarray(t["pin_id"]) for t in (own.impressions, own.actions) if t is not None]
         found = replace(found, pin_ids=np.unique(np.concatenate(pin_ids)))
-        _, pin_index = count_pins(event_log, found, plan, out)
+        pin_index = count_pins(event_log, found, plan, out)
         return build_shard(own, pin_index, plan), open_table(out, PINS_FILE)
 
 

@@ -22,7 +22,7 @@ from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import PinCounts, count_pins
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, plan_of, shard_name
 from pipelines.snapshot.pool import (
     keeping_freed_memory,
@@ -163,7 +163,7 @@ def _build(
         embedding_version=plan.config.embedding_version,
         features=plan.features,
         shards=tuple(shard.stats for shard in shards),
-        num_pins=pins.num_pins,
+        num_pins=len(pins.pin_ids),
         files=files,
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
@@ -198,10 +198,10 @@ class _ThisMachine:
 
     def count_pins(
         self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
-    ) -> PinCounts:
+    ) -> PinIndex:
         """Write the pins, and keep what the second pass needs of them."""
-        counts, self._pins = count_pins(event_log, found, plan, out, self._run_all)
-        return counts
+        self._pins = count_pins(event_log, found, plan, out, self._run_all)
+        return self._pins
 
     def build(self, plan: SnapshotPlan, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""

@@ -3,13 +3,11 @@
 Not for making embeddings: a version is a fixed basis that somebody else folds new pins into.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
@@ -47,16 +45,9 @@ from pipelines.snapshot.shard import PinIndex, write_arrow
 from pipelines.snapshot.spill import SpillSummary
 
 
-class PinCounts(NamedTuple):
-    """How many pins a snapshot has, and how many of them had no embedding before as_of."""
-
-    num_pins: int
-    num_cold: int
-
-
 def count_pins(
     event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, run: Run = map
-) -> tuple[PinCounts, PinIndex]:
+) -> PinIndex:
     """Write the pins to `out` and return what the kernel needs of them, for all shards.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
@@ -94,9 +85,7 @@ def count_pins(
     }
     metadata = {"meaning": digest_of(meaning)}
     write_arrow(out / PINS_FILE, pins.drop_columns(raw).replace_schema_metadata(metadata))
-    has_times = PIN_TIME.name in pins.column_names
-    num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
-    index = PinIndex(
+    return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
         popularity=popularity,
         first_seen=first_seen,
@@ -104,7 +93,6 @@ def count_pins(
         table=open_table(out, PINS_FILE),
         numbers={name: np.asarray(pins[raw_column(name)]) for name in plan.number_columns("pins")},
     )
-    return PinCounts(len(pins), num_cold or 0), index
 
 
 def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> pa.Table:
@@ -150,7 +138,13 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         parts.append(append_numbers(file.path, part, rows, numbers))
     if not parts:
         _refuse_missing(event_log, wanted, len(wanted), version)
-    _check_widths(widths, found.user_widths, version)
+    check_one_width(
+        [*widths, *sorted(found.user_widths, key=lambda width: width.path)],
+        f"all pins of version {version!r} lie in one space, and the model multiplies the users' "
+        f"embeddings with them",
+        "embed anew what differs, give embeddings of another width a version of their own, or set "
+        "snapshot.embedding_version in the recipe to the version of the users' width",
+    )
     schema = snapshot_schema(
         "pins", plan.features, embedding_dim=widths[0].embedding_dim, has_pin_times=has_times
     )
@@ -167,20 +161,6 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         table = pa.concat_tables([table, _cold_rows(missing, schema)])
     ids = np.asarray(table["pin_id"])
     return table if (ids[1:] > ids[:-1]).all() else table.take(pa.array(np.argsort(ids)))
-
-
-def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: str) -> None:
-    check_one_width(
-        pins,
-        f"all pins of version {version!r} lie in one space",
-        "embed the pin anew, or give embeddings of another width a version of their own",
-    )
-    check_one_width(
-        [pins[0], *sorted(users, key=lambda width: width.path)],
-        f"the model multiplies the users' embeddings with the pins' of version {version!r}",
-        "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
-        "the version of the users' width",
-    )
 
 
 def _where(rows: pa.Table, is_wanted: Bools) -> pa.Table:

@@ -8,7 +8,6 @@ computing: each value is made by the step that its docstring names. Not for read
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,14 @@ import pyarrow as pa
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ShardStats
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import digest_files
-from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
+from pipelines.contracts.schemas import (
+    NEVER_MS,
+    PIN_TIME,
+    SHARD_FILES,
+    SPLIT_HOLDOUT,
+    SPLIT_TRAINING,
+    label_column,
+)
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.snapshot.pin_counts import Popularity, TrailingFirst
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
@@ -48,17 +54,17 @@ class PinIndex:
         return int(self.table.schema.field("embedding").type.list_size)
 
     @property
+    def num_cold(self) -> int:
+        """How many of the pins had no embedding before as_of."""
+        if PIN_TIME.name not in self.table.column_names:
+            return 0
+        return int((np.asarray(self.table[PIN_TIME.name]) == NEVER_MS).sum())
+
+    @property
     def num_bytes(self) -> int:
         """Memory that the counts take, without the pins' table, which lies in a file."""
-        arrays: tuple[npt.NDArray[Any], ...] = (
-            *self.popularity.totals.values(),
-            *self.numbers.values(),
-            self.first_seen.rank,
-            self.first_seen.known_at,
-            self.first_seen.row_of_pin,
-            self.pin_ids,
-        )
-        return sum(array.nbytes for array in arrays)
+        counts = (self.popularity.totals, self.numbers, vars(self.first_seen))
+        return self.pin_ids.nbytes + sum(each.nbytes for of in counts for each in of.values())
 
     @cached_property
     def places(self) -> Places:

@@ -82,7 +82,7 @@ def make_inputs(folder: Path) -> FeatureInputs:
     out, held = folder / "out", HeldRows(folder / "spilled", sys.maxsize)
     out.mkdir()
     found = merge_summaries([deal_out(task, held.keep) for task in make_tasks(log, plan)])
-    _, pins = count_pins(log, found, plan, out)
+    pins = count_pins(log, found, plan, out)
     rows = held.take(0)
     ordered = order_rows(rows.impressions, rows.actions)
     return FeatureInputs(

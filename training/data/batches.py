@@ -1,7 +1,7 @@
 """What a model is given: a batch, with nothing that a model should not see, and its scales.
 
 Not for how batches are made (`training.data.reader`) nor for their order
-(`training.data.epoch_plan`).
+(`training.data.data_module`).
 
 Letters: R requests, C candidates of all requests, S actions per request (the batch's longest),
 E pin embedding, G categorical features, N numeric inputs, H heads.

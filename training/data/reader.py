@@ -2,7 +2,7 @@
 
 A shard keeps each user's actions once and examples that point into them; the last actions of a
 request are gathered here, when a batch is made. Not for the order of requests: that is
-`training.data.epoch_plan`. Tested in tests/training/data/test_batches.py.
+`training.data.data_module`. Tested in tests/training/data/test_batches.py.
 
 Letters: M requests of the index, R requests of a batch, C candidates, S actions per request,
 E embedding, G categorical features, N numeric inputs, H heads.

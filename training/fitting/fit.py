@@ -6,7 +6,6 @@ Not for starting processes (`training.launch.launcher`) nor for what a step is
 
 import logging
 import os
-import time
 from pathlib import Path
 from shutil import which
 
@@ -27,7 +26,7 @@ from training.data.data_module import HomefeedDataModule
 from training.environment import require_devices
 from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
-from training.fitting.live_metrics import MetricLog, ProgressLogger, final_loss
+from training.fitting.live_metrics import LOSS, MetricLog, ProgressLogger, read_metrics
 from training.fitting.spec import TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
 from training.model.ranker import Ranker
@@ -61,32 +60,30 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
     module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
     checkpoint = newest_intact(folder.checkpoints)
-    started_at = time.monotonic()
     if checkpoint is not None and checkpoint.step >= num_steps:
         module.load_state_dict(torch.load(checkpoint.path, weights_only=True)["state_dict"])
     else:
         _fit(spec, folder, data, module, checkpoint)
-    training_s = time.monotonic() - started_at
     if rank > 0:
         return
     ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
     config = _calibrated(spec, data, ranker)
     golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
     write_bundle(folder.bundle, ranker, config, golden)
+    losses = [value.value for value in read_metrics(folder.metrics) if value.name == LOSS]
+    last = losses[-max(1, len(losses) // 10) :]
     result = TrainingResult(
         spec_identity=spec.identity(),
         bundle_dir=str(folder.bundle),
         bundle_digest=digest_of_files(digest_files(folder.bundle)),
         num_steps=num_steps,
-        num_epochs=spec.config.training.num_epochs,
         num_training_examples=int(data.training_index.num_examples_M.sum()),
-        final_training_loss=final_loss(folder.metrics),
+        final_training_loss=sum(last) / len(last) if last else None,
         resumed_from_step=min(checkpoint.step, num_steps) if checkpoint is not None else 0,
-        training_s=training_s,
         metrics_path=str(folder.metrics),
     )
     write_json(folder.result, result)  # last
-    log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
+    log.info("trained %d steps; bundle in %s", num_steps, folder.bundle)
 
 
 def _fit(
@@ -144,14 +141,10 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         embedding_dim=embedding_dim_of(Path(spec.snapshot_dir)),
         negative_keep_fraction=spec.config.training.negative_keep_fraction,
         calibrators=tuple(Calibrator(head=head, scale=1.0, shift=0.0) for head in heads),
-        as_of=spec.lineage.as_of,
         training=spec.snapshot.training,
         snapshot=spec.config.snapshot,
-        snapshot_digest=spec.lineage.snapshot_digest,
-        code_version=spec.lineage.code_version,
-        code_digest=spec.lineage.code_digest,
         recipe=spec.config.recipe_ref,
-        seed=spec.lineage.seed,
+        **dict(spec.lineage),
     )
     predictor = Predictor(ranker, config)
     logits_CH = logits_of(predictor, data.reader, data.calibration_index, _CALIBRATION_BATCH)

@@ -3,7 +3,6 @@
 Not for the loop around it (`training.fitting.fit`) nor for the model (`training.model.ranker`).
 """
 
-import logging
 import math
 from typing import Any
 
@@ -20,7 +19,6 @@ from training.data.batches import Batch, FeatureStatistics, visible_actions
 from training.model.loss import label_weight_matrix, weighted_loss
 from training.model.ranker import Ranker
 
-log = logging.getLogger(__name__)
 _WEIGHTS_SALT, _DROPOUT_SALT = 201, 202
 
 
@@ -92,13 +90,6 @@ class RankerModule(pl.LightningModule):
             fused=True,  # one pass over the weights instead of a dozen
         )
         warmup_steps = min(training.warmup_steps, self.num_steps // 2)
-        if warmup_steps < training.warmup_steps:
-            log.warning(
-                "training.warmup_steps=%d is more than half of the %d steps; warming up for %d",
-                training.warmup_steps,
-                self.num_steps,
-                warmup_steps,
-            )
         schedule = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, warmup_steps, self.num_steps)
         )

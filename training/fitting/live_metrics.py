@@ -211,10 +211,3 @@ class ProgressLogger(pl.Callback):
         """Send what is left."""
         if trainer.is_global_zero:
             self._metric_log.send()
-
-
-def final_loss(metrics_path: Path) -> float | None:
-    """Return the mean of the last tenth of the logged losses; None where none was logged."""
-    losses = [value.value for value in read_metrics(metrics_path) if value.name == LOSS]
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last) if last else None

@@ -78,9 +78,7 @@ class TrainingResult(Frozen):
     bundle_dir: str  # Local folder of the bundle.
     bundle_digest: str  # sha256 over the bundle's files.
     num_steps: int  # Optimizer steps.
-    num_epochs: int
     num_training_examples: int  # Candidates trained on, per epoch.
     final_training_loss: float | None  # Mean of the last tenth of those logged; None: none was.
     resumed_from_step: int  # 0 if this attempt began at the beginning.
-    training_s: float  # Seconds in the training loop, this attempt.
     metrics_path: str  # metrics.jsonl: one line per logged value.

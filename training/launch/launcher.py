@@ -152,9 +152,7 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
         received.append(number)
         process.terminate()
 
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

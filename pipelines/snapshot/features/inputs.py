@@ -1,7 +1,7 @@
 """What the features of one shard are computed from, and the searches that several of them share.
 
 Every search is made when a feature first needs it, and kept. Not for own functions of a recipe,
-which see less: `own_view`. Tested in
+which see less: `own`. Tested in
 tests/pipelines/snapshot/features/test_count.py.
 """
 
@@ -173,11 +173,7 @@ class FeatureInputs:
         """
         if PIN_TIME.name not in self.pins.table.column_names:
             return None
-        return is_known_late(self._pin_known_at[pin_rows], times_ms)
-
-    @kept
-    def _pin_known_at(self) -> Ints:
-        return to_numpy(self.pins.table[PIN_TIME.name])
+        return is_known_late(to_numpy(self.pins.table[PIN_TIME.name])[pin_rows], times_ms)
 
     def per_example(self, of_requests: npt.NDArray[Any]) -> Floats:
         """Return a number of each request for each of its examples."""

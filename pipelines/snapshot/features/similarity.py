@@ -38,7 +38,7 @@ def best(seen: FeatureInputs, feature: NumericFeature) -> Floats:
         cosines_RCA = np.matmul(block.candidates_RCE, block.actions_RAE.swapaxes(1, 2))
         # No cosine is below -1, so that the places beyond the history never win.
         cosines_RCA += np.where(block.is_action_RA, 0.0, -4.0).astype(np.float32)[:, None]
-        found[block.examples_RC] = _cut(cosines_RCA.max(axis=2))
+        found[block.examples_RC] = np.clip(cosines_RCA.max(axis=2), -1.0, 1.0)
     return found
 
 
@@ -86,11 +86,7 @@ def _weighted(block: _Block, weight_RA: Floats) -> Floats:
     weight_R1A = weight_RA.astype(np.float64)[:, None]
     sum_R1E = np.matmul(weight_R1A, block.actions_RAE.astype(np.float64))
     sum_RC = np.matmul(block.candidates_RCE.astype(np.float64), sum_R1E.swapaxes(1, 2))[:, :, 0]
-    return _cut(sum_RC / weight_R1A.sum(axis=2))
-
-
-def _cut(cosines: Floats) -> Floats:
-    return np.clip(cosines, -1.0, 1.0)
+    return np.clip(sum_RC / weight_R1A.sum(axis=2), -1.0, 1.0)
 
 
 def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:

@@ -25,9 +25,9 @@ from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.event_log.log_files import EventLog
 from pipelines.settings import Settings
-from pipelines.snapshot.pins import PinCounts, count_pins
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import ShardSummary
+from pipelines.snapshot.shard import PinIndex, ShardSummary
 from pipelines.snapshot.spark.executor import (
     Job,
     Refusal,
@@ -36,9 +36,8 @@ from pipelines.snapshot.spark.executor import (
     merge_found,
     read_part,
 )
-from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
-from pipelines.snapshot.spark.session import open_spark
+from pipelines.snapshot.spark.session import open_spark, translated_spark_errors
 from pipelines.snapshot.spark.travel import write_pin_index
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
@@ -74,7 +73,10 @@ class Cluster:
 
     def __init__(self, context: Any, place: ShardPlace, scratch: Path) -> None:
         self._context, self._place, self._scratch = context, place, scratch
-        self._max_failures = max_failures(context.master, context.getConf())
+        # Without a cluster Spark tries a task once.
+        is_local = context.master.startswith("local")
+        told = context.getConf().get("spark.task.maxFailures", "4")
+        self._max_failures = 1 if is_local else int(told)
         self._shuffled: Any = None
         self._files: tuple[FileDigest, ...] = ()
         self._pin_files: list[Path] = []
@@ -112,15 +114,15 @@ class Cluster:
 
     def count_pins(
         self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
-    ) -> PinCounts:
+    ) -> PinIndex:
         """Write the pins, and what the executors need of them, into the driver's folders.
 
         Raises:
             DataContractError: see `read_pins`.
         """
-        counts, index = count_pins(event_log, found, plan, out)
+        index = count_pins(event_log, found, plan, out)
         self._pin_files = [out / PINS_FILE, *write_pin_index(index, self._scratch)]
-        return counts
+        return index
 
     def build(self, plan: SnapshotPlan, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are where the executors put them.
@@ -149,7 +151,6 @@ class Cluster:
                     raise made.error
                 built.append(made)
         self._files = tuple(file for shard in built for file in shard.files)
-        self._place.check(self._files)
         return built
 
     def bring(self, uri: str) -> None:
@@ -158,15 +159,6 @@ class Cluster:
 
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))
-
-
-def max_failures(master: str, conf: Any) -> int:
-    """Return after how many failed attempts at a task Spark gives up."""
-    if master.startswith("local"):
-        # Without a cluster the master's URL says so, as in local[2,4]; as a rule it is one.
-        _, _, last = master.rstrip("]").partition(",")
-        return int(last) if last.isdigit() else 1
-    return int(conf.get("spark.task.maxFailures", "4"))
 
 
 def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:

@@ -64,8 +64,8 @@ class SharedFolder:
         finally:
             shutil.rmtree(attempt, ignore_errors=True)
 
-    def check(self, files: Sequence[FileDigest]) -> None:
-        """Look for every file in the driver's own folder.
+    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
+        """Look for every file in the driver's own folder, from which the snapshot is published.
 
         Raises:
             ConfigurationError: the executors wrote into another folder of the same path.
@@ -74,9 +74,6 @@ class SharedFolder:
             path = self.scratch / "out" / file.path
             if not path.is_file() or path.stat().st_size != file.num_bytes:
                 raise self._not_seen(f"{file.path}, written by an executor, is not in {path}")
-
-    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
-        """Do nothing: the shards lie beside the driver's own files."""
 
     def _not_seen(self, found: str) -> ConfigurationError:
         return ConfigurationError(
@@ -100,9 +97,6 @@ class StoreFolder:
             folder.mkdir()
             yield folder
             storage.publish_folder(folder, storage.join(self.uri, name))
-
-    def check(self, files: Sequence[FileDigest]) -> None:
-        """Do nothing: what is missing in a store cannot be copied, and says so then."""
 
     def bring(self, files: Sequence[FileDigest], uri: str) -> None:
         """Let the store copy the files; no byte of them passes through the driver.

@@ -49,7 +49,7 @@ def test_a_dry_run_says_what_would_go_and_what_is_kept_and_then_it_goes(world: O
     assert done[-2] == f"freed {size:.1f} kB"
     assert world.names("runs")[0] == name_of("3")
     again = lines("gc")
-    assert again[-1] == "freed 0 B" and beginning(again, "gone") == []
+    assert again[-1] == "freed 0 bytes" and beginning(again, "gone") == []
 
 
 def test_the_age_is_a_setting(world: OldWorld, monkeypatch: pytest.MonkeyPatch) -> None:

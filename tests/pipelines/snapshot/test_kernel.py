@@ -3,6 +3,7 @@
 That the order of the rows that come in changes no byte is tested in test_build.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -167,44 +168,41 @@ def test_of_repeated_impressions_the_earliest_is_kept_whatever_order_they_come_i
 
 SAME_PINS = [row | {"user_id": 2} for row in tiny_impressions() if row["request_id"] == "C"]
 EARLY = acted(1, 30, "repin", "17 23:59", "17 23:59", "C")
-REFUSED = {
-    "a request of two users": (
-        {"impressions": [*tiny_impressions(), *shown("C", 2, "18 00:00", 40)]},
-        "request 'C' belongs to users 1 and 2",
-    ),
-    "whose rows differ in nothing else": (
-        {"impressions": [*tiny_impressions(), *SAME_PINS]},
-        "request 'C' belongs to users 1 and 2",
-    ),
-    "an action before the request it names": (
-        {"actions": [*tiny_actions(), EARLY]},
-        "names request 'C', which was shown later",
-    ),
-}
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_rows_that_contradict_each_other_are_refused(log: Path, what: str) -> None:
-    rows, says = REFUSED[what]
-    write_tiny_log(log, **rows)
-    assert_refused(log.parent, says)
-
-
-def test_two_rows_of_a_user_for_one_as_of_are_refused(log: Path) -> None:
-    write_rows(log, "users", users_of([(1, january("10 00:00"))] * 2))
-    assert_refused(log.parent, "user 1 has more than one row of as_of=")
-
-
-def test_files_of_two_widths_are_both_named(log: Path) -> None:
-    """Both files are of one task, whose rows of a shard go into one file."""
+def narrow_users(log: Path) -> None:
+    """Another file of the same task, whose rows of a shard go into one file with the others."""
     narrow = users_of([(2, january("10 00:00"))])
     place = narrow.schema.get_field_index("embedding")
     embedding = pa.array([[1.0] * 16], pa.list_(pa.float32(), 16))
-    pq.write_table(
-        narrow.set_column(place, "embedding", embedding), log / "users" / "part-1.parquet"
-    )
-    assert_refused(
-        log.parent,
-        r"users/part-1.parquet: embedding of user_id=2 has 16 numbers; expected 32, as pin_id=10 "
-        r"in .*pins/part-0.parquet has, because .*snapshot.embedding_version",
-    )
+    rows = narrow.set_column(place, "embedding", embedding)
+    pq.write_table(rows, log / "users" / "part-1.parquet")
+
+
+def a_user_twice(log: Path) -> None:
+    write_rows(log, "users", users_of([(1, january("10 00:00"))] * 2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (
+            {"impressions": [*tiny_impressions(), *shown("C", 2, "18 00:00", 40)]},
+            "request 'C' belongs to users 1 and 2",
+        ),
+        # whose rows differ in nothing else
+        ({"impressions": [*tiny_impressions(), *SAME_PINS]}, "request 'C' belongs to users 1 and"),
+        ({"actions": [*tiny_actions(), EARLY]}, "names request 'C', which was shown later"),
+        (a_user_twice, "user 1 has more than one row of as_of="),
+        (
+            narrow_users,
+            r"users/part-1.parquet: embedding of user_id=2 has 16 numbers; expected 32, as "
+            r"pin_id=10 in .*pins/part-0.parquet has, because .*snapshot.embedding_version",
+        ),
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused(
+    log: Path, spoil: dict | Callable[[Path], None], says: str
+) -> None:
+    write_tiny_log(log, **spoil) if isinstance(spoil, dict) else spoil(log)
+    assert_refused(log.parent, says)

@@ -18,57 +18,36 @@ PINS = np.array([10, 20, 30])
 DAYS = np.array([5, 6, 9])
 
 
-def counts_of(*rows: tuple[int, float, float]) -> ActionCounts:
-    """Return the counts of actions given as (pin, day acted, day known)."""
-    pin_id, acted, known = np.array(rows).T
-    return ActionCounts.of(
-        pin_id.astype(np.int64), (acted * DAY_MS).astype(np.int64), (known * DAY_MS).astype(int)
-    )
-
-
 def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window: int) -> list:
     places = popularity.places_of(np.searchsorted(popularity.days, days), rows)
     return popularity.at(places, window).tolist()
 
 
-@pytest.mark.parametrize("block_rows", [1, 1000])
+@pytest.mark.parametrize("is_merged", [True, False])
+@pytest.mark.parametrize(("block_cells", "block_rows"), [(1, 7), (1 << 18, 1 << 17)])
 def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window(
-    monkeypatch: pytest.MonkeyPatch, block_rows: int
+    monkeypatch: pytest.MonkeyPatch, block_cells: int, block_rows: int, is_merged: bool
 ) -> None:
     """Other pins are ignored, and parts add up, merged or not."""
-    monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
-    one = counts_of((10, 4.5, 4.6), (20, 3.0, 3.0), (99, 4.0, 4.0))
-    two = counts_of((10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0), (5, 4.0, 4.0))
-    for counts in ([one, two], [ActionCounts.merge([one, two])]):
-        found = trailing_popularity(counts, PINS, DAYS, (2, 4))
-        totals = {
-            window: [totals_of(found, np.full(3, day), np.arange(3), window) for day in DAYS]
-            for window in (2, 4)
-        }
-        assert totals[2] == [[1, 2, 0], [2, 0, 1], [0, 0, 0]]
-        assert totals[4] == [[1, 2, 0], [2, 2, 1], [0, 0, 1]]
-        assert len(found.totals[2]) == 6  # nothing is kept of (pin, day) without
-
-
-@pytest.mark.parametrize("block_cells", [1, 1 << 18])
-def test_totals_of_many_pins_are_those_of_counting_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, block_cells: int
-) -> None:
     monkeypatch.setattr(pin_counts, "_BLOCK_CELLS", block_cells)
+    monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
     rng = np.random.default_rng(4)
     pins = np.sort(rng.choice(200, 60, replace=False))
     pin_id, acted_day = rng.integers(0, 200, 500), rng.integers(0, 9, 500)
     known_day = acted_day + rng.integers(0, 3, 500)
     acted_at, known_at = acted_day * DAY_MS, known_day * DAY_MS
     counts = [ActionCounts.of(pin_id[n::3], acted_at[n::3], known_at[n::3]) for n in range(3)]
-    days, rows = np.arange(3, 10), np.arange(len(pins))
-    found = trailing_popularity(counts, pins, days, (2, 5))
+    days, rows = np.array([3, 4, 5, 7, 9]), np.arange(len(pins))
+    parts = [ActionCounts.merge(counts)] if is_merged else counts
+    found, wide = trailing_popularity(parts, pins, days, (2, 5)), 0
     for window in (2, 5):
         for day in days:
             is_in = (acted_day < day) & (acted_day >= day - window) & (known_day < day)
             expected = [int((is_in & (pin_id == pin)).sum()) for pin in pins]
             assert totals_of(found, np.full(len(pins), day), rows, window) == expected
             assert sum(expected) > 5
+            wide += sum(count > 0 for count in expected) if window == 5 else 0
+    assert len(found.totals[5]) == wide  # nothing is kept of (pin, day) without
 
 
 def test_nothing_counted_is_zero_for_every_pin() -> None:
@@ -88,17 +67,6 @@ def test_totals_that_need_more_bytes_are_counted_as_well(count: int) -> None:
 
 TRAILING_DAYS = 28
 AGE_DAYS = np.array([28, 29, 30, 48, 49])
-
-
-def test_the_earliest_row_of_a_pin_and_day_counts_whatever_part_it_is_in() -> None:
-    days = np.array([0, 1, 0]) * DAY_MS
-    one = FirstSeen.of(np.array([7, 3, 7]), days, days + [50, 40, 30])
-    two = FirstSeen.of(np.array([3, 3, 9]), days, days + [20, 10, 20])
-    for parts in ([one, two], [two, one]):
-        found = FirstSeen.merge(parts)
-        assert found.pin_id.tolist() == [3, 3, 7, 9]
-        assert found.day.tolist() == [0, 1, 0, 0]
-        assert (found.known_at - found.day * DAY_MS).tolist() == [20, 10, 30, 20]
 
 
 def test_nothing_seen_is_never() -> None:

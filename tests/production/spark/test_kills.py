@@ -31,6 +31,11 @@ COMMAND_LINE = REPOSITORY / "pipelines" / "cli" / "__main__.py"
 _TIMEOUT_S = 240.0
 
 
+CONFIG = smoke().model_copy(
+    update={"snapshot": smoke().snapshot.model_copy(update={"num_shards": NUM_SHARDS})}
+)
+
+
 @dataclass(frozen=True)
 class Cycle:
     """A resolved run over a planted log, and what its snapshot is on one machine."""
@@ -47,9 +52,6 @@ class Cycle:
         """Return how many shards the executors of a build have put in their place."""
         return len(list(self.snapshots.glob(".scratch-*/out/shard-*")))
 
-    def published(self) -> list[Path]:
-        return [path.parent for path in self.snapshots.glob("*/manifest.json")]
-
     def assert_whole(self) -> None:
         """Check that the one snapshot is that of one machine, and that nothing else is left."""
         made = read_artifact(self.run.run_uri, "build_snapshot", Snapshot)
@@ -59,26 +61,13 @@ class Cycle:
         assert folders == [made.digest[:16]]
 
 
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A log, and the digest that one machine gives its snapshot."""
-    folder = tmp_path_factory.mktemp("planted")
-    write_planted_world(folder / "event_log", num_users=240, num_days=67)
-    return folder, write_snapshot(make_run(folder, config_of())).digest
-
-
 @pytest.fixture
-def cycle(planted: tuple[Path, str], tmp_path: Path) -> Cycle:
-    folder, digest = planted
-    workspace_uri = storage.to_uri(tmp_path / "workspace")
-    run = save_run(make_run(folder, config_of(), PLANTED_AS_OF, workspace_uri=workspace_uri))
+def cycle(tmp_path: Path) -> Cycle:
+    write_planted_world(tmp_path / "event_log", num_users=240, num_days=67)
+    digest = write_snapshot(make_run(tmp_path, CONFIG)).digest
+    workspace_uri = storage.to_uri(tmp_path / "by_spark")
+    run = save_run(make_run(tmp_path, CONFIG, PLANTED_AS_OF, workspace_uri=workspace_uri))
     return Cycle(tmp_path, run, digest)
-
-
-def config_of():
-    config = smoke()
-    changed = config.snapshot.model_copy(update={"num_shards": NUM_SHARDS})
-    return config.model_copy(update={"snapshot": changed})
 
 
 @contextlib.contextmanager
@@ -144,7 +133,7 @@ def test_a_killed_driver_publishes_nothing_and_the_next_one_does(
         ours = [each for each in cluster.executors() if each.pid not in before]
         process.kill()
         assert process.wait() == -9
-    assert cycle.published() == []
+    assert list(cycle.snapshots.glob("*/manifest.json")) == []
     assert ours and psutil.wait_procs(ours, timeout=30)[1] == []  # No executor outlives it.
     run_stage("build_snapshot", cycle.run.run_uri)
     cycle.assert_whole()

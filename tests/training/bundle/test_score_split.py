@@ -1,25 +1,18 @@
 """From a bundle's folder to scores: aligned with the rows, whatever the batch size."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from pipelines.snapshot.shard import write_arrow
 from support.bundles import write_with_config
-from support.holdouts import AGAINST_CHAMPION
 from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, ranking_score, score_split
 from training.data.example_rows import load_rows
-from validation.model_gate.comparison import Holdout, compare
-from validation.model_gate.verdict import decide_on_comparison
 
 
 def scores_of(trained, planted, **overrides: Any) -> SplitScores:
@@ -34,23 +27,22 @@ def scores_of(trained, planted, **overrides: Any) -> SplitScores:
     return score_split(**(arguments | overrides))
 
 
-def test_a_snapshot_of_another_meaning_is_refused(planted, trained) -> None:
-    features = planted.snapshot.features
-    changed = {
-        "embedding version": {"embedding_version": "planted-2"},
-        "action types": {
-            "features": features.model_copy(update={"action_types": ("hide", "repin")})
-        },
-        "categorical features": {
-            "features": features.model_copy(
-                update={"categorical": (CategoricalFeature(name="x", table="pins", values=("a",)),)}
-            )
-        },
-    }
-    for what, update in changed.items():
-        other = planted.snapshot.model_copy(update=update)
-        with pytest.raises(DataContractError, match=what):
-            scores_of(trained, planted, snapshot=other)
+OTHER = CategoricalFeature(name="x", table="pins", values=("a",))
+
+
+@pytest.mark.parametrize(
+    ("what", "update"),
+    [
+        ("embedding version", {"embedding_version": "planted-2"}),
+        ("action types", {"action_types": ("hide", "repin")}),
+        ("categorical features", {"categorical": (OTHER,)}),
+    ],
+)
+def test_a_snapshot_of_another_meaning_is_refused(planted, trained, what, update) -> None:
+    if "embedding_version" not in update:
+        update = {"features": planted.snapshot.features.model_copy(update=update)}
+    with pytest.raises(DataContractError, match=what):
+        scores_of(trained, planted, snapshot=planted.snapshot.model_copy(update=update))
 
 
 @pytest.mark.parametrize("batch_size", [1, 37, 500])
@@ -77,8 +69,6 @@ def test_ranking_score_by_hand(planted) -> None:
     heads = (repin, long_click.model_copy(update={"utility_weight": -2.0}), save)
     probabilities = {"repin": np.array([0.5, 0.1]), "long_click": np.array([0.2, 0.0])}
     assert ranking_score(probabilities, heads) == pytest.approx([0.1, 0.1])
-    with pytest.raises(DataContractError, match="long_click"):
-        ranking_score({"repin": np.array([0.5])}, heads)
     with pytest.raises(DataContractError, match="utility_weight 0"):
         ranking_score(probabilities, (save,))
 
@@ -104,30 +94,3 @@ def test_the_digest_is_of_requests_pins_and_labels(planted, trained) -> None:
     assert scores_of(trained, planted, batch_size=37).holdout_digest == one
     assert scores_of(trained, planted, label_heads=("repin", "save")).holdout_digest != one
     assert scores_of(trained, planted, split=SPLIT_TRAINING).holdout_digest != one
-
-
-def test_a_fifth_of_the_pin_embeddings_stale_is_seen_by_the_gate(
-    planted, trained, tmp_path
-) -> None:
-    """As where a pin's embedding is another pin's: its score is wrong, and nothing else is."""
-    folder = shutil.copytree(planted.folder, tmp_path / "stale")
-    pins = pa.ipc.open_file(folder / "pins.arrow").read_all()
-    rng = np.random.default_rng(5)
-    stale = np.flatnonzero(rng.random(len(pins)) < 0.2)
-    source = np.arange(len(pins))
-    source[stale] = np.roll(stale, 1)
-    wrong = pins["embedding"].combine_chunks().take(pa.array(source))
-    (folder / "pins.arrow").unlink()
-    column = pins.schema.get_field_index("embedding")
-    write_arrow(folder / "pins.arrow", pins.set_column(column, pins.schema.field(column), wrong))
-
-    rows = load_rows(planted.snapshot, planted.folder, SPLIT_HOLDOUT)
-    ours, theirs = scores_of(trained, planted, snapshot_dir=folder), scores_of(trained, planted)
-    assert ours.holdout_digest == theirs.holdout_digest  # no check of the rows sees it
-    heads, gate = planted.config.features.heads, planted.config.model_gate
-    found = compare(Holdout(rows, heads, gate), ours, theirs, AGAINST_CHAMPION)
-    change = found.target.relative_change
-    assert change.value < -0.03
-    is_sure = change.high < -gate.margin
-    expected = Decision.REJECT if is_sure else Decision.INCONCLUSIVE
-    assert decide_on_comparison(found, gate, heads).decision is expected

@@ -6,9 +6,8 @@ import torch
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.data.batches import ACTION, MODEL_INPUTS, VARYING_AXES, Batch, visible_actions
-from training.data.data_module import HomefeedDataModule
-from training.data.epoch_plan import EpochPlan
-from training.data.reader import SnapshotReader, ragged_ranges
+from training.data.data_module import EpochPlan, HomefeedDataModule
+from training.data.reader import RequestIndex, SnapshotReader, chunks, ragged_ranges
 from training.fitting.lightning_module import RankerModule
 from training.model.loss import weighted_loss
 
@@ -30,10 +29,13 @@ def data(planted) -> HomefeedDataModule:
     return data_of(planted)
 
 
-def test_ragged_ranges() -> None:
+def test_ragged_ranges_and_chunks(reader) -> None:
     found = ragged_ranges(np.array([5, 0, 9]), np.array([2, 0, 3]))
     assert found.tolist() == [5, 6, 9, 10, 11]
-    assert ragged_ranges(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
+    index, none = reader.index(SPLIT_HOLDOUT), np.array([], dtype=int)
+    assert ragged_ranges(none, none).tolist() == list(chunks(index.take(none), 10)) == []
+    rows = [part.row_M for part in chunks(index, 50)]
+    assert len(rows) > 2 and np.concatenate(rows).tolist() == index.row_M.tolist()
 
 
 def test_the_declared_axes_of_the_inputs_are_those_that_vary(reader) -> None:
@@ -55,62 +57,50 @@ def test_the_declared_axes_of_the_inputs_are_those_that_vary(reader) -> None:
 
 def test_a_batch_equals_what_a_loop_over_the_rows_gathers(reader) -> None:
     index = reader.index(SPLIT_HOLDOUT)
-    batch = reader.make_batch(index)
-    row = 0
-    for r in range(len(index)):
-        shard = int(index.shard_M[r])
-        request = int(index.row_M[r])
+    batch, row = reader.make_batch(index), 0
+    for r, (shard, request) in enumerate(zip(index.shard_M, index.row_M, strict=True)):
         requests, timeline = reader.requests[shard], reader.timelines[shard]
         start, end = requests["timeline_start"][request], requests["timeline_end"][request]
         newest_first = list(range(start, end))[::-1][:20]
-        num = len(newest_first)
-        impressed_at = requests["impressed_at"][request]
-        pins = timeline["pin_row"][newest_first]
-        assert batch.action_types_RS[r, :num].tolist() == [
-            int(timeline["action_type_id"][i]) for i in newest_first
-        ]
-        assert batch.action_pin_keys_RS[r, :num].tolist() == pins.tolist()
-        assert batch.action_ages_ms_RS[r, :num].tolist() == [
-            int(impressed_at - timeline["acted_at"][i]) for i in newest_first
-        ]
-        assert (batch.action_pins_RSE[r, :num].numpy() == reader.pins["embedding"][pins]).all()
-        assert (batch.action_types_RS[r, num:] == 0).all()
-        assert (batch.action_pin_keys_RS[r, num:] == -1).all()
-        assert (batch.action_pins_RSE[r, num:] == 0).all()
-        examples = reader.examples[shard]
-        for example in range(requests["num_examples"][request]):
-            source = requests["first_example"][request] + example
+        num, pins = len(newest_first), timeline["pin_row"][newest_first]
+        ages_ms = requests["impressed_at"][request] - timeline["acted_at"][newest_first]
+        for name, expected, padding in (
+            ("action_types_RS", timeline["action_type_id"][newest_first], 0),
+            ("action_pin_keys_RS", pins, -1),
+            ("action_ages_ms_RS", ages_ms, 0),
+            ("action_pins_RSE", reader.pins["embedding"][pins], 0),
+        ):
+            found = getattr(batch, name)[r].numpy()
+            assert (found[:num] == expected).all() and (found[num:] == padding).all(), name
+        assert (ages_ms >= 0).all()
+        examples, first = reader.examples[shard], requests["first_example"][request]
+        for source in range(first, first + requests["num_examples"][request]):
             assert batch.request_of_C[row] == r
             assert batch.candidate_pin_keys_C[row] == examples["pin_row"][source]
             assert batch.labels_CH[row, 0] == examples["label_repin"][source]
             assert batch.numeric_CN[row, 0] == examples["num_pin_popularity"][source]
             row += 1
     assert row == len(batch.request_of_C)
-    assert (batch.action_ages_ms_RS >= 0).all()
+
+
+def examples_of(index: RequestIndex) -> list[tuple[int, int]]:
+    """Return (shard, row) of the examples of some requests."""
+    shards = np.repeat(index.shard_M, index.num_examples_M).tolist()
+    rows = ragged_ranges(index.first_example_M, index.num_examples_M).tolist()
+    return list(zip(shards, rows, strict=True))
 
 
 def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
-    plan = data.planner.plan(0)
-    expected = [
-        (request, example)
-        for request, count in enumerate(data.training_index.num_examples_M)
-        for example in range(count)
-    ]
+    """And the ranks of a batch read shards one after another."""
+    plan, expected = data.planner.plan(0), sorted(examples_of(data.training_index))
     for world_size in (1, 2, 3):
-        shares = [
-            plan.share(batch, rank, world_size)
-            for batch in range(plan.num_batches)
-            for rank in range(world_size)
-        ]
-        seen = [
-            (request, skipped + example)
-            for share in shares
-            for request, skipped, count in zip(
-                share.requests, share.skipped_R, share.num_examples_R, strict=True
-            )
-            for example in range(count if share.weight > 0 else 0)
-        ]
-        assert sorted(seen) == expected
+        seen = []
+        for batch in range(plan.num_batches):
+            shares = [plan.share(batch, rank, world_size) for rank in range(world_size)]
+            seen += [examples_of(share.requests) for share in shares if share.weight > 0]
+            bounds = [(s.requests.shard_M.min(), s.requests.shard_M.max()) for s in shares]
+            assert bounds == sorted(bounds)
+        assert sorted(sum(seen, [])) == expected
 
 
 def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
@@ -136,17 +126,20 @@ def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
 def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
     num_examples = np.array([30, 30, 30, 30, 2, 0, 28, 30])
     num_kept = np.array([10, 2, 30, 0, 1, 0, 20, 9])
-    plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept, num_examples)
+    zeros, rows = np.zeros(8), np.arange(8)
+    index = RequestIndex(zeros, rows, zeros, num_examples, zeros.astype(int), zeros)
+    plan = EpochPlan(rows, np.array([0, 8]), zeros, num_kept, index)
     for world_size in (1, 2, 3, 7):
         shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
         assert {share.num_global_candidates for share in shares} == {72}
         estimates = [
-            (num_kept / np.maximum(num_examples, 1))[share.requests] @ share.num_examples_R
+            (num_kept / np.maximum(num_examples, 1))[share.requests.row_M]
+            @ share.requests.num_examples_M
             for share in shares
         ]
         assert np.allclose(estimates, 72 / world_size, atol=1.5)
         # the requests that keep nothing, of 30 and 0, are read by nobody
-        assert sum(int(share.num_examples_R.sum()) for share in shares) == 150
+        assert sum(int(share.requests.num_examples_M.sum()) for share in shares) == 150
 
 
 def loss_and_gradients(data: HomefeedDataModule, batch: Batch) -> tuple[float, list[torch.Tensor]]:
@@ -184,15 +177,6 @@ def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
         torch.testing.assert_close(sum(found), expected, atol=allowed, rtol=0)
 
 
-def test_the_ranks_of_a_batch_read_shards_one_after_another(data) -> None:
-    plan = data.planner.plan(0)
-    for batch in range(plan.num_batches):
-        shards = [
-            data.training_index.shard_M[plan.share(batch, rank, 2).requests] for rank in (0, 1)
-        ]
-        assert shards[0].max() <= shards[1].min()
-
-
 def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
     first, again, second = data.planner.plan(0), data.planner.plan(0), data.planner.plan(1)
     for name in ("order_M", "window_fraction_M"):
@@ -205,20 +189,15 @@ def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
     assert fractions.mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_batches_are_about_as_large_as_asked(data) -> None:
+@pytest.mark.parametrize("batch_size", [1, 40, 256, 10**6])
+def test_batches_are_about_as_large_as_asked_and_none_is_empty(planted, batch_size: int) -> None:
+    data = data_of(planted, batch_size=batch_size)
     plan = data.planner.plan(0)
     sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
     assert sum(sizes) == data.training_index.num_examples_M.sum()
     largest_request = int(data.training_index.num_examples_M.max())
     assert max(sizes) - min(sizes) <= 2 * largest_request
-
-
-@pytest.mark.parametrize("batch_size", [1, 40, 10**6])
-def test_no_batch_is_empty_at_any_size(planted, batch_size) -> None:
-    data = data_of(planted, batch_size=batch_size)
-    bounds = data.planner.plan(0).bounds_B1
-    assert (np.diff(bounds) > 0).all()
-    assert bounds[-1] == len(data.training_index)
+    assert (np.diff(plan.bounds_B1) > 0).all()
 
 
 def test_downsampling_keeps_positives_and_a_share_of_the_rest(planted) -> None:

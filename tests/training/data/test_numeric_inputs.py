@@ -72,31 +72,27 @@ def test_rows_hold_the_baselines_numbers_too(built: Built) -> None:
     ]
 
 
-def test_scales_are_of_the_rows_where_a_feature_is_not_missing(built: Built) -> None:
-    index = built.reader.index(SPLIT_TRAINING)
-    found = measure_statistics(built.reader, index, built.config.features)
-    price = built.reader.example_column(index, "num_impressions.price")
-    flag = built.reader.example_column(index, "num_impressions.price_missing")
-    assert found.numeric_mean_N[3] == pytest.approx(price[flag == 0].mean())
-    assert found.numeric_scale_N[3] == pytest.approx(price[flag == 0].std())
-    assert found.numeric_mean_N[4] == pytest.approx(flag.mean())
-    assert found.numeric_mean_N[3] != pytest.approx(price.mean())
-
-
-def test_a_feature_that_is_always_missing_has_a_scale_of_one(
-    built: Built, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_always_missing", [False, True])
+def test_scales_are_of_the_rows_where_a_feature_is_not_missing(
+    built: Built, monkeypatch: pytest.MonkeyPatch, is_always_missing: bool
 ) -> None:
-    column = built.reader.example_column
+    """A feature that always is has a scale of one."""
+    column, index = built.reader.example_column, built.reader.index(SPLIT_TRAINING)
 
-    def always_missing(index: RequestIndex, name: str) -> np.ndarray:
+    def missing(index: RequestIndex, name: str) -> np.ndarray:
         values = column(index, name)
         return np.full_like(values, name.endswith("_missing")) if "price" in name else values
 
-    monkeypatch.setattr(built.reader, "example_column", always_missing)
-    index = built.reader.index(SPLIT_TRAINING)
+    price, flag = (column(index, f"num_impressions.price{end}") for end in ("", "_missing"))
+    mean, scale = price[flag == 0].mean(), price[flag == 0].std()
+    expected = ([mean, flag.mean()], [scale, flag.std()])
+    if is_always_missing:
+        monkeypatch.setattr(built.reader, "example_column", missing)
+        expected = ([0.0, 1.0], [1.0, 1.0])
     found = measure_statistics(built.reader, index, built.config.features)
-    assert found.numeric_mean_N[3:5].tolist() == [0.0, 1.0]
-    assert found.numeric_scale_N[3:5].tolist() == [1.0, 1.0]
+    assert found.numeric_mean_N[3:5] == pytest.approx(expected[0])
+    assert found.numeric_scale_N[3:5] == pytest.approx(expected[1])
+    assert mean != pytest.approx(price.mean())
 
 
 def test_a_bundle_with_flags_scores_and_needs_its_features(built: Built, tmp_path: Path) -> None:

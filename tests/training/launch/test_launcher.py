@@ -1,6 +1,5 @@
 """Training in its own processes: it learns, resumes exactly, agrees over ranks, ends loudly."""
 
-import json
 import shutil
 import signal
 import sys
@@ -87,7 +86,7 @@ def test_a_finished_training_is_not_done_again_unless_its_bundle_was_altered(
     assert digest_of_files(digest_files(tmp_path / "bundle")) == result.bundle_digest
 
 
-def test_a_corrupt_checkpoint_is_passed_over(copied, tmp_path) -> None:
+def test_a_corrupt_checkpoint_is_passed_over(planted, copied, tmp_path) -> None:
     spec, result = copied
     newest, older = sorted((tmp_path / "checkpoints").glob("*.ckpt"), reverse=True)
     flip_a_byte(newest)
@@ -95,12 +94,10 @@ def test_a_corrupt_checkpoint_is_passed_over(copied, tmp_path) -> None:
     again = train(spec)
     assert again.resumed_from_step == int(older.stem.split("-")[1])
     assert again.bundle_digest == result.bundle_digest
-
-
-def test_another_configuration_starts_afresh(planted, copied, tmp_path) -> None:
+    # Another configuration starts afresh.
     second = train(planted.spec(tmp_path, training={"num_epochs": 1, "seed": 99}))
     assert second.resumed_from_step == 0
-    assert second.bundle_digest != copied[1].bundle_digest
+    assert second.bundle_digest != result.bundle_digest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -146,22 +143,14 @@ def names(process: psutil.Process, text: str) -> bool:
     return any(text in part for part in process.info["cmdline"] or ())
 
 
-def test_nan_loss_stops_with_its_class_and_keeps_the_weights(planted, tmp_path) -> None:
-    spec = planted.spec(tmp_path, training={"learning_rate": 1e30, "warmup_steps": 0})
+def test_nan_loss_stops_and_its_error_keeps_class_kind_and_message(planted, tmp_path) -> None:
+    spec, folder = planted.spec(tmp_path, training={"learning_rate": 1e30}), WorkFolder(tmp_path)
     with pytest.raises(DataContractError, match=r"step \d+, epoch \d+, batch .*learning_rate"):
         train(spec)
-    assert not (tmp_path / "result.json").exists()
-    assert not (tmp_path / "bundle").exists()
-    assert json.loads((tmp_path / "error.json").read_text())["error_class"] == "DataContractError"
-
-
-def test_an_error_keeps_class_kind_and_message_on_its_way(planted, tmp_path) -> None:
-    spec, folder = planted.spec(tmp_path), WorkFolder(tmp_path)
-    write_json(folder.error, TrainingError.of(ConfigurationError("no such place", kind="no place")))
+    assert not folder.result.exists() and not folder.bundle.exists()
+    write_json(folder.error, TrainingError.of(ConfigurationError("nowhere", kind="no place")))
     found = _failure(spec, folder, 0, 78, [])
-    assert (type(found), str(found), found.kind) == (
-        *(ConfigurationError, "no such place", "no place"),
-    )
+    assert (type(found), str(found), found.kind) == (ConfigurationError, "nowhere", "no place")
 
 
 def test_what_no_training_wrote_is_not_deleted(planted, tmp_path) -> None:

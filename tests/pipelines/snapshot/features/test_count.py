@@ -1,5 +1,6 @@
 """Every feature of the catalogue equals its slow reference, and knows nothing of later rows."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from support.random_log import (
     config_of,
     write_random_log,
 )
-from support.slow_features import SLOW, Asked
+from support.slow_features import SLOW, Asked, AskedRequest, Slow
 
 OPTIONS = {"session_position": {"gap_minutes": 600}, "since_last_touch_of_category": {}}
 OPTIONS["since_last_touch_of_category"] = {"category": "brand"}
@@ -44,33 +45,27 @@ def build_with(
     numeric: tuple[NumericFeature, ...],
     change_pins: Callable[[list[Row]], list[Row]] = list,
 ) -> Built:
-    log, config = (
-        write_random_log(folder / "event_log", change_pins=change_pins),
-        config_of(*numeric),
-    )
+    log = write_random_log(folder / "event_log", change_pins=change_pins)
+    config = config_of(*numeric)
     snapshot = build(folder, config)
     root = local_path(snapshot.uri)
     pin_ids = open_table(root, "pins.arrow")["pin_id"].to_pylist()
-    shards = [[open_table(root, f"{s.name}/{f}.arrow") for f in ("requests", "examples")]
-              for s in snapshot.shards]  # fmt: skip
+    shards = [
+        [open_table(root, f"{each.name}/{kind}.arrow") for kind in ("requests", "examples")]
+        for each in snapshot.shards
+    ]
     known_at: dict[str, int] = {}
     for row in log.impressions:
         earliest = known_at.get(row["request_id"], row["known_at"])
         known_at[row["request_id"]] = min(earliest, row["known_at"])
-    in_windows = {
-        r["request_id"]: (r["user_id"], r["impressed_at"], known_at[r["request_id"]])
-        for requests, _ in shards
+    shown = [
+        (AskedRequest(r["request_id"], r["user_id"], r["impressed_at"], known_at[r["request_id"]]),
+         examples["pin_row"].to_pylist()[r["first_example"] :][: r["num_examples"]])
+        for requests, examples in shards
         for r in requests.to_pylist()
-    }
-    told = (log, config, snapshot.training.start_ms, in_windows)
-    asked = []
-    for requests, examples in shards:
-        pin_rows = examples["pin_row"].to_pylist()
-        for one in requests.to_pylist():
-            first = one["first_example"]
-            for row in pin_rows[first : first + one["num_examples"]]:
-                of_request = (one["request_id"], one["user_id"], pin_ids[row], one["impressed_at"])
-                asked.append(Asked(*told, *of_request))
+    ]  # fmt: skip
+    told = (log, config, snapshot.training.start_ms, [request for request, _ in shown])
+    asked = [Asked(*told, request, pin_ids[row]) for request, rows in shown for row in rows]
     names = shards[0][1].column_names
     columns = {n: np.concatenate([np.asarray(e[n]) for _, e in shards]) for n in names}
     return Built(asked, columns | {"asked_at": np.array([each.at_ms for each in asked])})
@@ -103,33 +98,27 @@ def test_every_feature_of_the_catalogue_has_a_slow_reference() -> None:
     assert meant == set(CATALOGUE) - {own}
 
 
-def test_options_reach_the_computation(tmp_path: Path) -> None:
-    features = (
-        NumericFeature(name="pin_age", column="created_at"),
-        NumericFeature(name="user_activity", days=2),
-        NumericFeature(name="similarity_best", num_actions=2),
-        NumericFeature(name="similarity_mean", num_actions=3),
-        NumericFeature(name="similarity_decayed", half_life_days=0.5),
-        NumericFeature(name="session_position", gap_minutes=180),
-    )
-    found = build_with(tmp_path, features)
-    slow = (
-        slow_features.age_by_column,
-        lambda asked: slow_features.activity(asked, 2),
-        lambda asked: slow_features.best(asked, 2),
-        lambda asked: slow_features.mean(asked, 3),
+OPTIONAL: tuple[tuple[dict, Slow], ...] = (
+    ({"name": "pin_age", "column": "created_at"}, slow_features.age_by_column),
+    ({"name": "user_activity", "days": 2}, lambda asked: slow_features.activity(asked, 2)),
+    ({"name": "similarity_best", "num_actions": 2}, lambda asked: slow_features.best(asked, 2)),
+    ({"name": "similarity_mean", "num_actions": 3}, lambda asked: slow_features.mean(asked, 3)),
+    (
+        {"name": "similarity_decayed", "half_life_days": 0.5},
         lambda asked: slow_features.decayed(asked, 0.5),
+    ),
+    (
+        {"name": "session_position", "gap_minutes": 180},
         lambda asked: slow_features.session(asked, 180),
-    )
-    for feature, function in zip(features, slow, strict=True):
-        assert_equal(found, feature, [function(asked) for asked in found.asked])
+    ),
+)
 
 
-def test_ages_reach_back_to_the_midnight_four_weeks_before_the_requests_day(built: Built) -> None:
-    ages_h = np.expm1(built.columns["num_pin_age"])
-    since_midnight_h = built.columns["asked_at"] % DAY_MS / HOUR_MS
-    assert (ages_h <= 28 * 24 + since_midnight_h + 0.01).all()
-    assert (ages_h > 27 * 24).sum() > 10
+def test_options_reach_the_computation(tmp_path: Path) -> None:
+    features = tuple(NumericFeature(**options) for options, _ in OPTIONAL)
+    found = build_with(tmp_path, features)
+    for feature, (_, slow) in zip(features, OPTIONAL, strict=True):
+        assert_equal(found, feature, [slow(asked) for asked in found.asked])
 
 
 LATE_FROM_MS = to_ms(AS_OF) - 7 * DAY_MS - 5 * HOUR_MS
@@ -144,34 +133,23 @@ OF_PINS = (
 )
 
 
-def as_known(rows: list[Row]) -> list[Row]:
-    """Return the pins with times: a third of them became known in the training window."""
-    return [row | {"known_at": START_MS if row["pin_id"] % 3 else LATE_FROM_MS} for row in rows]
+def as_known(rows: list[Row], **others: object) -> list[Row]:
+    """Return pins of which a third became known in the training window, with that content."""
+    late = {"known_at": LATE_FROM_MS, **others}
+    return [row | (late if row["pin_id"] % 3 == 0 else {"known_at": START_MS}) for row in rows]
 
 
-def otherwise(rows: list[Row]) -> list[Row]:
-    """Return the same with other content in the rows that became known late."""
-    other = {"red": "blue", "blue": "red"}
-    return [
-        row
-        if row["known_at"] == START_MS
-        else row
-        | {
-            "embedding": np.roll(row["embedding"], 5),
-            "brand": other.get(row["brand"], row["brand"]),
-            "created_at": START_MS + 5 * DAY_MS,
-        }
-        for row in as_known(rows)
-    ]
+OTHERS = {"embedding": np.arange(32.0, dtype=np.float32), "brand": "red", "created_at": START_MS}
 
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]]:
     """The numbers of each example, with the one and the other content."""
-    folders = (tmp_path_factory.mktemp("pins") for _ in range(2))
     return [
-        build_with(folder, OF_PINS, change).columns
-        for folder, change in zip(folders, (as_known, otherwise), strict=True)
+        build_with(
+            tmp_path_factory.mktemp("pins"), OF_PINS, functools.partial(as_known, **others)
+        ).columns
+        for others in ({}, OTHERS)
     ]
 
 

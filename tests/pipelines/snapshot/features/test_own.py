@@ -16,8 +16,8 @@ from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import HOUR_MS
-from pipelines.snapshot.features import own, own_view
-from pipelines.snapshot.features.own_view import Seen
+from pipelines.snapshot.features import own
+from pipelines.snapshot.features.own import Seen
 from pipelines.storage import local_path
 from support.random_log import build, config_of, write_random_log
 
@@ -143,13 +143,13 @@ def shard() -> Seen:
     start, acted_at = user * NUM_REQUESTS, impressed_at + HOUR_MS
     users, vectors = np.arange(num_users), np.ones((num_rows, 2), dtype=np.float32)
     return Seen(
-        own_view.SeenRequests(
+        own.SeenRequests(
             USER_IDS[user], impressed_at, known_at, start, start + number, user, rows, ones
         ),
-        own_view.SeenExamples(request=rows, pin_row=rows),
-        own_view.SeenActions(rows, ones, acted_at=acted_at, known_at=acted_at),
-        own_view.SeenPins(rows, vectors, {}),
-        own_view.SeenUsers(USER_IDS, users * 0, vectors[:num_users], {}),
+        own.SeenExamples(request=rows, pin_row=rows),
+        own.SeenActions(rows, ones, acted_at=acted_at, known_at=acted_at),
+        own.SeenPins(rows, vectors, {}),
+        own.SeenUsers(USER_IDS, users * 0, vectors[:num_users], {}),
         action_type_ids={"repin": 1},
     )
 

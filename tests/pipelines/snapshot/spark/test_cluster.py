@@ -1,15 +1,14 @@
-"""Which parts' summaries come together, and how often Spark tries a task. Needs no Spark."""
+"""Which parts' summaries come together. Needs no Spark."""
 
 from collections import defaultdict
 from datetime import date, timedelta
 
 import numpy as np
-import pytest
 
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
-from pipelines.snapshot.spark.cluster import collectors_of, max_failures
+from pipelines.snapshot.spark.cluster import collectors_of
 from pipelines.snapshot.spill import SpillTask
 from support.runs import PLANTED_AS_OF
 
@@ -35,11 +34,3 @@ def test_what_comes_together_is_about_the_same_days_whatever_the_sizes() -> None
     assert max(map(len, by_day.values())) <= 2
     assert sum(map(len, by_day.values())) < 1.5 * len(by_day)
     assert collectors_of(tasks[:1]) == {0: 0}
-
-
-@pytest.mark.parametrize(
-    ("master", "option", "expected"),
-    [("local[*]", "4", 1), ("local[2,3]", "4", 3), ("spark://m:7077", "4", 4), ("yarn", "8", 8)],
-)
-def test_how_often_spark_tries_a_task(master: str, option: str, expected: int) -> None:
-    assert max_failures(master, {"spark.task.maxFailures": option}) == expected

@@ -57,11 +57,11 @@ def test_a_driver_that_does_not_find_the_files_says_what_to_change(place: Shared
     with place.receive(NAME) as folder:
         write(folder)
     found = digest_files(place.scratch / "out")
-    place.check(found)
+    place.bring(found, "")
     missing = FileDigest(path=f"{NAME}/examples.arrow", sha256="0" * 64, num_bytes=4)
     for file in (missing, found[0].model_copy(update={"num_bytes": 5})):
         with pytest.raises(ConfigurationError, match="see the workspace at the same path"):
-            place.check([file])
+            place.bring([file], "")
 
 
 def test_in_a_store_shards_are_copied_and_what_killed_drivers_left_goes(
