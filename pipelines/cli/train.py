@@ -138,7 +138,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     """
     from pipelines.stages.runner import read_artifact
     from training.bundle.score_split import score_split
-    from training.data.example_rows import load_rows
+    from training.data.reader import load_rows
     from training.launch import launcher
     from validation.model_gate.comparison import Holdout, level_of
 

@@ -11,8 +11,8 @@ Letters: P pins, D days of requests.
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,7 @@ class ActionCounts:
             total = np.add.reduceat(count[order], starts) if len(starts) else count
             return *(key[order[starts]] for key in keys), total
 
-        return ActionCounts(*merge_in_blocks([columns_of(part) for part in parts], 4, add, run))
+        return merge_in_blocks(ActionCounts, parts, add, run)
 
 
 @dataclass(frozen=True)
@@ -106,39 +106,35 @@ class FirstSeen:
             run: calls a function for each of some blocks of pins, one after another or side by
                 side.
         """
-        if len(parts) == 1:
-            return parts[0]
-        columns = [columns_of(part) for part in parts]
-        return FirstSeen(*merge_in_blocks(columns, 3, least_of, run))
+        return parts[0] if len(parts) == 1 else merge_in_blocks(FirstSeen, parts, least_of, run)
 
 
-def columns_of(counted: ActionCounts | FirstSeen) -> tuple[Ints, ...]:
-    """Return the columns of what was counted, of which the first is the pin, sorted."""
-    return tuple(vars(counted).values())
+Counted = TypeVar("Counted", ActionCounts, FirstSeen)
 
 
 def merge_in_blocks(
-    parts: Sequence[tuple[Ints, ...]],
-    num_columns: int,
+    kind: type[Counted],
+    counted: Sequence[Counted],
     merge: Callable[..., tuple[Ints, ...]],
     run: Run,
-) -> tuple[Ints, ...]:
+) -> Counted:
     """Return what is made of the rows of all parts, block by block of pins.
 
     Args:
-        parts: columns, of which the first is sorted.
-        num_columns: of each part, and of what is made of them.
+        kind: of what is counted.
+        counted: parts, sorted by pin.
         merge: makes sorted columns of columns.
         run: calls a function for each of some blocks, one after another or side by side.
     """
+    parts = [tuple(vars(part).values()) for part in counted]
 
     def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
         cut = [[column[rows] for column in part] for part, rows in zip(parts, block, strict=True)]
         return merge(*map(np.concatenate, zip(*cut, strict=True)))
 
     blocks = even_blocks([part[0] for part in parts], BLOCK_ROWS) if parts else []
-    none = (np.array([], dtype=np.int64),) * num_columns
-    return tuple(map(np.concatenate, zip(none, *run(merge_block, blocks), strict=True)))
+    none = (np.array([], dtype=np.int64),) * len(fields(kind))
+    return kind(*map(np.concatenate, zip(none, *run(merge_block, blocks), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -154,8 +150,11 @@ class PinBlocks:
     edges: list[Ints]  # of each part: where the rows of each block begin, and where the last ends
 
     @staticmethod
-    def of(pin_ids: Ints, num_days: int, parts: list[tuple[Ints, ...]]) -> "PinBlocks":
+    def of(
+        pin_ids: Ints, num_days: int, counted: Sequence[ActionCounts | FirstSeen]
+    ) -> "PinBlocks":
         """Cut pins, and the rows of all parts with them."""
+        parts = [tuple(vars(part).values()) for part in counted]
         size = max(1, _BLOCK_CELLS // num_days // 8) * 8
         blocks = [slice(n, min(n + size, len(pin_ids))) for n in range(0, len(pin_ids), size)]
         firsts, last = pin_ids[::size], pin_ids[-1:]
@@ -225,8 +224,7 @@ def trailing_popularity(
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     windows = sorted(set(windows_days))
-    parts = [columns_of(part) for part in (*counts, ActionCounts.merge([]))]
-    cut = PinBlocks.of(pin_ids, len(days), parts)
+    cut = PinBlocks.of(pin_ids, len(days), (*counts, ActionCounts.merge([])))
 
     def total(number: int) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
         block = cut.blocks[number]
@@ -321,8 +319,7 @@ def trailing_first(
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     span = range(int(days[0]) - trailing_days, int(days[-1]) + 1)
-    parts = [columns_of(part) for part in (*seen, FirstSeen.merge([]))]
-    cut = PinBlocks.of(pin_ids, len(span), parts)
+    cut = PinBlocks.of(pin_ids, len(span), (*seen, FirstSeen.merge([])))
 
     def appearances(number: int) -> tuple[Ints, Ints, Ints]:
         """Return the pins of a block that appeared, and the cells and times of rows by time."""

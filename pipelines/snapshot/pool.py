@@ -92,8 +92,6 @@ def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: s
             task_bytes >> 20,
             free_bytes >> 20,
         )
-    elif fitting < num_workers:
-        log.info("%d workers instead of %d, as memory allows", fitting, num_workers)
     return fitting
 
 

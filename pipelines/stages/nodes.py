@@ -92,8 +92,7 @@ def help_train(
         TransientStorageError: machine 0 failed, or prepared no training in time.
         HomefeedError: as `training.launch.launcher.train` raises.
     """
-    from training.fitting.spec import TrainingSpec
-    from training.fitting.work_folder import WorkFolder, read
+    from training.fitting.spec import TrainingSpec, WorkFolder, read
     from training.launch import launcher
 
     def failure() -> StageFailure | None:

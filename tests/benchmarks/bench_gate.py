@@ -16,7 +16,7 @@ from record import Row, row
 from scipy.stats import bootstrap
 
 from pipelines.recipes import completejourney
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import RatioEstimate, UserSums, paired_bootstrap, user_groups
 from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
 from validation.model_gate.years import CYCLES, Setting, live_years

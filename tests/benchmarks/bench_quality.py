@@ -24,7 +24,7 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from training.data.example_rows import load_rows
+from training.data.reader import load_rows
 from validation.model_gate.baselines import make_baselines
 from validation.model_gate.baselines import measure as measure_baselines
 

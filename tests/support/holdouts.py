@@ -8,7 +8,7 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.reasons import BaselineKind
 from support.judgements import BEATEN, CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.self_test import run_self_test
 from validation.model_gate.verdict import decide

@@ -36,7 +36,7 @@ from support.judgements import (
 )
 from support.runs import make_run
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.verdict import decide
 from validation.report.verdict_page import write_report

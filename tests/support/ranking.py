@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.ranking_metrics import top_k_hits
 
 

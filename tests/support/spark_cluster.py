@@ -53,15 +53,12 @@ class SparkCluster:
 
     def executors(self) -> list[psutil.Process]:
         """Return the executors' Java processes."""
-        children = (child for worker in self.workers for child in worker.children())
-        return [child for child in children if _is_executor(child)]
-
-
-def _is_executor(process: psutil.Process) -> bool:
-    try:
-        return any("CoarseGrainedExecutorBackend" in word for word in process.cmdline())
-    except psutil.NoSuchProcess:  # It has ended since.
-        return False
+        found = []
+        for child in (child for worker in self.workers for child in worker.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):  # It has ended since.
+                if any("CoarseGrainedExecutorBackend" in word for word in child.cmdline()):
+                    found.append(child)
+        return found
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from training.data.reader import RequestIndex, SnapshotReader, chunks
 
 @dataclass(frozen=True)
 class SplitScores:
-    """One side's scores, aligned with the N examples of `training.data.example_rows.load_rows`."""
+    """One side's scores, aligned with the N examples of `training.data.reader.load_rows`."""
 
     ranking_score: np.ndarray  # (N,) float64, the highest is shown first
     probabilities: Mapping[str, np.ndarray]  # per head (N,) in [0, 1]; empty where there are none

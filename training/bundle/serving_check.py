@@ -75,12 +75,10 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
     found = f"the serving check of {bundle_dir} ended with exit code {done.returncode}, expected 0"
     end = f"its end:\n{done.stderr[-2000:]}\n{by_hand}"
-    if done.returncode == -signal.SIGKILL:
-        raise ProcessKilledError(
-            f"{found}; it was killed; if memory ran out, give this machine more or run less beside "
-            f"it, then retry; {end}"
-        )
-    raise HomefeedError(f"{found}; {end}")
+    if done.returncode != -signal.SIGKILL:
+        raise HomefeedError(f"{found}; {end}")
+    help_ = "if memory ran out, give this machine more or run less beside it, then retry"
+    raise ProcessKilledError(f"{found}; it was killed; {help_}; {end}")
 
 
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:

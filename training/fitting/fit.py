@@ -27,8 +27,7 @@ from training.environment import require_devices
 from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import LOSS, MetricLog, ProgressLogger, read_metrics
-from training.fitting.spec import TrainingResult, TrainingSpec
-from training.fitting.work_folder import WorkFolder
+from training.fitting.spec import TrainingResult, TrainingSpec, WorkFolder
 from training.model.ranker import Ranker
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,14 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.processes import die_with_parent
 from training.environment import NOBODY_CAME, model_environment, require_devices
-from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
-from training.fitting.work_folder import TrainingError, WorkFolder, read
+from training.fitting.spec import (
+    NodeAddress,
+    TrainingError,
+    TrainingResult,
+    TrainingSpec,
+    WorkFolder,
+    read,
+)
 
 log = logging.getLogger(__name__)
 _NUM_TAIL_LINES = 40

@@ -36,8 +36,7 @@ def main(spec_path: str, identity: str) -> int:
     from pipelines.contracts.files import write_json
     from training.environment import threads_per_process
     from training.fitting.fit import run_process
-    from training.fitting.spec import TrainingSpec
-    from training.fitting.work_folder import TrainingError, WorkFolder
+    from training.fitting.spec import TrainingError, TrainingSpec, WorkFolder
     from training.launch.launcher import advice
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node

@@ -19,7 +19,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.reasons import BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import FloatArray
 from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
 from validation.model_gate.target_metric import target_head, volume_name

@@ -35,7 +35,7 @@ from pipelines.contracts.reasons import (
 )
 from pipelines.contracts.time import Window
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import (
     FloatArray,
     RatioEstimate,

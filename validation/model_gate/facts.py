@@ -20,7 +20,7 @@ from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
-from training.data.example_rows import load_rows
+from training.data.reader import load_rows
 from validation.model_gate.baselines import POPULARITY, make_baselines, measure
 from validation.model_gate.comparison import ComparedModels, Holdout, compare_with_influences
 from validation.model_gate.off_policy import estimate

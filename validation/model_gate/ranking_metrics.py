@@ -15,7 +15,7 @@ Letters: N examples, M requests.
 import numpy as np
 
 from pipelines.contracts.hashing import mix
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 
 _TIE_SALT = 301
 

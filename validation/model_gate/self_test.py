@@ -27,7 +27,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Comparison, Decision, SelfTest
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import UserSums, paired_bootstrap
 from validation.model_gate.comparison import (
     ComparedModels,

@@ -167,11 +167,7 @@ def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:
     The tasks of one collector are about the same days, although the largest are begun first: so
     what they found of a pin on a day becomes one row there, and crosses to the driver once.
     """
-
-    def table_and_day(task: SpillTask) -> tuple[str, date, str]:
-        first = task.files[0]
-        return first.table, first.day or date.min, first.path
-
-    together = max(1, math.isqrt(len(tasks)))
-    by_day = enumerate(sorted(tasks, key=table_and_day))
-    return {task.number: place // together for place, task in by_day}
+    together, firsts = max(1, math.isqrt(len(tasks))), [task.files[0] for task in tasks]
+    keys = [(first.table, first.day or date.min, first.path) for first in firsts]
+    by_day = sorted(range(len(tasks)), key=keys.__getitem__)
+    return {tasks[place].number: n // together for n, place in enumerate(by_day)}

@@ -118,7 +118,16 @@ def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refu
         Exception: what is unforeseen; Spark gives it to the driver in the end.
     """
     try:
-        _require_same_code(job)
+        here = code_of(job.plan)
+        for name, digest in job.code.items():
+            if here.get(name) != digest:
+                raise ConfigurationError(
+                    f"an executor of the Spark cluster has other code of {name} than the driver: "
+                    f"digest {here.get(name, '')[:12]}, the driver's is {digest[:12]}; expected "
+                    f"the same everywhere, because a snapshot's bytes depend on it; install the "
+                    f"driver's version on the cluster's machines, and name its Python in "
+                    f"PYSPARK_PYTHON"
+                )
         return act()
     except Exception as error:
         ours = as_ours(error)
@@ -132,20 +141,3 @@ def _is_last_attempt(job: Job) -> bool:
 
     context: Any = TaskContext.get()
     return context is None or context.attemptNumber() + 1 >= job.max_failures
-
-
-def _require_same_code(job: Job) -> None:
-    """Refuse an executor whose code may make other bytes than the driver's.
-
-    Raises:
-        ConfigurationError: it has another version of this project, or of the recipe's functions.
-    """
-    here = code_of(job.plan)
-    for name, digest in job.code.items():
-        if here.get(name) != digest:
-            raise ConfigurationError(
-                f"an executor of the Spark cluster has other code of {name} than the driver: "
-                f"digest {here.get(name, '')[:12]}, the driver's is {digest[:12]}; expected the "
-                f"same everywhere, because a snapshot's bytes depend on it; install the driver's "
-                f"version on the cluster's machines, and name its Python in PYSPARK_PYTHON"
-            )

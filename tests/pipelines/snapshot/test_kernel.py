@@ -6,7 +6,6 @@ That the order of the rows that come in changes no byte is tested in test_build.
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -49,38 +48,29 @@ def test_files_have_the_contract_schema_and_one_batch(tiny: Snapshot) -> None:
     assert all(column.num_chunks == 1 for column in examples.columns)
 
 
-def test_the_timeline_is_what_requests_can_see_and_pointers_end_before_them(
-    tiny: Snapshot,
-) -> None:
-    pins, (repin, click) = pins_of(tiny), (1, 2)
+def test_the_timeline_is_what_requests_can_see_and_pointers_end_before_them(log: Path) -> None:
+    """What is known in the very millisecond of a request is a label, but not seen by it."""
+    moments = {"C": "18 00:00", "D": "18 23:59:59.999"}  # D is the user's last request
+    at_once = [acted(1, 20, "click", when, when, name) for name, when in moments.items()]
+    write_tiny_log(log, actions=[*tiny_actions(), *at_once])
+    snapshot = build_tiny(log.parent)
+    pins, (repin, click) = pins_of(snapshot), (1, 2)
     timeline = [
         (pins[row["pin_row"]], row["action_type_id"], row["known_at"])
-        for row in rows_of(tiny, "timeline")
+        for row in rows_of(snapshot, "timeline")
     ]
     assert timeline == [
         (40, click, january("10 00:10")),
         (10, repin, january("15 00:05")),
         (20, repin, january("16 00:01")),
+        (20, click, january("18 00:00")),  # of C, which D sees
         (10, repin, january("18 02:00")),
         (30, repin, january("18 03:00")),
         (20, repin, january("12 09:00")),  # user 2; later actions are after their last request
     ]
-    found = {
-        r["request_id"]: (r["timeline_start"], r["timeline_end"]) for r in rows_of(tiny, "requests")
-    }
-    assert found == {"A": (0, 1), "C": (0, 3), "D": (0, 5), "B": (5, 6)}
-
-
-def test_an_action_of_a_request_is_not_in_its_own_sequence(log: Path) -> None:
-    """Known in the very millisecond of the request: a label, but nothing the model may see."""
-    moments = {"C": "18 00:00", "D": "18 23:59:59.999"}  # D is the user's last request
-    at_once = [acted(1, 20, "click", when, when, name) for name, when in moments.items()]
-    write_tiny_log(log, actions=[*tiny_actions(), *at_once])
-    snapshot = build_tiny(log.parent)
-    requests = {r["request_id"]: r for r in rows_of(snapshot, "requests")}
-    assert len(rows_of(snapshot, "timeline")) == 7  # with the one of C, which D sees
-    assert requests["C"]["timeline_end"] == 3
-    assert requests["D"]["timeline_end"] == 6
+    requests = rows_of(snapshot, "requests")
+    found = {r["request_id"]: (r["timeline_start"], r["timeline_end"]) for r in requests}
+    assert found == {"A": (0, 1), "C": (0, 3), "D": (0, 6), "B": (6, 7)}
 
 
 def test_user_rows_are_the_latest_not_after_the_request(tiny: Snapshot) -> None:
@@ -126,16 +116,6 @@ def test_an_action_a_label_window_after_an_impression_is_neither_its_label_nor_n
     snapshot = build_tiny(tmp_path)
     assert rows_of(snapshot, "examples")[0]["label_repin"] == label
     assert (snapshot.event_counts.num_near, snapshot.event_counts.num_early) == (1, num_early)
-
-
-def test_numbers_are_counted_before_the_request(tiny: Snapshot) -> None:
-    examples = rows_of(tiny, "examples")
-    popularity = np.expm1([row["num_pin_popularity"] for row in examples]).round(5)
-    engagements = np.expm1([row["num_past_engagements"] for row in examples]).round(5)
-    # A: 10, 20; C: 10, 30; D: 20, 10; B: 20, 30 (each request by position)
-    # (pin 30 on the 18th: the long click; the repin became known at that very midnight)
-    assert popularity.tolist() == [0, 1, 1, 1, 1, 1, 0, 0]
-    assert engagements.tolist() == [0, 0, 1, 0, 1, 2, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which pins a snapshot has, and pins that it cannot have."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,29 +27,6 @@ def test_only_referenced_pins_are_kept_with_their_embedding(tiny: Snapshot) -> N
     assert pins["pin_id"].to_pylist() == [10, 20, 30, 40]
     assert pins["embedding"][3].as_py() == pytest.approx([0.4] * 32)
     assert tiny.num_pins == 4
-
-
-@pytest.mark.parametrize(
-    ("pin_ids", "version", "says"),
-    [
-        (
-            [10, 20, 30, 40],
-            "other-7",
-            r"no embedding of version 'planted-1'.*found the versions \['other-7'\]",
-        ),
-        (
-            [10, 20, 40],
-            "planted-1",
-            "1 of 4 pins .* have no embedding of version 'planted-1', first: 30",
-        ),
-        ([10, 20, 20, 30, 40], "planted-1", "pin 20 has more than one embedding"),
-    ],
-)
-def test_pins_that_a_snapshot_cannot_have_are_named(
-    log: Path, pin_ids: list[int], version: str, says: str
-) -> None:
-    write_rows(log, "pins", pins_of(pin_ids, version))
-    assert_refused(log.parent, says)
 
 
 KNOWN = {10: "01 00:00", 20: "16 12:00", 30: "18 00:00:00.001", 40: "16 00:00"}
@@ -81,34 +59,53 @@ def test_a_pin_that_nobody_knew_before_as_of_is_cold_with_or_without_a_later_row
     assert len(digests) == 1
 
 
-def test_pins_with_a_time_in_some_files_only_are_refused(log: Path) -> None:
-    with_pin_times(log, KNOWN)
-    pq.write_table(pins_of([60]), log / "pins" / "part-1.parquet")
-    assert_refused(
-        log.parent, r"pins: .*part-1.parquet has no column 'known_at', and .*part-0.parquet has;"
-    )
+def two_files(log: Path, rows: pa.Table) -> None:
+    pq.write_table(rows, log / "pins" / "part-1.parquet")
 
 
-def test_two_rows_of_a_pin_with_different_times_are_refused(log: Path) -> None:
-    with_pin_times(log, KNOWN)
-    path = log / "pins" / "part-0.parquet"
-    pq.write_table(pq.read_table(path), path.with_name("part-1.parquet"))
-    rewrite(log, "pins/part-1.parquet", "known_at", pa.array([january("02 00:00")] * 4))
-    assert_refused(log.parent, "pin 10 has more than one embedding")
+def known_at(log: Path, times: list[int | float | None]) -> None:
+    rewrite(log, "pins/part-0.parquet", "known_at", pa.array(times))
 
 
-@pytest.mark.parametrize(
-    ("times", "says"),
-    [
-        (pa.array([1, 2, 3, 4]), "part-0.parquet: known_at is not a plausible time .*known_at=1"),
-        (pa.array([None, *[january("02 00:00")] * 3]), "'known_at' is null .1 such row"),
-        (pa.array([1.0] * 4), "part-0.parquet: column 'known_at' is double; expected int64"),
-        (pa.array([january("20 00:00")] * 4), "4 of 4 pins .* 'planted-1', first: 10"),
-    ],
-)
-def test_times_of_pins_that_are_none_or_all_too_late_are_refused(
-    log: Path, times: pa.Array, says: str
+SECOND, LATE = january("02 00:00"), january("20 00:00")
+REFUSED: list[tuple[Callable[[Path], object], str]] = [
+    (
+        lambda log: write_rows(log, "pins", pins_of([10, 20, 30, 40], "other-7")),
+        r"no embedding of version 'planted-1'.*found the versions \['other-7'\]",
+    ),
+    (
+        lambda log: write_rows(log, "pins", pins_of([10, 20, 40])),
+        "1 of 4 pins .* have no embedding of version 'planted-1', first: 30",
+    ),
+    (
+        lambda log: write_rows(log, "pins", pins_of([10, 20, 20, 30, 40])),
+        "pin 20 has more than one embedding",
+    ),
+    (
+        lambda log: two_files(log, pins_of([60])),
+        r"pins: .*part-1.parquet has no column 'known_at', and .*part-0.parquet has;",
+    ),
+    (
+        lambda log: two_files(log, pins_of([10]).append_column("known_at", [[SECOND]])),
+        "pin 10 has more than one embedding",
+    ),
+    (
+        lambda log: known_at(log, [1, 2, 3, 4]),
+        "part-0.parquet: known_at is not a plausible time .*known_at=1",
+    ),
+    (lambda log: known_at(log, [None, *[SECOND] * 3]), "'known_at' is null .1 such row"),
+    (
+        lambda log: known_at(log, [1.0] * 4),
+        "part-0.parquet: column 'known_at' is double; expected int64",
+    ),
+    (lambda log: known_at(log, [LATE] * 4), "4 of 4 pins .* 'planted-1', first: 10"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), REFUSED)
+def test_pins_that_a_snapshot_cannot_have_are_named(
+    log: Path, spoil: Callable[[Path], object], says: str
 ) -> None:
     with_pin_times(log, KNOWN)
-    rewrite(log, "pins/part-0.parquet", "known_at", times)
+    spoil(log)
     assert_refused(log.parent, says)

@@ -16,8 +16,7 @@ from pipelines.stages import nodes, runner
 from pipelines.stages.nodes import address_of, help_train, work_dir_of
 from support.runs import make_run, save_artifact, save_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
-from training.fitting.spec import Lineage, NodeAddress, TrainingSpec
-from training.fitting.work_folder import WorkFolder
+from training.fitting.spec import Lineage, NodeAddress, TrainingSpec, WorkFolder
 from training.launch import launcher
 
 MEETING = "10.0.0.1:29500"

@@ -12,7 +12,7 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from support.bundles import write_with_config
 from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, ranking_score, score_split
-from training.data.example_rows import load_rows
+from training.data.reader import load_rows
 
 
 def scores_of(trained, planted, **overrides: Any) -> SplitScores:

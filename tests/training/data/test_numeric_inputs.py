@@ -16,9 +16,8 @@ from support.bundles import chance_bundle
 from support.random_log import build, config_of, write_random_log
 from training.bundle.score_split import score_split
 from training.data.data_module import measure_statistics
-from training.data.example_rows import load_rows
 from training.data.input_checks import check_features
-from training.data.reader import RequestIndex, SnapshotReader
+from training.data.reader import RequestIndex, SnapshotReader, load_rows
 
 CHOSEN = tuple(
     NumericFeature(name=name)

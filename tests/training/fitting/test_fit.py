@@ -17,8 +17,7 @@ from training.bundle.mlflow_model import _signature
 from training.bundle.score_split import score_split
 from training.data.reader import SnapshotReader
 from training.fitting.fit import run_process
-from training.fitting.spec import TrainingSpec
-from training.fitting.work_folder import WorkFolder
+from training.fitting.spec import TrainingSpec, WorkFolder
 
 
 @pytest.mark.parametrize("embedding_dim", [16, 48])

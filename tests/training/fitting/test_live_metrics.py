@@ -11,7 +11,7 @@ from pipelines.contracts.errors import TrackingUnavailableError
 from support.serving import free_port
 from support.training_process import ended, signal_when, start_training
 from training.fitting.live_metrics import LOSS, MetricLog, read_metrics, replay
-from training.fitting.work_folder import WorkFolder
+from training.fitting.spec import WorkFolder
 from training.launch.launcher import train
 
 pytestmark = pytest.mark.usefixtures("few_retries")

@@ -18,11 +18,10 @@ from support.ranking import calibration_ratio, volume_at_3
 from support.serving import wait_until
 from support.training_process import ended, signal_when, start_training
 from training.bundle.score_split import score_split
-from training.data.example_rows import load_rows
+from training.data.reader import load_rows
 from training.fitting.checkpoints import newest_intact
 from training.fitting.live_metrics import LOSS, read_metrics
-from training.fitting.spec import TrainingResult, TrainingSpec
-from training.fitting.work_folder import TrainingError, WorkFolder
+from training.fitting.spec import TrainingError, TrainingResult, TrainingSpec, WorkFolder
 from training.launch.launcher import _failure, train
 
 

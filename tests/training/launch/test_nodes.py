@@ -17,8 +17,7 @@ from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
 from support.training_process import ended, signal_when, start_training
 from training.environment import model_environment
-from training.fitting.spec import NodeAddress, TrainingResult
-from training.fitting.work_folder import WorkFolder
+from training.fitting.spec import NodeAddress, TrainingResult, WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
 

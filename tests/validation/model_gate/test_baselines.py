@@ -15,7 +15,7 @@ from support.holdouts import (
     popularity_scores,
 )
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.baselines import (
     RANDOM,
     RANKINGS,

@@ -20,7 +20,7 @@ from support.holdouts import (
 )
 from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.target_metric import names_of_metrics
 

@@ -20,7 +20,7 @@ from support.bundles import chance_bundle, write_with_config
 from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
 from training.bundle.files import read_config
-from training.data.example_rows import load_rows
+from training.data.reader import load_rows
 from validation.model_gate.facts import Facts, Side, gather_facts, what_differs
 from validation.model_gate.verdict import decide
 

@@ -14,7 +14,7 @@ from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.judgement import OffPolicyEstimate
 from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, noisy_scores, planted_rows
 from training.bundle.score_split import SplitScores
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.comparison import Holdout, compare
 from validation.model_gate.off_policy import (
     Choice,

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from support.ranking import calibration_ratio, hit_at_3, volume_at_3
-from training.data.example_rows import ExampleRows
+from training.data.reader import ExampleRows
 from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
