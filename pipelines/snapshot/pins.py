@@ -95,11 +95,18 @@ def count_pins(
     )
 
 
+_ONE_SPACE = (
+    "all pins of a version lie in one space, and the model multiplies users' embeddings with them",
+    "embed anew what differs, give embeddings of another width a version of their own, or set "
+    "snapshot.embedding_version in the recipe to the version of the users' width",
+)
+"""Why embeddings have one width, and what to do where they have not."""
+
+
 def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> pa.Table:
     """Return the rows of the referenced pins, by pin_id.
 
     They have the columns of the snapshot's pins, then the number columns that features read.
-
     Only the referenced pins are looked at, so pins that the log learns of later change nothing.
     Where the log says when it learned of a pin (PIN_TIME), rows that were known before as_of count,
     and a pin without such a row is cold: its embedding is zero, its codes are 0, its numbers are
@@ -138,13 +145,8 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         parts.append(append_numbers(file.path, part, rows, numbers))
     if not parts:
         _refuse_missing(event_log, wanted, len(wanted), version)
-    check_one_width(
-        [*widths, *sorted(found.user_widths, key=lambda width: width.path)],
-        f"all pins of version {version!r} lie in one space, and the model multiplies the users' "
-        f"embeddings with them",
-        "embed anew what differs, give embeddings of another width a version of their own, or set "
-        "snapshot.embedding_version in the recipe to the version of the users' width",
-    )
+    of_users = sorted(found.user_widths, key=lambda width: width.path)
+    check_one_width([*widths, *of_users], *_ONE_SPACE)
     schema = snapshot_schema(
         "pins", plan.features, embedding_dim=widths[0].embedding_dim, has_pin_times=has_times
     )
