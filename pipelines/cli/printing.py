@@ -41,10 +41,7 @@ class Commands(typer.Typer):
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a command, as in Typer.
 
-        Args:
-            arguments: Typer's.
-            lasts: Whether it shows how it goes on until it is ended, and so knows no --json.
-            options: Typer's.
+        One that `lasts` shows how it goes on until it is ended, and so knows no --json.
         """
         register = super().command(*arguments, **options)
 
@@ -98,10 +95,8 @@ def say_text(text: str) -> None:
 def say_value(value: Any) -> None:
     """Print what a command found where JSON is asked for, and nothing otherwise.
 
-    A command that fails because of what it found calls this before it raises; others return it.
-
-    Args:
-        value: A pydantic model, a dataclass, or a list, tuple or dictionary of such.
+    A command that fails because of what it found calls this before it raises; others return it. The
+    value is a pydantic model, a dataclass, or a list, tuple or dictionary of such.
     """
     if _PRINTS_JSON.get():
         typer.echo(to_json(value))
@@ -128,11 +123,7 @@ def complain(message: str) -> None:
 
 
 def complain_as_json(error: Exception) -> None:
-    """Print an error as JSON on standard error, with the code that the command ends with.
-
-    Args:
-        error: One of ours, or an unforeseen one, whose traceback is in the log above.
-    """
+    """Print an error, ours or an unforeseen one, as JSON on standard error, with its exit code."""
     code = error.exit_code if isinstance(error, HomefeedError) else HomefeedError.exit_code
     said = {"class": type(error).__name__, "message": str(error), "exit_code": code}
     typer.echo(to_json({"error": said}), err=True)

@@ -2,7 +2,6 @@
 
 import shlex
 import subprocess
-from collections import Counter
 
 import pytest
 
@@ -10,7 +9,6 @@ from pipelines import storage
 from pipelines.alerts.commands import command_at, cycle_command, new_cycle_command
 from pipelines.alerts.compose import Ended, alert_about_failure
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.contracts import snapshot_files
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
@@ -86,25 +84,6 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRu
     page = read_artifact(again.run_uri, "compare_with_champion", Judgement).report_uri
     told = read_artifact(again.run_uri, "alert", AlertReceipt).alert.next_step
     assert all(line in storage.read_bytes(page).decode() for _, line in told.commands)
-
-
-@pytest.mark.services
-@pytest.mark.slow
-def test_each_stage_verifies_the_snapshot_once(cycle: ResolvedRun, monkeypatch) -> None:
-    run_stage("build_snapshot", cycle.run_uri)
-    snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
-    folder = storage.local_path(snapshot.uri)
-    genuine, counts = snapshot_files.sha256_of, Counter()
-    monkeypatch.setattr(
-        snapshot_files, "sha256_of", lambda path: counts.update([path]) or genuine(path)
-    )
-    for stage in ("check_snapshot", "train_challenger", "compare_with_champion"):
-        run_stage(stage, cycle.run_uri)
-        assert counts == dict.fromkeys((folder / file.path for file in snapshot.files), 1), stage
-        counts.clear()
-        if stage == "train_challenger":
-            run_stage("train_anchor", cycle.run_uri)  # nothing to do: no recipe is accepted yet
-            assert not counts
 
 
 @pytest.mark.parametrize("folder", ["a folder", "plain"])

@@ -42,7 +42,7 @@ from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
 from support.commands import parse, split
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION, make_failure, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings(workspace="/a place", airflow_url="http://air:8080/")
@@ -66,35 +66,24 @@ def names_in(step: NextStep) -> str:
     return " ".join(parse(command).info_name for _, command in step.commands)
 
 
-def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> StageFailure:
-    return StageFailure(
-        stage=stage,
-        error_class=error_class,
-        message="no rows",
-        exit_code=exit_code,
-        is_retryable=exit_code == 75,
-        occurred_at=datetime(2026, 1, 5, 6, 0, at, tzinfo=UTC),
-        raised_by="pipelines.event_log.checks.f",
-        about=("a rule", "2026-01-04"),
-    )
+def failure_in(stage: str, error_class: str, exit_code: int, at: int = 0) -> StageFailure:
+    told = {"error_class": error_class, "raised_by": "pipelines.event_log.checks.f"}
+    occurred_at = datetime(2026, 1, 5, 6, 0, at, tzinfo=UTC)
+    about = ("a rule", "2026-01-04")
+    return make_failure(stage, exit_code, **told, occurred_at=occurred_at, about=about)
 
 
-@pytest.mark.parametrize("decision", [PROMOTE, REJECT])
-def test_a_regression_is_told_at_the_time_of_the_verdict_and_a_promotion_to_nobody(
-    tmp_path, decision
-):
-    run = make_run(tmp_path, champion=CHAMPION)
-    judgement = make_judgement(decision, high=0.01 if decision is PROMOTE else -0.001)
-    save_artifact(run, "compare_with_champion", judgement)
-    receipt = alert_stage(run, judgement, Settings(workspace=str(tmp_path / "workspace")))
-    alert = receipt.alert
-    assert (tmp_path / "workspace" / "outbox").exists() is (alert is not None)
-    assert told_of(alert) == ("regression warning" if decision is REJECT else "")
-    if alert is not None:
-        assert alert.at == run.as_of, "when it was judged, whenever it is told"
-        assert alert.about == (judgement.ruling_digest,)
-        page = "file:///w/runs/r/compare_with_champion/report.html"
-        assert ("Verdict page", page) in alert.links
+def test_a_regression_is_told_at_the_time_of_the_verdict_and_a_promotion_to_nobody(tmp_path):
+    run, settings = make_run(tmp_path, champion=CHAMPION), Settings(workspace=str(tmp_path / "w"))
+    for decision, high in ((PROMOTE, 0.01), (REJECT, -0.001)):
+        assert not (tmp_path / "w" / "outbox").exists()
+        judgement = make_judgement(decision, high=high)
+        save_artifact(run, "compare_with_champion", judgement)
+        alert = alert_stage(run, judgement, settings).alert
+        assert told_of(alert) == ("regression warning" if decision is REJECT else "")
+    assert alert.at == run.as_of, "when it was judged, whenever it is told"
+    assert alert.about == (judgement.ruling_digest,)
+    assert ("Verdict page", "file:///w/runs/r/compare_with_champion/report.html") in alert.links
 
 
 @pytest.mark.parametrize(
@@ -174,7 +163,7 @@ def test_a_broken_run_has_a_cause_and_commands_that_exist(
     tmp_path, stage, error_class, exit_code, more, commands
 ):
     run = make_run(tmp_path, champion=CHAMPION)
-    failure = make_failure(stage, error_class, exit_code).model_copy(update=more)
+    failure = failure_in(stage, error_class, exit_code).model_copy(update=more)
     alert = compose_failure(failure, run, SETTINGS, Ended(stage))
     is_gate = stage in (BUILD, CHECK) and exit_code == 65
     assert alert.kind is (AlertKind.DATA_GATE_FAILED if is_gate else AlertKind.BROKEN_RUN)
@@ -189,7 +178,7 @@ def test_a_broken_run_has_a_cause_and_commands_that_exist(
 
 def test_the_newest_failure_of_the_stages_that_are_asked_about_counts(tmp_path):
     run = save_run(make_run(tmp_path))
-    for failure in (make_failure(BUILD, CONTRACT, 65, at=9), make_failure(CHECK, GATE, 65, at=3)):
+    for failure in (failure_in(BUILD, CONTRACT, 65, at=9), failure_in(CHECK, GATE, 65, at=3)):
         storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
     newest = find_failure(run.run_uri, STAGES)
     assert newest.stage == BUILD

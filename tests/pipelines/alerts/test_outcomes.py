@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pipelines.alerts.compose import compose_verdict
-from pipelines.alerts.outcomes import direction_of, outcome_of
+from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import ResolvedRun, Standing
 from pipelines.contracts.judgement import Decision, Judgement, Outcome
-from pipelines.contracts.reasons import Interval
 from pipelines.settings import Settings
 from support.commands import parse
 from support.example_alerts import with_segments
@@ -38,14 +37,6 @@ def run(tmp_path: Path) -> ResolvedRun:
 
 def outcome_in(run: ResolvedRun, judgement: Judgement, is_void: bool = False) -> Outcome:
     return outcome_of(run, judgement, None, Settings(), is_void=is_void)
-
-
-def test_a_direction_is_told_where_the_interval_knows_it() -> None:
-    for low, high, direction in (
-        *((-0.2, -0.1, "worse"), (0.1, 0.2, "better")),
-        *((-0.2, 0.1, "cannot tell"), (0, 0.2, "cannot tell")),
-    ):
-        assert direction_of(Interval(value=0, low=low, high=high, confidence=0.95)) == direction
 
 
 @pytest.mark.parametrize(

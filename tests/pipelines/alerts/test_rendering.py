@@ -21,7 +21,6 @@ HOSTILE = (
     "[a](javascript:alert(1)) <!channel> <@U1> <https://e.example|click> @everyone ``` {{ 7 * 7 }}"
     "\r\nBcc: everyone@example.com\r\n\r\nWhat was done\r\n  v9 was promoted."
 )
-LONG = "a_very_long_name_" * 4_000
 
 
 def alert_of(text: str, **changes: Any) -> Alert:
@@ -107,7 +106,7 @@ def test_only_pages_and_files_become_links() -> None:
 
 
 def test_no_name_is_too_long_for_a_mail() -> None:
-    rendered = render(alert_of(LONG))
+    rendered = render(alert_of("a_very_long_name_" * 4_000))
     assert len(rendered.subject) <= MAX_SUBJECT
     assert rendered.subject.startswith("[homefeed] warning: Homefeed retrain: a_very_long")
     assert rendered.subject.endswith("is worse: -6.25 %"), "the number is never cut"

@@ -97,8 +97,6 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
         shown = homefeed(command)
         assert f"{name} v1" in shown.output
         assert isinstance(shown.exception, RecordDisagreesError)
-        assert "`homefeed history repair`" in str(shown.exception)
-    assert as_json("serving")["serving"]["model"]["version"] == "1"
     pasted = lines(*REPAIR, "--to-version", "1")[-1].removeprefix("do it: ")
     assert f"{commands.EXECUTABLE} history repair" in pasted
     commands.run(pasted)
@@ -108,16 +106,12 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     assert f"would record that {name} v2 serves" in "\n".join(dry)
     assert f"would {read['steps'][0]}" in dry and not read["is_done"]
     assert f"do it: {read['command']}" == dry[-1]
-    assert "homefeed history repair --apply --reason" in dry[-1]
-    assert isinstance(refusal("serving"), RecordDisagreesError)
     lines(*REPAIR, "--apply", "--reason", "seen")
     assert serving().startswith(f"{name} v2")
     for flags in ((), ("--apply",)):  # No reason is asked for.
         assert lines(*REPAIR, *flags)[-1] == "nothing: history and registry agree"
     point_at(run, "")
-    error = refusal(*REPAIR)
-    assert isinstance(error, ConfigurationError)
-    assert "`homefeed history repair --to-version N`" in str(error)
+    assert "`homefeed history repair --to-version N`" in str(refusal(*REPAIR))
     assert f"would point the alias at {name} v2" in lines(*REPAIR, "--to-version", "2")[1]
 
 
@@ -142,12 +136,9 @@ def test_a_move_that_the_alias_has_not_followed_is_told_as_such(
     assert serving("--at", "2026-03-09T12:00").startswith(f"{name} v1")
 
 
-@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=3650)])
-def test_what_serves_now_is_the_newest_move_whatever_its_clock_said(
-    run: ResolvedRun, ahead: timedelta
-) -> None:
+def test_what_serves_now_is_the_newest_move_whatever_its_clock_said(run: ResolvedRun) -> None:
     client, name = tracking.connect(run.tracking_uri), run.registered_model
-    for version, when in (("2", datetime.now(UTC) + ahead), ("1", NOW)):
+    for version, when in (("2", datetime.now(UTC) + timedelta(days=3650)), ("1", NOW)):
         moves.rollback(client, Settings(), version, when, "by another clock")
         assert serving().startswith(f"{name} v{version}")
 

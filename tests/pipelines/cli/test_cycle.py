@@ -7,15 +7,15 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.alert import AlertReceipt
-from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun, Severity
+from pipelines.contracts.artifacts import ResolvedRun, Severity
 from pipelines.contracts.errors import DataContractError, RunInProgressError
-from pipelines.contracts.judgement import Decision, Promotion
+from pipelines.contracts.judgement import Decision
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import history
 from pipelines.stages import runner
 from support.commands import as_json, homefeed, lines, refusal
-from support.judgements import CHAMPION, baseline_facts, make_judgement
+from support.judgements import CHAMPION, baseline_facts, make_judgement, make_promotion, make_report
 from support.runs import make_run, save_artifact, save_run
 
 
@@ -25,19 +25,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     found = save_run(make_run(tmp_path, champion=CHAMPION, may_promote=False))
     save_artifact(found, "compare_with_champion", make_judgement(Decision.REJECT))
-    save_artifact(found, "check_snapshot", data_report())
-    models = {"champion_before": CHAMPION, "champion_after": CHAMPION}
-    told = {"decision": Decision.REJECT, "reason": "It lost.", "history_uri": None}
-    save_artifact(found, "promote_challenger", Promotion(is_promoted=False, **models, **told))
+    save_artifact(found, "check_snapshot", make_report())
+    save_artifact(found, "promote_challenger", make_promotion(False))
     monkeypatch.setattr(runner, "start_run", lambda *_: found)
     monkeypatch.setattr(runner, "run_stage", lambda *_: "")
     return found
-
-
-def data_report(*outcomes: ExpectationOutcome) -> DataReport:
-    return DataReport(
-        snapshot_digest="s" * 64, outcomes=outcomes, docs_uri="file:///docs", reference_digest=None
-    )
 
 
 def kinds_told(run: ResolvedRun) -> list[str]:
@@ -53,27 +45,13 @@ def test_it_says_what_the_cycle_did_and_not_what_serves(run: ResolvedRun) -> Non
 
 
 def test_what_the_data_gate_warns_of_stands_beside_the_verdict(run: ResolvedRun) -> None:
-    outcomes = [
-        ExpectationOutcome(
-            name=name,
-            description="Planted.",
-            severity=severity,
-            is_met=is_met,
-            observed=f"{name} found",
-            expected=f"{name} wanted",
-        )
-        for name, severity, is_met in (
-            ("label_rate", Severity.WARNING, False),
-            ("num_pins", Severity.WARNING, True),
-            ("zero_share", Severity.WARNING, False),
-            ("num_users", Severity.CRITICAL, True),
-        )
-    ]
-    save_artifact(run, "check_snapshot", data_report(*outcomes))
+    of = {"is_met": False, "severity": Severity.WARNING}
+    report = make_report(label_rate=of, zero_share=of, num_pins=of | {"is_met": True}, num_users={})
+    save_artifact(run, "check_snapshot", report)
     judged = make_judgement(Decision.REJECT).model_copy(update={"baselines": (baseline_facts(),)})
     save_artifact(run, "compare_with_champion", judged)
     assert [line for line in lines("retrain") if "data gate" in line] == [
-        f"The data gate warned of {name}: found {name} found; expected {name} wanted."
+        f"The data gate warned of {name}: found 1; expected 2."
         for name in ("label_rate", "zero_share")
     ]
     assert [each["name"] for each in as_json("retrain")["baselines"]] == ["popularity, 28 days"]

@@ -80,13 +80,6 @@ def test_a_wrong_place_is_said_as_json_without_a_traceback(name: str, tmp_path: 
         assert error["exit_code"] == done.code
 
 
-@pytest.mark.parametrize("name", ["serving", "recipe show", "log check"])
-def test_a_wrong_place_is_said_in_words(name: str, tmp_path: Path) -> None:
-    done = type_command(tmp_path, *foreign(name))
-    assert "Traceback" not in done.said and "\x1b" not in done.said, done.said
-    assert done.code in WRONG and "Error: " in done.err
-
-
 @pytest.mark.parametrize("name", LEAVES)
 def test_an_option_that_is_not_there_is_wrong_usage(name: str) -> None:
     done = homefeed(*name.split(), "--no-such-option")

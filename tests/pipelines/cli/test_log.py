@@ -56,31 +56,22 @@ def test_an_error_is_the_exit_code_for_data_and_a_warning_only_if_strict(log: Pa
     assert wrong in homefeed(*CHECK).output
 
 
-def test_names_of_action_types_are_text_on_the_page_and_each_has_its_panels(
+def test_the_page_reads_offline_and_shows_problems_then_each_type_as_text(
     log: Path, tmp_path: Path
 ) -> None:
-    names = ["$x_{$", "$a$ and $b$", "_private", "<b>bold</b>"]
+    names, page = ["$x_{$", "_private", "<b>bold</b>", "click"], tmp_path / "pages" / "log.html"
     kinds = pq.read_table(log / ACTIONS_17, partitioning=None)
     rows = pa.concat_tables([kinds] * 2)
     pq.write_table(rows.set_column(2, "action_type", pa.array(names)), log / ACTIONS_17)
-    page = tmp_path / "log.html"
-    assert lines(*CHECK, "--html", str(page))
+    rewrite(log, IMPRESSIONS_15, "surface", pa.array(["<b>x</b>", None]))
+    assert f"page: {page}" in homefeed(*CHECK, "--html", str(page)).output
     text = page.read_text()
+    assert not re.search(r"(?:src|href)=[\"']https?:", text)
+    assert text.index("surface&#39; is null") < text.index("<svg")
     for name in names:
         shown = html.escape(name, quote=False)
         assert text.count(f"<figcaption>{shown}</figcaption><svg") == 2  # of counts, and of shares
         assert f'aria-label="{shown} of each day"' in text
-
-
-def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_path: Path) -> None:
-    rewrite(log, IMPRESSIONS_15, "surface", pa.array(["<b>x</b>", None]))
-    page = tmp_path / "pages" / "log.html"
-    assert f"page: {page}" in homefeed(*CHECK, "--html", str(page)).output
-    text = page.read_text()
-    assert text.count('<svg class="panel"') == 1 + 2 * 3  # counts and shares of types
-    assert not re.search(r"(?:src|href)=[\"']https?:", text)
-    assert "1 error" in text
-    assert text.index("surface&#39; is null") < text.index("<svg")
 
 
 def test_what_recipe_check_says_of_a_recipe_alone_is_said_beside_the_log(

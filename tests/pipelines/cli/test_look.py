@@ -81,11 +81,9 @@ def test_where_nothing_can_be_opened_the_address_is_printed(
     assert lines("open", "mlflow", "--print") == [address]
     page = "http://127.0.0.1:8080/dags/homefeed_retrain"
     assert lines("open", "airflow", "--print") == [page]
-    for fail in ({"return_value": False}, {"side_effect": webbrowser.Error("none")}):
-        with monkeypatch.context() as failing:
-            failing.setattr(webbrowser, "open", Mock(**fail))
-            shown = homefeed("open", "mlflow")
-        assert (shown.exit_code, shown.stdout) == (0, f"{address}\n")
+    with monkeypatch.context() as failing:
+        failing.setattr(webbrowser, "open", Mock(side_effect=webbrowser.Error("none")))
+        assert lines("open", "mlflow") == [address]
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.artifacts import ModelRef
 from pipelines.preconditions import cycle
 from pipelines.recipes import completejourney, make_recipe, smoke
 from pipelines.registry import registry, tracking
@@ -42,21 +41,18 @@ def test_what_show_prints_is_a_recipe_that_differs_in_nothing(home: Path) -> Non
     assert as_json("recipe", "show", "smoke")["digest"] == DIGEST
 
 
-@pytest.mark.parametrize(
-    ("options", "first"),
-    [
+def test_diff_names_fields_and_digests(home: Path) -> None:
+    path = home / "mine.yaml"
+    for options, first in (
         ("learning_rate: 0.004", "training.learning_rate: 0.002 -> 0.004"),
         ("seed: 18", "training.seed: 17 -> 18"),
-    ],
-)
-def test_diff_names_fields_and_digests(home: Path, options: str, first: str) -> None:
-    path = home / "mine.yaml"
-    path.write_text(f"extends: smoke\ntraining: {{{options}}}\n")
-    digests = [DIGEST, make_recipe(str(path)).recipe_digest]
-    words = ("recipe", "diff", "smoke", str(path))
-    assert lines(*words) == [first, f"digests: {', '.join(digests)}"]
-    assert (digests[0] == digests[1]) is ("seed" in options), "a seed makes no other recipe"
-    assert as_json(*words) == {"differences": [first], "digests": digests}
+    ):
+        path.write_text(f"extends: smoke\ntraining: {{{options}}}\n")
+        digests = [DIGEST, make_recipe(str(path)).recipe_digest]
+        words = ("recipe", "diff", "smoke", str(path))
+        assert lines(*words) == [first, f"digests: {', '.join(digests)}"]
+        assert (digests[0] == digests[1]) is ("seed" in options), "a seed makes no other recipe"
+        assert as_json(*words) == {"differences": [first], "digests": digests}
 
 
 @pytest.mark.usefixtures("home")
@@ -94,16 +90,12 @@ def test_check_lists_all_that_is_wrong_with_recipe_and_log(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("log")
-@pytest.mark.parametrize(
-    ("model", "said"), [(SERVING, SERVING.label), (None, "none, or not known")]
-)
-def test_check_names_the_champion(
-    monkeypatch: pytest.MonkeyPatch, model: ModelRef | None, said: str
-) -> None:
+def test_check_names_the_champion_and_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[bool] = []
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, may_settle: settled.append(may_settle))
-    monkeypatch.setattr(registry, "read_champion", lambda *_: model)
     monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
-    assert f"champion: {said}" in lines(*CHECK)
-    assert settled == [False], "nothing is recorded"
+    for model, said in ((SERVING, SERVING.label), (None, "none, or not known")):
+        monkeypatch.setattr(registry, "read_champion", lambda *_, model=model: model)
+        assert f"champion: {said}" in lines(*CHECK)
+    assert settled == [False, False]

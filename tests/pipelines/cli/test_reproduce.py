@@ -152,25 +152,22 @@ def test_the_snapshot_alone_is_rebuilt_and_the_original_is_not_touched(
 
 
 def test_what_other_code_has_rebuilt_is_rebuilt_again(reproduce: Reproduce, tmp_path: Path) -> None:
-    def change_the_worker(**changes: object) -> None:
-        [path] = (tmp_path / "rebuilt").glob("workspace/runs/*/resolve_run/manifest.json")
-        record = StageRecord.from_record(path.read_bytes())
-        assert record.made_with is not None
-        made_with = record.made_with.model_copy(update=changes)
-        other = record.model_copy(update={"made_with": made_with}).sealed()
-        path.write_bytes(other.to_record())
-
     reproduce()
-    [stage] = (tmp_path / "rebuilt").glob("workspace/runs/*/build_snapshot")
-    unfinished = stage.parent / "train_challenger" / "training" / "checkpoint"
+    [path] = (tmp_path / "rebuilt").glob("workspace/runs/*/resolve_run/manifest.json")
+    unfinished = path.parents[1] / "train_challenger" / "training" / "checkpoint"
     unfinished.parent.mkdir(parents=True)
     unfinished.touch()
-    change_the_worker(code_version="a commit to the documentation")
-    assert "build_snapshot: was rebuilt before" in reproduce() and unfinished.exists()
-    change_the_worker(project_digest="f" * 64)
-    said = reproduce()
-    assert "was made by other code or packages, or on another machine" in said
-    assert "build_snapshot: done in" in said and not unfinished.exists()
+    for changes, is_again in (
+        ({"code_version": "a commit to the documentation"}, False),
+        ({"project_digest": "f" * 64}, True),
+    ):
+        record = StageRecord.from_record(path.read_bytes())
+        made_with = record.made_with.model_copy(update=changes)
+        path.write_bytes(record.model_copy(update={"made_with": made_with}).sealed().to_record())
+        said = reproduce()
+        assert ("by other code or packages, or on another machine" in said) is is_again
+        assert ("build_snapshot: done in" in said) is is_again
+        assert unfinished.exists() is not is_again
     assert said.splitlines()[-1] == "1 equal"
     assert "everything is rebuilt" not in reproduce()
 
@@ -189,18 +186,23 @@ def test_a_log_that_was_moved_is_read_where_it_lies_by_now(
     assert lines and all(": modified_at: " in line and ";" not in line for line in lines[:20])
 
 
-@pytest.mark.parametrize("part", ["artifact", "made_with", "version"])
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("artifact", {"digest": "0" * 64}, "its seal does not fit"),
+        ("made_with", {"num_cores": 999}, "its seal does not fit"),
+        ("", {}, "a Snapshot of another version"),
+    ],
+)
 def test_a_record_that_is_not_sound_is_refused_before_anything_is_rebuilt(
-    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path, part: str
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path, part: str, change: dict, said: str
 ) -> None:
     path = storage.local_path(manifest_uri(run.run_uri, "build_snapshot"))
     edited = json.loads(path.read_text())
-    if part == "version":
-        reseal(run, {}, shards=None)
+    if part:
+        path.write_text(json.dumps(edited | {part: edited[part] | change}))
     else:
-        edited[part] |= {"artifact": {"digest": "0" * 64}, "made_with": {"num_cores": 999}}[part]
-        path.write_text(json.dumps(edited))
-    said = "a Snapshot of another version" if part == "version" else "its seal does not fit"
+        reseal(run, {}, shards=None)
     with pytest.raises(DataContractError, match=said) as caught:
         reproduce()
     # The record is what everything is compared with, so nobody is told to make it anew.

@@ -54,10 +54,8 @@ def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
     assert unresolved.broke_at == never.as_of
     assert {each.state for each in unreadable} == {"not readable"}
     assert all(each.happened == each.problem for each in unreadable)
-    for each, said in zip(
-        unreadable, ("was edited", "build_snapshot/", "resolve_run"), strict=True
-    ):
-        assert said in each.problem
+    said = ("was edited", "build_snapshot/", "resolve_run")
+    assert all(part in each.problem for each, part in zip(unreadable, said, strict=True))
     assert (not_ended.state, not_ended.next_stage) == ("not ended", "build_snapshot")
     assert not_ended.happened == "build_snapshot has not ended."
     assert (broken.state, broken.happened) == ("broken", "train_challenger broke: rows are missing")

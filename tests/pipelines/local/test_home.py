@@ -2,7 +2,6 @@
 
 import socket
 import stat
-from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -26,23 +25,14 @@ def home(tmp_path: Path) -> LocalHome:
     return home
 
 
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield taken.getsockname()[1]
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_password_is_random_kept_and_for_this_user_only(home: LocalHome, tmp_path) -> None:
+def test_the_password_is_random_and_kept(home: LocalHome, tmp_path) -> None:
     other = LocalHome(tmp_path / "b")
     other.create()
-    assert home.password() == home.password() != other.password()
-    assert len(home.password()) >= 20
+    assert home.password() == home.password() != other.password() and len(home.password()) >= 20
 
 
 def test_the_configuration_is_for_this_user_and_this_machine_only(home: LocalHome) -> None:
@@ -77,8 +67,12 @@ def test_a_path_that_a_service_would_misread_is_refused(tmp_path: Path, name: st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_ports_of_a_start_are_those_of_the_next_one(home: LocalHome, taken_port: int) -> None:
-    home.ports.write_bytes(Ports(airflow=choose_port(0), mlflow=taken_port).to_record())
-    first = choose_ports(home)
-    assert first.mlflow != taken_port and Ports.from_record(home.ports.read_bytes()) == first
-    assert choose_ports(home) == first
+def test_the_ports_of_a_start_are_those_of_the_next_one(home: LocalHome) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        home.ports.write_bytes(Ports(airflow=choose_port(0), mlflow=port).to_record())
+        first = choose_ports(home)
+        assert first.mlflow != port and Ports.from_record(home.ports.read_bytes()) == first
+        assert choose_ports(home) == first

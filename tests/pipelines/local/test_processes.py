@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipelines.local import processes
+from support.serving import wait_until
 
 SLEEP = "import time; time.sleep(600)"
 IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -21,13 +22,6 @@ IN_ANOTHER_SESSION = (
     f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}],"
     f" start_new_session=True).wait()"
 )
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -44,14 +38,14 @@ def start(script: str, mark: str, tmp_path: Path) -> processes.Service:
 
 def test_a_grandchild_in_another_session_ends_too(tmp_path: Path, mark: str) -> None:
     start(IN_ANOTHER_SESSION, mark, tmp_path)
-    wait_for(lambda: len(processes.marked(mark)) == 2)
+    wait_until(lambda: len(processes.marked(mark)) == 2)
     assert processes.sweep(mark) == 2
     assert processes.marked(mark) == []
 
 
 def test_a_process_that_will_not_hear_is_killed(tmp_path: Path, mark: str) -> None:
     service = start(DEAF, mark, tmp_path)
-    wait_for(lambda: "deaf" in service.tail())
+    wait_until(lambda: "deaf" in service.tail())
     started = time.monotonic()
     processes.sweep(mark, grace_s=0.5)
     assert processes.marked(mark) == []
@@ -63,7 +57,7 @@ def test_processes_of_another_start_or_home_are_left_alone(tmp_path: Path, mark:
     longer = processes.new_mark(tmp_path.with_name(f"{tmp_path.name}#2"))
     service = start(SLEEP, other, tmp_path)
     start(SLEEP, longer, tmp_path)
-    wait_for(lambda: processes.marked(other) != [] and processes.marked(longer) != [])
+    wait_until(lambda: processes.marked(other) != [] and processes.marked(longer) != [])
     assert processes.sweep(mark) == 0
     assert service.process.poll() is None
     assert processes.sweep(processes.marks_of(tmp_path)) == 1  # every start of this home
@@ -92,10 +86,10 @@ def test_when_the_parent_dies_the_watch_ends_its_children(
         """
     )
     parent = subprocess.Popen([sys.executable, "-c", parent_script])
-    wait_for(lambda: len(processes.marked(mark)) == 2)
+    wait_until(lambda: len(processes.marked(mark)) == 2, 60)
     parent.send_signal(number)
     parent.wait(timeout=60)
-    wait_for(lambda: processes.marked(mark) == [])
+    wait_until(lambda: processes.marked(mark) == [], 60)
     watchers = [p for p in psutil.process_iter(["cmdline"]) if mark in (p.info["cmdline"] or [])]
     psutil.wait_procs(watchers, timeout=60)
     assert not any(p.is_running() for p in watchers)

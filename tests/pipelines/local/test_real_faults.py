@@ -21,6 +21,7 @@ from pipelines.settings import Settings
 from support.cycles import cycle_of, judgement_of, promotion_of
 from support.kills import kill_tasks, move_start_back, wait_for_run_uri, wait_for_stage
 from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, is_free, ports_in
+from support.serving import wait_until
 
 pytestmark = pytest.mark.services
 
@@ -146,34 +147,24 @@ def test_a_run_out_of_time_is_ended_and_told_once(lab: Lab) -> None:
 
 
 def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
-    home = tmp_path / "home"
+    home, made = tmp_path / "home", retrained.home / "airflow"
     (home / "airflow").mkdir(parents=True)
-    for path in [retrained.home / "airflow" / "airflow.db"] + [
-        *(retrained.home / "airflow").glob("migrated-*")
-    ]:
+    for path in (made / "airflow.db", *made.glob("migrated-*")):
         shutil.copy(path, home / "airflow")  # a database that is made already
-    ui = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "local", "ui", "--home", str(home)]
-        + ["--dags", str(DAGS)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    lines: list[str] = []
-    while "Ctrl-C" not in "".join(lines):
+    command = [sys.executable, "-m", "pipelines.cli", "local", "ui", "--home", str(home)]
+    options = {"text": True, "env": {**os.environ, "PYTHONUNBUFFERED": "1"}}
+    ui = subprocess.Popen([*command, "--dags", str(DAGS)], stdout=subprocess.PIPE, **options)
+    said = ""
+    while "Ctrl-C" not in said:
         line = ui.stdout.readline()
-        assert line, f"ui ended early: {lines}"
-        lines.append(line)
-    running = " ".join(
-        " ".join(found.cmdline()) for found in processes.marked(processes.marks_of(home))
-    )
+        assert line, f"ui ended early: {said}"
+        said += line
+    mark = processes.marks_of(home)
+    running = " ".join(word for found in processes.marked(mark) for word in found.cmdline())
     ui.kill()
     ui.wait()
     # Airflow's server gives its own process a title, "airflow api_server".
     for service in ("mlflow", "scheduler", "dag-processor", "api_server"):
         assert service in running, running
-    deadline = time.monotonic() + 120
-    while processes.marked(processes.marks_of(home)):
-        assert time.monotonic() < deadline, processes.marked(processes.marks_of(home))
-        time.sleep(0.3)
-    assert all(is_free(port) for port in ports_in("".join(lines))), "a server outlived its mark"
+    wait_until(lambda: not processes.marked(mark), 120)
+    assert all(is_free(port) for port in ports_in(said)), "a server outlived its mark"

@@ -19,14 +19,6 @@ def test_names_and_units_follow_the_conventions() -> None:
         assert not any(name.startswith(f"{each.name}.") for name in names), each.name
 
 
-def test_no_attribute_grows_with_the_number_of_cycles() -> None:
-    assert {attribute for each in INSTRUMENTS for attribute in each.attributes} == {
-        *("homefeed.stage", "homefeed.recipe", "homefeed.model", "homefeed.outcome"),
-        *("error.type", "homefeed.is_retryable"),
-        "homefeed.verdict",
-    }
-
-
 def test_the_page_shows_the_table(repository: Path) -> None:
     found = ROW.findall((repository / "docs" / "observability.md").read_text())
     assert found == [

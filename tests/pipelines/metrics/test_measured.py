@@ -20,13 +20,13 @@ from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ResolvedRun, Standing
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import DataContractError, TransientStorageError
-from pipelines.contracts.judgement import Decision, Promoted, Promotion
+from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lock_uri
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
 from pipelines.metrics.measured import measured, points_of, unmeasured
 from pipelines.stages import runner
-from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.judgements import CHALLENGER, CHAMPION, make_judgement, make_promotion
 from support.judgements import said as said_of
 from support.otlp import Receiver, http_receiver
 from support.runs import make_run, save_run
@@ -72,12 +72,6 @@ def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None
     return set_it
 
 
-def outcomes(receiver: Receiver) -> list[str]:
-    """Return how the attempts ended that have told so."""
-    found = (each for each in receiver.values if each.name == f"{OWN}end_time")
-    return [each.attributes["homefeed.outcome"] for each in found]
-
-
 def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(
     run: ResolvedRun, receiver: Receiver
 ) -> None:
@@ -86,7 +80,8 @@ def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(
         assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
     with unmeasured():
         runner.run_stage(STAGE, run.run_uri)
-    assert outcomes(receiver) == ["done", "found"]
+    ended = [each for each in receiver.values if each.name == f"{OWN}end_time"]
+    assert [each.attributes["homefeed.outcome"] for each in ended] == ["done", "found"]
     [end, _] = receiver.of(f"{OWN}end_time")
     assert before < end < time.time()
     assert 0 < receiver.of(f"{OWN}duration")[0] < time.time() - before
@@ -221,13 +216,6 @@ def said(artifact: Artifact, run: ResolvedRun) -> dict[str, float]:
     return found
 
 
-def made(is_promoted: bool) -> Promotion:
-    after = CHALLENGER if is_promoted else CHAMPION
-    told = {"decision": Decision.PROMOTE, "reason": "it won", "history_uri": "file:///h"}
-    models = {"champion_before": CHAMPION, "champion_after": after}
-    return Promotion(is_promoted=is_promoted, **models, **told)
-
-
 def test_run_and_promotion_say_who_serves_and_others_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path, champion=CHAMPION)
     backfill = run.model_copy(update={"later_champion": CHALLENGER})
@@ -235,7 +223,7 @@ def test_run_and_promotion_say_who_serves_and_others_nothing(tmp_path: Path) -> 
     nothing = AlertReceipt(alert=None, delivered_to=())
     for artifact, serving in (
         *((run, CHAMPION), (backfill, CHALLENGER), (first, None), (nothing, None)),
-        *((made(True), CHALLENGER), (made(False), CHAMPION)),
+        *((make_promotion(), CHALLENGER), (make_promotion(False), CHAMPION)),
     ):
         expected = {"champion.as_of": serving.as_of.timestamp()} if serving else {}
         assert said(artifact, run) == expected

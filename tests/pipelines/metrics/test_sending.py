@@ -118,7 +118,6 @@ def test_what_a_library_says_late_stays_out_of_the_log(
     monkeypatch.setattr("pipelines.metrics.sending.WAIT_S", 1.0)
     receiver.delay_s, receiver.status = 60.0, 400
     send(POINTS, "alert")
-    assert len(warnings(caplog)) == 1
     late = [each for each in threading.enumerate() if each.name == "homefeed-metrics"]
     receiver.is_over.set()  # Now the answer comes.
     for thread in late:

@@ -33,12 +33,11 @@ with closing(UsageMeter(look_every_s=0.05)) as meter:
 SHORT_PEAK = """
 from contextlib import closing
 from pipelines.metrics.usage import UsageMeter
-with closing(UsageMeter(look_every_s=60)) as meter:
-    held = bytearray(b"x") * (300 * 2**20)
-    del held
-    first = meter.read().peak_memory_bytes
-with closing(UsageMeter(look_every_s=60)) as meter:
-    print(first, meter.read().peak_memory_bytes)
+for size in (300, 0):
+    with closing(UsageMeter(look_every_s=60)) as meter:
+        held = bytearray(b"x") * (size * 2**20)
+        del held
+        print(meter.read().peak_memory_bytes)
 """
 
 

@@ -1,9 +1,7 @@
 """What is wrong with a deployment is found before a cycle finds it, and no secret is shown."""
 
-import http.server
 import json
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +12,7 @@ from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.overview import doctor
 from pipelines.overview.doctor import lines_of
+from support.serving import Handler, http_server
 from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -33,19 +32,11 @@ def airflow() -> Iterator[tuple[str, dict]]:
     """A server that answers as Airflow's health page does, and what it says."""
     told: dict = {"metadatabase": {"status": "healthy"}, "scheduler": {"status": "healthy"}}
 
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(told).encode())
+    def say(handler: Handler) -> None:
+        handler.answer(200, json.dumps(told).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", told
-        server.shutdown()
+    with http_server(Handler, do_GET=say) as url:
+        yield url, told
 
 
 def test_what_a_cycle_would_refuse_is_said_with_what_to_change(tmp_path: Path) -> None:
