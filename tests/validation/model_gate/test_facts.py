@@ -102,14 +102,10 @@ def test_a_bundle_against_its_copy_is_not_promoted(
 def test_the_first_cycle_of_a_model_that_knows_nothing(gather: Gather, config: RunConfig) -> None:
     facts = gather(None)
     comparison, verdict = facts.theta.comparison, verdict_of(facts, config)
-    assert comparison.baseline_kind in (BaselineKind.RANKING, BaselineKind.REGRESSION)
     assert comparison.baseline_model is None and comparison.baseline_name
-    row = comparison.find("repin_volume_at_3")
+    row = comparison.target
     assert row is not None and row.baseline is not None and row.challenger < row.baseline
-    # How much worse depends on the untrained weights; the verdict follows from the interval alone.
-    assert row.relative_change is not None
-    is_surely_worse = row.relative_change.high < 0
-    assert verdict.decision is (Decision.REJECT if is_surely_worse else Decision.INCONCLUSIVE)
+    assert verdict.decision is not Decision.PROMOTE
     assert comparison.baseline_label in verdict.reasons[0]
 
 
@@ -149,20 +145,20 @@ def test_each_side_ranks_as_it_serves(
 
 
 def test_what_differs_between_the_recipes_is_named(
-    config: RunConfig, bundles: tuple[Path, Path], tmp_path: Path
+    config: RunConfig, bundles: tuple[Path, Path]
 ) -> None:
-    repin, long_click, save = config.features.heads
-    heads = (repin.model_copy(update={"utility_weight": 0.5}), long_click, save)
+    repin, *others = config.features.heads
+    heads = (repin.model_copy(update={"utility_weight": 0.5}), *others)
     features = config.features.model_copy(update={"heads": heads, "numeric": ()})
-    changed = with_config(bundles[1], tmp_path / "other", features=features)
-    said = what_differs(read_config(bundles[0]), read_config(changed))
+    ours = read_config(bundles[0])
+    said = what_differs(ours, ours.model_copy(update={"features": features}))
     assert tuple(map(str, said)) == (
         "The challenger's numeric features: pin_popularity, past_engagements; "
         "the champion's: none.",
         "Head 'repin' is wanted, of action 'repin', with weight 1 in the challenger and wanted, of "
         "action 'repin', with weight 0.5 in the champion.",
     )
-    assert not list(what_differs(read_config(bundles[0]), read_config(bundles[1])))
+    assert not list(what_differs(ours, read_config(bundles[1])))
 
 
 def test_a_champion_that_was_trained_on_the_holdout_makes_the_comparison_void(

@@ -78,8 +78,10 @@ def test_the_estimators_are_obps(seed: int) -> None:
     assert snips.value == pytest.approx(slate, abs=1e-9)
 
 
-def test_a_weight_beyond_the_clip_is_cut_to_it() -> None:
+def test_a_weight_beyond_the_clip_is_cut_to_it_and_a_log_that_never_agrees_has_no_replay() -> None:
     logged, choice, predicted = draw(1)
+    never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), choice)
+    assert (never.value, never.effective_size) == (None, 0)
     agrees = logged.is_first & choice.is_best
     seen = predicted[choice.is_best].sum() + 2 * (logged.reward - predicted)[agrees].sum()
     found = doubly_robust(logged, choice, predicted, 2.0)
@@ -97,12 +99,6 @@ def test_equal_chances_weigh_nothing_and_a_missing_one_leaves_its_request_out() 
     assert not slate_weights(logged, np.zeros(6)).any()
     tiny = slate_weights(logged, np.array([1e-300, 1e-300, 0.5, 0.5, 0.5, 0.5]))
     assert np.isfinite(tiny).all() and tiny[0] == 1
-
-
-def test_a_log_that_never_agrees_has_no_replay() -> None:
-    logged, choice, _ = draw(1)
-    found = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), choice)
-    assert (found.value, found.effective_size) == (None, 0)
 
 
 CONFIG = ModelGateConfig(
@@ -126,6 +122,7 @@ def estimated(
 
 
 def test_a_better_ranking_is_better_by_every_estimator() -> None:
+    assert estimated(exploring(0.0)) == ()
     rows = exploring(0.5)
     first, robust, slate = found = estimated(rows)
     assert [row.estimator for row in found] == [
@@ -146,13 +143,6 @@ def test_a_better_ranking_is_better_by_every_estimator() -> None:
     assert segment is not None
     levels = segment.challenger, segment.baseline
     assert (slate.challenger, slate.baseline) == pytest.approx(levels)
-
-
-def test_without_exploration_there_is_nothing_to_say() -> None:
-    rows = exploring(0.0)
-    assert estimated(rows) == ()
-    found = compare(Holdout(rows, HEADS, CONFIG), GOOD, POOR, AGAINST_CHAMPION)
-    assert "exploration" not in found.segment_users
 
 
 def test_chances_that_were_not_logged_cost_the_slate_estimate_alone() -> None:
@@ -176,12 +166,9 @@ def test_a_first_place_that_was_not_logged_agrees_with_nobody(shift: int) -> Non
     assert first.effective_size == pytest.approx(expected, rel=0.3)
 
 
-def test_few_requests_give_no_interval_rather_than_a_wrong_one() -> None:
-    first = estimated(exploring(0.002))[0]
-    assert first.num_requests < 20 and first.relative_change is None
-
-
 def test_sides_that_lack_a_head_or_an_order_stop_nothing() -> None:
+    few = estimated(exploring(0.002))[0]  # few requests give no interval rather than a wrong one
+    assert few.num_requests < 20 and few.relative_change is None
     rows, popularity = exploring(0.5), SplitScores(POOR.ranking_score, {}, DIGEST)
     assert estimated(rows, GOOD, popularity)[1].note == "Predictions are one side's own."
     robust = estimated(rows, popularity, popularity)[1]

@@ -23,7 +23,7 @@ from training.bundle.score_split import SplitScores
 from validation.model_gate import bootstrap, comparison, self_test
 from validation.model_gate.bootstrap import RatioEstimate, UserSums
 from validation.model_gate.comparison import Holdout
-from validation.model_gate.self_test import check_intervals, shuffle_within_requests
+from validation.model_gate.self_test import check_intervals
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
@@ -117,15 +117,6 @@ def test_nan_scores_are_rejected_without_a_self_test() -> None:
     assert found.self_test.doubts == (Reason.of("test_not_finite"),)
 
 
-def test_a_shuffle_keeps_each_request_s_scores_and_changes_their_order() -> None:
-    shuffled = shuffle_within_requests(ROWS, GOOD.ranking_score, seed=5)
-    by_request = GOOD.ranking_score.reshape(-1, 12)
-    assert np.array_equal(np.sort(shuffled.reshape(-1, 12)), np.sort(by_request))
-    assert np.array_equal(shuffled, shuffle_within_requests(ROWS, GOOD.ranking_score, seed=5))
-    moved = (shuffled.reshape(-1, 12) != by_request).mean()
-    assert moved == pytest.approx(11 / 12, abs=0.02)  # one in twelve stays by chance
-
-
 INTERVALS = CONFIG.model_copy(update={"num_resamples": 1000})
 OURS, THEIRS = noisy_scores(TRUTH, 0.6, 1), noisy_scores(TRUTH, 0.7, 2)
 
@@ -137,15 +128,13 @@ def check(ours: SplitScores = OURS, theirs: SplitScores = THEIRS) -> tuple[Reaso
 def changed(change: Callable[[Interval], dict[str, float]], least: int = 1) -> Callable:
     """Return a bootstrap of other intervals, where it is asked for so many metrics at least."""
 
+    def moved(of: RatioEstimate) -> RatioEstimate:
+        c = of.relative_change
+        return replace(of, relative_change=c and c.model_copy(update=change(c)))
+
     def broken(*arguments):  # noqa: ANN002, ANN202
         found = bootstrap.paired_bootstrap(*arguments)
-        if len(found) < least:
-            return found
-        moved = [e.relative_change for e in found]
-        return tuple(
-            replace(e, relative_change=m and m.model_copy(update=change(m)))
-            for e, m in zip(found, moved, strict=True)
-        )
+        return found if len(found) < least else tuple(map(moved, found))
 
     return broken
 
@@ -172,7 +161,7 @@ def displaced(c: Interval) -> dict[str, float]:
 
 SCALED = "its interval implies a standard error of"
 BROKEN = {
-    **{f"scaled_{factor}": (scaled_by(factor), SCALED) for factor in (0, 0.1, 0.5, 2, 5, 20)},
+    **{f"scaled_{factor}": (scaled_by(factor), SCALED) for factor in (0, 0.5, 2)},
     "unpaired": (of_sums(unpaired), "the pairing of the two sides is lost"),
     "swapped": (of_sums(lambda s: UserSums(s.baseline, s.challenger, s.denominators)),
                 "the sides are swapped or the estimate"),

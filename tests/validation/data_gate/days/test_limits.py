@@ -18,7 +18,6 @@ from validation.data_gate.days.limits import (
     kind_of,
     known_ids,
     share_back,
-    shares_told,
 )
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
@@ -123,8 +122,7 @@ def test_a_label_rate_that_falls_to_a_third_is_told_where_it_has_enough_positive
 
 def test_a_short_history_judges_nothing_and_a_long_one_is_cut() -> None:
     short = days(FEWEST_DAYS - 1, FIRST_DAY + 57 - FEWEST_DAYS)
-    assert deviations(short, later(named__repin__known=0.0)) == ()
-    assert deviations(days(56), []) == ()
+    assert deviations(short, later(named__repin__known=0.0)) == deviations(days(56), []) == ()
     long_ago = days(100, FIRST_DAY - 200, named__repin__known=0.0)
     assert told(deviations([*long_ago, *days(56)], later())) == set()
 
@@ -165,12 +163,9 @@ def test_a_value_never_seen_a_null_and_the_hour_of_events_are_numbers() -> None:
     for name, share in ((f"{SHELF}.never_seen", 0.25), (f"{SHELF}.null", 0.05)):
         assert of(found, name, "run").found == pytest.approx(share)
         assert (name, "run") in told(found)
-    moved = of(
-        counted(HOUR, {"20": 300, "21": 400, "22": 300}, {"0": 900}), f"{HOUR}.centre", "day"
-    )
-    assert moved.usual % 24 == pytest.approx(21.5)
-    near = of(counted(HOUR, {"23": 600, "0": 400}, {"23": 400, "0": 600}), f"{HOUR}.centre", "run")
-    assert abs(near.effect) == pytest.approx(0.2, abs=0.02)
+    usual = {"20": 300, "21": 400, "22": 300}
+    moved = of(counted(HOUR, usual, {"0": 900}), f"{HOUR}.centre", "day")
+    assert (moved.usual % 24, moved.effect) == pytest.approx((21.5, 3))
 
 
 def test_the_distance_is_zero_for_equal_shares_and_one_for_none_in_common() -> None:
@@ -211,13 +206,9 @@ def test_eta_squared_is_the_share_of_the_variance_that_the_values_explain() -> N
     rows, hits = (np.bincount(of, minlength=6).astype(float) for of in (value, value[is_hit]))
     assert eta_squared(rows, hits) == pytest.approx(between - 4 / 400)
     assert eta_squared(rows, rows) == eta_squared(rows, 0 * rows) == 0.0
-    made = telling(5, FIRST_DAY, seed=1, leaking=0.3)
-    found = shares_told(SHELF, made, 2)  # runs of days are counted together
-    assert len(found) == 4 and len(shares_told(SHELF, made, 5)) == 1
-    assert found[1] == pytest.approx(shares_told(SHELF, made[1:3], 2)[0])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("before", "now", "is_told"), [(0, 0, False), (0, 0.2, True), (0.4, 0, False)]
 )
@@ -228,8 +219,6 @@ def test_a_leak_in_a_fifth_of_the_rows_harms_and_chance_and_less_are_not_told(
     found = of(deviations(history, judged), f"{SHELF}.tells", "run")
     assert (found.times_limit > 1, found.is_harmful) == (is_told, is_told)
     assert found.effect >= 0
-    older = [day.model_copy(update={"acted_upon": {}}) for day in history]
-    assert f"{SHELF}.tells" not in {each.name for each in deviations(older, judged)}
 
 
 # Whether users come back.

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
 from support.planted import LogRows
@@ -22,6 +22,7 @@ from validation.data_gate.days.measure import (
 )
 from validation.data_gate.days.queries import NUM_FOLLOWED, NUM_PROJECTIONS
 
+SHELF = 'she"lf; drop table i'  # a category may have any name
 NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS
 NEXT = NOON + DAY_MS
 
@@ -34,7 +35,7 @@ SHOWN = impressions(
         ("c", 1, 12, NEXT, 0),
         ("c", 1, 13, NEXT, 3),  # places 0 and 3: two of four are used
     ],
-    shelf=["x", "x", "y", None, "x", "x"],
+    **{SHELF: ["x", "x", "y", None, "x", "x"]},
 )
 ACTED = actions(
     [
@@ -63,11 +64,10 @@ def profiles_of(
 
 
 def measured(
-    tmp_path: Path, num_days: int = 2, first: int = FIRST_DAY, column: str = "shelf",
-    **changes: object,
+    tmp_path: Path, num_days: int = 2, first: int = FIRST_DAY, **changes: object
 ) -> dict[int, DayProfile]:  # fmt: skip
     rows = {"impressions": [SHOWN], "actions": [ACTED], "users": [USERS]} | changes
-    found = profiles_of(tmp_path, num_days, *rows.values(), first=first, categories=[column])
+    found = profiles_of(tmp_path, num_days, *rows.values(), first=first, categories=[SHELF])
     return {profile.day: profile for profile in found}
 
 
@@ -118,14 +118,17 @@ def test_counts_by_hour_surface_state_and_category(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = measured(tmp_path)[FIRST_DAY].counts
-    assert counts["impressions.hour"] == {"12": 1, "13": 1}
-    assert counts["impressions.surface"] == {"home": 2}
-    assert counts["users.state"] == {"core": 1, "new": 1}
-    assert counts["impressions.shelf"] == {"x": 2, "y": 1, "(null)": 1}
+    assert counts == {
+        "impressions.hour": {"12": 1, "13": 1},
+        "actions.hour": {"11": 1, "12": 2, "13": 1},
+        "impressions.surface": {"home": 2},
+        "users.state": {"core": 1, "new": 1},
+        f"impressions.{SHELF}": {"x": 2, "y": 1, "(null)": 1},
+    }
     monkeypatch.setattr(measure, "MOST_KEYS", 1)  # the rarest of many count together
     day = measured(tmp_path)[FIRST_DAY]
-    assert day.counts["impressions.shelf"] == {"x": 2, OTHERS: 2}
-    assert day.acted_upon["impressions.shelf"] == {"x": 2, OTHERS: 1}
+    assert day.counts[f"impressions.{SHELF}"] == {"x": 2, OTHERS: 2}
+    assert day.acted_upon[f"impressions.{SHELF}"] == {"x": 2, OTHERS: 1}
 
 
 def of_log(tmp_path: Path, log: LogRows, *shown: pa.Table) -> list[DayProfile]:
@@ -135,10 +138,9 @@ def of_log(tmp_path: Path, log: LogRows, *shown: pa.Table) -> list[DayProfile]:
 
 
 def test_rows_in_parts_and_in_any_order_give_the_same_numbers(tmp_path: Path) -> None:
-    log = random_log()
+    log, whole = random_log(), of_log(tmp_path, random_log())
     shown = log.impressions.take(np.random.default_rng(2).permutation(len(log.impressions)))
     parts = [shown.slice(start, 300) for start in range(0, len(shown), 300)]
-    whole = of_log(tmp_path, log)
     assert whole == of_log(tmp_path, log, *parts) and len(whole) == 4
 
 
@@ -150,13 +152,6 @@ def test_a_day_without_impressions_has_no_profile_and_users_without_rows_are_cou
     assert found.numbers["users.without_row"].value == 1.0
     assert "users.row_age_days" not in found.numbers
     assert found.counts["users.state"] == {"(no row)": 2}
-
-
-def test_a_column_with_any_name_is_a_category(tmp_path: Path) -> None:
-    name = 'she"lf; drop table i'
-    shown = SHOWN.rename_columns([*SHOWN.column_names[:-1], name])
-    found = measured(tmp_path, column=name, impressions=[shown])
-    assert found[FIRST_DAY].counts[f"impressions.{name}"]["x"] == 2
 
 
 def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path: Path) -> None:
@@ -181,7 +176,7 @@ def test_a_day_looks_back_to_the_day_before_and_no_further(tmp_path: Path) -> No
     (second,) = measured(tmp_path, first=FIRST_DAY + 1).values()
     assert second.numbers["impressions.acted_upon_before"].value == 0.5
     shown = impressions(
-        [("old", 1, 10, NOON, 0), ("new", 1, 10, NEXT + DAY_MS, 0)], shelf=["x", "x"]
+        [("old", 1, 10, NOON, 0), ("new", 1, 10, NEXT + DAY_MS, 0)], **{SHELF: ["x", "x"]}
     )
     acted = actions([(1, 10, "repin", NEXT + DAY_MS, "old"), (1, 10, "repin", NEXT, "old")])
     found = measured(tmp_path, 3, impressions=[shown], actions=[acted])
@@ -190,53 +185,29 @@ def test_a_day_looks_back_to_the_day_before_and_no_further(tmp_path: Path) -> No
 
 def test_the_hashes_of_ids_are_the_smallest_and_never_change(tmp_path: Path) -> None:
     """Kept for a year, they must be the same in every release of the database."""
-    shown = impressions([(f"r{n}", 4 * n - 5, n % 7, NOON, 0) for n in range(1_000)])
-    followed = measured(tmp_path, impressions=[shown.append_column("shelf", [["x"] * 1_000])])
-    users_of_day = followed[FIRST_DAY].followed["users"]
-    assert users_of_day == tuple(sorted(map(hashed, range(-5, 3_995, 4)))[:NUM_FOLLOWED])
-    assert followed[FIRST_DAY].followed["pins"] == tuple(sorted(map(hashed, range(7))))
+    rows = [(f"r{n}", 4 * n - 5, n % 7, NOON, 0) for n in range(1_000)]
+    shown = impressions(rows, **{SHELF: ["x"] * 1_000})
+    followed = measured(tmp_path, impressions=[shown])[FIRST_DAY].followed
+    assert [len(followed[name]) for name in ("users", "pins")] == [NUM_FOLLOWED, 7]
+    assert all(list(ids) == sorted(ids) for ids in followed.values())
+    assert followed["users"][:2] == (1671821852847242, 2501783700239591)
+    assert followed["pins"][:2] == (490365701847424976, 510164068333812098)
 
 
-def hashed(number: int) -> int:
-    """Return what the query makes of an id; a remainder has its dividend's sign there."""
-    prime = (1 << 61) - 1
-    first = remainder(number * 6364136223846793005 + 1442695040888963407, prime)
-    return remainder((first ^ (first >> 29)) * 3202034522624059733, prime)
+NUM_ROWS = 3_000
 
 
-def remainder(dividend: int, divisor: int) -> int:
-    return dividend % divisor if dividend >= 0 else -(-dividend % divisor)
+def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings() -> None:
+    """And a row has the same numbers whichever rows it came with.
 
-
-NUM_ROWS, WIDE = 3_000, 64
-
-
-@pytest.fixture(scope="module")
-def rows() -> pa.Table:
-    draw = np.random.default_rng(5)
-    vectors = draw.normal(size=(NUM_ROWS, WIDE)).astype(np.float32)
-    return pa.table(
-        {
-            "user_id": np.arange(NUM_ROWS) // 3,
-            "as_of": np.arange(NUM_ROWS),
-            "state": ["new", "core", "casual"] * (NUM_ROWS // 3),
-            "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), WIDE),
-        }
-    )
-
-
-@pytest.mark.parametrize("num_per_part", [1, 64, 1_001])
-def test_a_row_has_the_same_numbers_whichever_rows_it_came_with(
-    rows: pa.Table, num_per_part: int
-) -> None:
-    """A matrix product in single precision rounds by the number of rows, on some processors."""
-    parts = [rows.slice(start, num_per_part) for start in range(0, NUM_ROWS, num_per_part)]
-    assert summarise_users(parts).equals(summarise_users([rows]))
-
-
-def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings(rows: pa.Table) -> None:
+    A matrix product in single precision rounds by the number of rows, on some processors.
+    """
+    vectors = np.random.default_rng(5).normal(size=(NUM_ROWS, WIDTH))
+    rows = users([(n // 3, n, "core") for n in range(NUM_ROWS)], vectors)
     found = summarise_users([rows])
-    vectors = np.stack(rows["embedding"].to_numpy()).astype(np.float64)
+    for size in (64, 1_001):
+        parts = [rows.slice(start, size) for start in range(0, NUM_ROWS, size)]
+        assert summarise_users(parts).equals(found)
     projected = np.stack([found[f"q{n}"].to_numpy() for n in range(NUM_PROJECTIONS)], axis=1)
     lengths = np.linalg.norm(vectors, axis=1)
     np.testing.assert_allclose(found["length"].to_numpy(), lengths, rtol=1e-6)
@@ -278,37 +249,35 @@ RATED_ACTIONS = [
     (1, 11, "repin", NOON + 13 * HOUR_MS, "b"),  # counts on its own day, the next
 ]
 RATES = {
-    "core.save": (1 / 2, 2),  # a pin that comes again in its request was acted upon once
-    "new.save": (0.0, 3),
-    "core.click": (0.0, 2),
-    "new.click": (1 / 3, 3),
+    (0, "save"): (1 / 2, 2),  # a pin that comes again in its request was acted upon once
+    (1, "save"): (0.0, 3),
+    (0, "click"): (0.0, 2),
+    (1, "click"): (1 / 3, 3),
 }
 
 
-def test_rates_counted_by_hand(tmp_path: Path) -> None:
+def rates_of(day: DayProfile) -> dict[str, Number]:
+    ending = ".label_rate"
+    return {n.removesuffix(ending): of for n, of in day.numbers.items() if n.endswith(ending)}
+
+
+def test_rates_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [*RATED, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 10, NOON + DAY_MS, 0)]
-    first, second = rated(tmp_path, shown, RATED_ACTIONS, ["core", "new"], ["home", "search"], 2)
-    for by, core, new in (
-        ("users.state", "core", "new"),
-        ("impressions.surface", "home", "search"),
-    ):
+    sides = ["core", "new"], ["home", "search"]
+    first, second = map(rates_of, rated(tmp_path, shown, RATED_ACTIONS, *sides, 2))
+    for by, values in zip(("users.state", "impressions.surface"), sides, strict=True):
         for name, expected in RATES.items():
-            value, _, kind = name.replace("core", core).replace("new", new).partition(".")
-            number = first.numbers[f"{by}.{value}.{kind}.label_rate"]
+            place, kind = name
+            number = first[f"{by}.{values[place]}.{kind}"]
             assert (number.value, number.num) == pytest.approx(expected), (by, name)
-        rates = [second.numbers[f"{by}.{value}.repin.label_rate"].value for value in (core, new)]
-        assert rates == [0.0, 1.0]
-
-
-def test_which_segments_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only one has the rate of all rows; of many, those with most impressions count."""
-    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core", "core"], ["home", "home"], 1)
-    assert not [name for name in first.numbers if name.endswith("label_rate")]
+        assert [second[f"{by}.{value}.repin"].value for value in values] == [0.0, 1.0]
+    # The only segment has the rate of all rows; of many, those with most impressions count.
+    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core"] * 2, ["home"] * 2, 1)
+    assert rates_of(first) == {}
     most = queries.LABEL_RATES.replace(f"<= {queries.MOST_VALUES}", "<= 1")
     monkeypatch.setattr(queries, "NUMBERS", (*queries.NUMBERS[:1], most))
-    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core", "new"], ["home", "search"], 1)
-    names = {name for name in first.numbers if name.endswith("label_rate")}
-    assert {name.split(".")[2] for name in names} == {"new", "search"}
+    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, *sides, 1)
+    assert {name.split(".")[2] for name in rates_of(first)} == {"new", "search"}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
