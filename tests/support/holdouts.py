@@ -1,5 +1,8 @@
 """Planted holdouts: rows and scores of two sides whose difference is known, without any model."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from pipelines.contracts.artifacts import ModelRef
@@ -26,6 +29,24 @@ AGAINST_POPULARITY = ComparedModels(
 )
 
 
+def example_rows(counts: Sequence[int], users: Sequence[int], **fields: Any) -> ExampleRows:
+    """Return rows of requests that have so many candidates and are of these users."""
+    num_requests, num = len(counts), sum(counts)
+    values = {
+        "is_core": np.zeros(num_requests, dtype=bool),
+        "request_id": np.array([f"r{i}" for i in range(num_requests)]),
+        "pin_row": np.arange(num) % 17,
+        "numeric": {},
+        "labels": {},
+        "position": np.concatenate([np.arange(count) for count in counts]),
+        "is_exploration": np.zeros(num_requests, dtype=bool),
+        "propensity": np.zeros(num, dtype=np.float32),
+    }
+    first = np.concatenate([[0], np.cumsum(counts)])
+    requests = np.repeat(np.arange(num_requests), counts)
+    return ExampleRows(requests, np.array(users), first_example=first, **values | fields)
+
+
 def planted_rows(
     num_users: int = 300, requests_per_user: int = 4, candidates: int = 12, seed: int = 5
 ) -> tuple[ExampleRows, dict[str, np.ndarray]]:
@@ -38,21 +59,16 @@ def planted_rows(
         "hide": 1 / (1 + np.exp(-rng.normal(-3.5, 1.0, num_examples))),
     }
     popularity = np.log1p(rng.poisson(20 * truth["repin"]))
-    return ExampleRows(
-        request_index=np.repeat(np.arange(num_requests), candidates),
-        user_id=np.repeat(np.arange(num_users), requests_per_user),
+    return example_rows(
+        [candidates] * num_requests,
+        np.repeat(np.arange(num_users), requests_per_user),
         is_core=rng.random(num_requests) < 2 / 3,
-        request_id=np.array([f"r{i}" for i in range(num_requests)]),
-        first_example=np.arange(num_requests + 1) * candidates,
         pin_row=rng.integers(0, 500, num_examples),
         numeric={"pin_popularity_28d": popularity.astype(np.float32)},
         labels={
             head: (rng.random(num_examples) < probability).astype(np.int8)
             for head, probability in truth.items()
         },
-        position=np.tile(np.arange(candidates), num_requests),
-        is_exploration=np.zeros(num_requests, dtype=bool),
-        propensity=np.zeros(num_examples, dtype=np.float32),
     ), truth
 
 

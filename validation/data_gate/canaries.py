@@ -61,10 +61,6 @@ class Vectors:
         """Return some of them."""
         return Vectors(self.ids[rows], self.as_of[rows], self.vectors[rows])
 
-    def keys(self) -> list[tuple[int, int]]:
-        """Return the key of each."""
-        return list(zip(self.ids.tolist(), self.as_of.tolist(), strict=True))
-
     @staticmethod
     def joined(parts: Sequence["Vectors"]) -> "Vectors":
         """Return the vectors of several parts, of which there is at least one."""
@@ -180,8 +176,9 @@ def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compa
         parts: What there is now.
     """
     now = Vectors.joined([part.at(np.isin(part.ids, kept.ids)) for part in parts])
-    place = {key: row for row, key in enumerate(now.keys())}
-    places = np.array([place.get(key, -1) for key in kept.keys()], dtype=np.int64)
+    rows = {key: row for row, key in enumerate(zip(now.ids, now.as_of, strict=True))}
+    keys = zip(kept.ids, kept.as_of, strict=True)
+    places = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
     known, found = kept.at(places >= 0), now.at(places[places >= 0])
     num, width, width_now = len(known.ids), known.vectors.shape[1], found.vectors.shape[1]
     if num == 0:
@@ -209,13 +206,11 @@ def canary_checks(found: Mapping[str, Compared], not_judged: str) -> tuple[Check
     shares = {kind: compared.changed_share for kind, compared in found.items()}
     phrases = {kind: compared.phrase for kind, compared in found.items()}
     said = "Embeddings that change under an unchanged version, of those that were kept."
-
-    def check(name: str, severity: Severity, bound: float) -> Check:
-        return Check(name, severity, said, "canaries", shares, "share", maximum=bound,
-                     not_judged=not_judged, phrases=phrases)  # fmt: skip
-
     bounds = data_rules.CHANGED_EMBEDDINGS
-    return (
-        check("embeddings_as_accepted", Severity.CRITICAL, bounds.critical),
-        check("every_embedding_as_accepted", Severity.WARNING, bounds.warning),
+    return tuple(
+        Check(name, severity, said, "canaries", shares, "share", None, bound, not_judged, phrases)
+        for name, severity, bound in (
+            ("embeddings_as_accepted", Severity.CRITICAL, bounds.critical),
+            ("every_embedding_as_accepted", Severity.WARNING, bounds.warning),
+        )
     )

@@ -63,7 +63,7 @@ def snapshot_checks(judged: Judged) -> tuple[Check, ...]:
 
     Where shards could not be measured all of them are NaN, because the others say nothing of all.
     """
-    checks = (*_volumes(judged), *_days_and_events(judged), *_rates(judged), *_changes(judged))
+    checks = (*_volumes(judged), *_days_and_events(judged), *_rates(judged))
     if not judged.profile.unmeasured_shards:
         return checks
     return tuple(replace(each, values=dict.fromkeys(each.values, NAN)) for each in checks)
@@ -102,8 +102,15 @@ def _whole(
 
 
 def _volumes(judged: Judged) -> tuple[Check, ...]:
-    """Return the checks of what there has to be enough of."""
+    """Return the checks of what there has to be enough of, and of changes since it was accepted."""
     config, measures = judged.config, judged.profile.measures
+    then, target = judged.before.measures, judged.snapshot.features.main_head.name
+
+    def changed(name: str, what: str, now: float, before: float, most: float) -> Check:
+        said = f"Change of the {what} against the last accepted snapshot."
+        change = now / before - 1.0 if before else NAN
+        return _whole(name, _CRITICAL, said, change, "change", -most, most, judged.why_no_shift)
+
     examples, dropped = measures.examples.sum(), judged.snapshot.num_duplicate_impressions
     requests = measures.requests
     return (
@@ -118,13 +125,30 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
                "Impressions that the log holds twice (dropped from the snapshot).",
                _share(dropped, examples + dropped), "share",
                maximum=bounds.REPEATED_IMPRESSIONS.warning),
+        changed("row_count_shift", "number of examples", examples, then.examples.sum(),
+                config.max_row_count_change),
+        changed("target_label_rate_shift", "target label rate", measures.label_rate(target),
+                then.label_rate(target), config.max_label_rate_change),
     )  # fmt: skip
 
 
 def _days_and_events(judged: Judged) -> tuple[Check, ...]:
     """Return the checks of each day, and of what the log's actions name."""
     measures, events = judged.profile.measures, judged.snapshot.event_counts
-    requests, rates, launched = _shares_of_days(judged.snapshot, measures)
+    days = {}  # each day that either window touches
+    for name in ("training", "holdout"):
+        window = getattr(judged.snapshot, name)
+        for day in range(window.start_ms // DAY_MS, -(-window.end_ms // DAY_MS)):
+            date = datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date()
+            days[f"{date} ({name})"] = day
+    counts = {name: int(measures.days.get(day, (0,))[0]) for name, day in days.items()}
+    median = float(np.median(list(counts.values())))
+    requests = {name: count / median if median else 0.0 for name, count in counts.items()}
+    head_names = judged.snapshot.features.head_names
+    main = head_names.index(judged.snapshot.features.main_head.name)
+    by_day = rate_shares(measures), rate_shares(measures, main)
+    missing = 1.0 if by_day[0] else NAN
+    rates, launched = ({n: of.get(day, missing) for n, day in days.items()} for of in by_day)
     has_examples = bool(measures.examples.any())
     unknown = _share(events.num_naming_unknown, events.num_naming * has_examples)
     early = _share(events.num_early, events.num_near * has_examples)
@@ -185,49 +209,6 @@ def _rates(judged: Judged) -> tuple[Check, ...]:
               "categories", unknown, "share", maximum=config.max_unknown_category_share,
               not_judged="" if codes else "the recipe has no categorical feature"),
     )  # fmt: skip
-
-
-def _changes(judged: Judged) -> tuple[Check, ...]:
-    """Return the checks of relative changes against the last accepted snapshot."""
-    config, target = judged.config, judged.snapshot.features.main_head.name
-    now, then = judged.profile.measures, judged.before.measures
-
-    def check(name: str, what: str, value: float, before: float, most: float) -> Check:
-        said = f"Change of the {what} against the last accepted snapshot."
-        change = value / before - 1.0 if before else NAN
-        return _whole(name, _CRITICAL, said, change, "change", -most, most, judged.why_no_shift)
-
-    return (
-        check("row_count_shift", "number of examples", now.examples.sum(), then.examples.sum(),
-              config.max_row_count_change),
-        check("target_label_rate_shift", "target label rate", now.label_rate(target),
-              then.label_rate(target), config.max_label_rate_change),
-    )  # fmt: skip
-
-
-def _shares_of_days(
-    snapshot: Snapshot, measures: Measures
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Return each day that either window touches, as shares of the median day.
-
-    Returns:
-        By day: its requests; its label rate; the label rate of heads that were launched by then.
-    """
-    days = {}
-    for window, name in ((snapshot.training, "training"), (snapshot.holdout, "holdout")):
-        for day in range(window.start_ms // DAY_MS, -(-window.end_ms // DAY_MS)):
-            date = datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date()
-            days[f"{date} ({name})"] = day
-    counts = {
-        name: measures.days[day][0] if day in measures.days else 0 for name, day in days.items()
-    }
-    median = float(np.median(list(counts.values())))
-    main = snapshot.features.head_names.index(snapshot.features.main_head.name)
-    rates = [rate_shares(measures), rate_shares(measures, main)]
-    missing = 1.0 if rates[0] else NAN
-    of_all, launched = ({n: by.get(day, missing) for n, day in days.items()} for by in rates)
-    requests = {name: float(count / median) if median else 0.0 for name, count in counts.items()}
-    return requests, of_all, launched
 
 
 def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, float]:

@@ -6,12 +6,10 @@ data. Not for what is expected (`validation.data_gate.checks`, `validation.data_
 nor for the look of the pages (`validation.report.data_docs`).
 """
 
-import contextlib
-import gc
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape, unescape
@@ -125,23 +123,6 @@ class Check:
         )
 
 
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Let no garbage be collected meanwhile.
-
-    Great Expectations makes a few hundred thousand objects that stay, most of them when it is
-    imported. Looking through them again and again took a fifth of its time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_without_collections()
 def evaluate(
     checks: tuple[Check, ...],
     run_name: str,

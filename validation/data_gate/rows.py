@@ -53,16 +53,11 @@ class Rule(NamedTuple):
     of: Literal["files", "shards", "pins"]
     name: str
     description: str
-    broken: str = ""
-    """Where a shard's row breaks it; '' where no query is needed."""
-    file: str = ""
-    """Of these rows, as it is told."""
-    told: tuple[str, ...] = ()
-    """Columns that are told of the first of them."""
-    source: str = ""
-    """What is searched, if not the file."""
-    is_behind: bool = False
-    """It would read rows that are not there, where one of `STRUCTURE` is broken."""
+    broken: str = ""  # Where a shard's row breaks it; '' where no query is needed.
+    file: str = ""  # Of these rows, as it is told.
+    told: tuple[str, ...] = ()  # Columns that are told of the first of them.
+    source: str = ""  # What is searched, if not the file.
+    is_behind: bool = False  # It would read rows that are not there, if `STRUCTURE` is broken.
     severity: Severity = Severity.CRITICAL
 
     def query(self, facts: dict[str, Any]) -> str:
@@ -240,10 +235,8 @@ def read_tables(
         except (DataContractError, pa.ArrowInvalid, OSError) as error:
             broken.add("schema", 1, f"{path} cannot be read: {error}")
             continue
-        file, there = (
-            Path(path).stem,
-            dict(zip(table.schema.names, table.schema.types, strict=True)),
-        )
+        file = Path(path).stem
+        there = dict(zip(table.schema.names, table.schema.types, strict=True))
         # Where a file has no embeddings of one width, its column is refused, whatever is named.
         width = embedding_dim or getattr(there.get("embedding"), "list_size", EMBEDDING_DIM)
         expected = snapshot_schema(file, snapshot.features, embedding_dim=width,
@@ -371,7 +364,7 @@ class CheckedPins:
 
 
 def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
-    """Check every pin of a snapshot."""
+    """Check every pin of a snapshot: ids, codes and embeddings; measure how these are spread."""
     found = CheckedPins()
     broken = found.broken
     table = read_tables(snapshot_dir, snapshot, [PINS_FILE], broken).get("pins")
@@ -392,12 +385,6 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
             broken.add_found("pin_codes_in_range", engine, query)
             if not broken.has("pin_codes_in_range"):
                 found.codes[feature.name] = count_codes(feature, table)
-    _check_embeddings(table, found)
-    return found
-
-
-def _check_embeddings(table: pa.Table, found: CheckedPins) -> None:
-    """Check ids and embeddings, mark embeddings of zeros, and measure length and spread."""
     found.is_zero = np.zeros(table.num_rows, dtype=bool)
     num_sound, square_sum, vector_sum = 0, 0.0, np.zeros(found.embedding_dim)
     last = np.iinfo(np.int64).min
@@ -422,6 +409,7 @@ def _check_embeddings(table: pa.Table, found: CheckedPins) -> None:
     if num_sound:
         mean = vector_sum / num_sound
         found.spread = 1.0 - float(mean @ mean) / (square_sum / num_sound)
+    return found
 
 
 def count_codes(feature: CategoricalFeature, table: pa.Table) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ Letters: N examples, M requests, G groups of users.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from statistics import NormalDist
 from typing import Literal
@@ -315,29 +315,26 @@ def ratio_metrics(
         if name not in challenger.probabilities:
             continue
         label = rows.labels[name].astype(np.float64)
-        sides = [each.probabilities.get(name) for each in (challenger, baseline)]
-        given = [None if side is None else side.astype(np.float64) for side in sides]
-        losses = [None if side is None else per_request(_log_losses(side, label)) for side in given]
-        sums = [None if side is None else per_request(side) for side in given]
-        for metric, (mine, other), of in (
-            ("log_loss", losses, np.ones(len(label))),
-            ("calibration_ratio", sums, label),
+        mine, other = challenger.probabilities[name], baseline.probabilities.get(name)
+        for metric, of_each, divisor in (
+            ("log_loss", partial(_log_losses, label), np.ones(len(label))),
+            ("calibration_ratio", np.asarray, label),
         ):
-            assert mine is not None, "the challenger has probabilities of this head"
-            metrics.append(RatioMetric(f"{metric}.{name}", mine, other, per_request(of)))
+            sums = per_request(of_each(mine.astype(np.float64)))
+            others = None if other is None else per_request(of_each(other.astype(np.float64)))
+            metrics.append(RatioMetric(f"{metric}.{name}", sums, others, per_request(divisor)))
     return metrics
 
 
 def level_of(holdout: Holdout, scores: SplitScores) -> float:
     """Return the target metric of one side alone; NaN where a score is not finite."""
-    metrics = ratio_metrics(holdout, scores, scores)
-    metric = next(found for found in metrics if found.name == holdout.config.target_metric)
-    if metric.denominator is None:
-        return float(metric.challenger.sum() / holdout.count_users(holdout.masks["all"]))
-    return float(metric.challenger.sum() / metric.denominator.sum())
+    head, everybody = holdout.target_head.name, holdout.masks["all"]
+    hits = holdout.hits(scores.ranking_score, head)
+    is_volume = holdout.config.target_metric == volume_name(head)
+    return float(hits.sum()) / (len(hits) if is_volume else holdout.count_users(everybody))
 
 
-def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
+def _log_losses(label: FloatArray, probability: FloatArray) -> FloatArray:
     """Return -log p(label) per example, in nats."""
     clipped = np.clip(probability, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY)
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))

@@ -194,15 +194,28 @@ def examine(
     found = Examined(comparison, void_reasons(comparison, config, heads))
     if found.void:
         return found
-    if not found.is_anchor:
-        _judge_floors(config, found)
+    for floor in () if found.is_anchor else config.floors:
+        if (row := found.find(floor.metric, "floor")) is None:
+            continue
+        bounds, level = (floor.minimum, floor.maximum), row.challenger
+        interval = row.challenger_interval
+        # A level without an interval (ECE) is judged as it is. Where an interval straddles the
+        # bound, the level itself decides whether the promotion is held back.
+        point = Interval(value=level, low=level, high=level, confidence=0.95)
+        told = {"metric": floor.metric, "level": level, "bounds": bounds}
+        if place(interval or point, *bounds) is Place.BEYOND:
+            found.broken.append(Reason.of("floor_broken", interval=interval, **told))
+        elif place(point, *bounds) is Place.BEYOND:
+            found.held_back.append(Reason.of("floor_doubtful", interval=interval, **told))
+        else:
+            found.held.append(Reason.of("floor_held", **told))
     _judge_guardrails(config, found)
     for segment in config.required_segments:
         row = found.find(config.target_metric, "margin", segment)
         if row is not None and row.relative_change is not None:
             facts = {"segment": segment, "allowed": -config.segment_margin}
-            bounds = (-config.segment_margin, None)
-            found.judge_change("segment", row, row.relative_change, bounds, facts)
+            margin = (-config.segment_margin, None)
+            found.judge_change("segment", row, row.relative_change, margin, facts)
     if not found.is_anchor:
         _judge_heads(config, heads, found)
         if baselines is not None:
@@ -295,28 +308,6 @@ def void_reasons(
         if not comparison.segment_users.get(segment):
             void.append(Reason.of("segment_empty", segment=segment))
     return tuple(void)
-
-
-def _judge_floors(config: ModelGateConfig, found: Examined) -> None:
-    """Hold the challenger's own levels against the absolute bounds.
-
-    A level without an interval (ECE) is judged as it is. Where an interval straddles the bound, the
-    level itself decides whether the promotion is held back.
-    """
-    for floor in config.floors:
-        row = found.find(floor.metric, "floor")
-        if row is None:
-            continue
-        bounds, level = (floor.minimum, floor.maximum), row.challenger
-        interval = row.challenger_interval
-        point = Interval(value=level, low=level, high=level, confidence=0.95)
-        facts = {"metric": floor.metric, "level": level, "bounds": bounds}
-        if place(interval or point, *bounds) is Place.BEYOND:
-            found.broken.append(Reason.of("floor_broken", interval=interval, **facts))
-        elif place(point, *bounds) is Place.BEYOND:
-            found.held_back.append(Reason.of("floor_doubtful", interval=interval, **facts))
-        else:
-            found.held.append(Reason.of("floor_held", **facts))
 
 
 def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:

@@ -53,14 +53,6 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What one ranking would have put on top."""
-
-    is_best: Mask  # (N,) its first candidate of each request
-    is_top: Mask  # (N,) its top k
-
-
-@dataclass(frozen=True)
 class Parts:
     """An estimate is sum(numerator) / sum(denominator), (R,) each."""
 
@@ -97,12 +89,10 @@ def estimate(
         return ()
     inside = np.asarray(rows.is_exploration[rows.request_index], dtype=bool)  # (all candidates,)
     logged = _logged(holdout, inside)
-    choices = None
+    tops: list[dict[int, Mask]] = []  # By k, what each ranking would have put among its first k.
     if all(np.isfinite(side.ranking_score).all() for side in sides):
-        choices = [
-            Choice(*(is_in_top(rows, side.ranking_score, k)[inside] for k in (1, TOP_K)))
-            for side in sides
-        ]
+        tops = [{k: is_in_top(rows, side.ranking_score, k)[inside] for k in (1, TOP_K)}
+                for side in sides]  # fmt: skip
     weights = slate_weights(logged, rows.propensity[inside].astype(np.float64))
     # What is expected of each candidate is the same for both sides.
     given = [side.probabilities[head] for side in sides if head in side.probabilities]
@@ -110,15 +100,15 @@ def estimate(
     predicted = np.mean(given, axis=0)[inside].astype(np.float64) if given else np.zeros(0)
     said = "" if len(given) == len(sides) else "Predictions are one side's own."
     equal = weights.any() and np.ptp(weights[weights > 0]) == 0
-    estimators: dict[str, tuple[Callable[[Choice], Parts], str, str]] = {
-        "replay, first place": (lambda choice: replay(logged, choice), "", ""),
+    estimators: dict[str, tuple[Callable[[dict[int, Mask]], Parts], str, str]] = {
+        "replay, first place": (lambda top: replay(logged, top[1]), "", ""),
         "doubly robust, first place": (
-            lambda choice: doubly_robust(logged, choice, predicted, CLIP),
+            lambda top: doubly_robust(logged, top[1], predicted, CLIP),
             "" if given else f"No side gives probabilities of '{head}'.",
             said,
         ),
         f"slate SNIPS, top {TOP_K}": (
-            lambda choice: slate_snips(logged, choice, weights),
+            lambda top: slate_snips(logged, top[TOP_K], weights),
             "" if weights.any() else "No request has a propensity for all candidates.",
             f"All chances are equal: this is exploration's volume in the top {TOP_K}."
             if equal
@@ -127,8 +117,8 @@ def estimate(
     }
     found = []
     for name, (parts_of, lack, note) in estimators.items():
-        lacking = lack if choices else "A side's scores hold NaN or infinity."
-        pair = [] if lacking or not choices else [parts_of(choice) for choice in choices]
+        lacking = lack if tops else "A side's scores hold NaN or infinity."
+        pair = [] if lacking else [parts_of(top) for top in tops]
         found.append(
             OffPolicyEstimate(
                 estimator=name,
@@ -181,7 +171,7 @@ def _change(holdout: Holdout, pair: Sequence[Parts]) -> Interval | None:
     return interval_of(np.append(mine / other - 1, changes), config.confidence)
 
 
-def replay(logged: Logged, choice: Choice) -> Parts:
+def replay(logged: Logged, is_best: Mask) -> Parts:
     """Return the mean reward of the ranking's first candidate where chance showed it first.
 
     Only requests count in which the log agrees with the ranking (Li, Chu, Langford and Wang 2011).
@@ -190,12 +180,12 @@ def replay(logged: Logged, choice: Choice) -> Parts:
     candidates. Where they differ, a request with n of them agrees once in n times, so that short
     ones weigh more. Places two and three are not seen.
     """
-    agrees = (logged.is_first & choice.is_best).astype(np.float64)
+    agrees = (logged.is_first & is_best).astype(np.float64)
     counts = logged.sum(agrees)
     return Parts(logged.sum(agrees * logged.reward), counts, counts)
 
 
-def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: float) -> Parts:
+def doubly_robust(logged: Logged, is_best: Mask, predicted: FloatArray, clip: float) -> Parts:
     """Return the predicted reward of the ranking's first candidate, corrected by what was seen.
 
     With n candidates the log agrees with the ranking once in n times, so where it does, the error
@@ -207,19 +197,19 @@ def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: f
 
     Args:
         logged: The log.
-        choice: The ranking.
+        is_best: (N,) the ranking's first candidate of each request.
         predicted: (N,) expected reward of each candidate, the same for all rankings compared.
         clip: Largest weight.
     """
     weights = np.minimum(logged.sum(np.ones(len(logged.request))), clip)[logged.request]
-    agrees = logged.is_first & choice.is_best
+    agrees = logged.is_first & is_best
     error = np.where(agrees, weights * (logged.reward - predicted), 0.0)
     has_first = logged.sum(logged.is_first.astype(np.float64))
-    total = logged.sum(np.where(choice.is_best, predicted, 0.0) + error) * has_first
+    total = logged.sum(np.where(is_best, predicted, 0.0) + error) * has_first
     return Parts(total, has_first, logged.sum(np.where(agrees, weights, 0.0)))
 
 
-def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
+def slate_snips(logged: Logged, is_top: Mask, weights: FloatArray) -> Parts:
     """Return the actions in the top k, each request weighted by how seldom its slate is drawn.
 
     The weights are normalised over all requests (Swaminathan and Joachims 2015).
@@ -230,10 +220,10 @@ def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
 
     Args:
         logged: The log.
-        choice: The ranking.
+        is_top: (N,) the ranking's top k of each request.
         weights: (R,) see `slate_weights`; 0 leaves a request out.
     """
-    volume = logged.sum(choice.is_top * logged.reward)
+    volume = logged.sum(is_top * logged.reward)
     return Parts(weights * volume, weights, weights)
 
 

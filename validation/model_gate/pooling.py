@@ -95,17 +95,19 @@ def newest_without_overlap(cycles: Sequence[CycleChange]) -> list[CycleChange]:
     return kept
 
 
-def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> Estimate:
+def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> tuple[Estimate, int]:
     """Return the mean of the cycles' changes by inverse variance, with its standard error.
 
     A cycle in which no group of users moves the change has seen nothing of it: both sides were
-    equal everywhere, as they are where an action is rare. It counts only where all cycles are so.
+    equal everywhere, as they are where an action is rare. It counts only where all cycles are so,
+    or where each adds a variance of its own. The second result is how many cycles count.
 
     Args:
         cycles: At least one.
         extra_variance: What every cycle adds on its own, whatever its users: seeds.
     """
-    cycles = that_count(cycles, extra_variance)
+    if not extra_variance:
+        cycles = [cycle for cycle in cycles if cycle.influences.any()] or cycles
     errors = np.array([standard_error(cycle.influences) for cycle in cycles])
     variances = np.square(errors) + extra_variance
     weights = np.full(len(cycles), 1 / len(cycles))
@@ -116,17 +118,7 @@ def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> E
         summed[cycle.groups] += weight * cycle.influences
     value = math.fsum(w * cycle.value for w, cycle in zip(weights, cycles, strict=True))
     seeds = extra_variance * float(np.square(weights).sum())
-    return Estimate(value, math.sqrt(standard_error(summed) ** 2 + seeds))
-
-
-def that_count(cycles: Sequence[CycleChange], extra_variance: float) -> Sequence[CycleChange]:
-    """Return the cycles that say something of a change; all where none does.
-
-    With a variance of its own, a cycle says something also where its two sides were equal.
-    """
-    if extra_variance:
-        return cycles
-    return [cycle for cycle in cycles if cycle.influences.any()] or cycles
+    return Estimate(value, math.sqrt(standard_error(summed) ** 2 + seeds)), len(cycles)
 
 
 def pool_with(
@@ -152,7 +144,7 @@ def pool_with(
         mine = CycleChange(comparison.holdout, value, influences.groups, column)
         cycles = newest_without_overlap([mine, *earlier.get(key, ())])
         seeds = seed_variance if key[0] == comparison.target_metric else 0.0
-        alone, pooled = pool_cycles([mine], seeds), pool_cycles(cycles, seeds)
+        (alone, _), (pooled, num_cycles) = pool_cycles([mine], seeds), pool_cycles(cycles, seeds)
         rows.append(
             PooledChange(
                 metric=key[0],
@@ -161,7 +153,7 @@ def pool_with(
                 error=alone.error,
                 pooled_value=pooled.value,
                 pooled_error=pooled.error,
-                num_cycles=len(that_count(cycles, seeds)),
+                num_cycles=num_cycles,
             )
         )
     return comparison.model_copy(update={"pooled": tuple(rows)})

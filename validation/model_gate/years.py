@@ -4,8 +4,7 @@ Each cycle trains a challenger, and the fresh anchor where the recipes differ. E
 has noise of its seed; the champion loses `decay` with each cycle of its age; a holdout measures
 every model with noise of its own. The rules are the real ones (`validation.model_gate.policy`);
 what is left out is that users return, so that cycles are independent here. Used for the operating
-curve of each cycle and by tests/benchmarks/bench_gate.py. Tested in
-tests/validation/model_gate/test_policy.py.
+curve of each cycle and by tests/benchmarks/bench_gate.py.
 """
 
 import math

@@ -89,10 +89,9 @@ def _champions(facts: IndexFacts) -> list[dict[str, Any]]:
     """Return the champions as they are shown; a track is the time from when the first served."""
     shown, rows = facts.champions[:MAX_CHAMPIONS], list[dict[str, Any]]()
     begun = [line.began_at for line in facts.cycles if line.began_at]
-    first = min((span.since for span in shown), default=None)
-    last = max((*begun, *(span.since for span in shown)), default=None)
+    since = [span.since for span in shown]
     for span in shown:
-        assert first is not None and last is not None, "one is shown at least"
+        first, last = min(since), max((*begun, *since))
         whole = (last - first).total_seconds() or 1.0
         low = round(100 * (span.since - first).total_seconds() / whole, 2)
         high = 100 * max(0.0, ((span.until or last) - first).total_seconds()) / whole

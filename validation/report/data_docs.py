@@ -16,12 +16,15 @@ from validation.report.pages import environment
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
 
-_EXTERNAL_LINK = re.compile(r"<link\b[^>]*https?://[^>]*>")
-_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
-_REMOTE_IMAGE = re.compile(r"<img\b[^>]*https?://[^>]*>")
-_FOOTER = re.compile(r"<footer\b.*?</footer>", re.DOTALL)
-_REMOTE_ANCHOR = re.compile(r"<a\b[^>]*href=\"https?://[^\"]*\"[^>]*>(.*?)</a>", re.DOTALL)
-_REMOTE_BACKGROUND = re.compile(r"url\([^)]*https?://[^)]*\)")
+_FETCHED = (
+    (r"<script\b.*?</script>", ""),
+    (r"<footer\b.*?</footer>", ""),
+    (r"<link\b[^>]*https?://[^>]*>", ""),
+    (r"<img\b[^>]*https?://[^>]*>", ""),
+    (r"<a\b[^>]*href=\"https?://[^\"]*\"[^>]*>(.*?)</a>", r"\1"),
+    (r"url\([^)]*https?://[^)]*\)", ""),
+)
+"""What of a page is fetched from elsewhere, or runs, and what stands there instead."""
 _HEAD_END = "</head>"
 
 
@@ -68,18 +71,15 @@ def finish_data_docs(
     failed.sort(key=lambda outcome: not outcome.stops_the_cycle)
     not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
     met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
-    html = (
-        environment()
-        .get_template("data_docs.html.j2")
-        .render(
-            subject=subject,
-            # Failures first, then the others in the order of the checks.
-            groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
-            num_critical=sum(o.stops_the_cycle for o in failed),
-            num_warnings=sum(not o.stops_the_cycle for o in failed),
-            num_met=len(met),
-            details=f"{DETAILS_FOLDER}/index.html",
-        )
+    template = environment().get_template("data_docs.html.j2")
+    html = template.render(
+        subject=subject,
+        # Failures first, then the others in the order of the checks.
+        groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
+        num_critical=sum(o.stops_the_cycle for o in failed),
+        num_warnings=sum(not o.stops_the_cycle for o in failed),
+        num_met=len(met),
+        details=f"{DETAILS_FOLDER}/index.html",
     )
     overview = docs_dir / "index.html"
     overview.write_text(html, "utf-8")
@@ -88,9 +88,7 @@ def finish_data_docs(
 
 def make_offline(html: str, styles: str) -> str:
     """Return a page without anything that is fetched from elsewhere, and with styles inside."""
-    for pattern in (_SCRIPT, _FOOTER, _EXTERNAL_LINK, _REMOTE_IMAGE):
-        html = pattern.sub("", html)
-    html = _REMOTE_ANCHOR.sub(r"\1", html)
-    html = _REMOTE_BACKGROUND.sub("", html)
+    for pattern, instead in _FETCHED:
+        html = re.sub(pattern, instead, html, flags=re.DOTALL)
     html = html.replace("<html>", '<html lang="en">', 1)  # so that it is read out in English
     return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)

@@ -31,8 +31,6 @@ from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()
-MAX_DRAWN = 60
-"""A drawing of more changes is read by nobody; all of them stand in the tables."""
 
 
 def write_report(
@@ -112,7 +110,7 @@ def _changes(judgement: Judgement) -> list[dict[str, Any]]:
 def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
     """Return what the page of a judgement draws; empty where there is nothing to draw.
 
-    `rows` are comparisons of target metric and HIT@3, the target first, then by metric. HIT@3 of
+    `rows` are comparisons of the target metric by segment, and of HIT@3 over all users. HIT@3 of
     the target's own head is left out: its relative change is the target's. `calibration` and `gate`
     are panels by their names.
 
@@ -121,19 +119,16 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
         needed: What the lower end of the target metric's interval must exceed.
     """
     comparison, target = judgement.comparison, judgement.comparison.target_metric
-    every = [
+    drawn = [
         row
-        for row in _by_weight(comparison)
-        if (row.metric == target or row.metric.startswith("hit_at_")) and row.relative_change
+        for row in _shown(comparison)
+        if row.relative_change
+        and (row.metric == target or row.metric.startswith("hit_at_") and row.segment == "all")
     ]
-    order = list(dict.fromkeys(row.metric for row in comparison.metrics))
-    drawn = every[:MAX_DRAWN]
-    drawn.sort(key=lambda row: (row.metric != target, order.index(row.metric)))
     heads = dict.fromkeys(point.head for point in comparison.reliability)
     return {
         "rows": drawn,
         "axis": axis_of([row.relative_change for row in drawn if row.relative_change], needed),
-        "num_left_out": len(every) - len(drawn),
         "calibration": {head: _calibration_of(comparison, head) for head in heads},
         "gate": _gate(judgement.operating_curve),
     }
@@ -176,25 +171,19 @@ def _gate(points: tuple[OperatingPoint, ...]) -> dict[str, Markup]:
 
 
 def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:
-    """Return a table for each segment, in the comparison's order.
-
-    Of all rows together the `most` weightiest are listed, and of what is absent as many.
-    """
-    every = _by_weight(comparison)
-    kept, tables = {id(row) for row in every[:most]}, list[dict[str, Any]]()
+    """Return a table for each segment, of `most` rows and as many that are absent at most."""
+    tables = []
     for segment, num_users in comparison.segment_users.items():
-        own = [row for row in comparison.metrics if row.segment == segment and id(row) in kept]
-        absent = [row for row in comparison.absent[:most] if row.segment == segment]
-        num = sum(row.segment == segment for row in every)
-        num += sum(row.segment == segment for row in comparison.absent)
-        left_out = num - len(own) - len(absent)
-        tables.append({"segment": segment, "num_users": num_users, "rows": own, "absent": absent,
-                       "num_left_out": left_out})  # fmt: skip
+        rows = [row for row in _shown(comparison) if row.segment == segment]
+        absent = [row for row in comparison.absent if row.segment == segment]
+        num_left_out = max(0, len(rows) - most) + max(0, len(absent) - most)
+        tables.append({"segment": segment, "num_users": num_users, "rows": rows[:most],
+                       "absent": absent[:most], "num_left_out": num_left_out})  # fmt: skip
     return tables
 
 
-def _by_weight(comparison: Comparison) -> list[MetricComparison]:
-    """Return the rows that a page shows: those of all users first, of these the target's first."""
+def _shown(comparison: Comparison) -> list[MetricComparison]:
+    """Return the rows that a page shows, those of the target metric first."""
     target = comparison.target_metric
     every = [row for row in comparison.metrics if row.metric != other_form(target)]
-    return sorted(every, key=lambda row: (row.segment != "all", row.metric != target))
+    return sorted(every, key=lambda row: row.metric != target)

@@ -1,21 +1,17 @@
 """The expectations: their names and bounds, and what they find in the whole of a snapshot."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import EventCounts, Severity, Snapshot
 from pipelines.contracts.time import DAY_MS
-from pipelines.snapshot.build import write_snapshot
 from support.data_gate import CONFIG, judge
-from support.runs import make_run
 from support.snapshots import Change, copy_snapshot, rewrite, with_column, with_embedding
-from support.worlds import write_events, write_planted_world
 from validation.data_gate.checks import Judged, rate_shares, snapshot_checks
 from validation.data_gate.gx_runner import Check
 from validation.data_gate.snapshot_profile import Measures, profile_snapshot
@@ -142,28 +138,11 @@ def test_actions_that_name_nothing_or_come_too_early(
     assert tuple(unmet(checked(snapshot, storage.local_path(snapshot.uri)))) == names
 
 
-DAY = "2017-02-14"
-
-
-def test_a_day_without_actions_and_lost_requests_of_an_event_log_are_silent_no_more(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "event_log"
-    write_planted_world(log, num_users=250)
-    files = sorted((log / "actions").glob("*/*.parquet"))
-    rows = pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
-    days = np.asarray(rows["acted_at"]).astype("datetime64[ms]").astype("datetime64[D]")
-    rows = rows.filter(pa.array(days != np.datetime64(DAY)))
-    ids = [name and (f"x{name}" if n % 10 < 7 else name)
-           for n, name in enumerate(rows["request_id"].to_pylist())]  # fmt: skip
-    place = rows.schema.get_field_index("request_id")
-    rows = rows.set_column(place, rows.schema.field(place), pa.array(ids, pa.string()))
-    for path in files:
-        path.unlink()
-    write_events(log, "actions", rows)
-    snapshot: Snapshot = write_snapshot(make_run(tmp_path))
-    found = checked(snapshot, storage.local_path(snapshot.uri))
-    assert unmet(found).keys() >= {*UNKNOWN, "every_day_has_labels", "label_rate_of_each_day"}
-    assert unmet(found)["every_day_has_labels"] == [f"{DAY} (training)"]
-    (share,) = found["requests_are_known"].values.values()
-    assert share == pytest.approx(0.7, abs=0.02)
+def test_a_day_without_labels_is_named(planted_snapshot: Snapshot) -> None:
+    profile = profile_snapshot(planted_snapshot, storage.local_path(planted_snapshot.uri))
+    start = planted_snapshot.training.start_ms // DAY_MS
+    profile.measures.days[start + 3][2:] = 0
+    checks = snapshot_checks(Judged(CONFIG, planted_snapshot, profile, None))
+    day = f"{planted_snapshot.training.start.date() + timedelta(days=3)} (training)"
+    found = unmet({check.name: check for check in checks})
+    assert found == {"every_day_has_labels": [day], "label_rate_of_each_day": [day]}

@@ -98,13 +98,3 @@ def test_what_shift_is_judged_by(planted_snapshot: Snapshot, tmp_path: Path) -> 
     outcomes = judge(planted_snapshot, folder, tmp_path / "c", reference)
     assert "can no longer be read" in outcomes["row_count_shift"].observed
     assert failed(outcomes) == set()
-
-
-def test_a_first_snapshot_without_shards_is_not_accepted(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    empty = planted_snapshot.model_copy(update={"shards": ()})
-    outcomes = judge(empty, storage.local_path(planted_snapshot.uri), tmp_path)
-    # What can be judged of the pins alone holds; no rate passes on nothing.
-    assert met(outcomes) == PINS | FILES | {"known_categories", "pin_embeddings_differ"}
-    assert "no earlier accepted snapshot" in outcomes["target_label_rate_shift"].observed

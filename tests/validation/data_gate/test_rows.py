@@ -42,20 +42,16 @@ def test_a_file_that_is_not_arrow_and_one_that_is_missing(
 ) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
     (folder / EXAMPLES).write_bytes(b"not an Arrow file" * 100)
-    written = {file.path: file for file in digest_files(folder)}
-    files = tuple(written[file.path] for file in snapshot.files)
-    outcomes = judge(snapshot.model_copy(update={"files": files}), folder, tmp_path / "out")
-    assert outcomes["files_match_manifest"].is_met
-    assert outcomes["schema"].partitions == (SHARD,)
-    assert f"{EXAMPLES} cannot be read: " in outcomes["schema"].observed
-    assert "not an Arrow file" in outcomes["schema"].observed
-
+    files = tuple(file for file in digest_files(folder) if file.path == EXAMPLES)
+    odd, missing = BrokenRows("files"), BrokenRows("files")
+    assert read_tables(folder, snapshot.model_copy(update={"files": files}), [EXAMPLES], odd) == {}
+    assert (odd.counts["files_match_manifest"], odd.counts["schema"]) == (0, 1)
+    assert f"{EXAMPLES} cannot be read: " in odd.details["schema"]
     (folder / EXAMPLES).unlink()
-    broken = BrokenRows("files")
-    assert read_tables(folder, snapshot, [EXAMPLES], broken) == {}
-    missing = f"{EXAMPLES} is missing"
-    assert broken.details == {"files_match_manifest": missing,
-                              "schema": f"{missing}; it cannot be read"}  # fmt: skip
+    assert read_tables(folder, snapshot, [EXAMPLES], missing) == {}
+    said = f"{EXAMPLES} is missing"
+    assert missing.details == {"files_match_manifest": said,
+                               "schema": f"{said}; it cannot be read"}  # fmt: skip
 
 
 def repeated(column: str) -> Change:
@@ -162,32 +158,25 @@ def test_a_planted_defect_is_found_its_place_is_named_and_nothing_else_is_accuse
     assert broken_rules(snapshot, folder) == {name: {relative.split("/", maxsplit=1)[0]}}
 
 
-def test_an_action_known_in_a_request_s_own_millisecond_is_of_the_future(
+def test_windows_as_of_and_a_request_s_own_millisecond_are_half_open(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
-    requests = open_table(folder, f"{SHARD}/requests.arrow")
-    start, end = (np.asarray(requests[f"timeline_{name}"]) for name in ("start", "end"))
-    row = int(np.flatnonzero(end > start)[0])
-    shown_at = requests["impressed_at"][row].as_py()
-    for known_at, is_met in ((shown_at - 1, True), (shown_at, False)):
-        change = with_value("known_at", int(end[row]) - 1, known_at)
-        moved = rewrite(snapshot, folder, f"{SHARD}/timeline.arrow", change)
-        assert ("no_future_actions" not in broken_rules(moved, folder)) is is_met
-
-
-def test_the_windows_and_as_of_are_half_open(planted_snapshot: Snapshot, tmp_path: Path) -> None:
-    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
-    relative = f"{SHARD}/requests.arrow"
-    split = np.asarray(open_table(folder, relative)["split"])
-    row = int(np.flatnonzero(split == 1)[0])
-    for at, is_met in ((snapshot.holdout.end, False), (snapshot.holdout.start, True)):
-        moved = rewrite(snapshot, folder, relative, with_value("impressed_at", row, to_ms(at)))
-        assert ("requests_in_window" not in broken_rules(moved, folder)) is is_met
-    for known_at, is_met in ((to_ms(snapshot.as_of) - 1, True), (to_ms(snapshot.as_of), False)):
-        change = with_value("known_at", -1, known_at)
-        moved = rewrite(snapshot, folder, f"{SHARD}/timeline.arrow", change)
-        assert ("action_times" not in broken_rules(moved, folder)) is is_met
+    timeline, requests = f"{SHARD}/timeline.arrow", f"{SHARD}/requests.arrow"
+    table = open_table(folder, requests)
+    start, end, shown, split = (
+        np.asarray(table[name])
+        for name in ("timeline_start", "timeline_end", "impressed_at", "split")
+    )
+    row, late = int(np.flatnonzero(end > start)[0]), int(np.flatnonzero(split == 1)[0])
+    for rule, path, column, place, edge in (
+        ("no_future_actions", timeline, "known_at", int(end[row]) - 1, int(shown[row])),
+        ("action_times", timeline, "known_at", -1, to_ms(snapshot.as_of)),
+        ("requests_in_window", requests, "impressed_at", late, to_ms(snapshot.holdout.end)),
+    ):
+        for at, is_met in ((edge - 1, True), (edge, False)):
+            moved = rewrite(snapshot, folder, path, with_value(column, place, at))
+            assert (rule not in broken_rules(moved, folder)) is is_met, (rule, at)
 
 
 def test_two_defects_name_both_shards(planted_snapshot: Snapshot, tmp_path: Path) -> None:

@@ -96,21 +96,3 @@ def test_users_keep_their_group_from_cycle_to_cycle_and_few_users_are_groups_of_
     again = user_groups(everybody[::-1])[1][::-1]
     assert (again == group).all()  # whoever else is there, where no group is empty
     assert np.bincount(group).max() < 40  # 12 on average
-
-
-def test_groups_give_the_error_that_single_users_give() -> None:
-    rng = np.random.default_rng(12)
-    users = 60_000
-    activity = rng.lognormal(0, 1.5, users)
-    activity[0] = activity.sum() / 50  # one user has 2 % of everything
-    sides = [activity * rng.gamma(2, 0.5, users) for _ in range(2)]
-    columns = np.stack([*sides, activity], axis=1)
-    _, group = user_groups(np.arange(users))
-    grouped = np.stack([np.bincount(group, weights=column) for column in columns.T], axis=1)
-
-    # The linearised error over single users: what the bootstrap over them converges to.
-    change = columns[:, 0].sum() / columns[:, 1].sum() - 1
-    residuals = columns[:, 0] - (1 + change) * columns[:, 1]
-    expected = math.sqrt((residuals**2).sum()) / columns[:, 1].sum()
-    (found,) = paired_bootstrap(UserSums(*grouped.T[:, :, None]), 2000, 0.95, seed=13)
-    assert found.relative_standard_error == pytest.approx(expected, rel=0.06)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.holdouts import (
     AGAINST_POPULARITY,
     DIGEST,
     HEADS,
+    example_rows,
     noisy_scores,
     planted_rows,
     popularity_scores,
@@ -45,21 +47,10 @@ def change_in(found: Comparison) -> Interval:
     return found.target.relative_change
 
 
-def tiny_rows(repins: list[int] | None = None) -> ExampleRows:
+def tiny_rows(repins: Sequence[int] = (1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1)) -> ExampleRows:
     """Users 7 (two requests, the second non-core) and 8 (one, core); four candidates each."""
-    return ExampleRows(
-        request_index=np.repeat([0, 1, 2], 4),
-        user_id=np.array([7, 7, 8]),
-        is_core=np.array([True, False, True]),
-        request_id=np.array(["a", "b", "c"]),
-        first_example=np.array([0, 4, 8, 12]),
-        pin_row=np.arange(12),
-        numeric={"pin_popularity_28d": np.zeros(12, np.float32)},
-        labels={"repin": np.array(repins or [1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
-        position=np.tile(np.arange(4), 3),
-        is_exploration=np.zeros(3, dtype=bool),
-        propensity=np.zeros(12, dtype=np.float32),
-    )
+    labels, is_core = {"repin": np.array(repins, np.int8)}, np.array([True, False, True])
+    return example_rows([4, 4, 4], [7, 7, 8], is_core=is_core, labels=labels)
 
 
 def side(scores: list[float], probability: float = 0.5) -> SplitScores:

@@ -17,7 +17,6 @@ from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import Holdout, compare
 from validation.model_gate.off_policy import (
-    Choice,
     Logged,
     doubly_robust,
     estimate,
@@ -30,7 +29,7 @@ REQUESTS, CANDIDATES, TOP = 300, 8, 3
 SHAPE = (REQUESTS, CANDIDATES)
 
 
-def draw(seed: int) -> tuple[Logged, Choice, np.ndarray]:
+def draw(seed: int) -> tuple[Logged, np.ndarray, np.ndarray, np.ndarray]:
     """Return random logs, a ranking that knows a little of the rewards, and predictions."""
     rng = np.random.default_rng(seed)
     request = np.repeat(np.arange(REQUESTS), CANDIDATES)
@@ -40,13 +39,13 @@ def draw(seed: int) -> tuple[Logged, Choice, np.ndarray]:
     rank = np.argsort(np.argsort(-score, axis=1), axis=1).ravel()
     shown = np.argsort(rng.random(SHAPE), axis=1).ravel()
     logged = Logged(request, REQUESTS, shown == 0, reward)
-    return logged, Choice(rank == 0, rank < TOP), rng.uniform(0, 1, len(request))
+    return logged, rank == 0, rank < TOP, rng.uniform(0, 1, len(request))
 
 
-def first_places(logged: Logged, choice: Choice) -> dict[str, np.ndarray]:
+def first_places(logged: Logged, is_best: np.ndarray) -> dict[str, np.ndarray]:
     """The log as `obp` takes it: one action per request, which is what was shown first."""
     shown = logged.is_first.reshape(SHAPE).argmax(axis=1)
-    best = choice.is_best.reshape(SHAPE).argmax(axis=1)
+    best = is_best.reshape(SHAPE).argmax(axis=1)
     return {
         "reward": logged.reward.reshape(SHAPE)[np.arange(REQUESTS), shown],
         "action": shown,
@@ -56,35 +55,35 @@ def first_places(logged: Logged, choice: Choice) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_estimators_are_obps(seed: int) -> None:
-    logged, choice, predicted = draw(seed)
-    first = first_places(logged, choice)
-    found = replay(logged, choice)
+    logged, is_best, is_top, predicted = draw(seed)
+    first = first_places(logged, is_best)
+    found = replay(logged, is_best)
     assert found.value == pytest.approx(ReplayMethod().estimate_policy_value(**first), abs=1e-9)
-    assert found.effective_size == (logged.is_first & choice.is_best).sum()
+    assert found.effective_size == (logged.is_first & is_best).sum()
     robust = DoublyRobust().estimate_policy_value(
         **first,
         pscore=np.full(REQUESTS, 1 / CANDIDATES),
         estimated_rewards_by_reg_model=predicted.reshape(SHAPE)[:, :, None],
     )
-    assert doubly_robust(logged, choice, predicted, 1e9).value == pytest.approx(robust, abs=1e-9)
+    assert doubly_robust(logged, is_best, predicted, 1e9).value == pytest.approx(robust, abs=1e-9)
     chance = np.random.default_rng(seed).uniform(0.02, 0.3, REQUESTS * CANDIDATES)
     slate = SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(
-        reward=(logged.reward * choice.is_top).reshape(SHAPE).sum(axis=1),
+        reward=(logged.reward * is_top).reshape(SHAPE).sum(axis=1),
         action=np.zeros(REQUESTS, dtype=int),
         pscore=np.prod((chance / (1 - chance)).reshape(SHAPE), axis=1),
         action_dist=np.ones((REQUESTS, 1, 1)),
     )
-    snips = slate_snips(logged, choice, slate_weights(logged, chance))
+    snips = slate_snips(logged, is_top, slate_weights(logged, chance))
     assert snips.value == pytest.approx(slate, abs=1e-9)
 
 
 def test_a_weight_beyond_the_clip_is_cut_to_it_and_a_log_that_never_agrees_has_no_replay() -> None:
-    logged, choice, predicted = draw(1)
-    never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), choice)
+    logged, is_best, _, predicted = draw(1)
+    never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), is_best)
     assert (never.value, never.effective_size) == (None, 0)
-    agrees = logged.is_first & choice.is_best
-    seen = predicted[choice.is_best].sum() + 2 * (logged.reward - predicted)[agrees].sum()
-    found = doubly_robust(logged, choice, predicted, 2.0)
+    agrees = logged.is_first & is_best
+    seen = predicted[is_best].sum() + 2 * (logged.reward - predicted)[agrees].sum()
+    found = doubly_robust(logged, is_best, predicted, 2.0)
     assert found.value == pytest.approx(seen / REQUESTS)
     assert found.effective_size == agrees.sum()
 

@@ -52,7 +52,7 @@ def as_change(number: int, users: np.ndarray, ours: np.ndarray, theirs: np.ndarr
 def test_the_pooled_error_is_that_of_resampling_users_over_all_cycles() -> None:
     num_users = 2_000
     cycles = planted_cycles(4, num_users, seed=3)
-    pooled = pool_cycles([as_change(n, *cycle) for n, cycle in enumerate(cycles)])
+    pooled, _ = pool_cycles([as_change(n, *cycle) for n, cycle in enumerate(cycles)])
 
     rng = np.random.default_rng(4)
     draws = []
@@ -76,15 +76,16 @@ def flat(number: int, value: float, influence_of_each: float, first: int = 0) ->
 
 def test_cycles_are_weighted_by_the_inverse_of_their_variance() -> None:
     sure, unsure = flat(0, 0.01, 0.0001), flat(2, 0.09, 0.0002, first=100)
-    found = pool_cycles([sure, unsure])
+    found, num_cycles = pool_cycles([sure, unsure])
+    assert num_cycles == 2
     assert found.value == pytest.approx(0.8 * 0.01 + 0.2 * 0.09)
     assert found.error < standard_error(sure.influences)
-    assert pool_cycles([sure]).error == pytest.approx(standard_error(sure.influences))
+    assert pool_cycles([sure])[0].error == pytest.approx(standard_error(sure.influences))
     # A cycle that saw nothing of a change acquits nobody; seeds add to the variance of each.
     seen, equal = flat(0, 0.05, 0.001), flat(2, 0.0, 0.0)
     assert pool_cycles([equal, seen]) == pool_cycles([seen])
-    assert pool_cycles([equal, equal]) == Estimate(0.0, 0.0)
-    assert pool_cycles([equal, equal], 0.0002).error == pytest.approx(math.sqrt(0.0002 / 2))
+    assert pool_cycles([equal, equal]) == (Estimate(0.0, 0.0), 2)
+    assert pool_cycles([equal, equal], 0.0002)[0].error == pytest.approx(math.sqrt(0.0002 / 2))
 
 
 def test_of_holdouts_that_overlap_the_newest_counts() -> None:

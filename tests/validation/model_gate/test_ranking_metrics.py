@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from support.holdouts import example_rows
 from support.ranking import calibration_ratio, hit_at_3, volume_at_3
-from training.data.reader import ExampleRows
 from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
@@ -15,25 +15,8 @@ from validation.model_gate.ranking_metrics import (
 )
 
 
-def make_rows(counts: list[int], users: list[int] | None = None) -> ExampleRows:
-    num = sum(counts)
-    return ExampleRows(
-        request_index=np.repeat(np.arange(len(counts)), counts),
-        user_id=np.array(users if users is not None else range(len(counts))),
-        is_core=np.zeros(len(counts), dtype=bool),
-        request_id=np.array([f"r{n}" for n in range(len(counts))]),
-        first_example=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        pin_row=np.arange(num) % 17,
-        numeric={},
-        labels={},
-        position=np.zeros(num, dtype=np.int16),
-        is_exploration=np.zeros(len(counts), dtype=bool),
-        propensity=np.zeros(num, dtype=np.float32),
-    )
-
-
 def test_hits_by_hand() -> None:
-    rows = make_rows([4, 2, 3], users=[1, 1, 2])
+    rows = example_rows([4, 2, 3], [1, 1, 2])
     score = np.array([0.1, 0.9, 0.5, 0.4, 0.2, 0.1, 0.3, 0.2, 0.1])
     label = np.array([1, 1, 0, 1, 0, 1, 0, 0, 1])
     assert top_k_hits(rows, score, label, k=3).tolist() == [2, 1, 1]
@@ -44,7 +27,7 @@ def test_hits_by_hand() -> None:
 
 def test_ties_are_worth_a_random_order() -> None:
     rng = np.random.default_rng(0)
-    rows = make_rows([10] * 4000)
+    rows = example_rows([10] * 4000, range(4000))
     rows = replace(rows, pin_row=rng.integers(0, 5000, 40_000))
     first_is_positive = (np.arange(40_000) % 10 == 0).astype(np.int8)
     # one positive of ten, three chances: 0.3; a stable sort would give 1.0 by position
@@ -54,7 +37,7 @@ def test_ties_are_worth_a_random_order() -> None:
 def test_hits_do_not_depend_on_the_order_of_candidates() -> None:
     rng = np.random.default_rng(1)
     score, label = rng.integers(0, 3, 300).astype(float), rng.integers(0, 2, 300)  # many ties
-    rows = replace(make_rows([6] * 50), pin_row=rng.permutation(300))
+    rows = replace(example_rows([6] * 50, range(50)), pin_row=rng.permutation(300))
     order = np.concatenate([6 * r + rng.permutation(6) for r in range(50)])
     shuffled = replace(rows, pin_row=rows.pin_row[order])
     before = top_k_hits(rows, score, label)

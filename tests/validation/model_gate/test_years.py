@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from support.comparisons import CONFIG
-from validation.model_gate.years import TRUE_CHANGES, Setting, Year, live_years, operating_curve
+from validation.model_gate.policy import Estimate
+from validation.model_gate.years import (
+    TRUE_CHANGES,
+    Setting,
+    Year,
+    live_years,
+    operating_curve,
+    pool,
+)
 
 NUM_YEARS, SEED = 150, 5
 
@@ -63,3 +71,10 @@ def test_the_curve_of_a_holdout_that_sees_well_and_of_one_that_sees_nothing() ->
     ):  # what little is decided, what is pooled over a year decides
         assert max(blind[true_change].promoted, blind[true_change].rejected) < 0.3
     assert blind[-0.005].year_quality < sure[-0.005].year_quality  # it costs freshness
+
+
+def test_pooling_weighs_by_the_inverse_of_the_variance() -> None:
+    found = pool([Estimate(0.01, 0.001), Estimate(0.03, 0.002)])
+    assert found.value == pytest.approx((4 * 0.01 + 0.03) / 5)
+    assert found.error == pytest.approx((1e6 + 2.5e5) ** -0.5)
+    assert pool([Estimate(0.02, 0.0), Estimate(0.5, 0.1)]) == Estimate(0.02, 0.0)

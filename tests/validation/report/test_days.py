@@ -28,21 +28,18 @@ def of_days(numbers: dict[int, float]) -> dict[date, float]:
     return {FIRST + timedelta(days=number): value for number, value in numbers.items()}
 
 
-def outline(svg: str) -> str:
-    return re.findall(r'bars"><path d="([^"]*)"', svg)[0]
+def outline(svg: str) -> tuple[str, str]:
+    return re.findall(r'bars"><path d="([^"]*)" style="stroke-width:([^"]*)"', svg)[0]
 
 
 def test_bars_stand_on_zero_and_a_day_without_rows_has_none() -> None:
     svg = count_panel("clicks", days_scale(days_of(0, 3)), of_days({0: 40, 1: 20, 3: 10}))
-    day = (WIDTH - LEFT - RIGHT) / 4
-    half, quarter = TOP + PLOT_HEIGHT / 2, TOP + 0.75 * PLOT_HEIGHT
-    assert outline(svg).split("M")[1:] == [
-        f"{LEFT} {BASE}V{TOP}H{LEFT + day:g}V{half:g}H{LEFT + 2 * day:g}V{BASE}",
-        f"{LEFT + 3 * day:g} {BASE}V{quarter:g}H{WIDTH - RIGHT}V{BASE}",
-    ]
-    third = (WIDTH - LEFT - RIGHT) / 3  # one day is a bar in the middle
-    across = f"M{LEFT + third:.1f} {BASE}V{TOP}H{LEFT + 2 * third:.1f}V{BASE}"
-    assert outline(count_panel("clicks", days_scale(days_of(0)), of_days({0: 2}))) == across
+    day, half = (WIDTH - LEFT - RIGHT) / 4, TOP + PLOT_HEIGHT / 2
+    places = zip((0.5, 1.5, 3.5), (TOP, half, TOP + 0.75 * PLOT_HEIGHT), strict=True)
+    bars = "".join(f"M{round(LEFT + at * day, 1):g} {BASE}V{up:g}" for at, up in places)
+    assert outline(svg) == (bars, f"{day:g}")
+    middle = f"M{LEFT + (WIDTH - LEFT - RIGHT) / 2:g} {BASE}V{TOP}"  # one day is a bar there
+    assert outline(count_panel("clicks", days_scale(days_of(0)), of_days({0: 2})))[0] == middle
 
 
 @pytest.mark.parametrize(

@@ -104,16 +104,6 @@ def test_many_and_long_names_fit_on_screens_and_on_paper(views: Views, tmp_path:
     assert_prints_well(views[PHONE])
 
 
-def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
-    pages: dict[str, Path], views: Views
-) -> None:
-    page = show(views[PHONE], pages["promote"])
-    page.locator("a.term", has_text="holdout").first.focus()
-    page.keyboard.press("Enter")
-    meaning = page.locator("#term-holdout")
-    assert meaning.evaluate("e => e.getBoundingClientRect().top") < PHONE[1]
-
-
 @pytest.mark.parametrize(
     ("num", "name"), [(0, "ranker"), (9, "homefeed_ranker"), (200, LONG + MARKUP)]
 )

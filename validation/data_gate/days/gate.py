@@ -12,12 +12,11 @@ Not for limits (`limits`), nor for reading a log. Tested in
 tests/validation/data_gate/days/test_gate.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.data_rules import MISSING_DAYS
@@ -26,12 +25,11 @@ from pipelines.contracts.time import DAY_MS
 from validation.data_gate.days.limits import (
     DISTANCE,
     FEWEST_DAYS,
-    SURE,
     Deviation,
     deviations,
     kind_of,
 )
-from validation.data_gate.gx_runner import Check, evaluate
+from validation.data_gate.gx_runner import Check, Unit, evaluate
 from validation.report.data_docs import Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
@@ -109,9 +107,28 @@ def judge_log(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the log.
     """
+    days = log.history
+    against = (
+        f"{len(days)} days from {date_of(days[0].day)} to {date_of(days[-1].day)}, of "
+        + ("accepted snapshots" if len(log.accepted) >= FEWEST_DAYS else "the log itself")
+        if days
+        else "nothing: the log has no earlier days"
+    )
+    facts = {
+        "Event log": log.uri,
+        "Days": f"{date_of(log.first_day)} to {date_of(log.end_day - 1)}, "
+        f"{len(log.judged)} of them judged; what was accepted before is not judged again",
+        "Held against": against,
+    }
+    subject = Subject(
+        f"event log up to {log.as_of:%Y-%m-%d}",
+        "no snapshot may be built of this event log",
+        tuple(facts.items()),
+        "Every row of every day was counted; none was drawn at random.",
+    )
     checks = (*_day_checks(log), *_number_checks(log))
     name = f"event-log-{log.as_of:%Y-%m-%d}"
-    return evaluate(checks, name, log.as_of, _subject(log), docs_dir, accepted)
+    return evaluate(checks, name, log.as_of, subject, docs_dir, accepted)
 
 
 def date_of(day: int) -> date:
@@ -155,29 +172,22 @@ def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
     elif not log.judged:
         not_judged = "every day was accepted before"
     found = deviations(log.history, log.judged, log.limit_factor)
-    runs = [each for each in found if each.level == "run"]
-    # How far each number is on its way to what harms a model; 0 where it is not sure.
-    risks = {
-        each.name: abs(each.effect) / each.kind.critical if each.times_limit > SURE else 0.0
-        for each in runs
-    }
 
-    def check(
-        name: str, severity: Severity, said: str, table: str, of: Sequence[Deviation], **more: Any
-    ) -> Check:
-        limits = {"values": {each.name: each.times_limit for each in of}, "unit": "limits"}
+    def check(name: str, severity: Severity, said: str, level: str, table: str) -> Check:
+        of = [each for each in found if each.level == level]
+        values = {e.name: e.risk if table == "log_risks" else e.times_limit for e in of}
+        unit: Unit = "risk" if table == "log_risks" else "limits"
         phrases = {each.name: describe(each) for each in of}
-        return Check(name, severity, said, table, maximum=1.0, not_judged=not_judged,
-                     phrases=phrases, **limits | more)  # fmt: skip
+        return Check(name, severity, said, table, values, unit, None, 1.0, not_judged, phrases)
 
     return (
         check("log_days_as_usual", Severity.WARNING, "Each number of each day, by the days before.",
-              "log_days_numbers", [each for each in found if each.level == "day"]),
+              "day", "log_days_numbers"),
         check("log_as_usual", Severity.WARNING,
-              "Each number over all judged days, by the days before.", "log_run_numbers", runs),
+              "Each number over all judged days, by the days before.", "run", "log_run_numbers"),
         check("log_harms_no_model", Severity.CRITICAL,
               "Numbers over all judged days that deviate so far that a model is harmed.",
-              "log_risks", runs, values=risks, unit="risk"),
+              "run", "log_risks"),
     )  # fmt: skip
 
 
@@ -193,25 +203,3 @@ def describe(each: Deviation) -> str:
     natural = map(each.kind.natural, judged)
     found, usual, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in natural)
     return f"{each.name}: {found} {when}, usual {usual}, allowed {low} to {high}"
-
-
-def _subject(log: JudgedLog) -> Subject:
-    days = log.history
-    against = (
-        f"{len(days)} days from {date_of(days[0].day)} to {date_of(days[-1].day)}, of "
-        + ("accepted snapshots" if len(log.accepted) >= FEWEST_DAYS else "the log itself")
-        if days
-        else "nothing: the log has no earlier days"
-    )
-    facts = {
-        "Event log": log.uri,
-        "Days": f"{date_of(log.first_day)} to {date_of(log.end_day - 1)}, "
-        f"{len(log.judged)} of them judged; what was accepted before is not judged again",
-        "Held against": against,
-    }
-    return Subject(
-        f"event log up to {log.as_of:%Y-%m-%d}",
-        "no snapshot may be built of this event log",
-        tuple(facts.items()),
-        "Every row of every day was counted; none was drawn at random.",
-    )

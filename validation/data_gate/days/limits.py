@@ -189,10 +189,15 @@ class Deviation:
         return abs(self.effect) / self.limit
 
     @property
-    def is_harmful(self) -> bool:
-        """Whether most likely a model is harmed: over all days it is sure, and large enough."""
+    def risk(self) -> float:
+        """How far it is on its way to what harms a model; 0 where it is not sure over all days."""
         is_sure = self.level == "run" and self.times_limit > SURE
-        return is_sure and abs(self.effect) >= self.kind.critical
+        return abs(self.effect) / self.kind.critical if is_sure else 0.0
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether most likely a model is harmed."""
+        return self.risk >= 1.0
 
 
 def deviations(
@@ -217,17 +222,12 @@ def deviations(
             seen.setdefault(name, set()).update(counts)
     before, now = ([(day.day, _numbers(day, seen)) for day in days] for days in (history, judged))
     found: list[Deviation] = []
-
-    def is_enough(name: str, num_days: int) -> bool:
-        is_state = name.startswith("users.state")
-        return num_days >= (FEWEST_DAYS_OF_STATE if is_state else FEWEST_DAYS)
-
     for name in sorted({name for _, numbers in before for name in numbers}):
         series = _series(name, before), _series(name, now)
-        if is_enough(name, len(series[0].days)) and len(series[1].days):
+        if len(series[0].days) >= _fewest_days(name) and len(series[1].days):
             found += _of_series(name, *series)
     for name in sorted({name for day in history for name in day.counts}):
-        if is_enough(name, len(history)):
+        if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
     for name in sorted({name for day in judged for name in day.acted_upon}):
         found += _of_told(name, history, judged)
@@ -249,6 +249,10 @@ def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) ->
     # The standard deviation that normal deviations of the same median would have.
     robust = 1.4826 * float(np.median(np.abs(own - centre)))
     return np.maximum(least, Z * np.maximum(robust, noise))
+
+
+def _fewest_days(name: str) -> int:
+    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
 
 
 def _run_length(num_before: int, num_judged: int) -> int:
@@ -396,14 +400,12 @@ def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
         counts: [rows, keys], no row all zero.
         usual: [keys], not all zero.
     """
-    p = counts / counts.sum(axis=1, keepdims=True)
-    q = np.broadcast_to(usual / usual.sum(), p.shape)
+    from scipy.special import rel_entr
+
+    p, q = counts / counts.sum(axis=1, keepdims=True), usual / usual.sum()
     middle = (p + q) / 2
-    entropies = []
-    for each in (p, q):
-        ratio = np.divide(each, middle, out=np.ones_like(middle), where=each > 0)
-        entropies.append((each * np.log2(ratio)).sum(axis=1))
-    return np.sqrt(np.clip((entropies[0] + entropies[1]) / 2, 0.0, 1.0))
+    nats = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2
+    return np.sqrt(np.clip(nats / np.log(2), 0.0, 1.0))
 
 
 def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:

@@ -220,9 +220,10 @@ select day, unnest([
 from s group by day
 """
 
-USERS = _USERS.replace(
-    "{mean_squares}", " + ".join(f"avg(q{n}) ** 2" for n in range(NUM_PROJECTIONS))
-).replace("{squares}", " + ".join(f"avg(q{n} ** 2)" for n in range(NUM_PROJECTIONS)))
+_AXES = [f"q{n}" for n in range(NUM_PROJECTIONS)]
+USERS = _USERS.replace("{mean_squares}", " + ".join(f"avg({axis}) ** 2" for axis in _AXES)).replace(
+    "{squares}", " + ".join(f"avg({axis} ** 2)" for axis in _AXES)
+)
 
 NUMBERS = (IMPRESSIONS, ACTIONS, ACTORS, NAMED, UNNAMED, LABEL_RATES, USERS)
 
