@@ -210,7 +210,7 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     Raises:
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
-    from validation.model_gate.facts import Found
+    from validation.model_gate.comparison import Found
     from validation.model_gate.pooling import pool_with
 
     pooled: dict[str, Any] = {}

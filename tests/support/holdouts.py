@@ -102,7 +102,7 @@ def judged(
 ) -> Judgement:
     """Return facts and verdict on sides that were scored already, as the stage does."""
     holdout = Holdout(rows, heads, config)
-    comparison = compare(holdout, challenger, baseline, models)
+    comparison = compare(holdout, challenger, baseline, models).comparison
     found = run_self_test(holdout, challenger, baseline, comparison)
     return Judgement(
         comparison=comparison,

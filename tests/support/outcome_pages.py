@@ -103,7 +103,7 @@ def _ruled(
     config: ModelGateConfig,
 ) -> Judgement:
     """Compare and rule by the gate's own rules, with a self-test that was run elsewhere."""
-    comparison = compare(Holdout(rows, HEADS, config), *sides, models)
+    comparison = compare(Holdout(rows, HEADS, config), *sides, models).comparison
     passed = SelfTest(findings=(Reason.of("tested_worst", change=interval(-1.0, -1.0, -1.0)),))
     verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)
     return Judgement(

@@ -1,4 +1,4 @@
-"""Metrics of a ranking that only tests need: they hold what the gate reports against these."""
+"""Metrics of a ranking that only tests need."""
 
 import numpy as np
 
@@ -9,11 +9,6 @@ from validation.model_gate.ranking_metrics import top_k_hits
 def volume_at_3(rows: ExampleRows, score: np.ndarray, label: np.ndarray) -> float:
     """Return the labels in the top 3, mean over requests."""
     return float(top_k_hits(rows, score, label).mean())
-
-
-def hit_at_3(rows: ExampleRows, score: np.ndarray, label: np.ndarray) -> float:
-    """Return the labels in the top 3, summed over all requests, divided by the users."""
-    return float(top_k_hits(rows, score, label).sum()) / len(np.unique(rows.user_id))
 
 
 def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:

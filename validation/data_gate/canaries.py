@@ -93,10 +93,10 @@ class Compared(NamedTuple):
 def choose_canaries(snapshot: Snapshot, snapshot_dir: Path) -> Canaries:
     """Return the canaries of a snapshot: of pins and recent users, those of the smallest hashes."""
     earliest = to_ms(snapshot.as_of) - USER_DAYS * DAY_MS
-    users = (part.at(part.as_of >= earliest) for part in _users_of(snapshot, snapshot_dir))
+    users = (part.at(part.as_of >= earliest) for part in users_of(snapshot, snapshot_dir))
     return Canaries(
         snapshot.embedding_version,
-        smallest_hashes(_pins_of(snapshot_dir)),
+        smallest_hashes(pins_of(snapshot_dir)),
         smallest_hashes(users),
     )
 
@@ -125,7 +125,7 @@ def read_canaries(data: bytes) -> Canaries | None:
     return Canaries(version, *(whole.at(np.asarray(kinds == kind)) for kind in ("pin", "user")))
 
 
-def _pins_of(snapshot_dir: Path) -> Iterator[Vectors]:
+def pins_of(snapshot_dir: Path) -> Iterator[Vectors]:
     """Yield the pins that have an embedding, in parts."""
     table = open_table(snapshot_dir, PINS_FILE)
     for start in range(0, len(table), PINS_PER_PART):
@@ -134,7 +134,7 @@ def _pins_of(snapshot_dir: Path) -> Iterator[Vectors]:
         yield Vectors(ids, np.zeros_like(ids), vectors).at(np.asarray(vectors.any(axis=1)))
 
 
-def _users_of(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[Vectors]:
+def users_of(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[Vectors]:
     """Yield each shard's rows of users that the log had; a newcomer's row, as of 0, is made up."""
     for shard in snapshot.shards:
         table = open_table(snapshot_dir, f"{shard.name}/users.arrow")
@@ -151,20 +151,6 @@ def smallest_hashes(parts: Iterable[Vectors]) -> Vectors:
         best = both.at(order[:NUM_CANARIES])
     assert best is not None, "a snapshot has pins, and at least one shard"
     return best
-
-
-def compare_canaries(kept: Canaries, snapshot: Snapshot, snapshot_dir: Path) -> dict[str, Compared]:
-    """Return, for 'pins' and 'users', which canaries have other embeddings in a snapshot.
-
-    Args:
-        kept: Of the last accepted snapshot, of the same embedding version.
-        snapshot: What is judged.
-        snapshot_dir: Local folder with its files.
-    """
-    return {
-        "pins": compare_vectors("pins", kept.pins, _pins_of(snapshot_dir)),
-        "users": compare_vectors("users", kept.users, _users_of(snapshot, snapshot_dir)),
-    }
 
 
 def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compared:

@@ -111,8 +111,7 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
         change = now / before - 1.0 if before else NAN
         return _whole(name, _CRITICAL, said, change, "change", -most, most, judged.why_no_shift)
 
-    examples, dropped = measures.examples.sum(), judged.snapshot.num_duplicate_impressions
-    requests = measures.requests
+    examples, requests = measures.examples.sum(), measures.requests
     return (
         _whole("pin_embeddings_differ", _CRITICAL,
                "Pins do not share one embedding (1 - |mean|^2 / mean square).",
@@ -121,10 +120,6 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
                requests[SPLIT_TRAINING], "count", config.min_training_requests),
         _whole("enough_holdout_requests", _CRITICAL, "Requests in the holdout window.",
                requests[SPLIT_HOLDOUT], "count", config.min_holdout_requests),
-        _whole("few_duplicate_impressions", _WARNING,
-               "Impressions that the log holds twice (dropped from the snapshot).",
-               _share(dropped, examples + dropped), "share",
-               maximum=bounds.REPEATED_IMPRESSIONS.warning),
         changed("row_count_shift", "number of examples", examples, then.examples.sum(),
                 config.max_row_count_change),
         changed("target_label_rate_shift", "target label rate", measures.label_rate(target),

@@ -15,7 +15,9 @@ from validation.data_gate.canaries import (
     CANARIES_FILE,
     canary_checks,
     choose_canaries,
-    compare_canaries,
+    compare_vectors,
+    pins_of,
+    users_of,
     write_canaries,
 )
 from validation.data_gate.checks import NO_REFERENCE, Judged, row_checks, snapshot_checks
@@ -91,7 +93,11 @@ def _canaries(judged: Judged, snapshot_dir: Path, path: Path) -> tuple[Check, ..
         return canary_checks({}, "no embeddings of the last accepted snapshot were kept")
     if kept.embedding_version != snapshot.embedding_version:
         return canary_checks({}, f"{kept.embedding_version!r} was the version before")
-    return canary_checks(compare_canaries(kept, snapshot, snapshot_dir), "")
+    found = {
+        "pins": compare_vectors("pins", kept.pins, pins_of(snapshot_dir)),
+        "users": compare_vectors("users", kept.users, users_of(snapshot, snapshot_dir)),
+    }
+    return canary_checks(found, "")
 
 
 def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:

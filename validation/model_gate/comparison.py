@@ -159,20 +159,18 @@ class RatioMetric:
     denominator: FloatArray | None  # None: the number of users
 
 
+@dataclass(frozen=True)
+class Found:
+    """One comparison, and how much each group of users moves its deciding changes."""
+
+    comparison: Comparison
+    influences: Influences
+
+
 def compare(
     holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
-) -> Comparison:
-    """Return the comparison alone; see `compare_with_influences`."""
-    return compare_with_influences(holdout, challenger, baseline, models)[0]
-
-
-def compare_with_influences(
-    holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
-) -> tuple[Comparison, Influences]:
+) -> Found:
     """Return every metric of both sides on the same rows, with paired intervals over users.
-
-    The second result says how much each group of users moves the changes that decide, so that
-    cycles can be pooled.
 
     Metrics, by segment: `<head>_volume_at_3` of the target metric's head (its actions in the top 3,
     mean per request; higher is better), `hit_at_3.<head>` (the same per user, as TransAct reports
@@ -224,7 +222,7 @@ def compare_with_influences(
             if (given := challenger.probabilities.get(name)) is not None
         ),
     )
-    return comparison, found.influences
+    return Found(comparison, found.influences)
 
 
 @dataclass(frozen=True)

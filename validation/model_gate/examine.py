@@ -12,9 +12,8 @@ Not for what follows from the three together (`validation.model_gate.verdict`).
 
 import math
 from dataclasses import dataclass, field
-from enum import Enum
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import Comparison
@@ -46,12 +45,8 @@ _CONSTANT = 1e-9
 _CHANCE = 0.5  # The area under the curve of scores that know nothing.
 
 
-class Place(Enum):
-    """Where an interval lies, seen from its bounds."""
-
-    WITHIN = "within"
-    STRADDLES = "straddles"
-    BEYOND = "beyond"
+Place = Literal["within", "straddles", "beyond"]
+"""Where an interval lies, seen from its bounds."""
 
 
 def place(interval: Interval, minimum: float | None, maximum: float | None) -> Place:
@@ -60,10 +55,10 @@ def place(interval: Interval, minimum: float | None, maximum: float | None) -> P
     lowest = -math.inf if minimum is None else minimum - slack
     highest = math.inf if maximum is None else maximum + slack
     if interval.high < lowest or interval.low > highest:
-        return Place.BEYOND
+        return "beyond"
     if interval.low < lowest or interval.high > highest:
-        return Place.STRADDLES
-    return Place.WITHIN
+        return "straddles"
+    return "within"
 
 
 def alone(interval: Interval) -> Estimate:
@@ -138,7 +133,7 @@ class Examined:
         lies beyond a bound: what earlier challengers did is no excuse for this one.
         """
         pooled, num_cycles = self.comparison.find_pooled(row.metric, row.segment), 1
-        if pooled and pooled.num_cycles > 1 and place(change, *bounds) is not Place.BEYOND:
+        if pooled and pooled.num_cycles > 1 and place(change, *bounds) != "beyond":
             reach = NormalDist().inv_cdf((1 + change.confidence) / 2) * pooled.pooled_error
             value, num_cycles = pooled.pooled_value, pooled.num_cycles
             change = Interval(
@@ -152,11 +147,11 @@ class Examined:
         crossed = highest
         if highest is None or (lowest is not None and change.low < lowest):
             crossed = None if lowest is None else -lowest
-        if where is Place.BEYOND:
+        if where == "beyond":
             self.broken.append(Reason.of(f"{rule}_broken", **told, **facts))
-        elif where is Place.STRADDLES and crossed is not None and seen <= crossed:
+        elif where == "straddles" and crossed is not None and seen <= crossed:
             self.held_back.append(Reason.of(f"{rule}_doubtful", **told, **facts))
-        elif where is Place.STRADDLES:
+        elif where == "straddles":
             self.held.append(Reason.of(f"{rule}_not_seen", seen=seen, **told, **facts))
         elif rule == "guardrail":
             self.held.append(Reason.of("guardrail_held", **told, **facts))
@@ -203,9 +198,9 @@ def examine(
         # bound, the level itself decides whether the promotion is held back.
         point = Interval(value=level, low=level, high=level, confidence=0.95)
         told = {"metric": floor.metric, "level": level, "bounds": bounds}
-        if place(interval or point, *bounds) is Place.BEYOND:
+        if place(interval or point, *bounds) == "beyond":
             found.broken.append(Reason.of("floor_broken", interval=interval, **told))
-        elif place(point, *bounds) is Place.BEYOND:
+        elif place(point, *bounds) == "beyond":
             found.held_back.append(Reason.of("floor_doubtful", interval=interval, **told))
         else:
             found.held.append(Reason.of("floor_held", **told))
@@ -331,7 +326,7 @@ def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
         allowed = [None if bound is None else bound * row.baseline for bound in bounds]
         facts = {"metric": rail.metric, "level": row.challenger, "baseline": row.baseline}
         facts["difference"] = row.difference
-        if place(row.difference, *allowed) is Place.BEYOND:
+        if place(row.difference, *allowed) == "beyond":
             broken = Reason.of("guardrail_broken_by_difference", bounds=bounds, **facts)
             found.broken.append(broken)
         else:
@@ -364,7 +359,7 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
                 found.broken.append(Reason.of("head_below_chance", **said))
             bounds = (config.min_head_calibration, config.max_head_calibration)
             if ratio and (interval := ratio.challenger_interval):
-                if place(interval, *bounds) is Place.BEYOND:
+                if place(interval, *bounds) == "beyond":
                     said = {"head": name, "level": ratio.challenger, "interval": interval}
                     found.broken.append(Reason.of("head_out_of_calibration", bounds=bounds, **said))
             sound += [name] if len(found.broken) == num_broken else []

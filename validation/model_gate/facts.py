@@ -15,16 +15,15 @@ from pathlib import Path
 from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Comparison, OffPolicyEstimate, SelfTest
+from pipelines.contracts.judgement import OffPolicyEstimate, SelfTest
 from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
 from training.data.reader import load_rows
 from validation.model_gate.baselines import POPULARITY, make_baselines, measure
-from validation.model_gate.comparison import ComparedModels, Holdout, compare_with_influences
+from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
-from validation.model_gate.pooling import Influences
 from validation.model_gate.self_test import run_self_test
 
 MAX_REGRESSION_EXAMPLES = 1_000_000
@@ -40,14 +39,6 @@ class Side:
     bundle_dir: Path
     snapshot: Snapshot
     snapshot_dir: Path
-
-
-@dataclass(frozen=True)
-class Found:
-    """One comparison, and how much each group of users moves its deciding changes."""
-
-    comparison: Comparison
-    influences: Influences
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,7 @@ def gather_facts(
         models = ComparedModels(challenger.snapshot.holdout, BaselineKind(one.kind),
                                 challenger.model, None, seen=ours.seen,
                                 baseline_name=one.name)  # fmt: skip
-        theta = Found(*compare_with_influences(holdout, ours.scores, scores, models))
+        theta = compare(holdout, ours.scores, scores, models)
     else:
         theirs = _score(champion, shared)
         theta, scores = _compare(holdout, ours, theirs, "challenger", "champion"), theirs.scores
@@ -175,7 +166,7 @@ def _compare(holdout: Holdout, ours: _Scored, theirs: _Scored, name: str, other:
         tuple(what_differs(ours.config, theirs.config, (name, other))),
         (*ours.seen, *theirs.seen),
     )
-    return Found(*compare_with_influences(holdout, ours.scores, theirs.scores, models))
+    return compare(holdout, ours.scores, theirs.scores, models)
 
 
 def what_differs(

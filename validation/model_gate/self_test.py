@@ -37,7 +37,7 @@ from validation.model_gate.comparison import (
     compare,
     ratio_metrics,
 )
-from validation.model_gate.examine import Bounds, Place, alone, place
+from validation.model_gate.examine import Bounds, alone, place
 from validation.model_gate.target_metric import hits_name
 from validation.model_gate.verdict import decide_on_comparison
 
@@ -86,7 +86,7 @@ def run_self_test(
     model = comparison.challenger_model
     planted = model.model_copy(update={"name": "planted", "bundle_digest": "planted"})
     against_itself = ComparedModels(comparison.holdout, BaselineKind.CHAMPION, planted, model)
-    same = compare(holdout, challenger, challenger, against_itself)
+    same = compare(holdout, challenger, challenger, against_itself).comparison
     differing = {
         row.metric
         for row in same.metrics
@@ -119,7 +119,8 @@ def _judge_rankings(
     bare = replace(holdout, heads=wanted, config=config.model_copy(update=no_bounds))
 
     def compared(of: Holdout, ours: np.ndarray, theirs: np.ndarray) -> Comparison:
-        return compare(of, SplitScores(ours, {}, ""), SplitScores(theirs, {}, ""), models)
+        sides = SplitScores(ours, {}, ""), SplitScores(theirs, {}, "")
+        return compare(of, *sides, models).comparison
 
     def judged(planted: np.ndarray) -> tuple[Decision, Interval | None]:
         comparison = compared(bare, planted, ranking)
@@ -185,7 +186,7 @@ def _judge_plants(
     config = config.model_copy(update={"min_users": 2, "required_segments": segments})
     holdout = replace(holdout, config=config)
     for plant in _planted_models(holdout, challenger):
-        comparison = compare(holdout, plant.scores, challenger, models)
+        comparison = compare(holdout, plant.scores, challenger, models).comparison
         verdict = decide_on_comparison(comparison, config, holdout.heads)
         decision, row = verdict.decision, comparison.find(plant.metric, plant.segment)
         is_level = plant.metric.startswith("calibration_ratio")
@@ -200,7 +201,7 @@ def _judge_plants(
         said = {"fault": plant.name, "decision": decision.value}
         # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
         is_missed = decision is Decision.PROMOTE or (decision is Decision.REJECT and not is_named)
-        is_visible = interval is not None and place(interval, *plant.bounds) is Place.BEYOND
+        is_visible = interval is not None and place(interval, *plant.bounds) == "beyond"
         if interval is None or (decision is not Decision.REJECT and not is_visible):
             reason = Reason.of("tested_fault_not_seen", **said)
         else:

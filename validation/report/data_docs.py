@@ -25,7 +25,6 @@ _FETCHED = (
     (r"url\([^)]*https?://[^)]*\)", ""),
 )
 """What of a page is fetched from elsewhere, or runs, and what stands there instead."""
-_HEAD_END = "</head>"
 
 
 class Subject(NamedTuple):
@@ -91,4 +90,4 @@ def make_offline(html: str, styles: str) -> str:
     for pattern, instead in _FETCHED:
         html = re.sub(pattern, instead, html, flags=re.DOTALL)
     html = html.replace("<html>", '<html lang="en">', 1)  # so that it is read out in English
-    return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)
+    return html.replace("</head>", f"<style>{styles}</style></head>", 1)

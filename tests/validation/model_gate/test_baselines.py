@@ -134,7 +134,7 @@ def test_level_and_change_are_those_of_the_gate_itself(found: Baselines) -> None
     theirs, holdout = popularity_scores(ROWS), Holdout(ROWS, HEADS[:1], CONFIG.model_gate)
     assert popular.level is not None and popular.change is not None
     assert popular.level.value == pytest.approx(level_of(holdout, theirs), rel=1e-12)
-    row = compare(holdout, OURS, theirs, AGAINST_POPULARITY).target
+    row = compare(holdout, OURS, theirs, AGAINST_POPULARITY).comparison.target
     assert row is not None
     assert (popular.change, popular.level) == (row.relative_change, row.baseline_interval)
 

@@ -137,7 +137,7 @@ def test_a_better_ranking_is_better_by_every_estimator() -> None:
     # With equal chances the slate estimate is the segment's volume.
     assert slate.effective_size == pytest.approx(slate.num_requests)
     assert "this is exploration's volume" in slate.note
-    whole = compare(Holdout(rows, HEADS, CONFIG), GOOD, POOR, AGAINST_CHAMPION)
+    whole = compare(Holdout(rows, HEADS, CONFIG), GOOD, POOR, AGAINST_CHAMPION).comparison
     segment = whole.find("repin_volume_at_3", "exploration")
     assert segment is not None
     levels = segment.challenger, segment.baseline

@@ -92,6 +92,9 @@ def test_of_holdouts_that_overlap_the_newest_counts() -> None:
     def at(number: float) -> CycleChange:
         return CycleChange(week(number), number, np.arange(2), np.zeros(2))
 
+    assert influence(np.ones(3), np.zeros(3)) is None
+    assert influence(np.array([1, np.nan, 1]), np.ones(3)) is None
+    assert standard_error(np.array([0.1, 0.0])) == math.inf  # one group tells nothing
     kept = newest_without_overlap([at(4), at(3.5), at(3), at(2.9), at(1)])
     assert [cycle.value for cycle in kept] == [4, 3, 1]
 
@@ -114,10 +117,3 @@ def test_a_comparison_is_pooled_change_by_change() -> None:
     )
     again = pool_with(found, mine, {(TARGET, "all"): [earlier, earlier]})
     assert again.pooled[0].num_cycles == 2  # the same holdout counts once
-
-
-def test_influences_that_cannot_be_had_are_none() -> None:
-    ones = np.ones(3)
-    assert influence(ones, np.zeros(3)) is None
-    assert influence(np.array([1, np.nan, 1]), ones) is None
-    assert standard_error(np.array([0.1, 0.0])) == math.inf  # one group tells nothing

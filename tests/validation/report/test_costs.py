@@ -8,18 +8,16 @@ from validation.report.costs import NOT_KNOWN, cost_rows, duration, size
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0.0 s"), (9.94, "9.9 s"), (41, "41 s"), (3600, "60 min"), (11_100, "3 h 05 min")],
-)
-def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "said"), [(0, "0 B"), (999, "999 B"), (1_234_567, "1.23 MB"), (3.4e11, "340 GB")]
-)
-def test_a_size_is_said_as_people_say_it(num_bytes: float, said: str) -> None:
-    assert size(num_bytes) == said
+    ("say", "number", "said"),
+    [
+        *((duration, *pair) for pair in ((0, "0.0 s"), (9.94, "9.9 s"), (41, "41 s"),
+                                         (3600, "60 min"), (11_100, "3 h 05 min"))),
+        *((size, *pair) for pair in ((0, "0 B"), (999, "999 B"), (1_234_567, "1.23 MB"),
+                                     (3.4e11, "340 GB"))),
+    ],
+)  # fmt: skip
+def test_times_and_sizes_are_said_as_people_say_them(say, number: float, said: str) -> None:
+    assert say(number) == said
 
 
 def test_stages_stand_beside_the_median_of_earlier_cycles() -> None:

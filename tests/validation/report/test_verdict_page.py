@@ -133,27 +133,25 @@ def test_the_first_cycle_has_no_champion_and_no_invented_numbers(tmp_path: Path)
 
 
 def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_path: Path) -> None:
-    hostile = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
+    odd = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
     found = promoted.comparison
-    model = found.challenger_model.model_copy(update={"name": hostile})
-    odd = {"segment": hostile, "metric": f"hit_at_3.{hostile}"}
-    rows = tuple(row.model_copy(update=odd) for row in found.metrics[:3])
+    rows = [row.model_copy(update={"segment": odd, "metric": odd}) for row in found.metrics[:3]]
     comparison = {
-        "challenger_model": model,
+        "challenger_model": found.challenger_model.model_copy(update={"name": odd}),
         "metrics": (*found.metrics, *rows),
-        "segment_users": found.segment_users | {hostile: 3},
-        "differences": (said(hostile),),
+        "segment_users": found.segment_users | {odd: 3},
+        "differences": (said(odd),),
     }
     update = {
         "comparison": found.model_copy(update=comparison),
-        "verdict": ruled(Decision.REJECT, hostile, hostile),
-        "self_test": SelfTest(findings=(said(hostile),)),
-        "anchor_note": hostile,
-        "tries": (hostile,),
+        "verdict": ruled(Decision.REJECT, odd, odd),
+        "self_test": SelfTest(findings=(said(odd),)),
+        "anchor_note": odd,
+        "tries": (odd,),
     }
-    step = NextStep(sentence=hostile, commands=((hostile, hostile),))
-    of_run = {"run_id": hostile, "code_version": hostile}
-    of_run["config"] = smoke().model_copy(update={"recipe": hostile})
+    step = NextStep(sentence=odd, commands=((odd, odd),))
+    of_run = {"run_id": odd, "code_version": odd}
+    of_run["config"] = smoke().model_copy(update={"recipe": odd})
     page = page_of(promoted.model_copy(update=update), tmp_path, step, **of_run)
     assert not {tag for tag, _ in page.tags} & {"img", "script"}
     assert not {name for _, attributes in page.tags for name in attributes if name[:2] == "on"}

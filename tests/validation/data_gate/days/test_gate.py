@@ -44,10 +44,6 @@ def failed(outcomes: dict[str, ExpectationOutcome]) -> set[str]:
     return {name for name, outcome in outcomes.items() if not outcome.is_met}
 
 
-def page(tmp_path: Path) -> str:
-    return (tmp_path / "data_docs" / "index.html").read_text()
-
-
 def with_day(place: int, day: list[DayProfile]) -> list[DayProfile]:
     usual = days(14, FIRST)
     return [*usual[:place], *day, *usual[place + 1 :]]
@@ -82,7 +78,7 @@ def test_what_is_told_of_a_fortnight(
     if name:
         assert observed in outcomes[name].observed
     assert outcomes["log_harms_no_model"].severity is Severity.CRITICAL
-    told = page(tmp_path)
+    told = (tmp_path / "data_docs" / "index.html").read_text()
     assert "file:///log" in told and "56 days from" in told and "of accepted snapshots" in told
 
 
@@ -121,7 +117,7 @@ def test_what_is_a_rewriting() -> None:
 def test_the_log_itself_stands_in_for_accepted_days(tmp_path: Path) -> None:
     log = log_of(days(14, FIRST, named__repin__known=0.5), [], days(56, FIRST_DAY))
     assert "log_harms_no_model" in failed(judged(log, tmp_path))
-    assert "of the log itself" in page(tmp_path)
+    assert "of the log itself" in (tmp_path / "data_docs" / "index.html").read_text()
 
 
 def test_a_log_that_begins_now_is_not_judged_and_says_so(tmp_path: Path) -> None:
