@@ -23,21 +23,10 @@ from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import FeatureConfig, flag_name
 from pipelines.contracts.features import Scale
-from pipelines.contracts.schemas import (
-    SHARD_FILES,
-    is_known_late,
-    label_column,
-    numeric_column,
-)
+from pipelines.contracts.schemas import SHARD_FILES, is_known_late, label_column, numeric_column
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.canaries import Canaries
-from validation.data_gate.rows import (
-    BrokenRows,
-    check_pins,
-    check_shard,
-    count_codes,
-    read_tables,
-)
+from validation.data_gate.rows import BrokenRows, check_pins, check_shard, count_codes, read_tables
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,7 @@ from numpy.typing import NDArray
 from pipelines.contracts.judgement import OffPolicyEstimate
 from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
-from validation.model_gate.bootstrap import (
-    FloatArray,
-    interval_of,
-    resampled_sums,
-    user_groups,
-)
+from validation.model_gate.bootstrap import FloatArray, interval_of, resampled_sums, user_groups
 from validation.model_gate.comparison import Holdout, Mask
 from validation.model_gate.ranking_metrics import is_in_top
 from validation.model_gate.target_metric import TOP_K

@@ -7,12 +7,7 @@ import numpy as np
 from pipelines import storage
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot
 from support.data_gate import SHARD, failed, judge
-from support.snapshots import (
-    copy_snapshot,
-    rewrite,
-    with_column,
-    with_embedding,
-)
+from support.snapshots import copy_snapshot, rewrite, with_column, with_embedding
 
 PINS = {"pin_embeddings_finite", "pin_embedding_norm", "unique_pins", "pin_codes_in_range"}
 FILES = {"files_match_manifest", "schema", "no_nulls"}

@@ -4,11 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from obp.ope import (
-    DoublyRobust,
-    ReplayMethod,
-    SelfNormalizedInverseProbabilityWeighting,
-)
+from obp.ope import DoublyRobust, ReplayMethod, SelfNormalizedInverseProbabilityWeighting
 
 from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.judgement import OffPolicyEstimate

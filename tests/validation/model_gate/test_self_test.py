@@ -10,14 +10,7 @@ from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.reasons import Interval, Reason
-from support.holdouts import (
-    AGAINST_CHAMPION,
-    DIGEST,
-    HEADS,
-    judged,
-    noisy_scores,
-    planted_rows,
-)
+from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, judged, noisy_scores, planted_rows
 from support.judgements import ruled
 from training.bundle.score_split import SplitScores
 from validation.model_gate import bootstrap, comparison, self_test

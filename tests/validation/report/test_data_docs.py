@@ -5,11 +5,7 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import Snapshot
 from support.data_gate import EXAMPLES, SHARD, judge
-from support.snapshots import (
-    copy_snapshot,
-    rewrite,
-    with_value,
-)
+from support.snapshots import copy_snapshot, rewrite, with_value
 
 
 def test_the_data_docs_read_offline(planted_snapshot: Snapshot, tmp_path: Path) -> None:

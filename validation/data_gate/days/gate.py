@@ -22,13 +22,7 @@ from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.data_rules import MISSING_DAYS
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.days.limits import (
-    DISTANCE,
-    FEWEST_DAYS,
-    Deviation,
-    deviations,
-    kind_of,
-)
+from validation.data_gate.days.limits import DISTANCE, FEWEST_DAYS, Deviation, deviations, kind_of
 from validation.data_gate.gx_runner import Check, Unit, evaluate
 from validation.report.data_docs import Subject
 
