@@ -104,8 +104,8 @@ def judge_log(
     it is 65 for warnings too.
     """
     from pipelines.event_log.rules import Severity
+    from pipelines.log_check.measuring import check_log
     from pipelines.log_check.report import TABLES, lines_of, told_problems
-    from pipelines.log_check.run import check_log
 
     settings = Settings()
     place, config = location or settings.event_log_location, make_recipe(recipe) if recipe else None

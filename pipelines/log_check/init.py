@@ -20,15 +20,11 @@ def write_example(folder: Path) -> tuple[Path, ...]:
         ConfigurationError: the folder holds something, or cannot be written.
     """
     with translated_errors(folder.resolve().as_uri(), "writing to"):
-        if folder.exists() and not folder.is_dir():
+        held = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else []
+        if held or folder.is_file():
             raise ConfigurationError(
-                f"{folder} is a file; expected an empty folder; name another one"
-            )
-        found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        if found:
-            raise ConfigurationError(
-                f"{folder} holds {found[:5]}; expected an empty folder, because nothing of yours "
-                f"is written over; name another one"
+                f"{folder} {f'holds {held}' if held else 'is a file'}; expected an empty folder, "
+                f"because nothing of yours is written over; name another one"
             )
         (folder / "tables").mkdir(parents=True)
         for name in FILES:

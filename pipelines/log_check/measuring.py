@@ -1,4 +1,4 @@
-"""Reads a whole event log once, collects what breaks a rule, and measures its days in DuckDB.
+"""Checks a whole event log: reads it once, measures its days in DuckDB, has them judged.
 
 Actions come first, then each day's impressions with the actions around them, then the requests of
 all days against all actions; pins and users beside. What does not fit into memory DuckDB writes to
@@ -6,15 +6,15 @@ a scratch folder. The rule for labels is the kernel's: an action that names its 
 that request alone, one that names none for every impression of the pin to the user within the label
 window. The tables are those of `_TABLES`; a query that counts gives (name, key, num) of a day.
 
-Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/test_run.py.
+Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/test_measuring.py.
 """
 
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, get_args
 
 import duckdb
 import numpy as np
@@ -22,15 +22,23 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.contracts.config import FeatureConfig, RunConfig, number_columns
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
+from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, find_event_log
+from pipelines.event_log.reader import (
+    IdColumn,
+    extra_columns,
+    iterate_batches,
+    names_of,
+    open_file,
+    pin_time_problems,
+)
 from pipelines.event_log.rules import (
     Finding,
+    Severity,
     column_problems,
     embedding_number_problems,
     finding,
@@ -39,12 +47,16 @@ from pipelines.event_log.rules import (
     value_problems,
     widths_of,
 )
+from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlisted
-from pipelines.snapshot.pool import run_in_threads
+from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
+from pipelines.settings import Settings
+from pipelines.snapshot.build import check_covered
+from pipelines.snapshot.plan import plan_of
+from pipelines.snapshot.pool import run_in_threads, usable_cores
 
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
-_EPOCH = date(1970, 1, 1)
 _VALUES_NAMED = 5
 _FAR_MS = 1 << 61
 """Stands for "no impression on this side"."""
@@ -202,6 +214,68 @@ _FoundInFile = dict[tuple[str, str], Finding]
 """What many batches of a file break: one finding for each rule and column."""
 
 
+def check_log(
+    location: str,
+    recipe: RunConfig | None = None,
+    first: date | None = None,
+    last: date | None = None,
+    num_workers: int | None = None,
+    settings: Settings | None = None,
+) -> LogReport:
+    """Return what an event log looks like and all that is wrong with it, the worst first.
+
+    Args:
+        location: Path or URI of the log.
+        recipe: What the log shall serve; None checks what holds for any recipe.
+        first: The first day that is looked at; None is open.
+        last: The last one, included; None is open.
+        num_workers: Threads that read; None takes as many as there are cores.
+        settings: Whether stages run on this machine; None takes the usual ones.
+
+    Raises:
+        DataContractError: there is no log at all.
+        ConfigurationError: the log has no day in the span.
+        TransientStorageError: the storage failed.
+    """
+    uri = storage.to_uri(location)
+    whole, problems = find_event_log(uri)
+    start, end = first or date.min, last or date.max
+    files = tuple(file for file in whole.files if file.day is None or start <= file.day <= end)
+    event_log = replace(whole, files=files)
+    if not any(file.day for file in files) and not problems:
+        raise ConfigurationError(
+            f"the event log at {uri} has no day from {first} to {last}; expected days that it "
+            f"covers; correct --from or --to"
+        )
+    hours = recipe.snapshot.label_window_hours if recipe else 24
+    report = LogReport(uri, recipe.recipe if recipe else "", hours)
+    findings = [*problems, *measure(report, event_log, recipe, num_workers or usable_cores())]
+    findings += judge(report, recipe)
+    if recipe is not None:
+        # Why it can come to no verdict, whatever the log is: a cycle would be refused.
+        asked = Asked.beforehand(recipe, settings or Settings(), datetime.now(UTC))
+        for error in refusals(asked, QUESTIONS_OF_RECIPE):
+            for each in error.problems or (str(error),):
+                said = f"recipe {recipe.reference} cannot be run: {each}"
+                findings.append(Finding("recipe", "", said, ""))
+        if event_log == whole and event_log.files_of("impressions"):
+            # A cycle of the day after the last. What else it needs is judged by the rows.
+            newest = datetime.combine(event_log.span("impressions")[1], time(), UTC)
+            try:
+                check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
+            except DataContractError as error:
+                findings.append(Finding("window_without_impressions", "", str(error), ""))
+    order = list(Severity)
+    report.problems = sorted(findings, key=lambda finding: order.index(finding.severity))
+    for column in get_args(IdColumn):
+        ids = {each for p in report.problems for name, each in p.ids if name == column}
+        with contextlib.suppress(DataContractError):  # the ids alone say which row it is
+            names = names_of(event_log, column, ids - {None})
+            what = column.removesuffix("_id")
+            report.names |= {number: f"{what} {name!r}" for number, name in names.items()}
+    return report
+
+
 def measure(
     report: LogReport, event_log: EventLog, recipe: RunConfig | None, num_workers: int
 ) -> list[Finding]:
@@ -251,7 +325,7 @@ class _Log:
         Returns:
             What breaks a rule.
         """
-        number, hours = (day - _EPOCH).days, self._report.label_window_hours
+        number, hours = (day - EPOCH).days, self._report.label_window_hours
         asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
         is_whole = " and ".join(f"{name} is not null" for name in _NEEDED[table])
         findings, counts = list[Finding](), self._report.days[day]
@@ -329,7 +403,7 @@ class _Log:
     def match(self) -> list[Finding]:
         """Match the actions of all days with the requests of all days, and count both."""
         engine, report, findings = self._engine, self._report, list[Finding]()
-        shown = [(day - _EPOCH).days for day in report.days_of("impressions")]
+        shown = [(day - EPOCH).days for day in report.days_of("impressions")]
         span = {"first": min(shown, default=1), "last": max(shown, default=0)}
         _execute_all(engine, _MATCH, span)
         counts = "count(distinct req), count(distinct u), quantile_disc(size, [0.05, 0.5, 0.95])"
@@ -340,7 +414,7 @@ class _Log:
             told = {"request_id": name, "one": one, "other": other, "num_rows": num}
             findings.append(finding("request_of_two_users", **told))
         for number, name, key, num in engine.execute(_MATCHED, span).fetchall():
-            self._count(_EPOCH + timedelta(days=number), [(name, key, num)])
+            self._count(EPOCH + timedelta(days=number), [(name, key, num)])
         for pin, acted_at, request, first, num in engine.execute(_FIRST_EARLY).fetchall():
             name = self._name("actions", request)
             told = {"acted_at": acted_at, "impressed_at": first, "request_id": name}

@@ -19,7 +19,7 @@ from pipelines.contracts import mlflow_errors
 _PRELOADED = (
     "mlflow.pyfunc",
     "pipelines.cli.main",
-    "pipelines.log_check.run",
+    "pipelines.log_check.measuring",
     "pipelines.overview.doctor",
     "pipelines.overview.status",
     "pipelines.preconditions.cycle",

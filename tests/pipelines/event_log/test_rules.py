@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.log_check.run import check_log
+from pipelines.log_check.measuring import check_log
 from pipelines.storage import local_path
 from support.mistakes import MISTAKES, PINS
 from support.tiny_log import IMPRESSIONS_15, assert_refused, build_tiny, rewrite, tiny_config

@@ -15,8 +15,8 @@ import pytest
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.rules import Severity
 from pipelines.log_check.judgements import judge
+from pipelines.log_check.measuring import check_log
 from pipelines.log_check.report import LogReport, told_problems
-from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from support.log_reports import day_of
 from support.worlds import write_events, write_planted_world

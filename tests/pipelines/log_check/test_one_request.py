@@ -16,8 +16,8 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.log_files import open_event_log
+from pipelines.log_check.measuring import check_log
 from pipelines.log_check.one_request import build_one_user
-from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import plan_of

@@ -14,8 +14,8 @@ from pipelines.contracts.config import CategoricalFeature, NumericFeature, RunCo
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.rules import Finding, Severity
 from pipelines.log_check import measuring
+from pipelines.log_check.measuring import check_log
 from pipelines.log_check.report import LogReport, lines_of, told_problems
-from pipelines.log_check.run import check_log
 from pipelines.preconditions.cycle import recipe_problems
 from pipelines.sources.writer.batches import id_of
 from support.mistakes import IMPRESSIONS_16, MISTAKES, PINS, TOGETHER
