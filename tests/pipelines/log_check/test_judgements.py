@@ -111,6 +111,7 @@ def other_vectors(log: Path) -> None:
     rows = pq.read_table(log / "pins/part-0.parquet")
     lists = rows["embedding"].to_pylist()
     lists[0], lists[1:9] = lists[0][:7], [[0.0] * 32] * 8
+    lists[9][0] = 0.0  # of one number alone
     column = pa.array(lists, pa.list_(pa.float32()))
     pq.write_table(rows.set_column(2, "embedding", column), log / "pins/part-0.parquet")
 
@@ -141,7 +142,7 @@ DEFECTS: dict[str, tuple[Defect, str, Severity, str]] = {
     "rows twice": (on_day("impressions", lambda rows: pa.concat_tables([rows, rows])),
         "duplicates", WARNING, "repeat a request and pin of the same day"),
     "another width": (other_vectors, "embedding_width", ERROR, "1 of 7"),
-    "zeros": (other_vectors, "zero_embeddings", WARNING, "8 of .* are all zero"),
+    "zeros": (other_vectors, "zero_embeddings", WARNING, ": 8 of .* are all zero"),
     "another width than users": (narrow("pins"), "width_of_users", ERROR,
         "32 wide, and those of the pins of version 'planted-1' 20"),
     "a head that is never seen": (everywhere(lambda rows: rows.filter(

@@ -140,7 +140,7 @@ def test_without_a_recipe_action_types_are_listed_and_not_judged(log: Path) -> N
     assert report.total("actions")["hide"] == 1
 
 
-def test_threads_and_batches_change_nothing(
+def test_threads_batches_and_files_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_planted_world(tmp_path / "log", num_days=6, num_users=40)
@@ -148,6 +148,11 @@ def test_threads_and_batches_change_nothing(
     monkeypatch.setattr(measuring, "BATCH_ROWS", 25)
     for num_workers in (1, 3):
         assert list(lines_of(check_log(str(tmp_path / "log"), num_workers=num_workers))) == whole
+    for path in list((tmp_path / "log").glob("actions/*/*.parquet")):
+        rows = pq.read_table(path, partitioning=None)
+        pq.write_table(rows.slice(0, len(rows) // 2), path)
+        pq.write_table(rows.slice(len(rows) // 2), path.with_name("part-1.parquet"))
+    assert list(lines_of(check_log(str(tmp_path / "log")))) == whole
 
 
 def test_labels_are_those_of_the_snapshot(log: Path) -> None:
@@ -159,6 +164,8 @@ def test_labels_are_those_of_the_snapshot(log: Path) -> None:
     # C's two pins: of the second, the log knows only after the tiny snapshot's as_of.
     assert by_day[18].get("repin", 0) == 2
     assert (report.total("named")["all"], report.total("named")["found"]) == (4, 3)
+    # The label window of the 18th, the last day with actions, may still bring some.
+    assert [day.day for day in report.label_rates()["repin"]] == [14, 15, 16, 17]
 
 
 @pytest.mark.parametrize("named", ["X", None])
