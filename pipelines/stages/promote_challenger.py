@@ -22,16 +22,8 @@ def promote_challenger(
 ) -> Promotion:
     """Move the `champion` alias and record the move, or say in one sentence why nothing moved.
 
-    Args:
-        run: The cycle, with the champion that it was resolved against.
-        challenger: The model that may become champion.
-        fresh: The accepted recipe made fresh, which may in its place.
-        judgement: The verdict, which must be about these models.
-        now: The time of the move, for the history.
-
     Raises:
-        PromotionRefusedError: the alias moved since, or the verdict is about other models.
-        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
+        HomefeedError: as `move_if_permitted` raises.
     """
     from pipelines.registry.moves import move_if_permitted
 

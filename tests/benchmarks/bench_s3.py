@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,9 @@ from record import Row, row
 
 from pipelines import storage
 from pipelines.cli.look import DEFAULT_DAYS
-from support.faulty_proxy import faulty_proxy
-from support.killed_moves import ACTIONS, prepare
-from support.killed_moves_on_store import Killer
+from support.killed_moves import ACTIONS, points, prepare
 from support.mlflow_server import mlflow_server
+from support.points import die_at
 from support.record_world import record_world
 from support.s3_server import BUCKET, environment, s3_server, use_s3
 
@@ -98,21 +98,20 @@ def cycle_in_a_bucket(folder: Path, url: str) -> Row:
 def move_after_a_kill(folder: Path, url: str) -> Row:
     """Kill each move of the champion at drawn places, give it again and wait until it is done."""
     draw, seconds = random.Random(SEED), []
-    with pytest.MonkeyPatch.context() as patch, faulty_proxy(url) as proxy:
+    with pytest.MonkeyPatch.context() as patch:
         use_s3(url, patch)
-        (folder / "notes").mkdir()
-        killer = Killer(proxy, folder / "notes")
         for action in ACTIONS:
             dry = folder / f"{action} dry"
-            num_places = killer.count_places(dry, f"s3://{BUCKET}/{dry.name}", action)
-            for place in draw.sample(range(num_places), KILLS):
+            names = points(dry, action, f"s3://{BUCKET}/{dry.name}")
+            for place in draw.sample(range(len(names)), KILLS):
                 name = f"{action} {place}"
                 with record_world(folder / name, f"s3://{BUCKET}/{name}") as world:
                     prepare(world, action)
-                    if killer(world, action, place) != "killed":
-                        raise RuntimeError(f"{action} was not killed at place {place}")
+                    act = partial(ACTIONS[action], world)
+                    if die_at(world, act, place) != "killed":
+                        raise RuntimeError(f"{action} was not killed at {names[place]}")
                     started = time.monotonic()
-                    ACTIONS[action](world)
+                    act()
                     seconds.append(time.monotonic() - started)
     return row(
         "seconds_after_kill_s3",

@@ -49,7 +49,7 @@ SEEN = ("RecordDisagreesError", "PromotionRefusedError")
 def points(folder: Path, action: str, workspace_uri: str = "") -> list[str]:
     """Return the names of an action's points, in order."""
     with record_world(folder, workspace_uri) as world:
-        _prepare(world, action)
+        prepare(world, action)
         acts = ON_STORE if workspace_uri else OF_MOVES
         return points_of(world, lambda: ACTIONS[action](world), acts)
 
@@ -74,7 +74,7 @@ def try_once(
     """
     kill = die_at if workspace_uri else kill_at
     with record_world(folder, workspace_uri) as world:
-        _prepare(world, action)
+        prepare(world, action)
         act = partial(ACTIONS[action], world)
         assert kill(world, act, places[0]) == "killed", story
         is_published = storage.exists(_manifest(world))
@@ -98,7 +98,7 @@ def try_once(
             _assert_published(world, story)
 
 
-def _prepare(world: World, action: str) -> None:
+def prepare(world: World, action: str) -> None:
     """Bring a world to where an action has something to do."""
     if action.startswith("roll back"):
         world.promote("2")
