@@ -33,24 +33,21 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
 
+from pipelines.contracts.alert import AlertReceipt
+from pipelines.contracts.judgement import Promotion
 from pipelines.orchestration.approval import PromotionApproval
-from pipelines.orchestration.callbacks import (
-    alert_broken_run,
-    announce_promotion,
-    require_alert,
-    tell_ended_run,
-)
 from pipelines.orchestration.operators import stage_operator
-from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.runs import alert_broken_run, start_cycle, tell_ended_run
+from pipelines.orchestration.schedule import grid_of
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes.references import EXPECTED, choices, pattern
 from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
-SCHEDULE = GridTimetable.from_settings(SETTINGS)
-CATCHUP = False
+SCHEDULE = GridTimetable(grid_of(SETTINGS))
 CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
 # An alias may stay silent; a plain outlet would announce a new champion after every run.
 PROMOTED = AssetAlias("homefeed/champion_if_promoted")
@@ -113,7 +110,7 @@ DEFAULTS = {
 @task(task_id="resolve_run", inlets=[CHAMPION])
 def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, Any]:
     """Fix as_of, the code and the champion's version; all that follows depends on these."""
-    return start_cycle(params, dag_run, ti, Settings(), CATCHUP)
+    return start_cycle(params, dag_run, ti, Settings())
 
 
 # What is before it is skipped where nobody is asked, and where the answer is no: it finds out.
@@ -124,22 +121,27 @@ def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dic
 )
 def promote_task(run_uri: str, outlet_events: Any = None, ti: Any = None) -> str:
     """Move the `champion` alias to what is promoted, if the champion is still the same."""
-    from pipelines.stages.runner import run_stage
+    from pipelines.stages.runner import read_artifact, run_stage
 
     manifest_uri = run_stage("promote_challenger", run_uri)
     ti.xcom_push("return_value", manifest_uri)  # what is skipped below returns nothing
-    announce_promotion(run_uri, outlet_events[PROMOTED], CHAMPION)
+    found = read_artifact(run_uri, "promote_challenger", Promotion)
+    if not found.is_promoted or found.champion_after is None:
+        raise AirflowSkipException(f"nothing was promoted: {found.reason}")
+    extra = {"version": found.champion_after.version, "reason": found.reason}
+    outlet_events[PROMOTED].add(CHAMPION, extra=extra)
     return manifest_uri
 
 
 @task(task_id="alert")
 def alert_task(run_uri: str, ti: Any = None) -> str:
     """Tell people when the verdict is not PROMOTE, or when a loss is certain."""
-    from pipelines.stages.runner import run_stage
+    from pipelines.stages.runner import read_artifact, run_stage
 
     manifest_uri = run_stage("alert", run_uri)
     ti.xcom_push("return_value", manifest_uri)
-    require_alert(run_uri)
+    if read_artifact(run_uri, "alert", AlertReceipt).alert is None:
+        raise AirflowSkipException("nobody had to be told: a promotion is no reason to")
     return manifest_uri
 
 
@@ -148,7 +150,7 @@ with DAG(
     schedule=SCHEDULE,
     # Where the first cycle's data interval begins: that cycle is due when the interval ends.
     start_date=SCHEDULE.grid.start - SCHEDULE.period,
-    catchup=CATCHUP,
+    catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=3),
     default_args=DEFAULTS,

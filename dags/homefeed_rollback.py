@@ -16,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.settings import Settings
 
 CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
 MOVED = AssetAlias("homefeed/champion_if_promoted")
@@ -44,9 +46,30 @@ PARAMS = {
 @task(task_id="rollback", outlets=[MOVED])
 def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> str:
     """Move the `champion` alias back, and update the asset where it was moved."""
-    from pipelines.orchestration.callbacks import roll_back
+    from pipelines import storage
+    from pipelines.cycles.index import refresh_index
+    from pipelines.registry import moves, tracking
 
-    return roll_back(params, dag_run, outlet_events[MOVED], CHAMPION)
+    settings = Settings()
+    entry = moves.rollback(
+        tracking.connect(settings.tracking_uri),
+        settings,
+        params["to_version"] or None,
+        datetime.now(UTC),
+        params["reason"],
+        params["from_version"] or None,
+    )
+    said = f"{entry.model.label} serves, in place of {entry.previous and entry.previous.label}"
+    # A move that was made since the run began is its own, also after a retry.
+    if entry.moved_at < dag_run.start_date:
+        raise AirflowSkipException(
+            f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
+            f"({entry.reason}); to go back further name a version"
+        )
+    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
+    extra = {"version": entry.model.version, "reason": entry.reason}
+    outlet_events[MOVED].add(CHAMPION, extra=extra)
+    return said
 
 
 with DAG(

@@ -123,7 +123,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     from pipelines.alerts.compose import Ended
     from pipelines.alerts.incidents import tell_recovered
     from pipelines.alerts.outcomes import kept_outcome, what_was_promoted
-    from pipelines.stages.alert import tell_failure
+    from pipelines.stages.light import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
     for name in STAGES[1:]:

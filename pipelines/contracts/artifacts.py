@@ -326,12 +326,19 @@ class Challenger(Artifact):
 class AnchorWhy(StrEnum):
     """Why the accepted recipe was made fresh, or was not."""
 
-    OTHER_RECIPE = "the run's recipe is another one"
-    OTHER_CODE = "the run's code is another one, and the accepted code trained it"
-    NOT_ACCEPTED = "no recipe is accepted"
-    NOTHING_SERVES = "no model serves"
-    SAME = "the run's recipe is the accepted one"
-    CODE_NOT_AT_HAND = "the run's code is another one, and the accepted code is not at hand"
+    OTHER_RECIPE = "the run's recipe differs from the accepted one, trained here on the same rows"
+    OTHER_CODE = (
+        "the run's recipe is the accepted one, trained by other code; the accepted code trained it "
+        "on the same rows, so the change of code is judged alone"
+    )
+    NOT_ACCEPTED = "no recipe is accepted yet"
+    NOTHING_SERVES = "no model serves that the accepted recipe could be held against"
+    SAME = "the run's recipe is the accepted one, so the challenger is the fresh anchor"
+    CODE_NOT_AT_HAND = (
+        "the run's recipe is the accepted one, trained by other code; HOMEFEED_ANCHOR_CODE does "
+        "not name the accepted code, so what the change of code is worth is not known: it was "
+        "judged against the champion alone"
+    )
     NOT_POSSIBLE = "the accepted recipe cannot be made any more"
 
 
@@ -342,8 +349,12 @@ class FreshAnchor(Artifact):
     code_digest: str = ""  # Code that trained it; '' where none did.
     snapshot: Snapshot | None  # What it was trained on and is scored on.
     why: AnchorWhy
-    reason: str  # The same for people, with the names of recipe and code.
     problem: str = ""  # Why the accepted recipe cannot be made; nothing is promoted.
+
+    @property
+    def reason(self) -> str:
+        """Why it was made or not, as a sentence."""
+        return f"{self.why[0].upper()}{self.why[1:]}."
 
     def places(self) -> dict[str, int | None]:
         """Every file of the bundle and of the snapshot with its size, if one was trained."""

@@ -113,7 +113,6 @@ class StageRecord(Frozen):
     wall_s: float = Field(ge=0)  # Seconds of the attempt that published it.
     finished_at: AwareDatetime
     attempt: str = ""  # Of its writer, whose other files lie in `output-<attempt>`.
-    left: tuple[str, ...] = ()  # What attempts had left beside it by then, and may go.
     usage: StageUsage | None = None  # Of that attempt; None where it could not be measured.
 
     def sealed(self) -> "StageRecord":

@@ -55,8 +55,9 @@ class Stage:
 
     @property
     def module(self) -> str:
-        """The module with the stage's function; those that train share one."""
-        return f"pipelines.stages.{'train' if self.name in SIDES else self.name}"
+        """The module with the stage's function; light stages share one, and those that train."""
+        own = "train" if self.name in SIDES else self.name if self.name in HEAVY else "light"
+        return f"pipelines.stages.{own}"
 
     def load(self) -> Callable[..., Artifact]:
         """Import the stage's function; a light stage does not pay for a heavy one's libraries."""

@@ -87,7 +87,8 @@ class PromotionApproval(HITLOperator):
         if not judgement.waits_for_approval(run):
             raise AirflowSkipException("nobody has to approve anything in this cycle")
         known, digest = read_approval(run.run_uri), judgement.ruling_digest
-        known = known if known is not None and known.ruling_digest == digest else None
+        if known is not None and known.by and known.ruling_digest == digest:
+            return _conclude(context, run, judgement, known)
         asked, now, began = run.config.promotion.approval, utc_now(), context["dag_run"].start_date
         assert asked is not None and judgement.promoted_model is not None, "somebody is asked"
         # A run that is cleared begins anew, and so does the time to think.
@@ -97,10 +98,9 @@ class PromotionApproval(HITLOperator):
             began + context["dag"].dagrun_timeout - AFTER_THE_ANSWER,
             grid_of(Settings()).after(now) - AFTER_THE_ANSWER,
         )
-        if until <= now or (known is not None and known.by):
+        if until <= now:
             # A retry says the same as the attempt before, so that nobody is told twice.
-            known = known or _answered(judgement, "no answer", "", now)
-            return _conclude(context, run, judgement, known)
+            return _conclude(context, run, judgement, _answered(judgement, "no answer", "", until))
         outcome, settings = kept_outcome(run, judgement, Settings()), Settings()
         self.subject = f"{outcome.title}. May it serve?"
         self.body = (
@@ -147,9 +147,8 @@ class PromotionApproval(HITLOperator):
             )
         is_approved = answered["chosen_options"] == [APPROVE]
         answer = ("approved" if is_approved else "rejected") if by else "no answer"
-        comment = str(said.get(COMMENT) or "")
-        found = _answered(judgement, answer, by, answered["responded_at"], comment)
-        return _conclude(context, run, judgement, found)
+        comment, at = str(said.get(COMMENT) or ""), answered["responded_at"]
+        return _conclude(context, run, judgement, _answered(judgement, answer, by, at, comment))
 
 
 def _judged(run_uri: str) -> tuple[ResolvedRun, Judgement]:

@@ -3,7 +3,7 @@
 Namespace, account, secret, nodes and volumes are those of the pod template; an example of it and of
 what is made here stands in docker/kubernetes. Imported only where the runner is `kubernetes`: the
 provider is no part of every deployment. Tested also on a small cluster, in
-tests/pipelines/orchestration/test_training_job.py.
+tests/pipelines/orchestration/test_kubernetes_stages.py.
 """
 
 import contextlib
@@ -35,33 +35,26 @@ from pipelines.settings import Resources, Settings
 
 COMPONENT = {"app.kubernetes.io/component": "homefeed-training"}
 """Label of the pods of trainings, by which their headless service finds them."""
+JOB_NAME = "batch.kubernetes.io/job-name"
+"""Label by which Kubernetes itself marks the pods of a Job."""
 TRAINING_SERVICE, RENDEZVOUS_PORT = "homefeed-training", 29500
 """The headless service, by which the machines of one training find machine 0."""
 _START_WAIT_S = 1800
 """How long a pod may take to start: a machine may have to be found, and an image to be fetched."""
-_END_WAIT_S = 180.0
 _KEPT_S = 24 * 3600
 """How long a Job that has ended is kept, for whoever looks at its pods."""
-_ENDS = k8s.V1PodFailurePolicy(
-    rules=[
+_ENDS = {
+    "rules": [
         # A pod that the cluster has moved away counts for nothing: another one takes its place.
-        k8s.V1PodFailurePolicyRule(
-            action="Ignore",
-            on_pod_conditions=[
-                k8s.V1PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
-            ],
-        ),
-        k8s.V1PodFailurePolicyRule(
-            action="FailJob",
-            on_exit_codes=k8s.V1PodFailurePolicyOnExitCodesRequirement(
-                # Airflow's operator and the pod template call the stage's container so.
-                container_name="base",
-                operator="In",
-                values=sorted(PERMANENT_EXIT_CODES),
-            ),
-        ),
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        # Airflow's operator and the pod template call the stage's container "base".
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": "base", "operator": "In"}
+            | {"values": sorted(PERMANENT_EXIT_CODES)},
+        },
     ]
-)
+}
 """How a Job ends, whose reason tells Airflow whether to try again."""
 
 
@@ -89,26 +82,17 @@ class TrainingJob(KubernetesJobOperator):
         return job
 
     def create_job(self, job_request_obj: k8s.V1Job) -> k8s.V1Job:
-        """Create the Job, after the Jobs of earlier attempts are gone with their pods.
+        """Create the Job, and let those of earlier attempts end.
 
-        Raises:
-            TransientStorageError: one is still there after a while.
+        Who of them is at work has the training's work folder until then, for which the new one
+        waits.
         """
         wanted, jobs = job_request_obj.metadata, self.job_client
         selector = ",".join(f"{name}={value}" for name, value in wanted.labels.items())
-        deadline = time.monotonic() + _END_WAIT_S
-        while left := jobs.list_namespaced_job(wanted.namespace, label_selector=selector).items:
-            names = [each.metadata.name for each in left]
-            if time.monotonic() > deadline:
-                raise TransientStorageError(
-                    f"the Jobs {names} of earlier attempts are still there {_END_WAIT_S:.0f} s "
-                    f"after they were deleted; expected them to be gone; look at their pods in "
-                    f"namespace {wanted.namespace}, then retry"
-                )
-            self.log.info("ending Jobs %s of earlier attempts", names)
-            for name in names:
-                jobs.delete_namespaced_job(name, wanted.namespace, propagation_policy="Foreground")
-            time.sleep(1)
+        for left in jobs.list_namespaced_job(wanted.namespace, label_selector=selector).items:
+            name = left.metadata.name
+            self.log.info("ending Job %s of an earlier attempt", name)
+            jobs.delete_namespaced_job(name, wanted.namespace, propagation_policy="Foreground")
         return super().create_job(job_request_obj)
 
     def get_pods(
@@ -120,13 +104,14 @@ class TrainingJob(KubernetesJobOperator):
             TransientStorageError: some have not begun in time; the Job is deleted.
         """
         deadline = time.monotonic() + self.startup_timeout_seconds
-        selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
-        namespace = pod_request_obj.metadata.namespace
+        namespace, job = pod_request_obj.metadata.namespace, self.job
+        assert job is not None  # the one that was just created
+        own = f"{JOB_NAME}={job.metadata.name}"
         while True:
-            found = self.client.list_namespaced_pod(namespace, label_selector=selector).items
+            found = self.client.list_namespaced_pod(namespace, label_selector=own).items
             waiting = [pod for pod in found if pod.status.phase == "Pending"]
             if len(found) >= self.parallelism and not waiting:
-                return super().get_pods(pod_request_obj, context, exclude_checked=exclude_checked)
+                return list(found)
             if time.monotonic() > deadline:
                 break
             time.sleep(1)
@@ -183,8 +168,7 @@ def cluster_task(
         )
     # An indexed Job gives pod K the host name <job>-K, which the headless service resolves. It also
     # sets JOB_COMPLETION_INDEX. A variable can be used in those that come after it.
-    job_name = "metadata.labels['batch.kubernetes.io/job-name']"
-    own_job = k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path=job_name))
+    label = k8s.V1ObjectFieldSelector(field_path=f"metadata.labels['{JOB_NAME}']")
     first = f"$(HOMEFEED_JOB_NAME)-0.{TRAINING_SERVICE}:{RENDEZVOUS_PORT}"
     spec = k8s.V1JobSpec(template=k8s.V1PodTemplateSpec(), pod_failure_policy=_ENDS)
     return TrainingJob(
@@ -192,7 +176,7 @@ def cluster_task(
         resources=resources,
         env_vars=[
             *variables,
-            k8s.V1EnvVar(name="HOMEFEED_JOB_NAME", value_from=own_job),
+            k8s.V1EnvVar(name="HOMEFEED_JOB_NAME", value_from=k8s.V1EnvVarSource(field_ref=label)),
             k8s.V1EnvVar(name="HOMEFEED_RENDEZVOUS", value=first),
         ],
         completion_mode="Indexed",

@@ -15,9 +15,6 @@ _PERMANENT_END_OF_A_JOB = "PodFailurePolicy"
 """Why a training's Job failed where a pod ended with an exit code that is not tried again: see
 `pipelines.orchestration.kubernetes_stages`. The operator says no more of it."""
 
-KILLED = frozenset({-9, 137})
-"""What SIGKILL leaves: under bash, and in a container, which adds 128."""
-
 
 class StageRetryPolicy(RetryPolicy):
     """Fails a task at once when trying again cannot help; leaves everything else to `retries`.
@@ -38,8 +35,6 @@ class StageRetryPolicy(RetryPolicy):
             return RetryDecision.fail(f"exit code {exit_code}: trying again cannot help")
         if _PERMANENT_END_OF_A_JOB in str(exception):
             return RetryDecision.fail("the training's exit code says that trying again cannot help")
-        if exit_code in KILLED:
-            return RetryDecision(reason="killed (SIGKILL): a retry goes on from what was kept")
         return RetryDecision.default()
 
 

@@ -12,7 +12,6 @@ from airflow.listeners import hookimpl
 
 from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
 from pipelines.alerts.rendering import to_markdown
-from pipelines.contracts.alert import Alert
 from pipelines.contracts.judgement import Judgement, Outcome
 from pipelines.plain_text import as_markdown, one_line, shortened
 from pipelines.settings import DAG_ID, Settings
@@ -36,14 +35,6 @@ def told_of(outcome: Outcome) -> list[str]:
     told = to_markdown(outcome.model_copy(update={"links": tuple(pages)}))
     title, serves, *said, links = told.split("\n\n")
     return [title, serves, links, *said]
-
-
-def told_of_failure(alert: Alert) -> list[str]:
-    """Return what is told of a broken run as paragraphs of Markdown, what broke first."""
-    happened = shortened(one_line(alert.happened), LIMIT // 2)
-    said = (alert.title, happened, alert.done, alert.next_step.sentence)
-    title, *others = map(as_markdown, said)
-    return [f"**BROKEN**: {title}", *others]
 
 
 def merged(before: str, told: Sequence[str]) -> str:
@@ -75,19 +66,20 @@ class RunNotes:
         from pipelines.stages.runner import read_artifact
 
         ti = task_instance
-        if _is_ours(ti) and ti.task_id == JUDGING:
+        # A row of a table is a task that a person has marked.
+        if (ti.dag_id, ti.task_id) == (DAG_ID, JUDGING) and not hasattr(ti, "__table__"):
             run_uri = ti.xcom_pull(task_ids="resolve_run")["run_uri"]
             if outcome := read_artifact(run_uri, JUDGING, Judgement).outcome:
                 ti.xcom_push(NOTE_KEY, told_of(outcome))
 
     @hookimpl
     def on_task_instance_failed(self, task_instance: Any) -> None:
-        """Leave what broke, in the worker whose task has failed."""
+        """Leave what broke, in the worker whose task has failed: the words of its alert."""
         from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
-        from pipelines.orchestration.resolving import unresolved_of
+        from pipelines.orchestration.runs import unresolved_of
 
         ti, alert = task_instance, None
-        if not _is_ours(ti):
+        if ti.dag_id != DAG_ID or hasattr(ti, "__table__"):
             return
         if ti.task_id != "resolve_run":
             run_uri = ti.xcom_pull(task_ids="resolve_run")["run_uri"]
@@ -96,7 +88,10 @@ class RunNotes:
         elif left := unresolved_of(ti):
             alert = compose_unresolved(ti.run_id, left, Settings())
         if alert is not None:
-            ti.xcom_push(NOTE_KEY, told_of_failure(alert))
+            happened = shortened(one_line(alert.happened), LIMIT // 2)
+            told = (alert.title, happened, alert.done, alert.next_step.sentence)
+            title, *others = map(as_markdown, told)
+            ti.xcom_push(NOTE_KEY, [f"**BROKEN**: {title}", *others])
 
     @hookimpl
     def on_dag_run_success(self, dag_run: Any) -> None:
@@ -107,11 +102,6 @@ class RunNotes:
     def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
         """Write the note of a run that has failed; `msg` is Airflow's word for how."""
         _write(dag_run, msg or "failed")
-
-
-def _is_ours(ti: Any) -> bool:
-    """Return whether a task of a cycle runs here; a row of a table is one that a person marked."""
-    return ti.dag_id == DAG_ID and not hasattr(ti, "__table__")
 
 
 def _write(dag_run: Any, failed_by: str) -> None:

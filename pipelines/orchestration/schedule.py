@@ -92,7 +92,7 @@ class ScheduleRecord(Frozen):
     period_s: float = Field(gt=0, description="The schedule's period when this was written.")
 
 
-def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: bool) -> None:
+def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     """Tell of the cycles that were skipped up to this scheduled run, all in one alert.
 
     Where the schedule has changed since the record was written, only dates of both schedules count:
@@ -102,7 +102,6 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
         dag_run: the scheduled run that starts. A person who clears a run wants it, however late.
         request: what the run asks for.
         settings: the schedule, how late a cycle may start, and places.
-        catchup: whether the DAG replays what was missed; then no run is too late.
 
     Raises:
         AirflowSkipException: the run started too late and is not to be run.
@@ -119,7 +118,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
     # Airflow sets start_date before a task of the run begins; its type allows for a run in waiting.
     started_at = standard_utc(dag_run.start_date or dag_run.run_after)
     max_lateness = MAX_LATENESS_PERIODS * grid.period
-    is_too_late = not (catchup or dag_run.clear_number) and started_at - due > max_lateness
+    is_too_late = not dag_run.clear_number and started_at - due > max_lateness
     workspace, until = storage.to_uri(settings.workspace_location), due
     uri, found = storage.join(workspace, "schedule", "record.json"), (due,) if is_too_late else ()
     if storage.exists(uri):

@@ -13,8 +13,7 @@ from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
 from pipelines.orchestration.run_note import RunNotes
-from pipelines.orchestration.schedule import TICK, Grid, grid_of, standard_utc
-from pipelines.settings import Settings
+from pipelines.orchestration.schedule import TICK, Grid, standard_utc
 
 FIRST_LATENESS = timedelta(hours=1)
 """How long after its instant the very first cycle still counts as due.
@@ -54,11 +53,6 @@ class GridTimetable(Timetable):
         return (
             f"every {self.period / timedelta(days=1):g} days from {self.grid.start:%Y-%m-%d %H:%M}"
         )
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "GridTimetable":
-        """Return the schedule of a deployment; raises as `grid_of` does."""
-        return cls(grid_of(settings))
 
     def serialize(self) -> dict[str, Any]:
         """Return the JSON form that the DAG's serialisation keeps."""

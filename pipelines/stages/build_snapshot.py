@@ -8,7 +8,6 @@ them: that is the room `pipelines.snapshot`.
 """
 
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -60,41 +59,37 @@ def list_event_log(run: ResolvedRun) -> "Listing":
         DataContractError: the event log is missing or lacks a table.
         TransientStorageError: the storage failed.
     """
+    from pipelines.event_log.reader import list_files
+    from pipelines.snapshot.plan import plan_of
+
     event_log, files = _files_now(run)
-    return _listed(run, event_log, files.values())
+    return list_files(event_log, [*files.values()], plan_of(run.config, run.as_of).as_of_ms)
 
 
 def log_changed_since(run: ResolvedRun) -> str:
     """Say how the event log differs from what the run's snapshot was built of.
 
-    Paths, sizes and times of writing are compared, which a listing of the folders tells. Only of
-    new files are the footers looked at: rows that became known after as_of change no snapshot.
-    Where the log cannot be listed, what was built of it stays.
+    Paths, sizes and times of writing are compared, which a listing of the folders tells. Where the
+    log cannot be listed, what was built of it stays.
 
     Returns:
-        A phrase; '' where nothing that the snapshot holds has changed, or where nothing is on
-        record.
+        A phrase; '' where nothing has changed, or where nothing is on record.
     """
     from pipelines.event_log.reader import Listing
 
     uri = listing_uri(run.run_uri)
     if not storage.exists(uri):
         return ""
-    before = {file.path: file for file in storage.read_model(uri, Listing).files}
+    listed = storage.read_model(uri, Listing).files
+    before = {(file.path, file.num_bytes, file.modified_at) for file in listed}
     try:
-        event_log, now = _files_now(run)
+        _, files = _files_now(run)
     except DataContractError as error:
         log.warning("the event log is not compared with what was read of it: %s", error)
         return ""
-    changed = before.keys() - now.keys()
-    for path in now.keys() & before.keys():
-        was, is_now = before[path], now[path]
-        if (is_now.num_bytes, is_now.modified_at) != (was.num_bytes, was.modified_at):
-            changed.add(path)
-    new = [file for path, file in sorted(now.items()) if path not in before]
-    listed = _listed(run, event_log, new).files if new else ()
-    changed |= {file.path for file in listed if file.num_known != 0}
-    return f"the event log has changed: {', '.join(sorted(changed)[:3])}" if changed else ""
+    now = {(path, file.num_bytes, file.modified_at) for path, file in files.items()}
+    changed = sorted({path for path, *_ in before ^ now})
+    return f"the event log has changed: {', '.join(changed[:3])}" if changed else ""
 
 
 def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
@@ -109,10 +104,3 @@ def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":
     return event_log, {
         file.path.removeprefix(root).lstrip("/"): file for files in read for file in files
     }
-
-
-def _listed(run: ResolvedRun, event_log: "EventLog", files: "Iterable[LogFile]") -> "Listing":
-    from pipelines.event_log.reader import list_files
-    from pipelines.snapshot.plan import plan_of
-
-    return list_files(event_log, [*files], plan_of(run.config, run.as_of).as_of_ms)

@@ -38,9 +38,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
-    reference = None
-    if run.last_accepted_snapshot_uri is not None:
-        reference = _read_reference(run, run.last_accepted_snapshot_uri)
+    reference = _read_reference(run, run.last_accepted_snapshot_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
         out_dir.mkdir()
@@ -67,8 +65,10 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     return report
 
 
-def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
+def _read_reference(run: ResolvedRun, uri: str | None) -> "Reference | None":
     """Return the snapshot that this run compares with, and what was kept of it."""
+    if uri is None:
+        return None
     from validation.data_gate.canaries import CANARIES_FILE, read_canaries
     from validation.data_gate.gate import PROFILE_FILE
     from validation.data_gate.snapshot_profile import Reference, from_json, profile_snapshot
@@ -103,19 +103,20 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     check = stage_command("check_snapshot", run.run_uri)
     if any(outcome.name == FILES_MATCH for outcome in report.failures):
         build = rebuild_command(run.run_uri)
-        error: DataGateFailedError = SnapshotDamagedError(
-            f"{refused}Build the snapshot again with `{build}`, then run `{check}`"
-        )
+        mend = f"Build the snapshot again with `{build}`, then run `{check}`"
+        error: DataGateFailedError = SnapshotDamagedError(refused + mend)
     else:
         stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
-        acceptable = stopping if all(name in ACCEPTABLE for name in stopping) else []
-        accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in acceptable)
-        said = f"say so with {' and '.join(accept)}, then run `{check}`"
-        error = DataGateFailedError(
-            f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
-            f"then start a new cycle with `{new_cycle_command(run)}`"
-            + (f". If the data are right, {said}" if acceptable else "")
+        mend = (
+            f"Mend the event log, or change data_gate in the recipe if the data is right; then "
+            f"start a new cycle with `{new_cycle_command(run)}`"
         )
+        if acceptable := stopping if set(stopping) <= set(ACCEPTABLE) else []:
+            accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in acceptable)
+            mend += (
+                f". If the data are right, say so with {' and '.join(accept)}, then run `{check}`"
+            )
+        error = DataGateFailedError(refused + mend)
         where = (day for outcome in report.failures for day in outcome.partitions)
         error.acceptable, error.about = tuple(acceptable), (*stopping, *dict.fromkeys(where))
     error.docs_uri = report.docs_uri

@@ -20,10 +20,10 @@ from pipelines.contracts.artifacts import (
     Challenger,
     DataReport,
     FreshAnchor,
-    ModelRef,
     ResolvedRun,
     Snapshot,
 )
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
     AnchorFacts,
@@ -76,16 +76,10 @@ def compare_with_champion(
 
     client = tracking.connect(run.tracking_uri)
     cycles = evidence.read(run.judged_before)
-    accepted, anchor, champion = run.standing.anchor, None, None
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
         stack.enter_context(temporary_files_in(scratch))
-        mine = _fetch(stack, run, "train_challenger", challenger, snapshot)
-        if run.champion is not None:
-            if fresh.trained and fresh.snapshot and accepted:
-                side = _fetch(stack, run, "train_anchor", fresh.trained, fresh.snapshot)
-                anchor = side, accepted
-            champion = _fetch_champion(stack, run, run.champion, snapshot, scratch)
+        mine, champion, anchor = _sides(stack, run, scratch, snapshot, challenger, fresh)
         facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, anchor))
         judgement = _judge(run, facts, mine, anchor and anchor[0], fresh)
         page_uri, tries = storage.join(output_uri, VERDICT_PAGE), tries_on(snapshot.holdout, cycles)
@@ -110,50 +104,47 @@ def compare_with_champion(
     return judgement
 
 
-def _fetch(
+def _sides(
     stack: contextlib.ExitStack,
     run: ResolvedRun,
-    stage: str,
-    trained: Challenger,
-    snapshot: Snapshot,
-) -> "Side":
-    """Return a side that this cycle has trained, if its bundle is still the registered one.
-
-    The verdict is about the digest of the registered version, which is what a promotion serves.
-    """
-    from validation.model_gate.facts import Side
-
-    bundle_dir = stack.enter_context(storage.local_copy(trained.bundle_uri))
-    publish = stage_command(stage, run.run_uri, again=True)
-    repair = f"run `{publish}`, which publishes it anew"
-    registry.require_digest(trained.model, "bundle", bundle_dir, repair)
-    snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
-    is_own = stage == "train_challenger"
-    verify_files(
-        snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`" if is_own else _REBUILT
-    )
-    return Side(trained.model, bundle_dir, snapshot, snapshot_dir)
-
-
-def _fetch_champion(
-    stack: contextlib.ExitStack,
-    run: ResolvedRun,
-    champion: ModelRef,
-    snapshot: Snapshot,
     scratch: Path,
-) -> "Side":
-    """Return the champion, with a snapshot that is computed as its own recipe says."""
+    snapshot: Snapshot,
+    challenger: Challenger,
+    fresh: FreshAnchor,
+) -> "tuple[Side, Side | None, tuple[Side, RunConfig] | None]":
+    """Return challenger, champion, and the accepted recipe made fresh with its configuration.
+
+    The verdict is about the digests of registered versions, which are what a promotion serves: what
+    this cycle has published must still have them. The champion has a snapshot that is computed as
+    its own recipe says.
+    """
     from training.bundle.files import read_config
     from validation.model_gate.facts import Side
 
+    def trained(stage: str, made: Challenger, of: Snapshot, repair: str) -> Side:
+        bundle_dir = stack.enter_context(storage.local_copy(made.bundle_uri))
+        publish = stage_command(stage, run.run_uri, again=True)
+        again = f"run `{publish}`, which publishes it anew"
+        registry.require_digest(made.model, "bundle", bundle_dir, again)
+        snapshot_dir = stack.enter_context(storage.local_copy(of.uri))
+        verify_files(of, snapshot_dir, repair)
+        return Side(made.model, bundle_dir, of, snapshot_dir)
+
+    rebuild = f"run `{rebuild_command(run.run_uri)}`"
+    mine = trained("train_challenger", challenger, snapshot, rebuild)
+    if run.champion is None:
+        return mine, None, None
+    accepted, anchor = run.standing.anchor, None
+    if fresh.trained and fresh.snapshot and accepted:
+        anchor = trained("train_anchor", fresh.trained, fresh.snapshot, _REBUILT), accepted
     client = tracking.connect(run.tracking_uri)
-    bundle_dir = registry.download_bundle(client, champion, scratch / "champion")
+    bundle_dir = registry.download_bundle(client, run.champion, scratch / "champion")
     config = read_config(bundle_dir)
     own = counterpart(run, snapshot, config.features, config.snapshot)
     own_dir = stack.enter_context(storage.local_copy(own.uri))
     if own.digest != snapshot.digest:
         verify_files(own, own_dir, _REBUILT)
-    return Side(champion, bundle_dir, own, own_dir)
+    return mine, Side(run.champion, bundle_dir, own, own_dir), anchor
 
 
 def _judge(
@@ -246,10 +237,8 @@ def log_sides(
 ) -> tuple[str, str]:
     """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
 
-    Where it ends early a later call completes it, and writes nothing twice. Numbers of the decision
-    are `decision/..._percent`; the target metric of a simple baseline is `ranked_by/<name>`.
-
-    The judgement has its outcome, and the folder holds the verdict page.
+    Where it ends early a later call completes it, and writes nothing twice. The judgement has its
+    outcome, and the folder holds the verdict page.
     """
     comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
     challenger = comparison.challenger_model
@@ -265,11 +254,6 @@ def log_sides(
     }
     page = {tracking.DESCRIPTION: to_markdown(outcome)}
     own = _side_metrics(comparison, "challenger", judgement.serving)
-    own |= {
-        f"ranked_by/{each.name.replace(',', '')}": each.level.value
-        for each in judgement.baselines
-        if each.level
-    }
     if (found := outcome.change) is not None:
         of_change = {"change": found.value, "low": found.low, "high": found.high}
         own |= {f"decision/{name}_percent": 100 * value for name, value in of_change.items()}

@@ -11,11 +11,10 @@ Not for what a stage does: that is in the stage's own file.
 import contextlib
 import logging
 import os
-import re
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 
 from pipelines import deletion, storage
 from pipelines.alerts.commands import new_cycle_command, stage_command
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, RunRequest, Snapshot
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment, require_same_version
 from pipelines.contracts.errors import (
@@ -33,6 +32,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     as_ours,
 )
+from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,
@@ -47,9 +47,7 @@ from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import Attempt, measured
 from pipelines.places.conditional import Revision
 from pipelines.settings import Settings
-from pipelines.stages.nodes import address_of, help_train
-from pipelines.stages.promote_challenger import ANSWERED, answered_since
-from pipelines.stages.resolve_run import run_uri_of
+from pipelines.stages.light import run_uri_of
 
 if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress
@@ -60,8 +58,6 @@ Kind = TypeVar("Kind", bound=Artifact)
 WAIT_S = 600.0
 """How long an attempt waits for another one on the same disk, in seconds: longer than Airflow takes
 to find that a task is gone and to start it again."""
-_LEFT_BY_ATTEMPTS = re.compile(r"(?:output|working)-(\d{8}T\d{12}-[0-9a-f]{8})")
-"""What attempts leave, each with its own name, which begins with the instant it began."""
 
 
 def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
@@ -80,11 +76,11 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         before = storage.look(manifest_uri(run_uri, name))
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
-            _tidy_found(name, run_uri, own)
         else:
             attempt.inputs = [request]
             digest = digest_of(request.run_id)  # two requests of one run differ in their instant
             _attempt(TABLE[name], attempt, own, run_uri, digest, before, settings)
+        _tidy(name, run_uri, own)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -141,15 +137,14 @@ def run_stage(
     ):
         attempt.recipe = run.config.source or run.config.recipe
         attempt.model = run.registered_model
-        node = address_of(name, run, node_rank, rendezvous) if name in SIDES else None
+        node = address_of(name, run, node_rank, rendezvous)
         require_same_version(os.environ)
         attempt.inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
         # Looked at before it is asked what is done: what is published after this look counts.
         digest, before = _input_digest(stage, run_uri), storage.look(uri)
         if again or not _is_done(stage, run, digest):
             _attempt(stage, attempt, own, run_uri, digest, before, Settings(), node)
-        else:
-            _tidy_found(name, run_uri, own)
+        _tidy(name, run_uri, own)
     return uri
 
 
@@ -157,28 +152,48 @@ def _help(stage: Stage, run: ResolvedRun, node_rank: int, rendezvous: str, again
     """Do a further machine's part of a stage. What machine 0 does about the record stays its own.
 
     Raises:
-        HomefeedError: as `help_train` raises; also written to `failure.json`, with the machine.
+        HomefeedError: as the stage's function; also written to `failure.json`, with the machine.
     """
+    from pipelines.stages.train import help_train
+
     node = address_of(stage.name, run, node_rank, rendezvous)
     assert node is not None  # its rank is not 0
-    uri, digest = manifest_uri(run.run_uri, stage.name), _input_digest(stage, run.run_uri)
-
-    def found() -> bytes:
-        return storage.read_bytes(uri) if storage.exists(uri) else b""
-
-    before = found()
-
-    def is_done() -> bool:  # with --again, when what is there was made again
-        return found() != before if again else _is_done(stage, run, digest)
-
+    digest = _input_digest(stage, run.run_uri)
+    if not again and _is_done(stage, run, digest):
+        return
     try:
         require_same_version(os.environ)
-        help_train(stage.name, run, node, is_done)
+        snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
+        report = read_artifact(run.run_uri, "check_snapshot", DataReport)
+        help_train(stage.name, run, snapshot, report, node)
     except HomefeedError as error:
-        if not is_done():
+        if not _is_done(stage, run, digest):
             told = type(error)(f"machine {node_rank}: {error}", kind=error.kind)
             note_failure(failure_uri(run.run_uri, stage.name), stage.name, told)
         raise
+
+
+def address_of(
+    stage: str, run: ResolvedRun, node_rank: int | None, rendezvous: str
+) -> "NodeAddress | None":
+    """Return which machine of a stage's training this is; None where there is one machine.
+
+    Raises:
+        ConfigurationError: the rank does not fit the run, or is missing; there is no rendezvous.
+    """
+    from training.fitting.spec import NodeAddress
+
+    if stage not in SIDES or (run.num_nodes == 1 and node_rank in (None, 0)):
+        return None
+    node = NodeAddress(rank=-1 if node_rank is None else node_rank, rendezvous=rendezvous)
+    if not 0 <= node.rank < run.num_nodes or not node.is_complete:
+        raise ConfigurationError(
+            f"{stage} of {run.run_uri} trains on {run.num_nodes} machine(s), and node rank "
+            f"{node_rank} with rendezvous {rendezvous!r} is given; expected a rank in "
+            f"[0, {run.num_nodes}) and HOST:PORT of machine 0; run the same command on each "
+            f"machine with --node-rank and --rendezvous (a Job of Kubernetes sets both)"
+        )
+    return node
 
 
 def _input_digest(stage: Stage, run_uri: str) -> str:
@@ -202,8 +217,15 @@ def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
     record, why = read_record(run.run_uri, stage.name), ""
     if record.input_digest != input_digest:
         why = "its inputs have changed"
-    elif stage.name == ANSWERED:
-        why = answered_since(run.run_uri, record.artifact)
+    elif stage.name == "promote_challenger":
+        # Whoever clears the question is asked again, after nobody has approved. What was promoted
+        # stays done: a promotion is made once, whatever is answered later.
+        from pipelines.registry.moves import read_approval
+
+        known = Promotion.model_validate(record.artifact)
+        if known.approval and not known.is_promoted:
+            found = read_approval(run.run_uri)
+            why = f"now {found.sentence}" if found not in (None, known.approval) else ""
     elif stage.name == "build_snapshot":
         from pipelines.stages.build_snapshot import log_changed_since
 
@@ -252,9 +274,6 @@ def _attempt(
     run = next((each for each in made if isinstance(each, ResolvedRun)), None)
     if name == "build_snapshot":
         input_digest = _input_digest(stage, run_uri)  # of the log as it was read
-    # Whoever has left something by now began before this manifest, so none of them can write over
-    # it: they may be robbed. Who begins later may not.
-    others = _left_in(name, run_uri, own)
     record = StageRecord(
         stage=name,
         input_digest=input_digest,
@@ -264,7 +283,6 @@ def _attempt(
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         attempt=own,
-        left=(*others, f"working-{own}"),
         usage=attempt.used(),
     )
     try:
@@ -277,32 +295,19 @@ def _attempt(
         return
     attempt.artifact = artifact
     log.info("%s of %s: done in %.1f s", name, run_uri, record.wall_s)
-    tidy(name, run_uri, others)
 
 
-def _left_in(stage: str, run_uri: str, own: str) -> list[str]:
-    """Return the names of what other attempts have left, or are making."""
-    found = map(_LEFT_BY_ATTEMPTS.fullmatch, storage.list_names(storage.join(run_uri, stage)))
-    return [each[0] for each in found if each and each[1] != own]
+def _tidy(stage: str, run_uri: str, own: str) -> None:
+    """Remove what attempts have left that published nothing, or were killed before they could.
 
-
-def _tidy_found(stage: str, run_uri: str, own: str) -> None:
-    # On a store another attempt may be at work; what was there before the manifest may go.
-    known = None if storage.is_local(run_uri) else read_record(run_uri, stage).left
-    tidy(stage, run_uri, _left_in(stage, run_uri, own) if known is None else known)
-
-
-def tidy(stage: str, run_uri: str, names: Sequence[str]) -> None:
-    """Remove files of attempts that published nothing, or were killed before they could.
-
-    Args:
-        stage: Its name; it is done.
-        run_uri: The run folder.
-        names: Of the files and folders; what the manifest is about stays.
+    On a disk, where whoever has the lock is alone. On a store one of them may be at work, and what
+    they leave goes with the run.
     """
-    kept = f"output-{read_record(run_uri, stage).attempt}"
-    for name in names:
-        if name != kept:
+    if not storage.is_local(run_uri):
+        return
+    kept = (f"output-{read_record(run_uri, stage).attempt}", f"working-{own}")
+    for name in storage.list_names(storage.join(run_uri, stage)):
+        if name.startswith(("output-", "working-")) and name not in kept:
             deletion.remove(storage.join(run_uri, stage, name))
 
 
@@ -409,10 +414,9 @@ def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") 
     try:
         return kind.model_validate(artifact)
     except ValidationError as error:
-        older = "where HOMEFEED_ANCHOR_CODE names older code, unset it"
         raise DataContractError(
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
-            f"{repair or f'{_repair(run_uri, stage)}; {older}'}"
+            f"{repair or _repair(run_uri, stage)}"
         ) from None
 
 
@@ -420,6 +424,5 @@ def _repair(run_uri: str, stage: str) -> str:
     """Return what a person does about a manifest that cannot be read."""
     if stage == "resolve_run":
         return "delete it and repeat the command, or clear the task, that began the run"
-    again = stage in HEAVY
-    run = f"run `{stage_command(stage, run_uri, again=again)}`"
-    return run if again else f"delete it and {run}"
+    run = f"run `{stage_command(stage, run_uri, again=stage in HEAVY)}`"
+    return run if stage in HEAVY else f"delete it and {run}"

@@ -27,6 +27,7 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     Snapshot,
 )
+from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
@@ -35,12 +36,11 @@ from pipelines.contracts.errors import (
     OwnFunctionError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.files import digest_files, temporary_files_in
+from pipelines.contracts.files import digest_files, own_temporary_folder, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
 from pipelines.snapshot.counterpart import snapshot_to_train
-from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress, TrainingResult
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 WORK_WAIT_S = 600.0
 """How long an attempt waits for another one in the same work folder, which may be local where the
 run's is not, in seconds."""
+_OF_THE_RUN = ("config", "num_devices", "num_nodes", "accelerator", "tracking_uri")
+"""What a training is told of its run as it stands there."""
 
 
 def train_challenger(
@@ -61,15 +63,17 @@ def train_challenger(
     """Train on the snapshot and register the result as the version with alias `challenger`.
 
     The work folder outlives the attempt: a retry resumes there. On several machines this is what
-    machine 0 does (`node`); for the others see `pipelines.stages.nodes`.
+    machine 0 does (`node`); for the others see `help_train`.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
         DataContractError: the loss became NaN or infinite.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
-    require_accepted(report, snapshot, run.run_uri)
-    return train_side(run, snapshot, "challenger", output_uri, node, report)
+    _require_accepted(report, snapshot, run.run_uri)
+    made = train_side(run, snapshot, "challenger", output_uri, node, report)
+    assert made is not None  # this is machine 0
+    return made
 
 
 def train_anchor(
@@ -91,12 +95,12 @@ def train_anchor(
         SnapshotDamagedError: a file of the snapshot is missing or was altered.
         HomefeedError: as `train_challenger` raises.
     """
-    require_accepted(report, snapshot, run.run_uri)
-    accepted = run.standing.anchor
-    why, reason = _decide(run, accepted)
+    _require_accepted(report, snapshot, run.run_uri)
+    accepted, none = run.standing.anchor, {"trained": None, "snapshot": None}
+    why = _decide(run, accepted)
     if accepted is None or why not in (AnchorWhy.OTHER_CODE, AnchorWhy.OTHER_RECIPE):
         problem = run.standing.problem if accepted is None else ""
-        return FreshAnchor(trained=None, snapshot=None, why=why, reason=reason, problem=problem)
+        return FreshAnchor(**none, why=why, problem=problem)
     try:
         own = snapshot_to_train(run, snapshot, accepted)
         if own.digest != snapshot.digest:
@@ -107,19 +111,29 @@ def train_anchor(
         raise
     except (DataContractError, OwnFunctionError) as error:
         log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
-        return FreshAnchor(
-            trained=None,
-            snapshot=None,
-            why=AnchorWhy.NOT_POSSIBLE,
-            reason="The accepted recipe could not be trained.",
-            problem=f"The accepted recipe {accepted.reference!r} cannot be made any more "
+        problem = (
+            f"The accepted recipe {accepted.reference!r} cannot be made any more "
             f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
             f"start a new cycle, or name a recipe that can be made: "
-            f"`homefeed anchor set --recipe NAME --reason ...`.",
+            f"`homefeed anchor set --recipe NAME --reason ...`."
         )
-    return FreshAnchor(
-        trained=trained, code_digest=code_digest(), snapshot=own, why=why, reason=reason
-    )
+        return FreshAnchor(**none, why=AnchorWhy.NOT_POSSIBLE, problem=problem)
+    return FreshAnchor(trained=trained, code_digest=code_digest(), snapshot=own, why=why)
+
+
+def help_train(
+    stage: str, run: ResolvedRun, snapshot: Snapshot, report: DataReport, node: "NodeAddress"
+) -> None:
+    """Do the part of a further machine (`node`, above 0), which computes and publishes nothing.
+
+    It trains what it finds to be trained, as machine 0 does, and both wait until they have met.
+    Where there is nothing to train it returns. Raises as the stage's own function does.
+    """
+    if stage == "train_anchor":
+        train_anchor(run, snapshot, report, "", node)
+        return
+    _require_accepted(report, snapshot, run.run_uri)
+    train_side(run, snapshot, "challenger", "", node)
 
 
 def train_side(
@@ -129,29 +143,23 @@ def train_side(
     output_uri: str,
     node: "NodeAddress | None" = None,
     report: DataReport | None = None,
-) -> Challenger:
-    """Train one side of a cycle and register the result as the version with the side's alias.
+) -> Challenger | None:
+    """Train one side of a cycle, with its configuration, and register the result under its alias.
 
-    What is registered is the digest that the training noted, whatever lies there by now.
-
-    Args:
-        run: The cycle, with the side's configuration.
-        snapshot: What it is trained on.
-        side: Which side.
-        output_uri: Where the bundle is published.
-        node: Machine 0 of several; None for the only one.
-        report: What the data gate found, for the MLflow run; None where it is another run's.
-
-    Raises:
-        DataContractError: the loss became NaN or infinite.
-        TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
+    What is registered is the digest that the training noted, whatever lies there by now. `report`
+    is for the MLflow run, and None where it is about another snapshot. A further machine registers
+    nothing and gets None. Raises as `train_challenger` does.
     """
     from training.bundle import mlflow_model
     from training.fitting import live_metrics
 
+    # The code that runs now may differ from the code that resolved the run.
+    code = {"code_version": code_version(), "code_digest": code_digest()}
+    if node is not None and node.rank > 0:
+        _train(run, snapshot, side, "", node, code)
+        return None
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, side, side)
-    code = {"code_digest": code_digest(), "code_version": code_version()}
     with translated_outages(run.tracking_uri):
         tracking.log_config(client, mlflow_run_id, run.config)
         for name, value in code.items():  # the run may have been opened by other code
@@ -159,7 +167,7 @@ def train_side(
     tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
         tracking.log_gate(client, run, mlflow_run_id, report)
-    result = _train(run, snapshot, side, mlflow_run_id, node)
+    result = _train(run, snapshot, side, mlflow_run_id, node, code)
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         with translated_outages(run.tracking_uri):
@@ -185,48 +193,53 @@ def train_side(
 
 
 def _train(
-    run: ResolvedRun, snapshot: Snapshot, side: str, mlflow_run_id: str, node: "NodeAddress | None"
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    side: str,
+    mlflow_run_id: str,
+    node: "NodeAddress | None",
+    code: dict[str, str],
 ) -> "TrainingResult":
-    """Train on a sound snapshot, in a work folder that nobody else works in.
-
-    The lineage names the code that runs now, which may differ from the code that resolved the run.
-    """
+    """Train on a sound snapshot, in a work folder that only this training's machines work in."""
     from training.fitting.spec import Lineage, TrainingSpec
     from training.launch import launcher
 
     repair = f"run `{rebuild_command(run.run_uri)}`"
     if side == "anchor":
         repair = "delete its folder: it is built again when the stage is run again"
+    of = {"as_of": run.as_of, "snapshot_digest": snapshot.digest, "seed": run.config.training.seed}
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
         spec = TrainingSpec(
             snapshot=snapshot,
             snapshot_dir=str(snapshot_dir),
             work_dir=str(work_dir_of(run, side)),
-            config=run.config,
-            num_devices=run.num_devices,
-            num_nodes=run.num_nodes,
-            accelerator=run.accelerator,
-            tracking_uri=run.tracking_uri,
             mlflow_run_id=mlflow_run_id,
-            lineage=Lineage(
-                as_of=run.as_of,
-                snapshot_digest=snapshot.digest,
-                code_version=code_version(),
-                code_digest=code_digest(),
-                seed=run.config.training.seed,
-            ),
+            lineage=Lineage.model_validate(of | code),
+            **{name: getattr(run, name) for name in _OF_THE_RUN},
         )
+        if node is not None and node.rank > 0:
+            return launcher.train(spec, node)
         with storage.exclusive_lock(spec.work_dir, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
             return launcher.train(spec, node)
 
 
-def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
-    """Refuse to train on a snapshot that the data gate has not accepted.
+def work_dir_of(run: ResolvedRun, side: str) -> Path:
+    """Return where one side's checkpoints are kept between attempts of the same run."""
+    if storage.is_local(run.run_uri):
+        folder = storage.local_path(run.run_uri) / f"train_{side}" / "training"
+    else:
+        # Two workspaces may hold a run of the same name.
+        name = f"{run.run_id}-{digest_of(run.run_uri)[:8]}-{side}"
+        kept = Path(run.work_folder) if run.work_folder else own_temporary_folder("work")
+        folder = kept / name
+    with storage.translated_errors(str(folder), "making"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    Raises:
-        DataGateFailedError: the report refuses the snapshot, or is about another one.
-    """
+
+def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
+    """Refuse to train on a snapshot that the data gate has refused, or not seen."""
     if report.snapshot_digest != snapshot.digest or not report.is_accepted:
         raise DataGateFailedError(
             f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
@@ -235,44 +248,25 @@ def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> No
         )
 
 
-def _decide(run: ResolvedRun, accepted: RunConfig | None) -> tuple[AnchorWhy, str]:
-    """Return what the challenger and the fresh anchor differ in, or why none is made; and say so.
+def _decide(run: ResolvedRun, accepted: RunConfig | None) -> AnchorWhy:
+    """Return what the challenger and the fresh anchor differ in, or why none is made.
 
     It is made where the recipe differs, or the code is the accepted one and not the run's.
     """
-    if accepted is None:
-        return AnchorWhy.NOT_ACCEPTED, "No recipe is accepted yet."
-    if run.champion is None:
-        said = "No model serves that the accepted recipe could be held against."
-        return AnchorWhy.NOTHING_SERVES, said
     known, ours = run.standing.anchor_code_digest, code_digest()
-    todays = run.code_digest or ours
+    if accepted is None:
+        return AnchorWhy.NOT_ACCEPTED
+    if run.champion is None:
+        return AnchorWhy.NOTHING_SERVES
     if accepted.recipe_digest != run.config.recipe_digest:
-        return AnchorWhy.OTHER_RECIPE, (
-            f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
-            f"trained on the same rows."
-        )
-    same = "The run's recipe is the accepted one"
-    if known in ("", todays):
-        return AnchorWhy.SAME, f"{same}, so the challenger is the fresh anchor."
-    if known == ours:
-        return AnchorWhy.OTHER_CODE, (
-            f"{same}, trained by other code. The accepted code ({ours[:12]}) trained it on the "
-            f"same rows, so the change of code is judged alone."
-        )
-    return AnchorWhy.CODE_NOT_AT_HAND, (
-        f"{same}, trained by other code ({todays[:12]}, accepted {known[:12]}). "
-        f"HOMEFEED_ANCHOR_CODE does not name the accepted code, so what the change of code is "
-        f"worth is not known; it was judged against the champion alone."
-    )
+        return AnchorWhy.OTHER_RECIPE
+    if known in ("", run.code_digest or ours):
+        return AnchorWhy.SAME
+    return AnchorWhy.OTHER_CODE if known == ours else AnchorWhy.CODE_NOT_AT_HAND
 
 
 def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None:
-    """Judge the accepted recipe's own snapshot as the data gate judged the run's, but for shift.
-
-    Raises:
-        DataGateFailedError: a critical expectation is not met.
-    """
+    """Judge the accepted recipe's own snapshot as the data gate judged the run's, but for shift."""
     from validation.data_gate.gate import judge_snapshot
 
     with (

@@ -17,9 +17,8 @@ from support.killed_moves import ACTIONS, ACTORS
 from support.stage_world import STAGES, StageWorld
 
 MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
-STAGES_SEED, PER_CLASS, PER_ACTOR = 5, 1, 2
+STAGES_SEED, PER_ACTOR = 5, 2
 NUM_CYCLE_SEEDS, EVERYS = 2, (7,)
-_CHOSEN = {1: "one", 2: "the first and the last", 3: "the first, the last and one more"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _moves(place: Place) -> Iterator[Try]:
 def _stages(place: Place) -> Iterator[Try]:
     """Yield points of every stage, alone and with an actor."""
     world, _ = place.behind
-    for each in killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR):
+    for each in killed_stages.draw_tries(world.places, STAGES_SEED, PER_ACTOR):
         who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
         row = (each.stage, str(len(world.places[each.stage])), who)
         yield Try(each.number, row, each.story, partial(killed_stages.try_stage, world, each))
@@ -114,7 +113,7 @@ PARTS = {
     ),
     "stages": Part(
         _stages,
-        f"{_CHOSEN[PER_CLASS]} of each class of points, {PER_ACTOR} points with each actor, "
+        f"one of each class of points, {PER_ACTOR} points with each actor, "
         f"drawn by seed {STAGES_SEED}",
         ("stage", "points", "killed"),
         order=STAGES,

@@ -42,7 +42,7 @@ def test_a_short_run_tries_every_stage_with_every_actor() -> None:
         for verb in ("open", "rename", "unlink")
         for number in range(9)
     ]
-    tries = draw_tries(dict.fromkeys(STAGES, points), 5, per_class=1, per_actor=2)
+    tries = draw_tries(dict.fromkeys(STAGES, points), 5, per_actor=2)
     pairs = {(stage, NOBODY) for stage in STAGES} | {(s, a) for s in ASKING for a in ACTORS}
     assert {(each.stage, each.actor) for each in tries[: len(pairs)]} == pairs
     assert {("train_challenger", actor) for actor in ACTORS} <= pairs

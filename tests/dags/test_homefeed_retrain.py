@@ -1,4 +1,4 @@
-"""The DAG file: its edges, its schedule, its form, and how light it is to read."""
+"""The DAG file: its edges, schedule, form and light stages, and how light it is to read."""
 
 import json
 import runpy
@@ -6,59 +6,51 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from pipelines.orchestration.callbacks import alert_broken_run, tell_ended_run
-from pipelines.orchestration.resolving import OPTIONS
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.runs import OPTIONS, alert_broken_run, tell_ended_run
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
+from pipelines.stages import runner
+from support.judgements import CHALLENGER, CHAMPION
+from support.runs import make_run, save_artifact, save_run
 
-FILE = Path(__file__).parents[2] / "dags" / "homefeed_retrain.py"
+DAGS = Path(__file__).parents[2] / "dags"
 OUTSIDE = ("/shared/careful.yaml", "s3://bucket/careful.toml")
+HEAVY_STAGES = {"build_snapshot", "check_snapshot", "train_challenger", "train_anchor"}
+HEAVY_STAGES |= {"compare_with_champion"}
+LAST = {"approve_promotion", "promote_challenger", "alert"}
 EDGES = {
-    "resolve_run": {
-        "build_snapshot",
-        "check_snapshot",
-        "train_challenger",
-        "train_anchor",
-        "compare_with_champion",
-        "approve_promotion",
-        "promote_challenger",
-        "alert",
-    },
+    "resolve_run": HEAVY_STAGES | LAST,
     "build_snapshot": {"check_snapshot"},
     "check_snapshot": {"train_challenger"},
     "train_challenger": {"train_anchor", "compare_with_champion"},
     "train_anchor": {"compare_with_champion"},
-    "compare_with_champion": {"approve_promotion", "promote_challenger", "alert"},
+    "compare_with_champion": LAST,
     "approve_promotion": {"promote_challenger"},
     "promote_challenger": set(),
     "alert": set(),
 }
 """`resolve_run` precedes all: each of them takes the run's URI from it."""
+HEAVY = {"torch", "pytorch_lightning", "mlflow", "pandas", "numpy", "pyarrow", "duckdb"}
+HEAVY |= {"great_expectations", "matplotlib", "training", "validation"}
 
-HEAVY = (
-    "torch",
-    "pytorch_lightning",
-    "mlflow",
-    "pandas",
-    "numpy",
-    "pyarrow",
-    "duckdb",
-    "great_expectations",
-    "matplotlib",
-    "training",
-    "validation",
-)
+
+def read():
+    """Read the file in the environment that a test has made."""
+    return runpy.run_path(str(DAGS / "homefeed_retrain.py"))
 
 
 @pytest.fixture(scope="module")
 def namespace():
-    return runpy.run_path(str(FILE))
+    return read()
 
 
 @pytest.fixture(scope="module")
@@ -66,93 +58,52 @@ def dag(namespace):
     return namespace["homefeed_retrain"]
 
 
-def read():
-    """Read the file in the environment that a test has made."""
-    return runpy.run_path(str(FILE))["homefeed_retrain"]
-
-
-@pytest.fixture
-def in_containers(repository, monkeypatch):
-    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", "kubernetes")
-    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
-    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", f"{repository}/docker/kubernetes/stage-pod.yaml")
-
-
-def test_the_edges_are_these(dag):
-    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == EDGES
-
-
 @pytest.mark.parametrize("name", ["homefeed_retrain", "homefeed_gc"])
-def test_reading_it_imports_nothing_heavy(repository, name):
+def test_reading_it_imports_nothing_heavy(name):
     script = (
-        "import runpy, sys; runpy.run_path(sys.argv[1]);"
-        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+        "import json, runpy, sys; runpy.run_path(sys.argv[1]);"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(repository / "dags" / f"{name}.py")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    command = [sys.executable, "-c", script, str(DAGS / f"{name}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(json.loads(done.stdout.splitlines()[-1]))
     assert {"airflow", "pipelines"} <= imported
-    assert not imported & set(HEAVY)
+    assert not imported & HEAVY
 
 
-def test_it_is_every_fortnight_and_never_catches_up(dag):
+def test_the_edges_the_schedule_and_who_is_told_are_these(dag, namespace):
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == EDGES
     assert isinstance(dag.timetable, GridTimetable)
     assert dag.timetable.period == timedelta(days=14)
     assert dag.start_date == datetime(2025, 12, 22, 6, tzinfo=UTC)  # a period before the first date
-    assert dag.catchup is False
-    assert dag.max_active_runs == 1
-
-
-def test_the_first_task_knows_the_schedule_s_catchup(dag, monkeypatch):
-    asked = {}
-    function = dag.get_task("resolve_run").python_callable
-    monkeypatch.setitem(
-        function.__globals__,
-        "start_cycle",
-        lambda params, dag_run, ti, settings, catchup: asked.update(catchup=catchup),
-    )
-    function()
-    assert asked == {"catchup": dag.catchup}
+    assert dag.catchup is False and dag.max_active_runs == 1
+    assert dag.on_failure_callback in (alert_broken_run, [alert_broken_run])
+    assert dag.on_success_callback in (tell_ended_run, [tell_ended_run])
+    assert not any(task.on_failure_callback or task.on_success_callback for task in dag.tasks)
+    # A plain outlet would announce a new champion after every run.
+    outlets = {task.task_id: task.outlets for task in dag.tasks if task.outlets}
+    assert outlets == {"promote_challenger": [namespace["PROMOTED"]]}
+    assert dag.get_task("resolve_run").inlets == [namespace["CHAMPION"]]
 
 
 def test_its_schedule_survives_serialisation(dag):
-    stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
-    found = DagSerialization.from_dict(stored)
-    anchor = datetime(2026, 1, 5, 6, tzinfo=UTC)
+    found = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    anchor, now = datetime(2026, 1, 5, 6, tzinfo=UTC), datetime.now(UTC)
     due = found.next_dagrun_info(last_automated_run_info=None).run_after
     assert (due - anchor).total_seconds() % (14 * 86400) == 0
-    assert due >= datetime.now(UTC) - timedelta(hours=1)
-    assert due <= datetime.now(UTC) + timedelta(days=14)
+    assert now - timedelta(hours=1) <= due <= now + timedelta(days=14)
 
 
 def test_every_task_has_its_retries_timeout_and_pool(dag):
     for task in dag.tasks:
-        assert task.retries == 2
-        assert isinstance(task.retry_policy, StageRetryPolicy)
-        assert task.retry_exponential_backoff
-        assert task.execution_timeout
+        assert task.retries == 2 and isinstance(task.retry_policy, StageRetryPolicy)
+        assert task.retry_exponential_backoff and task.execution_timeout
         assert task.pool == "default_pool"
         may_be_skipped_before = task.task_id == "promote_challenger"
         rule = "none_failed_min_one_success" if may_be_skipped_before else "all_success"
         assert task.trigger_rule == rule
     worst = sum((task.execution_timeout for task in dag.tasks), timedelta())
     assert worst < dag.dagrun_timeout < dag.timetable.period
-
-
-def test_how_a_run_ends_is_told_by_the_dag_and_no_task(dag):
-    assert dag.on_failure_callback in (alert_broken_run, [alert_broken_run])
-    assert dag.on_success_callback in (tell_ended_run, [tell_ended_run])
-    assert not any(task.on_failure_callback or task.on_success_callback for task in dag.tasks)
-
-
-def test_the_champion_asset_is_announced_through_an_alias_only(dag, namespace):
-    outlets = {task.task_id: task.outlets for task in dag.tasks if task.outlets}
-    assert outlets == {"promote_challenger": [namespace["PROMOTED"]]}
-    assert dag.get_task("resolve_run").inlets == [namespace["CHAMPION"]]
 
 
 @pytest.mark.parametrize(
@@ -180,40 +131,76 @@ def test_the_trigger_form_takes_good_values_and_no_others(dag, name, good, bad):
             param.resolve(value)
 
 
-def test_cadence_and_default_accelerator_are_settings(monkeypatch):
+def test_cadence_accelerator_and_recipe_are_the_deployment_s(dag, monkeypatch):
+    assert dag.params.get_param("recipe").schema["examples"] == sorted(RECIPES)
     monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", "3.5")
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
-    found = read()
+    monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
+    found = read()["homefeed_retrain"]
     assert found.timetable.period == timedelta(hours=84)
     assert found.params["accelerator"] == "gpu"
+    assert found.params["recipe"] == "ours.ranking:careful"
+    param = found.params.get_param("recipe")
+    assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
+    assert "package.module:function, or a path or URI" in param.description
 
 
-def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side(in_containers):
-    found = read()
+@pytest.mark.parametrize("name", ["docker", "kubernetes"])
+def test_trainings_elsewhere_run_side_by_side_on_the_hardware_of_the_run(monkeypatch, name):
+    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", name)
+    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    template = DAGS.parent / "docker/kubernetes/stage-pod.yaml"
+    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", str(template))
+    found = read()["homefeed_retrain"]
     after = {task.task_id: task.downstream_task_ids for task in found.tasks}
     assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
     assert after["train_challenger"] == after["train_anchor"] == {"compare_with_champion"}
-
-
-@pytest.mark.parametrize("runner", ["docker", "kubernetes"])
-def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
-    in_containers, monkeypatch, runner
-):
-    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", runner)
-    found = read()
     assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
-    for name in ("train_challenger", "train_anchor"):
-        hardware = found.get_task(name).hardware
+    for stage in ("train_challenger", "train_anchor"):
+        hardware = found.get_task(stage).hardware
         assert (hardware.operator.task_id, hardware.key) == ("resolve_run", "hardware")
     stored = json.loads(json.dumps(DagSerialization.to_dict(found)))
     assert DagSerialization.from_dict(stored).task_dict.keys() == found.task_dict.keys()
 
 
-def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, monkeypatch):
-    assert dag.params.get_param("recipe").schema["examples"] == sorted(RECIPES)
-    monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
-    found = read()
-    param = found.params.get_param("recipe")
-    assert found.params["recipe"] == "ours.ranking:careful"
-    assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
-    assert "package.module:function, or a path or URI" in param.description
+PROMOTION = Promotion(
+    decision=Decision.PROMOTE,
+    is_promoted=True,
+    champion_before=CHAMPION,
+    champion_after=CHALLENGER,
+    reason="Because of a test.",
+    history_uri=None,
+)
+KEPT = PROMOTION.model_copy(update={"is_promoted": False, "champion_after": CHAMPION})
+SAID = dict.fromkeys(("run_id", "title", "happened", "certainty", "done"), "It lost.")
+ALERT = Alert(kind=AlertKind.REGRESSION, next_step=NextStep(sentence="Rest.", commands=()), **SAID)
+
+
+@pytest.mark.parametrize(
+    ("stage", "gives", "skipped"),
+    [
+        ("promote_challenger", PROMOTION, ""),
+        ("promote_challenger", KEPT, "nothing was promoted: Because of a test."),
+        ("alert", AlertReceipt(alert=ALERT, delivered_to=()), ""),
+        ("alert", AlertReceipt(alert=None, delivered_to=()), "nobody had to be told"),
+    ],
+)
+def test_a_light_stage_is_green_only_where_it_did_something(
+    tmp_path, monkeypatch, dag, namespace, stage, gives, skipped
+):
+    run = save_run(make_run(tmp_path))
+    save_artifact(run, stage, gives)
+    monkeypatch.setattr(runner, "run_stage", lambda name, uri: f"{uri}/{name}/manifest.json")
+    told, left = [], {}
+    events = SimpleNamespace(add=lambda asset, extra: told.append((asset, extra)))
+    given = {"outlet_events": {namespace["PROMOTED"]: events}} if stage != "alert" else {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    perform = dag.get_task(stage).python_callable
+    if skipped:
+        with pytest.raises(AirflowSkipException, match=skipped):
+            perform(run.run_uri, ti=ti, **given)
+    else:
+        assert perform(run.run_uri, ti=ti, **given) == left["return_value"]
+    assert left == {"return_value": f"{run.run_uri}/{stage}/manifest.json"}
+    extra = {"version": CHALLENGER.version, "reason": "Because of a test."}
+    assert told == ([(namespace["CHAMPION"], extra)] if gives is PROMOTION else [])

@@ -26,12 +26,22 @@ VALUES = {
 }
 
 
-def rules_of(name: str) -> list[dict[str, Any]]:
-    groups = yaml.safe_load((RULES / name).read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+RULES_OF = {
+    path.name: [
+        rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
+    ]
+    for path in sorted(RULES.iterdir())
+}
+"""The rules of each file."""
+ALL = [rule for rules in RULES_OF.values() for rule in rules]
 
 
-@pytest.mark.parametrize("rule", rules_of("homefeed.yaml"), ids=lambda rule: rule["alert"])
+def grouped_by(rule: dict[str, Any]) -> set[str]:
+    """Return the labels that a rule's expression keeps."""
+    return {each.strip() for kept in GROUPING.findall(rule["expr"]) for each in kept.split(",")}
+
+
+@pytest.mark.parametrize("rule", RULES_OF["homefeed.yaml"], ids=lambda rule: rule["alert"])
 def test_a_rule_asks_for_what_the_code_sends(rule: dict[str, Any]) -> None:
     sent = {metric_name(each): each for each in INSTRUMENTS}
     selectors = SELECTOR.findall(rule["expr"])
@@ -44,37 +54,25 @@ def test_a_rule_asks_for_what_the_code_sends(rule: dict[str, Any]) -> None:
         for label, _, values in MATCHER.findall(matchers):
             assert label in labels, f"{name} has no {label}"
             assert set(values.split("|")) <= VALUES[label]
-    for labels in GROUPING.findall(rule["expr"]):
-        assert {label.strip() for label in labels.split(",")} <= carried
+    assert grouped_by(rule) <= carried
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in RULES.iterdir()))
-def test_a_rule_says_what_is_wrong_and_what_to_do(file: str) -> None:
-    for rule in rules_of(file):
-        assert rule["labels"]["severity"] in ("critical", "warning")
-        assert set(rule["annotations"]) == {"summary", "description"}
-        named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
-        kept = {
-            label.strip()
-            for labels in GROUPING.findall(rule["expr"])
-            for label in labels.split(",")
-        }
-        assert named <= kept, rule["alert"]
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule["alert"])
+def test_a_rule_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert set(rule["annotations"]) == {"summary", "description"}
+    named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    assert named <= grouped_by(rule)
 
 
-def test_the_page_lists_the_rules() -> None:
+def test_the_page_lists_the_rules_and_each_fires_in_a_test_and_not_in_another() -> None:
     page = (ROOT / "docs" / "observability.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \| (critical|warning) \|", page, re.MULTILINE)
-    rules = [rule for name in ("homefeed.yaml", "airflow.yaml") for rule in rules_of(name)]
+    rules = [*RULES_OF["homefeed.yaml"], *RULES_OF["airflow.yaml"]]
     assert listed == [(rule["alert"], rule["labels"]["severity"]) for rule in rules]
-
-
-def test_each_rule_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     fires, silent = set(), set()
     for path in UNIT_TESTS.glob("*.yaml"):
         for group in yaml.safe_load(path.read_text())["tests"]:
             for case in group["alert_rule_test"]:
                 (fires if case.get("exp_alerts") else silent).add(case["alertname"])
-    rules = {rule["alert"] for path in RULES.iterdir() for rule in rules_of(path.name)}
-    assert fires == rules
-    assert silent == rules
+    assert fires == silent == {rule["alert"] for rule in rules}

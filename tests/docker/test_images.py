@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ("airflow", "mlflow", "trainer")
+DOCKER = ROOT / "docker"
 
 
 def normal(name: str) -> str:
@@ -21,37 +21,30 @@ def pins(text: str) -> dict[str, str]:
     return {normal(name): version for name, version in pairs}
 
 
-@pytest.fixture
+def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    told = {"env": environment} if environment else {}
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, **told)
+
+
+@pytest.fixture(scope="module")
 def pinned() -> dict[str, str]:
     """Every version that an image's build is held to."""
-    printed = subprocess.run(
-        ["docker/pins.sh", "requirements.txt"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert pins(printed) == {
-        name: version
-        for name, version in pins((ROOT / "requirements.txt").read_text()).items()
-        if name != "torch"
-    }
-    return pins((ROOT / "constraints.txt").read_text()) | pins(printed)
+    printed = pins(run("docker/pins.sh", "requirements.txt").stdout)
+    ours = pins((ROOT / "requirements.txt").read_text())
+    assert printed == {name: version for name, version in ours.items() if name != "torch"}
+    return pins((ROOT / "constraints.txt").read_text()) | printed
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_every_package_of_an_image_has_a_tested_version(image: str, pinned: dict[str, str]) -> None:
-    text = (ROOT / "docker" / "requirements" / f"{image}.txt").read_text()
+@pytest.mark.parametrize("image", ["airflow", "mlflow", "trainer"])
+def test_an_image_is_of_tested_versions_of_a_user_of_its_own_and_names_its_code(
+    image: str, pinned: dict[str, str]
+) -> None:
+    text = (DOCKER / "requirements" / f"{image}.txt").read_text()
     names = [line.split("<")[0].strip() for line in text.splitlines() if line[:1].isalpha()]
-    assert names
-    assert [name for name in names if normal(name) not in pinned] == []
-
-
-def test_the_thin_image_and_the_server_s_have_no_torch() -> None:
-    for image in ("airflow", "mlflow"):
-        text = (ROOT / "docker" / "requirements" / f"{image}.txt").read_text()
-        assert not re.search(r"^(torch|pytorch|duckdb|great)", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_an_image_is_of_a_user_of_its_own_and_names_its_code(image: str) -> None:
-    text = (ROOT / "docker" / f"{image}.Dockerfile").read_text()
+    assert names and [name for name in names if normal(name) not in pinned] == []
+    is_thin = not re.search(r"^(torch|pytorch|duckdb|great)", text, re.MULTILINE)
+    assert is_thin == (image != "trainer")
+    text = (DOCKER / f"{image}.Dockerfile").read_text()
     assert text.index("ARG BASE_IMAGE=docker.io/library/python:3.11-slim") < text.index("FROM")
     assert re.search(r"^USER 5000[01]:0$", text, re.MULTILINE)
     assert 'org.opencontainers.image.revision="${CODE_VERSION}"' in text
@@ -62,27 +55,17 @@ def test_an_image_is_of_a_user_of_its_own_and_names_its_code(image: str) -> None
 def test_only_code_and_requirements_reach_a_build() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert [line for line in lines if line and line[0] != "#"][0] == "*"
-    let_in = {line[1:] for line in lines if line.startswith("!")}
-    assert let_in == {
+    assert {line[1:] for line in lines if line.startswith("!")} == {
         *("constraints.txt", "requirements.txt", "pyproject.toml", "dags"),
         *("pipelines", "training", "validation", "docker/requirements", "docker/pins.sh"),
-        "docker/entrypoint.sh",
-        *("docker/health.py", "docker/init.py", "docker/mlflow_server.sh", "docker/s3"),
+        *("docker/entrypoint.sh", "docker/health.py", "docker/init.py"),
+        *("docker/mlflow_server.sh", "docker/s3"),
     }
 
 
 def test_without_an_engine_the_build_says_what_is_missing(tmp_path: Path) -> None:
-    dirname = shutil.which("dirname")
-    assert dirname is not None
-    (tmp_path / "dirname").symlink_to(dirname)
-    done = subprocess.run(
-        ["/bin/sh", "docker/build.sh"],
-        cwd=ROOT,
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    (tmp_path / "dirname").symlink_to(str(shutil.which("dirname")))
+    done = run("/bin/sh", "docker/build.sh", PATH=str(tmp_path))
     assert done.returncode == 69
     assert "neither docker nor podman is there" in done.stderr
 
@@ -102,11 +85,5 @@ def test_the_thin_image_takes_commands_as_airflow_s_chart_writes_them(
     program = tmp_path / "airflow"
     program.write_text("#!/bin/sh\nprintf '%s|' airflow \"$@\"\n")
     program.chmod(0o755)
-    done = subprocess.run(
-        [ROOT / "docker" / "entrypoint.sh", *words],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run(DOCKER / "entrypoint.sh", *words, PATH=f"{tmp_path}:/usr/bin:/bin")
     assert done.stdout == expected

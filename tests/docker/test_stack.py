@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 ONCE = {"init", "ingest"}
 """Services that end."""
+OF_BUCKET = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "its-secret"}
 
 
 @pytest.fixture(scope="module")
@@ -28,94 +29,76 @@ def make_secrets(folder: Path, *options: str, **environment: str) -> subprocess.
     )
 
 
-def test_every_page_is_bound_to_this_machine(stack: dict[str, Any]) -> None:
-    ports = [port for service in stack["services"].values() for port in service.get("ports", ())]
+def written(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_every_page_is_bound_to_this_machine_and_no_service_can_gain_rights(
+    stack: dict[str, Any],
+) -> None:
+    services = stack["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
     assert len(ports) == 3
     assert all(port.startswith("${HOMEFEED_BIND:-127.0.0.1}:") for port in ports)
-
-
-def test_every_service_that_stays_is_checked_and_waited_for(stack: dict[str, Any]) -> None:
-    services = stack["services"]
     for name, service in services.items():
-        assert ("healthcheck" in service) == (name not in ONCE), name
-    waited = [
-        (other, service["depends_on"][other]["condition"])
-        for service in services.values()
-        for other in service.get("depends_on", {})
-    ]
-    assert waited
-    for other, condition in waited:
-        expected = "service_completed_successfully" if other in ONCE else "service_healthy"
-        assert condition == expected, other
-
-
-def test_our_services_cannot_write_into_their_image_nor_gain_rights(stack: dict[str, Any]) -> None:
-    for name, service in stack["services"].items():
         assert service["read_only"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         # PostgreSQL and Redis begin as root and change to their user; the store's user is its own.
         assert name in ("postgres", "redis", "s3") or service["cap_drop"] == ["ALL"], name
 
 
-def test_no_value_in_the_file_is_a_secret(stack: dict[str, Any]) -> None:
+def test_every_service_that_stays_is_checked_and_waited_for(stack: dict[str, Any]) -> None:
+    services = stack["services"]
+    assert {name for name in services if "healthcheck" not in services[name]} == ONCE
+    waited = [
+        each for service in services.values() for each in service.get("depends_on", {}).items()
+    ]
+    assert waited
+    for other, how in waited:
+        expected = "service_completed_successfully" if other in ONCE else "service_healthy"
+        assert how["condition"] == expected, other
+
+
+def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(
+    stack: dict[str, Any], tmp_path: Path
+) -> None:
+    used = set()
     for service in stack["services"].values():
+        used |= {
+            each if isinstance(each, str) else each["source"] for each in service.get("secrets", ())
+        }
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|KEY|CONN|URL_CMD|BACKEND", name):
                 assert str(value).startswith(("cat /run/secrets/", "/run/secrets/")), name
-
-
-def test_each_secret_that_is_used_is_written_and_each_differs(
-    stack: dict[str, Any], tmp_path: Path
-) -> None:
-    used = {
-        secret["source"] if isinstance(secret, dict) else secret
-        for service in stack["services"].values()
-        for secret in service.get("secrets", ())
-    }
     assert used == stack["secrets"].keys()
-    done = make_secrets(tmp_path / "secrets", "--local-s3")
-    assert done.returncode == 0, done.stderr
-    files = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
-    assert used <= files.keys()
-    assert len(set(files.values())) == len(files)
-    assert all(len(text) >= 40 for text in files.values())
-    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-
-
-def test_secrets_that_are_there_stay_and_what_is_missing_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    make_secrets(folder, "--local-s3")
-    before = {path.name: path.read_text() for path in folder.iterdir()}
-    (folder / "jwt_secret").unlink()
     done = make_secrets(folder, "--local-s3")
-    assert done.stdout.split() == [str(folder / "jwt_secret")]
-    after = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {"jwt_secret"}
-    assert before["airflow_database_password"] in after["airflow_database_url"]
+    assert done.returncode == 0, done.stderr
+    files = written(folder)
+    assert used <= files.keys() and len(set(files.values())) == len(files)
+    assert all(len(text) >= 40 for text in files.values())
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    # What is there stays, and what is missing is made.
+    (folder / "jwt_secret").unlink()
+    assert make_secrets(folder, "--local-s3").stdout.split() == [str(folder / "jwt_secret")]
+    after = written(folder)
+    assert {name for name in files if files[name] != after[name]} == {"jwt_secret"}
+    assert files["airflow_database_password"] in after["airflow_database_url"]
 
 
-def test_the_keys_of_a_bucket_come_from_the_environment(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    refused = make_secrets(folder, AWS_ACCESS_KEY_ID="key")
-    assert refused.returncode != 0
+def test_the_keys_of_a_bucket_come_from_the_environment_and_stay(tmp_path: Path) -> None:
+    kept = tmp_path / "secrets" / "aws_credentials"
+    refused = make_secrets(kept.parent, AWS_ACCESS_KEY_ID="key")
+    assert refused.returncode != 0 and not kept.exists()
     assert "AWS_SECRET_ACCESS_KEY is not set; expected" in refused.stderr
-    assert not (folder / "aws_credentials").exists()
-    make_secrets(folder, AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="its-secret")
-    lines = (folder / "aws_credentials").read_text().splitlines()
-    assert lines == [
-        "[default]",
-        "aws_access_key_id = key",
-        "aws_secret_access_key = its-secret",
-    ]
-
-
-def test_a_token_is_written_and_other_keys_than_those_on_file_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "its-secret"}
-    make_secrets(folder, **keys, AWS_SESSION_TOKEN="for-an-hour")
-    assert "aws_session_token = for-an-hour" in (folder / "aws_credentials").read_text()
-    assert make_secrets(folder, **keys).returncode == 0
-    refused = make_secrets(folder, **(keys | {"AWS_ACCESS_KEY_ID": "another"}))
+    make_secrets(kept.parent, **OF_BUCKET)
+    lines = ["[default]", "aws_access_key_id = key", "aws_secret_access_key = its-secret"]
+    assert kept.read_text().splitlines() == lines
+    kept.unlink()
+    make_secrets(kept.parent, **OF_BUCKET, AWS_SESSION_TOKEN="for-an-hour")
+    assert "aws_session_token = for-an-hour" in kept.read_text()
+    assert make_secrets(kept.parent, **OF_BUCKET).returncode == 0
+    refused = make_secrets(kept.parent, **(OF_BUCKET | {"AWS_ACCESS_KEY_ID": "another"}))
     assert refused.returncode != 0
     assert "holds the access key 'key', and AWS_ACCESS_KEY_ID is 'another'" in refused.stderr
     assert "delete it" in refused.stderr and "its-secret" not in refused.stderr

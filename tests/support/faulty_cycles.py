@@ -102,26 +102,26 @@ def run_cycle(
         world.set_verdict_for(stage)
         plan.begin(proxy)
         try:
-            is_done = _try_often(world, stage, end, plan.story, num_attempts)
+            for _ in range(num_attempts):
+                end.attempts += 1
+                if (ended := perform(world.where, world.act_of(stage))).code == 0:
+                    break
+                story = f"{plan.story}: {stage}\n{ended.said}"
+                _assert_says_the_truth(world, stage, ended, story)
         finally:
             proxy.mend()
-        end.left_stage = end.left_stage or ("" if is_done else stage)
-        if not is_done:
-            ended = perform(world.where, world.act_of(stage))
-            assert ended.code == 0, f"{plan.story}: {stage} {ended.error}\n{ended.said}"
+        if ended.code != 0:
+            end.left_stage = end.left_stage or stage
+            world.must(world.act_of(stage))
     end.met = Counter(fault for fault, _ in proxy.met)
-    _assert_undisturbed(world, plan.story)
+    for stage in STAGES:
+        if stage != "compare_with_champion":  # Its verdict is set by the test, for what follows.
+            found, expected = world.artifact(stage), world.undisturbed[stage]["artifact"]
+            assert found == expected, f"{plan.story}: {stage}"
+    world.assert_undisturbed(STAGES[-1], plan.story)
+    state = world.state()
+    assert state.disagreement() == "" and state.history.pending is None, plan.story
     return end
-
-
-def _try_often(world: StageWorld, stage: str, end: CycleEnd, story: str, num_attempts: int) -> bool:
-    for _ in range(num_attempts):
-        end.attempts += 1
-        ended = perform(world.where, world.act_of(stage))
-        if ended.code == 0:
-            return True
-        _assert_says_the_truth(world, stage, ended, f"{story}: {stage}\n{ended.said}")
-    return False
 
 
 def _assert_says_the_truth(world: StageWorld, stage: str, ended: Ended, story: str) -> None:
@@ -134,14 +134,3 @@ def _assert_says_the_truth(world: StageWorld, stage: str, ended: Ended, story: s
     pending = state.history.pending
     is_told = state.disagreement() == "" and state.history.damaged == ()
     assert is_told and (pending is None or stage == "promote_challenger"), story
-
-
-def _assert_undisturbed(world: StageWorld, story: str) -> None:
-    for stage in STAGES:
-        if stage != "compare_with_champion":  # Its verdict is set by the test, for what follows.
-            found, expected = world.artifact(stage), world.undisturbed[stage]["artifact"]
-            assert found == expected, f"{story}: {stage}"
-    last = STAGES[-1]
-    world.assert_undisturbed(last, story)
-    state = world.state()
-    assert state.disagreement() == "" and state.history.pending is None, story

@@ -21,6 +21,20 @@ from support.serving import Handler, http_server
 FAULTS = ("request lost", "answer lost", "500", "reset", "truncated", "stalled")
 
 
+def error_xml(code: str, message: str = "Told by a test.", **more: str) -> bytes:
+    """Return the body of an error as S3 writes it."""
+    parts = "".join(f"<{name}>{value}</{name}>" for name, value in more.items())
+    head = '<?xml version="1.0" encoding="UTF-8"?>'
+    return f"{head}<Error><Code>{code}</Code><Message>{message}</Message>{parts}</Error>".encode()
+
+
+ANSWERS = {
+    "InternalError": (500, error_xml("InternalError", "We encountered an internal error.")),
+    "SlowDown": (503, error_xml("SlowDown", "Please reduce your request rate.")),
+}
+"""What S3 says when it may be asked again."""
+
+
 @dataclass
 class FaultyProxy:
     """`choose` says for each request (method and path) which fault it meets; '' is none."""

@@ -56,16 +56,12 @@ class StageTry:
         return f"{self.number}: {self.stage}, killed {name} (number {occurrence}); {self.actor}"
 
 
-def draw_tries(
-    places: dict[str, list[Place]], seed: int, per_class: int, per_actor: int
-) -> list[StageTry]:
+def draw_tries(places: dict[str, list[Place]], seed: int, per_actor: int) -> list[StageTry]:
     """Choose points of each stage, and pairs of a point and an actor, by a seed.
 
     Args:
-        places: The points of each stage.
+        places: The points of each stage, of each class of which one is tried alone.
         seed: Of the draw.
-        per_class: How many points of each class are tried alone: one that is drawn, or the first
-            and the last, and others that are drawn.
         per_actor: How many points of each asking stage are tried with each actor.
 
     Returns:
@@ -77,35 +73,23 @@ def draw_tries(
     for stage, found in places.items():
         for verb in sorted({verb_of(place) for place in found}):
             same = [place for place in found if verb_of(place) == verb]
-            chosen += [(stage, place, NOBODY) for place in _some_of(same, per_class, draw)]
-    for stage in (stage for stage in ASKING if stage in places):
-        for actor in ACTORS:
-            drawn = draw.sample(places[stage], min(per_actor, len(places[stage])))
+            chosen.append((stage, draw.choice(same), NOBODY))
+        for actor in ACTORS if stage in ASKING else ():
+            drawn = draw.sample(found, min(per_actor, len(found)))
             chosen += [(stage, place, actor) for place in drawn]
     draw.shuffle(chosen)
-    return [StageTry(number, *each) for number, each in enumerate(_in_rounds(chosen))]
-
-
-def _in_rounds(chosen: list[tuple[str, Place, str]]) -> list[tuple[str, Place, str]]:
     seen: Counter[tuple[str, str]] = Counter()
     rounds = []
     for stage, _, actor in chosen:
         rounds.append(seen[(stage, actor)])
         seen[(stage, actor)] += 1
-    return [each for _, each in sorted(zip(rounds, chosen, strict=True), key=lambda one: one[0])]
+    ordered = sorted(zip(rounds, chosen, strict=True), key=lambda one: one[0])
+    return [StageTry(number, *each) for number, (_, each) in enumerate(ordered)]
 
 
 def sample_of(tries: Sequence[StageTry], seed: int, count: int) -> list[StageTry]:
     """Draw some of the tries by a seed."""
     return random.Random(seed).sample(tries, min(count, len(tries)))
-
-
-def _some_of(same: Sequence[Place], count: int, draw: random.Random) -> list[Place]:
-    if count == 1:
-        return [draw.choice(same)]
-    edges = list(dict.fromkeys([same[0], same[-1]]))[:count]
-    inner = same[1:-1]
-    return edges + draw.sample(inner, min(max(0, count - len(edges)), len(inner)))
 
 
 def try_stage(world: StageWorld, each: StageTry) -> None:

@@ -82,11 +82,10 @@ class Deployment:
     seen_arguments: set[str] = field(default_factory=set)
     """Every argument of every process of the deployment that was seen."""
 
-    def add(self, name: str, *arguments: str) -> Service:
+    def add(self, name: str, *arguments: str) -> None:
         """Start a part for the first time."""
         self.arguments[name] = arguments
         self.parts[name] = self.start(name, *arguments)
-        return self.parts[name]
 
     @contextlib.contextmanager
     def looked_after(self) -> Iterator[None]:
@@ -114,6 +113,9 @@ class Deployment:
                         if os.getpgid(process.pid) == service.process.pid:
                             process.kill()  # what is left of the part may hold its port
                 self.restarts.append(name)
+                # What it said stays beside what it will say, for the search for secrets.
+                said = self.home.logs / f"{name}.log"
+                said.rename(said.with_name(f"{name}-until-{len(self.restarts)}.log"))
                 self.parts[name] = self.start(name, *self.arguments[name])
         for process in processes.marked(processes.marks_of(self.home.path)):
             with contextlib.suppress(psutil.Error):
@@ -214,21 +216,17 @@ def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) ->
     results = metadata.replace("postgresql:", "db+postgresql+psycopg2:")
     contents = {"metadata": metadata, "results": results, "broker": broker.secret_address}
     kept = {name: _keep(folder / name, content) for name, content in contents.items()}
+    read = {name: shlex.join(["cat", str(path)]) for name, path in kept.items()}
     of_mlflow = database.password_file("mlflow", folder)
     environment = {variable: words[name] for variable, name in plain.items()} | {
         "MLFLOW_TRACKING_USERNAME": "homefeed",
         "AWS_ACCESS_KEY_ID": "homefeed",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": _print(kept["metadata"]),
-        "AIRFLOW__CELERY__RESULT_BACKEND_CMD": _print(kept["results"]),
-        "AIRFLOW__CELERY__BROKER_URL_CMD": _print(kept["broker"]),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": read["metadata"],
+        "AIRFLOW__CELERY__RESULT_BACKEND_CMD": read["results"],
+        "AIRFLOW__CELERY__BROKER_URL_CMD": read["broker"],
         "PGPASSFILE": str(of_mlflow),
     }
     return Secrets(words, environment, tuple(plain.values()), (*kept.values(), of_mlflow))
-
-
-def _print(path: Path) -> str:
-    """Return the command by which Airflow reads a secret."""
-    return shlex.join(["cat", str(path)])
 
 
 def _keep(path: Path, content: str) -> Path:
@@ -261,16 +259,8 @@ def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
     deployment.add("api-server", "-m", "airflow", "api-server")
     deployment.add("dag-processor", "-m", "airflow", "dag-processor")
     for name in WORKERS:
-        words = [
-            "-m",
-            "airflow",
-            "celery",
-            "worker",
-            "--skip-serve-logs",
-            "--celery-hostname",
-            name,
-        ]
-        deployment.add(name, *words)
+        words = ["-m", "airflow", "celery", "worker", "--skip-serve-logs"]
+        deployment.add(name, *words, "--celery-hostname", name)
     health = f"{ports.airflow_url}{AIRFLOW_HEALTH}"
     _wait(deployment, "mlflow", f"{ports.mlflow_url}{MLFLOW_HEALTH}")
     _wait(deployment, "api-server", health, "metadatabase")

@@ -65,17 +65,6 @@ class Questions:
         with self.engine.connect() as connection:
             return connection.execute(sa.select(row).where(row.c.ti_id == self.ti_id)).first()
 
-    def alter(self, **values: Any) -> None:
-        """Change what is shown."""
-        row = HITLDetail.__table__
-        with self.engine.begin() as connection:
-            connection.execute(row.update().where(row.c.ti_id == self.ti_id).values(**values))
-
-    def forget(self) -> None:
-        """Remove what is shown, as Airflow does where a run is deleted."""
-        with self.engine.begin() as connection:
-            connection.execute(HITLDetail.__table__.delete())
-
     def answer(self, option: str, by: str, at: datetime, **said: Any) -> dict[str, Any]:
         """Answer what is shown as a person does, and return what Airflow hands to the task."""
         with Session(self.engine) as session:

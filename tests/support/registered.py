@@ -97,9 +97,7 @@ def promote_bundle(
     return model
 
 
-NO_ANCHOR = FreshAnchor(
-    trained=None, snapshot=None, why=AnchorWhy.SAME, reason="There was nothing to do."
-)
+NO_ANCHOR = FreshAnchor(trained=None, snapshot=None, why=AnchorWhy.SAME)
 
 
 def challenger_of(model: ModelRef) -> Challenger:

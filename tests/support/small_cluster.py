@@ -38,14 +38,12 @@ class Pod:
         template = job["spec"]["template"]
         name, labels = job["metadata"]["name"], dict(template["metadata"].get("labels") or {})
         labels |= {JOB_NAME: name, INDEX: str(index)}
-        self.metadata = {
-            "name": f"{name}-{index}",
-            "namespace": job["metadata"]["namespace"],
-            "labels": labels,
-        }
+        self.metadata = {"name": f"{name}-{index}", "labels": labels}
+        self.metadata["namespace"] = job["metadata"]["namespace"]
         self.spec = {**template["spec"], "hostname": f"{name}-{index}"}
         [self.container] = self.spec["containers"]
-        self.environment = cluster.variables_of(self.container, labels, self._host(name))
+        first = f"{name}-0.{self.spec['subdomain']}"
+        self.environment = cluster.variables_of(self.container, labels, first)
         self.environment["JOB_COMPLETION_INDEX"] = str(index)
         self.log = Path(tempfile.mkdtemp(dir=cluster.folder)) / "log"
         with self.log.open("wb") as stream:
@@ -56,9 +54,6 @@ class Pod:
                 stderr=stream,
                 start_new_session=True,
             )
-
-    def _host(self, job: str) -> tuple[str, str]:
-        return f"{job}-0.{self.spec['subdomain']}", "127.0.0.1"
 
     @property
     def exit_code(self) -> int | None:
@@ -78,23 +73,15 @@ class Pod:
 
     def to_object(self) -> Object:
         if told := self.cluster.pending.get(self.index):
-            return self._waiting(told)
-        code = self.exit_code
-        phase = "Running" if code is None else "Failed" if code else "Succeeded"
-        ended = {"terminated": {"exitCode": code}} if code is not None else {"running": {}}
-        status = {"name": self.container["name"], "ready": code is None, "state": ended}
-        status |= {"image": self.container["image"], "imageID": "", "restartCount": 0}
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": self.metadata,
-            "spec": self.spec,
-            "status": {"phase": phase, "containerStatuses": [status]},
-        }
-
-    def _waiting(self, told: str) -> Object:
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        status = {"phase": "Pending", "conditions": [condition | {"message": told}]}
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            status = {"phase": "Pending", "conditions": [condition | {"message": told}]}
+        else:
+            code = self.exit_code
+            phase = "Running" if code is None else "Failed" if code else "Succeeded"
+            ended = {"terminated": {"exitCode": code}} if code is not None else {"running": {}}
+            own = {"name": self.container["name"], "ready": code is None, "state": ended}
+            own |= {"image": self.container["image"], "imageID": "", "restartCount": 0}
+            status = {"phase": phase, "containerStatuses": [own]}
         found = {"metadata": self.metadata, "spec": self.spec, "status": status}
         return {"apiVersion": "v1", "kind": "Pod", **found}
 
@@ -110,10 +97,10 @@ class SmallCluster:
         self.made: list[Object] = []  # every Job that was ever asked for
         self.pending: dict[int, str] = {}
         """Of which pods a Job has no machine, by their index, and what the scheduler says of it."""
-        self._lock = threading.RLock()
+        self._lock, self._ports = threading.RLock(), dict[str, int]()
 
     def variables_of(
-        self, container: Object, labels: Mapping[str, str], host: tuple[str, str]
+        self, container: Object, labels: Mapping[str, str], host: str
     ) -> dict[str, str]:
         """Return a container's variables, as the kubelet resolves them, one after another."""
         found: dict[str, str] = {}
@@ -127,15 +114,9 @@ class SmallCluster:
             value = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
             found[each["name"]] = value
         # A name server would lead there; the port is the Job's own, for all are on one machine.
-        port = str(self._port_of(host[0]))
-        return {
-            name: re.sub(rf"^{re.escape(host[0])}:\d+$", f"{host[1]}:{port}", value)
-            for name, value in found.items()
-        }
-
-    def _port_of(self, host: str) -> int:
-        self._ports = getattr(self, "_ports", {})
-        return self._ports.setdefault(host, free_port())
+        there = f"127.0.0.1:{self._ports.setdefault(host, free_port())}"
+        named = re.compile(rf"^{re.escape(host)}:\d+$")
+        return {name: named.sub(there, value) for name, value in found.items()}
 
     def create(self, job: Object) -> Object:
         with self._lock:
@@ -188,17 +169,10 @@ def _reason(job: Object, code: int) -> str:
 
 def _fits(labels: Mapping[str, str], selector: str) -> bool:
     for term in filter(None, selector.split(",")):
-        if term.startswith("!"):
-            if term[1:] in labels:
-                return False
-        elif "!=" in term:
-            name, value = term.split("!=")
-            if labels.get(name) == value:
-                return False
-        else:
-            name, value = term.split("=", 1)
-            if labels.get(name) != value:
-                return False
+        name, operator, value = re.fullmatch(r"!?([^!=]+)(!?=|)(.*)", term).groups()  # type: ignore[union-attr]
+        is_equal = labels.get(name) == value if operator else name in labels
+        if is_equal == (term.startswith("!") or operator == "!="):
+            return False
     return True
 
 
@@ -243,11 +217,7 @@ class _Handler(Handler):
                 self.cluster.look(name) if kind == "jobs" else self.cluster.pods[name].to_object()
                 for name in list(names)
             ]
-            fit = [
-                each
-                for each in found
-                if each and _fits(each["metadata"].get("labels") or {}, selector)
-            ]
+            fit = [e for e in found if e and _fits(e["metadata"].get("labels") or {}, selector)]
             self.give({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
 
     def found(self, value: Object | None) -> None:

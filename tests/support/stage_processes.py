@@ -34,7 +34,7 @@ _PRELOADED = (
     "pipelines.alerts.compose",
     "pipelines.registry.moves",
     "pipelines.snapshot.counterpart",
-    "pipelines.stages.alert",
+    "pipelines.stages.light",
     "pipelines.stages.check_snapshot",
     "pipelines.stages.compare_with_champion",
     "pipelines.stages.runner",

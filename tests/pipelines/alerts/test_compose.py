@@ -40,7 +40,7 @@ from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
 from pipelines.settings import Settings
-from pipelines.stages.alert import alert as alert_stage
+from pipelines.stages.light import alert as alert_stage
 from support.commands import parse, split
 from support.judgements import CHAMPION, make_failure, make_judgement
 from support.runs import make_run, save_artifact, save_run

@@ -69,36 +69,22 @@ def test_local_folders_are_mounted_where_they_are_and_written_as_the_worker(tmp_
     assert (in_bucket.mounts, in_bucket.user) == ([], None)
 
 
-def test_credentials_reach_the_container_and_nothing_that_airflow_shows(
+def test_credentials_and_key_files_reach_the_container_and_nothing_that_airflow_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    secrets = {
-        "AWS_SECRET_ACCESS_KEY": "swordfish",
-        "MLFLOW_TRACKING_PASSWORD": "shibboleth",
-    }
-    for name, value in secrets.items():
+    secrets = {"AWS_SECRET_ACCESS_KEY": "swordfish", "MLFLOW_TRACKING_PASSWORD": "shibboleth"}
+    files = {name: f"/run/secrets/{name}" for name in KEY_FILES}
+    for name, value in (secrets | files | {"AIRFLOW__CORE__FERNET_KEY": "melon"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "melon")
     found = task("train_challenger", ON_GPUS)
-    assert secrets.items() <= found._private_environment.items()
+    assert (secrets | files).items() <= found._private_environment.items()
     assert "AIRFLOW__CORE__FERNET_KEY" not in found._private_environment
     shown = [str(getattr(found, name)) for name in found.template_fields]
-    shown.append(str(BaseSerialization.serialize(found)))
-    shown.append(repr(found))
+    shown += [str(BaseSerialization.serialize(found)), repr(found)]
     assert not [text for text in shown for value in secrets.values() if value in text]
-
-
-def test_files_with_keys_are_seen_by_the_container_and_only_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in KEY_FILES:
-        monkeypatch.setenv(name, f"/run/secrets/{name}")
-    found = task("train_challenger")
-    assert {(each["Source"], each["Target"], each["ReadOnly"]) for each in found.mounts} == {
-        (f"/run/secrets/{name}", f"/run/secrets/{name}", True) for name in KEY_FILES
-    }
+    mounts = {(each["Source"], each["Target"], each["ReadOnly"]) for each in found.mounts}
+    assert mounts == {(path, path, True) for path in files.values()}
     assert found.user == f"{os.getuid()}:0"  # who may read them
-    assert set(KEY_FILES) <= found._private_environment.keys()
 
 
 def test_every_variable_that_a_message_asks_for_reaches_the_container(

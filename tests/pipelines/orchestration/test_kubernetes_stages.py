@@ -1,11 +1,16 @@
-"""What Kubernetes is asked for when it runs a stage: pods, Jobs, and the files that say the same.
+"""A stage in Kubernetes: what is asked for, the files that say the same, and a training's Job run.
 
 Every object is read back by the models of Kubernetes' own client, which knows every field there is.
+The Job is run on `support.small_cluster`.
 """
 
 import json
 import os
 import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,33 +18,42 @@ from typing import Any
 
 import pytest
 import yaml
-from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk import RetryAction
+from airflow.sdk.exceptions import AirflowException
 from airflow.serialization.serialized_objects import BaseSerialization
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 
-from pipelines.contracts.errors import PERMANENT_EXIT_CODES, ConfigurationError
+from pipelines.contracts.errors import (
+    PERMANENT_EXIT_CODES,
+    ConfigurationError,
+    TransientStorageError,
+)
 from pipelines.orchestration import containers
 from pipelines.orchestration.kubernetes_stages import COMPONENT, TRAINING_SERVICE, TrainingJob
 from pipelines.orchestration.operators import stage_operator
+from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Resources, Settings
+from support.cluster_tasks import begin, pod_template, run, task_context, use_cluster
+from support.small_cluster import SmallCluster, small_cluster
 
 RUN_URI = "s3://bucket/workspace/runs/2026-01-19--0a1b2c3d"
-EXAMPLE = "docker/kubernetes/training-job.yaml"
+FOLDER = Path(__file__).parents[3] / "docker" / "kubernetes"
+TEMPLATE = FOLDER / "stage-pod.yaml"
 ON_GPUS = {"accelerator": "gpu", "devices": 8, "nodes": 2}
+ON_CPUS = {"accelerator": "cpu", "devices": 1, "nodes": 2}
 SETTINGS = {
     "stage_runner": "kubernetes",
     "stage_image": "registry.example/homefeed-trainer:VERSION",
     "event_log": "s3://bucket/event_log",
     "workspace": "s3://bucket/workspace",
 }
-TEMPLATE = "docker/kubernetes/stage-pod.yaml"
 
 
 @pytest.fixture(autouse=True)
-def in_an_image(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
-    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", str(repository / TEMPLATE))
+def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", str(TEMPLATE))
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", "VERSION")
     monkeypatch.setattr(containers, "project_digest", lambda: "DIGEST")
 
@@ -64,67 +78,84 @@ def operator_of(stage: str, hardware: Any = None, **settings: Any) -> Any:
     return stage_operator(stage, RUN_URI, timedelta(hours=18), chosen, hardware)
 
 
-def pod_of(stage: str, **settings: Any) -> k8s.V1Pod:
-    operator = operator_of(stage, **settings)
-    assert type(operator) is KubernetesPodOperator
-    return read_back(operator.build_pod_request_obj(dry_run=True), "V1Pod")
-
-
-def job_of(stage: str, hardware: Any = None, **settings: Any) -> k8s.V1Job:
+def made(stage: str, hardware: Any = None, **settings: Any) -> Any:
+    """Return the pod or, of a training, the Job that is asked for."""
     operator = operator_of(stage, hardware, **settings)
-    assert isinstance(operator, TrainingJob) and isinstance(operator, KubernetesJobOperator)
+    if not stage.startswith("train_"):
+        assert type(operator) is KubernetesPodOperator
+        return read_back(operator.build_pod_request_obj(dry_run=True), "V1Pod")
+    assert isinstance(operator, TrainingJob)
     # Whether Airflow itself runs in the cluster is asked of the cluster, and only labels the pod.
     operator.__dict__["hook"] = SimpleNamespace(is_in_cluster=True, get_namespace=lambda: None)
     return read_back(operator.build_job_request_obj(), "V1Job")
 
 
+def pod_spec(found: k8s.V1Pod | k8s.V1Job) -> k8s.V1PodSpec:
+    return found.spec.template.spec if isinstance(found, k8s.V1Job) else found.spec
+
+
 def container_of(found: k8s.V1Pod | k8s.V1Job) -> k8s.V1Container:
-    spec = found.spec.template.spec if isinstance(found, k8s.V1Job) else found.spec
-    [container] = spec.containers
+    [container] = pod_spec(found).containers
     return container
 
 
 def test_a_stage_is_the_command_in_a_pod_without_a_shell() -> None:
-    pod = pod_of("build_snapshot")
+    pod = made("build_snapshot")
     container = container_of(pod)
-    assert [*container.command, *container.args] == [
-        *("homefeed", "stage", "build_snapshot", "--run", RUN_URI)
-    ]
-    assert container.image == SETTINGS["stage_image"]
+    command = ["homefeed", "stage", "build_snapshot", "--run", RUN_URI]
+    assert [*container.command, *container.args] == command
     assert pod.metadata.name.startswith("homefeed-build-snapshot-")
     assert pod.spec.automount_service_account_token is False
     operator = operator_of("build_snapshot")
     assert operator.deferrable and operator.durable and operator.startup_timeout_seconds == 1800
 
 
-def test_credentials_come_from_a_secret_and_stand_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", ["compare_with_champion", "train_challenger"])
+def test_pods_and_jobs_begin_as_the_template_says_and_credentials_stand_nowhere_else(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "swordfish")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
-    for found in (pod_of("compare_with_champion"), job_of("train_challenger", ON_GPUS)):
-        container = container_of(found)
-        assert [each.secret_ref.name for each in container.env_from] == ["homefeed-credentials"]
-        told = {each.name: each.value for each in container.env}
-        assert told["HOMEFEED_WORKSPACE"] == "s3://bucket/workspace"
-        assert told["HOMEFEED_DAG_VERSION"] == "VERSION"
-        assert "swordfish" not in str(found)
-    stored = str(BaseSerialization.serialize(operator_of("train_challenger", ON_GPUS)))
-    assert "swordfish" not in stored
+    template, found = read_back(yaml.safe_load(TEMPLATE.read_text()), "V1Pod"), made(stage, ON_GPUS)
+    assert found.metadata.namespace == template.metadata.namespace == "homefeed"
+    same = ("service_account_name", "security_context", "tolerations", "node_selector", "volumes")
+    for name in same:
+        assert getattr(pod_spec(found), name) == getattr(template.spec, name)
+    container, [begun] = container_of(found), template.spec.containers
+    for name in ("security_context", "volume_mounts", "env_from"):
+        assert getattr(container, name) == getattr(begun, name)
+    assert container.image == SETTINGS["stage_image"]
+    assert [each.secret_ref.name for each in container.env_from] == ["homefeed-credentials"]
+    told = {each.name: each.value for each in container.env}
+    assert told["HOMEFEED_WORKSPACE"] == "s3://bucket/workspace"
+    assert told["HOMEFEED_DAG_VERSION"] == "VERSION"
+    stored = BaseSerialization.serialize(operator_of(stage, ON_GPUS))
+    assert "swordfish" not in f"{found} {stored}"
 
 
-def test_only_trainings_of_a_run_on_gpus_ask_for_gpus() -> None:
-    asked = container_of(job_of("train_anchor", ON_GPUS)).resources
-    assert asked.requests == {"cpu": "8000m", "memory": "32768Mi", "nvidia.com/gpu": "8"}
-    assert asked.limits == {"memory": "32768Mi", "nvidia.com/gpu": "8"}
-    on_cpus = container_of(job_of("train_anchor", ON_GPUS | {"accelerator": "cpu"})).resources
-    assert on_cpus.requests == {"cpu": "8000m", "memory": "32768Mi"}
-    assert container_of(job_of("train_anchor")).resources == on_cpus
-    own = {"check_snapshot": Resources(cpus=0.5, memory_gib=1.5)}
-    light = container_of(pod_of("check_snapshot", stage_resources=own)).resources
-    assert light.requests == {"cpu": "500m", "memory": "1536Mi"}
+OWN = {"check_snapshot": Resources(cpus=0.5, memory_gib=1.5)}
+LARGE = {"cpu": "8000m", "memory": "32768Mi"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "hardware", "requests"),
+    [
+        ("train_anchor", ON_GPUS, LARGE | {"nvidia.com/gpu": "8"}),
+        ("train_anchor", ON_GPUS | {"accelerator": "cpu"}, LARGE),
+        ("train_anchor", None, LARGE),
+        ("check_snapshot", ON_GPUS, {"cpu": "500m", "memory": "1536Mi"}),
+    ],
+)
+def test_only_trainings_of_a_run_on_gpus_ask_for_gpus(
+    stage: str, hardware: Any, requests: dict[str, str]
+) -> None:
+    asked = container_of(made(stage, hardware, stage_resources=OWN)).resources
+    assert asked.requests == requests
+    assert asked.limits == {name: requests[name] for name in requests if name != "cpu"}
 
 
 def test_a_training_is_an_indexed_job_with_a_pod_on_each_machine() -> None:
-    job = job_of("train_challenger", ON_GPUS)
+    job = made("train_challenger", ON_GPUS)
     spec = job.spec
     assert (spec.completion_mode, spec.completions, spec.parallelism) == ("Indexed", 2, 2)
     assert spec.backoff_limit == 0  # Airflow tries again, not the Job
@@ -134,39 +165,20 @@ def test_a_training_is_an_indexed_job_with_a_pod_on_each_machine() -> None:
     variables = {each.name: each for each in container_of(job).env}
     own_job = variables["HOMEFEED_JOB_NAME"].value_from.field_ref.field_path
     assert own_job == "metadata.labels['batch.kubernetes.io/job-name']"
-    assert variables["HOMEFEED_RENDEZVOUS"].value == (
-        "$(HOMEFEED_JOB_NAME)-0.homefeed-training:29500"
-    )
+    first = "$(HOMEFEED_JOB_NAME)-0.homefeed-training:29500"
+    assert variables["HOMEFEED_RENDEZVOUS"].value == first
     # A variable can be used only in those that come after it.
     names = list(variables)
     assert names.index("HOMEFEED_JOB_NAME") < names.index("HOMEFEED_RENDEZVOUS")
     # The host name of a pod is <job>-<index>, of at most 63 characters.
     assert len(job.metadata.name) <= 60
-    one = job_of("train_anchor").spec
-    assert (one.completion_mode, one.completions, one.parallelism) == ("Indexed", 1, 1)
-
-
-def test_the_job_says_whether_trying_again_can_help() -> None:
-    moved, permanent = job_of("train_challenger").spec.pod_failure_policy.rules
+    moved, permanent = spec.pod_failure_policy.rules
     assert (moved.action, moved.on_pod_conditions[0].type) == ("Ignore", "DisruptionTarget")
     codes = permanent.on_exit_codes
     assert (permanent.action, codes.operator, codes.container_name) == ("FailJob", "In", "base")
     assert set(codes.values) == PERMANENT_EXIT_CODES
-
-
-def test_pods_and_jobs_begin_as_the_template_says(repository: Path) -> None:
-    template = read_back(yaml.safe_load((repository / TEMPLATE).read_text()), "V1Pod")
-    [begun] = template.spec.containers
-    for found in (pod_of("check_snapshot"), job_of("train_challenger", ON_GPUS)):
-        spec = found.spec.template.spec if isinstance(found, k8s.V1Job) else found.spec
-        assert found.metadata.namespace == template.metadata.namespace == "homefeed"
-        for name in ("service_account_name", "security_context", "tolerations", "node_selector"):
-            assert getattr(spec, name) == getattr(template.spec, name)
-        assert spec.volumes == template.spec.volumes
-        container = container_of(found)
-        for name in ("security_context", "volume_mounts", "env_from"):
-            assert getattr(container, name) == getattr(begun, name)
-        assert container.image == SETTINGS["stage_image"]
+    one = made("train_anchor").spec
+    assert (one.completion_mode, one.completions, one.parallelism) == ("Indexed", 1, 1)
 
 
 @pytest.mark.parametrize("content", [None, "", "- no pod", "{", "spec: {containers: []}"])
@@ -180,14 +192,11 @@ def test_a_template_that_is_none_is_refused(tmp_path: Path, content: str | None)
         operator_of("build_snapshot", pod_template=str(path))
 
 
-def test_the_example_in_the_repository_is_what_the_dag_makes(repository: Path) -> None:
+def test_the_example_in_the_repository_is_what_the_dag_makes() -> None:
     """HOMEFEED_EXAMPLE=write writes it anew, as `docker/README.md` says."""
-    path = repository / EXAMPLE
-    settings = {
-        "work_folder": "/trainings",
-        "tracking_uri": "http://homefeed-mlflow:5000",
-    }
-    job = job_of("train_challenger", ON_GPUS, **settings)
+    path = FOLDER / "training-job.yaml"
+    settings = {"work_folder": "/trainings", "tracking_uri": "http://homefeed-mlflow:5000"}
+    job = made("train_challenger", ON_GPUS, **settings)
     job.metadata.name = "homefeed-train-challenger-example"
     job.spec.template.metadata.name = None
     job.spec.template.metadata.labels = COMPONENT
@@ -198,20 +207,20 @@ def test_the_example_in_the_repository_is_what_the_dag_makes(repository: Path) -
     assert yaml.safe_load(path.read_text()) == plain
 
 
-def test_every_object_in_the_repository_is_one_of_kubernetes(repository: Path) -> None:
-    kinds = {
-        "ServiceAccount": "V1ServiceAccount",
-        "Service": "V1Service",
-        "NetworkPolicy": "V1NetworkPolicy",
-        "PersistentVolumeClaim": "V1PersistentVolumeClaim",
-        "Role": "V1Role",
-        "RoleBinding": "V1RoleBinding",
-    }
-    text = (repository / "docker/kubernetes/stages.yaml").read_text()
+def test_the_files_of_the_repository_hold_objects_of_kubernetes_settings_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = {path.name: path.read_text() for path in FOLDER.glob("*.yaml")}
+    secret = r"(?im)^[^#\n]*(?:password|access_key)\w*: *\S|kind: secret"
+    assert [name for name, text in texts.items() if re.search(secret, text)] == []
     found = {
-        each["kind"]: read_back(each, kinds[each["kind"]]) for each in yaml.safe_load_all(text)
+        each["kind"]: read_back(each, f"V1{each['kind']}")
+        for each in yaml.safe_load_all(texts["stages.yaml"])
     }
-    assert found.keys() == kinds.keys()
+    assert found.keys() == {
+        *("ServiceAccount", "Service", "NetworkPolicy", "PersistentVolumeClaim"),
+        *("Role", "RoleBinding"),
+    }
     service = found["Service"]
     assert service.metadata.name == TRAINING_SERVICE
     assert service.spec.cluster_ip == "None" and service.spec.publish_not_ready_addresses
@@ -219,30 +228,99 @@ def test_every_object_in_the_repository_is_one_of_kubernetes(repository: Path) -
     assert found["NetworkPolicy"].spec.pod_selector.match_labels == COMPONENT
     assert found["PersistentVolumeClaim"].spec.access_modes == ["ReadWriteMany"]
 
-
-def test_the_values_of_the_chart_hold_settings_that_are_ones(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = yaml.safe_load((repository / "docker/kubernetes/values.yaml").read_text())
+    values = yaml.safe_load(texts["values.yaml"])
     given = {each["name"]: each["value"] for each in values["env"]}
     ours = {name for name in given if name.startswith("HOMEFEED_")}
     assert ours <= {f"HOMEFEED_{name.upper()}" for name in Settings.model_fields}
-    for name in ours:
+    for name in ours - {"HOMEFEED_POD_TEMPLATE"}:
         monkeypatch.setenv(name, given[name])
-    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", str(repository / TEMPLATE))
     settings = Settings()
     job = stage_operator("train_challenger", RUN_URI, timedelta(hours=1), settings, ON_GPUS)
-    assert job.namespace == "homefeed"
-    assert settings.accelerator == "gpu"
+    assert (job.namespace, settings.accelerator) == ("homefeed", "gpu")
     mounted = {mount["mountPath"] for mount in values["volumeMounts"]}
     assert str(Path(given["HOMEFEED_POD_TEMPLATE"]).parent) in mounted
     # Trainings are Jobs, and Airflow's chart does not allow them by itself.
     assert values["allowPodLaunching"] and values["allowJobLaunching"]
 
 
-def test_no_value_in_the_repository_is_a_secret(repository: Path) -> None:
-    for path in (repository / "docker/kubernetes").glob("*.yaml"):
-        text = path.read_text()
-        assert not re.findall(r"(?im)^[^#\n]*(?:password|access_key)\w*: *\S|kind: secret", text), (
-            path
-        )
+CONTEXT = ("homefeed_retrain", "train_challenger", "manual__x")
+SCRIPT = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[0]).parent
+own = folder / f"pod-{os.environ['JOB_COMPLETION_INDEX']}"
+own.write_text("\\n".join(f"{name}={value}" for name, value in os.environ.items()))
+wanted = folder / "do"
+exec(wanted.read_text() if wanted.exists() else "")
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCluster]:
+    with small_cluster(tmp_path / "cluster", {"PATH": os.environ["PATH"]}) as found:
+        use_cluster(found, monkeypatch)
+        found.secrets["credentials"] = {"AWS_SECRET_ACCESS_KEY": "swordfish"}
+        yield found
+
+
+def task(folder: Path, do: str = "", nodes: int = 2) -> Any:
+    """Return a training's task, whose command is a script of the test in place of `homefeed`."""
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "do").write_text(do)
+    command = f"{sys.executable} {folder}/script.py"
+    asked = {"pod_template": pod_template(folder), "command": command}
+    return operator_of("train_challenger", ON_CPUS | {"nodes": nodes}, **asked)
+
+
+def fails(error: BaseException) -> bool:
+    """Return whether Airflow fails at once, in place of trying again."""
+    decided = StageRetryPolicy().evaluate(error, try_number=1, max_tries=3)
+    return decided.action is RetryAction.FAIL
+
+
+def test_each_machine_knows_its_rank_and_where_the_first_one_is(cluster, tmp_path) -> None:
+    cluster.pending[0] = "waiting for a machine, which comes late"
+    threading.Timer(1.5, cluster.pending.clear).start()
+    run(task(tmp_path), CONTEXT)
+    lines = [(tmp_path / f"pod-{pod}").read_text().splitlines() for pod in range(2)]
+    told = [dict(line.split("=", 1) for line in each if "=" in line) for each in lines]
+    [job] = cluster.made
+    assert [each["JOB_COMPLETION_INDEX"] for each in told] == ["0", "1"]
+    assert {each["HOMEFEED_JOB_NAME"] for each in told} == {job["metadata"]["name"]}
+    assert len({each["HOMEFEED_RENDEZVOUS"] for each in told}) == 1
+    # The cluster's name server has put an address in place of <job>-0.homefeed-training.
+    assert told[0]["HOMEFEED_RENDEZVOUS"].startswith("127.0.0.1:")
+    assert {each["AWS_SECRET_ACCESS_KEY"] for each in told} == {"swordfish"}
+    assert "swordfish" not in json.dumps(cluster.made)
+
+
+@pytest.mark.parametrize(("code", "is_final"), [(78, True), (65, True), (75, False)])
+def test_how_one_machine_ends_decides_whether_all_are_tried_again_and_its_log_is_shown(
+    cluster, tmp_path, capsys, code, is_final
+) -> None:
+    # The other machine would wait for long: the Job ends it.
+    do = f"print('out of memory on card 3', flush=True); sys.exit({code})"
+    do = f"if os.environ['JOB_COMPLETION_INDEX'] == '0': time.sleep(600)\n{do}"
+    started = time.monotonic()
+    with pytest.raises(AirflowException) as caught:
+        run(task(tmp_path, do), CONTEXT)
+    assert time.monotonic() - started < 120
+    assert fails(caught.value) == is_final
+    assert "logs: out of memory on card 3" in capsys.readouterr().out
+
+
+def test_a_job_that_an_earlier_attempt_left_is_ended(cluster, tmp_path) -> None:
+    begin(task(tmp_path, "time.sleep(600)"), CONTEXT)  # the task is cleared: nobody waits any more
+    [earlier] = list(cluster.pods.values())[:1]
+    run(task(tmp_path), CONTEXT)
+    assert earlier.exit_code == 128 + 15
+    assert len(cluster.made) == 2 and len(cluster.jobs) == 1
+
+
+def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason(cluster, tmp_path) -> None:
+    cluster.pending[1] = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    waiting = task(tmp_path, "time.sleep(600)")
+    waiting.startup_timeout_seconds = 2
+    with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia") as caught:
+        waiting.execute(task_context(CONTEXT))
+    assert cluster.jobs == {}  # else it would begin beside the next attempt
+    assert not fails(caught.value)

@@ -67,27 +67,24 @@ def test_a_container_runner_without_an_image_is_refused(runner):
         stage_operator("check_snapshot", "x", HOUR, Settings(stage_runner=runner))
 
 
-def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own():
+@pytest.mark.parametrize(("name", "own"), [("train_challenger", False), ("train_anchor", True)])
+def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own(name, own):
     docker = Settings(stage_runner="docker", stage_image="homefeed:2", anchor_code="homefeed:1")
-    for name, image in (("train_challenger", "homefeed:2"), ("train_anchor", "homefeed:1")):
-        assert stage_operator(name, "x", HOUR, docker).image == image
-    by_command = Settings(anchor_code="/old/cli")
-    bash = stage_operator("train_anchor", "x", HOUR, by_command)
-    assert "exec /old/cli stage train_anchor " in bash.bash_command
-    bash = stage_operator("train_challenger", "x", HOUR, by_command)
-    assert "exec homefeed stage train_challenger " in bash.bash_command
+    assert stage_operator(name, "x", HOUR, docker).image == f"homefeed:{1 if own else 2}"
+    bash = stage_operator(name, "x", HOUR, Settings(anchor_code="/old/cli"))
+    assert f"exec {'/old/cli' if own else 'homefeed'} stage {name} " in bash.bash_command
 
 
 VERSION = "6736cd9a0b1c"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", VERSION)
 
 
 def test_a_container_is_told_the_places_and_what_else_was_set_for_stages(
-    in_an_image: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {
         "EVENT_LOG": "s3://b/log",
@@ -138,7 +135,7 @@ def test_what_it_is_told_are_settings_that_mean_the_same_there(
     ],
 )
 def test_an_image_of_other_code_on_purpose_is_not_compared(
-    in_an_image: None, stage: str, settings: dict[str, str], is_told: bool
+    stage: str, settings: dict[str, str], is_told: bool
 ) -> None:
     told = environment_of(stage, Settings(**settings))
     own = {"HOMEFEED_DAG_VERSION": VERSION, "HOMEFEED_DAG_CODE": project_digest()}

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Outcome
 from pipelines.contracts.run_layout import StageFailure, failure_uri
-from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.orchestration.run_note import (
     JUDGING,
     LIMIT,
@@ -25,8 +23,8 @@ from pipelines.orchestration.run_note import (
     RunNotes,
     merged,
     told_of,
-    told_of_failure,
 )
+from pipelines.orchestration.runs import FAILURE_KEY
 from pipelines.settings import DAG_ID, Settings
 from support.judgements import CHAMPION, make_judgement
 from support.markdown import as_shown as as_text
@@ -90,9 +88,10 @@ def test_a_stage_that_broke_leaves_why(run: ResolvedRun) -> None:
     storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
     task = Task(noted.stage, run)
     RunNotes().on_task_instance_failed(task)
-    title, happened, *_ = task.left[NOTE_KEY]
+    title, happened, done, step = task.left[NOTE_KEY]
     assert title == f"**BROKEN**: Homefeed retrain {run.as_of:%Y-%m-%d}: build\\_snapshot broke"
     assert "DataContractError in build\\_snapshot" in happened and "as \\*it\\* was" in happened
+    assert done and step
 
 
 def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
@@ -118,25 +117,18 @@ def as_shown(note: str) -> str:
     return as_text(note.replace("**", ""))
 
 
-def test_the_words_are_the_outcomes(outcome: Outcome) -> None:
-    shown = as_shown(merged("", told_of(outcome))).split("\n\n")
-    assert f"{outcome.decision}: {outcome.title}" == shown[0]
-    assert outcome.serves == shown[1]
+def test_the_words_are_the_outcomes_with_links_to_page_and_comparison(outcome: Outcome) -> None:
+    note, places = merged("", told_of(outcome)), dict(outcome.links)
+    shown = as_shown(note).split("\n\n")
+    assert [f"{outcome.decision}: {outcome.title}", outcome.serves] == shown[:2]
     assert outcome.number in shown and f"- {outcome.why}" in "\n".join(shown)
     assert shown[-1] == SIGNATURE
-
-
-def test_the_note_links_the_page_and_the_comparison(outcome: Outcome) -> None:
-    note = merged("", told_of(outcome))
-    places = dict(outcome.links)
     for label in ("Verdict page in MLflow", "MLflow comparison"):
         assert f"[{label}](<{places[label]}>)" in note
-
-
-def test_without_a_server_the_page_is_named_where_it_lies(outcome: Outcome) -> None:
-    places = tuple(each for each in outcome.links if "MLflow" not in each[0])
-    note = merged("", told_of(outcome.model_copy(update={"links": places})))
-    assert "Verdict page" in note and dict(places)["Verdict page"] in as_shown(note)
+    # Without a server the page is named where it lies.
+    local = tuple(each for each in outcome.links if "MLflow" not in each[0])
+    note = merged("", told_of(outcome.model_copy(update={"links": local})))
+    assert "Verdict page" in note and places["Verdict page"] in as_shown(note)
 
 
 def test_a_note_is_never_longer_than_airflow_keeps(outcome: Outcome) -> None:
@@ -155,10 +147,3 @@ def test_what_a_person_wrote_stays_below(outcome: Outcome) -> None:
     for left, told in ((20, told_of(outcome)), (20, []), (80, ["y" * 60, "behind the first"])):
         text = "x" * (LIMIT - left)  # which leaves no room
         assert merged(text, told) == text
-
-
-def test_a_failure_is_told_in_the_words_of_its_alert(tmp_path: Path) -> None:
-    run = make_run(tmp_path, champion=CHAMPION)
-    alert = compose_failure(None, run, Settings(), Ended("train_challenger", "task_failure"))
-    shown = as_shown(merged("", told_of_failure(alert))).split("\n\n")
-    assert shown[:3] == [f"BROKEN: {alert.title}", alert.happened, alert.done]

@@ -158,17 +158,6 @@ def test_after_an_outage_they_create_what_the_simulation_creates(
     assert next_date == simulated.row.next_dagrun_create_after == expected[-1] + 14 * DAY
 
 
-def test_the_very_first_cycle_has_its_tasks(monkeypatch):
-    real = RealAirflow(monkeypatch, DAG_ID)
-    real.set_clock(START)
-    real.parse()
-    real.create_run()
-    assert real.stored() == ([f"scheduled__{START.isoformat()}"], START + 14 * DAY)
-    with create_session() as session:
-        tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
-        assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion"}
-
-
 @pytest.fixture
 def cycle(monkeypatch):
     """A run of the DAG, whose tasks are there."""
@@ -177,6 +166,13 @@ def cycle(monkeypatch):
     real.parse()
     real.create_run()
     return real
+
+
+def test_the_very_first_cycle_has_its_tasks(cycle):
+    assert cycle.stored() == ([f"scheduled__{START.isoformat()}"], START + 14 * DAY)
+    with create_session() as session:
+        tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
+        assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion"}
 
 
 VERDICT = ["**REJECT**: v4 is worse", "**v3 serves.**"]

@@ -10,8 +10,7 @@ from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.places import conditional, stores
 from pipelines.places.conditional import Revision
-from support.faulty_proxy import FaultyProxy, faulty_proxy
-from support.faulty_store import ANSWERS
+from support.faulty_proxy import ANSWERS, FaultyProxy, faulty_proxy
 from support.holders import Holder
 from support.s3_server import BUCKET, Manner, s3_server, use_s3
 

@@ -12,8 +12,7 @@ from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.errors import HomefeedError
 from pipelines.places import store_errors
-from support.faulty_proxy import FaultyProxy, faulty_proxy
-from support.faulty_store import error_xml
+from support.faulty_proxy import FaultyProxy, error_xml, faulty_proxy
 from support.s3_server import BUCKET
 
 TOKEN = "FwoGZXIvYXdzEtoken"

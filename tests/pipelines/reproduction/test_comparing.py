@@ -46,8 +46,8 @@ def trained(weights: str, **fields: Any) -> Challenger:
     return challenger_of(model).model_copy(update={"bundle_files": files, **fields})
 
 
-def anchor(why: AnchorWhy, reason: str, made: Artifact | None = None) -> FreshAnchor:
-    return FreshAnchor(trained=made, snapshot=None, why=why, reason=reason)  # type: ignore[arg-type]
+def anchor(why: AnchorWhy, made: Artifact | None = None) -> FreshAnchor:
+    return FreshAnchor(trained=made, snapshot=None, why=why)  # type: ignore[arg-type]
 
 
 JUDGED = make_judgement(Decision.REJECT)
@@ -93,10 +93,10 @@ def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
             {"challenger: steps and loss": ("num_steps: 1 then, 2 now",)},
         ),
         # Why an anchor was not trained is compared, and not its sentence.
-        ("train_anchor", anchor(SAME, "A."), anchor(SAME, "B."), {}),
-        ("train_anchor", anchor(SAME, "A."), anchor(OTHER, "A."), {"fresh anchor": None}),
+        ("train_anchor", anchor(SAME), anchor(SAME), {}),
+        ("train_anchor", anchor(SAME), anchor(OTHER), {"fresh anchor": None}),
         (
-            *("train_anchor", anchor(OTHER, "A.", trained("w")), anchor(OTHER, "A.")),
+            *("train_anchor", anchor(OTHER, trained("w")), anchor(OTHER)),
             dict.fromkeys(["fresh anchor", *(f"fresh anchor: {each}" for each in TRAINED)]),
         ),
         # Of a judgement neither what was measured anew counts nor a model's number, not even
@@ -198,8 +198,8 @@ def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
 def test_an_anchor_that_other_code_trained_is_told(
     tmp_path: Path, code: str, is_told: bool
 ) -> None:
-    why = {"why": AnchorWhy.OTHER_RECIPE, "reason": "It differs."}
-    fresh = FreshAnchor(**why, snapshot=None, trained=None, code_digest="a" * 64)
+    why = AnchorWhy.OTHER_RECIPE
+    fresh = FreshAnchor(why=why, snapshot=None, trained=None, code_digest="a" * 64)
     now = {"train_anchor": record_of("train_anchor", fresh)}
     past = make_past(tmp_path, code_digest=code * 64)
     past.records.update(now)

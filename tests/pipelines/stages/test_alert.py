@@ -12,7 +12,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.registry import tracking
 from pipelines.settings import Settings
-from pipelines.stages.alert import tell_failure
+from pipelines.stages.light import tell_failure
 from support.runs import make_run, save_run
 
 STAGE = "train_challenger"

@@ -24,13 +24,11 @@ from support.runs import make_run, save_run
 from support.tiny_log import (
     TINY_AS_OF,
     acted,
-    january,
     pins_of,
     shown,
     tiny_actions,
     tiny_config,
     tiny_impressions,
-    with_pin_times,
     write_tiny_log,
 )
 
@@ -62,26 +60,20 @@ def lose_the_manifest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [shutil.rmtree, lose_a_file, cut_a_file, lose_the_manifest])
-def test_a_snapshot_that_lost_something_is_built_again(
-    run: ResolvedRun, damage: Callable[[Path], None]
+def test_a_whole_snapshot_is_left_alone_and_one_that_lost_something_is_built_again(
+    done: ResolvedRun, damage: Callable[[Path], None]
 ) -> None:
-    first = runner.run_stage("build_snapshot", run.run_uri)
-    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+    snapshot = built(done)
     folder = storage.local_path(snapshot.uri)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    written = {path: path.stat().st_mtime_ns for path in files}
+    uri = runner.run_stage("build_snapshot", done.run_uri)
+    assert {path: path.stat().st_mtime_ns for path in files} == written
     damage(folder)
-    assert runner.run_stage("build_snapshot", run.run_uri) == first
-    assert runner.read_artifact(run.run_uri, "build_snapshot", Snapshot) == snapshot
+    assert runner.run_stage("build_snapshot", done.run_uri) == uri
+    assert built(done) == snapshot
     verify_files(snapshot, folder)
     assert (folder / "manifest.json").exists()
-
-
-def test_a_whole_snapshot_is_left_alone(run: ResolvedRun) -> None:
-    runner.run_stage("build_snapshot", run.run_uri)
-    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
-    files = [path for path in storage.local_path(snapshot.uri).rglob("*") if path.is_file()]
-    written = {path: path.stat().st_mtime_ns for path in files}
-    runner.run_stage("build_snapshot", run.run_uri)
-    assert {path: path.stat().st_mtime_ns for path in files} == written
 
 
 def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
@@ -164,46 +156,19 @@ def test_who_was_killed_while_building_the_mended_log_builds_it_again(
     assert built(done).digest != before.digest
 
 
-def test_a_new_file_that_was_known_later_changes_nothing(
-    done: ResolvedRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = finished_at(done)
-    path = storage.local_path(done.event_log_uri) / ACTIONS_15
-    rows = pq.read_table(path, partitioning=None)
-    late = acted(1, 20, "repin", "15 02:00", "15 02:05", "A") | {"known_at": january("20 00:00")}
-    pq.write_table(pa.Table.from_pylist([late], rows.schema), path.with_name("late.parquet"))
-    assert run_again(done, caplog) == ""
-    assert finished_at(done) == first
-
-
-@pytest.mark.parametrize(("known", "says"), [("19 12:00", "part-1.parquet"), ("20 00:00", "")])
-def test_pins_that_became_known_before_as_of_count(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: str, says: str
-) -> None:
-    """Pin 30 is cold, and its row comes late: before as_of, or at it."""
-    log = tmp_path / "event_log"
-    write_tiny_log(log)
-    with_pin_times(log, dict.fromkeys([10, 20, 40], "01 00:00"))
-    run = save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
-    runner.run_stage("build_snapshot", run.run_uri)
-    times = pa.array([january(known)])
-    pq.write_table(pins_of([30]).append_column("known_at", times), log / "pins" / "part-1.parquet")
-    assert says in run_again(run, caplog)
-    assert bool(caplog.records) is bool(says)
-    assert built(run).num_cold_pins == (0 if says else 1)
-
-
 def test_files_that_are_new_gone_or_written_again_are_named(
     done: ResolvedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = storage.local_path(done.event_log_uri) / ACTIONS_15
-    path = path.rename(path.with_name("part-1.parquet"))
+    log = storage.local_path(done.event_log_uri)
+    path = (log / ACTIONS_15).rename(log / ACTIONS_15.replace("part-0", "part-1"))
     before = built(done)
     new = ACTIONS_15.replace("part-0", "part-1")
     assert f"has changed: {ACTIONS_15}, {new}; it" in run_again(done, caplog)
     assert built(done) == before  # the same rows: the stages behind replay
     os.utime(path, (2_000_000_000, 2_000_000_000))  # of the same size
     assert f"has changed: {new}; it" in run_again(done, caplog)
+    pq.write_table(pins_of([50]), log / "pins" / "part-1.parquet")
+    assert "has changed: pins/part-1.parquet; it" in run_again(done, caplog)
 
 
 def test_a_snapshot_whose_log_is_gone_stays(

@@ -30,7 +30,7 @@ from pipelines.cycles.reading import read_cycle
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
-from pipelines.stages.compare_with_champion import _fetch, compare_with_champion, log_sides
+from pipelines.stages.compare_with_champion import _sides, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
 from support.commands import EXECUTABLE
 from support.judgements import ruled
@@ -188,17 +188,17 @@ def test_every_place_tells_the_outcome_word_for_word(
 
 
 @pytest.mark.services
-@pytest.mark.parametrize("stage", ["train_challenger", "train_anchor"])
 def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
-    run: ResolvedRun, client: MlflowClient, tmp_path: Path, stage: str
+    run: ResolvedRun, client: MlflowClient, tmp_path: Path
 ) -> None:
     """A promotion serves the registered one: a verdict on another bundle would be about nothing."""
     snapshot = write_snapshot(run)
     trained, place = published(client, run, tmp_path)
     with contextlib.ExitStack() as stack:
-        fetched = (stack, run, stage, trained, snapshot)
-        assert _fetch(*fetched).bundle_dir == place
+        sides = (stack, run, tmp_path, snapshot, trained, NO_ANCHOR)
+        mine, champion, anchor = _sides(*sides)
+        assert (mine.bundle_dir, champion, anchor) == (place, None, None)
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-        again = f"run `{EXECUTABLE} stage {stage} --run {run.run_uri} --again`"
+        again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri} --again`"
         with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
-            _fetch(*fetched)
+            _sides(*sides)

@@ -35,7 +35,7 @@ def test_a_stage_killed_at_points_of_a_seed_is_run_again(
     world, _ = behind
     places = {stage: world.places[stage]}
     assert {verb_of(place).split()[0] for place in places[stage]} == {"before", "after"}
-    tries = draw_tries(places, SEED, per_class=1, per_actor=1)
+    tries = draw_tries(places, SEED, per_actor=1)
     for each in sample_of(tries, SEED, 1 if stage in SLOW else 2):
         try_stage(world, each)
 

@@ -23,7 +23,7 @@ from pipelines.recipes import canonical
 from pipelines.registry import moves, tracking
 from pipelines.registry.evidence import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import run_uri_of
+from pipelines.stages.light import run_uri_of
 from pipelines.stages.runner import run_stage, start_run
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
@@ -50,15 +50,8 @@ def settings(tmp_path: Path, tracking_uri: str, event_log: Path) -> Settings:
 
 
 def request(**overrides: object) -> RunRequest:
-    fields = {
-        "recipe": "smoke",
-        "as_of": AS_OF,
-        "now": AS_OF,
-        "may_promote": True,
-        "num_devices": 1,
-        "trigger": "test",
-    }
-    return RunRequest(**(fields | overrides))
+    fields = {"recipe": "smoke", "as_of": AS_OF, "now": AS_OF, "may_promote": True}
+    return RunRequest(**(fields | {"num_devices": 1, "trigger": "test"} | overrides))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +69,10 @@ def test_the_run_is_complete_survives_json_and_has_the_day_of_now_where_none_is_
 
 
 def test_the_same_trigger_is_the_same_run_whatever_moved(
-    settings: Settings, tmp_path: Path, tracking_uri: str
+    settings: Settings, tmp_path: Path
 ) -> None:
     first = start_run(request(), settings)
-    make_champion(settings, tmp_path, tracking_uri, AS_OF - timedelta(days=14))
+    make_champion(settings, tmp_path, AS_OF - timedelta(days=14))
     assert start_run(request(), settings) == first
     other = start_run(request(trigger="another"), settings)
     assert other.run_id != first.run_id
@@ -106,26 +99,20 @@ import sys
 from pipelines.settings import Settings
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.stages.runner import start_run
-settings = Settings.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 request = RunRequest.model_validate_json(sys.argv[2])
-print(start_run(request, settings).model_dump_json(), flush=True)
+run = start_run(request, Settings.model_validate_json(sys.argv[1]))
+print(run.model_dump_json(), flush=True)
 """
 
 
 def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
     # their requests differ, so that the second one would resolve to another run
     requests = [request(num_devices=n) for n in (1, 2)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RESOLVE, settings.model_dump_json(), each.model_dump_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for each in requests
-    ]
+    command = [sys.executable, "-c", RESOLVE, settings.model_dump_json()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([*command, r.model_dump_json()], **pipes) for r in requests]
     for process in started:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in started:
@@ -139,29 +126,21 @@ def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
 
 
 def make_champion(
-    settings: Settings,
-    tmp_path: Path,
-    uri: str,
-    as_of: datetime,
-    before: ModelRef | None = None,
+    settings: Settings, tmp_path: Path, as_of: datetime, before: ModelRef | None = None
 ) -> ModelRef:
-    run = make_run(
-        tmp_path,
-        as_of=as_of,
-        tracking_uri=uri,
-        registered_model=settings.registered_model,
-        champion=before,
-    )
-    model = register_bundle(tracking.connect(uri), run, tmp_path)
+    places = settings.model_dump(include={"tracking_uri", "registered_model"})
+    run = make_run(tmp_path, as_of=as_of, champion=before, **places)
+    model = register_bundle(tracking.connect(settings.tracking_uri), run, tmp_path)
     judgement = judgement_of(run, model)
     moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
     return model
 
 
-def test_as_of_must_be_newer_than_the_champions(
-    settings: Settings, tmp_path: Path, tracking_uri: str
+def test_as_of_must_be_newer_than_the_champions_and_an_older_one_meets_who_served_then(
+    settings: Settings, tmp_path: Path
 ) -> None:
-    make_champion(settings, tmp_path, tracking_uri, AS_OF)
+    then = make_champion(settings, tmp_path, AS_OF - timedelta(days=14))
+    now = make_champion(settings, tmp_path, AS_OF + timedelta(days=14), then)
     with pytest.raises(ConfigurationError, match="not newer than the champion's"):
         start_run(request(), settings)
     run_uri = run_uri_of(request(), settings)
@@ -169,17 +148,8 @@ def test_as_of_must_be_newer_than_the_champions(
     failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
     assert (failure.error_class, failure.is_retryable) == ("ConfigurationError", False)
     run = start_run(request(may_promote=False), settings)
-    assert run.champion is None and run.later_champion is not None
-    assert not storage.exists(failure_uri(run_uri, "resolve_run"))
-
-
-def test_an_older_as_of_is_compared_with_who_served_then(
-    settings: Settings, tmp_path: Path, tracking_uri: str
-) -> None:
-    then = make_champion(settings, tmp_path, tracking_uri, AS_OF - timedelta(days=14))
-    now = make_champion(settings, tmp_path, tracking_uri, AS_OF + timedelta(days=14), then)
-    run = start_run(request(may_promote=False), settings)
     assert (run.champion, run.later_champion) == (then, now)
+    assert not storage.exists(failure_uri(run_uri, "resolve_run"))
     fresh = start_run(request(as_of=AS_OF + timedelta(days=28)), settings)
     assert (fresh.champion, fresh.later_champion) == (now, None)
 

@@ -17,17 +17,16 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk import RetryAction
 from docker.errors import ContainerError, DockerException, ImageNotFound, NotFound
-from mlflow import MlflowClient
 
 import docker
 from pipelines.contracts import code_identity
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.orchestration import containers
 from pipelines.orchestration.docker_stages import StageContainer
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
-from pipelines.stages.runner import read_artifact, run_stage
+from pipelines.stages.runner import read_artifact
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -105,9 +104,11 @@ def run(tmp_path: Path) -> ResolvedRun:
     return save_run(make_run(tmp_path))
 
 
-def task(run: ResolvedRun, tmp_path: Path, stage: str = "build_snapshot") -> StageContainer:
+def execute(run: ResolvedRun, home: Path) -> None:
+    """Run `build_snapshot` as Airflow does."""
+    stage = "build_snapshot"
     settings = Settings(
-        home=str(tmp_path),
+        home=str(home),
         stage_runner="docker",
         stage_image=IMAGE,
         docker_network="host",
@@ -115,11 +116,7 @@ def task(run: ResolvedRun, tmp_path: Path, stage: str = "build_snapshot") -> Sta
     )
     made = stage_operator(stage, run.run_uri, timedelta(hours=1), settings)
     assert isinstance(made, StageContainer)
-    return made
-
-
-def context() -> dict[str, object]:
-    return {"ti": SimpleNamespace()}
+    made.execute({"ti": SimpleNamespace()})
 
 
 def containers_of(engine: docker.DockerClient, run: ResolvedRun) -> list[str]:
@@ -145,7 +142,7 @@ def test_a_stage_is_run_to_its_end_and_nothing_of_it_is_left(
         network_mode="host",
         detach=True,
     )
-    task(run, tmp_path).execute(context())
+    execute(run, tmp_path)
     snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
     assert snapshot.num_examples > 0
     for uri in snapshot.places():
@@ -167,39 +164,9 @@ def test_an_image_of_other_code_than_the_dag_s_is_refused_and_not_tried_again(
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", "another-version")
     monkeypatch.setattr(containers, "project_digest", lambda: "0" * 64)
     with pytest.raises(Exception, match="'StatusCode': 78") as caught:
-        task(run, tmp_path).execute(context())
+        execute(run, tmp_path)
     told = "\n".join(caught.value.logs)
     assert repr(version) in told and "'another-version'" in told
     decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
     assert decided.action is RetryAction.FAIL
     assert containers_of(engine, run) == []
-
-
-@pytest.mark.services
-def test_a_training_registers_what_it_made_and_has_the_memory_it_was_given(
-    engine: docker.DockerClient,
-    same_version: str,
-    tmp_path: Path,
-    tracking_uri: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", same_version)
-    write_planted_world(tmp_path / "event_log")
-    places = {"registered_model": "in_a_container", "experiment": "in_a_container"}
-    run = save_run(make_run(tmp_path, tracking_uri=tracking_uri, **places))
-    for stage in ("build_snapshot", "check_snapshot"):
-        run_stage(stage, run.run_uri)
-    made = task(run, tmp_path, "train_challenger")
-    found: list[int] = []
-    start = type(made.cli).start
-
-    def look_and_start(client: docker.APIClient, container: str) -> None:
-        found.append(client.inspect_container(container)["HostConfig"]["ShmSize"])
-        start(client, container)
-
-    monkeypatch.setattr(type(made.cli), "start", look_and_start)
-    made.execute(context())
-    assert found == [2**31]
-    model = read_artifact(run.run_uri, "train_challenger", Challenger).model
-    served = MlflowClient(tracking_uri).get_model_version_by_alias("in_a_container", "challenger")
-    assert served.version == model.version

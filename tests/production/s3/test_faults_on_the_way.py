@@ -1,37 +1,47 @@
 """Whole cycles whose requests to the store are spoiled end in the digests of an undisturbed one.
 
 Requests are counted, so that every n-th is spoiled; or the store is gone from a drawn request on
-until the attempt has ended, which is the outage that no client's own retries outlast.
+until the attempt has ended, which is the outage that no client's own retries outlast. A stage whose
+requests are spoiled ends, or fails as one that may be retried; what is published is whole, at any
+time.
 """
 
 import itertools
+import os
 import random
+import signal
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import STAGES
-from support.deployments import Deployment, facts_of
-from support.faulty_proxy import FaultyProxy, faulty_proxy
-from support.faulty_store import (
-    ANSWERS,
-    AS_OF,
-    FAULTS,
-    STALL_S,
-    assert_tidy,
-    attempt,
-    kill_at,
-    run_cycle,
+from pipelines.contracts.artifacts import STAGES, Snapshot
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    failure_uri,
+    manifest_uri,
+    snapshot_manifest_uri,
 )
+from pipelines.contracts.snapshot_files import verify_files
+from pipelines.contracts.stage_table import TABLE
+from pipelines.stages.runner import read_artifact, read_record
+from support.deployments import Deployment, facts_of
+from support.faulty_proxy import ANSWERS, FaultyProxy, faulty_proxy
+from support.runs import PLANTED_AS_OF as AS_OF
 from support.s3_server import BUCKET, environment, use_s3
+from support.stage_processes import KILLED, Act, Ended
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
+SILENCE_S, STALL_S = 1.0, 1.6
+"""How long the clients of these tests wait for an answer, and how late one is that is stalled."""
+FAULTS = (*ANSWERS, "request lost", "answer lost", "reset", "truncated", "stalled")
 EVERY, EVERY_STALL = 7, 31
 """A request that is stalled costs more than a second, so fewer of them are."""
 SEED = 17
@@ -40,16 +50,30 @@ ALONE = pytest.mark.exhaustive
 its own, where it otherwise takes turns with the others, and more of them."""
 
 
-@dataclass
+def in_haste(act: Act, named_in: Path) -> None:
+    """Do an act in a process whose clients wait for a second only; it writes its number down."""
+    from pipelines.places import stores
+
+    stores._SILENCE_S, stores._TIMEOUT = SILENCE_S, timedelta(seconds=SILENCE_S)
+    named_in.write_text(str(os.getpid()))
+    act()
+
+
 class Behind:
     """A bucket behind a proxy, with the event log in it, and what an undisturbed cycle makes."""
 
-    folder: Path
-    bucket: str
-    proxy: FaultyProxy
-    tracking_uri: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    num_requests: dict[str, int] = field(default_factory=dict)
+    def __init__(self, folder: Path, bucket: str, proxy: FaultyProxy, tracking_uri: str) -> None:
+        self.folder, self.bucket, self.proxy = folder, bucket, proxy
+        self.tracking_uri, self.num_requests = tracking_uri, dict[str, int]()
+        undisturbed = self.deployment("undisturbed")
+        for stage in STAGES:
+            counted = itertools.count()
+            proxy.choose = lambda *_, counted=counted: str(next(counted))[:0]
+            ended = self.attempt(undisturbed, stage)
+            assert ended.code == 0, f"{stage}: {ended.error}\n{ended.said}"
+            self.num_requests[stage] = next(counted)
+        proxy.mend()
+        self.facts: dict[str, Any] = facts_of(undisturbed.run_uri("cycle", AS_OF))
 
     def deployment(self, name: str) -> Deployment:
         """Return a new deployment, which finds the one event log."""
@@ -57,12 +81,22 @@ class Behind:
         places = (f"{self.bucket}/event_log", f"{self.bucket}/{name}")
         return Deployment(self.folder / name, *places, self.tracking_uri, name, extra)
 
-    def assert_undisturbed(self, deployment: Deployment) -> None:
-        """Check that a cycle has made what it makes where nothing disturbs it, and nothing else."""
-        found = facts_of(deployment.run_uri("cycle", AS_OF))
-        for name, expected in self.facts.items():
-            assert found[name] == expected, name
-        assert_tidy(deployment, "cycle")
+    def attempt(self, deployment: Deployment, stage: str) -> Ended:
+        """Run a stage once, by clients that wait for a second only."""
+        act = deployment.act_of(stage, "cycle", AS_OF)
+        return deployment.perform(partial(in_haste, act, self.folder / "process"))
+
+    def kill_at(self, place: int, arrives: bool) -> None:
+        """Kill the next attempt (SIGKILL) at a request, which may still reach the store."""
+        counted = itertools.count()
+
+        def choose(*_: str) -> str:
+            if next(counted) != place:
+                return ""
+            os.kill(int((self.folder / "process").read_text()), signal.SIGKILL)
+            return "" if arrives else "request lost"
+
+        self.proxy.choose = choose
 
     def draw_places(self, count: int) -> dict[str, list[int]]:
         """Return, of each stage, numbers of some of its requests, in order."""
@@ -71,6 +105,64 @@ class Behind:
             stage: sorted(draw.sample(range(total), min(total, count)))
             for stage, total in self.num_requests.items()
         }
+
+    def run_cycle(self, begin: Callable[[str, int], None], num_attempts: int) -> Counter[str]:
+        """Run a cycle with spoiled requests and, for what did not end so, without; look at it.
+
+        Args:
+            begin: Lets the proxy begin, for a stage and the number of its attempt.
+            num_attempts: Of one stage, with spoiled requests.
+
+        Returns:
+            How often attempts ended with each error, "killed", or with "" where one was done; and
+            how many requests were spoiled.
+        """
+        deployment, seen = self.deployment(f"cycle_{uuid.uuid4().hex[:8]}"), Counter[str]()
+        self.proxy.met.clear()
+        for stage in STAGES:
+            for number in range(num_attempts):
+                begin(stage, number)
+                ended = self.attempt(deployment, stage)
+                self.proxy.mend()
+                seen["killed" if ended.code == KILLED else ended.error] += 1
+                self._assert_told(deployment, stage, ended)
+                if ended.code == 0:
+                    break
+            else:
+                ended = self.attempt(deployment, stage)
+                assert ended.code == 0, f"{stage} without faults: {ended.error}\n{ended.said}"
+        seen["spoiled"] = len(self.proxy.met)
+        run_uri = deployment.run_uri("cycle", AS_OF)
+        assert facts_of(run_uri) == self.facts
+        for stage in STAGES:
+            assert not storage.exists(failure_uri(run_uri, stage)), stage
+        left = [path for path in (deployment.home / "tmp").rglob(".scratch-*") if path.is_dir()]
+        assert left == []
+        return seen
+
+    def _assert_told(self, deployment: Deployment, stage: str, ended: Ended) -> None:
+        """Check that an attempt is done or may be retried, and all that is published is whole."""
+        run_uri, story = deployment.run_uri("cycle", AS_OF), f"{stage}: {ended.error}\n{ended.said}"
+        if ended.code not in (0, KILLED):
+            # The store may be out of reach for the note too.
+            is_noted = storage.exists(noted := failure_uri(run_uri, stage))
+            failure = storage.read_model(noted, StageFailure) if is_noted else None
+            story = f"{story}\n{failure.message if failure else 'nothing is noted'}"
+            assert ended.code == 75, story
+            assert ended.error in ("TransientStorageError", "RunInProgressError"), story
+            assert failure is None or failure.is_retryable, story
+        assert ended.code != 0 or storage.exists(manifest_uri(run_uri, stage)), story
+        for each in STAGES:
+            if storage.exists(manifest_uri(run_uri, each)):
+                assert read_record(run_uri, each).is_sound(), story
+                artifact = read_artifact(run_uri, each, TABLE[each].gives)
+                assert storage.find_missing(artifact.places()) == [], story
+        snapshots = storage.join(deployment.workspace, "snapshots")
+        for name in storage.list_names(snapshots):
+            if storage.exists(found := snapshot_manifest_uri(storage.join(snapshots, name))):
+                snapshot = storage.read_model(found, Snapshot)
+                with storage.local_copy(snapshot.uri) as folder:
+                    verify_files(snapshot, folder)
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +178,7 @@ def behind(
         storage.publish_folder(folder / "event_log", f"{bucket}/event_log")
         proxy.answers |= ANSWERS
         proxy.stall_s = STALL_S
-        made = Behind(folder, bucket, proxy, tracking_uri)
-        undisturbed = made.deployment("undisturbed")
-        for stage in STAGES:
-            counted = itertools.count()
-            proxy.choose = lambda *_, counted=counted: str(next(counted))[:0]
-            ended = attempt(undisturbed, stage, "cycle")
-            assert ended.code == 0, f"{stage}: {ended.error}\n{ended.said}"
-            made.num_requests[stage] = next(counted)
-        proxy.mend()
-        made.facts = facts_of(undisturbed.run_uri("cycle", AS_OF))
-        yield made
+        yield Behind(folder, bucket, proxy, tracking_uri)
 
 
 @pytest.mark.parametrize(
@@ -110,48 +192,36 @@ def test_a_cycle_of_which_every_nth_request_is_spoiled(
     behind: Behind, faults: tuple[str, ...]
 ) -> None:
     every = EVERY_STALL if faults == ("stalled",) else EVERY
-    proxy, deployment = behind.proxy, behind.deployment(f"every_{uuid.uuid4().hex[:8]}")
-    proxy.met.clear()
     counted, in_turn = itertools.count(1), itertools.cycle(faults)
 
     def begin(*_: object) -> None:
-        proxy.choose = lambda *_: "" if next(counted) % every else next(in_turn)
+        behind.proxy.choose = lambda *_: "" if next(counted) % every else next(in_turn)
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=4)
-    assert seen["spoiled"] > 10
-    behind.assert_undisturbed(deployment)
+    assert behind.run_cycle(begin, num_attempts=4)["spoiled"] > 10
 
 
 @pytest.mark.parametrize("share", [0.3, pytest.param(0.1, marks=ALONE)])
 def test_a_cycle_of_which_a_share_of_all_requests_is_spoiled(behind: Behind, share: float) -> None:
-    proxy, deployment = behind.proxy, behind.deployment(f"share_{share:.0%}".strip("%"))
-    proxy.met.clear()
-    draw = random.Random(SEED)
-    proxy_faults = tuple(fault for fault in FAULTS if fault != "stalled")
+    draw, faults = random.Random(SEED), tuple(fault for fault in FAULTS if fault != "stalled")
 
     def begin(*_: object) -> None:
-        proxy.choose = lambda *_: draw.choice(proxy_faults) if draw.random() < share else ""
+        behind.proxy.choose = lambda *_: draw.choice(faults) if draw.random() < share else ""
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=2)
-    assert seen["spoiled"] > 20
-    behind.assert_undisturbed(deployment)
+    assert behind.run_cycle(begin, num_attempts=2)["spoiled"] > 20
 
 
 @pytest.mark.parametrize("num_outages", [2, pytest.param(4, marks=ALONE)])
 def test_a_cycle_whose_store_is_gone_from_drawn_requests_on(
     behind: Behind, num_outages: int
 ) -> None:
-    proxy, deployment = behind.proxy, behind.deployment(f"outages_{num_outages}")
-    proxy.met.clear()
     drawn = behind.draw_places(num_outages)
 
     def begin(stage: str, number: int) -> None:
         counted, first = itertools.count(), drawn[stage][number]
-        proxy.choose = lambda *_: "reset" if next(counted) >= first else ""
+        behind.proxy.choose = lambda *_: "reset" if next(counted) >= first else ""
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=num_outages)
+    seen = behind.run_cycle(begin, num_attempts=num_outages)
     assert seen["TransientStorageError"] >= len(STAGES)
-    behind.assert_undisturbed(deployment)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +235,10 @@ def test_a_cycle_whose_store_is_gone_from_drawn_requests_on(
 def test_a_cycle_whose_stages_are_killed_at_drawn_requests(
     behind: Behind, arrives: tuple[bool, ...], num_kills: int
 ) -> None:
-    proxy, deployment = behind.proxy, behind.deployment(f"killed_{uuid.uuid4().hex[:8]}")
     drawn = behind.draw_places(num_kills)
 
     def begin(stage: str, number: int) -> None:
-        kill_at(deployment, proxy, drawn[stage][number], arrives[number % len(arrives)])
+        behind.kill_at(drawn[stage][number], arrives[number % len(arrives)])
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=num_kills)
     # A training that goes on where it was killed makes fewer requests, and may come to its end.
-    assert seen["killed"] >= (num_kills - 1) * len(STAGES)
-    behind.assert_undisturbed(deployment)
+    assert behind.run_cycle(begin, num_kills)["killed"] >= (num_kills - 1) * len(STAGES)

@@ -1,4 +1,8 @@
-"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
+"""A run of the DAG: what it asks for, and whom Airflow has told of its end.
+
+A run that cannot be resolved has no folder: what is to be said of it is left in an XCom. It is
+tested in a real Airflow too: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,12 +21,6 @@ OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
 """What a run may be asked for: the names of the DAG's params."""
 FAILURE_KEY = "failure"
 """XCom key under which `resolve_run` leaves an `Unresolved`."""
-
-
-def unresolved_of(ti: Any) -> Unresolved | None:
-    """Return what `resolve_run` left when it failed in a run; None where it left nothing."""
-    left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY)
-    return Unresolved.model_validate(left) if left else None
 
 
 def request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
@@ -58,7 +56,7 @@ def request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
 
 
 def start_cycle(
-    params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings, catchup: bool = False
+    params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings
 ) -> dict[str, Any]:
     """Resolve the cycle that an Airflow run asks for; a scheduled one accounts for due dates first.
 
@@ -67,7 +65,6 @@ def start_cycle(
         dag_run: the run.
         ti: where a failure is left for the alert, which finds no run here.
         settings: places and schedule.
-        catchup: the DAG's own; with it a scheduled run is run however late it is.
 
     Returns:
         run_id, run_uri and as_of of the cycle, and the hardware that it trains on (a `Hardware`):
@@ -76,7 +73,7 @@ def start_cycle(
     Raises:
         ConfigurationError: as `request_of` does; the recipe would run functions of a package that
             is not allowed here.
-        HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
+        HomefeedError: as `pipelines.stages.light.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.schedule.account_for` does.
     """
     from pipelines.alerts.compose import after_unresolved, cycle_of
@@ -88,7 +85,7 @@ def start_cycle(
         request = request_of(params, dag_run)
         require_triggerable(request.recipe, settings)
         if dag_run.run_type == "scheduled":
-            schedule.account_for(dag_run, request, settings, catchup)
+            schedule.account_for(dag_run, request, settings)
         run = runner.start_run(request, settings)
         require_triggerable(run.config.reference, settings, run.config)
     except HomefeedError as error:
@@ -113,3 +110,44 @@ def start_cycle(
     hardware = Hardware(accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes)
     as_of = f"{run.as_of:%Y-%m-%d}"
     return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": as_of, "hardware": hardware}
+
+
+def unresolved_of(ti: Any) -> Unresolved | None:
+    """Return what `resolve_run` left when it failed in a run; None where it left nothing."""
+    left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY)
+    return Unresolved.model_validate(left) if left else None
+
+
+def alert_broken_run(context: Mapping[str, Any]) -> None:
+    """Alert once about a run that failed; Airflow calls this in its DAG processor.
+
+    Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
+    """
+    from pipelines.alerts import compose
+    from pipelines.alerts.incidents import tell
+    from pipelines.stages.light import tell_failure
+
+    ti, dag_run, settings = context.get("ti"), context.get("dag_run"), Settings()
+    ended_at, reason = getattr(dag_run, "end_date", None), str(context.get("reason", ""))
+    if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
+        # With its instant: the same run that ends so again has failed again.
+        began = getattr(ti, "start_date", None)
+        ended = compose.Ended(ti.task_id, reason, began, ended_at)
+        tell_failure(resolved["run_uri"], settings, ended)
+        return
+    left, began = unresolved_of(ti) if ti else None, getattr(dag_run, "start_date", None)
+    # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has what
+    # an earlier attempt left.
+    if left is None or (began and left.at < began):
+        left = Unresolved(message="", next_step=compose.after_lost_start(settings), at=ended_at)
+    tell(compose.compose_unresolved(context["run_id"], left, settings), settings)
+
+
+def tell_ended_run(context: Mapping[str, Any]) -> None:
+    """Tell people that a run has ended well after runs that broke; Airflow calls this for each."""
+    from pipelines.alerts.incidents import tell_recovered
+
+    ti = context.get("ti")
+    # A run that was skipped has ended well, too, and says nothing.
+    if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
+        tell_recovered(resolved["run_uri"], Settings())
