@@ -2,8 +2,8 @@
 
 Namespace, account, secret, nodes and volumes are those of the pod template; an example of it and of
 what is made here stands in docker/kubernetes. Imported only where the runner is `kubernetes`: the
-provider is no part of every deployment. Tested also on a small cluster, in
-tests/pipelines/orchestration/test_kubernetes_stages.py.
+provider is no part of every deployment. What a Job's machines do is tested by processes, in
+tests/production/kubernetes/test_two_nodes.py.
 """
 
 import contextlib

@@ -17,6 +17,7 @@ from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.stages.runner import read_artifact
 from support import stage_acts
+from support.stage_points import Place
 from support.stage_processes import Act, Ended, Where, perform
 
 
@@ -64,18 +65,27 @@ class Deployment:
             return partial(stage_acts.resolve, trigger, as_of)
         return partial(stage_acts.do_stage, stage, self.run_uri(trigger, as_of))
 
-    def perform(self, act: Act) -> Ended:
-        """Do an act in a process that has this deployment's environment."""
-        notes = self.home / "notes"
-        notes.mkdir(parents=True, exist_ok=True)
-        # The home is where `perform` makes temporary files.
-        return perform(Where(self.home, notes, self.environment), act)
+    def perform(self, act: Act, kill_at: Place | None = None) -> Ended:
+        """Do an act in a process that has this deployment's environment, and is perhaps killed."""
+        return perform(self.where, act, kill_at)
+
+    @property
+    def where(self) -> Where:
+        """Where its processes are; what they say is kept beside the home."""
+        notes = self.home.with_name(f"{self.home.name}-notes")
+        for folder in (self.home, notes):
+            folder.mkdir(parents=True, exist_ok=True)
+        return Where(self.home, notes, self.environment)
+
+    def must(self, act: Act) -> None:
+        """Do an act, and see that it is done."""
+        ended = self.perform(act)
+        assert ended.code == 0, f"{act}: {ended.error}\n{ended.said}"
 
     def run_cycle(self, trigger: str, as_of: datetime) -> None:
         """Run every stage of a cycle, and see that each ends well."""
         for stage in STAGES:
-            ended = self.perform(self.act_of(stage, trigger, as_of))
-            assert ended.code == 0, f"{stage}: {ended.error}\n{ended.said}"
+            self.must(self.act_of(stage, trigger, as_of))
 
 
 def facts_of(run_uri: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from support.faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
-from support.stage_processes import Ended, perform
+from support.stage_processes import Ended
 from support.stage_world import STAGES, StageWorld, stage_world
 
 NUM_ATTEMPTS = 6
@@ -104,7 +104,7 @@ def run_cycle(
         try:
             for _ in range(num_attempts):
                 end.attempts += 1
-                if (ended := perform(world.where, world.act_of(stage))).code == 0:
+                if (ended := world.deployment.perform(world.act_of(stage))).code == 0:
                     break
                 story = f"{plan.story}: {stage}\n{ended.said}"
                 _assert_says_the_truth(world, stage, ended, story)
@@ -112,7 +112,7 @@ def run_cycle(
             proxy.mend()
         if ended.code != 0:
             end.left_stage = end.left_stage or stage
-            world.must(world.act_of(stage))
+            world.deployment.must(world.act_of(stage))
     end.met = Counter(fault for fault, _ in proxy.met)
     for stage in STAGES:
         if stage != "compare_with_champion":  # Its verdict is set by the test, for what follows.

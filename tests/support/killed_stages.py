@@ -16,18 +16,18 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.stages.runner import read_artifact
 from support import stage_acts
 from support.stage_points import Place, verb_of
-from support.stage_processes import KILLED, Ended, perform
+from support.stage_processes import KILLED, Ended
 from support.stage_world import StageWorld
 
 Act = Callable[[StageWorld], Ended]
 NOBODY = "nobody"
 ACTORS: dict[str, Act] = {
-    "another run is resolved": lambda world: perform(
-        world.where, partial(stage_acts.resolve, stage_acts.LATER)
+    "another run is resolved": lambda world: world.deployment.perform(
+        partial(stage_acts.resolve, stage_acts.LATER)
     ),
-    "a person rolls back": lambda world: perform(world.where, stage_acts.roll_back),
-    "the alias is moved by hand": lambda world: perform(
-        world.where, partial(stage_acts.move_by_hand, "1")
+    "a person rolls back": lambda world: world.deployment.perform(stage_acts.roll_back),
+    "the alias is moved by hand": lambda world: world.deployment.perform(
+        partial(stage_acts.move_by_hand, "1")
     ),
 }
 ASKING = ("resolve_run", "train_challenger", "compare_with_champion", "promote_challenger")
@@ -95,7 +95,7 @@ def sample_of(tries: Sequence[StageTry], seed: int, count: int) -> list[StageTry
 def try_stage(world: StageWorld, each: StageTry) -> None:
     """Kill a stage at a point, let the actor act, run the stage again, and look at everything."""
     world.restore(each.stage)
-    killed = perform(world.where, world.act_of(each.stage), kill_at=each.place)
+    killed = world.deployment.perform(world.act_of(each.stage), kill_at=each.place)
     assert killed.code == KILLED, (
         f"{each.story}: the point was not reached; the stage ended with {killed.code} "
         f"{killed.error}\n{killed.said}"
@@ -104,7 +104,7 @@ def try_stage(world: StageWorld, each: StageTry) -> None:
     was_published = world.is_published(each.stage)
     acted = _act(world, each)
     served = world.state().serves
-    again = perform(world.where, world.act_of(each.stage))
+    again = world.deployment.perform(world.act_of(each.stage))
     story = f"{each.story}: then {again.error or 'done'}\n{again.said if again.code else ''}"
     assert world.leftovers() == [], f"{world.leftovers()}: {story}"
     assert world.living() == [], story

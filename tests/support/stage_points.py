@@ -83,10 +83,8 @@ def _watch_libraries(point: Point, naming: "_Naming") -> None:
     import requests
 
     from pipelines import deletion
-    from training.bundle import files as bundle_files
 
     _surround(pa.ipc, "new_file", point, lambda sink, *_: naming.named("write", sink))
-    _surround(bundle_files, "save_file", point, lambda _, path, **__: naming.named("write", path))
     _surround(deletion, "remove", point, lambda uri: naming.named("remove", urlsplit(uri).path))
     _surround(requests.Session, "send", point, lambda _, request, **__: _named_request(request))
 

@@ -28,16 +28,17 @@ from pipelines.contracts.run_layout import manifest_uri
 from pipelines.registry import reconcile, tracking
 from pipelines.stages.runner import read_record
 from support import stage_acts
+from support.deployments import Deployment
 from support.mlflow_facts import facts_of_mlflow
 from support.mlflow_server import mlflow_server
+from support.runs import PLANTED_AS_OF
 from support.stage_points import Place, without_random_parts
-from support.stage_processes import Act, Where, find_places, perform
+from support.stage_processes import Act, find_places
 from support.worlds import write_planted_world
 
 MODEL = "tried"
 TRIED = stage_acts.request_of("tried").run_id
 OTHERS = stage_acts.request_of(stage_acts.LATER).run_id
-_EARLY = STAGES[1:5]
 _RULED = {"promote_challenger": Decision.PROMOTE, "alert": Decision.REJECT}
 """Stages for which the verdict is set, so that they have something to do."""
 _UNFINISHED = (".scratch-", ".partial", ".writing")
@@ -50,38 +51,17 @@ class StageWorld:
     def __init__(self, folder: Path, server_url: str, url: str) -> None:
         self.home, self._kept = folder / "home", folder / "kept"
         self.server, self._server_url = folder / "server", server_url
-        self.url = url
-        self.notes = folder / "notes"
-        self.notes.mkdir(parents=True)
+        self.runs = self.home / "workspace" / "runs"
+        log, workspace = str(self.home / "event_log"), storage.to_uri(self.runs.parent)
+        extra = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+        self.deployment = Deployment(self.home, log, workspace, url, MODEL, extra)
         self.undisturbed: dict[str, Facts] = {}
         self.places: dict[str, list[Place]] = {}
-        self.runs = self.home / "workspace" / "runs"
         self.run_uri = storage.to_uri(self.runs / TRIED)
-        self.where = Where(self.home, self.notes, self._environment())
-
-    def _environment(self) -> dict[str, str]:
-        return {
-            "HOMEFEED_HOME": str(self.home),
-            "HOMEFEED_TRACKING_URI": self.url,
-            "HOMEFEED_REGISTERED_MODEL": MODEL,
-            "HOMEFEED_EXPERIMENT": MODEL,
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "1",
-            "GX_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "true",
-            # So the code's version is its digest, whatever is committed during the tries.
-            "GIT_DIR": os.devnull,
-        }
 
     def act_of(self, stage: str) -> Act:
         """Return what runs a stage of the tried cycle."""
-        if stage == "resolve_run":
-            return partial(stage_acts.resolve, "tried")
-        return partial(stage_acts.do_stage, stage, self.run_uri)
-
-    def must(self, act: Act) -> None:
-        """Do an act, and see that it is done."""
-        ended = perform(self.where, act)
-        assert ended.code == 0, f"{act}: {ended.error}\n{ended.said}"
+        return self.deployment.act_of(stage, "tried", PLANTED_AS_OF)
 
     def keep(self, name: str) -> None:
         """Keep the state of workspace and registry under a name."""
@@ -104,7 +84,7 @@ class StageWorld:
     def set_verdict_for(self, stage: str) -> None:
         """Give a stage that obeys the verdict one on which it has something to do."""
         if stage in _RULED:
-            self.must(partial(stage_acts.rule, self.run_uri, _RULED[stage]))
+            self.deployment.must(partial(stage_acts.rule, self.run_uri, _RULED[stage]))
 
     def is_published(self, stage: str) -> bool:
         return storage.exists(manifest_uri(self.run_uri, stage))
@@ -216,17 +196,14 @@ def stage_world(folder: Path, url_of: Any = contextlib.nullcontext) -> Iterator[
     with mlflow_server(folder / "server") as server_url, url_of(server_url) as url:
         world = StageWorld(folder, server_url, url)
         write_planted_world(world.home / "event_log")
-        first = storage.to_uri(
-            world.runs / stage_acts.request_of("first", stage_acts.FIRST_AS_OF).run_id
-        )
-        world.must(partial(stage_acts.resolve, "first", stage_acts.FIRST_AS_OF))
-        for stage in _EARLY:
-            world.must(partial(stage_acts.do_stage, stage, first))
-        world.must(partial(stage_acts.promote_first, first))
-        world.must(partial(stage_acts.promote_a_twin, first))
+        deployment, at = world.deployment, stage_acts.FIRST_AS_OF
+        for stage in STAGES[:5]:
+            deployment.must(deployment.act_of(stage, "first", at))
+        for act in (stage_acts.promote_first, stage_acts.promote_a_twin):
+            deployment.must(partial(act, deployment.run_uri("first", at)))
         for stage in STAGES:
             world.set_verdict_for(stage)
             world.keep(stage)
-            world.places[stage] = find_places(world.where, world.act_of(stage))
+            world.places[stage] = find_places(deployment.where, world.act_of(stage))
             world.undisturbed[stage] = world.facts(stage)
         yield world

@@ -1,16 +1,12 @@
 """A stage in Kubernetes: what is asked for, the files that say the same, and a training's Job run.
 
 Every object is read back by the models of Kubernetes' own client, which knows every field there is.
-The Job is run on `support.small_cluster`.
 """
 
 import json
 import os
 import re
-import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, TaskDeferred
 from airflow.serialization.serialized_objects import BaseSerialization
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, ApiException
 from kubernetes.client import models as k8s
 
 from pipelines.contracts.errors import (
@@ -33,16 +28,12 @@ from pipelines.contracts.errors import (
 from pipelines.orchestration import containers
 from pipelines.orchestration.kubernetes_stages import COMPONENT, TRAINING_SERVICE, TrainingJob
 from pipelines.orchestration.operators import stage_operator
-from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Resources, Settings
-from support.cluster_tasks import begin, pod_template, run, task_context, use_cluster
-from support.small_cluster import SmallCluster, small_cluster
 
 RUN_URI = "s3://bucket/workspace/runs/2026-01-19--0a1b2c3d"
 FOLDER = Path(__file__).parents[3] / "docker" / "kubernetes"
 TEMPLATE = FOLDER / "stage-pod.yaml"
 ON_GPUS = {"accelerator": "gpu", "devices": 8, "nodes": 2}
-ON_CPUS = {"accelerator": "cpu", "devices": 1, "nodes": 2}
 SETTINGS = {
     "stage_runner": "kubernetes",
     "stage_image": "registry.example/homefeed-trainer:VERSION",
@@ -243,84 +234,96 @@ def test_the_files_of_the_repository_hold_objects_of_kubernetes_settings_and_no_
     assert values["allowPodLaunching"] and values["allowJobLaunching"]
 
 
-CONTEXT = ("homefeed_retrain", "train_challenger", "manual__x")
-SCRIPT = """
-import os, pathlib, signal, sys, time
-folder = pathlib.Path(sys.argv[0]).parent
-own = folder / f"pod-{os.environ['JOB_COMPLETION_INDEX']}"
-own.write_text("\\n".join(f"{name}={value}" for name, value in os.environ.items()))
-wanted = folder / "do"
-exec(wanted.read_text() if wanted.exists() else "")
-"""
+CONTEXT: Any = {
+    "ti": SimpleNamespace(
+        dag_id="homefeed_retrain",
+        task_id="train_challenger",
+        map_index=-1,
+        try_number=1,
+        xcom_push=lambda key, value: json.dumps(value, default=str),  # a database must hold it
+    ),
+    "run_id": "manual__x",
+    "dag": SimpleNamespace(),
+}
+NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCluster]:
-    with small_cluster(tmp_path / "cluster", {"PATH": os.environ["PATH"]}) as found:
-        use_cluster(found, monkeypatch)
-        found.secrets["credentials"] = {"AWS_SECRET_ACCESS_KEY": "swordfish"}
-        yield found
+class Cluster:
+    """Stands for Kubernetes' API as a training's task asks it: one Job, its pods, and their logs.
+
+    Args:
+        looks: Phases of the Job's pods, look by look; the last one stays.
+        earlier: Names of Jobs that earlier attempts have left.
+    """
+
+    def __init__(self, *looks: Sequence[str], earlier: Sequence[str] = ()) -> None:
+        self.looks, self.earlier = [*looks], earlier
+        self.made: list[k8s.V1Job] = []
+        self.deleted: list[str] = []
+        self.asked: list[str] = []
+
+    def task(self, nodes: int = 2) -> Any:
+        """Return a training's task before this cluster."""
+        found = operator_of("train_challenger", ON_GPUS | {"nodes": nodes})
+        there = {"is_in_cluster": True, "create_job": self.made.append}
+        hook = SimpleNamespace(**there, batch_v1_client=self, get_pod=self.pod, core_v1_client=self)
+        found.__dict__["hook"] = hook
+        return found
+
+    def list_namespaced_job(self, namespace: str, label_selector: str) -> Any:
+        self.asked.append(label_selector)
+        jobs = [k8s.V1Job(metadata=k8s.V1ObjectMeta(name=name)) for name in self.earlier]
+        return SimpleNamespace(items=jobs)
+
+    def delete_namespaced_job(self, name: str, namespace: str, propagation_policy: str) -> None:
+        assert propagation_policy == "Foreground"  # with its pods
+        self.deleted.append(name)
+
+    def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+        assert label_selector == f"batch.kubernetes.io/job-name={self.made[-1].metadata.name}"
+        phases = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return SimpleNamespace(items=[self.pod(str(k), namespace, p) for k, p in enumerate(phases)])
+
+    def pod(self, name: str, namespace: str, phase: str = "Failed") -> k8s.V1Pod:
+        condition = k8s.V1PodCondition(type="PodScheduled", status="False", message=NO_GPU)
+        status = k8s.V1PodStatus(phase=phase, conditions=[condition] if phase == "Pending" else [])
+        metadata = k8s.V1ObjectMeta(name=name, namespace=namespace, labels={})
+        spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base")])
+        return k8s.V1Pod(metadata=metadata, status=status, spec=spec)
+
+    def read_namespaced_pod_log(self, name: str, **_: Any) -> list[bytes]:
+        if name == "gone":
+            raise ApiException(status=404)
+        return [f"out of memory on card {name}".encode()]
 
 
-def task(folder: Path, do: str = "", nodes: int = 2) -> Any:
-    """Return a training's task, whose command is a script of the test in place of `homefeed`."""
-    (folder / "script.py").write_text(SCRIPT)
-    (folder / "do").write_text(do)
-    command = f"{sys.executable} {folder}/script.py"
-    asked = {"pod_template": pod_template(folder), "command": command}
-    return operator_of("train_challenger", ON_CPUS | {"nodes": nodes}, **asked)
-
-
-def fails(error: BaseException) -> bool:
-    """Return whether Airflow fails at once, in place of trying again."""
-    decided = StageRetryPolicy().evaluate(error, try_number=1, max_tries=3)
-    return decided.action is RetryAction.FAIL
-
-
-def test_each_machine_knows_its_rank_and_where_the_first_one_is(cluster, tmp_path) -> None:
-    cluster.pending[0] = "waiting for a machine, which comes late"
-    threading.Timer(1.5, cluster.pending.clear).start()
-    run(task(tmp_path), CONTEXT)
-    lines = [(tmp_path / f"pod-{pod}").read_text().splitlines() for pod in range(2)]
-    told = [dict(line.split("=", 1) for line in each if "=" in line) for each in lines]
+def test_the_task_waits_for_all_machines_and_lets_earlier_jobs_end() -> None:
+    cluster = Cluster([], ["Running", "Pending"], ["Running"] * 2, earlier=["an earlier one"])
+    with pytest.raises(TaskDeferred) as deferred:
+        cluster.task().execute(CONTEXT)
+    assert deferred.value.trigger.pod_names == ["0", "1"]  # type: ignore[attr-defined]
     [job] = cluster.made
-    assert [each["JOB_COMPLETION_INDEX"] for each in told] == ["0", "1"]
-    assert {each["HOMEFEED_JOB_NAME"] for each in told} == {job["metadata"]["name"]}
-    assert len({each["HOMEFEED_RENDEZVOUS"] for each in told}) == 1
-    # The cluster's name server has put an address in place of <job>-0.homefeed-training.
-    assert told[0]["HOMEFEED_RENDEZVOUS"].startswith("127.0.0.1:")
-    assert {each["AWS_SECRET_ACCESS_KEY"] for each in told} == {"swordfish"}
-    assert "swordfish" not in json.dumps(cluster.made)
+    labels = ",".join(f"{name}={value}" for name, value in job.metadata.labels.items())
+    assert cluster.asked == [labels] and "run_id=manual__x" in labels and "try_number" not in labels
+    assert cluster.deleted == ["an earlier one"]
 
 
-@pytest.mark.parametrize(("code", "is_final"), [(78, True), (65, True), (75, False)])
-def test_how_one_machine_ends_decides_whether_all_are_tried_again_and_its_log_is_shown(
-    cluster, tmp_path, capsys, code, is_final
+def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason() -> None:
+    cluster = Cluster(["Running", "Pending"])
+    waiting = cluster.task()
+    waiting.startup_timeout_seconds = 0
+    with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia"):
+        waiting.execute(CONTEXT)
+    # Else it would begin beside the next attempt.
+    assert cluster.deleted == [cluster.made[0].metadata.name]
+
+
+def test_the_logs_of_failed_machines_are_shown_by_the_task(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # The other machine would wait for long: the Job ends it.
-    do = f"print('out of memory on card 3', flush=True); sys.exit({code})"
-    do = f"if os.environ['JOB_COMPLETION_INDEX'] == '0': time.sleep(600)\n{do}"
-    started = time.monotonic()
-    with pytest.raises(AirflowException) as caught:
-        run(task(tmp_path, do), CONTEXT)
-    assert time.monotonic() - started < 120
-    assert fails(caught.value) == is_final
-    assert "logs: out of memory on card 3" in capsys.readouterr().out
-
-
-def test_a_job_that_an_earlier_attempt_left_is_ended(cluster, tmp_path) -> None:
-    begin(task(tmp_path, "time.sleep(600)"), CONTEXT)  # the task is cleared: nobody waits any more
-    [earlier] = list(cluster.pods.values())[:1]
-    run(task(tmp_path), CONTEXT)
-    assert earlier.exit_code == 128 + 15
-    assert len(cluster.made) == 2 and len(cluster.jobs) == 1
-
-
-def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason(cluster, tmp_path) -> None:
-    cluster.pending[1] = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
-    waiting = task(tmp_path, "time.sleep(600)")
-    waiting.startup_timeout_seconds = 2
-    with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia") as caught:
-        waiting.execute(task_context(CONTEXT))
-    assert cluster.jobs == {}  # else it would begin beside the next attempt
-    assert not fails(caught.value)
+    event = {"status": "error", "message": "Job failed with error: x", "job": {}}
+    event |= {"pod_names": ["0", "gone", "1"], "pod_namespace": "homefeed"}
+    with pytest.raises(AirflowException, match="Job failed with error"):
+        Cluster().task().execute_complete(CONTEXT, event)
+    told = capsys.readouterr().out
+    assert all(f"logs: out of memory on card {name}" in told for name in "01")

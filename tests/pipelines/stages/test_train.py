@@ -113,7 +113,6 @@ def write_result(folder: Path) -> TrainingResult:
         num_steps=1,
         num_epochs=1,
         num_training_examples=1,
-        num_parameters=1,
         final_training_loss=0.5,
         resumed_from_step=0,
         training_s=1.0,

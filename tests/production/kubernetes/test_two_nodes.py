@@ -1,17 +1,13 @@
 """The training stage on two machines, which here are two processes on one: the same artifact.
 
-Both run the command that a pod of the Job runs, with the variables that Kubernetes sets there:
-first by hand, then by the DAG's own task in a cluster of one machine (`support.small_cluster`). The
+Both run the command that a pod of the Job runs, with the variables that Kubernetes sets there. The
 processes of the training meet by a real rendezvous of torchrun.
 """
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -19,13 +15,8 @@ from mlflow import MlflowClient
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.orchestration.operators import stage_operator
-from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact
-from support.cluster_tasks import pod_template, run, use_cluster
-from support.s3_server import environment as s3_environment
 from support.serving import free_port
-from support.small_cluster import small_cluster
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.services]
@@ -117,45 +108,3 @@ def test_two_machines_publish_what_two_devices_of_one_do(
     # In a first cycle there is no recipe to hold the challenger against, which machine 0 finds.
     on_two_machines("train_anchor", run_uri, deployment)
     assert read_artifact(run_uri, "train_anchor", FreshAnchor).trained is None
-
-
-def test_as_a_job_of_a_cluster_with_the_workspace_in_a_bucket(
-    deployment: dict[str, str],
-    by_one_machine: Challenger,
-    s3_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The DAG's own task makes the Job; keys reach its pods by the cluster's secret alone."""
-    keys = s3_environment(s3_url)
-    in_bucket = {name: deployment[name] for name in deployment if name.startswith("HOMEFEED_")}
-    in_bucket |= {
-        "HOMEFEED_EVENT_LOG": str(Path(deployment["HOMEFEED_HOME"]) / "event_log"),
-        "HOMEFEED_WORKSPACE": f"s3://homefeed/{tmp_path.name}",
-        "HOMEFEED_WORK_FOLDER": str(tmp_path / "work"),
-        "HOMEFEED_REGISTERED_MODEL": "trained_in_a_bucket",
-        "HOMEFEED_STAGE_IMAGE": "trainer:1",
-        "HOMEFEED_POD_TEMPLATE": pod_template(tmp_path),
-        "HOMEFEED_COMMAND": shlex.join(COMMAND),
-    }
-    run_uri = prepare("bucket", ["--nodes", "2"], deployment | in_bucket | keys)
-    for name, value in in_bucket.items():
-        monkeypatch.setenv(name, value)
-    hardware = {"accelerator": "cpu", "devices": 1, "nodes": 2}
-    stage = "train_challenger"
-    task = stage_operator(stage, run_uri, timedelta(hours=1), Settings(), hardware)
-    # What an image has: programs, and no word of this deployment.
-    image = {name: deployment[name] for name in deployment if name[:9] != "HOMEFEED_"}
-    with small_cluster(tmp_path / "cluster", image) as cluster:
-        cluster.secrets["credentials"] = keys
-        use_cluster(cluster, monkeypatch)
-        run(task, ("homefeed_retrain", stage, "manual__x"))
-        [job] = cluster.made
-        assert job["spec"]["completions"] == 2
-        assert not [value for value in keys.values() if value != "test" and value in str(job)]
-    for name, value in keys.items():
-        monkeypatch.setenv(name, value)
-    made = read_artifact(run_uri, stage, Challenger)
-    assert made.bundle_files == by_one_machine.bundle_files
-    [work] = (each for each in (tmp_path / "work").iterdir() if each.is_dir())  # and its lock
-    assert (work / "training-node-1.log").exists()
