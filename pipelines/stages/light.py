@@ -127,20 +127,15 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
     """
     from pipelines.alerts.compose import alert_about_failure
     from pipelines.alerts.incidents import tell
-    from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
+    from pipelines.alerts.transports import deliver_waiting
     from pipelines.registry.tracking import end_failed
 
-    def end_runs(why: str) -> None:
-        record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
-        end_failed(ResolvedRun.model_validate(record.artifact), f"{ended.stage} broke: {why}")
-
+    alert = alert_about_failure(run_uri, settings, ended)
     try:
-        receipt = tell(alert_about_failure(run_uri, settings, ended), settings)
-    except AlertDeliveryError:
-        # The outbox has it, so that the run broke all the same.
-        end_runs(ended.reason or "see the alert in the outbox")
-        raise
-    if receipt.alert is not None:
-        end_runs(receipt.alert.happened)
+        receipt = tell(alert, settings)
+    finally:  # Where a transport failed the outbox has it: the run broke all the same.
+        record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
+        run = ResolvedRun.model_validate(record.artifact)
+        end_failed(run, f"{ended.stage} broke: {alert.happened}")
     deliver_waiting(settings)
     return receipt

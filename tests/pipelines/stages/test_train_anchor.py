@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
+from pipelines.contracts.artifacts import STAGES as ALL
 from pipelines.contracts.artifacts import (
     Challenger,
     DataReport,
@@ -54,14 +56,12 @@ from support.worlds import PLANTED_START, write_planted_world
 
 NUM_DAYS = 90
 CHAMPION_DAY = PLANTED_START + timedelta(days=NUM_DAYS - 28)
-STAGES = (
-    "build_snapshot",
-    "check_snapshot",
-    "train_challenger",
-    "train_anchor",
-    "compare_with_champion",
-    "promote_challenger",
-)
+STAGES = ALL[1:7]
+
+
+def whole(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that looks at whole cycles."""
+    return pytest.mark.services(pytest.mark.slow(test))
 
 
 def roomy() -> RunConfig:
@@ -80,15 +80,9 @@ def blind() -> RunConfig:
 
 
 def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
-    request = RunRequest(
-        recipe=recipe,
-        as_of=as_of,
-        now=datetime(2026, 1, 1, tzinfo=UTC),
-        may_promote=True,
-        num_devices=1,
-        trigger="three models",
-    )
-    run = start_run(request, settings)
+    asked = {"recipe": recipe, "as_of": as_of, "now": datetime(2026, 1, 1, tzinfo=UTC)}
+    asked |= {"may_promote": True, "num_devices": 1, "trigger": "three models"}
+    run = start_run(RunRequest(**asked), settings)
     for name in STAGES:
         if name == "train_anchor" and run.standing.anchor is not None:
             kill_in_the_middle(run)
@@ -96,10 +90,13 @@ def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
     return run
 
 
+def train_anchor_of(run: ResolvedRun) -> list[str]:
+    return [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
+
+
 def kill_in_the_middle(run: ResolvedRun) -> None:
     """Kill the training of the anchor, as if the machine had lost power."""
-    command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(train_anchor_of(run))
     progress = storage.local_path(run.run_uri) / "train_anchor" / "training" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not progress.exists() and time.monotonic() < deadline:
@@ -129,8 +126,7 @@ def cycles(settings: Settings) -> tuple[ResolvedRun, ResolvedRun]:
     return first, second
 
 
-@pytest.mark.services
-@pytest.mark.slow
+@whole
 def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     cycles: tuple[ResolvedRun, ResolvedRun], tracking_uri: str
 ) -> None:
@@ -167,8 +163,7 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     assert "What is the change of recipe worth?" in page and "What is fresh data worth?" in page
 
 
-@pytest.mark.services
-@pytest.mark.slow
+@whole
 def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     cycles: tuple[ResolvedRun, ResolvedRun],
 ) -> None:
@@ -187,8 +182,7 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     assert all(len(column) == len(groups) for column in columns.values())
 
 
-@pytest.mark.services
-@pytest.mark.slow
+@whole
 def test_a_fresh_anchor_whose_bundle_was_altered_is_not_compared(
     cycles: tuple[ResolvedRun, ResolvedRun],
 ) -> None:
@@ -217,8 +211,7 @@ def older_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.services
-@pytest.mark.slow
+@whole
 def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     cycles: tuple[ResolvedRun, ResolvedRun], settings: Settings, older_code: Path
 ) -> None:
@@ -236,8 +229,9 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     for name in STAGES[:3]:
         run_stage(name, run.run_uri)
     # As by the command or the image of HOMEFEED_ANCHOR_CODE.
-    command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
-    subprocess.run(command, cwd=older_code, env={**os.environ, "PYTHONPATH": "."}, check=True)
+    subprocess.run(
+        train_anchor_of(run), cwd=older_code, env={**os.environ, "PYTHONPATH": "."}, check=True
+    )
     run_stage("compare_with_champion", run.run_uri)
 
     fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
@@ -328,16 +322,14 @@ def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycl
 
 @pytest.mark.parametrize("error", [TransientStorageError, SnapshotDamagedError, HomefeedError])
 def test_a_failure_that_is_not_the_recipe_s_is_one_of_the_stage(
-    tiny: tuple[ResolvedRun, Snapshot],
-    monkeypatch: pytest.MonkeyPatch,
-    error: type[HomefeedError],
+    tiny: tuple[ResolvedRun, Snapshot], monkeypatch: pytest.MonkeyPatch, error: type[HomefeedError]
 ) -> None:
     """Such as a full disk, a damaged file, or a trainer that was killed: Airflow tries again."""
-    longer = CONFIG.training.model_copy(update={"num_epochs": 9})
 
     def fail(*_: object) -> None:
         raise error("the trainer was killed")
 
     monkeypatch.setattr(train, "train_side", fail)
+    longer = CONFIG.training.model_copy(update={"num_epochs": 9})
     with pytest.raises(error, match="the trainer was killed"):
         fresh_anchor(tiny, anchor=CONFIG.model_copy(update={"training": longer}))

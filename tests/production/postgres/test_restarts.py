@@ -40,8 +40,8 @@ def pool() -> Iterator[Actors]:
         yield found
 
 
-def is_retryable(error: str) -> bool:
-    return bool(getattr(errors, error).is_retryable)
+def may_be_tried_again(ended: str) -> bool:
+    return ended == "" or bool(getattr(errors, ended).is_retryable)
 
 
 @pytest.mark.parametrize("number", ROUNDS)
@@ -60,7 +60,7 @@ def test_a_move_in_a_restart_is_done_once_it_is_tried_again(
     how = draw.choice((signal.SIGINT, signal.SIGQUIT))
     database.restart(how, pause_s=OUTAGE_S)
     ended = under_way.result(timeout=120)
-    assert ended == "" or is_retryable(ended)
+    assert may_be_tried_again(ended)
     if ended:
         assert pool.begin(move).result(timeout=120) == ""
     state = sound_state(client, run)
@@ -87,9 +87,9 @@ def test_a_move_whose_database_is_gone_at_its_entry_is_carried_on(
     database.end(signal.SIGQUIT)
     ended = under_way.result(timeout=120)
     database.start()
-    assert ended == "" or is_retryable(ended)
+    assert may_be_tried_again(ended)
     again = act_at_once(pool, 0, move, move)
-    assert "" in again and all(each == "" or is_retryable(each) for each in again)
+    assert "" in again and all(map(may_be_tried_again, again))
     state = sound_state(client, run)
     assert state.served == model
     assert len(state.history.moves) == place
