@@ -63,26 +63,13 @@ def test_a_year_of_cycles_is_every_second_monday() -> None:
     assert interval == DataInterval(DUE + SECOND - FORTNIGHT, DUE + SECOND)
 
 
-AFTER_AN_OUTAGE = [
-    # Hours from the date to the look, and periods from the date to the cycle that is next.
-    *[(14, hours, 0) for hours in (0.02, 72, 6.9 * 24, 7.1 * 24, 13.9 * 24)],
-    *[(14, hours, 1) for hours in (14 * 24, 20 * 24)],
-    *[(3.5, hours, 0) for hours in (0.02, 72)],
-    *[(3.5, 6.9 * 24, 1), (3.5, 7.1 * 24, 2), (3.5, 14 * 24, 4)],
-]
-
-
-@pytest.mark.parametrize(("days", "hours", "expected"), AFTER_AN_OUTAGE)
-def test_after_an_outage_the_newest_date_that_has_come_is_next(
-    days: float, hours: float, expected: int
-) -> None:
-    now = DUE + timedelta(hours=hours)
-    assert next_of(now, DUE - days * DAY, days) == DUE + expected * days * DAY
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
+        # After an outage the newest date that has come is next.
+        ({"now": DUE + 13.9 * DAY, "last": DUE - FORTNIGHT}, DUE),
+        ({"now": DUE + FORTNIGHT, "last": DUE - FORTNIGHT}, DUE + FORTNIGHT),
+        ({"now": DUE + 7.1 * DAY, "last": DUE - 3.5 * DAY, "days": 3.5}, DUE + 7 * DAY),
         # After a late cycle the next one is on its own date; one that ran is not run again.
         ({"now": DUE + 1.2 * DAY, "last": DUE}, DUE + FORTNIGHT),
         ({"now": DUE + SECOND, "last": DUE, "days": 3.5}, DUE + 3.5 * DAY),
