@@ -265,10 +265,13 @@ class Cluster:
     def task(self, nodes: int = 2) -> Any:
         """Return a training's task before this cluster."""
         found = operator_of("train_challenger", ON_GPUS | {"nodes": nodes})
-        there = {"is_in_cluster": True, "create_job": self.made.append}
-        hook = SimpleNamespace(**there, batch_v1_client=self, get_pod=self.pod, core_v1_client=self)
+        clients = {"batch_v1_client": self, "core_v1_client": self, "create_job": self.create_job}
+        hook = SimpleNamespace(**clients, is_in_cluster=True, get_pod=self.pod)
         found.__dict__["hook"] = hook
         return found
+
+    def create_job(self, job: k8s.V1Job) -> None:
+        self.made.append(job)
 
     def list_namespaced_job(self, namespace: str, label_selector: str) -> Any:
         self.asked.append(label_selector)
@@ -284,16 +287,18 @@ class Cluster:
         phases = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         return SimpleNamespace(items=[self.pod(str(k), namespace, p) for k, p in enumerate(phases)])
 
-    def pod(self, name: str, namespace: str, phase: str = "Failed") -> k8s.V1Pod:
+    def pod(self, name: str, namespace: str, phase: str = "Failed", **_: Any) -> k8s.V1Pod:
+        if name == "gone":
+            raise ApiException(status=404)
         condition = k8s.V1PodCondition(type="PodScheduled", status="False", message=NO_GPU)
         status = k8s.V1PodStatus(phase=phase, conditions=[condition] if phase == "Pending" else [])
         metadata = k8s.V1ObjectMeta(name=name, namespace=namespace, labels={})
         spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base")])
         return k8s.V1Pod(metadata=metadata, status=status, spec=spec)
 
+    read_namespaced_pod = patch_namespaced_pod = pod
+
     def read_namespaced_pod_log(self, name: str, **_: Any) -> list[bytes]:
-        if name == "gone":
-            raise ApiException(status=404)
         return [f"out of memory on card {name}".encode()]
 
 
