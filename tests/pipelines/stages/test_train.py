@@ -111,11 +111,9 @@ def write_result(folder: Path) -> TrainingResult:
         bundle_dir=str(bundle),
         bundle_digest=digest_of_files(digest_files(bundle)),
         num_steps=1,
-        num_epochs=1,
         num_training_examples=1,
         final_training_loss=0.5,
         resumed_from_step=0,
-        training_s=1.0,
         metrics_path=str(folder / "metrics.jsonl"),
     )
 
