@@ -21,9 +21,9 @@ from pipelines.contracts.errors import OwnFunctionError
 
 _WHERE = (
     f"expected one that {sys.executable} can import, and every process that reads the recipe or "
-    f"builds a snapshot. In Airflow that is the worker, not the machine on which the run was "
-    f"triggered. Install the package that holds the module into that environment or image (pip "
-    f"install), put its folder on that process's PYTHONPATH, or mend the module"
+    f"builds a snapshot (in Airflow that is the worker, not the machine on which the run was "
+    f"triggered); install its package into that environment or image, put its folder on that "
+    f"process's PYTHONPATH, or mend the module"
 )
 
 
@@ -63,14 +63,13 @@ def as_they_are_now(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, 
     A module that this process does not find has none: where stages run in containers, it may be in
     their image alone. Whether it must be here is asked by `require_unchanged`.
     """
-
-    def now(feature: NumericFeature) -> NumericFeature:
+    found = []
+    for feature in numeric:
         digest = None
         with contextlib.suppress(OwnFunctionError):
             digest = source_digest(feature.name) if feature.is_own else None
-        return feature.model_copy(update={"source_digest": digest})
-
-    return tuple(map(now, numeric))
+        found.append(feature.model_copy(update={"source_digest": digest}))
+    return tuple(found)
 
 
 def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
@@ -102,15 +101,16 @@ def source_digest(name: str) -> str:
     importlib.invalidate_caches()
     try:
         spec = importlib.util.find_spec(path)
-        origin = Path(spec.origin if spec and spec.has_location and spec.origin else "")
+        if spec and spec.has_location and spec.origin:
+            found = spec.origin
     except Exception as error:  # the packages that it stands in are imported, and may raise
-        origin, found = Path(), _told(error)
-    if origin.suffix != ".py" or not origin.is_file():
+        found = _told(error)
+    if not (found.endswith(".py") and Path(found).is_file()):
         raise OwnFunctionError(
             f"features.numeric: {name!r}: its module has no source file (.py) that could be "
-            f"imported ({found if origin == Path() else origin}); {_WHERE}"
+            f"imported ({found}); {_WHERE}"
         )
-    return sha256_of(origin)
+    return sha256_of(Path(found))
 
 
 def _told(error: BaseException) -> str:

@@ -57,7 +57,7 @@ def test_a_function_of_the_image_of_the_stages_alone_is_not_asked_for_by_who_rea
     (tmp_path / "mine.yaml").write_text(RECIPE.replace("of_a_team", "of_nobody"))
     [feature] = make_recipe(str(tmp_path / "mine.yaml")).features.numeric
     assert bool(feature.source_digest) == bool(broken)
-    with pytest.raises(OwnFunctionError, match="(?s)functions_of_nobody.*In Airflow that is the"):
+    with pytest.raises(OwnFunctionError, match="(?s)functions_of_nobody.*in Airflow that is the"):
         require_unchanged((feature,))
 
 

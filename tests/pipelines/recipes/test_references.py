@@ -145,6 +145,8 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
+        ("a.yaml", None, r"a.yaml: there is no such file"),
+        ("a.yaml", b"recipe: \xff\xfe", "is no text in UTF-8"),
         ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
         ("a.toml", f"a{'.a' * 2000} = 1", "is nested too deep; expected sections"),
         ("a.yaml", 'extends: smoke\nrecipe: "\\ud800"\n', "it is .*: invalid JSON: "),
@@ -159,9 +161,11 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    tmp_path: Path, name: str, text: str, told: str
+    tmp_path: Path, name: str, text: str | bytes | None, told: str
 ) -> None:
-    path = write(tmp_path / name, text)
+    path = str(tmp_path / name)
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigurationError, match=f"(?s){told}") as caught:
         make_recipe(path)
     assert str(tmp_path) in str(caught.value) or "smok" in told
@@ -180,14 +184,6 @@ def test_a_file_extends_no_function_and_reading_it_runs_nothing(
     made = make_recipe(write(tmp_path / "b.yaml", f"extends: smoke\n{numeric}"))
     assert made.features.numeric[0].is_own
     assert not (tmp_path / "told").exists()
-
-
-def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=f"{tmp_path}/gone.yaml: there is no such file"):
-        make_recipe(str(tmp_path / "gone.yaml"))
-    (tmp_path / "a.yaml").write_bytes(b"recipe: \xff\xfe")
-    with pytest.raises(ConfigurationError, match="is no text in UTF-8"):
-        make_recipe(str(tmp_path / "a.yaml"))
 
 
 NUMBERS = itertools.count()
@@ -251,19 +247,16 @@ def test_no_class_of_the_module_is_left_in_the_value(module: Write) -> None:
         ("def careful(): raise KeyError('x')", " raised KeyError: 'x'"),
         ("def careful(): raise SystemExit(3)", " raised SystemExit: 3"),
         ("1 / 0", r"\w+ cannot be imported in this process \(ZeroDivisionError: div"),
-        ("import no_such_package_at_all", "ModuleNotFoundError: .*In Airflow that is the worker"),
+        (
+            "import no_such_thing",
+            "ModuleNotFoundError: No m.*in Airflow that is the worker.*install",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
     name = module(text)
     with pytest.raises(ConfigurationError, match=rf"recipe {name}:careful.*{told}"):
         make_recipe(f"{name}:careful")
-
-
-@pytest.mark.parametrize("reference", ["no_such_module:careful", "no_such.module:careful"])
-def test_a_module_that_is_not_here_is_told_how_to_be(reference: str) -> None:
-    with pytest.raises(ConfigurationError, match="(?s)No module named 'no_such.*Install the pack"):
-        make_recipe(reference)
 
 
 def test_what_was_put_past_the_validators_is_refused(module: Write) -> None:

@@ -27,7 +27,6 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
 from pipelines.sources import EventLogWriter, publish
 from pipelines.sources.publish import Upload, find_writers_log, ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.storage import exclusive_lock, to_uri
 from support.killed_writers import kill_before_change
 from support.object_store import SCHEME, cut_off_uploads, make_object_store
@@ -42,7 +41,6 @@ from support.own_tables import (
     users,
     write_own_log,
 )
-from support.small_world import SMALL
 from support.text_adapter import NewerTextAdapter, TextAdapter
 
 Write = Callable[[str], Any]
@@ -73,13 +71,6 @@ def test_what_was_made_is_not_made_again(place) -> None:
     assert set(before) == {"pins/text-1.txt", "event_log.json"}
     assert ingest(adapter, uri) == made
     assert (adapter.num_written, contents(folder)) == (1, before)
-
-
-def test_a_log_of_an_older_adapter_is_made_anew(place) -> None:
-    uri, folder = place
-    ingest(TextAdapter(), uri)
-    assert ingest(NewerTextAdapter(), uri).made_by == "text-2"
-    assert set(contents(folder)) == {"pins/text-2.txt", "event_log.json"}
 
 
 class Killed(BaseException):
@@ -220,29 +211,6 @@ def test_two_ingests_never_write_to_the_same_folder(tmp_path: Path) -> None:
     with exclusive_lock(uri, "the test"), pytest.raises(RunInProgressError, match="ingest to"):
         ingest(TextAdapter(), uri)
     assert not (tmp_path / "log").exists()
-
-
-def test_an_upload_that_was_cut_off_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large, small = (
-        WorldAdapter(SMALL.model_copy(update={"num_users": 40, "num_days": num_days}))
-        for num_days in (20, 10)
-    )
-    (tmp_path / "store" / "log").mkdir(parents=True)
-    make_object_store(tmp_path / "store", monkeypatch)
-    with monkeypatch.context() as broken:
-        cut_off_uploads(broken)
-        with pytest.raises(TransientStorageError, match="publishing to store://log: .*reset"):
-            ingest(large, f"{SCHEME}log")
-    cut_off = set(contents(tmp_path / "store" / "log"))
-    assert "ingesting.json" in cut_off
-    assert RECORD_FILE not in cut_off
-    made = ingest(small, f"{SCHEME}log")
-    assert ingest(small, str(tmp_path / "local")) == made
-    uploaded = contents(tmp_path / "store" / "log")
-    assert uploaded == contents(tmp_path / "local")
-    assert cut_off - set(uploaded) > {"ingesting.json"}  # the first upload had had other files
 
 
 def content(location: str | Path) -> dict[str, list]:
