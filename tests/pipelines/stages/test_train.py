@@ -167,6 +167,7 @@ def test_a_further_machine_trains_what_the_first_does_and_publishes_nothing(
     assert not storage.exists(manifest_uri(two.run_uri, TRAIN))
     code = {"code_version": spec.lineage.code_version, "code_digest": spec.lineage.code_digest}
     snapshot = runner.read_artifact(two.run_uri, "build_snapshot", Snapshot)
+    monkeypatch.setattr(train, "WORK_WAIT_S", 0.2)
     with storage.exclusive_lock(spec.work_dir, "machine 0, which keeps other attempts out"):
         assert asked_for(two, monkeypatch) == [(spec, node)]
     monkeypatch.setattr(launcher, "train", lambda spec, node: spec)
