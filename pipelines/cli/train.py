@@ -37,7 +37,7 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
         str,
         Option(
             help="Folder of the training, kept between attempts. What a training with other "
-            "options or by other code left in it is deleted."
+            "options left in it is deleted; one by other code is refused."
         ),
     ],
     recipe: Annotated[
@@ -84,6 +84,7 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
         work_dir = storage.local_path(storage.to_uri(to))
         hardware = {"num_devices": devices, "num_nodes": num_nodes, "accelerator": accelerator}
         spec = _spec(built, snapshot_dir, config, built.as_of, work_dir, hardware)
+        _refuse_other_code(spec)
         address = NodeAddress(rank=node_rank, rendezvous=rendezvous)
         result = launcher.train(spec, None if is_alone else address)
     say(result.bundle_dir)
@@ -119,6 +120,24 @@ def _spec(
         mlflow_run_id="",
         **hardware,
     )
+
+
+def _refuse_other_code(spec: "TrainingSpec") -> None:
+    """Refuse a folder with the same training by other code: hours of work would be deleted."""
+    from training.fitting.spec import TrainingSpec, WorkFolder, read
+
+    known = read(WorkFolder(Path(spec.work_dir)).spec, TrainingSpec)
+    if known is None:
+        return
+    before, now = known.lineage, spec.lineage
+    by_this_code = known.model_copy(update={"lineage": now})
+    if before.code_digest != now.code_digest and by_this_code.identity() == spec.identity():
+        raise ConfigurationError(
+            f"{spec.work_dir} holds this training by other code: found digest "
+            f"{before.code_digest[:12] or 'unknown'} (version {before.code_version}), expected "
+            f"{now.code_digest[:12]} (version {now.code_version}); other code may give other "
+            f"weights; choose another --to, or delete the folder to train anew"
+        )
 
 
 def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:

@@ -9,14 +9,15 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
+from pipelines.contracts.files import write_json
 from pipelines.recipes import make_recipe
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
-from support.commands import homefeed, lines
+from support.commands import homefeed, lines, refusal
 from support.damage import flip_a_byte
 from support.runs import make_run
 from support.worlds import write_planted_world
-from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
+from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec, WorkFolder
 
 SMALL = "extends: smoke\nmodel: {first_k: 3, mlp_dims: [8]}\ntraining: {batch_size: 256, seed: 3}\n"
 """A recipe file; a field of model and training that differs stands there."""
@@ -99,6 +100,21 @@ def test_what_is_wrong_is_refused(
     assert getattr(done.exception, "exit_code", done.exit_code) == code and done.stdout == ""
     assert re.search(message, f"{done.exception}{done.stderr}")
     assert not (tmp_path / "out").exists() or "num-nodes" in wrong
+
+
+def test_other_code_does_not_go_on_nor_begin_anew(words, small, asked, monkeypatch) -> None:
+    monkeypatch.setattr("pipelines.cli.train.code_version", lambda: "0123456789ab")
+    lines(*words)
+    [(spec, _)] = asked
+    write_json(WorkFolder(Path(spec.work_dir)).spec, spec)
+    monkeypatch.setattr("pipelines.cli.train.code_version", lambda: "0123456789ab-dirty")
+    lines(*words)  # after a change to the docs
+    assert asked[1][0].identity() == spec.identity()
+    monkeypatch.setattr("pipelines.cli.train.code_digest", lambda: "f" * 64)
+    error = refusal(*words)
+    assert error.exit_code == 78
+    assert re.search("by other code: found .*, expected ffffffffffff ", str(error))
+    lines(*small)  # other options begin anew
 
 
 def test_trains_a_bundle_and_finds_it_finished(snapshot, small, tmp_path, caplog) -> None:
