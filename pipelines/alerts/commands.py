@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import storage
-from pipelines.alerts.links import OF_A_CONTAINER
+from pipelines.alerts.links import ACCOUNT, OF_A_CONTAINER
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.settings import Settings
@@ -53,7 +53,8 @@ def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> str:
         # The folders' defaults depend on the folder that a shell is in, so they always stand.
         value = storage.to_uri(folders[name]) if name in folders else getattr(places, name)
         if value != Settings.model_fields[name].default:
-            set_to += f"HOMEFEED_{name.upper()}={shlex.quote(value)} "
+            # A message is read by many; with an account MLflow's address would be refused, too.
+            set_to += f"HOMEFEED_{name.upper()}={shlex.quote(ACCOUNT.sub('', value))} "
     return homefeed(words, set_to)
 
 

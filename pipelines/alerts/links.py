@@ -14,6 +14,8 @@ OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
 DOCS_IN_MLFLOW, RUNS_IN_MLFLOW = "Data Docs in MLflow", "MLflow runs"
+ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
+"""Who logs in, in an address. Of one that is broken it is rather too much than too little."""
 
 
 def runbook_link(kind: AlertKind, settings: Settings) -> str:
@@ -75,6 +77,6 @@ def _is_server(tracking_uri: str) -> bool:
 def airflow_link(trigger: str, settings: Settings) -> str:
     """Return the address of a run's page in Airflow, or of the DAG's where no Airflow ran it."""
     # A link is read by many, and may not carry who logs in.
-    server = re.sub(r"(?<=://)[^/@]*@", "", settings.airflow_url.rstrip("/"))
+    server = ACCOUNT.sub("", settings.airflow_url.rstrip("/"))
     page = f"{server}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

@@ -5,7 +5,6 @@ What cannot be reached hides nothing else, and is named. What became of a cycle 
 """
 
 import contextlib
-import re
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -13,7 +12,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.alerts.incidents import find_open
-from pipelines.alerts.links import airflow_link, mlflow_address
+from pipelines.alerts.links import ACCOUNT, airflow_link, mlflow_address
 from pipelines.alerts.transports import read_outbox
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import ModelRef
@@ -27,7 +26,6 @@ from pipelines.settings import Settings
 
 MLFLOW_TIMEOUT_S = 5
 """How long one answer of MLflow is waited for, in seconds: a person waits too."""
-_ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 
 
 def addresses_of(settings: Settings) -> dict[str, str]:
@@ -48,7 +46,7 @@ def without_password(text: str) -> str:
 
     Of an address that is broken rather too much is left out than too little.
     """
-    return _ACCOUNT.sub("***@", text)
+    return ACCOUNT.sub("***@", text)
 
 
 class Champion(Frozen):

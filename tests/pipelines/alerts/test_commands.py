@@ -8,6 +8,7 @@ import pytest
 from pipelines import storage
 from pipelines.alerts.commands import command_at, cycle_command, new_cycle_command
 from pipelines.alerts.compose import Ended, alert_about_failure
+from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, Snapshot
@@ -114,3 +115,12 @@ def test_settings_stand_before_the_command_and_a_container_names_no_installation
     # A stage's container is gone when somebody reads what it has composed.
     monkeypatch.setenv("HOMEFEED_DAG_VERSION", "1a2b3c4")
     assert command_at(odd, "serving") == f"{before}homefeed serving"
+
+
+@pytest.mark.parametrize("account", ["me:sEcReT", "me:sEc/ReT", "sEcReT"])
+def test_who_logs_in_stands_in_no_command_and_in_no_link(account):
+    server = f"http://{account}@host:5000"
+    told = command_at(Settings(tracking_uri=server), "serving")
+    assert " HOMEFEED_TRACKING_URI=http://host:5000 " in told
+    link = airflow_link("run", Settings(airflow_url=server))
+    assert link.startswith("http://host:5000/dags/") and "ReT" not in told + link
