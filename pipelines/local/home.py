@@ -5,6 +5,7 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 """
 
 import base64
+import contextlib
 import json
 import re
 import secrets
@@ -12,7 +13,7 @@ import socket
 from pathlib import Path
 from string import Template
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
@@ -99,7 +100,9 @@ class Ports(Frozen):
 
 def choose_ports(home: LocalHome) -> Ports:
     """Return the ports of the last start, or a free one for each that is taken; remember them."""
-    last = Ports.from_record(home.ports.read_bytes()) if home.ports.exists() else Ports()
+    last = Ports()
+    with contextlib.suppress(FileNotFoundError, ValidationError):  # first, or by another version
+        last = Ports.from_record(home.ports.read_bytes())
     ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
     write_json(home.ports, ports)
     return ports

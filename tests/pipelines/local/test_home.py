@@ -76,3 +76,6 @@ def test_the_ports_of_a_start_are_those_of_the_next_one(home: LocalHome) -> None
         first = choose_ports(home)
         assert first.mlflow != port and Ports.from_record(home.ports.read_bytes()) == first
         assert choose_ports(home) == first
+    for damaged in ("", '{"airflow": 8080}', '{"schema_version": 1, "airflow": 99999999}'):
+        home.ports.write_text(damaged)
+        assert choose_ports(home) == Ports.from_record(home.ports.read_bytes())
