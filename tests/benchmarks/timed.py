@@ -1,22 +1,17 @@
-"""Processes that are timed and looked at, jobs side by side, and how a ratio's spread is told."""
+"""Processes that are timed and looked at, and how a ratio's spread is told."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import psutil
-import pytest
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -90,19 +85,6 @@ def _anonymous_bytes(process: psutil.Process) -> int:
         found = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
         total += sum(int(found[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem") if found)
     return total
-
-
-def run_all(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> list[Result]:
-    """Return function(*job) of every job, in order; as many at once as there are processors.
-
-    Each has one thread, and so have the processes that it starts: no processor waits for another.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-            waiting = [pool.submit(function, *job) for job in jobs]
-            return [future.result() for future in waiting]
 
 
 def in_turns(values: Sequence[float] | np.ndarray) -> str:

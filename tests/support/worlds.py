@@ -6,7 +6,6 @@ repin next, and nothing but the sequence says so (user embeddings are noise).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -30,21 +29,6 @@ PLANTED_VERSION = "planted-1"
 PLANTED_START = datetime(2017, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class PlantedWorld:
-    """The right answer behind a planted event log."""
-
-    repin_probability_UP: np.ndarray  # [users, pins] float64, indexed by user_id and pin_id
-    first_day: date
-    last_day: date  # the last day with events; as_of may be the day after
-
-    @property
-    def as_of(self) -> datetime:
-        """The latest as_of that the log serves: midnight after its last day."""
-        end = self.last_day + timedelta(days=1)
-        return datetime(end.year, end.month, end.day, tzinfo=UTC)
-
-
 def write_planted_world(
     folder: Path,
     *,
@@ -56,8 +40,8 @@ def write_planted_world(
     requests_per_user_day: float = 0.3,
     candidates: int = 12,
     embedding_dim: int = EMBEDDING_DIM,
-) -> PlantedWorld:
-    """Write an event log for the recipe `smoke()` and return the truth behind it.
+) -> None:
+    """Write an event log for the recipe `smoke()` from a chance of a repin for each user and pin.
 
     A fifth of the users seldom repin and a fifth arrive in the last 16 days, so that a holdout
     has non-core users. Actions are known minutes later, one in twenty up to two days later.
@@ -82,8 +66,6 @@ def write_planted_world(
     write_rows(folder, "pins", pins_table(pins_PE))
     users = _users_table(rng, num_days, to_ms(start), is_seldom_U, embedding_dim)
     write_rows(folder, "users", users)
-    first_day = start.date()
-    return PlantedWorld(probability_UP, first_day, first_day + timedelta(days=num_days - 1))
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
