@@ -53,7 +53,7 @@ def status(
 
 @app.command()
 def doctor() -> None:
-    """Say what is set, reachable, writable and installed here, and what is wrong.
+    """Say what is set here, what was asked about it, and what is wrong.
 
     The exit code is 0 where nothing is wrong, and 78 otherwise. Secrets are never shown.
     """
