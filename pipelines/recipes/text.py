@@ -112,13 +112,13 @@ def _problem(detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         known = [_ENTRY.sub("", each) for each in _flat(production().model_dump(mode="json"))]
         fields = dict.fromkeys((*(each.partition(".")[0] for each in known), *known))
-        plain = _ENTRY.sub("", path)
-        likely = [each for each in fields if each.count(".") >= plain.count(".")]
-        if near := difflib.get_close_matches(plain, likely, n=1, cutoff=0.7):
-            return f"{path}: there is no such field; did you mean {near[0]}?"
-        places = (each.rpartition(".") for each in fields)
-        beside = [name for above, _, name in places if above == plain.rpartition(".")[0]]
-        return f"{path}: there is no such field; expected one of {', '.join(beside)}"
+        above, _, name = _ENTRY.sub("", path).rpartition(".")
+        beside = [each.rpartition(".")[2] for each in fields if each.rpartition(".")[0] == above]
+        near = difflib.get_close_matches(name, beside, n=1)
+        likely = [path.removesuffix(name) + each for each in near]
+        likely += [each for each in fields if each.endswith(f".{name}")]  # in another section
+        advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(beside)}"
+        return f"{path}: there is no such field; {advice}"
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "value_error":  # our validators name option, value and range

@@ -76,6 +76,11 @@ UNKNOWN = "there is no such field; "
             f"learning_rate: {UNKNOWN}did you mean training.learning_rate?",
         ),
         (
+            fields(model={"learning_rate": 1}),
+            f"model.learning_rate: {UNKNOWN}did you mean training.learning_rate?",
+        ),
+        (fields(data_gate={"is_on": 1}), f"data_gate.is_on: {UNKNOWN}expected one of "),
+        (
             fields(snapshot={"zzz": 1}),
             f"snapshot.zzz: {UNKNOWN}expected one of embedding_version, training_days, "
             "embargo_days, holdout_days, label_window_hours, history_days, popularity_days, "
@@ -107,7 +112,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     found = told(value)
     assert {
         "- features.heads[0].action_type is missing",
-        f"- features.heads[0].action: {UNKNOWN}did you mean features.heads.action_type?",
+        f"- features.heads[0].action: {UNKNOWN}did you mean features.heads[0].action_type?",
         "- snapshot.embargo_days=0 is shorter than snapshot.label_window_hours=24: a training "
         "label could come from the holdout; set embargo_days to at least 1",
         "- model is missing",
