@@ -23,7 +23,7 @@ _UNSHOWN = ("HOMEFEED_RUNBOOK_URL", "HOMEFEED_SPARK_OPTIONS")
 
 
 HeavyStage = Annotated[str, Field(pattern=f"^({'|'.join(HEAVY)})$")]
-Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """A line break would begin another header of the mail."""
 
 

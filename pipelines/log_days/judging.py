@@ -30,8 +30,8 @@ from pipelines.contracts.run_layout import (
     snapshot_manifest_uri,
 )
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
-from pipelines.log_days.reading import files_of_days, measure_log
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.log_days.reading import measure_log
 from pipelines.registry.evidence import read_kept
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
@@ -137,10 +137,9 @@ def _measured(
             log.warning("the last accepted snapshot's days are damaged and passed over: %s", error)
     first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
     days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
-    with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        place = storage.join(run.workspace_uri, "days")
-        kept_in = storage.local_path(place) if storage.is_local(place) else None
-        measured = measure_log(event_log, plan, days, spilled, kept_in)
+    place = storage.join(run.workspace_uri, "days")
+    kept_in = storage.local_path(place) if storage.is_local(place) else None
+    measured = measure_log(event_log, plan, days, spilled, kept_in)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,

@@ -25,7 +25,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import write_whole
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EPOCH, EventLog, LogFile
+from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, unchanged_meanwhile
 from pipelines.event_log.reader import (
     KNOWN_COLUMNS,
     Before,
@@ -55,7 +55,7 @@ MOST_DAYS = 400
 class KnownDay(Frozen):
     """A day as it was measured."""
 
-    state: str  # a digest of what the day's files were
+    state: str  # a digest of what the day's files were, and of the profile
     profile: DayProfile | None  # None: a day without rows
 
 
@@ -85,27 +85,32 @@ def measure_log(
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
-        TransientStorageError: the storage failed.
+        TransientStorageError: the storage failed, or a file was written while it was read.
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
     asked = [event_log.uri, plan.features.model_dump(mode="json"), plan.passed_over]
     known, measured, states = KnownDays(), digest_of([*asked, project_digest()]), dict[int, str]()
+    with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
+        if kept_in is not None:
+            known, states = _read_known(kept_in / PROFILES_FILE), _states(event_log, plan, days)
+        kept = dict(known.days) if known.measured == measured else {}
+        profiles = {
+            day: kept[day].profile
+            for day, files in states.items()
+            if day in kept and kept[day] == _known_day(files, kept[day].profile)
+        }
+        log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
+        with open_engine(str(scratch)) as engine:
+            has_users = False
+            for part in parts_of(event_log, [day for day in days if day not in profiles]):
+                rows = rows_of(event_log, plan, part, with_users=not has_users)
+                has_users = True
+                found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
+                profiles |= {each.day: each for each in found}
+    # Not before it is sure that these are the numbers of the files that were listed.
     if kept_in is not None:
-        known, states = _read_known(kept_in / PROFILES_FILE), _states(event_log, plan, days)
-    kept = dict(known.days) if known.measured == measured else {}
-    profiles = {d: kept[d].profile for d in days if d in kept and kept[d].state == states.get(d)}
-    log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
-    with open_engine(str(scratch)) as engine:
-        has_users = False
-        for part in parts_of(event_log, [day for day in days if day not in profiles]):
-            rows = rows_of(event_log, plan, part, with_users=not has_users)
-            has_users = True
-            found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
-            profiles |= {each.day: each for each in found}
-    if kept_in is not None:
-        for day, state in states.items():
-            kept[day] = KnownDay(state=state, profile=profiles.get(day))
+        kept |= {day: _known_day(files, profiles.get(day)) for day, files in states.items()}
         newest = KnownDays(measured=measured, days=dict(sorted(kept.items())[-MOST_DAYS:]))
         try:
             kept_in.mkdir(parents=True, exist_ok=True)
@@ -115,6 +120,11 @@ def measure_log(
                 "the days' profiles are not kept in %s: %s; make room there", kept_in, error
             )
     return tuple(each for _, each in sorted(profiles.items()) if each is not None)
+
+
+def _known_day(files: str, profile: DayProfile | None) -> KnownDay:
+    """Return a day with a seal: the gate trusts its numbers, and a disk may spoil a digit."""
+    return KnownDay(state=digest_of([files, profile and profile.fingerprint()]), profile=profile)
 
 
 def _read_known(path: Path) -> KnownDays:
@@ -151,8 +161,8 @@ def _earliest_ms(event_log: EventLog, file: LogFile) -> int:
     """Return from when on a file of users has rows, as its footer says; 0 where it does not."""
     with contextlib.suppress(DataContractError, KeyError, TypeError, ValueError):
         [fragment] = open_file(event_log, file).get_fragments()
-        column = KNOWN_COLUMNS["users"]
-        return min(int(group.statistics[column]["min"]) for group in fragment.row_groups)
+        groups, column = fragment.row_groups, KNOWN_COLUMNS["users"]
+        return min(int(each.statistics[column]["min"]) for each in groups)
     return 0
 
 

@@ -164,6 +164,7 @@ def _require_conditions(uri: str) -> None:
             f"{name} has no conditional writes: {found}; expected the second of two writes with "
             f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs "
             f"apart there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, "
-            f"MinIO), or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk"
+            f"MinIO), or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk",
+            kind="no conditions",
         )
     _probed.add(name)

@@ -55,8 +55,8 @@ def put_in_place(folder: Path, target: Path) -> None:
     """Let a folder take the place of what is at a path.
 
     It is brought to the target's file system and to the disk. Then both exchange their names in one
-    step, and the old one is deleted: a kill leaves the old folder at the path or the new one. On a
-    file system that cannot exchange names, as NFS, a kill between two renames leaves nothing there.
+    step, and the old one is deleted: a kill leaves the old folder at the path or the new one. Where
+    names cannot be exchanged, as on NFS, a kill between two renames leaves nothing there.
 
     Args:
         folder: What is moved; it is gone from where it was.
@@ -69,13 +69,18 @@ def put_in_place(folder: Path, target: Path) -> None:
         shutil.move(folder, new)  # It copies from another file system.
         files.sync_tree(new)
         names = (_HERE, os.fsencode(new), _HERE, os.fsencode(target), _EXCHANGE)
+        ctypes.set_errno(errno.ENOSYS)  # It stays where the C library has no such function.
         if not target.is_dir():
             os.rename(new, target)
-        elif _LIBC.renameat2(*names) != 0:
+        elif getattr(_LIBC, "renameat2", lambda *_: -1)(*names) != 0:
             if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
                 raise OSError(code, os.strerror(code), str(target))
-            os.rename(target, scratch / ".old")
-            os.rename(new, target)
+            os.rename(target, old := scratch / ".old")
+            try:
+                os.rename(new, target)
+            except BaseException:
+                os.rename(old, target)  # Else it would go with the scratch folder.
+                raise
         files.sync_folder(target.parent)
 
 

@@ -26,8 +26,10 @@ def measure() -> list[Row]:
         triggers = [f"retrain__completejourney__{day}" for day in DEFAULT_DAYS]
         found = [find_cycle(workspace, trigger, Settings()) for trigger in triggers]
         cycles = [cycle.costs for cycle in found if cycle is not None]
-    elapsed = [cycle.elapsed_s for cycle in cycles]
-    others = [max(0.0, c.elapsed_s - sum(s.wall_s for s in c.stages)) for c in cycles]
+    spans = [([s.finished_at for s in c.stages], [s.wall_s for s in c.stages]) for c in cycles]
+    # From the start of the first stage, which has ended first, to the end of the last.
+    elapsed = [(max(ends) - min(ends)).total_seconds() + walls[0] for ends, walls in spans]
+    others = [max(0.0, e - sum(walls)) for e, (_, walls) in zip(elapsed, spans, strict=True)]
     shares = [100 * other / whole for other, whole in zip(others, elapsed, strict=True)]
     shared = {"rows": len(cycles), "seed": "17"}
     rows = [

@@ -60,16 +60,15 @@ def build(folder: Path, config: RunConfig, num_workers: int = 1) -> Snapshot:
 
 
 def write_random_log(
-    folder: Path, seed: int = 1, change_pins: Callable[[list[Row]], list[Row]] | None = None
+    folder: Path, change_pins: Callable[[list[Row]], list[Row]] | None = None
 ) -> RandomLog:
     """Write an event log below a folder and return its rows.
 
     Args:
         folder: Of the log.
-        seed: Of the draws.
         change_pins: Returns the pins' rows as they are written; with `known_at` they have a time.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     impressions = _impressions(rng)
     actions, pins = _actions(rng, impressions), _pins(rng)
     log = RandomLog(impressions, actions, change_pins(pins) if change_pins else pins, _users(rng))

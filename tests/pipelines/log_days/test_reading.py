@@ -1,5 +1,6 @@
 """Days that were measured are not measured again while their files are the same."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.log_days import reading
 from pipelines.log_days.reading import PROFILES_FILE, measure_log
@@ -100,13 +102,21 @@ def spoil(kept_in: Path) -> None:
     (kept_in / PROFILES_FILE).write_text('{"measured":')
 
 
+def flip(kept_in: Path) -> None:
+    text = (kept_in / PROFILES_FILE).read_text()
+    (kept_in / PROFILES_FILE).write_text(text.replace('"value":1.0', '"value":0.5'))
+
+
 def block(kept_in: Path) -> None:
     (kept_in / PROFILES_FILE).unlink()
     kept_in.rmdir()
     kept_in.write_text("")  # a file where the folder should be
 
 
-@pytest.mark.parametrize(("change", "says"), [(spoil, "is damaged"), (block, "are not kept in")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(spoil, "is damaged"), (flip, "2 days of the event log, 0 were"), (block, "are not kept in")],
+)
 def test_days_that_cannot_be_read_or_kept_are_measured(
     planted: Path,
     tmp_path: Path,
@@ -115,10 +125,20 @@ def test_days_that_cannot_be_read_or_kept_are_measured(
     change: Callable[[Path], None],
     says: str,
 ) -> None:
+    caplog.set_level("INFO")
     first = measure(planted, tmp_path / "days", FEW)
+    caplog.clear()
     change(tmp_path / "days")
     assert measure(planted, tmp_path / "days", FEW) == first
     assert measured == list(FEW) and says in caplog.text
+
+
+def test_no_day_written_meanwhile_is_kept(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [path] = (own / "event_log/users").rglob("*.parquet")
+    monkeypatch.setattr(reading, "categories_of", lambda _: os.utime(path, (0, 0)) or ())
+    with pytest.raises(TransientStorageError, match="changed while it was read"):
+        measure(own, own / "days", FEW)
+    assert not (own / "days").exists()
 
 
 def test_days_of_another_recipe_s_features_are_measured_again(

@@ -125,8 +125,9 @@ def test_a_store_without_conditional_writes_is_refused(
                 ConfigurationError,
                 match=rf"^s3://{BUCKET} at {url} has no conditional writes: {found}.*expected .*412"
                 r".*use a store that has them",
-            ):
+            ) as caught:
                 write()
+            assert caught.value.kind == "no conditions"
         assert storage.list_names(f"s3://{BUCKET}/folder") == ["x.txt"], "no probe is left"
 
 

@@ -37,13 +37,13 @@ def cannot_exchange(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders.ctypes, "get_errno", lambda: code)
 
 
-@pytest.mark.parametrize("place", ["here", "other file system", "NFS", "through a link"])
+@pytest.mark.parametrize("place", ["here", "other disk", "NFS", "old C library", "a link"])
 def test_all_is_on_the_disk_before_a_folder_takes_the_place_of_another(
     old: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, target, synced = tmp_path / "made", old, list[str]()
     sync, rename, exchange = os.fsync, os.rename, folders._LIBC.renameat2
-    if place == "through a link":
+    if place == "a link":
         target = tmp_path / "link"
         target.symlink_to(old)
 
@@ -52,7 +52,7 @@ def test_all_is_on_the_disk_before_a_folder_takes_the_place_of_another(
         sync(number)
 
     def within_one(source: Path, to: Path) -> None:
-        if place == "other file system" and source == made:
+        if place == "other disk" and source == made:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         rename(source, to)
 
@@ -64,17 +64,27 @@ def test_all_is_on_the_disk_before_a_folder_takes_the_place_of_another(
     monkeypatch.setattr(os, "rename", within_one)
     if place == "NFS":
         cannot_exchange(errno.EINVAL, monkeypatch)
-    monkeypatch.setattr(folders, "_LIBC", SimpleNamespace(renameat2=note_exchange))
+    of_library = {} if place == "old C library" else {"renameat2": note_exchange}
+    monkeypatch.setattr(folders, "_LIBC", SimpleNamespace(**of_library))
     storage.publish_folder(made, storage.to_uri(target))
-    assert synced == ["new.txt", "day", "made", "exchanged", "place"]
+    assert synced == ["new.txt", "day", "made", *["exchanged"] * len(of_library), "place"]
     assert names(old.parent) == NEW and not made.exists()
-    assert target.is_symlink() == (place == "through a link")
+    assert target.is_symlink() == (place == "a link")
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL])
 def test_a_failure_leaves_the_old_folder_in_its_place(
-    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: Path, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cannot_exchange(errno.EIO, monkeypatch)
+    cannot_exchange(code, monkeypatch)
+    rename = os.rename
+
+    def fail(source: Path, to: Path) -> None:
+        if (source.name, to) == ("made", old):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(TransientStorageError, match="Input/output error"):
         storage.publish_folder(tmp_path / "made", storage.to_uri(old))
     assert names(old.parent) == ["log", "log/old.txt"]

@@ -24,10 +24,7 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError
 from pipelines.places import stores
 stores._PATIENCE = timedelta(seconds=3)
-acts = {
-    "pyarrow": storage.exists,
-    "obstore": storage.look,
-}
+acts = {"pyarrow": storage.exists, "obstore": storage.look}
 try:
     print("done", acts[sys.argv[1]](sys.argv[2]))
 except HomefeedError as error:
