@@ -20,8 +20,6 @@ MLFLOW_VIEW = "workflowType=machine_learning"
 """In an address of MLflow's pages: tables of runs and models, where it would show traces else."""
 _UNSHOWN = ("HOMEFEED_RUNBOOK_URL", "HOMEFEED_SPARK_OPTIONS")
 """Settings that may hold a login or a key where they are wrong, which no message repeats."""
-
-
 HeavyStage = Annotated[str, Field(pattern=f"^({'|'.join(HEAVY)})$")]
 Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """A line break would begin another header of the mail."""

@@ -15,7 +15,7 @@ On disk a run is a folder:
 """
 
 from datetime import datetime
-from enum import StrEnum
+from enum import StrEnum, auto
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
@@ -326,20 +326,27 @@ class Challenger(Artifact):
 class AnchorWhy(StrEnum):
     """Why the accepted recipe was made fresh, or was not."""
 
-    OTHER_RECIPE = "the run's recipe differs from the accepted one, trained here on the same rows"
-    OTHER_CODE = (
-        "the run's recipe is the accepted one, trained by other code; the accepted code trained it "
-        "on the same rows, so the change of code is judged alone"
-    )
-    NOT_ACCEPTED = "no recipe is accepted yet"
-    NOTHING_SERVES = "no model serves that the accepted recipe could be held against"
-    SAME = "the run's recipe is the accepted one, so the challenger is the fresh anchor"
-    CODE_NOT_AT_HAND = (
-        "the run's recipe is the accepted one, trained by other code; HOMEFEED_ANCHOR_CODE does "
-        "not name the accepted code, so what the change of code is worth is not known: it was "
-        "judged against the champion alone"
-    )
-    NOT_POSSIBLE = "the accepted recipe cannot be made any more"
+    OTHER_RECIPE = auto()
+    OTHER_CODE = auto()
+    NOT_ACCEPTED = auto()
+    NOTHING_SERVES = auto()
+    SAME = auto()
+    CODE_NOT_AT_HAND = auto()
+    NOT_POSSIBLE = auto()
+
+
+_WHY_FRESH = {
+    "other_recipe": "The run's recipe differs from the accepted one, trained on the same rows.",
+    "other_code": "The run's recipe is the accepted one, trained by other code; the accepted code "
+    "trained it on the same rows, so the change of code is judged alone.",
+    "not_accepted": "No recipe is accepted yet.",
+    "nothing_serves": "No model serves that the accepted recipe could be held against.",
+    "same": "The run's recipe is the accepted one, so the challenger is the fresh anchor.",
+    "code_not_at_hand": "The run's recipe is the accepted one, trained by other code; "
+    "HOMEFEED_ANCHOR_CODE does not name the accepted code, so what the change of code is worth is "
+    "not known: it was judged against the champion alone.",
+    "not_possible": "The accepted recipe cannot be made any more.",
+}
 
 
 class FreshAnchor(Artifact):
@@ -354,7 +361,7 @@ class FreshAnchor(Artifact):
     @property
     def reason(self) -> str:
         """Why it was made or not, as a sentence."""
-        return f"{self.why[0].upper()}{self.why[1:]}."
+        return _WHY_FRESH[self.why]
 
     def places(self) -> dict[str, int | None]:
         """Every file of the bundle and of the snapshot with its size, if one was trained."""

@@ -265,8 +265,7 @@ def check_log(
                 check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
             except DataContractError as error:
                 findings.append(Finding("window_without_impressions", "", str(error), ""))
-    order = list(Severity)
-    report.problems = sorted(findings, key=lambda finding: order.index(finding.severity))
+    report.problems = sorted(findings, key=lambda each: list(Severity).index(each.severity))
     for column in get_args(IdColumn):
         ids = {each for p in report.problems for name, each in p.ids if name == column}
         with contextlib.suppress(DataContractError):  # the ids alone say which row it is

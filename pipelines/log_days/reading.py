@@ -161,8 +161,7 @@ def _earliest_ms(event_log: EventLog, file: LogFile) -> int:
     """Return from when on a file of users has rows, as its footer says; 0 where it does not."""
     with contextlib.suppress(DataContractError, KeyError, TypeError, ValueError):
         [fragment] = open_file(event_log, file).get_fragments()
-        groups, column = fragment.row_groups, KNOWN_COLUMNS["users"]
-        return min(int(each.statistics[column]["min"]) for each in groups)
+        return min(int(g.statistics[KNOWN_COLUMNS["users"]]["min"]) for g in fragment.row_groups)
     return 0
 
 

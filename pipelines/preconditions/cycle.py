@@ -54,10 +54,7 @@ from pipelines.snapshot.spill import files_read
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
 log = logging.getLogger(__name__)
-
-
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
 _BATCH_ROWS = 1 << 16
