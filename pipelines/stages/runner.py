@@ -222,7 +222,7 @@ def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
         # stays done: a promotion is made once, whatever is answered later.
         from pipelines.registry.moves import read_approval
 
-        known = Promotion.model_validate(record.artifact)
+        known = read_artifact(run.run_uri, stage.name, Promotion)
         if known.approval and not known.is_promoted:
             found = read_approval(run.run_uri)
             why = f"now {found.sentence}" if found not in (None, known.approval) else ""
