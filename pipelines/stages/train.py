@@ -218,9 +218,9 @@ def _train(
             lineage=Lineage.model_validate(of | code),
             **{name: getattr(run, name) for name in _OF_THE_RUN},
         )
-        if node is not None and node.rank > 0:
-            return launcher.train(spec, node)
-        with storage.exclusive_lock(spec.work_dir, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
+        # Each machine waits for its own of an earlier attempt, whose Job may be ending still.
+        held = f"{spec.work_dir}/machine-{node.rank}" if node and node.rank else spec.work_dir
+        with storage.exclusive_lock(held, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
             return launcher.train(spec, node)
 
 

@@ -17,7 +17,12 @@ from pipelines.contracts.artifacts import (
     Severity,
     Snapshot,
 )
-from pipelines.contracts.errors import ConfigurationError, DataContractError, DataGateFailedError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    DataGateFailedError,
+    RunInProgressError,
+)
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.registry import tracking
@@ -170,6 +175,9 @@ def test_a_further_machine_trains_what_the_first_does_and_publishes_nothing(
     monkeypatch.setattr(train, "WORK_WAIT_S", 0.2)
     with storage.exclusive_lock(spec.work_dir, "machine 0, which keeps other attempts out"):
         assert asked_for(two, monkeypatch) == [(spec, node)]
+    with storage.exclusive_lock(f"{spec.work_dir}/machine-1", "it, in an earlier attempt"):
+        with pytest.raises(RunInProgressError, match=r"machine-1\.lock"):
+            asked_for(two, monkeypatch)
     monkeypatch.setattr(launcher, "train", lambda spec, node: spec)
     first = train._train(two, snapshot, "challenger", "its MLflow run", FIRST, code)
     assert first.identity() == spec.identity()  # type: ignore[attr-defined]
