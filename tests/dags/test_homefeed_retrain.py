@@ -58,7 +58,7 @@ def dag(namespace):
     return namespace["homefeed_retrain"]
 
 
-@pytest.mark.parametrize("name", ["homefeed_retrain", "homefeed_gc"])
+@pytest.mark.parametrize("name", ["homefeed_retrain", "homefeed_rollback", "homefeed_gc"])
 def test_reading_it_imports_nothing_heavy(name):
     script = (
         "import json, runpy, sys; runpy.run_path(sys.argv[1]);"

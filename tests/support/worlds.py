@@ -36,17 +36,16 @@ def write_planted_world(
     num_pins: int = 80,
     num_days: int = 60,
     start: datetime = PLANTED_START,
-    seed: int = 3,
     requests_per_user_day: float = 0.3,
     candidates: int = 12,
     embedding_dim: int = EMBEDDING_DIM,
 ) -> None:
-    """Write an event log for the recipe `smoke()` from a chance of a repin for each user and pin.
+    """Write an event log for the recipe `smoke()`.
 
     A fifth of the users seldom repin and a fifth arrive in the last 16 days, so that a holdout
     has non-core users. Actions are known minutes later, one in twenty up to two days later.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(3)
     taste_UE = unit_rows(rng.normal(size=(num_users, embedding_dim)))
     # Few directions, so that tastes and pins meet often enough for a tiny log to show it.
     topics = unit_rows(rng.normal(size=(6, embedding_dim)))
@@ -78,10 +77,10 @@ def embedding_column(rows: np.ndarray) -> pa.FixedSizeListArray:
     return to_list_column(np.ascontiguousarray(rows, dtype=np.float32))
 
 
-def pins_table(pins_PE: np.ndarray, version: str = PLANTED_VERSION) -> pa.Table:
+def pins_table(pins_PE: np.ndarray) -> pa.Table:
     """Return a pins table; pin_id is the row number."""
     num_pins = len(pins_PE)
-    columns = [np.arange(num_pins), [version] * num_pins, embedding_column(pins_PE)]
+    columns = [np.arange(num_pins), [PLANTED_VERSION] * num_pins, embedding_column(pins_PE)]
     return pa.table(columns, schema=with_embedding_dim(PINS, pins_PE.shape[1]))
 
 
