@@ -41,8 +41,9 @@ from training.fitting.spec import (
 log = logging.getLogger(__name__)
 _NUM_TAIL_LINES = 40
 _STOP_WAIT_S = 30.0
-_NODES_WAIT_S = 600.0
-"""How long nodes wait for each other at the start: machines are not given out all at once."""
+_NODES_WAIT_S = 2400.0
+"""How long nodes wait for each other at the start: machines are not given out all at once, and a
+cluster may look for one for half an hour (`pipelines.orchestration.kubernetes_stages`)."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
 

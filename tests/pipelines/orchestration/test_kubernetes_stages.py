@@ -29,6 +29,7 @@ from pipelines.orchestration import containers
 from pipelines.orchestration.kubernetes_stages import COMPONENT, TRAINING_SERVICE, TrainingJob
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Resources, Settings
+from training.launch import launcher
 
 RUN_URI = "s3://bucket/workspace/runs/2026-01-19--0a1b2c3d"
 FOLDER = Path(__file__).parents[3] / "docker" / "kubernetes"
@@ -319,6 +320,7 @@ def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason() -> None:
     waiting.startup_timeout_seconds = 0
     with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia"):
         waiting.execute(CONTEXT)
+    assert operator_of("train_challenger").startup_timeout_seconds < launcher._NODES_WAIT_S
     # Else it would begin beside the next attempt.
     assert cluster.deleted == [cluster.made[0].metadata.name]
 
