@@ -98,7 +98,7 @@ class TrainingJob(KubernetesJobOperator):
     def get_pods(
         self, pod_request_obj: k8s.V1Pod, context: Any, *, exclude_checked: bool = True
     ) -> Sequence[k8s.V1Pod]:
-        """Return the Job's pods, once all are there and none waits for a machine any more.
+        """Return the Job's pods, once all are there, or one has failed, and none waits any more.
 
         Raises:
             TransientStorageError: some have not begun in time; the Job is deleted.
@@ -110,7 +110,9 @@ class TrainingJob(KubernetesJobOperator):
         while True:
             found = self.client.list_namespaced_pod(namespace, label_selector=own).items
             waiting = [pod for pod in found if pod.status.phase == "Pending"]
-            if len(found) >= self.parallelism and not waiting:
+            # Where one has failed the Job ends, and takes away those that wait: it says why.
+            has_failed = any(pod.status.phase == "Failed" for pod in found)
+            if (has_failed or len(found) >= self.parallelism) and not waiting:
                 return list(found)
             if time.monotonic() > deadline:
                 break

@@ -314,6 +314,14 @@ def test_the_task_waits_for_all_machines_and_lets_earlier_jobs_end() -> None:
     assert cluster.deleted == ["an earlier one"]
 
 
+def test_a_machine_that_fails_before_all_have_begun_ends_the_wait() -> None:
+    """Its exit code decides whether the task is tried again, which the Job tells."""
+    cluster = Cluster(["Failed", "Pending"], ["Failed"])
+    with pytest.raises(TaskDeferred):
+        cluster.task().execute(CONTEXT)
+    assert cluster.deleted == []
+
+
 def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason() -> None:
     cluster = Cluster(["Running", "Pending"])
     waiting = cluster.task()
