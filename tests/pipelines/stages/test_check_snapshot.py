@@ -107,7 +107,7 @@ def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
     run = prepare(home)
     report = accept(run)
     assert report.is_accepted
-    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 55
+    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 54
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
     folder = accepted_folder(run.workspace_uri, run.config.recipe)
     [name] = storage.list_names(folder)
