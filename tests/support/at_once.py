@@ -15,7 +15,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.registry import moves, reconcile, tracking
+from pipelines.registry import moves, reconcile, registry, tracking
 from pipelines.registry.reconcile import State
 from pipelines.settings import Settings
 from support.points import attempt
@@ -81,6 +81,12 @@ def actors(number: int) -> Iterator[Actors]:
 def _nothing() -> None:
     """Take a process's first act, so that it has started."""
     time.sleep(0.5)
+
+
+def claim(run: ResolvedRun) -> None:
+    """Make the registered model, as its first registration does."""
+    client = tracking.connect(run.tracking_uri)
+    registry.ensure_registered_model(client, run.registered_model, run.workspace_uri)
 
 
 def promote(run: ResolvedRun, model: ModelRef) -> None:

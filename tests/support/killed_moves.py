@@ -18,10 +18,6 @@ from support.record_world import World, record_world
 Act = Callable[[World], None]
 
 
-def _move_by_hand(world: World, version: str | None) -> None:
-    world.registry.alias = version
-
-
 ACTIONS: dict[str, Act] = {
     "promote": lambda world: world.promote("2"),
     "force": lambda world: world.force("2"),
@@ -38,8 +34,8 @@ OTHERS: dict[str, Act] = {
     "another cycle": lambda world: world.promote("3"),
     "a new cycle": lambda world: world.resolve(),
     "a repair": lambda world: world.repair(),
-    "a move by hand": lambda world: _move_by_hand(world, "3"),
-    "a deleted alias": lambda world: _move_by_hand(world, None),
+    "a move by hand": lambda world: setattr(world.registry, "alias", "3"),
+    "a deleted alias": lambda world: setattr(world.registry, "alias", None),
 }
 ACTORS = PERSONS | OTHERS
 HANDS = ("a move by hand", "a deleted alias")

@@ -1,8 +1,8 @@
 """Points at which a process may be killed: before and after each act on a name, and on a registry.
 
 They are found by running; a process is killed at one of them by SIGKILL, so that nothing is cleaned
-up. On a store, whose clients no fork inherits, an exception of its own ends the action: there is
-nothing that it would clean up.
+up. On a store, whose clients no fork inherits, an exception of its own ends the action, and every
+later act that would clean up.
 """
 
 import os
@@ -25,7 +25,7 @@ OF_MOVES: Acts = (
     *((files, "sync_folder"), (deletion, "remove")),
 )
 ON_STORE: Acts = (
-    *((storage, "write_new"), (storage, "write_bytes")),
+    *((storage, "write_new"), (storage, "write_over"), (storage, "write_bytes")),
     (deletion, "remove"),
 )
 
@@ -76,7 +76,7 @@ def die_at(world: Place, action: Callable[[], object], place: int) -> str:
     count = iter(range(10**6))
 
     def point(name: str) -> None:
-        if next(count) == place:
+        if next(count) >= place:  # A dead process does nothing more.
             raise Killed
 
     with _observed(world, point, ON_STORE):

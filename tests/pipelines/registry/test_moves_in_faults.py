@@ -53,8 +53,6 @@ def acts(world: World, act: str) -> Callable[[], None]:
 
 
 TARGETS = {"promote": "2", "force": "2", "rollback": "1"}
-
-
 REFUSALS = {
     "401": ConfigurationError,
     "404": TrackingEntryMissingError,

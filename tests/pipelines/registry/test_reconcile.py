@@ -2,7 +2,9 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from pipelines.contracts.errors import (
     TrackingEntryMissingError,
 )
 from pipelines.preconditions.cycle import require_record
-from pipelines.registry import history, reconcile
+from pipelines.registry import history, reconcile, registry
 from pipelines.registry.reconcile import State, require_agreement
 from support.desk import Desk
 
@@ -165,6 +167,18 @@ def test_two_workspaces_do_not_move_one_registered_model(two: Desk, tmp_path: Pa
     two.where = (first, two.name)
     with pytest.raises(RecordDisagreesError, match="is kept by workspace .*elsewhere"):
         asked(two)
+
+
+def test_of_two_workspaces_that_claim_one_model_at_once_one_keeps_it(desk: Desk) -> None:
+    places = [storage.to_uri(desk.folder / each) for each in ("one", "two")]
+    claim = partial(registry.ensure_registered_model, desk.client, desk.name)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(claim, places))
+    keeper = registry.read_keeper(desk.client, desk.name)
+    for place in places:
+        claim(place)
+        state = reconcile.look(desk.client, place, desk.name)
+        assert state.keeper == keeper in places and state.is_kept_here == (place == keeper)
 
 
 def test_a_champion_that_was_deleted_is_replaced_by_a_version_that_is_there(two: Desk) -> None:

@@ -25,7 +25,7 @@ from pipelines.retention import collect, inventory
 from pipelines.retention.plan import Record, make_plan
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_record, run_stage
-from support.points import Acts, kill_at, points_of
+from support.points import Acts, Killed, kill_at, points_of
 from support.retention_world import (
     NAME,
     OldWorld,
@@ -290,10 +290,6 @@ def folders_of(world: OldWorld) -> dict[str, set[str]]:
         texts = [receipt.with_suffix(".txt")]
         found[f"outbox/{receipt.name}"] = {path.name for path in texts if path.exists()}
     return found
-
-
-class Killed(BaseException):
-    pass
 
 
 def test_on_an_object_store_a_manifest_goes_first_and_what_a_kill_has_left_goes_later(

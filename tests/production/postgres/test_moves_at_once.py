@@ -19,6 +19,7 @@ from support.at_once import (
     act_at_once,
     actors,
     champion_and_challengers,
+    claim,
     cycle,
     promote,
     roll_back,
@@ -82,6 +83,7 @@ def test_of_two_workspaces_with_one_registry_one_wins(
     for place in ("one", "two"):
         made = cycle(tmp_path / place, registry_url, FIRST, place)
         runs.append(made.model_copy(update={"registered_model": name, "experiment": name}))
+    assert act_at_once(pool, seed, *(partial(claim, run) for run in runs)) == ["", ""]
     models = [register_bundle(client, run, tmp_path) for run in runs]
     acts = [partial(promote, *each) for each in zip(runs, models, strict=True)]
     ended = act_at_once(pool, seed, *acts)
