@@ -120,12 +120,6 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     )
 
 
-def read_tags(client: "MlflowClient", model: ModelRef) -> dict[str, str]:
-    """Return the tags of a registered version."""
-    with translated_outages(client.tracking_uri):
-        return dict(client.get_model_version(model.name, model.version).tags)
-
-
 def register(
     client: "MlflowClient",
     run: ResolvedRun,

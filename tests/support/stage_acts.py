@@ -72,7 +72,7 @@ def promote_a_twin(run_uri: str) -> None:
     bundle: Path = storage.local_path(made.bundle_uri)
     logged = log_bundle(client, bundle, mlflow_run_id)
     own = {"as_of": f"{run.as_of}", "model_digest": logged.digest}
-    tags = registry.read_tags(client, made.model) | own
+    tags = client.get_model_version(made.model.name, made.model.version).tags | own
     model = registry.register(client, run, mlflow_run_id, logged.uri, tags)
     client.set_terminated(mlflow_run_id, "FINISHED")
     verdict = judgement_of(run, model)

@@ -37,7 +37,7 @@ def test_a_deleted_version_is_told_as_such(desk: Desk, tmp_path: Path) -> None:
     desk.client.delete_model_version(model.name, model.version)
     for ask in (
         lambda: registry.read_version(desk.client, model.name, model.version),
-        lambda: registry.read_tags(desk.client, model),
+        lambda: registry.require_unaltered(desk.client, model),
         lambda: registry.download_bundle(desk.client, model, tmp_path),
     ):
         with pytest.raises(TrackingEntryMissingError, match="was deleted or never was") as caught:

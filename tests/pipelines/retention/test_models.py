@@ -72,7 +72,7 @@ def test_a_logged_model_is_marked_as_deleted_and_version_run_and_others_stay(
     assert left == ["", "", second.model_id]
     assert len(client.search_model_versions(f"name = '{old.name}'")) == 3
     assert client.get_run(old.logged.mlflow_run_id).info.lifecycle_stage == "active"
-    tags = registry.read_tags(client, old.logged)
+    tags = client.get_model_version(old.name, old.logged.version).tags
     assert tags["bundle_digest"] == old.logged.bundle_digest
 
 

@@ -144,7 +144,7 @@ def test_every_place_tells_the_outcome_word_for_word(
     output_uri = storage.to_uri(tmp_path / "output")
     judged = compare_with_champion(run, *sides, output_uri, NOW, Settings())
     assert judged.comparison.challenger_model == challenger.model
-    tags = registry.read_tags(client, challenger.model)
+    tags = client.get_model_version(challenger.model.name, challenger.model.version).tags
     assert tags[registry.RULING] == judged.ruling_digest
     outcome = judged.outcome
     assert outcome is not None and len(outcome.warnings) == 1

@@ -44,7 +44,7 @@ from pipelines.contracts.judgement import Judgement, Promoted, Promotion
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
-from pipelines.registry import evidence, history, moves, registry, tracking
+from pipelines.registry import evidence, history, moves, tracking
 from pipelines.registry.history import Recipe
 from pipelines.settings import Settings
 from pipelines.stages import train
@@ -154,7 +154,7 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     client: MlflowClient = tracking.connect(tracking_uri)
     by_alias = client.get_model_version_by_alias("three", "anchor")
     assert by_alias.version == fresh.trained.model.version
-    assert registry.read_tags(client, fresh.trained.model)["homefeed_side"] == "anchor"
+    assert by_alias.tags["homefeed_side"] == "anchor"
     experiment = client.get_experiment_by_name("three").experiment_id
     mine = f"tags.homefeed_run_id = '{run.run_id}'"
     sides = {r.data.tags["homefeed_side"] for r in client.search_runs([experiment], mine)}
