@@ -12,11 +12,10 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.run_layout import manifest_uri
 from pipelines.preconditions.cycle import require_record
 from pipelines.registry import moves, reconcile, registry
 from pipelines.settings import Settings
-from pipelines.stages.runner import read_artifact, run_stage
+from pipelines.stages.runner import run_stage
 from support.desk import save_judged
 from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
@@ -53,9 +52,6 @@ class World:
             run_id=f"cycle-{number}",
             workspace_uri=self.workspace_uri,
         )
-        if storage.exists(manifest_uri(run.run_uri, "resolve_run")):
-            # The world is opened once more; what its cycles pin was so when they began.
-            return read_artifact(run.run_uri, "resolve_run", ResolvedRun)
         save_judged(run, model)
         return run
 
@@ -103,9 +99,9 @@ def record_world(folder: Path, workspace_uri: str = "") -> Iterator[World]:
     """Give a world whose registry is asked by everything that asks MLflow.
 
     Args:
-        folder: A new folder, for the registry; or that of a world that is opened once more.
+        folder: A new folder, for the registry.
         workspace_uri: Where the workspace lies; in the folder if empty.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     with asked_by_all(FakeRegistry(folder / "registry.json")) as client:
         yield World(folder, client, workspace_uri)
