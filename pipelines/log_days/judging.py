@@ -65,6 +65,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         TransientStorageError: the storage failed, or a file was written while it was read.
     """
     from validation.data_gate.days.gate import judge_log
+    from validation.data_gate.gx_runner import importing_meanwhile
     from validation.report.data_docs import DOCS_FOLDER
 
     plan, event_log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
@@ -74,7 +75,8 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir, spilled = scratch / "log", scratch / "spilled"
         out_dir.mkdir()
         spilled.mkdir()
-        found = _measured(run, event_log, plan, spilled)
+        with importing_meanwhile():
+            found = _measured(run, event_log, plan, spilled)
         outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,

@@ -6,10 +6,12 @@ data. Not for what is expected (`validation.data_gate.checks`, `validation.data_
 nor for the look of the pages (`validation.report.data_docs`).
 """
 
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape, unescape
@@ -144,8 +146,6 @@ def evaluate(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the data.
     """
-    # Read when the package is imported. Without it the package reports usage to its makers.
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     gx = import_great_expectations()
     # The context lives in memory, so that only the Data Docs are written to disk.
     context = gx.get_context(mode="ephemeral")
@@ -245,9 +245,18 @@ def import_great_expectations() -> Any:
         if name.partition(".")[0] == "pyspark"
     }
     sys.modules["pyspark"] = None  # type: ignore[assignment]  # an import finds nothing there
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # Else it reports usage to its makers.
     try:
         import great_expectations
     finally:
         del sys.modules["pyspark"]
         sys.modules.update(hidden)
     return great_expectations
+
+
+@contextlib.contextmanager
+def importing_meanwhile() -> Iterator[None]:
+    """Import Great Expectations while the body measures; `evaluate` raises what goes wrong."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(import_great_expectations)
+        yield

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
 from support.plain_gate import plain_suite
-from validation.data_gate.gx_runner import NAN, Check, evaluate
+from validation.data_gate import gx_runner
+from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanwhile
 from validation.report.data_docs import Subject
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
@@ -89,11 +91,18 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
     (package / "__init__.py").write_text("raise SystemExit(0)  # as PySpark does, deeper inside")
     code = (
         "from validation.data_gate.gx_runner import import_great_expectations as made\n"
-        "print(made().__version__)"
+        "import os; print(made().__version__, os.environ['GX_ANALYTICS_ENABLED'])"
     )
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "GX_ANALYTICS_ENABLED": "false"
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "GX_ANALYTICS_ENABLED": "true"
     }  # fmt: skip
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1."), done.stderr
+    assert done.stdout.startswith("1.") and done.stdout.endswith(" false\n"), done.stderr
+
+
+def test_the_library_is_imported_while_the_body_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_begun = threading.Event()
+    monkeypatch.setattr(gx_runner, "import_great_expectations", has_begun.set)
+    with importing_meanwhile():
+        assert has_begun.wait(60)
