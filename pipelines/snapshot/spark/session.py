@@ -99,6 +99,8 @@ def translated_spark_errors(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         if (ours := explain(error, doing)) is None:
+            if hasattr(error, "java_exception"):  # A log may ask for its words when Java has ended.
+                error.add_note(str(error))
             raise
         raise ours from error
 

@@ -4,15 +4,12 @@ The words are those that Spark 4.3 said when it was tried.
 """
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    ProcessKilledError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import ConfigurationError, ProcessKilledError, TransientStorageError
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.spark.cluster import chosen_cluster
@@ -68,10 +65,14 @@ REFUSED, GONE = (kind(111, "Connection") for kind in (ConnectionRefusedError, Co
 
 
 class OfJava(Exception):
-    """Its words are asked of Java, which has ended."""
+    """Its words are asked of Java; where there are none, it has ended."""
+
+    java_exception, words = "of Java", ""
 
     def __str__(self) -> str:
-        raise REFUSED
+        if not self.words:
+            raise REFUSED
+        return self.words
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,12 @@ def test_what_sparks_errors_mean(said: str | Exception, ours: type[Exception], t
         raise error
     may_pass = ours in (TransientStorageError, ProcessKilledError)
     assert getattr(caught.value, "is_retryable", False) == may_pass
+
+
+def test_the_words_of_an_error_that_nobody_foresaw_outlive_java() -> None:
+    error = OfJava()
+    error.words = "Task not serializable"
+    with pytest.raises(OfJava), translated_spark_errors("building"):
+        raise error
+    error.words = ""
+    assert "Task not serializable" in "".join(traceback.format_exception(error))
