@@ -171,6 +171,7 @@ def test_a_ranking_that_finds_next_to_nothing_is_held_against_by_the_difference(
     [facts] = [f for f in measure(ROWS, OURS, (made, weak), CONFIG).facts if f.name == weak.name]
     assert facts.change is None and facts.difference is not None
     assert facts.difference.low > 0.5
+    assert facts.note == "Its repin_volume_at_3 is zero in a resample of the users."
 
 
 def test_nothing_to_measure_is_an_error() -> None:

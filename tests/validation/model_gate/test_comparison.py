@@ -84,6 +84,16 @@ def test_numbers_worked_by_hand() -> None:
     assert found.are_scores_identical is False
 
 
+def test_the_interval_of_an_area_reaches_as_far_as_its_confidence_says() -> None:
+    errors = []
+    for confidence, reach in ((0.95, 1.959964), (0.5, 0.674490)):
+        found = compared(config=CONFIG.model_copy(update={"confidence": confidence}))
+        row = found.find("auc.repin")
+        assert row is not None and (area := row.challenger_interval) is not None
+        errors += [(area.high - area.value) / reach, (area.value - area.low) / reach]
+    assert errors == pytest.approx([errors[0]] * 4)
+
+
 def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
     found = compared(theirs=popularity_scores(ROWS), models=AGAINST_POPULARITY)
     for row in found.metrics:

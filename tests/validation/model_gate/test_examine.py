@@ -17,7 +17,7 @@ from pipelines.recipes.built_in import RECIPES
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison, metric
 from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING, baseline_facts
-from validation.model_gate.examine import Place, place
+from validation.model_gate.examine import _ROUNDING, Place, place
 from validation.model_gate.verdict import decide
 
 HIDE = "hit_at_3.hide"
@@ -37,6 +37,8 @@ def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
         (0.0201, 0.03, "beyond"),
         (-0.06, 0.0, "straddles"),
         (-0.06, -0.051, "beyond"),
+        (0.02 + _ROUNDING, 0.03, "straddles"),  # they touch, from outside
+        (-0.06, -0.05 - _ROUNDING, "straddles"),
     ],
 )
 def test_an_interval_lies_within_straddles_or_is_beyond(

@@ -71,7 +71,13 @@ def skewed(holdout, challenger, *rest):  # noqa: ANN001, ANN002, ANN201
     return GENUINE_COMPARISON(holdout, nudged, *rest)
 
 
+def leaking(rows, values, seed):  # noqa: ANN001, ANN201
+    """As a measure that goes on seeing the labels."""
+    return values if values.dtype == np.int8 else GENUINE_SHUFFLE(rows, values, seed)
+
+
 GENUINE_RULES, GENUINE_COMPARISON = self_test.decide_on_comparison, self_test.compare
+GENUINE_SHUFFLE = self_test.shuffle_within_requests
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,7 @@ GENUINE_RULES, GENUINE_COMPARISON = self_test.decide_on_comparison, self_test.co
          "because of floor_broken or head_out_of_calibration"),
         ("decide_on_comparison", blind_to_segments, "Expected REJECT because of segment_broken"),
         ("compare", skewed, "challenger against itself differs in"),
+        ("shuffle_within_requests", leaking, "labels shuffled within requests the challenger is"),
     ],
 )  # fmt: skip
 def test_broken_rules_and_a_broken_comparison_are_found_out(

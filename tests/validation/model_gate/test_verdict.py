@@ -227,7 +227,7 @@ THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any,
     "both": (three(0.02, 0.01, 0.02, self_test=DOUBTED), {"self_test": DOUBTED}, INCONCLUSIVE,
              NONE, f"{REFUSED}{DOUBT}"),
     # It is judged by its own recipe's margin.
-    "strict": (three(-0.02, -0.02, -0.002), {"config": STRICT}, REJECT, OTHER, ""),
+    "strict": (three(-0.02, -0.02, -0.002), {"config": STRICT}, REJECT, OTHER, WORSE_RECIPE),
     # Two recipes may make the same model, and hides may not creep against the anchor.
     "same model": (three(0.02, SAME_MODEL, 0.01), {}, PROMOTE, ONE, ""),
     "creeping": (three(0.02, recipe(hide=change(0.05)), 0.01), {}, REJECT, OTHER,
@@ -279,6 +279,9 @@ def test_what_is_on_record_may_stop_a_promotion(standing: Standing) -> None:
 WIDE, UNSURE_HIDE = change(0.001, -0.019, 0.021), change(0.03, -0.05, 0.11)
 
 
+EARLIER = pooled(-0.05, 5, 0.001).model_copy(update={"pooled_value": 0.0})
+
+
 def of_hide(now: Interval, value: float, error: float) -> Comparison:
     return comparison(hide=now, pooled=(pooled(value, 6, error, HIDE),))
 
@@ -289,9 +292,12 @@ def of_hide(now: Interval, value: float, error: float) -> Comparison:
         (comparison(WIDE), INCONCLUSIVE, ""),
         (comparison(WIDE, pooled=(pooled(0.001, 5, 0.004),)), PROMOTE,
          "Pooled over 5 cycles it is +0.10 %"),
+        # What earlier cycles showed does not excuse a challenger that surely loses on this one.
+        (comparison(WIDE, pooled=(EARLIER,)), REJECT, ""),
         # A guardrail is pooled, and one bad challenger is not excused.
         (of_hide(UNSURE_HIDE, 0.001, 0.003), PROMOTE, ""),
-        (of_hide(UNSURE_HIDE, 0.04, 0.005), REJECT, "over 6 cycles, beyond its guardrail"),
+        (of_hide(UNSURE_HIDE, 0.04, 0.005), REJECT,
+         "+4.00 % (95 % interval +3.02 % to +4.98 %), pooled over 6 cycles, beyond its guardrail"),
         (of_hide(change(0.3, 0.2, 0.4), 0.001, 0.003), REJECT, "+30.00 %"),
     ],
 )  # fmt: skip

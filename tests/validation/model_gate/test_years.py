@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipelines.contracts.judgement import Decision, Promoted
 from support.comparisons import CONFIG
-from validation.model_gate.policy import Estimate
+from validation.model_gate import years
+from validation.model_gate.policy import Estimate, Evidence, Outcome
 from validation.model_gate.years import (
     TRUE_CHANGES,
     Setting,
@@ -17,6 +19,7 @@ from validation.model_gate.years import (
 )
 
 NUM_YEARS, SEED = 150, 5
+LOST = Outcome(Decision.INCONCLUSIVE, Promoted.NONE)
 
 
 def lived(recipe: Callable[[int], float], **setting: float) -> list[Year]:
@@ -61,12 +64,21 @@ def test_the_curve_of_a_holdout_that_sees_well_and_of_one_that_sees_nothing() ->
     assert min(point.year_quality for point in sure.values()) > -0.005
     assert sure[0.02].year_quality > 0.018
     assert blind[0.0].rejected < 0.01
-    for true_change in (
-        -0.005,
-        0.005,
-    ):  # what little is decided, what is pooled over a year decides
+    for true_change in (-0.005, 0.005):  # what is pooled over a year decides what little is decided
         assert max(blind[true_change].promoted, blind[true_change].rejected) < 0.3
     assert blind[-0.005].year_quality < sure[-0.005].year_quality  # it costs freshness
+
+
+def test_a_change_of_recipe_has_the_error_of_two_seeds_beside_the_holdouts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Evidence] = []
+    monkeypatch.setattr(years, "choose", lambda found, *_: seen.append(found) or LOST)
+    lived(lambda cycle: 0.01, error=0.003, seed_noise=0.004)
+    for found in seen:
+        assert found.theta is not None and found.delta is not None and found.phi is not None
+        assert found.delta.now.error == pytest.approx((0.003**2 + 2 * 0.004**2) ** 0.5)
+        assert (found.theta.now.error, found.phi.now.error) == (0.003, 0.003)
 
 
 def test_pooling_weighs_by_the_inverse_of_the_variance() -> None:
