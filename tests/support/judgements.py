@@ -107,11 +107,7 @@ CHALLENGER = make_model("4", datetime(2017, 3, 2, tzinfo=UTC))
 
 
 def make_judgement(
-    decision: Decision,
-    *reasons: str,
-    low: float = -0.05,
-    high: float = -0.01,
-    **compared: Any,
+    decision: Decision, *reasons: str, low: float = -0.05, high: float = -0.01, **compared: Any
 ) -> Judgement:
     """Return a judgement of v4 against v3: repin volume 1.5 against 1.6, -6.25 %.
 

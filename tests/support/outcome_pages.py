@@ -25,15 +25,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
-from support.judgements import (
-    BEATEN,
-    CHAMPION,
-    SERVING,
-    interval,
-    make_judgement,
-    metric,
-    said,
-)
+from support.judgements import BEATEN, CHAMPION, SERVING, interval, make_judgement, metric, said
 from support.runs import make_run
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
@@ -107,11 +99,7 @@ def _ruled(
     passed = SelfTest(findings=(Reason.of("tested_worst", change=interval(-1.0, -1.0, -1.0)),))
     verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)
     return Judgement(
-        comparison=comparison,
-        self_test=passed,
-        serving=SERVING,
-        verdict=verdict,
-        report_uri="",
+        comparison=comparison, self_test=passed, serving=SERVING, verdict=verdict, report_uri=""
     )
 
 

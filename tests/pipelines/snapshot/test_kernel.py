@@ -94,8 +94,7 @@ def test_labels_follow_request_pin_and_window(tiny: Snapshot) -> None:
 
 
 @pytest.mark.parametrize(
-    ("acted_at", "label", "num_early"),
-    [("15 23:59:59.999", 1, 0), ("16 00:00", 0, 1)],
+    ("acted_at", "label", "num_early"), [("15 23:59:59.999", 1, 0), ("16 00:00", 0, 1)]
 )
 def test_an_action_a_label_window_after_an_impression_is_neither_its_label_nor_near_it(
     tmp_path: Path, acted_at: str, label: int, num_early: int
@@ -119,8 +118,7 @@ def test_an_action_a_label_window_after_an_impression_is_neither_its_label_nor_n
 
 
 @pytest.mark.parametrize(
-    ("when", "is_core"),
-    [("12 08:00", False), ("12 11:59:59.999", False), ("12 12:00", True)],
+    ("when", "is_core"), [("12 08:00", False), ("12 11:59:59.999", False), ("12 12:00", True)]
 )
 def test_core_is_a_recent_repin_known_before_the_request(
     log: Path, when: str, is_core: bool

@@ -11,14 +11,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.storage import local_path
-from support.tiny_log import (
-    assert_refused,
-    build_tiny,
-    january,
-    pins_of,
-    rewrite,
-    with_pin_times,
-)
+from support.tiny_log import assert_refused, build_tiny, january, pins_of, rewrite, with_pin_times
 from support.worlds import write_rows
 
 
@@ -44,9 +37,7 @@ def test_pins_that_have_a_time_bring_it_along(log: Path) -> None:
     assert "known_at" not in open_table(local_path(plain.uri), "pins.arrow").column_names
 
 
-def test_a_pin_that_nobody_knew_before_as_of_is_cold_with_or_without_a_later_row(
-    log: Path,
-) -> None:
+def test_a_pin_that_nobody_knew_before_as_of_is_cold_with_or_without_a_later_row(log: Path) -> None:
     digests = set()
     for known in (KNOWN | {30: "20 00:00"}, {p: KNOWN[p] for p in (10, 20, 40)}):
         with_pin_times(log, known)

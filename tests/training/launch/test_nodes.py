@@ -8,11 +8,7 @@ import sys
 
 import pytest
 
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    RunInProgressError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError, TransientStorageError
 from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
 from support.training_process import ended, signal_when, start_training

@@ -24,10 +24,7 @@ from validation.report.verdict_page import drawings_of, write_report
 
 STEP = NextStep(
     sentence="v4 becomes champion & v3 rests.",
-    commands=(
-        ("Who serves?", "homefeed serving"),
-        ("Back:", "homefeed rollback --reason '<b>'"),
-    ),
+    commands=(("Who serves?", "homefeed serving"), ("Back:", "homefeed rollback --reason '<b>'")),
 )
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),

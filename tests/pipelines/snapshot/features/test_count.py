@@ -15,14 +15,7 @@ from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 from pipelines.storage import local_path
 from support import slow_features
-from support.random_log import (
-    AS_OF,
-    START_MS,
-    Row,
-    build,
-    config_of,
-    write_random_log,
-)
+from support.random_log import AS_OF, START_MS, Row, build, config_of, write_random_log
 from support.slow_features import SLOW, Asked, AskedRequest, Slow
 
 OPTIONS = {"session_position": {"gap_minutes": 600}, "since_last_touch_of_category": {}}
