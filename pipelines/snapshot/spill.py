@@ -33,12 +33,7 @@ from pipelines.event_log.reader import (
     read_events,
     read_rows,
 )
-from pipelines.event_log.rules import (
-    FoundWidth,
-    embedding_matrix,
-    require_none,
-    time_problems,
-)
+from pipelines.event_log.rules import FoundWidth, embedding_matrix, require_none, time_problems
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Run
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 from pipelines.snapshot.shard import ShardRows

@@ -31,6 +31,21 @@ class Checkpoint(NamedTuple):
     path: Path
 
 
+def require_same_start(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse, before anything is changed, processes that go on from different steps.
+
+    Raises:
+        TransientStorageError: a node sees an older state of the folder than another one.
+    """
+    own = torch.tensor([trainer.global_step], device=module.device)
+    steps = torch.as_tensor(trainer.strategy.all_gather(own)).flatten().tolist()
+    if len(set(steps)) > 1:
+        raise TransientStorageError(
+            f"the processes found checkpoints of steps {steps}, by rank; expected the same: the "
+            f"folder is not yet the same on every node; retry"
+        )
+
+
 class CheckpointWriter(pl.Callback):
     """Saves every so many steps, at the end of every epoch, and when told to stop.
 
@@ -42,22 +57,12 @@ class CheckpointWriter(pl.Callback):
         self._folder, self._every_steps = folder, every_steps
         self._is_told_to_stop = False
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Check that all processes go on from one step, and take SIGTERM over from the trainer.
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Take SIGTERM over from the trainer, whose handler talks to the other processes.
 
-        The trainer's own handler would talk to the other processes at whatever point of a step each
-        of them has come to. Here it is noted, and all look at it together at the end of a step.
-
-        Raises:
-            TransientStorageError: a node sees an older state of the folder than another one.
+        It would do so at whatever point of a step each of them has come to. Here it is noted, and
+        all processes look at it together at the end of a step.
         """
-        own = torch.tensor([trainer.global_step], device=module.device)
-        steps = torch.as_tensor(trainer.strategy.all_gather(own)).flatten().tolist()
-        if len(set(steps)) > 1:
-            raise TransientStorageError(
-                f"the processes found checkpoints of steps {steps}, by rank; expected the same: "
-                f"the folder is not yet the same on every node; retry"
-            )
 
         def note(*_: Any) -> None:
             self._is_told_to_stop = True

@@ -24,7 +24,12 @@ from training.bundle.files import BundleConfig, Predictor, write_bundle
 from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
 from training.environment import require_devices
-from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
+from training.fitting.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    newest_intact,
+    require_same_start,
+)
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import LOSS, MetricLog, ProgressLogger, read_metrics
 from training.fitting.spec import TrainingResult, TrainingSpec, WorkFolder
@@ -115,6 +120,7 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[
+            pl.callbacks.LambdaCallback(on_train_start=require_same_start),
             ProgressLogger(metric_log, module.num_steps, training.num_epochs),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],

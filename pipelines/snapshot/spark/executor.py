@@ -19,12 +19,7 @@ from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.plan import SnapshotPlan, shard_name
 from pipelines.snapshot.shard import ShardSummary, write_shard
 from pipelines.snapshot.spark.placing import ShardPlace
-from pipelines.snapshot.spark.travel import (
-    Block,
-    BlocksByShard,
-    open_pin_index,
-    rows_of,
-)
+from pipelines.snapshot.spark.travel import Block, BlocksByShard, open_pin_index, rows_of
 from pipelines.snapshot.spill import SpillSummary, SpillTask, deal_out, merge_summaries
 
 Value = TypeVar("Value")

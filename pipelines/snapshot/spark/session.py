@@ -35,12 +35,8 @@ _ON_THIS_MACHINE = {
 """Options where there is no cluster: nothing listens to the network."""
 _END_S = 10.0
 """How long Java may take to end, in seconds."""
-
-
 _SHOWN = 300
 """How many characters of Spark's own words a message repeats."""
-
-
 _MEANINGS: tuple[tuple[str, type[HomefeedError], str], ...] = (
     (
         "ExecutorLostFailure|Python worker exited unexpectedly|worker lost|MemoryError",

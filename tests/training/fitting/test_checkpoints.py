@@ -1,19 +1,22 @@
 """Which checkpoint a training goes on from, where some are damaged."""
 
 import hashlib
-import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from pipelines.contracts.errors import TransientStorageError
 from support.damage import flip_a_byte
-from training.fitting.checkpoints import CheckpointWriter, newest_intact
+from training.fitting.checkpoints import CheckpointWriter, newest_intact, require_same_start
+from training.fitting.fit import _fit
+from training.fitting.spec import WorkFolder
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -45,19 +48,24 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage: str, tmp
     assert newest_intact(tmp_path / "not there") is None
 
 
-def test_machines_that_see_different_checkpoints_do_not_train(tmp_path: Path) -> None:
-    def start_at(*steps: int) -> None:
-        strategy = SimpleNamespace(all_gather=lambda own: torch.tensor([[own.item()], [steps[1]]]))
-        trainer: Any = SimpleNamespace(global_step=steps[0], strategy=strategy)
-        CheckpointWriter(tmp_path, 1).on_train_start(trainer, SimpleNamespace(device="cpu"))
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        start_at(3, 3)
-        with pytest.raises(TransientStorageError, match=r"checkpoints of steps \[3, 0\], by rank"):
-            start_at(3, 0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_machines_that_see_different_checkpoints_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made = WorkFolder(tmp_path), MagicMock()
+    folder.metrics.write_text("of an earlier attempt")
+    monkeypatch.setattr(pl, "Trainer", made)
+    made.return_value.global_step = 9
+    spec = MagicMock(tracking_uri="", num_devices=1, num_nodes=1)
+    _fit(spec, folder, MagicMock(), MagicMock(num_steps=9), None)
+    strategy = SimpleNamespace(all_gather=lambda own: torch.tensor([[own.item()], [3]]))
+    module, same, other = (SimpleNamespace(device="cpu"), *(
+        SimpleNamespace(global_step=step, strategy=strategy, is_global_zero=True) for step in (3, 0)
+    ))  # fmt: skip
+    require_same_start(same, module)
+    with pytest.raises(TransientStorageError, match=r"checkpoints of steps \[0, 3\], by rank"):
+        for each in made.call_args.kwargs["callbacks"]:
+            each.on_train_start(other, module)
+    assert folder.metrics.read_text() == "of an earlier attempt"
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
