@@ -95,9 +95,7 @@ def choose_canaries(snapshot: Snapshot, snapshot_dir: Path) -> Canaries:
     earliest = to_ms(snapshot.as_of) - USER_DAYS * DAY_MS
     users = (part.at(part.as_of >= earliest) for part in users_of(snapshot, snapshot_dir))
     return Canaries(
-        snapshot.embedding_version,
-        smallest_hashes(pins_of(snapshot_dir)),
-        smallest_hashes(users),
+        snapshot.embedding_version, smallest_hashes(pins_of(snapshot_dir)), smallest_hashes(users)
     )
 
 

@@ -210,10 +210,7 @@ def _run_suite(
     )
     validated = definition.run(
         batch_parameters={"dataframe": table.reset_index(drop=True)},
-        result_format={
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": ["partition"],
-        },
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["partition"]},
         run_id=run_id,
     )
     found = {}

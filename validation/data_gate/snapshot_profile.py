@@ -182,9 +182,7 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
     """
     pins = check_pins(snapshot, snapshot_dir)
     profile = SnapshotProfile(
-        pins=pins.broken,
-        measures=Measures(histograms=dict(pins.codes)),
-        pin_spread=pins.spread,
+        pins=pins.broken, measures=Measures(histograms=dict(pins.codes)), pin_spread=pins.spread
     )
     for number, stats in enumerate(snapshot.shards, 1):
         broken = profile.shards[stats.name] = BrokenRows("files", "shards")
