@@ -67,11 +67,7 @@ class KnownDays(Frozen):
 
 
 def measure_log(
-    event_log: EventLog,
-    plan: SnapshotPlan,
-    days: range,
-    scratch: Path,
-    kept_in: Path | None = None,
+    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path, kept_in: Path | None = None
 ) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
 

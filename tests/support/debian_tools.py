@@ -31,11 +31,7 @@ def _unpacked(package: str) -> Path | None:
     folder = Path(tempfile.mkdtemp(prefix="homefeed-tools-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     done = subprocess.run(
-        ["apt-get", "download", package],
-        cwd=folder,
-        capture_output=True,
-        timeout=300,
-        check=False,
+        ["apt-get", "download", package], cwd=folder, capture_output=True, timeout=300, check=False
     )
     packages = list(folder.glob("*.deb"))
     if done.returncode or not packages:
