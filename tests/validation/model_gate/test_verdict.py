@@ -203,6 +203,7 @@ def recipe(value: Interval | None = None, **fields: Any) -> Comparison:
 STRICT = CONFIG.model_copy(update={"margin": 0.0001, "recipe_margin": 0.0001})
 WORSE_RECIPE = "The recipe is surely worse than the accepted one."
 REFUSED = "test_ranker v5, is not promoted either: "
+SLIGHT = pooled(0.0009, 5, 0.00051).model_copy(update={"value": 0.05})
 UNSURE = change(-0.005, -0.02, 0.01)
 HELD = ACCEPTED.model_copy(update={"hold": "Recipe 'x' is on hold."})
 LOST = ACCEPTED.model_copy(update={"problem": "It cannot be made any more."})
@@ -211,7 +212,8 @@ SAME_MODEL = recipe().model_copy(update={"are_scores_identical": True})
 GOOD, BAD = three(0.02, 0.01, 0.01), (-0.05, -0.07, 0.02)
 THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any, str]] = {
     "surely better": (GOOD, {}, PROMOTE, ONE, "of the fresh anchor test_ranker v5: +1.00 %"),
-    "even": (three(0.01, 0.0002, 0.01), {}, PROMOTE, ONE, ""),
+    # Surely better here, and not over all cycles: it becomes no anchor.
+    "even": (three(0.01, recipe(pooled=(SLIGHT,)), 0.01), {}, PROMOTE, ONE, ""),
     # Freshness does not hide a worse recipe, and a worse recipe costs no freshness.
     "worse": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, WORSE_RECIPE),
     "it serves": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, "v5 is promoted"),
