@@ -13,13 +13,12 @@ from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep
-from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.runs import OPTIONS, alert_broken_run, tell_ended_run
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 from pipelines.stages import runner
-from support.judgements import CHALLENGER, CHAMPION
+from support.judgements import CHALLENGER, CHAMPION, make_promotion
 from support.runs import make_run, save_artifact, save_run
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -163,14 +162,7 @@ def test_trainings_elsewhere_run_side_by_side_on_the_hardware_of_the_run(monkeyp
     assert DagSerialization.from_dict(stored).task_dict.keys() == found.task_dict.keys()
 
 
-PROMOTION = Promotion(
-    decision=Decision.PROMOTE,
-    is_promoted=True,
-    champion_before=CHAMPION,
-    champion_after=CHALLENGER,
-    reason="Because of a test.",
-    history_uri=None,
-)
+PROMOTION = make_promotion(reason="Because of a test.")
 KEPT = PROMOTION.model_copy(update={"is_promoted": False, "champion_after": CHAMPION})
 SAID = dict.fromkeys(("run_id", "title", "happened", "certainty", "done"), "It lost.")
 ALERT = Alert(kind=AlertKind.REGRESSION, next_step=NextStep(sentence="Rest.", commands=()), **SAID)

@@ -14,7 +14,7 @@ from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Outcome
-from pipelines.contracts.run_layout import StageFailure, failure_uri
+from pipelines.contracts.run_layout import failure_uri
 from pipelines.orchestration.run_note import (
     JUDGING,
     LIMIT,
@@ -26,7 +26,7 @@ from pipelines.orchestration.run_note import (
 )
 from pipelines.orchestration.runs import FAILURE_KEY
 from pipelines.settings import DAG_ID, Settings
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION, make_failure, make_judgement
 from support.markdown import as_shown as as_text
 from support.runs import make_run, save_artifact, save_run
 
@@ -77,14 +77,7 @@ def test_others_leave_nothing(run: ResolvedRun, other: dict[str, Any]) -> None:
 
 
 def test_a_stage_that_broke_leaves_why(run: ResolvedRun) -> None:
-    noted = StageFailure(
-        stage="build_snapshot",
-        error_class="DataContractError",
-        message="as *it* was",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=run.as_of,
-    )
+    noted = make_failure("build_snapshot", message="as *it* was", occurred_at=run.as_of)
     storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
     task = Task(noted.stage, run)
     RunNotes().on_task_instance_failed(task)

@@ -15,8 +15,7 @@ from pipelines.contracts import errors
 from pipelines.contracts.alert import AlertReceipt, Unresolved
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.config import NumericFeature
-from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import StageFailure, failure_uri
+from pipelines.contracts.run_layout import failure_uri
 from pipelines.orchestration.runs import (
     FAILURE_KEY,
     alert_broken_run,
@@ -27,7 +26,7 @@ from pipelines.orchestration.runs import (
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.commands import parse
-from support.judgements import CHALLENGER, CHAMPION
+from support.judgements import make_failure, make_promotion
 from support.runs import make_run, save_artifact, save_run
 from support.worlds import write_planted_world
 
@@ -193,14 +192,8 @@ def unresolved(message: str = "ConfigurationError: no", **more: Any) -> dict[str
 
 def test_the_reason_is_that_of_the_last_attempt(home: Path) -> None:
     run = save_run(make_run(home))
-    noted = StageFailure(
-        stage="build_snapshot",
-        error_class="TransientStorageError",
-        message="as it was",
-        exit_code=75,
-        is_retryable=True,
-        occurred_at=run.as_of,
-    )
+    said = {"error_class": "TransientStorageError", "message": "as it was"}
+    noted = make_failure("build_snapshot", 75, occurred_at=run.as_of, **said)
     storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
     left = {"return_value": {"run_uri": run.run_uri}}
     for after in (HOUR, -HOUR):
@@ -222,17 +215,9 @@ def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mend
     for other in (context, context_of("alert", {}), {"run_id": "manual__x", "reason": "success"}):
         tell_ended_run(other)
     assert len(told(home)) == 1
-    promotion = Promotion(
-        decision=Decision.PROMOTE,
-        is_promoted=True,
-        champion_before=CHAMPION,
-        champion_after=CHALLENGER,
-        reason="Because of a test.",
-        history_uri=None,
-    )
     nothing = AlertReceipt(alert=None, delivered_to=())
     for stage in STAGES[1:]:
-        save_artifact(run, stage, promotion if stage == "promote_challenger" else nothing)
+        save_artifact(run, stage, make_promotion() if stage == "promote_challenger" else nothing)
     for _ in range(2):
         tell_ended_run(context)
     happened = told(home)

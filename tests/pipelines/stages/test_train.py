@@ -11,10 +11,8 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import (
     DataReport,
-    ExpectationOutcome,
     FreshAnchor,
     ResolvedRun,
-    Severity,
     Snapshot,
 )
 from pipelines.contracts.errors import (
@@ -32,6 +30,7 @@ from pipelines.stages.train import help_train, train_challenger, work_dir_of
 from support.bundles import write_small_bundle
 from support.commands import EXECUTABLE
 from support.damage import flip_a_byte
+from support.judgements import make_report
 from support.registered import NO_ANCHOR
 from support.runs import make_run, save_artifact, save_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
@@ -50,16 +49,7 @@ def run(tmp_path: Path) -> ResolvedRun:
 
 
 def report_on(snapshot_digest: str, is_met: bool = True) -> DataReport:
-    outcome = ExpectationOutcome(
-        name="enough_rows",
-        description="There are enough rows.",
-        severity=Severity.CRITICAL,
-        is_met=is_met,
-        observed="1",
-        expected="2",
-    )
-    docs = {"docs_uri": "file:///nowhere/index.html", "reference_digest": None}
-    return DataReport(snapshot_digest=snapshot_digest, outcomes=(outcome,), **docs)
+    return make_report(snapshot_digest, enough_rows={"is_met": is_met})
 
 
 @pytest.mark.parametrize(
