@@ -17,7 +17,7 @@ FOLDERS = ("dags", "pipelines", "training", "validation")
 MAX_PRODUCT_LINES = 39_085
 MAX_PRODUCT_TOKENS = 226_050
 MAX_OTHER_LINES = 1_500
-MAX_TEST_LINES = 42_965
+MAX_TEST_LINES = 42_925
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
 issue that says so. The goal is 38,000 lines of product, 36,000 if it can be; 40,000 of tests."""
