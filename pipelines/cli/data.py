@@ -107,13 +107,13 @@ def judge_log(
     from pipelines.log_check.measuring import check_log
     from pipelines.log_check.report import TABLES, lines_of, told_problems
 
-    settings = Settings()
-    place, config = location or settings.event_log_location, make_recipe(recipe) if recipe else None
+    place = location or Settings().event_log_location
+    config = make_recipe(recipe) if recipe else None
     first, last = (
         parse_instant(text, option).date() if text else None
         for text, option in ((from_day, "--from"), (to_day, "--to"))
     )
-    report = check_log(place, config, first, last, settings=settings)
+    report = check_log(place, config, first, last)
     say_all(lines_of(report))
     if html:
         from pipelines.log_check.report import write_page
@@ -122,7 +122,7 @@ def judge_log(
         say(f"page: {Path(html).resolve()}")
     problems, names = list(told_problems(report)), ("uri", "recipe", "num_requests", "num_users")
     told = [{"severity": severity, "message": message} for severity, message in problems]
-    rows = {f"num_{table}": report.num_rows(table) for table in TABLES}
+    rows = {f"num_{table}": report.total("rows")[table] for table in TABLES}
     known = {name: getattr(report, name) for name in (*names, "num_pins")}
     days = {"first_day": min(report.days, default=None), "last_day": max(report.days, default=None)}
     say_value({**known, **rows, **days, "problems": told, "page": html})
@@ -252,10 +252,10 @@ def calibrate(
     as_of: Annotated[str, Option(help="Day up to which the log counts; its last.")] = "",
 ) -> dict[str, Any]:
     """Hold the log's own past windows against the gate's limits; say how often it would warn."""
-    from pipelines.log_days.calibration import calibrate_limits, calibration_lines
+    from pipelines.log_days.calibration import BUDGET, calibrate_limits, calibration_lines
 
     settings = Settings()
     found = calibrate_limits(settings, recipe or settings.recipe, as_of)
     say_all(calibration_lines(found))
-    shares = {name: getattr(found, name) for name in ("budget", "alarm_share", "factor")}
+    shares = {"budget": BUDGET, "alarm_share": found.alarm_share, "factor": found.factor}
     return {"windows": [window._asdict() for window in found.windows], **shares}

@@ -92,18 +92,10 @@ def starts_of_runs(*columns: Ints) -> Ints:
 def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
     """Return the order in which rows are sorted by some columns, and where equal rows begin in it.
 
-    A column with one value, as the day mostly is in the file of a day, costs nothing.
+    A column with one value, as the day mostly is in the file of a day, costs next to nothing.
     """
-    row_bits = len(columns[0]).bit_length()
-    waiting = [_Column.of(values) for values in columns]
-    if sum(column.num_bits for column in waiting) + row_bits > _SORTABLE_BITS:
-        order = order_by(*columns)
-        return order, starts_of_runs(*(values[order] for values in columns))
-    packed = _packed(waiting, row_bits)
-    packed.sort()
-    starts = starts_of_runs(packed >> row_bits)
-    packed &= (1 << row_bits) - 1
-    return packed, starts
+    order = order_by(*columns)
+    return order, starts_of_runs(*(values[order] for values in columns))
 
 
 def order_by(*columns: Ints) -> Ints:
@@ -118,13 +110,15 @@ def order_by(*columns: Ints) -> Ints:
     for values in (*columns, None):
         column = None if values is None else _Column.of(values)
         if column is not None and column.num_bits > _SORTABLE_BITS - row_bits:
-            column = _Column.of(_ranks(*_ranked(column.values)))
+            column = _Column.of(np.unique(column.values, return_inverse=True)[1])
         num_bits = row_bits if column is None else column.num_bits
         if sum(each.num_bits for each in held) + num_bits > _SORTABLE_BITS:
-            order, in_order = _ranked(_packed(held))
-            if in_order[-1] == num_rows - 1:
+            different, ranks = np.unique(_packed(held), return_inverse=True)
+            if len(different) == num_rows:
+                order = np.empty_like(ranks)
+                order[ranks] = np.arange(num_rows)
                 return order
-            held = [_Column.of(_ranks(order, in_order))]
+            held = [_Column.of(ranks)]
         if column is not None:
             held.append(column)
     packed = _packed(held, row_bits)
@@ -195,26 +189,6 @@ def least_of(*columns: Ints) -> tuple[Ints, ...]:
             values[block] += low
             part >>= num_bits
     return tuple(found)
-
-
-def _ranked(values: Ints) -> tuple[Ints, Ints]:
-    """Return an order of values, and in it the rank of each among the distinct ones."""
-    order = np.argsort(values)
-    return order, np.cumsum(_differ(values[order]))
-
-
-def _ranks(order: Ints, in_order: Ints) -> Ints:
-    """Return what `_ranked` found, in the values' own order."""
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = in_order
-    return ranks
-
-
-def _differ(values: Ints) -> Bools:
-    """Return where a value differs from the one before it; the first has none before it."""
-    found = np.zeros(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=found[1:])
-    return found
 
 
 def distinct(values: Ints) -> Ints:
@@ -336,9 +310,8 @@ def has_recent_action(
     acted_at = actions.acted_at[index.order]
     # The newest acted_at among a user's first n known actions is a running maximum that restarts
     # with each user, because each user's times are lifted above those of all users before.
-    ranks = np.cumsum(_differ(actions.user_id[index.order]))
     base = int(acted_at.min())
-    lift = ranks * (int(acted_at.max()) - base + 1)
+    lift = index.ranks * (int(acted_at.max()) - base + 1)
     newest = np.maximum.accumulate(acted_at - base + lift) - lift + base
     end = index.position(user_ids, times_ms)
     newest_known = newest[np.maximum(end - 1, 0)]

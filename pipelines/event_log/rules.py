@@ -11,7 +11,7 @@ rates, are in `pipelines.contracts.data_rules`. Not for judging whether data loo
 the data gate does. Tested in tests/pipelines/event_log/test_rules.py.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts import data_rules
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS, EARLIEST_MS, LATEST_MS, to_ms
@@ -40,17 +41,19 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
+ERROR, WARNING, NOTE = Severity
+
+
 class Rule(NamedTuple):
     """What is said where a rule is broken; names in braces stand for what was found."""
 
     problem: str
     remedy: str  # what was expected, and what to change
     place: str = ""  # table, or table.column; '' where each finding says it
-    severity: Severity = Severity.ERROR
+    severity: Severity = ERROR
 
 
 _TABLES = sorted(EVENT_LOG_TABLES)
-_WRITER = "correct it where the table is written"
 RULES = {
     # Where files lie
     "missing_table": Rule("event log at {uri} has no table {table!r} (no .parquet file below it)",
@@ -66,14 +69,17 @@ RULES = {
     "column_twice": Rule("column {column!r} is there {num} times",
         "expected each column once; write the file again without the others"),
     "wrong_kind": Rule("column {column!r} is {value}",
-        "expected {expected}; cast it where the table is written{more}"),
+        "expected {expected}; cast it where the table is written (times are milliseconds since the "
+        "epoch, embeddings lists of one width)"),
+    "unreadable": Rule("{error}", ""),
+    "window_without_impressions": Rule("{error}", ""),
     # The rows of a file
     "does_not_fit": Rule("column {column!r} ({found}) has a value that does not fit ({error})",
-        f"expected values of {{expected}}; {_WRITER}"),
+        "expected values of {expected}; correct it where the table is written"),
     "null": Rule("column {column!r} is null", "expected none; fill or drop these rows"),
-    "implausible_time": Rule("{column} is not a plausible time in milliseconds since 1970{hint}",
-        f"expected {EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100); convert it where the "
-        "table is written"),
+    "implausible_time": Rule("{column} is not a plausible time in milliseconds since 1970",
+        f"expected {EARLIEST_MS} (year 2000) to {LATEST_MS} (year 2100), and not seconds or "
+        "finer parts; convert it where the table is written"),
     "known_before_it_happened": Rule("{when} is after known_at",
         "expected {when} <= known_at (nothing is known before it happens); correct the clock or "
         "the column that filled them"),
@@ -83,9 +89,11 @@ RULES = {
         "expected one of {known}; add it to features.action_types of the recipe, or drop these "
         "rows"),
     "propensity": Rule("a propensity is outside (0, 1]",
-        f"expected the chance that the pin was shown, or null where it is not known; {_WRITER}"),
+        "expected the chance that the pin was shown, or null where it is not known; correct it "
+        "where the table is written"),
     "infinite_number": Rule("column {column!r} has a number that is infinite or too large",
-        f"expected finite float32 numbers, or null where none is known; {_WRITER}"),
+        "expected finite float32 numbers, or null where none is known; correct it where the table "
+        "is written"),
     "embedding_width": Rule("an embedding has {value}",
         "expected {wanted}, the width of this embedding version; embed the row anew, or give "
         "embeddings of another width a version of their own"),
@@ -118,8 +126,93 @@ RULES = {
         "version {version!r}, first: {first}",
         "expected one for each; fold these pins into the version's basis and add their rows",
         "pins.pin_id"),
+    # What breaks no rule, and has trained a wrong model without a word: `pipelines.log_check`. How
+    # bad some of it is depends on how much there is.
+    "days_1_to_12": Rule(
+        "all are of the days 1 to 12 of their months, in {num} months from {first} to {last}: day "
+        "and month swapped?",
+        "expected days of the whole month, such as 2017-04-03 for the 3rd of April; read the dates "
+        "of your tables with their format (%d/%m/%Y or %m/%d/%Y), and write the log anew",
+        "impressions", WARNING),
+    "one_time_of_day": Rule(
+        "all at {clock} UTC: the log has days only, and the order within a day is unknown",
+        "expected the time at which each of them happened; write the times, or keep in mind that a "
+        "request knows of its own day only what has an earlier time", "", NOTE),
+    "known_at_once": Rule(
+        "known at once, known_at is acted_at in all {num:,} rows; a model is then trained on "
+        "fresher sequences than serving will have",
+        "expected known_at as the time from which serving could have read the row; write when each "
+        "row was known, or add the usual delay of your pipeline", "actions", NOTE),
+    "few_impressions": Rule("{day} has {num:,} rows, the median day {median:,.0f}",
+        "expected at least {bounds.ROWS_OF_A_DAY.warning:.0%} of the median day; write "
+        "impressions/day={day} again if it is not complete", "impressions", WARNING),
+    "no_actions": Rule("there is none, and {num:,} impressions from {first} to {last}",
+        "expected what users did with what they were shown; write the actions of these days",
+        "actions"),
+    "days_without_actions": Rule(
+        "none from {first} to {last}, {num} days with impressions; the {edge}, and about "
+        "{expected:,.0f} would be usual",
+        "expected actions on every day with impressions; write these days of the actions again, or "
+        "leave the impressions out that nobody could answer", "actions"),
+    "label_rate": Rule(
+        "on {day} {rate:.2%} of the impressions got {value!r}, and {usual:.2%} on the days around "
+        "it ({num:,} such actions on that day)",
+        "expected {bounds.LABEL_RATE_BY_NEIGHBOURS.warning:.0%} of the days around it, to as many "
+        "times as much; write actions/day={day} again if actions of it are missing or double",
+        "actions"),
+    "hours_without_actions": Rule(
+        "impressions of {day} got {num} actions in the hours {hours} UTC, and {expected:,.0f} "
+        "would be usual",
+        "expected at least {bounds.LABELS_OF_AN_HOUR.warning:.0%} of the usual; write "
+        "actions/day={day} again if these hours are missing", "actions", WARNING),
+    "unknown_requests": Rule(
+        "{num:,} of {in_span:,} that name a request ({share:.0%}) name none of their user's in the "
+        "log, {of_others:,} of them another user's",
+        "expected at most {bounds.UNKNOWN_REQUESTS.warning:.0%}; write the request_id "
+        "of the impressions into the actions, or null where it is not known (these actions are "
+        "nobody's label)", "actions"),
+    "unknown_pairs": Rule(
+        "of {num:,} whose request is in the log, {share:.0%} are on a pin that the request did not "
+        "show within the label window",
+        "expected at most {bounds.UNKNOWN_PAIRS.warning:.0%}; check pin_id, or log all candidates "
+        "of a request", "actions", WARNING),
+    "clock": Rule(
+        "{num:,} that name their request ({share:.0%}) are before it, most of them by {hours} to "
+        "{end} h",
+        "expected acted_at >= impressed_at; check the time zone or the clock of the writer of "
+        "either table", "actions"),
+    "early_actions": Rule(
+        "{when} before their impressions are {share:.0%} of the {num:,} actions without a request "
+        "whose pin the user was shown within 24 h",
+        "expected at most {bounds.EARLY_ACTIONS.warning:.0%}; check the time zone or the clock "
+        "of the writer of either table: the answer to an impression would stand in the sequence "
+        "before it", "actions"),
+    "duplicates": Rule("{num:,} rows ({share:.1%}) repeat a request and pin of the same day",
+        "expected one row per (request_id, pin_id); they are dropped; write each candidate once",
+        "impressions"),
+    "width_of_users": Rule(
+        "embeddings are {users} wide, and those of the pins of version {version!r} {pins}",
+        "expected one width, because a model multiplies them; embed users and pins alike", "users"),
+    "embedding_widths": Rule(
+        "embeddings of {whose} have several widths: {most:,} of {usual} numbers, {others}",
+        "expected one width in a version; write these rows again, or under an embedding_version of "
+        "their own"),
+    "zero_embeddings": Rule("{zero:,} of {rows:,} embeddings of {whose} are all zero",
+        "expected at most {bounds.ZERO_EMBEDDINGS.warning:.0%}; embed these pins; zero stands "
+        "for a pin that nothing is known of", "pins", WARNING),
+    "head_without_labels": Rule(
+        "no impression got {value!r} within {hours} h, which head {head!r} predicts ({num:,} such "
+        "actions in the log)",
+        "expected some positives of every head; check that actions carry the request_id, user_id "
+        "and pin_id of their impressions, or take the head out of the recipe", "actions"),
+    "unlisted_values": Rule(
+        "{column}: {num_rows:,} of {rows:,} rows ({share:.2%}) have a value that the recipe does "
+        "not list: {said}",
+        "expected values of features.categorical in at least {least:.0%} of the rows, because a "
+        "model cannot tell others apart; add them to the feature's values, or correct the values "
+        "in the log"),
 }  # fmt: skip
-"""Every rule of the contract. What may be right and mostly is not: `pipelines.log_check`."""
+"""All that is said of a log, by rule. `bounds` are those of `pipelines.contracts.data_rules`."""
 
 
 @dataclass(frozen=True)
@@ -155,18 +248,16 @@ class Finding:
 _FIELDS = {field.name for field in fields(Finding)}
 
 
-def finding(
-    rule: str, where: str = "", rules: Mapping[str, Rule] = RULES, /, **facts: Any
-) -> Finding:
-    """Return the finding of a rule of a table, which is broken in a file ('': in a whole table).
+def finding(rule: str, where: str = "", /, **facts: Any) -> Finding:
+    """Return the finding of a rule that is broken in a file ('': in a whole table).
 
     Of the facts that its sentences name, those that are fields of a finding become its fields.
     """
-    broken = rules[rule]
+    broken = RULES[rule]
     table, _, column = broken.place.partition(".")
     told: dict[str, Any] = {"table": table, "column": column, "severity": broken.severity}
     told |= {name: value for name, value in facts.items() if name in _FIELDS}
-    words = {"num_rows": 1, **told, **dict(told.get("ids", ())), **facts}
+    words = {"num_rows": 1, "bounds": data_rules, **told, **dict(told.get("ids", ())), **facts}
     problem = broken.problem.format(**words)
     if told["table"] and not where:
         problem = f"{told['table']}: {problem}"
@@ -202,30 +293,20 @@ def column_problems(
     for name in dict.fromkeys(name for name in found.names if found.names.count(name) > 1):
         yield finding("column_twice", path, column=name, num=found.names.count(name))
     types = dict(zip(found.names, found.types, strict=True))
-    wanted: list[tuple[str, tuple[str, ...], str]] = []
-    for field in expected:
-        words = str(field.type)
-        if pa.types.is_fixed_size_list(field.type):
-            words = f"fixed_size_list of {field.type.value_type} or halffloat of one width"
-        elif pa.types.is_timestamp(types.get(field.name, pa.null())):
-            words += " milliseconds since the epoch"
-        wanted.append((field.name, (_kind(field.type), "null"), words))
-    text, number = "string (a categorical feature)", "an integer or a float (a numeric feature)"
-    wanted += [(name, ("text", "integer"), text) for name in extra_columns]
-    wanted += [(name, ("integer", "float", "null"), number) for name in number_columns]
-    missing = [name for name, *_ in wanted if name not in types]
-    is_declared = not {*extra_columns, *number_columns}.isdisjoint(missing)
-    told = {
-        "hint": " (declared as features by the recipe)" * is_declared,
-        "found": sorted(found.names),
-        "missing": missing,
+    wanted: dict[str, tuple[tuple[str, ...], str]] = {
+        field.name: ((_kind(field.type), "null"), str(field.type)) for field in expected
     }
-    yield from (finding("missing_column", path, column=name, **told) for name in missing)
-    for name, kinds, words in wanted:
+    texts, numbers = ("text", "integer"), ("integer", "float", "null")
+    wanted |= dict.fromkeys(extra_columns, (texts, "string, as a feature that the recipe declares"))
+    wanted |= dict.fromkeys(number_columns, (numbers, "a number, as a feature of the recipe"))
+    told = {"found": sorted(found.names), "missing": [name for name in wanted if name not in types]}
+    for name in told["missing"]:
+        hint = "" if name in expected.names else " (declared as features by the recipe)"
+        yield finding("missing_column", path, column=name, hint=hint, **told)
+    for name, (kinds, words) in wanted.items():
         if name in types and _kind(types[name]) not in kinds:
-            more = ", or take it out of features.numeric" if words is number else ""
-            said = {"value": str(types[name]), "expected": words, "more": more}
-            yield finding("wrong_kind", path, column=name, **said)
+            value = str(types[name])
+            yield finding("wrong_kind", path, column=name, value=value, expected=words)
 
 
 def _kind(type_: pa.DataType) -> str:
@@ -317,12 +398,8 @@ def time_problems(path: str, name: str, rows: pa.Table) -> Iterator[Finding]:
     low, high = pc.min_max(rows[name]).as_py().values()
     if low is None or (EARLIEST_MS <= low and high < LATEST_MS):
         return
-    value = high if EARLIEST_MS <= low else low
-    units = (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6))
-    fits = [unit for unit, factor in units if EARLIEST_MS <= value * factor < LATEST_MS]
-    hint = f" ({value} looks like {fits[0]})" if fits else ""
     is_bad = _is_outside(rows[name], EARLIEST_MS, LATEST_MS)
-    yield from _marked("implausible_time", path, rows, is_bad, name, hint=hint)
+    yield from _marked("implausible_time", path, rows, is_bad, name)
 
 
 def day_problems(path: str, rows: pa.Table, time_column: str, day: date) -> Iterator[Finding]:

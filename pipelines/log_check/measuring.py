@@ -11,13 +11,14 @@ Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/tes
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, get_args
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import storage
@@ -35,8 +36,10 @@ from pipelines.event_log.reader import (
     names_of,
     open_file,
     pin_time_problems,
+    read_file,
 )
 from pipelines.event_log.rules import (
+    KEY_COLUMNS,
     Finding,
     Severity,
     column_problems,
@@ -49,15 +52,12 @@ from pipelines.event_log.rules import (
 )
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlisted
-from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
-from pipelines.settings import Settings
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
 
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
-_VALUES_NAMED = 5
 _FAR_MS = 1 << 61
 """Stands for "no impression on this side"."""
 _REACH_MS = SHIFT_HOURS * HOUR_MS
@@ -70,11 +70,11 @@ _NEEDED = {
 """A row that lacks one of them counts for nothing."""
 
 _TABLES = """
--- Actions: their file and row, a hash of the request or null, user, pin, time, known_at - time.
+-- Actions: their place in the day, a hash of the request or null, user, pin, time, known_at - time.
 create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint, lag bigint,
                 kind varchar);
--- Requests by day and user, with their first time and number of candidates.
-create table r (day int, req ubigint, u bigint, first bigint, size bigint);
+-- Requests by day and user, with their first time.
+create table r (day int, req ubigint, u bigint, first bigint);
 create table shown (p bigint);
 -- Actions whose request showed their pin on one of the days around them.
 create table paired (day int, place bigint);
@@ -92,22 +92,25 @@ _NEW_DAY = {  # of one reader: a day's rows
 _FILL = {
     "actions": """
 insert into own
-select $day, place, case when {request_id} is null then null else hash({request_id}) end,
+select $day, null, case when request_id is null then null else hash(request_id) end,
        user_id, pin_id, acted_at, known_at - acted_at, action_type
 from part where {is_whole}
 """,
     "impressions": f"""
 insert into i
-select hash({{request_id}}), user_id, pin_id, impressed_at, known_at - impressed_at,
+select hash(request_id), user_id, pin_id, impressed_at, known_at - impressed_at,
        greatest(0, least(23, (impressed_at - $day::bigint * {DAY_MS}) // {HOUR_MS})),
-       coalesce({{is_exploration}}, false)
+       coalesce(is_exploration, false)
 from part where {{is_whole}}
 """,
+    "pins": """
+insert into pins select pin_id, embedding_version, width, is_zero from part where {is_whole}
+""",
+    "users": "insert into users select user_id, as_of, width, is_zero from part where {is_whole}",
 }
 _TIMES = f"""
 select '{{table}}.' || name, '', num from (
-  unpivot (select quantile_disc(lag, 0.5)::bigint as median_lag_ms,
-                  greatest(0, max(lag))::bigint as longest_lag_ms,
+  unpivot (select greatest(0, max(lag))::bigint as longest_lag_ms,
                   min(t % {DAY_MS})::bigint as first_ms, max(t % {DAY_MS})::bigint as last_ms
            from {{rows}}) on columns(*) into name name value num)
 union all
@@ -116,8 +119,7 @@ _COUNTED = {"actions": f"""{_TIMES.format(table="actions", rows="own")}
 select 'actions', kind, count(*) from own group by kind
 union all select 'named', 'all', count(req) from own
 """, "impressions": f"""{_TIMES.format(table="impressions", rows="i")}
-select 'impressions', 'rows', count(*) from i
-union all select 'impressions', 'exploration', count(*) filter (expl) from i
+select 'impressions', 'exploration', count(*) filter (expl) from i
 union all select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)) from i
 union all select 'impressions.hour', hour::varchar, count(*) from i group by hour
 union all select 'labelled', kind, count(*) from hit group by kind
@@ -132,8 +134,8 @@ union
 select i.rowid, i.hour, x.kind from i join around x on x.u = i.u and x.p = i.p
 where x.req is null and x.day >= $day and x.t >= i.t and x.t < i.t + $window
 """
-_KEPT = {"actions": "insert into a from own", "impressions": f"""
-insert into r select $day, req, u, min(t), count(*) from i group by req, u;
+_KEPT = {"actions": "insert into a select * replace (rowid as place) from own", "impressions": f"""
+insert into r select $day, req, u, min(t) from i group by req, u;
 insert into shown select distinct p from i;
 insert into paired
 select day, place from around x where exists (select 1 from i where i.req = x.req and i.p = x.p);
@@ -149,18 +151,12 @@ found as (
 from found where least(before, after) < {_REACH_MS}
 """}  # fmt: skip
 _MATCH = """
-create table q as select req, u, min(first) as first, sum(size) as size from r group by req, u;
+create table q as select req, u, min(first) as first from r group by req, u;
 create table matched as
 select a.day, a.place, a.p, a.t, a.req, q.first,
        a.req in (select req from q) as is_there, a.t < q.first as is_early
 from a left join q on q.req = a.req and q.u = a.u
 where a.req is not null and a.day between $first and $last
-"""
-_OF_TWO_USERS = """
-select req, users[1], users[2], count(*) over () from (
-  select req, list(u order by u) as users, min(first) as first from q group by req
-  having count(*) > 1
-) order by first, users limit 1
 """
 _MATCHED = f"""
 with x as (
@@ -181,37 +177,57 @@ union all select day, 'unnamed.shift', greatest(-{SHIFT_HOURS}, least({SHIFT_HOU
   floor((case when before <= after then before else -after end) / {HOUR_MS}.0)))::int::varchar
   as key, count(*) from x group by day, key
 """
-_FIRST_EARLY = """
-select p, t, req, first, count(*) over () from matched where is_early order by day, place limit 1
+_IN_USE = """
+create table pins_in_use as select distinct p from (from shown union all select p from a);
+create table users_in_use as select distinct u from q;
+select (select count(distinct req) from q), (select count(*) from users_in_use),
+       (select count(*) from pins_in_use)
 """
-_IN_USE = "create table in_use as select distinct p from (from shown union all select p from a)"
-_WITHOUT_ROW = """
-select p, count(*) over () from in_use
-where p not in (select p from pins where version = $version) order by p limit 5
+_EMBEDDINGS = """
+with of_width as (
+  select {version} as version, width, count(*) as num, count(*) filter (is_zero) as zero
+  from {table} where width >= 0 group by all
+), missing as (
+  select version, count(*) as num, list({key} order by {key})[:5] as first
+  from (select distinct version from of_width) cross join {table}_in_use
+  anti join (select {version} as version, {key} from {table}) using (version, {key})
+  group by version
+)
+select version, sum(o.num)::bigint, sum(zero)::bigint, list((width, o.num) order by o.num desc),
+       coalesce(any_value(m.num), 0), coalesce(any_value(m.first), [])
+from of_width o left join missing m using (version) group by version
 """
-_REPEATED_PINS = """
-select version, min(p), sum(n - 1)::bigint
+_REFUSED = {
+    "request_of_two_users": """
+select req as request, users[1] as one, users[2] as other, count(*) over () as num_rows from (
+  select req, list(u order by u) as users, min(first) as first from q group by req
+  having count(*) > 1
+) order by first, users limit 1
+""",
+    "action_before_request": """
+select p as pin_id, t as acted_at, req as request, first as impressed_at,
+       count(*) over () as num_rows
+from matched where is_early order by day, place limit 1
+""",
+    "repeated_embedding": """
+select version, min(p) as pin_id, sum(n - 1)::bigint as num_rows
 from (select version, p, count(*) as n from pins group by version, p having count(*) > 1)
 group by version order by version
-"""
-_REPEATED_USERS = """
-select u, as_of, (sum(n - 1) over ())::bigint
+""",
+    "repeated_user_row": """
+select u as user_id, as_of, (sum(n - 1) over ())::bigint as num_rows
 from (select u, as_of, count(*) as n from users group by u, as_of having count(*) > 1)
 order by u, as_of limit 1
-"""
+""",
+}
+"""What the kernel would refuse, by rule: the facts that its sentences name."""
 _UNLISTED = """
-select coalesce(sum(num), 0)::bigint, coalesce(sum(num) filter (value is null), 0)::bigint,
-       coalesce(sum(num) filter (not list_contains($listed, value)), 0)::bigint
-from valued where name = $name
+with of as (select value, sum(num)::bigint as num from valued where name = $name group by value),
+unlisted as (from of where value is null or not list_contains($listed, value))
+select (select coalesce(sum(num), 0)::bigint from of), coalesce(sum(num), 0)::bigint,
+       coalesce(list((value, num) order by value is not null, num desc, value)[:5], [])
+from unlisted
 """
-_UNLISTED_VALUES = f"""
-select value, sum(num)::bigint as num from valued
-where name = $name and not list_contains($listed, value)
-group by value order by num desc, value limit {_VALUES_NAMED}
-"""
-
-_FoundInFile = dict[tuple[str, str], Finding]
-"""What many batches of a file break: one finding for each rule and column."""
 
 
 def check_log(
@@ -220,17 +236,16 @@ def check_log(
     first: date | None = None,
     last: date | None = None,
     num_workers: int | None = None,
-    settings: Settings | None = None,
 ) -> LogReport:
     """Return what an event log looks like and all that is wrong with it, the worst first.
 
     Args:
         location: Path or URI of the log.
-        recipe: What the log shall serve; None checks what holds for any recipe.
+        recipe: What the log shall serve: its columns, action types and windows; None checks what
+            holds for any recipe.
         first: The first day that is looked at; None is open.
         last: The last one, included; None is open.
         num_workers: Threads that read; None takes as many as there are cores.
-        settings: Whether stages run on this machine; None takes the usual ones.
 
     Raises:
         DataContractError: there is no log at all.
@@ -251,20 +266,13 @@ def check_log(
     report = LogReport(uri, recipe.recipe if recipe else "", hours)
     findings = [*problems, *measure(report, event_log, recipe, num_workers or usable_cores())]
     findings += judge(report, recipe)
-    if recipe is not None:
-        # Why it can come to no verdict, whatever the log is: a cycle would be refused.
-        asked = Asked.beforehand(recipe, settings or Settings(), datetime.now(UTC))
-        for error in refusals(asked, QUESTIONS_OF_RECIPE):
-            for each in error.problems or (str(error),):
-                said = f"recipe {recipe.reference} cannot be run: {each}"
-                findings.append(Finding("recipe", "", said, ""))
-        if event_log == whole and event_log.files_of("impressions"):
-            # A cycle of the day after the last. What else it needs is judged by the rows.
-            newest = datetime.combine(event_log.span("impressions")[1], time(), UTC)
-            try:
-                check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
-            except DataContractError as error:
-                findings.append(Finding("window_without_impressions", "", str(error), ""))
+    if recipe is not None and event_log == whole and event_log.files_of("impressions"):
+        # A cycle of the day after the last. What else it needs is judged by the rows.
+        newest = datetime.combine(event_log.span("impressions")[1], time(), UTC)
+        try:
+            check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
+        except DataContractError as error:
+            findings.append(finding("window_without_impressions", error=error))
     report.problems = sorted(findings, key=lambda each: list(Severity).index(each.severity))
     for column in get_args(IdColumn):
         ids = {each for p in report.problems for name, each in p.ids if name == column}
@@ -299,12 +307,10 @@ def measure(
             read_day = functools.partial(log.read_day, table)
             for found in run_in_threads(read_day, days, num_workers, f"days of {table}"):
                 findings += found
-        findings += log.match()
-        for table in ("pins", "users"):
-            files = event_log.files_of(table)
-            for found in run_in_threads(log.read_keys, files, num_workers, table):
-                findings += found
-        return [*findings, *pin_time_problems(event_log), *log.count_in_use()]
+        files = (*event_log.files_of("pins"), *event_log.files_of("users"))
+        for found in run_in_threads(log.read_keys, files, num_workers, "pins and users"):
+            findings += found
+        return [*findings, *pin_time_problems(event_log), *log.match()]
 
 
 @dataclass(frozen=True)
@@ -319,204 +325,162 @@ class _Log:
     def read_day(self, table: str, day: date) -> list[Finding]:
         """Measure a day's impressions, with the actions around them, or actions.
 
-        Rows that lack a needed column are counted and left out.
-
         Returns:
             What breaks a rule.
         """
         number, hours = (day - EPOCH).days, self._report.label_window_hours
         asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
-        is_whole = " and ".join(f"{name} is not null" for name in _NEEDED[table])
         findings, counts = list[Finding](), self._report.days[day]
-        counts.setdefault(table, {})
         with self._engine.cursor() as cursor:
             cursor.execute(_NEW_DAY[table])
-            files = (file for file in self._event_log.files_of(table) if file.day == day)
-            for place, file in enumerate(files):
-                found: _FoundInFile = {}
-                for offset, rows in self._read(cursor, file, found):
-                    names = rows.schema.names
-                    if not set(_NEEDED[table]) <= set(names):
-                        counts["unread"][table] = counts["unread"].get(table, 0) + len(rows)
-                        continue
-                    optional = {
-                        "request_id": "request_id" if "request_id" in names else "null::varchar",
-                        "is_exploration": "is_exploration" if "is_exploration" in names else "null",
-                    }
-                    places = pa.array(np.arange(len(rows)) + offset + (place << 40))
-                    cursor.register("part", rows.append_column("place", places))
-                    fill = _FILL[table].format(is_whole=is_whole, **optional)
-                    cursor.execute(fill, {"day": number})
-                    cursor.unregister("part")
-                findings += found.values()
+            files = [file for file in self._event_log.files_of(table) if file.day == day]
+            counts["rows"][table] = sum(self._read(cursor, file, findings) for file in files)
             if table == "impressions":
                 _execute_all(cursor, _HITS, asked)
-            self._count(day, cursor.execute(_COUNTED[table]).fetchall())
+            for name, key, num in cursor.execute(_COUNTED[table]).fetchall():
+                counts[name][str(key)] = num
             _execute_all(cursor, _KEPT[table], asked)
         return findings
-
-    def _read(
-        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, found: _FoundInFile
-    ) -> Iterator[tuple[int, pa.Table]]:
-        """Yield each batch of a file with the number of its first row, as far as it can be used.
-
-        The columns are those of the contract that the file has in a type of the right kind. Rows
-        stay even where they break a rule, so that row numbers are those of the file.
-        """
-        table, path, asked = file.table, file.path, self._features
-        categorical = asked.categorical_of(table) if asked else ()
-        extra = extra_columns(EVENT_LOG_TABLES[table], categorical)
-        held = asked.numeric_held if asked else ()
-        numbers = number_columns(held, table) if table in LOG_TABLES else ()
-        features, types = [each.name for each in categorical], asked.action_types if asked else ()
-        try:
-            dataset, offset = open_file(self._event_log, file), 0
-            schema = contract_of(table, dataset.schema.names)
-            problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
-            _add(found, file, problems)
-            bad = {problem.column for problem in problems}
-            wished = dict.fromkeys((*schema.names, *numbers, *features))
-            for batch in iterate_batches(
-                dataset, file, [name for name in wished if name not in bad], BATCH_ROWS
-            ):
-                rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
-                _add(found, file, wrong, offset)
-                _add(found, file, null_problems(path, rows, ["embedding"], schema), offset)
-                rows = rows.drop_columns([p.column for p in wrong if p.rule == "does_not_fit"])
-                values = value_problems(path, table, rows, types, numbers, file.day)
-                _add(found, file, values, offset)
-                for name in (name for name in features if name in rows.schema.names):
-                    cursor.register("part", rows.select([name]))
-                    column = '"' + name.replace('"', '""') + '"'
-                    count = f"select $name, {column}::varchar, count(*) from part group by all"
-                    cursor.execute(f"insert into valued {count}", {"name": f"{table}.{name}"})
-                yield offset, rows
-                offset += len(rows)
-        except DataContractError as error:
-            _add(found, file, [Finding("unreadable", "", str(error), "")])
-
-    def _count(self, day: date, rows: Iterable[tuple[str, Any, int | None]]) -> None:
-        for name, key, num in rows:
-            self._report.days[day][name][str(key)] = int(num or 0)
-
-    def match(self) -> list[Finding]:
-        """Match the actions of all days with the requests of all days, and count both."""
-        engine, report, findings = self._engine, self._report, list[Finding]()
-        shown = [(day - EPOCH).days for day in report.days_of("impressions")]
-        span = {"first": min(shown, default=1), "last": max(shown, default=0)}
-        _execute_all(engine, _MATCH, span)
-        counts = "count(distinct req), count(distinct u), quantile_disc(size, [0.05, 0.5, 0.95])"
-        report.num_requests, report.num_users, sizes = _one(engine, f"select {counts} from q")
-        report.candidates = tuple(int(size) for size in sizes or ())
-        for request, one, other, num in engine.execute(_OF_TWO_USERS).fetchall():
-            name = self._name("impressions", request)
-            told = {"request_id": name, "one": one, "other": other, "num_rows": num}
-            findings.append(finding("request_of_two_users", **told))
-        for number, name, key, num in engine.execute(_MATCHED, span).fetchall():
-            self._count(EPOCH + timedelta(days=number), [(name, key, num)])
-        for pin, acted_at, request, first, num in engine.execute(_FIRST_EARLY).fetchall():
-            name = self._name("actions", request)
-            told = {"acted_at": acted_at, "impressed_at": first, "request_id": name}
-            ids = (("pin_id", pin),)
-            findings.append(finding("action_before_request", **told, ids=ids, num_rows=num))
-        return findings
-
-    def _name(self, table: str, request: int) -> str:
-        """Return the text of a request whose hash is known; the files are read until it is found.
-
-        Where no file that can be read names it any more, it is a question mark.
-        """
-        query = "select request_id from part where hash(request_id) = $req limit 1"
-        for file in self._event_log.files_of(table):
-            with contextlib.suppress(DataContractError, pa.ArrowInvalid):
-                dataset = open_file(self._event_log, file)
-                for batch in iterate_batches(dataset, file, ["request_id"], BATCH_ROWS):
-                    self._engine.register("part", pa.Table.from_batches([batch]))
-                    if named := self._engine.execute(query, {"req": request}).fetchall():
-                        return str(named[0][0])
-        return "?"
 
     def read_keys(self, file: LogFile) -> list[Finding]:
         """Bring the keys of a file of pins or users into the database; return what breaks a rule.
 
         With each stands how wide its embedding is, -1 without one, and whether that is zero.
         """
-        found, keys = _FoundInFile(), _NEEDED[file.table]
-        is_whole = " and ".join(f"{key} is not null" for key in keys)
+        findings = list[Finding]()
         with self._engine.cursor() as cursor:
-            for offset, rows in self._read(cursor, file, found):
-                names = rows.schema.names
-                widths, is_zero = np.full(len(rows), -1), np.zeros(len(rows), dtype=bool)
-                if "embedding" in names:
-                    embeddings = rows["embedding"].combine_chunks()
-                    widths, is_bad = widths_of(embeddings), np.zeros(len(rows), dtype=bool)
-                    for width in np.unique(widths[widths >= 0]):
-                        places = np.flatnonzero(widths == width)
-                        flat = embeddings.take(pa.array(places)).flatten()
-                        numbers = flat.cast(pa.float32(), safe=False)
-                        matrix = np.asarray(numbers.to_numpy(zero_copy_only=False))
-                        matrix = matrix.reshape(len(places), width)
-                        is_zero[places] = (matrix == 0).all(axis=1)
-                        is_bad[places] = ~np.isfinite(matrix).all(axis=1)
-                    wrong = embedding_number_problems(file.path, rows, is_bad)
-                    _add(found, file, wrong, offset)
-                if set(keys) <= set(names):
-                    part = rows.select(keys).append_column("width", pa.array(widths))
-                    cursor.register("part", part.append_column("is_zero", pa.array(is_zero)))
-                    cursor.execute(f"insert into {file.table} from part where {is_whole}")
-        return list(found.values())
+            self._read(cursor, file, findings)
+        return findings
 
-    def count_in_use(self) -> list[Finding]:
-        """Count pins, users, embeddings and values of features; return what stands twice."""
-        engine, report = self._engine, self._report
-        for table, version in (("pins", "version"), ("users", "''")):
-            columns = f"{version}, width, count(*), count(*) filter (is_zero)"
-            query = f"select {columns} from {table} where width >= 0 group by all"
-            for name, width, num, num_zero in engine.execute(query).fetchall():
-                is_pin = table == "pins"
-                of = report.pins.setdefault(name, Embeddings()) if is_pin else report.users
-                of.rows, of.zero, of.widths[width] = of.rows + num, of.zero + num_zero, num
-        engine.execute(_IN_USE)
-        (report.num_pins,) = _one(engine, "select count(*) from in_use")
-        for version, of in report.pins.items():
-            missing = engine.execute(_WITHOUT_ROW, {"version": version}).fetchall()
-            of.num_in_use = report.num_pins - (missing[0][1] if missing else 0)
-            of.missing = tuple(pin for pin, _ in missing)
-        asked = "select count(distinct u) from q where u in (select u from users)"
-        (report.users.num_in_use,) = _one(engine, asked)
+    def _read(
+        self, cursor: duckdb.DuckDBPyConnection, file: LogFile, findings: list[Finding]
+    ) -> int:
+        """Bring a file's rows into the database, as far as they can be used.
+
+        Columns of the contract that the file lacks, or has in a type of another kind, are null; a
+        row that lacks a needed one is left out.
+
+        Returns:
+            The file's rows; findings of many batches are one for each rule and column.
+        """
+        table, path, asked, offset = file.table, file.path, self._features, 0
+        categorical = asked.categorical_of(table) if asked else ()
+        extra = extra_columns(EVENT_LOG_TABLES[table], categorical)
+        held = asked.numeric_held if asked else ()
+        numbers = number_columns(held, table) if table in LOG_TABLES else ()
+        features, types = [each.name for each in categorical], asked.action_types if asked else ()
+        fill = _FILL[table].format(
+            is_whole=" and ".join(f"{n} is not null" for n in _NEEDED[table])
+        )
+        found = dict[tuple[str, str], Finding]()
+
+        def add(problems: Iterable[Finding]) -> None:
+            for each in problems:
+                row = None if each.row is None else each.row + offset
+                first = found.get((each.rule, each.column), replace(each, row=row, num_rows=0))
+                total = replace(first, table=table, num_rows=first.num_rows + each.num_rows)
+                found[each.rule, each.column] = total
+
+        try:
+            dataset = open_file(self._event_log, file)
+            schema = contract_of(table, dataset.schema.names)
+            problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
+            add(problems)
+            bad = {problem.column for problem in problems}
+            wished = [
+                n for n in dict.fromkeys((*schema.names, *numbers, *features)) if n not in bad
+            ]
+            for batch in iterate_batches(dataset, file, wished, BATCH_ROWS):
+                rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
+                add([*wrong, *null_problems(path, rows, ["embedding"], schema)])
+                rows = rows.drop_columns([p.column for p in wrong if p.rule == "does_not_fit"])
+                add(value_problems(path, table, rows, types, numbers, file.day))
+                for field in (each for each in schema if each.name not in rows.schema.names):
+                    rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
+                if "embedding" in schema.names:
+                    widths, is_zero, is_bad = _looked_at(rows["embedding"].combine_chunks())
+                    add(embedding_number_problems(path, rows, is_bad))
+                    rows = rows.append_column("width", pa.array(widths))
+                    rows = rows.append_column("is_zero", pa.array(is_zero))
+                # A database cannot read every type of number that Arrow has.
+                cursor.register(
+                    "part", rows.drop_columns({"embedding", *numbers} & {*rows.schema.names})
+                )
+                for name in (name for name in features if name not in bad):
+                    column = '"' + name.replace('"', '""') + '"'
+                    count = f"select $name, {column}::varchar, count(*) from part group by all"
+                    cursor.execute(f"insert into valued {count}", {"name": f"{table}.{name}"})
+                _execute_all(cursor, fill, {"day": file.day and (file.day - EPOCH).days})
+                cursor.unregister("part")
+                offset += len(rows)
+        except DataContractError as error:
+            add([finding("unreadable", error=error)])
+        findings += found.values()
+        return offset
+
+    def match(self) -> list[Finding]:
+        """Match the actions of all days with the requests of all days, and pins with their rows.
+
+        Returns:
+            What the kernel would refuse.
+        """
+        engine, report, findings = self._engine, self._report, list[Finding]()
+        shown = [(day - EPOCH).days for day in report.days_of("impressions")]
+        span = {"first": min(shown, default=1), "last": max(shown, default=0)}
+        _execute_all(engine, _MATCH, span)
+        for number, name, key, num in engine.execute(_MATCHED, span).fetchall():
+            report.days[EPOCH + timedelta(days=number)][name][str(key)] = num
+        [counts] = engine.execute(_IN_USE).fetchall()
+        report.num_requests, report.num_users, report.num_pins = counts
+        for_pins = _EMBEDDINGS.format(table="pins", version="version", key="p")
+        for version, *of in engine.execute(for_pins).fetchall():
+            report.pins[version] = Embeddings(*of)
+        for_users = _EMBEDDINGS.format(table="users", version="''", key="u")
+        report.users = Embeddings(num_missing=report.num_users)
+        for _, *of in engine.execute(for_users).fetchall():
+            report.users = Embeddings(*of)
         for feature in self._features.categorical if self._features else ():
             name = f"{feature.table}.{feature.name}"
             listed = {"name": name, "listed": list(feature.values)}
-            rows, nulls, others = _one(engine, _UNLISTED, listed)
-            values = tuple(engine.execute(_UNLISTED_VALUES, listed).fetchall())
-            report.unlisted[name] = Unlisted(rows, nulls, others, values)
-        findings = list[Finding]()
-        for version, pin, num in engine.execute(_REPEATED_PINS).fetchall():
-            ids = (("pin_id", pin),)
-            findings.append(finding("repeated_embedding", version=version, ids=ids, num_rows=num))
-        for user, as_of, num in engine.execute(_REPEATED_USERS).fetchall():
-            of_user = (("user_id", user), ("as_of", as_of))
-            findings.append(finding("repeated_user_row", ids=of_user, num_rows=num))
+            [values] = engine.execute(_UNLISTED, listed).fetchall()
+            report.unlisted[name] = Unlisted(*values)
+        for rule, query in _REFUSED.items():
+            rows = engine.execute(query)
+            names = [column[0] for column in rows.description or ()]
+            for row in rows.fetchall():
+                told = dict(zip(names, row, strict=True))
+                if "request" in told:
+                    told["request_id"] = self._name(told.pop("request"))
+                ids = tuple((name, told[name]) for name in KEY_COLUMNS if name in told)
+                findings.append(finding(rule, ids=ids, **told))
         return findings
 
+    def _name(self, request: int) -> str:
+        """Return the text of a request whose hash is known; files are read until it is found."""
+        query = "select request_id from part where hash(request_id::varchar) = $req limit 1"
+        for file in self._event_log.files_of("impressions"):
+            with contextlib.suppress(DataContractError, pa.ArrowInvalid):
+                rows = read_file(open_file(self._event_log, file), file, ["request_id"], None)
+                self._engine.register("part", rows)
+                if named := self._engine.execute(query, {"req": request}).fetchall():
+                    return str(named[0][0])
+        return "?"
 
-def _add(found: _FoundInFile, file: LogFile, findings: Iterable[Finding], offset: int = 0) -> None:
-    """Add findings of a batch whose first row is `offset` rows from the start of its file."""
-    for each in findings:
-        key = each.rule, each.column
-        if key in found:
-            found[key] = replace(found[key], num_rows=found[key].num_rows + each.num_rows)
-        else:
-            row = None if each.row is None else each.row + offset
-            found[key] = replace(each, table=file.table, row=row)
+
+def _looked_at(embeddings: pa.Array) -> tuple[npt.NDArray[Any], ...]:
+    """Return each embedding's width, -1 without one, whether it is all zero, and not all finite."""
+    widths = widths_of(embeddings)
+    is_zero, is_bad = np.zeros((2, len(widths)), dtype=bool)
+    for width in np.unique(widths[widths >= 0]):
+        places = np.flatnonzero(widths == width)
+        numbers = embeddings.take(pa.array(places)).flatten().cast(pa.float32(), safe=False)
+        matrix = np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(len(places), width)
+        is_zero[places] = (matrix == 0).all(axis=1)
+        is_bad[places] = ~np.isfinite(matrix).all(axis=1)
+    return widths, is_zero, is_bad
 
 
 def _execute_all(cursor: duckdb.DuckDBPyConnection, statements: str, values: dict) -> None:
     """Execute statements, each with those of the values that it names."""
     for each in statements.split(";"):
         cursor.execute(each, {name: value for name, value in values.items() if f"${name}" in each})
-
-
-def _one(engine: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> tuple[Any, ...]:
-    (row,) = engine.execute(query, values).fetchall()  # the query counts
-    return row

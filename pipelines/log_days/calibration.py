@@ -43,7 +43,6 @@ class Calibration(NamedTuple):
     """What the limits would have said of the past."""
 
     windows: tuple[PastWindow, ...]
-    budget: float = BUDGET
 
     @property
     def alarm_share(self) -> float:
@@ -57,7 +56,7 @@ class Calibration(NamedTuple):
         It is never below 1, because the floors say what matters.
         """
         num = len(self.windows)
-        rank = math.ceil((num + 1) * (1 - self.budget))
+        rank = math.ceil((num + 1) * (1 - BUDGET))
         if rank > num:
             return None
         return max(1.0, sorted(window.worst for window in self.windows)[rank - 1])
@@ -122,15 +121,14 @@ def calibration_lines(found: Calibration) -> Iterator[str]:
         warned = f"; warns of {', '.join(warnings)}" if warnings else ""
         critical = "; critical" if is_critical else ""
         yield f"{first}  largest deviation {worst:.2f} times its limit{warned}{critical}"
-    num_alarms = sum(bool(window.warnings) for window in found.windows)
     yield (
-        f"{num_alarms} of {len(found.windows)} past windows would have brought a warning "
-        f"({found.alarm_share:.0%}); the budget is {found.budget:.0%}"
+        f"{found.alarm_share:.0%} of {len(found.windows)} past windows would have brought a "
+        f"warning; the budget is {BUDGET:.0%}"
     )
     if found.factor is None:
-        needed = math.ceil(1 / found.budget) - 1
+        needed = math.ceil(1 / BUDGET) - 1
         yield f"{needed} windows are needed to say how much wider limits would have to be"
-    elif found.alarm_share <= found.budget or found.factor == 1:
+    elif found.alarm_share <= BUDGET or found.factor == 1:
         yield "the limits keep to it; nothing has to be set"
     else:
         wide = f"limits {found.factor:.2f} times as wide would have kept to it"

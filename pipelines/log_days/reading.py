@@ -38,7 +38,7 @@ from pipelines.event_log.reader import (
 )
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.storage import open_filesystem
+from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from validation.data_gate.days.measure import DayRows
@@ -55,14 +55,19 @@ MOST_DAYS = 400
 class KnownDay(Frozen):
     """A day as it was measured."""
 
-    state: str  # a digest of what the day's files were, and of the profile
+    seal: str  # a digest of the day's files, of what is measured of them, and of the profile
     profile: DayProfile | None  # None: a day without rows
+
+    @staticmethod
+    def of(state: str, profile: DayProfile | None) -> "KnownDay":
+        """Return a sealed day: the gate trusts its numbers, and a disk may spoil a digit."""
+        seal = digest_of([state, profile and profile.fingerprint()])
+        return KnownDay(seal=seal, profile=profile)
 
 
 class KnownDays(Frozen):
     """Days as they were measured, by days since the epoch."""
 
-    measured: str = ""  # a digest of what of a day is measured, and by which code
     days: dict[int, KnownDay] = {}
 
 
@@ -85,71 +90,59 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    asked = [event_log.uri, plan.features.model_dump(mode="json"), plan.passed_over]
-    known, measured, states = KnownDays(), digest_of([*asked, project_digest()]), dict[int, str]()
+    kept, states, path = (
+        dict[int, KnownDay](),
+        dict[int, str](),
+        kept_in and kept_in / PROFILES_FILE,
+    )
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        if kept_in is not None:
-            known, states = _read_known(kept_in / PROFILES_FILE), _states(event_log, plan, days)
-        kept = dict(known.days) if known.measured == measured else {}
+        if path is not None:
+            states = _states(event_log, plan, days)
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    kept = KnownDays.from_record(path.read_bytes()).days
+                except ValueError as error:
+                    log.warning("%s is damaged (%s); the days are measured again", path, error)
         profiles = {
             day: kept[day].profile
-            for day, files in states.items()
-            if day in kept and kept[day] == _known_day(files, kept[day].profile)
+            for day, state in states.items()
+            if day in kept and kept[day] == KnownDay.of(state, kept[day].profile)
         }
         log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
         with open_engine(str(scratch)) as engine:
-            has_users = False
+            with_users = True
             for part in parts_of(event_log, [day for day in days if day not in profiles]):
-                rows = rows_of(event_log, plan, part, with_users=not has_users)
-                has_users = True
+                rows = rows_of(event_log, plan, part, with_users)
+                with_users = False
                 found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
                 profiles |= {each.day: each for each in found}
     # Not before it is sure that these are the numbers of the files that were listed.
-    if kept_in is not None:
-        kept |= {day: _known_day(files, profiles.get(day)) for day, files in states.items()}
-        newest = KnownDays(measured=measured, days=dict(sorted(kept.items())[-MOST_DAYS:]))
-        try:
-            kept_in.mkdir(parents=True, exist_ok=True)
-            write_whole(kept_in / PROFILES_FILE, newest.model_dump_json().encode())
-        except OSError as error:
-            log.warning(
-                "the days' profiles are not kept in %s: %s; make room there", kept_in, error
-            )
+    if path is not None:
+        known = kept | {day: KnownDay.of(state, profiles.get(day)) for day, state in states.items()}
+        newest = KnownDays(days=dict(sorted(known.items())[-MOST_DAYS:]))
+        with translated_errors(path.as_uri(), "writing"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, newest.to_record())
     return tuple(each for _, each in sorted(profiles.items()) if each is not None)
 
 
-def _known_day(files: str, profile: DayProfile | None) -> KnownDay:
-    """Return a day with a seal: the gate trusts its numbers, and a disk may spoil a digit."""
-    return KnownDay(state=digest_of([files, profile and profile.fingerprint()]), profile=profile)
-
-
-def _read_known(path: Path) -> KnownDays:
-    if path.is_file():
-        try:
-            return KnownDays.model_validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            log.warning("%s is damaged (%s); the days are measured again", path, error)
-    return KnownDays()
-
-
 def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
-    """Return a digest of the files that the profile of each day comes from.
+    """Return a digest of the files that the profile of each day comes from, and of what is asked.
 
     A day has none where these may come to hold more rows. Their times of writing and footers tell
     whether they are the same.
     """
-    files, (_, root) = files_of_days(event_log, days), open_filesystem(event_log.uri)
-    found = list_files(event_log, files, plan.as_of_ms).files
-    listed = {f"{root}/{each.path}": each for each in found}
-    users = {listed[f.path]: _earliest_ms(event_log, f) for f in files if f.day is None}
-    events = [((f.day - EPOCH).days, listed[f.path]) for f in files if f.day is not None]
+    files = files_of_days(event_log, days)
+    listed = dict(zip(files, list_files(event_log, files, plan.as_of_ms).files, strict=True))
+    earliest = {file: _earliest_ms(event_log, file) for file in files if file.day is None}
+    measured = [plan.features.model_dump(mode="json"), plan.passed_over, project_digest()]
     states = {}
     for day in days:
-        own = [each for number, each in events if number in (day - 1, day)]
-        if all(f.num_rows is not None and f.num_rows == f.num_known for f in own):
-            own += [each for each, earliest in users.items() if earliest < (day + 1) * DAY_MS]
-            told = [each.model_dump(mode="json", exclude={"num_known"}) for each in own]
-            states[day] = digest_of(told)
+        own = [f for f in files if f.day is not None and (f.day - EPOCH).days in (day - 1, day)]
+        if all(listed[f].num_rows == listed[f].num_known is not None for f in own):
+            own += [file for file, start in earliest.items() if start < (day + 1) * DAY_MS]
+            told = [listed[f].model_dump(mode="json", exclude={"num_known"}) for f in own]
+            states[day] = digest_of([*measured, event_log.uri, told])
     return states
 
 
@@ -204,8 +197,8 @@ def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
 def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) -> Iterator[pa.Table]:
     """Yield the events of the days and of the day before them, to which the first ones reach back.
 
-    An empty table comes first, which tells the columns where there is no file. Categories are text,
-    however the file holds them.
+    An empty table comes first, which tells the columns where there is no file, and that categories
+    are text, however the files hold them.
     """
     extra = categories_of(plan) if table == "impressions" else ()
     schema = pa.schema([*EVENT_LOG_TABLES[table], *(pa.field(name, pa.string()) for name in extra)])
@@ -218,11 +211,7 @@ def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) ->
         action_types=(*plan.features.action_types, *plan.passed_over),
     )
     for file in event_log.files_between(table, wanted.start_ms, wanted.end_ms):
-        rows = read_events(event_log, (file,), wanted)
-        for name in extra:
-            index = rows.schema.get_field_index(name)
-            rows = rows.set_column(index, name, rows[name].cast(pa.string()))
-        yield rows
+        yield read_events(event_log, (file,), wanted)
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:

@@ -64,8 +64,7 @@ def diagnose(now: datetime) -> Diagnosis:
     with asking("recipe", settings.recipe):
         beginning = cycle.Asked.beforehand(make_recipe(settings.recipe), settings, now)
     for what, where, ask in (
-        ("recipe's verdict", settings.recipe, cycle.ask_recipe),
-        ("recipe's own functions", settings.recipe, cycle.ask_functions),
+        ("recipe's verdict and functions", settings.recipe, cycle.ask_recipe),
         ("hardware", settings.accelerator, cycle.ask_hardware),
         ("event log", storage.to_uri(settings.event_log_location), cycle.ask_event_log),
         ("MLflow", without_password(settings.tracking_uri), cycle.ask_tracking),

@@ -3,14 +3,14 @@
 `resolve_run` refuses at the first question without a good answer, and `homefeed recipe check` asks
 all of them: so the two cannot say different things. A champion of another recipe is scored on what
 its own recipe says, from the log of today: where that is gone, the comparison would break after the
-training was paid for. The log is looked at from outside: footers and single columns, each file
-once, because a light task asks. Not for its rows (`pipelines.log_check`). Tested in
+training was paid for. The log is looked at from outside: footers and single columns, because a
+light task asks. Not for its rows (`pipelines.log_check`). Tested in
 tests/pipelines/preconditions.
 """
 
+import contextlib
 import itertools
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,10 +31,9 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
-from pipelines.contracts.time import to_ms
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
 from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
-from pipelines.event_log.rules import Finding, column_problems
+from pipelines.event_log.rules import Finding, column_problems, finding
 from pipelines.places.store_errors import require_bucket
 from pipelines.registry import history, registry, tracking
 from pipelines.registry.reconcile import (
@@ -54,7 +53,6 @@ from pipelines.snapshot.spill import files_read
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-log = logging.getLogger(__name__)
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
 _BATCH_ROWS = 1 << 16
@@ -64,68 +62,8 @@ _TEXTS = {"actions": ("action_type", "known_at"), "pins": ("embedding_version",)
 Refused = TypeVar("Refused", bound=HomefeedError)
 
 
-class Glimpse:
-    """An event log as of an instant, looked at from outside."""
-
-    def __init__(self, event_log: EventLog, as_of_ms: int) -> None:
-        """Take a listed log; rows known before `as_of_ms` (since the epoch) count."""
-        self.event_log, self._as_of_ms = event_log, as_of_ms
-        self._known: dict[LogFile, set[str]] = {}
-
-    def column_problems(
-        self, files: Sequence[LogFile], extra: Sequence[str], numbers: Sequence[str] = ()
-    ) -> list[str]:
-        """Return what is wrong with the columns of a table's files, once for files alike.
-
-        `extra` are the columns of text that features need beyond the contract's, `numbers` those
-        of numbers.
-        """
-
-        def ask(file: LogFile) -> list[Finding]:
-            try:
-                found = open_file(self.event_log, file).schema
-            except DataContractError as error:
-                return [Finding("unreadable", "", str(error), "")]
-            contract = contract_of(file.table, found.names)
-            return list(column_problems(file.path, found, contract, extra, numbers))
-
-        told: dict[tuple[str, str, str], list[str]] = {}
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
-            for each in itertools.chain.from_iterable(pool.map(ask, files)):
-                told.setdefault((each.rule, each.column, each.problem), []).append(each.message)
-        return [
-            first + (f" (and {len(others)} more files)" if others else "")
-            for first, *others in told.values()
-        ]
-
-    def texts(self, files: Sequence[LogFile]) -> dict[str, LogFile]:
-        """Return action types (of known rows) or embedding versions, each with its first file.
-
-        A file that cannot be read is passed over, as is one without the column: `column_problems`
-        tells of it.
-        """
-        fresh = [file for file in files if file not in self._known]
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
-            self._known.update(zip(fresh, pool.map(self._read, fresh), strict=True))
-        return {text: file for file in reversed(files) for text in self._known[file]}
-
-    def _read(self, file: LogFile) -> set[str]:
-        column, *times = _TEXTS[file.table]
-        is_known = ds.field("known_at") < self._as_of_ms if times else None
-        found = set[str]()
-        try:
-            dataset = open_file(self.event_log, file)
-            asked = [EVENT_LOG_TABLES[file.table].field(name) for name in (column, *times)]
-            if not any(column_problems(file.path, dataset.schema, pa.schema(asked))):
-                for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, is_known):
-                    found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
-        except DataContractError:
-            return set()
-        return found
-
-
-def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
-    """List an event log and return it, to be asked.
+def look_at(event_log_uri: str) -> EventLog:
+    """List an event log.
 
     Raises:
         DataContractError: the log or tables of it are missing or empty; all that is wrong with
@@ -141,7 +79,56 @@ def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
     if problems:
         told = [problem.message for problem in problems]
         raise refusal(DataContractError, f"the event log at {event_log_uri} cannot be read:", told)
-    return Glimpse(event_log, to_ms(as_of))
+    return event_log
+
+
+def problems_of_columns(
+    event_log: EventLog, files: Sequence[LogFile], extra: Sequence[str], numbers: Sequence[str]
+) -> Iterator[str]:
+    """Yield what is wrong with the columns of a table's files, once for files alike.
+
+    `extra` are the columns of text that features need beyond the contract's, `numbers` those of
+    numbers.
+    """
+
+    def ask(file: LogFile) -> list[Finding]:
+        try:
+            found = open_file(event_log, file).schema
+        except DataContractError as error:
+            return [finding("unreadable", error=error)]
+        contract = contract_of(file.table, found.names)
+        return list(column_problems(file.path, found, contract, extra, numbers))
+
+    told: dict[tuple[str, str, str], list[str]] = {}
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        for each in itertools.chain.from_iterable(pool.map(ask, files)):
+            told.setdefault((each.rule, each.column, each.problem), []).append(each.message)
+    for first, *others in told.values():
+        yield first + (f" (and {len(others)} more files)" if others else "")
+
+
+def texts_of(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> dict[str, LogFile]:
+    """Return action types or embedding versions, each with the first file that has it.
+
+    Actions known before `as_of_ms` (since the epoch) count. A file that cannot be read is passed
+    over, as is one without the column: `problems_of_columns` tells of it.
+    """
+
+    def read(file: LogFile) -> set[str]:
+        column, *times = _TEXTS[file.table]
+        is_known = ds.field("known_at") < as_of_ms if times else None
+        asked = pa.schema([EVENT_LOG_TABLES[file.table].field(name) for name in (column, *times)])
+        found = set[str]()
+        with contextlib.suppress(DataContractError):
+            dataset = open_file(event_log, file)
+            if not any(column_problems(file.path, dataset.schema, asked)):
+                for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, is_known):
+                    found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
+        return found
+
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        found = zip(files, pool.map(read, files), strict=True)
+        return {text: file for file, texts in reversed([*found]) for text in texts}
 
 
 def refusal(kind: type[Refused], lead: str, problems: Sequence[str]) -> Refused:
@@ -169,10 +156,9 @@ class Asked:
     config: RunConfig
     settings: Settings
     may_settle: bool = True  # what became of an interrupted move may be put on record
-    log: Glimpse | None = None
+    log: EventLog | None = None
     client: "MlflowClient | None" = None
     record: State | None = None
-    knows_champion: bool = False
     champion: ModelRef | None = None  # with which the challenger would be compared
     later: ModelRef | None = None  # which serves, where that is not the champion of as_of
 
@@ -212,16 +198,9 @@ class Asked:
 
 
 def ask_recipe(asked: Asked) -> None:
-    """Ask whether the recipe's gate can come to a verdict."""
-    if found := recipe_problems(asked.config):
-        lead = f"recipe {asked.config.reference} cannot come to a verdict:"
-        raise refusal(ConfigurationError, lead, found)
-
-
-def ask_functions(asked: Asked) -> None:
-    """Ask whether the recipe's own functions are here, where stages run on this machine."""
-    if found := asked.missing_functions(asked.config):
-        lead = f"recipe {asked.config.reference} has features that cannot be computed here:"
+    """Ask whether the recipe's gate can come to a verdict, and its own functions are here."""
+    if found := recipe_problems(asked.config) + asked.missing_functions(asked.config):
+        lead = f"recipe {asked.config.reference} cannot be run here:"
         raise refusal(ConfigurationError, lead, found)
 
 
@@ -254,7 +233,7 @@ def ask_hardware(asked: Asked) -> None:
 
 def ask_event_log(asked: Asked) -> None:
     """Ask whether there is an event log."""
-    asked.log = look_at(asked.event_log_uri, asked.request.day)
+    asked.log = look_at(asked.event_log_uri)
 
 
 def ask_fed(asked: Asked) -> None:
@@ -264,7 +243,7 @@ def ask_fed(asked: Asked) -> None:
     config, day = asked.config, asked.request.day
     plan = plan_of(config, day)
     try:
-        check_covered(asked.log.event_log, plan)
+        check_covered(asked.log, plan)
         found = log_problems(plan, asked.log, config.features.heads)
     except DataContractError as error:
         found = [str(error)]  # no other answer means anything in days without a log
@@ -291,7 +270,7 @@ def ask_champion(asked: Asked) -> None:
         return
     name, day = asked.settings.registered_model, asked.request.day
     serving = registry.read_champion(asked.client, name)
-    asked.champion, asked.knows_champion = serving, True
+    asked.champion = serving
     if serving is None or day > serving.as_of:
         return
     if asked.request.may_promote:
@@ -314,57 +293,52 @@ def ask_comparable(asked: Asked) -> None:
     if asked.client is None or asked.log is None or serving is None:
         return
     its_own = recipe_of(asked)
-    if its_own is None:
+    if its_own is None or its_own == asked.config:
         return
-    found = champion_problems(its_own, asked.config, asked.log, asked.request.day)
-    found += asked.missing_functions(its_own)
-    if found:
-        error = ConfigurationError(
+    lacking = champion_problems(its_own, asked.config, asked.log, asked.request.day)
+    lacking += asked.missing_functions(its_own)
+    if lacking:
+        raise refusal(
+            ConfigurationError,
             f"{serving.label} serves and cannot be compared with recipe {asked.config.reference}: "
             f"it would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log "
-            f"at {asked.event_log_uri}:{listed(found)}\n"
-            f"Keep in the log what the champion needs until a model of the new recipe serves, or "
-            f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
-            f"another name"
+            f"at {asked.event_log_uri}; keep in the log what it needs until a model of the new "
+            f"recipe serves, or set HOMEFEED_REGISTERED_MODEL to another name, to begin a line of "
+            f"models without a champion:",
+            [f"{serving.label} serves and cannot be compared: {each}" for each in lacking],
         )
-        lead = f"{serving.label} serves and cannot be compared:"
-        error.problems = tuple(f"{lead} {each}" for each in found)
-        raise error
 
 
 def recipe_of(asked: Asked) -> RunConfig | None:
-    """Return the recipe that made the champion; None where the history does not know it.
+    """Return the recipe that made the champion; None where nothing can read it beforehand.
 
-    Then nothing is known beforehand, and the comparison finds out by the champion's bundle.
+    The comparison then finds out by the champion's bundle.
     """
     assert asked.champion is not None
     found = asked.record.history.recipe_of(asked.champion) if asked.record else None
-    try:
+    with contextlib.suppress(ConfigurationError):
         return found.parse() if found else None
-    except ConfigurationError as error:
-        log.info("whether %s can be compared is not known yet: %s", asked.champion.label, error)
-        return None
+    return None
 
 
-def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> list[str]:
+def log_problems(plan: SnapshotPlan, log: EventLog, heads: Sequence[Head]) -> list[str]:
     """Return in sentences what the log lacks, or has too much, for a snapshot of a plan.
 
     These are columns of the files that are read, of impressions before the training window only
     those of the contract; action types of `heads` that do not occur in the snapshot's days; action
     types that the vocabulary lacks, so that reading refuses them; and the embedding version.
     """
-    features, whole, found = plan.features, log.event_log, list[str]()
-    _, actions, users = files_read(whole, plan)
-    pins = whole.files_of("pins")
-    shown = whole.files_between("impressions", plan.training.start_ms, plan.as_of_ms)
-    for files in (shown, actions, users, pins):
-        if files:
-            table = files[0].table
-            extra = extra_columns(EVENT_LOG_TABLES[table], features.categorical_of(table))
-            numbers = plan.number_columns(table) if table in LOG_TABLES else ()
-            found += log.column_problems(files, extra, numbers)
-    found += [problem.message for problem in pin_time_problems(whole)]
-    types, start = log.texts(actions), day_of(plan.actions_start_ms)
+    features, found = plan.features, list[str]()
+    _, actions, users = files_read(log, plan)
+    pins = log.files_of("pins")
+    shown = log.files_between("impressions", plan.training.start_ms, plan.as_of_ms)
+    for files in filter(None, (shown, actions, users, pins)):
+        table = files[0].table
+        extra = extra_columns(EVENT_LOG_TABLES[table], features.categorical_of(table))
+        numbers = plan.number_columns(table) if table in LOG_TABLES else ()
+        found += problems_of_columns(log, files, extra, numbers)
+    found += [problem.message for problem in pin_time_problems(log)]
+    types, start = texts_of(log, actions, plan.as_of_ms), day_of(plan.actions_start_ms)
     found += [
         f"head {head.name!r} predicts action type {head.action_type!r}, which no action from "
         f"{start} to {plan.as_of:%Y-%m-%d} has; found {sorted(types) or 'no actions'}; correct "
@@ -379,7 +353,7 @@ def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> lis
             f"{list(features.action_types)}; add it there, or drop these rows where the table is "
             f"written"
         )
-    wanted, there = plan.config.embedding_version, log.texts(pins)
+    wanted, there = plan.config.embedding_version, texts_of(log, pins, plan.as_of_ms)
     if wanted not in there:
         found.append(
             f"snapshot.embedding_version is {wanted!r}, and no pin has an embedding of it; found "
@@ -389,7 +363,7 @@ def log_problems(plan: SnapshotPlan, log: Glimpse, heads: Sequence[Head]) -> lis
 
 
 def champion_problems(
-    its_own: RunConfig, config: RunConfig, seen: Glimpse, as_of: datetime
+    its_own: RunConfig, config: RunConfig, event_log: EventLog, as_of: datetime
 ) -> list[str]:
     """Return in sentences what the log lacks, or has too much, for scoring a champion.
 
@@ -404,7 +378,7 @@ def champion_problems(
     )
     # With another vocabulary a snapshot of its own is built for it, which needs its main head.
     has_own = its_own.features.action_types != config.features.action_types
-    return log_problems(plan, seen, (its_own.features.main_head,) if has_own else ())
+    return log_problems(plan, event_log, (its_own.features.main_head,) if has_own else ())
 
 
 def recipe_problems(config: RunConfig) -> list[str]:
@@ -454,11 +428,16 @@ def require_record(
     return state
 
 
-QUESTIONS_OF_RECIPE: tuple[Callable[[Asked], None], ...] = (ask_recipe, ask_functions)
-"""What is asked of the recipe alone; `homefeed log check` asks it too."""
-
-QUESTIONS = (*QUESTIONS_OF_RECIPE, ask_hardware, ask_event_log, ask_fed, ask_tracking, ask_record,
-             ask_champion, ask_comparable)  # fmt: skip
+QUESTIONS: tuple[Callable[[Asked], None], ...] = (
+    ask_recipe,
+    ask_hardware,
+    ask_event_log,
+    ask_fed,
+    ask_tracking,
+    ask_record,
+    ask_champion,
+    ask_comparable,
+)
 """What is asked, in this order; each raises where the answer is no."""
 
 

@@ -10,9 +10,7 @@ def day_of(
     **more: Mapping[str, int],
 ) -> dict[str, dict[str, int]]:
     """Return a day with so many impressions and actions by type; None: it has no such files."""
-    counts: dict[str, dict[str, int]] = {"labelled": dict(labelled or {})}
-    if shown is not None:
-        counts["impressions"] = {"rows": shown}
-    if acted is not None:
-        counts["actions"] = dict(acted)
+    of = {"impressions": shown, "actions": None if acted is None else sum(acted.values())}
+    counts = {"rows": {table: num for table, num in of.items() if num is not None}}
+    counts |= {"labelled": dict(labelled or {}), "actions": dict(acted or {})}
     return counts | {name: dict(found) for name, found in more.items()}

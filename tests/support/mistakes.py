@@ -93,7 +93,7 @@ MISTAKES = {
         "column 'pin_id' is double; expected int64"),
     "timestamps": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([DAY_15] * 2, pa.timestamp("ms")), "impressed_at"),
-        r"is timestamp\[ms\]; expected int64 milliseconds since the epoch"),
+        r"is timestamp\[ms\]; expected int64; cast it .*milliseconds since the epoch"),
     "numbers for flags": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([0, 1]), "is_exploration"), "is int64; expected bool"),
     "numbers for types": Mistake("wrong_kind", put(ACTIONS_15, pa.array([1]), "action_type"),
@@ -114,7 +114,7 @@ MISTAKES = {
     **{
         unit: Mistake("implausible_time",
             put(IMPRESSIONS_18, times(*[int(january("18 00:00") * factor)] * 4), "impressed_at",
-                "known_at"), rf"{IMPRESSIONS_18}: impressed_at is not .* looks like {unit}")
+                "known_at"), rf"{IMPRESSIONS_18}: impressed_at is not a plausible time in milli")
         for unit, factor in (("seconds", 1e-3), ("microseconds", 1e3), ("nanoseconds", 1e6))
     },
     "known too early": Mistake("known_before_it_happened",
@@ -151,10 +151,10 @@ MISTAKES = {
     },
     "no list": Mistake("null", with_list(PINS, 1, lambda _: None),
         rf"{PINS}: column 'embedding' is null \(1 such row, first row 1: pin_id=20"),
-    "a short list": Mistake("embedding_width", with_list(PINS, 3, lambda row: row[:31]),
+    "a short list": Mistake("embedding_widths", with_list(PINS, 3, lambda row: row[:31]),
         r"an embedding has 31 numbers \(1 such row, first row 3: pin_id=40, .*; expected 32, the"
         "|several widths: 4 of 32 numbers, 1 of 31; expected one width"),
-    "an empty list": Mistake("embedding_width", with_list(PINS, 0, lambda _: []),
+    "an empty list": Mistake("embedding_widths", with_list(PINS, 0, lambda _: []),
         r"an embedding has 0 numbers \(1 such row, first row 0: pin_id=10|widths: .*, 1 of 0"),
     **{
         f"{value} in {file}": Mistake("embedding_number", with_list(file, 1, number(value)),

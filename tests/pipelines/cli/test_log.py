@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.preconditions.cycle import recipe_problems
-from pipelines.recipes import make_recipe
 from support.commands import as_json, homefeed, lines, refusal
 from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
 
@@ -72,15 +70,3 @@ def test_the_page_reads_offline_and_shows_problems_then_each_type_as_text(
         shown = html.escape(name, quote=False)
         assert text.count(f"<figcaption>{shown}</figcaption><svg") == 2  # of counts, and of shares
         assert f'aria-label="{shown} of each day"' in text
-
-
-def test_what_recipe_check_says_of_a_recipe_alone_is_said_beside_the_log(
-    log: Path, tmp_path: Path
-) -> None:
-    recipe = tmp_path / "bye.yaml"
-    recipe.write_text("extends: smoke\nmodel_gate: {target_metric: hit_at_3.bye}\n")
-    done = homefeed(*CHECK, "--recipe", str(recipe))
-    assert done.exception.exit_code == 65  # type: ignore[union-attr]
-    [line] = [line for line in done.output.splitlines() if "hit_at_3.bye" in line]
-    assert line.startswith("ERROR: recipe ")
-    assert line.endswith(recipe_problems(make_recipe(str(recipe)))[0])

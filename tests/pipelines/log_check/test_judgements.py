@@ -141,7 +141,7 @@ DEFECTS: dict[str, tuple[Defect, str, Severity, str]] = {
         "early_actions", ERROR, "about 3 h before their impressions are 1[01]% of"),
     "rows twice": (on_day("impressions", lambda rows: pa.concat_tables([rows, rows])),
         "duplicates", WARNING, "repeat a request and pin of the same day"),
-    "another width": (other_vectors, "embedding_width", ERROR, "1 of 7"),
+    "another width": (other_vectors, "embedding_widths", ERROR, "1 of 7"),
     "zeros": (other_vectors, "zero_embeddings", WARNING, ": 8 of .* are all zero"),
     "another width than users": (narrow("pins"), "width_of_users", ERROR,
         "32 wide, and those of the pins of version 'planted-1' 20"),

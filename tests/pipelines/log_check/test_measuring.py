@@ -16,7 +16,6 @@ from pipelines.event_log.rules import Finding, Severity
 from pipelines.log_check import measuring
 from pipelines.log_check.measuring import check_log
 from pipelines.log_check.report import LogReport, lines_of, told_problems
-from pipelines.preconditions.cycle import recipe_problems
 from pipelines.sources.writer.batches import id_of
 from support.mistakes import IMPRESSIONS_16, MISTAKES, PINS, TOGETHER
 from support.own_tables import write_own_log
@@ -54,7 +53,7 @@ def with_features(**features: tuple) -> RunConfig:
 def test_a_sound_log_has_no_error(log: Path) -> None:
     report = check_log(str(log), tiny_config())
     assert errors(report) == {}
-    assert report.num_rows("impressions") == 11
+    assert report.total("rows")["impressions"] == 11
     assert (report.num_requests, report.num_users, report.num_pins) == (7, 2, 4)
 
 
@@ -193,16 +192,6 @@ def test_rows_are_counted_over_batches_and_named_by_their_place_in_the_file(
         rewrite(log, IMPRESSIONS_16, "pin_id", pa.array(pins, pa.int64()))
         null = errors(check_log(str(log)))["null"]
         assert (null.row, null.num_rows) == place
-
-
-def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> None:
-    """The questions are those of `homefeed recipe check` about the recipe alone."""
-    base = tiny_config()
-    gate = base.model_gate.model_copy(update={"target_metric": "hit_at_3.bye"})
-    config = base.model_copy(update={"model_gate": gate})
-    message = errors(check_log(str(log), config))["recipe"].message
-    assert recipe_problems(config)[0] in message
-    assert message.startswith(f"recipe {config.reference} cannot be run: ")
 
 
 def test_pins_are_told_with_the_texts_that_their_ids_were_made_from(tmp_path: Path) -> None:

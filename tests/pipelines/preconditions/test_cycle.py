@@ -25,15 +25,16 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
+from pipelines.contracts.time import to_ms
 from pipelines.preconditions import cycle
 from pipelines.preconditions.cycle import (
     Asked,
-    Glimpse,
     champion_problems,
     look_at,
     recipe_problems,
     refusals,
     require_all,
+    texts_of,
 )
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import registry, tracking
@@ -116,7 +117,7 @@ def test_a_cycle_that_can_be_begun_is_refused_by_nothing(home: Path) -> None:
     found = asked(home)
     require_all(found)
     assert refusals(asked(home)) == []
-    assert found.knows_champion and found.log is not None
+    assert found.log is not None
 
 
 def test_the_champions_own_day_is_refused_beforehand(
@@ -330,31 +331,22 @@ def test_days_without_a_log_are_all_that_is_said(home: Path) -> None:
     assert "covers 2017-01-14 to 2017-01-19" in problem
 
 
-def glimpse(log: Path, as_of: datetime = TINY_AS_OF) -> Glimpse:
-    return look_at(to_uri(log), as_of)
-
-
-def test_texts_are_those_of_known_rows_and_each_file_is_read_once_and_in_parts(
+def test_texts_are_those_of_known_rows_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_log(tmp_path, actions=[*tiny_actions(), LATE])
-    seen, later = glimpse(tmp_path), glimpse(tmp_path, TINY_AS_OF + timedelta(minutes=1))
-    files = seen.event_log.files_of("actions")
+    log, as_of_ms = look_at(to_uri(tmp_path)), to_ms(TINY_AS_OF)
+    files = log.files_of("actions")
     monkeypatch.setattr(cycle, "_BATCH_ROWS", 1)
-    read, known = [], cycle.iterate_batches
-    monkeypatch.setattr(
-        cycle, "iterate_batches", lambda *given: read.append(given[2]) or known(*given)
-    )
-    assert [set(seen.texts(files)) for _ in range(2)] == [{"repin", "click", "long_click"}] * 2
-    assert read == [["action_type"]] * len(files)
+    assert set(texts_of(log, files, as_of_ms)) == {"repin", "click", "long_click"}
+    assert set(texts_of(log, files, as_of_ms + 1)) == {"repin", "click", "long_click", "save"}
     of_17 = [file for file in files if file.day and file.day.day == 17]
-    assert seen.texts(of_17) == dict.fromkeys(("repin", "long_click"), of_17[0])
-    assert set(later.texts(files)) == {"repin", "click", "long_click", "save"}
+    assert texts_of(log, of_17, as_of_ms) == dict.fromkeys(("repin", "long_click"), of_17[0])
     write_rows(tmp_path / "more", "pins", pins_of([60], "planted-2"))
     (tmp_path / "more" / PINS).rename(tmp_path / "pins/part-1.parquet")
     rewrite(tmp_path, PINS, "embedding_version", pa.array(["planted-1"] * 5).dictionary_encode())
-    again = glimpse(tmp_path)
-    assert set(again.texts(again.event_log.files_of("pins"))) == {"planted-1", "planted-2"}
+    log = look_at(to_uri(tmp_path))
+    assert set(texts_of(log, log.files_of("pins"), as_of_ms)) == {"planted-1", "planted-2"}
 
 
 SHARE = acted(1, 40, "share", "09 12:00", "09 12:00")
@@ -380,7 +372,9 @@ def test_what_is_refused_beforehand_is_what_would_break_in_the_comparison(
     tmp_path: Path, its_own: RunConfig, actions: list[dict], says: str
 ) -> None:
     write_tiny_log(tmp_path / "event_log", actions=[*tiny_actions(), *actions])
-    problems = champion_problems(its_own, recipe(), glimpse(tmp_path / "event_log"), TINY_AS_OF)
+    problems = champion_problems(
+        its_own, recipe(), look_at(to_uri(tmp_path / "event_log")), TINY_AS_OF
+    )
     assert len(problems) == bool(says) and all(says in problem for problem in problems)
     if not actions:
         run = make_run(tmp_path, recipe(), TINY_AS_OF)

@@ -152,5 +152,5 @@ def test_after_a_change_in_mid_life_both_sides_are_compared_on_the_same_requests
     assert found.target is not None and found.target.relative_change is not None
     assert any(said in each.sentence for each in found.differences), found.differences
     assert found.seen == ()
-    seen = look_at(run.event_log_uri, PLANTED_AS_OF)
+    seen = look_at(run.event_log_uri)
     assert champion_problems(before, after, seen, PLANTED_AS_OF) == [], "refused beforehand"

@@ -165,7 +165,7 @@ def test_as_of_must_be_newer_than_the_champions_and_an_older_one_meets_who_serve
         ),
         (
             {"recipe": "model_gate: {target_metric: hide_volume_at_3}"},
-            *(ConfigurationError, "cannot come to a verdict: .*hide_volume_at_3"),
+            *(ConfigurationError, "cannot be run here: .*hide_volume_at_3"),
         ),
         ({"lost": "actions"}, DataContractError, "no table 'actions'.* HOMEFEED_EVENT_LOG"),
         ({"tracking_uri": ""}, TrackingUnavailableError, "does not answer"),
