@@ -61,14 +61,6 @@ BATCH_ROWS = 1 << 18
 _FAR_MS = 1 << 61
 """Stands for "no impression on this side"."""
 _REACH_MS = SHIFT_HOURS * HOUR_MS
-_NEEDED = {
-    "impressions": ("request_id", "user_id", "pin_id", "impressed_at", "known_at"),
-    "actions": ("user_id", "pin_id", "action_type", "acted_at", "known_at"),
-    "pins": ("pin_id", "embedding_version"),
-    "users": ("user_id", "as_of"),
-}
-"""A row that lacks one of them counts for nothing."""
-
 _TABLES = """
 -- Actions: their place in the day, a hash of the request or null, user, pin, time, known_at - time.
 create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint, lag bigint,
@@ -94,20 +86,27 @@ _FILL = {
 insert into own
 select $day, null, case when request_id is null then null else hash(request_id) end,
        user_id, pin_id, acted_at, known_at - acted_at, action_type
-from part where {is_whole}
+from part
+where columns(['user_id', 'pin_id', 'action_type', 'acted_at', 'known_at']) is not null
 """,
     "impressions": f"""
 insert into i
 select hash(request_id), user_id, pin_id, impressed_at, known_at - impressed_at,
        greatest(0, least(23, (impressed_at - $day::bigint * {DAY_MS}) // {HOUR_MS})),
        coalesce(is_exploration, false)
-from part where {{is_whole}}
+from part
+where columns(['request_id', 'user_id', 'pin_id', 'impressed_at', 'known_at']) is not null
 """,
     "pins": """
-insert into pins select pin_id, embedding_version, width, is_zero from part where {is_whole}
+insert into pins select pin_id, embedding_version, width, is_zero from part
+where columns(['pin_id', 'embedding_version']) is not null
 """,
-    "users": "insert into users select user_id, as_of, width, is_zero from part where {is_whole}",
+    "users": """
+insert into users select user_id, as_of, width, is_zero from part
+where columns(['user_id', 'as_of']) is not null
+""",
 }
+"""A row that lacks what is needed of it counts for nothing."""
 _TIMES = f"""
 select '{{table}}.' || name, '', num from (
   unpivot (select greatest(0, max(lag))::bigint as longest_lag_ms,
@@ -369,9 +368,6 @@ class _Log:
         held = asked.numeric_held if asked else ()
         numbers = number_columns(held, table) if table in LOG_TABLES else ()
         features, types = [each.name for each in categorical], asked.action_types if asked else ()
-        fill = _FILL[table].format(
-            is_whole=" and ".join(f"{n} is not null" for n in _NEEDED[table])
-        )
         found = dict[tuple[str, str], Finding]()
 
         def add(problems: Iterable[Finding]) -> None:
@@ -387,9 +383,7 @@ class _Log:
             problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
             add(problems)
             bad = {problem.column for problem in problems}
-            wished = [
-                n for n in dict.fromkeys((*schema.names, *numbers, *features)) if n not in bad
-            ]
+            wished = sorted({*schema.names, *numbers, *features} - bad)
             for batch in iterate_batches(dataset, file, wished, BATCH_ROWS):
                 rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
                 add([*wrong, *null_problems(path, rows, ["embedding"], schema)])
@@ -402,15 +396,13 @@ class _Log:
                     add(embedding_number_problems(path, rows, is_bad))
                     rows = rows.append_column("width", pa.array(widths))
                     rows = rows.append_column("is_zero", pa.array(is_zero))
-                # A database cannot read every type of number that Arrow has.
-                cursor.register(
-                    "part", rows.drop_columns({"embedding", *numbers} & {*rows.schema.names})
-                )
+                unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
+                cursor.register("part", rows.drop_columns(unread))
                 for name in (name for name in features if name not in bad):
                     column = '"' + name.replace('"', '""') + '"'
                     count = f"select $name, {column}::varchar, count(*) from part group by all"
                     cursor.execute(f"insert into valued {count}", {"name": f"{table}.{name}"})
-                _execute_all(cursor, fill, {"day": file.day and (file.day - EPOCH).days})
+                _execute_all(cursor, _FILL[table], {"day": file.day and (file.day - EPOCH).days})
                 cursor.unregister("part")
                 offset += len(rows)
         except DataContractError as error:
