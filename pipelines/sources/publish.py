@@ -7,7 +7,7 @@ where they go:
     <log>/pins, users/part-<part>.parquet
     <log>/names/users, names/pins/part-<part>.parquet    where ids were made from names
     <log>/event_log.json                                 EventLogRecord; written last
-    <log>/ingesting.json              on an object store, while a new log is uploaded
+    <log>/ingesting.json              on an object store, while a new log is uploaded: by whom
 
 On a local disk a new folder appears by one rename, when all of it has reached the disk. An older
 log keeps its place until the rename before that one; where a kill comes between the two, the next
@@ -25,7 +25,6 @@ the log as before or as after, on every kind of storage. Not for what is in the 
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,10 +33,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from pipelines import deletion, storage
-from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
@@ -66,18 +63,12 @@ class SourceAdapter(ABC):
     version: ClassVar[str]
     """Changes whenever the same data gives another event log; an older log is then made anew."""
 
-    made_of: Mapping[str, Any]
+    made_of: dict[str, Any]
     """The adapter's name and what it reads or draws, as JSON: a log of anything else stays."""
 
     @abstractmethod
     def write_tables(self, folder: Path) -> None:
         """Write the tables below a local folder that does not exist yet (`write_table`)."""
-
-
-class Upload(Frozen):
-    """Which upload `ingesting.json` stands for."""
-
-    by: str = Field(description="Mark of the upload that may write the record.")
 
 
 @dataclass(frozen=True)
@@ -89,18 +80,17 @@ class Existing:
     seen: Revision  # of the record's file
 
 
-def write_table(folder: Path, table: str, rows: pa.Table, part: str, time: str = "") -> None:
+def write_table(folder: Path, table: str, rows: pa.Table, part: str) -> None:
     """Write rows of a table below a folder, those of events to one file per UTC day that has any.
 
     Args:
         folder: where the table goes.
-        table: its path there.
+        table: its path there, which ends in its name.
         rows: those of events sorted by their time.
         part: what the files are named after; another one for each call about a table and day.
-        time: the column of the events' time in ms, where the contract does not say it.
     """
     places = {table: rows}
-    if time := time or EVENT_TIME_COLUMNS.get(table, ""):
+    if time := EVENT_TIME_COLUMNS.get(Path(table).name):
         days = np.asarray(rows[time]) // DAY_MS
         found = np.unique(days, return_index=True, return_counts=True)
         places = {
@@ -142,13 +132,12 @@ def ingest(adapter: SourceAdapter, to_location: str) -> EventLogRecord:
     uri = storage.to_uri(to_location)
     with storage.exclusive_lock(uri, f"ingest to {uri}"):
         if (found := _record_at(uri)) is not None:
-            for key, ours in adapter.made_of.items():
-                if (theirs := found.made_of.get(key)) != ours:
-                    raise ConfigurationError(
-                        f"{uri} holds a log of {found.made_by} that was made of something else "
-                        f"({key} is {theirs} there and {ours} here); expected the same or an empty "
-                        f"folder; choose another --to or delete it"
-                    )
+            if found.made_of != adapter.made_of:
+                raise ConfigurationError(
+                    f"{uri} holds a log of {found.made_by} that was made of {found.made_of}; "
+                    f"expected {adapter.made_of} or an empty folder; choose another --to or delete "
+                    f"it"
+                )
             if found.made_by == adapter.version:
                 log.info("%s is there already", uri)
                 return found
@@ -157,7 +146,7 @@ def ingest(adapter: SourceAdapter, to_location: str) -> EventLogRecord:
             folder = scratch / "event_log"
             with storage.translated_errors(uri, "writing the event log for"):
                 adapter.write_tables(folder)
-                record = record_of(folder, adapter.version, made_of=dict(adapter.made_of))
+                record = record_of(folder, adapter.version, made_of=adapter.made_of)
             _publish_new(folder, uri, record)
         log.info("wrote %s", uri)
         return record
@@ -251,8 +240,8 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
         return
     # This file comes first: from here on, the folder is a log only where the record is there too.
     # Of two at once, the one that comes later writes over it, and goes on alone.
-    uploading, upload = storage.join(uri, UPLOADING_FILE), Upload(by=uuid.uuid4().hex)
-    storage.write_model(uploading, upload)
+    uploading, mark = storage.join(uri, UPLOADING_FILE), uuid.uuid4().bytes
+    storage.write_bytes(uploading, mark)
     # An older log, or an upload that was cut off, may have files that this one does not have. The
     # files of another writer have names of their own, and its record may come at any moment.
     if record.made_by != WRITER:
@@ -260,17 +249,14 @@ def _publish_new(folder: Path, uri: str, record: EventLogRecord) -> None:
         for name in sorted(left, key=lambda name: (name != RECORD_FILE, name)):
             deletion.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
-    if not storage.exists(uploading) or storage.read_model(uploading, Upload) != upload:
+    if not storage.exists(uploading) or storage.read_bytes(uploading) != mark:
         raise RunInProgressError(
             f"{uri} is written by another process since this one began; expected nobody else to "
             f"write there; wait for it to end, then try again"
         )
-    place = storage.join(uri, RECORD_FILE)
+    write = storage.write_new if record.made_by == WRITER else storage.write_bytes
     try:
-        if record.made_by == WRITER:
-            storage.write_new(place, record.to_record())
-        else:
-            storage.write_model(place, record)
+        write(storage.join(uri, RECORD_FILE), record.to_record())
     except RunInProgressError:
         deletion.remove(uploading)  # the other writer's log is whole
         raise

@@ -10,12 +10,9 @@ the sample's fortnights and one world in view (docs/decisions.md); the worlds he
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import evidently_peer
-import numpy as np
 from bench_log_check import SHAPE as LARGE
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
@@ -34,7 +31,7 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from support.planted import CLEAN, DEFECTS, Trial, load_log, strengths_of, try_defects
+from support.planted import CLEAN, Trial, try_defects
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
 from validation.data_gate.snapshot_profile import Measures, profile_snapshot
 
@@ -53,9 +50,7 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         trials = list(try_defects(event_log, plan_of(completejourney(), AS_OF), Path(scratch)))
     assert trials[0].defect == CLEAN and not trials[0].told
-    alarms = sample_alarms()
-    caught, alarmed = defects_caught(trials), false_alarms(list(alarms.values()))
-    return [caught, alarmed, *against_peer(trials, alarms), judging_20m()]
+    return [defects_caught(trials), false_alarms(sample_alarms()), judging_20m()]
 
 
 def defects_caught(trials: list[Trial]) -> Row:
@@ -107,84 +102,12 @@ def false_alarms(of_sample: list[tuple[str, ...]]) -> Row:
     )
 
 
-def against_peer(trials: list[Trial], alarms: dict[datetime, tuple[str, ...]]) -> tuple[Row, Row]:
-    """Return how well the gate and Evidently tell spoiled windows of the sample from sound ones.
-
-    Spoiled is each defect at the middle strength that has an effect, sound each fortnight. The peer
-    is given the benefit of its better rule: that any column drifts, or half of them, as by default.
-    """
-    spoiled = {
-        each.defect: bool(each.told)
-        for each in trials
-        if each.strength == "middle" and each.has_effect
-    }
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        shares = _shares_of_peer(Path(folder), spoiled, list(alarms))
-    ours = _f1(list(spoiled.values()), [bool(told) for told in alarms.values()])
-    rules = {}
-    for rule, least in (("any column drifts", 1e-9), ("half of the columns drift", 0.5)):
-        told = {name: share >= least for name, share in shares.items()}
-        of_spoiled = [told[name] for name in spoiled]
-        of_sound = [told[f"{as_of:%Y-%m-%d}"] for as_of in alarms]
-        rules[_f1(of_spoiled, of_sound)] = (rule, sum(of_spoiled), sum(of_sound))
-    theirs = max(rules)
-    said = "; ".join(
-        f"where {rule}: F1 {f1:.2f}, {found} found, {alarmed} false alarms"
-        for f1, (rule, found, alarmed) in rules.items()
-    )
-    common = f"{len(spoiled)} spoiled windows and {len(alarms)} sound ones of the sample"
-    note = (
-        f"{sum(spoiled.values())} found, {sum(map(bool, alarms.values()))} false alarms; {common}"
-    )
-    peer = f"Evidently {evidently_peer.VERSION}, DataDriftPreset"
-    rows = len(spoiled) + len(alarms)
-    return (
-        row("gate_f1", ours, "F1", ratio=ours / theirs, peer=peer, spread="one planting", rows=rows,
-            seed="1", note=note),
-        row("gate_peer_f1", theirs, "F1", ratio=theirs / ours, peer="the data gate",
-            spread="one planting", rows=rows, seed="1", note=f"{said}; {common}"),
-    )  # fmt: skip
-
-
-def _f1(spoiled: list[bool], sound: list[bool]) -> float:
-    """Return the harmonic mean of precision and recall, by what was told."""
-    return 2 * sum(spoiled) / (len(spoiled) + sum(spoiled) + sum(sound))
-
-
-def _shares_of_peer(
-    folder: Path, spoiled: Iterable[str], as_ofs: list[datetime]
-) -> dict[str, float]:
-    """Return the share of columns that drift by the peer, of each spoiled and each sound window."""
-    evidently_peer.install()
-    event_log, plan = open_event_log(event_log_uri()), plan_of(completejourney(), AS_OF)
-    first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
-    clean, before = (
-        load_log(event_log, plan, days) for days in (range(first, end), _before(first))
-    )
-    for defect in spoiled:
-        log = DEFECTS[defect](clean, strengths_of(defect)[1], np.random.default_rng([1, 1]))
-        evidently_peer.write_pair(folder / defect, before, log)
-    for as_of in as_ofs:
-        plan = plan_of(completejourney(), as_of)
-        end = -(-plan.holdout.end_ms // DAY_MS)
-        pair = (
-            load_log(event_log, plan, days) for days in (_before(end - 14), range(end - 14, end))
-        )
-        evidently_peer.write_pair(folder / f"{as_of:%Y-%m-%d}", *pair)
-    return evidently_peer.drifted_shares(folder)
-
-
-def _before(day: int) -> range:
-    """Return as many days before a day as a snapshot has."""
-    return range(day - WINDOW_DAYS, day)
-
-
-def sample_alarms() -> dict[datetime, tuple[str, ...]]:
-    """Return what is told of each fortnight of the sample by as_of, of days and of shifts."""
+def sample_alarms() -> list[tuple[str, ...]]:
+    """Return what is told of each fortnight of the sample, of days and of shifts."""
     log_uri, recipe = event_log_uri(), completejourney()
     told_days = {window.first: window.warnings for window in _sample_windows(log_uri, recipe)}
     earlier: Earlier = {}
-    before, told = Measures(), {}
+    before, told = Measures(), []
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         for number in range(NUM_FORTNIGHTS):
             as_of = FIRST_AS_OF + timedelta(days=14 * number)
@@ -197,7 +120,7 @@ def sample_alarms() -> dict[datetime, tuple[str, ...]]:
                 if (limit := shift.limit(earlier)) is not None and abs(shift.size) > limit
             ]
             first = snapshot.holdout.end.date() - timedelta(days=14)
-            told[as_of] = (*told_days.get(first, ()), *shifted)
+            told.append((*told_days.get(first, ()), *shifted))
             earlier, before = kept_shifts(shifts, earlier), profile.measures
     return told
 

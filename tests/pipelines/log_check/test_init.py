@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.log_check.init import FILES, write_example
-from pipelines.sources.writer.batches import id_of
+from pipelines.sources.event_log_writer import id_of
 from support.own_tables import rows_of_log
 
 LONGEST_ADAPTER = 80

@@ -16,7 +16,7 @@ from pipelines.event_log.rules import Finding, Severity
 from pipelines.log_check import measuring
 from pipelines.log_check.measuring import check_log
 from pipelines.log_check.report import LogReport, lines_of, told_problems
-from pipelines.sources.writer.batches import id_of
+from pipelines.sources.event_log_writer import id_of
 from support.mistakes import IMPRESSIONS_16, MISTAKES, PINS, TOGETHER
 from support.own_tables import write_own_log
 from support.tiny_log import (

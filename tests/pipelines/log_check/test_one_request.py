@@ -21,8 +21,7 @@ from pipelines.log_check.one_request import build_one_user
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import plan_of
-from pipelines.sources import EventLogWriter
-from pipelines.sources.writer.batches import id_of
+from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from support.own_tables import VERSION, acted_on, pins, shown_on, users
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import ACTIONS_15, january, rewrite, shown, tiny_impressions, write_tiny_log

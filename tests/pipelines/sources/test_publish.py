@@ -25,8 +25,9 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import log_files
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
-from pipelines.sources import EventLogWriter, publish
-from pipelines.sources.publish import Upload, find_writers_log, ingest
+from pipelines.sources import publish
+from pipelines.sources.event_log_writer import EventLogWriter
+from pipelines.sources.publish import find_writers_log, ingest
 from pipelines.storage import exclusive_lock, to_uri
 from support.killed_writers import kill_before_change
 from support.object_store import SCHEME, cut_off_uploads, make_object_store
@@ -93,7 +94,7 @@ def raise_before_change(
         return kill_or_act
 
     with monkeypatch.context() as patched:
-        for name in ("write_model", "publish_folder"):
+        for name in ("write_bytes", "publish_folder"):
             patched.setattr(storage, name, counted(getattr(storage, name)))
         patched.setattr(deletion, "remove", counted(deletion.remove))
         try:
@@ -189,10 +190,10 @@ def test_a_log_of_other_input_is_left_alone(place) -> None:
     ingest(TextAdapter("a"), uri)
     before = contents(folder)
     for adapter in (TextAdapter("b"), NewerTextAdapter("b")):
-        with pytest.raises(ConfigurationError, match="source is a there and b here"):
+        with pytest.raises(ConfigurationError, match="made of .*'a'.*; expected .*'b'"):
             ingest(adapter, uri)
     assert contents(folder) == before
-    storage.write_model(storage.join(uri, "ingesting.json"), Upload(by="killed at its last step"))
+    storage.write_bytes(storage.join(uri, "ingesting.json"), b"killed at its last step")
     assert ingest(TextAdapter("a"), uri).made_by == "text-1"
     assert contents(folder) == before
 

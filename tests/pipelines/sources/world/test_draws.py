@@ -8,7 +8,7 @@ import pytest
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.sources.world import draws
-from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.world.parameters import Like, WorldParameters
 
 
 def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
@@ -40,26 +40,13 @@ def test_embeddings_are_unit_vectors_that_tell_topics_apart() -> None:
     assert abs(cosines[~is_same].mean()) < 0.2
 
 
-def test_appeal_halves_with_every_half_life() -> None:
-    world = WorldParameters(num_pins=600, pin_lifetime_days=2.0)
-    catalogue = draws.draw_catalogue(np.random.default_rng(1), world)
-    times = catalogue.born_ms_P[5] + np.array([0, 2, 4]) * DAY_MS
-    found = catalogue.appeal_at(np.full((3, 1), 5), times)[:, 0]
-    whole = 3.0 + catalogue.appeal_P[5]
-    np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
-
-
-@pytest.mark.parametrize(
-    "variant",
-    [{}, {"like": "production"}, {"pin_lifetime_days": 40.0, "num_pins": 100}],
-    ids=["usual", "like production", "fading"],
-)
+@pytest.mark.parametrize("like", ["world", "production"])
 def test_the_filter_equals_the_sum_over_all_hidden_paths(
-    variant: dict, monkeypatch: pytest.MonkeyPatch
+    like: Like, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("LATE_SHARE", 0.0), ("MIN_TASTES", 2), ("MAX_TASTES", 2)):
         monkeypatch.setattr(draws, name, value)
-    world = WorldParameters.model_validate({"num_users": 1, "num_pins": 60} | variant)
+    world = WorldParameters(num_users=1, num_pins=60, like=like)
     rng = np.random.default_rng(5)
     catalogue = draws.draw_catalogue(rng, world)
     users = draws.draw_users(rng, world, range(1))

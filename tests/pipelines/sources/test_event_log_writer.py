@@ -19,9 +19,8 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.record import list_below
-from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import batches, event_log_writer
-from pipelines.sources.writer.batches import id_of
+from pipelines.sources import event_log_writer
+from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from pipelines.storage import to_uri
 from support.own_tables import (
     VERSION,
@@ -107,22 +106,17 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
         pins={"pin_id": [1, 2, 3, 5], "embedding": np.eye(4)},
         users={"user_id": [1], "as_of": [at.date()], "embedding": [[0.0] * 4]},
     )
-    rows = rows_of_log(tmp_path / "log", "impressions")
+    rows, at_ms = rows_of_log(tmp_path / "log", "impressions"), at.value // 10**6
     found = [(row["request_id"], row["position"], row["pin_id"]) for row in rows]
     assert found == [("7", 0, 3), ("7", 1, 1), ("7", 2, 2), ("8", 0, 5)]
-    assert {row["known_at"] for row in rows} == {rows[0]["impressed_at"]}
-    assert rows[0]["impressed_at"] == at.value // 10**6
-    assert [rows[0][n] for n in ("surface", "is_exploration", "propensity", "brand")] == [
-        "homefeed",
-        False,
-        None,
-        "x",
-    ]
+    assert {(row["impressed_at"], row["known_at"]) for row in rows} == {(at_ms, at_ms)}
+    others = [rows[0][n] for n in ("surface", "is_exploration", "propensity", "brand")]
+    assert others == ["homefeed", False, None, "x"]
     [action] = rows_of_log(tmp_path / "log", "actions")
-    assert (action["known_at"], action["request_id"]) == (action["acted_at"], None)
+    assert (action["known_at"], action["request_id"]) == (at_ms, None)
     [user] = rows_of_log(tmp_path / "log", "users")
-    assert (user["state"], user["location"]) == ("unknown", None)
-    assert user["as_of"] == pd.Timestamp(2024, 1, 2).value // 10**6
+    midnight = pd.Timestamp(2024, 1, 2).value // 10**6
+    assert (user["state"], user["location"], user["as_of"]) == ("unknown", None, midnight)
     assert rows_of_log(tmp_path / "log", "pins")[2]["embedding_version"] == VERSION
 
 
@@ -141,8 +135,11 @@ def test_an_exception_or_a_refused_batch_publishes_nothing(tmp_path: Path) -> No
             pytest.raises(DataContractError, match="a batch for .* was refused; .* give all of th"),
             EventLogWriter(log, VERSION) as writer,
         ):
-            with pytest.raises(DataContractError, match="batch 1 from row 8: column 'user_id' is"):
-                writer.impressions(FORMS["reader"](bad))
+            writer.impressions(shown_on(4))
+            with pytest.raises(
+                DataContractError, match="impressions, batch 2: column 'user_id' is null .* row 8"
+            ):
+                writer.impressions(FORMS["reader"](bad))  # read whole, so that rows count on
             with pytest.raises(ConfigurationError, match="or after a batch that was refused"):
                 writer.actions(acted_on(3))
         assert files_of(log) == before
@@ -183,16 +180,16 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2, 3)
-    with pytest.raises(DataContractError, match="impressions, batch 1: rows of 2024-01-03 are in"):
-        give(log, impressions=shown_on(3))
+    before = files_of(log)
+    with pytest.raises(DataContractError, match="impressions of 2024-01-03 are in .*/log already"):
+        give(log, impressions=[shown_on(5), shown_on(3)])
+    assert files_of(log) == before
     with EventLogWriter(log, VERSION, replace_days=True) as writer:
         writer.impressions(shown_on(3, num_requests=1))
         writer.impressions(shown_on(4, num_requests=1))
-    days = [
-        pd.Timestamp(row["impressed_at"], unit="ms").day for row in rows_of_log(log, "impressions")
-    ]
+    shown = rows_of_log(log, "impressions")
+    days = [pd.Timestamp(row["impressed_at"], unit="ms").day for row in shown]
     assert [days.count(day) for day in (2, 3, 4)] == [9, 3, 3]
-    assert record_of(log).num_rows["impressions"] == 15
     assert record_of(log).days_of("actions") == {"2024-01-02", "2024-01-03"}
     assert len(list((log / "impressions").rglob("*.parquet"))) == 3
 
@@ -271,17 +268,16 @@ def test_a_changed_row_is_refused_by_its_column(tmp_path: Path, column: str) -> 
         with pytest.raises(DataContractError) as caught:
             give(tmp_path / "log", version, pins=given, impressions=shown_on(3))
         message = str(caught.value)
-        assert f"of version '{version}' has another row in {where}, with another" in message
-        assert f"value in column '{column}' (" in message
+        assert f" has another row in {where}, with another value in column '{column}' (" in message
         assert "write changed pins as a new embedding version" in message
         assert files_of(tmp_path / "log") == before
 
 
-@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("batch_rows", [7, 1 << 20])
 def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
 ) -> None:
-    monkeypatch.setattr(event_log_writer, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(event_log_writer, "_BATCH_ROWS", batch_rows)
     ids = np.repeat(np.arange(20), 10)
     at = np.tile(np.arange(10), 20) * 86_400_000 + 1_704_067_200_000
     given = {"user_id": ids, "as_of": at, "state": np.where(at % 7 == 0, "core", "new")}
@@ -295,7 +291,7 @@ def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
     place = int(np.flatnonzero((again["user_id"] == 13) & (again["as_of"] == at[4]))[0])
     states[place] = "else"
     says = rf"user_id=13, as_of={at[4]} \(2024-01-05 .* UTC\) .*column 'state' \(else here, "
-    with pytest.raises(DataContractError, match=f"{says}.*give them a later as_of"):
+    with pytest.raises(DataContractError, match=f"{says}.*give users a later as_of"):
         give(tmp_path / "log", users=again | {"state": states})
 
 
@@ -305,12 +301,12 @@ def test_two_names_with_one_id_are_refused(
 ) -> None:
     """For 64 bits no such pair is known."""
     ids = {"u0": 7, "u9": 7}
-    monkeypatch.setattr(batches, "id_of", lambda name: ids.get(name, id_of(name)))
+    monkeypatch.setattr(event_log_writer, "id_of", lambda name: ids.get(name, id_of(name)))
     if is_in_log:
         write_own_log(tmp_path / "log", 2)
     before = files_of(tmp_path / "log")
     acted = acted_on(3).assign(user_id="u9")
-    says = r"names/users: id=7 .* 'name' \(u9 here, u0 there\); .* rename one of the two"
+    says = r"names/users: id=7 .* 'name' \(u9 here, u0 there\); .* rename one of two"
     with pytest.raises(DataContractError, match=says):
         give_log(tmp_path / "log", impressions=shown_on(3), actions=acted)
     assert files_of(tmp_path / "log") == before
@@ -326,7 +322,7 @@ def test_users_without_embeddings_get_zeros_of_the_pins_or_users_width(tmp_path:
     assert len(rows_of_log(log, "users")) == 6
     give_log(tmp_path / "other")
     with pytest.raises(DataContractError, match="and no pins of version 'mine-2' say how wide"):
-        give(tmp_path / "other", "mine-2", users=bare)
+        give(tmp_path / "other", "mine-2", users=bare, pins=pins())  # which come too late
 
 
 def around_midnight(num_requests: int = 5, num_rows: int = 6) -> pd.DataFrame:
@@ -346,35 +342,23 @@ def around_midnight(num_requests: int = 5, num_rows: int = 6) -> pd.DataFrame:
 def test_positions_are_counted_over_midnight_files_and_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_file_rows: int
 ) -> None:
+    """Rows of one instant in the order in which they were given."""
     monkeypatch.setattr(event_log_writer, "MAX_FILE_ROWS", max_file_rows)
-    shown = around_midnight()
+    shown, at_once = around_midnight(), around_midnight(1).assign(request_id="x", impressed_at=AT)
     parts = [shown.iloc[[row]] for row in range(len(shown))]
     random.Random(3).shuffle(parts)
+    parts += [at_once.iloc[[4, 1]], at_once.iloc[[5]].assign(position=9), at_once.iloc[[0, 3, 2]]]
     give_log(tmp_path / "log", impressions=parts, pins=pins(0, 6))
-    start = int((MIDNIGHT - pd.Timedelta(seconds=3)).timestamp() * 1000)
-    found = rows_of_log(tmp_path / "log", "impressions")
-    assert {(row["request_id"], row["impressed_at"]): row["position"] for row in found} == {
-        (f"r{r}", start + 1000 * place): place for r in range(5) for place in range(6)
-    }
-
-
-def test_rows_of_one_instant_are_counted_as_they_were_given(tmp_path: Path) -> None:
-    shown = around_midnight(num_requests=1).assign(impressed_at=MIDNIGHT)
-    given = [shown.iloc[[4, 1]], shown.iloc[[5]].assign(position=9), shown.iloc[[0, 3, 2]]]
-    give_log(tmp_path / "log", impressions=given, pins=pins(0, 6))
-    found = rows_of_log(tmp_path / "log", "impressions")
     names = {id_of(f"p{number}"): number for number in range(6)}
-    in_order = {names[row["pin_id"]]: row["position"] for row in found}
-    assert in_order == {4: 0, 1: 1, 5: 9, 0: 3, 3: 4, 2: 5}
-
-
-def test_a_request_with_too_many_rows_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    rows = rows_of_log(tmp_path / "log", "impressions")
+    found = {(row["request_id"], names[row["pin_id"]]): row["position"] for row in rows}
+    expected = {(f"r{r}", place): place for r in range(5) for place in range(6)}
+    in_order = {4: 0, 1: 1, 5: 9, 0: 3, 3: 4, 2: 5}
+    assert found == expected | {("x", pin): place for pin, place in in_order.items()}
     monkeypatch.setattr(event_log_writer, "_LARGEST_POSITION", 4)
     with pytest.raises(DataContractError, match="request 'r0' has more than 4 rows; expected one"):
-        give_log(tmp_path / "log", impressions=around_midnight(1), pins=pins(0, 6))
-    assert not (tmp_path / "log").exists()
+        give_log(tmp_path / "other", impressions=around_midnight(1), pins=pins(0, 6))
+    assert not (tmp_path / "other").exists()
 
 
 def test_files_of_wide_rows_have_fewer_of_them(
@@ -394,17 +378,12 @@ def test_a_full_disk_is_an_error_that_may_pass(
 ) -> None:
     settings = {"max_temp_directory_size": "0MB", "memory_limit": "20MB"}
     monkeypatch.setattr(event_log_writer, "_SETTINGS", event_log_writer._SETTINGS | settings)
-    many = {
-        "request_id": np.arange(400_000).astype(str),
-        "user_id": np.arange(400_000),
-        "pin_id": np.arange(400_000),
-        "impressed_at": np.full(400_000, MIDNIGHT.value // 10**6),
-    }
+    ids = np.arange(400_000)
+    many = {"request_id": ids.astype(str), "user_id": ids, "pin_id": ids}
+    many["impressed_at"] = np.full(len(ids), MIDNIGHT.value // 10**6)
+    acted = acted_on(2).assign(user_id=1, pin_id=1)
     with pytest.raises(TransientStorageError, match=r"(?s)keeping rows for .*/log failed: .*retry"):
         give_log(
-            tmp_path / "log",
-            impressions=many,
-            actions=acted_on(2).assign(user_id=1, pin_id=1),
-            pins=pins() | {"pin_id": [1, 2, 3]},
+            tmp_path / "log", impressions=many, actions=acted, pins=pins() | {"pin_id": ids[:3]}
         )
     assert list(tmp_path.glob("*/")) == []

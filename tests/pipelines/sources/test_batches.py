@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
-from pipelines.sources.writer.batches import Block, id_of, normalise, tables_of
+from pipelines.sources.event_log_writer import Block, id_of, normalise, table_of
 from support.own_tables import VERSION, acted_on, pins, shown_on, users
 
 AT = pd.Timestamp(2024, 1, 2).value // 10**6
@@ -17,13 +17,9 @@ NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 IDS = ["p0", "p1", "p2"]
 
 
-def taken(table: str, *batches: Any, closed: Any = None, **settled: str | int) -> pa.Table:
-    """Return the rows of the last of some batches of a log that has settled something already."""
-    block = Block(VERSION, settled, closed or {})
-    for batch in batches:
-        [given] = tables_of(batch, table)
-        rows, _ = normalise(table, given, block)
-    return rows
+def taken(table: str, batch: Any, **settled: str | int) -> pa.Table:
+    """Return the rows of a batch of a log that has settled something already."""
+    return normalise(table, table_of(batch), Block(VERSION, settled))
 
 
 def shown(**columns: Any) -> tuple[str, Any]:
@@ -82,8 +78,8 @@ BAD: list[tuple[tuple[str, Any], str]] = [
     (shown(is_exploration="no"), "'is_exploration' is .*string; expected bool; cast it"),
     (shown(request_id=[None] * 9), "'request_id' is .*null"),
     (acted(request_id=[1, None]), r"'request_id' is double; .*astype\('Int64'\)"),
-    (("impressions", [1, 2]), "is a list; expected a pandas or polars DataF"),
-    (acted(user_id=pd.Series(["u0", 1], dtype=object)), "cannot be read .* one type in each"),
+    (("impressions", [1, 2]), "a list cannot be read .*; expected a pandas or polars DataF"),
+    (acted(user_id=pd.Series(["u0", 1], dtype=object)), "cannot be read .*each of one type"),
     (with_vectors([[1.0, 2.0], [1.0]]), "has 2 numbers .1 such row, .*pin_id=p7.* expected 1, the"),
     (with_vectors([[1.0, 2.0], None]), r"null \(1 such row, first row 1: pin_id=p8.*expected none"),
     (with_vectors([[1.0], [None]]), "a null, NaN or infinite number .1 such row, .* pin_id=p8"),
@@ -135,13 +131,6 @@ def test_what_does_not_fit_the_rows_before_is_refused(
 ) -> None:
     with pytest.raises(DataContractError, match=says):
         taken(*batch, **settled)
-
-
-def test_days_that_the_log_has_are_refused() -> None:
-    closed = {"impressions": {"2024-01-03", "2024-01-09"}}
-    assert len(taken("impressions", shown_on(2), closed=closed)) == 9
-    with pytest.raises(DataContractError, match=r"rows of 2024-01-03 are .*replace_days=True"):
-        taken("impressions", shown_on(3), closed=closed)
 
 
 @pytest.mark.parametrize(
