@@ -42,14 +42,13 @@ LONGEST_FIRST = (
 """What takes minutes is begun first, so that no process is left alone with it at the end."""
 SLOW = (
     "tests/training/launch",
-    "tests/training/model/test_compiled.py",
     "tests/training/bundle/test_serving_check.py",
     "tests/pipelines/registry/test_killed_moves.py",
     "tests/pipelines/registry/test_moves_in_faults.py",
     "tests/pipelines/sources/completejourney/test_adapter.py",
     "tests/benchmarks/test_faults.py",
 )
-"""Start trainings, compilers or processes that are killed by the dozen, or write the whole sample's
+"""Start trainings or processes that are killed by the dozen, or write the whole sample's
 log; for `make test-all`."""
 SERVERS = {"tracking_uri", "s3_url", "database_uri", "lab", "retrained"}
 """Fixtures that start a server; a test that takes one is a test of services."""

@@ -7,7 +7,6 @@ the processes do.
 import os
 from typing import Literal
 
-from pipelines.contracts.code_identity import names_of_gpus
 from pipelines.contracts.errors import ConfigurationError
 
 NOBODY_CAME = 69
@@ -51,19 +50,6 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
     return environment
 
 
-def count_gpus() -> int:
-    """Return how many GPUs a training on this machine would find.
-
-    torch knows best, for it must have been built for them. Without torch, as in an image that only
-    starts stages, the driver is asked.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return len(names_of_gpus())
-    return torch.cuda.device_count()
-
-
 def require_devices(num_devices: int, accelerator: Literal["cpu", "gpu"]) -> None:
     """Refuse more training processes than this machine has devices for.
 
@@ -78,7 +64,10 @@ def require_devices(num_devices: int, accelerator: Literal["cpu", "gpu"]) -> Non
                 f"CPU cores; expected at most {most}, which is {PROCESSES_PER_CORE} for each core; "
                 f"lower the number of devices, or train on another machine"
             )
-    elif (found := count_gpus()) < num_devices:
+        return
+    import torch  # It knows best, for it must have been built for them.
+
+    if (found := torch.cuda.device_count()) < num_devices:
         raise ConfigurationError(
             f"accelerator is 'gpu' with {num_devices} device(s), and this machine, or its torch, "
             f"has {found} GPU(s); expected one GPU for each device; choose accelerator 'cpu' or "

@@ -419,7 +419,6 @@ class TrainingConfig(Frozen):
     negative_keep_fraction: Share = Field(1.0, gt=0)  # Of action-less impressions.
     # Arithmetic of training; 64-true, slow, compares trainings beyond rounding.
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
-    use_compile: bool = False  # torch.compile, for GPUs.
     checkpoint_every_steps: Number = 200  # Steps between checkpoints.
 
 

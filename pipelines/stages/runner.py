@@ -186,13 +186,7 @@ def address_of(
     if stage not in SIDES or (run.num_nodes == 1 and node_rank in (None, 0)):
         return None
     node = NodeAddress(rank=-1 if node_rank is None else node_rank, rendezvous=rendezvous)
-    if not 0 <= node.rank < run.num_nodes or not node.is_complete:
-        raise ConfigurationError(
-            f"{stage} of {run.run_uri} trains on {run.num_nodes} machine(s), and node rank "
-            f"{node_rank} with rendezvous {rendezvous!r} is given; expected a rank in "
-            f"[0, {run.num_nodes}) and HOST:PORT of machine 0; run the same command on each "
-            f"machine with --node-rank and --rendezvous (a Job of Kubernetes sets both)"
-        )
+    node.require_one_of(run.num_nodes)
     return node
 
 

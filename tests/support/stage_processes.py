@@ -162,7 +162,7 @@ def _train_here(spec: Any, folder: Any, node: Any) -> Any:
 
     before = dict(os.environ)  # A training sets what is meant for its own process.
     os.environ["RANK"] = "0"
-    code = worker.main(str(folder.spec), spec.identity())
+    code = worker.main(str(folder.spec), spec.identity(), spec.snapshot_dir)
     os.environ.clear()
     os.environ.update(before)
     return code, []

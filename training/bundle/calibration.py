@@ -67,10 +67,11 @@ def fit_calibrator(head: str, logits: np.ndarray, labels: np.ndarray) -> Calibra
     """
     if len(labels) == 0:
         return Calibrator(head=head, scale=1.0, shift=0.0)
-    rows = logits.astype(np.float64), labels.astype(np.float64)
-    scale, shift = _newton(*rows, is_scaled=True)
+    z, y = logits.astype(np.float64), labels.astype(np.float64)
+    design, prior = np.stack([z, np.ones_like(z)], axis=1), np.array([1.0, 0.0])
+    scale, shift = _newton(design, np.zeros_like(z), y, prior)
     if scale < _MIN_SCALE:
-        scale, shift = _newton(*rows, is_scaled=False)
+        scale, [shift] = 1.0, _newton(design[:, 1:], z, y, prior[1:])
     return Calibrator(head=head, scale=scale, shift=shift)
 
 
@@ -85,11 +86,13 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
-def _newton(logits: np.ndarray, labels: np.ndarray, *, is_scaled: bool) -> tuple[float, float]:
-    """Return scale and shift where log loss plus prior is least; it is convex, so there is one."""
-    design = np.stack([logits, np.ones_like(logits)], axis=1)[:, 0 if is_scaled else 1 :]
-    offset = np.zeros_like(logits) if is_scaled else logits
-    prior = np.array([1.0, 0.0])[0 if is_scaled else 1 :]
+def _newton(
+    design: np.ndarray, offset: np.ndarray, labels: np.ndarray, prior: np.ndarray
+) -> np.ndarray:
+    """Return the point where log loss plus prior is least; it is convex, so there is one.
+
+    Logits are `design` times the point plus `offset`.
+    """
     # The prior's unit is one observation at p = 1/2, whose information is 1/4.
     strength = _PRIOR_STRENGTH / 4.0
     solution = prior.copy()
@@ -110,7 +113,7 @@ def _newton(logits: np.ndarray, labels: np.ndarray, *, is_scaled: bool) -> tuple
         solution = solution - size * step
         if np.abs(size * step).max() < 1e-10:
             break
-    return (float(solution[0]), float(solution[1])) if is_scaled else (1.0, float(solution[0]))
+    return solution
 
 
 def drift_shift(positives_D: np.ndarray, rows_D: np.ndarray) -> float:

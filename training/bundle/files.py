@@ -14,12 +14,14 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`), nor
 Letters: C candidates, H heads.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
@@ -109,7 +111,12 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
 
     ranker = ranker.cpu()
     weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
-    _check_finite(weights, "the trained model")
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise DataContractError(
+            f"the trained model: weights {broken[:5]} hold NaN or infinity, expected finite "
+            f"numbers; nothing was written; lower training.learning_rate and train anew"
+        )
     expected_CH = torch.from_numpy(Predictor(ranker, config).probabilities(golden))
     inputs = {name: getattr(golden, name).contiguous() for name in MODEL_INPUTS}
     scratch = folder.with_name(f"{folder.name}.partial")
@@ -130,40 +137,30 @@ def load_bundle(folder: Path) -> Predictor:
     """Return a bundle's predictor, after it has reproduced its own golden rows.
 
     Raises:
-        DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
-            fit the configuration, the golden rows come out differently, or a file is not the one
-            that was written with the others.
+        DataContractError: a file is missing or damaged, the weights do not fit the configuration,
+            the golden rows come out differently, or a file is not the one that was written with the
+            others.
     """
     config = read_config(folder)
-    weights = _read_tensors(folder, WEIGHTS)
-    _check_finite(weights, f"bundle {folder}")
-    ranker = Ranker(config.features, config.model, config.embedding_dim)
-    try:
-        ranker.load_state_dict(weights)
-    except RuntimeError as error:
-        raise _damaged(
-            folder,
-            f"the weights do not fit {CONFIG}: {error}; the files come from two bundles or another "
-            f"version of this project",
-        ) from error
-    predictor = Predictor(ranker, config)
     inputs, expected_CH = read_golden(folder, len(config.features.heads))
-    difference = float(np.abs(predictor.probabilities(inputs) - expected_CH).max(initial=0.0))
-    if not difference <= GOLDEN_TOLERANCE:
-        raise _damaged(
-            folder,
-            f"golden rows differ by {difference:.2e}, expected at most {GOLDEN_TOLERANCE:.0e}; "
-            f"weights, code or libraries are not those that were trained",
-        )
-    with safe_open(folder / GOLDEN, framework="pt") as golden:
-        noted = (golden.metadata() or {}).get(_OTHERS) or "none"
-    found = digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
-    if found != noted:
-        raise _damaged(
-            folder,
-            f"{WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was written beside "
-            f"{noted[:12]}; expected the same: one of them was altered or is of another bundle",
-        )
+    predictor = Predictor(Ranker(config.features, config.model, config.embedding_dim), config)
+    with _reading(folder):
+        predictor.ranker.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+    found_CH = predictor.probabilities(inputs)
+    with _reading(folder):
+        difference = float(np.abs(found_CH - expected_CH).max(initial=0.0))
+        if not difference <= GOLDEN_TOLERANCE:
+            raise ValueError(
+                f"golden rows differ by {difference:.2e}, expected at most {GOLDEN_TOLERANCE:.0e}"
+            )
+        with safe_open(folder / GOLDEN, framework="pt") as golden:
+            noted = (golden.metadata() or {}).get(_OTHERS, "none")
+        found = digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
+        if found != noted:
+            raise ValueError(
+                f"{WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was written beside "
+                f"{noted[:12]}"
+            )
     return predictor
 
 
@@ -173,12 +170,9 @@ def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
     Raises:
         DataContractError: the file is missing or damaged.
     """
-    tensors = _read_tensors(folder, GOLDEN)
-    missing = [name for name in (*MODEL_INPUTS, _EXPECTED) if name not in tensors]
-    if missing:
-        expected = "expected every model input and the probabilities"
-        raise _damaged(folder, f"{GOLDEN} lacks {missing}; {expected}")
-    return for_scoring(tensors, num_heads), tensors[_EXPECTED].numpy()
+    with _reading(folder):
+        tensors = load((folder / GOLDEN).read_bytes())
+        return for_scoring(tensors, num_heads), tensors[_EXPECTED].numpy()
 
 
 def read_config(folder: Path) -> BundleConfig:
@@ -187,38 +181,18 @@ def read_config(folder: Path) -> BundleConfig:
     Raises:
         DataContractError: bundle.json is missing, damaged or of another schema version.
     """
+    with _reading(folder):
+        return BundleConfig.from_record((folder / CONFIG).read_bytes())
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Name the bundle in which a file is missing or damaged, or none of the others'."""
     try:
-        return BundleConfig.from_record(_read(folder, CONFIG))
-    except ValidationError as error:
-        raise _damaged(folder, f"{CONFIG} is not a bundle's configuration: {error}") from error
-
-
-def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    try:
-        return load(_read(folder, name))
-    except SafetensorError as error:
-        raise _damaged(folder, f"{name} cannot be read ({error})") from error
-
-
-def _read(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except FileNotFoundError as error:
-        there = f"expected {WEIGHTS}, {CONFIG} and {GOLDEN}"
-        raise _damaged(folder, f"{name} is missing; {there}") from error
-
-
-def _damaged(folder: Path, found: str) -> DataContractError:
-    return DataContractError(
-        f"bundle {folder}: {found}; fetch the bundle again, or train anew if another version of "
-        f"this project or of its libraries wrote it"
-    )
-
-
-def _check_finite(weights: dict[str, torch.Tensor], whose: str) -> None:
-    broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
-    if broken:
+        yield
+    except (FileNotFoundError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
         raise DataContractError(
-            f"{whose}: weights {broken[:5]} hold NaN or infinity, expected finite numbers; do not "
-            f"serve it; fetch the bundle again or train anew"
-        )
+            f"bundle {folder}: {type(error).__name__}: {error}; expected {WEIGHTS}, {CONFIG} and "
+            f"{GOLDEN} as they were written together; fetch the bundle again, or train anew if "
+            f"another version of this project or of its libraries wrote it"
+        ) from error

@@ -7,6 +7,7 @@ challenger or champion is `pipelines.registry.registry`.
 import importlib.metadata
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,6 @@ import numpy as np
 
 import pipelines.contracts
 import training
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 
@@ -42,7 +42,8 @@ class LoggedBundle(NamedTuple):
 def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedBundle:
     """Log the bundle as a model of an MLflow run.
 
-    A retry returns the model that the attempt before it logged, if its files are still the same.
+    A retry returns the model that the attempt before it logged. Whoever fetches it compares its
+    files with the digest.
 
     Args:
         client: The stage's client, which asks again where that does no harm.
@@ -50,49 +51,29 @@ def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedB
         run_id: The run.
 
     Raises:
-        DataContractError: the model that was logged before has been altered since.
         TrackingUnavailableError: the server cannot be reached; nothing has to be trained again.
         TrackingEntryMissingError: the server does not know the run.
         ConfigurationError: the server or something before it refuses; a retry would be refused too.
     """
     so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
     with translated_outages(client.tracking_uri, so_far), tempfile.TemporaryDirectory() as scratch:
-        bundle_digest = digest_of_files(digest_files(bundle_dir))
-        model = _open_model(client, run_id, bundle_digest)
-        if str(model.status) != "READY":
-            digest = _upload(client, bundle_dir, run_id, model, Path(scratch))
-            return LoggedBundle(model.model_uri, digest)
-        logged = model.tags[_MODEL_DIGEST_TAG]
-        fetch(model.artifact_location, Path(scratch), client.tracking_uri)
-        digest = digest_of_files(digest_files(Path(scratch)))
-        if digest != logged:
-            raise DataContractError(
-                f"the logged model {model.model_id} of MLflow run {model.source_run_id} has digest "
-                f"{digest[:12]}, and {logged[:12]} was logged; expected the same: its files were "
-                f"altered in the artifact store; delete this logged model in MLflow, then retry: "
-                f"the bundle is logged again, and registered as a new version"
-            )
-        return LoggedBundle(model.model_uri, logged)
+        tags = {_DIGEST_TAG: digest_of_files(digest_files(bundle_dir))}
+        # MLflow would log to the process's own experiment, which is number 0, and not to the run's.
+        experiment_id = client.get_run(run_id).info.experiment_id
 
+        def find() -> "LoggedModel | None":
+            found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+            same = [model for model in found if tags.items() <= model.tags.items()]
+            # A finished one comes before one that an attempt has begun and not finished.
+            return min(same, key=lambda model: str(model.status) != "READY", default=None)
 
-def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "LoggedModel":
-    """Return the run's model of this bundle, finished or begun, or begin it.
-
-    MLflow would log to the process's own experiment, which is number 0, and not to the run's.
-    """
-    experiment_id = client.get_run(run_id).info.experiment_id
-
-    def find() -> "LoggedModel | None":
-        found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-        same = [model for model in found if model.tags.get(_DIGEST_TAG) == bundle_digest]
-        same = [model for model in same if str(model.status) != "FAILED"]
-        # A finished one comes before one that an attempt has begun and not finished.
-        return min(same, key=lambda model: str(model.status) != "READY", default=None)
-
-    tags = {_DIGEST_TAG: bundle_digest}
-    return make_once(
-        find, lambda: client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
-    )
+        model = make_once(
+            find, lambda: client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
+        )
+        if str(model.status) == "READY":
+            return LoggedBundle(model.model_uri, model.tags[_MODEL_DIGEST_TAG])
+        digest = _upload(client, bundle_dir, run_id, model, Path(scratch))
+        return LoggedBundle(model.model_uri, digest)
 
 
 def _upload(
@@ -189,13 +170,13 @@ def fetch(source: str, folder: Path, tracking_uri: str) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     repository = get_artifact_repository(source, tracking_uri=tracking_uri)
-    paths: list[str] = []
-    folders: list[str | None] = [None]
+
+    def paths_in(folder: str | None) -> Iterator[str]:
+        for entry in ask_again(partial(repository.list_artifacts, folder)):
+            yield from paths_in(entry.path) if entry.is_dir else [entry.path]
+
     with ThreadPoolExecutor(_NUM_AT_A_TIME) as pool:
-        while folders:
-            asks = [partial(repository.list_artifacts, each) for each in folders]
-            found = [entry for entries in pool.map(ask_again, asks) for entry in entries]
-            folders = [entry.path for entry in found if entry.is_dir]
-            paths += [entry.path for entry in found if not entry.is_dir]
-        wanted = [partial(repository.download_artifacts, path, str(folder)) for path in paths]
+        wanted = [
+            partial(repository.download_artifacts, each, str(folder)) for each in paths_in(None)
+        ]
         list(pool.map(ask_again, wanted))

@@ -25,7 +25,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from training.bundle.files import Predictor, load_bundle
-from training.data.input_checks import meaning_of_codes, refuse_difference
+from training.data.input_checks import require_meaning
 from training.data.reader import RequestIndex, SnapshotReader, chunks
 
 
@@ -66,15 +66,14 @@ def score_split(
     """
     predictor = load_bundle(bundle_dir)
     config = predictor.config
-    refuse_difference(
+    require_meaning(
         snapshot,
+        config.features,
+        f"the bundle of {config.as_of:%Y-%m-%d} (of snapshot {config.snapshot_digest[:12]})",
         {
             "embedding version": (config.embedding_version, snapshot.embedding_version),
             "embeddings of width": (config.embedding_dim, embedding_dim_of(snapshot_dir)),
-            **meaning_of_codes(config.features, snapshot),
         },
-        f"the bundle of {config.as_of:%Y-%m-%d} (of snapshot {config.snapshot_digest[:12]})",
-        "build the snapshot with the bundle's recipe, or train a first champion for the new one",
     )
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})

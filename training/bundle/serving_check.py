@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -50,35 +49,27 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         HomefeedError: the process ended without an answer: a damaged bundle, say.
     """
     command = [sys.executable, "-m", "training.bundle.serving_check", str(bundle_dir)]
-    command.append(config.model_dump_json())
-    by_hand = f"run it by hand: {shlex.join(command)}"
     try:
         done = subprocess.run(
-            command,
+            [*command, config.model_dump_json()],
             env=model_environment(1),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_TIMEOUT_S,
-            check=False,
+            check=True,
             # one system call, and no other thread is there
             preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         )
-    except subprocess.TimeoutExpired as error:
-        raise ProcessKilledError(
-            f"the serving check of {bundle_dir} did not end within {_TIMEOUT_S:g} s and was "
-            f"killed; expected an answer after seconds; see what else this machine is busy with, "
-            f"then retry; or {by_hand}"
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        was_killed = getattr(error, "returncode", -signal.SIGKILL) == -signal.SIGKILL
+        raise (ProcessKilledError if was_killed else HomefeedError)(
+            f"the serving check failed: {error}; expected an answer; if it was killed, give this "
+            f"machine more memory or run less beside it, then retry; else mend what its end says:\n"
+            f"{str(error.stderr)[-2000:]}"
         ) from error
-    if done.returncode == 0:
-        return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
-    found = f"the serving check of {bundle_dir} ended with exit code {done.returncode}, expected 0"
-    end = f"its end:\n{done.stderr[-2000:]}\n{by_hand}"
-    if done.returncode != -signal.SIGKILL:
-        raise HomefeedError(f"{found}; {end}")
-    help_ = "if memory ran out, give this machine more or run less beside it, then retry"
-    raise ProcessKilledError(f"{found}; it was killed; {help_}; {end}")
+    return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
 
 
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
@@ -125,7 +116,8 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         for code, (found, limit) in limits.items()
         if found > limit
     ]
-    problems += [Reason.of("serving_constant")] if check.score_spread == 0 else []
+    if check.score_spread == 0:
+        problems.append(Reason.of("serving_constant"))
     return check.model_copy(update={"problems": tuple(problems)})
 
 

@@ -9,7 +9,6 @@ Letters: R requests, S actions, C candidates.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipelines.contracts.artifacts import Snapshot
@@ -32,90 +31,72 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
             f"inputs {missing} are missing, found {sorted(inputs)}; expected {list(MODEL_INPUTS)}"
         )
     types_RS, request_of_C = inputs["action_types_RS"], inputs["request_of_C"]
-    num_requests, num_actions = types_RS.shape
-    if num_actions > model.max_actions:
-        raise DataContractError(
-            f"sequences have {num_actions} actions, expected at most {model.max_actions} "
-            f"(model.max_actions); give the newest {model.max_actions}, newest first"
+    num_types, longest, last = len(features.action_types), model.max_actions, len(types_RS) - 1
+    is_padding_RS, steps_C = types_RS == 0, request_of_C.diff()
+    within_C = (request_of_C >= 0) & (request_of_C <= last)
+    rules = [
+        (
+            types_RS.shape[1] <= longest,
+            f"{types_RS.shape[1]} actions in a sequence; expected at most {longest} "
+            f"(model.max_actions); give the newest {longest}, newest first",
+        ),
+        (
+            ((types_RS >= 0) & (types_RS <= num_types)).all(),
+            f"other ids than 0 (padding) .. {num_types} in action_types_RS; leave an action out "
+            f"whose type the model does not know",
+        ),
+        (
+            not (is_padding_RS[:, :-1] & ~is_padding_RS[:, 1:]).any(),
+            "padding (0) before an action in action_types_RS; expected actions first, newest "
+            "first, and padding at the end of a row",
+        ),
+        (
+            (steps_C >= 0).all() and within_C.all(),
+            f"a request_of_C that does not ascend within 0 .. {last}; put candidates of a request "
+            f"together",
+        ),
+    ]
+    rules += [
+        (
+            tensor.isfinite().all(),
+            f"numbers in {name} that are not finite; expected finite ones; check the embeddings "
+            f"that were looked up",
         )
-    if types_RS.numel():
-        low, high, num_types = int(types_RS.min()), int(types_RS.max()), len(features.action_types)
-        if low < 0 or high > num_types:
-            raise DataContractError(
-                f"action_types_RS holds ids {low} .. {high}, expected 0 (padding) .. {num_types}; "
-                f"an action type that the model does not know must be left out of the sequence"
-            )
-        if bool(((types_RS[:, :-1] == 0) & (types_RS[:, 1:] != 0)).any()):
-            raise DataContractError(
-                "action_types_RS has padding (0) before an action; expected actions first, newest "
-                "first, and padding at the end of a row"
-            )
-    for name, tensor in inputs.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DataContractError(
-                f"{name} holds {int((~torch.isfinite(tensor)).sum())} numbers that are not finite; "
-                f"expected finite ones; check the embeddings that were looked up"
-            )
-    is_ordered = bool((request_of_C.diff() >= 0).all())
-    if len(request_of_C) and not (
-        is_ordered and 0 <= int(request_of_C[0]) and int(request_of_C[-1]) < num_requests
-    ):
-        raise DataContractError(
-            f"request_of_C must ascend within 0 .. {num_requests - 1}, found "
-            f"{int(request_of_C.min())} .. {int(request_of_C.max())}"
-            f"{'' if is_ordered else ', not ascending'}; put candidates of a request together"
-        )
+        for name, tensor in inputs.items()
+    ]
+    for is_met, found in rules:
+        if not is_met:
+            raise DataContractError(f"the inputs have {found}")
 
 
-def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
-    """Refuse to train on a snapshot whose labels and codes belong to other features.
-
-    Raises:
-        DataContractError: heads, action types or categorical features differ, or a numeric feature
-            is missing.
-    """
-    pairs = {
-        "heads": (features.head_names, snapshot.features.head_names),
-        **meaning_of_codes(features, snapshot),
-    }
-    remedy = "build the snapshot with this recipe, or train with the snapshot's"
-    refuse_difference(snapshot, pairs, "the recipe", remedy)
-
-
-def meaning_of_codes(features: FeatureConfig, snapshot: Snapshot) -> dict[str, tuple[Any, Any]]:
-    """Return (needed, found) of what says what a snapshot's codes and numbers stand for.
+def require_meaning(
+    snapshot: Snapshot, features: FeatureConfig, whose: str, more: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """Refuse a snapshot whose codes and numbers stand for something else than is needed.
 
     Of the numeric features, those are found that are needed: a snapshot may have others too. An
     own function may have changed since a model was trained; it is scored by what there is now.
-    """
-    held = {feature.as_asked for feature in snapshot.features.numeric_held}
-    return {
-        "action types": (features.action_types, snapshot.features.action_types),
-        "categorical features": (features.categorical, snapshot.features.categorical),
-        "numeric features": (
-            tuple(f.label for f in features.numeric),
-            tuple(f.label for f in features.numeric if f.as_asked in held),
-        ),
-    }
-
-
-def refuse_difference(
-    snapshot: Snapshot, pairs: Mapping[str, tuple[Any, Any]], whose: str, remedy: str
-) -> None:
-    """Refuse a snapshot that has not what is needed.
 
     Args:
-        snapshot: The snapshot, for the message.
-        pairs: What is needed of it and what was found in it, by the name of the property.
+        snapshot: The snapshot.
+        features: What is needed.
         whose: Who needs it, for the message.
-        remedy: What to change, for the message.
+        more: What else is needed and was found, by the name of the property.
 
     Raises:
         DataContractError: of some property, something else was found than is needed.
     """
+    held = {feature.as_asked for feature in snapshot.features.numeric_held}
+    numeric = [feature for feature in features.numeric if feature.as_asked in held]
+    pairs = {
+        **more,
+        "action types": (features.action_types, snapshot.features.action_types),
+        "categorical features": (features.categorical, snapshot.features.categorical),
+        "numeric features": ([f.label for f in features.numeric], [f.label for f in numeric]),
+    }
     for what, (needed, found) in pairs.items():
         if needed != found:
             raise DataContractError(
                 f"snapshot {snapshot.digest[:12]} has {what} {found}, but {whose} needs {needed}; "
-                f"{remedy}"
+                f"build a snapshot with its recipe, or train for this one"
             )

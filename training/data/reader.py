@@ -30,7 +30,7 @@ from pipelines.contracts.schemas import (
     numeric_column,
 )
 from pipelines.contracts.snapshot_files import open_table
-from training.data.batches import Batch
+from training.data.batches import Batch, for_scoring
 
 _DRAW_SALT = 419
 
@@ -89,22 +89,19 @@ class SnapshotReader:
 
     def index(self, split: int) -> RequestIndex:
         """Return the requests of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
-        parts = []
-        for shard, requests in enumerate(self.requests):
-            rows = np.flatnonzero(requests["split"] == split)
-            num_known = requests["timeline_end"][rows] - requests["timeline_start"][rows]
-            parts.append(
-                RequestIndex(
-                    shard_M=np.full(len(rows), shard, dtype=np.int32),
-                    row_M=rows,
-                    user_id_M=requests["user_id"][rows],
-                    num_examples_M=requests["num_examples"][rows].astype(np.int64),
-                    first_example_M=requests["first_example"][rows],
-                    num_actions_M=np.minimum(num_known, self.max_actions),
-                )
+        rows = [np.flatnonzero(requests["split"] == split) for requests in self.requests]
+        sizes, row_M = [len(of_shard) for of_shard in rows], np.concatenate(rows)
+        shard_M = np.repeat(np.arange(len(rows), dtype=np.int32), sizes)
+        user_M, first_M, num_M, start_M, end_M = (
+            self._take(self.requests, name, shard_M, row_M)
+            for name in (
+                *("user_id", "first_example", "num_examples"),
+                *("timeline_start", "timeline_end"),
             )
-        names = vars(parts[0])
-        return RequestIndex(**{n: np.concatenate([vars(p)[n] for p in parts]) for n in names})
+        )
+        num_actions_M = np.minimum(end_M - start_M, self.max_actions)
+        num_M = num_M.astype(np.int64)
+        return RequestIndex(shard_M, row_M, user_M, num_M, first_M, num_actions_M)
 
     def example_column(self, index: RequestIndex, name: str) -> np.ndarray:
         """Return a column of `examples` for all candidates of some requests, in their order."""
@@ -126,108 +123,89 @@ class SnapshotReader:
         columns = [self.example_column(index, label_column(n)) for n in self.features.head_names]
         return np.stack(columns, axis=1)
 
-    def make_batch(
-        self,
-        index: RequestIndex,
-        *,
-        is_kept_C: np.ndarray | None = None,
-        window_fraction_R: np.ndarray | None = None,
-        user_weights_R: np.ndarray | None = None,
-        num_global_candidates: int | None = None,
-    ) -> Batch:
-        """Gather the batch of some requests.
+    def make_batch(self, index: RequestIndex, is_kept_C: np.ndarray | None = None) -> Batch:
+        """Gather the batch of some requests, with user weights of 1 and nothing hidden.
 
         Args:
             index: the batch's requests, grouped by shard (any order within).
             is_kept_C: bool per candidate of these requests; all if not given.
-            window_fraction_R: see `Batch`; 0 if not given.
-            user_weights_R: see `Batch`; 1 if not given.
-            num_global_candidates: candidates over all ranks; this batch's own if not given.
         """
         keep = slice(None) if is_kept_C is None else is_kept_C
         pin_rows_C = self.example_column(index, "pin_row")[keep].astype(np.int64)
         request_of_C = np.repeat(np.arange(len(index)), index.num_examples_M)[keep]
+        pins_CE, is_known_C = self._pins(index, pin_rows_C, request_of_C)
         numeric_CN = np.zeros((len(pin_rows_C), len(self.features.numeric_inputs)))
         for n, name in enumerate(self.features.numeric_inputs):
             numeric_CN[:, n] = self.example_column(index, numeric_column(name))[keep]
-        window_R = np.zeros(len(index)) if window_fraction_R is None else window_fraction_R
-        weights_R = np.ones(len(index)) if user_weights_R is None else user_weights_R
-        num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
-        is_unknown_C = self._is_unknown(index, pin_rows_C, request_of_C)
         codes_CG = np.zeros((len(pin_rows_C), len(self.features.categorical)), dtype=np.int64)
         for g, feature in enumerate(self.features.categorical):
             column = categorical_column(feature.name)
             if feature.table == "pins":  # 0, as of an unknown value, where it came too late
-                codes_CG[:, g] = self.pins[column][pin_rows_C] * ~is_unknown_C
+                codes_CG[:, g] = self.pins[column][pin_rows_C] * is_known_C
             elif feature.table == "users":
                 codes_CG[:, g] = self.user_column(index, column)[request_of_C]
             else:
                 codes_CG[:, g] = self.example_column(index, column)[keep]
-        batch = Batch(
+        labels_CH = _floats(self.labels(index)[keep])
+        inputs = {
             **self._sequences(index),
-            users_RE=_floats(self.user_column(index, "embedding")),
-            request_of_C=torch.from_numpy(request_of_C),
-            candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
-            candidate_pins_CE=_floats(self._pin_embeddings(pin_rows_C, is_unknown_C)),
-            categorical_CG=torch.from_numpy(codes_CG),
-            numeric_CN=_floats(numeric_CN),
-            labels_CH=_floats(self.labels(index)[keep]),
-            user_weights_R=_floats(weights_R),
-            window_fraction_R=_floats(window_R),
-            num_global_candidates=torch.tensor(float(num_global)),
-        )
+            "users_RE": _floats(self.user_column(index, "embedding")),
+            "request_of_C": torch.from_numpy(request_of_C),
+            "candidate_pin_keys_C": torch.from_numpy(pin_rows_C),
+            "candidate_pins_CE": _floats(pins_CE),
+            "categorical_CG": torch.from_numpy(codes_CG),
+            "numeric_CN": _floats(numeric_CN),
+        }
+        batch = for_scoring(inputs, labels_CH.shape[1])._replace(labels_CH=labels_CH)
         # torch aligns its memory to 64 bytes, numpy need not, and MKL promises the same bits from
         # run to run only where memory is aligned.
         return Batch(*(tensor.clone() for tensor in batch))
 
     def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
         """Return the four action tensors, padded to the batch's longest sequence."""
-        longest = max(1, int(index.num_actions_M.max(initial=0)))
-        steps_S = np.arange(longest)
+        steps_S = np.arange(max(1, int(index.num_actions_M.max(initial=0))))
         is_action_RS = steps_S < index.num_actions_M[:, None]
-        newest_R = self.request_column(index, "timeline_end") - 1
-        rows_RS = np.where(is_action_RS, newest_R[:, None] - steps_S, 0)
-        shards_RS = np.broadcast_to(index.shard_M[:, None], rows_RS.shape)[is_action_RS]
-        shape, rows = rows_RS.shape, rows_RS[is_action_RS]
-
-        def gather(name: str, padding: int) -> np.ndarray:
-            filled_RS = np.full(shape, padding, dtype=np.int64)
-            filled_RS[is_action_RS] = self._take(self.timelines, name, shards_RS, rows)
-            return filled_RS
-
-        pin_rows_RS = gather("pin_row", -1)
-        pins_RSE = np.zeros((*shape, self.pins["embedding"].shape[1]), dtype=np.float32)
-        pin_rows = pin_rows_RS[is_action_RS]
-        is_unknown = self._is_unknown(index, pin_rows, np.nonzero(is_action_RS)[0])
-        pins_RSE[is_action_RS] = self._pin_embeddings(pin_rows, is_unknown)
-        ages_RS = self.request_column(index, "impressed_at")[:, None] - gather("acted_at", 0)
-        ages_RS[~is_action_RS] = 0
-        return {
-            "action_types_RS": torch.from_numpy(gather("action_type_id", 0)),
-            "action_pin_keys_RS": torch.from_numpy(pin_rows_RS),
-            "action_pins_RSE": torch.from_numpy(pins_RSE),
-            "action_ages_ms_RS": torch.from_numpy(ages_RS),
+        request_of, step = np.nonzero(is_action_RS)
+        shard_of = index.shard_M[request_of]
+        rows = self.request_column(index, "timeline_end")[request_of] - 1 - step
+        pin_rows, types, acted_at = (
+            self._take(self.timelines, name, shard_of, rows)
+            for name in ("pin_row", "action_type_id", "acted_at")
+        )
+        found = {
+            "action_types_RS": (types, 0),
+            "action_pin_keys_RS": (pin_rows, -1),
+            "action_pins_RSE": (self._pins(index, pin_rows, request_of)[0], 0),
+            "action_ages_ms_RS": (
+                self.request_column(index, "impressed_at")[request_of] - acted_at,
+                0,
+            ),
         }
+        padded = {}
+        for name, (values, padding) in found.items():
+            dtype = torch.float32 if values.ndim > 1 else torch.int64
+            padded[name] = torch.full(
+                (*is_action_RS.shape, *values.shape[1:]), padding, dtype=dtype
+            )
+            padded[name].numpy()[is_action_RS] = values
+        return padded
 
-    def _pin_embeddings(self, pin_rows: np.ndarray, is_unknown: np.ndarray) -> np.ndarray:
-        """Return embeddings of pins, [len(pin_rows), E]; zero where they are unknown."""
-        embeddings = self.pins["embedding"][pin_rows]
-        return np.where(is_unknown[:, None], 0, embeddings) if is_unknown.any() else embeddings
-
-    def _is_unknown(
+    def _pins(
         self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
-    ) -> np.ndarray:
-        """Return where a request could not know a pin's row; nowhere if pins have no time.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return embeddings of pins, zero where unknown, and where a request could know the pin.
 
         Args:
             index: the batch's requests.
             pin_rows: rows of the snapshot's pins.
             request_of: for each of them, which of the batch's requests it is for.
         """
-        if PIN_TIME.name not in self.pins:
-            return np.zeros(len(pin_rows), dtype=bool)
-        impressed_at_R = self.request_column(index, "impressed_at")
-        return is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at_R[request_of])
+        embeddings, is_known = self.pins["embedding"][pin_rows], np.ones(len(pin_rows), dtype=bool)
+        if PIN_TIME.name in self.pins:
+            impressed_at = self.request_column(index, "impressed_at")[request_of]
+            is_known = ~is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at)
+            embeddings[~is_known] = 0
+        return embeddings, is_known
 
     def _take(
         self, readers: list[ColumnReader], name: str, shard_of: np.ndarray, rows: np.ndarray

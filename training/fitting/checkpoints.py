@@ -5,14 +5,12 @@ with a training, never for serving.
 """
 
 import logging
-import re
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.errors import TransientStorageError
@@ -20,14 +18,12 @@ from pipelines.contracts.files import temporary_files_in
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
-_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.ckpt")
 
 
 class Checkpoint(NamedTuple):
     """A checkpoint on disk."""
 
     step: int
-    sha256: str
     path: Path
 
 
@@ -73,22 +69,24 @@ class CheckpointWriter(pl.Callback):
         """Save within an epoch; its end is `on_train_epoch_end`'s.
 
         Raises:
-            SIGTERMException: some process was told to stop; all have saved this step.
+            TransientStorageError: some process was told to stop; all have saved this step.
         """
-        is_told = trainer.strategy.reduce_boolean_decision(self._is_told_to_stop, all=False)
-        is_due = is_told or trainer.global_step % self._every_steps == 0
-        is_epoch_end = trainer.global_step % int(trainer.num_training_batches) == 0
-        if is_due and not is_epoch_end:
-            self._save(trainer)
-        if is_told and not is_epoch_end:
-            log.warning("told to stop; saved step %d, to go on from", trainer.global_step)
-            raise SIGTERMException
+        if trainer.global_step % int(trainer.num_training_batches):
+            self._save_if(trainer, trainer.global_step % self._every_steps == 0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save at the end of an epoch; a stop that came in its last step waits for this."""
-        self._save(trainer)
-        if trainer.strategy.reduce_boolean_decision(self._is_told_to_stop, all=False):
-            raise SIGTERMException
+        self._save_if(trainer, is_due=True)
+
+    def _save_if(self, trainer: pl.Trainer, is_due: bool) -> None:
+        is_told = trainer.strategy.reduce_boolean_decision(self._is_told_to_stop, all=False)
+        if is_due or is_told:
+            self._save(trainer)
+        if is_told:
+            raise TransientStorageError(
+                f"training was told to stop and saved step {trainer.global_step} in "
+                f"{self._folder}; retry to go on from there"
+            )
 
     def _save(self, trainer: pl.Trainer) -> None:
         scratch = self._folder / ".writing"
@@ -102,21 +100,19 @@ class CheckpointWriter(pl.Callback):
             return
         name = f"step-{trainer.global_step:09d}-{sha256_of(scratch)}.ckpt"
         scratch.replace(self._folder / name)
-        for old in _by_step(self._folder)[NUM_KEPT:]:
-            old.path.unlink()
+        for old in _newest_first(self._folder)[NUM_KEPT:]:
+            old.unlink()
 
 
 def newest_intact(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint whose content is what was written, or None."""
-    for found in _by_step(folder):
-        if sha256_of(found.path) == found.sha256:
-            return found
-        log.warning("checkpoint %s is corrupt; falling back to the one before it", found.path.name)
+    for path in _newest_first(folder):
+        step, _, digest = path.stem.removeprefix("step-").partition("-")
+        if sha256_of(path) == digest:
+            return Checkpoint(int(step), path)
+        log.warning("checkpoint %s is corrupt; falling back to the one before it", path.name)
     return None
 
 
-def _by_step(folder: Path) -> list[Checkpoint]:
-    """Return the folder's checkpoints, newest first."""
-    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt")]
-    known = [Checkpoint(int(match[1]), match[2], path) for match, path in found if match]
-    return sorted(known, reverse=True)
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*-*.ckpt"), reverse=True)

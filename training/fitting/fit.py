@@ -5,16 +5,14 @@ Not for starting processes (`training.launch.launcher`) nor for what a step is
 """
 
 import logging
-import os
 from pathlib import Path
-from shutil import which
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
@@ -31,7 +29,7 @@ from training.fitting.checkpoints import (
     require_same_start,
 )
 from training.fitting.lightning_module import RankerModule
-from training.fitting.live_metrics import LOSS, MetricLog, ProgressLogger, read_metrics
+from training.fitting.live_metrics import LOSS, MetricLog, read_metrics
 from training.fitting.spec import TrainingResult, TrainingSpec, WorkFolder
 from training.model.ranker import Ranker
 
@@ -49,16 +47,10 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         rank: this process among those of all nodes; 0 is the first.
 
     Raises:
-        ConfigurationError: a GPU or compiled code was asked for and cannot be had.
+        ConfigurationError: a GPU was asked for and cannot be had.
         DataContractError: the loss became NaN or infinite, or the snapshot cannot be trained on.
     """
     require_devices(spec.num_devices, spec.accelerator)
-    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
-    if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
-        raise ConfigurationError(
-            f"training.use_compile=true on a CPU, but there is no {compiler} on this machine; "
-            f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
-        )
     data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)
     num_steps = len(data) * spec.config.training.num_epochs
     embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
@@ -99,7 +91,6 @@ def _fit(
 ) -> None:
     training = spec.config.training
     folder.checkpoints.mkdir(exist_ok=True)
-    metric_log = MetricLog(folder.metrics, spec.tracking_uri, spec.mlflow_run_id)
     trainer = pl.Trainer(
         accelerator=spec.accelerator,
         devices=spec.num_devices,
@@ -121,7 +112,7 @@ def _fit(
         use_distributed_sampler=False,
         callbacks=[
             pl.callbacks.LambdaCallback(on_train_start=require_same_start),
-            ProgressLogger(metric_log, module.num_steps, training.num_epochs),
+            MetricLog(folder.metrics, spec.tracking_uri, spec.mlflow_run_id),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],
     )

@@ -39,10 +39,6 @@ class RankerModule(pl.LightningModule):
         torch.manual_seed(seed_of(config.training.seed, _WEIGHTS_SALT))
         self.ranker = Ranker(config.features, config.model, embedding_dim)
         self.ranker.adopt(statistics)
-        # a function, not a module: compiled or not, a checkpoint holds the same names
-        self.forward_ranker = self.ranker.forward
-        if config.training.use_compile:
-            self.forward_ranker = torch.compile(self.ranker.forward, dynamic=True)
         self.register_buffer("label_weights_HL", label_weight_matrix(config.features))
         self.gradient_norm = torch.tensor(0.0)
 
@@ -58,12 +54,12 @@ class RankerModule(pl.LightningModule):
             DataContractError: the loss is NaN or infinite; no weight was changed by it.
         """
         is_visible_RS = visible_actions(batch, self.config.model.time_window_mask_hours)
-        logits_CH = self.forward_ranker(batch, is_visible_RS)
+        logits_CH = self.ranker(batch, is_visible_RS)
         # DDP averages gradients over the ranks: a share times their number averages to the sum.
         share = weighted_loss(logits_CH, batch, self.get_buffer("label_weights_HL"))
         loss = share * self.trainer.world_size
         if not torch.isfinite(loss):
-            raise self._diverged(f"loss {loss.item()}", batch)
+            raise self._diverged("loss", loss)
         return loss
 
     def configure_gradient_clipping(
@@ -78,7 +74,7 @@ class RankerModule(pl.LightningModule):
             self.parameters(), self.config.training.gradient_clip
         )
         if not torch.isfinite(self.gradient_norm):
-            raise self._diverged(f"gradient norm {self.gradient_norm.item()}", None)
+            raise self._diverged("gradient norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return Adam (AdamW where there is decay) and its schedule, stepped with every batch."""
@@ -98,15 +94,13 @@ class RankerModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1},
         }
 
-    def _diverged(self, found: str, batch: Batch | None) -> DataContractError:
-        epoch_size = max(1, self.trainer.num_training_batches)
-        rows = "" if batch is None else f" ({batch.labels_CH.shape[0]} candidates on this rank)"
+    def _diverged(self, what: str, found: Tensor) -> DataContractError:
+        training = self.config.training
         return DataContractError(
-            f"training diverged at step {self.global_step}, epoch {self.current_epoch}, batch "
-            f"{self.global_step % int(epoch_size)}{rows}: found {found}, expected a finite number; "
-            f"no weight was changed by it. Lower training.learning_rate "
-            f"({self.config.training.learning_rate}) or training.gradient_clip "
-            f"({self.config.training.gradient_clip}), and look for extreme feature values"
+            f"training diverged at step {self.global_step}: {what} is {found.item()}, expected a "
+            f"finite number; no weight was changed by it. Lower training.learning_rate "
+            f"({training.learning_rate}) or training.gradient_clip ({training.gradient_clip}), and "
+            f"look for extreme feature values"
         )
 
 

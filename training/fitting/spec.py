@@ -7,8 +7,7 @@ Spec and result cross a process boundary as JSON. The folder is kept between att
     metrics.jsonl        one line per logged value           error.json     why an attempt ended
     bundle/              present as a whole or not at all    result.json    TrainingResult, last
 
-With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
-elsewhere) and training-node-K.log beside.
+With several nodes, node 0 prepares the folder; node K has training-node-K.log beside.
 
 Not the stage's artifact, nor its folder: the stage turns a result into a `Challenger`, and
 publishes from here.
@@ -17,6 +16,7 @@ publishes from here.
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -31,6 +31,7 @@ from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, 
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Frozen)
+Value = TypeVar("Value")
 _LOCK_WAIT_S = 5.0
 """Long enough for a killed attempt to be gone, too short to wait for the end of a training."""
 _POLL_S = 0.2
@@ -84,15 +85,26 @@ class NodeAddress(Frozen):
     rendezvous: str  # HOST:PORT of machine 0, a free port there; same on all.
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the rendezvous has a host and a port."""
-        host, _, port = self.rendezvous.rpartition(":")
-        return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
-
-    @property
     def is_loopback(self) -> bool:
         """Whether all the "machines" are this one."""
         return self.rendezvous.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
+
+    def require_one_of(self, num_nodes: int) -> None:
+        """Refuse an address that none of so many machines has.
+
+        Raises:
+            ConfigurationError: the rank is another machine's, or the rendezvous has no host or
+                port.
+        """
+        host, _, port = self.rendezvous.rpartition(":")
+        is_place = bool(host) and port.isdecimal() and int(port) < 2**16
+        if not (is_place and 0 <= self.rank < num_nodes):
+            raise ConfigurationError(
+                f"found node rank {self.rank} and rendezvous {self.rendezvous!r}; expected a rank "
+                f"in [0, {num_nodes}) and HOST:PORT, an address of machine 0 and a free port "
+                f"there; run the same command on each machine with --node-rank and --rendezvous "
+                f"(a Job of Kubernetes sets both)"
+            )
 
 
 class TrainingResult(Frozen):
@@ -131,10 +143,6 @@ class WorkFolder:
         self.checkpoints, self.bundle = root / "checkpoints", root / "bundle"
         self.result = root / "result.json"
 
-    def spec_of(self, node_rank: int) -> Path:
-        """The specification that a node's processes read."""
-        return self.spec if node_rank == 0 else self.root / f"spec-node-{node_rank}.json"
-
     def log_of(self, node_rank: int) -> Path:
         """Output of a node's processes, all attempts."""
         return self.log if node_rank == 0 else self.root / f"training-node-{node_rank}.log"
@@ -160,11 +168,11 @@ class WorkFolder:
         Raises:
             ConfigurationError: files of these names are there, but no specification.
         """
-        known = read(self.spec, TrainingSpec)
-        if known is None or known.identity() != spec.identity():
-            others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
+        if not self._holds(spec):
             own = [self.error, self.metrics, self.result, self.log, self.checkpoints, self.bundle]
-            there = [path for path in (*own, *others) if path.exists()]
+            there = [
+                path for path in (*own, *self.root.glob("training-node-*.log")) if path.exists()
+            ]
             if there and not self.spec.exists():
                 raise ConfigurationError(
                     f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it "
@@ -188,44 +196,44 @@ class WorkFolder:
         Raises:
             TransientStorageError: node 0 has not prepared it in time.
         """
-        deadline = time.monotonic() + wait_s
-        while (known := read(self.spec, TrainingSpec)) is None or (
-            known.identity() != spec.identity()
-        ):
-            if time.monotonic() > deadline:
-                raise TransientStorageError(
-                    f"node {node_rank} found {'another' if known else 'no'} training in "
-                    f"{self.root} for {wait_s:.0f} s; expected node 0 to prepare this one; start "
-                    f"node 0 too, with the same options and code, and check that both see the "
-                    f"same folder"
-                )
-            time.sleep(_POLL_S)
+        if not wait_for(lambda: self._holds(spec), wait_s):
+            raise TransientStorageError(
+                f"node {node_rank} found {'another' if self.spec.exists() else 'no'} training in "
+                f"{self.root} for {wait_s:.0f} s; expected node 0 to prepare this one; start node "
+                f"0 too, with the same options and code, and check that both see the same folder"
+            )
         # an earlier attempt's: the processes of this one start when all nodes have met
         self.error.unlink(missing_ok=True)
-        write_json(self.spec_of(node_rank), spec)
         return self.finished(spec)
 
-    def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:
-        """Return the published result of this training; None if there is none in time.
+    def finished(self, spec: TrainingSpec) -> TrainingResult | None:
+        """Return the published result of this training; None if there is none.
 
-        A result whose bundle is no longer the one that was written is none. Returns before the time
-        is over if an error was left.
+        A result whose bundle is no longer the one that was written is none.
         """
-        deadline = time.monotonic() + wait_s
-        while True:
-            result = read(self.result, TrainingResult)
-            if result is not None and result.spec_identity == spec.identity():
-                found = digest_of_files(digest_files(Path(result.bundle_dir)))
-                if found == result.bundle_digest:
-                    return result
-                log.warning(
-                    "the bundle in %s has digest %s, and the training wrote %s; the training goes "
-                    "on from its newest checkpoint, and writes the bundle anew",
-                    *(result.bundle_dir, found[:12], result.bundle_digest[:12]),
-                )
-            if self.error.exists() or time.monotonic() >= deadline:
-                return None
-            time.sleep(_POLL_S)
+        result = read(self.result, TrainingResult)
+        if result is None or result.spec_identity != spec.identity():
+            return None
+        if digest_of_files(digest_files(Path(result.bundle_dir))) == result.bundle_digest:
+            return result
+        log.warning(
+            "the bundle in %s is not the one that the training wrote; it goes on from its newest "
+            "checkpoint, and writes the bundle anew",
+            result.bundle_dir,
+        )
+        return None
+
+    def _holds(self, spec: TrainingSpec) -> bool:
+        known = read(self.spec, TrainingSpec)
+        return known is not None and known.identity() == spec.identity()
+
+
+def wait_for(find: Callable[[], Value], wait_s: float) -> Value:
+    """Return what is found as soon as it counts as true, or what is found when time is over."""
+    deadline = time.monotonic() + wait_s
+    while not (found := find()) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return found
 
 
 def read(path: Path, model: type[Model]) -> Model | None:

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from types import FrameType
 
 from pipelines.contracts import errors
 from pipelines.contracts.errors import (
-    ConfigurationError,
     HomefeedError,
     ProcessKilledError,
     TransientStorageError,
@@ -36,11 +34,11 @@ from training.fitting.spec import (
     TrainingSpec,
     WorkFolder,
     read,
+    wait_for,
 )
 
 log = logging.getLogger(__name__)
 _NUM_TAIL_LINES = 40
-_STOP_WAIT_S = 30.0
 _NODES_WAIT_S = 2400.0
 """How long nodes wait for each other at the start: machines are not given out all at once, and a
 cluster may look for one for half an hour (`pipelines.orchestration.kubernetes_stages`)."""
@@ -72,15 +70,9 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         ProcessKilledError: a process was killed; a retry continues.
         HomefeedError: the processes ended in another way; the message has the end of their output.
     """
-    rank = 0 if node is None else node.rank
-    is_complete = spec.num_nodes == 1 if node is None else node.is_complete
-    if not (is_complete and 0 <= rank < spec.num_nodes):
-        found = f"node rank {rank} and rendezvous {node.rendezvous!r}" if node else "no node"
-        raise ConfigurationError(
-            f"num_nodes={spec.num_nodes} with {found}; expected a node rank in "
-            f"[0, {spec.num_nodes}) and a rendezvous HOST:PORT, which is an address of node 0 and "
-            f"a free port there"
-        )
+    node = node or NodeAddress(rank=0, rendezvous="127.0.0.1:0" if spec.num_nodes == 1 else "")
+    node.require_one_of(spec.num_nodes)
+    rank = node.rank
     if spec.accelerator == "cpu":  # GPUs are counted by the processes, which have torch.
         require_devices(spec.num_devices, spec.accelerator)
     folder = WorkFolder(Path(spec.work_dir))
@@ -97,30 +89,32 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
             log.info("this training is finished already (%d steps)", finished.num_steps)
             return finished
         exit_code, tail = _run(spec, folder, node)
-        must_wait = rank > 0 and exit_code == 0
-        result = folder.finished(spec, _PUBLISH_WAIT_S if must_wait else 0.0)
+        ended = wait_for(
+            lambda: folder.finished(spec) or read(folder.error, TrainingError),
+            _PUBLISH_WAIT_S if rank > 0 and exit_code == 0 else 0.0,
+        )
         # Another node's processes may end badly only because node 0 has published and is gone.
-        if result is not None and (exit_code == 0 or rank > 0):
-            return result
+        if isinstance(ended, TrainingResult) and (exit_code == 0 or rank > 0):
+            return ended
         raise _failure(spec, folder, rank, exit_code, tail)
 
 
-def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tuple[int, list[str]]:
+def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress) -> tuple[int, list[str]]:
     """Run this node's processes, pass their output through, and return exit code and last lines.
 
     Node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0.
     """
-    rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
+    rank, is_one_machine = node.rank, node.is_loopback
     command = [
         *(sys.executable, "-m", "training.launch.agent"),
         "--rdzv-backend=homefeed",
-        f"--rdzv-endpoint={node.rendezvous if node is not None else '127.0.0.1:0'}",
+        f"--rdzv-endpoint={node.rendezvous}",
         f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f},rank={rank},is_one_machine={is_one_machine}",
         f"--nnodes={spec.num_nodes}",
         f"--node-rank={rank}",
-        f"--log-dir={folder.root / ('torchrun' if node is None else f'torchrun-node-{rank}')}",
+        f"--log-dir={folder.root}/torchrun-node-{rank}",
         f"--nproc-per-node={spec.num_devices}",
-        *("-m", "training.launch.worker", str(folder.spec_of(rank)), spec.identity()),
+        *("-m", "training.launch.worker", str(folder.spec), spec.identity(), spec.snapshot_dir),
     ]
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
@@ -149,13 +143,13 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tu
 
 @contextlib.contextmanager
 def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Pass SIGTERM and Ctrl-C on to the processes, wait for their end, and end likewise."""
+    """Pass SIGTERM and Ctrl-C on to the processes, wait for their end, and end likewise.
+
+    torchrun kills those that have not ended after 30 seconds.
+    """
     received: list[int] = []
-    patience = threading.Timer(_STOP_WAIT_S, process.kill)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if not received:
-            patience.start()
         received.append(number)
         process.terminate()
 
@@ -163,7 +157,6 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
     try:
         yield
     finally:
-        patience.cancel()  # else its thread would hold the end of this process up
         if process.poll() is None:
             process.kill()
         for number, handler in before.items():
@@ -179,26 +172,20 @@ def _failure(
     left = read(folder.error, TrainingError)
     if left is not None:
         return getattr(errors, left.error_class, HomefeedError)(left.message, kind=left.kind)
-    if exit_code == 0 and rank > 0:
+    if exit_code in (0, NOBODY_CAME):
         return TransientStorageError(
-            f"the processes of node {rank} are done, but node 0 published no result in "
-            f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
-            f"nodes: training goes on where it was"
-        )
-    if spec.num_nodes > 1 and exit_code == NOBODY_CAME:
-        return TransientStorageError(
-            f"node {rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
-            f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
-            f"they reach node 0's port; the whole output is in {folder.log_of(rank)}"
+            f"node {rank} of {spec.num_nodes} did not meet the others within {_NODES_WAIT_S:.0f} "
+            f"s, or node 0 published nothing in {folder.root} within {_PUBLISH_WAIT_S:.0f} s; "
+            f"expected both; start all, see that they reach node 0's port and look at its output, "
+            f"{folder.log_of(rank)} has this node's; a retry on all goes on where it was"
         )
     end = "".join(tail).strip()
     # of torchrun itself, or of the process that failed first
     was_killed = exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    help_ = f"a process was killed; if memory ran out, {advice(spec)}; a retry goes on from the "
+    help_ = f"a process was killed; if memory ran out, {advice(spec)}; a retry goes on; "
     return (ProcessKilledError if was_killed else HomefeedError)(
         f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "
-        f"{f'{help_}newest checkpoint; ' if was_killed else ''}the whole output is in "
-        f"{folder.log_of(rank)}. Its end:\n{end}"
+        f"{help_ * was_killed}the whole output is in {folder.log_of(rank)}. Its end:\n{end}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What torchrun starts, once per device: `torchrun -m training.launch.worker SPEC IDENTITY`.
+"""What torchrun starts, once per device: `-m training.launch.worker SPEC IDENTITY SNAPSHOT_DIR`.
 
 Tells that memory or disk ran out, and what to try. The kernel's own remedy, SIGKILL, leaves no
 error behind: `training.launch.launcher` sees that. Not a command line for people: that is `homefeed
@@ -6,31 +6,29 @@ train` or `homefeed stage train_challenger`.
 """
 
 import contextlib
-import errno
 import logging
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
 
 from pipelines.contracts.processes import die_with_parent
 
-_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
+_MEMORY_MESSAGES = ("out of memory", "t allocate memory", "alloc_failed")
 """torch has no class of its own for an allocation on a CPU, in a library or of a GPU's context."""
 
 
-def main(spec_path: str, identity: str) -> int:
+def main(spec_path: str, identity: str, snapshot_dir: str) -> int:
     """Train as one of the processes of a specification; return the exit code.
 
     Args:
         spec_path: JSON of a `TrainingSpec`.
         identity: its `identity()`, as the launcher prepared it.
+        snapshot_dir: where this machine has the snapshot, which may lie elsewhere on node 0.
     """
     die_with_parent()
     # After the above: importing torch takes seconds in which the launcher may be killed.
     import torch
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from pipelines.contracts import errors
     from pipelines.contracts.files import write_json
@@ -54,6 +52,7 @@ def main(spec_path: str, identity: str) -> int:
     if spec.identity() != identity:
         sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
         return errors.RunInProgressError.exit_code
+    spec = spec.model_copy(update={"snapshot_dir": snapshot_dir})
     folder = WorkFolder(Path(spec.work_dir))
     torch.set_num_threads(threads_per_process(spec.num_devices))
     try:
@@ -69,27 +68,14 @@ def main(spec_path: str, identity: str) -> int:
         write_json(folder.error, TrainingError.of(ours))
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
-    except SIGTERMException:
-        # The checkpoint is written. The exception is a SystemExit, which would end the process with
-        # exit code 0. The error is left for the launcher, because the signal may have reached
-        # another node only.
-        told = f"training in {folder.root} was told to stop and saved; retry to go on from there"
-        write_json(folder.error, TrainingError.of(errors.TransientStorageError(told)))
-        return 128 + signal.SIGTERM
     return 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed: torch on a GPU or a CPU, NumPy, Arrow or the kernel."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in _MEMORY_MESSAGES)
+    return isinstance(error, MemoryError) or any(part in text for part in _MEMORY_MESSAGES)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -52,23 +52,17 @@ def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int)
     one_hot_RST = F.one_hot(batch.action_types_RS, num_action_types + 1)[..., 1:].to(dtype)
     counts_CT = torch.bmm(is_match_CS.to(dtype)[:, None], one_hot_RST[request_of_C])[:, 0]
     counts = torch.cat([counts_CT, is_match_CS.sum(1, keepdim=True)], dim=1)
+    # Actions are newest first, so the first True is the newest match. argmax returns the first of
+    # equal maxima.
+    newest_C1 = is_match_CS.int().argmax(dim=1, keepdim=True)
+    age_days_C1 = batch.action_ages_ms_RS[request_of_C].gather(1, newest_C1).float() / DAY_MS
+    decays = torch.cat([torch.exp(-age_days_C1 / RECENCY_DAYS), 1.0 / (1.0 + newest_C1)], dim=1)
     return torch.cat(
         [
             top[:, :1],
             top.sum(dim=1, keepdim=True) / NUM_TOP_COSINES,
             counts.log1p(),
-            _recency(is_match_CS, batch.action_ages_ms_RS[request_of_C]),
+            decays.where(is_match_CS.any(dim=1, keepdim=True), 0.0),
         ],
         dim=1,
     )
-
-
-def _recency(is_match_CS: Tensor, ages_ms_CS: Tensor) -> Tensor:
-    """Return [C, 2]: decay by age and by position of the newest exact match, 0 if there is none."""
-    # Actions are newest first, so the first True is the newest match. argmax returns the first of
-    # equal maxima.
-    newest_C1 = is_match_CS.int().argmax(dim=1, keepdim=True)
-    has_match_C1 = is_match_CS.any(dim=1, keepdim=True)
-    age_days_C1 = ages_ms_CS.gather(1, newest_C1).float() / DAY_MS
-    decays = torch.cat([torch.exp(-age_days_C1 / RECENCY_DAYS), 1.0 / (1.0 + newest_C1)], dim=1)
-    return torch.where(has_match_C1, decays, 0.0)

@@ -89,16 +89,9 @@ class Ranker(nn.Module):
             float32 [C, H], or float64 if the weights are. The logits are not calibrated: they are
             those of the training rows, of which some without actions may have been left out.
         """
-        crossed_CX = self.cross_network(self._inputs(batch, is_visible_RS))
-        return self._whole(self.heads(self.tower(crossed_CX)))
-
-    def _inputs(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
-        """Return all features side by side, float32 [C, X], or float64 if the weights are.
-
-        A block of many components (an embedding or an encoder column) is divided by the square root
-        of its width, so that it weighs like one feature and not like dozens. On the sample this
-        raises the repin volume at 3 by 0.8 % (docs/decisions.md).
-        """
+        # A block of many components (an embedding or an encoder column) is divided by the square
+        # root of its width, so that it weighs like one feature and not like dozens. On the sample
+        # this raises the repin volume at 3 by 0.8 % (docs/decisions.md).
         candidates_CE = batch.candidate_pins_CE * self.pin_scale
         users_CE = (batch.users_RE * self.user_scale)[batch.request_of_C]
         embedding_root = candidates_CE.shape[1] ** 0.5
@@ -122,7 +115,8 @@ class Ranker(nn.Module):
                 batch.action_pin_keys_RS,
             )
             parts.append(encoded / self.encoder.width**0.5)
-        return torch.cat([self._whole(part) for part in parts], dim=1)
+        crossed_CX = self.cross_network(torch.cat([self._whole(part) for part in parts], dim=1))
+        return self._whole(self.heads(self.tower(crossed_CX)))
 
     def _whole(self, part: Tensor) -> Tensor:
         """Return a tensor in the weights' precision, which autocast may have lowered."""

@@ -80,7 +80,7 @@ def test_the_options_reach_the_training(snapshot, words, small, asked, tmp_path)
     [
         ("--recipe latest", 78, "unknown recipe 'latest'"),
         ("--recipe production", 78, "other heads or features than recipe 'production'"),
-        ("--num-nodes 2", 78, "expected a node rank in .* and a rendezvous HOST:PORT"),
+        ("--num-nodes 2", 78, "expected a rank in .* and HOST:PORT"),
         ("--snapshot nowhere", 78, "no manifest.json in file://.*/nowhere"),
         ("--to s3://bucket/out", 78, "s3://bucket/out is not on the local filesystem"),
         ("--snapshot {altered}", 65, "examples.arrow was altered"),

@@ -109,7 +109,7 @@ def test_the_rule_by_kind(error: Exception, expected: str | None) -> None:
 def test_a_run_that_is_not_there_is_never_called_an_outage_and_a_cut_line_is(
     tracking_uri: str, tmp_path: Path
 ) -> None:
-    MetricLog(tmp_path / "metrics.jsonl", "", "").add(1, 0, {"training/loss": 1.0})
+    MetricLog(tmp_path / "metrics.jsonl", "", "").add(1, {"training/loss": 1.0})
     client = MlflowClient(tracking_uri=tracking_uri)
     asked = (
         lambda: client.get_run(NO_RUN),

@@ -189,7 +189,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
     told: str,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     asked = {**asked}
     if ": {" in (recipe := str(asked.get("recipe"))):
         (tmp_path / "mine.yaml").write_text(f"extends: smoke\n{recipe}\n")
@@ -214,7 +214,7 @@ def test_hardware_that_is_there_or_elsewhere_is_taken(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr("training.environment.count_gpus", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
     on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
     assert start_run(on_gpus, settings).accelerator == "gpu"

@@ -129,7 +129,9 @@ def test_a_machine_is_known_by_its_rank(tmp_path, num_nodes, rank, rendezvous, e
     if expected != "refused":
         assert runner.address_of(TRAIN, run, rank, rendezvous) == expected
         return
-    with pytest.raises(ConfigurationError, match=rf"on {num_nodes} mach.* rank {rank} .*--node-ra"):
+    with pytest.raises(
+        ConfigurationError, match=rf"expected a rank in \[0, {num_nodes}\) .*--node-ra"
+    ):
         runner.run_stage(TRAIN, run.run_uri, node_rank=rank, rendezvous=rendezvous)
 
 

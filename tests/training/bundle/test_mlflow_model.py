@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.errors import DataContractError, TrackingUnavailableError
-from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.registry import registry, tracking
-from support.bundles import write_small_bundle
-from support.runs import make_run
+from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.registry import tracking
 from training.bundle.files import read_golden
-from training.bundle.mlflow_model import LoggedBundle, log_bundle
+from training.bundle.mlflow_model import log_bundle
 from training.data.batches import MODEL_INPUTS
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("few_retries")]
@@ -46,40 +42,6 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     assert {"weights.safetensors", "bundle.json", "golden.safetensors"} <= set(names)
     assert {"sequence_encoder.py", "door.py", "schemas.py"} <= set(names)
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
-
-
-def test_a_logged_model_that_was_altered_is_not_taken_by_a_retry(
-    tracking_uri, client, run_id, tmp_path
-) -> None:
-    bundle = write_small_bundle(tmp_path / "bundle", 1)
-    run = make_run(tmp_path, tracking_uri=tracking_uri, registered_model=f"again_{tmp_path.name}")
-    logged = log_bundle(client, bundle, run_id)
-    first = registered(client, run, bundle, run_id, logged)
-    assert registered(client, run, bundle, run_id, logged) == first  # a retry makes no version
-    altered = tmp_path / "serving_model.py"
-    altered.write_text("print('not what was logged')\n")
-    client.log_model_artifact(logged.uri.removeprefix("models:/"), str(altered))
-    with pytest.raises(DataContractError, match="expected the same: its files were altered"):
-        log_bundle(client, bundle, run_id)
-    client.delete_logged_model(logged.uri.removeprefix("models:/"))
-    again = log_bundle(client, bundle, run_id)
-    assert again.uri != logged.uri
-    # What the message advises ends with a version that can be judged and served.
-    second = registered(client, run, bundle, run_id, again)
-    assert (first.version, second.version) == ("1", "2")
-    assert second.model_digest == again.digest != first.model_digest
-    alias = client.get_model_version_by_alias(run.registered_model, "challenger")
-    assert str(alias.version) == second.version
-    assert registry.download_version(client, second, tmp_path / "down").is_dir()
-
-
-def registered(client, run, bundle: Path, run_id: str, logged: LoggedBundle) -> ModelRef:
-    tags = {
-        "bundle_digest": digest_of_files(digest_files(bundle)),
-        "snapshot_digest": "s" * 64,
-        "model_digest": logged.digest,
-    }
-    return registry.register(client, run, run_id, logged.uri, tags)
 
 
 def test_an_outage_says_which_bundle_stays_as_it_is(trained, unused_url) -> None:

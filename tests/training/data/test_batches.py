@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from training.data.batches import ACTION, MODEL_INPUTS, VARYING_AXES, Batch, visible_actions
+from training.data.batches import MODEL_INPUTS, VARYING_AXES, Batch, visible_actions
 from training.data.data_module import EpochPlan, HomefeedDataModule
 from training.data.reader import RequestIndex, SnapshotReader, chunks, ragged_ranges
 from training.fitting.lightning_module import RankerModule
@@ -27,6 +27,11 @@ def data_of(planted, **changes: float) -> HomefeedDataModule:
 @pytest.fixture(scope="module")
 def data(planted) -> HomefeedDataModule:
     return data_of(planted)
+
+
+def rank_batch(data: HomefeedDataModule, batch: int, rank: int, world_size: int) -> Batch:
+    """Return one rank's share of a global batch of the first epoch."""
+    return data.make(0, data.plan(0).share(batch, rank, world_size))
 
 
 def test_ragged_ranges_and_chunks(reader) -> None:
@@ -92,35 +97,15 @@ def examples_of(index: RequestIndex) -> list[tuple[int, int]]:
 
 def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
     """And the ranks of a batch read shards one after another."""
-    plan, expected = data.planner.plan(0), sorted(examples_of(data.training_index))
+    plan, expected = data.plan(0), sorted(examples_of(data.training_index))
     for world_size in (1, 2, 3):
         seen = []
-        for batch in range(plan.num_batches):
+        for batch in range(len(data)):
             shares = [plan.share(batch, rank, world_size) for rank in range(world_size)]
             seen += [examples_of(share.requests) for share in shares if share.weight > 0]
             bounds = [(s.requests.shard_M.min(), s.requests.shard_M.max()) for s in shares]
             assert bounds == sorted(bounds)
         assert sorted(sum(seen, [])) == expected
-
-
-def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
-    whole, *parts = (
-        data.rank_batch(0, 1, rank, world_size)
-        for rank, world_size in ((0, 1), (0, 3), (1, 3), (2, 3))
-    )
-    sizes = [len(part.request_of_C) for part in parts]
-    assert max(sizes) - min(sizes) <= 1
-    assert sum(len(part.users_RE) for part in parts) > len(whole.users_RE)
-    for name in ("candidate_pins_CE", "labels_CH", "numeric_CN", "categorical_CG"):
-        joined = torch.cat([getattr(part, name) for part in parts])
-        assert torch.equal(joined, getattr(whole, name))
-    for name in ("action_pin_keys_RS", "users_RE", "window_fraction_R"):
-        per_candidate = [getattr(part, name)[part.request_of_C] for part in (whole, *parts)]
-        if ACTION in VARYING_AXES.get(name, ()):  # padded to the longest request of its own batch
-            width = min(rows.shape[1] for rows in per_candidate)
-            per_candidate = [rows[:, :width] for rows in per_candidate]
-        whole_rows, *rows = per_candidate
-        assert torch.equal(torch.cat(rows), whole_rows)
 
 
 def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
@@ -150,12 +135,12 @@ def loss_and_gradients(data: HomefeedDataModule, batch: Batch) -> tuple[float, l
 
 
 def test_a_rank_without_candidates_takes_part_with_weight_zero(data) -> None:
-    plan = data.planner.plan(0)
+    plan = data.plan(0)
     world_size = plan.share(0, 0, 1).num_global_candidates + 1
     shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
     (without,) = (rank for rank, share in enumerate(shares) if share.weight == 0)
     assert len(shares[without].requests) == 1
-    batch = data.rank_batch(0, 0, without, world_size)
+    batch = rank_batch(data, 0, without, world_size)
     assert len(batch.labels_CH) > 0
     # every weight has a gradient, or the other ranks would wait for it
     loss, gradients = loss_and_gradients(data, batch)
@@ -169,7 +154,7 @@ def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
     data = data_of(planted, negative_keep_fraction=negative_keep_fraction)
     ranks = [(0, 1), *((rank, 3) for rank in range(3))]
     (whole_loss, whole), *parts = (
-        loss_and_gradients(data, data.rank_batch(0, 1, *rank)) for rank in ranks
+        loss_and_gradients(data, rank_batch(data, 1, *rank)) for rank in ranks
     )
     assert sum(loss for loss, _ in parts) == pytest.approx(whole_loss, abs=1e-6)
     for expected, *found in zip(whole, *(gradients for _, gradients in parts), strict=True):
@@ -178,11 +163,10 @@ def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
 
 
 def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
-    first, again, second = data.planner.plan(0), data.planner.plan(0), data.planner.plan(1)
+    first, again, second = data.plan(0), data.plan(0), data.plan(1)
     for name in ("order_M", "window_fraction_M"):
         assert (getattr(first, name) == getattr(again, name)).all()
         assert not (getattr(first, name) == getattr(second, name)).all()
-    assert first.num_batches == second.num_batches == len(data)
     fractions = first.window_fraction_M  # every request has a window of its own
     assert len(np.unique(fractions)) > 0.99 * len(fractions)
     assert (fractions >= 0).all() and (fractions < 1).all()
@@ -192,8 +176,8 @@ def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
 @pytest.mark.parametrize("batch_size", [1, 40, 256, 10**6])
 def test_batches_are_about_as_large_as_asked_and_none_is_empty(planted, batch_size: int) -> None:
     data = data_of(planted, batch_size=batch_size)
-    plan = data.planner.plan(0)
-    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    plan = data.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(len(data))]
     assert sum(sizes) == data.training_index.num_examples_M.sum()
     largest_request = int(data.training_index.num_examples_M.max())
     assert max(sizes) - min(sizes) <= 2 * largest_request
@@ -202,20 +186,20 @@ def test_batches_are_about_as_large_as_asked_and_none_is_empty(planted, batch_si
 
 def test_downsampling_keeps_positives_and_a_share_of_the_rest(planted) -> None:
     data = data_of(planted, negative_keep_fraction=0.3)
-    planner, reader, index = data.planner, data.reader, data.training_index
+    reader, index = data.reader, data.training_index
     is_positive = reader.labels(index).any(axis=1)
-    kept = planner.is_kept(index, epoch=0)
+    kept = data.is_kept(index, epoch=0)
     assert kept is not None
     assert kept[is_positive].all()
     assert kept[~is_positive].mean() == pytest.approx(0.3, abs=0.03)
-    assert (kept != planner.is_kept(index, epoch=1)).any()
+    assert (kept != data.is_kept(index, epoch=1)).any()
     # the choice belongs to the row, not to the batch that it is in
     rows = np.arange(len(index) // 2, len(index))
-    half = planner.is_kept(index.take(rows), epoch=0)
+    half = data.is_kept(index.take(rows), epoch=0)
     assert half is not None
     assert (half == kept[-len(half) :]).all()
-    plan = planner.plan(0)
-    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    plan = data.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(len(data))]
     assert sum(sizes) == kept.sum()
 
 
@@ -224,13 +208,3 @@ def test_calibration_users_are_not_trained_on(data) -> None:
     assert len(training) + len(calibration) == len(data.reader.index(SPLIT_TRAINING))
     assert len(calibration) > 0
     assert not set(training.user_id_M) & set(calibration.user_id_M)
-
-
-def test_a_batch_shares_no_memory_with_the_snapshot(reader) -> None:
-    index = reader.index(SPLIT_HOLDOUT).take(np.arange(1))
-    before = reader.make_batch(index)
-    for tensor in before:
-        tensor.zero_()
-    after = reader.make_batch(index)
-    assert any((tensor != 0).any() for tensor in after)
-    assert isinstance(after.labels_CH, torch.Tensor)

@@ -30,14 +30,14 @@ def test_users_weigh_as_configured(tmp_path: Path, planted) -> None:
     config = smoke().model_copy(update={"features": smoke().features.model_copy(update=update)})
     snapshot = write_snapshot(make_run(tmp_path, config=config))
     data = HomefeedDataModule(snapshot, local_path(snapshot.uri), config)
-    batch = data.rank_batch(0, 0, 0, 1)
+    batch = data.make(0, data.plan(0).share(0, 0, 1))
     codes_C = batch.categorical_CG[:, 0].numpy()
     weights_C = batch.user_weights_R[batch.request_of_C].numpy()
     assert set(codes_C) == {0, 1}
     np.testing.assert_array_equal(weights_C, np.array([1.0, 0.5, 3.0])[codes_C])
 
     plain = HomefeedDataModule(planted.snapshot, planted.folder, planted.config)
-    assert (plain.rank_batch(0, 0, 0, 1).user_weights_R == 1).all()
+    assert (plain.make(0, plain.plan(0).share(0, 0, 1)).user_weights_R == 1).all()
 
 
 def test_an_embedding_that_is_not_finite_stops_before_the_first_step(planted, tmp_path) -> None:

@@ -33,10 +33,18 @@ def inputs(trained) -> Inputs:
     ("name", "spoil", "says"),
     [
         ("action_types_RS", lambda types: pad(types, (0, 50)), r"at most 12 \(model.max_actions\)"),
-        ("action_types_RS", lambda types: types + 95 * (types == 1), r"ids 0 .. 96, .* 4;"),
+        (
+            "action_types_RS",
+            lambda types: types + 95 * (types == 1),
+            r"other ids than 0 \(padding\) .. 4 in action_types_RS",
+        ),
         ("action_types_RS", lambda types: types.flip(1), "padding .* at the end of a row"),
-        ("candidate_pins_CE", lambda pins: pins / 0, r"candidate_pins_CE holds \d+ .* not finite"),
-        ("request_of_C", lambda requests: requests.flip(0), "not ascending"),
+        (
+            "candidate_pins_CE",
+            lambda pins: pins / 0,
+            "numbers in candidate_pins_CE that are not finite",
+        ),
+        ("request_of_C", lambda requests: requests.flip(0), "does not ascend"),
         ("users_RE", None, r"\['users_RE'\] are missing"),
     ],
 )

@@ -10,13 +10,12 @@ import torch
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.storage import local_path
 from support.bundles import chance_bundle
 from support.random_log import build, config_of, write_random_log
 from training.bundle.score_split import score_split
-from training.data.data_module import measure_statistics
-from training.data.input_checks import check_features
+from training.data.data_module import HomefeedDataModule
 from training.data.reader import RequestIndex, SnapshotReader, load_rows
 
 CHOSEN = tuple(
@@ -76,7 +75,8 @@ def test_scales_are_of_the_rows_where_a_feature_is_not_missing(
     built: Built, monkeypatch: pytest.MonkeyPatch, is_always_missing: bool
 ) -> None:
     """A feature that always is has a scale of one."""
-    column, index = built.reader.example_column, built.reader.index(SPLIT_TRAINING)
+    data = HomefeedDataModule(built.snapshot, built.folder, built.config)
+    column, index = data.reader.example_column, data.training_index
 
     def missing(index: RequestIndex, name: str) -> np.ndarray:
         values = column(index, name)
@@ -86,9 +86,9 @@ def test_scales_are_of_the_rows_where_a_feature_is_not_missing(
     mean, scale = price[flag == 0].mean(), price[flag == 0].std()
     expected = ([mean, flag.mean()], [scale, flag.std()])
     if is_always_missing:
-        monkeypatch.setattr(built.reader, "example_column", missing)
+        monkeypatch.setattr(data.reader, "example_column", missing)
         expected = ([0.0, 1.0], [1.0, 1.0])
-    found = measure_statistics(built.reader, index, built.config.features)
+    found = data.statistics()
     assert found.numeric_mean_N[3:5] == pytest.approx(expected[0])
     assert found.numeric_scale_N[3:5] == pytest.approx(expected[1])
     assert mean != pytest.approx(price.mean())
@@ -101,17 +101,14 @@ def test_a_bundle_with_flags_scores_and_needs_its_features(built: Built, tmp_pat
     assert len(np.unique(scores.ranking_score)) > 10
 
     place = local_path(built.without.uri)
-    expected = r"has numeric features \('past_engagements',\), but the bundle of .*needs"
+    expected = r"has numeric features \['past_engagements'\], but the bundle of .*needs"
     with pytest.raises(DataContractError, match=expected):
         score_split(tmp_path / "bundle", built.without, place, SPLIT_HOLDOUT)
 
 
 def test_training_on_a_snapshot_without_a_feature_is_refused(built: Built) -> None:
-    check_features(built.snapshot, built.config.features)
     with pytest.raises(DataContractError, match="numeric features .* but the recipe needs"):
-        check_features(built.without, built.config.features)
-    other = built.config.features.model_copy(
-        update={"numeric": (NumericFeature(name="pin_age", column="created_at"),)}
-    )
+        HomefeedDataModule(built.without, local_path(built.without.uri), built.config)
+    other = config_of(NumericFeature(name="pin_age", column="created_at"))
     with pytest.raises(DataContractError, match=r"pin_age \(column=created_at\)"):
-        check_features(built.snapshot, other)
+        HomefeedDataModule(built.snapshot, built.folder, other)

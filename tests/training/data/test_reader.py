@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines.contracts.artifacts import Snapshot
@@ -67,14 +66,3 @@ def test_the_data_gate_counts_them_as_embeddings_of_zeros(tmp_path: Path) -> Non
     assert not profile.pins.has("schema", "no_nulls", "pin_embeddings_finite")
     early = build(tmp_path / "early", dict.fromkeys(KNOWN, "01 00:00"))
     assert profile_snapshot(early, local_path(early.uri)).measures.zero_embeddings == 0
-
-
-def test_pins_that_were_known_early_are_as_without_a_time(tmp_path: Path) -> None:
-    timed = build(tmp_path / "timed", dict.fromkeys(KNOWN, "01 00:00"))
-    write_tiny_log(tmp_path / "plain" / "event_log")
-    plain = build_tiny(tmp_path / "plain")
-    for split in (SPLIT_TRAINING, SPLIT_HOLDOUT):
-        _, with_times = batch_of(timed, split)
-        _, without = batch_of(plain, split)
-        for name in ("candidate_pins_CE", "action_pins_RSE", "users_RE", "numeric_CN"):
-            assert np.array_equal(getattr(with_times, name), getattr(without, name)), name

@@ -51,14 +51,9 @@ def test_a_training_step_hides_the_actions_within_the_window(
     hours = {"time_window_mask_hours": 24 * 365.0}
     module = make_module(planted.spec(tmp_path, model=hours), data)
     seen: list[torch.Tensor] = []
-    forward = module.forward_ranker
-    monkeypatch.setattr(
-        module,
-        "forward_ranker",
-        lambda batch, visible: (seen.append(visible), forward(batch, visible))[1],
-    )
+    module.ranker.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
     monkeypatch.setattr(type(module), "trainer", type("Trainer", (), {"world_size": 1})())
-    batch = data.rank_batch(0, 0, 0, 1)
+    batch = data.make(0, data.plan(0).share(0, 0, 1))
     module.training_step(batch, 0)
     is_action = batch.action_types_RS > 0
     assert torch.equal(seen[0], visible_actions(batch, hours["time_window_mask_hours"]))

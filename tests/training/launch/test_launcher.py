@@ -61,6 +61,12 @@ def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path)
         np.testing.assert_allclose(weight, weights(one.work_dir)[name], rtol=0, atol=1e-5)
 
 
+def test_a_training_in_bfloat16_ends_near_the_one_in_float32(planted, trained, tmp_path) -> None:
+    result = train(planted.spec(tmp_path, training={"precision": "bf16-mixed"}))
+    assert result.final_training_loss == pytest.approx(trained[1].final_training_loss, rel=0.05)
+    assert result.bundle_digest != trained[1].bundle_digest
+
+
 @pytest.fixture
 def copied(planted, trained, tmp_path) -> tuple[TrainingSpec, TrainingResult]:
     """The finished training, in a folder that a test may change."""
@@ -144,7 +150,7 @@ def names(process: psutil.Process, text: str) -> bool:
 
 def test_nan_loss_stops_and_its_error_keeps_class_kind_and_message(planted, tmp_path) -> None:
     spec, folder = planted.spec(tmp_path, training={"learning_rate": 1e30}), WorkFolder(tmp_path)
-    with pytest.raises(DataContractError, match=r"step \d+, epoch \d+, batch .*learning_rate"):
+    with pytest.raises(DataContractError, match=r"at step \d+: loss is nan.*learning_rate"):
         train(spec)
     assert not folder.result.exists() and not folder.bundle.exists()
     write_json(folder.error, TrainingError.of(ConfigurationError("nowhere", kind="no place")))

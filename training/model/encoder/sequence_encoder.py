@@ -9,6 +9,8 @@ M candidates of a request, E pin embedding, A action embedding, d = A + E sequen
 D = A + 2 E token width, K first_k.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,7 +90,7 @@ class SequenceEncoder(nn.Module):
             action_pins_RSE: float32 [R, S, E]; 0 where padded.
             is_visible_RS: bool [R, S]; False where padded or hidden by the time-window mask.
             candidate_pins_CE: float32 [C, E].
-            request_of_C: int64 [C], in any order: each candidate's row among the R requests.
+            request_of_C: int64 [C], ascending: each candidate's row among the R requests.
             action_ages_ms_RS: int64 [R, S], milliseconds. Needed, and read, with use_action_ages.
             action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. The
                 keys change no number. They save time on a CPU, where equal actions are computed
@@ -100,7 +102,14 @@ class SequenceEncoder(nn.Module):
             does not exist is all zeros, and so is the pool of a request without visible actions.
             So nothing of a hidden action gets out. The class describes the reference variant.
         """
-        described_RSA = self._describe(action_types_RS, action_ages_ms_RS)
+        described_RSA = self.action_embedding(action_types_RS)  # zeros where padded
+        if self.age_embedding is not None:
+            assert action_ages_ms_RS is not None
+            # each bucket is twice as long as the one before: a minute, two, four, ... half a year
+            minutes_RS = action_ages_ms_RS.clamp(min=0) / _MINUTE_MS
+            bucket_RS = torch.log2(1.0 + minutes_RS).long().clamp(max=NUM_AGE_BUCKETS - 1)
+            is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
+            described_RSA = described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
         sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
         # compiled code cannot look at lengths, and a GPU should not wait for them
         one_by_one = torch.compiler.is_compiling() or candidate_pins_CE.is_cuda
@@ -112,7 +121,8 @@ class SequenceEncoder(nn.Module):
             log_count_CS = own.count_RS.to(sequence_RSd.dtype).log()
             candidates_C1E = candidate_pins_CE[:, None]
             return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS).flatten(1)
-        uses_cpu = cpu.supports(self._layers(), candidate_pins_CE.device, self.training)
+        layers: Any = self.layers
+        uses_cpu = cpu.supports(layers, candidate_pins_CE.device, self.training)
         identity_RS = None
         # actions of equal type and pin may still differ in age
         if uses_cpu and action_pin_keys_RS is not None and self.age_embedding is None:
@@ -132,38 +142,20 @@ class SequenceEncoder(nn.Module):
         uses_cpu: bool,
     ) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
-        order_C = torch.argsort(request_of_C, stable=True)
-        ascending_C = request_of_C.index_select(0, order_C)
         padding_cost = cpu.PADDING_COST if uses_cpu else PLAIN_PADDING_COST
-        encoded, rows = [], []
-        for group in plan_groups(tokens, ascending_C, padding_cost):
-            candidate = order_C.index_select(0, group.candidate_RM.flatten())
+        encoded, candidates = [], []
+        for group in plan_groups(tokens, request_of_C, padding_cost):
             own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
             count_RS = own.count_RS[:, : group.num_tokens]
             log_count_RS = None if group.is_full else count_RS.to(sequence_RSd.dtype).log()
             own_RSd = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
-            candidates = candidate_pins_CE.index_select(0, candidate)
-            candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
+            candidates_RME = candidate_pins_CE[group.candidate_RM]
             columns_RMKD = self._encode(own_RSd, candidates_RME, own, log_count_RS, uses_cpu)
-            columns = columns_RMKD.flatten(0, 1)
-            is_real = group.is_candidate_RM.flatten()
-            real = torch.nonzero(is_real)[:, 0]
-            encoded.append(columns if len(real) == len(columns) else columns.index_select(0, real))
-            rows.append(candidate[is_real])
-        place_C = torch.argsort(torch.cat(rows))
+            real = torch.nonzero(group.is_candidate_RM.flatten())[:, 0]
+            encoded.append(columns_RMKD.flatten(0, 1).index_select(0, real))
+            candidates.append(group.candidate_RM.flatten()[real])
+        place_C = torch.argsort(torch.cat(candidates))
         return torch.cat(encoded).index_select(0, place_C).flatten(1)
-
-    def _describe(self, action_types_RS: Tensor, action_ages_ms_RS: Tensor | None) -> Tensor:
-        """Return what an action is apart from its pin, float [R, S, A]; zeros where padded."""
-        described_RSA = self.action_embedding(action_types_RS)
-        if self.age_embedding is None:
-            return described_RSA
-        assert action_ages_ms_RS is not None
-        # each bucket is twice as long as the one before: a minute, two, four, ... half a year
-        minutes_RS = action_ages_ms_RS.clamp(min=0) / _MINUTE_MS
-        bucket_RS = torch.log2(1.0 + minutes_RS).long().clamp(max=NUM_AGE_BUCKETS - 1)
-        is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
-        return described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
 
     def _tokens(
         self,
@@ -207,7 +199,7 @@ class SequenceEncoder(nn.Module):
             num_pooled_R=tokens.num_pooled_R.clamp(min=1),
             newest_RK=tokens.first_RK.clamp(min=0),
         )
-        layers = self._layers()
+        layers: Any = self.layers
         columns_RMKD: Tensor | None = None
         if uses_cpu:
             columns_RMKD = cpu.encode(layers, sequence_RSd, candidates_RME, roles)
@@ -220,8 +212,3 @@ class SequenceEncoder(nn.Module):
             return columns_RMKD
         pooled, newest = columns_RMKD.split([1, self.first_k], dim=2)
         return torch.cat([self.pool_linear(pooled), newest], dim=2)
-
-    def _layers(self) -> list[TransformerLayer]:
-        layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
-        assert len(layers) == len(self.layers)
-        return layers

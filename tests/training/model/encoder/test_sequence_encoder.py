@@ -31,7 +31,7 @@ def config(num_heads: int, variant: str, **changes: object) -> ModelConfig:
 
 
 def make_inputs(lengths: list[int], share_visible: float = 1.0, padding: int = 0) -> Inputs:
-    """Return padded sequences, some actions of which are hidden, and candidates in no order."""
+    """Return padded sequences, some actions of which are hidden, and candidates of each request."""
     generator = torch.Generator().manual_seed(sum(lengths) + padding)
     num, longest = len(lengths), min(100, max([*lengths, 1]) + padding)
     is_action = torch.arange(longest) < torch.tensor(lengths)[:, None]
@@ -44,7 +44,7 @@ def make_inputs(lengths: list[int], share_visible: float = 1.0, padding: int = 0
         "action_pins_RSE": pins * is_action[:, :, None],
         "is_visible_RS": is_action & is_visible,
         "candidate_pins_CE": torch.randn(len(request_of), E, generator=generator),
-        "request_of_C": request_of[torch.randperm(len(request_of), generator=generator)],
+        "request_of_C": request_of,
     }
 
 
