@@ -4,14 +4,13 @@ The files are mapped into memory, and a shard's numbers are dropped before the n
 Not for judging numbers or differences, which is the data gate's (`validation.data_gate`).
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich import filesize
 
 from pipelines import storage
@@ -21,19 +20,23 @@ from pipelines.contracts.files import digest_of_files
 from pipelines.contracts.run_layout import MANIFEST, snapshot_manifest_uri
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import altered_files, open_table
-from pipelines.contracts.time import DAY_MS, Window
+from pipelines.contracts.time import Window
 
 _WINDOWS = {"training": SPLIT_TRAINING, "holdout": SPLIT_HOLDOUT}
 
 
-def published(workspace_uri: str) -> list[Snapshot]:
-    """Return the snapshots of a workspace, the newest as_of first.
+def published(workspace_uri: str, start: str = "") -> list[Snapshot]:
+    """Return the snapshots of a workspace whose names begin with a text, the newest as_of first.
+
+    A folder without a manifest is none: it is being published, or a killed builder has left it.
 
     Raises:
         DataContractError: a manifest was altered.
         TransientStorageError: the storage failed.
     """
-    found = map(_read, _places(workspace_uri).values())
+    folder = storage.join(workspace_uri, "snapshots")
+    names = (name for name in storage.list_names(folder) if name.startswith(start))
+    found = filter(None, (_read(storage.join(folder, name)) for name in names))
     return sorted(found, key=lambda each: (each.as_of, each.digest), reverse=True)
 
 
@@ -49,42 +52,28 @@ def find(text: str, workspace_uri: str) -> Snapshot:
         DataContractError: its manifest was altered.
         TransientStorageError: the storage failed.
     """
-    places = _places(workspace_uri)
-    meant = [name for name in places if text and name.startswith(text)]
-    if len(meant) > 1:
+    meant = published(workspace_uri, text)
+    found = meant[0] if meant else _read(storage.to_uri(text))
+    if found is None or len(meant) > 1:
         raise ConfigurationError(
-            f"{text!r} begins the names of {len(meant)} snapshots in {workspace_uri}; expected "
-            f"one; give more of the name: {', '.join(meant[:3])}"
+            f"{text!r} names {len(meant)} snapshots of {workspace_uri}; expected one, or a folder "
+            f"with its manifest.json; `homefeed snapshot show` lists the names"
         )
-    return _read(places[meant[0]] if meant else storage.to_uri(text))
+    return found
 
 
-def _read(uri: str) -> Snapshot:
-    if not storage.exists(manifest_uri := snapshot_manifest_uri(uri)):
-        raise ConfigurationError(
-            f"no manifest.json in {uri}; expected a built snapshot; `homefeed snapshot show` lists "
-            f"those of the workspace"
-        )
-    return storage.read_model(manifest_uri, Snapshot).model_copy(update={"uri": uri})
+def _read(uri: str) -> Snapshot | None:
+    with contextlib.suppress(FileNotFoundError):
+        known = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+        return known.model_copy(update={"uri": uri})
+    return None
 
 
-def _places(workspace_uri: str) -> dict[str, str]:
-    """Return the URIs of a workspace's snapshots by name.
-
-    A folder without a manifest is none: it is being published, or a killed builder has left it.
-    """
-    folder = storage.join(workspace_uri, "snapshots")
-    uris = {name: storage.join(folder, name) for name in storage.list_names(folder)}
-    return {n: uri for n, uri in uris.items() if storage.exists(snapshot_manifest_uri(uri))}
-
-
-@dataclass(frozen=True)
-class SnapshotFacts:
+class SnapshotFacts(NamedTuple):
     """A snapshot's manifest, and what its files hold."""
 
     snapshot: Snapshot
     figures: dict[str, float | None]  # a share is a float, a number an int; None: of nothing
-    days: Mapping[str, Mapping[str, Mapping[str, int]]]  # by window and day, counts by name
 
 
 def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
@@ -97,42 +86,33 @@ def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
     Raises:
         SnapshotDamagedError: a file is missing or no Arrow file.
     """
-    labels = {head: label_column(head) for head in snapshot.features.head_names}
-    days = {name: defaultdict[str, Counter[str]](Counter) for name in _WINDOWS}
-    users = Counter[str]()
+    total = {name: Counter[str]() for name in _WINDOWS}
     for shard in snapshot.shards:
         requests, examples = (
             open_table(snapshot_dir, f"{shard.name}/{kind}.arrow")
             for kind in ("requests", "examples")
         )
         column = {key: np.asarray(requests[key]) for key in requests.column_names[1:]}
-        # Examples lie request by request.
-        request = np.repeat(np.arange(len(requests)), column["num_examples"])
-        counted = {
-            "requests": np.ones(len(requests)),
-            "examples": column["num_examples"],
-            "without an action": column["timeline_end"] == column["timeline_start"],
-        } | {
-            label: np.bincount(request, np.asarray(examples[label]), len(requests))
-            for label in labels.values()
-        }
-        day = column["impressed_at"] // DAY_MS
+        sizes, is_empty = column["num_examples"], column["timeline_end"] == column["timeline_start"]
         for name, split in _WINDOWS.items():
             own = column["split"] == split
-            users[name] += len(np.unique(column["user_id"][own]))  # all of a user's are in a shard
-            numbers, place = np.unique(day[own], return_inverse=True)
-            sums = {key: np.bincount(place, values[own]) for key, values in counted.items()}
-            for row, number in enumerate(numbers.astype("datetime64[D]")):
-                days[name][str(number)].update({key: int(each[row]) for key, each in sums.items()})
+            counted = {
+                "requests": own.sum(),
+                "examples": sizes[own].sum(),
+                "users": len(np.unique(column["user_id"][own])),  # all of a user's are in a shard
+                "empty": is_empty[own].sum(),
+            }
+            of_own = np.repeat(own, sizes)  # Examples lie request by request.
+            for head in snapshot.features.head_names:
+                counted[f"of {head}"] = np.asarray(examples[label_column(head)])[of_own].sum()
+            total[name].update({key: int(value) for key, value in counted.items()})
 
     figures: dict[str, float | None] = {}
-    for name, by_day in days.items():
-        total = sum(by_day.values(), Counter[str]())
-        figures |= {f"{name}: {kind}": total[kind] for kind in ("requests", "examples")}
-        figures[f"{name}: users"] = users[name]
-        for head, label in sorted(labels.items()):
-            figures[f"{name}: label rate of {head}"] = _ratio(total[label], total["examples"])
-        without = _ratio(total["without an action"], total["requests"])
+    for name, of in total.items():
+        figures |= {f"{name}: {kind}": of[kind] for kind in ("requests", "examples", "users")}
+        for head in sorted(snapshot.features.head_names):
+            figures[f"{name}: label rate of {head}"] = _ratio(of[f"of {head}"], of["examples"])
+        without = _ratio(of["empty"], of["requests"])
         figures[f"{name}: requests of users without an action"] = without
     fits = snapshot.event_counts
     figures |= {
@@ -144,9 +124,7 @@ def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
         "named requests that are not there": _ratio(fits.num_naming_unknown, fits.num_naming),
         "bytes": sum(file.num_bytes for file in snapshot.files),
     }
-    return SnapshotFacts(
-        snapshot, figures, {name: dict(sorted(by_day.items())) for name, by_day in days.items()}
-    )
+    return SnapshotFacts(snapshot, figures)
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -193,66 +171,27 @@ def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
 
 
 def lines_of(facts: SnapshotFacts) -> Iterator[str]:
-    """Yield what a snapshot is, its numbers, and its days."""
+    """Yield what a snapshot is, and its numbers."""
     yield f"snapshot {facts.snapshot.digest[:16]} at {facts.snapshot.uri}"
     yield from (f"{name}: {value}" for name, value in settings_of(facts.snapshot).items())
     yield from (f"{name}: {_said(value)}" for name, value in facts.figures.items())
-    for window, days in facts.days.items():
-        for day, of in days.items():
-            rates = ", ".join(
-                f"{head} {of[label_column(head)] / max(of['examples'], 1):.2%}"
-                for head in sorted(facts.snapshot.features.head_names)
-            )
-            sizes = f"{of['requests']:,} requests, {of['examples']:,} examples"
-            yield f"{day} ({window}): {sizes}; {rates}"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Two snapshots side by side."""
-
-    one: SnapshotFacts
-    other: SnapshotFacts
-    num_shared: int  # requests in both
-
-
-def compare(one: Snapshot, one_dir: Path, other: Snapshot, other_dir: Path) -> Difference:
-    """Count two snapshots, whose files lie in two local folders, and what they share.
-
-    Raises:
-        SnapshotDamagedError: a file is missing or no Arrow file.
-    """
-    ids = []
-    for snapshot, folder in ((one, one_dir), (other, other_dir)):
-        found = [open_table(folder, f"{each.name}/requests.arrow") for each in snapshot.shards]
-        ids.append(pa.concat_tables(found)["request_id"].cast(pa.large_string()))
-    shared = pc.sum(pc.is_in(ids[0], value_set=ids[1])).as_py() or 0
-    return Difference(read_facts(one, one_dir), read_facts(other, other_dir), shared)
-
-
-def difference_lines(found: Difference) -> Iterator[str]:
+def difference_lines(one: SnapshotFacts, other: SnapshotFacts) -> Iterator[str]:
     """Yield what differs, settings first; numbers of both with their relative change."""
-    one, other, shared = found.one.snapshot, found.other.snapshot, found.num_shared
-    yield f"{one.digest[:16]} and {other.digest[:16]}"
-    if one.digest == other.digest:
+    yield f"{one.snapshot.digest[:16]} and {other.snapshot.digest[:16]}"
+    if one.snapshot.digest == other.snapshot.digest:
         yield "both hold the same bytes"
         return
-    settings, figures = settings_of(other), found.other.figures
-    for name, value in settings_of(one).items():
+    settings = settings_of(other.snapshot)
+    for name, value in settings_of(one.snapshot).items():
         if value != settings[name]:
             yield f"{name}: {value} -> {settings[name]}"
-    for name in found.one.figures | figures:
-        old, new = found.one.figures.get(name), figures.get(name)
+    for name in one.figures | other.figures:
+        old, new = one.figures.get(name), other.figures.get(name)
         if old != new:
             change = f" ({new / old - 1:+.1%})" if old and new else ""
             yield f"{name}: {_said(old)} -> {_said(new)}{change}"
-    yield (
-        f"requests in both: {shared:,}; {one.num_requests - shared:,} only in the first, "
-        f"{other.num_requests - shared:,} only in the second"
-    )
-    files = {each.path: each.sha256 for each in one.files}
-    same = sum(files.get(each.path) == each.sha256 for each in other.files)
-    yield f"files with the same bytes: {same} of {len(one.files)} and {len(other.files)}"
 
 
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:

@@ -81,8 +81,7 @@ def rollback(
     say(f"workspace: {workspace_uri}")
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
     say(
-        "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for it, "
-        "the DAG homefeed_rollback rolls back and updates it"
+        "Airflow's asset homefeed/champion is updated by the DAG homefeed_rollback alone"
         if is_made_now
         else f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
         f"back further name a version: homefeed rollback --to-version N"
@@ -126,8 +125,8 @@ def _say_serving(known: record.History, instant: datetime | None, version: str |
     entry = made.moves[-1] if is_newest else record.serving_at(made, at)
     say(f"{_label(entry)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
     _say_begun(begun)
-    value = {"workspace_uri": known.workspace_uri, "at": at, "serving": entry}
-    say_value({**value, "recipe": entry.recipe, "begun": begun})
+    about = {"workspace_uri": known.workspace_uri, "at": at}
+    say_value({**about, "serving": entry, "begun": begun})
 
 
 @history_app.callback()

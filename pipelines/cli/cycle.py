@@ -6,9 +6,9 @@ Tested in tests/pipelines/cli/test_main.py, test_cycle.py and test_reproduce.py.
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -28,9 +28,6 @@ from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
-
-if TYPE_CHECKING:
-    from pipelines.reproduction.rebuild import Outcome
 
 log = logging.getLogger(__name__)
 app = Commands()
@@ -79,18 +76,13 @@ def begin(
     key: Annotated[str, Option(help="Another key is another cycle.")] = "command line",
 ) -> dict[str, Any]:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
-    from pipelines.stages.runner import is_resolved, start_run
+    from pipelines.stages.runner import start_run
     from training.environment import require_devices
 
     settings, is_here = Settings(), context.info_name == "retrain"
     if is_here:  # whatever runs the stages of Airflow
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
-    if is_here and nodes > 1:
-        raise ConfigurationError(
-            f"--nodes is {nodes}; expected 1 for `homefeed retrain`; for several machines begin "
-            f"the cycle with `homefeed resolve` and run its training stages on each"
-        )
     if is_here:
         require_devices(devices, hardware)
     request = RunRequest(
@@ -103,11 +95,10 @@ def begin(
         accelerator=hardware,
         trigger=key,
     )
-    was_resolved = is_resolved(request, settings)
     run = start_run(request, settings)
     # The cycle has its own value, and goes on without the recipe's file or module.
     with contextlib.suppress(HomefeedError):
-        if was_resolved and make_recipe(request.recipe) != run.config:
+        if make_recipe(request.recipe) != run.config:
             log.warning(
                 "recipe %s has changed since this cycle was resolved; the cycle goes on with what "
                 "it said then; give another --key to begin a cycle with the new value",
@@ -139,8 +130,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     outcome = kept_outcome(run, judgement, settings, report)
     say_all(outcome.lines())
     say(what_was_promoted(promotion))
-    value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
-    return value | {"warnings": report.warnings}
+    return {"outcome": outcome, "promotion": promotion, "warnings": report.warnings}
 
 
 @app.command()
@@ -170,10 +160,17 @@ def reproduce(
     say(f"in {folder}; the original is only read")
     event_log_uri = storage.to_uri(event_log) if event_log else ""
     outcome = rebuild(past, folder, until, say, event_log_uri)
-    say_all(_lines_of(outcome))
-    found = {"findings": outcome.findings, "changes": outcome.changes}
-    about = {"run_uri": past.run_uri, "folder": folder}
-    say_value({**about, **found, "stopped_by": str(outcome.stopped_by or "")})
+    for found in outcome.findings:
+        now = f" then, {found.now} now" if found.state == "differs" else ""
+        start = f"{found.state:13}  {found.stage:21}  {found.what:31}"
+        say(f"{start}  {found.then}{now}".rstrip())
+        say_all(f"  {detail}" for detail in found.details)
+    say(f"not as it was when the cycle ran: {'' if outcome.changes else 'nothing'}")
+    say_all(f"- {change}" for change in outcome.changes)
+    counts = Counter(found.state for found in outcome.findings)
+    say("; ".join(f"{number} {state}" for state, number in counts.items()))
+    about = {"run_uri": past.run_uri, "folder": folder, "changes": outcome.changes}
+    say_value({**about, "findings": outcome.findings, "stopped_by": str(outcome.stopped_by or "")})
     if outcome.differing:
         what = ", ".join(f"{found.what} ({found.stage})" for found in outcome.differing)
         raise DataContractError(
@@ -184,24 +181,3 @@ def reproduce(
         )
     if outcome.stopped_by is not None:
         raise outcome.stopped_by
-
-
-def _lines_of(outcome: "Outcome") -> Iterator[str]:
-    """Yield each finding and what has changed since; an unexplained difference is told as such."""
-    for found in outcome.findings:
-        now = f" then, {found.now} now" if found.state == "differs" else ""
-        start = f"{found.state:13}  {found.stage:21}  {found.what:31}"
-        yield f"{start}  {found.then}{now}".rstrip()
-        yield from (f"  {detail}" for detail in found.details)
-    if outcome.changes:
-        effect = "and may be why" if outcome.differing else "without effect on what was rebuilt"
-        yield f"not as it was when the cycle ran, {effect}:"
-        yield from (f"- {change}" for change in outcome.changes)
-    elif outcome.differing:
-        yield (
-            "data, code, packages and processor are as the record says, so either the "
-            "record is not of what was made, or a computation does not repeat"
-        )
-    states = [found.state for found in outcome.findings]
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    yield "; ".join(f"{number} {state}" for state, number in counts.items())

@@ -6,7 +6,7 @@ Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and te
 import getpass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -19,6 +19,9 @@ from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
+
+if TYPE_CHECKING:
+    from pipelines.snapshot_view import SnapshotFacts
 
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
@@ -95,7 +98,7 @@ def judge_log(
     """
     from pipelines.event_log.rules import Severity
     from pipelines.log_check.measuring import check_log
-    from pipelines.log_check.report import TABLES, lines_of, told_problems
+    from pipelines.log_check.report import TABLES, lines_of, told_problems, write_page
 
     place = location or Settings().event_log_location
     config = make_recipe(recipe) if recipe else None
@@ -106,16 +109,13 @@ def judge_log(
     report = check_log(place, config, first, last)
     say_all(lines_of(report))
     if html:
-        from pipelines.log_check.report import write_page
-
         write_page(report, Path(html))
         say(f"page: {Path(html).resolve()}")
-    problems, names = list(told_problems(report)), ("uri", "recipe", "num_requests", "num_users")
+    problems, names = list(told_problems(report)), ("num_requests", "num_users", "num_pins")
     told = [{"severity": severity, "message": message} for severity, message in problems]
     rows = {f"num_{table}": report.total("rows")[table] for table in TABLES}
-    known = {name: getattr(report, name) for name in (*names, "num_pins")}
-    days = {"first_day": min(report.days, default=None), "last_day": max(report.days, default=None)}
-    say_value({**known, **rows, **days, "problems": told, "page": html})
+    known = {name: getattr(report, name) for name in ("uri", *names)}
+    say_value({**known, **rows, "days": sorted(report.days), "problems": told})
     kinds = [severity for severity, _ in problems]
     errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
     if errors or (strict and warnings):
@@ -152,31 +152,38 @@ def show_snapshot(
     ] = "",
 ) -> Any:
     """Show a snapshot's windows, rows, label rates, days and size; or list them all."""
-    from pipelines.snapshot_view import find, lines_of, list_lines, published, read_facts
+    from pipelines.snapshot_view import lines_of, list_lines, published
 
-    workspace_uri = storage.to_uri(Settings().workspace_location)
-    if not snapshot:
-        found = published(workspace_uri)
-        say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
-        return found
-    one = find(snapshot, workspace_uri)
+    if snapshot:
+        facts = _facts_of(snapshot)
+        say_all(lines_of(facts))
+        return facts._asdict()
+    workspace_uri = _workspace_uri()
+    found = published(workspace_uri)
+    say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
+    return found
+
+
+def _workspace_uri() -> str:
+    return storage.to_uri(Settings().workspace_location)
+
+
+def _facts_of(text: str) -> "SnapshotFacts":
+    from pipelines.snapshot_view import find, read_facts
+
+    one = find(text, _workspace_uri())
     with storage.local_copy(one.uri) as folder:
-        facts = read_facts(one, folder)
-    say_all(lines_of(facts))
-    return facts
+        return read_facts(one, folder)
 
 
 @snapshot_app.command("diff")
 def diff_snapshots(one: Place, other: Place) -> Any:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
-    from pipelines.snapshot_view import compare, difference_lines, find
+    from pipelines.snapshot_view import difference_lines
 
-    workspace_uri = storage.to_uri(Settings().workspace_location)
-    first, second = find(one, workspace_uri), find(other, workspace_uri)
-    with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
-        found = compare(first, here, second, there)
-    say_all(difference_lines(found))
-    return found
+    first, second = _facts_of(one), _facts_of(other)
+    say_all(difference_lines(first, second))
+    return {"one": first._asdict(), "other": second._asdict()}
 
 
 @snapshot_app.command()
@@ -191,24 +198,22 @@ def verify(
     """
     from pipelines.snapshot_view import find, problems, published
 
-    workspace_uri = storage.to_uri(Settings().workspace_location)
-    chosen = [find(each, workspace_uri) for each in snapshots or ()] or published(workspace_uri)
-    wrong: dict[str, list[str]] = {}
-    for each in chosen:
+    place, checked = _workspace_uri(), list[dict[str, Any]]()
+    for each in [find(name, place) for name in snapshots or ()] or published(place):
         with storage.local_copy(each.uri) as folder:
-            found = wrong[each.uri] = list(problems(each, folder))
+            found = list(problems(each, folder))
         said = f"{len(found)} problem(s) in" if found else "as published:"
         say_all([f"{each.uri}  {said} {len(each.files)} files", *(f"  {line}" for line in found)])
-    names = {each.uri: {"uri": each.uri, "digest": each.digest} for each in chosen}
-    say_value({"snapshots": [{**names[uri], "problems": wrong[uri]} for uri in wrong]})
-    if damaged := [uri for uri in wrong if wrong[uri]]:
+        checked.append({"uri": each.uri, "digest": each.digest, "problems": found})
+    say_value({"snapshots": checked})
+    if damaged := [each["uri"] for each in checked if each["problems"]]:
         raise SnapshotDamagedError(
-            f"{len(damaged)} of {len(chosen)} snapshots are not as they were published: "
+            f"{len(damaged)} of {len(checked)} snapshots are not as they were published: "
             f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
             f"with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder of a "
             f"run that uses one"
         )
-    say(f"{len(chosen)} snapshots verified")
+    say(f"{len(checked)} snapshots verified")
 
 
 @gate_app.command()

@@ -72,26 +72,22 @@ def doctor() -> None:
 @app.command("open")
 def open_(
     what: Annotated[
-        Literal["page", "cycles", "airflow", "mlflow"],
-        typer.Argument(help="The newest verdict page, all cycles, or a server's pages."),
+        Literal["page", "cycles"], typer.Argument(help="The newest verdict page, or all cycles.")
     ] = "page",
     only_print: Annotated[bool, Option("--print", help="Only print the address.")] = False,
 ) -> dict[str, str]:
-    """Open the newest verdict page, the index of all cycles, Airflow or MLflow; print the address.
+    """Open the newest verdict page, or the index of all cycles; print the address.
 
     The index, `cycles.html` in the workspace, is written anew before it is opened. Where there is
     no display or no browser, the address is only printed; the exit code is 0 then too.
     """
     from pipelines.cycles.index import write_index
     from pipelines.cycles.reading import newest_page
-    from pipelines.overview.status import addresses_of
     from pipelines.registry import reconcile
 
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
-    if what in ("airflow", "mlflow"):
-        address = addresses_of(settings)["Airflow" if what == "airflow" else "MLflow"]
-    elif what == "cycles":
+    if what == "cycles":
         reconcile.require_workspace(workspace_uri)
         address = write_index(workspace_uri, settings)
     elif not (address := newest_page(workspace_uri, settings)):
@@ -127,25 +123,21 @@ def gc(
     settings, now, rows = Settings(), datetime.now(UTC), list[dict[str, Any]]()
     client = tracking.connect(settings.tracking_uri)
     record, plan = plan_deletion(client, settings, now)
-    kept = [(item, item.kept) for item in plan if item.kept]
+    word = "would go" if dry_run else "gone"
     going = ((i, "") for i in plan if not i.kept) if dry_run else delete(client, record, plan)
-    workspace_uri = record.state.history.workspace_uri
-    say(f"workspace: {workspace_uri}")
+    say(f"workspace: {record.state.history.workspace_uri}")
+    kept = ((item, item.kept) for item in plan if item.kept)
     for item, why in itertools.chain(kept, going):
         held, age = item.held, (now - item.held.changed_at).days
-        becomes = "kept" if why else "would go" if dry_run else "gone"
         named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
-        rows.append({"becomes": becomes, **named, "age_days": age, "because": why})
+        rows.append({"becomes": "kept" if why else word, **named, "because": why})
         size = "" if held.kind == "model" else f"{filesize.decimal(held.num_bytes)}, "
-        said = f"{becomes:8}  {held.kind:11}  {held.name}  {size}"
+        said = f"{rows[-1]['becomes']:8}  {held.kind:11}  {held.name}  {size}"
         say(f"{said}{age} days old{why and f'  because {why}'}")
-    gone = [row for row in rows if not row["because"]]
-    freed = sum(row["num_bytes"] for row in gone)
-    say(f"{'would free' if dry_run else 'freed'} {filesize.decimal(freed)}")
-    if "model" in {row["kind"] for row in gone}:  # which MLflow has only marked as deleted
-        say("`mlflow gc`, run on MLflow's server, then frees the space of models")
-    value = {"workspace_uri": workspace_uri, "is_dry_run": dry_run}
-    return {**value, "items": rows, "num_bytes": freed}
+    freed = sum(row["num_bytes"] for row in rows if not row["because"])
+    done = "would free" if dry_run else "freed"
+    say(f"{done} {filesize.decimal(freed)}; models' space: `mlflow gc`, run on MLflow's server")
+    return {"items": rows, "num_bytes": freed}
 
 
 @local_app.command(lasts=True)
@@ -167,16 +159,6 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
     from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags), say)
-
-
-@local_app.command()
-def down(home: Home = "") -> dict[str, int]:
-    """End whatever an earlier start has left running."""
-    from pipelines.local.processes import marks_of, sweep
-
-    number = sweep(marks_of(_home(home).path))
-    say(f"ended {number} processes")
-    return {"num_ended": number}
 
 
 def _home(home: str) -> LocalHome:

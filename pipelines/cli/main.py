@@ -9,11 +9,9 @@ import logging
 import os
 import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 from pipelines.cli import champion, cycle, data, look, recipe, train
-from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, complain_as_json
+from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain
 from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
@@ -37,35 +35,26 @@ app.add_typer(look.local_app, name="local")
 
 def main() -> None:
     """Run the command line and turn our errors into exit codes."""
-    _log_to_stderr()
+    # Our own progress is shown; libraries only when they warn (some log hundreds of lines).
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for package in ("pipelines", "training", "validation"):
+        logging.getLogger(package).setLevel(logging.INFO)
     # Links to MLflow's runs would come between what a command prints.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app(standalone_mode=True)
     except SystemExit as end:
         # Click ends with 2 where it does not understand the command line.
         sys.exit(WRONG_USAGE if end.code == 2 else end.code)
     except Exception as error:
-        ours = as_ours(error)
+        ours, as_json = as_ours(error), OPTION in sys.argv
         if ours is None:
             log.exception("unforeseen error; this is a defect, or a library's way to report one")
-        if OPTION in sys.argv:
-            complain_as_json(ours or error)
-        elif ours is not None:
-            complain(f"{type(ours).__name__}: {ours}")
-        sys.exit((ours or HomefeedError).exit_code)
-
-
-def _log_to_stderr() -> None:
-    """Show our own progress; libraries only when they warn (some log hundreds of lines)."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for package in ("pipelines", "training", "validation"):
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
-def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
-    # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
-    raise SystemExit(128 + number)
+        code = (ours or HomefeedError).exit_code
+        if ours or as_json:
+            complain(ours or error, code, as_json)
+        sys.exit(code)

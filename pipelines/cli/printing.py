@@ -3,7 +3,7 @@
 A group of commands is a `Commands`, which gives each of them the option --json. A command says its
 lines as it goes and returns its value. With --json the lines are not printed, and the value is: one
 JSON value on standard output, and nothing else. An error is one JSON value on standard error
-(`complain_as_json`), after the value of a command that found something before it failed. What
+(`complain`), after the value of a command that found something before it failed. What
 people and data have put into a text neither begins a line of its own nor steers the terminal.
 Tested in tests/pipelines/cli/test_printing.py and test_every_command.py.
 """
@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import to_jsonable_python
 
-from pipelines.contracts.errors import HomefeedError
 from pipelines.plain_text import one_line, safe_lines
 
 OPTION = "--json"
@@ -117,16 +116,12 @@ def to_json(value: Any) -> str:
     return json.dumps(jsonable, indent=2, allow_nan=False)
 
 
-def complain(message: str) -> None:
-    """Print an error's message in red, with the line breaks that it has."""
-    typer.secho(safe_lines(message), fg="red", err=True)
-
-
-def complain_as_json(error: Exception) -> None:
-    """Print an error, ours or an unforeseen one, as JSON on standard error, with its exit code."""
-    code = error.exit_code if isinstance(error, HomefeedError) else HomefeedError.exit_code
-    said = {"class": type(error).__name__, "message": str(error), "exit_code": code}
-    typer.echo(to_json({"error": said}), err=True)
+def complain(error: Exception, exit_code: int, as_json: bool) -> None:
+    """Print an error on standard error: in red, with the line breaks that it has, or as JSON."""
+    name, message = type(error).__name__, str(error)
+    said = {"class": name, "message": message, "exit_code": exit_code}
+    text = to_json({"error": said}) if as_json else safe_lines(f"{name}: {message}")
+    typer.secho(text, fg=None if as_json else "red", err=True)
 
 
 class SafeFormatter(logging.Formatter):

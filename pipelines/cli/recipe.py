@@ -59,7 +59,6 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     """
     from pipelines.event_log.log_files import open_event_log
     from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, listed, refusals
-    from pipelines.snapshot.plan import plan_of
 
     settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
     found, questions, day = list[HomefeedError](), QUESTIONS, now
@@ -75,11 +74,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     found += refusals(asked, questions)
     unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
     found = [error for error in found if error not in unasked]
-    if asked.log is not None:
-        say(f"event log: {asked.event_log_uri}, as of {asked.request.day:%Y-%m-%d}")
-        windows = plan_of(config, asked.request.day).windows.items()
-        spans = (f"{name} {each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}" for name, each in windows)
-        say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
+    say(f"event log: {asked.event_log_uri}, as of {asked.request.day:%Y-%m-%d}")
     served = asked.champion.label if asked.champion else "none, or not known"
     say(f"champion: {f'not checked, because {unasked[0]}' if unasked else served}")
     problems = [each for error in found for each in error.problems or (str(error),)]
@@ -94,18 +89,16 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
 @anchor_app.command("show")
 def show_accepted() -> dict[str, Any]:
     """List every change of the accepted recipe, oldest first; the last one holds now."""
-    workspace_uri, name = _place()
-    known, changes, before = record.load(workspace_uri, name), list[record.Entry](), Recipes()
-    for entry in known.entries:
-        if entry.recipes != before or not isinstance(entry, record.Move):
-            changes.append(entry)
-        before = entry.recipes
+    known, changes, before = record.load(*_place()), list[record.Entry](), Recipes()
+    for change in known.entries:
+        if change.recipes != before:
+            changes.append(change)
+            before, recipe = change.recipes, change.recipes.accepted
+            said = f"{change.kind:9}  {_named(recipe) if recipe else 'unknown'}  {change.reason}"
+            say(f"{change.moved_at:%Y-%m-%dT%H:%M:%SZ}  {said}")
     if not changes:
-        say(f"no recipe of {name} is accepted yet")
-    for change in changes:
-        recipe, at = change.recipes.accepted, f"{change.moved_at:%Y-%m-%dT%H:%M:%SZ}"
-        say(f"{at}  {change.kind:9}  {_named(recipe) if recipe else 'unknown'}  {change.reason}")
-    for held in changes[-1].recipes.held if changes else ():
+        say(f"no recipe of {known.name} is accepted yet")
+    for held in before.held:
         say(f"on hold: {held.recipe.digest[:12]}  {_named(held.recipe)}: {held.reason}")
     return {"entries": changes, "in_force": known.recipes}
 
@@ -132,7 +125,7 @@ def accept(
     moves.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
-    return {"registered_model": name, "recipe": recipe, "recipe_digest": digest}
+    return {"recipe_digest": digest}
 
 
 @anchor_app.command()

@@ -17,7 +17,6 @@ from pipelines.contracts.artifacts import MAX_DEVICES, ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
@@ -32,7 +31,7 @@ app = Commands()
 
 @app.command()
 def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
-    snapshot: Annotated[str, Option(help="URI or path of a built snapshot.")],
+    snapshot: Annotated[str, Option(help="Folder, URI or beginning of a name.")],
     to: Annotated[
         str,
         Option(
@@ -59,27 +58,22 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     show` prints one. The same options again go on with an interrupted training, or find it
     finished.
     """
+    from pipelines.snapshot_view import find
     from training.environment import require_devices
     from training.fitting.spec import NodeAddress
     from training.launch import launcher
 
-    config = make_recipe(recipe or Settings().recipe)
+    settings = Settings()
+    config = make_recipe(recipe or settings.recipe)
     require_devices(devices, accelerator)
-    snapshot_uri = storage.to_uri(snapshot)
-    try:
-        built = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"no manifest.json in {snapshot_uri}; expected a built snapshot, such as a folder in "
-            f"<workspace>/snapshots; correct --snapshot"
-        ) from None
+    built = find(snapshot, storage.to_uri(settings.workspace_location))
     if built.features != config.features:
         raise ConfigurationError(
-            f"the snapshot {snapshot_uri} was built with other heads or features than recipe "
+            f"the snapshot {built.uri} was built with other heads or features than recipe "
             f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
         )
     is_alone = (num_nodes, node_rank, rendezvous) == (1, 0, "")
-    with storage.local_copy(snapshot_uri) as snapshot_dir:
+    with storage.local_copy(built.uri) as snapshot_dir:
         verify_files(built, snapshot_dir)
         work_dir = storage.local_path(storage.to_uri(to))
         hardware = {"num_devices": devices, "num_nodes": num_nodes, "accelerator": accelerator}
@@ -133,10 +127,9 @@ def _refuse_other_code(spec: "TrainingSpec") -> None:
     by_this_code = known.model_copy(update={"lineage": now})
     if before.code_digest != now.code_digest and by_this_code.identity() == spec.identity():
         raise ConfigurationError(
-            f"{spec.work_dir} holds this training by other code: found digest "
-            f"{before.code_digest[:12] or 'unknown'} (version {before.code_version}), expected "
-            f"{now.code_digest[:12]} (version {now.code_version}); other code may give other "
-            f"weights; choose another --to, or delete the folder to train anew"
+            f"{spec.work_dir} holds this training by other code: found {before.code_digest[:12]}, "
+            f"expected {now.code_digest[:12]}, because other code may give other weights; choose "
+            f"another --to, or delete the folder to train anew"
         )
 
 

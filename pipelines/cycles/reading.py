@@ -5,6 +5,7 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 (`pipelines.alerts.outcomes`). Tested in tests/pipelines/cycles/test_reading.py.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,18 +75,29 @@ def _day_of(run_id: str) -> str:
     return run_id[: len("2026-01-05")]
 
 
-def find_cycle(workspace: str, trigger: str, settings: Settings) -> CycleFacts | None:
-    """Return the cycle that a run of Airflow, or a key, has begun; None if none was resolved."""
+def find_cycle(
+    workspace: str, trigger: str, settings: Settings, day: str = ""
+) -> CycleFacts | None:
+    """Return the cycle that a run of Airflow, or a key, has begun; None if none was resolved.
+
+    Where its day is known (YYYY-MM-DD), no cycle of another one is read.
+    """
     workspace_uri = storage.to_uri(workspace)
-    found = newest_cycles(workspace_uri, run_names(workspace_uri), settings)
+    names = [name for name in run_names(workspace_uri) if name.startswith(day)]
+    found = newest_cycles(workspace_uri, names, settings)
     return next((cycle for cycle in found if trigger and cycle.trigger == trigger), None)
 
 
 def newest_page(workspace_uri: str, settings: Settings) -> str:
-    """Return the address of the newest verdict page that is still there; '' if there is none."""
-    found = newest_cycles(workspace_uri, run_names(workspace_uri), settings)
-    pages = (cycle.page_uri for cycle in found)
-    return next((uri for uri in pages if uri and storage.exists(uri)), "")
+    """Return the address of the newest verdict page that is still there; '' if there is none.
+
+    The days are read one by one, until one has a page.
+    """
+    for _, names in itertools.groupby(run_names(workspace_uri), _day_of):
+        for cycle in newest_cycles(workspace_uri, list(names), settings):
+            if cycle.page_uri and storage.exists(cycle.page_uri):
+                return cycle.page_uri
+    return ""
 
 
 def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:

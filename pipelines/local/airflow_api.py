@@ -9,18 +9,11 @@ from typing import Any
 
 import httpx
 
-from pipelines.contracts.errors import HomefeedError
-from pipelines.local.home import ADMIN
+from pipelines.local.home import ADMIN, ServiceError
 from pipelines.settings import DAG_ID
 
 FINAL_STATES = frozenset({"success", "failed"})
 _DAG = f"/api/v2/dags/{DAG_ID}"
-
-
-class AirflowApiError(HomefeedError):
-    """Airflow refused a request, or does not know the DAG."""
-
-    exit_code = 69
 
 
 class AirflowApi:
@@ -32,29 +25,23 @@ class AirflowApi:
         token = self.call("POST", "/auth/token", login)["access_token"]
         self._client.headers["Authorization"] = f"Bearer {token}"
 
-    def wait_for_dag(self, timeout_s: float = 120.0) -> None:
-        """Wait until the DAG processor has read the DAG.
+    def unpause(self, timeout_s: float = 120.0) -> None:
+        """Wait until the DAG processor has read the DAG, and unpause it.
 
         Raises:
-            AirflowApiError: the DAG file does not import, or the DAG does not appear.
+            ServiceError: the DAG file does not import, or the DAG does not appear.
         """
         deadline = time.monotonic() + timeout_s
         while self._find(_DAG) is None:
             errors = self.call("GET", "/api/v2/importErrors")["import_errors"]
-            if errors:
-                raise AirflowApiError(
-                    f"Airflow cannot import {errors[0]['filename']}:\n{errors[0]['stack_trace']}"
-                )
-            if time.monotonic() > deadline:
-                raise AirflowApiError(
-                    f"Airflow does not show {DAG_ID} after {timeout_s:.0f} s; look into the "
-                    f"dag-processor's log"
+            if errors or time.monotonic() > deadline:
+                why = errors[0]["stack_trace"] if errors else f"not read in {timeout_s:.0f} s"
+                raise ServiceError(
+                    f"Airflow does not show {DAG_ID}; expected it among its DAGs; look into the "
+                    f"dag-processor's log: {why}"
                 )
             time.sleep(0.3)
-
-    def set_paused(self, is_paused: bool) -> None:
-        """Pause or unpause the DAG."""
-        self.call("PATCH", _DAG, {"is_paused": is_paused})
+        self.call("PATCH", _DAG, {"is_paused": False})
 
     def find_run(self, run_id: str) -> dict[str, Any] | None:
         """Return a DAG run, or None if there is none of that id."""
@@ -78,12 +65,12 @@ class AirflowApi:
         """Return the answer to any request.
 
         Raises:
-            AirflowApiError: Airflow refused it.
+            ServiceError: Airflow refused it.
         """
         answer = self._client.request(method, path, json=body)
         if answer.is_success:
             return dict(answer.json())
-        raise AirflowApiError(
+        raise ServiceError(
             f"{method} {answer.request.url.path} gave {answer.status_code}: {answer.text[:500]}"
         )
 

@@ -13,16 +13,21 @@ import socket
 from pathlib import Path
 from string import Template
 
-from pydantic import Field, ValidationError
-
+from pipelines import storage
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.files import write_json
 
 ADMIN = "admin"
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
 """Environment variable that marks every process started here; what those start inherits it."""
 _MISREAD = re.compile(r"[?$\n]|%[0-9A-Fa-f]{2}")
+
+
+class ServiceError(HomefeedError):
+    """A local service did not start, ended early, or refused a request or does not know the DAG."""
+
+    exit_code = 69
 
 
 class LocalHome:
@@ -43,7 +48,7 @@ class LocalHome:
     def __init__(self, path: Path) -> None:
         self.path, self.workspace = path, path / "workspace"
         self.airflow, self.mlflow, self.logs = path / "airflow", path / "mlflow", path / "logs"
-        self.ports, self.lock = path / "ports.json", path / "services.lock"
+        self.ports = path / "ports.json"
         self.passwords = self.airflow / "passwords.json"
         # SQLAlchemy and MLflow read every path that is allowed after `sqlite:///`.
         self.airflow_database = self.airflow / "airflow.db"
@@ -57,10 +62,9 @@ class LocalHome:
         """
         if _MISREAD.search(str(self.path)):
             raise ConfigurationError(
-                f"the home folder is {str(self.path)!r}; expected no '?', no '$', no line end, and "
-                f"no '%' before two hexadecimal digits in its path, which databases' addresses and "
-                f"Airflow's configuration take for something else; give another folder as --home "
-                f"or HOMEFEED_HOME"
+                f"the home folder is {str(self.path)!r}; expected a path without '?', '$', line "
+                f"ends and '%' before two hexadecimal digits, which services take for something "
+                f"else; give another as --home or HOMEFEED_HOME"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         for folder in (self.airflow, self.mlflow, self.logs):
@@ -82,10 +86,10 @@ def _secret(path: Path, key: str) -> str:
 
 
 class Ports(Frozen):
-    """`<home>/ports.json`: the ports of the last start."""
+    """`<home>/ports.json`: the ports of Airflow's api-server and of MLflow at the last start."""
 
-    airflow: int = Field(default=8080, gt=0, lt=2**16, description="Airflow's api-server.")
-    mlflow: int = Field(default=5000, gt=0, lt=2**16, description="The MLflow server.")
+    airflow: int = 8080
+    mlflow: int = 5000
 
     @property
     def airflow_url(self) -> str:
@@ -101,8 +105,8 @@ class Ports(Frozen):
 def choose_ports(home: LocalHome) -> Ports:
     """Return the ports of the last start, or a free one for each that is taken; remember them."""
     last = Ports()
-    with contextlib.suppress(FileNotFoundError, ValidationError):  # first, or by another version
-        last = Ports.from_record(home.ports.read_bytes())
+    with contextlib.suppress(FileNotFoundError):
+        last = storage.read_model(storage.to_uri(home.ports), Ports, "delete it")
     ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
     write_json(home.ports, ports)
     return ports

@@ -45,14 +45,6 @@ INSTRUMENTS = (
     ),
     Instrument("homefeed.stage.duration", "s", ATTEMPT, "Wall time of the last attempt."),
     Instrument(
-        *("homefeed.stage.cpu.time", "s", ATTEMPT),
-        "CPU time of the last attempt's process and of its children that have ended.",
-    ),
-    Instrument(
-        *("homefeed.stage.gpu.held_time", "s", ATTEMPT),
-        "Wall time of a training stage times the run's GPUs: how long they were held, busy or not.",
-    ),
-    Instrument(
         *("homefeed.stage.memory.peak", "By", ATTEMPT),
         "Largest resident memory of process and children; what they share is counted once.",
     ),

@@ -30,7 +30,7 @@ from pipelines.metrics.instruments import (
     VERDICT,
     Point,
 )
-from pipelines.metrics.sending import send, wanted_exporter
+from pipelines.metrics.sending import is_wanted, send
 from pipelines.metrics.usage import UsageMeter, memory_limit_bytes
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ class Attempt:
 
     def used(self) -> StageUsage | None:
         """Return what was used until now; None where it could not be measured, which is told."""
-        if self.meter is not None:
-            with _harmless(self.stage):
-                run = self.run
-                is_on = run is not None and run.accelerator == "gpu" and self.stage in ON_GPUS
-                return self.meter.read(num_gpus=run.num_devices if run is not None and is_on else 0)
+        run, num_gpus = self.run, 0
+        if run is not None and run.accelerator == "gpu" and self.stage in ON_GPUS:
+            num_gpus = run.num_devices
+        with _harmless(self.stage):
+            return self.meter.read(num_gpus) if self.meter else None
         return None
 
 
@@ -92,7 +92,7 @@ def measured(stage: str) -> Iterator[Attempt]:
         raise
     finally:
         if attempt.meter is not None:
-            if not _is_off.get() and wanted_exporter(os.environ):
+            if not _is_off.get() and is_wanted(os.environ):
                 with _harmless(stage):
                     _report(attempt, attempt.meter, ended)
             attempt.meter.close()
@@ -132,11 +132,8 @@ def _report(attempt: Attempt, meter: UsageMeter, error: BaseException | None) ->
     if (used := attempt.used()) is not None:
         points += [
             Point("homefeed.stage.duration", meter.wall_s, about),
-            Point("homefeed.stage.cpu.time", used.cpu_s, about),
             Point("homefeed.stage.memory.peak", used.peak_memory_bytes, about),
         ]
-        if used.gpu_s:
-            points.append(Point("homefeed.stage.gpu.held_time", used.gpu_s, about))
     if attempt.run is not None and attempt.artifact is not None:
         points += points_of(attempt.artifact, attempt.run)
     send(points, f"{attempt.stage} ({outcome})")

@@ -3,13 +3,14 @@
 OpenTelemetry's own environment variables say where to, and nothing else does. Unless one of them
 asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
 
-    OTEL_METRICS_EXPORTER                 `otlp`; `none`: off
+    OTEL_METRICS_EXPORTER                 `none`: off; anything else: `otlp` is meant
     OTEL_EXPORTER_OTLP_ENDPOINT           http://collector:4318; `otlp` is meant
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT   the same for metrics alone, with its path
     OTEL_SDK_DISABLED                     `true`: off
 
-The protocol is `http/protobuf`, which every collector takes. Certificates, headers and compression
-the exporter reads itself. A collector that is away, slow or refuses costs a stage `WAIT_S` at most
+The protocol is always `http/protobuf`, which every collector takes. Certificates, headers and
+compression the exporter reads itself. A collector that is away, slow or refuses costs a stage
+`WAIT_S` at most
 and one line in its log. A thread sends, and nobody waits for it longer. What was not sent is not
 kept: a stage that is killed before it has sent its points loses these alone, because no other
 process counts on them. Nothing here touches OpenTelemetry's global state, which in a task of
@@ -17,17 +18,15 @@ Airflow belongs to Airflow.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.code_identity import environment as what_runs
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.metrics.instruments import INSTRUMENTS, Point
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricsData
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +34,16 @@ WAIT_S = 5.0
 """How long a stage waits for all destinations together, in seconds."""
 SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
 _LIBRARIES = ("opentelemetry", "urllib3", "requests")
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_ASKING = (
+    *("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
 
 
-def wanted_exporter(environment: Mapping[str, str]) -> str:
-    """Return `otlp`, or what else the environment asks for; '' for none."""
-    named = environment.get("OTEL_METRICS_EXPORTER", "").strip()
-    is_off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    if is_off or named == "none":
-        return ""
-    return named or ("otlp" if _first_set(environment, _ENDPOINTS) else "")
+def is_wanted(environment: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for metrics."""
+    disabled, *asked = (environment.get(n, "").strip() for n in ("OTEL_SDK_DISABLED", *_ASKING))
+    return disabled.lower() != "true" and asked[0] != "none" and any(asked)
 
 
 def send(points: Sequence[Point], about: str) -> None:
@@ -57,65 +55,33 @@ def send(points: Sequence[Point], about: str) -> None:
         points: What to send.
         about: Whose points they are, for the warning.
     """
-    problems: list[str] = []
-    try:
-        # Here and not in the thread: an import is work and no waiting, and takes its time.
-        exporter = exporter_of(os.environ)
-        _silence_libraries()
-    except ConfigurationError as error:
-        problems.append(str(error))
-    else:
-        thread = threading.Thread(
-            target=_send, args=(exporter, points, problems), name=_THREAD, daemon=True
-        )
-        thread.start()
-        thread.join(WAIT_S)
-        if thread.is_alive():
-            problems.append(f"no answer within {WAIT_S:g} s")
-    if problems:
-        log.warning(
-            "the metrics of %s did not arrive: %s; nothing else of it is affected; look at the "
-            "collector and at the variables OTEL_METRICS_EXPORTER and OTEL_EXPORTER_OTLP_...",
-            *(about, "; ".join(problems)),
-        )
-
-
-def _send(kind: "type[MetricExporter]", points: Sequence[Point], problems: list[str]) -> None:
-    """Send, and note what went wrong."""
+    # Here and not in the thread: an import is work and no waiting, and takes its time.
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics.export import MetricExportResult
 
-    try:
-        exporter = kind(timeout=WAIT_S)  # type: ignore[call-arg]
-        result = exporter.export(_collect(points))
-        exporter.shutdown()
-        if result is not MetricExportResult.SUCCESS:
-            problems.append(f"{kind.__name__} was refused or had no answer")
-    # A library's fault must not redden a stage whose work is done. It is told to people.
-    except Exception as error:
-        problems.append(f"{kind.__name__} failed ({type(error).__name__})")
+    data, problems = _collect(points), [f"no answer within {WAIT_S:g} s"]
 
+    def export() -> None:
+        try:
+            exporter = OTLPMetricExporter(timeout=WAIT_S)
+            result = exporter.export(data)
+            exporter.shutdown()
+            is_taken = result is MetricExportResult.SUCCESS
+            problems.append("" if is_taken else "it was refused or had no answer")
+        # A library's fault must not redden a stage whose work is done. It is told to people.
+        except Exception as error:
+            problems.append(f"sending failed ({type(error).__name__})")
 
-def exporter_of(environment: Mapping[str, str]) -> type["MetricExporter"]:
-    """Import the exporter that the environment asks for.
-
-    Raises:
-        ConfigurationError: it, or the protocol, is another one than ours.
-    """
-    name = wanted_exporter(environment)
-    protocol = _first_set(environment, _PROTOCOLS) or "http/protobuf"
-    if (name, protocol) != ("otlp", "http/protobuf"):
-        raise ConfigurationError(
-            f"OTEL_METRICS_EXPORTER is {name!r} and OTEL_EXPORTER_OTLP_PROTOCOL {protocol!r}; "
-            f"expected otlp or none, and http/protobuf; correct the environment"
+    _silence_libraries()
+    thread = threading.Thread(target=export, name=_THREAD, daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    if problem := problems[-1]:
+        log.warning(
+            "the metrics of %s did not arrive: %s; nothing else of it is affected; expected a "
+            "collector that takes OTLP by HTTP; look at it and at the variables OTEL_...",
+            *(about, problem),
         )
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter
-
-
-def _first_set(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
-    """Return the first variable's value that is not empty, or ''."""
-    return next((found for name in names if (found := environment.get(name, "").strip())), "")
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:

@@ -2,8 +2,8 @@
 
 CPU time of a child is known to the kernel's accounts when the child has ended and was waited for,
 as the processes of a training are. Memory is looked at once a second by a thread, because the
-kernel keeps the peak of each process and not that of a family. A peak between two looks is found
-where it is this process's own, because that one the kernel knows. Linux only.
+kernel keeps the peak of each process and not that of a family. A peak between two looks is missed.
+Linux only.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ from pipelines.contracts.run_layout import StageUsage
 
 LOOK_EVERY_S = 1.0
 """A look takes 3 ms of CPU time where 180 processes run on the machine."""
-_KIB = 1024  # The kernel's unit of VmHWM.
 
 
 class UsageMeter:
@@ -26,11 +25,11 @@ class UsageMeter:
 
     def __init__(self, look_every_s: float = LOOK_EVERY_S) -> None:
         self._look_every_s, self._seen_bytes = look_every_s, 0
-        self._started, self._before, self._moved_before = time.monotonic(), _cpu_s(), _moved_bytes()
-        self._own_peak_before, self.wall_s = _own_peak_bytes(), 0.0  # Until what was read last.
-        self._look()
+        self._started, self._cpu_s, self._moved = time.monotonic(), _cpu_s(), _moved_bytes()
+        self.wall_s = 0.0  # Until what was read last.
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look_again, name="usage", daemon=True)
+        self._look()
         self._thread.start()
 
     def close(self) -> None:
@@ -42,15 +41,12 @@ class UsageMeter:
         """Return what was used until now, by a stage that holds so many GPUs, busy or not."""
         self._look()
         self.wall_s = time.monotonic() - self._started
-        pairs = zip(_moved_bytes(), self._moved_before, strict=True)
+        pairs = zip(_moved_bytes(), self._moved, strict=True)
         moved = [None if now is None or then is None else now - then for now, then in pairs]
-        # An older peak is that of another stage, which the same process ran before.
-        own_peak = _own_peak_bytes()
-        grown = own_peak if own_peak > self._own_peak_before else 0
         return StageUsage(
-            cpu_s=max(0.0, _cpu_s() - self._before),
+            cpu_s=max(0.0, _cpu_s() - self._cpu_s),
             gpu_s=self.wall_s * num_gpus,
-            peak_memory_bytes=max(self._seen_bytes, grown),
+            peak_memory_bytes=self._seen_bytes,
             read_bytes=moved[0],
             written_bytes=moved[1],
         )
@@ -118,15 +114,3 @@ def _moved_bytes() -> tuple[int | None, int | None]:
     except (psutil.Error, OSError, NotImplementedError):  # The kernel does not count them.
         return None, None
     return moved.read_chars, moved.write_chars
-
-
-def _own_peak_bytes() -> int:
-    """Return the largest memory of this program so far; 0 where the kernel does not tell.
-
-    Not `ru_maxrss`, which begins with what the process had before it became this program: that of
-    whoever started it.
-    """
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * _KIB
-    return 0

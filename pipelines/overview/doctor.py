@@ -25,26 +25,26 @@ from pipelines.settings import Settings
 
 _TIMEOUT_S = 5
 _HEALTH = "/api/v2/monitor/health"
-_PREFIX = "HOMEFEED_"
-_NO_AIRFLOW = Settings.model_fields["airflow_url"].default
-"""The address that is set where nobody has said where Airflow is."""
+_QUESTIONS = (
+    *(cycle.ask_recipe, cycle.ask_hardware, cycle.ask_event_log),
+    *(cycle.ask_tracking, cycle.ask_record),
+)
+"""Of a cycle's, those that need no day."""
 
 
 class Diagnosis(Frozen):
-    """What was asked about a deployment, and what is wrong with it."""
+    """What is wrong with a deployment, and what is set in it."""
 
     settings: tuple[str, ...] = Field(description="Variables that differ from their defaults.")
-    asked: tuple[str, ...] = Field(description="What was asked, and where, in order.")
     wrong: tuple[str, ...] = Field(description="What must be changed, a sentence each.")
 
 
 def diagnose(now: datetime) -> Diagnosis:
     """Return what is wrong; where the recipe is, the questions that need it are left out."""
-    asked, wrong = list[str](), list[str]()
+    wrong = list[str]()
 
     @contextlib.contextmanager
-    def asking(what: str, where: str = "") -> Iterator[None]:
-        asked.append(f"{what} ({where})" if where else what)
+    def asking() -> Iterator[None]:
         try:
             with tracking.giving_up_after(_TIMEOUT_S):
                 yield
@@ -54,33 +54,21 @@ def diagnose(now: datetime) -> Diagnosis:
     try:
         settings = Settings()
     except ConfigurationError as error:
-        return Diagnosis(settings=(), asked=("settings",), wrong=(without_password(str(error)),))
-    workspace_uri, url = storage.to_uri(settings.workspace_location), settings.airflow_url
-    with asking("workspace is writable", workspace_uri):
-        try_writing(workspace_uri)
-    with asking("schedule", settings.schedule_start):
+        return Diagnosis(settings=(), wrong=(without_password(str(error)),))
+    with asking():
+        try_writing(storage.to_uri(settings.workspace_location))
+    with asking():
         grid_of(settings)
-    beginning = None
-    with asking("recipe", settings.recipe):
+    with asking():
         beginning = cycle.Asked.beforehand(make_recipe(settings.recipe), settings, now)
-    for what, where, ask in (
-        ("recipe's verdict and functions", settings.recipe, cycle.ask_recipe),
-        ("hardware", settings.accelerator, cycle.ask_hardware),
-        ("event log", storage.to_uri(settings.event_log_location), cycle.ask_event_log),
-        ("MLflow", without_password(settings.tracking_uri), cycle.ask_tracking),
-        ("record of who serves", settings.registered_model, cycle.ask_record),
-    ):
-        # Without MLflow nothing can be asked about the record.
-        if beginning and (ask is not cycle.ask_record or beginning.client):
-            with asking(what, where):
-                ask(beginning)
-    if url != _NO_AIRFLOW:
-        with asking("Airflow", without_password(url)):
-            ask_airflow(url)
+        wrong.extend(map(str, cycle.refusals(beginning, _QUESTIONS)))
+    if settings.airflow_url != Settings.model_fields["airflow_url"].default:
+        with asking():
+            ask_airflow(settings.airflow_url)
     fields = Settings.model_fields.items()
     differing = [name for name, field in fields if getattr(settings, name) != field.default]
-    names = tuple(_PREFIX + name.upper() for name in differing)
-    return Diagnosis(settings=names, asked=tuple(asked), wrong=tuple(wrong))
+    names = tuple(f"HOMEFEED_{name.upper()}" for name in differing)
+    return Diagnosis(settings=names, wrong=tuple(wrong))
 
 
 def try_writing(uri: str) -> None:
@@ -96,11 +84,10 @@ def try_writing(uri: str) -> None:
         return
     path = storage.local_path(uri)
     there = next(each for each in (path, *path.parents) if os.path.exists(each))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        found = "is not writable for this user" if there.is_dir() else "is a file"
+    if not os.access(f"{there}/", os.W_OK | os.X_OK):  # which a file is not
         raise ConfigurationError(
-            f"workspace {uri} cannot be written to: {there} {found}; expected a folder that this "
-            f"user may write to; change that or set HOMEFEED_WORKSPACE to another place"
+            f"workspace {uri} cannot be written to; expected {there} to be a folder that this user "
+            f"may write to; change that or set HOMEFEED_WORKSPACE to another place"
         )
 
 
@@ -110,28 +97,26 @@ def ask_airflow(url: str) -> None:
     Raises:
         ConfigurationError: none does, or a part of it is not well.
     """
-    shown, is_here = without_password(url), "//127.0.0.1" in url or "//localhost" in url
+    is_here, is_well = "//127.0.0.1" in url or "//localhost" in url, False
     try:
         address = f"{url.rstrip('/')}{_HEALTH}"
         answer = httpx.get(address, timeout=_TIMEOUT_S, trust_env=not is_here)
         parts = {name: part.get("status") for name, part in answer.json().items()}
+        found, said = str(parts), {"healthy", None}.issuperset(parts.values())
+        is_well = answer.is_success and said and "scheduler" in parts
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        found = type(error).__name__
+    if not is_well:
         raise ConfigurationError(
-            f"no Airflow answers at {shown} ({type(error).__name__}); expected its API at "
-            f"{_HEALTH}; start it (`make ui` on one machine) or correct HOMEFEED_AIRFLOW_URL"
-        ) from None
-    is_well = all(status in ("healthy", None) for status in parts.values())
-    if answer.status_code != httpx.codes.OK or not is_well or "scheduler" not in parts:
-        raise ConfigurationError(
-            f"Airflow at {shown} is not well: status {answer.status_code}, parts {parts}; expected "
-            f"200 and all parts healthy; look into their logs"
+            f"Airflow at {without_password(url)} is not well: found {found} at {_HEALTH}; expected "
+            f"all parts healthy; start it (`make ui` on one machine), look into the parts' logs, "
+            f"or correct HOMEFEED_AIRFLOW_URL"
         )
 
 
 def lines_of(found: Diagnosis) -> Iterator[str]:
     """Yield the lines that tell of it."""
     yield f"settings that differ from their defaults: {', '.join(found.settings) or 'none'}"
-    yield from (f"asked: {each}" for each in found.asked)
     yield from (f"wrong: {sentence}" for sentence in found.wrong)
     if not found.wrong:
         yield "nothing is wrong"

@@ -7,6 +7,7 @@ What cannot be reached hides nothing else, and is named. What became of a cycle 
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from pydantic import AwareDatetime, Field
 
@@ -34,7 +35,7 @@ def addresses_of(settings: Settings) -> dict[str, str]:
     MLflow's is the list of the deployment's experiment; the tracking URI without a server.
     """
     return {
-        "Airflow": without_password(airflow_link("command line", settings)),
+        "Airflow": airflow_link("command line", settings),
         "MLflow": without_password(mlflow_address(settings.tracking_uri, settings.experiment)),
         "Workspace": storage.to_uri(settings.workspace_location),
         "Event log": storage.to_uri(settings.event_log_location),
@@ -53,23 +54,11 @@ class Champion(Frozen):
     """The model that serves, as far as that can be found out."""
 
     model: ModelRef | None = Field(default=None, description="None: there is none, or not known.")
-    age_days: float | None = Field(default=None, description="Days since its as_of.")
     since: AwareDatetime | None = Field(default=None, description="When it began to serve.")
     is_confirmed: bool = Field(
         default=False, description="The registry was asked; otherwise the history alone says so."
     )
     problem: str = Field(default="", description="What is wrong with the answer; '' if nothing.")
-
-    @property
-    def lines(self) -> Iterator[str]:
-        """Yield the lines that tell of it."""
-        found = "none yet" if self.is_confirmed else "none in the history"
-        if (model := self.model) is not None:
-            found = f"{model.label}, as_of {model.as_of:%Y-%m-%d}, {self.age_days:.1f} days old"
-            found += f", serves since {self.since:%Y-%m-%d %H:%M} UTC" if self.since else ""
-        yield f"champion: {found}{'' if self.is_confirmed else '; MLflow could not be asked'}"
-        if self.is_confirmed and self.problem:
-            yield f"  {self.problem}"
 
 
 class Status(Frozen):
@@ -87,8 +76,7 @@ class Status(Frozen):
         default=(), description="What has broken cycles and is not seen mended, the oldest first."
     )
     next_due: AwareDatetime | None = Field(default=None, description="Next date of the schedule.")
-    period_days: float | None = Field(default=None, description="Days between two of its dates.")
-    addresses: tuple[tuple[str, str], ...] = Field(description="(label, address) pairs.")
+    addresses: dict[str, str] = Field(description="By label.")
     problems: tuple[str, ...] = Field(default=(), description="What could not be found out.")
 
 
@@ -97,10 +85,11 @@ def read_status(
 ) -> tuple[Status, tuple[HomefeedError, ...]]:
     """Return how a deployment is doing, and the errors that kept something from being found out.
 
-    At most `num` cycles and alerts are read.
+    At most `num` cycles and alerts are read. Who serves is the registry's answer, or the history's
+    where MLflow is silent.
     """
     workspace_uri, errors = storage.to_uri(settings.workspace_location), list[HomefeedError]()
-    found: dict[str, object] = {"addresses": tuple(addresses_of(settings).items())}
+    found: dict[str, Any] = {"workspace_uri": workspace_uri, "addresses": addresses_of(settings)}
 
     @contextlib.contextmanager
     def part() -> Iterator[None]:
@@ -108,6 +97,11 @@ def read_status(
             yield
         except HomefeedError as error:
             errors.append(error)
+
+    def champion(model: ModelRef | None, last: history.Move | None, **known: Any) -> None:
+        is_recorded = model is not None and last is not None and last.model.version == model.version
+        since = last.moved_at if last is not None and is_recorded else None
+        found["champion"] = Champion(model=model, since=since, **known)
 
     with part():
         names = reading.run_names(workspace_uri)
@@ -118,44 +112,29 @@ def read_status(
         found["broken"] = tuple(each.sentence for each in find_open(settings).values())
     with part():
         found["next_due"] = grid_of(settings).at_or_after(now)
-        found["period_days"] = settings.cadence_days
-    found["champion"], silent = _champion_at(workspace_uri, settings, now)
-    errors += silent
-    found["problems"] = tuple(map(str, errors))
-    return Status(told_at=now, workspace_uri=workspace_uri, **found), tuple(errors)  # type: ignore[arg-type]
-
-
-def _champion_at(
-    workspace_uri: str, settings: Settings, now: datetime
-) -> tuple[Champion, list[HomefeedError]]:
-    """Return who serves by the registry, or by the history where MLflow is silent, and why."""
-    name, errors, last = settings.registered_model, list[HomefeedError](), None
-    try:
-        with tracking.giving_up_after(MLFLOW_TIMEOUT_S):
-            client = tracking.connect(settings.tracking_uri)
-            state = reconcile.look_between_moves(client, workspace_uri, name)
-        model, last, problem = state.served, state.history.last, state.disagreement()
-    except HomefeedError as error:
-        errors.append(error)
-        try:
+    name = settings.registered_model
+    with part(), tracking.giving_up_after(MLFLOW_TIMEOUT_S):
+        client = tracking.connect(settings.tracking_uri)
+        state = reconcile.look_between_moves(client, workspace_uri, name)
+        problem = state.disagreement()
+        champion(state.served, state.history.last, is_confirmed=True, problem=problem)
+    if "champion" not in found:
+        with part():
             last = history.load(workspace_uri, name).last
-        except HomefeedError as unread:
-            errors.append(unread)
-        model, problem = last.model if last else None, str(error)
-    is_recorded = last is not None and model is not None and last.model.version == model.version
-    champion = Champion(
-        model=model,
-        age_days=(now - model.as_of).total_seconds() / 86400 if model else None,
-        since=last.moved_at if last and is_recorded else None,
-        is_confirmed=not errors,
-        problem=problem,
-    )
-    return champion, errors
+            champion(last.model if last else None, last)
+    return Status(told_at=now, problems=tuple(map(str, errors)), **found), tuple(errors)
 
 
 def lines_of(status: Status) -> Iterator[str]:
     """Yield the lines; one that belongs to the one before it begins with two spaces."""
-    yield from status.champion.lines
+    champion = status.champion
+    said = "none yet" if champion.is_confirmed else "none in the history"
+    if (model := champion.model) is not None:
+        since = f", serves since {champion.since:%Y-%m-%d %H:%M} UTC" if champion.since else ""
+        said = f"{model.label}, as_of {model.as_of:%Y-%m-%d}{since}"
+    yield f"champion: {said}{'' if champion.is_confirmed else '; MLflow could not be asked'}"
+    if champion.problem:
+        yield f"  {champion.problem}"
     known = "not known" if status.num_cycles is None else f"{status.num_cycles}, the newest first"
     yield f"cycles of workspace {status.workspace_uri}: {known}"
     for cycle in status.cycles:
@@ -170,11 +149,7 @@ def lines_of(status: Status) -> Iterator[str]:
             lacking = f"; waits for {', '.join(receipt.waiting_for)}" if receipt.waiting_for else ""
             yield f"  {alert.at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{lacking}"
     if status.next_due is not None:
-        days = (status.next_due - status.told_at).total_seconds() / 86400
-        yield (
-            f"next due: {status.next_due:%Y-%m-%d %H:%M} UTC, in {days:.1f} days (every "
-            f"{status.period_days:g} days, where Airflow runs and the DAG is not paused)"
-        )
-    yield from (f"{label}: {address}" for label, address in status.addresses)
+        yield f"next due: {status.next_due:%Y-%m-%d %H:%M} UTC, where Airflow runs the DAG unpaused"
+    yield from (f"{label}: {address}" for label, address in status.addresses.items())
     # The first one is the error that the command ends with.
     yield from (f"not found out: {problem}" for problem in status.problems[1:])

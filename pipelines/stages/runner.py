@@ -84,11 +84,6 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
-def is_resolved(request: RunRequest, settings: Settings) -> bool:
-    """Return whether `start_run` would find the run of this request, and read no recipe."""
-    return storage.exists(manifest_uri(run_uri_of(request, settings), "resolve_run"))
-
-
 def run_stage(
     name: str,
     run_uri: str,

@@ -36,12 +36,13 @@ from stack import (  # noqa: E402
 from pipelines import storage  # noqa: E402
 from pipelines.contracts.artifacts import STAGES, Challenger, Snapshot  # noqa: E402
 from pipelines.cycles.reading import find_cycle  # noqa: E402
-from pipelines.local.retrain import Cycle  # noqa: E402
+from pipelines.local.retrain import run_id_of  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages.runner import read_artifact  # noqa: E402
 
 DAYS = ("2017-06-12", "2017-06-26")
 RECIPE = "completejourney"
+ASKED = {"recipe": RECIPE, "devices": 1}
 WORKSPACE = f"s3://{BUCKET}/workspace"
 SEED = 7
 
@@ -77,16 +78,16 @@ def run_cycles(stack: Stack) -> None:
     stack.ingest()
     say(f"the event log is in the bucket after {time.monotonic() - started:.0f} s")
     api = stack.api()
-    api.wait_for_dag()
-    api.set_paused(False)
-    for cycle in (Cycle(day, RECIPE) for day in DAYS):
-        if api.find_run(cycle.run_id) is None:
-            api.trigger(cycle.run_id, cycle.conf)
-        state = finish(api, cycle.run_id)
-        decision = outcome_of(cycle.run_id)
-        say(f"{cycle.run_id}: {state}, {decision}, {time.monotonic() - started:.0f} s")
+    api.unpause()
+    for day in DAYS:
+        run_id = run_id_of(RECIPE, day)
+        if api.find_run(run_id) is None:
+            api.trigger(run_id, ASKED | {"as_of": day, "promote": True})
+        state = finish(api, run_id)
+        decision = outcome_of(run_id)
+        say(f"{run_id}: {state}, {decision}, {time.monotonic() - started:.0f} s")
         if (state, decision) != ("success", "PROMOTE"):
-            raise StackError(f"{cycle.run_id} ended with {state}, {decision}; expected PROMOTE")
+            raise StackError(f"{run_id} ended with {state}, {decision}; expected PROMOTE")
     for folder in ("event_log", "workspace", "mlflow"):
         if not storage.list_names(f"s3://{BUCKET}/{folder}"):
             raise StackError(f"nothing is in s3://{BUCKET}/{folder}")
@@ -100,7 +101,7 @@ def outcome_of(run_id: str) -> str:
 
 def try_kills(stack: Stack, services: Sequence[str]) -> int:
     """Kill each service, in a stage that a seed draws; return in how many cycles that was seen."""
-    undisturbed = made_by(Cycle(DAYS[1], RECIPE).run_id)
+    undisturbed = made_by(run_id_of(RECIPE, DAYS[1]))
     draw, lost = random.Random(SEED), 0
     stages = [stage for stage in STAGES if stage != "train_anchor"]  # It ends within a second.
     for number, (service, stage) in enumerate((each, draw.choice(stages)) for each in SERVICES):
@@ -116,7 +117,7 @@ def _try_kill(
     stack: Stack, service: str, stage: str, run_id: str, undisturbed: dict[str, Any]
 ) -> str:
     api = stack.api()
-    api.trigger(run_id, {**Cycle(DAYS[1], RECIPE)._asdict(), "promote": False, "devices": 1})
+    api.trigger(run_id, ASKED | {"as_of": DAYS[1], "promote": False})
     stage_was = _wait_for_stage(stack, run_id, stage)
     stack.wait_until_restarted(service, stack.kill(service))
     state, cleared = finish(api, run_id), 0

@@ -19,9 +19,17 @@ ANSWER = {
 WELL = (200, json.dumps(ANSWER).encode())
 
 
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+SCRIPT = (
+    "import sys; sys.path.insert(0, 'docker'); import health; "
+    "print(health.part_of(bytes.fromhex(sys.argv[1])))"
+)
+
+
+def run(*words: str, **environment: str) -> tuple[bool, str]:
+    """Return whether it ended well, and what it said."""
     command, more = [sys.executable, *words], {"capture_output": True, "text": True}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False, **more)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, **more)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -38,9 +46,8 @@ def test_a_part_is_well_where_its_heartbeat_says_so(
     part: str, answer: tuple | None, is_well: bool
 ) -> None:
     with server_that_answers(*(answer or WELL)) as url:
-        done = run("docker/health.py", part, API_SERVER=url if answer else "http://127.0.0.1:9")
-    assert (done.returncode == 0) == is_well, done.stderr
-    assert "status" in done.stdout or answer != WELL
+        found, said = run("docker/health.py", part, API_SERVER=url if answer else "http://[::1]:9")
+    assert found == is_well and ("status" in said or answer != WELL), said
 
 
 @pytest.mark.parametrize(
@@ -54,10 +61,5 @@ def test_a_part_is_well_where_its_heartbeat_says_so(
 def test_the_part_is_what_the_first_process_was_told_to_be(
     command: bytes, expected: str, is_part: bool
 ) -> None:
-    script = (
-        "import sys; sys.path.insert(0, 'docker'); import health; "
-        "print(health.part_of(bytes.fromhex(sys.argv[1])))"
-    )
-    done = run("-c", script, command.hex())
-    assert expected in done.stdout + done.stderr
-    assert (done.returncode == 0) == is_part
+    found, said = run("-c", SCRIPT, command.hex())
+    assert found == is_part and expected in said

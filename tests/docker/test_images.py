@@ -16,8 +16,7 @@ def normal(name: str) -> str:
 
 
 def pins(text: str) -> dict[str, str]:
-    lines = (line.split("#")[0].strip() for line in text.splitlines())
-    pairs = (line.split("==") for line in lines if "==" in line)
+    pairs = re.findall(r"^\s*([\w.\[\]-]+)==([^\s#;]+)", text, re.MULTILINE)
     return {normal(name): version for name, version in pairs}
 
 

@@ -22,11 +22,12 @@ def stack() -> dict[str, Any]:
     return yaml.safe_load((DOCKER / "compose.yaml").read_text())
 
 
-def make_secrets(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
+def make_secrets(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
+    """Return the exit code, and what was said."""
     command = [sys.executable, "docker/make_secrets.py", "--folder", str(folder), *options]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    told = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, check=False, **told)
+    return done.returncode, done.stdout + done.stderr
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -72,15 +73,14 @@ def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(
                 assert str(value).startswith(("cat /run/secrets/", "/run/secrets/")), name
     assert used == stack["secrets"].keys()
     folder = tmp_path / "secrets"
-    done = make_secrets(folder, "--local-s3")
-    assert done.returncode == 0, done.stderr
+    assert make_secrets(folder, "--local-s3")[0] == 0
     files = written(folder)
     assert used <= files.keys() and len(set(files.values())) == len(files)
     assert all(len(text) >= 40 for text in files.values())
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     # What is there stays, and what is missing is made.
     (folder / "jwt_secret").unlink()
-    assert make_secrets(folder, "--local-s3").stdout.split() == [str(folder / "jwt_secret")]
+    assert make_secrets(folder, "--local-s3") == (0, f"{folder / 'jwt_secret'}\n")
     after = written(folder)
     assert {name for name in files if files[name] != after[name]} == {"jwt_secret"}
     assert files["airflow_database_password"] in after["airflow_database_url"]
@@ -88,20 +88,19 @@ def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(
 
 def test_the_keys_of_a_bucket_come_from_the_environment_and_stay(tmp_path: Path) -> None:
     kept = tmp_path / "secrets" / "aws_credentials"
-    refused = make_secrets(kept.parent, AWS_ACCESS_KEY_ID="key")
-    assert refused.returncode != 0 and not kept.exists()
-    assert "AWS_SECRET_ACCESS_KEY is not set; expected" in refused.stderr
+    code, said = make_secrets(kept.parent, AWS_ACCESS_KEY_ID="key")
+    assert code != 0 and not kept.exists()
+    assert "AWS_SECRET_ACCESS_KEY is not set; expected" in said
     make_secrets(kept.parent, **OF_BUCKET)
     lines = ["[default]", "aws_access_key_id = key", "aws_secret_access_key = its-secret"]
     assert kept.read_text().splitlines() == lines
     kept.unlink()
     make_secrets(kept.parent, **OF_BUCKET, AWS_SESSION_TOKEN="for-an-hour")
     assert "aws_session_token = for-an-hour" in kept.read_text()
-    assert make_secrets(kept.parent, **OF_BUCKET).returncode == 0
-    refused = make_secrets(kept.parent, **(OF_BUCKET | {"AWS_ACCESS_KEY_ID": "another"}))
-    assert refused.returncode != 0
-    assert "holds the access key 'key', and AWS_ACCESS_KEY_ID is 'another'" in refused.stderr
-    assert "delete it" in refused.stderr and "its-secret" not in refused.stderr
+    assert make_secrets(kept.parent, **OF_BUCKET)[0] == 0
+    code, said = make_secrets(kept.parent, **(OF_BUCKET | {"AWS_ACCESS_KEY_ID": "another"}))
+    assert code != 0 and "delete it" in said and "its-secret" not in said
+    assert "holds the access key 'key', and AWS_ACCESS_KEY_ID is 'another'" in said
 
 
 def test_what_compose_asks_for_is_told_in_a_file_that_it_reads(stack: dict[str, Any]) -> None:

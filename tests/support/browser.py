@@ -3,10 +3,11 @@
 axe is the accessibility checker of the package axe-playwright-python, pinned for tests.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -17,23 +18,34 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 MIN_TEXT_PX = 11
 SERIOUS = ("serious", "critical")
 
-_TEXT_SIZES = """() => [...document.querySelectorAll('svg text, .chart *, .panels *, .strip *')]
+
+def _asking(script: str) -> Callable[[Page], Any]:
+    return lambda page: page.evaluate(script)
+
+
+text_sizes_px = _asking("""() =>
+  [...document.querySelectorAll('svg text, .chart *, .panels *, .strip *')]
   .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
   .map(e => parseFloat(getComputedStyle(e).fontSize)
-    * (e.getScreenCTM ? e.getScreenCTM().a : 1))"""
-_OUTSIDE = """() => [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll')
+    * (e.getScreenCTM ? e.getScreenCTM().a : 1))""")
+"""The size on the screen of each text in a chart."""
+outside = _asking("""() => [...document.querySelectorAll('body *')].filter(e =>
+  !e.closest('.scroll')
   && e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map(e => e.outerHTML.slice(0, 120))"""
-_OFF_PAPER = """() => [...document.querySelectorAll('table')].filter(e =>
+  .map(e => e.outerHTML.slice(0, 120))""")
+"""What reaches beyond the right edge of the page, but for tables that scroll."""
+off_paper = _asking("""() => [...document.querySelectorAll('table')].filter(e =>
   e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map(e => e.outerHTML.slice(0, 120))"""
-_CUT_OFF = """() => [...document.querySelectorAll('svg text')].filter(e => {
+  .map(e => e.outerHTML.slice(0, 120))""")
+"""The tables that reach beyond the right edge, which no reader of paper can scroll."""
+cut_off = _asking("""() => [...document.querySelectorAll('svg text')].filter(e => {
   const own = e.getBoundingClientRect(), around = e.ownerSVGElement.getBoundingClientRect();
-  return own.left < around.left - 1 || own.right > around.right + 1; }).map(e => e.textContent)"""
-_SCROLLERS = """() => [...document.querySelectorAll('.scroll')].map(e => [
+  return own.left < around.left - 1 || own.right > around.right + 1; }).map(e => e.textContent)""")
+"""Texts of charts that their chart cuts off."""
+scrollers = _asking("""() => [...document.querySelectorAll('.scroll')].map(e => [
   e.scrollWidth > e.clientWidth + 1, getComputedStyle(e.nextElementSibling).display !== 'none'
-  && e.nextElementSibling.classList.contains('hint'), e.tabIndex === 0])"""
-_BOTTOMS = """(names) => names.map(n => document.querySelector(n).getBoundingClientRect().bottom)"""
+  && e.nextElementSibling.classList.contains('hint'), e.tabIndex === 0])""")
+"""Of each table: whether it scrolls, whether it says so, whether a key reaches it."""
 
 
 @contextmanager
@@ -59,34 +71,10 @@ def show(page: Page, path: Path) -> Page:
     return page
 
 
-def outside(page: Page) -> list[str]:
-    """Return what reaches beyond the right edge of the page, but for tables that scroll."""
-    return page.evaluate(_OUTSIDE)
-
-
-def off_paper(page: Page) -> list[str]:
-    """Return the tables that reach beyond the right edge, which no reader of paper can scroll."""
-    return page.evaluate(_OFF_PAPER)
-
-
-def cut_off(page: Page) -> list[str]:
-    """Return texts of charts that their chart cuts off."""
-    return page.evaluate(_CUT_OFF)
-
-
-def text_sizes_px(page: Page) -> list[float]:
-    """Return the size on the screen of each text in a chart."""
-    return page.evaluate(_TEXT_SIZES)
-
-
-def scrollers(page: Page) -> list[tuple[bool, bool, bool]]:
-    """Return of each table: whether it scrolls, whether it says so, whether a key reaches it."""
-    return [tuple(each) for each in page.evaluate(_SCROLLERS)]
-
-
 def bottoms_px(page: Page, *selectors: str) -> list[float]:
     """Return how far down the first element of each selector ends."""
-    return page.evaluate(_BOTTOMS, list(selectors))
+    script = "names => names.map(n => document.querySelector(n).getBoundingClientRect().bottom)"
+    return page.evaluate(script, list(selectors))
 
 
 def axe_findings(page: Page) -> list[str]:

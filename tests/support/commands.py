@@ -1,17 +1,23 @@
 """Reads a command that a person is told to run, as the real command line would, or runs it."""
 
+import contextlib
+import io
 import json
+import logging
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
 
-from pipelines.cli.main import app
+from pipelines.cli.main import app, main
+from pipelines.contracts import mlflow_errors
 from pipelines.contracts.errors import HomefeedError
 
 EXECUTABLE = Path(sys.executable).with_name("homefeed")
@@ -75,3 +81,36 @@ def refusal(*words: str) -> HomefeedError:
     error = homefeed(*words).exception
     assert isinstance(error, HomefeedError), repr(error)
     return error
+
+
+class Typed(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def typed(home: Path, *words: str) -> Typed:
+    """Run all of `homefeed WORDS` in this process, and in a folder.
+
+    Of the settings it has only `home`, and an MLflow that does not answer, for which it waits no
+    time. It has no terminal.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HOMEFEED_")]:
+            patch.delenv(name)
+        patch.setenv("HOMEFEED_HOME", str(home))
+        patch.setenv("HOMEFEED_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        patch.chdir(home)
+        patch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
+        patch.setattr(signal, "signal", lambda *_: None)
+        patch.setattr(logging, "basicConfig", lambda **_: None)
+        patch.setattr(logging.Logger, "setLevel", lambda *_: None)
+        patch.setattr(sys, "argv", ["homefeed", *words])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            with pytest.raises(SystemExit) as end:
+                main()
+    return Typed(int(end.value.code or 0), out.getvalue(), err.getvalue())

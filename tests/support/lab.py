@@ -115,8 +115,7 @@ def open_lab(
     said: list[str] = []
     with running(LocalHome(home), DAGS, said.append, extra) as services:
         api = AirflowApi(services.ports.airflow_url, services.home.password())
-        api.wait_for_dag()
-        api.set_paused(False)
+        api.unpause()
         yield Lab(services, api, said)
 
 

@@ -43,18 +43,9 @@ class Receiver:
     def values(self) -> list[Arrived]:
         return [value for request in self.requests for value in _values(request)]
 
-    def of(self, name: str, **attributes: Any) -> list[float]:
-        """Return the values of one metric that carry these attributes (`_` stands for `.`)."""
-        wanted = {key.replace("__", "."): value for key, value in attributes.items()}
-        found = (each for each in self.values if each.name == name)
-        return [each.value for each in found if wanted.items() <= each.attributes.items()]
-
-    def answer(self, body: bytes, headers: dict[str, str]) -> int:
-        self.headers.append(headers)
-        self.is_over.wait(self.delay_s)
-        if self.status == 200:
-            self.requests.append(ExportMetricsServiceRequest.FromString(body))
-        return self.status
+    def of(self, name: str) -> list[float]:
+        """Return the values of one metric."""
+        return [each.value for each in self.values if each.name == name]
 
 
 @contextlib.contextmanager
@@ -63,8 +54,11 @@ def http_receiver() -> Iterator[Receiver]:
     receiver = Receiver()
 
     def take(handler: Handler) -> None:
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        status = receiver.answer(handler.body(), headers)
+        body, status = handler.body(), receiver.status
+        receiver.headers.append({key.lower(): value for key, value in handler.headers.items()})
+        receiver.is_over.wait(receiver.delay_s)
+        if status == 200:
+            receiver.requests.append(ExportMetricsServiceRequest.FromString(body))
         with contextlib.suppress(OSError):  # Whoever asked has gone.
             if not receiver.drips:
                 return handler.answer(status)

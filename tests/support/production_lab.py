@@ -8,30 +8,20 @@ import contextlib
 import os
 import secrets
 import shlex
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 
 from pipelines.local import processes
-from pipelines.local.airflow_api import FINAL_STATES, AirflowApi, AirflowApiError
-from pipelines.local.home import LocalHome, Ports, choose_ports, write_airflow_config
+from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
+from pipelines.local.home import LocalHome, ServiceError
 from pipelines.local.processes import Service
-from pipelines.local.services import (
-    AIRFLOW_HEALTH,
-    MLFLOW_HEALTH,
-    PLUGIN_FOLDER,
-    START_TIMEOUT_S,
-    make_environment,
-    mlflow_arguments,
-    wait_until_up,
-)
+from pipelines.local.services import RunningServices, mlflow_arguments, running
 from support.database_server import DatabaseServer
 from support.lab import DAGS, FAST, Lab, Outcome
 from support.redis_server import RedisServer
@@ -53,7 +43,6 @@ _SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_S),
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
 }
-_OUTAGE = (AirflowApiError, httpx.TransportError)
 
 
 @dataclass
@@ -69,23 +58,18 @@ class Secrets:
 
 
 @dataclass
-class Deployment:
+class Deployment(RunningServices):
     """The running parts, each with the way to start it again."""
 
-    home: LocalHome
-    ports: Ports
-    start: Callable[..., Service]
-    parts: dict[str, Service] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
     """Names of the parts that had ended and were started again."""
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seen_arguments: set[str] = field(default_factory=set)
     """Every argument of every process of the deployment that was seen."""
 
-    def add(self, name: str, *arguments: str) -> None:
-        """Start a part for the first time."""
+    def start(self, name: str, *arguments: str) -> Service:
         self.arguments[name] = arguments
-        self.parts[name] = self.start(name, *arguments)
+        return super().start(name, *arguments)
 
     @contextlib.contextmanager
     def looked_after(self) -> Iterator[None]:
@@ -106,7 +90,7 @@ class Deployment:
 
     def _look(self) -> None:
         """Start every part again that has ended, and remember what stands in argument lists."""
-        for name, service in self.parts.items():
+        for name, service in list(self.services.items()):
             if service.process.poll() is not None:
                 for process in processes.marked(processes.marks_of(self.home.path)):
                     with contextlib.suppress(ProcessLookupError, psutil.Error):
@@ -116,7 +100,7 @@ class Deployment:
                 # What it said stays beside what it will say, for the search for secrets.
                 said = self.home.logs / f"{name}.log"
                 said.rename(said.with_name(f"{name}-until-{len(self.restarts)}.log"))
-                self.parts[name] = self.start(name, *self.arguments[name])
+                self.start(name, *self.arguments[name])
         for process in processes.marked(processes.marks_of(self.home.path)):
             with contextlib.suppress(psutil.Error):
                 self.seen_arguments.update(process.cmdline())
@@ -124,7 +108,7 @@ class Deployment:
     def worker_of(self, stage: psutil.Process) -> str:
         """Return the name of the Celery worker that runs a stage."""
         above = {process.pid for process in stage.parents()}
-        (name,) = (each for each in WORKERS if self.parts[each].process.pid in above)
+        (name,) = (each for each in WORKERS if self.services[each].process.pid in above)
         return name
 
     def kill_worker(self, name: str, with_stage: bool) -> None:
@@ -135,7 +119,7 @@ class Deployment:
             with_stage: Whether the stage's own processes are killed too. If not, they must end by
                 themselves.
         """
-        first = psutil.Process(self.parts[name].process.pid)
+        first = psutil.Process(self.services[name].process.pid)
         below = first.children(recursive=True)
         for process in (first, *(each for each in below if with_stage or _is_celery(each))):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -158,26 +142,23 @@ class ProductionLab(Lab):
     def deployment(self) -> Deployment:
         return self.services
 
-    def wait(self, run_id: str, timeout_s: float = 600.0) -> Outcome:
-        """Wait for a run's end, while parts may not answer."""
-        deadline = time.monotonic() + timeout_s
+    def finish(self, run_id: str, num_clears: int = 1) -> tuple[Outcome, int]:
+        """Wait for a run's end, while parts may not answer, and clear what has failed if need be.
+
+        Return how often that was.
+        """
+        deadline, number = time.monotonic() + 600 * (num_clears + 1), 0
         while True:
-            with contextlib.suppress(*_OUTAGE):
+            with contextlib.suppress(ServiceError, httpx.TransportError):
                 found = self.api.find_run(run_id)
                 if found and found["state"] in FINAL_STATES:
-                    tasks = self.api.tasks(run_id)
-                    return Outcome(found["state"], {each["task_id"]: each for each in tasks})
-            assert time.monotonic() < deadline, f"{run_id} has not ended after {timeout_s} s"
+                    if found["state"] == "success" or number == num_clears:
+                        tasks = {each["task_id"]: each for each in self.api.tasks(run_id)}
+                        return Outcome(found["state"], tasks), number
+                    self.api.clear_failed(run_id)
+                    number += 1
+            assert time.monotonic() < deadline, f"{run_id} has not ended"
             time.sleep(0.5)
-
-    def finish(self, run_id: str, num_clears: int = 1) -> tuple[Outcome, int]:
-        """Wait for a run's end, clear what has failed if need be, and return how often that was."""
-        for number in range(num_clears + 1):
-            outcome = self.wait(run_id)
-            if outcome.state == "success" or number == num_clears:
-                return outcome, number
-            self.api.clear_failed(run_id)
-        raise AssertionError("never reached")
 
 
 @contextlib.contextmanager
@@ -185,24 +166,15 @@ def production_lab(
     home: LocalHome, event_log: Path, database: DatabaseServer, keys: Secrets
 ) -> Iterator[ProductionLab]:
     """Start the whole deployment, give a session with it, and end every process of it."""
-    home.create()
-    mark = processes.new_mark(home.path)
-    ports, watch = choose_ports(home), processes.start_watch(mark)
-    try:
-        extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
-        environment = make_environment(home, ports, extra)
-        write_airflow_config(home, DAGS, ports.airflow)
-        home.password()
-        deployment = Deployment(home, ports, partial(_start, home, mark, environment))
+    extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
+    said: list[str] = []
+    with running(home, DAGS, said.append, extra, lambda services: None) as services:
+        deployment = Deployment(**vars(services))
         _start_all(deployment, database)
-        api = AirflowApi(ports.airflow_url, home.password())
-        api.wait_for_dag()
-        api.set_paused(False)
+        api = AirflowApi(deployment.ports.airflow_url, home.password())
+        api.unpause()
         with deployment.looked_after():
-            yield ProductionLab(deployment, api, deployment.restarts)
-    finally:
-        processes.sweep(mark)
-        watch.communicate()  # closes its standard input, and waits
+            yield ProductionLab(deployment, api, said)
 
 
 def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) -> Secrets:
@@ -236,38 +208,17 @@ def _keep(path: Path, content: str) -> Path:
     return path
 
 
-def _start(
-    home: LocalHome,
-    mark: str,
-    environment: Mapping[str, str],
-    name: str,
-    *arguments: str,
-) -> Service:
-    own = dict(environment)
-    if name == "mlflow":
-        own["PYTHONPATH"] = str(PLUGIN_FOLDER)
-    return processes.start(name, [sys.executable, *arguments], own, mark, home.logs)
-
-
 def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
-    home, ports = deployment.home, deployment.ports
-    words = mlflow_arguments(home, ports)
+    words = mlflow_arguments(deployment.home, deployment.ports)
     words[words.index("--backend-store-uri") + 1] = database.address("mlflow")
-    deployment.add("mlflow", *words)
-    migration = deployment.start("migrate", "-m", "airflow", "db", "migrate")
-    assert migration.process.wait(START_TIMEOUT_S) == 0, migration.tail()
-    deployment.add("api-server", "-m", "airflow", "api-server")
-    deployment.add("dag-processor", "-m", "airflow", "dag-processor")
+    deployment.start("mlflow", *words)
+    deployment.migrate()
+    for name in ("api-server", "dag-processor"):
+        deployment.start(name, "-m", "airflow", name)
     for name in WORKERS:
         words = ["-m", "airflow", "celery", "worker", "--skip-serve-logs"]
-        deployment.add(name, *words, "--celery-hostname", name)
-    health = f"{ports.airflow_url}{AIRFLOW_HEALTH}"
-    _wait(deployment, "mlflow", f"{ports.mlflow_url}{MLFLOW_HEALTH}")
-    _wait(deployment, "api-server", health, "metadatabase")
-    deployment.add("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
-    _wait(deployment, "api-server", health, "metadatabase", "scheduler", "dag_processor")
-
-
-def _wait(deployment: Deployment, name: str, address: str, *parts: str) -> None:
-    part, needed = deployment.parts[name], deployment.parts.values()
-    wait_until_up(part, address, parts, needed, START_TIMEOUT_S)
+        deployment.start(name, *words, "--celery-hostname", name)
+    deployment.wait_for("mlflow")
+    deployment.wait_for("api-server", "metadatabase")
+    deployment.start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
+    deployment.wait_for("api-server", "metadatabase", "scheduler", "dag_processor")

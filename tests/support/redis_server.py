@@ -6,7 +6,6 @@ answers, so that messages outlive a restart.
 
 import contextlib
 import secrets
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,27 +50,12 @@ class RedisServer(Process):
 
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """Start a server, give it, and end it by its process id.
-
-    Raises:
-        RuntimeError: Redis is not there.
-    """
-    if shutil.which("redis-server") is None:
-        raise RuntimeError(
-            "redis-server is not there; `make test-all` installs it where it is run as root "
-            "(Debian: apt-get install redis-server)"
-        )
+    """Start a server, give it, and end it by its process id."""
     folder.mkdir(parents=True)
     path, password = folder / "redis.conf", secrets.token_urlsafe(18)
     path.touch(mode=0o600)
-    server = RedisServer(
-        ["redis-server", str(path)],
-        folder / "server.log",
-        folder=folder,
-        port=free_port(),
-        password=password,
-    )
-    options = {"port": server.port, "password": password, "folder": folder}
+    options = {"port": free_port(), "password": password, "folder": folder}
+    server = RedisServer(["redis-server", str(path)], folder / "server.log", **options)
     path.write_text(_CONFIGURATION.format(**options))
     with server.running(signal.SIGKILL):
         yield server

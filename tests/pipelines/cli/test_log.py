@@ -31,7 +31,7 @@ def test_a_sound_log_is_described(log: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shown[-1].endswith("0 errors, 0 warnings, 0 notes")
     read = as_json(*CHECK)
     assert (read["num_impressions"], read["num_actions"], read["problems"]) == (11, 10, [])
-    assert (read["first_day"], read["last_day"]) == ("2017-01-09", "2017-01-19")
+    assert (read["days"][0], read["days"][-1]) == ("2017-01-09", "2017-01-19")
     monkeypatch.delenv("HOMEFEED_EVENT_LOG")
     assert lines(*CHECK, str(log)) == shown
     days = lines(*CHECK, str(log), "--from", "2017-01-15", "--to", "2017-01-16")

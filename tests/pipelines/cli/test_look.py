@@ -8,8 +8,6 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.judgement import Decision
-from pipelines.overview.status import addresses_of
-from pipelines.settings import Settings
 from support.commands import as_json, homefeed, lines, refusal
 from support.kept_cycles import begin, judge
 
@@ -34,17 +32,6 @@ def test_status_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Pa
     assert [cycle["run_uri"] for cycle in read["cycles"]] == [run.run_uri]
     assert read["champion"]["is_confirmed"] is False
     assert "MLflow at" in read["problems"][0]
-
-
-@pytest.mark.services
-def test_the_code_of_status_is_0_where_all_answers(
-    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
-    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"status_{tmp_path.name}")
-    first, second, *_ = lines("status")
-    assert first == "champion: none yet"
-    assert second.startswith("cycles of workspace ") and second.endswith(": 0, the newest first")
 
 
 def test_doctor_prints_what_is_wrong_before_it_fails() -> None:
@@ -75,16 +62,14 @@ def test_the_newest_page_and_the_index_are_opened_where_there_are_any(
 
 
 def test_where_nothing_can_be_opened_the_address_is_printed(
-    opened: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = addresses_of(Settings())["MLflow"]
-    assert lines("open", "mlflow", "--print") == [address]
-    page = "http://127.0.0.1:8080/dags/homefeed_retrain"
-    assert lines("open", "airflow", "--print") == [page]
+    judge(begin(tmp_path), Decision.REJECT, has_page=True)
+    [page] = lines("open", "--print")
     with monkeypatch.context() as failing:
         failing.setattr(webbrowser, "open", Mock(side_effect=webbrowser.Error("none")))
-        assert lines("open", "mlflow") == [address]
+        assert lines("open") == [page]
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    assert lines("open", "mlflow") == [address] and opened == []
+    assert lines("open") == [page] and opened == []

@@ -20,17 +20,13 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
-from pipelines.contracts.schemas import ACTIONS
 from pipelines.stages.runner import run_stage
 from support import commands
 from support.runs import make_run, save_run
-from support.tiny_log import ACTIONS_15, TINY_AS_OF, acted, rewrite, tiny_config, write_tiny_log
+from support.tiny_log import ACTIONS_15, TINY_AS_OF, rewrite, tiny_config, write_tiny_log
 from support.untouched import look_of
 
 WRITTEN = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC).timestamp()
-LATE_FILE = "actions/day=2017-01-18/part-1.parquet"
-LATE = acted(1, 10, "repin", "18 05:00", "25 00:00")
-WITHOUT_EFFECT = "without effect on what was rebuilt"
 Reproduce = Callable[..., str]
 
 
@@ -82,11 +78,6 @@ def reseal(run: ResolvedRun, made_with: dict[str, Any], **artifact: Any) -> None
     storage.write_model(uri, record.model_copy(update=changes).sealed())
 
 
-def add_late_rows(run: ResolvedRun) -> None:
-    path = storage.local_path(run.event_log_uri) / LATE_FILE
-    pq.write_table(pa.Table.from_pylist([LATE], schema=ACTIONS), path)
-
-
 def alter(run: ResolvedRun) -> None:
     path = storage.local_path(run.event_log_uri) / ACTIONS_15
     kinds = pq.read_table(path, partitioning=None)["action_type"].to_pylist()
@@ -94,8 +85,7 @@ def alter(run: ResolvedRun) -> None:
     os.utime(path, (WRITTEN, WRITTEN))
 
 
-NAMED = "not as it was when the cycle ran, and may be why:"
-ADDED = f"- data: {LATE_FILE}: .*num_rows: nothing then, 1 now; num_known: nothing then"
+NAMED = "not as it was when the cycle ran:"
 
 
 @pytest.mark.parametrize(
@@ -107,14 +97,13 @@ ADDED = f"- data: {LATE_FILE}: .*num_rows: nothing then, 1 now; num_known: nothi
             f"then, [0-9a-f]{{12}} now.*{NAMED}.*data: {ACTIONS_15}: .*2026-02-03T04:05:06Z now; "
             f"footer: ",
         ),
-        (add_late_rows, "1 equal", f"{WITHOUT_EFFECT}.*{ADDED}, 0 now"),
         (
             *(lambda run: reseal(run, {"processor": "Z80"}), "1 equal"),
-            f"{WITHOUT_EFFECT}.*- processor: Z80 then, ",
+            f"{NAMED}.*- processor: Z80 then, ",
         ),
         (
             *(lambda run: reseal(run, {}, digest="0" * 64), "1 differs"),
-            "data, code, packages and processor are as the record says, so either",
+            f"{NAMED} nothing",
         ),
     ],
 )

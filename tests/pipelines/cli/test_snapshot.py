@@ -44,21 +44,16 @@ def test_all_are_listed_and_one_is_shown_and_compared(workspace: Path) -> None:
     assert any(f"snapshot {newest} at file://" in line for line in by_name)
     facts = as_json("snapshot", "show", newest)
     assert facts["snapshot"]["digest"] == read[0]["digest"]
-    shown = "\n".join(lines("snapshot", "diff", newest, other))
-    assert "as of: 2017-03-0" in shown and "requests in both: " in shown
+    assert "as of: 2017-03-0" in "\n".join(lines("snapshot", "diff", newest, other))
     both = as_json("snapshot", "diff", newest, other)
     assert both["one"]["snapshot"] == facts["snapshot"]
     assert both["other"]["snapshot"]["digest"] == read[1]["digest"]
 
 
 def test_what_is_no_snapshot_is_said_to_be_none(workspace: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no manifest\.json in .*; expected a built snap"):
-        find("nothing", to_uri(workspace))
-    shutil.copytree(workspace / "snapshots", workspace / "twice")
-    for number, path in enumerate(sorted((workspace / "twice").glob("*/"))):
-        shutil.move(path, workspace / "snapshots" / f"same-{number}")
-    with pytest.raises(ConfigurationError, match="'same-' begins the names of 2 snapshots"):
-        find("same-", to_uri(workspace))
+    for text, number in (("nothing", 0), ("", 2)):
+        with pytest.raises(ConfigurationError, match=f"'{text}' names {number} snap.*; expected"):
+            find(text, to_uri(workspace))
 
 
 def test_all_are_verified_and_the_damaged_one_is_named(workspace: Path) -> None:

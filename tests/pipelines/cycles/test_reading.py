@@ -1,15 +1,14 @@
 """Every kind of cycle is read, the newest first, with its costs, and a damaged one hides none."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import Limit
 from pipelines.contracts.cycle import CycleFacts
-from pipelines.contracts.judgement import Decision, Promoted
+from pipelines.contracts.judgement import Decision
 from pipelines.contracts.run_layout import StageUsage, manifest_uri
-from pipelines.contracts.time import Window
 from pipelines.cycles.reading import (
     NUM_EARLIER,
     find_cycle,
@@ -21,12 +20,12 @@ from pipelines.cycles.reading import (
 from pipelines.registry.evidence import JudgedCycle
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_record
+from support.evidence import judged_cycle
 from support.judgements import CHALLENGER, make_judgement
 from support.kept_cycles import begin, fail, judge
 from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FOUND = make_judgement(Decision.REJECT).comparison
 
 
@@ -149,18 +148,8 @@ def judged_before(run: ResolvedRun, fortnights: int, recipe: str = "") -> Judged
     earlier = run.model_copy(update={"as_of": as_of, "run_id": run_id, "run_uri": run_uri})
     save_artifact(earlier, "resolve_run", earlier)
     save_artifact(earlier, "build_snapshot", earlier)
-    return JudgedCycle(
-        run_id=run_id,
-        run_uri=run_uri,
-        registered_model=run.registered_model,
-        as_of=as_of,
-        holdout=Window(start=as_of - timedelta(days=7), end=as_of),
-        judged_at=NOW,
-        challenger_recipe=recipe or run.config.recipe_digest,
-        decision=Decision.INCONCLUSIVE,
-        promoted=Promoted.NONE,
-        may_promote=True,
-    )
+    of_recipe = {"challenger_recipe": recipe} if recipe else {}
+    return judged_cycle(run, as_of=as_of, run_id=run_id, run_uri=run_uri, **of_recipe)
 
 
 def test_a_verdict_s_page_tells_of_the_last_cycles_of_the_same_recipe_that_can_be_read(
@@ -169,7 +158,7 @@ def test_a_verdict_s_page_tells_of_the_last_cycles_of_the_same_recipe_that_can_b
     run = save_run(make_run(tmp_path))
     cycles = [judged_before(run, number) for number in range(1, NUM_EARLIER + 3)]
     cycles.append(judged_before(run, 20, recipe="another"))
-    cycles.append(cycles[0].model_copy(update={"judged_at": NOW + timedelta(days=1)}))  # again
+    cycles.append(cycles[0].model_copy(update={"judged_at": run.as_of}))  # again
     record = record_of(run, cycles, FOUND)
     assert (record.began_at, record.trained_at) == (run.as_of, run.as_of)
     assert record.is_void  # of hand-made facts nobody knows the baseline's holdout

@@ -62,7 +62,7 @@ def test_what_the_services_write_is_for_this_user_only(home: LocalHome) -> None:
 
 @pytest.mark.parametrize("name", ["what?", "$HOME", "two\nlines", "a%2Fb"])
 def test_a_path_that_a_service_would_misread_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="(?s)the home folder is .*; expected no"):
+    with pytest.raises(ConfigurationError, match="(?s)the home folder is .*; expected a path"):
         LocalHome(tmp_path / name).create()
     assert list(tmp_path.iterdir()) == []
 
@@ -76,6 +76,3 @@ def test_the_ports_of_a_start_are_those_of_the_next_one(home: LocalHome) -> None
         first = choose_ports(home)
         assert first.mlflow != port and Ports.from_record(home.ports.read_bytes()) == first
         assert choose_ports(home) == first
-    for damaged in ("", '{"airflow": 8080}', '{"schema_version": 1, "airflow": 99999999}'):
-        home.ports.write_text(damaged)
-        assert choose_ports(home) == Ports.from_record(home.ports.read_bytes())

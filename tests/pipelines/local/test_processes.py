@@ -64,12 +64,6 @@ def test_processes_of_another_start_or_home_are_left_alone(tmp_path: Path, mark:
     assert processes.sweep(longer) == 1
 
 
-def test_the_end_of_a_log_is_known(tmp_path: Path, mark: str) -> None:
-    service = start("[print(n) for n in range(40)]", mark, tmp_path)
-    service.process.wait(timeout=60)
-    assert service.tail(3) == "37\n38\n39"
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_when_the_parent_dies_the_watch_ends_its_children(
     tmp_path: Path, mark: str, number: signal.Signals

@@ -3,8 +3,6 @@
 import json
 import re
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
+from support.commands import lines
 from support.cycles import cycle_of, judgement_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
 from support.listeners import Listeners
@@ -56,17 +55,8 @@ def test_retraining_again_starts_nothing_and_is_harmless(retrained):
 def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
     before = look_of(retrained.home / "workspace")
     run_uri = cycle_of(retrained.home, RUN_IDS[0]).run_uri
-    words = ["reproduce", run_uri, "--into", str(tmp_path / "rebuilt")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    *_, last = done.stdout.splitlines()
-    assert re.fullmatch(r"\d+ equal", last), done.stdout
-    assert "not recorded" not in done.stdout, done.stdout
+    said = lines("reproduce", run_uri, "--into", str(tmp_path / "rebuilt"))
+    assert re.fullmatch(r"\d+ equal", said[-1]), said
     assert look_of(retrained.home / "workspace") == before
 
 
@@ -78,12 +68,9 @@ def test_a_second_start_in_a_home_says_that_one_is_running(lab, retrained):
     lab.services.look_after()
 
 
-def test_a_home_keeps_its_ports(lab, retrained):
+def test_all_services_listen_on_this_machine_only_at_the_ports_of_before(lab, retrained):
     ports = lab.services.ports
     assert ports_in(retrained.output) == {ports.airflow, ports.mlflow}
-
-
-def test_all_services_listen_on_this_machine_only(lab):
     listeners = Listeners()
     listeners.look(processes.marked(processes.marks_of(lab.home.path)))
     assert len(listeners.by_process) == 2, "Airflow's api-server and MLflow"

@@ -124,14 +124,6 @@ def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None
     assert "/homefeed resolve --as-of 2019-01-07 " in alert["next_step"]["commands"][-1][1]
 
 
-def test_a_run_that_cannot_be_resolved_is_told_of_too(lab: Lab) -> None:
-    outcome = lab.run("too-old", "2017-01-20", promote=True)
-    assert failed_stage(outcome) == "resolve_run"
-    alert = the_one_alert(lab, "too-old")
-    assert alert["kind"] == "broken_run"
-    assert "not newer than the champion" in alert["happened"]
-
-
 def test_a_run_out_of_time_is_ended_and_told_once(lab: Lab) -> None:
     lab.start("too-long", THIRD_DAY)
     run_uri = wait_for_run_uri(lab, "too-long")

@@ -2,43 +2,19 @@
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
-from pipelines.metrics.usage import UsageMeter, memory_limit_bytes
+from pipelines.metrics.usage import UsageMeter, family_memory_bytes, memory_limit_bytes
 
 MIB = 2**20
 BURN = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
 HOLD = "import time\nheld = bytearray(b'x') * (200 * 2**20)\nprint('held', flush=True)\ninput()"
-WITH_CHILD = """
-import subprocess
-import sys
-import time
-from contextlib import closing
-from pipelines.metrics.usage import UsageMeter, family_memory_bytes
-family_memory_bytes()  # It imports what it needs.
-with closing(UsageMeter(look_every_s=0.05)) as meter:
-    alone = family_memory_bytes()
-    child = subprocess.Popen(
-        [sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    child.stdout.readline()
-    time.sleep(0.5)
-    child.communicate(b"\\n")
-    print(alone, meter.read().peak_memory_bytes)
-"""
-SHORT_PEAK = """
-from contextlib import closing
-from pipelines.metrics.usage import UsageMeter
-for size in (300, 0):
-    with closing(UsageMeter(look_every_s=60)) as meter:
-        held = bytearray(b"x") * (size * 2**20)
-        del held
-        print(meter.read().peak_memory_bytes)
-"""
 
 
 def test_a_child_that_has_ended_counts_with_its_processor_time() -> None:
@@ -48,32 +24,22 @@ def test_a_child_that_has_ended_counts_with_its_processor_time() -> None:
     assert 0.5 <= usage.cpu_s < 5 and meter.wall_s >= 0.5
 
 
-def test_a_child_counts_with_its_memory_while_it_lives() -> None:
-    """In a family of its own: the one that runs the tests has servers, which grow meanwhile."""
-    command = [sys.executable, "-c", WITH_CHILD, HOLD]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    alone, peak = map(int, done.stdout.split())
-    assert alone + 200 * MIB <= peak < alone + 300 * MIB
-
-
-def test_where_the_processes_of_others_may_not_be_read_the_own_memory_counts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(self: psutil.Process, recursive: bool) -> list[psutil.Process]:
-        raise psutil.AccessDenied(1)
-
-    monkeypatch.setattr(psutil.Process, "children", refuse)
+def test_a_child_counts_with_its_memory_while_it_lives_and_may_be_read(monkeypatch) -> None:
+    """What else this process has started, servers of other tests, is none of the family here."""
+    children = Mock(return_value=[])
+    monkeypatch.setattr(psutil.Process, "children", children)
+    alone = family_memory_bytes()
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        with closing(UsageMeter(look_every_s=0.05)) as meter:
+            children.return_value = [psutil.Process(child.pid)]
+            time.sleep(0.5)
+            children.side_effect = psutil.AccessDenied(1)
+            child.communicate(b"\n")
+            assert alone + 200 * MIB <= meter.read().peak_memory_bytes < alone + 300 * MIB
     with closing(UsageMeter()) as meter:
         assert meter.read().peak_memory_bytes > 10 * MIB
-
-
-def test_an_own_peak_between_two_looks_is_found_and_one_of_before_is_not() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SHORT_PEAK], capture_output=True, text=True, check=True
-    )
-    first, second = (int(word) for word in done.stdout.split())
-    assert first >= 300 * MIB
-    assert second < 200 * MIB, "the peak of the former stage is not that of this one"
 
 
 @pytest.mark.parametrize(

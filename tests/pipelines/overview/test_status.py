@@ -46,8 +46,8 @@ def test_a_workspace_with_nothing_is_none_yet(settings: Settings, s3_uri: str) -
     assert f"\ncycles of workspace {status.workspace_uri}: 0" in said
     assert said.startswith("champion: none in the history; MLflow could not be asked\n")
     assert status.next_due == datetime(2026, 3, 2, 6, tzinfo=UTC)
-    assert "\nnext due: 2026-03-02 06:00 UTC, in 1.2 days" in said
-    assert dict(status.addresses)["Workspace"] == status.workspace_uri == s3_uri
+    assert "\nnext due: 2026-03-02 06:00 UTC, where" in said
+    assert status.addresses["Workspace"] == status.workspace_uri == s3_uri
 
 
 def test_an_alert_names_the_transports_that_lack_it(
@@ -104,9 +104,7 @@ def test_the_champion_is_the_registrys_or_the_historys_where_that_is_out_of_reac
     places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
     run = make_run(tmp_path, as_of=NOW - timedelta(days=20), **places)
     promote_bundle(client, run, tmp_path, NOW - timedelta(days=19))
-    served = (
-        f"champion: {name} v1, as_of 2026-02-09, 20.0 days old, serves since 2026-02-10 00:00 UTC"
-    )
+    served = f"champion: {name} v1, as_of 2026-02-09, serves since 2026-02-10 00:00 UTC"
     status, errors, said = look(there)
     assert errors == [] and said.startswith(f"{served}\n") and status.champion.is_confirmed
     apart = there.model_copy(update={"tracking_uri": settings.tracking_uri})

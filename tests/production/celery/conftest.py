@@ -18,6 +18,7 @@ from support.lab import FIRST_DAY, NUM_DAYS, SECOND_DAY, Outcome
 from support.listeners import Listeners
 from support.production_lab import ProductionLab, Secrets, make_secrets, production_lab
 from support.redis_server import RedisServer
+from support.serving import wait_until
 from support.worlds import write_planted_world
 
 HEAVY = STAGES[1:6]
@@ -65,7 +66,8 @@ def first(lab: ProductionLab, database: DatabaseServer, broker: RedisServer) -> 
     run_uri = wait_for_run_uri(lab, "first")
     wait_for_stage("build_snapshot", run_uri, PATIENCE_S)
     broker.end(signal.SIGKILL)
-    _wait_until_published(run_uri, "build_snapshot")
+    uri = manifest_uri(run_uri, "build_snapshot")
+    wait_until(lambda: storage.exists(uri), 120, lambda: f"{uri} is written")
     time.sleep(OUTAGE_S)
     broker.start()
     workers, listeners = [], Listeners()
@@ -90,10 +92,3 @@ def second(lab: ProductionLab, first: Ended) -> Ended:
         lab.deployment.kill_worker(workers[-1], with_stage=number % 2 == 0)
     outcome, num_clears = lab.finish("second")
     return Ended(outcome, num_clears, workers, list(lab.deployment.restarts))
-
-
-def _wait_until_published(run_uri: str, stage: str) -> None:
-    deadline = time.monotonic() + 120
-    while not storage.exists(manifest_uri(run_uri, stage)):
-        assert time.monotonic() < deadline, f"{stage} of {run_uri} has not ended"
-        time.sleep(0.05)

@@ -6,10 +6,8 @@ learning rate that belongs to it. How fast it must serve is left to machines tha
 """
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import (
     STAGES,
@@ -51,21 +49,20 @@ EASY = {
 action is so rare that the gate would not judge its head."""
 
 
+SMALLER = {
+    "snapshot": {"num_shards": 2},
+    "training": {"batch_size": 64, "learning_rate": 0.002},
+    "data_gate": {"min_training_requests": 100, "min_holdout_requests": 50},
+    "model_gate": {"min_users": 30, "num_resamples": 500},
+    "serving": {"max_latency_p99_ms": 60_000.0, "num_calls": 50},
+}
+"""The sizes of a small log; all else is the recipe's own."""
+
+
 def small_production() -> RunConfig:
-    """The recipe, with the sizes of a small log."""
     recipe = production()
-    smaller = {
-        "snapshot": {"num_shards": 2},
-        "training": {"batch_size": 64, "learning_rate": 0.002},
-        "data_gate": {"min_training_requests": 100, "min_holdout_requests": 50},
-        "model_gate": {"min_users": 30, "num_resamples": 500},
-        "serving": {"max_latency_p99_ms": 60_000.0, "num_calls": 50},
-    }
-    return recipe.model_copy(
-        update={
-            part: getattr(recipe, part).model_copy(update=sizes) for part, sizes in smaller.items()
-        }
-    )
+    parts = {name: getattr(recipe, name).model_copy(update=new) for name, new in SMALLER.items()}
+    return recipe.model_copy(update=parts)
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +89,13 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Resolv
     return run
 
 
-def test_nothing_is_smaller_but_what_needs_a_large_log() -> None:
-    whole, small = production(), small_production()
-    assert small.features == whole.features
-    assert small.model == whole.model
-    assert (whole.model.dropout, whole.training.precision) == (0.1, "bf16-mixed")
-    sizes = {"batch_size": whole.training.batch_size, "learning_rate": 0.0048}
-    assert small.training.model_copy(update=sizes) == whole.training
-    gate = {"min_users": 10_000, "num_resamples": whole.model_gate.num_resamples}
-    assert small.model_gate.model_copy(update=gate) == whole.model_gate
-
-
 def test_every_action_of_the_recipe_is_a_label(cycle: ResolvedRun) -> None:
     snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
-    report = read_artifact(cycle.run_uri, "check_snapshot", DataReport)
-    assert report.is_accepted
+    assert read_artifact(cycle.run_uri, "check_snapshot", DataReport).is_accepted
     assert snapshot.embedding_version == "pinsage-1"
     assert snapshot.features == production().features
+    whole = production()
+    assert (whole.model.dropout, whole.training.precision) == (0.1, "bf16-mixed")
 
 
 def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
@@ -117,13 +104,10 @@ def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
     challenger = read_artifact(cycle.run_uri, "train_challenger", Challenger)
     assert challenger.num_steps > 50
     judgement = read_artifact(cycle.run_uri, "compare_with_champion", Judgement)
-    verdict = judgement.verdict
-    assert verdict.decision is Decision.PROMOTE, verdict.reasons
-    said = " ".join(verdict.reasons)
-    assert "hit_at_3.hide" in said
+    said = " ".join(judgement.verdict.reasons)
+    assert judgement.verdict.decision is Decision.PROMOTE and "hit_at_3.hide" in said, said
     assert "in calibration: repin, click, long_click, closeup, hide" in said
-    page: Path = local_path(judgement.report_uri)
-    assert "long_click" in page.read_text()
+    assert "long_click" in local_path(judgement.report_uri).read_text()
 
 
 def test_it_serves_as_it_was_trained(cycle: ResolvedRun, tracking_uri: str) -> None:
@@ -132,5 +116,5 @@ def test_it_serves_as_it_was_trained(cycle: ResolvedRun, tracking_uri: str) -> N
     assert judgement.serving.problems == ()
     model = read_artifact(cycle.run_uri, "train_challenger", Challenger).model
     assert read_artifact(cycle.run_uri, "promote_challenger", Promotion).champion_after == model
-    client: MlflowClient = tracking.connect(tracking_uri)
+    client = tracking.connect(tracking_uri)
     assert client.get_model_version_by_alias(NAME, "champion").version == model.version
