@@ -27,9 +27,8 @@ from pipelines.event_log.record import (
 from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, finding, require_none
 from pipelines.storage import join, open_filesystem, read_model, translated_errors
 
-_DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
+_DAY_FOLDER = re.compile(r"/day=(20\d{2}-\d{2}-\d{2})/")
 _TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
 EPOCH = date(1970, 1, 1)
 
 
@@ -123,11 +122,9 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
             if when and (match := _DAY_FOLDER.search(entry.path)):
                 with contextlib.suppress(ValueError):
                     day = date.fromisoformat(match[1])
-            told = {"table": table, "path": entry.path, "when": when}
             if when and day is None:
+                told = {"table": table, "path": entry.path, "when": when}
                 problems.append(finding("no_day_folder", **told))
-            elif day and not _FIRST_DAY <= day < _LAST_DAY:
-                problems.append(finding("implausible_day", **told, year=day.year))
             else:
                 files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
     if record is not None:

@@ -442,20 +442,17 @@ def positions(texts: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.i
     The texts of a dictionary are looked up once each.
     """
 
-    def among(each: pa.Array) -> npt.NDArray[np.int32]:
+    def among(each: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32]:
         places = pc.index_in(each.cast(pa.string()), value_set=pa.array(values, pa.string()))
         return np.asarray(pc.fill_null(places, -1))
 
+    if not pa.types.is_dictionary(texts.type):
+        return among(texts)
     found = [np.array([], dtype=np.int32)]
     for chunk in texts.chunks:
-        if isinstance(chunk, pa.DictionaryArray):
-            places = among(chunk.dictionary)
-            # The last one is of null.
-            codes = np.asarray(pc.fill_null(chunk.indices, len(places)))
-            found.append(np.append(places, np.int32(-1))[codes])
-        else:
-            found.append(among(chunk))
-    return np.concatenate(found) if len(found) != 2 else found[1]
+        codes = np.asarray(pc.fill_null(chunk.indices, len(chunk.dictionary)))
+        found.append(np.append(among(chunk.dictionary), np.int32(-1))[codes])
+    return np.concatenate(found)
 
 
 def raw_column(name: str) -> str:

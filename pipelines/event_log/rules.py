@@ -11,8 +11,8 @@ rates, are in `pipelines.contracts.data_rules`. Not for judging whether data loo
 the data gate does. Tested in tests/pipelines/event_log/test_rules.py.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -29,6 +29,8 @@ from pipelines.contracts.time import DAY_MS, EARLIEST_MS, LATEST_MS, to_ms
 
 EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
 """The column whose UTC day is the day of a row's partition."""
+DAYS_TOLD = 5
+"""Where more days than these have the same problem, they are told in one line."""
 KEY_COLUMNS = ("request_id", "user_id", "pin_id", "as_of")
 """What names a row in a report, where its table has the column."""
 
@@ -58,11 +60,9 @@ RULES = {
     # Where files lie
     "missing_table": Rule("event log at {uri} has no table {table!r} (no .parquet file below it)",
         f"expected {_TABLES}; add it, or correct HOMEFEED_EVENT_LOG"),
-    "no_day_folder": Rule("{path} is not in a day=YYYY-MM-DD folder",
-        "expected {table}/day=.../*.parquet; partition the table by the UTC day of {when}"),
-    "implausible_day": Rule("partition {path} is of the year {year}",
-        "expected 2000-2100; were times written in seconds or microseconds instead of "
-        "milliseconds? correct the writer and write the partition again"),
+    "no_day_folder": Rule("{path} is not in a day=YYYY-MM-DD folder of a day from 2000 to 2099",
+        "expected {table}/day=.../*.parquet; partition the table by the UTC day of {when}, which "
+        "is in milliseconds"),
     # The columns of a file
     "missing_column": Rule("missing column {column!r}{hint}; found {found}",
         "expected also {missing}; add the column where the table is written"),
@@ -194,7 +194,7 @@ RULES = {
         "embeddings are {users} wide, and those of the pins of version {version!r} {pins}",
         "expected one width, because a model multiplies them; embed users and pins alike", "users"),
     "embedding_widths": Rule(
-        "embeddings of {whose} have several widths: {most:,} of {usual} numbers, {others}",
+        "embeddings of {whose} have several widths: {widths} numbers",
         "expected one width in a version; write these rows again, or under an embedding_version of "
         "their own"),
     "zero_embeddings": Rule("{zero:,} of {rows:,} embeddings of {whose} are all zero",
@@ -262,6 +262,34 @@ def finding(rule: str, where: str = "", /, **facts: Any) -> Finding:
     if told["table"] and not where:
         problem = f"{told['table']}: {problem}"
     return Finding(rule, where, problem, broken.remedy.format(**words), **told)
+
+
+def told_together(
+    problems: Iterable[Finding], root: str, names: Mapping[int, str]
+) -> Iterator[tuple[Severity, str]]:
+    """Yield problems in words; what is wrong in several files or on many days is one.
+
+    Files are named from `root` on, and ids by their names where these are known.
+    """
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for each in problems:
+        same = each.value if each.day else "" if each.where else each.message
+        alike.setdefault((each.severity, each.rule, each.column, same), []).append(each)
+    for group in alike.values():
+        found = sorted(group, key=lambda each: (each.day or date.min, each.where))
+        if found[0].day and len(found) <= DAYS_TOLD:
+            yield from ((each.severity, each.message) for each in found)
+            continue
+        num_rows, (first, *others) = sum(each.num_rows for each in found), found
+        where = first.where.removeprefix(root)
+        message = replace(first, where=where, num_rows=num_rows).message
+        if others:
+            last = others[-1].day or others[-1].where.removeprefix(root)
+            kind = "days" if first.day else "files"
+            message += f" (and {len(others)} more {kind} to {last})"
+        known = ((number, names.get(number)) for _, number in first.ids)
+        message += "".join(f" ({number} is {name})" for number, name in known if name)
+        yield first.severity, message
 
 
 def require_none(findings: Iterable[Finding]) -> None:
@@ -395,9 +423,6 @@ def value_problems(
 
 def time_problems(path: str, name: str, rows: pa.Table) -> Iterator[Finding]:
     """Yield that times of a column do not lie between the years 2000 and 2100 as milliseconds."""
-    low, high = pc.min_max(rows[name]).as_py().values()
-    if low is None or (EARLIEST_MS <= low and high < LATEST_MS):
-        return
     is_bad = _is_outside(rows[name], EARLIEST_MS, LATEST_MS)
     yield from _marked("implausible_time", path, rows, is_bad, name)
 

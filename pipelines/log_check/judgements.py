@@ -214,12 +214,10 @@ def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding
         yield finding("width_of_users", **of, version=wanted)
     of_all = {f"pins of version {version!r}": known for version, known in report.pins.items()}
     for whose, known in sorted((of_all | {"users": report.users}).items()):
-        (usual, most), *others = known.widths or [(0, 0)]
-        if others:
-            said = ", ".join(f"{rows:,} of {width}" for width, rows in sorted(others))
-            place = {"table": whose.split(" ")[0], "column": "embedding", "whose": whose}
-            widths = {"most": most, "usual": usual, "others": said}
-            yield finding("embedding_widths", **place, **widths, num_rows=known.rows - most)
+        if len(known.widths) > 1:
+            widths = ", ".join(f"{rows:,} of {width}" for width, rows in known.widths)
+            told = {"table": whose.split(" ")[0], "column": "embedding", "whose": whose}
+            yield finding("embedding_widths", **told, widths=widths)
         if whose != "users" and known.zero > bounds.ZERO_EMBEDDINGS.warning * known.rows:
             yield finding("zero_embeddings", whose=whose, zero=known.zero, rows=known.rows)
 

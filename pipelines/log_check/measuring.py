@@ -234,7 +234,6 @@ def check_log(
     recipe: RunConfig | None = None,
     first: date | None = None,
     last: date | None = None,
-    num_workers: int | None = None,
 ) -> LogReport:
     """Return what an event log looks like and all that is wrong with it, the worst first.
 
@@ -244,7 +243,6 @@ def check_log(
             holds for any recipe.
         first: The first day that is looked at; None is open.
         last: The last one, included; None is open.
-        num_workers: Threads that read; None takes as many as there are cores.
 
     Raises:
         DataContractError: there is no log at all.
@@ -263,7 +261,7 @@ def check_log(
         )
     hours = recipe.snapshot.label_window_hours if recipe else 24
     report = LogReport(uri, recipe.recipe if recipe else "", hours)
-    findings = [*problems, *measure(report, event_log, recipe, num_workers or usable_cores())]
+    findings = [*problems, *measure(report, event_log, recipe)]
     findings += judge(report, recipe)
     if recipe is not None and event_log == whole and event_log.files_of("impressions"):
         # A cycle of the day after the last. What else it needs is judged by the rows.
@@ -282,13 +280,11 @@ def check_log(
     return report
 
 
-def measure(
-    report: LogReport, event_log: EventLog, recipe: RunConfig | None, num_workers: int
-) -> list[Finding]:
+def measure(report: LogReport, event_log: EventLog, recipe: RunConfig | None) -> list[Finding]:
     """Fill a report with what a log looks like, and return what breaks a rule of the contract.
 
     The recipe says which further columns and action types there are; None asks for none. As many
-    threads read as there are workers.
+    threads read as there are cores.
 
     Raises:
         TransientStorageError: the storage failed.
@@ -299,6 +295,7 @@ def measure(
     scratch_uri = own_temporary_folder("scratch").as_uri()
     with storage.scratch_folder(scratch_uri) as scratch, open_engine(str(scratch)) as engine:
         engine.execute(_TABLES)
+        num_workers = usable_cores()
         log = _Log(engine, event_log, report, recipe.features if recipe else None)
         findings: list[Finding] = []
         for table in ("actions", "impressions"):

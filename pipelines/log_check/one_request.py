@@ -10,7 +10,6 @@ import functools
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.contracts.config import CategoricalFeature, RunConfig
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import (
     IMPRESSIONS,
     PINS_FILE,
-    SPLIT_HOLDOUT,
     categorical_column,
     label_column,
     numeric_column,
@@ -51,18 +49,14 @@ def show_request(event_log: EventLog, recipe: RunConfig, request_id: str) -> dic
         DataContractError: the log breaks its contract in the files that are read.
     """
     user_id, at = find_request(event_log, request_id)
-    plan = plan_for(event_log, recipe, at)
+    plan = plan_for(recipe, at)
     built = build_one_user(event_log, plan, user_id)
     names = built[0].requests["request_id"].to_pylist() if built else []
     if built is None or request_id not in names:
-        windows = " and ".join(
-            f"{name} {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
-            for name, window in plan.windows.items()
-        )
         raise ConfigurationError(
             f"request {request_id!r} of user {user_id} has no impressions in the event log at "
-            f"{event_log.uri} in the windows of as_of {plan.as_of:%Y-%m-%d}; expected some, known "
-            f"before as_of, in {windows}; name another one"
+            f"{event_log.uri} that a cycle of {plan.as_of:%Y-%m-%d} would judge; expected some "
+            f"from {plan.holdout.start} on, known before that day; name another one"
         )
     return _value(event_log, plan, *built, names.index(request_id))
 
@@ -92,32 +86,12 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, datetime]:
     )
 
 
-def plan_for(event_log: EventLog, recipe: RunConfig, at: datetime) -> SnapshotPlan:
-    """Return the plan of one shard, as of the day after the log's last impressions.
-
-    Where an instant lies in no window of that, it is of the earliest day whose holdout holds it.
-    """
+def plan_for(recipe: RunConfig, at: datetime) -> SnapshotPlan:
+    """Return the plan of one shard, as of the earliest day whose holdout has an instant."""
     one_shard = recipe.snapshot.model_copy(update={"num_shards": 1})
-    alone = recipe.model_copy(update={"snapshot": one_shard})
-    last = datetime.combine(event_log.span("impressions")[1], datetime.min.time(), UTC)
-    plan = plan_of(alone, last + timedelta(days=1))
-    if any(window.start <= at < window.end for window in plan.windows.values()):
-        return plan
     days = 1 - (-one_shard.label_window_hours // 24)  # the request's, and those of its labels
-    return plan_of(alone, floor_to_day(at) + timedelta(days=days))
-
-
-class _RowsOfOne(HeldRows):
-    """Holds the rows of one user, of all that are dealt out; all stay in memory."""
-
-    def __init__(self, folder: Path, user_id: int) -> None:
-        super().__init__(folder, memory_bytes=sys.maxsize)
-        self._user_id = user_id
-
-    def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
-        """Keep the user's rows."""
-        own = rows.filter(pc.equal(rows["user_id"], pa.scalar(self._user_id, pa.int64())))
-        return len(own) == 0 or super().keep(shard, table, own)
+    as_of = floor_to_day(at) + timedelta(days=days)
+    return plan_of(recipe.model_copy(update={"snapshot": one_shard}), as_of)
 
 
 def build_one_user(
@@ -130,9 +104,13 @@ def build_one_user(
     """
     # Where this process is killed, the next check or look removes the folder.
     with scratch_folder(own_temporary_folder("scratch").as_uri()) as out:
-        held = _RowsOfOne(out / "spilled", user_id)
-        read = functools.partial(deal_out, put=held.keep)
+        held = HeldRows(out / "spilled", sys.maxsize)
+
+        def keep(shard: int, table: str, rows: pa.Table) -> None:
+            held.keep(shard, table, rows.filter(pc.equal(rows["user_id"], user_id)))
+
         tasks = make_tasks(event_log, plan)
+        read = functools.partial(deal_out, put=keep)
         found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
         own = held.take(0)
         if own.impressions is None or len(own.impressions) == 0:
@@ -155,17 +133,21 @@ def _value(
     all_pins, user_id = pins.drop_columns(["embedding"]).to_pylist(), request["user_id"]
     names = names_of(event_log, "pin_id", [each["pin_id"] for each in all_pins])
     pin_of = [_named(each["pin_id"], names) for each in all_pins]
+
+    def categories(row: dict[str, Any], table: str) -> dict[str, str | None]:
+        """Return the value of each feature; None where it is not listed."""
+        known = {f.name: (None, *f.values) for f in features.categorical_of(table)}
+        return {name: values[row[categorical_column(name)]] for name, values in known.items()}
+
     return {
         "as_of": f"{plan.as_of:%Y-%m-%d}",
         "request_id": request["request_id"],
         "user": _named(user_id, names_of(event_log, "user_id", [user_id])),
         "impressed_at": _time(request["impressed_at"]),
-        "split": "holdout" if request["split"] == SPLIT_HOLDOUT else "training",
         "is_core": bool(request["is_core"]),
         "user_row": {
             "as_of": _time(user["as_of"]),  # 1970, where there is none before the request
-            "embedding_length": round(float(np.linalg.norm(np.array(user["embedding"]))), 3),
-            "categories": _categories(user, features.categorical_of("users")),
+            "categories": categories(user, "users"),
         },
         "actions": [
             {
@@ -186,8 +168,8 @@ def _value(
                     for name, number in each.items()
                     if name.startswith(start)
                 },
-                "categories": _categories(each, features.categorical_of("impressions"))
-                | _categories(all_pins[each["pin_row"]], features.categorical_of("pins")),
+                "categories": categories(each, "impressions")
+                | categories(all_pins[each["pin_row"]], "pins"),
             }
             for each in examples
         ],
@@ -200,11 +182,3 @@ def _named(number: int, names: dict[int, str]) -> str:
 
 def _time(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _categories(
-    row: dict[str, Any], features: tuple[CategoricalFeature, ...]
-) -> dict[str, str | None]:
-    """Return the value of each feature; None where it is not listed."""
-    codes = {each.name: row[categorical_column(each.name)] for each in features}
-    return {e.name: e.values[codes[e.name] - 1] if codes[e.name] else None for e in features}

@@ -21,12 +21,12 @@ Rows that lack what a row needs count as rows alone. What does not add up stands
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.event_log.rules import Finding, Severity
+from pipelines.event_log.rules import Finding, Severity, told_together
 from pipelines.storage import translated_errors
 
 TABLES = ("impressions", "actions")
@@ -34,8 +34,6 @@ SHIFT_HOURS = 24
 """How far an action is looked for on either side of an impression of the same user and pin."""
 DAYS_SHOWN = 31
 BADGES = {Severity.ERROR: "is-bad", Severity.WARNING: "is-warn", Severity.NOTE: "is-quiet"}
-DAYS_TOLD = 5
-"""Where more days than these have the same problem, they are told in one line."""
 
 
 class Embeddings(NamedTuple):
@@ -141,7 +139,7 @@ def lines_of(report: LogReport) -> Iterator[str]:
 
 def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
     """Yield what the log looks like as a whole, as (name, text)."""
-    shown, acted, named, rows = map(report.total, ("impressions", "actions", "named", "rows"))
+    shown, acted, rows = map(report.total, ("impressions", "actions", "rows"))
     num_shown, num_acted = (rows[table] for table in TABLES)
     if days := report.days_of("impressions"):
         yield (
@@ -150,23 +148,13 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
             f"requests of {report.num_users:,} users; {_share(shown['exploration'], num_shown)} "
             f"exploration; {shown['repeated']:,} duplicates",
         )
-    types = ", ".join(f"{name} {count:,}" for name, count in sorted(acted.items()))
-    yield "actions", f"{num_acted:,} on {len(report.days_of('actions'))} days: {types or 'none'}"
-    labelled = report.total("labelled")
-    rates = ", ".join(f"{name} {_share(labelled[name], num_shown)}" for name in sorted(acted))
-    yield f"impressions that got it within {report.label_window_hours} h", rates or "none"
-    found, pairs = (_share(named[each], named["in_span"]) for each in ("found", "pair_found"))
-    yield (
-        "actions that name a request",
-        f"{_share(named['all'], num_acted)}; of those on days with impressions {found} name one of "
-        f"their user's in the log, {pairs} with their pin",
-    )
+    labelled, days = report.total("labelled"), report.days_of("actions")
+    types = (f"{n} {num:,} ({_share(labelled[n], num_shown)})" for n, num in sorted(acted.items()))
+    told = f"{num_acted:,} on {len(days)} days: {', '.join(types) or 'none'}"
+    yield f"actions (of impressions that got one within {report.label_window_hours} h)", told
     of = {f"pins of version {name}": (each, report.num_pins) for name, each in report.pins.items()}
     for whose, (each, num) in [*sorted(of.items()), ("users", (report.users, report.num_users))]:
-        having, wide = (
-            _share(num - each.num_missing, num),
-            sorted(width for width, _ in each.widths),
-        )
+        having, wide = _share(num - each.num_missing, num), [width for width, _ in each.widths]
         yield whose, f"{each.rows:,} rows, {wide} wide; {having} of the {num:,} in use have one"
 
 
@@ -177,25 +165,7 @@ def _share(part: float, whole: float) -> str:
 def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
     """Yield each problem in words; what is wrong in several files or on many days is one."""
     root = report.uri.removeprefix("file://").rstrip("/") + "/"
-    alike: dict[tuple[object, ...], list[Finding]] = defaultdict(list)
-    for each in report.problems:
-        same = each.value if each.day else "" if each.where else each.message
-        alike[each.severity, each.rule, each.column, same].append(each)
-    for group in alike.values():
-        found = sorted(group, key=lambda each: (each.day or date.min, each.where))
-        if found[0].day and len(found) <= DAYS_TOLD:
-            yield from ((each.severity, each.message) for each in found)
-            continue
-        num_rows, (first, *others) = sum(each.num_rows for each in found), found
-        where = first.where.removeprefix(root)
-        message = replace(first, where=where, num_rows=num_rows).message
-        if others:
-            last = others[-1].day or others[-1].where.removeprefix(root)
-            kind = "days" if first.day else "files"
-            message += f" (and {len(others)} more {kind} to {last})"
-        names = ((number, report.names.get(number)) for _, number in first.ids)
-        message += "".join(f" ({number} is {name})" for number, name in names if name)
-        yield first.severity, message
+    return told_together(report.problems, root, report.names)
 
 
 def write_page(report: LogReport, path: Path) -> None:
@@ -218,14 +188,19 @@ def render(report: LogReport) -> str:
     told, shown, counts, shares = list(told_problems(report)), report.rows("impressions"), [], []
     drawn, num_left_out = drawn_of(dict(sorted(report.total("actions").items())))
     if shown:
-        days, rates = days_scale(report.days), report.label_rates()
-        counts.append(("impressions", count_panel("impressions of each day", days, shown)))
-        for name in drawn:
-            of = {day: report.of(day, "actions").get(name, 0) for day in report.days_of("actions")}
-            counts.append((name, count_panel(f"{name} of each day", days, of)))
-            if rates[name]:
-                panel = share_panel(f"Share of {name} by day", days, rates[name])
-                shares.append((name, panel))
+        days, rates, acted = (
+            days_scale(report.days),
+            report.label_rates(),
+            report.days_of("actions"),
+        )
+        of = {
+            name: {day: report.of(day, "actions").get(name, 0) for day in acted} for name in drawn
+        }
+        of = {"impressions": shown} | of
+        counts = [(name, count_panel(f"{name} of each day", days, num)) for name, num in of.items()]
+        shares = [
+            (n, share_panel(f"Share of {n} by day", days, rates[n])) for n in drawn if rates[n]
+        ]
     kinds = Counter(kind for kind, _ in told)
     return (
         environment()

@@ -10,7 +10,7 @@ tests/pipelines/preconditions.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +33,7 @@ from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
 from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
-from pipelines.event_log.rules import Finding, column_problems, finding
+from pipelines.event_log.rules import Finding, column_problems, finding, told_together
 from pipelines.places.store_errors import require_bucket
 from pipelines.registry import history, registry, tracking
 from pipelines.registry.reconcile import (
@@ -84,8 +84,8 @@ def look_at(event_log_uri: str) -> EventLog:
 
 def problems_of_columns(
     event_log: EventLog, files: Sequence[LogFile], extra: Sequence[str], numbers: Sequence[str]
-) -> Iterator[str]:
-    """Yield what is wrong with the columns of a table's files, once for files alike.
+) -> list[str]:
+    """Return what is wrong with the columns of a table's files, once for files alike.
 
     `extra` are the columns of text that features need beyond the contract's, `numbers` those of
     numbers.
@@ -99,12 +99,9 @@ def problems_of_columns(
         contract = contract_of(file.table, found.names)
         return list(column_problems(file.path, found, contract, extra, numbers))
 
-    told: dict[tuple[str, str, str], list[str]] = {}
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for each in itertools.chain.from_iterable(pool.map(ask, files)):
-            told.setdefault((each.rule, each.column, each.problem), []).append(each.message)
-    for first, *others in told.values():
-        yield first + (f" (and {len(others)} more files)" if others else "")
+        found = itertools.chain.from_iterable(pool.map(ask, files))
+        return [text for _, text in told_together(found, "", {})]
 
 
 def texts_of(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> dict[str, LogFile]:

@@ -1,13 +1,13 @@
 """Pages of a checked log, of usual and of awkward data, without any files."""
 
 import math
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
 from pipelines.log_check import report as log_page
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.report import LogReport
-from support.log_reports import day_of
 from support.outcome_pages import LONG, MARKUP
 
 FIRST = date(2017, 1, 1)
@@ -15,6 +15,19 @@ USUAL = ("click", "close_up", "hide", "repin", "save")
 MANY = (LONG, MARKUP, "_private", "$a$ and $b$", *(f"action_{number:02d}" for number in range(36)))
 SIZES = {"usual": (21, USUAL), "one_day": (1, USUAL), "huge": (365, MANY)}
 """By name: how many days there are, and which action types."""
+
+
+def day_of(
+    shown: int | None = None,
+    acted: Mapping[str, int] | None = None,
+    labelled: Mapping[str, int] | None = None,
+    **more: Mapping[str, int],
+) -> dict[str, dict[str, int]]:
+    """Return a day with so many impressions and actions by type; None: it has no such files."""
+    of = {"impressions": shown, "actions": None if acted is None else sum(acted.values())}
+    counts = {"rows": {table: num for table, num in of.items() if num is not None}}
+    counts |= {"labelled": dict(labelled or {}), "actions": dict(acted or {})}
+    return counts | {name: dict(found) for name, found in more.items()}
 
 
 def report_of(name: str) -> LogReport:

@@ -62,6 +62,16 @@ def twice(file: str) -> Plant:
     return plant
 
 
+def doubled(file: str, column: str) -> Plant:
+    """Return what writes a column of a file once more."""
+
+    def plant(log: Path) -> None:
+        rows = pq.read_table(log / file, partitioning=None)
+        pq.write_table(rows.append_column(column, rows[column]), log / file)
+
+    return plant
+
+
 def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Plant:
     return lambda log: (log / file).write_bytes(change((log / file).read_bytes()))
 
@@ -94,6 +104,8 @@ MISTAKES = {
     "timestamps": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([DAY_15] * 2, pa.timestamp("ms")), "impressed_at"),
         r"is timestamp\[ms\]; expected int64; cast it .*milliseconds since the epoch"),
+    "a column twice": Mistake("column_twice", doubled(IMPRESSIONS_15, "user_id"),
+        rf"{IMPRESSIONS_15}: column 'user_id' is there 2 times"),
     "numbers for flags": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([0, 1]), "is_exploration"), "is int64; expected bool"),
     "numbers for types": Mistake("wrong_kind", put(ACTIONS_15, pa.array([1]), "action_type"),
@@ -131,10 +143,10 @@ MISTAKES = {
     },
     "no day folder": Mistake("no_day_folder",
         renamed("actions/day=2017-01-10", "actions/2017-01-10"),
-        "actions: .*part-0.parquet is not in a day=YYYY-MM-DD folder; expected actions/day="),
-    "a day of 1970": Mistake("implausible_day",
+        "actions: .*part-0.parquet is not in a day=YYYY-MM-DD folder .*; expected actions/day="),
+    "a day of 1970": Mistake("no_day_folder",
         renamed("impressions/day=2017-01-17", "impressions/day=1970-01-18"),
-        "year 1970.*seconds.*instead of milliseconds"),
+        "1970.*is not in .*folder of a day from 2000 .* in milliseconds"),
     **{
         f"no {table}": Mistake("missing_table", lambda log, table=table: shutil.rmtree(log / table),
             f"has no table '{table}' .*correct HOMEFEED_EVENT_LOG")
@@ -153,7 +165,7 @@ MISTAKES = {
         rf"{PINS}: column 'embedding' is null \(1 such row, first row 1: pin_id=20"),
     "a short list": Mistake("embedding_widths", with_list(PINS, 3, lambda row: row[:31]),
         r"an embedding has 31 numbers \(1 such row, first row 3: pin_id=40, .*; expected 32, the"
-        "|several widths: 4 of 32 numbers, 1 of 31; expected one width"),
+        "|several widths: 4 of 32, 1 of 31 numbers; expected one width"),
     "an empty list": Mistake("embedding_widths", with_list(PINS, 0, lambda _: []),
         r"an embedding has 0 numbers \(1 such row, first row 0: pin_id=10|widths: .*, 1 of 0"),
     **{

@@ -73,7 +73,7 @@ def test_a_request_is_told_with_labels_actions_user_and_numbers(log: str) -> Non
     """Request C of the tiny log: user 1 at midnight of the 18th, pins 10 and 30."""
     told = yaml.safe_load(said(log, "C").output)
     assert told == json.loads(said(log, "C", "smoke", "--json").stdout)
-    assert (told["request_id"], told["user"], told["split"]) == ("C", "1", "holdout")
+    assert (told["request_id"], told["user"]) == ("C", "1")
     assert told["impressed_at"] == "2017-01-18 00:00:00 UTC"
     assert told["user_row"]["as_of"] == "2017-01-15 00:00:00 UTC"
     repin = {"action_type": "repin", "pin": "10", "acted_at": "2017-01-15 00:00:00 UTC"}
@@ -99,7 +99,7 @@ def request_of_nobody(log: Path) -> None:
         (late_request, "nobody's", ConfigurationError,
          "has no request .*from 2017-01-14 to 2017-01-19; correct --request"),
         (late_request, "E", ConfigurationError,
-         "'E' of user 3 has no impressions .* in the windows of as_of 2017-01-21; expected some"),
+         "'E' of user 3 has no impressions .* that a cycle of 2017-01-21 would judge; expected"),
         # The file of the log is named, and not a copy of it.
         (lambda log: rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")])), "C",
          DataContractError, rf"^.*event_log/{ACTIONS_15}: acted_at is after known_at \(1 such row"),
@@ -129,13 +129,10 @@ def test_what_a_killed_look_has_left_is_removed_by_the_next(
         assert list(temporary.rglob("*")) == [orphan.parent]
 
 
-def test_a_log_of_texts_is_told_by_names_and_as_of_its_end_where_that_holds_it(
+def test_a_log_of_texts_is_told_by_names_as_of_the_cycle_that_judges_the_request(
     tmp_path: Path,
 ) -> None:
-    """User `00091480` is another one than `91480`, and pins are p0 to p2.
-
-    The day after the log's last is the 8th: its windows are the 3rd and 4th, and the 6th.
-    """
+    """User `00091480` is another one than `91480`, and pins are p0 to p2."""
     names = {"u0": "00091480", "u1": "91480"}
     with EventLogWriter(tmp_path / "own", VERSION) as writer:
         writer.pins(pins())
@@ -147,14 +144,9 @@ def test_a_log_of_texts_is_told_by_names_and_as_of_its_end_where_that_holds_it(
     (tmp_path / "own.yaml").write_text(
         f"extends: smoke\nsnapshot: {{{days}, popularity_days: 3, embedding_version: {VERSION}}}\n"
     )
-    for request, name, split, day in (
-        ("4-0", "00091480", "training", 8),
-        ("6-1", "91480", "holdout", 8),
-        ("5-0", "00091480", "holdout", 7),
-        ("7-0", "00091480", "holdout", 9),
-    ):
+    for request, name, day in (("4-0", "00091480", 6), ("6-1", "91480", 8)):
         told = yaml.safe_load(said(f"{tmp_path}/own", request, f"{tmp_path}/own.yaml").output)
-        assert (told["split"], told["as_of"]) == (split, f"2024-01-0{day}")
+        assert told["as_of"] == f"2024-01-0{day}"
         assert (told["request_id"], told["user"]) == (request, f"{id_of(name)} ({name!r})")
         assert f"{id_of('p1')} ('p1')" in {each["pin"] for each in told["candidates"]}
         known = {f"{id_of(pin)} ({pin!r})" for pin in ("p1", "p2")}

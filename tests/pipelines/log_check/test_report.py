@@ -3,8 +3,7 @@
 from datetime import date
 
 from pipelines.log_check.report import LogReport, render
-from support.data_pages import MANY, report_of
-from support.log_reports import day_of
+from support.data_pages import MANY, day_of, report_of
 from validation.report.days import MAX_PANELS
 
 

@@ -33,25 +33,22 @@ def test_a_day_without_rows_is_a_warning() -> None:
     assert only.warnings == (f"no rows on {date_of(FIRST_DAY + 30)}",)
 
 
-def test_the_factor_is_a_quantile_of_the_largest_deviations() -> None:
-    quiet = [window(0.5)] * 18
-    assert Calibration((*quiet, window(1.4, "x"))).factor == pytest.approx(1.4)
-    few = Calibration(tuple(quiet))
-    assert few.factor is None and "19 windows are needed" in [*calibration_lines(few)][-1]
-    many = Calibration((*quiet, *quiet, *quiet[:2], window(3.0, "x")))
-    assert many.factor == 1.0, "one of 39 is within the budget, and floors are floors"
-
-
-def test_the_lines_say_how_many_and_what_to_set() -> None:
-    found = Calibration((*[window(0.5)] * 18, window(1.4, "a", "b")))
-    lines = list(calibration_lines(found))
-    assert lines[-3].endswith("largest deviation 1.40 times its limit; warns of a, b")
-    assert lines[-2].startswith("5% of 19 past windows would have brought a warning")
-    assert lines[-1].endswith("1.40 times as wide would have kept to it; set "
-                              "data_gate.limit_factor so in the recipe")  # fmt: skip
-
-
-def test_limits_that_keep_to_the_budget_are_left_as_they_are() -> None:
-    kept = Calibration((*[window(0.5)] * 23, window(1.6, "a")))
-    assert kept.factor == pytest.approx(1.6)
-    assert [*calibration_lines(kept)][-1] == "the limits keep to it; nothing has to be set"
+@pytest.mark.parametrize(
+    ("quiet", "worst", "factor", "says"),
+    [
+        (18, 1.4, 1.4, "1.40 times as wide would have kept to it; set data_gate.limit_factor so in "
+         "the recipe"),
+        (17, 1.4, None, "19 windows are needed to say how much wider limits would have to be"),
+        (38, 3.0, 1.0, "the limits keep to it; nothing has to be set"),  # floors are floors
+        (23, 1.6, 1.6, "the limits keep to it; nothing has to be set"),
+    ],
+)  # fmt: skip
+def test_the_factor_is_a_quantile_of_the_largest_deviations_and_is_told(
+    quiet: int, worst: float, factor: float | None, says: str
+) -> None:
+    found = Calibration((*[window(0.5)] * quiet, window(worst, "a", "b")))
+    assert found.factor == (factor and pytest.approx(factor))
+    *_, told, share, last = calibration_lines(found)
+    assert told.endswith(f"largest deviation {worst:.2f} times its limit; warns of a, b")
+    assert share.startswith(f"{1 / (quiet + 1):.0%} of {quiet + 1} past windows would have")
+    assert last.endswith(says)

@@ -101,18 +101,12 @@ def judge_log(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the log.
     """
-    days = log.history
-    against = (
-        f"{len(days)} days from {date_of(days[0].day)} to {date_of(days[-1].day)}, of "
-        + ("accepted snapshots" if len(log.accepted) >= FEWEST_DAYS else "the log itself")
-        if days
-        else "nothing: the log has no earlier days"
-    )
+    whose = "accepted snapshots" if len(log.accepted) >= FEWEST_DAYS else "the log itself"
     facts = {
         "Event log": log.uri,
         "Days": f"{date_of(log.first_day)} to {date_of(log.end_day - 1)}, "
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
-        "Held against": against,
+        "Held against": f"{len(log.history)} earlier days, of {whose}",
     }
     subject = Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
@@ -142,8 +136,7 @@ def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
         others = log.rewritten.get(day, ())
         missing[name], changed[name] = float(len(lost)), float(len(others))
         without[name] = f"{name} has no {' and no '.join(lost)}"
-        told = ", ".join(others[:3]) + (" and others" if len(others) > 3 else "")
-        rewritten[name] = f"{name} was rewritten since it was accepted: {told} changed"
+        rewritten[name] = f"{name} was rewritten since it was accepted: {', '.join(others)} changed"
     share = sum(map(bool, missing.values())) / len(missing)
     return (
         Check("log_has_every_day", Severity.WARNING, "Every day has impressions and actions.",

@@ -41,6 +41,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.contracts.day_profile import DayProfile, Number
 from validation.data_gate.days.queries import NUM_FOLLOWED
@@ -310,9 +311,9 @@ def _series(name: str, days: Sequence[tuple[int, dict[str, Number]]]) -> _Series
     kind = kind_of(name)
     found = [(day, number) for day, all_of in days if (number := all_of.get(name, none))]
     return _Series(
-        np.array([day for day, _ in found], dtype=np.int64),
-        np.array([kind.judged(number) for _, number in found], dtype=np.float64),
-        np.array([kind.noise(number) for _, number in found], dtype=np.float64),
+        np.array([day for day, _ in found]),
+        np.array([kind.judged(number) for _, number in found]),
+        np.array([kind.noise(number) for _, number in found]),
     )
 
 
@@ -365,8 +366,7 @@ def _count_matrix(days: Sequence[Mapping[str, int]], keys: Sequence[str]) -> Flo
 
 def _sums(counts: Floats, length: int) -> Floats:
     """Return the sums over each run of rows, [rows - length + 1, columns]."""
-    sums = np.cumsum(np.vstack([np.zeros(counts.shape[1]), counts]), axis=0)
-    return np.asarray(sums[length:] - sums[:-length])
+    return sliding_window_view(counts, length, axis=0).sum(axis=-1)
 
 
 def _of_counts(
@@ -380,15 +380,18 @@ def _of_counts(
     before, days, now = before[before.any(axis=1)], days[now.any(axis=1)], now[now.any(axis=1)]
     if len(before) < FEWEST_DAYS or len(now) == 0:
         return []
-    usual, times = before.sum(axis=0), _short_history(len(before))
-    own, distances = jensen_shannon(before, usual), jensen_shannon(now, usual)
-    limit = max(times * DISTANCE.day_floor, MARGIN * float(own.max()))
-    worst = int(np.argmax(distances))
-    of_day = Deviation(name, "day", DISTANCE, int(days[worst]), float(distances[worst]), 0.0, limit)
-    own = jensen_shannon(_sums(before, _run_length(len(before), len(now))), usual)
-    limit = max(times * DISTANCE.run_floor, MARGIN * float(own.max()))
-    whole = float(jensen_shannon(now.sum(axis=0)[None], usual)[0])
-    return [of_day, Deviation(name, "run", DISTANCE, int(days[0]), whole, 0.0, limit)]
+    usual, found = before.sum(axis=0), []
+    of_levels: tuple[tuple[Level, float, int, Floats], ...] = (
+        ("day", DISTANCE.day_floor, 1, now),
+        ("run", DISTANCE.run_floor, _run_length(len(before), len(now)), now.sum(axis=0)[None]),
+    )
+    for level, floor, length, rows in of_levels:
+        own, distances = (jensen_shannon(of, usual) for of in (_sums(before, length), rows))
+        worst = int(np.argmax(distances))
+        limit = max(_short_history(len(before)) * floor, MARGIN * float(own.max()))
+        distance = float(distances[worst])
+        found.append(Deviation(name, level, DISTANCE, int(days[worst]), distance, 0.0, limit))
+    return found
 
 
 def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
@@ -400,12 +403,10 @@ def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
         counts: [rows, keys], no row all zero.
         usual: [keys], not all zero.
     """
-    from scipy.special import rel_entr
+    from scipy.spatial.distance import jensenshannon
 
-    p, q = counts / counts.sum(axis=1, keepdims=True), usual / usual.sum()
-    middle = (p + q) / 2
-    nats = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2
-    return np.sqrt(np.clip(nats / np.log(2), 0.0, 1.0))
+    # Of shares that are all but equal, rounding may make the divergence negative.
+    return np.nan_to_num(jensenshannon(counts, usual[None], base=2, axis=1))
 
 
 def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:
@@ -468,14 +469,11 @@ def _of_ids(
     """
     ids = known_ids((*history, *judged), followed)
     num_days = _run_length(len(history), min(len(judged), AFTER_DAYS))
-    first, end = judged[0].day, judged[-1].day + 1
-
-    def shares(start: int, stop: int) -> list[tuple[float, int, int]]:
-        found = ((share_back(ids, day, num_days), day) for day in range(start, stop))
-        return [(*share, day) for share, day in found if share is not None]
-
-    usual = shares(history[0].day, first - num_days + 1) if history else []
-    now = shares(first, end - num_days + 1)
+    start, first, end = min(ids, default=0), judged[0].day, judged[-1].day + 1
+    runs = ((share_back(ids, day, num_days), day) for day in range(start, end - num_days + 1))
+    found = [(*share, day) for share, day in runs if share is not None]
+    usual = [each for each in found if each[2] <= first - num_days]
+    now = [each for each in found if each[2] >= first]
     if len(usual) < FEWEST_RUNS or not now:
         return []
     values = np.array([share for share, _, _ in usual])

@@ -49,12 +49,8 @@ def open_engine(temporary_dir: str) -> Iterator[duckdb.DuckDBPyConnection]:
     Args:
         temporary_dir: An existing folder.
     """
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "threads": NUM_THREADS,
-        "memory_limit": MEMORY_LIMIT,
-    }
-    with duckdb.connect(config=settings) as engine:
-        engine.execute("set temp_directory = ?", [temporary_dir])
+    limits = {"memory_limit": MEMORY_LIMIT, "temp_directory": temporary_dir}
+    with duckdb.connect(config={"threads": NUM_THREADS, **limits}) as engine:
         yield engine
 
 
@@ -75,24 +71,24 @@ def measure_days(
         categories: Columns of impressions whose values are counted.
     """
     load_rows(engine, rows, categories)
-    numbers: dict[int, dict[str, Number]] = defaultdict(dict)
-    counts, hits = (defaultdict[int, dict[str, dict[str, int]]](dict) for _ in range(2))
-    followed: dict[int, dict[str, tuple[int, ...]]] = defaultdict(dict)
+    numbers, counts, hits, followed = (defaultdict[int, dict[str, Any]](dict) for _ in range(4))
     for query in queries.NUMBERS:
         for day, name, value, num in engine.execute(query).fetchall():
             if value is not None and num:
                 numbers[day][name] = Number(value=float(value), num=int(num))
-    for day, name, key, num in engine.execute(queries.COUNTS).fetchall():
-        counts[day].setdefault(name, {})[key] = num
-    for column in categories:
-        name, query = f"impressions.{column}", queries.CATEGORY.format(column=quoted(column))
-        for day, key, num, num_hits in engine.execute(query).fetchall():
+    of_categories = (
+        queries.CATEGORY.format(name=quoted(f"impressions.{column}", "'"), column=quoted(column))
+        for column in categories
+    )
+    for query in (queries.COUNTS, *of_categories):
+        for day, name, key, num, num_hits in engine.execute(query).fetchall():
             counts[day].setdefault(name, {})[key] = num
             if num_hits:
                 hits[day].setdefault(name, {})[key] = num_hits
-        for day, hits_of_day in hits.items():
-            of_rows, of_hits = counts[day].get(name, {}), hits_of_day.get(name, {})
-            if 0 < sum(of_hits.values()) < (num := sum(of_rows.values())):
+    for day, hits_of_day in hits.items():
+        for name, of_hits in hits_of_day.items():
+            of_rows = counts[day][name]
+            if sum(of_hits.values()) < (num := sum(of_rows.values())):
                 values = np.array([[n, of_hits.get(key, 0)] for key, n in sorted(of_rows.items())])
                 tells = eta_squared(*values.T.astype(np.float64))
                 numbers[day][f"{name}.tells"] = Number(value=tells, num=num)
@@ -115,10 +111,9 @@ def measure_days(
 
 def _folded(nums: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
     """Return numbers by value, those of all but the commonest of many values put together."""
-    order = sorted(counts, key=lambda value: (-counts[value], value))
     found: dict[str, int] = {}
-    for value in order:
-        place = value if len(order) <= MOST_KEYS or value in order[:MOST_KEYS] else OTHERS
+    for n, value in enumerate(sorted(counts, key=lambda value: (-counts[value], value))):
+        place = value if n < MOST_KEYS else OTHERS
         if value in nums:
             found[place] = found.get(place, 0) + nums[value]
     return found

@@ -4,8 +4,8 @@ The tables `i` (impressions) and `a` (actions) hold the days that are measured a
 to which the first requests and actions reach back. No query looks at other days than its own and
 the one before, so that a day's numbers do not depend on which days are measured with it. `s` has
 one row for each user that was shown something on a day, with the user's row of the daily batch in
-use then. A query gives rows of
-(day, name, value, num); a count query gives (day, name, key, num). Not for what a number must be
+use then. A query gives rows of (day, name, value, num); a count query gives (day, name, key, num,
+hits), hits being the rows that were acted upon. Not for what a number must be
 (`kinds`).
 """
 
@@ -228,15 +228,18 @@ USERS = _USERS.replace("{mean_squares}", " + ".join(f"avg({axis}) ** 2" for axis
 NUMBERS = (IMPRESSIONS, ACTIONS, ACTORS, NAMED, UNNAMED, LABEL_RATES, USERS)
 
 COUNTS = """
-select day, 'impressions.hour' as name, (t // 3600000 % 24)::varchar as key, count(*) as num
+select day, 'impressions.hour' as name, (t // 3600000 % 24)::varchar as key, count(*) as num,
+       0 as hits
 from r group by day, key
 union all
-select day, 'actions.hour', (t // 3600000 % 24)::varchar as key, count(*) from a group by day, key
+select day, 'actions.hour', (t // 3600000 % 24)::varchar as key, count(*), 0
+from a group by day, key
 union all
-select day, 'impressions.surface', coalesce(surface, '(null)') as key, count(*)
+select day, 'impressions.surface', coalesce(surface, '(null)') as key, count(*), 0
 from r group by day, key
 union all
-select day, 'users.state', coalesce(state, '(no row)') as key, count(*) from s group by day, key
+select day, 'users.state', coalesce(state, '(no row)') as key, count(*), 0
+from s group by day, key
 """
 
 NUM_FOLLOWED = 256
@@ -262,7 +265,8 @@ The database's own hash may be another in its next release, and these are kept f
 """
 
 CATEGORY = """
-select i.day, coalesce({column}::varchar, '(null)') as key, count(*) as num, count(hit) as hits
+select i.day, {name}, coalesce({column}::varchar, '(null)') as key, count(*) as num,
+       count(hit) as hits
 from i left join (select distinct day, req, p, true as hit from a where req is not null)
 using (day, req, p) group by i.day, key
 """

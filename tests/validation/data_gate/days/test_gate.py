@@ -79,7 +79,7 @@ def test_what_is_told_of_a_fortnight(
         assert observed in outcomes[name].observed
     assert outcomes["log_harms_no_model"].severity is Severity.CRITICAL
     told = (tmp_path / "data_docs" / "index.html").read_text()
-    assert "file:///log" in told and "56 days from" in told and "of accepted snapshots" in told
+    assert "file:///log" in told and "56 earlier days" in told and "of accepted snapshots" in told
 
 
 def test_days_that_were_accepted_are_not_judged_again(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from validation.data_gate.days.limits import (
     Deviation,
     deviations,
     eta_squared,
-    jensen_shannon,
     kind_of,
     known_ids,
     share_back,
@@ -165,14 +164,6 @@ def test_a_value_never_seen_a_null_and_the_hour_of_events_are_numbers() -> None:
     usual = {"20": 300, "21": 400, "22": 300}
     moved = of(counted(HOUR, usual, {"0": 900}), f"{HOUR}.centre", "day")
     assert (moved.usual % 24, moved.effect) == pytest.approx((21.5, 3))
-
-
-def test_the_distance_is_zero_for_equal_shares_and_one_for_none_in_common() -> None:
-    usual = np.array([1.0, 3.0, 0.0])
-    rows = np.array([[10.0, 30.0, 0.0], [0.0, 0.0, 5.0], [4.0, 0.0, 0.0]])
-    # By hand, p = (1, 0), q = (1/4, 3/4), middle = (5/8, 3/8), in bits.
-    p, q = np.log2(8 / 5), 0.25 * np.log2(2 / 5) + 0.75 * np.log2(2)
-    assert jensen_shannon(rows, usual) == pytest.approx([0.0, 1.0, np.sqrt((p + q) / 2)])
 
 
 # Whether a category begins to give the label away, over all days.
