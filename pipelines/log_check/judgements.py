@@ -150,13 +150,10 @@ def _hours(report: LogReport) -> Iterator[Finding]:
         if own_rate < _RATES.warning * num_labelled / sum(shown.values()):
             continue
         expected = own_rate * _binned(report.of(day, "impressions.hour"), HOURS)
-        is_empty = labelled <= bound.warning * expected
-        run = np.cumsum(~is_empty)  # the hours of a run of empty ones share a number
-        runs = np.bincount(run[is_empty], weights=expected[is_empty], minlength=HOURS + 1)
-        hours = np.flatnonzero(is_empty & (runs[run] >= bound.fewest))
-        if len(hours):
-            told = {"num": int(labelled[hours].sum()), "hours": ", ".join(map(str, hours))}
-            yield finding("hours_without_actions", day=day, expected=expected[hours].sum(), **told)
+        hours = np.flatnonzero(labelled < bound.warning * expected)
+        if (missing := expected[hours].sum()) >= bound.fewest:
+            told = {"num": labelled[hours].sum(), "hours": ", ".join(map(str, hours))}
+            yield finding("hours_without_actions", day=day, expected=missing, **told)
 
 
 def _requests(report: LogReport) -> Iterator[Finding]:
@@ -186,8 +183,8 @@ def _clocks(report: LogReport) -> Iterator[Finding]:
     share = unnamed["early"] / max(unnamed["near"], 1)
     if unnamed["early"] < bound.fewest or share < bound.warning:
         return
-    shifts = _binned(report.total("unnamed.shift"), 2 * SHIFT_HOURS, -SHIFT_HOURS)
-    by_hour = shifts[:SHIFT_HOURS][::-1]  # place h: early by h to h + 1 hours
+    # Place h: early by h to h + 1 hours.
+    by_hour = _binned(report.total("unnamed.shift"), SHIFT_HOURS, -SHIFT_HOURS)[::-1]
     most = int(np.argmax(by_hour))
     concentration = by_hour[max(0, most - 1) : most + 2].sum() / max(by_hour.sum(), 1)
     is_clock = concentration >= bounds.CONCENTRATED_SHIFT

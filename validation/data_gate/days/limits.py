@@ -246,9 +246,9 @@ def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) ->
         noise: What chance alone gives, as a standard deviation.
         centre: The deviation that is usual.
     """
-    least = max(floor, MARGIN * float(np.abs(own).max()))
+    least = max(floor, MARGIN * np.abs(own).max())
     # The standard deviation that normal deviations of the same median would have.
-    robust = 1.4826 * float(np.median(np.abs(own - centre)))
+    robust = 1.4826 * np.median(np.abs(own - centre))
     return np.maximum(least, Z * np.maximum(robust, noise))
 
 
@@ -323,11 +323,11 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
     if name.endswith(".centre"):
         # Without the jump at midnight: all hours within 12 hours of the history's.
         turns = np.exp(2j * np.pi * before.values / 24)
-        start = float(np.angle(turns.mean())) * 24 / (2 * np.pi) - 12
+        start = np.angle(turns.mean()) * 24 / (2 * np.pi) - 12
         before, now = (
             each._replace(values=(each.values - start) % 24 + start) for each in (before, now)
         )
-    level, extra = float(np.median(before.values)), np.zeros(7)
+    level, extra = np.median(before.values), np.zeros(7)
     for weekday in range(7) if num_before >= WEEKDAY_DAYS else ():
         of_weekday = before.values[before.days % 7 == weekday]
         if len(of_weekday) >= 3:
@@ -335,7 +335,7 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
     residuals = before.values - (level + extra[before.days % 7])
     usual = level + extra[now.days % 7]
     # How many rows, or positives, a day of the history has: its noise says so.
-    typical = 1.0 / float(np.median(before.noise)) ** 2
+    typical = 1.0 / np.median(before.noise) ** 2
     is_volume = name.endswith((".rows", ".per_request", ".per_user", ".label_rate"))
     is_rare = is_volume and typical < RARE
     floors = RARE_FLOORS if is_rare else (kind.day_floor, kind.run_floor)
@@ -344,17 +344,17 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
     worst = int(np.argmax(np.abs(now.values - usual) / limits))
     length = _run_length(num_before, num_now)
     means = np.convolve(residuals, np.ones(length) / length, "valid")
-    noise = float(np.median(now.noise)) / np.sqrt(num_now)
-    limit = float(_limits(run_floor, means, noise, float(np.median(means))))
-    mean, mean_usual = float(now.values.mean()), float(usual.mean())
-    of_day = Deviation(name, "day", kind, int(now.days[worst]), float(now.values[worst]),
-                       float(usual[worst]), float(limits[worst]))  # fmt: skip
-    of_run = Deviation(name, "run", kind, int(now.days[0]), mean, mean_usual, limit)
+    noise = np.median(now.noise) / np.sqrt(num_now)
+    limit = _limits(run_floor, means, noise, np.median(means))
+    of_day = Deviation(
+        name, "day", kind, now.days[worst], now.values[worst], usual[worst], limits[worst]
+    )
+    of_run = Deviation(name, "run", kind, now.days[0], now.values.mean(), usual.mean(), limit)
     if name.endswith(".tells"):
         return [of_day]  # Over all days it is counted together: see `_of_told`.
     if kind.scale == "rate":  # Rates need positives.
-        is_told_of_run = typical * num_now >= FEWEST_OF_A_RUN
-        return [of_day] * (typical >= FEWEST_OF_A_DAY) + [of_run] * is_told_of_run
+        asked = ((of_day, FEWEST_OF_A_DAY), (of_run, FEWEST_OF_A_RUN / num_now))
+        return [each for each, fewest in asked if typical >= fewest]
     return [of_day, of_run]
 
 
@@ -388,9 +388,8 @@ def _of_counts(
     for level, floor, length, rows in of_levels:
         own, distances = (jensen_shannon(of, usual) for of in (_sums(before, length), rows))
         worst = int(np.argmax(distances))
-        limit = max(_short_history(len(before)) * floor, MARGIN * float(own.max()))
-        distance = float(distances[worst])
-        found.append(Deviation(name, level, DISTANCE, int(days[worst]), distance, 0.0, limit))
+        limit = max(_short_history(len(before)) * floor, MARGIN * own.max())
+        found.append(Deviation(name, level, DISTANCE, days[worst], distances[worst], 0.0, limit))
     return found
 
 
@@ -454,8 +453,8 @@ def _of_told(
     if len(history) < length + FEWEST_RUNS - 1:
         return []
     usual, kind = shares_told(name, history, length), _KINDS["tells"]
-    middle, found = float(np.median(usual)), float(shares_told(name, judged, len(judged))[0])
-    limit = float(_limits(kind.run_floor * _short_history(len(history)), usual - middle))
+    middle, found = np.median(usual), shares_told(name, judged, len(judged))[0]
+    limit = _limits(kind.run_floor * _short_history(len(history)), usual - middle)
     day = judged[0].day
     return [Deviation(f"{name}.tells", "run", kind, day, max(found, middle), middle, limit)]
 
@@ -477,11 +476,11 @@ def _of_ids(
     if len(usual) < FEWEST_RUNS or not now:
         return []
     values = np.array([share for share, _, _ in usual])
-    middle = float(np.median(values))
+    middle = np.median(values)
     share, num, day = min(now)
     noise = RETURNING.noise(Number(value=middle, num=num))
     floor = RETURNING.run_floor * _short_history(len(history))
-    limit, name = float(_limits(floor, values - middle, noise)), f"impressions.{followed}_come_back"
+    limit, name = _limits(floor, values - middle, noise), f"impressions.{followed}_come_back"
     return [Deviation(name, "run", RETURNING, day, min(share, middle), middle, limit)]
 
 
