@@ -64,6 +64,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         DataContractError: the log is missing or breaks its contract, or does not cover a window.
         TransientStorageError: the storage failed, or a file was written while it was read.
     """
+    from pipelines.alerts.commands import accept_shift_command, stage_command
     from validation.data_gate.days.gate import judge_log
     from validation.data_gate.gx_runner import importing_meanwhile
     from validation.report.data_docs import DOCS_FOLDER
@@ -89,14 +90,8 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         (out_dir / DAYS_FILE).write_bytes(newest.to_record())
         (out_dir / REPORT_FILE).write_bytes(report.to_record())
         storage.publish_folder(out_dir, target)
-    if not report.is_accepted:
-        raise _refusal(run, report)
-    return report
-
-
-def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
-    from pipelines.alerts.commands import accept_shift_command, stage_command
-
+    if report.is_accepted:
+        return report
     stopping = [each.name for each in report.failures if each.stops_the_cycle]
     right = [name for name in stopping if name in ACCEPTABLE]
     accept = " and ".join(f"`{accept_shift_command(run.run_uri, name)}`" for name in right)
@@ -112,7 +107,7 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     )
     error.acceptable = tuple(right) if len(right) == len(stopping) else ()
     error.about, error.docs_uri = tuple(stopping), report.docs_uri
-    return error
+    raise error
 
 
 def read_report(run: ResolvedRun) -> EventLogReport | None:

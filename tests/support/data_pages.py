@@ -42,8 +42,14 @@ def report_of(name: str) -> LogReport:
         num_pins=98_765,
     )
     for number in range(num_days):
-        shown = _rows(number, num_days)
-        counts = {each: _labels(shown, place, number) for place, each in enumerate(types)}
+        # Weeks are seen in the days, and one lacks most of its rows.
+        usual = 1_200_000 + 260_000 * math.sin(number * 2 * math.pi / 7) + 900 * number
+        shown = int(usual * (0.05 if number == num_days - 2 else 1))
+        waves = {each: 1 + 0.2 * math.sin(number / 3 + place) for place, each in enumerate(types)}
+        counts = {
+            each: int(shown * 0.05 / (1 + place) * wave)
+            for place, (each, wave) in enumerate(waves.items())
+        }
         day = FIRST + timedelta(days=number)
         report.days[day] = day_of(shown, counts, counts)
     report.problems = list(judge(report, None))
@@ -56,13 +62,3 @@ def write_page(folder: Path, name: str) -> Path:
     path = folder / f"log_{name}.html"
     log_page.write_page(report_of(name), path)
     return path
-
-
-def _rows(number: int, num_days: int) -> int:
-    """Return a day's impressions: weeks are seen in them, and one day lacks most of them."""
-    usual = 1_200_000 + 260_000 * math.sin(number * 2 * math.pi / 7) + 900 * number
-    return int(usual * (0.05 if number == num_days - 2 else 1))
-
-
-def _labels(num_rows: int, place: int, number: int) -> int:
-    return int(num_rows * (0.05 / (1 + place)) * (1 + 0.2 * math.sin(number / 3 + place)))

@@ -72,25 +72,18 @@ def write_random_log(
     impressions = _impressions(rng)
     actions, pins = _actions(rng, impressions), _pins(rng)
     log = RandomLog(impressions, actions, change_pins(pins) if change_pins else pins, _users(rng))
-    for table, schema, rows in (
-        ("impressions", IMPRESSIONS.append(pa.field("price", pa.float32())), log.impressions),
-        ("actions", ACTIONS, log.actions),
-    ):
-        write_events(folder, table, pa.Table.from_pylist(rows, schema=schema))
+    shown = IMPRESSIONS.append(pa.field("price", pa.float32()))
+    write_events(folder, "impressions", pa.Table.from_pylist(log.impressions, schema=shown))
+    write_events(folder, "actions", pa.Table.from_pylist(log.actions, schema=ACTIONS))
+    known = {"known_at": pa.int64()} if "known_at" in log.pins[0] else {}
     for table, schema, rows, extra in (
-        ("pins", PINS, log.pins, _columns_of_pins(log.pins)),
+        ("pins", PINS, log.pins, known | {"brand": pa.string(), "created_at": pa.int64()}),
         ("users", USERS, log.users, {"spent": pa.int32()}),
     ):
-        fields = [pa.field(name, type_) for name, type_ in extra.items()]
         columns = {name: [row[name] for row in rows] for name in (*schema.names, *extra)}
         columns["embedding"] = embedding_column(np.array(columns["embedding"]))
-        write_rows(folder, table, pa.table(columns, schema=pa.schema([*schema, *fields])))
+        write_rows(folder, table, pa.table(columns, schema=pa.schema([*schema, *extra.items()])))
     return log
-
-
-def _columns_of_pins(rows: list[Row]) -> dict[str, pa.DataType]:
-    time = {"known_at": pa.int64()} if "known_at" in rows[0] else {}
-    return time | {"brand": pa.string(), "created_at": pa.int64()}
 
 
 def _minute(rng: np.random.Generator, day: int) -> int:
