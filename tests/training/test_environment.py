@@ -31,15 +31,12 @@ def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
 
 
-def test_more_processes_than_the_cores_can_bear_are_refused(monkeypatch) -> None:
+def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     require_devices(12, "cpu")
     with pytest.raises(ConfigurationError, match="13 training .* on 3 usable.* at most 12.*lower"):
         require_devices(13, "cpu")
-
-
-def test_gpus_that_are_not_there_are_refused(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     require_devices(1, "gpu")
     with pytest.raises(ConfigurationError, match="'gpu' with 2 device.* has 1 GPU.* 'cpu'"):
         require_devices(2, "gpu")

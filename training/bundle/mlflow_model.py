@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -133,20 +133,21 @@ def _upload(
 def _signature(bundle_dir: Path) -> "ModelSignature":
     """Return tensor types and shapes of inputs and output; requests and candidates vary."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import Schema, TensorSpec
 
     from training.bundle.files import read_config, read_golden
     from training.data.batches import VARYING_AXES
 
     config = read_config(bundle_dir)
     golden, _ = read_golden(bundle_dir, len(config.features.heads))
-    inputs: list[ColSpec | TensorSpec] = []
-    for name, varying in VARYING_AXES.items():
-        array = getattr(golden, name).numpy()
-        shape = (-1,) * len(varying) + array.shape[len(varying) :]
-        inputs.append(TensorSpec(array.dtype, shape, name))
-    outputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype(np.float64), (-1, len(config.features.heads)), name)
+    inputs: list[Any] = [
+        TensorSpec(array.dtype, (-1,) * len(varying) + array.shape[len(varying) :], name)
+        for name, varying in VARYING_AXES.items()
+        for array in [getattr(golden, name).numpy()]
+    ]
+    shape = (-1, len(config.features.heads))
+    outputs: list[Any] = [
+        TensorSpec(np.dtype(np.float64), shape, name)
         for name in ("probabilities", "uncalibrated_probabilities")
     ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))

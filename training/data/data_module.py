@@ -219,7 +219,8 @@ class HomefeedDataModule(pl.LightningDataModule):
         by_length = np.argsort(self.training_index.num_actions_M, kind="stable")
         chosen = by_length[np.linspace(0, len(by_length) - 1, num_requests).astype(np.int64)]
         requests = self.training_index.take(np.unique(chosen))
-        in_request_C = np.concatenate([np.arange(n) for n in requests.num_examples_M])
+        counts_M = requests.num_examples_M
+        in_request_C = ragged_ranges(np.zeros_like(counts_M), counts_M)
         return self.reader.make_batch(requests, in_request_C < num_candidates)
 
     def statistics(self) -> FeatureStatistics:

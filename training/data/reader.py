@@ -172,23 +172,19 @@ class SnapshotReader:
             self._take(self.timelines, name, shard_of, rows)
             for name in ("pin_row", "action_type_id", "acted_at")
         )
-        found = {
-            "action_types_RS": (types, 0),
-            "action_pin_keys_RS": (pin_rows, -1),
-            "action_pins_RSE": (self._pins(index, pin_rows, request_of)[0], 0),
-            "action_ages_ms_RS": (
-                self.request_column(index, "impressed_at")[request_of] - acted_at,
-                0,
-            ),
+        ages_ms = self.request_column(index, "impressed_at")[request_of] - acted_at
+
+        def padded(values: np.ndarray, padding: int = 0) -> torch.Tensor:
+            found = np.full((*is_action_RS.shape, *values.shape[1:]), padding, values.dtype)
+            found[is_action_RS] = values
+            return torch.from_numpy(found)
+
+        return {
+            "action_types_RS": padded(types.astype(np.int64)),
+            "action_pin_keys_RS": padded(pin_rows.astype(np.int64), -1),
+            "action_pins_RSE": padded(self._pins(index, pin_rows, request_of)[0]),
+            "action_ages_ms_RS": padded(ages_ms),
         }
-        padded = {}
-        for name, (values, padding) in found.items():
-            dtype = torch.float32 if values.ndim > 1 else torch.int64
-            padded[name] = torch.full(
-                (*is_action_RS.shape, *values.shape[1:]), padding, dtype=dtype
-            )
-            padded[name].numpy()[is_action_RS] = values
-        return padded
 
     def _pins(
         self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray

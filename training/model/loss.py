@@ -33,8 +33,8 @@ def label_weight_matrix(features: FeatureConfig) -> Tensor:
     for entry in features.label_weights:
         if entry.head not in heads or entry.label not in labels:
             raise ConfigurationError(
-                f"features.label_weights: found head {entry.head!r} with label {entry.label!r}; "
-                f"expected a head of {heads} and a label of {labels}; correct the recipe"
+                f"features.label_weights: found {entry.head!r} with {entry.label!r}; expected a "
+                f"head and a label of {labels}; correct the recipe"
             )
         matrix[heads.index(entry.head), labels.index(entry.label)] = entry.weight
     return matrix

@@ -103,6 +103,8 @@ def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
         for batch in range(len(data)):
             shares = [plan.share(batch, rank, world_size) for rank in range(world_size)]
             seen += [examples_of(share.requests) for share in shares if share.weight > 0]
+            sizes = [int(share.requests.num_examples_M.sum()) for share in shares]
+            assert max(sizes) - min(sizes) <= 1
             bounds = [(s.requests.shard_M.min(), s.requests.shard_M.max()) for s in shares]
             assert bounds == sorted(bounds)
         assert sorted(sum(seen, [])) == expected

@@ -7,7 +7,7 @@ import torch
 
 from pipelines.contracts.config import FeatureConfig, Head, LabelWeight
 from pipelines.contracts.errors import ConfigurationError
-from training.data.batches import Batch, for_scoring
+from training.data.batches import Batch
 from training.model.loss import label_weight_matrix, weighted_loss
 
 
@@ -19,15 +19,12 @@ def make_features(*weights: LabelWeight) -> FeatureConfig:
 def make_batch(
     labels: list[list[float]], request_of: list[int], user_weights: list[float]
 ) -> Batch:
-    num = len(labels)
-    inputs = {
-        "action_types_RS": torch.zeros(len(user_weights), 1, dtype=torch.int64),
-        "request_of_C": torch.tensor(request_of),
-    }
-    others = ("action_pin_keys_RS", "action_pins_RSE", "action_ages_ms_RS", "users_RE")
-    others += ("candidate_pin_keys_C", "candidate_pins_CE", "categorical_CG", "numeric_CN")
-    batch = for_scoring(inputs | {name: torch.zeros(num) for name in others}, num_heads=2)
-    return batch._replace(labels_CH=torch.tensor(labels), user_weights_R=torch.tensor(user_weights))
+    return Batch(**dict.fromkeys(Batch._fields))._replace(  # the loss reads no more than these
+        request_of_C=torch.tensor(request_of),
+        labels_CH=torch.tensor(labels),
+        user_weights_R=torch.tensor(user_weights),
+        num_global_candidates=torch.tensor(float(len(labels))),
+    )
 
 
 def test_default_matrix_weighs_every_impression_once() -> None:

@@ -5,27 +5,22 @@ import math
 import torch
 
 from pipelines.contracts.time import DAY_MS
-from training.data.batches import Batch, for_scoring, visible_actions
+from training.data.batches import Batch, visible_actions
 from training.model.matches import num_match_features, sequence_matches
 
 
 def make_batch() -> Batch:
     """Request 0: pins 7, 8, 7 with types 1, 2, 1, aged 1, 2 and 3 days. Request 1: nothing."""
     pin_7, pin_8 = [1.0, 0.0], [0.6, 0.8]
-    return for_scoring(
-        {
-            "action_types_RS": torch.tensor([[1, 2, 1], [0, 0, 0]]),
-            "action_pin_keys_RS": torch.tensor([[7, 8, 7], [-1, -1, -1]]),
-            "action_pins_RSE": torch.tensor([[pin_7, pin_8, pin_7], [[0.0, 0.0]] * 3]),
-            "action_ages_ms_RS": torch.tensor([[1, 2, 3], [0, 0, 0]]) * DAY_MS,
-            "users_RE": torch.zeros(2, 2),
-            "request_of_C": torch.tensor([0, 0, 1]),
-            "candidate_pin_keys_C": torch.tensor([7, 9, 7]),
-            "candidate_pins_CE": torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]),
-            "categorical_CG": torch.zeros(3, 0, dtype=torch.int64),
-            "numeric_CN": torch.zeros(3, 0),
-        },
-        num_heads=1,
+    return Batch(**dict.fromkeys(Batch._fields))._replace(  # no more than these are read
+        action_types_RS=torch.tensor([[1, 2, 1], [0, 0, 0]]),
+        action_pin_keys_RS=torch.tensor([[7, 8, 7], [-1, -1, -1]]),
+        action_pins_RSE=torch.tensor([[pin_7, pin_8, pin_7], [[0.0, 0.0]] * 3]),
+        action_ages_ms_RS=torch.tensor([[1, 2, 3], [0, 0, 0]]) * DAY_MS,
+        request_of_C=torch.tensor([0, 0, 1]),
+        candidate_pin_keys_C=torch.tensor([7, 9, 7]),
+        candidate_pins_CE=torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]),
+        window_fraction_R=torch.zeros(2),
     )
 
 

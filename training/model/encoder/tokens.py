@@ -100,9 +100,8 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> To
     size = tokens.position_RS.shape[1]
     place_S = torch.arange(size, device=identity_RS.device)
     is_token_RS = up_to(tokens.num_tokens_R, size)
-    # a number of its own for each position that is no token, so that it is equal to no other
-    identity_RS = identity_RS.gather(1, tokens.position_RS).where(is_token_RS, -1 - place_S)
-    sorted_RS, order_RS = identity_RS.sort(dim=1, stable=True)
+    # what is no token stands behind all tokens, so that it is never the first of its equals
+    sorted_RS, order_RS = identity_RS.gather(1, tokens.position_RS).sort(dim=1, stable=True)
     is_first_RS = torch.ones_like(is_token_RS)
     place_RS = tokens.position_RS.gather(1, order_RS)
     rows_RSd = sequence_RSd.gather(1, place_RS[:, :, None].expand_as(sequence_RSd))
