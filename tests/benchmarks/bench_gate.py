@@ -15,6 +15,7 @@ import numpy as np
 from record import Row, row
 from scipy.stats import bootstrap
 
+from pipelines.contracts.judgement import Promoted
 from pipelines.recipes import completejourney
 from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import RatioEstimate, UserSums, paired_bootstrap, user_groups
@@ -101,7 +102,8 @@ def _measure_years() -> list[Row]:
     for decay in (0.0, 0.003):
         setting = Setting(error=SAMPLE_ERROR, decay=decay)
         lived = live_years(lambda cycle: 0.0, setting, CONFIG, NUM_YEARS, SEED)
-        done = np.array([year.was_promoted for year in lived])
+        promoted = [[outcome.promoted for outcome in year.outcomes] for year in lived]
+        done = np.array(promoted) != Promoted.NONE
         steady[decay] = 100 * float((done[:, 1:] | done[:, :-1]).mean())
     drifts = {f"creep {c:+.2%} a cycle": _creep(c) for c in (-0.0005, -0.001, -0.0025, -0.006)}
     drifts |= {f"always {c:+.2%}": lambda cycle, c=c: c for c in (-0.0025, -0.005, -0.009)}

@@ -55,11 +55,6 @@ class Year:
         """Mean over the cycles, freshness included."""
         return float(np.mean(self.qualities))
 
-    @property
-    def was_promoted(self) -> tuple[bool, ...]:
-        """Whether anything was promoted, by cycle."""
-        return tuple(outcome.promoted is not Promoted.NONE for outcome in self.outcomes)
-
     def share(self, decision: Decision) -> float:
         """Return how often the challenger was decided upon so."""
         return float(np.mean([outcome.decision is decision for outcome in self.outcomes]))
