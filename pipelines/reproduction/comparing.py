@@ -10,6 +10,7 @@ difference is for the findings to say: a partition that was written again may ho
 and a newer package may give the same bytes.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,9 +25,8 @@ from pipelines.contracts.artifacts import (
     Snapshot,
 )
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.judgement import Judgement, ServingCheck
+from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.contracts.stage_table import HEAVY, TABLE
 from pipelines.event_log.reader import Listing
@@ -40,20 +40,22 @@ REPAIR = (
     "out the code that wrote it, or name another run"
 )
 """What a person does about a record that is missing or cannot be read."""
-_MAX_SHOWN, _MAX_FILES = 8, 20
+_MAX_SHOWN = 20
 _ABSENT = "nothing"
-_WEIGHTS = "weights.safetensors"
-_STEPS = {"num_steps", "num_training_examples", "final_training_loss", "seed"}
-_PLACES = {"version", "mlflow_run_id", "bundle_digest", "model_digest"}
-"""Fields of a `ModelRef` that are not compared."""
-_REPEATING = {"golden_difference", "score_spread", "saturated_share"}
-"""Fields of a `ServingCheck` that the bundle decides, and not the machine's other work."""
-_MEASURED_ANEW = ("serving_latency", "serving_memory")
-"""Problems of a serving check that depend on the machine's other work."""
+_JUDGED = (
+    *("comparison", "self_test", "anchor", "serving", "estimates", "operating_curve", "tries"),
+    "verdict",
+)
+"""Fields of a `Judgement` that are compared, each of them a fact."""
+_ANEW = (
+    *("model", "version", "mlflow_run_id", "bundle_digest", "model_digest"),
+    *("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "problems"),
+)
+"""Fields of them that are not: models have other numbers here, and the machine has other work."""
 Records = Mapping[str, StageRecord]
 Facts = dict[str, tuple[str, Any]]
-"""By name a digest, before which words for people may stand, and the JSON value behind it, by which
-a difference can be placed; None: not kept."""
+"""By name a digest, and the JSON value behind it, by which a difference can be placed; None: not
+kept."""
 
 
 @dataclass(frozen=True)
@@ -123,108 +125,75 @@ class Finding:
     details: tuple[str, ...] = ()
 
 
-def compare_stage(
-    stage: str, then: StageRecord | None, now: StageRecord | None, why_not: str
-) -> list[Finding]:
+def compare_stage(stage: str, then: StageRecord | None, now: StageRecord | None) -> list[Finding]:
     """Return what of a stage's work is equal.
 
     The original record is None where the stage never ended, the rebuilt one where it was not
-    rebuilt, which `why_not` explains ('' unknown).
+    rebuilt.
     """
     if then is None:
         return [Finding(stage, "all of it", "not on record")]
-    kind = TABLE[stage].gives
-    known = facts_of(kind.model_validate(then.artifact))
     if now is None:
-        why = (why_not,) if why_not else ()
-        return [
-            Finding(stage, what, "not rebuilt", digest, details=why)
-            for what, (digest, _) in known.items()
-        ]
-    found = facts_of(kind.model_validate(now.artifact))
+        return [Finding(stage, "all of it", "not rebuilt")]
+    known, found = (facts_of(TABLE[stage].gives.model_validate(e.artifact)) for e in (then, now))
     findings: list[Finding] = []
     for what in {**known, **found}:
         former, before = known.get(what, (_ABSENT, _ABSENT))
         today, after = found.get(what, (_ABSENT, _ABSENT))
-        details: list[str] = []
-        if former != today and None not in (before, after):
-            details = list(differences(before, after))
-            if (more := len(details) - _MAX_SHOWN) > 0:
-                details = [*details[:_MAX_SHOWN], f"and {more} more"]
-        state: Literal["equal", "differs"] = "equal" if former == today else "differs"
-        findings.append(Finding(stage, what, state, former, today, tuple(details)))
+        if former == today:
+            findings.append(Finding(stage, what, "equal", former))
+        else:
+            details = () if None in (before, after) else tuple(_shown(before, after))
+            findings.append(Finding(stage, what, "differs", former, today, details))
     return findings
 
 
 def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
     """Return what a stage made, by name."""
+    content = made.model_dump(mode="json")
 
-    def of(content: Any, said: str = "") -> tuple[str, Any]:
-        return f"{said} {digest_of(content)}".strip(), content
+    def of(*names: str) -> tuple[str, Any]:
+        kept = {name: content[name] for name in names}
+        return digest_of(kept), kept
 
     match made:
         case Snapshot():
-            counts = made.model_dump(mode="json", exclude={"uri", "digest", "files", "features"})
-            counts["files"] = {file.path: file.sha256 for file in made.files}
-            return {"snapshot": (made.digest, counts)}
+            return {"snapshot": (made.digest, _repeating(content, "uri", "digest", "features"))}
         case DataReport():
-            content = made.model_dump(mode="json", include={"outcomes", "reference_digest"})
-            said = "accepted" if made.is_accepted else "refused"
-            return {"ruling of the data gate": of(content, said)}
+            return {"ruling of the data gate": of("outcomes", "reference_digest")}
         case Challenger():
-            steps = made.model_dump(mode="json", include=_STEPS)
+            files = {file.path: file.sha256 for file in made.bundle_files}
+            steps = ("num_steps", "num_training_examples", "final_training_loss", "seed")
             return {
-                **{
-                    f"{whose}: weights": (file.sha256, None)
-                    for file in made.bundle_files
-                    if file.path == _WEIGHTS
-                },
-                f"{whose}: steps and loss": of(steps, f"{made.num_steps} steps"),
+                f"{whose}: weights": (files.get("weights.safetensors", _ABSENT), None),
+                f"{whose}: steps and loss": of(*steps),
                 f"{whose}: trained on snapshot": (made.model.snapshot_digest, None),
             }
         case FreshAnchor():
-            why = made.model_dump(mode="json", include={"why", "problem"})
-            found = {"fresh anchor": of(why, "trained" if made.trained else "not trained")}
+            found = {"fresh anchor": of("why", "problem")}
             return found | (facts_of(made.trained, "fresh anchor") if made.trained else {})
         case Judgement():
-            anchor, checks = None, _serving_checks(made)
-            if made.anchor is not None:
-                anchor = _unnamed(made.anchor.model_dump(mode="json", exclude={"serving"}))
-            others = {"estimates", "operating_curve", "tries"}
             # The verdict without what was measured anew.
-            verdict = made.verdict.model_dump(mode="json", exclude={"grounds"})
             grounds = [each.model_dump(mode="json") for each in made.verdict.repeatable]
-            verdict |= {"grounds": _unnamed(grounds), "problem": made.problem}
-            compared = _unnamed(made.comparison.model_dump(mode="json"))
-            return {
-                "holdout rows": (made.comparison.holdout_digest, None),
-                "metrics and intervals": of(compared),
-                "self-test of the gate": of(made.self_test.model_dump(mode="json")),
-                "anchor": of(anchor),
-                "serving check": of(
-                    {who: each.model_dump(include=_REPEATING) for who, each in checks.items()}
-                ),
-                "estimates and operating curve": of(made.model_dump(mode="json", include=others)),
-                "verdict": of(verdict, made.verdict.decision),
-            }
+            content["verdict"] |= {"grounds": grounds, "problem": made.problem}
+            content = _repeating(content, *_ANEW)
+            return {name.replace("_", " "): of(name) for name in _JUDGED}
     raise TypeError(f"nothing is compared of a {type(made).__name__}")
 
 
-def _unnamed(value: Any) -> Any:
-    """Return a JSON value without what names registered models, which have other numbers here.
-
-    A bundle is compared by its weights, so that its digests are left out too.
-    """
+def _repeating(value: Any, *left_out: str) -> Any:
+    """Return a JSON value without some fields, wherever they stand in it."""
     if isinstance(value, list):
-        return [_unnamed(each) for each in value]
+        return [_repeating(each, *left_out) for each in value]
     if not isinstance(value, dict):
         return value
-    left_out = _PLACES if "mlflow_run_id" in value else set()
-    return {
-        name: _unnamed(each)
-        for name, each in value.items()
-        if name not in left_out and not (name == "model" and isinstance(each, str))
-    }
+    return {n: _repeating(each, *left_out) for n, each in value.items() if n not in left_out}
+
+
+def _shown(then: Any, now: Any) -> list[str]:
+    """Return the first of the differences."""
+    found = list(itertools.islice(differences(then, now), _MAX_SHOWN + 1))
+    return found if len(found) <= _MAX_SHOWN else [*found[:-1], "and more"]
 
 
 def differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
@@ -252,7 +221,9 @@ def _named(values: list[Any]) -> dict[str, Any]:
     named = {}
     for number, value in enumerate(values):
         about = value if isinstance(value, dict) else {}
-        parts = [str(about[key]) for key in ("name", "metric", "segment", "side") if key in about]
+        parts = [
+            str(about[key]) for key in ("path", "name", "metric", "segment", "side") if key in about
+        ]
         name = " ".join(parts) or f"[{number}]"
         named[name if name not in named else f"{name} [{number}]"] = value
     return named
@@ -266,64 +237,33 @@ def changes_since(past: PastCycle, rebuilt: Records, now: Listing | None) -> lis
     """
     data: list[str] = []
     if now is not None and past.listing is None:
-        data = ["data: the list of the files that were read is gone, so they are not compared"]
+        data = ["the list of the files that were read is gone, so they are not compared"]
     elif now is not None and past.listing is not None:
-        before, after = (
-            {file.path: file.model_dump(mode="json", exclude={"path"}) for file in each.files}
-            for each in (past.listing, now)
-        )
-        for path in sorted(before.keys() | after.keys()):
-            if said := "; ".join(differences(before.get(path, {}), after.get(path, {}))):
-                data.append(f"data: {path}: {said}")
-    if (more := len(data) - _MAX_FILES) > 0:
-        data = [*data[:_MAX_FILES], f"data: and {more} more files"]
+        data = _shown(*(each.model_dump(mode="json")["files"] for each in (past.listing, now)))
     stages: dict[str, list[str]] = {}  # of each difference of code, packages and processor
     for name, record in rebuilt.items():
-        then, today = past.records.get(name), record.made_with
-        if then is None or then.made_with is None or today is None:
-            continue
-        # A commit to the documentation changes the version alone.
-        is_same = then.made_with.project_digest == today.project_digest
-        left_out = {"code_version"} if is_same else set()
-        former, current = (e.model_dump(exclude=left_out) for e in (then.made_with, today))
-        for sentence in differences(former, current):
-            since = f"{sentence} (on {then.finished_at:%Y-%m-%d}"
-            stages.setdefault(since, []).append(name)
+        if (then := past.records.get(name)) is not None:
+            for sentence in differences(_conditions(then), _conditions(record)):
+                since = f"{sentence} (on {then.finished_at:%Y-%m-%d}"
+                stages.setdefault(since, []).append(name)
     environment = [f"{sentence}: {', '.join(names)})" for sentence, names in stages.items()]
-    return [*data, *environment, *_model_changes(past, rebuilt)]
+    return [*(f"data: {each}" for each in data), *environment]
 
 
-def _model_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
-    """Yield what of the models could not be made or measured as it was, if so.
+def _conditions(record: StageRecord) -> dict[str, Any]:
+    """Return what a stage was made with, and what of it was measured anew.
 
     The fresh anchor may have been trained by the accepted code, installed beside the cycle's
-    (HOMEFEED_ANCHOR_CODE), which is not asked when a cycle is rebuilt. Latency and memory of a
-    serving check are compared with nothing, but the verdict is made of them.
+    (HOMEFEED_ANCHOR_CODE), which is not asked when a cycle is rebuilt. Problems of a serving check
+    are compared with nothing, but the verdict is made of them. A commit to the documentation
+    changes the version alone.
     """
-    stage = "train_anchor"
-    if stage in past.records and stage in rebuilt:
-        then = FreshAnchor.model_validate(past.records[stage].artifact).code_digest
-        if then not in ("", code_digest(), past.run.code_digest):
-            yield (
-                f"fresh anchor: trained by code {then[:12]}, as where HOMEFEED_ANCHOR_CODE names "
-                f"the accepted code; rebuilt by the code that is installed, {code_digest()[:12]}"
-            )
-    stage = "compare_with_champion"
-    if stage in past.records and stage in rebuilt:
-        sides = (Judgement.model_validate(each[stage].artifact) for each in (past.records, rebuilt))
-        before, after = (
-            {
-                who: " and ".join(p.code for p in check.problems if p.code in _MEASURED_ANEW)
-                or "within its limits"
-                for who, check in _serving_checks(each).items()
-            }
-            for each in sides
-        )
-        for found in differences(before, after):
-            yield f"serving check, measured anew, on which the verdict depends: {found}"
-
-
-def _serving_checks(judged: Judgement) -> dict[str, ServingCheck]:
-    """Return the serving checks of a judgement, by whose they are."""
-    anchor = {"fresh anchor": judged.anchor.serving} if judged.anchor else {}
-    return {"challenger": judged.serving, **anchor}
+    made = record.artifact
+    found = record.made_with.model_dump(exclude={"code_version"}) if record.made_with else {}
+    if code := made.get("code_digest"):
+        found["code_digest"] = code
+    for side in filter(None, (made, made.get("anchor"))):
+        if "serving" in side:
+            codes = [each["code"] for each in side["serving"]["problems"]]
+            found["anchor's serving" if side is not made else "serving"] = codes
+    return found

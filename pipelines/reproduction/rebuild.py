@@ -6,10 +6,9 @@
     <folder>/champion/                      the champion, from the original registry
 
 The folder is kept, and the same reproduction goes on in it, as a cycle goes on in its run folder.
-It is this run's where the manifest of `resolve_run` says so; what that names other code, packages
-or another machine for is made anew. The champion is the first version of the registry here, and
-what is trained gets the next numbers. The original registry is asked for the champion's files, and
-nothing else.
+It is this run's where the manifest of `resolve_run` says so, and names this code and machine. The
+champion is the first version of the registry here, and what is trained gets the next numbers. The
+original registry is asked for the champion's files, and nothing else.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
@@ -82,12 +81,12 @@ def rebuild(
         RunInProgressError: another process rebuilds in the folder.
     """
     rebuilt: dict[str, StageRecord] = {}
-    stopped_at, stopped_by = "", None
+    stopped_by = None
     run, changes = moved(past.run, folder, event_log_uri)
-    with _prepared(folder, past, run, tell):
+    with _prepared(folder, past, run):
         for name in past.stages_until(until):
             tell(f"{name}: starting")
-            started, before = time.monotonic(), _record_of(run, name)
+            started = time.monotonic()
             try:
                 if name == "compare_with_champion":
                     fetch_champion(past.run, folder)
@@ -97,30 +96,26 @@ def rebuild(
                     run_stage(name, run.run_uri)
                 rebuilt[name] = read_record(run.run_uri, name)
             except HomefeedError as error:
-                stopped_at, stopped_by = name, error
+                stopped_by = error
                 tell(f"{name}: not rebuilt, {type(error).__name__}: {error}")
                 break
-            took = f"done in {time.monotonic() - started:.1f} s"
-            tell(f"{name}: {'was rebuilt before' if rebuilt[name] == before else took}")
-        findings: list[Finding] = []
-        for name in REBUILT[: REBUILT.index(until) + 1]:
-            why_not = f"{stopped_at} was not rebuilt" if stopped_by else ""
-            why_not = type(stopped_by).__name__ if name == stopped_at else why_not
-            findings += compare_stage(name, past.records.get(name), rebuilt.get(name), why_not)
+            tell(f"{name}: done in {time.monotonic() - started:.1f} s")
+        findings = tuple(
+            found
+            for name in REBUILT[: REBUILT.index(until) + 1]
+            for found in compare_stage(name, past.records.get(name), rebuilt.get(name))
+        )
         changes += changes_since(past, rebuilt, read_listing(run.run_uri))
-    return Outcome(tuple(findings), tuple(changes), stopped_by)
+    return Outcome(findings, tuple(changes), stopped_by)
 
 
 @contextlib.contextmanager
-def _prepared(
-    folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]
-) -> Iterator[None]:
+def _prepared(folder: Path, past: PastCycle, run: ResolvedRun) -> Iterator[None]:
     """Make a folder this run's, or go on in it, and keep others out of it meanwhile.
 
-    What would not be made so today is cleared before the manifest of `resolve_run` is written.
-
     Raises:
-        ConfigurationError: it lies in the original, or holds other files than this reproduction's.
+        ConfigurationError: it lies in the original, holds other files than this reproduction's, or
+            what other code, packages or another machine have rebuilt.
     """
     for uri in (past.run_uri, past.run.workspace_uri, past.run.event_log_uri):
         if storage.is_local(uri) and folder.resolve().is_relative_to(
@@ -130,41 +125,31 @@ def _prepared(
                 f"{folder} lies in {uri}, of which nothing is to be touched; expected a folder "
                 f"elsewhere; {_OTHER_FOLDER}"
             )
-    former, original = _record_of(run, "resolve_run"), past.records["resolve_run"].input_digest
+    uri, today = manifest_uri(run.run_uri, "resolve_run"), environment()
+    record = StageRecord(
+        stage="resolve_run",
+        input_digest=past.records["resolve_run"].input_digest,
+        artifact=run.model_dump(mode="json"),
+        made_with=today,
+        wall_s=0.0,
+        finished_at=datetime.now(UTC),
+    )
+    former = read_record(run.run_uri, "resolve_run", _OTHER_FOLDER) if storage.exists(uri) else None
+    # A commit to the documentation changes the version alone.
+    version = {"code_version": today.code_version}
+    made_with = former and former.made_with and former.made_with.model_copy(update=version)
+    seen = former and (former.input_digest, former.artifact["tracking_uri"], made_with)
+    ours = (record.input_digest, run.tracking_uri, today)  # No copy of a cycle says this address.
     # A process that was killed at once leaves no more than its lock and an unfinished file.
     files = (each for each in folder.rglob("*") if each.is_file() and each.suffix != ".lock")
     found = next((each for each in files if not each.name.startswith(".")), None)
-    seen = former and (former.input_digest, former.artifact["tracking_uri"])
-    if found is not None and seen != (original, run.tracking_uri):  # as no copy of a cycle says
+    if found is not None and seen != ours:
         raise ConfigurationError(
             f"{folder} holds {found}; expected an empty folder, or one in which this very run "
-            f"({run.run_id}) was being rebuilt; {_OTHER_FOLDER}"
+            f"({run.run_id}) was being rebuilt, by this code and on this machine; {_OTHER_FOLDER}"
         )
     with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
-        # A commit to the documentation changes the version alone.
-        anew = {"code_version": ""}
-        made_with = former and former.made_with and former.made_with.model_copy(update=anew)
-        if former is not None and made_with != environment().model_copy(update=anew):
-            # The manifest stays: what a kill has left of the others is cleared by the next one.
-            left = {run.run_uri: "resolve_run", run.workspace_uri: "runs"}
-            left[storage.to_uri(folder / "registry")] = ""
-            for place, stays in left.items():
-                for each in storage.list_names(place):
-                    if each != stays:
-                        deletion.remove(storage.join(place, each))
-            tell(
-                "what was rebuilt here before was made by other code or packages, or on another "
-                "machine, so everything is rebuilt"
-            )
-        record = StageRecord(
-            stage="resolve_run",
-            input_digest=original,
-            artifact=run.model_dump(mode="json"),
-            made_with=environment(),
-            wall_s=0.0,
-            finished_at=datetime.now(UTC),
-        )
-        storage.write_model(manifest_uri(run.run_uri, "resolve_run"), record.sealed())
+        storage.write_model(uri, record.sealed())
         yield
 
 
@@ -191,13 +176,6 @@ def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedR
         "num_nodes": 1,
     }
     return run.model_copy(update=places), notes
-
-
-def _record_of(run: ResolvedRun, stage: str) -> StageRecord | None:
-    """Return what an earlier attempt has left of a stage, if it has ended."""
-    if not storage.exists(manifest_uri(run.run_uri, stage)):
-        return None
-    return read_record(run.run_uri, stage, _OTHER_FOLDER)
 
 
 def fetch_champion(original: ResolvedRun, folder: Path) -> None:

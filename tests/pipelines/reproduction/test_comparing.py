@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.contracts.artifacts import AnchorWhy, Challenger, FileDigest, FreshAnchor
 from pipelines.contracts.base import Artifact
-from pipelines.contracts.code_identity import code_digest, environment
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
@@ -97,7 +97,7 @@ def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
         ("train_anchor", anchor(SAME), anchor(OTHER), {"fresh anchor": None}),
         (
             *("train_anchor", anchor(OTHER, trained("w")), anchor(OTHER)),
-            dict.fromkeys(["fresh anchor", *(f"fresh anchor: {each}" for each in TRAINED)]),
+            dict.fromkeys(f"fresh anchor: {each}" for each in TRAINED),
         ),
         # Of a judgement neither what was measured anew counts nor a model's number, not even
         # where they stand within another reason.
@@ -109,10 +109,10 @@ def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
         (
             *("compare_with_champion", judged(), judged(golden=1e-3, metric=1.75)),
             {
-                "metrics and intervals": (
-                    "metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",
+                "comparison": (
+                    "comparison.metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",
                 ),
-                "serving check": ("challenger.golden_difference: 1e-08 then, 0.001 now",),
+                "serving": ("serving.golden_difference: 1e-08 then, 0.001 now",),
             },
         ),
     ],
@@ -120,7 +120,7 @@ def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
 def test_what_repeats_is_compared_and_a_difference_is_placed(
     stage: str, then: Artifact, now: Artifact, differing: dict[str, tuple[str, ...] | None]
 ) -> None:
-    found = compare_stage(stage, record_of(stage, then), record_of(stage, now), "")
+    found = compare_stage(stage, record_of(stage, then), record_of(stage, now))
     assert {each.state for each in found} <= {"equal", "differs"} and len(found) >= 1
     placed = {each.what: each.details for each in found if each.state == "differs"}
     assert placed.keys() == differing.keys()
@@ -154,25 +154,19 @@ def test_stages_are_rebuilt_up_to_the_one_named_and_none_after_the_last_on_recor
 
 
 def test_files_that_are_not_as_they_were_are_named(tmp_path: Path) -> None:
-    then = listing(a={}, b={}, e={}, same={})
-    now = listing(
-        b={"modified_at": SINCE},
-        e={"modified_at": SINCE, "footer": "g", "num_rows": 8, "num_known": 6},
-        same={},
-        new={"num_known": 0},
-    )
-    time = "modified_at: 2026-01-01T00:00:00Z then, 2026-02-01T00:00:00Z now"
-    gone, b, e, new = changes_since(make_past(tmp_path, then), {}, now)
-    assert gone.startswith("data: a: num_bytes: 9 then, nothing now; ")
-    assert b == f"data: b: {time}"
-    rows = "num_rows: 7 then, 8 now; num_known: 5 then, 6 now"
-    assert e == f"data: e: {time}; footer: f then, g now; {rows}"
-    assert new.endswith("num_rows: nothing then, 7 now; num_known: nothing then, 0 now")
+    then, new = listing(a={}, b={}, same={}), {f"part-{number:03}": {} for number in range(30)}
+    now = listing(b={"modified_at": SINCE, "num_rows": 8}, same={}, **new)
+    gone, *of_b, added = changes_since(make_past(tmp_path, then), {}, now)[:4]
+    assert gone.startswith('data: a: {"path": "a", ') and gone.endswith("... then, nothing now")
+    assert of_b == [
+        "data: b.modified_at: 2026-01-01T00:00:00Z then, 2026-02-01T00:00:00Z now",
+        "data: b.num_rows: 7 then, 8 now",
+    ]
+    assert added.startswith('data: part-000: nothing then, {"path": ')
     [lost] = changes_since(make_past(tmp_path), {}, now)
     assert "is gone, so they are not compared" in lost
-    many = listing(**{f"part-{number:03}": {} for number in range(30)})
-    found = changes_since(make_past(tmp_path, listing()), {}, many)
-    assert len(found) == 21 and found[-1] == "data: and 10 more files"
+    found = changes_since(make_past(tmp_path, listing()), {}, now)
+    assert len(found) == 21 and found[-1] == "data: and more"
 
 
 def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
@@ -194,27 +188,28 @@ def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("code", "is_told"), [("c", True), ("a", False)])
-def test_an_anchor_that_other_code_trained_is_told(
-    tmp_path: Path, code: str, is_told: bool
+def test_other_code_of_the_anchor_and_a_limit_that_a_busy_machine_breaks_are_told(
+    tmp_path: Path,
 ) -> None:
-    why = AnchorWhy.OTHER_RECIPE
-    fresh = FreshAnchor(why=why, snapshot=None, trained=None, code_digest="a" * 64)
-    now = {"train_anchor": record_of("train_anchor", fresh)}
-    past = make_past(tmp_path, code_digest=code * 64)
-    past.records.update(now)
-    found = changes_since(past, now, None)
-    assert [each.endswith(f"installed, {code_digest()[:12]}") for each in found] == [True] * is_told
-    assert changes_since(past, {}, None) == []
+    def fresh(code: str) -> FreshAnchor:
+        return FreshAnchor(why=OTHER, snapshot=None, trained=None, code_digest=code * 64)
 
-
-def test_a_limit_that_a_busy_machine_breaks_is_told(tmp_path: Path) -> None:
-    slow = Reason.of("serving_latency", found=260.0, limit=250.0)
-    others = Reason.of("serving_golden", found=1e-3, limit=1e-5)
-    serving = JUDGED.serving.model_copy(update={"problems": (slow, others)})
-    name, past = "compare_with_champion", make_past(tmp_path)
-    past.records[name] = record_of(name, JUDGED)
-    now = {name: record_of(name, JUDGED.model_copy(update={"serving": serving}))}
-    [found] = changes_since(past, now, None)
-    assert found.endswith("challenger: within its limits then, serving_latency now")
-    assert changes_since(past, {name: past.records[name]}, None) == []
+    slow = JUDGED.serving.model_copy(
+        update={"problems": (Reason.of("serving_latency", found=260.0, limit=250.0),)}
+    )
+    past, where = make_past(tmp_path), "now (on 2026-01-01: "
+    for stage, then, now, said in (
+        ("train_anchor", fresh("a"), fresh("b"), f"code_digest: {'a' * 12} then, {'b' * 12} "),
+        (
+            *("compare_with_champion", JUDGED, JUDGED.model_copy(update={"serving": slow})),
+            "serving.[0]: nothing then, serving_latency ",
+        ),
+        (
+            *("compare_with_champion", with_slow_anchor(260, "v5"), JUDGED),
+            'anchor\'s serving: ["serving_latency"] then, nothing ',
+        ),
+    ):
+        past.records[stage] = record_of(stage, then)
+        told = changes_since(past, {stage: record_of(stage, now)}, None)
+        assert told == [f"{said}{where}{stage})"]
+        assert changes_since(past, {stage: past.records[stage]}, None) == []

@@ -129,7 +129,7 @@ def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as
     assert receiver.requests == [], "an old cycle is no news of what serves"
     said = capsys.readouterr().out
     assert states_of(said) == dict.fromkeys(STAGES, {"equal"})
-    for what in ("snapshot", "challenger: weights", "holdout rows", "metrics and intervals"):
+    for what in ("snapshot", "challenger: weights", "comparison", "operating curve"):
         assert f"  {what} " in said
     assert "not as it was" not in said
     assert (look_of(past.home), look_of_registry(client, NAME)) == looks
