@@ -320,7 +320,7 @@ class Judgement(Artifact):
 
     @property
     def ruling_digest(self) -> str:
-        """Digest of what was found and ruled; the registry keeps it beside the challenger.
+        """Digest of what was found and ruled.
 
         Judging again finds and rules the same. Only the serving check measures anew, so that its
         figures are left out.
@@ -352,7 +352,6 @@ class Promotion(Artifact):
 
     decision: Decision
     is_promoted: bool
-    champion_before: ModelRef | None
     champion_after: ModelRef | None
     reason: str  # One sentence.
     history_uri: str | None  # Entry in the append-only history, if promoted.

@@ -31,7 +31,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,6 @@ from pipelines.contracts.artifacts import ModelRef, PinnedFile, ResolvedRun, Sna
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import key_of
@@ -56,8 +55,6 @@ log = logging.getLogger(__name__)
 
 Pair = Literal["theta", "delta", "phi"]
 """Challenger against champion, challenger against fresh anchor, fresh anchor against champion."""
-
-_PAIRS: tuple[Pair, ...] = get_args(Pair)
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
 
@@ -89,8 +86,6 @@ class JudgedCycle(Frozen):
     anchor_recipe: str = ""  # Digest of the fresh anchor's; '' none.
     codes: tuple[str, str] = ("", "")  # Digests of the code of challenger and anchor; '' unknown.
     champion_bundle: str = ""  # Digest of the champion's bundle; ''.
-    decision: Decision
-    promoted: Promoted
     may_promote: bool
     changes: tuple[FoundChange, ...] = ()  # Sound estimates; () where the comparison was void.
     influences_sha256: str = ""  # Names the file; '' where there is none
@@ -210,21 +205,19 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     Raises:
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
-    from validation.model_gate.comparison import Found
     from validation.model_gate.pooling import pool_with
 
     pooled: dict[str, Any] = {}
-    for pair in _PAIRS:
-        if (found := getattr(facts, pair)) is not None:
-            seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
-            known = earlier_changes(run, cycles, pair)
-            comparison = pool_with(found.comparison, found.influences, known, seeds)
-            pooled[pair] = Found(comparison, found.influences)
+    for pair, found in facts.pairs().items():
+        seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
+        known = earlier_changes(run, cycles, pair)
+        comparison = pool_with(found.comparison, found.influences, known, seeds)
+        pooled[pair] = replace(found, comparison=comparison)
     return replace(facts, **pooled)
 
 
 def earlier_changes(
-    run: ResolvedRun, cycles: Sequence[JudgedCycle], pair: Pair
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], pair: str
 ) -> "dict[tuple[str, str], list[CycleChange]]":
     """Return what earlier cycles found of a pair's changes, the newest first.
 
@@ -262,21 +255,6 @@ def tries_on(holdout: Window, cycles: Sequence[JudgedCycle]) -> tuple[str, ...]:
         cycle.run_id
         for cycle in cycles
         if cycle.holdout.start < holdout.end and holdout.start < cycle.holdout.end
-    )
-
-
-def changes_of(facts: "Facts", is_sound: dict[str, bool]) -> tuple[FoundChange, ...]:
-    """Return the changes that a cycle leaves for later ones: those of sound comparisons.
-
-    Args:
-        facts: Pooled or not; the cycle's own values are taken.
-        is_sound: By pair, whether its comparison says anything.
-    """
-    return tuple(
-        FoundChange(pair=pair, metric=row.metric, segment=row.segment, value=row.value)
-        for pair in _PAIRS
-        if (found := getattr(facts, pair)) is not None and is_sound[pair]
-        for row in found.comparison.pooled
     )
 
 
@@ -393,12 +371,6 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
     profile_uri = storage.read_model(marker_uri, JudgedSnapshot, repair).found_uri
     uri = storage.join(profile_uri.rpartition("/")[0], name) if profile_uri else ""
     return storage.read_bytes(uri) if uri and storage.exists(uri) else None
-
-
-def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:
-    """Return the URI of the newest accepted snapshot of a recipe with an earlier as_of, or None."""
-    mark = newest_mark(accepted_folder(workspace_uri, recipe), before)
-    return mark.snapshot_uri if mark else None
 
 
 def newest_mark(folder: str, before: datetime | None = None) -> JudgedSnapshot | None:

@@ -144,7 +144,7 @@ class History:
     damaged: tuple[str, ...] = ()
     """URIs of files that cannot be read, were altered or are gone, and nobody has acknowledged."""
     newest: PinnedEntry = PinnedEntry()
-    is_newest_damaged: bool = False
+    """Where it is damaged, without its digest: the next entry is seen not to follow it."""
     followed: frozenset[int] = frozenset()
     """Numbers of the entries that the alias was seen to follow."""
     attempts: frozenset[int] = frozenset()
@@ -153,6 +153,11 @@ class History:
     def uri_of(self, number: int, kind: str = "json") -> str:
         """Return where an entry lies, or what belongs to it."""
         return storage.join(self.workspace_uri, "history", self.name, f"{number:08d}.{kind}")
+
+    @property
+    def is_newest_damaged(self) -> bool:
+        """Whether only the registry knows what serves."""
+        return self.newest.number > 0 and not self.newest.sha256
 
     @property
     def moves(self) -> list[Move]:
@@ -248,7 +253,6 @@ def create(known: History, entry: Entry) -> History:
         entries=(*known.entries, entry),
         damaged=tuple(each for each in known.damaged if name_of(each) not in entry.acknowledged),
         newest=PinnedEntry(number=number, sha256=hashlib.sha256(content).hexdigest()),
-        is_newest_damaged=False,
     )
 
 
@@ -296,27 +300,26 @@ def load(workspace_uri: str, name: str) -> History:
     uris = [known.uri_of(number) for number in range(1, last + 1)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         contents = list(pool.map(_read_or_empty, uris))
-    digests = [hashlib.sha256(each).hexdigest() for each in contents]
-    read = [_parse(*each) for each in zip(range(1, last + 1), uris, contents, strict=True)]
+    entries, damaged, newest = list[Entry](), list[str](), PinnedEntry(number=last)
     # The digest of each that another file names: the next entry, or the mark of the newest one.
-    vouched = [each.after if each else None for each in read[1:]]
-    vouched.append(_read_mark(known, last).sha256 if last in followed else None)
-    pairs = zip(digests, vouched, strict=True)
-    is_said = [said in (None, digest) for digest, said in pairs]
-    sound = [entry if is_so else None for entry, is_so in zip(read, is_said, strict=True)]
-    entries = tuple(entry for entry in sound if entry is not None)
+    vouched = _read_mark(known, last).sha256 if last in followed else None
+    for number, uri, content in zip(range(last, 0, -1), uris[::-1], contents[::-1], strict=True):
+        entry, digest = _parse(number, uri, content), hashlib.sha256(content).hexdigest()
+        if entry is None or vouched not in (None, digest):
+            damaged.insert(0, uri)
+        else:
+            entries.insert(0, entry)
+            newest = PinnedEntry(number=last, sha256=digest) if number == last else newest
+        vouched = entry.after if entry else None
     seen = {file for entry in entries for file in entry.acknowledged}
-    gone = (uri for uri, entry in zip(uris, sound, strict=True) if entry is None)
-    damaged = tuple(uri for uri in gone if name_of(uri) not in seen)
+    damaged = [uri for uri in damaged if name_of(uri) not in seen]
     for uri in damaged:
         log.warning("%s is damaged or gone; what it said is not known", uri)
     return replace(
         known,
-        entries=entries,
-        damaged=damaged,
-        # The next entry is seen not to follow what is damaged.
-        newest=PinnedEntry(number=last, sha256="" if sound[-1] is None else digests[-1]),
-        is_newest_damaged=sound[-1] is None,
+        entries=tuple(entries),
+        damaged=tuple(damaged),
+        newest=newest,
         followed=followed,
         attempts=frozenset(number for kind, number in found if kind == "attempt"),
     )
@@ -372,10 +375,9 @@ def serving_at(known: History, instant: datetime) -> Move:
     moves = known.in_time
     if in_force := [move for move in moves if move.moved_at <= instant]:
         return in_force[-1]
-    first = f"the first champion came {moves[0].moved_at:%Y-%m-%d %H:%M:%S} UTC" if moves else ""
     raise ConfigurationError(
-        f"nothing of {known.name} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; "
-        f"{first or 'no champion yet'}"
+        f"nothing of {known.name} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; expected a time "
+        f"after the first move of `homefeed history`, if there is a champion yet"
     )
 
 
@@ -384,7 +386,12 @@ def name_of(uri: str) -> str:
     return uri.rpartition("/")[2]
 
 
-def recipe_of(run: ResolvedRun) -> Recipe:
-    """Return the recipe of a cycle."""
-    config = run.config.model_dump(mode="json")
-    return Recipe(config=config, code_digest=run.code_digest, run_uri=run.run_uri)
+def recipe_of(
+    run: ResolvedRun, config: RunConfig | None = None, code_digest: str | None = None
+) -> Recipe:
+    """Return the recipe of a cycle: its own, or the accepted one that it has made fresh."""
+    return Recipe(
+        config=(config or run.config).model_dump(mode="json"),
+        code_digest=run.code_digest if code_digest is None else code_digest,
+        run_uri=run.run_uri,
+    )

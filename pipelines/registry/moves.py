@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-_NUM_DECISIONS = 5
 Decided = TypeVar("Decided")
 
 
@@ -85,8 +84,7 @@ def move_if_permitted(
         assert champion is not None  # The verdict promotes something.
         if verdict.promoted is Promoted.ANCHOR:
             assert run.standing.anchor is not None
-            made_of = {"config": run.standing.anchor.model_dump(mode="json")}
-            recipe = recipe.model_copy(update=made_of | {"code_digest": fresh.code_digest})
+            recipe = recipe_of(run, run.standing.anchor, fresh.code_digest)
             reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
         reason = f"{reason} {approval.sentence}" if approval is not None else reason
         entry = Move(
@@ -104,7 +102,6 @@ def move_if_permitted(
     return Promotion(
         decision=verdict.decision,
         is_promoted=history_uri is not None,
-        champion_before=run.champion,
         champion_after=champion,
         reason=reason,
         history_uri=history_uri,
@@ -131,15 +128,13 @@ def _approval_of(run: ResolvedRun, judgement: Judgement) -> Approval:
     found = read_approval(run.run_uri)
     if found is not None and found.ruling_digest == judgement.ruling_digest:
         return found
-    about, mend = "none is on record", "clear that task there, with what is after it"
-    if found is not None:
-        # Airflow goes on showing the question that was answered.
-        about, mend = "the one on record is about another verdict", "begin another cycle"
+    # Airflow goes on showing a question that was answered.
     raise PromotionRefusedError(
         f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
-        f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
-        f"the cycle in Airflow or {mend}, or overrule it with "
-        f"`homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
+        f"and no answer about this verdict is on record; expected the one that Airflow's task "
+        f"approve_promotion asks for; clear it there, with what is after it, begin another cycle, "
+        f"or overrule the verdict with `homefeed promote --force --run "
+        f"{shlex.quote(run.run_uri)} --reason '...'`"
     )
 
 
@@ -148,14 +143,13 @@ def _require_same_models(
 ) -> None:
     """Refuse a verdict on other models than the run's, or on an older day than the champion's."""
     compared, anchor = judgement.comparison, judgement.anchor
-    trained = fresh.trained.model if fresh.trained else None
-    judged = (compared.challenger_model, compared.baseline_model, anchor.model if anchor else None)
-    made = (challenger.model, run.champion, trained if anchor else None)
+    judged = (compared.challenger_model, compared.baseline_model, anchor and anchor.model)
+    made = (challenger.model, run.champion, anchor and fresh.trained and fresh.trained.model)
     if judged != made:
-        said, known = ([each.label if each else "none" for each in side] for side in (judged, made))
+        said, known = ([each and each.label for each in side] for side in (judged, made))
         raise PromotionRefusedError(
-            f"challenger, champion and fresh anchor are {', '.join(said)} in the verdict and "
-            f"{', '.join(known)} in this run; expected the same models; start a new cycle"
+            f"challenger, champion and fresh anchor are {said} in the verdict and {known} in this "
+            f"run; expected the same models; start a new cycle"
         )
     if run.champion is not None and run.as_of <= run.champion.as_of:
         raise PromotionRefusedError(
@@ -185,8 +179,14 @@ def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
     require_newest(state)
     if last is not None and last.model == model:
         return known.uri_of(last.number)
+    decided = PromotionRefusedError(
+        f"the verdict was judged against entry {run.newest_entry.number} of the history of "
+        f"{run.registered_model}, and another one has been made since (`homefeed history`, "
+        f"`homefeed anchor show`); expected nothing to be decided meanwhile; nothing was moved; "
+        f"start a new cycle, which is judged against what serves now"
+    )
     if known.newest != run.newest_entry or state.serves != version_of(run.champion):
-        raise _decided_since(run, known)
+        raise decided
     registry.require_unaltered(client, model)
     recipes = known.recipes
     if becomes_anchor or recipes.accepted is None:
@@ -195,19 +195,7 @@ def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
         entry = entry.model_copy(update={"recipes": recipes})
         return known.uri_of(_move(client, state, entry).number)
     except LostTheNumberError as error:
-        raise _decided_since(run, history.load(known.workspace_uri, known.name)) from error
-
-
-def _decided_since(run: ResolvedRun, known: History) -> PromotionRefusedError:
-    """Return the refusal of a verdict that was judged against an older entry of the history."""
-    last = known.entries[-1] if known.entries else None
-    said = f"{last.kind}, {last.reason!r}" if last else "the history is another one"
-    return PromotionRefusedError(
-        f"the verdict was judged against entry {run.newest_entry.number} of the history of "
-        f"{run.registered_model}, and entry {known.newest.number} is the newest ({said}); expected "
-        f"nothing to be decided meanwhile; nothing was moved; start a new cycle, which is judged "
-        f"against what serves now"
-    )
+        raise decided from error
 
 
 def _move(client: "MlflowClient", state: State, entry: Move) -> Move:
@@ -226,12 +214,11 @@ def _decided(workspace_uri: str, reason: str, decide: Callable[[], Decided]) -> 
     if not reason.strip():
         raise ConfigurationError("--reason is empty; expected a sentence for the record")
     with history.promotion_lock(workspace_uri):
-        for _ in range(_NUM_DECISIONS - 1):
+        while True:
             try:
                 return decide()
             except LostTheNumberError as error:
                 log.info("%s; it is decided anew", error)
-        return decide()
 
 
 def force(
@@ -389,16 +376,15 @@ def release_recipe(
     """
 
     def choose(known: History) -> Recipes:
-        held = {each.recipe.digest for each in known.recipes.held}
+        # One that was released already stays so: the command is given again.
         once = {each.recipe.digest for entry in known.entries for each in entry.recipes.held}
-        found = {each for each in held if each and each.startswith(digest)}
-        if len(found) > 1 or not any(each and each.startswith(digest) for each in once):
+        found = [each for each in once if each and each.startswith(digest)]
+        if len(found) != 1:
             raise ConfigurationError(
-                f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
-                f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
+                f"recipe {digest!r} is not on hold; expected the first digits of one that is or "
+                f"was: {', '.join(each[:12] for each in sorted(once)) or 'no recipe was'}"
             )
-        # Where none is held any more, it was released: the command is given again.
-        return known.recipes.without(found.pop()) if found else known.recipes
+        return known.recipes.without(found[0])
 
     entry = Entry(moved_at=now, kind="release", reason=reason)
     return _change_recipes((workspace_uri, name), entry, choose)
@@ -471,7 +457,7 @@ def repair(
         client: Client of the tracking server.
         where: Workspace and registered model.
         now: The time.
-        reason: Why, in a sentence; it is asked for where there is anything to do.
+        reason: Why, in a sentence.
         to_version: As `plan_repair` takes it.
 
     Raises:
@@ -505,6 +491,4 @@ def repair(
         follow(client, *where)
         return steps
 
-    if not plan_repair(client, look(client, *where), to_version)[0]:
-        return ()
     return _decided(where[0], reason, decide)

@@ -18,7 +18,6 @@ from pipelines.contracts.errors import (
     DataContractError,
     HomefeedError,
     RecordDisagreesError,
-    RunInProgressError,
     TrackingUnavailableError,
 )
 from pipelines.registry import history, registry
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
-_MAX_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class State:
             # What was no version of this project when it was recorded has no digests.
             for digest in ("bundle_digest", "model_digest"):
                 found, kept = (getattr(each, digest) for each in (served, last.model))
-                if kept and found != kept and (found or digest == "model_digest"):
+                if kept and found != kept:
                     return (
                         f"{served.label} has {digest} {found[:12] or '(none)'} in the registry and "
                         f"{kept[:12]} in the history: its tags were altered since, and its files "
@@ -123,18 +121,11 @@ def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) ->
 
     Raises:
         TrackingUnavailableError: the registry does not answer.
-        RunInProgressError: something is moved at every look.
     """
-    before = None
-    for _ in range(_MAX_LOOKS):
-        state = look(client, workspace_uri, name)
-        if state == before or not state.disagreement():
-            return state
-        before = state
-    raise RunInProgressError(
-        f"the champion of {name} was moved between {_MAX_LOOKS} looks at alias and history; "
-        f"expected it to rest; try again"
-    )
+    before, state = None, look(client, workspace_uri, name)
+    while state != before and state.disagreement():
+        before, state = state, look(client, workspace_uri, name)
+    return state
 
 
 def require_agreement(state: State) -> None:
@@ -194,7 +185,7 @@ def follow(
         TrackingUnavailableError: MLflow does not answer; the message says what is so. Other errors
             of MLflow say it too: the decision stands, and the same command carries it out.
     """
-    for _ in range(_MAX_LOOKS):
+    while True:
         state = look_between_moves(client, workspace_uri, name)
         require_agreement(state)
         known, move = state.history, state.history.pending
@@ -209,10 +200,6 @@ def follow(
                 continue  # Others have acted meanwhile.
         known = replace(known, followed=known.followed | {move.number})
         return replace(state, history=known, served=move.model)
-    raise RunInProgressError(
-        f"others moved the champion of {name} at each of {_MAX_LOOKS} attempts to bring the alias "
-        f"to its newest move; expected it to rest; try again"
-    )
 
 
 def _set_alias(client: "MlflowClient", state: State, move: Move) -> bool:
@@ -232,28 +219,31 @@ def _set_alias(client: "MlflowClient", state: State, move: Move) -> bool:
         deletion.remove(attempt)  # Nothing was sent.
         return False
     problem: HomefeedError | None = None
+    now: State | None = None
     try:
         registry.point_champion_at(client, model)
     except HomefeedError as error:
         problem = error  # It may have arrived all the same: a proxy may refuse what has.
-    asked, found = problem or "it did", "does not say any more what the champion is"
-    now: State | None = None
     try:
         now = look(client, *where)
     except HomefeedError as error:
         problem = error
-        found = f"{found} ({error}), so it is not known whether it moved"
     if now is not None:
-        found = f"says that the champion is still {state.label(now.serves)}"
         is_ours = now.history.newest == known.newest
         if not is_ours or now.serves not in (model.version, state.serves):
             return False
     if now is None or now.serves != model.version:
+        found = (
+            f"the champion is still {state.label(now.serves)}"
+            if now
+            else "it is not known whether it moved"
+        )
         raise (type(problem) if problem else TrackingUnavailableError)(
             f"entry {move.number} of the history decides that {model.label} serves, and that "
-            f"stands; MLflow at {client.tracking_uri} was asked to set the alias ({asked}) and "
-            f"{found}; the request may still arrive; give the same command again, or retry the "
-            f"task: it looks first, and decides nothing twice",
+            f"stands; MLflow at {client.tracking_uri} was asked to set the alias "
+            f"({problem or 'it did'}), and by a look at it since, {found}; the request may still "
+            f"arrive; give the same command again, or retry the task: it looks first, and decides "
+            f"nothing twice",
             kind=problem.kind if problem else "",
         ) from problem
     if was_tried:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 CHAMPION = "champion"
-RULING = "ruling_digest"
-"""Tag of a challenger's version: `Judgement.ruling_digest` of the cycle that judged it."""
 KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
@@ -111,12 +109,10 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     found = _answer(client, lambda: client.get_model_version(name, version))
     if found is not None:
         return to_ref(found)
-    with translated_outages(client.tracking_uri):
-        there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
-    known = ", ".join(map(str, sorted(there))) or "none, for it has no versions"
     raise TrackingEntryMissingError(
         f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
-        f"of {known}; it was deleted or never was; name one that is there"
+        f"that is there; it was deleted or never was; name one of those that served (`homefeed "
+        f"history`)"
     )
 
 

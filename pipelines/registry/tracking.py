@@ -36,7 +36,7 @@ OWN_REGISTRY = "reproduction.db"
 CYCLE, SIDE = "homefeed_run_id", "homefeed_side"
 """The tags of a run that say of which cycle it is, and of which side of it."""
 CONFIG_FILE = "config.json"
-_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_TIMEOUT, _TIMEOUT_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "20"
 COMPARED = (
     *("recipe", "recipe_digest", "recipe_reference", "features.heads", "features.numeric"),
     *("snapshot.embedding_version", "snapshot.training_days", "snapshot.label_window_hours"),
@@ -49,7 +49,6 @@ FAILURE = "failure"
 """The tag of a failed cycle's run that says why; '' where a later attempt went on."""
 LONGEST_TAG = 5000
 """Characters; the server refuses longer tags, and longer descriptions of versions."""
-GATE_FOLDER, DOCS_PAGE = DOCS_ARTIFACT.split("/")
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -84,7 +83,7 @@ def connect(uri: str) -> "MlflowClient":
     """
     # MLflow would repeat every request, also one that makes something.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault(_TIMEOUT, "20")
+    os.environ.setdefault(_TIMEOUT, _TIMEOUT_S)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     # A log is no terminal: there each step of a progress bar is a line of its own.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -99,14 +98,12 @@ def connect(uri: str) -> "MlflowClient":
 @contextlib.contextmanager
 def giving_up_after(seconds: int) -> Iterator[None]:
     """Have MLflow's client wait so long for an answer, or less where that is set already."""
-    before = os.environ.get(_TIMEOUT)
-    os.environ[_TIMEOUT] = str(min(seconds, int(before)) if before else seconds)
+    before = os.environ.setdefault(_TIMEOUT, _TIMEOUT_S)
+    os.environ[_TIMEOUT] = str(min(seconds, int(before)))
     try:
         yield
     finally:
-        del os.environ[_TIMEOUT]
-        if before is not None:
-            os.environ[_TIMEOUT] = before
+        os.environ[_TIMEOUT] = before
 
 
 @contextlib.contextmanager
@@ -193,7 +190,7 @@ def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
 
 _REPEATED = (
     *("get_", "search_", "list_", "download_"),
-    *("set_", "log_batch", "log_inputs", "log_artifact", "log_model_artifact"),
+    *("set_", "log_batch", "log_inputs", "log_artifact", "log_model_artifact", "log_text"),
     "finalize_logged_model",
 )
 _NOT_REPEATED = ("set_registered_model_alias",)
@@ -234,9 +231,7 @@ def log_dataset(
         client.log_inputs(mlflow_run_id, [DatasetInput(data, tags)])
 
 
-def log_gate(
-    client: "MlflowClient", run: ResolvedRun, mlflow_run_id: str, report: DataReport
-) -> None:
+def log_gate(client: "MlflowClient", mlflow_run_id: str, report: DataReport) -> None:
     """Log a data report and its pages to an MLflow run; a page that was deleted is left out.
 
         data_gate/report.json            every expectation, with what was found
@@ -246,16 +241,14 @@ def log_gate(
     Raises:
         HomefeedError: of MLflow or of the pages' storage.
     """
-    pages = {DOCS_PAGE: report.docs_uri, "event_log.html": report.log_docs_uri}
-    with (
-        storage.scratch_folder(run.workspace_uri) as scratch,
-        translated_outages(client.tracking_uri),
-    ):
-        (scratch / "report.json").write_text(report.model_dump_json(indent=2))
-        for name, uri in pages.items():
-            if uri and storage.exists(uri):
-                (scratch / name).write_bytes(storage.read_bytes(uri))
-        client.log_artifacts(mlflow_run_id, str(scratch), artifact_path=GATE_FOLDER)
+    pages = {DOCS_ARTIFACT: report.docs_uri, "data_gate/event_log.html": report.log_docs_uri}
+    texts = {"data_gate/report.json": report.model_dump_json(indent=2)}
+    for name, uri in pages.items():
+        if uri and storage.exists(uri):
+            texts[name] = storage.read_bytes(uri).decode()
+    with translated_outages(client.tracking_uri):
+        for name, text in texts.items():
+            client.log_text(mlflow_run_id, text, name)
 
 
 def log_side(

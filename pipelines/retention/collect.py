@@ -77,14 +77,15 @@ def delete(
     gate = storage.join(workspace_uri, "gc")
     with storage.exclusive_lock(gate, f"a deletion in {workspace_uri}"):
         for item in (each for each in plan if not each.kept):
-            held, why = item.held, ""
-            if isinstance(held, FoundVersion):
-                with _while_nothing_moves(client, record):
+            held = item.held
+            with _while_nothing_moves(client, record):
+                if isinstance(held, FoundVersion):
                     why = why_model_stays(client, name, held)
+                    so_far = f"whether logged model {held.model_id} is marked as deleted is unknown"
                     if not why:
-                        mark_deleted(client, held)
-            elif held.kind in ("run", "checkpoints", "snapshot"):
-                with _while_nothing_moves(client, record):
+                        with translated_outages(client.tracking_uri, so_far):
+                            client.delete_logged_model(held.model_id)
+                else:
                     is_there = storage.exists(held.first)
                     content = storage.read_bytes(held.first) if is_there else None
                     deletion.remove(held.first)
@@ -95,7 +96,7 @@ def delete(
                         if why and content is not None:
                             storage.write_bytes(held.first, content)
             if not why and not isinstance(held, FoundVersion):
-                for uri in filter(None, (held.first, held.uri)):
+                for uri in (held.first, held.uri):
                     deletion.remove(uri)
                     deletion.remove(f"{uri}.lock")
             yield item, why
@@ -113,19 +114,10 @@ def why_model_stays(client: "MlflowClient", name: str, version: FoundVersion) ->
     return "an alias was given to it since the plan was made" if is_named else ""
 
 
-def mark_deleted(client: "MlflowClient", version: FoundVersion) -> None:
-    """Have MLflow mark a logged model as deleted.
-
-    Raises:
-        TrackingUnavailableError: the answer was lost; the next look tells whether it is deleted.
-    """
-    so_far = f"whether logged model {version.model_id} is marked as deleted is not known"
-    with translated_outages(client.tracking_uri, so_far):
-        client.delete_logged_model(version.model_id)
-
-
 def _why_kept_by_now(workspace_uri: str, record: Record, held: Held) -> str:
     """Return what has happened to a folder since the plan was made, so that it stays; or ''."""
+    if held.kind == "alert":
+        return ""
     runs = find_runs(workspace_uri)
     if held.kind == "snapshot":
         return why_snapshot_stays(held.name, runs, record)

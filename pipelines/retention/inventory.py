@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
-_SCRATCH_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
 MAY_WORK_FOR = timedelta(days=7)
 """For how long an attempt that says nothing of its end may be at work; a killed one counts, too."""
 
@@ -74,11 +73,10 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
 
 def take_inventory(workspace_uri: str) -> list[Held]:
     """Return all that lies in a workspace and may be deleted one day."""
-    runs_uri, snapshots_uri, outbox_uri = (
-        storage.join(workspace_uri, name) for name in ("runs", "snapshots", "outbox")
+    snapshots_uri, outbox_uri = (
+        storage.join(workspace_uri, name) for name in ("snapshots", "outbox")
     )
-    runs = find_runs(workspace_uri)
-    found: list[Held] = [*runs]
+    found: list[Held] = [*find_runs(workspace_uri)]
     for name in filter(_SNAPSHOT_NAME.fullmatch, _folder_names(snapshots_uri)):
         uri = storage.join(snapshots_uri, name)
         if size := measure(uri):
@@ -90,14 +88,6 @@ def take_inventory(workspace_uri: str) -> list[Held]:
     for name, entries in sorted(alerts.items()):
         text_uri, receipt_uri = (storage.join(outbox_uri, f"{name}.{e}") for e in ("txt", "json"))
         found.append(Held("alert", name, text_uri, *_sum_of(entries), receipt_uri))
-    stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
-    for folder in (workspace_uri, snapshots_uri, runs_uri, *stages):
-        there = {entry.base_name.removesuffix(".lock"): entry for entry in _entries(folder, False)}
-        for name in filter(_SCRATCH_NAME.fullmatch, sorted(there)):
-            uri = storage.join(folder, name)
-            if storage.is_abandoned(uri):  # of some nothing is left but the lock, or a folder
-                size = measure(uri) or (0, _sum_of([there[name]])[1])
-                found.append(Held("leftover", name, uri, *size))
     return found
 
 

@@ -16,7 +16,7 @@ from pipelines.settings import Settings
 
 CHECKPOINT_DAYS = 30.0
 """Age at which work folders of trainings that have ended may go: nothing goes on from them."""
-Kind = Literal["leftover", "model", "run", "checkpoints", "snapshot", "alert"]
+Kind = Literal["model", "run", "checkpoints", "snapshot", "alert"]
 """Kinds of what is deleted, in the order in which they go. Models go before the runs that trained
 them, and runs before the snapshots that they name: a kill in between leaves no run without its
 snapshot."""
@@ -24,7 +24,7 @@ snapshot."""
 
 @dataclass(frozen=True)
 class Held:
-    """Folders, files or a model that take up space; a leftover is scratch of a dead process."""
+    """Folders, files or a model that take up space."""
 
     kind: Kind
     name: str
@@ -79,10 +79,10 @@ def make_plan(
     found: Sequence[Held], record: Record, settings: Settings, now: datetime
 ) -> tuple[Item, ...]:
     """Return what is old of what was found, in the order in which it goes, and why what is kept."""
-    ages = {"leftover": 0.0, "checkpoints": min(CHECKPOINT_DAYS, settings.keep_days)}
 
     def is_old(held: Held) -> bool:
-        return now - held.changed_at >= timedelta(days=ages.get(held.kind, settings.keep_days))
+        most = CHECKPOINT_DAYS if held.kind == "checkpoints" else settings.keep_days
+        return now - held.changed_at >= timedelta(days=min(most, settings.keep_days))
 
     runs = [held for held in found if isinstance(held, FoundRun)]
     versions = [held for held in found if isinstance(held, FoundVersion)]

@@ -36,7 +36,7 @@ from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
 from pipelines.registry import evidence, registry, tracking
-from pipelines.registry.evidence import changes_of, pool_facts, tries_on
+from pipelines.registry.evidence import pool_facts, tries_on
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
 
@@ -203,12 +203,13 @@ def keep_evidence(
 
     accepted, pairs = run.standing.anchor, facts.pairs()
     configs = {"theta": run.config, "delta": run.config, "phi": accepted}
-    is_sound = {
-        pair: not void_reasons(found.comparison, config.model_gate, config.features.heads)
+    changes = tuple(
+        evidence.FoundChange(pair=pair, metric=row.metric, segment=row.segment, value=row.value)
         for pair, found in pairs.items()
         if (config := configs[pair]) is not None
-    }
-    changes = changes_of(facts, is_sound)
+        and not void_reasons(found.comparison, config.model_gate, config.features.heads)
+        for row in found.comparison.pooled
+    )
     columns = {
         change.column: pairs[change.pair].influences.columns[(change.metric, change.segment)]
         for change in changes
@@ -224,8 +225,6 @@ def keep_evidence(
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
         codes=(run.code_digest, fresh.code_digest),
         champion_bundle=run.champion.bundle_digest if run.champion else "",
-        decision=judgement.verdict.decision,
-        promoted=judgement.verdict.promoted,
         may_promote=run.may_promote,
         changes=changes,
     )
@@ -250,7 +249,6 @@ def log_sides(
         "serves": outcome.serves,
         "promoted": str(judgement.verdict.promoted),
         "holdout_digest": comparison.holdout_digest,
-        registry.RULING: judgement.ruling_digest,
     }
     page = {tracking.DESCRIPTION: to_markdown(outcome)}
     own = _side_metrics(comparison, "challenger", judgement.serving)

@@ -19,7 +19,7 @@ from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
-from pipelines.registry.evidence import find_standing, newest_accepted
+from pipelines.registry.evidence import accepted_folder, find_standing, newest_mark
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     known, champion, later = asked.record.history, asked.champion, asked.later
     workspace_uri, name = asked.workspace_uri, settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
+    last = newest_mark(accepted_folder(workspace_uri, config.reference), request.day)
     return ResolvedRun(
         run_id=request.run_id,
         run_uri=run_uri_of(request, settings),
@@ -73,7 +74,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         champion=champion,
         newest_entry=known.newest,
         later_champion=later,
-        last_accepted_snapshot_uri=newest_accepted(workspace_uri, config.reference, request.day),
+        last_accepted_snapshot_uri=last and last.snapshot_uri,
         standing=find_standing(known, later or champion, config, judged_before),
         judged_before=judged_before,
         **request.options(),

@@ -166,7 +166,7 @@ def train_side(
             client.set_tag(mlflow_run_id, name, value)
     tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
-        tracking.log_gate(client, run, mlflow_run_id, report)
+        tracking.log_gate(client, mlflow_run_id, report)
     result = _train(run, snapshot, side, mlflow_run_id, node, code)
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):

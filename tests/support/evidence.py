@@ -7,7 +7,6 @@ import numpy as np
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.time import Window
 from pipelines.registry import evidence
 from pipelines.registry.evidence import FoundChange, JudgedCycle
@@ -29,8 +28,6 @@ def judged_cycle(run: ResolvedRun, **fields: Any) -> JudgedCycle:
         "holdout": Window(start=as_of - timedelta(days=7), end=as_of),
         "judged_at": JUDGED_AT,
         "challenger_recipe": run.config.recipe_digest,
-        "decision": Decision.INCONCLUSIVE,
-        "promoted": Promoted.NONE,
         "may_promote": True,
         "changes": tuple(changes),
     }

@@ -16,8 +16,8 @@ from support.stage_points import without_random_parts
 
 _OF_RUN = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_run_id')"
 _SIDE = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_side')"
-_VALUE = "CASE WHEN key IN ('ruling_digest', 'model_digest') THEN '' ELSE value END"
-"""Those digests cover the ids of MLflow runs. Whether a model has the files of its digest is looked
+_VALUE = "CASE WHEN key = 'model_digest' THEN '' ELSE value END"
+"""That digest covers the ids of MLflow runs. Whether a model has the files of its digest is looked
 at; a promotion refuses what is not the verdict's."""
 _TABLES = {
     "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.registry import history, moves, registry, tracking
 from pipelines.settings import Settings
@@ -86,7 +86,4 @@ def rule(run_uri: str, decision: Decision) -> None:
     is_won = decision is Decision.PROMOTE
     verdict = ruled(decision, f"Because of a test: {decision}.", becomes_anchor=is_won)
     found = judgement.model_copy(update={"verdict": verdict})
-    client = tracking.connect(run.tracking_uri)
-    model: ModelRef = found.comparison.challenger_model
-    registry.tag_version(client, model, {registry.RULING: found.ruling_digest})
     save_artifact(run, "compare_with_champion", found)

@@ -167,18 +167,18 @@ def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
 
 
 def test_the_champion_goes_back_from_the_form_of_the_rollback(lab, page):
-    before = promotion_of(lab.home.path, "approved")
+    before = judgement_of(lab.home.path, "approved").comparison.baseline_model.version
     form = form_of(lab, page, "homefeed_rollback")
     trigger = form.get_by_role("button", name="Trigger")
     expect(trigger).to_be_disabled()  # a reason is missing
-    form.locator("[name=element_to_version]").fill(before.champion_before.version)
+    form.locator("[name=element_to_version]").fill(before)
     form.locator("[name=element_reason]").fill("Users felt it.")
     trigger.click()
     runs = "dags/homefeed_rollback/dagRuns"
     wait_until(lambda: [r for r in lab.get(runs)["dag_runs"] if r["state"] in FINAL_STATES], 120)
     assert lab.get(runs)["dag_runs"][0]["state"] == "success"
     newest = lab.get("assets/events?order_by=-timestamp&limit=1")["asset_events"][0]
-    assert newest["extra"]["version"] == before.champion_before.version
+    assert newest["extra"]["version"] == before
     assert newest["extra"]["reason"] == "Users felt it."
 
 

@@ -82,10 +82,11 @@ def test_every_killed_task_and_a_killed_worker_are_tried_again(
 def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, retrained) -> None:
     states = {stage: third_cycle.state_of(stage) for stage in STAGES}
     assert states == dict.fromkeys(STAGES, "success") | {"promote_challenger": "skipped"}
-    assert judgement_of(retrained.home, "third").verdict.decision == "REJECT"
+    judgement = judgement_of(retrained.home, "third")
+    assert judgement.verdict.decision == "REJECT"
     promotion = promotion_of(retrained.home, "third")
     assert not promotion.is_promoted
-    assert promotion.champion_after == promotion.champion_before
+    assert promotion.champion_after == judgement.comparison.baseline_model
     run_id = cycle_of(retrained.home, "third").run_id
     kinds = [alert["kind"] for alert in lab.alerts(run_id)]
     assert [kind for kind in kinds if kind != "recovered"] == ["regression"]

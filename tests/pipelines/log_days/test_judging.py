@@ -24,7 +24,7 @@ from pipelines.log_days.judging import (
     judge_event_log,
     read_report,
 )
-from pipelines.registry.evidence import newest_accepted
+from pipelines.registry.evidence import accepted_folder, newest_mark
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
@@ -92,7 +92,8 @@ def test_a_log_is_held_against_its_own_past_and_then_against_accepted_days(world
     assert report.log_docs_uri == of_log.docs_uri
 
     end = PLANTED_AS_OF + timedelta(days=1)
-    reference = newest_accepted(run.workspace_uri, run.config.reference, end)
+    mark = newest_mark(accepted_folder(run.workspace_uri, run.config.reference), end)
+    reference = mark.snapshot_uri
     next_run = later(world, 14, reference)
     of_log = judge_event_log(next_run)
     assert of_log.is_accepted

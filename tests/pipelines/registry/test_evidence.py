@@ -9,7 +9,6 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
@@ -141,7 +140,7 @@ def test_a_cycle_that_is_judged_again_rewrites_nothing_and_keeps_its_time(tmp_pa
     first = publish(run)
     pins = pinned(run)
     assert publish(run, judged_at=LATER) == first
-    assert publish(run, judged_at=LATER, decision=Decision.REJECT) != first
-    assert [cycle.decision for cycle in evidence.read(pins)] == [Decision.INCONCLUSIVE]
+    assert publish(run, judged_at=LATER, changes=()) != first
+    assert [len(cycle.changes) for cycle in evidence.read(pins)] == [3]
     [cycle] = evidence.read(pinned(run))
-    assert (cycle.decision, cycle.judged_at) == (Decision.REJECT, JUDGED_AT)
+    assert (cycle.changes, cycle.judged_at) == ((), JUDGED_AT)

@@ -30,7 +30,7 @@ def test_the_first_and_the_second_cycle(desk: Desk) -> None:
     assert desk.champion is None
     first = desk.promote(run)
     second = desk.promote(desk.cycle(1), days=14)
-    assert first.is_promoted and second.champion_before == first.champion_after
+    assert first.is_promoted
     assert desk.champion == second.champion_after
     assert [entry.model.version for entry in desk.history.moves] == ["1", "2"]
     assert [entry.recipe.parse() for entry in desk.history.moves] == [run.config] * 2
@@ -79,16 +79,16 @@ def accept(desk: Desk, *_: object) -> None:
     moves.accept_recipe(*desk.where, recipe_of(desk.cycle(3, variant(7))), at(10), "agreed on")
 
 
-DECIDED = "against entry 3 of .* is the newest .{}"
+DECIDED = PromotionRefusedError, "against entry 3 of .* another one has been made since"
 REFUSED: dict[str, tuple[Callable[..., object], type[HomefeedError], str]] = {
     "another promotion": (
         lambda desk, *_: desk.promote(desk.cycle(2, run_id="other")),
-        *(PromotionRefusedError, DECIDED.format("promotion, ")),
+        *DECIDED,
     ),
     # Not even where the very champion that the verdict compares with is back.
-    "a rollback": (roll_back_and_forth, PromotionRefusedError, DECIDED.format("rollback, ")),
-    "another recipe": (accept, PromotionRefusedError, DECIDED.format("by_hand, 'agreed on'")),
-    "a release": (release, PromotionRefusedError, DECIDED.format("release, 'agreed on'")),
+    "a rollback": (roll_back_and_forth, *DECIDED),
+    "another recipe": (accept, *DECIDED),
+    "a release": (release, *DECIDED),
     "tags altered": (spoil_tags, PromotionRefusedError, "found bundle ffffffff"),
     "files altered": (spoil_files, DataContractError, "altered after registration"),
     "code altered": (spoil_code, DataContractError, "its model with its serving code in .* is"),
@@ -155,13 +155,13 @@ def test_a_cycle_that_was_judged_anew_promotes_no_second_model(desk: Desk, is_ki
 AT = datetime(2026, 2, 28, 9, 30, tzinfo=UTC)
 REJECTED = "anna rejected the promotion of {} at 2026-02-28 09:30 UTC."
 UNANSWERED = "Nobody approved {} in time, which was until 2026-02-28 09:30 UTC."
+NO_ANSWER = "no answer about this verdict is on record; .* approve_promotion"
 PROMOTED = "Because of a test: PROMOTE. anna approved"
 ANSWERED: dict[str, tuple[tuple[str, str], ...]] = {
     # what is answered one after another, and after each what the stage gives, or refuses with
-    "nothing": (("", r"none is on record; .* approve_promotion"),),
+    "nothing": (("", NO_ANSWER),),
     "of another verdict": (
-        *(("of another", "on record is about another verdict"), ("no answer", UNANSWERED)),
-        ("of another", "on record is about another verdict"),
+        *(("of another", NO_ANSWER), ("no answer", UNANSWERED), ("of another", NO_ANSWER)),
     ),
     # Until then the champion stays; an approval counts though the stage was done.
     "late": (("no answer", UNANSWERED), ("no answer", UNANSWERED), ("approved", PROMOTED)),

@@ -106,7 +106,7 @@ def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
     places = dict(zip(("docs_uri", "log_docs_uri"), pages, strict=True))
     report = DataReport(outcomes=(), snapshot_digest="d" * 64, reference_digest=None, **places)
     for _ in range(2):
-        tracking.log_gate(client, run, mine, report)
+        tracking.log_gate(client, mine, report)
     names = [each.path for each in client.list_artifacts(mine, "data_gate")]
     assert names == ["data_gate/data_docs.html", "data_gate/report.json"]
     place = client.download_artifacts(mine, "data_gate/data_docs.html", str(tmp_path / "out"))

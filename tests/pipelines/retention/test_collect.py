@@ -231,7 +231,7 @@ def test_after_a_lost_answer_of_mlflow_the_next_deletion_ends_it(
     world: OldWorld, lost: str
 ) -> None:
     world.registry.lose = [lost]
-    with pytest.raises(TrackingUnavailableError, match="m-2 is marked as deleted is not known"):
+    with pytest.raises(TrackingUnavailableError, match="m-2 is marked as deleted is unknown"):
         world.delete()
     assert len(world.names("runs")) == 7
     assert ("model 2" in world.delete()) is (lost == "request")

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError
 from pipelines.registry import registry, tracking
-from pipelines.retention.collect import mark_deleted, why_model_stays
+from pipelines.retention.collect import why_model_stays
 from pipelines.retention.inventory import find_versions
 from pipelines.retention.plan import FoundVersion
 from support.fake_registry import FakeRegistry, Page
@@ -67,7 +67,7 @@ def test_a_logged_model_is_marked_as_deleted_and_version_run_and_others_stay(
     # Files that are artifacts of an MLflow run are none that could be deleted.
     assert (plain.model_id, plain.aliases) == ("", ("champion",))
     assert (first.name, first.aliases, second.aliases) == ("2", (), ("challenger",))
-    mark_deleted(client, first)
+    client.delete_logged_model(first.model_id)
     left = [each.model_id for each in old.find().values()]
     assert left == ["", "", second.model_id]
     assert len(client.search_model_versions(f"name = '{old.name}'")) == 3
@@ -81,7 +81,7 @@ def test_what_is_marked_as_deleted_can_be_fetched_and_is_refused_as_is_a_copy(
     old: Old, tmp_path: Path, version: str
 ) -> None:
     old.copy("2", old.name)
-    mark_deleted(old.client, old.find()["2"])
+    old.client.delete_logged_model(old.find()["2"].model_id)
     model = old.logged.model_copy(update={"version": version})
     assert registry.download_bundle(old.client, model, tmp_path / "marked").is_dir()
     told = f"v{version} cannot become champion: its logged model .* is marked as deleted"

@@ -21,7 +21,7 @@ from pipelines.recipes import smoke
 from pipelines.registry.evidence import (
     JudgedSnapshot,
     accepted_folder,
-    newest_accepted,
+    newest_mark,
 )
 from pipelines.stages import runner
 from support import commands
@@ -192,6 +192,7 @@ def test_the_kept_profile_judges_as_a_new_one_and_the_files_are_not_measured_aga
     assert shift.is_judged and shift.observed != "+0 %"
     # What a new cycle is resolved with: a snapshot that is gone is passed over.
     deletion.remove(reference.uri)
-    assert newest_accepted(later.workspace_uri, later.config.recipe, later.as_of) is None
+    folder = accepted_folder(later.workspace_uri, later.config.recipe)
+    assert newest_mark(folder, later.as_of) is None
     with pytest.raises(ConfigurationError, match=f"working on .*{reference.uri}"):
         accept(later, again=True)
