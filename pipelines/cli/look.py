@@ -124,11 +124,11 @@ def gc(
     client = tracking.connect(settings.tracking_uri)
     record, plan = plan_deletion(client, settings, now)
     word = "would go" if dry_run else "gone"
-    going = ((i, "") for i in plan if not i.kept) if dry_run else delete(client, record, plan)
+    going = (each for each in plan if not each[1]) if dry_run else delete(client, record, plan)
     say(f"workspace: {record.state.history.workspace_uri}")
-    kept = ((item, item.kept) for item in plan if item.kept)
-    for item, why in itertools.chain(kept, going):
-        held, age = item.held, (now - item.held.changed_at).days
+    kept = (each for each in plan if each[1])
+    for held, why in itertools.chain(kept, going):
+        age = (now - held.changed_at).days
         named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
         rows.append({"becomes": "kept" if why else word, **named, "because": why})
         size = "" if held.kind == "model" else f"{filesize.decimal(held.num_bytes)}, "

@@ -350,9 +350,7 @@ class Judgement(Artifact):
 class Promotion(Artifact):
     """What `promote_challenger` did. It owns no file: promoting again could undo a rollback."""
 
-    decision: Decision
     is_promoted: bool
     champion_after: ModelRef | None
     reason: str  # One sentence.
-    history_uri: str | None  # Entry in the append-only history, if promoted.
     approval: Approval | None = None  # A person's answer; None where nobody was asked.

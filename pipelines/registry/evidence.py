@@ -78,7 +78,6 @@ class JudgedCycle(Frozen):
 
     run_id: str
     run_uri: str
-    registered_model: str
     as_of: AwareDatetime
     holdout: Window
     judged_at: AwareDatetime  # In what `read` returns, of the run's oldest record.

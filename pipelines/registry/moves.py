@@ -69,7 +69,7 @@ def move_if_permitted(
         DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
-    verdict, champion, history_uri = judgement.verdict, run.champion, None
+    verdict, champion, is_promoted = judgement.verdict, run.champion, False
     approval = _approval_of(run, judgement) if judgement.waits_for_approval(run) else None
     if verdict.promoted is Promoted.NONE:
         reason = f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
@@ -97,14 +97,13 @@ def move_if_permitted(
             reason=reason,
         )
         with history.promotion_lock(run.workspace_uri):
-            history_uri = _promote_once(run, entry, verdict.becomes_anchor)
+            _promote_once(run, entry, verdict.becomes_anchor)
+        is_promoted = True
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
-        decision=verdict.decision,
-        is_promoted=history_uri is not None,
+        is_promoted=is_promoted,
         champion_after=champion,
         reason=reason,
-        history_uri=history_uri,
         approval=approval,
     )
 
@@ -159,8 +158,8 @@ def _require_same_models(
         )
 
 
-def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
-    """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
+def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> None:
+    """Create the entry of a cycle's promotion, or find it; let the alias follow.
 
     A person may have made the model champion in spite of an earlier verdict; that stands for it.
     """
@@ -175,10 +174,10 @@ def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
                 f"{last.model.label} ({last.reason}); a cycle promotes at most once; start a new "
                 f"cycle, or name what shall serve after all: `homefeed rollback --to-version N`"
             )
-        return known.uri_of(mine.number)
+        return
     require_newest(state)
     if last is not None and last.model == model:
-        return known.uri_of(last.number)
+        return
     decided = PromotionRefusedError(
         f"the verdict was judged against entry {run.newest_entry.number} of the history of "
         f"{run.registered_model}, and another one has been made since (`homefeed history`, "
@@ -192,8 +191,7 @@ def _promote_once(run: ResolvedRun, entry: Move, becomes_anchor: bool) -> str:
     if becomes_anchor or recipes.accepted is None:
         recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
     try:
-        entry = entry.model_copy(update={"recipes": recipes})
-        return known.uri_of(_move(client, state, entry).number)
+        _move(client, state, entry.model_copy(update={"recipes": recipes}))
     except LostTheNumberError as error:
         raise decided from error
 

@@ -52,10 +52,6 @@ _ANEW = (
     *("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "problems"),
 )
 """Fields of them that are not: models have other numbers here, and the machine has other work."""
-Records = Mapping[str, StageRecord]
-Facts = dict[str, tuple[str, Any]]
-"""By name a digest, and the JSON value behind it, by which a difference can be placed; None: not
-kept."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +144,8 @@ def compare_stage(stage: str, then: StageRecord | None, now: StageRecord | None)
     return findings
 
 
-def facts_of(made: Artifact, whose: str = "challenger") -> Facts:
-    """Return what a stage made, by name."""
+def facts_of(made: Artifact, whose: str = "challenger") -> dict[str, tuple[str, Any]]:
+    """Return what a stage made: by name a digest, and the JSON value behind it; None: not kept."""
     content = made.model_dump(mode="json")
 
     def of(*names: str) -> tuple[str, Any]:
@@ -229,7 +225,9 @@ def _named(values: list[Any]) -> dict[str, Any]:
     return named
 
 
-def changes_since(past: PastCycle, rebuilt: Records, now: Listing | None) -> list[str]:
+def changes_since(
+    past: PastCycle, rebuilt: Mapping[str, StageRecord], now: Listing | None
+) -> list[str]:
     """Return in sentences all that is not as it was.
 
     Records are those of rebuilt stages by name; the event log's files are as they were read for

@@ -9,7 +9,7 @@ does a logged model that several versions are. Not for what may go (`plan`).
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from pipelines.retention.inventory import (
 from pipelines.retention.plan import (
     FoundVersion,
     Held,
-    Item,
+    Plan,
     Record,
     make_plan,
     why_snapshot_stays,
@@ -40,9 +40,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def plan_deletion(
-    client: "MlflowClient", settings: Settings, now: datetime
-) -> tuple[Record, tuple[Item, ...]]:
+def plan_deletion(client: "MlflowClient", settings: Settings, now: datetime) -> tuple[Record, Plan]:
     """Return what may go now, with the record by which that is so; nothing is written.
 
     The record is read first: what is decided by it is looked at afterwards, and again when the
@@ -59,9 +57,7 @@ def plan_deletion(
     return record, make_plan(found, record, settings, now)
 
 
-def delete(
-    client: "MlflowClient", record: Record, plan: Sequence[Item]
-) -> Iterator[tuple[Item, str]]:
+def delete(client: "MlflowClient", record: Record, plan: Plan) -> Iterator[tuple[Held, str]]:
     """Delete what may go, and give each thing with '' or with why it was kept after all.
 
     The first file of a thing goes first, and is put back if an attempt has begun that may need it:
@@ -76,8 +72,7 @@ def delete(
     workspace_uri, name = record.state.history.workspace_uri, record.state.history.name
     gate = storage.join(workspace_uri, "gc")
     with storage.exclusive_lock(gate, f"a deletion in {workspace_uri}"):
-        for item in (each for each in plan if not each.kept):
-            held = item.held
+        for held in (held for held, kept in plan if not kept):
             with _while_nothing_moves(client, record):
                 if isinstance(held, FoundVersion):
                     why = why_model_stays(client, name, held)
@@ -99,7 +94,7 @@ def delete(
                 for uri in (held.first, held.uri):
                     deletion.remove(uri)
                     deletion.remove(f"{uri}.lock")
-            yield item, why
+            yield held, why
 
 
 def why_model_stays(client: "MlflowClient", name: str, version: FoundVersion) -> str:

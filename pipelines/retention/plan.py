@@ -67,17 +67,11 @@ class Record:
     references: Mapping[str, str]  # Recipe by the name of its newest accepted snapshot.
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something old, and why it is kept; '' where it may go."""
-
-    held: Held
-    kept: str = ""
+Plan = tuple[tuple[Held, str], ...]
+"""What is old, and why it is kept; '' where it may go."""
 
 
-def make_plan(
-    found: Sequence[Held], record: Record, settings: Settings, now: datetime
-) -> tuple[Item, ...]:
+def make_plan(found: Sequence[Held], record: Record, settings: Settings, now: datetime) -> Plan:
     """Return what is old of what was found, in the order in which it goes, and why what is kept."""
 
     def is_old(held: Held) -> bool:
@@ -132,7 +126,7 @@ def make_plan(
         elif held.kind == "snapshot":
             stays = why_snapshot_stays(held.name, kept, record) or digests.get(held.name, "")
         if is_old(held):
-            items.append(Item(held, stays))
+            items.append((held, stays))
     return tuple(items)
 
 

@@ -217,7 +217,6 @@ def keep_evidence(
     cycle = evidence.JudgedCycle(
         run_id=run.run_id,
         run_uri=run.run_uri,
-        registered_model=run.registered_model,
         as_of=run.as_of,
         holdout=judgement.comparison.holdout,
         judged_at=now,

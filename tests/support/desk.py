@@ -1,8 +1,15 @@
-"""One registered model with its cycles, from registering to rolling back, over any MLflow store."""
+"""One registered model with its cycles, from registering to rolling back, over any MLflow store.
 
+The fixtures give one over MLflow's store in this process, where no server is needed.
+"""
+
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.config import RunConfig
@@ -10,7 +17,7 @@ from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.recipes import smoke
 from pipelines.registry import history, moves, registry, tracking
 from pipelines.registry.evidence import find_standing
-from pipelines.registry.history import Entry, History, Move, Recipes
+from pipelines.registry.history import Entry, History, Move, Recipes, recipe_of
 from pipelines.registry.reconcile import State, look
 from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
@@ -86,6 +93,15 @@ class Desk:
         """Promote a model in spite of its verdict."""
         return moves.force(self.client, run, model, at(days), why)
 
+    def accept(self, run: ResolvedRun) -> Recipes:
+        """Make a cycle's recipe the accepted one."""
+        return moves.accept_recipe(*self.where, recipe_of(run), at(10), "agreed on")
+
+    def release(self, digest: str = "", why: str = "agreed on") -> Recipes:
+        """Release a recipe, the first one on hold if none is named."""
+        digest = digest or self.history.recipes.held[0].recipe.digest
+        return moves.release_recipe(*self.where, digest, at(10), why)
+
     def point_at(self, version: str) -> None:
         """Move the alias by hand; '' deletes it."""
         if version:
@@ -128,6 +144,25 @@ class Desk:
     def standing(self, run: ResolvedRun) -> Standing:
         """Return what is on record of recipes for a cycle that begins now."""
         return find_standing(self.history, self.champion, run.config, ())
+
+
+@pytest.fixture(scope="module")
+def store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store in a file; what MLflow keeps of runs lies beside it, in the working directory."""
+    folder, before = tmp_path_factory.mktemp("store"), os.getcwd()
+    uri = f"sqlite:///{folder / tracking.OWN_REGISTRY}"
+    os.chdir(folder)
+    try:
+        with tracking.address_of_process(uri):
+            yield uri
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, store_uri: str) -> Desk:
+    """A registered model of its own."""
+    return Desk(tmp_path, store_uri)
 
 
 def record_move(

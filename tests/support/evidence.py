@@ -23,7 +23,6 @@ def judged_cycle(run: ResolvedRun, **fields: Any) -> JudgedCycle:
     values: dict[str, Any] = {
         "run_id": f"{as_of:%Y-%m-%d}--before",
         "run_uri": storage.join(run.workspace_uri, "runs", "before"),
-        "registered_model": run.registered_model,
         "as_of": as_of,
         "holdout": Window(start=as_of - timedelta(days=7), end=as_of),
         "judged_at": JUDGED_AT,

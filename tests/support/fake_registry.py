@@ -77,6 +77,12 @@ class FakeRegistry:
         """The ids of logged models that are marked as deleted."""
         return self._load()["deleted"]
 
+    def add_theirs(self, version: str) -> None:
+        """Register a version's files in another registered model, too."""
+        theirs = self.get_model_version("theirs", version)
+        theirs.version = "1"
+        self.others.append(theirs)
+
     def _load(self) -> dict[str, Any]:
         return json.loads(self._path.read_text())
 

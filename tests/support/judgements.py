@@ -173,9 +173,7 @@ def make_failure(stage: str = "train_challenger", exit_code: int = 65, **more: A
 
 def make_promotion(is_promoted: bool = True, **more: Any) -> Promotion:
     """Return what became of v4 beside v3."""
-    fields = {"decision": Decision.PROMOTE if is_promoted else Decision.REJECT}
-    fields |= {"reason": "It is so.", "history_uri": None}
-    fields |= {"champion_after": CHALLENGER if is_promoted else CHAMPION}
+    fields = {"reason": "It is so.", "champion_after": CHALLENGER if is_promoted else CHAMPION}
     return Promotion(is_promoted=is_promoted, **(fields | more))
 
 

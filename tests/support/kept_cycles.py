@@ -31,7 +31,7 @@ def judge(
     outcome = kept_outcome(run, judgement, Settings(registered_model=run.registered_model))
     judgement = judgement.model_copy(update={"outcome": outcome})
     save_artifact(run, "compare_with_champion", judgement)
-    promotion = make_promotion(is_promoted, decision=decision)
+    promotion = make_promotion(is_promoted)
     save_artifact(run, "promote_challenger", promotion)
     if has_page:
         storage.write_bytes(page, b"<p>")

@@ -123,5 +123,4 @@ def _assert_sound(world: World, story: str) -> None:
 def _assert_published(world: World, story: str) -> None:
     assert storage.exists(_manifest(world)), story
     found = read_artifact(world.runs["2"].run_uri, "promote_challenger", Promotion)
-    assert found.is_promoted and found.history_uri, story
-    assert storage.exists(found.history_uri), story
+    assert found.is_promoted and world.look().history.of_run(world.runs["2"].run_uri), story

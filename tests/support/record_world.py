@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pipelines import storage
 from pipelines.contracts import files
@@ -23,37 +24,63 @@ from support.runs import make_run
 
 NAME = "test_ranker"
 FIRST = datetime(2017, 3, 2, tzinfo=UTC)
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-class World:
+class Acting:
+    """Cycles and people who act upon one workspace and one registry."""
+
+    def __init__(self, folder: Path, client: FakeRegistry, workspace_uri: str = "") -> None:
+        self.registry: Any = client
+        self.folder = folder
+        self.workspace_uri = workspace_uri or storage.to_uri(folder / "workspace")
+        self.where = (self.workspace_uri, NAME)
+        self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
+        self.models: dict[str, ModelRef] = {}
+        self.runs: dict[str, ResolvedRun] = {}
+
+    def tick(self) -> datetime:
+        """Return the time of an act."""
+        raise NotImplementedError
+
+    def save_cycle(self, model: ModelRef, champion: ModelRef | None, **more: Any) -> ResolvedRun:
+        """Write the manifests of a cycle that trained a model, which is judged PROMOTE."""
+        places = {"workspace_uri": self.workspace_uri, "champion": champion} | more
+        run = make_run(self.folder, as_of=model.as_of, **places)
+        self.models[model.version], self.runs[model.version] = model, run
+        save_judged(run, model)
+        return run
+
+    def rollback(self, to_version: str | None = None) -> None:
+        moves.rollback(self.registry, self.settings, to_version, self.tick(), "hides rose")
+
+    def force(self, number: str) -> None:
+        run, model = self.runs[number], self.models[number]
+        moves.force(self.registry, run, model, self.tick(), "we want it")
+
+    def repair(self, restores: bool = False, to: str | None = None) -> None:
+        """Record what the registry says, or make it say what is on record, or a version."""
+        to = self.look().recorded if restores else to
+        moves.repair(self.registry, self.where, self.tick(), "somebody looked", to)
+
+    def look(self) -> reconcile.State:
+        return reconcile.look(self.registry, *self.where)
+
+
+class World(Acting):
     """Two cycles that may promote, a person, and what they all act upon."""
 
     def __init__(self, folder: Path, client: FakeRegistry, workspace_uri: str = "") -> None:
-        self.registry, self.folder = client, folder
-        self.workspace_uri = workspace_uri or storage.to_uri(folder / "workspace")
-        self.clock = NOW
+        super().__init__(folder, client, workspace_uri)
+        self.clock = datetime(2026, 3, 1, tzinfo=UTC)
         registry.ensure_registered_model(self.registry, NAME, self.workspace_uri)
-        models = [make_model(str(n), FIRST + timedelta(days=14 * min(n, 2))) for n in range(1, 4)]
-        models = [each.model_copy(update={"model_digest": "d" * 64}) for each in models]
-        self.models = {model.version: self.registry.add(model) for model in models}
-        self.runs = {"1": self._save_cycle("1", None)}
-        self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
-        run_stage("promote_challenger", self.runs["1"].run_uri)
-        champion = self.models["1"]
-        self.runs |= {n: self._save_cycle(n, champion) for n in ("2", "3")}
-
-    def _save_cycle(self, number: str, champion: ModelRef | None) -> ResolvedRun:
-        model = self.models[number]
-        run = make_run(
-            self.folder,
-            as_of=model.as_of,
-            champion=champion,
-            run_id=f"cycle-{number}",
-            workspace_uri=self.workspace_uri,
-        )
-        save_judged(run, model)
-        return run
+        champion = None
+        for number in range(1, 4):
+            model = make_model(str(number), FIRST + timedelta(days=14 * min(number, 2)))
+            model = self.registry.add(model.model_copy(update={"model_digest": "d" * 64}))
+            self.save_cycle(model, champion, run_id=f"cycle-{number}")
+            if champion is None:
+                self.promote("1")
+                champion = model
 
     def tick(self) -> datetime:
         self.clock += timedelta(hours=1)
@@ -62,25 +89,8 @@ class World:
     def promote(self, number: str) -> None:
         run_stage("promote_challenger", self.runs[number].run_uri)
 
-    def rollback(self, to_version: str | None = None) -> None:
-        now = self.tick()
-        moves.rollback(self.registry, self.settings, to_version, now, "hides rose")
-
-    def force(self, number: str) -> None:
-        run, model = self.runs[number], self.models[number]
-        moves.force(self.registry, run, model, self.tick(), "we want it")
-
     def resolve(self) -> None:
-        require_record(self.registry, self.workspace_uri, NAME)
-
-    def look(self) -> reconcile.State:
-        return reconcile.look(self.registry, self.workspace_uri, NAME)
-
-    def repair(self, restores: bool = False) -> None:
-        """Record what the registry says, or make it say what is on record."""
-        to = self.look().recorded if restores else None
-        where, now = (self.workspace_uri, NAME), self.tick()
-        moves.repair(self.registry, where, now, "somebody looked", to)
+        require_record(self.registry, *self.where)
 
     def leftovers(self) -> list[str]:
         """Scratch folders and unfinished files, with their folders; a store has none."""

@@ -14,21 +14,16 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.code_identity import environment
-from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import moves
 from pipelines.registry.registry import KEEPER
 from pipelines.retention.collect import delete, plan_deletion
-from pipelines.retention.plan import Item, Record
-from pipelines.settings import Settings
-from support.desk import save_judged
+from pipelines.retention.plan import Plan, Record
 from support.fake_registry import FakeRegistry, asked_by_all
 from support.judgements import make_model
+from support.record_world import FIRST, NAME, Acting
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
-from support.runs import make_run
+from support.runs import save_json
 
-NAME = "test_ranker"
-FIRST = datetime(2017, 3, 2, tzinfo=UTC)
 NUM_CYCLES = 7
 PROMOTED = ("1", "3", "4", "5", "6")
 
@@ -41,26 +36,27 @@ def snapshot_of(number: str) -> str:
     return number * 16
 
 
-class OldWorld:
+class OldWorld(Acting):
     """The cycles, and what a deletion makes of them."""
 
     def __init__(self, folder: Path, client: FakeRegistry) -> None:
-        self.folder, self.registry = folder, client
-        self.now = datetime.now(UTC)
-        self.workspace_uri = storage.to_uri(folder / "workspace")
-        self.workspace = folder / "workspace"
-        self.runs: dict[str, ResolvedRun] = {}
-        self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
+        super().__init__(folder, client)
+        self.now, self.workspace = datetime.now(UTC), folder / "workspace"
+
+    def tick(self) -> datetime:
+        return self.now
 
     def fill(self) -> None:
         self.registry.set_registered_model_tag(NAME, KEEPER, self.workspace_uri)
-        champion = None
+        champion: ModelRef | None = None
         for number in map(str, range(1, NUM_CYCLES + 1)):
-            model = self._register(number)
-            run = self.runs[number] = self._save_cycle(number, model, champion)
+            model = make_model(number, FIRST + timedelta(days=14 * int(number)))
+            digests = {"model_digest": "d" * 64, "snapshot_digest": snapshot_of(number) * 4}
+            model = model.model_copy(update=digests)
+            self.registry.add(model, name_of(number), self.made_at(number))
+            run = self._fill_cycle(number, model, champion)
             if number in PROMOTED:
-                judgement = judgement_of(run, model)
-                challenger = challenger_of(model)
+                judgement, challenger = judgement_of(run, model), challenger_of(model)
                 moves.move_if_permitted(run, challenger, NO_ANCHOR, judgement, self.made_at(number))
                 champion = model
             self.age(self.workspace / "runs" / name_of(number), number)
@@ -74,23 +70,11 @@ class OldWorld:
         for each in [path, *path.rglob("*")]:
             os.utime(each, (at, at))
 
-    def _register(self, number: str) -> ModelRef:
-        model = make_model(number, FIRST + timedelta(days=14 * int(number)))
-        digests = {"model_digest": "d" * 64, "snapshot_digest": snapshot_of(number) * 4}
-        made = model.model_copy(update=digests)
-        return self.registry.add(made, name_of(number), self.made_at(number))
-
-    def _save_cycle(self, number: str, model: ModelRef, champion: ModelRef | None) -> ResolvedRun:
+    def _fill_cycle(self, number: str, model: ModelRef, champion: ModelRef | None) -> ResolvedRun:
         name = name_of(number)
         reference = f"{self.workspace_uri}/snapshots/{snapshot_of(str(int(number) - 1))}"
-        run = make_run(
-            self.folder,
-            as_of=model.as_of,
-            run_id=name,
-            champion=champion,
-            last_accepted_snapshot_uri=reference if number > "1" else None,
-        )
-        save_judged(run, model)
+        last = {"last_accepted_snapshot_uri": reference if number > "1" else None}
+        run = self.save_cycle(model, champion, run_id=name, **last)
         save_snapshot(run, snapshot_of(number))
         folder = self.workspace / "runs" / name
         write(folder / "train_challenger" / "training" / "checkpoints" / "1.ckpt", 3000)
@@ -102,18 +86,17 @@ class OldWorld:
         self.age(self.workspace / "snapshots" / snapshot_of(number), number)
         return run
 
-    def plan(self, **settings: Any) -> tuple[Record, tuple[Item, ...]]:
-        chosen = self.settings.model_copy(update=settings)
-        return plan_deletion(self.registry, chosen, self.now)  # type: ignore[arg-type]
+    def plan(self, **settings: Any) -> tuple[Record, Plan]:
+        return plan_deletion(self.registry, self.settings.model_copy(update=settings), self.now)
 
     def delete(self, **settings: Any) -> dict[str, str]:
         """Delete, and return what was said of each thing."""
         return self.carry_out(*self.plan(**settings))
 
-    def carry_out(self, record: Record, plan: tuple[Item, ...]) -> dict[str, str]:
+    def carry_out(self, record: Record, plan: Plan) -> dict[str, str]:
         """Carry out a plan, and return what was said of each thing."""
-        done = delete(self.registry, record, plan)  # type: ignore[arg-type]
-        return {f"{item.held.kind} {item.held.name}": kept for item, kept in done}
+        done = delete(self.registry, record, plan)
+        return {f"{held.kind} {held.name}": kept for held, kept in done}
 
     def names(self, folder: str) -> list[str]:
         """Numbers of the cycles whose runs, snapshots or alerts are there."""
@@ -126,15 +109,7 @@ def save_snapshot(run: ResolvedRun, name: str) -> None:
     uri = f"{run.workspace_uri}/snapshots/{name}"
     storage.write_bytes(f"{uri}/shard-00000/timeline.arrow", b"x" * 2000)
     storage.write_bytes(f"{uri}/manifest.json", b"{}")
-    record = StageRecord(
-        stage="build_snapshot",
-        input_digest="x",
-        artifact={"uri": uri},
-        made_with=environment(),
-        wall_s=0,
-        finished_at=run.as_of,
-    )
-    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), record.sealed())
+    save_json(run, "build_snapshot", {"uri": uri})
 
 
 def write(path: Path, num_bytes: int) -> None:
@@ -161,5 +136,5 @@ def old_world(folder: Path, like: OldWorld | None = None) -> Iterator[OldWorld]:
             world.fill()
             shutil.copytree(folder, kept)
         else:
-            world.now, world.runs = like.now, like.runs
+            world.now, world.runs, world.models = like.now, like.runs, like.models
         yield world

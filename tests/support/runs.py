@@ -60,10 +60,15 @@ def save_run(run: ResolvedRun) -> ResolvedRun:
 
 def save_artifact(run: ResolvedRun, stage: str, artifact: Artifact) -> None:
     """Write a stage's manifest, as if the stage had happened."""
+    save_json(run, stage, artifact.model_dump(mode="json"))
+
+
+def save_json(run: ResolvedRun, stage: str, artifact: dict[str, Any]) -> None:
+    """Write a stage's manifest with an artifact that need not be whole."""
     record = StageRecord(
         stage=stage,
         input_digest="x",
-        artifact=artifact.model_dump(mode="json"),
+        artifact=artifact,
         made_with=environment(),
         wall_s=0,
         finished_at=run.as_of,

@@ -1,7 +1,7 @@
 """The log of moves: order without a clock, damage that is noticed, and no second writer."""
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,17 +42,6 @@ def load(known: History) -> History:
 
 def path_of(known: History, number: int, kind: str = "json") -> Path:
     return storage.local_path(known.uri_of(number, kind))
-
-
-def test_another_write_under_way_is_no_missing_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def conflict(*_: object) -> None:
-        raise RunInProgressError("409")
-
-    monkeypatch.setattr(storage, "write_new", conflict)
-    with pytest.raises(RunInProgressError):
-        history._create(storage.to_uri(tmp_path / "00000001.json"), b"x")
 
 
 @pytest.mark.parametrize("stamp", [-300, 3650])  # A clock was set back; it lies in the future.
@@ -119,25 +108,28 @@ def test_of_many_at_once_one_succeeds_for_each_number(
             except LostTheNumberError as error:
                 assert "created by somebody else" in str(error)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 6)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(write, range(1, 6)))
     known = history.load(place, NAME)
     assert sorted(won) == [(each.number, each.model.version) for each in known.moves]
     assert known.damaged == () and len({number for number, _ in won}) == len(won) >= 3
 
 
-def test_an_entry_that_is_there_and_has_my_mark_is_mine(
+def test_an_entry_that_is_there_and_has_my_mark_is_mine_and_a_write_under_way_is_not(
     known: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer to the first request was lost, and the request is made again."""
     write = storage.write_new
-    twice = [write, write]
-    monkeypatch.setattr(storage, "write_new", lambda *what: [each(*what) for each in twice])
+    monkeypatch.setattr(storage, "write_new", lambda *what: [write(*what) for _ in range(2)])
     made = history.create(known, move(5))
     assert load(known) == made and versions(made)[-1] == "5"
+
+    def conflict(*_: object) -> None:
+        raise RunInProgressError("409")
+
+    monkeypatch.setattr(storage, "write_new", conflict)
+    with pytest.raises(RunInProgressError, match="409"):
+        history.create(made, move(6))
 
 
 def test_a_move_is_pending_until_the_alias_was_seen_to_follow(known: History) -> None:
@@ -174,10 +166,8 @@ def test_one_command_at_a_time_acts_on_a_disk(
     left = path_of(known, 4).with_name(f".00000004.json.{'0123456789abcdef' * 2}")
     left.write_bytes(b"{}")  # A killed writer's.
     monkeypatch.setattr(history, "LOCK_WAIT_S", 0.1)
-    with history.promotion_lock(known.workspace_uri):
+    lock, busy = history.promotion_lock, "a move of the champion .* is already running"
+    with lock(known.workspace_uri):
         assert load(known) == known and not left.exists()
-        with (
-            pytest.raises(RunInProgressError, match="a move of the champion .* is already running"),
-            history.promotion_lock(known.workspace_uri),
-        ):
+        with pytest.raises(RunInProgressError, match=busy), lock(known.workspace_uri):
             pass

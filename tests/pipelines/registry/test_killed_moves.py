@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from support.killed_moves import ACTIONS, ACTORS, points, try_once
-from support.points import kill_at
-from support.record_world import NAME, record_world
 
 LONGEST_S = 30.0
 
@@ -39,16 +37,3 @@ def test_a_kill_at_a_drawn_point_loses_nothing_on_a_store_and_nobody_waits(
         began = time.monotonic()
         try_once(tmp_path / f"w{number}", action, actor, [place], story, f"{s3_uri}/{number}")
         assert time.monotonic() - began < LONGEST_S
-
-
-def test_the_file_that_a_killed_writer_had_begun_is_counted_until_the_next_one_comes(
-    tmp_path: Path,
-) -> None:
-    place = points(tmp_path / "dry", "roll back").index("before link 00000003.json")
-    with record_world(tmp_path / "world") as world:
-        world.promote("2")
-        assert kill_at(world, world.rollback, place) == "killed"
-        [left] = world.leftovers()
-        assert left.startswith(f"history/{NAME}/.00000003.json.")
-        world.rollback()
-        assert world.leftovers() == []

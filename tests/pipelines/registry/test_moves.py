@@ -42,52 +42,37 @@ def spoil_files(desk: Desk, patch: pytest.MonkeyPatch) -> None:
     desk.client.log_artifact(model.mlflow_run_id, str(golden), "model/artifacts/bundle")
 
 
-def score_otherwise(desk: Desk, patch: pytest.MonkeyPatch) -> None:
+def score_otherwise(_: Desk, patch: pytest.MonkeyPatch) -> None:
     def refuse(folder: Path) -> None:
         raise DataContractError(f"{folder.name} scores otherwise")
 
     patch.setattr(files, "load_bundle", refuse)
 
 
+def nothing(*_: object) -> None:
+    """Nothing happened."""
+
+
+def drop_tag(desk: Desk, _: object) -> None:
+    desk.client.delete_model_version_tag(desk.name, "1", "model_digest")
+
+
+def force_champion(desk: Desk) -> None:
+    desk.force(desk.cycle(1), desk.champion, 9, "we want it")
+
+
+BACK = Desk.rollback
 NOT_BACK: dict[str, tuple[Callable[..., object], Callable[[Desk], object], type, str]] = {
     # what happened after two promotions, what is asked for, and the refusal
-    "a version that never was": (
-        *(lambda *_: None, lambda desk: desk.rollback("99")),
-        *(TrackingEntryMissingError, "no version '99' .* expected one that is there"),
-    ),
-    "altered files": (
-        *(spoil_files, lambda desk: desk.rollback()),
-        *(DataContractError, r"v1.* altered after registration.*rollback --to"),
-    ),
-    "altered tags": (
-        lambda desk, _: desk.client.delete_model_version_tag(desk.name, "1", "model_digest"),
-        *(lambda desk: desk.rollback(), PromotionRefusedError, "found bundle .* and model unknown"),
-    ),
-    "other scores": (
-        *(score_otherwise, lambda desk: desk.rollback(), DataContractError),
-        "v1 cannot serve, so the champion stays: bundle scores otherwise",
-    ),
-    "what serves": (
-        *(lambda *_: None, lambda desk: desk.rollback("2")),
-        *(ConfigurationError, "v2 is the champion already"),
-    ),
-    "what serves, forced": (
-        lambda *_: None,
-        lambda desk: desk.force(desk.cycle(1), desk.champion, 9, "we want it"),
-        *(ConfigurationError, "v2 is the champion already"),
-    ),
-    "from another version": (
-        *(lambda *_: None, lambda desk: desk.rollback(away="9")),
-        *(ConfigurationError, "serves, and not v9"),
-    ),
-    "a hand before": (
-        *(lambda desk, _: desk.point_at("1"), lambda desk: desk.rollback()),
-        *(RecordDisagreesError, "v1 serves, .* v2 does.*homefeed history"),
-    ),
-    "no reason": (
-        *(lambda *_: None, lambda desk: desk.rollback(why="  ")),
-        *(ConfigurationError, "--reason is empty"),
-    ),
+    "gone": (nothing, lambda d: d.rollback("99"), TrackingEntryMissingError, "no version '99'"),
+    "other files": (spoil_files, BACK, DataContractError, "v1.* altered after.*rollback --to"),
+    "other tags": (drop_tag, BACK, PromotionRefusedError, "found bundle .* and model unknown"),
+    "other scores": (score_otherwise, BACK, DataContractError, "v1 cannot serve, so .*otherwise"),
+    "serves": (nothing, lambda d: d.rollback("2"), ConfigurationError, "v2 is the champion alre"),
+    "forced": (nothing, force_champion, ConfigurationError, "v2 is the champion already"),
+    "another": (nothing, lambda d: d.rollback(away="9"), ConfigurationError, "serves, and not v9"),
+    "a hand": (lambda d, _: d.point_at("1"), BACK, RecordDisagreesError, "v1 serves, .* v2 does"),
+    "no reason": (nothing, lambda d: d.rollback(why=" "), ConfigurationError, "reason is empty"),
 }
 
 
@@ -186,10 +171,10 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(desk: Desk) -
         (digest[:8], " ", "--reason is empty"),
     ):
         with pytest.raises(ConfigurationError, match=message):
-            moves.release_recipe(*desk.where, wanted, at(10), reason)
+            desk.release(wanted, reason)
     for _ in range(2):  # The same command given again writes nothing.
-        assert moves.release_recipe(*desk.where, digest[:8], at(10), "it was the log").held == ()
-        moves.accept_recipe(*desk.where, recipe_of(one), at(10), "agreed on")
+        assert desk.release(digest[:8]).held == ()
+        desk.accept(one)
     assert (desk.standing(two).hold, desk.standing(two).anchor) == ("", one.config)
     assert desk.kinds() == ["promotion", "promotion", "rollback", "release"]
     # Taken back, the rollback holds the other recipe alone, until that is forced.
@@ -227,5 +212,5 @@ def test_a_recipe_that_is_not_known_or_cannot_be_read_waits_for_a_person(desk: D
         standing = desk.standing(run)
         assert standing.anchor is None and "the accepted recipe is not known" in standing.problem
         assert "`homefeed anchor set --recipe NAME --reason ...`" in standing.problem
-    moves.accept_recipe(*desk.where, recipe_of(run), at(1), "It is known again.")
+    desk.accept(run)
     assert desk.standing(run).anchor == run.config

@@ -64,31 +64,22 @@ def half_done(desk: Desk) -> None:
     desk.point_at("1")
 
 
-MOVED = (RecordDisagreesError, r"v1 serves.* v2 does.*homefeed history repair")
-DAMAGED = (DataContractError, "newest entry of the history is damaged")
-NOT_SOUND = "expected a version to point the alias at.*repair --to-version N"
+MODEL, BUNDLE, TWO = "model_digest", "bundle_digest", "has bundle_digest ffff.* two registries"
+OTHER, DAMAGED = RecordDisagreesError, DataContractError
+NO_VERSION = "expected a version to point the alias at.*repair --to-version N"
 FOUND: dict[str, tuple[Callable[[Desk], object], type[HomefeedError], str, str, str]] = {
     # what was done, what a cycle is told, and what serves once the alias, or the history, is right
-    "moved by hand": (lambda desk: desk.point_at("1"), *MOVED, "1", "2"),
-    "deleted": (lambda d: d.point_at(""), RecordDisagreesError, "no model serves", NOT_SOUND, "2"),
-    "newest damaged": (damage_newest, *DAMAGED, "2", "1"),
+    "a hand": (lambda d: d.point_at("1"), OTHER, "v1 serves.* v2 does.*history repair", "1", "2"),
+    "deleted": (lambda d: d.point_at(""), OTHER, "no model serves", NO_VERSION, "2"),
+    "newest damaged": (damage_newest, DAMAGED, "newest entry of the history is", "2", "1"),
     # Nothing else vouches for the alias: this would be taken for a first cycle.
-    "both": (lambda desk: damage_newest(desk, ""), *DAMAGED, NOT_SOUND, "1"),
-    "another of ours": (lambda d: put_behind(d, True), MOVED[0], "v3 serves", "3", "2"),
-    "a stranger's": (lambda d: put_behind(d, False), MOVED[0], "v3 serves", "has no tags", "2"),
-    "half done": (half_done, RecordDisagreesError, r"v1 serves.* v3 does", "1", "3"),
-    "a tag gone": (
-        lambda desk: alter(desk, "model_digest"),
-        *(RecordDisagreesError, "has model_digest .none. in the registry", "2", "2"),
-    ),
-    "other files": (
-        lambda desk: alter(desk, "model_digest", "f" * 64),
-        *(RecordDisagreesError, "has model_digest ffffffffffff in", "2", "2"),
-    ),
-    "another registry": (
-        lambda desk: alter(desk, "bundle_digest", "f" * 64),
-        *(RecordDisagreesError, "has bundle_digest ffff.* two registries", "2", "2"),
-    ),
+    "both": (lambda d: damage_newest(d, ""), DAMAGED, "newest entry of the h", NO_VERSION, "1"),
+    "another of ours": (lambda d: put_behind(d, True), OTHER, "v3 serves", "3", "2"),
+    "a stranger's": (lambda d: put_behind(d, False), OTHER, "v3 serves", "has no tags", "2"),
+    "half done": (half_done, OTHER, r"v1 serves.* v3 does", "1", "3"),
+    "a tag gone": (lambda d: alter(d, MODEL), OTHER, "has model_digest .none. in the", "2", "2"),
+    "other files": (lambda d: alter(d, MODEL, "f" * 64), OTHER, "model_digest ffff", "2", "2"),
+    "another registry": (lambda d: alter(d, BUNDLE, "f" * 64), OTHER, TWO, "2", "2"),
 }
 
 

@@ -38,8 +38,7 @@ def test_who_lets_nobody_in_and_another_service_are_told_at_the_first_request(
     ("uri", "message"),
     [
         ("http://user:secret@host", "carries credentials"),
-        ("file:///somewhere", "expected the http"),
-        ("sqlite:////somewhere/mlflow.db", "expected the http"),
+        *((each, "expected the http") for each in ("file:///x", "sqlite:////x/mlflow.db")),
     ],
 )
 def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> None:
@@ -52,14 +51,12 @@ def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> N
 
 def test_the_address_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the three the address that was set wins in MLflow, then the environment's, then a file."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     mlflow.set_tracking_uri(None)  # A store of the tests before is put back by nobody here.
     with tracking.address_of_process("sqlite:////nowhere/outer.db"):
         with tracking.address_of_process("sqlite:////nowhere/inner.db"):
             assert mlflow.get_tracking_uri() == "sqlite:////nowhere/inner.db"
         assert mlflow.get_tracking_uri() == "sqlite:////nowhere/outer.db"
-    assert not mlflow.is_tracking_uri_set()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert mlflow.get_tracking_uri() == "http://127.0.0.1:9"
 
 
@@ -99,12 +96,12 @@ def test_the_snapshot_is_an_input_once(desk: Desk) -> None:
 def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
     desk: Desk, tmp_path: Path
 ) -> None:
-    run, client = desk.cycle(0), desk.client
-    mine = tracking.open_run(client, run, "challenger", "challenger")
+    client = desk.client
+    mine = tracking.open_run(client, desk.cycle(0), "challenger", "challenger")
     (tmp_path / "index.html").write_text("the docs")
-    pages = [storage.to_uri(tmp_path / name) for name in ("index.html", "gone.html")]
-    places = dict(zip(("docs_uri", "log_docs_uri"), pages, strict=True))
-    report = DataReport(outcomes=(), snapshot_digest="d" * 64, reference_digest=None, **places)
+    docs, gone = (storage.to_uri(tmp_path / name) for name in ("index.html", "gone.html"))
+    fields = {"docs_uri": docs, "log_docs_uri": gone, "reference_digest": None}
+    report = DataReport(outcomes=(), snapshot_digest="d" * 64, **fields)
     for _ in range(2):
         tracking.log_gate(client, mine, report)
     names = [each.path for each in client.list_artifacts(mine, "data_gate")]

@@ -1,7 +1,6 @@
 """What is called equal, whatever its place, ids and the code's name; and what has changed since."""
 
 import itertools
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,25 +51,30 @@ def anchor(why: AnchorWhy, made: Artifact | None = None) -> FreshAnchor:
 
 JUDGED = make_judgement(Decision.REJECT)
 SAME, OTHER = AnchorWhy.SAME, AnchorWhy.OTHER_RECIPE
+TRAIN, ANCHOR, COMPARE = "train_challenger", "train_anchor", "compare_with_champion"
 
 
-def judged(
-    p50_ms: float = 4.0, golden: float = 1e-8, metric: float = 1.5, **model: str
-) -> Judgement:
+def judged(p50_ms: float = 4.0, golden: float = 1e-8, metric: float = 1.5, **ids: Any) -> Judgement:
     """Return a judgement with some measured figures, which stand in its verdict too."""
     new = {"latency_p50_ms": p50_ms, "golden_difference": golden}
     serving, [row] = JUDGED.serving.model_copy(update=new), JUDGED.comparison.metrics
-    rows = (row.model_copy(update={"challenger": metric}),)
-    challenger = JUDGED.comparison.challenger_model.model_copy(update=model)
-    compared = {"challenger_model": challenger, "metrics": rows}
-    grounds = (*JUDGED.verdict.grounds, serving.figures)
-    changes = {
-        "serving": serving,
-        "comparison": JUDGED.comparison.model_copy(update=compared),
-        "verdict": JUDGED.verdict.model_copy(update={"grounds": grounds}),
-        "report_uri": f"file:///{p50_ms}",
+    model = JUDGED.comparison.challenger_model.model_copy(update=ids)
+    compared = {
+        "challenger_model": model,
+        "metrics": (row.model_copy(update={"challenger": metric}),),
     }
-    return JUDGED.model_copy(update=changes)
+    return with_ground(
+        serving.figures,
+        serving=serving,
+        comparison=JUDGED.comparison.model_copy(update=compared),
+        report_uri=f"file:///{p50_ms}",
+    )
+
+
+def with_ground(ground: Reason, **fields: Any) -> Judgement:
+    grounds = (*JUDGED.verdict.grounds, ground)
+    verdict = JUDGED.verdict.model_copy(update={"grounds": grounds})
+    return JUDGED.model_copy(update=fields | {"verdict": verdict})
 
 
 def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
@@ -78,57 +82,51 @@ def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
     slow = JUDGED.serving.model_copy(update={"problems": (problem,)})
     sides = {"recipe": JUDGED.comparison, "freshness": JUDGED.comparison}
     made = AnchorFacts(model=CHALLENGER, self_test=JUDGED.self_test, serving=slow, **sides)
-    other = Reason.of("anchor_not_promoted", model=label, because=problem)
-    verdict = JUDGED.verdict.model_copy(update={"grounds": (*JUDGED.verdict.grounds, other)})
-    return JUDGED.model_copy(update={"anchor": made, "verdict": verdict})
+    return with_ground(Reason.of("anchor_not_promoted", model=label, because=problem), anchor=made)
 
 
 @pytest.mark.parametrize(
     ("stage", "then", "now", "differing"),
     [
-        ("train_challenger", trained("w"), trained("w"), {}),
-        ("train_challenger", trained("w"), trained("x"), {"challenger: weights": ()}),
+        (TRAIN, trained("w"), trained("w"), {}),
+        (TRAIN, trained("w"), trained("x"), {f"challenger: {TRAINED[0]}": ""}),
         (
-            *("train_challenger", trained("w"), trained("w", num_steps=2)),
-            {"challenger: steps and loss": ("num_steps: 1 then, 2 now",)},
+            *(TRAIN, trained("w"), trained("w", num_steps=2)),
+            {f"challenger: {TRAINED[1]}": "num_steps: 1 then, 2 now"},
         ),
         # Why an anchor was not trained is compared, and not its sentence.
-        ("train_anchor", anchor(SAME), anchor(SAME), {}),
-        ("train_anchor", anchor(SAME), anchor(OTHER), {"fresh anchor": None}),
+        (ANCHOR, anchor(SAME), anchor(SAME), {}),
+        (ANCHOR, anchor(SAME), anchor(OTHER), {"fresh anchor": "why: same then, other_recipe now"}),
         (
-            *("train_anchor", anchor(OTHER, trained("w")), anchor(OTHER)),
-            dict.fromkeys(f"fresh anchor: {each}" for each in TRAINED),
+            *(ANCHOR, anchor(OTHER, trained("w")), anchor(OTHER)),
+            {f"fresh anchor: {TRAINED[0]}": "", f"fresh anchor: {TRAINED[2]}": ""}
+            | {f"fresh anchor: {TRAINED[1]}": "all of it: "},
         ),
         # Of a judgement neither what was measured anew counts nor a model's number, not even
         # where they stand within another reason.
+        (COMPARE, judged(), judged(9.0, mlflow_run_id="another", version="77"), {}),
+        (COMPARE, with_slow_anchor(260, "v5"), with_slow_anchor(270, "v6"), {}),
         (
-            *("compare_with_champion", judged()),
-            *(judged(9.0, mlflow_run_id="another", version="77"), {}),
-        ),
-        ("compare_with_champion", with_slow_anchor(260, "v5"), with_slow_anchor(270, "v6"), {}),
-        (
-            *("compare_with_champion", judged(), judged(golden=1e-3, metric=1.75)),
+            *(COMPARE, judged(), judged(golden=1e-3, metric=1.75)),
             {
-                "comparison": (
-                    "comparison.metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",
-                ),
-                "serving": ("serving.golden_difference: 1e-08 then, 0.001 now",),
+                "comparison": "comparison.metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75",
+                "serving": "serving.golden_difference: 1e-08 then, 0.001 now",
             },
         ),
     ],
 )
 def test_what_repeats_is_compared_and_a_difference_is_placed(
-    stage: str, then: Artifact, now: Artifact, differing: dict[str, tuple[str, ...] | None]
+    stage: str, then: Artifact, now: Artifact, differing: dict[str, str]
 ) -> None:
     found = compare_stage(stage, record_of(stage, then), record_of(stage, now))
     assert {each.state for each in found} <= {"equal", "differs"} and len(found) >= 1
-    placed = {each.what: each.details for each in found if each.state == "differs"}
+    placed = {each.what: " ".join(each.details) for each in found if each.state == "differs"}
     assert placed.keys() == differing.keys()
-    assert all(details in (None, placed[what]) for what, details in differing.items())
-    if stage == "train_challenger":
+    assert all(placed[what].startswith(said) for what, said in differing.items())
+    if stage == TRAIN:
         assert {each.what for each in found} == {f"challenger: {each}" for each in TRAINED}
-    gone = [each for each in found if each.now == "nothing"]
-    assert {each.what for each in gone} == {what for what in placed if "anchor: " in what}
+    gone = [each.what for each in found if each.now == "nothing"]
+    assert gone == [what for what in placed if "anchor: " in what]
 
 
 def make_past(tmp_path: Path, then: Listing | None = None, **of_run: Any) -> PastCycle:
@@ -149,7 +147,7 @@ def test_stages_are_rebuilt_up_to_the_one_named_and_none_after_the_last_on_recor
     past = make_past(tmp_path)
     assert past.stages_until("train_anchor") == REBUILT[:1]
     past.records["train_challenger"] = record_of("train_challenger")
-    for until, num in (("train_anchor", 3), ("compare_with_champion", 3), ("check_snapshot", 2)):
+    for until, num in (("train_anchor", 3), (COMPARE, 3), ("check_snapshot", 2)):
         assert past.stages_until(until) == REBUILT[:num]
 
 
@@ -170,20 +168,25 @@ def test_files_that_are_not_as_they_were_are_named(tmp_path: Path) -> None:
 
 
 def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
-    today, name = environment(), "build_snapshot"
+    today, past, name = environment(), make_past(tmp_path), "build_snapshot"
     packages = {each: found for each, found in today.packages.items() if each != "numpy"}
     former = {"python": "3.9.1", "packages": packages, "gpus": ("H100",), "variables": {}}
-    then = today.model_copy(update={**former, "project_digest": "0" * 64})
-    other = today.model_copy(update={"variables": {"OMP_NUM_THREADS": "1"}})
-    where, past = "(on 2026-01-01: build_snapshot)", make_past(tmp_path)
-    past.records[name] = record_of(name, made_with=today)
-    assert changes_since(past, {name: record_of(name, made_with=today)}, None) == []
-    past.records[name] = record_of(name, made_with=then)
-    assert changes_since(past, {name: record_of(name, made_with=other)}, None) == [
+    then = {**former, "project_digest": "0" * 64, "code_version": "former"}
+    now = {"python": "3.11", "gpus": (), "variables": {"OMP_NUM_THREADS": "1"}}
+
+    def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+        past.records[name], rebuilt = (
+            record_of(name, made_with=today.model_copy(update=each)) for each in (then, now)
+        )
+        return changes_since(past, {name: rebuilt}, None)
+
+    assert changes({}, {}) == changes({"code_version": "a"}, {}) == []
+    where = "(on 2026-01-01: build_snapshot)"
+    assert changes(then, now) == [
         f"project_digest: 000000000000 then, {today.project_digest[:12]} now {where}",
-        f"python: 3.9.1 then, {today.python} now {where}",
+        f"python: 3.9.1 then, 3.11 now {where}",
         f"packages.numpy: nothing then, {today.packages['numpy']} now {where}",
-        f'gpus: ["H100"] then, {json.dumps(list(today.gpus))} now {where}',
+        f'gpus: ["H100"] then, [] now {where}',
         f"variables.OMP_NUM_THREADS: nothing then, 1 now {where}",
     ]
 
@@ -199,13 +202,13 @@ def test_other_code_of_the_anchor_and_a_limit_that_a_busy_machine_breaks_are_tol
     )
     past, where = make_past(tmp_path), "now (on 2026-01-01: "
     for stage, then, now, said in (
-        ("train_anchor", fresh("a"), fresh("b"), f"code_digest: {'a' * 12} then, {'b' * 12} "),
+        (ANCHOR, fresh("a"), fresh("b"), f"code_digest: {'a' * 12} then, {'b' * 12} "),
         (
-            *("compare_with_champion", JUDGED, JUDGED.model_copy(update={"serving": slow})),
+            *(COMPARE, JUDGED, JUDGED.model_copy(update={"serving": slow})),
             "serving.[0]: nothing then, serving_latency ",
         ),
         (
-            *("compare_with_champion", with_slow_anchor(260, "v5"), JUDGED),
+            *(COMPARE, with_slow_anchor(260, "v5"), JUDGED),
             'anchor\'s serving: ["serving_latency"] then, nothing ',
         ),
     ):

@@ -1,10 +1,13 @@
-"""Worlds with old cycles."""
+"""Worlds with old cycles, and a registered model in MLflow's store."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from support.desk import desk, store_uri
 from support.retention_world import OldWorld, old_world
+
+__all__ = ["desk", "store_uri"]
 
 
 @pytest.fixture(scope="session")

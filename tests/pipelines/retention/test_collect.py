@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,13 +17,14 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import manifest_uri, working_uri
-from pipelines.registry import moves, registry
+from pipelines.registry import moves
 from pipelines.registry.history import History, recipe_of
 from pipelines.registry.reconcile import State
 from pipelines.retention import collect, inventory
 from pipelines.retention.plan import Record, make_plan
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_record, run_stage
+from support.desk import variant
 from support.points import Acts, Killed, kill_at, points_of
 from support.retention_world import (
     NAME,
@@ -68,18 +68,6 @@ def files_of(world: OldWorld) -> dict[str, tuple[int, str]]:
     return {name: seen for name, seen in found.items() if seen[1] and not name.endswith(".lock")}
 
 
-def test_checkpoints_of_young_runs_go_alone(world: OldWorld) -> None:
-    told = world.delete(keep_days=9999, rollback_models=1)
-    assert f"checkpoints {name_of('2')}/train_challenger" in told
-    stage = world.workspace / "runs" / name_of("2") / "train_challenger"
-    assert (stage / "manifest.json").exists() and not (stage / "training").exists()
-    assert (world.workspace / "runs" / name_of("7") / "train_challenger" / "training").exists()
-
-
-def write_since(world: OldWorld) -> None:
-    write(world.workspace / "runs" / name_of("1") / "alert" / "failure.json", 3)
-
-
 def name_since(world: OldWorld) -> None:
     """A builder has found the first snapshot published, and named it."""
     uri = world.runs["7"].run_uri
@@ -87,13 +75,6 @@ def name_since(world: OldWorld) -> None:
     artifact = {"uri": f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"}
     named = record.model_copy(update={"artifact": artifact})
     storage.write_model(manifest_uri(uri, "build_snapshot"), named)
-
-
-def register_theirs(world: OldWorld) -> Any:
-    """A person has registered the second version's files in another registered model."""
-    theirs = world.registry.get_model_version("theirs", "2")
-    theirs.version = "1"
-    return theirs
 
 
 def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
@@ -104,22 +85,14 @@ def begin(number: str, stage: str) -> Callable[[OldWorld], None]:
     )
 
 
-def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
-    world: OldWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = world.plan()
-    before = files_of(world)
-    monkeypatch.setattr(collect, "find_runs", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        world.carry_out(*plan)
-    assert set(files_of(world)) == set(before)
-
-
 @pytest.mark.parametrize(
     ("act", "kept"),
     [
         (begin("1", "alert"), {RUN_1: "somebody works there: alert", SNAPSHOT_1: "names it"}),
-        (write_since, {RUN_1: "something was written there since the", SNAPSHOT_1: "names it"}),
+        (
+            lambda world: write(world.workspace / "runs" / name_of("1") / "alert" / "x.json", 3),
+            {RUN_1: "something was written there since the", SNAPSHOT_1: "names it"},
+        ),
         (begin("7", "build_snapshot"), {SNAPSHOT_1: "build_snapshot of run"}),
         (name_since, {SNAPSHOT_1: f"run {name_of('7')} names it"}),
         (
@@ -127,7 +100,7 @@ def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
             {"model 2": "an alias was given to it since the plan was made"},
         ),
         (
-            lambda world: world.registry.others.append(register_theirs(world)),
+            lambda world: world.registry.add_theirs("2"),
             {"model 2": f"it is registered as {NAME} v2, theirs v1 since the plan was made"},
         ),
     ],
@@ -148,26 +121,23 @@ def test_what_is_needed_since_the_plan_was_made_is_kept_whole(
     assert stay <= files_of(world).keys() and bool(stay) == bool(ours)
 
 
-def roll_back(world: OldWorld) -> None:
-    moves.rollback(world.registry, world.settings, "1", world.now, "hides rose")  # type: ignore[arg-type]
-
-
-def force(world: OldWorld) -> None:
-    model = registry.read_version(world.registry, NAME, "2")  # type: ignore[arg-type]
-    moves.force(world.registry, world.runs["2"], model, world.now, "we want it")  # type: ignore[arg-type]
+def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
+    world: OldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = world.plan()
+    before = files_of(world)
+    monkeypatch.setattr(collect, "find_runs", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        world.carry_out(*plan)
+    assert set(files_of(world)) == set(before)
 
 
 def accept(world: OldWorld) -> None:
-    recipe = recipe_of(world.runs["1"])
-    recipe = recipe.model_copy(
-        update={
-            "config": recipe.config | {"training": recipe.config["training"] | {"num_epochs": 7}}
-        }
-    )
-    moves.accept_recipe(world.workspace_uri, NAME, recipe, world.now, "we want it")
+    recipe = recipe_of(world.runs["1"], variant(7))
+    moves.accept_recipe(*world.where, recipe, world.now, "we want it")
 
 
-@pytest.mark.parametrize("act", [roll_back, force, accept])
+@pytest.mark.parametrize("act", [lambda w: w.rollback("1"), lambda w: w.force("2"), accept])
 def test_a_move_between_plan_and_deletion_stops_it(
     world: OldWorld, act: Callable[[OldWorld], None]
 ) -> None:
@@ -188,7 +158,7 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     def act_and_remove(uri: str) -> None:
         if uri.endswith("manifest.json") and uri not in refused and storage.exists(uri):
             with pytest.raises(RunInProgressError):
-                roll_back(world)
+                world.rollback("1")
             refused.append(uri)
         remove(uri)
 
@@ -201,16 +171,7 @@ def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
     ]
 
 
-def roll_back_to_2(world: OldWorld) -> None:
-    moves.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
-
-
-def mend(world: OldWorld) -> None:
-    where = world.workspace_uri, NAME
-    moves.repair(world.registry, where, world.now, "we want it", "2")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("act", [roll_back_to_2, mend])
+@pytest.mark.parametrize("act", [lambda w: w.rollback("2"), lambda w: w.repair(to="2")])
 def test_what_is_marked_as_deleted_becomes_champion_by_nobody(
     world: OldWorld, act: Callable[[OldWorld], None]
 ) -> None:
@@ -220,7 +181,7 @@ def test_what_is_marked_as_deleted_becomes_champion_by_nobody(
     with pytest.raises(DataContractError, match=f"{told}.* expected one that is there.*version N"):
         act(world)
     assert world.registry.alias == "6"
-    roll_back(world)
+    world.rollback("1")
     assert world.registry.alias == "1"
     with pytest.raises(ConfigurationError, match="has no manifest of resolve_run"):
         run_stage("alert", world.runs["1"].run_uri)
@@ -302,16 +263,16 @@ def test_on_an_object_store_a_manifest_goes_first_and_what_a_kill_has_left_goes_
     def delete_all(days: float = 400) -> dict[str, str]:
         now = datetime.now(UTC) + timedelta(days=days)
         plan = make_plan(inventory.take_inventory(s3_uri), record, settings, now)
-        done = collect.delete(None, record, plan)  # type: ignore[arg-type]
-        return {f"{item.held.kind} {item.held.name}": why for item, why in done}
+        done = collect.delete(None, record, plan)
+        return {f"{held.kind} {held.name}": why for held, why in done}
 
     def kill_after(num_removed: int) -> None:
-        count, remove = iter(range(100)), deletion.remove
+        acts = [deletion.remove] * num_removed
 
         def remove_or_die(each: str) -> None:
-            if next(count) == num_removed:
+            if not acts:
                 raise Killed
-            remove(each)
+            acts.pop()(each)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             patch.setattr(deletion, "remove", remove_or_die)

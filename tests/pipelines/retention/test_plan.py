@@ -61,127 +61,111 @@ def record_of(*entries: Move, pending: Move | None = None, **fields: Any) -> Rec
     return replace(Record(State(known, served, None), frozenset(), {}), **fields)
 
 
-def verdicts(record: Record, *found: Held) -> dict[str, str]:
-    plan = make_plan(found, record, SETTINGS, NOW)
-    return {f"{item.held.kind} {item.held.name}": item.kept for item in plan}
-
-
-def test_what_is_old_and_needed_by_nobody_goes_and_what_is_younger_is_not_mentioned() -> None:
-    found = verdicts(
-        record_of(),
-        *(held("alert", "told", 100), held("alert", "told late", 99.9)),
-        *(held("snapshot", ONES), held("snapshot", "2" * 16, 99.9)),
-        *(run_of("a", trainings=(held("checkpoints", "a/x"),)), run_of("b", 99.9)),
-        *(version_of("1"), version_of("2", 99.9), version_of("5", model_id="")),
-    )
-    # Checkpoints go with their run; of the last version nothing can be deleted.
-    going = ["model 1", "run a", f"snapshot {ONES}", "alert told"]
-    assert list(found.items()) == [(name, "") for name in going]
-
-
 CHAMPIONS = {"1": 400, "2": 300, "3": 49, "4": 20}
 """How many days ago each version became champion; so the second served until 49 days ago."""
-
-
-@pytest.mark.parametrize(
-    ("record", "found", "kept"),
-    [
-        (
-            record_of(*(moved(number, days) for number, days in CHAMPIONS.items())),
-            (*map(run_of, "1234"), *(version_of(n, 1, run_name=n) for n in "1234")),
-            {
-                "4": "test_ranker v4 serves",
-                "3": "test_ranker v3 is predecessor 1 of the champion",
-                "2": "test_ranker v2 served until 2026-01-11",
-            },
-        ),
-        (  # a rollback: what was taken down is a predecessor
-            record_of(moved("1", 400), moved("2", 300), moved("1", 200)),
-            (*map(run_of, "12"), *(version_of(n, 1, run_name=n) for n in "12")),
-            {"1": "test_ranker v1 serves", "2": "v2 is predecessor 1 of the champion"},
-        ),
-        (
-            record_of(moved("1", 9, "by-history")),
-            (run_of("by-history"), run_of("neither")),
-            {"by-history": "test_ranker v1 serves"},
-        ),
-        (
-            record_of(moved("1", 400), pending=moved("2", 1, "asks")),
-            (run_of("asks"), run_of("other")),
-            {"asks": "is decided, and the alias is to follow"},
-        ),
-    ],
+FOUR = record_of(*(moved(number, days) for number, days in CHAMPIONS.items()))
+TRAINING = held("checkpoints", "a/train_challenger")
+SNAPSHOT = held("snapshot", ONES)
+BUSY, UNREAD = {"at_work": ("build_snapshot",)}, {"problem": "it is damaged"}
+YOUNG = run_of(
+    "a", 50, snapshots=frozenset({ONES}), trainings=(held("checkpoints", "a/train_challenger", 31),)
 )
-def test_the_runs_of_the_champion_and_of_who_may_follow_it_are_kept(
-    record: Record, found: tuple[Held, ...], kept: dict[str, str]
-) -> None:
-    told = verdicts(record, *found)
-    for run in (each for each in found if isinstance(each, FoundRun)):
-        assert told[f"run {run.name}"].endswith(kept.get(run.name, ""))
-        assert bool(told[f"run {run.name}"]) == (run.name in kept)
 
 
-@pytest.mark.parametrize(
-    ("fields", "on_record", "why"),
-    [
-        ({"at_work": ("train_challenger",)}, {}, "train_challenger is at work"),
-        ({"problem": "it cannot be read"}, {}, "it cannot be read"),
-        ({"foreign": ("NOTES.md",)}, {}, "holds NOTES.md, which no stage has made"),
-        ({"registered_model": "other"}, {}, "a cycle of other, whose record was not looked at"),
-        ({}, {"judged_runs": frozenset({"a"})}, "its evidence counts"),
-    ],
-)
-def test_what_keeps_a_run_keeps_its_snapshot_model_and_checkpoints(
-    fields: dict[str, Any], on_record: dict[str, Any], why: str
-) -> None:
-    training = held("checkpoints", "a/train_challenger")
-    run = run_of("a", trainings=(training,), snapshots=frozenset({ONES}), **fields)
-    found = (run, held("snapshot", ONES), version_of("7", run_name="a"))
-    told = verdicts(record_of(**on_record), *found)
-    assert why in told["run a"] and why in told["checkpoints a/train_challenger"]
-    assert told[f"snapshot {ONES}"] == "run a names it"
-    assert told["model 7"] == "run a, which trained it, is kept"
+def runs_and_models(names: str) -> tuple[Held, ...]:
+    return (*map(run_of, names), *(version_of(n, 1, run_name=n) for n in names))
 
 
-def test_a_young_run_keeps_its_snapshot_and_loses_old_checkpoints() -> None:
-    training = held("checkpoints", "a/train_challenger", 31)
-    run = run_of("a", 50, snapshots=frozenset({ONES}), trainings=(training,))
-    found = verdicts(record_of(), run, held("snapshot", ONES))
-    assert found == {"checkpoints a/train_challenger": "", f"snapshot {ONES}": "run a names it"}
-
-
-@pytest.mark.parametrize(
-    ("run", "record", "why"),
-    [
-        (run_of("b", 1), record_of(), ""),
-        (run_of("b", 1, at_work=("build_snapshot",)), record_of(), "build_snapshot of run b is at"),
-        (run_of("b", 1, problem="it is damaged"), record_of(), "run b may need it; it is damaged"),
-        (run_of("b", 1), record_of(moved("1", 400)), "test_ranker v1 was trained on it: test_"),
+CASES: dict[str, tuple[Record, tuple[Held, ...], dict[str, str]]] = {
+    # what is on record and what is found; of what is old, in order, why it is kept
+    "needed by nobody": (
+        record_of(),
         (
-            run_of("b", 1),
-            record_of(references={ONES: "smoke"}),
-            "it is the newest accepted snapshot of recipe smoke",
+            *(held("alert", "told", 100), held("alert", "told late", 99.9)),
+            *(SNAPSHOT, held("snapshot", "2" * 16, 99.9)),
+            *(run_of("a", trainings=(held("checkpoints", "a/x"),)), run_of("b", 99.9)),
+            *(version_of("1"), version_of("2", 99.9), version_of("5", model_id="")),
         ),
-    ],
-)
-def test_a_snapshot_that_no_run_names_stays_where_it_is_or_may_be_needed(
-    run: FoundRun, record: Record, why: str
+        # Checkpoints go with their run; of the last version nothing can be deleted.
+        dict.fromkeys(["model 1", "run a", f"snapshot {ONES}", "alert told"], ""),
+    ),
+    "champions": (
+        FOUR,
+        runs_and_models("1234"),
+        {"run 1": "", "run 2": "needed: test_ranker v2 served until 2026-01-11"}
+        | {"run 3": "v3 is predecessor 1 of the champion", "run 4": "test_ranker v4 serves"},
+    ),
+    "after a rollback": (
+        record_of(moved("1", 400), moved("2", 300), moved("1", 200)),
+        runs_and_models("12"),
+        {"run 1": "test_ranker v1 serves", "run 2": "v2 is predecessor 1 of the champion"},
+    ),
+    "a run of the history": (
+        record_of(moved("1", 9, "by-history")),
+        (run_of("by-history"), run_of("neither")),
+        {"run by-history": "test_ranker v1 serves", "run neither": ""},
+    ),
+    "a pending move": (
+        record_of(moved("1", 400), pending=moved("2", 1, "asks")),
+        (run_of("asks"), run_of("other")),
+        {"run asks": "is decided, and the alias is to follow", "run other": ""},
+    ),
+    "a young run": (
+        record_of(),
+        (YOUNG, SNAPSHOT),
+        {"checkpoints a/train_challenger": "", f"snapshot {ONES}": "run a names it"},
+    ),
+    "served, named or shared": (
+        record_of(moved("1", 900), moved("8", 800), moved("9", 700)),
+        (
+            *(version_of("1"), version_of("2", aliases=("challenger",)), version_of("4")),
+            *(version_of("3", shared_by=("theirs v9",)), version_of("9", aliases=("champion",))),
+        ),
+        {
+            "model 1": "it has been champion, and what served stays",
+            "model 2": "it has the alias challenger",
+            "model 4": "",
+            "model 3": "its files are those of theirs v9 too",
+            "model 9": "test_ranker v9 serves",
+        },
+    ),
+    **{
+        f"a snapshot, {name}": (record, (run, SNAPSHOT), {f"snapshot {ONES}": why})
+        for name, run, record, why in (
+            ("no run", run_of("b", 1), record_of(), ""),
+            ("a builder", run_of("b", 1, **BUSY), record_of(), "build_snapshot of run b is at"),
+            ("unread", run_of("b", 1, **UNREAD), record_of(), "run b may need it; it is damaged"),
+            ("trained on", run_of("b", 1), record_of(moved("1", 400)), "v1 was trained on it: t"),
+            ("newest", run_of("b", 1), record_of(references={ONES: "x"}), "snapshot of recipe x"),
+        )
+    },
+    **{
+        f"a run that stays: {why}": (
+            record_of(**on_record),
+            (
+                run_of("a", trainings=(TRAINING,), snapshots=frozenset({ONES}), **fields),
+                *(SNAPSHOT, version_of("7", run_name="a")),
+            ),
+            {"model 7": "run a, which trained it, is kept", "run a": why}
+            | {"checkpoints a/train_challenger": why, f"snapshot {ONES}": "run a names it"},
+        )
+        for fields, on_record, why in (
+            ({"at_work": ("train_challenger",)}, {}, "train_challenger is at work"),
+            (UNREAD, {}, "it is damaged"),
+            ({"foreign": ("NOTES.md",)}, {}, "holds NOTES.md, which no stage has made"),
+            ({"registered_model": "other"}, {}, "of other, whose record was not looked at"),
+            ({}, {"judged_runs": frozenset({"a"})}, "its evidence counts"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_old_goes_unless_it_is_needed_and_what_is_younger_is_not_mentioned(
+    case: str,
 ) -> None:
-    told = verdicts(record, run, held("snapshot", ONES))[f"snapshot {ONES}"]
-    assert told.startswith(why) and bool(told) == bool(why)
-
-
-def test_a_model_that_served_or_has_a_name_or_several_versions_is_never_deleted() -> None:
-    record = record_of(moved("1", 900), moved("8", 800), moved("9", 700))
-    told = verdicts(
-        record,
-        *(version_of("1"), version_of("2", aliases=("challenger",)), version_of("4")),
-        *(version_of("3", shared_by=("theirs v9",)), version_of("9", aliases=("champion",))),
-    )
-    assert told == {
-        "model 1": "it has been champion, and what served stays",
-        "model 2": "it has the alias challenger",
-        "model 3": "its files are those of theirs v9 too",
-        "model 4": "",
-        "model 9": "test_ranker v9 serves",
-    }
+    record, found, expected = CASES[case]
+    told = {f"{h.kind} {h.name}": why for h, why in make_plan(found, record, SETTINGS, NOW)}
+    assert list(told) == list(expected)
+    for name, why in expected.items():
+        assert why in told[name] and bool(why) == bool(told[name])
