@@ -131,7 +131,7 @@ def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as
     assert states_of(said) == dict.fromkeys(STAGES, {"equal"})
     for what in ("snapshot", "challenger: weights", "comparison", "operating curve"):
         assert f"  {what} " in said
-    assert "not as it was" not in said
+    assert "not as it was when the cycle ran: nothing" in said
     assert (look_of(past.home), look_of_registry(client, NAME)) == looks
 
     rebuilt_uri = storage.to_uri(past.folder / "workspace" / "runs" / past.run.run_id)
