@@ -6,21 +6,18 @@ its links. Not for how a message looks (`pipelines.alerts.rendering`) or travels
 (`pipelines.alerts.incidents`).
 """
 
-import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines import storage
 from pipelines.alerts.commands import (
     accept_shift_command,
     ask_who_serves,
-    command_at,
     cycle_command,
     force_command,
     new_cycle_command,
-    rebuild_command,
     rollback_command,
     stage_command,
     step,
@@ -39,20 +36,17 @@ from pipelines.contracts.alert import (
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     BUNDLE_MISSING,
+    PERMANENT_EXIT_CODES,
     DataContractError,
-    DataGateFailedError,
-    HomefeedError,
     PromotionRefusedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome, Promoted, Question
-from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome, Promoted
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.contracts.stage_table import TABLE
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
-_CLOCKS = timedelta(seconds=5)
-"""How far the clocks of Airflow and of the machine that ran the stage may be apart."""
 _MINUTE, _SECOND = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -132,22 +126,23 @@ def _as_told(outcome: Outcome) -> dict[str, Any]:
 
 
 def compose_wanted(
-    run: ResolvedRun, outcome: Outcome, question: Question, settings: Settings
+    run: ResolvedRun, outcome: Outcome, digest: str, until: datetime, times: int, settings: Settings
 ) -> Alert:
-    """Return the alert that asks a person to approve a promotion; each time it is put is told."""
+    """Return the alert that asks a person to approve a promotion; each time it is put is told.
+
+    `digest` is of the judgement that people are shown; the question is closed at `until`.
+    """
     page = f"{airflow_link(run.trigger, settings)}/tasks/{APPROVAL_TASK}/required_actions"
-    times = question.num_times
-    again = [f"Asked {times} times by now: whoever has answered answers again."]
-    happened = [outcome.title, *outcome.reasons, *outcome.warnings]
     return make_alert(
         AlertKind.APPROVAL_WANTED,
         settings,
         run,
         links=(("Approve or reject", page), *outcome.links),
-        title=f"a promotion waits to be approved until {question.until:{_MINUTE}}",
+        title=f"a promotion waits to be approved until {until:{_MINUTE}}",
         **_as_told(outcome),
-        about=(question.ruling_digest, question.until.isoformat(), str(times)),
-        happened="\n".join([*again, *happened] if times > 1 else happened),
+        about=(digest, until.isoformat(), str(times)),
+        happened="\n".join((outcome.title, *outcome.reasons, *outcome.warnings)),
+        num_times=times,
     )
 
 
@@ -211,12 +206,10 @@ class Ended:
     at: datetime | None = None  # When the run was seen to have ended.
 
 
-def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert:
+def alert_about_failure(run: ResolvedRun, settings: Settings, ended: Ended) -> Alert:
     """Return what people are told about a run that broke, by its stage's `failure.json` if any."""
-    record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
-    run = ResolvedRun.model_validate(record.artifact)
-    failure = find_failure(run_uri, [ended.stage])
-    if failure is not None and ended.since and failure.occurred_at < ended.since - _CLOCKS:
+    failure = find_failure(run.run_uri, [ended.stage])
+    if failure is not None and ended.since and failure.occurred_at < ended.since:
         failure = None
     return compose_failure(failure, run, settings, ended)
 
@@ -234,26 +227,22 @@ def compose_failure(
 ) -> Alert:
     """Return the alert about a broken run; `failure` is None for a stage that was killed."""
     stage, links = ended.stage, links_of(run, settings)
-    kind, title = AlertKind.BROKEN_RUN, f"{stage} broke"
-    cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
-    when = f" at {ended.at:{_SECOND}}" if ended.at else ""
+    kind, title, cause = AlertKind.BROKEN_RUN, f"{stage} broke", Cause(stage=stage, error_class="")
+    instants = [each for each in (ended.since, ended.at) if each]
     happened = (
-        f"{stage} ended without saying why ({ended.reason or 'no reason given'}{when}): killed, "
-        f"out of memory, or out of time."
+        f"{stage} ended without saying why ({ended.reason}): killed, or out of memory or time."
     )
     certainty = "The cause is not known. A stage that was killed may be run again: it goes on."
     if failure is not None:
-        name, instants = failure.error_class, (failure.occurred_at, None)
+        name, instants = failure.error_class, [failure.occurred_at]
         told = {"raised_by": failure.raised_by, "about": failure.about}
         cause = Cause(stage=stage, error_class=name, **told)
-        happened = f"{name} in {stage} at {failure.occurred_at:{_SECOND}}:\n{failure.message}"
-        certainty = f"Trying again will fail the same way (exit code {failure.exit_code})."
-        if failure.is_retryable or failure.exit_code == HomefeedError.exit_code:
-            certainty = "The cause may pass; what was tried so far did not help."
-        judged = {"build_snapshot": "event log", "check_snapshot": "snapshot"}.get(failure.stage)
-        if judged and name in (DataGateFailedError.__name__, SnapshotDamagedError.__name__):
-            kind, title = AlertKind.DATA_GATE_FAILED, f"the data gate refused the {judged}"
+        happened = f"{name} in {stage} at {instants[0]:{_SECOND}}:\n{failure.message}"
+        certainty = "The cause may pass; what was tried so far did not help."
+        if failure.exit_code in PERMANENT_EXIT_CODES:
+            certainty = f"Trying again will fail the same way (exit code {failure.exit_code})."
         if failure.docs_uri:
+            kind, title = AlertKind.DATA_GATE_FAILED, "the data gate refused the data"
             links = (*links, ("Data Docs", failure.docs_uri))
     return make_alert(
         kind,
@@ -261,90 +250,64 @@ def compose_failure(
         run,
         title=title,
         links=links,
-        about=(stage, cause.error_class, *(each.isoformat() for each in instants if each)),
+        about=(stage, cause.error_class, *(each.isoformat() for each in instants)),
         happened=happened,
         certainty=certainty,
         done="The run stopped there. Which model serves, a command below says.",
         next_step=after_failure(run, stage, failure),
-        at=failure.occurred_at if failure else None,
         cause=cause,
+        at=failure.occurred_at if failure else datetime.now(UTC),
     )
 
 
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
     """Return how a broken run is mended; a stage that was killed has left no failure."""
-    ask = ask_who_serves(run)
+    ask, new = ask_who_serves(run), ("Start a new cycle on the same day:", new_cycle_command(run))
     if stage not in STAGES:  # The question to people is Airflow's own.
-        return step(
-            f"Mend what its log names, then clear {stage} in Airflow, with what is after it; or "
-            f"begin another cycle, where the log gives the command of one.",
-            ask,
-        )
+        return step(f"Mend what its log names, then clear {stage} in Airflow.", new, ask)
     again = (
         ("Run the failed stage again:", stage_command(stage, run.run_uri)),
-        (
-            "Run what is left of the cycle (in Airflow, clear the failed task instead):",
-            cycle_command(run.to_request(), run),
-        ),
+        ("Run what is left of the cycle:", cycle_command(run.to_request(), run)),
     )
     if failure is None:
         return step("Look at the end of the stage's log, then run the stage again.", *again, ask)
-    told, offered = "Mend what the message names, then run the stage again.", [*again]
-    if failure.error_class == SnapshotDamagedError.__name__:
-        told = "Build the snapshot again, which gives the same files, then run the failed stage."
-        offered.insert(0, ("Build the snapshot again:", rebuild_command(run.run_uri)))
-        return step(told, *offered, ask)
-    is_of_the_data = failure.exit_code == DataContractError.exit_code and TABLE[stage].is_judging
-    is_fixed = is_of_the_data and BUNDLE_MISSING not in failure.about
-    if is_fixed or failure.exit_code == PromotionRefusedError.exit_code:
-        told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
-        offered = [("Start a new cycle on the same day:", new_cycle_command(run))]
     if failure.acceptable:  # The data gate has refused what a person may accept.
-        told = f"{told} If the data are right, accept them and run the stage again."
+        told = "If the data are right, accept them and run the stage again; else mend them."
         accept = (
             (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
             for name in failure.acceptable
         )
-        offered = [*(offered if is_fixed else ()), *accept, *again]
-    return step(told, *offered, ask)
+        return step(told, *accept, *again, new, ask)
+    is_mendable = (
+        failure.error_class == SnapshotDamagedError.__name__ or BUNDLE_MISSING in failure.about
+    )
+    is_of_the_data = failure.exit_code == DataContractError.exit_code and TABLE[stage].is_judging
+    is_refused = failure.exit_code == PromotionRefusedError.exit_code
+    if is_refused or (is_of_the_data and not is_mendable):
+        told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
+        return step(told, new, ask)
+    return step("Mend what the message names, then run the stage again.", *again, ask)
 
 
-def after_lost_start(settings: Settings) -> NextStep:
-    """Return what helps where `resolve_run` was killed and left nothing."""
-    told = "Look at the end of resolve_run's log, then clear the task in Airflow."
-    return step(told, ask_who_serves(settings))
-
-
-def after_unresolved(request: RunRequest, settings: Settings, error: HomefeedError) -> NextStep:
-    """Return how a cycle is begun that broke in `resolve_run`.
-
-    Where the day may be to blame, the first command says which day the event log would have.
-    """
-    recipe = f"recipe check {shlex.quote(request.recipe)}"
-    ask = ("Ask for the newest day of the event log:", command_at(settings, recipe, "event_log"))
+def begin_again(request: RunRequest, settings: Settings) -> NextStep:
+    """Return how a cycle is begun that broke in `resolve_run`."""
     return step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow. If "
         "the day or the recipe was not meant, trigger another run instead.",
-        *((ask,) if isinstance(error, DataContractError) else ()),
         ("Begin the cycle:", cycle_command(request, settings, "resolve")),
     )
 
 
 def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> Alert:
     """Return the alert about a run, by Airflow's id, that broke before it had a folder."""
-    when = f" at {broken.at:{_SECOND}}" if broken.at else ""
-    happened = f"resolve_run failed{when}:\n{broken.message}"
-    if not broken.message:
-        happened = f"resolve_run did not end; the run failed{when}. Its log in Airflow says why."
-    at = (broken.at.isoformat(),) if broken.at else ()
     return make_alert(
         AlertKind.BROKEN_RUN,
         settings,
         trigger,
-        about=(broken.cause.stage, broken.cause.error_class, *at),
+        about=(broken.cause.stage, broken.cause.error_class, broken.at.isoformat()),
         title="broke in resolve_run",
-        happened=happened,
-        certainty="Certain: the task failed, and no later stage began.",
+        happened=f"resolve_run failed at {broken.at:{_SECOND}}:\n{broken.message}",
+        certainty="Certain: no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
         next_step=broken.next_step,
         at=broken.at,
@@ -353,28 +316,21 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
     )
 
 
-@dataclass(frozen=True)
-class MissedCycles:
-    """Cycles that did not run, as a scheduled run found them when it started."""
+def compose_missed(
+    skipped: Sequence[datetime], request: RunRequest, settings: Settings, is_newer: bool
+) -> Alert:
+    """Return the alert about cycles that were skipped.
 
-    skipped: tuple[datetime, ...]  # Due instants of the cycles, oldest first, at least one.
-    started_at: datetime  # When that run started.
-    is_too_late: bool  # That run is skipped too, because it started too late.
-    next_due: datetime  # Of the cycle that follows, or of the newest one that has come since.
-
-
-def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings) -> Alert:
-    """Return the alert about cycles that were skipped; `request` is of the run that found them."""
-    skipped, newest = missed.skipped, missed.skipped[-1]
-    asked, ask = request.model_copy(update={"as_of": newest}), ask_who_serves(settings)
-    # A newer cycle than the skipped ones runs now, or has come and is next.
-    is_newer_under_way = not missed.is_too_late or missed.next_due <= missed.started_at
-    dates = f"{newest:{_MINUTE}}"
-    if len(skipped) > 1:
-        dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {dates}"
-    run = "is skipped too, because it starts too late" if missed.is_too_late else "goes on"
+    Args:
+        skipped: Due instants of the cycles, oldest first, at least one.
+        request: Of the run that found them.
+        settings: Addresses for the links.
+        is_newer: Whether a newer cycle than the skipped ones runs now, or has come and is next.
+    """
+    newest, ask = skipped[-1], ask_who_serves(settings)
+    asked = request.model_copy(update={"as_of": newest})
     next_step = step("Nothing has to be run: a newer cycle runs now or is next.", ask)
-    if not is_newer_under_way:
+    if not is_newer:
         next_step = step(
             "If the champion should not wait for the next cycle, run the newest skipped one now, "
             "or clear its run in Airflow.",
@@ -385,15 +341,13 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         AlertKind.MISSED_CYCLE,
         settings,
         request.trigger,
-        is_urgent=not is_newer_under_way,
+        is_urgent=not is_newer,
         about=tuple(each.isoformat() for each in skipped),
         title=f"{newest:%Y-%m-%d}: cycles were skipped ({len(skipped)})",
-        happened=f"No cycle ran for {dates}.",
+        happened=f"No cycle ran for due dates from {skipped[0]:{_MINUTE}} to {newest:{_MINUTE}}.",
         certainty="Certain. The cause is not on record: Airflow was down, the DAG was paused, or "
         "an earlier run took too long.",
-        done=f"The run that found this {run}. Skipped cycles are not replayed; the next one is "
-        f"that of {missed.next_due:{_MINUTE}}.",
+        done="Skipped cycles are not replayed.",
         next_step=next_step,
-        at=missed.started_at,
         cycle=cycle_of(asked),
     )

@@ -21,12 +21,10 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.alerts.commands import ask_who_serves, step
 from pipelines.alerts.compose import cycle_of, make_alert
-from pipelines.alerts.outcomes import what_was_promoted
 from pipelines.alerts.transports import deliver, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
@@ -36,9 +34,6 @@ REMIND_AFTER = timedelta(hours=6)
 """A cause that is met again so long after it was told last is told again. Whoever has tried again
 sooner than that is looking; whoever has gone home hears of it. The rule `HomefeedStageNotRetried`
 for metrics waits as long (docs/observability.md)."""
-_NOTHING = AlertReceipt(alert=None, delivered_to=())
-Key = tuple[Cause | None, str]
-"""A cause and the recipe that met it."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,8 @@ class Incident:
     @property
     def sentence(self) -> str:
         """Return since when, how often and what, on one line."""
-        often = "once"
-        if self.num_times > 1:
-            often = f"{self.num_times} times, last at {self.last_at:%Y-%m-%d %H:%M} UTC"
-        return f"Since {self.first_at:%Y-%m-%d %H:%M} UTC, {often}: {one_line(self.title)}"
+        since = f"{self.first_at:%Y-%m-%d %H:%M} UTC"
+        return f"Since {since}, times met: {self.num_times}: {one_line(self.title)}"
 
     def is_mended_by(self, ended: Cycle | None) -> bool:
         """Return whether a cycle that has ended shows that the cause is gone.
@@ -70,22 +63,22 @@ class Incident:
         return not (mine and ended) or (mine.recipe == ended.recipe and mine.day <= ended.day)
 
 
-def _key_of(alert: Alert) -> Key:
-    return alert.cause, alert.cycle.recipe if alert.cycle else ""
+def _key_of(alert: Alert) -> tuple[object, object]:
+    return alert.cause, alert.cycle and alert.cycle.recipe
 
 
-def find_open(settings: Settings) -> dict[Key, Incident]:
-    """Return what has broken cycles and was not seen mended, the oldest first.
+def find_open(settings: Settings) -> dict[tuple[object, object], Incident]:
+    """Return what has broken cycles and was not seen mended, by cause and recipe, oldest first.
 
     Raises:
         HomefeedError: the outbox cannot be read.
     """
-    found: dict[Key, Incident] = {}
-    for at, receipt, alert in read_outbox(settings):
+    found = dict[tuple[object, object], Incident]()
+    for receipt, alert in read_outbox(settings):
         if alert.kind is AlertKind.RECOVERED:
             found = {key: one for key, one in found.items() if not one.is_mended_by(alert.cycle)}
         elif alert.cause is not None:
-            key, cycle = _key_of(alert), alert.cycle
+            key, cycle, at = _key_of(alert), alert.cycle, alert.at
             before = found.get(key, Incident(alert.cause, alert.title, cycle, at, at, at, 0))
             days = [each for each in (before.cycle, cycle) if each]
             found[key] = replace(
@@ -105,19 +98,17 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
     goes to no transport. Where it is not known what is open, the alert is delivered: told twice is
     better than not at all. Raises what `pipelines.alerts.transports.deliver` does.
     """
-    at, is_counted = alert.at or datetime.now(UTC), False
-    met = alert.model_copy(update={"at": at})
+    is_counted = False
     try:  # Of a failure that was told before, `deliver` finds the entry.
-        if before := find_open(settings).get(_key_of(met)):
-            count = {"num_times": before.num_times + 1, "first_at": before.first_at}
-            met = met.model_copy(update=count)
-            is_counted = at - before.told_at < REMIND_AFTER
+        if before := find_open(settings).get(_key_of(alert)):
+            alert = alert.model_copy(update={"num_times": before.num_times + 1})
+            is_counted = alert.at - before.told_at < REMIND_AFTER
     except HomefeedError as error:
         log.warning("whether people know of this already is not known: %s", error)
-    return deliver(met, settings, is_counted)
+    return deliver(alert, settings, is_counted)
 
 
-def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
+def tell_recovered(run_uri: str, settings: Settings) -> Alert | None:
     """Tell people, once, that a cycle has ended after cycles that broke, and close what was open.
 
     Nothing is told where it mends nothing, or where a stage of it has not ended. Nothing is raised:
@@ -126,44 +117,30 @@ def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
     try:
         known = find_open(settings).values()  # nearly always there is nothing to mend
         if not known or not all(storage.exists(manifest_uri(run_uri, stage)) for stage in STAGES):
-            return _NOTHING
-        ended = {
-            stage: storage.read_model(manifest_uri(run_uri, stage), StageRecord) for stage in STAGES
-        }
-        run = ResolvedRun.model_validate(ended["resolve_run"].artifact)
-        promotion = Promotion.model_validate(ended["promote_challenger"].artifact)
+            return None
+        record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
+        run = ResolvedRun.model_validate(record.artifact)
         mended = [each for each in known if each.is_mended_by(cycle_of(run.to_request()))]
-        if mended:
-            # Not before what it mends, whatever the clocks of two machines say.
-            instants = [each.finished_at for each in ended.values()]
-            at = max(*instants, *(each.last_at for each in mended))
-            return deliver(compose_recovered(mended, run, promotion, at, settings), settings)
+        return deliver(compose_recovered(mended, run, settings), settings).alert if mended else None
     # The last one: a manifest that another version of this project has written.
     except (HomefeedError, OSError, ValidationError) as error:
         log.warning("that the cycle has recovered is told later: %s", error)
-    return _NOTHING
+    return None
 
 
-def compose_recovered(
-    mended: Sequence[Incident],
-    run: ResolvedRun,
-    promotion: Promotion,
-    at: datetime,
-    settings: Settings,
-) -> Alert:
-    """Return the alert about causes, at least one, that a cycle which ended at `at` has mended."""
-    serving, stages = promotion.champion_after, dict.fromkeys(each.cause.stage for each in mended)
-    serves = f"{serving.label} serves; {what_was_promoted(promotion)}." if serving else ""
+def compose_recovered(mended: Sequence[Incident], run: ResolvedRun, settings: Settings) -> Alert:
+    """Return the alert about causes, at least one, that a cycle which has ended has mended."""
+    stages = dict.fromkeys(each.cause.stage for each in mended)
     return make_alert(
         AlertKind.RECOVERED,
         settings,
         run,
         title=f"recovered, {', '.join(stages)} ended well",
         about=tuple(f"{each.cause.stage} {each.first_at.isoformat()}" for each in mended),
-        serves=serves or "There is no champion yet.",
         happened="\n".join(incident.sentence for incident in mended),
         certainty="Certain: every stage of this cycle has ended.",
         done=f"Run {run.run_id} has ended, with code {run.code_version}.",
         next_step=step("Nothing has to be done.", ask_who_serves(run)),
-        at=at,
+        # Not before what it mends, whatever the clocks of two machines say.
+        at=max(datetime.now(UTC), *(each.last_at for each in mended)),
     )

@@ -13,17 +13,14 @@ Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
-DOCS_IN_MLFLOW, RUNS_IN_MLFLOW = "Data Docs in MLflow", "MLflow runs"
 ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 """Who logs in, in an address. Of one that is broken it is rather too much than too little."""
 
 
 def runbook_link(kind: AlertKind, settings: Settings) -> str:
-    """Return the runbook's section about an alert; its name, where no address is set."""
-    if not settings.runbook_url:
-        return f"docs/runbook.md, section 'Alert: {kind.value}'"
+    """Return the runbook's section about an alert; in the repository, where no address is set."""
     # As GitHub, GitLab and most renderers of Markdown name a heading.
-    return f"{settings.runbook_url}#alert-{kind.value}"
+    return f"{settings.runbook_url or 'docs/runbook.md'}#alert-{kind.value}"
 
 
 def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = None) -> Links:
@@ -32,27 +29,25 @@ def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = N
     labels = ("Data Docs", "Data Docs of the event log")
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
-        ("MLflow", mlflow_address(run.tracking_uri, run.experiment)),
+        ("MLflow", mlflow_address(run.tracking_uri)),
         ("Run folder", run.run_uri),
         *((label, uri) for label, uri in zip(labels, docs, strict=False) if uri),
     )
 
 
-def mlflow_address(tracking_uri: str, experiment: str) -> str:
-    """Return where MLflow lists an experiment among those for the training of models.
+def mlflow_address(tracking_uri: str) -> str:
+    """Return where MLflow lists the experiments that train models.
 
-    MLflow's own first page is that for traces of language models. The experiment's own page has its
-    number in its address, which only the server knows; the list is searched by name, except for an
-    apostrophe, which MLflow's search does not take. What is no server is returned as it is.
+    MLflow's own first page is that for traces of language models. What is no server is returned as
+    it is.
     """
     if not _is_server(tracking_uri):
         return tracking_uri
-    search = "" if "'" in experiment else f"experimentSearchFilter={quote(experiment, safe='')}&"
-    return f"{tracking_uri.rstrip('/')}/#/experiments?{search}{MLFLOW_VIEW}"
+    return f"{tracking_uri.rstrip('/')}/#/experiments?{MLFLOW_VIEW}"
 
 
 def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:
-    """Return where MLflow shows a comparison, and the table of all runs; nothing without a server.
+    """Return where MLflow shows a comparison; nothing without a server.
 
     The runs are the challenger's and the baseline's, both of the experiment.
     """
@@ -60,13 +55,11 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
         return ()
     server = tracking_uri.rstrip("/")
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
-    table = f"{server}/#/experiments/{experiment_id}/runs"
-    files = f"{table}/{run_ids[0]}/artifacts"
+    files = f"{server}/#/experiments/{experiment_id}/runs/{run_ids[0]}/artifacts"
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
         (PAGE_IN_MLFLOW, f"{files}/comparison/{VERDICT_PAGE}?{MLFLOW_VIEW}"),
-        (DOCS_IN_MLFLOW, f"{files}/{DOCS_ARTIFACT}?{MLFLOW_VIEW}"),
-        (RUNS_IN_MLFLOW, f"{table}?{MLFLOW_VIEW}"),
+        ("Data Docs in MLflow", f"{files}/{DOCS_ARTIFACT}?{MLFLOW_VIEW}"),
     )
 
 

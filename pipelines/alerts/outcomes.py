@@ -133,20 +133,16 @@ def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
     """Return which model will serve, what the pipeline does, and what a person may do."""
     model, challenger = judgement.promoted_model, judgement.comparison.challenger_model
     stays, ask = what_serves(run), ask_who_serves(run)
-    # Where nothing served before the cycle, nobody needs to ask.
-    serving: tuple[Offered, ...] = (ask,) if run.later_champion or run.champion else ()
     if model is None or not run.may_promote:
         stays_out = f"{challenger.label} was not promoted. {stays}"
         if model is None:
-            return stays, stays_out, _after_no_promotion(run, judgement, serving)
+            return stays, stays_out, _after_no_promotion(run, judgement, (ask,))
         told = "This run may not promote: it is a backfill, or promotion was switched off."
-        if run.later_champion is None:
-            again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
-            serving += (again,)
-        return stays, stays_out, step(f"{stays} {told}", *serving)
-    if judgement.waits_for_approval(run):
-        asked = run.config.promotion.approval
-        assert asked is not None, "somebody is asked"
+        again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
+        offered = () if run.later_champion else (again,)
+        return stays, stays_out, step(f"{stays} {told}", ask, *offered)
+    asked = run.config.promotion.approval
+    if asked and judgement.waits_for_approval(run):
         who = one_line(" or ".join(asked.by)) or "somebody"
         told = f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}."
         return (
@@ -199,8 +195,9 @@ def _finding(run: ResolvedRun, judgement: Judgement) -> str:
     if judgement.verdict.promoted is Promoted.CHALLENGER:
         if judgement.waits_for_approval(run):
             return "is promoted if a person approves"
-        more = "is promoted", "may be promoted, and this run promotes nothing"
-        return more[0 if run.may_promote else 1]
+        return (
+            "is promoted" if run.may_promote else "may be promoted, and this run promotes nothing"
+        )
     if judgement.verdict.decision is Decision.REJECT:
         return "was rejected"
     return "was not promoted: it is not known to be good enough"
@@ -226,14 +223,12 @@ def _number(comparison: Comparison) -> str:
 
 def _most_hurt(comparison: Comparison) -> str:
     """Name the segment whose target metric falls most; '' where none falls."""
-    changes = {
-        row.segment: row.relative_change
+    changes = [
+        (row.segment, row.relative_change)
         for row in comparison.metrics
         if row.metric == comparison.target_metric and row.segment != "all" and row.relative_change
-    }
-    segment, change = min(
-        changes.items(), key=lambda each: (each[1].value, each[0]), default=("", None)
-    )
+    ]
+    segment, change = min(changes, key=lambda each: each[1].value, default=("", None))
     if change is None or change.value >= 0:
         return ""
     return (

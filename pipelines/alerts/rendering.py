@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contracts.alert import Alert, AlertKind, AlertSeverity
+from pipelines.contracts.alert import Alert, AlertSeverity
 from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.time import for_readers
 from pipelines.plain_text import (
@@ -39,7 +39,6 @@ _LOOKS = {
     AlertSeverity.WARNING: ("#bf8700", "\U0001f7e1"),
     AlertSeverity.CRITICAL: ("#cf222e", "\U0001f534"),
 }
-_RECOVERED = ("#1a7f37", "\U0001f7e2")
 """The stripe beside a mail and the sign in Slack; what they mean stands in words, too."""
 
 
@@ -54,28 +53,25 @@ class RenderedAlert:
     slack: list[dict[str, Any]]
 
 
-def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAlert:
+def render(alert: Alert, zone: str = "UTC") -> RenderedAlert:
     """Return the alert as text, HTML and Slack's blocks, in which all that it holds is escaped.
 
-    It says that it is late where a transport did not take it before; `zone` is the IANA name of the
-    readers' time zone.
+    `zone` is the IANA name of the readers' time zone.
     """
-    marks = "(sent late) " if is_late else ""
-    facts = [("When", for_readers(alert.at, zone))] if alert.at else []
-    if alert.num_times > 1:
-        marks = f"{marks}({alert.num_times} times) "
-        since = f" since {for_readers(alert.first_at, zone)}" if alert.first_at else ""
-        facts += [("Again", f"{alert.num_times} times{since}")]
-    facts += [("Severity", f"{alert.severity.value}, {alert.severity.meaning}")]
-    facts += [("Cycle", alert.cycle.label)] if alert.cycle else []
-    facts += [("Run", f"{alert.run_id} ({alert.kind.value})")]
-    facts += [("Recipe", alert.recipe.label)] if alert.recipe else []
+    marks = f"({alert.num_times} times) " if alert.num_times > 1 else ""
+    facts = (
+        ("When", for_readers(alert.at, zone)),
+        ("Severity", f"{alert.severity.value}, {alert.severity.meaning}"),
+        ("Cycle", alert.cycle and alert.cycle.label),
+        ("Run", f"{alert.run_id} ({alert.kind.value})"),
+        ("Recipe", alert.recipe and alert.recipe.label),
+    )
     opening = f"[homefeed] {alert.severity.value}: {marks}"
-    colour, sign = _RECOVERED if alert.kind is AlertKind.RECOVERED else _LOOKS[alert.severity]
+    colour, sign = _LOOKS[alert.severity]
     names = {
         "alert": alert,
         "marks": marks,
-        "facts": facts,
+        "facts": [fact for fact in facts if fact[1]],
         "parts": (
             ("What happened", alert.happened),
             ("How sure we are", alert.certainty),
@@ -129,7 +125,7 @@ def _templates() -> "jinja2.Environment":
         ),
         "fenced": fenced,
         "is_page": lambda uri: (
-            link_target(uri).startswith(("http://", "https://"))
+            link_target(uri).startswith("http")
             and len(uri) <= MAX_URL
             and not set(uri) & set("<|>")
         ),
@@ -151,23 +147,25 @@ def fenced(command: str) -> str:
     return f"```{shown}```"
 
 
-def to_markdown(outcome: Outcome) -> str:
-    """Return an outcome as Markdown, for MLflow's descriptions, in which all that it holds is text.
+def to_markdown(outcome: Outcome, has_commands: bool = True) -> str:
+    """Return an outcome as Markdown, for pages of MLflow and Airflow; all that it holds is text.
 
     Commands stand in fences, where a line break would end them, so that these are one line each.
     """
-    told = [
-        f"**{outcome.decision}**: {as_markdown(outcome.title)}",
-        f"**{as_markdown(outcome.serves)}**",
-        as_markdown(outcome.number),
-    ]
-    items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
-    told += ["\n".join(f"- {as_markdown(item)}" for item in items if item)]
-    told += [as_markdown(outcome.done), as_markdown(outcome.next_step.sentence)]
-    for purpose, command in outcome.next_step.commands:
-        told += [as_markdown(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
     links = []
     for label, uri in ((as_markdown(label), one_line(uri)) for label, uri in outcome.links):
         is_link = link_target(uri) and "<" not in uri and ">" not in uri
         links.append(f"- [{label}](<{uri}>)" if is_link else f"- {label}: {as_markdown(uri)}")
-    return "\n\n".join([*told, "\n".join(links)])
+    items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
+    told = [
+        f"**{outcome.decision}**: {as_markdown(outcome.title)}",
+        f"**{as_markdown(outcome.serves)}**",
+        "\n".join(links),
+        as_markdown(outcome.number),
+        "\n".join(f"- {as_markdown(item)}" for item in items if item),
+        as_markdown(outcome.done),
+        as_markdown(outcome.next_step.sentence),
+    ]
+    for purpose, command in outcome.next_step.commands if has_commands else ():
+        told += [as_markdown(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
+    return "\n\n".join(told)

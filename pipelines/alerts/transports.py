@@ -8,24 +8,20 @@ repeats what a hook said about its address. Not for what an alert says (`pipelin
 nor for whether it is told at all (`pipelines.alerts.incidents`).
 """
 
-import contextlib
 import logging
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parseaddr
 from http import HTTPStatus
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, escaped, render
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, AlertSeverity
-from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
-SMTP_CONN_ID, SLACK_CONN_ID, APPRISE_CONN_ID = "smtp_default", "slack_default", "apprise_default"
+SMTP, SLACK, APPRISE = "smtp_default", "slack_default", "apprise_default"
 """Connections of Airflow, with host, login and secrets; Slack's is one of an incoming webhook."""
 _CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", re.IGNORECASE)
 
@@ -41,35 +37,31 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
-def deliver_waiting(settings: Settings) -> tuple[str, ...]:
-    """Send again what a transport did not take when it was sent, and return whose alerts were.
+def deliver_waiting(settings: Settings) -> None:
+    """Send again what a transport did not take when it was sent.
 
     Every later alert and cycle does so, so that a mail server which was away for a day costs a day
     and not the message. What happened first is sent first. A transport that is not configured any
     more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
     raised: whoever calls has something of its own to do.
     """
-    sent, here = list[str](), set(settings.alert_transports)
+    here = set(settings.alert_transports)
     try:
-        for _, receipt, alert in read_outbox(settings):
+        for receipt, alert in read_outbox(settings):
             asked = here.intersection(receipt.waiting_for)
+            only = settings.model_copy(update={"alert_transports": tuple(asked)})
             try:
                 if asked:
-                    only = settings.model_copy(update={"alert_transports": tuple(sorted(asked))})
-                    deliver(alert, only, is_late=True)
-                    sent.append(alert.run_id)
+                    deliver(alert, only)
             except HomefeedError as error:
                 log.warning("an alert still waits in the outbox: %s", error)
-                away = set(error.about) if isinstance(error, AlertDeliveryError) else set[str]()
-                here -= away
-                sent += [alert.run_id] if away and asked - away else []
+                here.difference_update(error.about)
     except HomefeedError as error:
         log.warning("alerts may still wait in the outbox: %s", error)
-    return tuple(sent)
 
 
-def read_outbox(settings: Settings) -> list[tuple[datetime, AlertReceipt, Alert]]:
-    """Return alerts with when they happened and their receipts, what happened first before others.
+def read_outbox(settings: Settings) -> list[tuple[AlertReceipt, Alert]]:
+    """Return alerts with their receipts, what happened first before others.
 
     What cannot be read is warned of, and costs no other alert.
 
@@ -79,20 +71,16 @@ def read_outbox(settings: Settings) -> list[tuple[datetime, AlertReceipt, Alert]
     found = []
     outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
     for name in (name for name in storage.list_names(outbox) if name.endswith(".json")):
-        # One that is not there was removed meanwhile.
         try:
-            with contextlib.suppress(FileNotFoundError):
-                receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
-                if receipt.alert and receipt.alert.at:
-                    found.append((receipt.alert.at, receipt, receipt.alert))
-        except HomefeedError as error:
+            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
+            if receipt.alert:
+                found.append((receipt, receipt.alert))
+        except (HomefeedError, FileNotFoundError) as error:  # one may be removed meanwhile
             log.warning("an alert of the outbox cannot be read: %s", error)
-    return sorted(found, key=lambda each: (each[0], each[2].kind is AlertKind.RECOVERED))
+    return sorted(found, key=lambda each: (each[1].at, each[1].kind is AlertKind.RECOVERED))
 
 
-def deliver(
-    alert: Alert, settings: Settings, is_counted: bool = False, is_late: bool = False
-) -> AlertReceipt:
+def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> AlertReceipt:
     """Send an alert by each transport at least once; return a receipt with those that took it.
 
     The outbox comes first and is the record: the same alert is not sent again by a transport that
@@ -103,8 +91,7 @@ def deliver(
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
-    Where the alert does not say when it happened, that is now. What is only counted, because people
-    know of its cause, is put into the outbox alone; what is late was not taken before.
+    What is only counted, because people know of its cause, is put into the outbox alone.
 
     Raises:
         AlertDeliveryError: transports failed, after all have been tried. It names them and the
@@ -115,14 +102,14 @@ def deliver(
     """
     uri = entry_uri(alert, settings)
     failures: dict[str, str] = {}
-    with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
+    with storage.exclusive_lock(uri, "the delivery of an alert"):
         seen = storage.look(uri)
         if not storage.exists(uri):
             seen = storage.write_over(uri, _enter(alert, settings, uri, is_counted), seen)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         if receipt.is_counted or receipt.alert is None:
             return receipt
-        rendered = render(receipt.alert, is_late, str(settings.reader_zone))
+        rendered = render(receipt.alert, str(settings.reader_zone))
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
@@ -139,11 +126,10 @@ def deliver(
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
     if failures:
-        told = "; ".join(f"{name}: {said}" for name, said in sorted(failures.items()))
+        told = "; ".join(f"{name}: {said}" for name, said in failures.items())
         failure = AlertDeliveryError(
-            f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
-            f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
-            f"each (<name>_default), then clear the task"
+            f"the alert did not reach each transport ({told}) and lies at {uri}; check the Airflow "
+            f"connection of each (<name>_default), then clear the task"
         )
         failure.about = tuple(failures)
         raise failure
@@ -152,9 +138,7 @@ def deliver(
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
     """Write an alert's text into the outbox and the log; return the receipt to be written."""
-    if alert.at is None:
-        alert = alert.model_copy(update={"at": datetime.now(UTC)})
-    rendered = render(alert, zone=str(settings.reader_zone))
+    rendered = render(alert, str(settings.reader_zone))
     # Without a condition: the same alert has the same text, whoever writes it.
     storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
     log.warning("%s\n%s", rendered.subject, rendered.text)
@@ -169,10 +153,7 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
 
 
 def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
-    """Send a mail with the HTML, by Airflow's notifier, threaded by the cycle.
-
-    An alert that is sent twice has the same Message-ID, so that most servers show it once. The id
-    under which mail programs show the alerts of one cycle together is that of no mail.
+    """Send a mail with the HTML, by Airflow's notifier.
 
     Raises a ConfigurationError where nobody is to get it, and whatever Airflow's hook or the mail
     server answered.
@@ -184,25 +165,14 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         raise ConfigurationError(
             'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
         )
-    alert = rendered.alert
-    deployment = [storage.to_uri(settings.workspace_location), settings.registered_model]
-    named = SmtpHook.get_connection(SMTP_CONN_ID).extra_dejson.get("from_email")
-    sender = named or "homefeed-retrain@localhost"
-    domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
-    headers = {
-        "Message-ID": f"<{digest_of([deployment, alert.identity()])[:32]}@{domain}>",
-        "Auto-Submitted": "auto-generated",
-    }
-    if alert.cycle:
-        thread = f"<cycle.{digest_of([deployment, alert.cycle.label])[:32]}@{domain}>"
-        headers |= {"In-Reply-To": thread, "References": thread}
+    sender = SmtpHook.get_connection(SMTP).extra_dejson.get("from_email")
     SmtpNotifier(
-        smtp_conn_id=SMTP_CONN_ID,
-        from_email=sender,
+        smtp_conn_id=SMTP,
+        from_email=sender or "homefeed-retrain@localhost",
         to=list(settings.alert_email_to),
         subject=rendered.subject,
         html_content=rendered.html,
-        custom_headers=headers,
+        custom_headers={"Auto-Submitted": "auto-generated"},
     ).notify({})
 
 
@@ -213,7 +183,7 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-    hook = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, timeout=30)
+    hook = SlackWebhookHook(slack_webhook_conn_id=SLACK, timeout=30)
     text, blocks = escaped(rendered.subject), rendered.slack
     # A link that somebody's text holds shows no picture of its page.
     answer = hook.client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
@@ -234,9 +204,8 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     import apprise
     from airflow.providers.apprise.hooks.apprise import AppriseHook
 
-    hook = AppriseHook(apprise_conn_id=APPRISE_CONN_ID)
-    services = apprise.Apprise()
-    hook.set_config_from_conn(hook.get_connection(APPRISE_CONN_ID), services)
+    hook, services = AppriseHook(), apprise.Apprise()
+    hook.set_config_from_conn(hook.get_connection(APPRISE), services)
     # The hook's own notify() drops this answer, so that a failed alert would look delivered.
     arrived = services.notify(
         title=_CALLS.sub(f"\\g<0>{WORD_JOINER}", rendered.subject),
@@ -246,9 +215,7 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
         tag="all",
     )
     if not arrived:
-        raise AlertDeliveryError(
-            f"a service of connection {APPRISE_CONN_ID!r} refused it or was not reached"
-        )
+        raise AlertDeliveryError("a service refused it or was not reached")
 
 
 _TRANSPORTS: dict[str, Callable[[RenderedAlert, Settings], None]] = {

@@ -121,7 +121,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
         try:
             run_stage(name, run.run_uri)
         except HomefeedError as error:
-            tell_failure(run.run_uri, settings, Ended(name, str(error), at=datetime.now(UTC)))
+            tell_failure(run, settings, Ended(name, str(error), at=datetime.now(UTC)))
             raise
     tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)

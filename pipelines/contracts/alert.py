@@ -3,7 +3,7 @@
 Not for composing it: `pipelines.alerts`.
 """
 
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
@@ -82,9 +82,12 @@ class NextStep(Frozen):
 class Unresolved(Frozen):
     """Why a cycle could not be resolved; for the alert and the note of a run without a folder."""
 
-    message: str  # What the error said; '' where only the failure is known.
-    next_step: NextStep  # How the cycle is begun after all.
-    at: AwareDatetime | None  # Tells it from an earlier failure of the same run; None: not known.
+    message: str = "It did not end. Its log in Airflow says why."  # What the error said.
+    next_step: NextStep = NextStep(
+        sentence="Mend what is named, then clear the task in Airflow, or trigger the cycle anew.",
+        commands=(),
+    )  # How the cycle is begun after all.
+    at: AwareDatetime  # Tells it from an earlier failure of the same run.
     cause: Cause = Field(default=Cause(stage="resolve_run", error_class=""))
     cycle: Cycle | None = None  # None: what is asked for is not known.
 
@@ -105,11 +108,12 @@ class Alert(Frozen):
     next_step: NextStep  # What to do now, and the commands for it.
     links: tuple[tuple[str, str], ...] = ()  # (label, URI) pairs.
     severity: AlertSeverity = AlertSeverity.WARNING
-    at: AwareDatetime | None = None  # When it happened; None: when it is first told.
+    # When it happened; else when it was composed.
+    at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     cycle: Cycle | None = None  # All alerts of a cycle are shown together; None: not known.
     cause: Cause | None = None  # What has failed; None: no fault.
-    num_times: int = Field(default=1, ge=1)  # How often the cause was met by now.
-    first_at: AwareDatetime | None = None  # When the cause was met first; None where that is now.
+    # How often the cause was met, or the question put, by now.
+    num_times: int = Field(default=1, ge=1)
 
     def identity(self) -> str:
         """Return the sha256 (hex) of the facts, no words, by which two attempts are one alert."""

@@ -352,9 +352,9 @@ _WHY_FRESH = {
 class FreshAnchor(Artifact):
     """What `train_anchor` publishes: the accepted recipe made fresh, or why it was not made."""
 
-    trained: Challenger | None
+    trained: Challenger | None = None
     code_digest: str = ""  # Code that trained it; '' where none did.
-    snapshot: Snapshot | None  # What it was trained on and is scored on.
+    snapshot: Snapshot | None = None  # What it was trained on and is scored on.
     why: AnchorWhy
     problem: str = ""  # Why the accepted recipe cannot be made; nothing is promoted.
 

@@ -29,6 +29,10 @@ class HomefeedError(Exception):
     about: tuple[str, ...] = ()
     """Names of what the error is about, such as days or expectations: with the class and the place
     it tells one cause from another, which the message's words never do."""
+    acceptable: tuple[str, ...] = ()
+    """The expectations that stop the cycle, where a person may accept all of them."""
+    docs_uri: str = ""
+    """The Data Docs that show what is not met; '' where there are none."""
 
     def __init__(self, message: str = "", *, kind: str = "") -> None:
         """Make an error; its kind tells it from others of its class, and opens `about`."""
@@ -45,11 +49,6 @@ class DataContractError(HomefeedError):
 
 class DataGateFailedError(DataContractError):
     """A critical expectation of the data gate failed: no model may be trained on this snapshot."""
-
-    acceptable: tuple[str, ...] = ()
-    """The expectations that stop the cycle, where a person may accept all of them."""
-    docs_uri: str = ""
-    """The Data Docs that show what is not met; '' where there are none."""
 
 
 class SnapshotDamagedError(DataGateFailedError):

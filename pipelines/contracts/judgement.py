@@ -63,15 +63,6 @@ class Outcome(Frozen):
         return (*told, *(f"{label}: {uri}" for label, uri in self.links))
 
 
-class Question(Frozen):
-    """What is asked, as people are told."""
-
-    ruling_digest: str  # Of the judgement that people are shown.
-    model: str  # Label of the model that is to serve.
-    until: AwareDatetime  # When the question is closed.
-    num_times: int = Field(ge=1)  # How often the task has begun by now.
-
-
 class Approval(Frozen):
     """What became of the question whether a verdict may be carried out."""
 

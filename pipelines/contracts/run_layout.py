@@ -78,7 +78,6 @@ class StageFailure(Frozen):
     error_class: str
     message: str
     exit_code: int
-    is_retryable: bool
     occurred_at: AwareDatetime
     # Expectations that a person may accept, after which it goes on.
     acceptable: tuple[str, ...] = ()

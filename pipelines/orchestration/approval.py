@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import HomefeedError, PromotionRefusedError
-from pipelines.contracts.judgement import Approval, Judgement, Question
+from pipelines.contracts.judgement import Approval, Judgement
 from pipelines.contracts.run_layout import approval_uri
 from pipelines.orchestration.run_note import NOTE_KEY
 from pipelines.orchestration.schedule import grid_of
@@ -53,12 +53,9 @@ class PromotionApproval(HITLOperator):
     template_fields: Collection[str] = ("subject", "body", "run_uri")
 
     def __init__(self, *, run_uri: Any, **kwargs: Any) -> None:
-        said = "Why, if you like. It is kept and told with your answer."
         # Airflow hands over the DAG's parameters here, of which the operator keeps none.
         kwargs["params"] = {
-            COMMENT: Param(
-                "", type=["null", "string"], title="Comment", description=said, source="task"
-            ),
+            COMMENT: Param("", type=["null", "string"], title="Comment", source="task"),
             VERDICT: Param("", type="string", source="task"),
         }
         super().__init__(
@@ -81,27 +78,25 @@ class PromotionApproval(HITLOperator):
         from pipelines.alerts.compose import compose_wanted
         from pipelines.alerts.outcomes import kept_outcome
         from pipelines.registry.moves import read_approval
-        from pipelines.stages.runner import read_record
 
         run, judgement = _judged(self.run_uri)
-        if not judgement.waits_for_approval(run):
+        asked, digest = run.config.promotion.approval, judgement.ruling_digest
+        if asked is None or not judgement.waits_for_approval(run):
             raise AirflowSkipException("nobody has to approve anything in this cycle")
-        known, digest = read_approval(run.run_uri), judgement.ruling_digest
+        known = read_approval(run.run_uri)
         if known is not None and known.by and known.ruling_digest == digest:
-            return _conclude(context, run, judgement, known)
-        asked, now, began = run.config.promotion.approval, utc_now(), context["dag_run"].start_date
-        assert asked is not None and judgement.promoted_model is not None, "somebody is asked"
-        # A run that is cleared begins anew, and so does the time to think.
-        since = max(read_record(self.run_uri, "compare_with_champion").finished_at, began)
+            said = known.model_dump(include={"answer", "by", "at", "comment"})
+            return _conclude(context, run, judgement, **said)
+        now, settings = utc_now(), Settings()
         until = min(
-            since + timedelta(hours=asked.within_hours),
-            began + context["dag"].dagrun_timeout - AFTER_THE_ANSWER,
-            grid_of(Settings()).after(now) - AFTER_THE_ANSWER,
+            now + timedelta(hours=asked.within_hours),
+            context["dag_run"].start_date + context["dag"].dagrun_timeout - AFTER_THE_ANSWER,
+            grid_of(settings).after(now) - AFTER_THE_ANSWER,
         )
         if until <= now:
             # A retry says the same as the attempt before, so that nobody is told twice.
-            return _conclude(context, run, judgement, _answered(judgement, "no answer", "", until))
-        outcome, settings = kept_outcome(run, judgement, Settings()), Settings()
+            return _conclude(context, run, judgement, answer="no answer", by="", at=until)
+        outcome = kept_outcome(run, judgement, settings)
         self.subject = f"{outcome.title}. May it serve?"
         self.body = (
             f"Answer until {until:%Y-%m-%d %H:%M} UTC; without an answer the champion stays. Where "
@@ -112,16 +107,11 @@ class PromotionApproval(HITLOperator):
         self.assigned_users = [{"id": name, "name": name} for name in asked.by]
         # A constant is not drawn in the form, and comes back with the answer.
         self.params[VERDICT] = Param(digest, type="string", const=digest, source="task")
-        put = Question(
-            ruling_digest=digest,
-            model=judgement.promoted_model.label,
-            until=until,
-            num_times=context["ti"].try_number,
-        )
         try:
             super().execute(context)
         except TaskAwaitingInput:
-            _tell(compose_wanted(run, outcome, put, settings))
+            times = context["ti"].try_number
+            _tell(compose_wanted(run, outcome, digest, until, times, settings), settings)
             raise
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -136,19 +126,24 @@ class PromotionApproval(HITLOperator):
         answered = super().execute_complete(context, event)
         run, judgement = _judged(self.run_uri)
         person, said = answered["responded_by_user"], answered["params_input"]
-        by, about = str(person["name"] or person["id"]) if person else "", str(said.get(VERDICT))
-        if by and about != judgement.ruling_digest:
+        by = str(person["name"] or person["id"]) if person else ""
+        if by and said.get(VERDICT) != judgement.ruling_digest:
             raise PromotionRefusedError(
-                f"an answer came and counts for nothing: the question was about another verdict "
-                f"(digest {about[:12]}), and the cycle was judged anew since; expected a question "
-                f"about the judgement with digest {judgement.ruling_digest[:12]}; begin another "
-                f"cycle, which asks about its own model: `{new_cycle_command(run)}`, or promote "
-                f"this one all the same: `{force_command(run)}`"
+                f"the answer counts for nothing: it is about the verdict with digest "
+                f"{said.get(VERDICT)}; expected {judgement.ruling_digest}, because the cycle was "
+                f"judged anew since; begin another cycle: `{new_cycle_command(run)}`, or promote "
+                f"this model all the same: `{force_command(run)}`"
             )
         is_approved = answered["chosen_options"] == [APPROVE]
-        answer = ("approved" if is_approved else "rejected") if by else "no answer"
-        comment, at = str(said.get(COMMENT) or ""), answered["responded_at"]
-        return _conclude(context, run, judgement, _answered(judgement, answer, by, at, comment))
+        return _conclude(
+            context,
+            run,
+            judgement,
+            answer=("approved" if is_approved else "rejected") if by else "no answer",
+            by=by,
+            at=answered["responded_at"],
+            comment=shortened(one_line(str(said.get(COMMENT) or "").strip()), COMMENT_LENGTH),
+        )
 
 
 def _judged(run_uri: str) -> tuple[ResolvedRun, Judgement]:
@@ -158,24 +153,8 @@ def _judged(run_uri: str) -> tuple[ResolvedRun, Judgement]:
     return run, read_artifact(run_uri, "compare_with_champion", Judgement)
 
 
-def _answered(
-    judgement: Judgement, answer: Any, by: str, at: datetime, comment: str = ""
-) -> Approval:
-    assert judgement.promoted_model is not None, "something is to be promoted"
-    return Approval(
-        answer=answer,
-        by=by,
-        at=at,
-        model=judgement.promoted_model.label,
-        ruling_digest=judgement.ruling_digest,
-        comment=shortened(one_line(comment.strip()), COMMENT_LENGTH),
-    )
-
-
-def _conclude(
-    context: Any, run: ResolvedRun, judgement: Judgement, approval: Approval
-) -> dict[str, Any]:
-    """Keep the answer and tell it; return it as JSON.
+def _conclude(context: Any, run: ResolvedRun, judgement: Judgement, **said: Any) -> dict[str, Any]:
+    """Keep and tell the answer, whose fields are given; return it as JSON.
 
     Raises:
         AirflowSkipException: the model may not serve.
@@ -184,22 +163,24 @@ def _conclude(
     from pipelines.alerts.compose import compose_not_approved
     from pipelines.alerts.outcomes import kept_outcome
 
+    model, settings = judgement.promoted_model, Settings()
+    assert model is not None, "something is to be promoted"
+    approval = Approval(model=model.label, ruling_digest=judgement.ruling_digest, **said)
     storage.write_model(approval_uri(run.run_uri), approval)
     what = "APPROVED" if approval.is_given else "NOT APPROVED"
-    context["ti"].xcom_push(NOTE_KEY, [f"**{what}**: {as_markdown(approval.sentence)}"])
-    log.info("%s", approval.sentence)
+    context["ti"].xcom_push(NOTE_KEY, f"**{what}**: {as_markdown(approval.sentence)}")
     if not approval.is_given:
-        outcome = kept_outcome(run, judgement, Settings())
-        _tell(compose_not_approved(run, outcome, approval, Settings()))
+        outcome = kept_outcome(run, judgement, settings)
+        _tell(compose_not_approved(run, outcome, approval, settings), settings)
         raise AirflowSkipException(approval.sentence)
     return approval.model_dump(mode="json")
 
 
-def _tell(alert: Any) -> None:
+def _tell(alert: Any, settings: Settings) -> None:
     """Send an alert; a transport that fails costs no answer, and later alerts try it again."""
     from pipelines.alerts.transports import deliver
 
     try:
-        deliver(alert, Settings())
+        deliver(alert, settings)
     except HomefeedError as error:
         log.warning("not everybody was told, and is when the next alert is sent: %s", error)

@@ -19,11 +19,8 @@ from pipelines.contracts.code_identity import (
 )
 from pipelines.settings import Settings
 
-_FOR_AIRFLOW_ALONE = (
-    *("home", "alert_", "cadence_", "schedule_", "stage_", "command", "anchor_", "work_"),
-    *("docker_", "pod_template", "keep_", "rollback_"),
-)
-"""How the names of settings begin that no stage in a container reads."""
+_OF_AIRFLOW = ("home", "stage_", "pod_template", "command", "anchor_", "docker_", "alert_")
+"""How the names of settings begin that mean nothing in a container."""
 
 
 class Hardware(TypedDict):
@@ -49,14 +46,13 @@ def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     Version and digest of the DAG's own code are among it, which the stage compares with its own.
     The accepted code for `train_anchor` is another one on purpose, and gets none.
     """
-    chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
-    told = {
-        name: json.dumps(value) if isinstance(value, dict) else str(value)
-        for name, value in chosen.items()
-        if not name.startswith(_FOR_AIRFLOW_ALONE)
+    told = settings.model_dump(mode="json", include=settings.model_fields_set) | places_of(settings)
+    told["tracking_uri"] = settings.tracking_uri
+    found = {
+        f"HOMEFEED_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in told.items()
+        if not name.startswith(_OF_AIRFLOW)
     }
-    told |= places_of(settings) | {"tracking_uri": settings.tracking_uri}
-    found = {f"HOMEFEED_{name.upper()}": value for name, value in told.items()}
     if not (stage == "train_anchor" and settings.anchor_code):
         found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
         found[DAG_CODE] = project_digest()

@@ -58,7 +58,6 @@ class StageContainer(DockerOperator):
             self.device_requests = [gpus]
         found = [f"{name}={value}" for name, value in self.labels.items()]
         for earlier in self.cli.containers(all=True, filters={"label": found}):
-            self.log.info("ending container %s of an earlier attempt", earlier["Id"][:12])
             self._remove(earlier)
         try:
             super().execute(context)

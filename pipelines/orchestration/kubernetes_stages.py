@@ -90,9 +90,8 @@ class TrainingJob(KubernetesJobOperator):
         wanted, jobs = job_request_obj.metadata, self.job_client
         selector = ",".join(f"{name}={value}" for name, value in wanted.labels.items())
         for left in jobs.list_namespaced_job(wanted.namespace, label_selector=selector).items:
-            name = left.metadata.name
-            self.log.info("ending Job %s of an earlier attempt", name)
-            jobs.delete_namespaced_job(name, wanted.namespace, propagation_policy="Foreground")
+            options = {"propagation_policy": "Foreground"}
+            jobs.delete_namespaced_job(left.metadata.name, wanted.namespace, **options)
         return super().create_job(job_request_obj)
 
     def get_pods(
@@ -118,13 +117,11 @@ class TrainingJob(KubernetesJobOperator):
                 break
             time.sleep(1)
         self.on_kill()
-        told = {each.message for pod in waiting for each in pod.status.conditions or ()} - {None}
-        states = [c.state.waiting for pod in waiting for c in pod.status.container_statuses or ()]
-        told |= {f"{each.reason} {each.message or ''}".strip() for each in states if each}
+        told = {each.message for pod in waiting for each in pod.status.conditions or ()}
         raise TransientStorageError(
-            f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
-            f"{self.startup_timeout_seconds} s ({'; '.join(sorted(told)) or 'no reason is told'}); "
-            f"expected all of them; look for machines, claims and image, then retry"
+            f"{len(found) - len(waiting)} pods of the Job have begun within "
+            f"{self.startup_timeout_seconds} s ({told}); expected {self.parallelism}; look for "
+            f"machines, claims and image, then retry"
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any], **options: Any) -> Any:
@@ -217,8 +214,7 @@ def namespace_of(template: str) -> str | None:
     except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
         # The operator itself goes on without the template, and only warns.
         raise ConfigurationError(
-            f"HOMEFEED_POD_TEMPLATE is {template!r}, and reading it gave {type(error).__name__}: "
-            f"{error}; expected the YAML of a pod with a spec, such as "
-            f"docker/kubernetes/stage-pod.yaml; correct the path or the file, which scheduler, DAG "
-            f"processor and workers read"
+            f"HOMEFEED_POD_TEMPLATE is {template!r}, which cannot be read ({error!r}); expected "
+            f"the YAML of a pod with a spec, such as docker/kubernetes/stage-pod.yaml; correct the "
+            f"path or the file, which scheduler, DAG processor and workers read"
         ) from None

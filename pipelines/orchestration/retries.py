@@ -31,10 +31,8 @@ class StageRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Return FAIL for bad data (65), a refusal (77), bad configuration (78), bad usage (64)."""
         exit_code = exit_code_of(exception)
-        if exit_code in PERMANENT_EXIT_CODES:
-            return RetryDecision.fail(f"exit code {exit_code}: trying again cannot help")
-        if _PERMANENT_END_OF_A_JOB in str(exception):
-            return RetryDecision.fail("the training's exit code says that trying again cannot help")
+        if exit_code in PERMANENT_EXIT_CODES or _PERMANENT_END_OF_A_JOB in str(exception):
+            return RetryDecision.fail("its exit code says that trying again cannot help")
         return RetryDecision.default()
 
 

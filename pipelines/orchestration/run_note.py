@@ -5,56 +5,48 @@ in an XCom, and the scheduler, which hears of the run's end, writes them above w
 exception in one of these hooks is logged by Airflow and harms no run.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from airflow.listeners import hookimpl
 
 from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
 from pipelines.alerts.rendering import to_markdown
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Judgement, Outcome
-from pipelines.plain_text import as_markdown, one_line, shortened
+from pipelines.plain_text import as_markdown, first_lines, one_line, shortened
 from pipelines.settings import DAG_ID, Settings
 
 NOTE_KEY = "run_note"
-"""XCom key under which a task leaves its part of the run's note: paragraphs of Markdown."""
+"""XCom key under which a task leaves its part of the run's note, in Markdown."""
 JUDGING, ASKING = "compare_with_champion", "approve_promotion"
-LIMIT = 1000
-"""Characters of a note that Airflow keeps."""
+LIMIT, LEAST = 1000, 100
+"""Characters of a note that Airflow keeps; fewer are not worth it beside what a person wrote."""
 SIGNATURE = "— homefeed_retrain"
 """Ends what is ours, which stands first: below it is a person's."""
 
 
-def told_of(outcome: Outcome) -> list[str]:
-    """Return a cycle's outcome as paragraphs of Markdown, what matters most first.
+def told_of(outcome: Outcome) -> str:
+    """Return a cycle's outcome as Markdown, without commands, what matters most first.
 
-    Of the first one Airflow's page shows the beginning, of the others nothing before a click.
+    Of the first paragraph Airflow's page shows the beginning, of the others nothing before a click.
     """
     shown = [each for each in outcome.links if each[0] in (PAGE_IN_MLFLOW, IN_MLFLOW)]
-    pages = shown or [each for each in outcome.links if each[0] == "Verdict page"]
-    told = to_markdown(outcome.model_copy(update={"links": tuple(pages)}))
-    title, serves, *said, links = told.split("\n\n")
-    return [title, serves, links, *said]
+    links = tuple(shown) or outcome.links[:1]
+    return to_markdown(outcome.model_copy(update={"links": links}), has_commands=False)
 
 
-def merged(before: str, told: Sequence[str]) -> str:
+def merged(before: str, told: str) -> str:
     """Return a run's note: what is told of the run, and below it what people wrote.
 
     Args:
         before: The note as it is; '' for none. What is ours in it is replaced.
-        told: Paragraphs of Markdown, the most important first; those that find no room are left
-            out. Where the first finds none, a person's note stays alone.
+        told: Markdown, the most important first; lines that find no room are left out. Where a
+            person's note leaves no room, it stays alone.
     """
     kept = before.rpartition(SIGNATURE)[2].strip()
-    room = LIMIT - len(SIGNATURE) - (len(kept) + 2 if kept else 0)
-    fitting: list[str] = []
-    for paragraph in filter(None, told):
-        if len(paragraph) + 2 <= room:
-            fitting.append(paragraph)
-            room -= len(paragraph) + 2
-        elif not fitting:
-            return kept
-    return "\n\n".join(filter(None, [*fitting, SIGNATURE if fitting else "", kept]))
+    room = LIMIT - len(SIGNATURE) - len(kept) - 4
+    ours = f"{first_lines(told, room, 'see the pages')}\n\n{SIGNATURE}" if told else ""
+    return "\n\n".join(filter(None, [ours if room > LEAST else "", kept]))
 
 
 class RunNotes:
@@ -77,21 +69,21 @@ class RunNotes:
         """Leave what broke, in the worker whose task has failed: the words of its alert."""
         from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
         from pipelines.orchestration.runs import unresolved_of
+        from pipelines.stages.runner import read_artifact
 
         ti, alert = task_instance, None
         if ti.dag_id != DAG_ID or hasattr(ti, "__table__"):
             return
         if ti.task_id != "resolve_run":
             run_uri = ti.xcom_pull(task_ids="resolve_run")["run_uri"]
+            run = read_artifact(run_uri, "resolve_run", ResolvedRun)
             ended = Ended(ti.task_id, "task_failure", ti.start_date)
-            alert = alert_about_failure(run_uri, Settings(), ended)
+            alert = alert_about_failure(run, Settings(), ended)
         elif left := unresolved_of(ti):
             alert = compose_unresolved(ti.run_id, left, Settings())
         if alert is not None:
-            happened = shortened(one_line(alert.happened), LIMIT // 2)
-            told = (alert.title, happened, alert.done, alert.next_step.sentence)
-            title, *others = map(as_markdown, told)
-            ti.xcom_push(NOTE_KEY, [f"**BROKEN**: {title}", *others])
+            title, happened = map(as_markdown, (alert.title, one_line(alert.happened)))
+            ti.xcom_push(NOTE_KEY, f"**BROKEN**: {title}\n\n{shortened(happened, LIMIT // 2)}")
 
     @hookimpl
     def on_dag_run_success(self, dag_run: Any) -> None:
@@ -130,12 +122,10 @@ def _write(dag_run: Any, failed_by: str) -> None:
         failed = select(TaskInstance.task_id).where(
             TaskInstance.dag_run.has(id=run), TaskInstance.state == "failed"
         )
-        told: list[str] = []
-        for name in connection.scalars(failed) if failed_by else ():
-            told += words.get(name) or [f"**BROKEN**: {name} left no reason; its log shows more."]
-        if failed_by and not told:
-            told = [f"**BROKEN**: the run failed: {failed_by}."]
-        told += [*words.get(ASKING, []), *words.get(JUDGING, [])]
+        broken = [words.pop(name, "") for name in connection.scalars(failed)]
+        if failed_by and not any(broken):
+            broken = [f"**BROKEN**: the run failed: {failed_by}. The logs of its tasks say more."]
+        told = "\n\n".join(filter(None, [*broken, words.get(ASKING), words.get(JUDGING)]))
         before = connection.scalar(select(Note.content).where(Note.dag_run_id == run))
         text = merged(before or "", told)
         if before is not None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.contracts.alert import Cause, NextStep, Unresolved
-from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.alert import Cause, Unresolved
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
@@ -67,8 +67,8 @@ def start_cycle(
         settings: places and schedule.
 
     Returns:
-        run_id, run_uri and as_of of the cycle, and the hardware that it trains on (a `Hardware`):
-        all that the other tasks need.
+        run_uri of the cycle, and the hardware that it trains on (a `Hardware`): all that the other
+        tasks need.
 
     Raises:
         ConfigurationError: as `request_of` does; the recipe would run functions of a package that
@@ -76,7 +76,7 @@ def start_cycle(
         HomefeedError: as `pipelines.stages.light.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.schedule.account_for` does.
     """
-    from pipelines.alerts.compose import after_unresolved, cycle_of
+    from pipelines.alerts.compose import begin_again, cycle_of
     from pipelines.orchestration import schedule
     from pipelines.stages import runner
 
@@ -89,27 +89,20 @@ def start_cycle(
         run = runner.start_run(request, settings)
         require_triggerable(run.config.reference, settings, run.config)
     except HomefeedError as error:
-        name = type(error).__name__
-        step = NextStep(
-            sentence="Nothing of this run can go on. Trigger the cycle anew.", commands=()
-        )
+        name, known = type(error).__name__, {"raised_by": runner.raised_by(error)}
+        more: dict[str, Any] = {}
+        if request:
+            more = {"next_step": begin_again(request, settings), "cycle": cycle_of(request)}
         left = Unresolved(
             message=f"{name}: {error}",
-            cause=Cause(
-                stage="resolve_run",
-                error_class=name,
-                raised_by=runner.raised_by(error),
-                about=error.about,
-            ),
-            next_step=after_unresolved(request, settings, error) if request else step,
+            cause=Cause(stage="resolve_run", error_class=name, about=error.about, **known),
             at=datetime.now(UTC),
-            cycle=cycle_of(request) if request else None,
+            **more,
         )
         ti.xcom_push(FAILURE_KEY, left.model_dump(mode="json"))
         raise
     hardware = Hardware(accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes)
-    as_of = f"{run.as_of:%Y-%m-%d}"
-    return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": as_of, "hardware": hardware}
+    return {"run_uri": run.run_uri, "hardware": hardware}
 
 
 def unresolved_of(ti: Any) -> Unresolved | None:
@@ -126,20 +119,22 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     from pipelines.alerts import compose
     from pipelines.alerts.incidents import tell
     from pipelines.stages.light import tell_failure
+    from pipelines.stages.runner import read_artifact
 
-    ti, dag_run, settings = context.get("ti"), context.get("dag_run"), Settings()
-    ended_at, reason = getattr(dag_run, "end_date", None), str(context.get("reason", ""))
+    ti, settings = context.get("ti"), Settings()
+    dag_run: Any = context.get("dag_run")
     if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
         # With its instant: the same run that ends so again has failed again.
-        began = getattr(ti, "start_date", None)
-        ended = compose.Ended(ti.task_id, reason, began, ended_at)
-        tell_failure(resolved["run_uri"], settings, ended)
+        reason = str(context.get("reason"))
+        ended = compose.Ended(ti.task_id, reason, ti.start_date, dag_run.end_date)
+        run = read_artifact(resolved["run_uri"], "resolve_run", ResolvedRun)
+        tell_failure(run, settings, ended)
         return
-    left, began = unresolved_of(ti) if ti else None, getattr(dag_run, "start_date", None)
+    left = unresolved_of(ti) if ti else None
     # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has what
     # an earlier attempt left.
-    if left is None or (began and left.at < began):
-        left = Unresolved(message="", next_step=compose.after_lost_start(settings), at=ended_at)
+    if left is None or (dag_run.start_date and left.at < dag_run.start_date):
+        left = Unresolved(at=getattr(dag_run, "end_date", None) or datetime.now(UTC))
     tell(compose.compose_unresolved(context["run_id"], left, settings), settings)
 
 

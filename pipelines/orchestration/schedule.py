@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
@@ -87,16 +87,13 @@ def grid_of(settings: Settings) -> Grid:
 class ScheduleRecord(Frozen):
     """Which due dates are accounted for: each of them was run, or is told as skipped."""
 
-    accounted_until: AwareDatetime = Field(description="Newest due date that is accounted for.")
-    start: AwareDatetime = Field(description="The schedule's start when this was written.")
-    period_s: float = Field(gt=0, description="The schedule's period when this was written.")
+    accounted_until: AwareDatetime  # Newest due date that is accounted for.
 
 
 def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     """Tell of the cycles that were skipped up to this scheduled run, all in one alert.
 
-    Where the schedule has changed since the record was written, only dates of both schedules count:
-    the others may not have been due at their time. Before the first run nothing is missed.
+    Before the first run nothing is missed.
 
     Args:
         dag_run: the scheduled run that starts. A person who clears a run wants it, however late.
@@ -111,7 +108,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     from pipelines import storage
-    from pipelines.alerts.compose import MissedCycles, compose_missed
+    from pipelines.alerts.compose import compose_missed
     from pipelines.alerts.transports import deliver
 
     grid, due = grid_of(settings), standard_utc(dag_run.data_interval_end)
@@ -120,33 +117,27 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     max_lateness = MAX_LATENESS_PERIODS * grid.period
     is_too_late = not dag_run.clear_number and started_at - due > max_lateness
     workspace, until = storage.to_uri(settings.workspace_location), due
-    uri, found = storage.join(workspace, "schedule", "record.json"), (due,) if is_too_late else ()
+    uri = storage.join(workspace, "schedule", "record.json")
+    found: tuple[datetime, ...] = (due,) if is_too_late else ()
     if storage.exists(uri):
         repair = "delete it and clear the task; what was skipped before is not told any more"
-        record = storage.read_model(uri, ScheduleRecord, repair)
-        then, until = Grid(record.start, timedelta(seconds=record.period_s)), record.accounted_until
-        dates = (*grid.between(until, due), *found)
-        found = tuple(date for date in dates if date > until and then.at_or_after(date) == date)
+        until = storage.read_model(uri, ScheduleRecord, repair).accounted_until
+        found = (*grid.between(until, due), *(date for date in found if date > until))
     # Of these days the workspace holds a cycle, whoever has begun it.
     on_record = {name[:10] for name in storage.list_names(storage.join(workspace, "runs"))}
     skipped = tuple(date for date in found if f"{date:%Y-%m-%d}" not in on_record)
     try:
         if skipped:
-            next_due = max(grid.at_or_before(started_at), grid.after(due))
-            missed = MissedCycles(skipped, started_at, is_too_late, next_due)
-            deliver(compose_missed(missed, request, settings), settings)
+            is_newer = not is_too_late or grid.at_or_before(started_at) > due
+            deliver(compose_missed(skipped, request, settings, is_newer), settings)
     except HomefeedError as error:
         if is_too_late:
             raise
         # A cycle is not given up for a message, which waits in the outbox.
         log.warning("not everybody was told of skipped cycles: %s", error)
-    now_accounted = ScheduleRecord(
-        accounted_until=max(due, until), start=grid.start, period_s=grid.period.total_seconds()
-    )
-    storage.write_model(uri, now_accounted)
+    storage.write_model(uri, ScheduleRecord(accounted_until=max(due, until)))
     if is_too_late:
         raise AirflowSkipException(
-            f"this run is due at {due:%Y-%m-%d %H:%M} UTC and started at "
-            f"{started_at:%Y-%m-%d %H:%M} UTC; expected at most {max_lateness} between them "
-            f"(half a period); clear the run to run it all the same"
+            f"this run was due at {due:%Y-%m-%d %H:%M} UTC and started {started_at - due} later; "
+            f"expected at most {max_lateness}; clear the run to run it all the same"
         )

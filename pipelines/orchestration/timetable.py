@@ -45,7 +45,6 @@ class GridTimetable(Timetable):
 
     def __init__(self, grid: Grid) -> None:
         self.grid, self.period = grid, grid.period
-        self.description = f"{self.summary.capitalize()} UTC"
 
     @property
     def summary(self) -> str:

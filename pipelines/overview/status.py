@@ -36,7 +36,7 @@ def addresses_of(settings: Settings) -> dict[str, str]:
     """
     return {
         "Airflow": airflow_link("command line", settings),
-        "MLflow": without_password(mlflow_address(settings.tracking_uri, settings.experiment)),
+        "MLflow": without_password(mlflow_address(settings.tracking_uri)),
         "Workspace": storage.to_uri(settings.workspace_location),
         "Event log": storage.to_uri(settings.event_log_location),
     }
@@ -107,7 +107,7 @@ def read_status(
         names = reading.run_names(workspace_uri)
         found["cycles"] = reading.newest_cycles(workspace_uri, names, settings, num)
         found["num_cycles"] = len(names)
-        told = [receipt for _, receipt, _ in read_outbox(settings)]
+        told = [receipt for receipt, _ in read_outbox(settings)]
         found["alerts"] = tuple(reversed(told[-num:]))
         found["broken"] = tuple(each.sentence for each in find_open(settings).values())
     with part():

@@ -46,8 +46,8 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     snapshot = write_snapshot(run)
     if storage.look(listed_at) != ours:
         raise RunInProgressError(
-            f"{listed_at} was written by another attempt since this one began; expected the "
-            f"listing that this snapshot was built of; run the stage again"
+            f"{listed_at} was written by another attempt since this one began; expected this "
+            f"one's; run the stage again"
         )
     return snapshot
 
@@ -66,30 +66,25 @@ def list_event_log(run: ResolvedRun) -> "Listing":
     return list_files(event_log, [*files.values()], plan_of(run.config, run.as_of).as_of_ms)
 
 
-def log_changed_since(run: ResolvedRun) -> str:
-    """Say how the event log differs from what the run's snapshot was built of.
+def has_log_changed(run: ResolvedRun) -> bool:
+    """Return whether the event log differs from what the run's snapshot was built of.
 
     Paths, sizes and times of writing are compared, which a listing of the folders tells. Where the
-    log cannot be listed, what was built of it stays.
-
-    Returns:
-        A phrase; '' where nothing has changed, or where nothing is on record.
+    log cannot be listed, or nothing is on record, what was built of it stays.
     """
     from pipelines.event_log.reader import Listing
 
     uri = listing_uri(run.run_uri)
     if not storage.exists(uri):
-        return ""
+        return False
     listed = storage.read_model(uri, Listing).files
     before = {(file.path, file.num_bytes, file.modified_at) for file in listed}
     try:
         _, files = _files_now(run)
     except DataContractError as error:
         log.warning("the event log is not compared with what was read of it: %s", error)
-        return ""
-    now = {(path, file.num_bytes, file.modified_at) for path, file in files.items()}
-    changed = sorted({path for path, *_ in before ^ now})
-    return f"the event log has changed: {', '.join(changed[:3])}" if changed else ""
+        return False
+    return before != {(path, file.num_bytes, file.modified_at) for path, file in files.items()}
 
 
 def _files_now(run: ResolvedRun) -> "tuple[EventLog, dict[str, LogFile]]":

@@ -87,37 +87,29 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     """Return the error that lists what is not met, and says what to run."""
     from validation.data_gate.rows import FILES_MATCH
 
-    lines = [
+    lines = "\n".join(
         f"- {o.name} ({o.severity}): found {o.observed}, expected {o.expected}"
         + (f"; in {', '.join(o.partitions)}" if o.partitions else "")
         for o in report.causes
-    ]
-    if num_others := len(report.failures) - len(report.causes):
-        lines.append(
-            f"- {num_others} more could not be measured because of these; the Data Docs name them"
-        )
-    refused = (
-        f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
-        f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
     )
-    check = stage_command("check_snapshot", run.run_uri)
-    if any(outcome.name == FILES_MATCH for outcome in report.failures):
-        build = rebuild_command(run.run_uri)
+    stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
+    check, kind = stage_command("check_snapshot", run.run_uri), DataGateFailedError
+    acceptable = tuple(stopping) if set(stopping) <= set(ACCEPTABLE) else ()
+    mend = (
+        f"Mend the event log, or change data_gate in the recipe if the data is right; then start a "
+        f"new cycle with `{new_cycle_command(run)}`"
+    )
+    if FILES_MATCH in stopping:
+        kind, build = SnapshotDamagedError, rebuild_command(run.run_uri)
         mend = f"Build the snapshot again with `{build}`, then run `{check}`"
-        error: DataGateFailedError = SnapshotDamagedError(refused + mend)
-    else:
-        stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
-        mend = (
-            f"Mend the event log, or change data_gate in the recipe if the data is right; then "
-            f"start a new cycle with `{new_cycle_command(run)}`"
-        )
-        if acceptable := stopping if set(stopping) <= set(ACCEPTABLE) else []:
-            accept = (f"`{accept_shift_command(run.run_uri, name)}`" for name in acceptable)
-            mend += (
-                f". If the data are right, say so with {' and '.join(accept)}, then run `{check}`"
-            )
-        error = DataGateFailedError(refused + mend)
-        where = (day for outcome in report.failures for day in outcome.partitions)
-        error.acceptable, error.about = tuple(acceptable), (*stopping, *dict.fromkeys(where))
+    elif acceptable:
+        accept = " and ".join(f"`{accept_shift_command(run.run_uri, name)}`" for name in stopping)
+        mend += f". If the data are right, say so with {accept}, then run `{check}`"
+    error = kind(
+        f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
+        f"the champion stays:\n{lines}\nData Docs: {report.docs_uri}\n{mend}"
+    )
+    where = (day for outcome in report.failures for day in outcome.partitions)
+    error.acceptable, error.about = acceptable, (*stopping, *dict.fromkeys(where))
     error.docs_uri = report.docs_uri
     return error

@@ -86,9 +86,11 @@ def compare_with_champion(
         judgement = judgement.model_copy(update={"tries": tries, "report_uri": page_uri})
         comparison = judgement.comparison
         # Both sides' runs are opened before they are logged: the outcome says where they are shown.
-        ours = tracking.open_run(client, run, "challenger", comparison.challenger_model.label)
         label = comparison.baseline_label.removeprefix("the ")
-        shown = ours, tracking.open_run(client, run, "baseline", label)
+        shown = (
+            tracking.open_run(client, run, "challenger", comparison.challenger_model.label),
+            tracking.open_run(client, run, "baseline", label),
+        )
         places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)
         record = record_of(run, cycles, comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
@@ -96,8 +98,8 @@ def compare_with_champion(
         out_dir = scratch / "report"
         out_dir.mkdir()
         write_report(judgement, run, out_dir, record)
-        runs = log_sides(client, run, judgement, out_dir)
-        tracking.log_dataset(client, runs[1], snapshot, "evaluation")
+        log_sides(client, run, judgement, out_dir)
+        tracking.log_dataset(client, shown[1], snapshot, "evaluation")
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))
@@ -232,8 +234,8 @@ def keep_evidence(
 
 def log_sides(
     client: "MlflowClient", run: ResolvedRun, judgement: Judgement, out_dir: Path
-) -> tuple[str, str]:
-    """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids.
+) -> None:
+    """Log each side as an MLflow run and the verdict as tags.
 
     Where it ends early a later call completes it, and writes nothing twice. The judgement has its
     outcome, and the folder holds the verdict page.
@@ -258,17 +260,14 @@ def log_sides(
     # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
     told = tags | page, out_dir
     others = _side_metrics(comparison, theirs)
-    runs = (
-        tracking.log_side(client, run, "challenger", challenger.label, own, *told),
-        tracking.log_side(client, run, theirs, baseline, others, *told),
-    )
+    tracking.log_side(client, run, "challenger", challenger.label, own, *told)
+    tracking.log_side(client, run, theirs, baseline, others, *told)
     if anchor is not None:
         its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
         tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page)
         registry.tag_version(client, anchor.model, its)
     registry.tag_version(client, challenger, tags, page[tracking.DESCRIPTION])
-    return runs
 
 
 def _side_metrics(

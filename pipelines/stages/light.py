@@ -8,18 +8,17 @@ Not for the decisions: those are in `pipelines.registry` and `pipelines.alerts`.
 are tested in tests/pipelines/registry/test_promotion.py and tests/pipelines/alerts/test_compose.py.
 """
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.alert import AlertReceipt
-from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
-from pipelines.contracts.judgement import Judgement, Promotion
-from pipelines.contracts.run_layout import StageRecord, manifest_uri
+from pipelines.contracts.judgement import Judgement
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
 from pipelines.registry.evidence import accepted_folder, find_standing, newest_mark
+from pipelines.registry.moves import move_if_permitted
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,24 +80,8 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     )
 
 
-def promote_challenger(
-    run: ResolvedRun,
-    challenger: Challenger,
-    fresh: FreshAnchor,
-    judgement: Judgement,
-    now: datetime,
-) -> Promotion:
-    """Move the `champion` alias and record the move, or say in one sentence why nothing moved.
-
-    The champion is the challenger or, where the verdict says so, the accepted recipe made fresh.
-
-    Raises:
-        PromotionRefusedError: the alias moved since, or the verdict is about other models.
-        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
-    """
-    from pipelines.registry.moves import move_if_permitted
-
-    return move_if_permitted(run, challenger, fresh, judgement, now)
+promote_challenger = move_if_permitted
+"""Moves the `champion` alias and records the move, or says in one sentence why nothing moved."""
 
 
 def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertReceipt:
@@ -112,15 +95,13 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     from pipelines.alerts.transports import deliver, deliver_waiting
 
     message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run, settings)
-    receipt = AlertReceipt(alert=None, delivered_to=())
-    if message:
-        judged = storage.read_model(manifest_uri(run.run_uri, "compare_with_champion"), StageRecord)
-        receipt = deliver(message.model_copy(update={"at": judged.finished_at}), settings)
+    nothing = AlertReceipt(alert=None, delivered_to=())
+    receipt = deliver(message, settings) if message else nothing
     deliver_waiting(settings)
     return receipt
 
 
-def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertReceipt:
+def tell_failure(run: ResolvedRun, settings: Settings, ended: "Ended") -> AlertReceipt:
     """Tell people about a run that broke, then end its MLflow runs with the reason.
 
     Raises what `pipelines.alerts.incidents.tell` does. What earlier alerts wait for comes last: in
@@ -131,12 +112,10 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
     from pipelines.alerts.transports import deliver_waiting
     from pipelines.registry.tracking import end_failed
 
-    alert = alert_about_failure(run_uri, settings, ended)
+    alert = alert_about_failure(run, settings, ended)
     try:
         receipt = tell(alert, settings)
     finally:  # Where a transport failed the outbox has it: the run broke all the same.
-        record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
-        run = ResolvedRun.model_validate(record.artifact)
         end_failed(run, f"{ended.stage} broke: {alert.happened}")
     deliver_waiting(settings)
     return receipt

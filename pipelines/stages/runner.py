@@ -11,18 +11,19 @@ Not for what a stage does: that is in the stage's own file.
 import contextlib
 import logging
 import os
-import socket
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from pipelines import deletion, storage
 from pipelines.alerts.commands import new_cycle_command, stage_command
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, RunRequest, Snapshot
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment, require_same_version
 from pipelines.contracts.errors import (
@@ -69,18 +70,14 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     Raises:
         HomefeedError: as `resolve_run` raises; also written to `failure.json` of the run folder.
     """
-    name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with measured(name) as attempt, _working(name, run_uri) as own:
-        attempt.recipe, attempt.model = request.recipe, settings.registered_model
-        before = storage.look(manifest_uri(run_uri, name))
-        if storage.exists(manifest_uri(run_uri, name)):
+    with _working("resolve_run", run_uri) as work:
+        work.used.recipe, work.used.model = request.recipe, settings.registered_model
+        if storage.exists(work.uri):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            attempt.inputs = [request]
-            digest = digest_of(request.run_id)  # two requests of one run differ in their instant
-            _attempt(TABLE[name], attempt, own, run_uri, digest, before, settings)
-        _tidy(name, run_uri, own)
+            # Two requests of one run differ in their instant.
+            work.do([request], digest_of(request.run_id), settings)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -111,60 +108,50 @@ def run_stage(
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     if not storage.same_place(run_uri, run.run_uri):
         raise ConfigurationError(
-            f"{run_uri} holds a run that was resolved for {run.run_uri}; expected a run in its "
-            f"own folder, because its stages write there; give --run {run.run_uri}, or begin a "
-            f"new cycle in the workspace that you want to write to"
+            f"{run_uri} holds a run that was resolved for {run.run_uri}; expected a run in its own "
+            f"folder; give --run {run.run_uri}, or begin a new cycle in that workspace"
         )
     if again and name not in HEAVY:
         raise ConfigurationError(
-            f"--again is given for {name}; expected one of {', '.join(HEAVY)}, which make "
-            f"files; begin another cycle: `{new_cycle_command(run)}`"
+            f"--again is given for {name}; expected one of {', '.join(HEAVY)}; begin another "
+            f"cycle: `{new_cycle_command(run)}`"
         )
-    uri, stage = manifest_uri(run_uri, name), TABLE[name]
-    if node_rank and name in SIDES:
-        _help(stage, run, node_rank, rendezvous, again)
-    if name == "resolve_run" or (node_rank and name in SIDES):
-        return uri
+    if name == "resolve_run":
+        return manifest_uri(run_uri, name)
+    node, stage = address_of(name, run, node_rank, rendezvous), TABLE[name]
+    if node and node.rank:
+        _help(stage, run, node, again)
+        return manifest_uri(run_uri, name)
     with (
         keeping_index(name, run.workspace_uri, run.registered_model),
-        measured(name) as attempt,
-        _working(name, run_uri) as own,
+        _working(name, run_uri) as work,
     ):
-        attempt.recipe = run.config.source or run.config.recipe
-        attempt.model = run.registered_model
-        node = address_of(name, run, node_rank, rendezvous)
+        work.used.recipe = run.config.source or run.config.recipe
+        work.used.model = run.registered_model
         require_same_version(os.environ)
-        attempt.inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
         # Looked at before it is asked what is done: what is published after this look counts.
-        digest, before = _input_digest(stage, run_uri), storage.look(uri)
+        digest = _input_digest(stage, run_uri)
+        inputs = [read_artifact(run_uri, each, kind) for each, kind in stage.inputs.items()]
         if again or not _is_done(stage, run, digest):
-            _attempt(stage, attempt, own, run_uri, digest, before, Settings(), node)
-        _tidy(name, run_uri, own)
-    return uri
+            work.do(inputs, digest, Settings(), node)
+    return work.uri
 
 
-def _help(stage: Stage, run: ResolvedRun, node_rank: int, rendezvous: str, again: bool) -> None:
+def _help(stage: Stage, run: ResolvedRun, node: "NodeAddress", again: bool) -> None:
     """Do a further machine's part of a stage. What machine 0 does about the record stays its own.
 
     Raises:
         HomefeedError: as the stage's function; also written to `failure.json`, with the machine.
     """
-    from pipelines.stages.train import help_train
-
-    node = address_of(stage.name, run, node_rank, rendezvous)
-    assert node is not None  # its rank is not 0
-    digest = _input_digest(stage, run.run_uri)
-    if not again and _is_done(stage, run, digest):
+    if not again and _is_done(stage, run, _input_digest(stage, run.run_uri)):
         return
     try:
         require_same_version(os.environ)
-        snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
-        report = read_artifact(run.run_uri, "check_snapshot", DataReport)
-        help_train(stage.name, run, snapshot, report, node)
+        inputs = [read_artifact(run.run_uri, *each) for each in stage.inputs.items()]
+        stage.load()(*inputs, output_uri="", node=node)
     except HomefeedError as error:
-        if not _is_done(stage, run, digest):
-            told = type(error)(f"machine {node_rank}: {error}", kind=error.kind)
-            note_failure(failure_uri(run.run_uri, stage.name), stage.name, told)
+        told = type(error)(f"machine {node.rank}: {error}", kind=error.kind)
+        note_failure(failure_uri(run.run_uri, stage.name), stage.name, told)
         raise
 
 
@@ -212,17 +199,17 @@ def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
         from pipelines.registry.moves import read_approval
 
         known = read_artifact(run.run_uri, stage.name, Promotion)
-        if known.approval and not known.is_promoted:
-            found = read_approval(run.run_uri)
-            why = f"now {found.sentence}" if found not in (None, known.approval) else ""
+        asked = known.approval is not None and not known.is_promoted
+        if asked and read_approval(run.run_uri) not in (None, known.approval):
+            why = "it was answered anew"
     elif stage.name == "build_snapshot":
-        from pipelines.stages.build_snapshot import log_changed_since
+        from pipelines.stages.build_snapshot import has_log_changed
 
-        why = log_changed_since(run)
+        why = "the event log has changed" if has_log_changed(run) else ""
     if not why:
         places = read_artifact(run.run_uri, stage.name, stage.gives).places()
         if missing := storage.find_missing(places):
-            why = f"it was done, but {missing[0]} is missing or of another size"
+            why = f"{missing[0]} is missing or of another size"
     if why:
         log.warning("%s of %s: %s; it is done again", stage.name, run.run_uri, why)
     else:
@@ -230,123 +217,122 @@ def _is_done(stage: Stage, run: ResolvedRun, input_digest: str) -> bool:
     return not why
 
 
-def _attempt(
-    stage: Stage,
-    attempt: Attempt,
-    own: str,
-    run_uri: str,
-    input_digest: str,
-    before: Revision,
-    settings: Settings,
-    node: "NodeAddress | None" = None,
-) -> None:
-    """Call the stage's function on the attempt's inputs and publish its artifact.
+@dataclass(frozen=True)
+class _Work:
+    """An attempt at a stage, which nobody else makes on this disk."""
 
-    Where another attempt has published meanwhile, what it has made counts.
+    stage: Stage
+    run_uri: str
+    uri: str  # Of the stage's manifest.
+    before: Revision  # What was there when the attempt began.
+    own: str  # The attempt's name.
+    used: Attempt
 
-    Raises:
-        RunInProgressError: what another attempt has published is of other inputs.
-    """
-    name, uri = stage.name, manifest_uri(run_uri, stage.name)
-    output_uri = storage.join(run_uri, name, f"output-{own}")
-    extras = {
-        "output_uri": output_uri,
-        "now": datetime.now(UTC),
-        "settings": settings,
-        "node": node,
-    }
-    log.info("%s of %s: starting", name, run_uri)
-    # Before the work: the code on the disk may be another one when it ends, hours later.
-    made_with, started = environment(), time.monotonic()
-    artifact = stage.load()(*attempt.inputs, **{each: extras[each] for each in stage.also})
-    made = (*attempt.inputs, artifact)
-    run = next((each for each in made if isinstance(each, ResolvedRun)), None)
-    if name == "build_snapshot":
-        input_digest = _input_digest(stage, run_uri)  # of the log as it was read
-    record = StageRecord(
-        stage=name,
-        input_digest=input_digest,
-        artifact=artifact.model_dump(mode="json"),
-        made_with=made_with,
-        recipe=run.config.recipe_ref if run else None,
-        wall_s=time.monotonic() - started,
-        finished_at=datetime.now(UTC),
-        attempt=own,
-        usage=attempt.used(),
-    )
-    try:
-        storage.write_over(uri, record.sealed(), before)
-    except RunInProgressError:
-        if read_record(run_uri, name).input_digest != input_digest:
-            raise
-        log.info("%s of %s: another attempt has published it meanwhile", name, run_uri)
-        deletion.remove(output_uri)
-        return
-    attempt.artifact = artifact
-    log.info("%s of %s: done in %.1f s", name, run_uri, record.wall_s)
+    def do(
+        self,
+        inputs: list[Any],
+        input_digest: str,
+        settings: Settings,
+        node: "NodeAddress | None" = None,
+    ) -> None:
+        """Call the stage's function on its inputs and publish its artifact.
 
+        Where another attempt has published meanwhile, what it has made counts.
 
-def _tidy(stage: str, run_uri: str, own: str) -> None:
-    """Remove what attempts have left that published nothing, or were killed before they could.
-
-    On a disk, where whoever has the lock is alone. On a store one of them may be at work, and what
-    they leave goes with the run.
-    """
-    if not storage.is_local(run_uri):
-        return
-    kept = (f"output-{read_record(run_uri, stage).attempt}", f"working-{own}")
-    for name in storage.list_names(storage.join(run_uri, stage)):
-        if name.startswith(("output-", "working-")) and name not in kept:
-            deletion.remove(storage.join(run_uri, stage, name))
+        Raises:
+            RunInProgressError: what another attempt has published is of other inputs.
+        """
+        name, self.used.inputs = self.stage.name, inputs
+        output_uri = storage.join(self.run_uri, name, f"output-{self.own}")
+        extras = {
+            "output_uri": output_uri,
+            "now": datetime.now(UTC),
+            "settings": settings,
+            "node": node,
+        }
+        # Before the work: the code on the disk may be another one when it ends, hours later.
+        made_with, started = environment(), time.monotonic()
+        also = {each: extras[each] for each in self.stage.also}
+        artifact = self.stage.load()(*inputs, **also)
+        run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
+        if name == "build_snapshot":
+            input_digest = _input_digest(self.stage, self.run_uri)  # of the log as it was read
+        record = StageRecord(
+            stage=name,
+            input_digest=input_digest,
+            artifact=artifact.model_dump(mode="json"),
+            made_with=made_with,
+            recipe=run and run.config.recipe_ref,
+            wall_s=time.monotonic() - started,
+            finished_at=datetime.now(UTC),
+            attempt=self.own,
+            usage=self.used.used(),
+        )
+        try:
+            storage.write_over(self.uri, record.sealed(), self.before)
+        except RunInProgressError:
+            if read_record(self.run_uri, name).input_digest != input_digest:
+                raise
+            log.info("%s of %s: another attempt has published it meanwhile", name, self.run_uri)
+            deletion.remove(output_uri)
+            return
+        self.used.artifact = artifact
+        log.info("%s of %s: done in %.1f s", name, self.run_uri, record.wall_s)
 
 
 @contextlib.contextmanager
-def _working(stage: str, run_uri: str) -> Iterator[str]:
-    """Give the name of an attempt, say beside the manifest that it works, and note why it fails.
+def _working(name: str, run_uri: str) -> Iterator[_Work]:
+    """Measure an attempt, say beside the manifest that it works, and note why it fails.
 
-    On a local disk it waits for another one. A promotion waits for nobody on a store: its entry of
-    the history and its manifest are created only if they are absent.
+    On a local disk it waits for another one, and removes at its end what attempts have left that
+    published nothing or were killed before they could. On a store one of them may be at work, and
+    what they leave goes with the run. A promotion waits for nobody there: its entry of the history
+    and its manifest are created only if they are absent.
 
     Raises:
         RunInProgressError: another attempt goes on for longer than `WAIT_S`.
     """
-    noted_at, lock_uri = failure_uri(run_uri, stage), stage_lock_uri(run_uri, stage)
-    try:
-        with storage.exclusive_lock(lock_uri, f"{stage} of {run_uri}", WAIT_S):
-            # Where this attempt is killed, what an earlier one left is not the reason.
-            deletion.remove(noted_at)
-            own = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
-            mark = working_uri(run_uri, stage, own)
-            storage.write_new(mark, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            try:
-                yield own
-                deletion.remove(noted_at)  # of one that waited for this attempt in vain
-            finally:
+    noted_at, uri = failure_uri(run_uri, name), manifest_uri(run_uri, name)
+    own = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+    mark, lock_uri = working_uri(run_uri, name, own), stage_lock_uri(run_uri, name)
+    with measured(name) as used:
+        try:
+            with storage.exclusive_lock(lock_uri, f"{name} of {run_uri}", WAIT_S):
+                # Where this attempt is killed, what an earlier one left is not the reason.
+                deletion.remove(noted_at)
+                storage.write_new(mark, b"")
                 try:
-                    deletion.remove(mark)
-                except HomefeedError as error:  # It counts for a week.
-                    log.warning("%s was not removed: %s", mark, error)
-    except Exception as error:
-        ours = as_ours(error, run_uri)
-        note_failure(noted_at, stage, ours or error, raised_by(error))
-        if ours is None or ours is error:
-            raise
-        raise ours from error
+                    yield _Work(TABLE[name], run_uri, uri, storage.look(uri), own, used)
+                    if storage.is_local(run_uri):
+                        kept = f"output-{read_record(run_uri, name).attempt}"
+                        for left in storage.list_names(storage.join(run_uri, name)):
+                            if left.startswith(("output-", "working-")) and left != kept:
+                                deletion.remove(storage.join(run_uri, name, left))
+                    deletion.remove(noted_at)  # of one that waited for this attempt in vain
+                finally:
+                    with contextlib.suppress(HomefeedError):  # It counts for a week.
+                        deletion.remove(mark)
+        except Exception as error:
+            ours = as_ours(error, run_uri) or error
+            note_failure(noted_at, name, ours.with_traceback(error.__traceback__))
+            if ours is error:
+                raise
+            raise ours from error
 
 
-def note_failure(uri: str, stage: str, error: Exception, raised_by: str = "") -> None:
+def note_failure(uri: str, stage: str, error: Exception) -> None:
     """Write down why an attempt failed. A second failure while writing must not hide the first."""
+    ours = error if isinstance(error, HomefeedError) else HomefeedError()
     failure = StageFailure(
         stage=stage,
         error_class=type(error).__name__,
         message=str(error),
-        exit_code=getattr(error, "exit_code", HomefeedError.exit_code),
-        is_retryable=getattr(error, "is_retryable", True),
+        exit_code=ours.exit_code,
         occurred_at=datetime.now(UTC),
-        acceptable=getattr(error, "acceptable", ()),
-        docs_uri=getattr(error, "docs_uri", ""),
-        raised_by=raised_by,
-        about=getattr(error, "about", ()),
+        acceptable=ours.acceptable,
+        docs_uri=ours.docs_uri,
+        raised_by=raised_by(error),
+        about=ours.about,
     )
     try:
         storage.write_model(uri, failure)
@@ -356,12 +342,11 @@ def note_failure(uri: str, stage: str, error: Exception, raised_by: str = "") ->
 
 def raised_by(error: BaseException) -> str:
     """Return the innermost function of ours that raised an error, or ''."""
-    found, frame = "", error.__traceback__
-    while frame is not None:
-        code, module = frame.tb_frame.f_code, frame.tb_frame.f_globals.get("__name__", "")
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] in ("pipelines", "training", "validation"):
-            found = f"{module}.{code.co_qualname}"
-        frame = frame.tb_next
+            found = f"{module}.{frame.f_code.co_qualname}"
     return found
 
 
@@ -382,12 +367,9 @@ def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
     try:
         record = storage.read_model(uri, StageRecord, mend)
     except FileNotFoundError:
-        how = f"run `{stage_command(stage, run_uri)}`"
-        if stage == "resolve_run":
-            how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
         raise ConfigurationError(
-            f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
-            f"{repair or f'{how} first, or correct --run'}"
+            f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; {mend}, "
+            f"or correct --run"
         ) from None
     if record.stage != stage or not record.is_sound():
         raise DataContractError(
@@ -414,4 +396,4 @@ def _repair(run_uri: str, stage: str) -> str:
     if stage == "resolve_run":
         return "delete it and repeat the command, or clear the task, that began the run"
     run = f"run `{stage_command(stage, run_uri, again=stage in HEAVY)}`"
-    return run if stage in HEAVY else f"delete it and {run}"
+    return run if stage in HEAVY else f"delete it, if it is there, and {run}"

@@ -59,11 +59,11 @@ def train_challenger(
     report: DataReport,
     output_uri: str,
     node: "NodeAddress | None" = None,
-) -> Challenger:
+) -> Challenger | None:
     """Train on the snapshot and register the result as the version with alias `challenger`.
 
     The work folder outlives the attempt: a retry resumes there. On several machines this is what
-    machine 0 does (`node`); for the others see `help_train`.
+    machine 0 does (`node`); the others publish and return nothing.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
@@ -71,9 +71,7 @@ def train_challenger(
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
     _require_accepted(report, snapshot, run.run_uri)
-    made = train_side(run, snapshot, "challenger", output_uri, node, report)
-    assert made is not None  # this is machine 0
-    return made
+    return train_side(run, snapshot, "challenger", output_uri, node, report)
 
 
 def train_anchor(
@@ -96,44 +94,26 @@ def train_anchor(
         HomefeedError: as `train_challenger` raises.
     """
     _require_accepted(report, snapshot, run.run_uri)
-    accepted, none = run.standing.anchor, {"trained": None, "snapshot": None}
+    accepted = run.standing.anchor
     why = _decide(run, accepted)
     if accepted is None or why not in (AnchorWhy.OTHER_CODE, AnchorWhy.OTHER_RECIPE):
         problem = run.standing.problem if accepted is None else ""
-        return FreshAnchor(**none, why=why, problem=problem)
+        return FreshAnchor(why=why, problem=problem)
     try:
         own = snapshot_to_train(run, snapshot, accepted)
-        if own.digest != snapshot.digest:
-            _require_sound(run, own, accepted)
         made = run.model_copy(update={"config": accepted})
         trained = train_side(made, own, "anchor", output_uri, node)
     except SnapshotDamagedError:
         raise
     except (DataContractError, OwnFunctionError) as error:
-        log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
         problem = (
             f"The accepted recipe {accepted.reference!r} cannot be made any more "
-            f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
-            f"start a new cycle, or name a recipe that can be made: "
-            f"`homefeed anchor set --recipe NAME --reason ...`."
+            f"({type(error).__name__}: {error}), so nothing is promoted; mend that and start a new "
+            f"cycle, or accept another: `homefeed anchor set --recipe NAME --reason ...`."
         )
-        return FreshAnchor(**none, why=AnchorWhy.NOT_POSSIBLE, problem=problem)
+        log.warning("%s", problem)
+        return FreshAnchor(why=AnchorWhy.NOT_POSSIBLE, problem=problem)
     return FreshAnchor(trained=trained, code_digest=code_digest(), snapshot=own, why=why)
-
-
-def help_train(
-    stage: str, run: ResolvedRun, snapshot: Snapshot, report: DataReport, node: "NodeAddress"
-) -> None:
-    """Do the part of a further machine (`node`, above 0), which computes and publishes nothing.
-
-    It trains what it finds to be trained, as machine 0 does, and both wait until they have met.
-    Where there is nothing to train it returns. Raises as the stage's own function does.
-    """
-    if stage == "train_anchor":
-        train_anchor(run, snapshot, report, "", node)
-        return
-    _require_accepted(report, snapshot, run.run_uri)
-    train_side(run, snapshot, "challenger", "", node)
 
 
 def train_side(
@@ -242,9 +222,9 @@ def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> N
     """Refuse to train on a snapshot that the data gate has refused, or not seen."""
     if report.snapshot_digest != snapshot.digest or not report.is_accepted:
         raise DataGateFailedError(
-            f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
-            f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
-            f"{snapshot.digest[:12]}; run `{stage_command('check_snapshot', run_uri, again=True)}`"
+            f"the data gate's report is about snapshot {report.snapshot_digest[:12]} (accepted: "
+            f"{report.is_accepted}); expected one that accepts {snapshot.digest[:12]}; run "
+            f"`{stage_command('check_snapshot', run_uri, again=True)}`"
         )
 
 
@@ -263,22 +243,3 @@ def _decide(run: ResolvedRun, accepted: RunConfig | None) -> AnchorWhy:
     if known in ("", run.code_digest or ours):
         return AnchorWhy.SAME
     return AnchorWhy.OTHER_CODE if known == ours else AnchorWhy.CODE_NOT_AT_HAND
-
-
-def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None:
-    """Judge the accepted recipe's own snapshot as the data gate judged the run's, but for shift."""
-    from validation.data_gate.gate import judge_snapshot
-
-    with (
-        storage.scratch_folder(run.workspace_uri) as scratch,
-        temporary_files_in(scratch),
-        storage.local_copy(own.uri) as found,
-    ):
-        outcomes = judge_snapshot(own, found, None, accepted.data_gate, scratch)
-    broken = [outcome for outcome in outcomes if outcome.stops_the_cycle]
-    if broken:
-        raise DataGateFailedError(
-            f"the data gate refused snapshot {own.digest[:12]}, on which the accepted recipe would "
-            f"be trained: "
-            + "; ".join(f"{o.name}: found {o.observed}, expected {o.expected}" for o in broken)
-        )

@@ -56,17 +56,17 @@ def webhook(status: int = 200) -> Iterator[tuple[str, list[tuple[str, dict[str, 
         yield url, bodies
 
 
-SENDER = "Homefeed <homefeed@example.com>"
-
-
-def use_mail(monkeypatch: pytest.MonkeyPatch, port: int, **login: str) -> None:
-    """Set Airflow's connection to a mail server, which may want a login and a password."""
+def use_mail(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Set Airflow's connection to a mail server."""
     connection = {
         "conn_type": "smtp",
         "host": "127.0.0.1",
         "port": port,
-        "extra": {"disable_ssl": True, "disable_tls": True, "from_email": SENDER},
-        **login,
+        "extra": {
+            "disable_ssl": True,
+            "disable_tls": True,
+            "from_email": "h@example.com",
+        },
     }
     monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
 

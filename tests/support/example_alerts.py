@@ -5,8 +5,7 @@ from pathlib import Path
 
 from pipelines.alerts.compose import (
     Ended,
-    MissedCycles,
-    after_unresolved,
+    begin_again,
     compose_failure,
     compose_forced,
     compose_missed,
@@ -19,11 +18,10 @@ from pipelines.alerts.compose import (
 from pipelines.alerts.incidents import Incident, compose_recovered
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.contracts.alert import Alert, AlertReceipt, Cause, Unresolved
-from pipelines.contracts.artifacts import STAGES, ResolvedRun
+from pipelines.contracts.alert import Alert, Cause, Unresolved
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Approval, Decision, Judgement, Question
+from pipelines.contracts.judgement import Approval, Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 from support.judgements import (
@@ -32,10 +30,9 @@ from support.judgements import (
     interval,
     make_failure,
     make_judgement,
-    make_promotion,
     metric,
 )
-from support.runs import make_run, save_artifact, save_run
+from support.runs import make_run
 
 AT = datetime(2017, 3, 2, 6, 41, tzinfo=UTC)
 PLACE = "/srv/homefeed"
@@ -48,7 +45,7 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
         place: An empty folder.
         settings: Addresses for the links.
     """
-    run = save_run(make_run(place, champion=CHAMPION))
+    run = make_run(place, champion=CHAMPION)
     wanted, wanted_again, rejected, unanswered = _asked(run, settings)
     made = {
         "regression": _verdict(run, settings, Decision.REJECT, -0.05),
@@ -65,8 +62,8 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
         "forced_promotion": compose_forced(
             run, "test_ranker v4", "test_ranker v3", "the surface is gone", "REJECT", settings
         ),
-        "missed_cycle": _missed(run, settings),
-        "missed_cycle.too_late": _missed(run, settings, is_too_late=True),
+        "missed_cycle": _missed(run, settings, is_newer=True),
+        "missed_cycle.too_late": _missed(run, settings, is_newer=False),
         "recovered": _recovered(run, settings),
         "approval_wanted": wanted,
         "approval_wanted.again": wanted_again,
@@ -81,10 +78,10 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
 
 
 def _settled(alert: Alert) -> Alert:
-    """Return an alert that does not change with the day, the recipe's options or other digests."""
+    """Return an alert that changes with no clock, option of the recipe or other digest."""
     about = tuple("d" * 64 if len(each) == 64 else each for each in alert.about)
     recipe = alert.recipe and alert.recipe.model_copy(update={"digest": "0123456789abcdef" * 4})
-    return alert.model_copy(update={"at": alert.at or AT, "recipe": recipe, "about": about})
+    return alert.model_copy(update={"at": AT, "recipe": recipe, "about": about})
 
 
 def _verdict(run: ResolvedRun, settings: Settings, decision: Decision, high: float) -> Alert:
@@ -139,33 +136,22 @@ def _noted(run: ResolvedRun, settings: Settings, stage: str, exit_code: int) -> 
 
 
 def _unresolved(run: ResolvedRun, settings: Settings) -> Alert:
-    request, error = run.to_request(), DataContractError("no impressions in the training window")
     broken = Unresolved(
-        message=f"DataContractError: {error}",
-        next_step=after_unresolved(request, settings, error),
+        message="DataContractError: no impressions in the training window",
+        next_step=begin_again(run.to_request(), settings),
         at=AT,
         cause=Cause(stage="resolve_run", error_class="DataContractError"),
-        cycle=cycle_of(request),
+        cycle=cycle_of(run.to_request()),
     )
     return compose_unresolved("scheduled__2017-03-02", broken, settings)
 
 
-def _missed(run: ResolvedRun, settings: Settings, is_too_late: bool = False) -> Alert:
-    day, fortnight = run.as_of, timedelta(days=14)
-    missed = MissedCycles(
-        skipped=(day - 2 * fortnight, day - fortnight),
-        started_at=AT,
-        is_too_late=is_too_late,
-        next_due=day + fortnight,
-    )
-    return compose_missed(missed, run.to_request(), settings)
+def _missed(run: ResolvedRun, settings: Settings, is_newer: bool) -> Alert:
+    skipped = [run.as_of - timedelta(days=days) for days in (28, 14)]
+    return compose_missed(skipped, run.to_request(), settings, is_newer)
 
 
 def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
-    promotion = make_promotion(reason="Because of an example.")
-    for stage in STAGES[1:]:
-        nothing = AlertReceipt(alert=None, delivered_to=())
-        save_artifact(run, stage, promotion if stage == "promote_challenger" else nothing)
     incident = Incident(
         cause=Cause(stage="check_snapshot", error_class="DataGateFailedError"),
         title="Homefeed retrain 2017-02-16: the data gate refused the snapshot",
@@ -175,28 +161,22 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
         told_at=AT - timedelta(days=14),
         num_times=3,
     )
-    return compose_recovered((incident,), run, promotion, AT, settings)
-
-
-def _won() -> Judgement:
-    """Return a judgement of a challenger that is 5 % better: 1.68 against 1.6."""
-    better = metric("repin_volume_at_3", interval(0.05, 0.01, 0.09), 1.68, "all", 1.6)
-    return make_judgement(Decision.PROMOTE, "It won.", metrics=(better,))
+    return compose_recovered((incident,), run, settings)
 
 
 def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, ...]:
     """Return the question whether a model may serve, put twice, and what is told of no."""
     asked = PromotionConfig(approval=ApprovalConfig(by=("anna", "ben")))
     run = run.model_copy(update={"config": run.config.model_copy(update={"promotion": asked})})
-    judgement = _won()
+    # It is 5 % better: 1.68 against 1.6.
+    better = metric("repin_volume_at_3", interval(0.05, 0.01, 0.09), 1.68, "all", 1.6)
+    judgement = make_judgement(Decision.PROMOTE, "It won.", metrics=(better,))
     outcome = outcome_of(run, judgement, None, settings)
     asked_of = {"model": CHALLENGER.label, "ruling_digest": judgement.ruling_digest}
     answer = Approval(answer="rejected", by="anna", at=AT, **asked_of)
-    question = Question(until=AT + timedelta(hours=24), num_times=1, **asked_of)
     silence = answer.model_copy(update={"answer": "no answer", "by": ""})
+    until = AT + timedelta(hours=24)
     return (
-        compose_wanted(run, outcome, question, settings),
-        compose_wanted(run, outcome, question.model_copy(update={"num_times": 2}), settings),
-        compose_not_approved(run, outcome, answer, settings),
-        compose_not_approved(run, outcome, silence, settings),
+        *(compose_wanted(run, outcome, "d" * 64, until, times, settings) for times in (1, 2)),
+        *(compose_not_approved(run, outcome, each, settings) for each in (answer, silence)),
     )

@@ -167,7 +167,7 @@ def told(judgement: Judgement, next_step: NextStep | None = None) -> Outcome:
 def make_failure(stage: str = "train_challenger", exit_code: int = 65, **more: Any) -> StageFailure:
     """Return why a stage has failed."""
     fields = {"error_class": "DataContractError", "message": "rows\nare missing"}
-    fields |= {"is_retryable": exit_code in (70, 75), "occurred_at": CHALLENGER.as_of}
+    fields |= {"occurred_at": CHALLENGER.as_of}
     return StageFailure(stage=stage, exit_code=exit_code, **(fields | more))
 
 

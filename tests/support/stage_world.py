@@ -123,7 +123,7 @@ class StageWorld:
         expected, found = self.undisturbed[stage], self.facts(stage)
         for name in names or expected:
             if found[name] != expected[name]:
-                raise AssertionError(f"{story}: {name} {_unlike(expected[name], found[name])}")
+                raise AssertionError(f"{story}: {name} is {found[name]}, not {expected[name]}")
 
     def state(self) -> reconcile.State:
         """Return what alias and history say."""
@@ -148,22 +148,6 @@ class StageWorld:
         while (found := _processes_of(self.home)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
-
-
-def _unlike(old: Any, new: Any) -> str:
-    """Return what is more and what is less than expected, in short."""
-    if isinstance(old, str):
-        place = len(os.path.commonprefix([old, new]))
-        return f"has {new[max(0, place - 80) : place + 80]!r} in place of {old[place:][:80]!r}"
-    was, now = (Counter(_flat(each)) for each in (old, new))
-    return f"has more {list(now - was)[:8]}, lacks {list(was - now)[:8]}"
-
-
-def _flat(found: Any) -> list[str]:
-    if isinstance(found, Counter):
-        return list(found.elements())
-    rows = {name: each if isinstance(each, list) else [each] for name, each in found.items()}
-    return [f"{name}: {row}" for name, each in rows.items() for row in each]
 
 
 def _copy_database(source: Path, target: Path) -> None:

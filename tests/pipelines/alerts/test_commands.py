@@ -6,7 +6,12 @@ import subprocess
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.commands import command_at, cycle_command, new_cycle_command
+from pipelines.alerts.commands import (
+    command_at,
+    cycle_command,
+    new_cycle_command,
+    rebuild_command,
+)
 from pipelines.alerts.compose import Ended, alert_about_failure
 from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import outcome_of
@@ -68,10 +73,11 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRu
         commands.run(repeated)
     assert stages_done(cycle.run_uri) == list(STAGES[:3])
 
-    alert = alert_about_failure(cycle.run_uri, Settings(), Ended("train_challenger"))
+    alert = alert_about_failure(cycle, Settings(), Ended("train_challenger"))
+    assert rebuild_command(cycle.run_uri) in alert.happened
     *mending, (_, ask) = alert.next_step.commands
     assert parse(ask).info_name == "serving", "which fails where nothing serves yet"
-    for _, command in mending:
+    for command in (rebuild_command(cycle.run_uri), *(line for _, line in mending)):
         commands.run(command)
     assert stages_done(cycle.run_uri) == list(STAGES)
 

@@ -3,7 +3,6 @@
 Its words are those of the stored examples (test_examples.py), and nobody else's affair.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,10 +11,8 @@ from pipelines import storage
 from pipelines.alerts import compose
 from pipelines.alerts.compose import (
     Ended,
-    MissedCycles,
-    after_lost_start,
-    after_unresolved,
     alert_about_failure,
+    begin_again,
     compose_failure,
     compose_forced,
     compose_missed,
@@ -27,14 +24,13 @@ from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.alert import Alert, AlertKind, Cause, NextStep
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.errors import BUNDLE_MISSING, ConfigurationError, DataContractError
+from pipelines.contracts.errors import BUNDLE_MISSING
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Approval,
     Decision,
     Judgement,
     Promoted,
-    Question,
 )
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri
@@ -43,7 +39,7 @@ from pipelines.settings import Settings
 from pipelines.stages.light import alert as alert_stage
 from support.commands import parse, split
 from support.judgements import CHAMPION, make_failure, make_judgement
-from support.runs import make_run, save_artifact, save_run
+from support.runs import make_run, save_run
 
 SETTINGS = Settings(workspace="/a place", airflow_url="http://air:8080/")
 DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
@@ -73,15 +69,13 @@ def failure_in(stage: str, error_class: str, exit_code: int, at: int = 0) -> Sta
     return make_failure(stage, exit_code, **told, occurred_at=occurred_at, about=about)
 
 
-def test_a_regression_is_told_at_the_time_of_the_verdict_and_a_promotion_to_nobody(tmp_path):
+def test_a_regression_is_told_and_a_promotion_to_nobody(tmp_path):
     run, settings = make_run(tmp_path, champion=CHAMPION), Settings(workspace=str(tmp_path / "w"))
     for decision, high in ((PROMOTE, 0.01), (REJECT, -0.001)):
         assert not (tmp_path / "w" / "outbox").exists()
         judgement = make_judgement(decision, high=high)
-        save_artifact(run, "compare_with_champion", judgement)
         alert = alert_stage(run, judgement, settings).alert
         assert told_of(alert) == ("regression warning" if decision is REJECT else "")
-    assert alert.at == run.as_of, "when it was judged, whenever it is told"
     assert alert.about == (judgement.ruling_digest,)
     assert ("Verdict page", "file:///w/runs/r/compare_with_champion/report.html") in alert.links
 
@@ -139,6 +133,7 @@ def test_a_certain_loss_of_a_recipe_and_a_fresh_anchor_in_its_place_are_told(tmp
     assert (back.params["to_version"], back.params["from_version"]) == ("3", "5")
 
 
+BROKEN, DOCS = AlertKind.BROKEN_RUN, {"docs_uri": "file:///docs"}
 ONE, TWO = ({"acceptable": ("first_share", "second_share")[:num]} for num in (1, 2))
 GATE, CONTRACT, DAMAGED = "DataGateFailedError", "DataContractError", "SnapshotDamagedError"
 BUILD, CHECK, TRAIN = "build_snapshot", "check_snapshot", "train_challenger"
@@ -147,16 +142,16 @@ BUILD, CHECK, TRAIN = "build_snapshot", "check_snapshot", "train_challenger"
 @pytest.mark.parametrize(
     ("stage", "error_class", "exit_code", "more", "commands"),
     [
-        (CHECK, GATE, 65, {}, "retrain"),
-        (CHECK, GATE, 65, TWO, "retrain accept accept stage retrain"),
-        (BUILD, GATE, 65, {}, "stage retrain"),
-        (BUILD, GATE, 65, ONE, "accept stage retrain"),
+        (CHECK, GATE, 65, DOCS, "retrain"),
+        (CHECK, GATE, 65, DOCS | TWO, "accept accept stage retrain retrain"),
+        (BUILD, GATE, 65, DOCS, "stage retrain"),
+        (BUILD, GATE, 65, DOCS | ONE, "accept stage retrain retrain"),
         (BUILD, "TransientStorageError", 75, {}, "stage retrain"),
         (TRAIN, CONTRACT, 65, {}, "retrain"),  # data, seed and recipe would diverge again
-        (CHECK, DAMAGED, 65, {}, "stage stage retrain"),
+        (CHECK, DAMAGED, 65, {}, "stage retrain"),
         ("compare_with_champion", CONTRACT, 65, {"about": (BUNDLE_MISSING,)}, "stage retrain"),
         ("promote_challenger", "PromotionRefusedError", 77, {}, "retrain"),
-        ("approve_promotion", "", 70, {}, ""),
+        ("approve_promotion", "", 70, {}, "retrain"),
     ],
 )
 def test_a_broken_run_has_a_cause_and_commands_that_exist(
@@ -165,8 +160,7 @@ def test_a_broken_run_has_a_cause_and_commands_that_exist(
     run = make_run(tmp_path, champion=CHAMPION)
     failure = failure_in(stage, error_class, exit_code).model_copy(update=more)
     alert = compose_failure(failure, run, SETTINGS, Ended(stage))
-    is_gate = stage in (BUILD, CHECK) and exit_code == 65
-    assert alert.kind is (AlertKind.DATA_GATE_FAILED if is_gate else AlertKind.BROKEN_RUN)
+    assert alert.kind is (AlertKind.DATA_GATE_FAILED if DOCS.items() <= more.items() else BROKEN)
     told = {"raised_by": failure.raised_by, "about": failure.about}
     assert alert.cause == Cause(stage=stage, error_class=error_class, **told)
     assert names_in(alert.next_step) == f"{commands} serving".strip()
@@ -187,7 +181,7 @@ def test_the_newest_failure_of_the_stages_that_are_asked_about_counts(tmp_path):
         (Ended(BUILD, "task_failure", newest.occurred_at - timedelta(hours=1)), CONTRACT),
         (Ended(BUILD, "task_failure", newest.occurred_at + timedelta(minutes=1)), ""),
     ):
-        cause = alert_about_failure(run.run_uri, SETTINGS, ended).cause
+        cause = alert_about_failure(run, SETTINGS, ended).cause
         assert (cause.stage, cause.error_class) == (ended.stage, error_class)
     assert find_failure(run.run_uri, [CHECK]).stage == CHECK
     assert find_failure(run.run_uri, [TRAIN]) is None
@@ -221,55 +215,26 @@ REQUEST = RunRequest(
 
 
 def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
-    for error, commands in (
-        (ConfigurationError(), "resolve"),
-        (DataContractError(), "check resolve"),
-    ):
-        next_step = after_unresolved(REQUEST, SETTINGS, error)
-        assert names_in(next_step) == commands, "of data, the day may be to blame"
-        found = parse(next_step.commands[-1][1])
-        assert found.params["key"] == REQUEST.trigger and found.params["promote"]
-    assert names_in(after_lost_start(SETTINGS)) == "serving"
+    [(_, command)] = begin_again(REQUEST, SETTINGS).commands
+    found = parse(command)
+    assert found.info_name == "resolve"
+    assert found.params["key"] == REQUEST.trigger and found.params["promote"]
 
 
-def missed(num_skipped: int, is_too_late: bool) -> MissedCycles:
-    newest = DUE if is_too_late else DUE - FORTNIGHT
-    return MissedCycles(
-        skipped=tuple(newest - k * FORTNIGHT for k in reversed(range(num_skipped))),
-        started_at=DUE + timedelta(days=8 if is_too_late else 3),
-        is_too_late=is_too_late,
-        next_due=DUE + FORTNIGHT,
-    )
-
-
-IS_NEXT = {"started_at": DUE + timedelta(days=17), "next_due": DUE + FORTNIGHT}
-
-
-@pytest.mark.parametrize(
-    ("found", "severity", "commands", "num_named"),
-    [
-        (missed(1, True), "warning", "retrain serving", 1),
-        # A newer cycle runs or is next.
-        (missed(2, False), "info", "serving", 2),
-        (replace(missed(1, True), **IS_NEXT), "info", "serving", 1),
-        (missed(3, True), "warning", "retrain serving", 2),
-    ],
-)
-def test_skipped_cycles_are_told_with_how_to_run_the_newest_where_none_follows(
-    found, severity, commands, num_named
-):
-    alert = compose_missed(found, REQUEST, SETTINGS)
-    assert told_of(alert) == f"missed_cycle {severity}"
-    assert alert.happened.splitlines()[0].count("UTC") == num_named
-    assert alert.about == tuple(each.isoformat() for each in found.skipped)
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_skipped_cycles_are_told_with_how_to_run_the_newest_where_none_follows(is_newer):
+    skipped = [DUE - FORTNIGHT, DUE]
+    alert = compose_missed(skipped, REQUEST, SETTINGS, is_newer)
+    assert told_of(alert) == f"missed_cycle {'info' if is_newer else 'warning'}"
+    assert alert.about == tuple(each.isoformat() for each in skipped)
     page = "http://air:8080/dags/homefeed_retrain/runs/scheduled__2026-02-16T06%3A00%3A00%2B00%3A00"
     assert alert.links[0] == ("Airflow run", page)
-    assert names_in(alert.next_step) == commands
-    if severity == "warning":
+    assert names_in(alert.next_step) == "serving" if is_newer else "retrain serving"
+    if not is_newer:
         command = alert.next_step.commands[0][1]
         asked = parse(command).params
         assert (asked["devices"], asked["key"]) == (2, REQUEST.trigger)
-        assert asked["as_of"] == f"{found.skipped[-1]:%Y-%m-%d}"
+        assert asked["as_of"] == f"{DUE:%Y-%m-%d}"
         assert split(command)[0]["HOMEFEED_WORKSPACE"] == "file:///a%20place"
 
 
@@ -280,12 +245,12 @@ def test_each_time_that_a_question_is_put_it_is_told_and_without_approval_it_can
     config = smoke().model_copy(update={"promotion": asked})
     asking = make_run(tmp_path, config, champion=CHAMPION)
     outcome = outcome_of(asking, make_judgement(PROMOTE), None, SETTINGS)
-    question = Question(ruling_digest="r", model="m", until=DUE, num_times=1)
     first, again, *others = (
-        compose_wanted(asking, outcome, question.model_copy(update=changes), SETTINGS)
-        for changes in ({}, {}, {"num_times": 2}, {"ruling_digest": "s"})
+        compose_wanted(asking, outcome, digest, DUE, times, SETTINGS)
+        for digest, times in (("r", 1), ("r", 1), ("r", 2), ("s", 1))
     )
-    assert first == again and len({each.identity() for each in (first, *others)}) == 3
+    assert first.identity() == again.identity()
+    assert len({each.identity() for each in (first, *others)}) == 3
     label, page = first.links[0]
     assert label == "Approve or reject"
     assert page.startswith("http://air:8080/dags/homefeed_retrain/runs/")

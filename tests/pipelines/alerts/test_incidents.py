@@ -114,7 +114,7 @@ def play(folder: Path, settings: Settings, *events: Breaks | Ends) -> list[str]:
             receipt = tell(event.alert, settings)
             said.append("counted" if receipt.is_counted else str(receipt.alert.num_times))
         else:
-            alert = tell_recovered(event.in_folder(folder).run_uri, settings).alert
+            alert = tell_recovered(event.in_folder(folder).run_uri, settings)
             said.append(alert.title.partition(": ")[2] if alert else "nothing")
     return said
 
@@ -179,18 +179,9 @@ def test_what_is_told_of_what_breaks_and_ends(
     num_told = len(said) - said.count("counted") - said.count("nothing")
     num_repeated = 2 if FIRST in events[1:2] else 0  # the same alert, which is on its receipt
     assert slack.call_count == num_told - num_repeated
-    assert deliver_waiting(settings) == (), "what was only counted waits for no transport"
-
-
-def test_a_cause_that_is_met_again_says_since_when(settings: Settings) -> None:
-    tell(FIRST.alert, settings)
-    again = tell(Breaks(REMIND_AFTER, "two").alert, settings).alert
-    assert again is not None and again.first_at == AT
-    [met] = find_open(settings).values()
-    assert met.sentence == (
-        "Since 2017-03-02 00:00 UTC, 2 times, last at 2017-03-02 06:00 UTC: one: build_snapshot "
-        "broke"
-    )
+    num_calls = slack.call_count
+    deliver_waiting(settings)
+    assert slack.call_count == num_calls, "what was only counted waits for no transport"
 
 
 @pytest.mark.parametrize("is_in_the_outbox", [True, False])
@@ -245,14 +236,8 @@ def test_a_transport_that_is_away_costs_the_cycle_nothing_and_gets_it_later_in_o
     assert still_open(settings) == [], "a recovery that was not delivered is told later"
     slack.side_effect = None
     slack.reset_mock()
-    assert deliver_waiting(settings) == ("one", "smoke.0")
+    deliver_waiting(settings)
     assert ["recovered" in call.args[0].subject for call in slack.mock_calls] == [False, True]
-
-
-def test_what_is_open_is_found_on_an_object_store(s3_uri: str, tmp_path: Path) -> None:
-    settings = Settings(workspace=s3_uri, alert_transports=("outbox", "slack"))
-    assert play(tmp_path, settings, FIRST, SECOND) == ["1", "counted"]
-    assert still_open(settings) == [("smoke", 2)]
 
 
 @pytest.mark.parametrize("stage", ["promote_challenger", "approve_promotion"])
@@ -263,12 +248,12 @@ def test_a_cycle_that_has_not_ended_mends_nothing_and_the_same_run_may_go_on(
     run = Ends().in_folder(tmp_path)
     failure = failure_of(run, stage, "DataContractError")
     storage.write_model(failure_uri(run.run_uri, stage), failure)
-    tell(alert_about_failure(run.run_uri, settings, Ended(stage)), settings)
+    tell(alert_about_failure(run, settings, Ended(stage)), settings)
     deletion.remove(f"{run.run_uri}/promote_challenger/manifest.json")
-    assert tell_recovered(run.run_uri, settings) == NOTHING
+    assert tell_recovered(run.run_uri, settings) is None
     assert [one.cause.stage for one in find_open(settings).values()] == [stage]
     save_artifact(run, "promote_challenger", PROMOTION)
-    alert = tell_recovered(run.run_uri, settings).alert
+    alert = tell_recovered(run.run_uri, settings)
     assert alert is not None and alert.kind is AlertKind.RECOVERED
     assert alert.title.endswith(f"recovered, {stage} ended well")
     assert alert.done == f"Run {run.run_id} has ended, with code {run.code_version}."
@@ -278,7 +263,7 @@ def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(
     tmp_path: Path, settings: Settings
 ) -> None:
     step = NextStep(sentence="Mend it.", commands=())
-    broken = Unresolved(message="ConfigurationError: no such recipe", next_step=step, at=None)
+    broken = Unresolved(message="no such recipe", next_step=step, at=AT)
     receipt = tell(compose_unresolved("manual__x/..", broken, settings), settings)
     assert receipt.alert is not None and receipt.alert.next_step == step
     name = entry_uri(receipt.alert, settings).rpartition("/")[2]

@@ -78,7 +78,7 @@ def test_the_title_says_what_became_of_it_and_the_first_line_what_serves(
         (PROMOTE, {"champion": None}, "", "serving"),  # there is nothing to go back to
         (PROMOTE, NOT, "", "serving retrain"),
         (PROMOTE, NOT | {"later_champion": NEWER}, "", "serving"),
-        *((decision, NOT | {"champion": None}, "", "retrain") for decision in Decision),
+        *((decision, NOT | {"champion": None}, "", "serving retrain") for decision in Decision),
         (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS[:2])}, "", "serving retrain"),
         (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS)}, "", "serving promote set retrain"),
         (INCONCLUSIVE, NOT | {"standing": Standing(unpromoted=DAYS)}, "", "serving retrain"),

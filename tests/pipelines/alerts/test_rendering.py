@@ -73,10 +73,10 @@ def test_no_part_steers_a_terminal_or_begins_a_header_or_another_part() -> None:
         assert "\\x1b[2J\\u{202e}" in text, "what was there can be read"
     text = render(alert_of(HOSTILE.replace("\r", ""), happened="h", certainty="c", done="d")).text
     begun = [line for line in text.splitlines() if line and line[0] != " "]
-    facts = ("Severity: ", "Cycle: ", "Run: ", "Recipe: ")
+    facts = ("When: ", "Severity: ", "Cycle: ", "Run: ", "Recipe: ")
     headings = ["What happened", "How sure we are", "What was done", "What to do", "Links"]
-    assert all(line.startswith(fact) for line, fact in zip(begun[2:6], facts, strict=True))
-    assert begun[6:] == headings
+    assert all(line.startswith(fact) for line, fact in zip(begun[2:7], facts, strict=True))
+    assert begun[7:] == headings
 
 
 def test_nothing_of_the_data_becomes_markup_in_a_mail() -> None:

@@ -4,20 +4,16 @@ import contextlib
 import json
 import logging
 import re
-import sys
 from collections.abc import Iterator
-from datetime import date
 from unittest import mock
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
 
 from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.transports import AlertDeliveryError, deliver, deliver_waiting, entry_uri
-from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
+from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
@@ -74,18 +70,6 @@ def send(settings: Settings) -> tuple[str, ...]:
 
 def read_entry(settings: Settings) -> AlertReceipt:
     return storage.read_model(entry_uri(ALERT, settings), AlertReceipt)
-
-
-def test_the_alerts_of_a_cycle_are_one_thread_and_the_same_alert_has_one_id(tmp_path, inbox):
-    cycle = Cycle(day=date(2017, 6, 12), recipe="r")
-    told = [ALERT.model_copy(update={"cycle": cycle, "about": (about,)}) for about in "ab"]
-    for place in ("one", "two"):
-        deliver(told[0], make_settings(tmp_path / place, "smtp"))
-    deliver(told[1], make_settings(tmp_path / "two", "smtp"))
-    elsewhere, *mails = inbox.mails
-    assert len({mail["Message-ID"] for mail in inbox.mails}) == 3
-    threads = {mail["References"] for mail in mails}
-    assert len(threads) == 1 and elsewhere["References"] not in threads
 
 
 def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
@@ -173,12 +157,12 @@ def test_on_an_object_store_nobody_writes_over_the_receipt_of_another(s3_uri, mo
 def test_a_transport_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, inbox):
     settings = make_settings(tmp_path, "slack", "smtp")
     with posts(monkeypatch, 500) as bodies:
-        with pytest.raises(AlertDeliveryError, match="did not reach slack") as caught:
+        with pytest.raises(AlertDeliveryError, match="transport .slack: ") as caught:
             send(settings)
     assert len(inbox.mails) == len(bodies) == 1
     entry, uri = read_entry(settings), entry_uri(ALERT, settings)
     assert entry.delivered_to == ("outbox", "smtp")
-    assert entry.alert is not None and entry.alert.at is not None
+    assert entry.alert is not None
     text = storage.read_bytes(uri.removesuffix("json") + "txt").decode()
     assert text == render(entry.alert).text, "as people read it, with the instant"
     assert caught.value.is_retryable and caught.value.exit_code == 75
@@ -188,25 +172,13 @@ def test_a_transport_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, 
     assert len(bodies) == len(inbox.mails) == 1
 
 
-@contextlib.contextmanager
-def refusing_mail_server() -> Iterator[int]:
-    refuse = {"authenticator": lambda *_: AuthResult(success=False, handled=False)}
-    needed = {"auth_require_tls": False, "auth_required": True}
-    controller = Controller(Inbox(), hostname="127.0.0.1", port=free_port(), **refuse, **needed)
-    controller.start()
-    yield controller.port
-    controller.stop()
-
-
 @pytest.mark.parametrize(
     ("spoilt", "said"),
     [
         *(("no server", f"{name}: ") for name in ("slack", "apprise", "smtp")),
         ("no connection", "slack: AirflowNotFoundException.*<name>_default"),
-        ("no hook", "slack: ModuleNotFoundError"),
         ("no addressee", "smtp: HOMEFEED_ALERT_EMAIL_TO is empty"),
         ("status 403", "slack: Slack answered with status 403"),
-        ("wrong password", "smtp: SMTPAuthenticationError"),
     ],
 )
 def test_what_keeps_a_transport_from_taking_it_is_told(tmp_path, monkeypatch, spoilt, said):
@@ -217,15 +189,10 @@ def test_what_keeps_a_transport_from_taking_it_is_told(tmp_path, monkeypatch, sp
         use_mail(monkeypatch, free_port())
         if spoilt == "no connection":
             monkeypatch.delenv("AIRFLOW_CONN_SLACK_DEFAULT")
-        elif spoilt == "no hook":
-            monkeypatch.setitem(sys.modules, "airflow.providers.slack.hooks.slack_webhook", None)
         elif spoilt == "no addressee":
             settings = settings.model_copy(update={"alert_email_to": ()})
         elif spoilt == "status 403":
             stack.enter_context(posts(monkeypatch, 403))
-        elif spoilt == "wrong password":
-            port = stack.enter_context(refusing_mail_server())
-            use_mail(monkeypatch, port, login="homefeed", password=SECRET)
         with pytest.raises(AlertDeliveryError, match=said) as caught:
             send(settings)
     assert SECRET not in repr(caught.value)
@@ -263,21 +230,22 @@ def test_it_is_sent_once_when_the_transport_is_back(tmp_path, away, fault):
             send(settings)
     assert read_entry(settings).waiting_for == ("slack",)
     away.side_effect = DOWN
-    assert deliver_waiting(settings) == (), "it is still away"
+    deliver_waiting(settings)
+    assert read_entry(settings).waiting_for == ("slack",), "it is still away"
     (tmp_path / "workspace" / "outbox" / "0.json").write_text("{")  # which keeps back no other
     away.side_effect = None
-    assert deliver_waiting(settings) == (ALERT.run_id,)
-    late = "[homefeed] warning: (sent late) Homefeed retrain: v4 is worse"
-    assert away.call_args.args[0].subject == late
+    for _ in range(2):
+        deliver_waiting(settings)
+    assert away.call_count == 4
+    assert away.call_args.args[0].subject == "[homefeed] warning: Homefeed retrain: v4 is worse"
     assert read_entry(settings).waiting_for == ()
     assert read_entry(settings).delivered_to == ("outbox", "slack")
-    assert deliver_waiting(settings) == () and away.call_count == 4
 
 
 def test_a_transport_that_was_added_later_gets_no_old_alerts(tmp_path, away):
     away.side_effect = None
     send(make_settings(tmp_path, "outbox"))
-    assert deliver_waiting(make_settings(tmp_path, "outbox", "slack")) == ()
+    deliver_waiting(make_settings(tmp_path, "outbox", "slack"))
     assert not away.called
 
 
@@ -287,21 +255,19 @@ def test_a_transport_that_is_down_for_a_day_holds_up_no_other(tmp_path, monkeypa
     Nor does one for an alert whose entry somebody holds.
     """
     settings = make_settings(tmp_path, "slack", "smtp")
-    assert deliver_waiting(settings) == (), "an empty workspace has nothing to send"
+    deliver_waiting(settings)  # an empty workspace has nothing to send
     alerts = [ALERT.model_copy(update={"run_id": f"run-{n}"}) for n in range(3)]
-    with monkeypatch.context() as patched:
-        patched.setitem(transports._TRANSPORTS, "smtp", mock.Mock(side_effect=DOWN))
-        for alert in alerts:
-            with pytest.raises(AlertDeliveryError):
-                deliver(alert, settings)
-    with mail_server(monkeypatch) as inbox:
-        with storage.exclusive_lock(entry_uri(alerts[0], settings), "another delivery"):
-            assert deliver_waiting(settings.model_copy(update={"alert_transports": ("smtp",)})) == (
-                "run-1",
-                "run-2",
-            )
-        assert deliver_waiting(settings) == ("run-0",)
-        assert len(inbox.raw) == 3 and away.call_count == 3 + 1, "it is asked once"
-        assert all("(sent late)" in mail["subject"] for mail in inbox.mails)
+    mail = mock.Mock(side_effect=DOWN)
+    monkeypatch.setitem(transports._TRANSPORTS, "smtp", mail)
+    for alert in alerts:
+        with pytest.raises(AlertDeliveryError):
+            deliver(alert, settings)
+    mail.side_effect = None
+    mail.reset_mock()
+    with storage.exclusive_lock(entry_uri(alerts[0], settings), "another delivery"):
+        deliver_waiting(settings.model_copy(update={"alert_transports": ("smtp",)}))
+        assert mail.call_count == 2
+    deliver_waiting(settings)
+    assert mail.call_count == 3 and away.call_count == 3 + 1, "it is asked once"
     receipts = [storage.read_model(entry_uri(each, settings), AlertReceipt) for each in alerts]
     assert [each.waiting_for for each in receipts] == [("slack",)] * 3

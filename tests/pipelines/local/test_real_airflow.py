@@ -108,6 +108,6 @@ def test_what_crosses_between_tasks_is_json(lab):
         found = lab.get(f"{path}/{stage}/xcomEntries/return_value?deserialize=true")["value"]
         assert json.loads(json.dumps(found)) == found
         if stage == "resolve_run":
-            assert set(found) == {"run_id", "run_uri", "as_of", "hardware"}
+            assert set(found) == {"run_uri", "hardware"}
         else:
             assert found.endswith(f"/{stage}/manifest.json")

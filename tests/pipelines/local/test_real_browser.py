@@ -17,7 +17,7 @@ from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
 from pipelines.settings import MLFLOW_VIEW
 from support.browser import browser, open_page
-from support.cycles import judgement_of, promotion_of, states_expected
+from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
 from support.lab import SECOND_DAY, Lab, Outcome
 from support.serving import wait_until
@@ -91,9 +91,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     expect(page.get_by_text("resolve_run").first).to_be_visible()
     outcome = finish_unwatched(lab, page, run["dag_run_id"])
     assert outcome.state == "success"
-    xcom = f"dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
-    resolved = lab.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
-    assert resolved["as_of"] == SECOND_DAY
+    assert f"{cycle_of(lab.home.path, run['dag_run_id']).as_of:%Y-%m-%d}" == SECOND_DAY
     states = {stage: outcome.state_of(stage) for stage in STAGES}
     assert states == states_expected(lab.home.path, run["dag_run_id"])
     assert states["promote_challenger"] == "skipped"

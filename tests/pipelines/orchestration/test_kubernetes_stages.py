@@ -326,7 +326,7 @@ def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason() -> None:
     cluster = Cluster(["Running", "Pending"])
     waiting = cluster.task()
     waiting.startup_timeout_seconds = 0
-    with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia"):
+    with pytest.raises(TransientStorageError, match="1 pods.*Insufficient nvidia.*expected 2"):
         waiting.execute(CONTEXT)
     assert operator_of("train_challenger").startup_timeout_seconds < launcher._NODES_WAIT_S
     # Else it would begin beside the next attempt.

@@ -103,6 +103,7 @@ def test_a_container_is_told_the_places_and_what_else_was_set_for_stages(
         "HOMEFEED_WORKSPACE": "s3://b/work",
         "HOMEFEED_TRACKING_URI": "http://127.0.0.1:5000",
         "HOMEFEED_EXPERIMENT": "ranker",
+        "HOMEFEED_KEEP_DAYS": "90.0",
         "HOMEFEED_SPARK_OPTIONS": '{"spark.master": "yarn"}',
         "HOMEFEED_DAG_CODE": project_digest(),
         "HOMEFEED_DAG_VERSION": VERSION,

@@ -81,10 +81,9 @@ def test_a_stage_that_broke_leaves_why(run: ResolvedRun) -> None:
     storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
     task = Task(noted.stage, run)
     RunNotes().on_task_instance_failed(task)
-    title, happened, done, step = task.left[NOTE_KEY]
+    title, happened = task.left[NOTE_KEY].split("\n\n")
     assert title == f"**BROKEN**: Homefeed retrain {run.as_of:%Y-%m-%d}: build\\_snapshot broke"
     assert "DataContractError in build\\_snapshot" in happened and "as \\*it\\* was" in happened
-    assert done and step
 
 
 def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
@@ -93,9 +92,7 @@ def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
     left = {"message": "as_of is wrong", "next_step": step, "at": at}
     task = Task("resolve_run", None, seen={FAILURE_KEY: left})
     RunNotes().on_task_instance_failed(task)
-    assert task.left[NOTE_KEY][1] == (
-        "resolve\\_run failed at 2026-11-28 03:12:00 UTC: as\\_of is wrong"
-    )
+    assert "at 2026-11-28 03:12:00 UTC: as\\_of is wrong" in task.left[NOTE_KEY]
 
 
 @pytest.fixture
@@ -114,7 +111,7 @@ def test_the_words_are_the_outcomes_with_links_to_page_and_comparison(outcome: O
     note, places = merged("", told_of(outcome)), dict(outcome.links)
     shown = as_shown(note).split("\n\n")
     assert [f"{outcome.decision}: {outcome.title}", outcome.serves] == shown[:2]
-    assert outcome.number in shown and f"- {outcome.why}" in "\n".join(shown)
+    assert outcome.number in shown and f"- {outcome.why}" in "\n".join(shown) and "~~" not in note
     assert shown[-1] == SIGNATURE
     for label in ("Verdict page in MLflow", "MLflow comparison"):
         assert f"[{label}](<{places[label]}>)" in note
@@ -135,8 +132,8 @@ def test_what_a_person_wrote_stays_below(outcome: Outcome) -> None:
     mine = "Asked Anna.\n\n**Look** at the save head."
     first = merged(mine, told_of(outcome))
     assert first.startswith("**REJECT**: ") and first.endswith(f"{SIGNATURE}\n\n{mine}")
-    again = merged(f"{first}\n\nShe says: fine.", ["**PROMOTE**: another end"])
+    again = merged(f"{first}\n\nShe says: fine.", "**PROMOTE**: another end")
     assert again == f"**PROMOTE**: another end\n\n{SIGNATURE}\n\n{mine}\n\nShe says: fine."
-    for left, told in ((20, told_of(outcome)), (20, []), (80, ["y" * 60, "behind the first"])):
+    for left in (20, 80):
         text = "x" * (LIMIT - left)  # which leaves no room
-        assert merged(text, told) == text
+        assert merged(text, told_of(outcome)) == text

@@ -175,18 +175,17 @@ def test_the_very_first_cycle_has_its_tasks(cycle):
         assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion"}
 
 
-VERDICT = ["**REJECT**: v4 is worse", "**v3 serves.**"]
+VERDICT = "**REJECT**: v4 is worse\n\n**v3 serves.**"
 
 
 def test_the_note_of_a_run_says_what_became_of_it(cycle):
     note = cycle.end_run({"compare_with_champion": VERDICT})
-    assert note == "\n\n".join([*VERDICT, SIGNATURE])
-    broken = {"compare_with_champion": VERDICT, "alert": ["**BROKEN**: alert broke"]}
+    assert note == f"{VERDICT}\n\n{SIGNATURE}"
+    broken = {"compare_with_champion": VERDICT, "alert": "**BROKEN**: alert broke"}
     note = cycle.end_run(broken, broken="alert", note="Mine.")
-    told = ["**BROKEN**: alert broke", *VERDICT]
-    assert note == "\n\n".join([*told, SIGNATURE, "Mine."])
+    assert note == "\n\n".join(["**BROKEN**: alert broke", VERDICT, SIGNATURE, "Mine."])
     note = cycle.end_run({}, broken="train_challenger", note=note)
-    assert note.startswith("**BROKEN**: train_challenger left no reason")
+    assert note.startswith("**BROKEN**: the run failed: ")
     assert note.endswith(f"{SIGNATURE}\n\nMine.")
     assert note.count("BROKEN") == 1
 

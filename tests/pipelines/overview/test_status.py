@@ -76,8 +76,8 @@ def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
     tell(broken(run, settings), settings)
     status, _, said = look(settings)
     [sentence] = status.broken
-    title = f"Homefeed retrain {run.as_of:%Y-%m-%d}: the data gate refused the snapshot"
-    assert sentence.endswith(f" UTC, once: {title}") and f"\n  {sentence}" in said
+    title = f"Homefeed retrain {run.as_of:%Y-%m-%d}: check_snapshot broke"
+    assert sentence.endswith(f" UTC, times met: 1: {title}") and f"\n  {sentence}" in said
     end(run)
     tell_recovered(run.run_uri, settings)
     assert look(settings)[0].broken == ()
@@ -138,6 +138,6 @@ def test_user_and_password_are_left_out(address: str, shown: str) -> None:
     account = "https://me:secret@host"
     found = addresses_of(Settings(tracking_uri=account, airflow_url=account))
     assert found["Airflow"] == "https://host/dags/homefeed_retrain"
-    listed = "experiments?experimentSearchFilter=homefeed_retrain&workflowType=machine_learning"
+    listed = "experiments?workflowType=machine_learning"
     assert found["MLflow"] == f"https://***@host/#/{listed}"
     assert "secret" not in str(found)

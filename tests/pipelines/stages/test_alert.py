@@ -26,7 +26,6 @@ def run(tmp_path: Path) -> ResolvedRun:
         error_class="DataContractError",
         message="the loss is not finite",
         exit_code=65,
-        is_retryable=False,
         occurred_at=run.as_of,
     )
     storage.write_model(failure_uri(run.run_uri, STAGE), failure)
@@ -56,7 +55,7 @@ def test_its_runs_end_with_the_reason_also_where_a_transport_is_away_and_an_atte
     settings = Settings(workspace=run.workspace_uri, alert_transports=("outbox", "slack"))
     refuses = pytest.raises(transports.AlertDeliveryError) if is_away else nullcontext()
     with refuses:
-        tell_failure(run.run_uri, settings, Ended(STAGE))
+        tell_failure(run, settings, Ended(STAGE))
     found = client.get_run(mine)
     told = found.data.tags[tracking.FAILURE]
     assert found.info.status == "FAILED"
@@ -73,6 +72,6 @@ def test_people_are_told_though_mlflow_is_gone(
     run: ResolvedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = save_run(run.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}))
-    receipt = tell_failure(run.run_uri, Settings(workspace=run.workspace_uri), Ended(STAGE))
+    receipt = tell_failure(run, Settings(workspace=run.workspace_uri), Ended(STAGE))
     assert receipt.delivered_to == ("outbox",)
     assert "the cycle's MLflow runs stay open" in caplog.text

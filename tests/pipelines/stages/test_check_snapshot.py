@@ -127,7 +127,7 @@ def test_a_refused_snapshot_stops_the_run_and_a_later_cycle_of_the_day_is_accept
     assert error.exit_code == 65 and re.search(f"{TOO_FEW} .*expected", message)
     assert '<p class="word">Not accepted</p>' in storage.read_bytes(error.docs_uri).decode()
     failure = failure_of(refused)
-    assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
+    assert (failure.error_class, failure.exit_code) == ("DataGateFailedError", 65)
     assert failure.acceptable == ()  # nobody may call too few requests enough
     assert storage.list_names(storage.join(refused.workspace_uri, "accepted_snapshots")) == []
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
@@ -161,7 +161,6 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     assert damage == "deleted" or f"{shard}/examples.arrow" in named
     # What could not be measured because of the damage would bury it.
     assert "not measured" not in message
-    assert re.search(r"^- \d\d more could not be measured because of these", message, re.MULTILINE)
     for command in advised(message):
         commands.run(command)
     report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)

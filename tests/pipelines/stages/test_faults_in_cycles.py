@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import killed_stages
 from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
 from support.faulty_proxy import FaultyProxy
 from support.killed_stages import StageTry, draw_tries, sample_of, try_stage
 from support.stage_points import verb_of
-from support.stage_processes import Ended
 from support.stage_world import STAGES, StageWorld
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -47,17 +45,6 @@ def test_a_point_that_is_not_reached_is_no_kill_that_was_survived(
     nowhere = StageTry(0, "resolve_run", ("before nowhere", 0))
     with pytest.raises(AssertionError, match="the point was not reached; the stage ended with 0"):
         try_stage(world, nowhere)
-
-
-def test_an_actor_that_breaks_is_no_actor(
-    behind: tuple[StageWorld, FaultyProxy], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, _ = behind
-    broken = Ended(70, "unforeseen")
-    monkeypatch.setitem(killed_stages.ACTORS, "a person rolls back", lambda world: broken)
-    each = StageTry(0, "train_anchor", world.places["train_anchor"][0], "a person rolls back")
-    with pytest.raises(AssertionError, match="the actor ended with 70 unforeseen"):
-        try_stage(world, each)
 
 
 def test_what_is_spoiled_in_mlflow_is_noticed(behind: tuple[StageWorld, FaultyProxy]) -> None:

@@ -2,14 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
@@ -24,7 +22,7 @@ from pipelines.registry import moves, tracking
 from pipelines.registry.evidence import JudgedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.light import run_uri_of
-from pipelines.stages.runner import run_stage, start_run
+from pipelines.stages.runner import start_run
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 from support.worlds import write_planted_world
@@ -79,52 +77,6 @@ def test_the_same_trigger_is_the_same_run_whatever_moved(
     assert other.champion is not None
 
 
-def test_a_run_whose_first_manifest_is_damaged_is_mended_as_told(settings: Settings) -> None:
-    run = start_run(request(), settings)
-    uri = manifest_uri(run.run_uri, "resolve_run")
-    storage.write_bytes(uri, b"{}")
-    told = (
-        rf"(?s){uri} is not a valid .*; delete it and repeat the command, or clear the task, that"
-    )
-    with pytest.raises(DataContractError, match=told):
-        run_stage("build_snapshot", run.run_uri)
-    with pytest.raises(DataContractError, match=told):
-        start_run(request(), settings)
-    deletion.remove(uri)
-    assert start_run(request(), settings) == run
-
-
-RESOLVE = """
-import sys
-from pipelines.settings import Settings
-from pipelines.contracts.artifacts import RunRequest
-from pipelines.stages.runner import start_run
-print("ready", flush=True)
-sys.stdin.readline()
-request = RunRequest.model_validate_json(sys.argv[2])
-run = start_run(request, Settings.model_validate_json(sys.argv[1]))
-print(run.model_dump_json(), flush=True)
-"""
-
-
-def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
-    # their requests differ, so that the second one would resolve to another run
-    requests = [request(num_devices=n) for n in (1, 2)]
-    command = [sys.executable, "-c", RESOLVE, settings.model_dump_json()]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([*command, r.model_dump_json()], **pipes) for r in requests]
-    for process in started:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    runs = [process.communicate(timeout=120)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert runs[0] == runs[1]
-    assert start_run(requests[0], settings) == ResolvedRun.model_validate_json(runs[0])
-
-
 def make_champion(
     settings: Settings, tmp_path: Path, as_of: datetime, before: ModelRef | None = None
 ) -> ModelRef:
@@ -146,7 +98,7 @@ def test_as_of_must_be_newer_than_the_champions_and_an_older_one_meets_who_serve
     run_uri = run_uri_of(request(), settings)
     assert not storage.exists(manifest_uri(run_uri, "resolve_run"))
     failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
-    assert (failure.error_class, failure.is_retryable) == ("ConfigurationError", False)
+    assert (failure.error_class, failure.exit_code) == ("ConfigurationError", 78)
     run = start_run(request(may_promote=False), settings)
     assert (run.champion, run.later_champion) == (then, now)
     assert not storage.exists(failure_uri(run_uri, "resolve_run"))
@@ -207,7 +159,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
     assert not (tmp_path / "workspace" / "snapshots").exists()
     failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
     assert failure.error_class == type(caught.value).__name__
-    assert failure.is_retryable == (error is TrackingUnavailableError)
+    assert failure.exit_code == error.exit_code
 
 
 def test_hardware_that_is_there_or_elsewhere_is_taken(

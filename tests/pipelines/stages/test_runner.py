@@ -14,8 +14,7 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended, alert_about_failure
-from pipelines.alerts.incidents import tell
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import (
@@ -51,11 +50,6 @@ def store_uri(tmp_path: Path, s3_uri: str) -> str:
 @pytest.fixture
 def run_uri(tmp_path: Path, workspace_uri: str) -> str:
     return save_run(make_run(tmp_path, workspace_uri=workspace_uri)).run_uri
-
-
-@pytest.fixture
-def settings(workspace_uri: str) -> Settings:
-    return Settings(workspace=workspace_uri)
 
 
 def names_in(run_uri: str) -> list[str]:
@@ -135,22 +129,17 @@ def os_error(code: int) -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("raised", "error_class", "exit_code", "is_retryable"),
+    ("raised", "error_class", "exit_code"),
     [
-        (DataContractError("bad rows"), "DataContractError", 65, False),
-        (ZeroDivisionError("by zero"), "ZeroDivisionError", 70, True),
-        (os_error(errno.ENOENT), "ConfigurationError", 78, False),
-        (os_error(errno.EACCES), "ConfigurationError", 78, False),
-        (os_error(errno.ENOSPC), "TransientStorageError", 75, True),
+        (DataContractError("bad rows"), "DataContractError", 65),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError", 70),
+        (os_error(errno.ENOENT), "ConfigurationError", 78),
+        (os_error(errno.EACCES), "ConfigurationError", 78),
+        (os_error(errno.ENOSPC), "TransientStorageError", 75),
     ],
 )
 def test_a_failure_is_noted_as_one_of_ours_and_removed_by_success(
-    disk_uri: str,
-    set_body: Callable,
-    raised: Exception,
-    error_class: str,
-    exit_code: int,
-    is_retryable: bool,
+    disk_uri: str, set_body: Callable, raised: Exception, error_class: str, exit_code: int
 ) -> None:
     is_bad = True
 
@@ -166,7 +155,6 @@ def test_a_failure_is_noted_as_one_of_ours_and_removed_by_success(
     assert "/data/rows" in str(caught.value) or not isinstance(raised, OSError)
     found = failure_of(disk_uri)
     assert (found.error_class, found.exit_code) == (error_class, exit_code)
-    assert found.is_retryable == is_retryable
     assert names_in(disk_uri) == ["failure.json", "output"]
     is_bad = False
     runner.run_stage(NAME, disk_uri)
@@ -175,7 +163,7 @@ def test_a_failure_is_noted_as_one_of_ours_and_removed_by_success(
 
 DIES = """
 import os, sys
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.stages import build_snapshot, runner
@@ -190,7 +178,7 @@ def body(output_uri: str) -> Number:
     storage.write_bytes(storage.join(output_uri, "file"), b"x")
     if sys.argv[1] == "in the stage":
         die()
-    runner._tidy = die
+    deletion.remove = die
     return Number(value=1)
 
 TABLE["build_snapshot"] = Stage("build_snapshot", {}, Number, ("output_uri",))
@@ -205,7 +193,7 @@ def kill(when: str, run_uri: str) -> None:
 
 
 def test_what_killed_attempts_left_is_removed_on_a_disk_and_no_reason_of_an_earlier_one_is_told(
-    run_uri: str, settings: Settings, set_body: Callable
+    run_uri: str, set_body: Callable
 ) -> None:
     def refuse(output_uri: str) -> Number:
         raise DataContractError("bad rows")
@@ -215,9 +203,8 @@ def test_what_killed_attempts_left_is_removed_on_a_disk_and_no_reason_of_an_earl
         runner.run_stage(NAME, run_uri)
     kill("in the stage", run_uri)
     assert names_in(run_uri) == ["output", "working"]
-    receipt = tell(alert_about_failure(run_uri, settings, Ended(NAME)), settings)
-    assert receipt.alert is not None and "ended without saying why" in receipt.alert.happened
-    assert "bad rows" not in receipt.alert.model_dump_json()
+    run = runner.read_artifact(run_uri, "resolve_run", ResolvedRun)
+    assert "ended without saying why" in alert_about_failure(run, Settings(), Ended(NAME)).happened
     kill("after the manifest", run_uri)
     left = ["manifest.json", "output", "output", "working", "working"]
     assert names_in(run_uri) == left
@@ -242,7 +229,7 @@ with storage.exclusive_lock({stage_lock_uri(disk_uri, NAME)!r}, "an attempt"):
             patched.setattr(runner, "WAIT_S", 0.2)
             with pytest.raises(RunInProgressError, match=f"process {theirs.pid} holds"):
                 runner.run_stage(NAME, disk_uri)
-        assert failure_of(disk_uri).is_retryable
+        assert failure_of(disk_uri).exit_code == 75
         theirs.kill()
         runner.run_stage(NAME, disk_uri)
     assert not storage.exists(failure_uri(disk_uri, NAME))
@@ -314,7 +301,7 @@ def test_a_manifest_that_is_not_as_it_was_written_is_refused_and_mended_as_told(
     runner.run_stage("check_snapshot", disk_uri)
     set_body("promote_challenger", lambda output_uri: Number(value=0))
     runner.run_stage("promote_challenger", disk_uri)
-    with pytest.raises(DataContractError, match="(?s)Promotion of another version.*delete it and"):
+    with pytest.raises(DataContractError, match="(?s)Promotion of another version.*delete it, if"):
         runner.run_stage("promote_challenger", disk_uri)
     storage.write_bytes(manifest_uri(disk_uri, "resolve_run"), b"{}")
     with pytest.raises(DataContractError, match="delete it and repeat the command"):

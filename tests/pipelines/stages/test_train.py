@@ -9,12 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    DataReport,
-    FreshAnchor,
-    ResolvedRun,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -26,7 +21,7 @@ from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_u
 from pipelines.registry import tracking
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import runner, train
-from pipelines.stages.train import help_train, train_challenger, work_dir_of
+from pipelines.stages.train import train_challenger, work_dir_of
 from support.bundles import write_small_bundle
 from support.commands import EXECUTABLE
 from support.damage import flip_a_byte
@@ -54,17 +49,16 @@ def report_on(snapshot_digest: str, is_met: bool = True) -> DataReport:
 
 @pytest.mark.parametrize(
     ("is_about_this", "is_met", "message"),
-    [(True, False, "refuses it"), (False, True, "is about snapshot ffffffffffff")],
+    [(True, False, "accepted: False"), (False, True, "is about snapshot ffffffffffff")],
 )
 def test_a_snapshot_without_an_accepting_report_is_not_trained_on(
     run: ResolvedRun, is_about_this: bool, is_met: bool, message: str
 ) -> None:
     snapshot: Snapshot = write_snapshot(run)
     report = report_on(snapshot.digest if is_about_this else "f" * 64, is_met)
-    with pytest.raises(DataGateFailedError, match=message):
-        train_challenger(run, snapshot, report, "file:///nowhere/output")
-    with pytest.raises(DataGateFailedError, match=message):
-        help_train(TRAIN, run, snapshot, report, SECOND)
+    for node in (None, SECOND):
+        with pytest.raises(DataGateFailedError, match=message):
+            train_challenger(run, snapshot, report, "file:///nowhere/output", node)
 
 
 @pytest.mark.services

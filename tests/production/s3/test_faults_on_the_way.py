@@ -150,7 +150,7 @@ class Behind:
             story = f"{story}\n{failure.message if failure else 'nothing is noted'}"
             assert ended.code == 75, story
             assert ended.error in ("TransientStorageError", "RunInProgressError"), story
-            assert failure is None or failure.is_retryable, story
+            assert failure is None or failure.exit_code == 75, story
         assert ended.code != 0 or storage.exists(manifest_uri(run_uri, stage)), story
         for each in STAGES:
             if storage.exists(manifest_uri(run_uri, each)):
