@@ -4,7 +4,6 @@ For status, the index of all cycles, the local summary and the verdict page. Not
 reading it (`pipelines.cycles`).
 """
 
-from datetime import timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -96,19 +95,13 @@ class CycleFacts(Frozen):
 
 
 class ServingSpan(Frozen):
-    """A model's time as champion."""
+    """A model's time as champion, which ends where that of the next one begins."""
 
     model: str
     as_of: AwareDatetime
     since: AwareDatetime
-    until: AwareDatetime | None = None  # None: it serves.
     kind: str  # 'promotion', 'rollback', 'forced' or 'outside'.
     reason: str
-
-    @property
-    def served(self) -> timedelta | None:
-        """How long it was champion; None where it still is."""
-        return self.until - self.since if self.until else None
 
 
 class IndexFacts(Frozen):

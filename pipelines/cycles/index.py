@@ -8,7 +8,6 @@ once the last one to write has seen the news of all. Tested in tests/pipelines/c
 import contextlib
 import logging
 from collections.abc import Iterator
-from itertools import pairwise
 
 from pipelines import storage
 from pipelines.contracts.cycle import IndexFacts, ServingSpan
@@ -61,12 +60,10 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
             model=entry.model.label,
             as_of=entry.model.as_of,
             since=entry.moved_at,
-            until=after.moved_at if after else None,
             kind=entry.kind,
             reason=one_line(entry.reason),
         )
-        for entry, after in pairwise([*known.in_time, None])
-        if entry is not None
+        for entry in known.in_time
     ]
     return IndexFacts(
         workspace_uri=workspace_uri,

@@ -182,7 +182,7 @@ def write_page(report: LogReport, path: Path) -> None:
 
 def render(report: LogReport) -> str:
     """Return the page's HTML: what to look at, totals, and charts of the days."""
-    from validation.report.days import count_panel, days_scale, drawn_of, share_panel
+    from validation.report.charts import day_panel, days_scale, drawn_of
     from validation.report.pages import environment
 
     told, shown, counts, shares = list(told_problems(report)), report.rows("impressions"), [], []
@@ -197,9 +197,11 @@ def render(report: LogReport) -> str:
             name: {day: report.of(day, "actions").get(name, 0) for day in acted} for name in drawn
         }
         of = {"impressions": shown} | of
-        counts = [(name, count_panel(f"{name} of each day", days, num)) for name, num in of.items()]
+        counts = [(name, day_panel(f"{name} of each day", days, num)) for name, num in of.items()]
         shares = [
-            (n, share_panel(f"Share of {n} by day", days, rates[n])) for n in drawn if rates[n]
+            (n, day_panel(f"Share of {n} by day", days, rates[n], is_share=True))
+            for n in drawn
+            if rates[n]
         ]
     kinds = Counter(kind for kind, _ in told)
     return (

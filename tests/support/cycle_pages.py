@@ -60,13 +60,12 @@ def make_cycle(number: int, name: str = "homefeed_ranker") -> CycleFacts:
 def make_facts(num: int, name: str = "homefeed_ranker") -> IndexFacts:
     """Return the facts of this many cycles; every kind of outcome is among each nine of them."""
     lines = [make_cycle(number, name) for number in reversed(range(num))]
-    spans, until = list[ServingSpan](), None
+    spans = list[ServingSpan]()
     for line in lines:
         if line.promoted and line.as_of and line.began_at:
             why = {"kind": "promotion", "reason": f"{line.promoted} beat the champion."}
-            times = {"as_of": line.as_of, "since": line.began_at, "until": until}
+            times = {"as_of": line.as_of, "since": line.began_at}
             spans.append(ServingSpan(model=line.promoted, **times, **why))
-            until = line.began_at
     return IndexFacts(
         workspace_uri="file:///w",
         registered_model=name,

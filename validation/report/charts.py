@@ -3,11 +3,12 @@
 Changes are rows that a style sheet lays out: where things stand is a share of a width, so
 that one row fits any width and no text of it shrinks. A line chart is a panel of SVG, 320 units
 wide, which is about the width of a phone; a page shows it at 0.85 to 1.3 times its size and lets
-panels flow side by side. Not for what is drawn of days (`validation.report.days`).
+panels flow side by side.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
@@ -22,6 +23,19 @@ LEFT, RIGHT, TOP, BOTTOM, LABEL = 52, 12, 10, 26, 20
 _X = WIDTH - LEFT - RIGHT
 END_SHARE = 0.9
 """A mark of the horizontal axis beyond this share of it ends where the panel ends."""
+MAX_PANELS = 12
+"""Of days, on a page; of more, those of the most rows are drawn, and the rest is counted."""
+DAYS_HEIGHT = 110
+FEWEST_SLOTS = 3
+"""An axis has room for as many days, so that one day alone is a bar and no wall."""
+FEWEST_MARKED = 5
+"""Of fewer days, the middle one has no room for its name."""
+SMALLEST_TOP = 0.001
+"""Percent that an axis of shares reaches at least."""
+
+Style = Literal["ours", "theirs", "guide", "bars"]
+"""A class of the style sheet: lines with a mark at each point, one without, and bars from zero."""
+Points = Sequence[tuple[float, float]]
 
 
 class Track(NamedTuple):
@@ -72,17 +86,6 @@ def change_with_interval(change: Interval) -> str:
     return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
 
 
-class Series(NamedTuple):
-    """One line of a panel: `style` is a class of the style sheet.
-
-    Bars stand on zero, a unit of the axis wide; a place that no point has stays empty.
-    """
-
-    style: str  # 'ours', 'theirs', 'bad' or 'guide'
-    points: tuple[tuple[float, float], ...]
-    shape: Literal["marks", "line", "bars"] = "marks"  # 'marks': a line with one at each point
-
-
 class Scale(NamedTuple):
     """An axis: its ends, and (place, what stands there) pairs."""
 
@@ -97,28 +100,18 @@ class Scale(NamedTuple):
         return min(max((value - self.low) / reach, 0.0), 1.0) if reach else 0.5
 
 
-def even_scale(label: str, low: float, high: float, suffix: str = "") -> Scale:
-    """Return an axis with three marks: both ends and the middle."""
-    marks = (low, (low + high) / 2, high)
-    texts = (f"{mark:.0f}" if abs(mark) >= 10 else f"{mark:.2g}" for mark in marks)
-    return Scale(label, low, high, tuple(zip(marks, (t + suffix for t in texts), strict=True)))
-
-
-def scale_from_zero(
-    high: float, least: float, say: Callable[[float], str], label: str = ""
-) -> Scale:
+def scale_from_zero(high: float, least: float, label: str = "") -> Scale:
     """Return an axis with three marks, whose end is a round number that can be halved: 0, 3, 6.
 
     Args:
         high: It reaches at least so far.
         least: The same, where that is further.
-        say: Names a mark.
         label: What stands at the axis.
     """
     high = max(high, least)
     step = 10.0 ** math.floor(math.log10(high))
     end = next(round(step * times, 12) for times in (1, 2, 4, 6, 8, 10) if high <= step * times)
-    return Scale(label, 0.0, end, tuple((mark, say(mark)) for mark in (0.0, end / 2, end)))
+    return Scale(label, 0.0, end, tuple((mark, in_short(mark)) for mark in (0.0, end / 2, end)))
 
 
 def in_short(count: float) -> str:
@@ -130,7 +123,7 @@ def in_short(count: float) -> str:
 
 
 def panel(
-    label: str, x: Scale, y: Scale, series: Sequence[Series], plot_height: int = PLOT_HEIGHT
+    label: str, x: Scale, y: Scale, series: Mapping[Style, Points], plot_height: int = PLOT_HEIGHT
 ) -> Markup:
     """Return a panel as SVG.
 
@@ -138,7 +131,7 @@ def panel(
         label: What it shows, for those who do not see it.
         x: The horizontal axis.
         y: The vertical axis.
-        series: Its lines; a later one is drawn over an earlier one.
+        series: Its points by how they are drawn; a later one is drawn over an earlier one.
         plot_height: Of the part between the axes' ends, in units of which a panel is 320 wide.
     """
     base = TOP + plot_height
@@ -164,30 +157,54 @@ def panel(
     if x.label:
         middle = f'x="{LEFT + _X / 2:g}" y="{base + 39}" class="mid"'
         parts.append(f"<text {middle}>{escape(x.label)}</text>")
-    for each in series:
-        places = [(across(a), up(v)) for a, v in each.points]
-        if each.shape == "bars":
-            parts.append(_bars(each.style, base, round(_X / (x.high - x.low), 2), places))
-        else:
-            parts.append(_line(each, places))
+    for name, points in series.items():
+        places = [(across(a), up(v)) for a, v in points]
+        if name == "bars":
+            # One path of thick strokes: a rectangle for each would weigh four times.
+            path = "".join(f"M{a:g} {base}V{u:g}" for a, u in places)
+            width = f'style="stroke-width:{_X / (x.high - x.low):.2f}"'
+            parts.append(f'<g class="ours bars"><path d="{path}" {width}/></g>')
+            continue
+        path = "L".join(f"{a:g} {u:g}" for a, u in places)
+        parts.append(f'<g class="{name}"><path d="M{path}"/>')
+        if name == "theirs":
+            sides = 'width="6" height="6"'
+            parts += (f'<rect x="{a - 3:g}" y="{u - 3:g}" {sides}/>' for a, u in places)
+        elif name == "ours":
+            parts += (f'<circle cx="{a:g}" cy="{u:g}" r="3.5"/>' for a, u in places)
+        parts.append("</g>")
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 - what others wrote was escaped above
 
 
-def _line(series: Series, places: list[tuple[float, float]]) -> str:
-    path = "L".join(f"{across:g} {up:g}" for across, up in places)
-    names = f"{series.style} line" if series.shape == "line" else series.style
-    drawn = [f'<g class="{names}"><path d="M{path}"/>'] if places else ["<g>"]
-    if series.shape == "line":
-        pass
-    elif series.style in ("theirs", "bad"):
-        drawn += (f'<rect x="{a - 3:g}" y="{u - 3:g}" width="6" height="6"/>' for a, u in places)
-    elif series.style != "guide":
-        drawn += (f'<circle cx="{a:g}" cy="{u:g}" r="3.5"/>' for a, u in places)
-    return "".join((*drawn, "</g>"))
+def days_scale(days: Collection[date]) -> Scale:
+    """Return the axis of days, which all panels of a page share; its unit is a day."""
+    first, last = min(days).toordinal(), max(days).toordinal()
+    num = last - first + 1
+    reach, middle = max(num, FEWEST_SLOTS) / 2, (first + last) / 2
+    marked = {first, last} | ({(first + last) // 2} if num >= FEWEST_MARKED else set())
+    ticks = tuple((float(mark), date.fromordinal(mark).isoformat()) for mark in sorted(marked))
+    return Scale("", middle - reach, middle + reach, ticks)
 
 
-def _bars(style: str, base: int, width: float, places: list[tuple[float, float]]) -> str:
-    """Draw all bars as one path of thick strokes: a rectangle for each would weigh four times."""
-    path = "".join(f"M{across:g} {base}V{up:g}" for across, up in places)
-    return f'<g class="{style} bars"><path d="{path}" style="stroke-width:{width:g}"/></g>'
+def day_panel(
+    label: str, days: Scale, numbers: Mapping[date, float], is_share: bool = False
+) -> Markup:
+    """Return a panel with a bar for each day, from zero; shares, from 0 to 1, are in percent."""
+    factor, least = (100, SMALLEST_TOP) if is_share else (1, 2)
+    bars = [(float(day.toordinal()), factor * float(of)) for day, of in numbers.items()]
+    up = scale_from_zero(max((height for _, height in bars), default=0), least)
+    return panel(label, days, up, {"bars": bars}, DAYS_HEIGHT)
+
+
+def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
+    """Return which names have a panel of days, in their order, and how many have none.
+
+    A panel for each, and not one drawing of all: a rare action type has its own scale, so that its
+    fall is seen, and forty names need no forty colours.
+
+    Args:
+        names: How many rows each has.
+    """
+    most = sorted(names, key=lambda name: -names[name])[:MAX_PANELS]
+    return tuple(name for name in names if name in most), len(names) - len(most)

@@ -4,11 +4,14 @@ Not for measuring it (`pipelines.metrics.usage`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from statistics import median
+from typing import Any
+
+from rich.filesize import decimal
 
 from pipelines.contracts.cycle import CycleCosts, StageCost
 
-_STEPS = ("B", "kB", "MB", "GB", "TB", "PB")
 NOT_KNOWN = "–"
 
 
@@ -25,30 +28,18 @@ def cost_rows(costs: CycleCosts, earlier: Sequence[CycleCosts]) -> list[dict[str
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: '0.4 s', '41 s', '12 min', '3 h 05 min'."""
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(num_bytes: float) -> str:
-    """Return a number of bytes as people say it: '0 B', '1.2 MB', '340 GB'."""
-    step = 0
-    while num_bytes >= 999.5 and step < len(_STEPS) - 1:
-        num_bytes, step = num_bytes / 1000, step + 1
-    return f"{num_bytes:.0f} {_STEPS[step]}" if not step else f"{num_bytes:.3g} {_STEPS[step]}"
+    """Return a time as seconds, and from a hundred on as h:mm:ss: '0.4 s', '41.0 s', '3:05:00'."""
+    return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
 def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -> dict[str, str]:
     """Return a row; a time differs from the median by a share where it is not all noise."""
 
     def said(
-        field: str, together: Callable[[Iterable[float]], float], say: Callable[[float], str]
+        field: str, together: Callable[[Iterable[int]], int], say: Callable[[int], str]
     ) -> str:
-        found = [getattr(each.usage, field) if each.usage else None for each in costs]
-        known = [float(each) for each in found if each is not None]
-        return say(together(known)) if len(known) == len(found) else NOT_KNOWN
+        known: list[Any] = [getattr(each.usage, field, None) for each in costs]
+        return NOT_KNOWN if None in known else say(together(known))
 
     wall_s = sum(each.wall_s for each in costs)
     same = [[cycle.of(each.stage) for each in costs] for cycle in earlier]
@@ -61,7 +52,7 @@ def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -
         earlier=f"{duration(usual)}{share}" if walls else NOT_KNOWN,
         cpu=said("cpu_s", sum, duration),
         gpu=said("gpu_s", sum, duration),
-        peak=said("peak_memory_bytes", max, size),
-        read=said("read_bytes", sum, size),
-        written=said("written_bytes", sum, size),
+        peak=said("peak_memory_bytes", max, decimal),
+        read=said("read_bytes", sum, decimal),
+        written=said("written_bytes", sum, decimal),
     )

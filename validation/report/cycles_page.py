@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
-from validation.report.charts import Axis, Track, axis_of, change_with_interval
-from validation.report.costs import NOT_KNOWN, cost_rows
+from validation.report.charts import Axis, axis_of, change_with_interval
+from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
 
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
 NUM_EARLIER = 5
-_NOT_TOLD = (NOT_KNOWN, "0.0 s")
 _STYLES = {
     "PROMOTE": "is-good",
     "INCONCLUSIVE": "is-warn",
@@ -49,9 +48,8 @@ def render_cycles(facts: IndexFacts) -> str:
                  default=None)  # fmt: skip
     values = {
         "facts": facts,
-        "champions": _champions(facts),
+        "champions": [(span, _shortened(span.reason)) for span in facts.champions[:MAX_CHAMPIONS]],
         "axis": axis,
-        "bare": Axis(1.0, None, ()),
         "counts": Counter(line.word for line in facts.cycles),
         "serving": facts.champions[0] if facts.champions else None,
         "newest": newest,
@@ -64,16 +62,11 @@ def render_cycles(facts: IndexFacts) -> str:
 
 
 def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
-    """Return one cycle as it is shown; `cost` is what its stages used together."""
+    """Return one cycle as it is shown."""
     change = line.outcome.change if line.outcome else None
     # Relative, so that the index leads to the page wherever the workspace is copied to.
     page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
-    cost = ""
-    if rows := cost_rows(line.costs, ()):
-        named = {"CPU": rows[-1]["cpu"], "GPU": rows[-1]["gpu"], "peak": rows[-1]["peak"]}
-        used = [f"{name} {text}" for name, text in named.items() if text not in _NOT_TOLD]
-        cost = ", ".join((f"stages took {rows[-1]['wall']}", *used))
     return {
         "line": line,
         "style": _STYLES.get(line.word, "is-quiet"),
@@ -81,27 +74,7 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
         "links": [(label, uri) for label, uri in links if uri],
         "track": axis.track(change) if change is not None else None,
         "figures": change_with_interval(change) if change is not None else "",
-        "cost": cost,
     }
-
-
-def _champions(facts: IndexFacts) -> list[dict[str, Any]]:
-    """Return the champions as they are shown; a track is the time from when the first served."""
-    shown, rows = facts.champions[:MAX_CHAMPIONS], list[dict[str, Any]]()
-    begun = [line.began_at for line in facts.cycles if line.began_at]
-    since = [span.since for span in shown]
-    for span in shown:
-        first, last = min(since), max((*begun, *since))
-        whole = (last - first).total_seconds() or 1.0
-        low = round(100 * (span.since - first).total_seconds() / whole, 2)
-        high = 100 * max(0.0, ((span.until or last) - first).total_seconds()) / whole
-        told = "serves"
-        if span.served is not None:
-            days = span.served.total_seconds() / 86400
-            told = f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
-        track, reason = Track(low, low, round(high, 2)), _shortened(span.reason)
-        rows.append({"span": span, "track": track, "days": told, "reason": reason})
-    return rows
 
 
 def _shortened(text: str) -> str:

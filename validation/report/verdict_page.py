@@ -12,18 +12,17 @@ from markupsafe import Markup
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.cycle import CycleRecord
-from pipelines.contracts.judgement import Comparison, Judgement, OperatingPoint
+from pipelines.contracts.judgement import Comparison, Judgement
 from pipelines.contracts.reasons import MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.target_metric import other_form
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.charts import (
-    Scale,
-    Series,
+    Points,
+    Style,
     axis_of,
     change_with_interval,
-    even_scale,
     panel,
     scale_from_zero,
 )
@@ -31,6 +30,7 @@ from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()
+_STYLES: dict[str, Style] = {"baseline": "theirs", "challenger": "ours"}
 
 
 def write_report(
@@ -111,8 +111,8 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
     """Return what the page of a judgement draws; empty where there is nothing to draw.
 
     `rows` are comparisons of the target metric by segment, and of HIT@3 over all users. HIT@3 of
-    the target's own head is left out: its relative change is the target's. `calibration` and `gate`
-    are panels by their names.
+    the target's own head is left out: its relative change is the target's. `calibration` has a
+    panel for each head.
 
     Args:
         judgement: The facts.
@@ -130,7 +130,6 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
         "rows": drawn,
         "axis": axis_of([row.relative_change for row in drawn if row.relative_change], needed),
         "calibration": {head: _calibration_of(comparison, head) for head in heads},
-        "gate": _gate(judgement.operating_curve),
     }
 
 
@@ -138,36 +137,13 @@ def _calibration_of(comparison: Comparison, head: str) -> Markup:
     """Return a panel of one head: observed share by predicted probability."""
     points = [point for point in comparison.reliability if point.head == head]
     largest = max(max(point.mean_predicted, point.mean_observed) for point in points)
-    across, up = (scale_from_zero(largest, 1e-4, "{:g}".format, label)
-                  for label in ("predicted probability", "observed share"))  # fmt: skip
-    lines = [Series("guide", ((0, 0), (up.high, up.high)))]
-    for side, style in {"baseline": "theirs", "challenger": "ours"}.items():
-        own = tuple((p.mean_predicted, p.mean_observed) for p in points if p.side == side)
-        lines += [Series(style, own)] if own else []
+    across = scale_from_zero(largest, 1e-4, "predicted probability")
+    up = across._replace(label="observed share")
+    lines: dict[Style, Points] = {"guide": ((0, 0), (up.high, up.high))}
+    for side, style in _STYLES.items():
+        if own := [(p.mean_predicted, p.mean_observed) for p in points if p.side == side]:
+            lines[style] = own
     return panel(f"Calibration of head {head}: observed share by prediction", across, up, lines)
-
-
-def _gate(points: tuple[OperatingPoint, ...]) -> dict[str, Markup]:
-    """Return two panels: what becomes of recipes in each cycle, and over a year."""
-    if not points:
-        return {}
-    changes = [100 * point.true_change for point in points]
-    quality = [100 * point.year_quality for point in points]
-    across = even_scale("true change by the recipe, %", min(changes), max(changes))
-
-    def drawn(title: str, up: Scale, **lines: list[float]) -> Markup:
-        points = {style: tuple(zip(changes, of, strict=True)) for style, of in lines.items()}
-        return panel(title, across, up, [Series(*each) for each in points.items()])
-
-    each = "Share of cycles that promote and reject such a challenger"
-    year = "Target metric of what serves, mean of a year, against the accepted recipe always fresh"
-    promoted, rejected = ([100 * getattr(point, name) for point in points]
-                          for name in ("promoted", "rejected"))  # fmt: skip
-    ends = min(*changes, *quality), max(*changes, *quality)
-    return {
-        each: drawn(each, even_scale("", 0.0, 100.0, " %"), ours=promoted, bad=rejected),
-        year: drawn(year, even_scale("", *ends, " %"), guide=changes, ours=quality),
-    }
 
 
 def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:

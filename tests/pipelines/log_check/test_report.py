@@ -4,7 +4,7 @@ from datetime import date
 
 from pipelines.log_check.report import LogReport, render
 from support.data_pages import MANY, day_of, report_of
-from validation.report.days import MAX_PANELS
+from validation.report.charts import MAX_PANELS
 
 
 def test_a_year_of_forty_types_is_light_and_says_how_many_are_not_drawn() -> None:

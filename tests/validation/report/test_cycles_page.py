@@ -16,21 +16,15 @@ def test_every_outcome_and_who_serves_is_told() -> None:
     html = render_cycles(make_facts(9))
     told = re.findall(r'<span class="badge is-(\w+)">([^<]+)</span></span>', html)
     assert told == [
-        ("bad", "not readable"),
-        ("quiet", "not ended"),
-        ("bad", "broken"),
-        ("bad", "data gate failed"),
-        ("warn", "void"),
-        ("warn", "INCONCLUSIVE"),
-        ("bad", "REJECT"),
-        ("good", "PROMOTE"),
-        ("good", "PROMOTE"),
-    ]
+        ("bad", "not readable"), ("quiet", "not ended"), ("bad", "broken"),
+        ("bad", "data gate failed"), ("warn", "void"), ("warn", "INCONCLUSIVE"),
+        ("bad", "REJECT"), ("good", "PROMOTE"), ("good", "PROMOTE"),
+    ]  # fmt: skip
     assert '<p class="word">homefeed_ranker v1</p>' in html
     assert "84 days older than the newest cycle&#39;s as_of" in html
     assert "-12.00 % (-23.00 to -4.00)" in html
     assert 'href="runs/2017-02-02--00000002/compare_with_champion/output-1/verdict.html"' in html
-    assert "num_saves fell by 67 %" in html and "2017-01-05, 14 days" in html
+    assert "num_saves fell by 67 %" in html and "from 2017-01-05 on" in html
 
 
 def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> None:
@@ -41,14 +35,14 @@ def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> N
     assert "No cycle has begun." in empty and "No champion" in empty
 
 
-@pytest.mark.parametrize(("num", "name"), [(200, "ranker"), (260, LONG + MARKUP)])
+@pytest.mark.parametrize(("num", "name"), [(200, "ranker"), (400, LONG + MARKUP)])
 def test_what_does_not_fit_is_left_out_from_the_oldest_on_and_said(num: int, name: str) -> None:
     facts = make_facts(num, name)
     html = render_cycles(facts)
     shown = html.count('<p class="about">')
-    assert len(html.encode()) <= 300_000 and html.count('<span class="why">') <= MAX_CHAMPIONS
-    assert shown == 200 if num == 200 else 50 < shown < 260
-    assert (f"{num - shown} older cycles are not shown" in html) == (num == 260)
+    assert len(html.encode()) <= 300_000 and html.count('<span class="why soft">') <= MAX_CHAMPIONS
+    assert shown == 200 if num == 200 else 50 < shown < 400
+    assert (f"{num - shown} older cycles are not shown" in html) == (num == 400)
     assert facts.cycles[0].run_id in html
     assert (facts.cycles[-1].run_id in html) == (num == 200)
 
@@ -74,7 +68,5 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
         )
         html = render_cycles(facts.model_copy(update={"cycles": (typo, *facts.cycles)}))
         [head] = re.findall(r'<p class="title">Newest cycle.*', html)
-        assert (headed or last.happened) in head
-        assert "years ahead" in html and f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub(
-            "<[^>]+>", "", html
-        )
+        assert (headed or last.happened) in head and "years ahead" in html
+        assert f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub("<[^>]+>", "", html)
