@@ -57,7 +57,7 @@ def outcome_of(
         is_void: Whether nothing follows from the comparison, whatever its numbers are.
     """
     comparison, verdict = judgement.comparison, judgement.verdict
-    change = comparison.target.relative_change if comparison.target and not is_void else None
+    change = None if is_void else comparison.target_change
     direction = direction_of(change)
     reasons = tuple(map(one_line, verdict.reasons))
     percent = f": {_percent(change)}" if change else ""

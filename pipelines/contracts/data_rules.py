@@ -18,7 +18,7 @@ class Bound(NamedTuple):
 
 
 ROWS_OF_A_DAY: Final = Bound(0.1)
-"""Lowest share of the median day's impressions or requests; below, a partition is missing."""
+"""Lowest share of the median day's impressions; below, a partition is missing."""
 MISSING_DAYS: Final = Bound(0.0, 0.15)
 """Share of the days of a snapshot's windows without impressions or actions."""
 UNKNOWN_REQUESTS: Final = Bound(0.05, 0.5, fewest=20)
@@ -39,7 +39,7 @@ ZERO_EMBEDDINGS: Final = Bound(0.01)
 LABEL_RATE_BY_NEIGHBOURS: Final = Bound(1 / 3, 0.0, fewest=20)
 """A day's label rate as a share of that of the days around it; expected labels. The inverse of the
 share is the bound above."""
-LABEL_RATE_BY_MEDIAN: Final = Bound(0.3, 0.02, fewest=20)
+LABEL_RATE_BY_MEDIAN: Final = Bound(0.02, 0.02, fewest=20)
 """A day's label rate as a share of the median day's in a snapshot; expected positives of a day."""
 DAYS_AROUND: Final = 7
 """On either side of a day, as many days with labels say what is usual."""

@@ -130,10 +130,14 @@ class Comparison(Frozen):
         return self.find(self.target_metric)
 
     @property
+    def target_change(self) -> Interval | None:
+        """The relative change of the target metric over all users, or None if it has none."""
+        return self.target.relative_change if self.target is not None else None
+
+    @property
     def is_loss_certain(self) -> bool:
         """Whether the interval of the target metric's change lies wholly below zero."""
-        change = self.target.relative_change if self.target is not None else None
-        return change is not None and change.high < 0
+        return self.target_change is not None and self.target_change.high < 0
 
     @property
     def detectable_change(self) -> str:

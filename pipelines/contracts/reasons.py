@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import Head
 
 
 class Interval(Frozen):
@@ -59,9 +58,8 @@ _WHY_ABSENT = {
     AbsenceKind.NOT_FINITE: "The {side}'s scores hold NaN or infinity.",
     AbsenceKind.EMPTY_SEGMENT: "The segment has no users in the holdout.",
     AbsenceKind.NO_ACTION: "No example has the action.",
-    AbsenceKind.FEW_EXAMPLES: "There are fewer examples than the {num} bins.",
-    AbsenceKind.ONE_LABEL: "All {num:,} examples have the same label, so no order of them is "
-    "better.",
+    AbsenceKind.FEW_EXAMPLES: "There are fewer examples than bins.",
+    AbsenceKind.ONE_LABEL: "All examples have the same label, so no order of them is better.",
     AbsenceKind.NOT_OF_BASELINE: "The baseline has no such number.",
     AbsenceKind.ZERO_BASELINE: "The baseline's {metric} is zero in at least one resample of the "
     "users.",
@@ -75,12 +73,11 @@ class AbsentMetric(Frozen):
     segment: str  # 'all', 'core', 'non_core' or 'exploration'.
     side: Literal["challenger", "baseline"]
     kind: AbsenceKind
-    num: int = Field(default=0, ge=0)  # Examples or bins that the kind speaks of.
 
     @property
     def reason(self) -> str:
         """A sentence for people."""
-        return _WHY_ABSENT[self.kind].format(side=self.side, num=self.num, metric=self.metric)
+        return _WHY_ABSENT[self.kind].format(side=self.side, metric=self.metric)
 
 
 class HeadFacts(Frozen):
@@ -96,7 +93,6 @@ class ReliabilityBin(Frozen):
 
     side: Literal["challenger", "baseline"]
     head: str
-    num_examples: int = Field(ge=1)
     mean_predicted: float  # Mean predicted probability of the bin.
     mean_observed: float  # Share of the bin's examples that had the action.
 
@@ -133,14 +129,7 @@ class BaselineFacts(Frozen):
     change: Interval | None
     # Challenger minus it; it is there where its target is 0 too.
     difference: Interval | None = None
-    # It against a random order, relative; None where not defined.
-    against_random: Interval | None = None
     note: str = ""  # Why a number is missing.
-
-    @property
-    def is_below_random(self) -> bool:
-        """Whether it is surely worse than a random order."""
-        return self.against_random is not None and self.against_random.high < 0
 
 
 ONE_SIDED_95 = 1.645
@@ -234,8 +223,6 @@ TEMPLATES = {
     "{heads:list}.",
     # Simple baselines.
     "no_baselines": "No simple baseline was measured, and no model serves.",
-    "baseline_below_random": "Warning: {baseline} ranks worse than a random order: "
-    "{change:change}. Beating it says little.",
     "baseline_better": "Warning: {baseline:first} beats the challenger: its change is "
     "{change:change}.",
     "baseline_missing": "The challenger could not be held against {baseline}: {note}",
@@ -277,20 +264,16 @@ TEMPLATES = {
     "tested_coverage": "Of {num_draws} comparisons without a difference, {covered} intervals cover "
     "zero ({fewest} to {most} expected).",
     "tested_worst": "The worst possible ranking: REJECT ({change:span}).",
-    "tested_fault": "{fault}: {decision} ({metric} {interval:span}).",
-    "tested_fault_of_level": "{fault}: {decision} ({metric} {interval.low:.2f} to "
-    "{interval.high:.2f}).",
+    "tested_fault": "{fault}: {decision}.",
     "tested_fault_not_seen": "{fault}: {decision}; on this holdout no bound is surely broken.",
     "tested_labels": "Labels shuffled within requests: no lead is left ({change:span}).",
     "tested_shuffled": "The challenger's scores, shuffled within requests: REJECT ({change:span}).",
     # Where two recipes differ.
     "recipes_differ": "The {first}'s {what}: {ours}; the {second}'s: {theirs}.",
-    "heads_differ": "Head '{head}' is {ours:head} in the {first} and {theirs:head} in the "
-    "{second}.",
 }
 """The sentence of each code; placeholders name its facts, and `_Words` has what follows a colon."""
 
-_Found = Interval | AbsentMetric | PooledChange | Head | tuple[float | None, float | None]
+_Found = Interval | AbsentMetric | PooledChange | tuple[float | None, float | None]
 Fact = _Found | tuple[str, ...] | bool | int | float | str | None
 
 
@@ -381,13 +364,6 @@ def _floor(bounds: tuple[float | None, float | None]) -> str:
     return f"of at most {high:g}" if low is None else f"from {low:g} to {high:g}"
 
 
-def _head(head: Head | None) -> str:
-    if head is None:
-        return "missing"
-    wanted = "wanted" if head.is_wanted else "unwanted"
-    return f"{wanted}, of action '{head.action_type}', with weight {head.utility_weight:g}"
-
-
 _WRITE: dict[str, Callable[[Any], str]] = {
     "change": lambda i: "" if i is None else f"{percent(i.value)} {_span(i, percent)}",
     "level": lambda i: "" if i is None else f" {_span(i, '{:.4f}'.format)}",
@@ -421,5 +397,4 @@ _WRITE: dict[str, Callable[[Any], str]] = {
         else f"The scores of the stored example rows differ by at most {by:.1e} from those they "
         f"had after training."
     ),
-    "head": _head,
 }

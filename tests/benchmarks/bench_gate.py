@@ -145,7 +145,7 @@ def _creep(step: float) -> Callable[[int], float]:
 
 def _mean_quality(recipe: Callable[[int], float], setting: Setting) -> float:
     lived = live_years(recipe, setting, CONFIG, NUM_YEARS, SEED)
-    return float(np.mean([year.mean_quality for year in lived]))
+    return float(np.mean([year.qualities for year in lived]))
 
 
 def _measure_cost() -> list[Row]:

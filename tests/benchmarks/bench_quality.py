@@ -25,7 +25,6 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from training.data.reader import load_rows
-from validation.model_gate.baselines import make_baselines
 from validation.model_gate.baselines import measure as measure_baselines
 
 SEEDS = (17, 18)
@@ -79,8 +78,8 @@ def against_baselines(sample: Sample, seed: int, workspace: Path) -> tuple[Basel
     folder = storage.local_path(snapshot.uri)
     scores = train_and_score(snapshot, config)
     rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
-    made = make_baselines(rows, load_rows(snapshot, folder, SPLIT_TRAINING), config)
-    facts = measure_baselines(rows, scores, made, config).facts
+    training_rows = load_rows(snapshot, folder, SPLIT_TRAINING)
+    facts = measure_baselines(rows, training_rows, scores, config).facts
     for each in facts:
         level, change = each.level.value, each.change
         sys.stderr.write(

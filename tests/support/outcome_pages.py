@@ -151,9 +151,7 @@ def huge_judgement() -> Judgement:
         for head in heads
     ]
     bins = [
-        ReliabilityBin(
-            side=side, head=head, num_examples=9, mean_predicted=0.05 * n, mean_observed=0.04 * n
-        )
+        ReliabilityBin(side=side, head=head, mean_predicted=0.05 * n, mean_observed=0.04 * n)
         for head in heads
         for side in ("challenger", "baseline")
         for n in range(10)

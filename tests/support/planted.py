@@ -146,14 +146,17 @@ def half_of_days(table: str) -> Where:
     return where
 
 
+def is_commonest(values: pa.ChunkedArray) -> Array:
+    return (values.to_pandas().astype(str) == commonest(values)).to_numpy()
+
+
 def of_holdout(log: LogRows, s: float, rng: Rng) -> Array:
     is_late = log.inside(SHOWN) & (log.day_of(SHOWN) >= log.holdout_day)
     return is_late & requests(log, s, rng)
 
 
 def of_largest_surface(log: LogRows, s: float, rng: Rng) -> Array:
-    surface = log.impressions["surface"]
-    is_largest = (surface.to_pandas().astype(str) == commonest(surface)).to_numpy()
+    is_largest = is_commonest(log.impressions["surface"])
     return is_largest & log.inside(SHOWN) & requests(log, s, rng)
 
 
@@ -181,9 +184,7 @@ def lose_users(users: Callable[[LogRows], Array]) -> Plant:
 
 
 def in_commonest_state(log: LogRows) -> Array:
-    states = log.users["state"]
-    is_common = (states.to_pandas().astype(str) == commonest(states)).to_numpy()
-    return log.column("users", "user_id")[is_common]
+    return log.column("users", "user_id")[is_commonest(log.users["state"])]
 
 
 def lose_newest_users(log: LogRows, s: float, rng: Rng) -> LogRows:
@@ -470,5 +471,5 @@ def changed_share(clean: LogRows, log: LogRows, table: str) -> float:
     if table == "users":
         end_ms = (log.end_day - CYCLE_DAYS) * DAY_MS
         kept = kept.at((kept.as_of < end_ms) & (kept.as_of >= end_ms - USER_DAYS * DAY_MS))
-    compared = compare_vectors(table, smallest_hashes([kept]), [now])
-    return compared.changed_share if compared.num_compared else 0.0
+    share, _ = compare_vectors(table, smallest_hashes([kept]), [now])
+    return 0.0 if np.isnan(share) else share

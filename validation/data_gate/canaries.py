@@ -13,10 +13,11 @@ embeddings are any good (`rows`).
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,17 +78,8 @@ class Canaries:
     users: Vectors
 
 
-class Compared(NamedTuple):
-    """What became of the canaries of one kind."""
-
-    num_compared: int
-    num_changed: int
-    phrase: str  # What was changed; '' where nothing was.
-
-    @property
-    def changed_share(self) -> float:
-        """The changed ones among the compared ones; NaN where nothing could be compared."""
-        return self.num_changed / self.num_compared if self.num_compared else float("nan")
+Found = Mapping[str, tuple[float, str]]
+"""By kind, the share of the canaries that are changed, and what is said of it."""
 
 
 def choose_canaries(snapshot: Snapshot, snapshot_dir: Path) -> Canaries:
@@ -144,15 +136,16 @@ def smallest_hashes(parts: Iterable[Vectors]) -> Vectors:
     """Return the canaries among some rows, of which only one part is in memory at a time."""
     best: Vectors | None = None
     for part in parts:
-        both = part if best is None or not len(best.ids) else Vectors.joined([best, part])
-        order = np.lexsort((both.as_of, mix(both.ids, _SEED)))
-        best = both.at(order[:NUM_CANARIES])
+        both = Vectors.joined([best, part]) if best else part
+        best = both.at(np.lexsort((both.as_of, mix(both.ids, _SEED)))[:NUM_CANARIES])
     assert best is not None, "a snapshot has pins, and at least one shard"
     return best
 
 
-def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compared:
-    """Compare kept vectors with those of the same keys.
+def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> tuple[float, str]:
+    """Return the share of kept vectors that those of the same keys differ from, and its phrase.
+
+    The share is NaN where fewer than FEWEST_COMPARED are found.
 
     Args:
         what: They are called, such as "pins".
@@ -164,31 +157,29 @@ def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compa
     keys = zip(kept.ids, kept.as_of, strict=True)
     places = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
     known, found = kept.at(places >= 0), now.at(places[places >= 0])
-    num, width, width_now = len(known.ids), known.vectors.shape[1], found.vectors.shape[1]
-    if num == 0:
-        return Compared(0, 0, "")
-    if width != width_now:
-        return Compared(num, num, f"all are of another width, {width} to {width_now} numbers")
-    difference = np.linalg.norm(known.vectors - found.vectors, axis=1)
-    longest = np.maximum(np.linalg.norm(known.vectors, axis=1), 1e-12)
-    changed = known.ids[difference > LARGEST_DIFFERENCE * longest]
-    names = ", ".join(str(each) for each in changed[:3])
-    phrase = f"{len(changed)} of {num} {what}, such as {names}, have other vectors now"
-    return Compared(num, len(changed), phrase if len(changed) else "")
+    if (num := len(known.ids)) < FEWEST_COMPARED:
+        return math.nan, ""
+    is_changed = np.ones(num, dtype=bool)  # where they are of another width
+    if known.vectors.shape == found.vectors.shape:
+        difference = np.linalg.norm(known.vectors - found.vectors, axis=1)
+        longest = np.maximum(np.linalg.norm(known.vectors, axis=1), 1e-12)
+        is_changed = difference > LARGEST_DIFFERENCE * longest
+    names = ", ".join(map(str, known.ids[is_changed][:3]))
+    said = f"{is_changed.sum()} of {num} {what}, such as {names}, have other vectors now"
+    return float(is_changed.mean()), said if names else ""
 
 
-def canary_checks(found: Mapping[str, Compared], not_judged: str) -> tuple[Check, ...]:
+def canary_checks(found: Found, not_judged: str) -> tuple[Check, ...]:
     """Return the checks that kept embeddings are as they were.
 
     Args:
         found: What became of the canaries of each kind.
         not_judged: Why nothing was compared, or nothing.
     """
-    found = {kind: each for kind, each in found.items() if each.num_compared >= FEWEST_COMPARED}
-    if not found and not not_judged:
+    shares = {kind: share for kind, (share, _) in found.items() if not math.isnan(share)}
+    if not shares and not not_judged:
         not_judged = f"fewer than {FEWEST_COMPARED} kept embeddings are in the snapshot"
-    shares = {kind: compared.changed_share for kind, compared in found.items()}
-    phrases = {kind: compared.phrase for kind, compared in found.items()}
+    phrases = {kind: phrase for kind, (_, phrase) in found.items()}
     said = "Embeddings that change under an unchanged version, of those that were kept."
     bounds = data_rules.CHANGED_EMBEDDINGS
     return tuple(

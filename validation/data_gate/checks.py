@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.artifacts import Severity, Snapshot
-from pipelines.contracts.config import DataGateConfig
+from pipelines.contracts.config import DataGateConfig, FeatureConfig
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.gx_runner import NAN, Check, Unit
@@ -130,20 +130,13 @@ def _volumes(judged: Judged) -> tuple[Check, ...]:
 def _days_and_events(judged: Judged) -> tuple[Check, ...]:
     """Return the checks of each day, and of what the log's actions name."""
     measures, events = judged.profile.measures, judged.snapshot.event_counts
-    days = {}  # each day that either window touches
+    rates = rate_shares(measures, judged.snapshot.features)
+    missing, days = 1.0 if rates else NAN, {}  # each day that either window touches
     for name in ("training", "holdout"):
         window = getattr(judged.snapshot, name)
         for day in range(window.start_ms // DAY_MS, -(-window.end_ms // DAY_MS)):
             date = datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date()
-            days[f"{date} ({name})"] = day
-    counts = {name: int(measures.days.get(day, (0,))[0]) for name, day in days.items()}
-    median = float(np.median(list(counts.values())))
-    requests = {name: count / median if median else 0.0 for name, count in counts.items()}
-    head_names = judged.snapshot.features.head_names
-    main = head_names.index(judged.snapshot.features.main_head.name)
-    by_day = rate_shares(measures), rate_shares(measures, main)
-    missing = 1.0 if by_day[0] else NAN
-    rates, launched = ({n: of.get(day, missing) for n, day in days.items()} for of in by_day)
+            days[f"{date} ({name})"] = rates.get(day, missing)
     has_examples = bool(measures.examples.any())
     unknown = _share(events.num_naming_unknown, events.num_naming * has_examples)
     early = _share(events.num_early, events.num_near * has_examples)
@@ -152,15 +145,9 @@ def _days_and_events(judged: Judged) -> tuple[Check, ...]:
     near = "" if events.num_near >= FEWEST_ACTIONS else f"{few} none"
     named = "Actions that name a request which the log does not have of their user."
     return (
-        Check("every_day_is_there", _WARNING,
-              "Each day has requests: a share of the median day's.",
-              "days", requests, "share", bounds.ROWS_OF_A_DAY.warning),
         Check("every_day_has_labels", _CRITICAL,
               "No day's label rate is near zero once it was launched: a share of the median day.",
-              "days", launched, "share", bounds.LABEL_RATE_BY_MEDIAN.critical),
-        Check("label_rate_of_each_day", _WARNING,
-              "Each day's label rate: a share of the head's median day.",
-              "days", rates, "share", bounds.LABEL_RATE_BY_MEDIAN.warning),
+              "days", days, "share", bounds.LABEL_RATE_BY_MEDIAN.critical),
         _whole("most_requests_are_known", _CRITICAL, named, unknown, "share",
                maximum=bounds.UNKNOWN_REQUESTS.critical, not_judged=naming),
         _whole("requests_are_known", _WARNING, named, unknown, "share",
@@ -206,29 +193,23 @@ def _rates(judged: Judged) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
-def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, float]:
+def rate_shares(measures: Measures, features: FeatureConfig) -> dict[int, float]:
     """Return, by day, the lowest label rate of a head against the head's median day.
 
-    A head counts on a day on which its median rate would give enough positives.
-
-    Args:
-        measures: The snapshot's.
-        main_head: The place of the main head. Where it is given, another head does not count on the
-            days before its first positive on which any head has positives: a new action type was
-            not launched yet, and nothing is missing. None counts these days too.
+    A head counts on a day on which its median rate would give enough positives. But for the main
+    head, it does not count on the days before its first positive on which any head has positives: a
+    new action type was not launched yet, and nothing is missing.
     """
-    days = sorted(day for day, (_, examples, *_) in measures.days.items() if examples)
+    days = sorted(day for day, (examples, *_) in measures.days.items() if examples)
     if not days:
         return {}
     rows = np.stack([measures.days[day] for day in days])
-    examples, positives = rows[:, 1:2], rows[:, 2:]
+    examples, positives = rows[:, :1], rows[:, 1:]
     rates = positives / examples
     usual = np.median(rates, axis=0)
-    is_telling = usual * examples >= bounds.LABEL_RATE_BY_MEDIAN.fewest
-    if main_head is not None:
-        is_launched = (np.cumsum(positives, axis=0) > 0) | ~positives.any(axis=1, keepdims=True)
-        is_launched[:, main_head] = True
-        is_telling &= is_launched
+    is_launched = (np.cumsum(positives, axis=0) > 0) | ~positives.any(axis=1, keepdims=True)
+    is_launched[:, features.head_names.index(features.main_head.name)] = True
+    is_telling = is_launched & (usual * examples >= bounds.LABEL_RATE_BY_MEDIAN.fewest)
     shares = np.divide(rates, usual, out=np.ones_like(rates), where=is_telling)
     return dict(zip(days, shares.min(axis=1).tolist(), strict=True))
 

@@ -91,8 +91,6 @@ class Check:
             is_within: Whether Great Expectations found every value that there is within the bounds.
             offenders: The partitions whose value is not.
         """
-        if self.not_judged:
-            offenders = ()
         measured = [name for name, value in self.values.items() if not math.isnan(value)]
         missing = [name for name in self.values if name not in measured and not self.not_judged]
         parts = []
@@ -170,10 +168,10 @@ def evaluate(
         found |= _run_suite(context, table, of_table, run_id)
     context.build_data_docs(site_names=[_DOCS_SITE])
     outcomes = tuple(check.outcome(*found.get(check.name, ())) for check in checks)
-    said = {each.name: (accepted or {}).get(each.name, "") for each in outcomes if not each.is_met}
-    outcomes = tuple(
-        each.model_copy(update={"accepted_by": said.get(each.name, "")}) for each in outcomes
-    )
+    said = accepted or {}
+    outcomes = tuple(each if each.is_met
+                     else each.model_copy(update={"accepted_by": said.get(each.name, "")})
+                     for each in outcomes)  # fmt: skip
     finish_data_docs(docs_dir, subject, outcomes)
     return outcomes
 

@@ -184,11 +184,11 @@ def shift_checks(
         (MOVE, "How far each number's quantiles moved from the last accepted snapshot's, in "
          "standard deviations.", few),
     ):  # fmt: skip
-        own = [shift for shift in shifts if shift.measure == measure]
-        limits = {s.partition: limit for s in own if (limit := s.limit(earlier)) is not None}
-        values = {s.partition: abs(s.size) / limits[s.partition] for s in own
-                  if s.partition in limits} if is_measured else {"snapshot": NAN}  # fmt: skip
-        phrases = {s.partition: s.phrase(limits[s.partition]) for s in own if s.partition in limits}
+        own = (shift for shift in shifts if shift.measure == measure)
+        known = [(shift, limit) for shift in own if (limit := shift.limit(earlier)) is not None]
+        values = {shift.partition: abs(shift.size) / limit for shift, limit in known}
+        values = values if is_measured else {"snapshot": NAN}
+        phrases = {shift.partition: shift.phrase(limit) for shift, limit in known}
         why = "" if measure == STEADY else not_judged
         checks.append(Check(measure, Severity.WARNING, description, measure, values, "limits",
                             maximum=1.0, not_judged=why or ("" if values else without),

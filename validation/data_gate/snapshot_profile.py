@@ -30,7 +30,7 @@ from validation.data_gate.rows import BrokenRows, check_pins, check_shard, count
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """To be raised when a measure or its bins change their meaning."""
 SPLITS = 2
 _HALF_DECADES = 10.0 ** np.arange(-3, 9.5, 0.5)
@@ -65,7 +65,7 @@ class Measures:
     positives: dict[str, Counts] = field(default_factory=dict)  # head -> (2,)
     with_sequence: int = 0  # requests with at least one earlier action
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero to their request
-    # By days since the epoch: requests, examples, the positives of each head in the recipe's order.
+    # By days since the epoch: examples, the positives of each head in the recipe's order.
     days: dict[int, Counts] = field(default_factory=dict)
     # By feature. Of a categorical feature, the first bin holds the values outside the closed list;
     # of a numeric one, only rows where it is not missing count, and its flag has a histogram too.
@@ -119,7 +119,7 @@ def measure_shard(
         with_sequence=int((lengths > 0).sum()),
         zero_embeddings=int(is_zero.sum()),
     )
-    of_days = [place, place[request]]
+    of_days = [place[request]]
     for head in features.head_names:
         positive = request[to_numpy(examples[label_column(head)]) == 1]
         found.positives[head] = np.bincount(window[positive], minlength=SPLITS)

@@ -11,7 +11,7 @@ Letters: N examples, M requests, F numeric columns.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,46 +22,40 @@ from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import FloatArray
 from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
-from validation.model_gate.target_metric import target_head, volume_name
-
-Numbers = Mapping[str, np.ndarray]
-"""The numeric features of the holdout, by name, float32 (N,)."""
+from validation.model_gate.target_metric import volume_name
 
 RANDOM = "a random order"
 POPULARITY = "popularity, 28 days"
 REGRESSION = "logistic regression"
 MAX_ITERATIONS = 1_000
-_AGAINST_RANDOM = "against random: "
 
 
-@dataclass(frozen=True)
-class Ranking:
+class Ranking(NamedTuple):
     """One way to order a request's candidates without a model."""
 
     name: str
     description: str
     needs: tuple[str, ...]  # names of numeric features
-    score: Callable[[Numbers], FloatArray] | None  # (N,), the highest first; None: all are equal
+    score: Callable[..., Any]  # of their columns, float64 (N,): the highest goes first
 
 
-def _past_engagement(numbers: Numbers) -> FloatArray:
+def _past_engagement(past: FloatArray, popularity: FloatArray) -> FloatArray:
     """Return the score of a ranking by past engagement, and by popularity where that is equal.
 
     The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
     far below the factor, so that no popularity outweighs an action.
     """
-    past = np.expm1(numbers["past_engagements"].astype(np.float64)).round()
-    return past * 1_000 + numbers["pin_popularity_28d"]
+    return np.expm1(past).round() * 1_000 + popularity
 
 
 RANKINGS = (
-    Ranking(RANDOM, "A seeded hash of request and pin.", (), None),
+    Ranking(RANDOM, "A seeded hash of request and pin.", (), lambda: 0.0),
     *(
         Ranking(
             f"popularity, {days}",
             f"The pin's wanted actions in the {said} before the request's day, most first.",
             (name,),
-            lambda numbers, name=name: numbers[name].astype(np.float64),  # type: ignore[misc]
+            np.positive,
         )
         for name, days, said in (
             ("pin_popularity_1d", "1 day", "day"),
@@ -74,7 +68,7 @@ RANKINGS = (
         "pin_age, least first: the time since the pin's first appearance of the last 28 days, or "
         "since the time in the column that the recipe names; a pin without one is newest.",
         ("pin_age",),
-        lambda numbers: -numbers["pin_age"].astype(np.float64),  # A missing age is 0.
+        np.negative,  # A missing age is 0.
     ),
     Ranking(
         "past engagement",
@@ -84,17 +78,6 @@ RANKINGS = (
     ),
 )
 """Where two are equally good, the one that stands first counts as the better one."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """One baseline with its scores, or why it has none."""
-
-    name: str
-    kind: Literal["ranking", "regression"]
-    description: str
-    score: FloatArray | None  # (N,), finite
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,82 +104,59 @@ class Baselines:
         )
 
 
-def make_baselines(
-    rows: ExampleRows, training: ExampleRows, config: RunConfig
-) -> tuple[Baseline, ...]:
-    """Return every baseline with its scores of the holdout.
+def measure(
+    rows: ExampleRows, training: ExampleRows, challenger: SplitScores, config: RunConfig
+) -> Baselines:
+    """Return the target metric of each baseline, held against the challenger over users.
 
     Args:
         rows: of the holdout.
         training: of the training window; the regression is fitted on them.
-        config: whose target metric names the head.
-    """
-    found = []
-    for ranking in RANKINGS:
-        missing = [name for name in ranking.needs if name not in rows.numeric]
-        score, note = np.zeros(len(rows.request_index)) if ranking.score is None else None, ""
-        if missing:
-            note = f"The snapshot does not hold {', '.join(missing)}."
-        elif ranking.score is not None:
-            score = ranking.score(rows.numeric)
-        found.append(Baseline(ranking.name, "ranking", ranking.description, score, note))
-    names = sorted(set(rows.numeric) & set(training.numeric))
-    said = f"A logistic regression on {len(names)} numbers, fitted on the training rows."
-    head, fitted, note = target_head(config.model_gate, config.features.heads).name, None, ""
-    try:
-        columns = _columns(training, names), training.labels[head], _columns(rows, names)
-        fitted = fit_and_score(*columns)
-    except DataContractError as error:
-        note = f"{error}"
-    return (*found, Baseline(REGRESSION, "regression", said, fitted, note))
-
-
-def measure(
-    rows: ExampleRows, challenger: SplitScores, made: tuple[Baseline, ...], config: RunConfig
-) -> Baselines:
-    """Return the target metric of each baseline, with paired intervals over users.
-
-    Each is held against the challenger and against a random order.
-
-    Args:
-        rows: of the holdout.
-        challenger: its scores of these rows.
-        made: from `make_baselines`; one of them is the random order.
-        config: target metric, draws and confidence.
+        challenger: its scores of the holdout.
+        config: target metric and its head, draws and confidence.
     """
     holdout = Holdout(rows, config.features.heads, config.model_gate)
     head, target = holdout.target_head.name, config.model_gate.target_metric
-    scores = {each.name: each.score for each in made if each.score is not None}
-    hits = {name: holdout.hits(score, head) for name, score in scores.items()}
+    names = sorted(set(rows.numeric) & set(training.numeric))
+    told = {ranking.name: ranking.description for ranking in RANKINGS}
+    told[REGRESSION] = f"A logistic regression on {len(names)} numbers of the training rows."
+    scores, notes = dict[str, FloatArray](), dict[str, str]()
+    for ranking in RANKINGS:
+        if missing := [name for name in ranking.needs if name not in rows.numeric]:
+            notes[ranking.name] = f"The snapshot does not hold {', '.join(missing)}."
+            continue
+        columns = [rows.numeric[name].astype(np.float64) for name in ranking.needs]
+        scores[ranking.name] = np.zeros(len(rows.request_index)) + ranking.score(*columns)
+    try:
+        known, asked = _columns(training, names), _columns(rows, names)
+        scores[REGRESSION] = fit_and_score(known, training.labels[head], asked)
+    except DataContractError as error:
+        notes[REGRESSION] = f"{error}"
     ours = holdout.hits(challenger.ranking_score, head)
-    requests = np.ones(len(rows.user_id)) if target == volume_name(head) else None
-    pairs = [RatioMetric(name, ours, theirs, requests) for name, theirs in hits.items()]
-    if (random := hits.get(RANDOM)) is not None:
-        pairs += [
-            RatioMetric(_AGAINST_RANDOM + name, theirs, random, requests)
-            for name, theirs in hits.items()
-        ]
+    is_finite = bool(np.isfinite(ours).all())
+    # Without a challenger's number the baselines have their levels all the same.
+    ours = ours if is_finite else np.zeros_like(ours)
+    requests = np.ones(len(ours)) if target == volume_name(head) else None
+    pairs = [RatioMetric(name, ours, holdout.hits(score, head), requests)
+             for name, score in scores.items()]  # fmt: skip
     table = bootstrap_metrics(holdout, pairs, {"all": holdout.masks["all"]}).table
     cells = {row.metric: row for row in table if isinstance(row, MetricComparison)}
     facts = []
-    for each in made:
-        row, random_row = cells.get(each.name), cells.get(_AGAINST_RANDOM + each.name)
-        # Where the challenger's scores are not finite, the pair with random has the level.
-        level = row.baseline_interval if row else random_row and random_row.challenger_interval
-        note = each.note
-        if not note and row is None:
+    for name, description in told.items():
+        row, note = cells.get(name), notes.get(name, "")
+        change = row.relative_change if row and is_finite else None
+        if row and not is_finite:
             note = f"The challenger has no {target}: its scores are not finite."
-        elif not note and row is not None and row.relative_change is None:
+        elif row and change is None:
             note = f"Its {target} is zero in a resample of the users."
         facts.append(
             BaselineFacts(
-                name=each.name,
-                kind=each.kind,
-                description=each.description,
-                level=level,
-                change=row and row.relative_change,
-                difference=row and row.difference,
-                against_random=random_row and random_row.relative_change,
+                name=name,
+                kind="regression" if name == REGRESSION else "ranking",
+                description=description,
+                level=row and row.baseline_interval,
+                change=change,
+                difference=row.difference if row and is_finite else None,
                 note=note,
             )
         )

@@ -38,7 +38,6 @@ from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import (
     FloatArray,
-    RatioEstimate,
     UserSums,
     paired_bootstrap,
     smallest_detectable_change,
@@ -259,7 +258,26 @@ def bootstrap_metrics(
     target_error = None
     columns_of: dict[Key, FloatArray] = {}
     for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
-        table += _rows_of(metric, segment, sums, k, estimate)
+        level, other, whole = (float(column[:, k].sum()) for column in vars(sums).values())
+        if whole == 0 or not np.isfinite(level):
+            kind = AbsenceKind.NOT_FINITE if whole else AbsenceKind.NO_ACTION
+            table.append(_absent(metric.name, segment, "challenger", kind))
+            continue
+        has_baseline = metric.baseline is not None and bool(np.isfinite(other))
+        table.append(
+            MetricComparison(
+                metric=metric.name,
+                segment=segment,
+                challenger=level / whole,
+                baseline=other / whole if has_baseline else None,
+                relative_change=estimate.relative_change if has_baseline else None,
+                difference=estimate.difference if has_baseline else None,
+                challenger_interval=estimate.challenger,
+                baseline_interval=estimate.baseline if has_baseline else None,
+            )
+        )
+        if metric.baseline is not None and not has_baseline:
+            table.append(_absent(metric.name, segment, "baseline", AbsenceKind.NOT_FINITE))
         if (metric.name, segment) == (config.target_metric, "all"):
             target_error = estimate.relative_standard_error
         if (metric.name, segment) in deciding(config) and metric.baseline is not None:
@@ -267,32 +285,6 @@ def bootstrap_metrics(
             columns_of |= {} if column is None else {(metric.name, segment): column}
     table.sort(key=lambda row: list(masks).index(row.segment))
     return Bootstrapped(table, target_error, Influences(holdout.user_groups[0], columns_of))
-
-
-def _rows_of(
-    metric: RatioMetric, segment: str, sums: UserSums, k: int, estimate: RatioEstimate
-) -> list[Row]:
-    """Return the k-th metric's line of the comparison, and what could not be computed of it."""
-    name, columns = metric.name, (sums.challenger, sums.baseline, sums.denominators)
-    level, other, divisor = (float(column[:, k].sum()) for column in columns)
-    if divisor == 0:
-        return [_absent(name, segment, "challenger", AbsenceKind.NO_ACTION)]
-    if not np.isfinite(level):
-        return [_absent(name, segment, "challenger", AbsenceKind.NOT_FINITE)]
-    has_baseline = metric.baseline is not None and bool(np.isfinite(other))
-    row = MetricComparison(
-        metric=name,
-        segment=segment,
-        challenger=level / divisor,
-        baseline=other / divisor if has_baseline else None,
-        relative_change=estimate.relative_change if has_baseline else None,
-        difference=estimate.difference if has_baseline else None,
-        challenger_interval=estimate.challenger,
-        baseline_interval=estimate.baseline if has_baseline else None,
-    )
-    if metric.baseline is None or has_baseline:
-        return [row]
-    return [row, _absent(name, segment, "baseline", AbsenceKind.NOT_FINITE)]
 
 
 def ratio_metrics(
@@ -338,8 +330,8 @@ def _log_losses(label: FloatArray, probability: FloatArray) -> FloatArray:
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
 
 
-def _absent(metric: str, segment: str, side: Side, kind: AbsenceKind, num: int = 0) -> AbsentMetric:
-    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, num=num)
+def _absent(metric: str, segment: str, side: Side, kind: AbsenceKind) -> AbsentMetric:
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind)
 
 
 def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitScores) -> list[Row]:
@@ -350,35 +342,31 @@ def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitSc
     found: list[Row] = []
     rows, confidence = holdout.rows, holdout.config.confidence
     for head, (segment, mask) in product(holdout.heads, holdout.masks.items()):
-        ours, theirs = (s.probabilities.get(head.name) for s in (challenger, baseline))
-        if ours is None:
-            continue
         chosen = mask[rows.request_index]
         label = rows.labels[head.name][chosen]
         group = holdout.request_group[rows.request_index[chosen]]
+        sides = [s.probabilities.get(head.name) for s in (challenger, baseline)]
         for metric in (f"auc.{head.name}", f"ece.{head.name}"):
             levels: list[tuple[float | None, Interval | None]] = []
-            for side, probability in zip(_SIDES, (ours, theirs), strict=True):
-                if probability is None or (side == "baseline" and not levels):
-                    continue
+            for side, probability in zip(_SIDES, sides, strict=True):
+                if probability is None:
+                    break
                 level = _pooled_level(metric, probability[chosen], label, group, confidence)
                 if isinstance(level, AbsenceKind):
-                    num = {AbsenceKind.FEW_EXAMPLES: NUM_RELIABILITY_BINS,
-                           AbsenceKind.ONE_LABEL: len(label)}.get(level, 0)  # fmt: skip
-                    found.append(_absent(metric, segment, side, level, num))
-                else:
-                    levels.append(level)
+                    found.append(_absent(metric, segment, side, level))
+                    break
+                levels.append(level)
             if levels:
-                mine, other = (*levels, (None, None))[:2]
+                (mine, interval), (other, another) = (*levels, (None, None))[:2]
                 found.append(
                     MetricComparison(
                         metric=metric,
                         segment=segment,
-                        challenger=mine[0],
-                        baseline=other[0],
+                        challenger=mine,
+                        baseline=other,
                         relative_change=None,
-                        challenger_interval=mine[1],
-                        baseline_interval=other[1],
+                        challenger_interval=interval,
+                        baseline_interval=another,
                     )
                 )
     return found
@@ -421,7 +409,6 @@ def _reliability(holdout: Holdout, scores: SplitScores, side: Side) -> tuple[Rel
             ReliabilityBin(
                 side=side,
                 head=name,
-                num_examples=len(members),
                 mean_predicted=float(probability[members].mean()),
                 mean_observed=float(holdout.rows.labels[name][members].mean()),
             )

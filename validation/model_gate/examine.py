@@ -370,7 +370,7 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
 def _judge_baselines(
     baselines: tuple[BaselineFacts, ...], config: ModelGateConfig, found: Examined
 ) -> None:
-    """Hold the challenger of a first cycle against every baseline, and note what is odd.
+    """Hold the challenger of a first cycle against every baseline, and note which one beats it.
 
     Where `model_gate.first_champion_beats` is 'every_baseline', the first champion must beat each
     ranking: the whole two-sided interval of the change lies above zero. Against the logistic
@@ -383,27 +383,21 @@ def _judge_baselines(
     for facts in baselines:
         is_model, interval = facts.kind == "regression", facts.change
         name = f"the {'' if is_model else 'ranking by '}{facts.name}"
-        if facts.is_below_random:
-            odd = Reason.of("baseline_below_random", baseline=name, change=facts.against_random)
-            found.held.append(odd)
         if not is_first:
             if interval is not None and interval.high < 0:
                 found.held.append(Reason.of("baseline_better", baseline=name, change=interval))
             continue
         allowed = config.margin if is_model else 0.0
-        difference = None if is_model or interval else facts.difference
-        if interval is not None:
-            change = Change(alone(interval), alone(interval))
-            is_beaten = is_shown(change, allowed) if is_model else interval.low > 0
-            beats = is_denied(change, allowed)
-        elif difference is not None:
-            # The ranking's target is zero in a resample of the users.
-            is_beaten, beats = difference.low > 0, difference.high < 0
-        else:
+        # Where the ranking's target is zero in a resample of the users, the difference is judged.
+        gap = interval or (None if is_model else facts.difference)
+        if gap is None:
             found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
             continue
+        change = Change(alone(gap), alone(gap))
+        is_beaten = is_shown(change, allowed) if is_model else gap.low > 0
+        difference = None if interval else gap
         said = {"baseline": name, "change": interval, "difference": difference}
-        if beats:
+        if is_denied(change, allowed):
             found.broken.append(Reason.of("baseline_beats", **said))
             continue
         code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)

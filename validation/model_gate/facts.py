@@ -21,7 +21,7 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_split
 from training.data.reader import load_rows
-from validation.model_gate.baselines import POPULARITY, make_baselines, measure
+from validation.model_gate.baselines import POPULARITY, measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
 from validation.model_gate.self_test import run_self_test
@@ -103,7 +103,7 @@ def gather_facts(
     training = load_rows(
         challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
     )
-    baselines = measure(rows, ours.scores, make_baselines(rows, training, config), config)
+    baselines = measure(rows, training, ours.scores, config)
     if champion is None:
         must_beat = config.model_gate.first_champion_beats
         one = baselines.best(POPULARITY if must_beat == "popularity" else "")
@@ -185,17 +185,18 @@ def what_differs(
         features = config.features
         # The values of a closed list stand behind its name.
         closed = [f"{f.name} ({', '.join(f.values)})" for f in features.categorical]
+        heads = [
+            f"{h.name} ({'' if h.is_wanted else 'un'}wanted {h.action_type}, "
+            f"weight {h.utility_weight:g})"
+            for h in features.heads
+        ]
         told.append({
             "embedding version": config.embedding_version,
             "action types": ", ".join(features.action_types),
             "categorical features": ", ".join(closed) or "none",
             "numeric features": ", ".join(f.label for f in features.numeric) or "none",
+            "heads": ", ".join(heads),
         })  # fmt: skip
     for what, mine in told[0].items():
         if mine != (other := told[1][what]):
             yield Reason.of("recipes_differ", what=what, ours=mine, theirs=other, **sides)
-    heads, others = ({h.name: h for h in c.features.heads} for c in (ours, theirs))
-    for name in dict.fromkeys((*heads, *others)):
-        one, another = heads.get(name), others.get(name)
-        if one != another:
-            yield Reason.of("heads_differ", head=name, ours=one, theirs=another, **sides)

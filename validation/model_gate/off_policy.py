@@ -14,7 +14,7 @@ intervals are wide.
 Letters: R exploration requests, N candidates of all of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,36 +93,30 @@ def estimate(
     given = [side.probabilities[head] for side in sides if head in side.probabilities]
     given = [values for values in given if np.isfinite(values).all()]
     predicted = np.mean(given, axis=0)[inside].astype(np.float64) if given else np.zeros(0)
-    said = "" if len(given) == len(sides) else "Predictions are one side's own."
-    equal = weights.any() and np.ptp(weights[weights > 0]) == 0
-    estimators: dict[str, tuple[Callable[[dict[int, Mask]], Parts], str, str]] = {
-        "replay, first place": (lambda top: replay(logged, top[1]), "", ""),
+    estimators: dict[str, tuple[str, Callable[[dict[int, Mask]], Parts]]] = {
+        "replay, first place": ("", lambda top: replay(logged, top[1])),
         "doubly robust, first place": (
-            lambda top: doubly_robust(logged, top[1], predicted, CLIP),
             "" if given else f"No side gives probabilities of '{head}'.",
-            said,
+            lambda top: doubly_robust(logged, top[1], predicted),
         ),
         f"slate SNIPS, top {TOP_K}": (
-            lambda top: slate_snips(logged, top[TOP_K], weights),
             "" if weights.any() else "No request has a propensity for all candidates.",
-            f"All chances are equal: this is exploration's volume in the top {TOP_K}."
-            if equal
-            else "",
+            lambda top: slate_snips(logged, top[TOP_K], weights),
         ),
     }
     found = []
-    for name, (parts_of, lack, note) in estimators.items():
+    for name, (lack, parts_of) in estimators.items():
         lacking = lack if tops else "A side's scores hold NaN or infinity."
-        pair = [] if lacking else [parts_of(top) for top in tops]
+        mine, other = (None, None) if lacking else map(parts_of, tops)
         found.append(
             OffPolicyEstimate(
                 estimator=name,
-                challenger=pair[0].value if pair else None,
-                baseline=pair[1].value if pair else None,
-                relative_change=_change(holdout, pair) if pair else None,
+                challenger=mine and mine.value,
+                baseline=other and other.value,
+                relative_change=_change(holdout, mine, other) if mine and other else None,
                 num_requests=logged.num_requests,
-                effective_size=pair[0].effective_size if pair else 0,
-                note=lacking or note,
+                effective_size=mine.effective_size if mine else 0,
+                note=lacking,
             )
         )
     return tuple(found)
@@ -146,24 +140,20 @@ def _logged(holdout: Holdout, inside: Mask) -> Logged:
     )
 
 
-def _change(holdout: Holdout, pair: Sequence[Parts]) -> Interval | None:
+def _change(holdout: Holdout, mine: Parts, other: Parts) -> Interval | None:
     """Return the relative change with its interval over users; None where a draw has no value."""
     rows, config = holdout.rows, holdout.config
     groups, group_of = user_groups(rows.user_id[rows.is_exploration])
-    mine, other = (side.value for side in pair)
-    if not mine or not other or len(groups) < 2:
+    if not mine.value or not other.value or len(groups) < 2:
         return None
-    sums = [
-        np.bincount(group_of, part, minlength=len(groups))
-        for side in pair
-        for part in (side.numerator, side.denominator)
-    ]
+    parts = (mine.numerator, mine.denominator, other.numerator, other.denominator)
+    sums = [np.bincount(group_of, part, minlength=len(groups)) for part in parts]
     columns = np.stack(sums, axis=1).astype(np.float64)
     drawn = resampled_sums(columns, config.num_resamples, config.bootstrap_seed)
     if (drawn[:, 1:] <= 0).any():
         return None
     changes = (drawn[:, 0] / drawn[:, 1]) / (drawn[:, 2] / drawn[:, 3]) - 1
-    return interval_of(np.append(mine / other - 1, changes), config.confidence)
+    return interval_of(np.append(mine.value / other.value - 1, changes), config.confidence)
 
 
 def replay(logged: Logged, is_best: Mask) -> Parts:
@@ -180,23 +170,22 @@ def replay(logged: Logged, is_best: Mask) -> Parts:
     return Parts(logged.sum(agrees * logged.reward), counts, counts)
 
 
-def doubly_robust(logged: Logged, is_best: Mask, predicted: FloatArray, clip: float) -> Parts:
+def doubly_robust(logged: Logged, is_best: Mask, predicted: FloatArray) -> Parts:
     """Return the predicted reward of the ranking's first candidate, corrected by what was seen.
 
     With n candidates the log agrees with the ranking once in n times, so where it does, the error
     of the prediction counts n times (Dudik, Langford and Li 2011).
 
     Bias: none for the first place where the order was random, or where the predictions are right.
-    Weights above `clip` are cut to it; what that leaves is the predictions' mean error times the
+    Weights above CLIP are cut to it; what that leaves is the predictions' mean error times the
     share that was cut. Requests whose first place is lost do not count.
 
     Args:
         logged: The log.
         is_best: (N,) the ranking's first candidate of each request.
         predicted: (N,) expected reward of each candidate, the same for all rankings compared.
-        clip: Largest weight.
     """
-    weights = np.minimum(logged.sum(np.ones(len(logged.request))), clip)[logged.request]
+    weights = np.minimum(logged.sum(np.ones(len(logged.request))), CLIP)[logged.request]
     agrees = logged.is_first & is_best
     error = np.where(agrees, weights * (logged.reward - predicted), 0.0)
     has_first = logged.sum(logged.is_first.astype(np.float64))

@@ -18,7 +18,8 @@ Letters: N examples, G groups of users, D draws.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from validation.model_gate.comparison import (
 )
 from validation.model_gate.examine import Bounds, alone, place
 from validation.model_gate.target_metric import hits_name
-from validation.model_gate.verdict import decide_on_comparison
+from validation.model_gate.verdict import decide
 
 PLANTED_BIAS = 0.01
 _NUM_DRAWS, _DRAW_RESAMPLES = 200, 400
@@ -52,9 +53,9 @@ _FEWEST = 50
 _FAULTY_CALIBRATION = 2.0
 
 
-def _failed(said: str, file: str = "") -> HomefeedError:
-    mend = f"; fix validation/model_gate/{file} before any model is judged" if file else ""
-    return HomefeedError(f"the model gate's self-test failed: {said}{mend}")
+def _failed(said: str) -> HomefeedError:
+    mend = "look into validation/model_gate before any model is judged"
+    return HomefeedError(f"the model gate's self-test failed: {said}; {mend}")
 
 
 def run_self_test(
@@ -95,8 +96,8 @@ def run_self_test(
     }
     if differing:
         said = f"the challenger against itself differs in {sorted(differing)}"
-        raise _failed(f"{said}, expected no difference at all", "comparison.py")
-    if _change_of(same) is None:
+        raise _failed(f"{said}, expected no difference at all")
+    if same.target_change is None:
         return SelfTest(doubts=(Reason.of("test_without_target"),))
     found = [Reason.of("tested_itself", num_numbers=len(same.metrics))]
     found += check_intervals(holdout, challenger, baseline)
@@ -124,15 +125,14 @@ def _judge_rankings(
 
     def judged(planted: np.ndarray) -> tuple[Decision, Interval | None]:
         comparison = compared(bare, planted, ranking)
-        verdict = decide_on_comparison(comparison, bare.config, wanted)
-        return verdict.decision, _change_of(comparison)
+        verdict = decide(comparison, None, None, bare.config, wanted)
+        return verdict.decision, comparison.target_change
 
     decision, change = judged(-rows.labels[holdout.target_head.name].astype(np.float64))
     if decision is not Decision.REJECT:
         raise _failed(
-            f"the worst possible ranking got {decision} ({_span(change)}), expected REJECT; either "
-            f"the gate is broken or the holdout's requests have too few candidates to tell any "
-            f"ranking from another"
+            f"the worst possible ranking got {decision}, expected REJECT; the gate is broken, or "
+            f"the holdout's requests have too few candidates to tell any ranking from another"
         )
     found.append(Reason.of("tested_worst", change=change))
     seed = config.bootstrap_seed
@@ -141,12 +141,11 @@ def _judge_rankings(
     # One comparison in a thousand may mislead: the test runs for years.
     careful = config.model_copy(update={"confidence": 0.999})
     blind = replace(holdout, rows=replace(rows, labels=labels), config=careful)
-    lead = _change_of(compared(blind, ranking, shuffled))
+    lead = compared(blind, ranking, shuffled).target_change
     if lead is not None and lead.low > 0:
         raise _failed(
-            f"with labels shuffled within requests the challenger is still better than chance "
-            f"({_span(lead)}), expected no difference; something else enters the measure",
-            "ranking_metrics.py",
+            f"with labels shuffled within requests the challenger is still better than chance, by "
+            f"{lead.low:.2%} at least, expected no difference; something else enters the measure"
         )
     found.append(Reason.of("tested_labels", change=lead))
     decision, change = judged(shuffled)
@@ -156,16 +155,7 @@ def _judge_rankings(
     return SelfTest(findings=tuple(found), doubts=(doubt,))
 
 
-def _change_of(comparison: Comparison) -> Interval | None:
-    return comparison.target.relative_change if comparison.target is not None else None
-
-
-def _span(change: Interval | None) -> str:
-    return "no interval" if change is None else f"{change.low:+.1%} to {change.high:+.1%}"
-
-
-@dataclass(frozen=True)
-class _Plant:
+class _Plant(NamedTuple):
     """One faulty model. Where its bound is surely broken, the decision must be REJECT."""
 
     name: str
@@ -187,31 +177,26 @@ def _judge_plants(
     holdout = replace(holdout, config=config)
     for plant in _planted_models(holdout, challenger):
         comparison = compare(holdout, plant.scores, challenger, models).comparison
-        verdict = decide_on_comparison(comparison, config, holdout.heads)
-        decision, row = verdict.decision, comparison.find(plant.metric, plant.segment)
+        verdict = decide(comparison, None, None, config, holdout.heads)
+        row = comparison.find(plant.metric, plant.segment)
         is_level = plant.metric.startswith("calibration_ratio")
-        interval: Interval | None = None
-        if row is not None:
-            interval = row.challenger_interval if is_level else row.relative_change
+        of = "challenger_interval" if is_level else "relative_change"
+        interval: Interval | None = getattr(row, of, None)
+        is_visible = interval is not None and place(interval, *plant.bounds) == "beyond"
         own = {"metric": plant.metric, "segment": plant.segment}
         is_named = any(
             reason.code in plant.codes and own.items() <= (own | dict(reason.facts)).items()
             for reason in verdict.grounds
         )
-        said = {"fault": plant.name, "decision": decision.value}
         # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
-        is_missed = decision is Decision.PROMOTE or (decision is Decision.REJECT and not is_named)
-        is_visible = interval is not None and place(interval, *plant.bounds) == "beyond"
-        if interval is None or (decision is not Decision.REJECT and not is_visible):
-            reason = Reason.of("tested_fault_not_seen", **said)
-        else:
-            code = "tested_fault_of_level" if is_level else "tested_fault"
-            reason = Reason.of(code, metric=plant.metric, interval=interval, **said)
+        is_rejected = verdict.decision is Decision.REJECT
+        is_missed = verdict.decision is Decision.PROMOTE or (is_rejected and not is_named)
         if is_missed and is_visible:
             codes = " or ".join(plant.codes)
-            said_of = f"{reason} Expected REJECT because of {codes} of {plant.metric}"
-            raise _failed(said_of, "examine.py or verdict.py")
-        yield reason
+            expected = f"expected REJECT because of {codes} of {plant.metric}"
+            raise _failed(f"{plant.name}: {verdict.decision}, {expected}")
+        code = "tested_fault" if is_rejected or is_visible else "tested_fault_not_seen"
+        yield Reason.of(code, fault=plant.name, decision=verdict.decision.value)
 
 
 def _planted_models(holdout: Holdout, challenger: SplitScores) -> Iterator[_Plant]:
@@ -287,8 +272,8 @@ def check_intervals(
     [metric] = [each for each in metrics if each.name == holdout.config.target_metric]
 
     def changed(of: RatioMetric) -> Interval | None:
-        table = bootstrap_metrics(holdout, [of], {"all": holdout.masks["all"]}).table
-        return next((r.relative_change for r in table if isinstance(r, MetricComparison)), None)
+        row = bootstrap_metrics(holdout, [of], {"all": holdout.masks["all"]}).table[0]
+        return row.relative_change if isinstance(row, MetricComparison) else None
 
     if (change := changed(metric)) is None:
         return ()
@@ -299,8 +284,7 @@ def check_intervals(
         raise _failed(
             f"the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the change came "
             f"out as {said}, expected {expected:+.4%}; the sides are swapped or the estimate is "
-            f"biased",
-            "comparison.py",
+            f"biased"
         )
     found = [Reason.of("tested_bias", bias=PLANTED_BIAS)]
     columns, (groups, user_group) = [], holdout.user_groups
@@ -322,8 +306,7 @@ def check_intervals(
         raise _failed(
             f"its interval implies a standard error of {error:.4%}, the linearised one is "
             f"{linearised:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the "
-            f"intervals are scaled or the pairing of the two sides is lost",
-            "bootstrap.py",
+            f"intervals are scaled or the pairing of the two sides is lost"
         )
     found.append(Reason.of("tested_width", ratio=error / linearised))
     return (*found, _check_coverage(sums, holdout))
@@ -337,9 +320,8 @@ def _check_coverage(sums: UserSums, holdout: Holdout) -> Reason:
     """
     from scipy.stats import binom
 
-    config = holdout.config
+    config, num_groups = holdout.config, len(sums.challenger)
     rng = np.random.default_rng(config.bootstrap_seed)
-    num_groups = len(sums.challenger)
     drawn = rng.integers(0, num_groups, (num_groups, _NUM_DRAWS))
     is_swapped = rng.random(drawn.shape) < 0.5
     one, other, divisor = (
@@ -352,6 +334,6 @@ def _check_coverage(sums: UserSums, holdout: Holdout) -> Reason:
     fewest, most = (int(end) for end in binom.interval(_BAND, _NUM_DRAWS, config.confidence))
     if not fewest <= covered <= most:
         said = f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero"
-        raise _failed(f"{said}, expected {fewest} to {most}", "bootstrap.py")
+        raise _failed(f"{said}, expected {fewest} to {most}")
     counted = {"covered": covered, "fewest": fewest, "most": most}
     return Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)

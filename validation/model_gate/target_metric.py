@@ -20,18 +20,6 @@ def hits_name(head: str) -> str:
     return f"hit_at_{TOP_K}.{head}"
 
 
-def other_form(name: str) -> str:
-    """Return the other name of the same change: volume per request, or HIT@3 per user; '' if none.
-
-    Both count the same actions in the same top 3, and divide both sides by the same number of
-    requests, or of users. Their relative changes cannot differ, so people are shown one of them.
-    """
-    volume, hits = volume_name(""), hits_name("")
-    if name.endswith(volume):
-        return hits_name(name.removesuffix(volume))
-    return volume_name(name.removeprefix(hits)) if name.startswith(hits) else ""
-
-
 def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
     """Return every metric of a comparison that a floor or guardrail may name.
 

@@ -62,8 +62,8 @@ FIRST = Standing()
 
 def decide(
     comparison: Comparison,
-    self_test: SelfTest,
-    serving: ServingCheck,
+    self_test: SelfTest | None,
+    serving: ServingCheck | None,
     config: ModelGateConfig,
     heads: tuple[Head, ...],
     anchor: AnchorFacts | None = None,
@@ -74,15 +74,17 @@ def decide(
 
     Args:
         comparison: The challenger against the baseline.
-        self_test: What the gate found when it tested itself on the same rows.
-        serving: Whether the challenger's bundle would serve.
+        self_test: What the gate found when it tested itself on the same rows; None for the models
+            that this test plants, of whom nothing but the comparison is asked (rules 2 to 6).
+        serving: Whether the challenger's bundle would serve; None for planted models.
         config: Thresholds, from the run's configuration.
         heads: The model's heads; an unwanted one must be guarded.
         anchor: The fresh anchor, where one was trained.
         standing: What is on record about recipes.
         baselines: The simple baselines of this cycle; without one, no first champion is promoted.
     """
-    doubts, accepted = _doubts(self_test), standing.anchor
+    accepted, doubts = standing.anchor, _doubts(self_test) if self_test else ()
+    problems = serving.problems if serving else ()
     on_record = (text for text in (standing.problem, standing.hold) if text)
     obstacles = tuple(Reason.of("on_record", text=text) for text in on_record)
     mine = examine(comparison, config, heads, baselines)
@@ -98,7 +100,7 @@ def decide(
         mine.change,
         recipe.change if recipe else None,
         fresh.change if fresh else None,
-        is_broken=bool(serving.problems) or any(each.broken for each in examined),
+        is_broken=bool(problems) or any(each.broken for each in examined),
         is_held_back=bool(doubts or obstacles) or any(each.is_held_back for each in examined),
         is_anchor_sound=fresh is not None and not (standing.problem or against),
         anchor_margin=accepted.model_gate.margin if accepted else None,
@@ -111,37 +113,23 @@ def decide(
         code = "anchor_promoted" if is_promoted else "anchor_not_promoted"
         on_anchor = Reason.of(code, model=anchor.model.label, because=because)
         grounds = (grounds[0], on_anchor, *grounds[1:])
-    figures = (*serving.problems, serving.figures)
+    figures = (*problems, serving.figures) if serving else ()
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
     is_first = accepted is None and comparison.baseline_model is None
     return Verdict(
         decision=outcome.decision,
         promoted=outcome.promoted,
         becomes_anchor=outcome.promoted is Promoted.CHALLENGER and (is_first or is_better),
-        grounds=(*figures, *grounds) if serving.problems else (*grounds, *figures),
+        grounds=(*figures, *grounds) if problems else (*grounds, *figures),
     )
-
-
-def decide_on_comparison(
-    comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
-) -> Verdict:
-    """Return what rules 2 to 6 of `decide` say; the self-test asks them about planted models.
-
-    It is never PROMOTE where a threshold, a metric or an interval is missing or not finite.
-    """
-    mine = examine(comparison, config, heads)
-    evidence = Evidence(mine.change, None, None, bool(mine.broken), mine.is_held_back)
-    outcome = choose(evidence, config, margin_of(comparison, config.margin))
-    grounds = _grounds(outcome.decision, mine)
-    return Verdict(decision=outcome.decision, promoted=outcome.promoted, grounds=grounds)
 
 
 def _grounds(
     decision: Decision,
     mine: Examined,
-    recipe: Examined | None = None,
-    obstacles: tuple[Reason, ...] = (),
-    doubts: tuple[Reason, ...] = (),
+    recipe: Examined | None,
+    obstacles: tuple[Reason, ...],
+    doubts: tuple[Reason, ...],
 ) -> tuple[Reason, ...]:
     """Return why the challenger is judged so, the deciding reasons first.
 

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,32 +44,18 @@ class Setting:
     seed_noise: float = 0.002  # standard deviation of a trained model's quality
 
 
-@dataclass(frozen=True)
-class Year:
+class Year(NamedTuple):
     """What came of it, by cycle."""
 
     qualities: tuple[float, ...]  # of what serves, against the first recipe, always fresh
     outcomes: tuple[Outcome, ...]
 
-    @property
-    def mean_quality(self) -> float:
-        """Mean over the cycles, freshness included."""
-        return float(np.mean(self.qualities))
-
-    def share(self, decision: Decision) -> float:
-        """Return how often the challenger was decided upon so."""
-        return float(np.mean([outcome.decision is decision for outcome in self.outcomes]))
-
 
 def pool(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of independent estimates, weighted by the inverse of their variances.
 
-    Of all weighted means it has the smallest variance, 1 / sum(1 / error^2). An estimate without
-    any error decides alone.
+    Of all weighted means it has the smallest variance, 1 / sum(1 / error^2); no error is zero.
     """
-    certain = [e for e in estimates if e.error == 0]
-    if certain:
-        return Estimate(math.fsum(e.value for e in certain) / len(certain), 0.0)
     weights = [1 / e.error**2 for e in estimates]
     total = math.fsum(weights)
     value = math.fsum(w * e.value for w, e in zip(weights, estimates, strict=True)) / total
@@ -132,7 +119,7 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
     """Return one point for each true change.
 
     Args:
-        error: Standard error of the target metric's change on one holdout of this size.
+        error: Standard error of the target metric's change on one holdout of this size, above 0.
         config: The recipe's thresholds.
     """
     setting = Setting(error=error, decay=ASSUMED_DECAY, seed_noise=config.seed_noise)
@@ -140,14 +127,13 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
     for change in TRUE_CHANGES:
         recipe = dict.fromkeys(range(CYCLES), change).__getitem__
         years = live_years(recipe, setting, config, NUM_YEARS, config.bootstrap_seed)
-        shares = {decision: np.mean([year.share(decision) for year in years])
-                  for decision in (Decision.PROMOTE, Decision.REJECT)}  # fmt: skip
+        decisions = [outcome.decision for year in years for outcome in year.outcomes]
         points.append(
             OperatingPoint(
                 true_change=change,
-                promoted=float(shares[Decision.PROMOTE]),
-                rejected=float(shares[Decision.REJECT]),
-                year_quality=float(np.mean([year.mean_quality for year in years])),
+                promoted=decisions.count(Decision.PROMOTE) / len(decisions),
+                rejected=decisions.count(Decision.REJECT) / len(decisions),
+                year_quality=float(np.mean([year.qualities for year in years])),
             )
         )
     return tuple(points)

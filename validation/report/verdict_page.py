@@ -16,7 +16,6 @@ from pipelines.contracts.judgement import Comparison, Judgement
 from pipelines.contracts.reasons import MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
-from validation.model_gate.target_metric import other_form
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.charts import (
     Points,
@@ -62,7 +61,6 @@ def write_report(
         "judgement": judgement,
         "assumed_decay": ASSUMED_DECAY,
         "num_years": NUM_YEARS,
-        "other_form": other_form(comparison.target_metric),
         "run": run,
         "target": comparison.target,
         "self_test": judgement.self_test,
@@ -110,9 +108,8 @@ def _changes(judgement: Judgement) -> list[dict[str, Any]]:
 def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
     """Return what the page of a judgement draws; empty where there is nothing to draw.
 
-    `rows` are comparisons of the target metric by segment, and of HIT@3 over all users. HIT@3 of
-    the target's own head is left out: its relative change is the target's. `calibration` has a
-    panel for each head.
+    `rows` are comparisons of the target metric by segment, and of HIT@3 over all users.
+    `calibration` has a panel for each head.
 
     Args:
         judgement: The facts.
@@ -160,6 +157,4 @@ def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:
 
 def _shown(comparison: Comparison) -> list[MetricComparison]:
     """Return the rows that a page shows, those of the target metric first."""
-    target = comparison.target_metric
-    every = [row for row in comparison.metrics if row.metric != other_form(target)]
-    return sorted(every, key=lambda row: row.metric != target)
+    return sorted(comparison.metrics, key=lambda row: row.metric != comparison.target_metric)

@@ -12,7 +12,6 @@ from support.judgements import interval
 NONE = AbsentMetric(metric="m", segment="all", side="baseline", kind=AbsenceKind.ZERO_BASELINE)
 HIDE = Head(name="hide", action_type="hide", utility_weight=-0.5, is_wanted=False)
 ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": True}
-SIDES = {"first": "one", "second": "other", "ours": HIDE, "theirs": None}
 
 
 @pytest.mark.parametrize(
@@ -34,12 +33,6 @@ SIDES = {"first": "one", "second": "other", "ours": HIDE, "theirs": None}
             {"metric": "m", "why": NONE},
             "The relative change of the target metric 'm' has no interval: the baseline's m is "
             "zero in at least one resample of the users.",
-        ),
-        (
-            "heads_differ",
-            {"head": "hide"} | SIDES,
-            "Head 'hide' is unwanted, of action 'hide', with weight -0.5 in the one and missing in "
-            "the other.",
         ),
         (
             "anchor_not_promoted",

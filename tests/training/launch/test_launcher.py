@@ -14,7 +14,6 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError, Ru
 from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.damage import flip_a_byte
-from support.ranking import calibration_ratio, volume_at_3
 from support.serving import wait_until
 from support.training_process import ended, signal_when, start_training
 from training.bundle.score_split import score_split
@@ -23,6 +22,7 @@ from training.fitting.checkpoints import newest_intact
 from training.fitting.live_metrics import LOSS, read_metrics
 from training.fitting.spec import TrainingError, TrainingResult, TrainingSpec, WorkFolder
 from training.launch.launcher import _failure, train
+from validation.model_gate.ranking_metrics import top_k_hits
 
 
 def losses(work_dir: str) -> dict[int, float]:
@@ -44,11 +44,10 @@ def test_learns_and_beats_popularity_and_chance(planted, trained) -> None:
     bundle_dir = Path(result.bundle_dir)
     scores = score_split(bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     label = rows.labels["repin"]
-    model = volume_at_3(rows, scores.ranking_score, label)
-    popularity = volume_at_3(rows, rows.numeric["pin_popularity"], label)
-    chance = volume_at_3(rows, np.zeros(len(label)), label)
+    rankings = (scores.ranking_score, rows.numeric["pin_popularity"], np.zeros(len(label)))
+    model, popularity, chance = (top_k_hits(rows, of, label).mean() for of in rankings)
     assert model > popularity + 0.05 > chance
-    assert 0.6 < calibration_ratio(scores.probabilities["repin"], label) < 1.6
+    assert 0.6 < scores.probabilities["repin"].mean() / label.mean() < 1.6
 
 
 def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path) -> None:

@@ -48,21 +48,12 @@ def test_no_name_of_the_data_is_markup_in_the_pages(tmp_path: Path) -> None:
 
 
 def test_the_plain_gate_of_the_tests_judges_as_great_expectations_does(tmp_path: Path) -> None:
-    draw = random.Random(3)
+    draw, checks = random.Random(3), []
     bounds = ((None, 0.0), (None, 1.0), (0.0, None), (0.0, 1.0), (0.5, 0.5), (-1.0, 2.0))
-    checks = [
-        Check(
-            f"check_{number}",
-            Severity.WARNING,
-            "Drawn.",
-            "days",
-            {name: draw.choice((NAN, -1.0, 0.0, 0.5, 1.0, 2.0)) for name in "abcdef"},
-            "number",
-            minimum=low,
-            maximum=high,
-        )
-        for number, (low, high) in enumerate(bounds)
-    ]
+    for number, (low, high) in enumerate(bounds):
+        values = {name: draw.choice((NAN, -1.0, 0.0, 0.5, 1.0, 2.0)) for name in "abcdef"}
+        name = f"check_{number}"
+        checks.append(Check(name, Severity.WARNING, "", "days", values, "number", low, high))
     found = plain_suite(None, "days", checks, None)
     plain = tuple(check.outcome(*found[check.name]) for check in checks)
     assert plain == run(tmp_path, *checks)
@@ -70,17 +61,14 @@ def test_the_plain_gate_of_the_tests_judges_as_great_expectations_does(tmp_path:
 
 
 def test_what_is_not_measured_and_what_is_empty_are_not_met(tmp_path: Path) -> None:
-    def check(name: str, table: str, values: dict[str, float]) -> Check:
-        return Check(name, Severity.WARNING, "Few.", table, values, "count", maximum=2)
-
-    part, nothing, both = run(
-        tmp_path,
-        check("part", "days", {"a": 1.0, "b": NAN}),
-        check("nothing", "heads", {}),
-        check("both", "days", {"a": 7.0, "b": NAN}),
-    )
+    tables = {"part": ("days", {"a": 1.0, "b": NAN}), "nothing": ("heads", {}),
+              "both": ("days", {"a": 7.0, "b": NAN})}  # fmt: skip
+    checks = (Check(name, Severity.WARNING, "Few.", *table, "count", maximum=2)
+              for name, table in tables.items())  # fmt: skip
+    part, nothing, both = run(tmp_path, *checks)
     assert not part.is_met and part.is_unmeasured and part.partitions == ("b",)
     assert part.observed == "1 (a); not measured in b; see the checks that failed first"
+    assert part.expected == "at most 2"
     assert not nothing.is_met and nothing.observed == "nothing to look at"
     assert not both.is_unmeasured and both.partitions == ("a", "b")
 

@@ -54,6 +54,9 @@ def test_a_file_that_is_not_arrow_and_one_that_is_missing(
                                "schema": f"{said}; it cannot be read"}  # fmt: skip
 
 
+TIMELINE, REQUESTS, USERS = (f"{SHARD}/{name}.arrow" for name in ("timeline", "requests", "users"))
+
+
 def repeated(column: str) -> Change:
     """Let the second row have the value of the first."""
     return lambda table: with_value(column, 1, table[column][0].as_py())(table)
@@ -91,44 +94,36 @@ def into_embargo(table: pa.Table) -> pa.Table:
 
 DEFECTS: list[tuple[str, str, Change]] = [
     ("schema", EXAMPLES, drop("label_repin")),
-    (
-        "schema",
-        f"{SHARD}/timeline.arrow",
-        lambda t: t.set_column(2, "acted_at", t["acted_at"].cast(pa.float64())),
-    ),
+    ("schema", TIMELINE, lambda t: t.set_column(2, "acted_at", t["acted_at"].cast(pa.float64()))),
     ("no_nulls", EXAMPLES, null("pin_row")),
-    ("counts_match_manifest", f"{SHARD}/timeline.arrow", lambda t: pa.concat_tables([t, t[-1:]])),
+    ("counts_match_manifest", TIMELINE, lambda t: pa.concat_tables([t, t[-1:]])),
     ("references_resolve", EXAMPLES, with_value("pin_row", 3, 80)),
-    ("references_resolve", f"{SHARD}/timeline.arrow", with_value("pin_row", 3, -1)),
-    ("references_resolve", f"{SHARD}/requests.arrow", with_value("user_row", 0, 10_000)),
-    ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_end", 5, 10**6)),
-    ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_start", -1, 0)),
-    ("requests_own_examples", f"{SHARD}/requests.arrow", with_value("num_examples", 4, 11)),
-    ("unique_requests", f"{SHARD}/requests.arrow", repeated("request_id")),
+    ("references_resolve", TIMELINE, with_value("pin_row", 3, -1)),
+    ("references_resolve", REQUESTS, with_value("user_row", 0, 10_000)),
+    ("pointers_inside_block", REQUESTS, with_value("timeline_end", 5, 10**6)),
+    ("pointers_inside_block", REQUESTS, with_value("timeline_start", -1, 0)),
+    ("requests_own_examples", REQUESTS, with_value("num_examples", 4, 11)),
+    ("unique_requests", REQUESTS, repeated("request_id")),
     ("unique_candidates", EXAMPLES, repeated("pin_row")),
-    ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 0)),
-    ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 5)),
-    (
-        "action_times",
-        f"{SHARD}/timeline.arrow",
-        with_column("acted_at", lambda at: at // 1000),  # seconds, not milliseconds
-    ),
-    ("timeline_order", f"{SHARD}/timeline.arrow", swap_first_actions),
-    ("no_future_actions", f"{SHARD}/requests.arrow", shifted_pointer(+1)),
-    ("no_missed_actions", f"{SHARD}/requests.arrow", shifted_pointer(-1)),
-    ("requests_in_window", f"{SHARD}/requests.arrow", into_embargo),
-    ("requests_in_window", f"{SHARD}/requests.arrow", with_value("split", 2, 2)),
-    ("user_rows_point_in_time", f"{SHARD}/users.arrow", with_column("as_of", lambda a: a + 10**12)),
-    ("user_rows_point_in_time", f"{SHARD}/users.arrow", with_column("user_id", lambda u: u + 1)),
+    ("action_vocabulary", TIMELINE, with_value("action_type_id", 7, 0)),
+    ("action_vocabulary", TIMELINE, with_value("action_type_id", 7, 5)),
+    ("action_times", TIMELINE, with_column("acted_at", lambda at: at // 1000)),  # seconds
+    ("timeline_order", TIMELINE, swap_first_actions),
+    ("no_future_actions", REQUESTS, shifted_pointer(+1)),
+    ("no_missed_actions", REQUESTS, shifted_pointer(-1)),
+    ("requests_in_window", REQUESTS, into_embargo),
+    ("requests_in_window", REQUESTS, with_value("split", 2, 2)),
+    ("user_rows_point_in_time", USERS, with_column("as_of", lambda a: a + 10**12)),
+    ("user_rows_point_in_time", USERS, with_column("user_id", lambda u: u + 1)),
     ("labels_are_binary", EXAMPLES, with_value("label_save", 9, 2)),
     ("numeric_features_in_range", EXAMPLES, with_value("num_pin_popularity", 2, np.nan)),
     ("numeric_features_in_range", EXAMPLES, with_value("num_past_engagements", 2, 900)),
     ("numeric_features_in_range", EXAMPLES, with_value("num_pin_age_missing", 2, 2)),
     ("numeric_features_in_range", EXAMPLES, with_column("num_pin_age_missing", np.ones_like)),
     ("category_codes_in_range", EXAMPLES, with_value("cat_surface", 2, 2)),
-    ("category_codes_in_range", f"{SHARD}/users.arrow", with_value("cat_state", 2, -1)),
+    ("category_codes_in_range", USERS, with_value("cat_state", 2, -1)),
     ("positions_not_negative", EXAMPLES, with_value("position", 2, -1)),
-    ("user_embeddings_finite", f"{SHARD}/users.arrow", with_embedding(0, np.inf)),
+    ("user_embeddings_finite", USERS, with_embedding(0, np.inf)),
     ("schema", "pins.arrow", drop("embedding")),
     ("pin_embeddings_finite", "pins.arrow", with_embedding(4, np.nan)),
     ("pin_embedding_norm", "pins.arrow", with_embedding(4, 1e6)),
@@ -162,17 +157,16 @@ def test_windows_as_of_and_a_request_s_own_millisecond_are_half_open(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
-    timeline, requests = f"{SHARD}/timeline.arrow", f"{SHARD}/requests.arrow"
-    table = open_table(folder, requests)
+    table = open_table(folder, REQUESTS)
     start, end, shown, split = (
         np.asarray(table[name])
         for name in ("timeline_start", "timeline_end", "impressed_at", "split")
     )
     row, late = int(np.flatnonzero(end > start)[0]), int(np.flatnonzero(split == 1)[0])
     for rule, path, column, place, edge in (
-        ("no_future_actions", timeline, "known_at", int(end[row]) - 1, int(shown[row])),
-        ("action_times", timeline, "known_at", -1, to_ms(snapshot.as_of)),
-        ("requests_in_window", requests, "impressed_at", late, to_ms(snapshot.holdout.end)),
+        ("no_future_actions", TIMELINE, "known_at", int(end[row]) - 1, int(shown[row])),
+        ("action_times", TIMELINE, "known_at", -1, to_ms(snapshot.as_of)),
+        ("requests_in_window", REQUESTS, "impressed_at", late, to_ms(snapshot.holdout.end)),
     ):
         for at, is_met in ((edge - 1, True), (edge, False)):
             moved = rewrite(snapshot, folder, path, with_value(column, place, at))

@@ -84,28 +84,35 @@ def measures(holdout: int, training: int) -> Measures:
 def test_rates_are_compared_as_quotients_also_where_one_fell_to_nothing(
     planted_snapshot: Snapshot,
 ) -> None:
-    found = shifts_of(planted_snapshot, measures(600, 1000), measures(300, 500), CONFIG)
-    steady, shifted = (shift for shift in found if shift.partition == "repin")
+    def shifts(*sides: Measures) -> list[Shift]:
+        found = shifts_of(planted_snapshot, *sides, CONFIG)
+        return [shift for shift in found if shift.partition == "repin"]
+
+    steady, shifted = shifts(measures(600, 1000), measures(300, 500))
     assert (steady.measure, shifted.measure) == (STEADY, RATE)
     assert steady.size == pytest.approx(math.log(600.5 / 10_000) - math.log(1000.5 / 20_000))
     assert shifted.size == pytest.approx(math.log(1600.5 / 800.5))
     assert steady.has_enough == (600 >= FEWEST_POSITIVES)
-    found = shifts_of(planted_snapshot, measures(0, 1000), Measures(), CONFIG)
-    (steady,) = (shift for shift in found if shift.partition == "repin")
+    [steady] = shifts(measures(0, 1000), Measures())
     assert steady.size < math.log(0.01)
 
 
-def test_the_distance_of_quantiles_is_that_of_sorted_values() -> None:
-    """Of as many rows on both sides it is the mean difference of the sorted places."""
+def test_distances_by_hand_by_sorted_values_and_of_nothing() -> None:
     rng = np.random.default_rng(3)
     now, before = (np.sort(rng.integers(0, 9, 400)) for _ in range(2))
     now = np.sort(np.minimum(now + 1, 9))
+    # Of as many rows on both sides it is the mean difference of the sorted places.
     expected = np.abs(now - before).mean() / before.std()
     histograms = [np.bincount(values, minlength=10) for values in (now, before)]
     assert quantile_distance(*histograms) == pytest.approx(expected)
     assert quantile_distance(histograms[0], histograms[0]) == 0
     # A number in one bin is measured in bins.
     assert quantile_distance(np.array([0, 0, 7]), np.array([5, 0, 0])) == 2
+    # With half a row added: 49.5/199, 149.5/199 against 99.5/199 twice.
+    now, before = np.array([49, 149]), np.array([99, 99])
+    expected = sum((p - 0.5) * math.log(p / 0.5) for p in (49.5 / 199, 149.5 / 199))
+    assert population_stability_index(now, before) == pytest.approx(expected)
+    assert population_stability_index(before, before) == 0.0
 
 
 def test_that_all_values_move_a_little_is_told_of_numbers_alone(planted_snapshot: Snapshot) -> None:
@@ -120,11 +127,3 @@ def test_that_all_values_move_a_little_is_told_of_numbers_alone(planted_snapshot
     earlier = {moved.key: [0.05] * FEWEST_EARLIER}
     assert moved.limit(earlier) == LARGEST_MOVE < moved.size
     assert moved.limit({}) is None
-
-
-def test_psi_by_hand_and_of_nothing() -> None:
-    now, before = np.array([49, 149]), np.array([99, 99])
-    # With half a row added: 49.5/199, 149.5/199 against 99.5/199 twice.
-    expected = sum((p - 0.5) * math.log(p / 0.5) for p in (49.5 / 199, 149.5 / 199))
-    assert population_stability_index(now, before) == pytest.approx(expected)
-    assert population_stability_index(before, before) == 0.0

@@ -11,6 +11,7 @@ from pipelines.contracts.judgement import OffPolicyEstimate
 from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, noisy_scores, planted_rows
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
+from validation.model_gate import off_policy
 from validation.model_gate.comparison import Holdout, compare
 from validation.model_gate.off_policy import (
     Logged,
@@ -38,21 +39,16 @@ def draw(seed: int) -> tuple[Logged, np.ndarray, np.ndarray, np.ndarray]:
     return logged, rank == 0, rank < TOP, rng.uniform(0, 1, len(request))
 
 
-def first_places(logged: Logged, is_best: np.ndarray) -> dict[str, np.ndarray]:
-    """The log as `obp` takes it: one action per request, which is what was shown first."""
-    shown = logged.is_first.reshape(SHAPE).argmax(axis=1)
-    best = is_best.reshape(SHAPE).argmax(axis=1)
-    return {
+@pytest.mark.parametrize("seed", range(3))
+def test_the_estimators_are_obps(seed: int) -> None:
+    logged, is_best, is_top, predicted = draw(seed)
+    # As `obp` takes the log: one action per request, which is what was shown first.
+    shown, best = (of.reshape(SHAPE).argmax(axis=1) for of in (logged.is_first, is_best))
+    first = {
         "reward": logged.reward.reshape(SHAPE)[np.arange(REQUESTS), shown],
         "action": shown,
         "action_dist": np.eye(CANDIDATES)[best][:, :, None],
     }
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_estimators_are_obps(seed: int) -> None:
-    logged, is_best, is_top, predicted = draw(seed)
-    first = first_places(logged, is_best)
     found = replay(logged, is_best)
     assert found.value == pytest.approx(ReplayMethod().estimate_policy_value(**first), abs=1e-9)
     assert found.effective_size == (logged.is_first & is_best).sum()
@@ -61,7 +57,7 @@ def test_the_estimators_are_obps(seed: int) -> None:
         pscore=np.full(REQUESTS, 1 / CANDIDATES),
         estimated_rewards_by_reg_model=predicted.reshape(SHAPE)[:, :, None],
     )
-    assert doubly_robust(logged, is_best, predicted, 1e9).value == pytest.approx(robust, abs=1e-9)
+    assert doubly_robust(logged, is_best, predicted).value == pytest.approx(robust, abs=1e-9)
     chance = np.random.default_rng(seed).uniform(0.02, 0.3, REQUESTS * CANDIDATES)
     slate = SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(
         reward=(logged.reward * is_top).reshape(SHAPE).sum(axis=1),
@@ -73,27 +69,33 @@ def test_the_estimators_are_obps(seed: int) -> None:
     assert snips.value == pytest.approx(slate, abs=1e-9)
 
 
-def test_a_weight_beyond_the_clip_is_cut_to_it_and_a_log_that_never_agrees_has_no_replay() -> None:
+def test_a_weight_beyond_the_clip_is_cut_to_it_and_a_log_that_never_agrees_has_no_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logged, is_best, _, predicted = draw(1)
     never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), is_best)
     assert (never.value, never.effective_size) == (None, 0)
     agrees = logged.is_first & is_best
     seen = predicted[is_best].sum() + 2 * (logged.reward - predicted)[agrees].sum()
-    found = doubly_robust(logged, is_best, predicted, 2.0)
+    monkeypatch.setattr(off_policy, "CLIP", 2.0)
+    found = doubly_robust(logged, is_best, predicted)
     assert found.value == pytest.approx(seen / REQUESTS)
     assert found.effective_size == agrees.sum()
 
 
-def test_equal_chances_weigh_nothing_and_a_missing_one_leaves_its_request_out() -> None:
+@pytest.mark.parametrize(
+    ("chances", "weights"),
+    [
+        ([0.1] * 6, [1, 1, 1]),
+        ([0.1, 0.1, 0.1, 0, 0.1, 0.1], [1, 0, 1]),  # a missing one leaves its request out
+        ([0.1, 0.1, 0.1, 0.2, 1.0, 0.2], [1, (0.8 / 0.2) / (0.9 / 0.1), 0]),
+        ([0] * 6, [0, 0, 0]),
+        ([1e-300, 1e-300, 0.5, 0.5, 0.5, 0.5], [1, 0, 0]),  # no product overflows
+    ],
+)
+def test_equal_chances_weigh_nothing(chances: list[float], weights: list[float]) -> None:
     logged = Logged(np.repeat([0, 1, 2], 2), 3, np.zeros(6, dtype=bool), np.zeros(6))
-    assert slate_weights(logged, np.full(6, 0.1)).tolist() == [1, 1, 1]
-    assert slate_weights(logged, np.array([0.1, 0.1, 0.1, 0, 0.1, 0.1])).tolist() == [1, 0, 1]
-    weights = slate_weights(logged, np.array([0.1, 0.1, 0.1, 0.2, 1.0, 0.2]))
-    assert weights[2] == 0
-    assert weights[0] / weights[1] == pytest.approx((0.9 / 0.1) / (0.8 / 0.2))
-    assert not slate_weights(logged, np.zeros(6)).any()
-    tiny = slate_weights(logged, np.array([1e-300, 1e-300, 0.5, 0.5, 0.5, 0.5]))
-    assert np.isfinite(tiny).all() and tiny[0] == 1
+    assert slate_weights(logged, np.array(chances)) == pytest.approx(weights)
 
 
 CONFIG = ModelGateConfig(
@@ -132,7 +134,6 @@ def test_a_better_ranking_is_better_by_every_estimator() -> None:
     assert first.effective_size < first.num_requests / 6  # the log seldom agrees
     # With equal chances the slate estimate is the segment's volume.
     assert slate.effective_size == pytest.approx(slate.num_requests)
-    assert "this is exploration's volume" in slate.note
     whole = compare(Holdout(rows, HEADS, CONFIG), GOOD, POOR, AGAINST_CHAMPION).comparison
     segment = whole.find("repin_volume_at_3", "exploration")
     assert segment is not None
@@ -145,10 +146,6 @@ def test_chances_that_were_not_logged_cost_the_slate_estimate_alone() -> None:
     assert first.challenger is not None and robust.challenger is not None
     assert (slate.challenger, slate.relative_change) == (None, None)
     assert slate.note == "No request has a propensity for all candidates."
-    rows = exploring(0.5)
-    rows.propensity[np.flatnonzero(rows.propensity)[0]] = 0
-    slate = estimated(rows)[2]
-    assert slate.effective_size == pytest.approx(slate.num_requests - 1)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
@@ -165,7 +162,6 @@ def test_sides_that_lack_a_head_or_an_order_stop_nothing() -> None:
     few = estimated(exploring(0.002))[0]  # few requests give no interval rather than a wrong one
     assert few.num_requests < 20 and few.relative_change is None
     rows, popularity = exploring(0.5), SplitScores(POOR.ranking_score, {}, DIGEST)
-    assert estimated(rows, GOOD, popularity)[1].note == "Predictions are one side's own."
     robust = estimated(rows, popularity, popularity)[1]
     assert (robust.challenger, robust.note) == (None, "No side gives probabilities of 'repin'.")
     broken = replace(POOR, ranking_score=POOR.ranking_score * np.nan)

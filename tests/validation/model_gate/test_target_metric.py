@@ -16,7 +16,7 @@ from pipelines.settings import Settings
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
 from support.judgements import ruled, told
 from support.runs import make_run
-from validation.model_gate.target_metric import other_form, target_head
+from validation.model_gate.target_metric import target_head
 from validation.report.verdict_page import write_report
 
 SAVE = Head(name="save", action_type="save", utility_weight=0.0)
@@ -68,8 +68,7 @@ def test_metrics_verdict_self_test_page_and_alert_follow(target: str, tmp_path: 
         assert words in html
     assert html.count('<li class="is-target">') == html.count(f'<span class="name">{target}, ')
 
-    verdict = ruled(Decision.REJECT, "It lost.")
-    rejected = found.model_copy(update={"verdict": verdict})
+    rejected = found.model_copy(update={"verdict": ruled(Decision.REJECT, "It lost.")})
     outcome = outcome_of(run, rejected, None, Settings())
     alert = compose_verdict(outcome, rejected, run, Settings())
     assert alert is not None and alert.certainty.startswith(f"{target}: ")
@@ -84,9 +83,3 @@ def test_a_target_that_no_wanted_head_gives_is_refused(target: str) -> None:
         target_head(config_with(target), THREE_HEADS)
     with pytest.raises(ConfigurationError, match=said):
         judged_by(target)
-
-
-def test_two_names_of_one_change_are_known_as_such() -> None:
-    assert other_form("repin_volume_at_3") == "hit_at_3.repin"
-    assert other_form("hit_at_3.long_click") == "long_click_volume_at_3"
-    assert other_form("log_loss.repin") == ""

@@ -124,36 +124,35 @@ def test_the_page_of_a_log_reads_well(views: Views, tmp_path: Path, name: str) -
 
 
 FOUND = f"""<!DOCTYPE html>
-<html>
-  <head><title>x</title><meta name="viewport" content="width=device-width"></head>
+<html><head><title>x</title><meta name="viewport" content="width=device-width"></head>
   <body><div class="container-fluid"><h6>Statistics</h6>
   <table><tr><th>Status</th><th>Expectation</th><th>Observed</th></tr>
   <tr><td>met</td><td><span>{LONG}</span></td><td>{"0123456789" * 9}</td></tr></table></div></body>
 </html>"""
 """What Great Expectations writes, in its structure."""
+REFUSED = ExpectationOutcome(
+    name="label_rate_of_save",
+    description=f"Saves per impression stay within 30 % of the last accepted snapshot. {LONG}",
+    severity=Severity.CRITICAL,
+    is_met=False,
+    observed="-67 %",
+    expected=f"within 30 % {MARKUP}",
+    partitions=tuple(f"2017-03-0{day}" for day in range(1, 10)),
+)
 
 
 def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     views: Views, tmp_path: Path
 ) -> None:
-    docs = tmp_path / "data_docs"
-    (docs / "validations" / "examples").mkdir(parents=True)
-    (docs / "validations" / "examples" / "found.html").write_text(FOUND, "utf-8")
-    refused = ExpectationOutcome(
-        name="label_rate_of_save",
-        description=f"Saves per impression stay within 30 % of the last accepted snapshot. {LONG}",
-        severity=Severity.CRITICAL,
-        is_met=False,
-        observed="-67 %",
-        expected=f"within 30 % {MARKUP}",
-        partitions=tuple(f"2017-03-0{day}" for day in range(1, 10)),
-    )
-    warned = refused.model_copy(update={"severity": Severity.WARNING})
-    met = refused.model_copy(update={"is_met": True})
+    page = tmp_path / "data_docs" / "validations" / "examples" / "found.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(FOUND, "utf-8")
+    others = ({"severity": Severity.WARNING}, {"is_met": True})
+    outcomes = (REFUSED, *(REFUSED.model_copy(update=update) for update in others))
     subject = Subject("snapshot of 2017-03-02", "it may not be trained on", (("Rows", "9"),), "So.")
-    path = finish_data_docs(docs, subject, (refused, warned, met))
+    path = finish_data_docs(tmp_path / "data_docs", subject, outcomes)
     assert_reads_well(views, path, ".word", fewest=0)
-    for size, page in views.items():
-        show(page, next(docs.rglob("found.html")))
-        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
-        assert browser.outside(page) == [] and browser.axe_findings(page) == []
+    for size, view in views.items():
+        show(view, next(tmp_path.rglob("found.html")))
+        assert view.evaluate("document.documentElement.scrollWidth") == size[0]
+        assert browser.outside(view) == [] and browser.axe_findings(view) == []
