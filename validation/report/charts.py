@@ -38,14 +38,6 @@ Style = Literal["ours", "theirs", "guide", "bars"]
 Points = Sequence[tuple[float, float]]
 
 
-class Track(NamedTuple):
-    """Where an interval stands on an axis, in percent of its width."""
-
-    low: float
-    middle: float
-    high: float
-
-
 class Axis(NamedTuple):
     """An axis of changes around zero."""
 
@@ -53,10 +45,13 @@ class Axis(NamedTuple):
     margin: float | None  # Where the margin stands, in percent; None: there is none.
     ticks: tuple[tuple[float, str], ...]  # (percent of the width, what stands there)
 
-    def track(self, change: Interval) -> Track:
-        """Return where a change stands; what lies beyond the axis is drawn at its edge."""
+    def track(self, change: Interval) -> tuple[float, ...]:
+        """Return where low end, change and high end stand, in percent of the width.
+
+        What lies beyond the axis is drawn at its edge.
+        """
         numbers = (change.low, change.value, change.high)
-        return Track(*(_percent_of(number, self.span) for number in numbers))
+        return tuple(_percent_of(number, self.span) for number in numbers)
 
 
 def axis_of(changes: Sequence[Interval], needed: float = 0.0) -> Axis:

@@ -54,23 +54,19 @@ def write_report(
         age = f"{trained}, {days:g} days earlier"
     intervals = [row.relative_change for row in comparison.metrics if row.relative_change]
     template, values = environment().get_template("verdict.html.j2"), {
-        "comparison": comparison,
-        "verdict": judgement.verdict,
-        "anchor": judgement.anchor,
+        **dict(judgement),
         "changes": _changes(judgement),
         "judgement": judgement,
         "assumed_decay": ASSUMED_DECAY,
         "num_years": NUM_YEARS,
         "run": run,
         "target": comparison.target,
-        "self_test": judgement.self_test,
         "needed": needed,
         "drawings": drawings_of(judgement, needed),
         "change_with_interval": change_with_interval,
         "record": record,
         "costs": cost_rows(record.costs, record.earlier),
         "age": age,
-        "outcome": judgement.outcome,
         "confidence": f"{intervals[0].confidence * 100:g} %" if intervals else "no",
     }  # fmt: skip
     html = within_limit(
