@@ -74,9 +74,8 @@ def decide(
 
     Args:
         comparison: The challenger against the baseline.
-        self_test: What the gate found when it tested itself on the same rows; None for the models
-            that this test plants, of whom nothing but the comparison is asked (rules 2 to 6).
-        serving: Whether the challenger's bundle would serve; None for planted models.
+        self_test: What the gate found of itself on the same rows; None for a model that it planted.
+        serving: Whether the challenger's bundle would serve; None for a planted one (rules 2 to 6).
         config: Thresholds, from the run's configuration.
         heads: The model's heads; an unwanted one must be guarded.
         anchor: The fresh anchor, where one was trained.
@@ -85,7 +84,7 @@ def decide(
     """
     accepted, doubts = standing.anchor, _doubts(self_test) if self_test else ()
     problems = serving.problems if serving else ()
-    on_record = (text for text in (standing.problem, standing.hold) if text)
+    on_record = filter(None, (standing.problem, standing.hold))
     obstacles = tuple(Reason.of("on_record", text=text) for text in on_record)
     mine = examine(comparison, config, heads, baselines)
     recipe = examine(anchor.recipe, config, heads) if anchor else None
@@ -95,13 +94,12 @@ def decide(
         fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
         why = fresh.why_not if fresh.stops else ()
         against = (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
-    examined = [each for each in (mine, recipe) if each]
     evidence = Evidence(
         mine.change,
         recipe.change if recipe else None,
         fresh.change if fresh else None,
-        is_broken=bool(problems) or any(each.broken for each in examined),
-        is_held_back=bool(doubts or obstacles) or any(each.is_held_back for each in examined),
+        is_broken=bool(problems or mine.broken or (recipe and recipe.broken)),
+        is_held_back=any((doubts, obstacles, mine.is_held_back, recipe and recipe.is_held_back)),
         is_anchor_sound=fresh is not None and not (standing.problem or against),
         anchor_margin=accepted.model_gate.margin if accepted else None,
     )

@@ -7,6 +7,7 @@ fonts is removed, so that the folder can be opened from an archive years later. 
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,7 @@ class Subject(NamedTuple):
 
     name: str  # such as "snapshot of 2024-05-06"
     if_refused: str  # what may not be done then, a sentence's second half
-    facts: tuple[tuple[str, str], ...]  # (term, what is said of it)
-    how: str  # how the numbers came about, in a sentence
+    facts: Mapping[str, str]  # What is said of it, by terms.
 
 
 def finish_data_docs(

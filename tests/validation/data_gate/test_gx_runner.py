@@ -18,7 +18,7 @@ from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanw
 from validation.report.data_docs import Subject
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
-SUBJECT = Subject("a test", "nothing follows", (), "By hand.")
+SUBJECT = Subject("a test", "nothing follows", {})
 
 
 def run(tmp_path: Path, *checks: Check, **accepted: str) -> tuple[ExpectationOutcome, ...]:

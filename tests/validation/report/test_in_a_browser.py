@@ -149,7 +149,7 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     page.write_text(FOUND, "utf-8")
     others = ({"severity": Severity.WARNING}, {"is_met": True})
     outcomes = (REFUSED, *(REFUSED.model_copy(update=update) for update in others))
-    subject = Subject("snapshot of 2017-03-02", "it may not be trained on", (("Rows", "9"),), "So.")
+    subject = Subject("snapshot of 2017-03-02", "it may not be trained on", {"Rows": "9"})
     path = finish_data_docs(tmp_path / "data_docs", subject, outcomes)
     assert_reads_well(views, path, ".word", fewest=0)
     for size, view in views.items():
