@@ -157,7 +157,9 @@ def running(
     Every process that is started here, and every process that those start, ends with the block: on
     success, on an error, on Ctrl-C, on SIGTERM, and also when this process is killed.
 
-    They get `extra` environment variables, e.g. HOMEFEED_EVENT_LOG; `begin` starts them.
+    They, and every stage that they run, get `extra` environment variables, e.g. HOMEFEED_EVENT_LOG.
+    Settings of another Airflow in the caller's shell are left out; connections are kept, since
+    alert transports need them. `begin` starts them.
 
     Raises:
         ConfigurationError: the home folder cannot be used.
@@ -169,7 +171,27 @@ def running(
         if num_left := processes.sweep(processes.marks_of(home.path)):
             say(f"ended {num_left} processes that an interrupted start had left")
         mark, ports = processes.new_mark(home.path), choose_ports(home)
-        environment = make_environment(home, ports) | dict(extra or {})
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW__", "PYTHON"))
+        }
+        environment = {
+            **inherited,
+            "AIRFLOW_HOME": str(home.airflow),
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
+            "HOMEFEED_HOME": str(home.path),
+            "HOMEFEED_TRACKING_URI": ports.mlflow_url,
+            "HOMEFEED_AIRFLOW_URL": ports.airflow_url,
+            "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
+            # Without this, setproctitle overwrites the mark by which a process is found and ended.
+            "SPT_NOENV": "1",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "GX_ANALYTICS_ENABLED": "false",
+            # A proxy must not come between services of one machine.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            **(extra or {}),
+        }
         write_airflow_config(home, dags, ports.airflow)
         home.password()  # is made before Airflow would make one
         services = RunningServices(home, ports, environment, mark)
@@ -185,29 +207,3 @@ def running(
             )
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits
-
-
-def make_environment(home: LocalHome, ports: Ports) -> dict[str, str]:
-    """Return the environment of the services, and of every stage that they run.
-
-    Settings of another Airflow in the caller's shell are left out; connections are kept, since
-    alert transports need them.
-    """
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW__", "PYTHON"))}
-    return {
-        **inherited,
-        "AIRFLOW_HOME": str(home.airflow),
-        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
-        "HOMEFEED_HOME": str(home.path),
-        "HOMEFEED_TRACKING_URI": ports.mlflow_url,
-        "HOMEFEED_AIRFLOW_URL": ports.airflow_url,
-        "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
-        # Without this, setproctitle overwrites the mark by which a process is found and ended.
-        "SPT_NOENV": "1",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-        # A proxy must not come between services of one machine.
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }

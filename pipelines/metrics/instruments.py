@@ -40,32 +40,46 @@ class Point(NamedTuple):
 
 INSTRUMENTS = (
     Instrument(
-        *("homefeed.stage.end_time", "s", (*ATTEMPT, ERROR, RETRYABLE)),
+        "homefeed.stage.end_time",
+        "s",
+        (*ATTEMPT, ERROR, RETRYABLE),
         "When the last attempt with this outcome ended, in seconds since 1970 (UTC).",
     ),
     Instrument("homefeed.stage.duration", "s", ATTEMPT, "Wall time of the last attempt."),
     Instrument(
-        *("homefeed.stage.memory.peak", "By", ATTEMPT),
+        "homefeed.stage.memory.peak",
+        "By",
+        ATTEMPT,
         "Largest resident memory of process and children; what they share is counted once.",
     ),
     Instrument(
-        *("homefeed.stage.memory.limit", "By", ATTEMPT),
+        "homefeed.stage.memory.limit",
+        "By",
+        ATTEMPT,
         "Memory that the process may use: the control group's limit, else the machine's memory.",
     ),
     Instrument(
-        *("homefeed.verdict.state", "{verdict}", (*CYCLE, VERDICT)),
+        "homefeed.verdict.state",
+        "{verdict}",
+        (*CYCLE, VERDICT),
         "1 for the verdict of the last comparison, 0 for the other two.",
     ),
     Instrument(
-        *("homefeed.comparison.void", "{comparison}", CYCLE),
+        "homefeed.comparison.void",
+        "{comparison}",
+        CYCLE,
         "1 where the last comparison with the champion says nothing, 0 where it is sound.",
     ),
     Instrument(
-        *("homefeed.champion.unpromoted_cycles", "{cycle}", (MODEL,)),
+        "homefeed.champion.unpromoted_cycles",
+        "{cycle}",
+        (MODEL,),
         "Cycles that were judged since the champion moved last, and promoted nothing.",
     ),
     Instrument(
-        *("homefeed.champion.as_of", "s", (MODEL,)),
+        "homefeed.champion.as_of",
+        "s",
+        (MODEL,),
         "as_of of the model that serves, in seconds since 1970 (UTC).",
     ),
 )

@@ -35,7 +35,8 @@ WAIT_S = 5.0
 SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
 _LIBRARIES = ("opentelemetry", "urllib3", "requests")
 _ASKING = (
-    *("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 )
 

@@ -66,7 +66,7 @@ def diagnose(now: datetime) -> Diagnosis:
         with asking():
             ask_airflow(settings.airflow_url)
     fields = Settings.model_fields.items()
-    differing = [name for name, field in fields if getattr(settings, name) != field.default]
+    differing = (name for name, field in fields if getattr(settings, name) != field.default)
     names = tuple(f"HOMEFEED_{name.upper()}" for name in differing)
     return Diagnosis(settings=names, wrong=tuple(wrong))
 
