@@ -201,9 +201,6 @@ def running(
             begin(services)
             yield services
         finally:
-            say(
-                f"ending Airflow and MLflow, which takes up to {processes.GRACE_S:g} s; the same "
-                f"command goes on from what had ended"
-            )
+            say(f"ending Airflow and MLflow within {processes.GRACE_S:g} s; given again it goes on")
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits
