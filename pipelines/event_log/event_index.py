@@ -223,8 +223,8 @@ class Places:
     """
 
     def __init__(self, values: Ints) -> None:
-        self._values, self._low, self._span = values, 0, 0
-        self.words: Words | None = None
+        self._values = values
+        self._words: Words | None = None
         low, high = (int(values[0]), int(values[-1])) if len(values) else (0, -1)
         if 0 <= high - low < max(_BITS_PER_VALUE * len(values), _FEW_BITS):
             words = np.zeros((high - low) // _WORD_BITS + 1, dtype=np.uint64)
@@ -232,43 +232,26 @@ class Places:
             word = (offset >> np.uint64(6)).view(np.int64)
             # Each bit is set once: adding is the same as setting, and numpy is quick at it.
             np.add.at(words, word, _ONE << (offset & np.uint64(63)))
-            self._index(words, low)
-
-    @classmethod
-    def of_bits(cls, words: Words) -> "Places":
-        """Return the places of the integers from 0 on whose bits are set."""
-        made = cls(np.zeros(0, dtype=np.int64))
-        made._index(words, 0)
-        return made
-
-    def _index(self, words: Words, low: int) -> None:
-        self.words, self._low, self._span = words, low, _WORD_BITS * len(words)
-        counts = np.bitwise_count(words)
-        self._before = np.cumsum(counts, dtype=np.int64) - counts
+            self._words, self._low, self._span = words, low, _WORD_BITS * len(words)
+            counts = np.bitwise_count(words)
+            self._before = np.cumsum(counts, dtype=np.int64) - counts
 
     def find(self, wanted: Ints) -> Ints:
         """Return the place of each integer, -1 where it is not among the values."""
-        if self.words is None and len(self._values):
+        if len(self._values) == 0:
+            return np.full(len(wanted), -1)
+        if self._words is None:
             places = np.minimum(np.searchsorted(self._values, wanted), len(self._values) - 1)
             return np.where(self._values[places] == wanted, places, -1)
-        if self.words is None or len(self.words) == 0:
-            return np.full(len(wanted), -1)
         is_inside = (wanted >= self._low) & (wanted < self._low + self._span)
         offset = wanted - self._low
         if not is_inside.all():
             offset = np.where(is_inside, offset, 0)
         places = offset >> 6
-        word, bit = self.words[places], (offset & 63).view(np.uint64)
+        word, bit = self._words[places], (offset & 63).view(np.uint64)
         places = self._before[places]
         places += np.bitwise_count(word & ((_ONE << bit) - _ONE))
         return np.where(((word >> bit) & _ONE).astype(bool) & is_inside, places, -1)
-
-
-def pack_bits(parts: Sequence[npt.NDArray[np.uint8]]) -> Words:
-    """Return the bits of some bytes, the lowest first, filled up to whole words."""
-    num_bytes = sum(map(len, parts))
-    filler = np.zeros(-num_bytes % (_WORD_BITS // 8), dtype=np.uint8)
-    return np.concatenate([*parts, filler]).view("<u8")
 
 
 def place_in_run(values: Ints) -> Ints:

@@ -190,8 +190,7 @@ class _ThisMachine:
         """Do the first pass."""
         free = self._memory_bytes - self._memory_bytes // _SHARE_OF_ROWS
         most = max((sum(file.num_bytes for file in task.files) for task in tasks), default=0)
-        what = "reading the largest file; smaller files in the event log take less: it"
-        readers = workers_that_fit(self._num_workers, free, most * MEMORY_PER_BYTE, what)
+        readers = workers_that_fit(self._num_workers, free, most * MEMORY_PER_BYTE)
         read = functools.partial(deal_out, put=self._held.keep)
         parts = run_in_threads(read, tasks, readers, "event log parts")
         return merge_as_they_come(parts, self._run_all)
@@ -208,9 +207,7 @@ class _ThisMachine:
         assert self._pins is not None, "count_pins comes first"
         held, pins, written = self._held, self._pins, list[Future[None]]()
         free = max(0, self._memory_bytes - held.kept_bytes - pins.num_bytes)
-        what = "building the largest shard; more of snapshot.num_shards in the recipe take less: it"
-        most = held.most_bytes * _MEMORY_OF_SHARD
-        builders = workers_that_fit(self._num_workers, free, most, what)
+        builders = workers_that_fit(self._num_workers, free, held.most_bytes * _MEMORY_OF_SHARD)
         # The disk takes a shard while the next ones are built. Publishing would wait for all.
         with ThreadPoolExecutor(1, thread_name_prefix="to-disk") as disk:
             written.append(disk.submit(sync_file, out / PINS_FILE))

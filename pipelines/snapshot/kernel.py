@@ -283,8 +283,8 @@ def point(ordered: OrderedRows, pins: PinIndex, history_start_ms: int) -> Pointe
     timeline = actions.where(is_in_timeline)
     action_pin_row = pins.places.find(actions.pin_id)
     timeline_pin_row = action_pin_row[is_in_timeline]
-    assert len(timeline_pin_row) == 0 or timeline_pin_row.min() >= 0
-    example_pin_row = pins.rows_of(examples.pin_id)
+    example_pin_row = pins.places.find(examples.pin_id)
+    assert min(timeline_pin_row.min(initial=0), example_pin_row.min(initial=0)) >= 0
     index = EventIndex(timeline.user_id, timeline.known_at, is_sorted=True)
 
     # Which examples and actions are of one user and one pin, for labels and features.

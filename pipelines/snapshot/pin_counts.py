@@ -8,7 +8,6 @@ are the snapshot's features `pin_popularity...`, and the first appearance in the
 Letters: P pins, D days of requests.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,11 +20,8 @@ from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import (
     Ints,
-    Places,
     even_blocks,
     least_of,
-    order_by,
-    pack_bits,
     runs_of,
 )
 
@@ -139,10 +135,7 @@ def merge_in_blocks(
 
 @dataclass(frozen=True)
 class PinBlocks:
-    """Pins in blocks whose numbers on some days stay in a core's cache, with rows about them.
-
-    A bit for each pin and day of a block fills whole bytes, but for the last block.
-    """
+    """Pins in blocks whose numbers on some days stay in a core's cache, with rows about them."""
 
     pin_ids: Ints  # sorted
     blocks: list[slice]  # of the pins, all of them in order
@@ -155,7 +148,7 @@ class PinBlocks:
     ) -> "PinBlocks":
         """Cut pins, and the rows of all parts with them."""
         parts = [tuple(vars(part).values()) for part in counted]
-        size = max(1, _BLOCK_CELLS // num_days // 8) * 8
+        size = max(1, _BLOCK_CELLS // num_days)
         blocks = [slice(n, min(n + size, len(pin_ids))) for n in range(0, len(pin_ids), size)]
         firsts, last = pin_ids[::size], pin_ids[-1:]
         edges = [
@@ -178,29 +171,19 @@ class PinBlocks:
 
 @dataclass(frozen=True)
 class Popularity:
-    """Each pin's number of actions in the days before each of some days, where it had any."""
+    """Each pin's number of actions in the days before each of some days."""
 
-    days: Ints  # days since the epoch, sorted
-    is_counted: Places  # of pin_row * len(days) + position in `days`
-    totals: Mapping[int, Counts]  # by length of the trailing window, days
+    totals: Mapping[int, Counts]  # [P, D] by length of the trailing window, days
 
-    def places_of(self, day_places: Ints, pin_rows: Ints) -> Ints:
-        """Return the place of each (day, pin) among the totals, -1 where it has no actions.
+    def at(self, day_places: Ints, pin_rows: Ints, trailing_days: int) -> Counts:
+        """Return the totals of one trailing window.
 
         Args:
-            day_places: positions in `days`.
+            day_places: positions among the days that `trailing_popularity` was given.
             pin_rows: one for each of them.
+            trailing_days: length of the window.
         """
-        return self.is_counted.find(pin_rows * len(self.days) + day_places)
-
-    def at(self, places: Ints, trailing_days: int) -> Counts:
-        """Return the totals of one trailing window at some places; 0 at place -1."""
-        totals = self.totals[trailing_days]
-        if len(totals) == 0:
-            return np.zeros(len(places), dtype=totals.dtype)
-        found = totals[places]
-        found[places < 0] = 0
-        return found
+        return self.totals[trailing_days][pin_rows, day_places]
 
 
 def trailing_popularity(
@@ -226,24 +209,21 @@ def trailing_popularity(
     windows = sorted(set(windows_days))
     cut = PinBlocks.of(pin_ids, len(days), (*counts, ActionCounts.merge([])))
 
-    def total(number: int) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
+    def total(number: int) -> dict[int, Counts]:
         block = cut.blocks[number]
         return _totals(cut.rows_of(number), block.stop - block.start, days, windows)
 
     found = list(run(total, range(len(cut.blocks))))
-    empty = np.array([], dtype=np.uint16)
-    totals = {
-        window: np.concatenate([empty, *(totals[window] for _, totals in found)])
-        for window in windows
-    }
-    bits = pack_bits([np.zeros(0, dtype=np.uint8), *(bits for bits, _ in found)])
-    return Popularity(days, Places.of_bits(bits), totals)
+    none = np.zeros((0, len(days)), dtype=np.uint16)
+    return Popularity(
+        {days: np.concatenate([none, *(totals[days] for totals in found)]) for days in windows}
+    )
 
 
 def _totals(
     rows: tuple[Ints, ...], num_pins: int, days: Ints, windows: Sequence[int]
-) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
-    """Return a bit for each pin and day that has actions, and the totals of these by window.
+) -> dict[int, Counts]:
+    """Return the totals of each pin and day, by window.
 
     Some actions count from one day on, up to another: the totals are the sums of such changes.
 
@@ -273,23 +253,20 @@ def _totals(
         np.subtract.at(changes.reshape(-1), base + end, count)
         return np.cumsum(changes, axis=1, dtype=np.int32)[:, : len(days)]
 
-    found = grid(windows[-1])  # it holds the others
-    is_counted, totals = found != 0, dict[int, Counts]()
+    totals = dict[int, Counts]()
     for window in windows:
-        wide = (found if window == windows[-1] else grid(window))[is_counted]
+        wide = grid(window)
         # Half the bytes take nearly all pins' totals.
         is_small = int(wide.max(initial=0)) <= np.iinfo(np.uint16).max
         totals[window] = wide.astype(np.uint16) if is_small else wide
-    return np.packbits(is_counted, bitorder="little"), totals
+    return totals
 
 
 @dataclass(frozen=True)
 class TrailingFirst:
     """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
 
-    row_of_pin: Ints  # [P] row of `rank`; row 0 is of all pins that did not appear
-    rank: npt.NDArray[np.int32]  # [pins that appeared + 1, D] position in `known_at`
-    known_at: Ints  # milliseconds, ascending for each pin; the last, NEVER_MS, is of no row
+    known_at: Ints  # [P, D] milliseconds; NEVER_MS where the pin did not appear
 
     def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
         """Return the time of each pin on a day, NEVER_MS where it did not appear.
@@ -298,7 +275,7 @@ class TrailingFirst:
             day_places: positions among the days that `trailing_first` was given.
             pin_rows: one for each of them.
         """
-        return self.known_at[self.rank[self.row_of_pin[pin_rows], day_places]]
+        return self.known_at[pin_rows, day_places]
 
 
 def trailing_first(
@@ -321,48 +298,22 @@ def trailing_first(
     span = range(int(days[0]) - trailing_days, int(days[-1]) + 1)
     cut = PinBlocks.of(pin_ids, len(span), (*seen, FirstSeen.merge([])))
 
-    def appearances(number: int) -> tuple[Ints, Ints, Ints]:
-        """Return the pins of a block that appeared, and the cells and times of rows by time."""
-        pin_row, day, known_at = cut.rows_of(number)
-        is_ours = (day >= span.start) & (day < span.stop)
-        if not is_ours.all():
-            pin_row, day, known_at = pin_row[is_ours], day[is_ours], known_at[is_ours]
-        has_appeared = np.bincount(pin_row) > 0
-        cell = (np.cumsum(has_appeared) - 1)[pin_row] * len(span) + (day - span.start)
-        by_time = order_by(known_at)
-        return np.flatnonzero(has_appeared), cell[by_time], known_at[by_time]
-
-    found = list(run(appearances, range(len(cut.blocks))))
-    num_pins = np.cumsum([0, *(len(pin_row) for pin_row, _, _ in found)])
-    num_rows = np.cumsum([0, *(len(cell) for _, cell, _ in found)])
-    never = np.int32(num_rows[-1])
-    rank = np.empty((int(num_pins[-1]) + 1, len(days)), dtype=np.int32)
-    rank[0] = never
-    known_at = np.full(int(never) + 1, NEVER_MS)
-    row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
-    # Days that follow each other are copied together.
-    starts = [0, *(np.flatnonzero(np.diff(days) != 1) + 1).tolist(), len(days)]
+    known_at = np.empty((len(pin_ids), len(days)), dtype=np.int64)
 
     def fill(number: int) -> None:
-        pin_row, cell, times = found[number]
-        first_pin, first_row = int(num_pins[number]) + 1, int(num_rows[number])
-        row_of_pin[cut.blocks[number]][pin_row] = np.arange(first_pin, first_pin + len(pin_row))
-        known_at[first_row : first_row + len(times)] = times
-        grid = np.full((len(pin_row), len(span)), never)
-        # Of several rows of a pin and day the last to be written stays: the earliest.
-        ranks = np.arange(first_row, first_row + len(cell), dtype=np.int32)
-        grid.reshape(-1)[cell[::-1]] = ranks[::-1]
-        grid = _trailing_minimum(grid, trailing_days + 1)
-        of_pins = rank[first_pin : first_pin + len(pin_row)]
-        for start, end in itertools.pairwise(starts):
-            first = int(days[start]) - span.start
-            of_pins[:, start:end] = grid[:, first : first + end - start]
+        pin_row, day, times = cut.rows_of(number)
+        of_pins = known_at[cut.blocks[number]]
+        is_ours = (day >= span.start) & (day < span.stop)
+        cell = (pin_row * len(span) + (day - span.start))[is_ours]
+        grid = np.full((len(of_pins), len(span)), NEVER_MS)
+        np.minimum.at(grid.reshape(-1), cell, times[is_ours])
+        of_pins[:] = _trailing_minimum(grid, trailing_days + 1)[:, days - span.start]
 
     deque(run(fill, range(len(cut.blocks))), maxlen=0)
-    return TrailingFirst(row_of_pin, rank, known_at)
+    return TrailingFirst(known_at)
 
 
-def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
+def _trailing_minimum(grid: Ints, length: int) -> Ints:
     """Return the least of each column and those before it, `length` of them; the grid is spent."""
     done = 1
     while done < length:

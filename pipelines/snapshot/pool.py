@@ -75,24 +75,15 @@ def memory_budget_bytes() -> int:
     return max(0, limit // 2 - memory_in_use_bytes())
 
 
-def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: str) -> int:
+def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int) -> int:
     """Return as many workers as have room for a task each: at least one, at most as given.
 
     Args:
         num_workers: as many as are wanted.
         free_bytes: memory for all of them.
         task_bytes: memory that the largest task takes.
-        what: says what a task is and what makes it smaller, for the log.
     """
-    fitting = max(1, min(num_workers, free_bytes // max(1, task_bytes)))
-    if task_bytes > free_bytes:
-        log.warning(
-            "%s takes about %d MiB, and %d MiB of half the stage's memory are left",
-            what,
-            task_bytes >> 20,
-            free_bytes >> 20,
-        )
-    return fitting
+    return max(1, min(num_workers, free_bytes // max(1, task_bytes)))
 
 
 def run_in_threads(

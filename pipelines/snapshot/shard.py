@@ -71,12 +71,6 @@ class PinIndex:
         """Finds the rows of pins."""
         return Places(self.pin_ids)
 
-    def rows_of(self, pin_ids: Ints) -> Ints:
-        """Return pin rows; every pin must be among the snapshot's."""
-        rows = self.places.find(pin_ids)
-        assert len(rows) == 0 or rows.min() >= 0
-        return rows
-
 
 @dataclass(frozen=True)
 class Requests:

@@ -50,7 +50,8 @@ eightfold, and three times that while they are checked, counted and dealt out.""
 class SpillTask:
     """A few files of the event log for one worker."""
 
-    number: int
+    number: int  # in the order in which they are begun
+    place: int  # among all tasks by table and day
     event_log: EventLog
     files: tuple[LogFile, ...]
     plan: SnapshotPlan
@@ -93,8 +94,11 @@ def make_tasks(event_log: EventLog, plan: SnapshotPlan) -> list[SpillTask]:
                 groups.append([])
                 num_bytes = file.num_bytes
             groups[-1].append(file)
-    groups.sort(key=lambda files: sum(file.num_bytes for file in files), reverse=True)
-    return [SpillTask(n, event_log, tuple(group), plan) for n, group in enumerate(groups)]
+    sizes = [-sum(file.num_bytes for file in group) for group in groups]
+    return [
+        SpillTask(number, place, event_log, tuple(groups[place]), plan)
+        for number, place in enumerate(sorted(range(len(groups)), key=sizes.__getitem__))
+    ]
 
 
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:

@@ -13,8 +13,8 @@ def kill_before_change(number: int, work: Work) -> bool:
     """Do some work in a child process; return whether the child was killed.
 
     Args:
-        number: the renames and deletions that the child may make, counted from 0; it kills itself
-            before that one.
+        number: the renames, deletions and changes to a store that the child may make, counted from
+            0; it kills itself before that one.
         work: what the child does.
     """
     child = multiprocessing.get_context("fork").Process(target=_perform, args=(number, work))
@@ -38,7 +38,12 @@ def _perform(number: int, work: Work) -> None:
 
     # The child is a process of its own, so that nobody else sees these.
     os.rename, os.replace = counted(os.rename), counted(os.replace)
-    from pipelines import deletion
+    from pipelines import deletion, storage
 
-    deletion.remove = counted(deletion.remove)
+    for module, name in (
+        (deletion, "remove"),
+        (storage, "write_bytes"),
+        (storage, "publish_folder"),
+    ):
+        setattr(module, name, counted(getattr(module, name)))
     work()

@@ -113,10 +113,7 @@ def _logged_of_user(seen: FeatureInputs, feature: NumericFeature) -> Floats:
 
 
 COMPUTATIONS: Mapping[str, Callable[[FeatureInputs, NumericFeature], Floats]] = {
-    "pin_popularity": _popularity,
-    "pin_popularity_1d": _popularity,
-    "pin_popularity_7d": _popularity,
-    "pin_popularity_28d": _popularity,
+    **dict.fromkeys((f"pin_popularity{days}" for days in ("", "_1d", "_7d", "_28d")), _popularity),
     # The last day's wanted actions against a week's daily mean.
     "pin_popularity_slope": lambda seen, _: (
         _log1p(seen.popularity_of(1)) - _log1p(seen.popularity_of(7) / 7)

@@ -116,14 +116,10 @@ class FeatureInputs:
         """The position of each request's day among the plan's days with requests, [requests]."""
         return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
 
-    @kept
-    def _popularity_place(self) -> Ints:
-        day_place = self.request_day_place[self.request]
-        return self.pins.popularity.places_of(day_place, self.pointers.example_pin_row)
-
     def popularity_of(self, trailing_days: int) -> npt.NDArray[np.integer[Any]]:
         """Return the wanted actions on each example's pin in the days before, [examples]."""
-        return self.pins.popularity.at(self._popularity_place, trailing_days)
+        day_places = self.request_day_place[self.request]
+        return self.pins.popularity.at(day_places, self.pointers.example_pin_row, trailing_days)
 
     @kept
     def pin_touches(self) -> Touches:

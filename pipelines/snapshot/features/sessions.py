@@ -1,7 +1,7 @@
 """How many requests of a session came before each request, as far as they were known to it.
 
-Most sessions are short: all requests go back together, one step at a time. A session of thousands
-of requests would take as many steps for each of them, and is counted by one pass over it instead,
+Mostly every request of a run, a user's requests without a longer silence than the gap, is known
+before the next one: then it is the place in the run. Other runs are counted by one pass over them,
 with the requests joined as they become known. Not for what the feature means: `of_requests`.
 """
 
@@ -10,10 +10,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from pipelines.event_log.event_index import Bools, Ints
-
-MOST_STEPS = 64
-"""Steps back that all requests take together. Those that would go on are counted by their run."""
+from pipelines.event_log.event_index import Ints, place_in_run
 
 
 def count_earlier(user_id: Ints, impressed_at: Ints, known_at: Ints, gap_ms: int) -> Ints:
@@ -28,30 +25,16 @@ def count_earlier(user_id: Ints, impressed_at: Ints, known_at: Ints, gap_ms: int
         known_at: [requests] when the log knew of each, not before `impressed_at`.
         gap_ms: The longest silence within a session.
     """
-    counts = np.zeros(len(user_id), dtype=np.int64)
-    waiting = np.arange(len(user_id))  # the requests whose session may reach further back
-    last_at = impressed_at.copy()  # of the earliest request that was counted for each
-    for distance in range(1, MOST_STEPS + 1):
-        waiting = waiting[waiting >= distance]
-        if len(waiting) == 0:
-            break
-        earlier = waiting - distance
-        goes_on: Bools = (user_id[earlier] == user_id[waiting]) & (
-            last_at[waiting] - impressed_at[earlier] <= gap_ms
-        )
-        waiting, earlier = waiting[goes_on], earlier[goes_on]
-        is_known = known_at[earlier] < impressed_at[waiting]
-        counted = waiting[is_known]
-        counts[counted] += 1
-        last_at[counted] = impressed_at[earlier[is_known]]
-    if len(waiting):
-        # No session goes beyond a run: a user's requests without a longer silence than the gap.
-        is_first = np.ones(len(user_id), dtype=bool)
-        is_first[1:] = (user_id[1:] != user_id[:-1]) | (np.diff(impressed_at) > gap_ms)
-        bounds = np.append(np.flatnonzero(is_first), len(user_id))
-        for run in np.unique(np.searchsorted(bounds, waiting, side="right") - 1):
-            rows = slice(bounds[run], bounds[run + 1])
-            counts[rows] = _count_run(impressed_at[rows].tolist(), known_at[rows].tolist(), gap_ms)
+    # No session goes beyond a run.
+    is_first = np.ones(len(user_id), dtype=bool)
+    is_first[1:] = (user_id[1:] != user_id[:-1]) | (np.diff(impressed_at) > gap_ms)
+    run = np.cumsum(is_first) - 1
+    counts = place_in_run(run)
+    bounds = np.append(np.flatnonzero(is_first), len(user_id))
+    is_late = ~is_first[1:] & (known_at[:-1] >= impressed_at[1:])
+    for number in np.unique(run[1:][is_late]):
+        rows = slice(bounds[number], bounds[number + 1])
+        counts[rows] = _count_run(impressed_at[rows].tolist(), known_at[rows].tolist(), gap_ms)
     return counts
 
 

@@ -10,8 +10,9 @@ may seem to be more than alike to itself: what comes out is cut to -1 and 1.
 Letters: R requests of a block, A actions, C candidates of a request, E embedding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,41 +32,6 @@ _LEAST_WIDTH = 32
 _STEPS_OF_WEIGHT = 2.0**20
 
 
-def best(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the largest cosine of the candidate with the user's newest actions."""
-    found = _nothing(seen)
-    for block in _blocks(seen, feature):
-        cosines_RCA = np.matmul(block.candidates_RCE, block.actions_RAE.swapaxes(1, 2))
-        # No cosine is below -1, so that the places beyond the history never win.
-        cosines_RCA += np.where(block.is_action_RA, 0.0, -4.0).astype(np.float32)[:, None]
-        found[block.examples_RC] = np.clip(cosines_RCA.max(axis=2), -1.0, 1.0)
-    return found
-
-
-def mean(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the mean cosine of the candidate with the user's newest actions."""
-    found = _nothing(seen)
-    for block in _blocks(seen, feature):
-        found[block.examples_RC] = _weighted(block, block.is_action_RA.astype(np.float32))
-    return found
-
-
-def decayed(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the mean cosine, weighted by 2**(-age / half-life).
-
-    Ages count from the newest of the actions, which gives the same mean as from the request.
-    """
-    half_life_ms = float(feature.option("half_life_days")) * DAY_MS
-    acted_at = seen.pointers.timeline.acted_at
-    found = _nothing(seen)
-    for block in _blocks(seen, feature):
-        acted_at_RA = np.where(block.is_action_RA, acted_at[block.rows_RA], 0)
-        age_RA = acted_at_RA.max(axis=1, keepdims=True) - acted_at_RA
-        weight_RA = np.round(np.exp2(-age_RA / half_life_ms) * _STEPS_OF_WEIGHT) / _STEPS_OF_WEIGHT
-        found[block.examples_RC] = _weighted(block, np.where(block.is_action_RA, weight_RA, 0.0))
-    return found
-
-
 @dataclass(frozen=True)
 class _Block:
     """Some requests with one number of candidates, each with at least one action before it."""
@@ -77,16 +43,56 @@ class _Block:
     actions_RAE: npt.NDArray[np.float32]  # whatever, where there is no action
 
 
-def _nothing(seen: FeatureInputs) -> npt.NDArray[np.float32]:
-    return np.full(len(seen.request), np.nan, dtype=np.float32)
+def best(seen: FeatureInputs, feature: NumericFeature) -> Floats:
+    """Return the largest cosine of the candidate with the user's newest actions."""
+
+    def largest(block: _Block) -> Floats:
+        cosines_RCA = np.matmul(block.candidates_RCE, block.actions_RAE.swapaxes(1, 2))
+        # No cosine is below -1, so that the places beyond the history never win.
+        cosines_RCA += np.where(block.is_action_RA, 0.0, -4.0).astype(np.float32)[:, None]
+        return cosines_RCA.max(axis=2)
+
+    return _by_block(seen, feature, largest)
 
 
-def _weighted(block: _Block, weight_RA: Floats) -> Floats:
+def mean(seen: FeatureInputs, feature: NumericFeature) -> Floats:
+    """Return the mean cosine of the candidate with the user's newest actions."""
+    return _by_block(seen, feature, lambda block: _weighted(block, block.is_action_RA))
+
+
+def decayed(seen: FeatureInputs, feature: NumericFeature) -> Floats:
+    """Return the mean cosine, weighted by 2**(-age / half-life).
+
+    Ages count from the newest of the actions, which gives the same mean as from the request.
+    """
+    half_life_ms = float(feature.option("half_life_days")) * DAY_MS
+    acted_at = seen.pointers.timeline.acted_at
+
+    def decay(block: _Block) -> Floats:
+        acted_at_RA = np.where(block.is_action_RA, acted_at[block.rows_RA], 0)
+        age_RA = acted_at_RA.max(axis=1, keepdims=True) - acted_at_RA
+        weight_RA = np.round(np.exp2(-age_RA / half_life_ms) * _STEPS_OF_WEIGHT) / _STEPS_OF_WEIGHT
+        return _weighted(block, np.where(block.is_action_RA, weight_RA, 0.0))
+
+    return _by_block(seen, feature, decay)
+
+
+def _by_block(
+    seen: FeatureInputs, feature: NumericFeature, compute: Callable[[_Block], Floats]
+) -> npt.NDArray[np.float32]:
+    """Return what is computed of each block, cut to -1 and 1; NaN without an action before."""
+    found = np.full(len(seen.request), np.nan, dtype=np.float32)
+    for block in _blocks(seen, feature):
+        found[block.examples_RC] = np.clip(compute(block), -1.0, 1.0)
+    return found
+
+
+def _weighted(block: _Block, weight_RA: npt.NDArray[Any]) -> Floats:
     """Return the weighted mean of the cosines, [R, C]; a candidate is compared with one vector."""
     weight_R1A = weight_RA.astype(np.float64)[:, None]
     sum_R1E = np.matmul(weight_R1A, block.actions_RAE.astype(np.float64))
     sum_RC = np.matmul(block.candidates_RCE.astype(np.float64), sum_R1E.swapaxes(1, 2))[:, :, 0]
-    return np.clip(sum_RC / weight_R1A.sum(axis=2), -1.0, 1.0)
+    return np.asarray(sum_RC / weight_R1A.sum(axis=2))
 
 
 def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:

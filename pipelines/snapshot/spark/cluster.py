@@ -15,9 +15,7 @@ import functools
 import logging
 import math
 import uuid
-import zipfile
 from collections.abc import Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +70,11 @@ class Cluster:
     """A Spark application that builds one snapshot."""
 
     def __init__(self, context: Any, place: ShardPlace, scratch: Path) -> None:
-        self._context, self._place, self._scratch = context, place, scratch
-        # Without a cluster Spark tries a task once.
-        is_local = context.master.startswith("local")
-        told = context.getConf().get("spark.task.maxFailures", "4")
-        self._max_failures = 1 if is_local else int(told)
+        self._context, self._place = context, place
+        # Every executor fetches the pins once, and finds them in a folder of this name.
+        self._archive = scratch / f"homefeed-{uuid.uuid4().hex}.zip"
         self._shuffled: Any = None
         self._files: tuple[FileDigest, ...] = ()
-        self._pin_files: list[Path] = []
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass.
@@ -89,21 +84,23 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             TransientStorageError: the connection to the cluster broke.
         """
-        num_shards, collectors = plan.config.num_shards, collectors_of(tasks)
+        # What tasks of the same days found of a pin on a day becomes one row where it comes
+        # together, and crosses to the driver once.
+        num_shards, together = plan.config.num_shards, max(1, math.isqrt(len(tasks)))
         # A task knows its own files only: with all of them, tasks would grow as tasks squared.
         parts = [
             (
-                num_shards + collectors[task.number],
+                num_shards + task.place // together,
                 dataclasses.replace(task, event_log=EventLog(task.event_log.uri, task.files)),
             )
             for task in tasks
         ]
-        job = Job(plan, code_of(plan), self._max_failures)
+        job = Job(plan, code_of(plan))
         log.info("%d event log parts go to Spark", len(tasks))
         with translated_spark_errors("reading the event log on Spark"):
             given = self._context.parallelize(parts, max(1, len(parts)))
             read = given.mapPartitions(functools.partial(read_part, job))
-            num_partitions = num_shards + len(set(collectors.values()))
+            num_partitions = num_shards + math.ceil(len(tasks) / together)
             self._shuffled = read.partitionBy(num_partitions, int)
             merged = self._shuffled.mapPartitions(lambda pairs: [merge_found(f for _, f in pairs)])
             collected = self._run(merged, range(num_shards, num_partitions))
@@ -121,7 +118,7 @@ class Cluster:
             DataContractError: see `read_pins`.
         """
         index = count_pins(event_log, found, plan, out)
-        self._pin_files = [out / PINS_FILE, *write_pin_index(index, self._scratch)]
+        write_pin_index(index, out / PINS_FILE, self._archive)
         return index
 
     def build(self, plan: SnapshotPlan, out: Path) -> Sequence[ShardSummary]:
@@ -133,17 +130,11 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             TransientStorageError: the connection to the cluster broke.
         """
-        # Every executor fetches the pins once, and finds them in a folder of this name.
-        name = f"homefeed-{uuid.uuid4().hex}.zip"
-        archive = self._scratch / name
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-            for path in self._pin_files:
-                packed.write(path, path.name)
-        job = Job(plan, code_of(plan), self._max_failures, name, self._place)
+        job = Job(plan, code_of(plan), self._archive.name, self._place)
         num_shards = plan.config.num_shards
         log.info("%d shards go to Spark", num_shards)
         with translated_spark_errors("building shards on Spark"):
-            self._context.addArchive(str(archive))
+            self._context.addArchive(str(self._archive))
             shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
             built = list[ShardSummary]()
             for made in self._run(shards, range(num_shards)):
@@ -159,15 +150,3 @@ class Cluster:
 
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))
-
-
-def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:
-    """Return, by a task's number, with which other tasks' summaries its own comes together.
-
-    The tasks of one collector are about the same days, although the largest are begun first: so
-    what they found of a pin on a day becomes one row there, and crosses to the driver once.
-    """
-    together, firsts = max(1, math.isqrt(len(tasks))), [task.files[0] for task in tasks]
-    keys = [(first.table, first.day or date.min, first.path) for first in firsts]
-    by_day = sorted(range(len(tasks)), key=keys.__getitem__)
-    return {tasks[place].number: n // together for n, place in enumerate(by_day)}

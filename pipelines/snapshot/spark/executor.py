@@ -1,8 +1,9 @@
 """What runs on the executors: a part of the first pass, and the second pass of one shard.
 
-An error of ours that trying again cannot mend is a result and no exception: Spark would try the
-task three more times, and then tell of it inside a Java stack trace. The driver raises it, as it
-would be raised on one machine. Not for the driver (`cluster`). Tested in tests/production/spark.
+An error of ours is a result and no exception: Spark would try the task three more times, and then
+tell of it inside a Java stack trace. The driver raises it, as it would be raised on one machine;
+where it may pass, the stage is tried again. Not for the driver (`cluster`). Tested in
+tests/production/spark.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, as_ours
@@ -39,7 +40,6 @@ class Job:
 
     plan: SnapshotPlan
     code: Mapping[str, str]  # of the driver, as `code_of` says
-    max_failures: int  # after so many attempts at a task Spark gives up
     pins: str = ""  # name of the archive with the pins and what was counted about them
     place: ShardPlace | None = None  # of the shards
 
@@ -104,12 +104,11 @@ def build_part(
 
 
 def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:
-    """Return what an act returns, or its error where Spark should not try the task again.
+    """Return what an act returns, or its error where it is one of ours.
 
     An executor whose code may make other bytes than the driver's is refused.
 
     Raises:
-        HomefeedError: what may pass, where Spark has attempts left.
         Exception: what is unforeseen; Spark gives it to the driver in the end.
     """
     try:
@@ -125,14 +124,6 @@ def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refu
                 )
         return act()
     except Exception as error:
-        ours = as_ours(error)
-        if ours is None or (ours.is_retryable and not _is_last_attempt(job)):
+        if (ours := as_ours(error)) is None:
             raise
         return Refusal(number, ours)
-
-
-def _is_last_attempt(job: Job) -> bool:
-    from pyspark import TaskContext
-
-    context: Any = TaskContext.get()
-    return context is None or context.attemptNumber() + 1 >= job.max_failures

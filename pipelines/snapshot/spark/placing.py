@@ -135,7 +135,6 @@ def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[ShardPlace]:
         return
     for name in filter(_STAGING_NAME.fullmatch, storage.list_names(snapshots_uri)):
         if storage.is_abandoned(left := storage.join(snapshots_uri, name)):
-            log.info("removing %s, left by a driver that is gone", left)
             _remove(left)
     uri = storage.join(snapshots_uri, f".scratch-{uuid.uuid4().hex}")
     try:

@@ -11,6 +11,7 @@ tests/pipelines/snapshot/spark/test_travel.py.
 """
 
 import copyreg
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.event_log.event_index import Ints, Places
+from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Popularity, TrailingFirst
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, ShardRows
@@ -117,25 +118,21 @@ def _unpack_columns(content: bytes) -> list[Ints]:
     return [np.cumsum(np.asarray(column), dtype=np.int64) for column in table.columns]
 
 
-def write_pin_index(index: PinIndex, folder: Path) -> list[Path]:
-    """Write what the kernel needs of the pins besides their file; return the files."""
-    words = index.popularity.is_counted.words
-    assert words is not None  # the bits of all pins and days
-    arrays = {
-        "counted": words,
-        **{f"total_{days}": totals for days, totals in index.popularity.totals.items()},
-        "row_of_pin": index.first_seen.row_of_pin,
-        "rank": index.first_seen.rank,
+def write_pin_index(index: PinIndex, pins: Path, archive: Path) -> None:
+    """Write what the kernel needs of the pins, and their file, into an archive of plain files."""
+    arrays: dict[str, Any] = {
         "known_at": index.first_seen.known_at,
+        **{f"total_{days}": totals for days, totals in index.popularity.totals.items()},
         **{f"number_{place}": each for place, each in enumerate(index.numbers.values())},
     }
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    return [folder / f"{name}.npy" for name in arrays]
+    with archive.open("wb") as file:
+        np.savez(file, **arrays)
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.write(pins, pins.name)
 
 
 def open_pin_index(folder: Path, plan: SnapshotPlan) -> PinIndex:
-    """Return what `write_pin_index` wrote to a folder, where the pins' file lies as well."""
+    """Return what `write_pin_index` wrote to an archive, which was unpacked into a folder."""
 
     def load(name: str) -> np.ndarray:
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
@@ -145,8 +142,8 @@ def open_pin_index(folder: Path, plan: SnapshotPlan) -> PinIndex:
     columns = plan.number_columns("pins")
     return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
-        popularity=Popularity(plan.request_days, Places.of_bits(load("counted")), totals),
-        first_seen=TrailingFirst(load("row_of_pin"), load("rank"), load("known_at")),
+        popularity=Popularity(totals),
+        first_seen=TrailingFirst(load("known_at")),
         table=pins,
         numbers={name: load(f"number_{place}") for place, name in enumerate(columns)},
     )

@@ -21,7 +21,6 @@ so evaluate later ones only. It is no learned encoder.
 """
 
 import importlib.util
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,8 +40,6 @@ from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PIN
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.event_index import place_in_run
 from pipelines.sources.publish import SourceAdapter, write_table
-
-log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -103,12 +100,9 @@ class CompleteJourneyAdapter(SourceAdapter):
             ConfigurationError: the package is not installed.
         """
         source = data_folder()
-        log.info("reading promotions and transactions")
         purchases, promotions = read_purchases(source)
-        log.info("drawing candidates for the baskets")
         write_table(folder, "impressions", make_impressions(purchases, promotions), "0")
         write_table(folder, "actions", make_actions(purchases), "0")
-        log.info("embedding pins and users")
         pins = make_pins(source, purchases)
         write_table(folder, "pins", pins, "0")
         write_table(folder, "users", make_users(purchases, pins), "0")

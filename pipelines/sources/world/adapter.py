@@ -45,7 +45,6 @@ Every chunk of users adds one file per day and table. Letters: U users, W weeks,
 candidates, N rows.
 """
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -63,8 +62,6 @@ from pipelines.sources.publish import SourceAdapter, write_table
 from pipelines.sources.world import draws
 from pipelines.sources.world.draws import Catalogue, Ints, Requests
 from pipelines.sources.world.parameters import WorldParameters
-
-log = logging.getLogger(__name__)
 
 TRUTH = "truth/impressions"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
@@ -123,7 +120,6 @@ class WorldAdapter(SourceAdapter):
             for table, rows in self._draw_chunk(catalogue, user_ids, num_requests).items():
                 write_table(folder, table, rows, f"{number:05d}")
                 num_rows[table] += len(rows)
-            log.info("%d of %d users, %s rows", user_ids.stop, world.num_users, dict(num_rows))
         if num_rows["actions"] == 0 or num_rows["users"] == 0:
             raise ConfigurationError(
                 f"{world.num_users} users over {world.num_days} days gave {num_rows['actions']} "

@@ -61,7 +61,7 @@ def test_the_allocators_are_as_before_after_builds_side_by_side() -> None:
     ("free", "task", "expected"), [(100, 10, 4), (39, 10, 3), (10, 10, 1), (9, 10, 1), (0, 0, 1)]
 )
 def test_as_many_work_as_have_room(free: int, task: int, expected: int) -> None:
-    assert workers_that_fit(4, free, task, "a task") == expected
+    assert workers_that_fit(4, free, task) == expected
 
 
 def test_the_budget_is_the_settings_without_what_the_process_takes_already(

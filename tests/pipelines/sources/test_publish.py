@@ -74,36 +74,6 @@ def test_what_was_made_is_not_made_again(place) -> None:
     assert (adapter.num_written, contents(folder)) == (1, before)
 
 
-class Killed(BaseException):
-    """What ends a process in a test that goes on."""
-
-
-def raise_before_change(
-    monkeypatch: pytest.MonkeyPatch, number: int, work: Callable[[], Any]
-) -> bool:
-    """Do some work that ends before that change to a store, from 0; return whether it did."""
-    left = [number]
-
-    def counted(act: Callable[..., None]) -> Callable[..., None]:
-        def kill_or_act(*args: object) -> None:
-            if left[0] == 0:
-                raise Killed
-            left[0] -= 1
-            act(*args)
-
-        return kill_or_act
-
-    with monkeypatch.context() as patched:
-        for name in ("write_bytes", "publish_folder"):
-            patched.setattr(storage, name, counted(getattr(storage, name)))
-        patched.setattr(deletion, "remove", counted(deletion.remove))
-        try:
-            work()
-        except Killed:
-            return True
-    return False
-
-
 def add_days(location: str | Path) -> None:
     """Replace 3 January, and add 4 January with a new pin and users of another day."""
     with EventLogWriter(location, VERSION, replace_days=True) as writer:
@@ -144,7 +114,7 @@ KILLED: dict[str, tuple[Write, Write, Write]] = {
     indirect=["place"],
 )
 def test_a_log_is_as_before_or_as_after_wherever_its_writer_is_killed(
-    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+    place, tmp_path: Path, act: str
 ) -> None:
     uri, folder = place
     is_store = uri.startswith(SCHEME)
@@ -165,10 +135,7 @@ def test_a_log_is_as_before_or_as_after_wherever_its_writer_is_killed(
         if is_store:
             folder.mkdir()
         prepare(uri)
-        if is_store:
-            was_killed = raise_before_change(monkeypatch, number, partial(work, uri))
-        else:
-            was_killed = kill_before_change(number, partial(work, uri))
+        was_killed = kill_before_change(number, partial(work, uri))
         state = counted_in_log(folder)
         is_done = state == after
         # On a store a reader refuses what is under way; a folder on a disk is replaced by two

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from pipelines.snapshot.features import sessions
 from pipelines.snapshot.features.sessions import count_earlier
 
 GAP_MS = 100
@@ -24,13 +23,9 @@ def by_definition(user_id: list[int], impressed_at: list[int], known_at: list[in
     return counts
 
 
-@pytest.mark.parametrize("most_steps", [1, 4, 64])
 @pytest.mark.parametrize("latest_ms", [0, 50, 300, 1_000])
-def test_counts_are_those_of_the_definition(
-    monkeypatch: pytest.MonkeyPatch, most_steps: int, latest_ms: int
-) -> None:
+def test_counts_are_those_of_the_definition(latest_ms: int) -> None:
     """Two users have few and many requests in a row; times repeat, some silences end a session."""
-    monkeypatch.setattr(sessions, "MOST_STEPS", most_steps)
     rng = np.random.default_rng(latest_ms)
     user_id = np.repeat([-1, 3], [40, 200])
     steps = rng.choice([0, 10, 60, 100, 101, 400], len(user_id), p=[0.1, 0.4, 0.2, 0.2, 0.05, 0.05])

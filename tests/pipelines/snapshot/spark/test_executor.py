@@ -1,4 +1,4 @@
-"""Errors on executors: what is final is a result, what may pass is tried again. Needs no Spark."""
+"""Errors on executors: ours are results, what nobody foresaw is left to Spark. Needs no Spark."""
 
 import pytest
 
@@ -10,26 +10,19 @@ from pipelines.snapshot.spark.executor import Job, Refusal, merge_found
 from pipelines.snapshot.spill import SpillSummary
 from support.runs import PLANTED_AS_OF
 
-BAD, SLOW, DISK = DataContractError("bad"), TransientStorageError("slow"), OSError(5, "input")
-
 
 @pytest.mark.parametrize(
-    ("error", "is_last", "made"),
+    ("error", "made"),
     [
-        (BAD, False, DataContractError),
-        (SLOW, False, None),
-        (SLOW, True, TransientStorageError),
-        (DISK, False, None),
-        (DISK, True, TransientStorageError),
-        (ZeroDivisionError(), True, None),
+        (DataContractError("bad"), DataContractError),
+        (OSError(5, "input"), TransientStorageError),
+        (ZeroDivisionError(), None),
     ],
 )
-def test_bad_data_is_a_result_and_what_may_pass_is_left_to_spark_until_its_last_attempt(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, is_last: bool, made: type[Exception] | None
+def test_an_error_of_ours_is_a_result_and_a_defect_is_left_to_spark(
+    error: Exception, made: type[Exception] | None
 ) -> None:
-    """A defect is always left to Spark."""
-    monkeypatch.setattr(executor, "_is_last_attempt", lambda job: is_last)
-    job = Job(plan_of(smoke(), PLANTED_AS_OF), {}, max_failures=4)
+    job = Job(plan_of(smoke(), PLANTED_AS_OF), {})
 
     def fail() -> None:
         raise error
