@@ -42,6 +42,5 @@ with DAG(
         skip_on_exit_code=None,
         retries=2,
         retry_policy=StageRetryPolicy(),
-        pool="default_pool",
         execution_timeout=timedelta(hours=3),
     )

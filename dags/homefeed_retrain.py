@@ -43,7 +43,8 @@ from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.runs import alert_broken_run, start_cycle, tell_ended_run
 from pipelines.orchestration.schedule import grid_of
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes.references import EXPECTED, choices, pattern
+from pipelines.recipes import RECIPES
+from pipelines.recipes.references import EXPECTED, PATTERN
 from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
@@ -66,8 +67,8 @@ PARAMS = {
     "recipe": Param(
         SETTINGS.recipe,
         type="string",
-        pattern=pattern(SETTINGS),
-        examples=choices(SETTINGS),
+        pattern=PATTERN,
+        examples=sorted({*RECIPES, SETTINGS.recipe}),
         title="Recipe",
         description=f"Configuration: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages.",
     ),
@@ -102,7 +103,6 @@ DEFAULTS = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(hours=1),
     "retry_policy": StageRetryPolicy(),
-    "pool": "default_pool",
     "execution_timeout": timedelta(minutes=30),
 }
 

@@ -83,7 +83,6 @@ with DAG(
     default_args={
         "retries": 2,
         "retry_policy": StageRetryPolicy(),
-        "pool": "default_pool",
         "execution_timeout": timedelta(minutes=30),
     },
     params=PARAMS,

@@ -2,7 +2,7 @@
 
 A process reads them once, at its door: a command's callback, a stage's start, a DAG file, a task or
 callback of Airflow's. Secrets are not here: they come from Airflow connections. docs/settings.md is
-made from the descriptions (tests/support/settings_page.py).
+made from the fields' docstrings (tests/support/settings_page.py).
 """
 
 from typing import Annotated, Any, Literal
@@ -32,89 +32,71 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HOMEFEED_", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix="HOMEFEED_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
-    home: str = Field(default=".homefeed", description="Local folder for everything below.")
-    event_log: str = Field(default="", description="Event log URI; <home>/event_log if empty.")
-    workspace: str = Field(default="", description="Runs, snapshots, history; <home>/workspace.")
-    tracking_uri: str = Field(
-        default="http://127.0.0.1:5000", description="MLflow tracking and registry server."
-    )
-    experiment: str = Field(default="homefeed_retrain", description="MLflow experiment.")
-    registered_model: str = Field(
-        default="homefeed_ranker",
-        pattern=r"^\w[\w .-]{0,199}$",
-        description="MLflow registered model: letters, digits, spaces, _ . and -, no / and no :",
-    )
-    recipe: str = Field(
-        default="completejourney",
-        description="Default recipe of a run: a name, module:function, or a YAML or TOML file.",
-    )
-    recipe_packages: str = Field(
-        default="",
-        pattern=r"^[\s,]*([^\W\d]\w*(\.[^\W\d]\w*)*\s*(,[\s,]*|$))*$",
-        description="Packages, comma separated, whose functions a triggered run may name.",
-    )
-    airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
-    alert_transports: tuple[Literal["outbox", "smtp", "slack", "apprise"], ...] = Field(
-        default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
-    )
-    alert_email_to: tuple[Address, ...] = Field(default=(), description="JSON list of addresses.")
-    reader_zone: ZoneInfo = Field(
-        default=ZoneInfo("UTC"),
-        description="IANA name of the zone that alerts tell the time in besides UTC.",
-    )
-    runbook_url: str = Field(
-        default="",
-        pattern=r"^((https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)?)$",
-        description="Page of docs/runbook.md, for the links in alerts; without #section or login.",
-    )
-    accelerator: Literal["cpu", "gpu"] = Field(
-        default="cpu", description="Hardware that Airflow's runs train on."
-    )
-    spark_options: dict[str, str] = Field(
-        default={},
-        description="JSON of Spark options; where there are any, Spark builds the snapshots, to "
-        'the same bytes, e.g. {"spark.master": "spark://host:7077"}.',
-    )
-    stage_runner: Literal["bash", "docker", "kubernetes"] = Field(
-        default="bash", description="Which Airflow operator runs the heavy stages."
-    )
-    stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
-    command: str = Field(default="homefeed", description="The command line in the worker's shell.")
-    stage_resources: dict[HeavyStage, Resources] = Field(
-        default={},
-        description="JSON by stage; the others have those of `stage_table`. A snapshot's builder "
-        "takes half of its memory, or of what the machine has.",
-    )
-    work_folder: str = Field(
-        default="", description="Where trainings keep checkpoints if the workspace is a store."
-    )
-    docker_network: str = Field(default="", description="Network of the stages' containers.")
-    pod_template: str = Field(
-        default="", description="File with the pod that a stage's pod begins as; for kubernetes."
-    )
-    anchor_code: str = Field(
-        default="",
-        description="The code that the recipe was accepted by, for train_anchor: its image, or "
-        "under the runner bash its command line.",
-    )
-    cadence_days: float = Field(
-        default=14.0, gt=0, le=3650, description="Days between scheduled cycles."
-    )
-    schedule_start: str = Field(
-        default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
-    )
-    keep_days: float = Field(
-        default=180.0,
-        ge=1,
-        description="Age at which `homefeed gc` deletes runs, snapshots, work folders, alerts and "
-        "models that nothing needs; what served within it is needed.",
-    )
-    rollback_models: int = Field(
-        default=3, ge=1, description="Predecessors of the champion that are kept, whatever the age."
-    )
+    home: str = ".homefeed"
+    """Local folder for everything below."""
+    event_log: str = ""
+    """Event log URI; <home>/event_log if empty."""
+    workspace: str = ""
+    """Runs, snapshots, history; <home>/workspace."""
+    tracking_uri: str = "http://127.0.0.1:5000"
+    """MLflow tracking and registry server."""
+    experiment: str = "homefeed_retrain"
+    """MLflow experiment."""
+    registered_model: str = Field("homefeed_ranker", pattern=r"^\w[\w .-]{0,199}$")
+    """MLflow registered model: letters, digits, spaces, _ . and -, no / and no :"""
+    recipe: str = "completejourney"
+    """Default recipe of a run: a name, module:function, or a YAML file."""
+    recipe_packages: tuple[str, ...] = ()
+    """JSON list of packages whose functions a triggered run may name."""
+    airflow_url: str = "http://127.0.0.1:8080"
+    """For links in alerts."""
+    alert_transports: tuple[Literal["outbox", "smtp", "slack", "apprise"], ...] = ("outbox",)
+    """JSON list, e.g. ["smtp", "slack"]."""
+    alert_email_to: tuple[Address, ...] = ()
+    """JSON list of addresses."""
+    reader_zone: ZoneInfo = ZoneInfo("UTC")
+    """IANA name of the zone that alerts tell the time in besides UTC."""
+    runbook_url: str = Field("", pattern=r"^((https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)?)$")
+    """Page of docs/runbook.md, for the links in alerts; without #section or login."""
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    """Hardware that Airflow's runs train on."""
+    spark_options: dict[str, str] = {}
+    """JSON of Spark options; where there are any, Spark builds the snapshots, to the same bytes,
+    e.g. {"spark.master": "spark://host:7077"}."""
+    stage_runner: Literal["bash", "docker", "kubernetes"] = "bash"
+    """Which Airflow operator runs the heavy stages."""
+    stage_image: str = ""
+    """Image for docker and kubernetes runners."""
+    command: str = "homefeed"
+    """The command line in the worker's shell."""
+    stage_resources: dict[HeavyStage, Resources] = {}
+    """JSON by stage; the others have those of `stage_table`. A snapshot's builder takes half of its
+    memory, or of what the machine has."""
+    work_folder: str = ""
+    """Where trainings keep checkpoints if the workspace is a store."""
+    docker_network: str = ""
+    """Network of the stages' containers."""
+    pod_template: str = ""
+    """File with the pod that a stage's pod begins as; for kubernetes."""
+    anchor_code: str = ""
+    """The code that the recipe was accepted by, for train_anchor: its image, or under the runner
+    bash its command line."""
+    cadence_days: float = Field(14.0, gt=0, le=3650)
+    """Days between scheduled cycles."""
+    schedule_start: str = "2026-01-05T06:00:00+00:00"
+    """A cycle's start; all others follow it."""
+    keep_days: float = Field(180.0, ge=1)
+    """Age at which `homefeed gc` deletes runs, snapshots, work folders, alerts and models that
+    nothing needs; what served within it is needed."""
+    rollback_models: int = Field(3, ge=1)
+    """Predecessors of the champion that are kept, whatever the age."""
 
     def __init__(self, **values: Any) -> None:
         """Read the environment.
@@ -127,10 +109,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             found = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
         except SettingsError as error:
-            found = (
-                f"{error}, which is the variable HOMEFEED_<FIELD>: expected JSON, as the list "
-                f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
-            )
+            found = f'{error}, the variable HOMEFEED_<FIELD>: expected JSON, as ["outbox", "smtp"]'
         else:
             return
         raise ConfigurationError(f"{found}; correct the environment")
@@ -157,11 +136,6 @@ class Settings(BaseSettings):
         return self.stage_resources.get(stage, HEAVY[stage])
 
     @property
-    def triggerable_packages(self) -> tuple[str, ...]:
-        """Packages whose functions a triggered run may name besides those of its own recipe's."""
-        return tuple(name for each in self.recipe_packages.split(",") if (name := each.strip()))
-
-    @property
     def event_log_location(self) -> str:
         """Event log path or URI."""
         return self.event_log or f"{self.home}/event_log"
@@ -177,5 +151,5 @@ def _problem(detail: Any) -> str:
     name, *rest = (str(part) for part in detail["loc"])
     where = f"HOMEFEED_{name.upper()}" + (f" (item {', '.join(rest)})" if rest else "")
     value = "hidden" if f"HOMEFEED_{name.upper()}" in _UNSHOWN else repr(detail["input"])
-    meant = str(Settings.model_fields[name].description).rstrip(".")
+    meant = " ".join(str(Settings.model_fields[name].description).split()).rstrip(".")
     return f"{where} is {value}: {detail['msg'][0].lower()}{detail['msg'][1:]} ({meant})"

@@ -7,10 +7,9 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -26,7 +25,7 @@ from pipelines.places.conditional import Revision
 from pipelines.places.store_errors import translated_errors
 
 _NUM_REQUESTS = 8
-"""Files that are uploaded or deleted on an object store at a time."""
+"""Files that are looked for at a time."""
 ABANDONED_AFTER = timedelta(days=2)
 """Age at which what lies unnamed on an object store is nobody's any more; no write takes so long
 between two of its files."""
@@ -109,16 +108,16 @@ def find_missing(places: Mapping[str, int | None]) -> list[str]:
     Args:
         places: URIs with the size in bytes; None where any size will do, as for a folder.
     """
-    missing = []
-    for folder, uris in groupby(sorted(places), key=lambda uri: uri.rpartition("/")[0]):
-        filesystem, path = open_filesystem(folder)
-        with translated_errors(folder, "listing"):
-            entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        sizes = {f"{folder}/{entry.base_name}": entry.size for entry in entries}
-        for uri in uris:
-            if uri not in sizes or places[uri] not in (None, sizes[uri]):
-                missing.append(uri)
-    return missing
+
+    def is_missing(uri: str) -> bool:
+        filesystem, path = open_filesystem(uri)
+        with translated_errors(uri, "looking for"):
+            found = filesystem.get_file_info(path)
+        return found.type == fs.FileType.NotFound or places[uri] not in (None, found.size)
+
+    with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+        found = zip(places, pool.map(is_missing, places), strict=True)
+        return [uri for uri, is_gone in found if is_gone]
 
 
 def read_bytes(uri: str) -> bytes:
@@ -176,7 +175,8 @@ def look(uri: str) -> Revision:
 
     On a local disk this says nothing: whoever holds the lock there holds it until it dies.
     """
-    return Revision() if is_local(uri) else conditional.revision_of(uri)
+    found = None if is_local(uri) else conditional.read(uri)
+    return found[1] if found else Revision()
 
 
 def write_over(uri: str, value: Frozen, seen: Revision) -> Revision:
@@ -241,25 +241,7 @@ def publish_folder(folder: Path, uri: str) -> None:
             return
         filesystem, path = open_filesystem(uri)
         filesystem.create_dir(path, recursive=True)
-        found = sorted((each, each.relative_to(folder).as_posix()) for each in folder.rglob("*"))
-        for_each(
-            [name for each, name in found if each.is_dir()],
-            lambda name: filesystem.create_dir(f"{path}/{name}", recursive=True),
-        )
-        for_each(
-            [name for each, name in found if each.is_file()],
-            lambda name: fs.copy_files(
-                str(folder / name), f"{path}/{name}", fs.LocalFileSystem(), filesystem
-            ),
-        )
-
-
-def for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
-    """Do something for each name, several at a time."""
-    with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
-        # An error cancels what has not begun, when it is met here.
-        for _ in pool.map(act, names):
-            pass
+        fs.copy_files(str(folder), path, fs.LocalFileSystem(), filesystem)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -61,17 +62,14 @@ def environment() -> Environment:
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-    processor = platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(each for each in lines if each.startswith("model name")).partition(": ")[2]
+    told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return Environment(
         code_version=code_version(),
         code_digest=code_digest(),
         project_digest=project_digest(),
         python=platform.python_version(),
         packages=packages,
-        processor=processor,
+        processor=told[1] if told else platform.machine(),
         num_cores=len(os.sched_getaffinity(0)),
         gpus=names_of_gpus(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -80,9 +78,8 @@ def environment() -> Environment:
 
 def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
     """Return the names of the machine's NVIDIA GPUs, as their driver gives them."""
-    lines = (p.read_text().splitlines() for p in sorted(folder.glob("*/information")))
-    models = (line for each in lines for line in each if line.startswith("Model:"))
-    return tuple(line.partition(":")[2].strip() for line in models)
+    texts = [path.read_text() for path in sorted(folder.glob("*/information"))]
+    return tuple(re.findall(r"^Model:\s*(.*?)\s*$", "\n".join(texts), re.MULTILINE))
 
 
 @functools.cache

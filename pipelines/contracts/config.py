@@ -13,7 +13,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.features import (
     BASELINE_FEATURES,
-    LOG_TABLES,
     FeatureMeaning,
     Option,
     meaning_of,
@@ -131,9 +130,7 @@ def flag_name(name: str) -> str:
 
 def number_columns(numeric: Sequence[NumericFeature], table: str) -> tuple[str, ...]:
     """Return the number columns of an event log table that features read, each once, in order."""
-    assert table in LOG_TABLES
-    found = (feature.column_of(table) for feature in numeric)
-    return tuple(dict.fromkeys(column for column in found if column is not None))
+    return tuple(dict.fromkeys(name for each in numeric if (name := each.column_of(table))))
 
 
 class DataGateConfig(Frozen):
@@ -277,9 +274,13 @@ class FeatureConfig(Frozen):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        for kind in ("action_types", "heads", "categorical", "numeric"):
-            names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
-            if len(set(names)) != len(names):
+        for kind, names in {
+            "action_types": self.action_types,
+            "heads": self.head_names,
+            "categorical": tuple(feature.name for feature in self.categorical),
+            "numeric": self.numeric_inputs,  # a column may have the name of another one's flag
+        }.items():
+            if len({*names}) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
         for head in self.heads:
             if head.action_type not in self.action_types:
@@ -307,12 +308,6 @@ class FeatureConfig(Frozen):
                     f"expected a categorical feature of pins: {of_pins}; add it to "
                     f"features.categorical with table='pins'"
                 )
-        columns = [name for feature in self.numeric_held for name in feature.inputs]
-        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-            raise ValueError(
-                f"features.numeric: two features have the column {repeated[0]!r}; rename the "
-                f"column in the event log"
-            )
         return self
 
     @property

@@ -108,6 +108,30 @@ PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 """Exit codes after which a retry is a waste: usage, data, refused, configuration."""
 
 
+_MEANINGS: tuple[tuple[str, type[HomefeedError], str], ...] = (
+    (
+        "EACCES EPERM EROFS",
+        ConfigurationError,
+        "no permission; make the workspace writable for this user or set HOMEFEED_WORKSPACE to "
+        "another place",
+    ),
+    (
+        "ENOSPC EDQUOT",
+        TransientStorageError,
+        "the disk is full; free space (`homefeed gc --dry-run` lists what of the workspace may "
+        "go), then retry",
+    ),
+    (
+        "ENOENT ENOTDIR EISDIR ENAMETOOLONG ELOOP",
+        ConfigurationError,
+        "expected a usable path and, where something is read, something there; correct the path "
+        "(HOMEFEED_HOME, HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set the places), or put back "
+        "what was deleted",
+    ),
+)
+"""By the operating system's names of its errors; any other one may pass."""
+
+
 def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
     """Return an error of the operating system as one of ours: what may pass is told from the rest.
 
@@ -116,24 +140,11 @@ def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
         place: Path or URI.
         doing: What was done there, such as 'reading'.
     """
-    code = error.errno
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ConfigurationError(
-            f"{doing} {place}: no permission ({error.strerror}); make the workspace writable "
-            f"for this user or set HOMEFEED_WORKSPACE to another place"
-        )
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return TransientStorageError(
-            f"{doing} {place}: the disk is full ({error.strerror}); free space "
-            f"(`homefeed gc --dry-run` lists what of the workspace may go), then retry"
-        )
-    if code in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
-        return ConfigurationError(
-            f"{doing} {place}: {error}; expected a usable path and, where something is read, "
-            f"something there; correct the path (HOMEFEED_HOME, HOMEFEED_WORKSPACE and "
-            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted"
-        )
-    return TransientStorageError(f"{doing} {place}: {error}; check the storage, then retry")
+    name, said = errno.errorcode.get(error.errno or 0), f"{doing} {place}: {error}"
+    for names, kind, advice in _MEANINGS:
+        if name in names.split():
+            return kind(f"{said}; {advice}")
+    return TransientStorageError(f"{said}; check the storage, then retry")
 
 
 def as_ours(error: Exception, place: str = "this machine") -> HomefeedError | None:

@@ -184,7 +184,7 @@ def digest_of_files(files: tuple[FileDigest, ...]) -> str:
 def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file for the time being; the kernel frees the lock when the process dies.
 
-    The file stays afterwards. While the lock is held the file names the holder's process id.
+    The file stays afterwards.
 
     Args:
         path: the lock file, in a folder that is there.
@@ -200,14 +200,12 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
-        path.write_text(str(os.getpid()))
     except Timeout:
         raise RunInProgressError(
-            f"{purpose} is already running: process {holder_of(path)} holds "
-            f"{path}; expected nobody; wait for it to end, then try again"
+            f"{purpose} is already running: another process holds {path} (`fuser` names it); "
+            f"expected nobody; wait for it to end, then try again"
         ) from None
     except OSError as error:
-        lock.release()
         raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
     try:
         yield
@@ -215,24 +213,12 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def holder_of(path: Path) -> str:
-    """Return the process that a lock file names; it may have been freed a moment ago."""
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="replace").partition("\n")[0].strip() or "unknown"
-    return "unknown"
-
-
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock file; it is neither made nor written."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        # A shared lock is refused by a holder, and not by another process that only looks.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # Which of the two depends on the file system.
-        return True
-    finally:
-        os.close(descriptor)  # This also frees the lock, which was held for a moment.
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+        try:
+            # A shared lock is refused by a holder, and not by another process that only looks.
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # Which of the two depends on the file system.
+            return True
     return False

@@ -3,8 +3,8 @@
 The HTTP status and MLflow's own error code decide; no words are read. An outage may pass: the
 server cannot be reached, does not answer in time, asks to come again (408, 425, 429), fails by
 itself (5xx), or what answers is not understood, such as a login page with the status 200. All else
-is an answer, which the same request would get again: the user is not let in (401, 403), the thing
-is not there (404), the request is refused (another 4xx), or no MLflow server answers there.
+is an answer, which the same request would get again: the thing is not there (404), or the request
+is refused (another 4xx), also by a server that is none of MLflow's.
 """
 
 import contextlib
@@ -25,31 +25,22 @@ WAITS_S = (0.25, 0.5, 1.0, 2.0)
 """Seconds before the second attempt and those after it; a task's own retries come later."""
 
 _NUM_SHOWN = 300
-_NO_MLFLOW = ("ENDPOINT_NOT_FOUND", "BAD_REQUEST", "NOT_IMPLEMENTED")
-"""What MLflow's client calls a page with 404, 400 or 501; MLflow itself says more in its JSON."""
+_NO_MLFLOW = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
+"""What MLflow's client calls a page with 404 or 501; MLflow itself says more in its JSON."""
 
-Kind = Literal["outage", "no access", "no MLflow", "missing", "refused"]
+Kind = Literal["outage", "missing", "refused"]
 _ERRORS: dict[Kind, tuple[type[HomefeedError], str]] = {
-    "no access": (
+    "refused": (
         ConfigurationError,
-        "MLflow at {uri} does not let this user in: {found}; expected the credentials of a user "
-        "who may read and write there; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-        "(or MLFLOW_TRACKING_TOKEN); if it speaks of a host header, allow that host on the server",
-    ),
-    "no MLflow": (
-        ConfigurationError,
-        "what answers at {uri} is no MLflow server, or an older one: {found}; expected MLflow's "
-        "JSON; correct HOMEFEED_TRACKING_URI (`make ui` starts a server on one machine)",
+        "MLflow at {uri} refuses the request: {found}; expected an MLflow server where this user "
+        "may read and write; correct HOMEFEED_TRACKING_URI (`make ui` starts a server on one "
+        "machine), MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+        "MLFLOW_TRACKING_TOKEN), or what the answer names, such as a host that the server allows",
     ),
     "missing": (
         TrackingEntryMissingError,
         "MLflow at {uri} does not have it: {found}; it was deleted or never was; name one that "
         "is there, or start a new cycle, which takes what is there then",
-    ),
-    "refused": (
-        ConfigurationError,
-        "MLflow at {uri} refuses the request: {found}; the same request would be refused again; "
-        "correct what it names",
     ),
     "outage": (
         TrackingUnavailableError,
@@ -70,20 +61,19 @@ def kind_of(error: Exception) -> Kind | None:
         if isinstance(cause, Exception) and kind_of(cause) == "outage":
             return "outage"
         if isinstance(error, of_mlflow.InvalidUrlException) or error.error_code in _NO_MLFLOW:
-            return "no MLflow"
+            return "refused"
         # It calls a refused connection, a time-out and what it cannot read INTERNAL_ERROR.
         status = of_mlflow.ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
-    elif isinstance(error, exceptions.InvalidURL | exceptions.MissingSchema):
-        return "no MLflow"
     elif isinstance(error, exceptions.HTTPError):
         status = 500 if error.response is None else error.response.status_code
+    elif isinstance(error, exceptions.InvalidURL | exceptions.MissingSchema):
+        return "refused"
     else:
         lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
         return "outage" if isinstance(error, (*lost, exceptions.ChunkedEncodingError)) else None
     if status >= 500 or status in (408, 425, 429):
         return "outage"
-    told: dict[int, Kind] = {401: "no access", 403: "no access", 404: "missing"}
-    return told.get(status, "refused")
+    return "missing" if status == 404 else "refused"
 
 
 @contextlib.contextmanager
@@ -97,8 +87,7 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
     Raises:
         TrackingUnavailableError: the error was an outage.
         TrackingEntryMissingError: what was asked for is not there.
-        ConfigurationError: the user is not let in, the server refuses the request, or no MLflow
-            server answers at the address.
+        ConfigurationError: the server refuses the request, or is none of MLflow's.
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException

@@ -21,10 +21,6 @@ from pipelines.places.store_errors import translated_errors
 from pipelines.places.stores import open_conditional, store_of
 
 log = logging.getLogger(__name__)
-_READ_RETRIES = 3
-"""How often a read whose answer was lost is repeated."""
-_WRITE_RETRIES = 0
-"""A conditional write that is repeated by the client would be refused because of itself."""
 _WAITS_S = (0.2, 1.0)
 """Before a conditional write is made again that has certainly not arrived yet, in seconds."""
 _probed: set[str] = set()
@@ -45,23 +41,13 @@ def read(uri: str) -> tuple[bytes, Revision] | None:
     Raises:
         HomefeedError: the store failed, or lets nobody in.
     """
-    store, key = open_conditional(uri, _READ_RETRIES)
+    store, key = open_conditional(uri, max_retries=3)
     with translated_errors(uri, "reading"):
         try:
             found = obstore.get(store, key)
         except FileNotFoundError:
             return None
         return bytes(found.bytes()), _revision_of(found.meta)
-
-
-def revision_of(uri: str) -> Revision:
-    """Return which content is at a URI now, without reading it."""
-    store, key = open_conditional(uri, _READ_RETRIES)
-    with translated_errors(uri, "looking for"):
-        try:
-            return _revision_of(obstore.head(store, key))
-        except FileNotFoundError:
-            return Revision()
 
 
 def write(uri: str, content: bytes, over: Revision) -> Revision | None:
@@ -82,22 +68,24 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         TransientStorageError: the store failed, and the content is not there.
     """
     _require_conditions(uri)
-    store, key = open_conditional(uri, _WRITE_RETRIES)
+    # A conditional write that is repeated by the client would be refused because of itself.
+    store, key = open_conditional(uri, max_retries=0)
     lost: TransientStorageError | None = None
     for wait_s in (0.0, *_WAITS_S):
         time.sleep(wait_s)
         try:
             with translated_errors(uri, "writing"):
-                written, is_answered = _put(store, key, content, over), True
+                written = _put(store, key, content, over)
         except TransientStorageError as error:
-            lost, written, is_answered = error, None, False
-        if written is not None or lost is None:
-            return written
+            lost = error
+        else:
+            if written or lost is None:
+                return written
         # A request whose answer was lost may have arrived since, and it was ours too.
         there, revision = read(uri) or (None, Revision())
         if there == content:
             return revision
-        if is_answered or revision != over:
+        if revision != over:
             return None
         log.warning("%s; it is not there", lost)
     assert lost is not None
@@ -138,7 +126,7 @@ def _require_conditions(uri: str) -> None:
     if (name := store_of(uri)) in _probed:
         return
     probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
-    store, key = open_conditional(probe, _WRITE_RETRIES)
+    store, key = open_conditional(probe, max_retries=0)
     found = ""
     try:
         with translated_errors(probe, "trying conditional writes at"):
@@ -146,10 +134,8 @@ def _require_conditions(uri: str) -> None:
             second = _put(store, key, b"2", Revision())
             over = _put(store, key, b"3", first) if first else None
             # What is there is the 3 by now, so a write over the first content is refused.
-            if first is None or second or (over and _put(store, key, b"4", first)):
-                found = "a second write under the same condition was accepted"
-            elif over is None:
-                found = "a write over the ETag that it had given was refused"
+            if second or first is None or over is None or _put(store, key, b"4", first):
+                found = "it did not do as the conditions of four writes say"
     except TransientStorageError as error:
         said = error.__cause__
         if not (isinstance(said, NotSupportedError) or "NotImplemented" in str(said)):

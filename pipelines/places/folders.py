@@ -8,8 +8,6 @@ single files (`pipelines.contracts.files`), nor for other URIs (`pipelines.stora
 """
 
 import contextlib
-import ctypes
-import errno
 import logging
 import os
 import shutil
@@ -21,9 +19,6 @@ from pipelines.contracts import files
 from pipelines.contracts.errors import HomefeedError
 
 log = logging.getLogger(__name__)
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_HERE, _EXCHANGE = -100, 2
-"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 _SWEEP_WAIT_S = 60.0
 """How long a new folder's lock is waited for, which who looks for orphans may hold, in seconds."""
 
@@ -54,9 +49,9 @@ def scratch_in(parent: Path) -> Iterator[Path]:
 def put_in_place(folder: Path, target: Path) -> None:
     """Let a folder take the place of what is at a path.
 
-    It is brought to the target's file system and to the disk. Then both exchange their names in one
-    step, and the old one is deleted: a kill leaves the old folder at the path or the new one. Where
-    names cannot be exchanged, as on NFS, a kill between two renames leaves nothing there.
+    It is brought to the target's file system and to the disk. Then the old one is moved aside, and
+    the new one into its place; if that fails the old one is put back. A kill between the two
+    renames leaves nothing there: what was to be published is made again.
 
     Args:
         folder: What is moved; it is gone from where it was.
@@ -65,22 +60,17 @@ def put_in_place(folder: Path, target: Path) -> None:
     target = target.resolve()
     files.make_folder(target.parent)
     with scratch_in(target.parent) as scratch:
-        new = scratch / folder.name
+        new, old = scratch / folder.name, scratch / ".old"
         shutil.move(folder, new)  # It copies from another file system.
         files.sync_tree(new)
-        names = (_HERE, os.fsencode(new), _HERE, os.fsencode(target), _EXCHANGE)
-        ctypes.set_errno(errno.ENOSYS)  # It stays where the C library has no such function.
-        if not target.is_dir():
+        if target.is_dir():
+            os.rename(target, old)
+        try:
             os.rename(new, target)
-        elif getattr(_LIBC, "renameat2", lambda *_: -1)(*names) != 0:
-            if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-                raise OSError(code, os.strerror(code), str(target))
-            os.rename(target, old := scratch / ".old")
-            try:
-                os.rename(new, target)
-            except BaseException:
-                os.rename(old, target)  # Else it would go with the scratch folder.
-                raise
+        except BaseException:
+            if old.is_dir():  # Else it would go with the scratch folder.
+                os.rename(old, target)
+            raise
         files.sync_folder(target.parent)
 
 
@@ -97,15 +87,12 @@ def put_beside(folder: Path, target: Path) -> None:
     """
     target = target.resolve()
     files.sync_tree(folder)
-    parents = set()
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         new = target / path.relative_to(folder)
         files.make_folder(new.parent)
         shutil.move(path, new)
         files.sync_file(new)
-        parents.add(new.parent)
-    for parent in sorted(parents):
-        files.sync_folder(parent)
+        files.sync_folder(new.parent)
 
 
 @contextlib.contextmanager

@@ -29,10 +29,10 @@ _XML = re.compile(r"(?:<\?xml[^>]*>)?\s*<Error>.*?(?:</Error>|$)", re.DOTALL)
 _SAID = re.compile(r"<Message>([^<]*)</Message>")
 _FROM_A_STORE = re.compile(r"AWS Error|curlCode|google::cloud|Azure")
 _NO_WORDS = re.compile(r"No response body|Server returned non-2xx status code: \d{3} [\w ]+: ?$")
-_KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN"
-_GOOGLES = "GOOGLE_APPLICATION_CREDENTIALS"
-_AZURES = "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET"
-_OF_CLOUD = {"gs": _GOOGLES, "gcs": _GOOGLES, "abfs": _AZURES, "abfss": _AZURES}
+_KEYS = (
+    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; GOOGLE_APPLICATION_CREDENTIALS; "
+    "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET"
+)
 
 
 class _Meaning(NamedTuple):
@@ -66,14 +66,14 @@ _MEANINGS = {
     ),
     "no credentials": _Meaning(
         "no credentials for the object store were found, and this machine gave none of its own "
-        "({found}); expected some; set {names} in the environment, or give the machine a role, "
-        "then retry",
+        "({found}); expected some; set those of its cloud in the environment ({keys}), or give the "
+        "machine a role, then retry",
         # The libraries ask the machine last.
         words=r"token request|OAuth2 access token|DefaultAzureCredential",
         error=TransientStorageError,
     ),
     "no bucket": _Meaning(
-        "there is no bucket {bucket!r} ({found}); expected the bucket to be there; make it, or "
+        "there is no such bucket ({found}); expected the bucket to be there; make it, or "
         "correct the URI (HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set the places)",
         "nosuchbucket",
     ),
@@ -98,12 +98,14 @@ def explain(error: Exception, place: str, doing: str) -> HomefeedError:
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error, place, doing)
     found = _with_reason(_first_line(error), place)
-    spelled = [next(filter(None, each)) for each in _CODE.findall(found)]
-    codes = [code.replace("_", "").lower() for code in spelled]
-    # The last ones are nearest to the store, and the first is often UNKNOWN.
-    code = next((each for each in reversed(codes) if each != "unknown"), "")
+    codes = {"".join(each).replace("_", "").lower() for each in _CODE.findall(found)}
+    # What is nearer to the store says more than its answer to a HEAD, which is "no access".
     kind = next(
-        (k for k, m in _MEANINGS.items() if code in m.codes.split() or re.search(m.words, found)),
+        (
+            k
+            for k, m in _MEANINGS.items()
+            if codes & {*m.codes.split()} or re.search(m.words, found)
+        ),
         "",
     )
     if not kind and isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -112,14 +114,7 @@ def explain(error: Exception, place: str, doing: str) -> HomefeedError:
         kind = "no bucket"
     if not kind:
         return TransientStorageError(f"{doing} {place}: {found}; check the storage, then retry")
-    parts = urlsplit(place)
-    told = _MEANINGS[kind].told.format(
-        found=found,
-        keys=_KEYS,
-        region=region(),
-        names=_OF_CLOUD.get(parts.scheme, _KEYS),
-        bucket=parts.netloc or parts.path.partition("/")[0],
-    )
+    told = _MEANINGS[kind].told.format(found=found, keys=_KEYS, region=region())
     return _MEANINGS[kind].error(f"{doing} {place}: {told}", kind=kind)
 
 

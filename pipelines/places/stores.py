@@ -20,7 +20,7 @@ import obstore.store
 from obstore.exceptions import BaseError
 from pyarrow import fs
 
-from pipelines.contracts.errors import ConfigurationError, explain_os_error
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.places.plain_uri import require_plain
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
@@ -57,12 +57,10 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.GcsFileSystem(retry_time_limit=_PATIENCE), path
     try:
         return fs.FileSystem.from_uri(uri)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, OSError) as error:
         raise ConfigurationError(
             f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
         ) from error
-    except OSError as error:
-        raise explain_os_error(error, uri, "opening") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,10 +104,9 @@ def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectS
             f"such a place"
         )
     if not _PLAIN_KEY.fullmatch(key):
-        found = "".join(sorted(set(_PLAIN_KEY.sub("", key))))
         raise ConfigurationError(
-            f"{uri} has {found!r} in its path; expected letters, digits, spaces and /.,:;@&=+$!'()"
-            f"-_ only, which every client of an object store sends alike; rename the folder"
+            f"{uri} has another character in its path; expected letters, digits, spaces and "
+            f"/.,:;@&=+$!'()-_ only, which every client of an object store sends alike; rename it"
         )
     base = f"{_SCHEMES[parts.scheme]}://{parts.netloc}"
     there = (region(), _endpoint(), file_of_keys()) if parts.scheme == "s3" else None
@@ -183,10 +180,9 @@ def read_keys(path: str) -> "obstore.store.S3Credential":
         }
     except (OSError, KeyError, configparser.Error) as error:
         # The parser's own message quotes the line that it cannot read, which may be a key.
-        said = "" if isinstance(error, configparser.Error) else f": {error}"
         raise ConfigurationError(
             f"AWS_SHARED_CREDENTIALS_FILE={path} has no keys of the profile {profile!r} "
-            f"({type(error).__name__}{said}); expected [{profile}] with aws_access_key_id and "
+            f"({type(error).__name__}); expected [{profile}] with aws_access_key_id and "
             f"aws_secret_access_key; correct the file, or set AWS_ACCESS_KEY_ID and "
             f"AWS_SECRET_ACCESS_KEY"
         ) from None

@@ -9,7 +9,6 @@ Tested in tests/pipelines/recipes/test_own_functions.py.
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,11 +47,9 @@ def load(name: str, what: str = "") -> Callable[..., Any]:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        found = "nothing" if function is None else f"{type(function).__name__} {function!r:.60}"
-        there = [each for each, value in vars(module).items() if inspect.isfunction(value)]
         raise OwnFunctionError(
-            f"{what}: the module {path} has {found} of the name {function_name!r}; expected one of "
-            f"its functions, {', '.join(sorted(there)) or 'of which it has none'}; correct the name"
+            f"{what}: {function_name!r} of the module {path} is {function!r:.60}; expected one of "
+            f"its functions; correct the name"
         )
     return function
 

@@ -2,7 +2,7 @@
 
     completejourney               one of `pipelines.recipes.built_in`
     package.module:function       imported and called without arguments; it returns a RunConfig
-    path or URI, .yaml .yml .toml a file: complete, or what differs from what it extends
+    path or URI, .yaml or .yml    a file: complete, or what differs from what it extends
 
     extends: completejourney      a name of this project's, or another file
     recipe: careful               its name; the file's by default
@@ -19,11 +19,10 @@ tests/pipelines/recipes/test_references.py and test_triggering.py.
 """
 
 import difflib
-import posixpath
 import re
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
@@ -34,13 +33,19 @@ from pipelines.recipes.own_functions import as_they_are_now, load
 from pipelines.recipes.text import parse, validated
 from pipelines.settings import Settings
 
-SUFFIXES = (".yaml", ".yml", ".toml")
-FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+SUFFIXES = (".yaml", ".yml")
+FUNCTION = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""A function's reference; the group is its package."""
+PATTERN = rf"^(?:{'|'.join(RECIPES)}|.+\.ya?ml|{FUNCTION.pattern})$"
+"""Whatever a run of Airflow's may name, so that a form refuses a typing error when it is sent.
+`require_triggerable` refuses functions of other packages, and `make_recipe` what is not there."""
 EXPECTED = (
     f"one of {', '.join(sorted(RECIPES))}, or package.module:function, or a path or URI that ends "
     f"with {', '.join(SUFFIXES)}"
 )
 """What may be a reference, for people."""
+_MOST_FILES = 10
+"""Files that extend one another; with more, one of them extends itself."""
 
 
 def make_recipe(reference: str) -> RunConfig:
@@ -73,14 +78,13 @@ def canonical(reference: str) -> str:
     from pipelines.storage import to_uri  # it imports pyarrow
 
     try:
-        uri = to_uri(reference)
-        if urlsplit(uri).path and "\0" not in unquote(uri):
+        if "\0" not in unquote(urlsplit(uri := to_uri(reference)).path):
             return uri
     except (ValueError, RuntimeError):  # a host in half a bracket, or nobody's home
         pass
     raise ConfigurationError(
         f"recipe {reference!r} is no path and no URI of a file; expected one such as "
-        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
+        f"/shared/careful.yaml or s3://bucket/careful.yaml; correct the reference"
     )
 
 
@@ -90,10 +94,10 @@ def key_of(reference: str) -> str:
     It is the recipe's own name where the recipe is one of this project. A reference to another one
     has ':' and '/', and two files may have one name, so a digest of the reference follows.
     """
-    if reference.isidentifier() and reference.isascii():
+    if reference in RECIPES:
         return reference
-    last = PurePosixPath(urlsplit(reference).path).stem if _is_file(reference) else reference
-    readable = re.sub(r"\W+", "_", last.rpartition(":")[2]).strip("_")[:40]
+    last = PurePosixPath(reference.rpartition(":")[2]).stem
+    readable = re.sub(r"\W+", "_", last).strip("_")[:40]
     return f"{readable or 'recipe'}-{digest_of(reference)[:8]}"
 
 
@@ -101,30 +105,12 @@ def _is_file(reference: str) -> bool:
     return reference.lower().endswith(SUFFIXES)
 
 
-def choices(settings: Settings) -> list[str]:
-    """Return the references that a form offers: those of this project and the deployment's own."""
-    return sorted({*RECIPES, settings.recipe})
-
-
-def pattern(settings: Settings) -> str:
-    """Return a regular expression for whatever a run of Airflow's may name.
-
-    A form so refuses a name with a typing error, and a function of another package, when it is
-    sent. Whether there is a recipe of that reference is found by `make_recipe`.
-    """
-    packages = "|".join(map(re.escape, _allowed(settings))) or "(?!)"
-    fitting = (
-        *map(re.escape, choices(settings)),
-        f".+(?:{'|'.join(map(re.escape, SUFFIXES))})",
-        rf"(?:{packages})(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
-    )
-    return f"^(?:{'|'.join(fitting)})$"
-
-
 def require_triggerable(
     reference: str, settings: Settings, config: RunConfig | None = None
 ) -> None:
     """Refuse a recipe that would run a function of another package, before any does.
+
+    Allowed are the packages of `HOMEFEED_RECIPE_PACKAGES` and that of the deployment's own recipe.
 
     Args:
         reference: The canonical reference of a recipe other than the deployment's own.
@@ -134,32 +120,25 @@ def require_triggerable(
     Raises:
         ConfigurationError: a function's package is not among the allowed ones.
     """
-    allowed = _allowed(settings)
+    own = FUNCTION.fullmatch(settings.recipe)
+    allowed = sorted({*settings.recipe_packages, *(own.groups() if own else ())})
     functions = [each.name for each in config.features.numeric if each.is_own] if config else []
     functions += [reference] if FUNCTION.fullmatch(reference) else []
     for function in functions if reference != canonical(settings.recipe) else ():
         module = function.partition(":")[0]
         if not any(f"{module}.".startswith(f"{each}.") for each in allowed):
-            package = module.partition(".")[0]
             raise ConfigurationError(
-                f"recipe {reference} would run {function}, a function of the package {package}; "
-                f"expected one of {', '.join(allowed) or 'no package'} in a run of Airflow's, "
-                f"because whoever may trigger one would else run anything that is installed there; "
-                f"add {package} to HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle "
-                f"on the command line, which allows every package"
+                f"recipe {reference} would run {function}; expected a function of "
+                f"{', '.join(allowed) or 'no package'} in a run of Airflow's, because whoever may "
+                f"trigger one would else run anything that is installed there; add its package to "
+                f"HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle on the command "
+                f"line, which allows every package"
             )
-
-
-def _allowed(settings: Settings) -> list[str]:
-    """Return the packages whose functions may be named; the deployment's own recipe's is one."""
-    own = FUNCTION.fullmatch(settings.recipe)
-    package = [own[1].partition(".")[0]] if own else []
-    return sorted({*settings.triggerable_packages, *package})
 
 
 def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
     """Return the value of a canonical reference; `trail` has the files that extend it."""
-    if reference in trail:
+    if len(trail) > _MOST_FILES:
         raise ConfigurationError(
             f"recipe {trail[0]} extends itself: {' -> '.join((*trail, reference))}; expected a "
             f"chain that ends with a complete recipe; change one `extends`"
@@ -191,15 +170,11 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> dict[str, Any]:
     from pipelines import storage  # it imports pyarrow, and the DAG file imports this module
 
     try:
-        value = parse(storage.read_bytes(uri).decode(), uri, uri.lower().endswith(".toml"))
+        value = parse(storage.read_bytes(uri), uri)
     except FileNotFoundError:
         raise ConfigurationError(
             f"recipe {uri}: there is no such file; expected one that the process which runs "
             f"`resolve_run` can read (in Airflow, the worker); correct the path, or put it there"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"recipe {uri} is no text in UTF-8 ({error}); save it as such"
         ) from None
     base = value.pop("extends", "") if isinstance(value, dict) else None
     if not isinstance(base, str):
@@ -210,12 +185,12 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> dict[str, Any]:
     value = {"recipe": unquote(PurePosixPath(urlsplit(uri).path).stem)} | value
     if not base:
         return value
-    if _is_file(base) and "://" not in base and not base.startswith(("/", "~")):
+    if _is_file(base) and "://" not in base and not base.startswith("~"):
         # A path there is relative to the file's folder.
-        scheme, _, place = uri.partition("://")
-        beside = quote(base) if scheme == "file" else base
-        # Without `..`, so that a file that extends itself by way of another folder is noticed.
-        base = f"{scheme}://{posixpath.normpath(f'{posixpath.dirname(place)}/{beside}')}"
+        if storage.is_local(uri):
+            base = str(storage.local_path(uri).parent / base)
+        else:
+            base = storage.join(uri.rpartition("/")[0], base)
     return _merged(_make(canonical(base), trail).model_dump(mode="json", exclude={"source"}), value)
 
 

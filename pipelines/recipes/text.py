@@ -1,4 +1,4 @@
-"""Recipes as text: from a YAML or TOML file to a recipe's value, and from a value to YAML.
+"""Recipes as text: from a YAML file to a recipe's value, and from a value to YAML.
 
 A file is data: YAML's aliases, which may grow without bound, are refused (`extends` shares values
 between recipes), and so are fields that stand twice. A field is named by its full dotted path.
@@ -10,7 +10,6 @@ tests/pipelines/recipes/test_text.py.
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Hashable
 from typing import Any
 
@@ -24,8 +23,6 @@ from pipelines.recipes.built_in import production
 
 _FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), None)
 """Numbers such as 1e-3, which YAML 1.1 takes for text because they have no point."""
-_ENTRY = re.compile(r"\[.*?\]")
-"""An entry of a list in a field's path, by its number or name."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,12 +36,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping, in which every field stands once."""
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"field {key.value!r} stands twice"
+        names = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, names, strict=True):
+            if names.count(name) > 1:
+                problem = f"field {name!r} stands twice"
                 raise ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -56,25 +52,19 @@ for _each in (_Loader, _Dumper):
     _each.add_implicit_resolver(*_FLOAT)
 
 
-def parse(text: str, origin: str, is_toml: bool) -> Any:
-    """Return what a text says.
-
-    Args:
-        text: YAML or TOML.
-        origin: Where it was read, for the message.
-        is_toml: Which of the two it is.
+def parse(content: bytes, origin: str) -> Any:
+    """Return what a YAML file says that was read at `origin`.
 
     Raises:
         ConfigurationError: it cannot be read as such; the message says where.
     """
     try:
-        return tomllib.loads(text) if is_toml else yaml.load(text, Loader=_Loader)
+        return yaml.load(content, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         deep = "it is nested too deep" if isinstance(error, RecursionError) else ""
         raise ConfigurationError(
-            f"recipe {origin} cannot be read as {'TOML' if is_toml else 'YAML'}: "
-            f"{deep or ' '.join(str(error).split())}; expected sections with fields; correct that "
-            f"line"
+            f"recipe {origin} cannot be read as YAML: {deep or ' '.join(str(error).split())}; "
+            f"expected sections with fields; correct that line"
         ) from None
 
 
@@ -110,15 +100,9 @@ def _problem(detail: Any) -> str:
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
     path, what = "".join(parts).lstrip(".") or "it", detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = [_ENTRY.sub("", each) for each in _flat(production().model_dump(mode="json"))]
-        fields = dict.fromkeys((*(each.partition(".")[0] for each in known), *known))
-        above, _, name = _ENTRY.sub("", path).rpartition(".")
-        beside = [each.rpartition(".")[2] for each in fields if each.rpartition(".")[0] == above]
-        near = difflib.get_close_matches(name, beside, n=1)
-        likely = [path.removesuffix(name) + each for each in near]
-        likely += [each for each in fields if each.endswith(f".{name}")]  # in another section
-        advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(beside)}"
-        return f"{path}: there is no such field; {advice}"
+        known = (*RunConfig.model_fields, *_flat(production().model_dump(mode="json")))
+        near = difflib.get_close_matches(path, known, n=1)
+        return f"{path}: there is no such field{f'; did you mean {near[0]}?' if near else ''}"
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "value_error":  # our validators name option, value and range
@@ -147,19 +131,11 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the values of a value's fields by their dotted paths.
-
-    Of a list whose entries have names, the names are its value, because their order has a meaning,
-    and the entries' fields follow by name: `features.heads[repin].utility_weight`.
-    """
-    found, inner = {path: value}, {}
+    """Return the values of a value's fields by their paths, as in `features.heads[0].name`."""
     if isinstance(value, dict):
-        found, inner = {}, {f"{path}.{name}".lstrip("."): each for name, each in value.items()}
-    elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
-        names = [each.get("name", each.get("metric")) for each in value]
-        if None not in names and len({*names}) == len(names):
-            found = {path: names}
-            inner = {f"{path}[{name}]": each for name, each in zip(names, value, strict=True)}
-    for name, each in inner.items():
-        found |= _flat(each, name)
-    return found
+        inner = {f"{path}.{name}".lstrip("."): each for name, each in value.items()}
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        inner = {f"{path}[{place}]": each for place, each in enumerate(value)}
+    else:
+        return {path: value}
+    return {name: each for at in inner for name, each in _flat(inner[at], at).items()}

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.alert import Alert, AlertReceipt, NextStep
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.runs import OPTIONS, alert_broken_run, tell_ended_run
 from pipelines.orchestration.timetable import GridTimetable
@@ -22,7 +22,7 @@ from support.judgements import CHALLENGER, CHAMPION, make_promotion
 from support.runs import make_run, save_artifact, save_run
 
 DAGS = Path(__file__).parents[2] / "dags"
-OUTSIDE = ("/shared/careful.yaml", "s3://bucket/careful.toml")
+OUTSIDE = ("/shared/careful.yaml", "s3://bucket/careful.yaml")
 HEAVY_STAGES = {"build_snapshot", "check_snapshot", "train_challenger", "train_anchor"}
 HEAVY_STAGES |= {"compare_with_champion"}
 LAST = {"approve_promotion", "promote_challenger", "alert"}
@@ -112,7 +112,7 @@ def test_every_task_has_its_retries_timeout_and_pool(dag):
         (
             "recipe",
             [*RECIPES, *OUTSIDE],
-            ["no_such_recipe", "os:getcwd", "a:b:c", "mine.json", None],
+            ["no_such_recipe", "a:b:c", "mine.json", None],
         ),
         ("promote", [True, False], ["maybe", None]),
         ("accelerator", ["cpu", "gpu"], ["tpu", None]),
@@ -165,7 +165,7 @@ def test_trainings_elsewhere_run_side_by_side_on_the_hardware_of_the_run(monkeyp
 PROMOTION = make_promotion(reason="Because of a test.")
 KEPT = PROMOTION.model_copy(update={"is_promoted": False, "champion_after": CHAMPION})
 SAID = dict.fromkeys(("run_id", "title", "happened", "certainty", "done"), "It lost.")
-ALERT = Alert(kind=AlertKind.REGRESSION, next_step=NextStep(sentence="Rest.", commands=()), **SAID)
+ALERT = Alert(kind="regression", next_step=NextStep(sentence="Rest.", commands=()), **SAID)
 
 
 @pytest.mark.parametrize(

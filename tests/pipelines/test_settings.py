@@ -23,7 +23,7 @@ NO_ZONES = ("Europe/Berln", "../../etc/passwd", "Europe")
         *(("READER_ZONE", zone, ": invalid timezone: .*IANA name") for zone in NO_ZONES),
         *(("ALERT_EMAIL_TO", f'["a@b.c{n}B: c"]', "0.* match pattern") for n in ("\\n", "\u2028")),
         ("STAGE_RESOURCES", '{"alert": {"cpus": 1, "memory_gib": 1}}', "'.*match.*build_snapshot"),
-        ("RECIPE_PACKAGES", "ranking ours", " is 'ranking ours': .*comma separated"),
+        ("RECIPE_PACKAGES", "[3]", r" \(item 0\) is 3: input should be a valid string"),
         # It would fail after the training.
         *(("REGISTERED_MODEL", name, " is .*no / and no :") for name in NO_NAMES),
         # No message repeats what may be a secret.
@@ -68,6 +68,3 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     for name in names:
         monkeypatch.setenv(f"HOMEFEED_{name}", "")
     assert Settings() == usual and usual.workspace_location == ".homefeed/workspace"
-    assert Settings().triggerable_packages == ()
-    monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", " ranking, ours.features ,")
-    assert Settings().triggerable_packages == ("ranking", "ours.features")

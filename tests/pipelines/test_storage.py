@@ -38,7 +38,7 @@ def test_a_value_survives_the_round_trip_and_an_altered_one_is_named(tmp_path: P
 @pytest.mark.parametrize(
     ("codes", "kind", "told"),
     [
-        ("EACCES EPERM EROFS", ConfigurationError, "no permission .*HOMEFEED_WORKSPACE"),
+        ("EACCES EPERM EROFS", ConfigurationError, "no permission.*HOMEFEED_WORKSPACE"),
         ("ENOENT ENOTDIR EISDIR ENAMETOOLONG ELOOP", ConfigurationError, "correct the path"),
         ("ENOSPC EDQUOT", TransientStorageError, "disk is full"),
         ("ECONNRESET ETIMEDOUT EIO ESTALE", TransientStorageError, "then retry"),
@@ -120,7 +120,7 @@ def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "run.lock").exists()
     with storage.exclusive_lock(uri, "the run"):
         assert not storage.is_abandoned(uri)
-        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} holds"):
+        with pytest.raises(RunInProgressError, match="another process holds"):
             with storage.exclusive_lock(uri, "the run"):
                 pytest.fail("it was had twice")
     assert storage.is_abandoned(uri)
@@ -162,16 +162,13 @@ def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path, before: 
 
 
 LIVE = """
-import os
-os.getpid = lambda: 2**22
 with storage.scratch_folder({uri!r}) as folder:
     print(folder, flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> None:
-    """Process ids of another container say nothing here: 2^22 is no process of this one."""
+def test_a_live_scratch_of_another_process_is_left_alone(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path)
     with Holder(LIVE.format(uri=uri)) as theirs:
         folder = Path(theirs.says())

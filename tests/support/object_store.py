@@ -36,14 +36,13 @@ def make_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> fs.FileS
 
 
 def cut_off_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an upload from a scratch folder break off after half of its files, in order of names."""
+    """Let the upload of a folder break off after half of its files, in order of names."""
     genuine = fs.copy_files
 
-    def copy_half(source: str, *rest: object) -> None:
-        root = next(p for p in Path(source).parents if p.parent.name.startswith(".scratch-"))
-        paths = sorted(path for path in root.rglob("*") if path.is_file())
-        if paths.index(Path(source)) >= len(paths) // 2:
-            raise ConnectionResetError(104, "Connection reset by peer")
-        genuine(source, *rest)
+    def copy_half(source: str, target: str, *between: fs.FileSystem) -> None:
+        paths = sorted(path for path in Path(source).rglob("*") if path.is_file())
+        for path in paths[: len(paths) // 2]:
+            genuine(str(path), f"{target}/{path.relative_to(source)}", *between)
+        raise ConnectionResetError(104, "Connection reset by peer")
 
     monkeypatch.setattr(fs, "copy_files", copy_half)

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the descriptions of the settings. As a script it writes the page.
+"""docs/settings.md, made from the docstrings of the settings. As a script it writes the page.
 
 python tests/support/settings_page.py
 """
@@ -13,7 +13,7 @@ HEAD = """# Settings
 
 Where things run is environment variables; what a cycle computes is a recipe
 ([recipes.md](recipes.md)). A variable that is empty counts as not set. This page is made from the
-descriptions in `pipelines/settings.py` by `python tests/support/settings_page.py`.
+docstrings in `pipelines/settings.py` by `python tests/support/settings_page.py`.
 
 | variable | default | meaning |
 |---|---|---|
@@ -29,7 +29,8 @@ are sent only where OpenTelemetry's own variables say so ([observability.md](obs
 def page() -> str:
     """Return the page as it should be."""
     rows = (
-        f"| `HOMEFEED_{name.upper()}` | {_shown(name, field.default)} | {field.description} |\n"
+        f"| `HOMEFEED_{name.upper()}` | {_shown(name, field.default)} | "
+        f"{' '.join(str(field.description).split())} |\n"
         for name, field in Settings.model_fields.items()
     )
     return HEAD + "".join(rows) + TAIL

@@ -49,7 +49,7 @@ OF_FEATURES = [
     ),
     (
         {"numeric": [{"name": "pins.x"}, {"name": "pins.x_missing"}]},
-        "two features have the column 'pins.x_missing'",
+        "features.numeric: names must be unique, found .*'pins.x_missing'",
     ),
     ({"heads": [HIDDEN]}, "'hit_at_3.repin' needs a relative limit"),
 ]

@@ -1,6 +1,5 @@
 """Files written whole, digests of content and name, and locks that a killed holder frees."""
 
-import os
 import stat
 import subprocess
 import sys
@@ -53,14 +52,14 @@ def test_a_killed_holder_frees_its_lock_which_is_waited_for_as_long_as_was_said(
 ) -> None:
     lock = tmp_path / "x.lock"
     holder = elsewhere("hold", lock)
-    taken = rf"^a test is already running: process {holder.pid} holds {lock}; expected nobody"
+    taken = rf"^a test is already running: another process holds {lock} .*; expected nobody"
     started = time.monotonic()
     with pytest.raises(RunInProgressError, match=taken), hold_lock(lock, "a test", wait_s=0.5):
         pytest.fail("two processes hold the same lock")
     assert 0.4 < time.monotonic() - started < 5
     threading.Timer(0.5, holder.kill).start()
     with pytest.raises(ZeroDivisionError), hold_lock(lock, "a test", wait_s=30):
-        assert (holder.wait(), lock.read_text()) == (-9, str(os.getpid()))
+        assert holder.wait() == -9
         # With a preexec_fn, as training is started: the child runs Python before it is another.
         subprocess.run(["true"], preexec_fn=lambda: None, check=True)
         with pytest.raises(RunInProgressError), hold_lock(lock, "another"):

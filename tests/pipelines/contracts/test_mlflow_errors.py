@@ -52,15 +52,12 @@ LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 # nothing, because the client does not tell its status.
 ANSWERS = [
     *((status, PAGE, "outage", "does not answer.*nothing was") for status in (200, 408, 429, 502)),
-    *((status, PAGE, "no access", LOGIN) for status in (401, 403)),
-    *((status, PAGE, "no MLflow", "HOMEFEED_TRACKING_URI") for status in (400, 404, 501)),
+    *((status, PAGE, "refused", LOGIN) for status in (400, 401, 403, 404, 501)),
     *(
         (400, of_mlflow(code), kind, "as it is")
         for kind, codes_ in {
-            "no access": "UNAUTHENTICATED PERMISSION_DENIED",
             "missing": "RESOURCE_DOES_NOT_EXIST",
-            "refused": "INVALID_PARAMETER_VALUE RESOURCE_CONFLICT",
-            "no MLflow": "NOT_IMPLEMENTED",
+            "refused": "INVALID_PARAMETER_VALUE PERMISSION_DENIED NOT_IMPLEMENTED",
             "outage": "INTERNAL_ERROR TEMPORARILY_UNAVAILABLE",
         }.items()
         for code in codes_.split()
@@ -90,14 +87,14 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
         (caused_by(MlflowException("x", codes.INTERNAL_ERROR)), "outage"),
         (caused_by(requests.ConnectionError()), "outage"),
         (caused_by(MlflowException("x", codes.PERMISSION_DENIED)), "refused"),
-        (InvalidUrlException("x"), "no MLflow"),
+        (InvalidUrlException("x"), "refused"),
         (requests.ConnectionError(), "outage"),
         (requests.ReadTimeout(), "outage"),
         (requests.exceptions.RetryError(), "outage"),
-        (requests.exceptions.MissingSchema(), "no MLflow"),
+        (requests.exceptions.MissingSchema(), "refused"),
         # Artifacts travel by plain requests, whose errors are not MLflow's.
         *((http_error(status), "outage") for status in (503, 429)),
-        *((http_error(403), "no access"), (http_error(404), "missing")),
+        *((http_error(403), "refused"), (http_error(404), "missing")),
         (ValueError(), None),
     ],
 )

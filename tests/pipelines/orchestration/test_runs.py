@@ -133,18 +133,18 @@ UNKNOWN = "'as_off', which would change nothing; expected only as_of, recipe"
     [
         ({}, {"as_off": "2017-06-12"}, UNKNOWN),
         ({"as_of": "yesterday"}, {}, "'yesterday'"),
-        ({"recipe": "os:getcwd"}, {}, "function of the package os; expected"),
+        ({"recipe": "os:getcwd"}, {}, "would run os:getcwd; expected"),
     ],
 )
 def test_what_is_no_option_no_day_or_not_allowed_is_refused_and_not_run(
     monkeypatch, params, conf, said
 ):
     monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
-    told, kept = refuse(params, run_of(conf=conf), recipe_packages="theirs, json.tool")
+    told, kept = refuse(params, run_of(conf=conf), recipe_packages=("theirs", "json.tool"))
     assert said in told
     assert (kept.next_step.commands == ()) == ("recipe" not in params)
     with pytest.raises(ZeroDivisionError):
-        allowed = Settings(recipe_packages="theirs, json.tool")
+        allowed = Settings(recipe_packages=("theirs", "json.tool"))
         start_cycle(PARAMS | {"recipe": "json.tool:main"}, run_of(), Left(), allowed)
 
 
@@ -155,8 +155,8 @@ def test_own_features_of_a_package_that_is_not_allowed_stop_the_cycle(tmp_path, 
     config = run.config.model_copy(update={"features": features, "source": "file:///a.yaml"})
     monkeypatch.setattr(runner, "start_run", lambda *_: run.model_copy(update={"config": config}))
     params = PARAMS | {"recipe": "file:///a.yaml"}
-    assert "would run theirs:number, a function of" in refuse(params, run_of())[0]
-    allowed = Settings(recipe_packages="theirs")
+    assert "would run theirs:number; expected" in refuse(params, run_of())[0]
+    allowed = Settings(recipe_packages=("theirs",))
     assert start_cycle(params, run_of(), Left(), allowed)["run_uri"] == run.run_uri
 
 

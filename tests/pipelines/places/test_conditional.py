@@ -105,9 +105,9 @@ def test_what_somebody_wrote_while_a_request_was_lost_stays(
 @pytest.mark.parametrize(
     ("manner", "found"),
     [
-        ("deaf", "a second write under the same condition was accepted"),
+        ("deaf", "it did not do as the conditions of four writes say"),
         ("without", "it answered"),
-        ("bare", "a write over the ETag that it had given was refused"),
+        ("bare", "it did not do as the conditions of four writes say"),
     ],
 )
 def test_a_store_without_conditional_writes_is_refused(
@@ -135,7 +135,7 @@ def test_a_store_without_conditional_writes_is_refused(
 def test_both_libraries_find_the_same_file(s3_uri: str, name: str) -> None:
     uri = f"{s3_uri}/{name}/x.json"
     if not name.isascii():
-        with pytest.raises(ConfigurationError, match="'~é' in its path"):
+        with pytest.raises(ConfigurationError, match="has another character in its path"):
             storage.write_new(uri, b"new")
         return
     storage.write_new(uri, b"new")

@@ -6,13 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import TransientStorageError
-from pipelines.places import folders
 from pipelines.sources.publish import ingest
 from support.text_adapter import NewerTextAdapter, TextAdapter
 
@@ -32,51 +30,38 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def cannot_exchange(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_LIBC", SimpleNamespace(renameat2=lambda *_: -1))
-    monkeypatch.setattr(folders.ctypes, "get_errno", lambda: code)
-
-
-@pytest.mark.parametrize("place", ["here", "other disk", "NFS", "old C library", "a link"])
+@pytest.mark.parametrize("place", ["here", "other disk", "a link"])
 def test_all_is_on_the_disk_before_a_folder_takes_the_place_of_another(
     old: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, target, synced = tmp_path / "made", old, list[str]()
-    sync, rename, exchange = os.fsync, os.rename, folders._LIBC.renameat2
+    made, target, events = tmp_path / "made", old, list[str]()
+    sync, rename = os.fsync, os.rename
     if place == "a link":
         target = tmp_path / "link"
         target.symlink_to(old)
 
     def note_sync(number: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
+        events.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
         sync(number)
 
     def within_one(source: Path, to: Path) -> None:
         if place == "other disk" and source == made:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
+        if to == old:
+            events.append("in place")
         rename(source, to)
-
-    def note_exchange(*paths: object) -> int:
-        synced.append("exchanged")
-        return exchange(*paths) if place != "NFS" else -1
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(os, "rename", within_one)
-    if place == "NFS":
-        cannot_exchange(errno.EINVAL, monkeypatch)
-    of_library = {} if place == "old C library" else {"renameat2": note_exchange}
-    monkeypatch.setattr(folders, "_LIBC", SimpleNamespace(**of_library))
     storage.publish_folder(made, storage.to_uri(target))
-    assert synced == ["new.txt", "day", "made", *["exchanged"] * len(of_library), "place"]
+    assert events == ["new.txt", "day", "made", "in place", "place"]
     assert names(old.parent) == NEW and not made.exists()
     assert target.is_symlink() == (place == "a link")
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL])
 def test_a_failure_leaves_the_old_folder_in_its_place(
-    old: Path, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cannot_exchange(code, monkeypatch)
     rename = os.rename
 
     def fail(source: Path, to: Path) -> None:
@@ -92,28 +77,30 @@ def test_a_failure_leaves_the_old_folder_in_its_place(
 
 REPLACE = """
 import os, sys
-from types import SimpleNamespace
-from pipelines.places import folders
 from pipelines.sources.publish import ingest
 from support.text_adapter import NewerTextAdapter
 
-when, target, exchange = sys.argv[1], sys.argv[2], folders._LIBC.renameat2
+when, target, rename = sys.argv[1], sys.argv[2], os.rename
 
-def die(*paths):
-    if when == "after":
-        exchange(*paths)
-    os.kill(os.getpid(), 9)
+def die(source, to):
+    is_last = str(to) == target
+    if is_last and when == "between" or str(source) == target and when == "before":
+        os.kill(os.getpid(), 9)
+    rename(source, to)
+    if is_last:
+        os.kill(os.getpid(), 9)
 
-folders._LIBC = SimpleNamespace(renameat2=die)
+os.rename = die
 ingest(NewerTextAdapter(), target)
 """
 
 
 @pytest.mark.parametrize(
-    ("when", "adapter"), [("before", TextAdapter), ("after", NewerTextAdapter)]
+    ("when", "adapter", "num_written"),
+    [("before", TextAdapter, 0), ("between", NewerTextAdapter, 1), ("after", NewerTextAdapter, 0)],
 )
-def test_a_kill_leaves_the_old_folder_or_the_new_one_and_the_next_clears_up(
-    tmp_path: Path, when: str, adapter: type[TextAdapter]
+def test_a_kill_leaves_the_old_folder_the_new_one_or_none_and_the_next_clears_up(
+    tmp_path: Path, when: str, adapter: type[TextAdapter], num_written: int
 ) -> None:
     target = tmp_path / "log"
     ingest(TextAdapter(), str(target))
@@ -122,7 +109,8 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one_and_the_next_clears_up(
     assert subprocess.run(command, env=environment, check=False).returncode == -9
     assert len([*tmp_path.glob(".scratch-*")]) > 1
     found = adapter()
-    assert ingest(found, str(target)).made_by == adapter.version and found.num_written == 0
+    record = ingest(found, str(target))
+    assert (record.made_by, found.num_written) == (adapter.version, num_written)
     shutil.rmtree(target)
     ingest(NewerTextAdapter(), str(target))
     left = [name for name in names(tmp_path) if not name.endswith(".lock")]

@@ -59,7 +59,7 @@ def test_without_credentials_a_cloud_is_told_what_to_set(uri: str, act: str) -> 
     ).stdout
     assert said.startswith("TransientStorageError 75 "), said
     name = "GOOGLE_APPLICATION_CREDENTIALS" if uri.startswith("gs") else "AZURE_STORAGE_ACCOUNT_KEY"
-    assert uri in said and f"set {name}" in said
+    assert uri in said and name in said
     assert time.monotonic() - started < 90
 
 

@@ -58,7 +58,7 @@ def test_a_uri_with_keys_is_refused_and_not_repeated(
         ("~nobody_x/x.yaml", "is no path and no URI of a file"),
         ("a\0.yaml", "is no path and no URI of a file"),
         ("file:///%00.yaml", "is no path and no URI of a file"),
-        ("mine.json", "a path or URI that ends with .yaml, .yml, .toml"),
+        ("mine.json", "a path or URI that ends with .yaml, .yml"),
     ],
 )
 def test_what_is_no_reference_is_told_what_is(reference: str, told: str) -> None:
@@ -73,8 +73,8 @@ def test_a_key_is_safe_in_a_path_and_tells_outside_recipes_apart() -> None:
         "theirs.ranking:careful",
         "file:///a/careful.yaml",
         "file:///b/careful.yaml",
-        "s3://bucket/careful.toml",
-        "s3://bucket/k%20%2F:.toml",
+        "s3://bucket/careful.yaml",
+        "s3://bucket/k%20%2F:.yaml",
     )
     keys = [key_of(reference) for reference in outside]
     assert len(set(keys)) == len(keys)
@@ -105,23 +105,15 @@ def test_the_example_of_the_documentation_is_a_recipe() -> None:
         "training.num_epochs",
         "training.learning_rate",
         "model_gate.margin",
-        "model_gate.floors[calibration_ratio.repin].minimum",
-        "model_gate.floors[calibration_ratio.repin].maximum",
+        "model_gate.floors[0].minimum",
+        "model_gate.floors[0].maximum",
     ]
 
 
-def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
-    write(tmp_path / "a.yaml", "extends: smoke\ntraining:\n  learning_rate: 1e-3\n  seed: 5\n")
-    write(tmp_path / "a.toml", 'extends = "smoke"\n[training]\nlearning_rate = 1e-3\nseed = 5\n')
-    one, other = (make_recipe(str(tmp_path / name)) for name in ("a.yaml", "a.toml"))
-    assert one.training.learning_rate == 0.001 and one.training.seed == 5
-    assert one.model_copy(update={"source": other.source}) == other
-
-
 def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
-    base = 'extends = "smoke"\n[training]\nseed = 5\nbatch_size = 64\n'
-    write(tmp_path / "team/base %41.toml", base)
-    above = "extends: ../team/base %41.toml\ntraining: {seed: 6}\n"
+    base = "extends: smoke\ntraining: {seed: 5, batch_size: 64}\n"
+    write(tmp_path / "team/base %41.yaml", base)
+    above = "extends: ../team/base %41.yaml\ntraining: {seed: 6}\n"
     path = write(tmp_path / "mine/the last.yml", above)
     made = make_recipe(path)
     assert (made.training.seed, made.training.batch_size) == (6, 64)
@@ -131,7 +123,7 @@ def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
 def test_a_file_that_extends_itself_by_another_way_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "here" / "a b.yaml", "extends: ../there/c.yaml\n")
     write(tmp_path / "there" / "c.yaml", "extends: ../here/a b.yaml\n")
-    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: .*there/c.yaml -> "):
+    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: .*there/c.yaml.* -> "):
         make_recipe(path)
 
 
@@ -146,9 +138,8 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
     ("name", "text", "told"),
     [
         ("a.yaml", None, r"a.yaml: there is no such file"),
-        ("a.yaml", b"recipe: \xff\xfe", "is no text in UTF-8"),
+        ("a.yaml", b"recipe: \xff\xfe", "cannot be read as YAML: "),
         ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
-        ("a.toml", f"a{'.a' * 2000} = 1", "is nested too deep; expected sections"),
         ("a.yaml", 'extends: smoke\nrecipe: "\\ud800"\n', "it is .*: invalid JSON: "),
         ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI of a file"),
         ("a.yaml", "", "holds None, .*; expected fields such as"),
@@ -218,27 +209,11 @@ def test_the_function_s_value_is_the_recipe(module: Write) -> None:
     assert made.recipe_digest != smoke().recipe_digest
 
 
-def test_no_class_of_the_module_is_left_in_the_value(module: Write) -> None:
-    name = module(
-        "from pipelines.recipes import smoke\n"
-        "from pipelines.contracts.config import RunConfig, TrainingConfig\n"
-        "class Mine(RunConfig):\n    pass\n"
-        "class MyTraining(TrainingConfig):\n    pass\n"
-        "def careful():\n"
-        "    fields = dict(smoke())\n"
-        "    fields['training'] = MyTraining(**dict(smoke().training))\n"
-        "    return Mine(**fields)\n"
-    )
-    made = make_recipe(f"{name}:careful")
-    assert type(made) is RunConfig
-    assert type(made.training) is type(smoke().training)
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("def other(): ...", "has nothing of the name 'careful'; expected one of .*, other"),
-        ("careful = 3", r"has int 3 of the name 'careful'; expected one of its functions"),
+        ("careful = 3", r"'careful' of the module \w+ is 3; expected one of its functions"),
+        ("def other(): ...", "is None; expected"),
         ("def careful(): return 3", r"returned 3 \(int\); expected a function .* a RunConfig"),
         (
             "def careful(a, b=1, *, c): ...",
@@ -259,15 +234,21 @@ def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
         make_recipe(f"{name}:careful")
 
 
-def test_what_was_put_past_the_validators_is_refused(module: Write) -> None:
+def test_what_was_put_past_the_validators_is_refused_and_no_class_of_the_module_is_left(
+    module: Write,
+) -> None:
     name = module(
         "from pipelines.recipes import smoke\n"
-        "def careful():\n"
-        "    fast = smoke().training.model_copy(update={'learning_rate': -1.0, 'seed': 'x'})\n"
-        "    return smoke().model_copy(update={'training': fast})\n"
+        "from pipelines.contracts.config import RunConfig\n"
+        "class Mine(RunConfig):\n    pass\n"
+        "def careful(**wrong):\n"
+        "    training = smoke().training.model_copy(update=wrong)\n"
+        "    return Mine(**dict(smoke())).model_copy(update={'training': training})\n"
+        "def wild(): return careful(learning_rate=-1.0, seed='x')\n"
     )
+    assert type(make_recipe(f"{name}:careful")) is RunConfig
     with pytest.raises(ConfigurationError) as caught:
-        make_recipe(f"{name}:careful")
+        make_recipe(f"{name}:wild")
     assert "- training.learning_rate is -1.0: input should be greater than 0" in str(caught.value)
     assert '- training.seed is "x": input should be a valid integer' in str(caught.value)
 

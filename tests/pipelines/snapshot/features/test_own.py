@@ -88,8 +88,8 @@ def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
     ("name", "source", "expected"),
     [
         ("missing_module:feature", "", "cannot be imported in this process .*PYTHONPATH"),
-        ("given:featur", COUNT_KNOWN, "has nothing of the name 'featur'"),
-        ("given:feature", "feature = 3\n", "has int 3 of the name 'feature'"),
+        ("given:featur", COUNT_KNOWN, "'featur' of the module given is None"),
+        ("given:feature", "feature = 3\n", "'feature' of the module given is 3"),
         ("given:feature", "1 / 0\n", "ZeroDivisionError"),
         ("impressions.position", "", "column 'position' of impressions, which belongs"),
     ],
