@@ -89,7 +89,7 @@ def test_a_saved_recipe_loads_and_keeps_its_digest_wherever_it_was_read() -> Non
         {"name": "past_engagements"},
     ]
     assert RunConfig.model_validate(saved) == base and "source" not in saved
-    digest = "e0b83ebbbc61f544be00fb74255e687e4d638ce6fb4c60797ec5fb76719e82c6"
+    digest = "09e388cf5f5646b6bcc44dc49980f3c5659bc492d9601516e9ea98eea8b6c231"
     assert base.recipe_digest == digest
     outside = base.model_copy(update={"recipe": "mine", "source": "s3://bucket/mine.yaml"})
     assert outside.recipe_digest == digest
