@@ -29,6 +29,7 @@ or a file that it published is gone. A promotion that a person has rolled back i
 `homefeed/champion` is updated by a run that promoted, and by no other.
 """
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -67,7 +68,8 @@ PARAMS = {
     "recipe": Param(
         SETTINGS.recipe,
         type="string",
-        pattern=PATTERN,
+        # A wrong one of the deployment's is refused by `resolve_run`, which alerts.
+        pattern=f"{PATTERN}|^{re.escape(SETTINGS.recipe)}$",
         examples=sorted({*RECIPES, SETTINGS.recipe}),
         title="Recipe",
         description=f"Configuration: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages.",

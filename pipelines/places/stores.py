@@ -20,7 +20,7 @@ import obstore.store
 from obstore.exceptions import BaseError
 from pyarrow import fs
 
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, explain_os_error
 from pipelines.places.plain_uri import require_plain
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
@@ -57,10 +57,12 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.GcsFileSystem(retry_time_limit=_PATIENCE), path
     try:
         return fs.FileSystem.from_uri(uri)
-    except (ValueError, NotImplementedError, OSError) as error:
+    except (ValueError, NotImplementedError) as error:
         raise ConfigurationError(
             f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
         ) from error
+    except OSError as error:  # A cluster that does not answer, such as HDFS, may come back.
+        raise explain_os_error(error, uri, "opening") from error
 
 
 @functools.lru_cache(maxsize=64)

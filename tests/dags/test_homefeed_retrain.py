@@ -142,6 +142,8 @@ def test_cadence_accelerator_and_recipe_are_the_deployment_s(dag, monkeypatch):
     param = found.params.get_param("recipe")
     assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
     assert "package.module:function, or a path or URI" in param.description
+    monkeypatch.setenv("HOMEFEED_RECIPE", "mistyped")  # `resolve_run` tells of it, by an alert.
+    assert read()["homefeed_retrain"].params["recipe"] == "mistyped"
 
 
 @pytest.mark.parametrize("name", ["docker", "kubernetes"])

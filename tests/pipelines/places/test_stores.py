@@ -76,6 +76,8 @@ def test_a_small_file_is_written_by_one_request(
         assert seen == ["PUT"]
 
 
-def test_a_store_that_is_named_badly_is_a_configuration_error() -> None:
+def test_a_store_that_is_named_badly_is_told_from_one_that_is_away() -> None:
     with pytest.raises(ConfigurationError, match="cannot open abfs://account: .*expected s3://"):
         stores.open_conditional("abfs://account/x", 0)
+    with pytest.raises(TransientStorageError, match="(?s)opening hdfs://away:1/x: .*then retry"):
+        stores.open_arrow("hdfs://away:1/x")

@@ -20,7 +20,7 @@ from pipelines.recipes.text import differences, parse, to_yaml, validated
         (f"a: {'9' * 5000}\n", "Exceeds the limit"),
         (f"a: {'[' * 2000}{']' * 2000}", "it is nested too deep; expected sections"),
         ("a: 1\nb: &c {d: 1}\ne: *c\n", "a recipe has no aliases (*) in .* line 3, column 4"),
-        ("a: 1\nb: 2\na: 3\n", "field 'a' stands twice in .* line 1, column 1"),
+        ("a: 1\nb: 2\na: 3\n", "field 'a' stands twice in .* line 3, column 1"),
     ],
 )
 def test_what_a_text_may_not_hold_is_named_with_its_place(text: str, says: str) -> None:
