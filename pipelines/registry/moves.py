@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 Decided = TypeVar("Decided")
 
 
-def move_if_permitted(
+def promote_challenger(
     run: ResolvedRun,
     challenger: Challenger,
     fresh: FreshAnchor,

@@ -18,11 +18,13 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
 from pipelines.registry.evidence import accepted_folder, find_standing, newest_mark
-from pipelines.registry.moves import move_if_permitted
+from pipelines.registry.moves import promote_challenger
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.alerts.compose import Ended
+
+__all__ = ["alert", "promote_challenger", "resolve_run", "run_uri_of", "tell_failure"]
 
 
 def run_uri_of(request: RunRequest, settings: Settings) -> str:
@@ -78,10 +80,6 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         judged_before=judged_before,
         **request.options(),
     )
-
-
-promote_challenger = move_if_permitted
-"""Moves the `champion` alias and records the move, or says in one sentence why nothing moved."""
 
 
 def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertReceipt:

@@ -73,7 +73,7 @@ class Desk:
             verdict = judgement.verdict.model_copy(update=judged)
             judgement = judgement.model_copy(update={"verdict": verdict})
         made = challenger_of(model)
-        return moves.move_if_permitted(run, made, NO_ANCHOR, judgement, at(days))
+        return moves.promote_challenger(run, made, NO_ANCHOR, judgement, at(days))
 
     def promote_two(self) -> tuple[ModelRef, ModelRef]:
         """Let two cycles promote, the second one a day later; return their models."""

@@ -93,7 +93,7 @@ def promote_bundle(
     """Register a small bundle as the run's challenger, promote it, and return it."""
     model = register_bundle(client, run, folder)
     judgement = judgement_of(run, model)
-    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    moves.promote_challenger(run, challenger_of(model), NO_ANCHOR, judgement, now)
     return model
 
 

@@ -57,7 +57,8 @@ class OldWorld(Acting):
             run = self._fill_cycle(number, model, champion)
             if number in PROMOTED:
                 judgement, challenger = judgement_of(run, model), challenger_of(model)
-                moves.move_if_permitted(run, challenger, NO_ANCHOR, judgement, self.made_at(number))
+                made = challenger, NO_ANCHOR, judgement
+                moves.promote_challenger(run, *made, self.made_at(number))
                 champion = model
             self.age(self.workspace / "runs" / name_of(number), number)
 

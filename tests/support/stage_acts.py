@@ -76,7 +76,7 @@ def promote_a_twin(run_uri: str) -> None:
     model = registry.register(client, run, mlflow_run_id, logged.uri, tags)
     client.set_terminated(mlflow_run_id, "FINISHED")
     verdict = judgement_of(run, model)
-    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, verdict, NOW)
+    moves.promote_challenger(run, challenger_of(model), NO_ANCHOR, verdict, NOW)
 
 
 def rule(run_uri: str, decision: Decision) -> None:

@@ -52,6 +52,7 @@ class StageWorld:
         self.home, self._kept = folder / "home", folder / "kept"
         self.server, self._server_url = folder / "server", server_url
         self.runs = self.home / "workspace" / "runs"
+        self.scratch = self.home / "tmp" / f"homefeed-scratch-{os.getuid()}"
         log, workspace = str(self.home / "event_log"), storage.to_uri(self.runs.parent)
         extra = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
         self.deployment = Deployment(self.home, log, workspace, url, MODEL, extra)
@@ -105,7 +106,11 @@ class StageWorld:
 
     def _files(self) -> Counter[str]:
         paths = (str(path.relative_to(self.home)) for path in self.home.rglob("*"))
-        return Counter(without_random_parts(path) for path in paths if OTHERS not in path)
+        # A killed attempt to set the alias stays on record: its request may arrive late.
+        left_out = OTHERS, ".attempt-"
+        return Counter(
+            without_random_parts(path) for path in paths if not any(n in path for n in left_out)
+        )
 
     def _content(self) -> dict[str, str]:
         """Return digests of what later stages and servers read: snapshots and bundles."""
@@ -132,8 +137,8 @@ class StageWorld:
 
     def leftovers(self) -> list[str]:
         """Return what a killed process has left that is no one's any more."""
-        paths = [str(path.relative_to(self.home)) for path in self.home.rglob("*")]
-        paths = [path for path in paths if path != f"tmp/homefeed-scratch-{os.getuid()}"]  # stays
+        found = (path for path in self.home.rglob("*") if path != self.scratch)  # which stays
+        paths = [str(path.relative_to(self.home)) for path in found]
         return [
             path
             for path in paths

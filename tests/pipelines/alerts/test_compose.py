@@ -229,7 +229,7 @@ def test_skipped_cycles_are_told_with_how_to_run_the_newest_where_none_follows(i
     assert alert.about == tuple(each.isoformat() for each in skipped)
     page = "http://air:8080/dags/homefeed_retrain/runs/scheduled__2026-02-16T06%3A00%3A00%2B00%3A00"
     assert alert.links[0] == ("Airflow run", page)
-    assert names_in(alert.next_step) == "serving" if is_newer else "retrain serving"
+    assert names_in(alert.next_step) == ("serving" if is_newer else "retrain serving")
     if not is_newer:
         command = alert.next_step.commands[0][1]
         asked = parse(command).params

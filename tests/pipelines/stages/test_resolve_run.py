@@ -84,7 +84,7 @@ def make_champion(
     run = make_run(tmp_path, as_of=as_of, champion=before, **places)
     model = register_bundle(tracking.connect(settings.tracking_uri), run, tmp_path)
     judgement = judgement_of(run, model)
-    moves.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
+    moves.promote_challenger(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
     return model
 
 

@@ -43,6 +43,20 @@ def test_of_three_promotions_at_once_one_wins(desk: Desk, pool: Actors, seed: in
     assert [entry.model.version for entry in state.history.moves] == ["1", winner.version]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_of_a_promotion_and_a_rollback_at_once_one_wins(
+    desk: Desk, pool: Actors, seed: int
+) -> None:
+    first, second = desk.promote_two()
+    run = desk.cycle(2)
+    third = desk.register(run)
+    acts = act_of(desk, "promote", run, third), act_of(desk, "rollback", away=second.version)
+    ended = tuple(pool.act(seed, *acts))
+    served = {("", "ConfigurationError"): third, ("PromotionRefusedError", ""): first}
+    state = sound_state(desk)
+    assert state.served == served[ended] and len(state.history.moves) == 3
+
+
 @pytest.mark.parametrize("number", range(10))
 def test_a_move_in_a_restart_is_done_once_it_is_tried_again(
     desk: Desk, database: DatabaseServer, pool: Actors, number: int
