@@ -53,12 +53,16 @@ def world(
     like: Annotated[
         Like, Option(help="Whose action types and embedding version it has: a recipe's.")
     ] = "world",
+    pin_lifetime_days: Annotated[
+        float | None, Option(help="Half-life of a pin's appeal; by default no pin fades.")
+    ] = None,
 ) -> dict[str, str]:
     """Write a simulated world whose best possible ranking is known."""
     from pipelines.sources.world.adapter import WorldAdapter
 
     sizes = {"num_users": num_users, "num_pins": num_pins, "num_days": num_days}
-    made = make_parameters(**sizes, start=start, seed=seed, like=like)
+    variant = {"like": like, "pin_lifetime_days": pin_lifetime_days}
+    made = make_parameters(**sizes, **variant, start=start, seed=seed)
     return _ingest(WorldAdapter(made), to)
 
 

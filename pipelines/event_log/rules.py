@@ -157,9 +157,8 @@ RULES = {
     "label_rate": Rule(
         "on {day} {rate:.2%} of the impressions got {value!r}, and {usual:.2%} on the days around "
         "it ({num:,} such actions on that day)",
-        "expected {bounds.LABEL_RATE_BY_NEIGHBOURS.warning:.0%} of the days around it, to as many "
-        "times as much; write actions/day={day} again if actions of it are missing or double",
-        "actions"),
+        "expected {bounds.LABEL_RATE_BY_NEIGHBOURS.warning:.0%} to {most:.0%} of the days around "
+        "it; write actions/day={day} again if actions of it are missing or double", "actions"),
     "hours_without_actions": Rule(
         "impressions of {day} got {num} actions in the hours {hours} UTC, and {expected:,.0f} "
         "would be usual",

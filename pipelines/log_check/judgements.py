@@ -113,7 +113,8 @@ def _rates(report: LogReport) -> Iterator[Finding]:
             usual = _usual_rate(rates, day)
             is_level = _RATES.warning * usual <= rate <= usual / _RATES.warning
             if usual * shown[day] >= _RATES.fewest and not is_level:
-                told = {"rate": rate, "usual": usual, "num": report.of(day, "actions").get(name, 0)}
+                told = {"rate": rate, "usual": usual, "most": 1 / _RATES.warning}
+                told |= {"num": report.of(day, "actions").get(name, 0)}
                 severity = _worse(rate <= _RATES.critical)
                 yield finding("label_rate", value=name, day=day, severity=severity, **told)
 
@@ -150,10 +151,13 @@ def _hours(report: LogReport) -> Iterator[Finding]:
         if own_rate < _RATES.warning * num_labelled / sum(shown.values()):
             continue
         expected = own_rate * _binned(report.of(day, "impressions.hour"), HOURS)
-        hours = np.flatnonzero(labelled < bound.warning * expected)
-        if (missing := expected[hours].sum()) >= bound.fewest:
+        is_empty = labelled <= bound.warning * expected
+        # Hours far apart may be empty by chance: each run of them, which share a number, must tell.
+        run = np.cumsum(~is_empty)
+        of_runs = np.bincount(run, weights=expected * is_empty)
+        if len(hours := np.flatnonzero(is_empty & (of_runs[run] >= bound.fewest))):
             told = {"num": labelled[hours].sum(), "hours": ", ".join(map(str, hours))}
-            yield finding("hours_without_actions", day=day, expected=missing, **told)
+            yield finding("hours_without_actions", day=day, expected=expected[hours].sum(), **told)
 
 
 def _requests(report: LogReport) -> Iterator[Finding]:

@@ -90,19 +90,17 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    kept, states, path = (
-        dict[int, KnownDay](),
-        dict[int, str](),
-        kept_in and kept_in / PROFILES_FILE,
-    )
+    kept, states = dict[int, KnownDay](), dict[int, str]()
+    path = kept_in and kept_in / PROFILES_FILE
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
         if path is not None:
             states = _states(event_log, plan, days)
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    kept = KnownDays.from_record(path.read_bytes()).days
-                except ValueError as error:
-                    log.warning("%s is damaged (%s); the days are measured again", path, error)
+            try:
+                kept = KnownDays.from_record(path.read_bytes()).days
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:
+                log.warning("%s is damaged (%s); the days are measured again", path, error)
         profiles = {
             day: kept[day].profile
             for day, state in states.items()

@@ -246,9 +246,10 @@ class EventLogWriter:
         self._is_open = False  # until all of the batch is kept
         self._num_batches[table] += 1
         try:
-            rows = normalise(table, table_of(batch), self._block)
-            for each, found in ((table, rows), *self._block.names.items()):
-                if len(found):
+            # A frame without rows, such as a day without actions, tells no types.
+            if len(given := table_of(batch)):
+                rows = normalise(table, given, self._block)
+                for each, found in ((table, rows), *self._block.names.items()):
                     self._keep(each, found)
         except DataContractError as error:
             place = f"{table}, batch {self._num_batches[table]}"

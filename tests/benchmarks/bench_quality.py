@@ -28,6 +28,7 @@ from training.data.reader import load_rows
 from validation.model_gate.baselines import measure as measure_baselines
 
 SEEDS = (17, 18)
+WORLDS = {"world": WorldParameters(), "world_fading": WorldParameters(pin_lifetime_days=2)}
 WORLD_AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
 
 
@@ -43,11 +44,9 @@ class Sample:
 
 def measure() -> list[Row]:
     """Train each sample's recipe on each seed."""
-    rows = []
-    for sample in (
-        Sample("completejourney", completejourney(), AS_OF, event_log_uri()),
-        Sample("world", world(), WORLD_AS_OF, world_uri(WorldParameters())),
-    ):
+    rows, samples = [], [Sample("completejourney", completejourney(), AS_OF, event_log_uri())]
+    samples += [Sample(name, world(), WORLD_AS_OF, world_uri(WORLDS[name])) for name in WORLDS]
+    for sample in samples:
         by_seed = _by_seed(sample)
         names = {"best_baseline": by_seed[0][0].name}
         names |= {each.name.replace(",", "").replace(" ", "_"): each.name for each in by_seed[0]}
@@ -60,7 +59,8 @@ def measure() -> list[Row]:
 
 def world_uri(parameters: WorldParameters) -> str:
     """Return the event log of a world, written the first time."""
-    uri = storage.to_uri(HOME / f"world-{parameters.seed}")
+    kind = "" if parameters.pin_lifetime_days is None else "-fading"
+    uri = storage.to_uri(HOME / f"world{kind}-{parameters.seed}")
     ingest(WorldAdapter(parameters), uri)
     return uri
 

@@ -34,6 +34,14 @@ embedding version `pinsage-1`. Repins, clicks and hides have the chances above; 
                 looked at and gets no repin, hide or click; also before every second repin
     long_click  after a click with chance s(-0.8 + 1.2 [z = intent])
 
+With `--pin-lifetime-days L` a pin is born at some time, is shown for 4 L days, and fades:
+
+    born      evenly over the days of the log and the 4 L days before them, in the order of the
+              pin_ids; the table pins tells when: created_at, int64 milliseconds
+    shown     as above, but of the pins that are born and at most 4 L days old; the propensity is
+              12 / how many these are
+    appeal    (3 + appeal) 2^(-age / L) stands in the place of appeal
+
 Neither the times of requests nor the candidates depend on intent and dislike, so they tell nothing
 about them; only outcomes do.
 
@@ -63,6 +71,8 @@ from pipelines.sources.world import draws
 from pipelines.sources.world.draws import Catalogue, Ints, Requests
 from pipelines.sources.world.parameters import WorldParameters
 
+FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))
+"""PINS of a world whose pins fade: when each was born, in milliseconds since the epoch."""
 TRUTH = "truth/impressions"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
 TRUTH_KEYS = ("request_id", "pin_id", "user_id", "impressed_at")
@@ -108,8 +118,10 @@ class WorldAdapter(SourceAdapter):
         version = "world-1" if world.like == "world" else "pinsage-1"  # as the recipe calls it
         embeddings = to_list_column(catalogue.embedding_PE.astype(np.float32))
         pin_ids = np.arange(world.num_pins, dtype=np.int64)
-        columns = [pin_ids, pa.repeat(version, world.num_pins), embeddings]
-        write_table(folder, "pins", pa.table(columns, schema=PINS), "00000")
+        columns, schema = [pin_ids, pa.repeat(version, world.num_pins), embeddings], PINS
+        if world.pin_lifetime_days is not None:
+            columns, schema = [*columns, catalogue.born_ms_P], FADING_PINS
+        write_table(folder, "pins", pa.table(columns, schema=schema), "00000")
         per_session = (draws.MIN_REQUESTS + draws.MAX_REQUESTS) / 2
         per_user = per_session * draws.SESSIONS_PER_WEEK * world.num_days / 7
         step = max(1, int(_REQUESTS_PER_CHUNK / per_user))
@@ -147,6 +159,7 @@ class WorldAdapter(SourceAdapter):
         order_R = np.argsort(requests.impressed_at_R, kind="stable")
         row_N = np.repeat(order_R, num_candidates)
         known_R = requests.impressed_at_R + self._delays_ms(len(order_R))
+        num_alive_R = requests.end_pin_R - requests.first_pin_R
         is_exploration_N = requests.is_exploration_R[row_N]
         columns = [
             request_id_R.take(pa.array(row_N)),
@@ -158,8 +171,7 @@ class WorldAdapter(SourceAdapter):
             pa.repeat("homefeed", len(row_N)),
             is_exploration_N,
             pa.array(
-                np.full(len(row_N), num_candidates / self._world.num_pins, np.float32),
-                mask=~is_exploration_N,
+                (num_candidates / num_alive_R).astype(np.float32)[row_N], mask=~is_exploration_N
             ),
         ]
         impressions = pa.table(columns, schema=IMPRESSIONS)

@@ -51,6 +51,7 @@ NUM_CANDIDATES = 12  # of a request
 MIN_TASTES, MAX_TASTES, TASTE_CONCENTRATION = 3, 5, 4.0  # topics that a user likes; Dirichlet's
 PIN_NOISE, USER_NOISE = 0.8, 0.5  # lengths of noise beside a unit vector
 APPEAL_DEVIATION, WARMTH_DEVIATION = 0.3, 0.4  # of the pins' and of the users' log-odds
+NEWBORN_APPEAL = 3.0  # log-odds of each pin at its birth beside its own appeal, where pins fade
 LATE_SHARE = 0.3  # of the users, who arrive on a later day
 SESSIONS_PER_WEEK, MIN_REQUESTS, MAX_REQUESTS = 3.0, 2, 6  # requests of a session
 MIN_PAUSE_MS, MAX_PAUSE_MS = 120_000, 600_000  # within a session
@@ -89,6 +90,17 @@ class Catalogue:
     topic_P: Ints
     appeal_P: Floats
     embedding_PE: Floats  # unit vectors
+    pins_by_topic_P: Ints  # pin_ids, topic after topic
+    born_ms_P: Ints  # ascending; where no pin fades, all are born when the log begins
+
+    def appeal_at(self, pin_RC: Ints, time_R: Ints) -> Floats:
+        """Return (R, C) what pins add to the log-odds of repins and clicks at these times."""
+        appeal_RC = self.appeal_P[pin_RC]
+        if self.world.pin_lifetime_days is None:
+            return appeal_RC
+        age_days_RC = (time_R[:, None] - self.born_ms_P[pin_RC]) / DAY_MS
+        left_RC = np.exp2(-age_days_RC / self.world.pin_lifetime_days)
+        return np.asarray((NEWBORN_APPEAL + appeal_RC) * left_RC)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,8 @@ class Requests:
     is_exploration_R: Bools
     intent_R: Ints
     disliked_R: Ints
+    first_pin_R: Ints  # the pins that can be shown are those from here ...
+    end_pin_R: Ints  # ... to before here
     pin_RC: Ints
 
 
@@ -136,7 +150,12 @@ class Shown:
 
 
 def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogue:
-    """Draw topics and pins; topics have equally many pins, to within one."""
+    """Draw topics and pins; topics have equally many pins, to within one.
+
+    Where pins fade, births are spread evenly over the days of the log and the `shown_days` before
+    them, in the order of the pin_ids: each at a random time within its own of equal parts of all
+    time. So about equally many pins are shown at any time.
+    """
     num_topics, num_pins = NUM_TOPICS, world.num_pins
     # Random directions overlap by 0.2 or so: topics are apart, but not trivially.
     centre_KE = unit_rows(rng.normal(size=(num_topics, EMBEDDING_DIM)))
@@ -145,13 +164,21 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
     period_WK1 = rng.uniform(21.0, 84.0, size=(2, num_topics, 1))
     phase_WK1 = rng.uniform(0.0, 2 * np.pi, size=(2, num_topics, 1))
     days_D = np.arange(world.num_days)
+    appeal_P = APPEAL_DEVIATION * rng.normal(size=num_pins)
+    born_ms_P = np.full(num_pins, world.start_ms)
+    if world.pin_lifetime_days is not None:
+        first_ms = world.start_ms - world.shown_days * DAY_MS
+        part_P = np.arange(num_pins) + rng.random(num_pins)
+        born_ms_P = (first_ms + part_P * (world.end_ms - first_ms) / num_pins).astype(np.int64)
     return Catalogue(
         world=world,
         centre_KE=centre_KE,
         popularity_KD=0.7 * np.sin(2 * np.pi * days_D / period_WK1 + phase_WK1).sum(axis=0),
         topic_P=topic_P,
-        appeal_P=APPEAL_DEVIATION * rng.normal(size=num_pins),
+        appeal_P=appeal_P,
         embedding_PE=unit_rows(centre_KE[topic_P] + PIN_NOISE * noise_PE),
+        pins_by_topic_P=np.argsort(topic_P, kind="stable"),
+        born_ms_P=born_ms_P,
     )
 
 
@@ -207,6 +234,11 @@ def draw_requests(rng: np.random.Generator, catalogue: Catalogue, users: Users) 
     intent_stay_R = has_previous_R * np.where(place_R > 0, STAY_IN_SESSION, between_R)
     dislike_stay_R = has_previous_R * np.exp(-hours_R / DISLIKE_HOURS)
 
+    first_pin_R, end_pin_R = np.zeros_like(time_R), np.full_like(time_R, world.num_pins)
+    if world.pin_lifetime_days is not None:
+        oldest_R = time_R - int(world.shown_days * DAY_MS)
+        first_pin_R = np.searchsorted(catalogue.born_ms_P, oldest_R, side="left")
+        end_pin_R = np.searchsorted(catalogue.born_ms_P, time_R, side="right")
     requests = Requests(
         users=users,
         user_R=user_R,
@@ -217,6 +249,8 @@ def draw_requests(rng: np.random.Generator, catalogue: Catalogue, users: Users) 
         is_exploration_R=rng.random(len(user_R)) < EXPLORATION_SHARE,
         intent_R=_draw_chain(rng, users.taste_UK, user_R, intent_stay_R),
         disliked_R=_draw_chain(rng, users.dislike_prior_UK, user_R, dislike_stay_R),
+        first_pin_R=first_pin_R,
+        end_pin_R=end_pin_R,
         pin_RC=np.empty((len(user_R), NUM_CANDIDATES), dtype=np.int64),
     )
     _draw_candidates(rng, catalogue, requests)
@@ -247,13 +281,14 @@ def _draw_candidates(rng: np.random.Generator, catalogue: Catalogue, requests: R
     draws hold fewer than C different pins is drawn again. That favours no pin where the draws are
     uniform, so exploration stays exactly uniform.
     """
-    by_topic_P = np.argsort(catalogue.topic_P, kind="stable")
-    size_K = np.bincount(catalogue.topic_P, minlength=NUM_TOPICS)
-    first_K = np.cumsum(size_K) - size_K
+    by_topic_P, num_pins = catalogue.pins_by_topic_P, catalogue.world.num_pins
+    # Within a topic pins stand by pin_id, so this key ascends over all of `pins_by_topic_P`.
+    key_P = catalogue.topic_P[by_topic_P] * num_pins + by_topic_P
     priors = (requests.users.taste_UK, np.exp(catalogue.popularity_KD.T))
     open_R = np.arange(len(requests.user_R))
     while len(open_R):
         shape = (len(open_R), NUM_CANDIDATES + _SPARE_DRAWS)
+        first_R1, end_R1 = requests.first_pin_R[open_R, None], requests.end_pin_R[open_R, None]
         source_RS = rng.random(shape)
         source_RS[requests.is_exploration_R[open_R]] = 1.0
         liked_RS, popular_RS = (
@@ -261,10 +296,17 @@ def _draw_candidates(rng: np.random.Generator, catalogue: Catalogue, requests: R
             for prior, row_R in zip(priors, (requests.user_R, requests.day_R), strict=True)
         )
         topic_RS = np.where(source_RS < TASTE_SHARE, liked_RS, popular_RS)
-        within_RS = (rng.random(shape) * size_K[topic_RS]).astype(np.int64)
-        any_RS = rng.integers(0, len(by_topic_P), shape)
+        first_RS = np.searchsorted(key_P, topic_RS * num_pins + first_R1)
+        size_RS = np.searchsorted(key_P, topic_RS * num_pins + end_R1) - first_RS
+        within_RS = (rng.random(shape) * size_RS).astype(np.int64)
         is_any_RS = source_RS >= TASTE_SHARE + POPULAR_SHARE
-        drawn_RS = np.where(is_any_RS, any_RS, by_topic_P[first_K[topic_RS] + within_RS])
+        is_any_RS |= size_RS == 0  # a topic of which no pin is alive is passed over for any pin
+        if catalogue.world.pin_lifetime_days is None:
+            any_RS = rng.integers(0, num_pins, shape)
+        else:
+            any_RS = rng.integers(first_R1, end_R1, shape)
+        of_topic_RS = by_topic_P[np.where(is_any_RS, 0, first_RS + within_RS)]
+        drawn_RS = np.where(is_any_RS, any_RS, of_topic_RS)
 
         # Draws that an earlier draw of the row equals go last.
         order_RS = np.argsort(drawn_RS, axis=1, kind="stable")
@@ -284,7 +326,7 @@ def describe(catalogue: Catalogue, requests: Requests) -> Shown:
     topic_RC = catalogue.topic_P[requests.pin_RC]
     taste_RC = users.taste_UK[user_R1, topic_RC]
     trend_RC = catalogue.popularity_KD[topic_RC, requests.day_R[:, None]]
-    own_RC = catalogue.appeal_P[requests.pin_RC] + TREND * trend_RC
+    own_RC = catalogue.appeal_at(requests.pin_RC, requests.impressed_at_R) + TREND * trend_RC
     return Shown(
         requests=requests,
         like=catalogue.world.like,

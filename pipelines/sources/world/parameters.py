@@ -14,22 +14,34 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
 
 _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
+_SHOWN_LIFETIMES = 4.0
+"""No pin is shown that is older than so many half-lives of its appeal."""
 _MANY = 100_000_000
 
 Like = Literal["world", "production"]
 """Which recipe's action types and embedding version a world writes."""
+
+MIN_ALIVE_PINS = 60
+"""Fewest pins that candidates are drawn from: requests of 12 different ones come about at once."""
 
 
 class WorldParameters(Frozen):
     """The sizes of a world, and which of its variants it is."""
 
     num_users: int = Field(8000, ge=1, le=_MANY, description="user_id is 0 .. num_users - 1.")
-    # Of the fewest, requests of 12 different ones come about at once.
-    num_pins: int = Field(3000, ge=60, le=_MANY, description="pin_id is 0 .. num_pins - 1.")
+    num_pins: int = Field(
+        3000, ge=MIN_ALIVE_PINS, le=_MANY, description="pin_id is 0 .. num_pins - 1."
+    )
     num_days: int = Field(60, ge=1, le=3660, description="Days with events.")
     start: date = Field(date(2024, 1, 1), description="First day, UTC.")
     seed: int = Field(7, ge=0, lt=1 << 63, description="Seed of the one generator.")
     like: Like = Field("world", description="The recipe whose action types it has; world: three.")
+    pin_lifetime_days: float | None = Field(
+        None,
+        ge=0.1,
+        le=366.0,
+        description="Half-life of a pin's appeal from its birth on; null: no pin fades.",
+    )
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -38,7 +50,25 @@ class WorldParameters(Frozen):
                 f"--start is {self.start} with --num-days {self.num_days}; expected days from "
                 f"{_FIRST_START} to before {_LAST_END}, the times that an event log may hold"
             )
+        if self.num_alive_pins < MIN_ALIVE_PINS:
+            raise ConfigurationError(
+                f"--num-pins {self.num_pins} with --pin-lifetime-days {self.pin_lifetime_days} and "
+                f"--num-days {self.num_days} leaves {self.num_alive_pins} pins to be shown at a "
+                f"time; expected {MIN_ALIVE_PINS} or more; raise --num-pins or --pin-lifetime-days"
+            )
         return self
+
+    @property
+    def shown_days(self) -> float:
+        """How many days after its birth a pin is still shown, where pins fade."""
+        return (self.pin_lifetime_days or 0.0) * _SHOWN_LIFETIMES
+
+    @property
+    def num_alive_pins(self) -> int:
+        """How many pins a request's candidates are drawn from, at any time, to within two."""
+        if self.pin_lifetime_days is None:
+            return self.num_pins
+        return int(self.num_pins * self.shown_days / (self.num_days + self.shown_days))
 
     @property
     def start_ms(self) -> int:

@@ -268,14 +268,19 @@ def test_up_to_five_days_are_told_one_by_one(num_missing: int, num_lines: int) -
     assert len(told_of(days[:10] + days[10 + num_missing :])) == num_lines
 
 
-@pytest.mark.parametrize(("silent", "is_told"), [(-2, True), (-1, False)])
-def test_hours_of_the_newest_day_may_still_get_their_labels(silent: int, is_told: bool) -> None:
-    """The label window of the last day with actions reaches beyond the log."""
+@pytest.mark.parametrize(
+    ("silent", "empty", "is_told"),
+    [(-2, range(13, 24), True), (-1, range(13, 24), False), (-2, range(0, 24, 5), False)],
+)
+def test_hours_are_told_together_unless_their_labels_may_still_come(
+    silent: int, empty: range, is_told: bool
+) -> None:
+    """The last day's label window reaches beyond the log; hours far apart are empty by chance."""
     report, hours = LogReport("", "", 24), range(24)
     days = [date(2026, 1, 1) + timedelta(days=n) for n in range(5)]
     for day in days:
-        labelled = {str(h): 0 if day == days[silent] and h > 12 else 100 for h in hours}
-        more = {"impressions.hour": dict.fromkeys(map(str, hours), 1000), "labelled.hour": labelled}
-        report.days[day] = day_of(24_000, {"like": 2400}, {"like": 2400}, **more)
+        labelled = {str(h): 0 if day == days[silent] and h in empty else 10 for h in hours}
+        more = {"impressions.hour": dict.fromkeys(map(str, hours), 100), "labelled.hour": labelled}
+        report.days[day] = day_of(2400, {"like": 240}, {"like": 240}, **more)
     told = [p.day for p in judge(report, None) if p.rule == "hours_without_actions"]
     assert told == ([days[silent]] if is_told else [])

@@ -157,7 +157,8 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2)
     before = files_of(log)
-    give(log, pins=pins(), users=users())  # which it has
+    of_no_day = pd.DataFrame({name: [] for name in acted_on(2).columns})  # of floats
+    give(log, pins=pins(), users=users(), actions=of_no_day)  # which it has
     with EventLogWriter(log, VERSION):
         pass
     assert files_of(log) == before

@@ -83,6 +83,8 @@ def test_a_world_without_requests_is_refused(tmp_path: Path) -> None:
         ({"start": "yesterday"}, "--start is 'yesterday'; .*valid date"),
         ({"start": "1999-12-31"}, "--start is 1999-12-31 with --num-days 60"),
         ({"start": "2099-12-31"}, "expected days from 2000-01-01 to before 2100-01-01"),
+        ({"pin_lifetime_days": float("nan")}, "--pin-lifetime-days is nan"),
+        ({"pin_lifetime_days": 1.0}, "--pin-lifetime-days 1.0 .* leaves 3 pins .* raise --num-p"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message: str) -> None:

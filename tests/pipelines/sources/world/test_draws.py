@@ -8,7 +8,7 @@ import pytest
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.sources.world import draws
-from pipelines.sources.world.parameters import Like, WorldParameters
+from pipelines.sources.world.parameters import WorldParameters
 
 
 def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
@@ -40,13 +40,13 @@ def test_embeddings_are_unit_vectors_that_tell_topics_apart() -> None:
     assert abs(cosines[~is_same].mean()) < 0.2
 
 
-@pytest.mark.parametrize("like", ["world", "production"])
+@pytest.mark.parametrize("variant", [{}, {"like": "production"}, {"pin_lifetime_days": 60.0}])
 def test_the_filter_equals_the_sum_over_all_hidden_paths(
-    like: Like, monkeypatch: pytest.MonkeyPatch
+    variant: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("LATE_SHARE", 0.0), ("MIN_TASTES", 2), ("MAX_TASTES", 2)):
         monkeypatch.setattr(draws, name, value)
-    world = WorldParameters(num_users=1, num_pins=60, like=like)
+    world = WorldParameters.model_validate({"num_users": 1, "num_pins": 80} | variant)
     rng = np.random.default_rng(5)
     catalogue = draws.draw_catalogue(rng, world)
     users = draws.draw_users(rng, world, range(1))

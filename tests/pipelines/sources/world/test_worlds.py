@@ -1,4 +1,4 @@
-"""Two worlds against their truth: the usual one and one like production."""
+"""Three worlds against their truth: the usual one, one like production, and one whose pins fade."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import production
 from pipelines.sources.publish import ingest
 from pipelines.sources.world import draws
@@ -21,9 +22,12 @@ WORLDS = ("usual", "production")
 
 @pytest.fixture(scope="package")
 def logs(tmp_path_factory: pytest.TempPathFactory, written) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("production") / "event_log"
-    ingest(WorldAdapter(make_parameters(**SIZES, like="production")), str(folder))
-    return {"usual": written[0] / "event_log", "production": folder}
+    folders = {"usual": written[0] / "event_log"}
+    fading = SIZES | {"num_pins": 600, "pin_lifetime_days": 2.0}
+    for name, sizes in (("production", SIZES | {"like": "production"}), ("fading", fading)):
+        folders[name] = tmp_path_factory.mktemp(name) / "event_log"
+        ingest(WorldAdapter(make_parameters(**sizes)), str(folders[name]))
+    return folders
 
 
 @pytest.fixture(params=WORLDS)
@@ -61,6 +65,7 @@ def test_the_tables_are_those_of_an_event_log_and_its_truth(world) -> None:
     assert wrong == 0 and 0.02 < late < 0.06
 
 
+@of(*WORLDS, "fading")
 def test_repins_come_as_often_as_the_truth_and_the_filter_say(world) -> None:
     """In every tenth, by the filter."""
     rows = (
@@ -94,7 +99,7 @@ def top_3(sql: duckdb.DuckDBPyConnection, score: str, worth: str = "expected_rep
         sql,
         f"""SELECT sum(worth) / count(DISTINCT request_id) FROM (
             SELECT request_id, {worth}::DOUBLE AS worth FROM
-              (SELECT *, {score} AS score FROM truth t)
+              (SELECT *, {score} AS score FROM truth t JOIN pins USING (pin_id))
             QUALIFY row_number() OVER
               (PARTITION BY request_id ORDER BY score DESC, hash(pin_id, request_id)) <= 3)""",
     )
@@ -113,6 +118,23 @@ def test_who_knows_more_ranks_better_and_what_happens_is_what_is_expected(world)
         assert no_sequence > popularity > chance
     # at most 3 a request, of variance below 0.75: four standard errors
     np.testing.assert_allclose(expected, realised, atol=4 * (0.75 / num_requests) ** 0.5)
+
+
+@of("fading")
+def test_pins_that_fade_are_shown_while_they_are_new_and_the_newest_rank_best(world) -> None:
+    sql, shown_ms = world[1], 8 * DAY_MS  # four half-lives
+    alive = f"created_at BETWEEN i.impressed_at - {shown_ms} AND i.impressed_at"
+    oldest, num_dead, num_wrong = one(
+        sql,
+        f"SELECT max(impressed_at - created_at), sum((NOT {alive})::INT), sum((abs(propensity - "
+        f"12 / (SELECT count(*) FROM pins WHERE {alive})) > 1e-6)::INT) "
+        f"FROM impressions i JOIN pins p USING (pin_id)",
+    )
+    assert oldest > 0.99 * shown_ms and num_dead == num_wrong == 0
+    [by_chance] = one(sql, "SELECT 3 * avg(expected_repins) FROM truth")
+    newest = top_3(sql, "created_at")
+    assert newest > 1.4 * by_chance > 2 * top_3(sql, "-created_at")
+    assert top_3(sql, "filtered") > newest > top_3(sql, _POPULARITY)
 
 
 @of("usual")
