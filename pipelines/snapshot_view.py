@@ -54,7 +54,7 @@ def find(text: str, workspace_uri: str) -> Snapshot:
     """
     meant = published(workspace_uri, text)
     found = meant[0] if meant else _read(storage.to_uri(text))
-    if found is None or len(meant) > 1:
+    if found is None or len(meant) > 1 or not text:
         raise ConfigurationError(
             f"{text!r} names {len(meant)} snapshots of {workspace_uri}; expected one, or a folder "
             f"with its manifest.json; `homefeed snapshot show` lists the names"
@@ -192,6 +192,10 @@ def difference_lines(one: SnapshotFacts, other: SnapshotFacts) -> Iterator[str]:
         if old != new:
             change = f" ({new / old - 1:+.1%})" if old and new else ""
             yield f"{name}: {_said(old)} -> {_said(new)}{change}"
+    known = {file.path: file.sha256 for file in one.snapshot.files}
+    files = other.snapshot.files
+    num_same = sum(known.get(file.path) == file.sha256 for file in files)
+    yield f"files with the same bytes: {num_same} of {len(known)} and {len(files)}"
 
 
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:

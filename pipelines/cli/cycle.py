@@ -84,6 +84,11 @@ def begin(
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
     if is_here:
+        if nodes > 1:
+            raise ConfigurationError(
+                f"--nodes is {nodes}; expected 1 for `homefeed retrain`; for several machines "
+                f"begin with `homefeed resolve`, and run the training stages on each"
+            )
         require_devices(devices, hardware)
     request = RunRequest(
         recipe=canonical(recipe or settings.recipe),

@@ -155,7 +155,7 @@ def show_snapshot(
         str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
     ] = "",
 ) -> Any:
-    """Show a snapshot's windows, rows, label rates, days and size; or list them all."""
+    """Show a snapshot's windows, rows, label rates and size; or list them all."""
     from pipelines.snapshot_view import lines_of, list_lines, published
 
     if snapshot:
@@ -182,7 +182,7 @@ def _facts_of(text: str) -> "SnapshotFacts":
 
 @snapshot_app.command("diff")
 def diff_snapshots(one: Place, other: Place) -> Any:
-    """Show what differs between two snapshots: settings, numbers, files, requests."""
+    """Show what differs between two snapshots: settings, numbers, files."""
     from pipelines.snapshot_view import difference_lines
 
     first, second = _facts_of(one), _facts_of(other)

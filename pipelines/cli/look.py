@@ -18,6 +18,7 @@ from typer import Option
 from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.time import parse_instant
 from pipelines.local.home import LocalHome
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
@@ -53,7 +54,7 @@ def status(
 
 @app.command()
 def doctor() -> None:
-    """Say what is set here, what was asked about it, and what is wrong.
+    """Say what is set here, and what is wrong.
 
     The exit code is 0 where nothing is wrong, and 78 otherwise. Secrets are never shown.
     """
@@ -130,7 +131,8 @@ def gc(
     for held, why in itertools.chain(kept, going):
         age = (now - held.changed_at).days
         named = {name: getattr(held, name) for name in ("kind", "name", "num_bytes")}
-        rows.append({"becomes": "kept" if why else word, **named, "because": why})
+        about = {**named, "age_days": age, "because": why}
+        rows.append({"becomes": "kept" if why else word, **about})
         size = "" if held.kind == "model" else f"{filesize.decimal(held.num_bytes)}, "
         said = f"{rows[-1]['becomes']:8}  {held.kind:11}  {held.name}  {size}"
         say(f"{said}{age} days old{why and f'  because {why}'}")
@@ -150,7 +152,8 @@ def retrain(
     """Run two cycles in a real Airflow, one after the other, and say what came out."""
     from pipelines.local.retrain import retrain as run_cycles
 
-    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of), say))
+    days = tuple(f"{parse_instant(day, '--as-of').astimezone(UTC):%Y-%m-%d}" for day in as_of)
+    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), days, say))
 
 
 @local_app.command(lasts=True)

@@ -115,7 +115,8 @@ def show_changes(tasks: list[dict[str, Any]], shown: dict[str, str], say: Say) -
         name, state = task["task_id"], task["state"] or "waiting"
         if state != shown.get(name, "waiting") and state not in ("scheduled", "queued"):
             shown[name] = state
-            say(f"  {datetime.now(UTC):%H:%M:%S}  {name:22} {state}")
+            took = "" if state == "running" else f" {task.get('duration') or 0:6.0f} s"
+            say(f"  {datetime.now(UTC):%H:%M:%S}  {name:22} {state:10}{took}".rstrip())
 
 
 def keep_up(home: LocalHome, dags: Path, say: Say) -> None:

@@ -201,6 +201,6 @@ def running(
             begin(services)
             yield services
         finally:
-            say(f"ending Airflow and MLflow within {processes.GRACE_S:g} s; given again it goes on")
+            say(f"ending Airflow and MLflow, up to {processes.GRACE_S:g} s; the same command goes on")
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits

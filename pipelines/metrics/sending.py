@@ -10,11 +10,10 @@ asks for it, nothing is sent, and nothing of OpenTelemetry is imported:
 
 The protocol is always `http/protobuf`, which every collector takes. Certificates, headers and
 compression the exporter reads itself. A collector that is away, slow or refuses costs a stage
-`WAIT_S` at most
-and one line in its log. A thread sends, and nobody waits for it longer. What was not sent is not
-kept: a stage that is killed before it has sent its points loses these alone, because no other
-process counts on them. Nothing here touches OpenTelemetry's global state, which in a task of
-Airflow belongs to Airflow.
+`WAIT_S` at most and one line in its log. A thread sends, and nobody waits for it longer. What was
+not sent is not kept: a stage that is killed before it has sent its points loses these alone,
+because no other process counts on them. Nothing here touches OpenTelemetry's global state, which in
+a task of Airflow belongs to Airflow.
 """
 
 import logging
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_S = 5.0
-"""How long a stage waits for all destinations together, in seconds."""
+"""How long a stage waits for the collector, in seconds."""
 SERVICE, _THREAD = "homefeed_retrain", "homefeed-metrics"
 _LIBRARIES = ("opentelemetry", "urllib3", "requests")
 _ASKING = (

@@ -61,7 +61,9 @@ def diagnose(now: datetime) -> Diagnosis:
         grid_of(settings)
     with asking():
         beginning = cycle.Asked.beforehand(make_recipe(settings.recipe), settings, now)
-        wrong.extend(map(str, cycle.refusals(beginning, _QUESTIONS)))
+        for ask in _QUESTIONS:
+            with asking():
+                ask(beginning)
     if settings.airflow_url != Settings.model_fields["airflow_url"].default:
         with asking():
             ask_airflow(settings.airflow_url)

@@ -32,7 +32,7 @@ MLFLOW_TIMEOUT_S = 5
 def addresses_of(settings: Settings) -> dict[str, str]:
     """Return by its label each address that a person can open.
 
-    MLflow's is the list of the deployment's experiment; the tracking URI without a server.
+    MLflow's is its list of experiments; the tracking URI without a server.
     """
     return {
         "Airflow": airflow_link("command line", settings),

@@ -96,6 +96,7 @@ def test_what_differs_is_told_and_equal_numbers_are_left_out(built: Built) -> No
     }
     other = read_facts(*build(built.folder, config=base.model_copy(update=changed)))
     said = "\n".join(difference_lines(newer, other))
+    assert "files with the same bytes: 0 of 9 and 13" in said
     assert "shards: 2 -> 3" in said and "heads: repin, long_click, save -> repin" in said
     assert re.search("training: label rate of save: .* -> unknown", said)
 

@@ -65,10 +65,10 @@ def homefeed(*words: str) -> Result:
 
 
 def lines(*words: str) -> list[str]:
-    """Return the lines that a command prints which ends well."""
+    """Return the lines that a command prints which ends well; not what a training logs."""
     done = homefeed(*words)
     assert done.exit_code == 0, f"{done.output}{done.exception!r}"
-    return done.output.splitlines()
+    return done.stdout.splitlines()
 
 
 def as_json(*words: str) -> Any:

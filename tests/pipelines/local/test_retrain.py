@@ -29,11 +29,12 @@ def test_a_recipe_s_reference_becomes_a_name_that_airflow_takes(recipe: str, run
 
 def test_each_change_of_a_task_is_said_once() -> None:
     states = {"train_challenger": "running", "resolve_run": "success", "train_anchor": "queued"}
-    tasks = [{"task_id": n, "state": state} for n, state in (states | {"alert": None}).items()]
+    states = (states | {"alert": None}).items()
+    tasks = [{"task_id": name, "state": state, "duration": 61.2} for name, state in states]
     said, shown = list[str](), dict[str, str]()
     for _ in range(2):
         retrain.show_changes(tasks, shown, said.append)
-    expected = [["resolve_run", "success"], ["train_challenger", "running"]]
+    expected = [["resolve_run", "success", "61", "s"], ["train_challenger", "running"]]
     assert [line.split()[1:] for line in said] == expected
 
 

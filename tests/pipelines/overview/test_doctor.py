@@ -4,11 +4,12 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.overview import doctor
 from pipelines.overview.doctor import lines_of
 from support.answers import server_that_answers
@@ -83,6 +84,13 @@ def test_each_question_finds_its_fault(
     (tmp_path / "file").touch()
     monkeypatch.setenv(f"HOMEFEED_{name}", value.format(home=tmp_path))
     assert said in doctor.diagnose(NOW).wrong[0]
+
+
+def test_a_question_that_fails_hides_no_other(monkeypatch) -> None:
+    failing = mock.Mock(side_effect=TransientStorageError("the bucket is away"))
+    monkeypatch.setattr("pipelines.preconditions.cycle.look_at", failing)
+    bucket, server = doctor.diagnose(NOW).wrong
+    assert bucket == "the bucket is away" and "HOMEFEED_TRACKING_URI" in server
 
 
 def test_where_the_settings_are_refused_nothing_else_is_asked(monkeypatch) -> None:
