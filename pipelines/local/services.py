@@ -201,6 +201,7 @@ def running(
             begin(services)
             yield services
         finally:
-            say(f"ending Airflow and MLflow, up to {processes.GRACE_S:g} s; the same command goes on")
+            longest = f"{processes.GRACE_S:g} s"
+            say(f"ending Airflow and MLflow, up to {longest}; the same command goes on from there")
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits
