@@ -8,11 +8,12 @@ from pipelines import deletion, storage
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
-def test_of_two_that_delete_the_same_at_once_neither_fails(
+def test_all_below_it_goes_alone_and_of_two_that_delete_it_at_once_neither_fails(
     s3_uri: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = storage.join(s3_uri, name)
-    for each in [uri] if name == "file" else [f"{uri}/a", f"{uri}/b"]:
+    below = [uri] if name == "file" else [f"{uri}/a", f"{uri}/b/1", f"{uri}/b/c/2"]
+    for each in [*below, f"{uri}-of-mine"]:
         storage.write_bytes(each, b"x")
     filesystem, path = storage.open_filesystem(uri)
     looked: list[object] = []
@@ -32,4 +33,5 @@ def test_of_two_that_delete_the_same_at_once_neither_fails(
     ours = SimpleNamespace(get_file_info=look, **deletes)
     monkeypatch.setattr(storage, "open_filesystem", lambda _: (ours, path))
     deletion.remove(uri)
-    assert looked and not storage.exists(uri)
+    monkeypatch.setattr(storage, "open_filesystem", opened)
+    assert looked and storage.list_names(s3_uri) == [f"{name}-of-mine"]

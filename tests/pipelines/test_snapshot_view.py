@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
-from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.snapshot_files import open_table, verify_files
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot_view import difference_lines, lines_of, problems, read_facts
@@ -108,6 +108,9 @@ def test_what_was_published_is_unharmed_and_every_byte_counts(built: Built, tmp_
     for file in snapshot.files:
         flip_a_byte(copy / file.path)
     assert len(list(problems(snapshot, copy))) == len(snapshot.files)
+    verify_files(snapshot, folder)
+    with pytest.raises(SnapshotDamagedError, match=r"arrow was altered: its sha.* more files; ex"):
+        verify_files(snapshot, copy)
     for changed in ({"digest": "f" * 64}, {"files": snapshot.files[1:]}):
         edited = snapshot.model_copy(update=changed)
         assert "manifest.json has digest" in next(iter(problems(edited, folder)))

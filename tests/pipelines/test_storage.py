@@ -1,4 +1,4 @@
-"""Files at a URI: values there and back, what an error means, copies and deletions."""
+"""Files at a URI: values there and back, what an error means, and copies."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import deletion, storage
+from pipelines import storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -176,14 +176,3 @@ def test_a_live_scratch_of_another_process_is_left_alone(tmp_path: Path) -> None
             assert folder.is_dir()
     with storage.scratch_folder(uri):
         assert not folder.exists()
-
-
-def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(
-    s3_uri: str, tmp_path: Path
-) -> None:
-    for name in ("log/a/1.txt", "log/a/b/2.txt", "log/3.txt"):
-        storage.write_bytes(f"{s3_uri}/{name}", b"x")
-    storage.write_bytes(f"{s3_uri}/log-of-mine/x.txt", b"x")
-    deletion.remove(f"{s3_uri}/log")
-    deletion.remove(f"{s3_uri}/never there")
-    assert storage.list_names(s3_uri) == ["log-of-mine"]

@@ -1,4 +1,4 @@
-"""The artifacts of judging: what they say in words, and what the digest of a ruling is about."""
+"""The artifacts of judging: what the digest of a ruling is about."""
 
 from typing import Any
 
@@ -10,21 +10,6 @@ from pipelines.contracts.reasons import Reason
 from support.judgements import SERVING, SLOW, make_judgement, said
 
 SLOWER = SLOW.model_copy(update={"facts": SLOW.facts | {"found": 530.0}})
-
-
-@pytest.mark.parametrize(
-    ("difference", "says"),
-    [
-        (0.0, "The stored example rows get exactly the scores they had after training."),
-        (1e-8, "The scores of the stored example rows differ by at most 1.0e-08 from those they"),
-    ],
-)
-def test_the_serving_check_says_exactly_where_the_scores_are_the_same(
-    difference: float, says: str
-) -> None:
-    figures = SERVING.model_copy(update={"golden_difference": difference}).figures
-    opening = "Serving check: 100 candidates in 4.0 ms (median of 200 calls; p99 6.0 ms), 400 MiB"
-    assert figures.sentence.startswith(f"{opening} at peak. {says}")
 
 
 def judged(*grounds: Reason, **ruled: Any) -> Judgement:

@@ -5,12 +5,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.contracts.config import Head
 from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Reason
-from support.judgements import interval
+from support.judgements import SERVING, interval
 
 NONE = AbsentMetric(metric="m", segment="all", side="baseline", kind=AbsenceKind.ZERO_BASELINE)
-HIDE = Head(name="hide", action_type="hide", utility_weight=-0.5, is_wanted=False)
+SCORES_AGAIN = {
+    0.0: "The stored example rows get exactly the scores they had after training.",
+    1e-8: "The scores of the stored example rows differ by at most 1.0e-08 from those they had "
+    "after training.",
+}
 ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": True}
 
 
@@ -39,6 +42,15 @@ ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": 
             {"model": "v5", "because": Reason.of("serving_constant")},
             "The accepted recipe trained on the same rows, v5, is not promoted either: Serving "
             "check: every golden row got the same score.",
+        ),
+        *(
+            (
+                "serving_figures",
+                SERVING.figures.facts | {"golden_difference": difference},
+                f"Serving check: 100 candidates in 4.0 ms (median of 200 calls; p99 6.0 ms), 400 "
+                f"MiB at peak. {says}",
+            )
+            for difference, says in SCORES_AGAIN.items()
         ),
         (
             "heads_sound",

@@ -1,6 +1,6 @@
 """Conditional writes on a real S3 server; a store that has none is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import obstore
 import pytest
@@ -131,24 +131,12 @@ def test_a_store_without_conditional_writes_is_refused(
         assert storage.list_names(f"s3://{BUCKET}/folder") == ["x.txt"], "no probe is left"
 
 
-@pytest.mark.parametrize("name", ["a b", "homefeed_ranker v1.0", "2026-01-05T06:00:00+00:00", "é~"])
+@pytest.mark.parametrize("name", ["a b", "homefeed_ranker v1.0", "2026-01-05T06:00:00+00:00"])
 def test_both_libraries_find_the_same_file(s3_uri: str, name: str) -> None:
     uri = f"{s3_uri}/{name}/x.json"
-    if not name.isascii():
-        with pytest.raises(ConfigurationError, match="has another character in its path"):
-            storage.write_new(uri, b"new")
-        return
     storage.write_new(uri, b"new")
     assert storage.read_bytes(uri) == b"new"
     storage.write_bytes(uri, b"newer")
     found = conditional.read(uri)
     assert found is not None and found[0] == b"newer"
     assert storage.list_names(s3_uri) == [name]
-
-
-@pytest.mark.parametrize(
-    "use", [storage.exists, lambda uri: storage.write_new(uri, b"x"), storage.look]
-)
-def test_a_uri_with_a_query_is_refused(use: Callable[[str], object]) -> None:
-    with pytest.raises(ConfigurationError, match="has a query .*AWS_ENDPOINT_URL"):
-        use("s3://bucket/folder?endpoint_override=127.0.0.1:9&scheme=http/manifest.json")

@@ -81,16 +81,19 @@ WITH_KEYS = (
 )
 
 
-@pytest.mark.parametrize("uri", WITH_KEYS)
+QUERY = "s3://bucket/folder?endpoint_override=127.0.0.1:9&scheme=http/manifest.json"
+
+
+@pytest.mark.parametrize("uri", [*WITH_KEYS, QUERY])
 @pytest.mark.parametrize(
     "use", [storage.exists, storage.look, lambda uri: storage.write_bytes(uri, b"x")]
 )
-def test_keys_in_a_uri_are_refused_and_not_repeated(
+def test_keys_and_a_query_in_a_uri_are_refused_and_keys_not_repeated(
     uri: str, use: Callable[[str], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"://\*\*\*.* has keys .*AWS_ACCESS_KEY_ID"
-    ) as told:
+    of_query = "has a query .*AWS_ENDPOINT_URL"
+    says = of_query if uri == QUERY else r"://\*\*\*.* has keys .*AWS_ACCESS_KEY_ID"
+    with pytest.raises(ConfigurationError, match=says) as told:
         use(uri)
     said = f"{told.value}{caplog.text}"
     assert not any(part in said for part in ("AKIAKEY", "sEc", "ReT"))

@@ -12,7 +12,6 @@ import pytest
 from obstore.store import AzureStore, GCSStore
 from pyarrow import fs
 
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.places import stores
 
 GOOGLE = ("gs://bucket/runs/x", "gcs://bucket/runs/x")
@@ -61,8 +60,3 @@ def test_without_credentials_a_cloud_is_told_what_to_set(uri: str, act: str) -> 
     name = "GOOGLE_APPLICATION_CREDENTIALS" if uri.startswith("gs") else "AZURE_STORAGE_ACCOUNT_KEY"
     assert uri in said and name in said
     assert time.monotonic() - started < 90
-
-
-def test_a_store_without_a_conditional_client_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"hdfs://.*two runs could not be kept apart"):
-        stores.open_conditional("hdfs://name:9000/runs/x", 0)

@@ -76,8 +76,21 @@ def test_a_small_file_is_written_by_one_request(
         assert seen == ["PUT"]
 
 
-def test_a_store_that_is_named_badly_is_told_from_one_that_is_away() -> None:
-    with pytest.raises(ConfigurationError, match="cannot open abfs://account: .*expected s3://"):
-        stores.open_conditional("abfs://account/x", 0)
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("abfs://account/x", "cannot open abfs://account: .*expected s3://"),
+        ("hdfs://name:9000/runs/x", "hdfs://.*two runs could not be kept apart"),
+        ("s3://bucket/~é/x.json", "has another character in its path"),
+    ],
+)
+def test_a_place_that_has_no_conditional_writes_is_refused_before_it_is_asked(
+    uri: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        stores.open_conditional(uri, 0)
+
+
+def test_a_cluster_that_is_away_may_come_back() -> None:
     with pytest.raises(TransientStorageError, match="(?s)opening hdfs://away:1/x: .*then retry"):
         stores.open_arrow("hdfs://away:1/x")

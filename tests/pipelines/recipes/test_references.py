@@ -195,21 +195,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return made
 
 
-def test_the_function_s_value_is_the_recipe(module: Write) -> None:
-    name = module(
-        "from pipelines.recipes import smoke\n"
-        "def careful():\n"
-        "    base = smoke()\n"
-        "    slow = base.training.model_copy(update={'learning_rate': 0.0005})\n"
-        "    return base.model_copy(update={'recipe': 'careful', 'training': slow})\n"
-    )
-    made = make_recipe(f"{name}:careful")
-    training = smoke().training.model_copy(update={"learning_rate": 0.0005})
-    changed = {"recipe": "careful", "training": training, "source": f"{name}:careful"}
-    assert made == smoke().model_copy(update=changed)
-    assert made.recipe_digest != smoke().recipe_digest
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -235,19 +220,24 @@ def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
         make_recipe(f"{name}:careful")
 
 
-def test_what_was_put_past_the_validators_is_refused_and_no_class_of_the_module_is_left(
+def test_a_function_s_value_is_the_recipe_and_what_was_put_past_the_validators_is_refused(
     module: Write,
 ) -> None:
     name = module(
         "from pipelines.recipes import smoke\n"
         "from pipelines.contracts.config import RunConfig\n"
         "class Mine(RunConfig):\n    pass\n"
-        "def careful(**wrong):\n"
-        "    training = smoke().training.model_copy(update=wrong)\n"
-        "    return Mine(**dict(smoke())).model_copy(update={'training': training})\n"
+        "def careful(**values):\n"
+        "    training = smoke().training.model_copy(update={'learning_rate': 0.0005, **values})\n"
+        "    fields = {'recipe': 'careful', 'training': training}\n"
+        "    return Mine(**dict(smoke())).model_copy(update=fields)\n"
         "def wild(): return careful(learning_rate=-1.0, seed='x')\n"
     )
-    assert type(make_recipe(f"{name}:careful")) is RunConfig
+    made = make_recipe(f"{name}:careful")
+    training = smoke().training.model_copy(update={"learning_rate": 0.0005})
+    changed = {"recipe": "careful", "training": training, "source": f"{name}:careful"}
+    assert made == smoke().model_copy(update=changed) and type(made) is RunConfig
+    assert made.recipe_digest != smoke().recipe_digest
     with pytest.raises(ConfigurationError) as caught:
         make_recipe(f"{name}:wild")
     assert "- training.learning_rate is -1.0: input should be greater than 0" in str(caught.value)
