@@ -139,8 +139,8 @@ def test_own_functions_are_imported_where_stages_run_here(
     config = with_numbers("nosuchmod.x:fn", "odd_functions:number", "odd_functions:gone")
     missing, other, gone = said(home, config)
     assert "'nosuchmod.x:fn': its module cannot be imported in this process" in missing
-    assert "'odd_functions:number': the module odd_functions has int" in other
-    assert "'odd_functions:gone': the module odd_functions has nothing" in gone
+    assert "'odd_functions:number': 'number' of the module odd_functions is 3" in other
+    assert "'odd_functions:gone': 'gone' of the module odd_functions is None" in gone
     # In containers the functions are those of the image.
     assert refusals(asked(home, config, "docker")) == []
 

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from pipelines import deletion, storage
@@ -21,7 +20,6 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import log_files
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
@@ -308,19 +306,6 @@ def test_a_log_whose_record_is_replaced_while_it_is_listed_is_to_be_listed_again
     monkeypatch.setattr(log_files, "read_model", lambda uri, kind: next(found))
     with pytest.raises(TransientStorageError, match="while its files were listed: .*then retry"):
         open_event_log(str(tmp_path / "log"))
-
-
-def test_each_day_with_rows_gets_one_file(tmp_path: Path) -> None:
-    rows = pa.table({"acted_at": [0, DAY_MS - 1, 3 * DAY_MS], "n": [1, 2, 3]})
-    publish.write_table(tmp_path, "actions", rows, "00007")
-    record = publish.record_of(tmp_path, "mine-3")
-    assert (record.made_by, record.files) == (
-        "mine-3",
-        {
-            "actions/day=1970-01-01/part-00007.parquet": 2,
-            "actions/day=1970-01-04/part-00007.parquet": 1,
-        },
-    )
 
 
 def test_a_writer_that_comes_second_on_a_store_leaves_the_first_one_s_log_whole(
