@@ -110,7 +110,7 @@ class Alert(Frozen):
     severity: AlertSeverity = AlertSeverity.WARNING
     # When it happened; else when it was composed.
     at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    cycle: Cycle | None = None  # All alerts of a cycle are shown together; None: not known.
+    cycle: Cycle | None = None  # By which it is known what a later one mends; None: not known.
     cause: Cause | None = None  # What has failed; None: no fault.
     # How often the cause was met, or the question put, by now.
     num_times: int = Field(default=1, ge=1)

@@ -10,7 +10,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
-from support.commands import lines
+from support.commands import homefeed
 from support.cycles import cycle_of, judgement_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
 from support.listeners import Listeners
@@ -55,8 +55,10 @@ def test_retraining_again_starts_nothing_and_is_harmless(retrained):
 def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
     before = look_of(retrained.home / "workspace")
     run_uri = cycle_of(retrained.home, RUN_IDS[0]).run_uri
-    said = lines("reproduce", run_uri, "--into", str(tmp_path / "rebuilt"))
-    assert re.fullmatch(r"\d+ equal", said[-1]), said
+    done = homefeed("reproduce", run_uri, "--into", str(tmp_path / "rebuilt"))
+    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
+    # The trainer's lines, which come last in the output, go to standard error.
+    assert re.fullmatch(r"\d+ equal", done.stdout.splitlines()[-1]), done.output
     assert look_of(retrained.home / "workspace") == before
 
 
