@@ -22,10 +22,6 @@ class Holder:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         )
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def __enter__(self) -> "Holder":
         return self
 

@@ -200,16 +200,6 @@ def test_a_cycle_of_which_every_nth_request_is_spoiled(
     assert behind.run_cycle(begin, num_attempts=4)["spoiled"] > 10
 
 
-@pytest.mark.parametrize("share", [0.3, pytest.param(0.1, marks=ALONE)])
-def test_a_cycle_of_which_a_share_of_all_requests_is_spoiled(behind: Behind, share: float) -> None:
-    draw, faults = random.Random(SEED), tuple(fault for fault in FAULTS if fault != "stalled")
-
-    def begin(*_: object) -> None:
-        behind.proxy.choose = lambda *_: draw.choice(faults) if draw.random() < share else ""
-
-    assert behind.run_cycle(begin, num_attempts=2)["spoiled"] > 20
-
-
 @pytest.mark.parametrize("num_outages", [2, pytest.param(4, marks=ALONE)])
 def test_a_cycle_whose_store_is_gone_from_drawn_requests_on(
     behind: Behind, num_outages: int
