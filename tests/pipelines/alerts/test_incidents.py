@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -37,43 +38,30 @@ NOTHING = AlertReceipt(alert=None, delivered_to=())
 PROMOTION = make_promotion()
 
 
-@dataclass
-class Breaks:
-    """A cycle breaks; another run or another time is another alert."""
-
-    after: timedelta = timedelta(0)
-    run: str = "one"
-    stage: str = "build_snapshot"
-    about: str = "rows"
-    recipe: str = "smoke"
-    error: str = "DataContractError"
-    function: str = "f"
-    day: int = 0  # Of its cycle, from the first one's.
-
-    @property
-    def alert(self) -> Alert:
-        """What is told of it."""
-        at = AT + self.after
-        cause = Cause(
-            stage=self.stage,
-            error_class=self.error,
-            about=(self.about,),
-            raised_by=self.function,
-        )
-        return Alert(
-            kind=AlertKind.BROKEN_RUN,
-            run_id=self.run,
-            about=(self.stage, at.isoformat()),
-            title=f"{self.run}: {self.stage} broke",
-            happened=f"Seen at {at}.",
-            certainty="Certain.",
-            done="Nothing.",
-            next_step=NextStep(sentence="Look.", commands=()),
-            severity=AlertSeverity.CRITICAL,
-            at=at,
-            cycle=Cycle(day=(AT + self.day * DAY).date(), recipe=self.recipe),
-            cause=cause,
-        )
+def breaks(
+    after: timedelta = timedelta(0),
+    run: str = "one",
+    recipe: str = "smoke",
+    day: int = 0,
+    **of: Any,
+) -> Alert:
+    """Return what is told of a cycle that breaks; another run or time is another alert."""
+    known = {"stage": "build_snapshot", "error_class": "DataContractError", "raised_by": "f"}
+    at, cause = AT + after, Cause(**({"about": ("rows",)} | known | of))
+    return Alert(
+        kind=AlertKind.BROKEN_RUN,
+        run_id=run,
+        about=(cause.stage, at.isoformat()),
+        title=f"{run}: {cause.stage} broke",
+        happened=f"Seen at {at}.",
+        certainty="Certain.",
+        done="Nothing.",
+        next_step=NextStep(sentence="Look.", commands=()),
+        severity=AlertSeverity.CRITICAL,
+        at=at,
+        cycle=Cycle(day=(AT + day * DAY).date(), recipe=recipe),
+        cause=cause,
+    )
 
 
 @dataclass
@@ -106,12 +94,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(workspace=f"{tmp_path}/workspace", alert_transports=("outbox", "slack"))
 
 
-def play(folder: Path, settings: Settings, *events: Breaks | Ends) -> list[str]:
+def play(folder: Path, settings: Settings, *events: Alert | Ends) -> list[str]:
     """Let things happen; return what was told of each: counted, the number of times, the title."""
     said = []
     for event in events:
-        if isinstance(event, Breaks):
-            receipt = tell(event.alert, settings)
+        if isinstance(event, Alert):
+            receipt = tell(event, settings)
             said.append("counted" if receipt.is_counted else str(receipt.alert.num_times))
         else:
             alert = tell_recovered(event.in_folder(folder).run_uri, settings)
@@ -124,7 +112,7 @@ def still_open(settings: Settings) -> list[tuple[str, int]]:
     return [(one.cycle.recipe, one.num_times) for one in find_open(settings).values()]
 
 
-FIRST, SECOND = Breaks(), Breaks(HOUR, "two")
+FIRST, SECOND = breaks(), breaks(HOUR, "two")
 OTHER = "other.yaml"
 MENDED = "recovered, build_snapshot ended well"
 
@@ -134,7 +122,7 @@ MENDED = "recovered, build_snapshot ended well"
     [
         # The same cause is told once, then counted, then told again with the count.
         (
-            (FIRST, Breaks(HOUR), Breaks(5 * HOUR, "two"), Breaks(REMIND_AFTER, "three")),
+            (FIRST, breaks(HOUR), breaks(5 * HOUR, "two"), breaks(REMIND_AFTER, "three")),
             ("1", "counted", "counted", "4"),
             [("smoke", 4)],
         ),
@@ -148,14 +136,14 @@ MENDED = "recovered, build_snapshot ended well"
         *(
             ((FIRST, SECOND, other, Ends()), ("1", "counted", "1", mended), [])
             for other, mended in (
-                (Breaks(2 * HOUR, stage="alert"), "recovered, build_snapshot, alert ended well"),
-                (Breaks(2 * HOUR, error="E"), MENDED),
-                (Breaks(2 * HOUR, function="g"), MENDED),
-                (Breaks(2 * HOUR, about="2026-11-03"), MENDED),
+                (breaks(2 * HOUR, stage="alert"), "recovered, build_snapshot, alert ended well"),
+                (breaks(2 * HOUR, error_class="E"), MENDED),
+                (breaks(2 * HOUR, raised_by="g"), MENDED),
+                (breaks(2 * HOUR, about=("2026-11-03",)), MENDED),
             )
         ),
         # A recovery is told once, also where a clock was ahead.
-        ((Breaks(9 * DAY), Ends(), Ends(), Ends(7)), ("1", MENDED, "nothing", "nothing"), []),
+        ((breaks(9 * DAY), Ends(), Ends(), Ends(7)), ("1", MENDED, "nothing", "nothing"), []),
         # A cycle of another recipe or of an earlier day shows nothing.
         ((FIRST, Ends(14)), ("1", MENDED), []),
         ((FIRST, Ends(-14)), ("1", "nothing"), [("smoke", 1)]),
@@ -163,8 +151,8 @@ MENDED = "recovered, build_snapshot ended well"
         # A cause that two recipes met is told and mended for each, of the latest day that met it.
         (
             (
-                *(FIRST, Breaks(HOUR, "two", recipe=OTHER), Ends()),
-                *(Breaks(2 * HOUR, recipe=OTHER, day=3), Ends(0, OTHER), Ends(3, OTHER)),
+                *(FIRST, breaks(HOUR, "two", recipe=OTHER), Ends()),
+                *(breaks(2 * HOUR, recipe=OTHER, day=3), Ends(0, OTHER), Ends(3, OTHER)),
             ),
             ("1", "1", MENDED, "counted", "nothing", MENDED),
             [],
@@ -214,13 +202,13 @@ def test_a_kill_while_it_is_told_neither_loses_nor_repeats_it(
 def test_where_what_is_open_is_not_known_it_is_told_all_the_same(
     tmp_path: Path, settings: Settings, slack: mock.Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell(FIRST.alert, settings)
+    tell(FIRST, settings)
     [entry] = (Path(settings.workspace) / "outbox").glob("*.json")
     entry.write_text("{")
-    assert not tell(SECOND.alert, settings).is_counted
+    assert not tell(SECOND, settings).is_counted
     away = mock.Mock(side_effect=TransientStorageError("the disk is away"))
     monkeypatch.setattr(incidents, "read_outbox", away)
-    assert not tell(Breaks(2 * HOUR, "three").alert, settings).is_counted
+    assert not tell(breaks(2 * HOUR, "three"), settings).is_counted
     assert slack.call_count == 3
     away.side_effect = PermissionError("no")  # is not raised into Airflow
     assert play(tmp_path, settings, Ends()) == ["nothing"]

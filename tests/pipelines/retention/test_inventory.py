@@ -125,6 +125,11 @@ def test_of_a_record_that_is_not_sound_nothing_is_deleted(
     assert world.registry.deleted == []
 
 
+def test_no_workspace_is_an_error(world: OldWorld) -> None:
+    with pytest.raises(HomefeedError, match="there is no workspace"):
+        world.plan(workspace=f"{world.workspace_uri}-of-nobody")
+
+
 def test_the_newest_accepted_snapshot_is_kept_and_older_marks_keep_none(world: OldWorld) -> None:
     for number in ("1", "2"):
         uri = f"{world.workspace_uri}/snapshots/{snapshot_of(number)}"
