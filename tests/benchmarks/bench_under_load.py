@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from record import Row, row
@@ -20,6 +21,7 @@ from timed import in_turns
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.snapshot.build import write_snapshot
+from training.fitting.live_metrics import read_metrics
 from training.launch import launcher
 
 TURNS, TRAINING_DAYS, NUM_BUSY = 3, 2, 4
@@ -78,9 +80,10 @@ def _rate(snapshot: Snapshot, config: RunConfig, wait_policy: str = "") -> float
     try:
         with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
             result = launcher.train(spec_of(snapshot, config, work_dir))
+            logged = read_metrics(Path(result.metrics_path))
     finally:
         os.environ.pop("OMP_WAIT_POLICY", None)
-    return result.num_training_examples * result.num_epochs / result.training_s
+    return [each.value for each in logged if each.name == "training/candidates_per_s"][-1]
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ from support.tiny_log import (
     users_of,
     write_tiny_log,
 )
-from support.worlds import write_rows
 
 
 def pins_of(snapshot: Snapshot) -> list[int]:
@@ -157,10 +156,6 @@ def narrow_users(log: Path) -> None:
     pq.write_table(rows, log / "users" / "part-1.parquet")
 
 
-def a_user_twice(log: Path) -> None:
-    write_rows(log, "users", users_of([(1, january("10 00:00"))] * 2))
-
-
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -171,7 +166,6 @@ def a_user_twice(log: Path) -> None:
         # whose rows differ in nothing else
         ({"impressions": [*tiny_impressions(), *SAME_PINS]}, "request 'C' belongs to users 1 and"),
         ({"actions": [*tiny_actions(), EARLY]}, "names request 'C', which was shown later"),
-        (a_user_twice, "user 1 has more than one row of as_of="),
         (
             narrow_users,
             r"users/part-1.parquet: embedding of user_id=2 has 16 numbers; expected 32, as "

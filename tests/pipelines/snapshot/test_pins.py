@@ -69,10 +69,6 @@ REFUSED: list[tuple[Callable[[Path], object], str]] = [
         "1 of 4 pins .* have no embedding of version 'planted-1', first: 30",
     ),
     (
-        lambda log: write_rows(log, "pins", pins_of([10, 20, 20, 30, 40])),
-        "pin 20 has more than one embedding",
-    ),
-    (
         lambda log: two_files(log, pins_of([60])),
         r"pins: .*part-1.parquet has no column 'known_at', and .*part-0.parquet has;",
     ),
