@@ -118,6 +118,10 @@ class BaselineKind(StrEnum):
     REGRESSION = "regression"  # First cycle: the best baseline is a logistic regression.
 
 
+RANDOM = "a random order"
+"""The baseline that says what chance alone finds."""
+
+
 class BaselineFacts(Frozen):
     """How a simple baseline does on the holdout by the target metric, over all users."""
 

@@ -187,7 +187,7 @@ def read_config(folder: Path) -> BundleConfig:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Name the bundle in which a file is missing or damaged, or none of the others'."""
+    """Name the bundle of which a file is missing, damaged or not as written with the others."""
     try:
         yield
     except (FileNotFoundError, KeyError, RuntimeError, SafetensorError, ValueError) as error:

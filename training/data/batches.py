@@ -84,8 +84,11 @@ def visible_actions(batch: Batch, time_window_mask_hours: float) -> Tensor:
             model does not learn to repeat the last minutes (TransAct, section 3.3). For training
             only: pass 0 to hide nothing.
     """
+    is_action_RS = batch.action_types_RS > 0
+    if time_window_mask_hours == 0:  # A client's clock may be ahead, so that ages are negative.
+        return is_action_RS
     window_ms_R1 = batch.window_fraction_R[:, None] * (time_window_mask_hours * HOUR_MS)
-    return (batch.action_types_RS > 0) & (batch.action_ages_ms_RS >= window_ms_R1)
+    return is_action_RS & (batch.action_ages_ms_RS >= window_ms_R1)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
     types_RS, request_of_C = inputs["action_types_RS"], inputs["request_of_C"]
     num_types, longest, last = len(features.action_types), model.max_actions, len(types_RS) - 1
     is_padding_RS, steps_C = types_RS == 0, request_of_C.diff()
+    others = types_RS[(types_RS < 0) | (types_RS > num_types)][:3].tolist()
     within_C = (request_of_C >= 0) & (request_of_C <= last)
     rules = [
         (
@@ -41,9 +42,9 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
             f"(model.max_actions); give the newest {longest}, newest first",
         ),
         (
-            ((types_RS >= 0) & (types_RS <= num_types)).all(),
-            f"other ids than 0 (padding) .. {num_types} in action_types_RS; leave an action out "
-            f"whose type the model does not know",
+            not others,
+            f"ids {others} in action_types_RS; expected 0 (padding) .. {num_types}; leave an "
+            f"action out whose type the model does not know",
         ),
         (
             not (is_padding_RS[:, :-1] & ~is_padding_RS[:, 1:]).any(),
@@ -52,17 +53,18 @@ def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: M
         ),
         (
             (steps_C >= 0).all() and within_C.all(),
-            f"a request_of_C that does not ascend within 0 .. {last}; put candidates of a request "
-            f"together",
+            f"a request_of_C that does not ascend within 0 .. {last}, such as "
+            f"{request_of_C[:9].tolist()}; put candidates of a request together",
         ),
     ]
     rules += [
         (
-            tensor.isfinite().all(),
-            f"numbers in {name} that are not finite; expected finite ones; check the embeddings "
-            f"that were looked up",
+            False,
+            f"{int((~tensor.isfinite()).sum())} numbers in {name} that are not finite; expected "
+            f"finite ones; check the embeddings that were looked up",
         )
         for name, tensor in inputs.items()
+        if not tensor.isfinite().all()
     ]
     for is_met, found in rules:
         if not is_met:

@@ -95,10 +95,11 @@ class RankerModule(pl.LightningModule):
         }
 
     def _diverged(self, what: str, found: Tensor) -> DataContractError:
-        training = self.config.training
+        training, num_batches = self.config.training, int(self.trainer.num_training_batches)
         return DataContractError(
-            f"training diverged at step {self.global_step}: {what} is {found.item()}, expected a "
-            f"finite number; no weight was changed by it. Lower training.learning_rate "
+            f"training diverged at step {self.global_step}, epoch {self.current_epoch}, batch "
+            f"{self.global_step % num_batches}: {what} is {found.item()}, expected a finite "
+            f"number; no weight was changed by it. Lower training.learning_rate "
             f"({training.learning_rate}) or training.gradient_clip ({training.gradient_clip}), and "
             f"look for extreme feature values"
         )

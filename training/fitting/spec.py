@@ -97,7 +97,8 @@ class NodeAddress(Frozen):
                 port.
         """
         host, _, port = self.rendezvous.rpartition(":")
-        is_place = bool(host) and port.isdecimal() and int(port) < 2**16
+        first_port = 0 if num_nodes == 1 else 1  # 0 is a free port, which no other would know
+        is_place = bool(host) and port.isdecimal() and first_port <= int(port) < 2**16
         if not (is_place and 0 <= self.rank < num_nodes):
             raise ConfigurationError(
                 f"found node rank {self.rank} and rendezvous {self.rendezvous!r}; expected a rank "

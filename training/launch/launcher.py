@@ -172,12 +172,14 @@ def _failure(
     left = read(folder.error, TrainingError)
     if left is not None:
         return getattr(errors, left.error_class, HomefeedError)(left.message, kind=left.kind)
-    if exit_code in (0, NOBODY_CAME):
+    if spec.num_nodes > 1 and exit_code in (0, NOBODY_CAME):
+        found = f"did not meet the others within {_NODES_WAIT_S:.0f} s"
+        if exit_code == 0:
+            found = f"is done, and node 0 published nothing in {folder.root}"
         return TransientStorageError(
-            f"node {rank} of {spec.num_nodes} did not meet the others within {_NODES_WAIT_S:.0f} "
-            f"s, or node 0 published nothing in {folder.root} within {_PUBLISH_WAIT_S:.0f} s; "
-            f"expected both; start all, see that they reach node 0's port and look at its output, "
-            f"{folder.log_of(rank)} has this node's; a retry on all goes on where it was"
+            f"node {rank} of {spec.num_nodes} {found}; expected a result of all; start all, see "
+            f"that they reach node 0's port and look at its output, {folder.log_of(rank)} has this "
+            f"node's; a retry on all goes on where it was"
         )
     end = "".join(tail).strip()
     # of torchrun itself, or of the process that failed first

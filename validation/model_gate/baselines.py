@@ -17,14 +17,13 @@ import numpy as np
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.reasons import BaselineFacts, MetricComparison
+from pipelines.contracts.reasons import RANDOM, BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.bootstrap import FloatArray
 from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
 from validation.model_gate.target_metric import volume_name
 
-RANDOM = "a random order"
 POPULARITY = "popularity, 28 days"
 REGRESSION = "logistic regression"
 MAX_ITERATIONS = 1_000

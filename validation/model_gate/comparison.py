@@ -258,7 +258,8 @@ def bootstrap_metrics(
     target_error = None
     columns_of: dict[Key, FloatArray] = {}
     for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
-        level, other, whole = (float(column[:, k].sum()) for column in vars(sums).values())
+        columns = (sums.challenger, sums.baseline, sums.denominators)
+        level, other, whole = (float(column[:, k].sum()) for column in columns)
         if whole == 0 or not np.isfinite(level):
             kind = AbsenceKind.NOT_FINITE if whole else AbsenceKind.NO_ACTION
             table.append(_absent(metric.name, segment, "challenger", kind))

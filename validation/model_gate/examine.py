@@ -389,6 +389,7 @@ def _judge_baselines(
             continue
         allowed = config.margin if is_model else 0.0
         # Where the ranking's target is zero in a resample of the users, the difference is judged.
+        # It is far from normal then, so its own ends count and no standard error.
         gap = interval or (None if is_model else facts.difference)
         if gap is None:
             found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
@@ -396,8 +397,9 @@ def _judge_baselines(
         change = Change(alone(gap), alone(gap))
         is_beaten = is_shown(change, allowed) if is_model else gap.low > 0
         difference = None if interval else gap
+        beats = gap.high < 0 if difference else is_denied(change, allowed)
         said = {"baseline": name, "change": interval, "difference": difference}
-        if is_denied(change, allowed):
+        if beats:
             found.broken.append(Reason.of("baseline_beats", **said))
             continue
         code, kept = ("beaten", found.held) if is_beaten else ("doubtful", found.held_back)

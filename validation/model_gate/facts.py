@@ -188,7 +188,7 @@ def what_differs(
         heads = [
             f"{h.name} ({'' if h.is_wanted else 'un'}wanted {h.action_type}, "
             f"weight {h.utility_weight:g})"
-            for h in features.heads
+            for h in sorted(features.heads, key=lambda head: head.name)
         ]
         told.append({
             "embedding version": config.embedding_version,

@@ -7,17 +7,20 @@ It shows no time of its own: the same facts give the same page. Not for reading 
 
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from validation.report.charts import Axis, axis_of, change_with_interval
-from validation.report.costs import cost_rows
+from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.pages import environment, within_limit
 
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
 NUM_EARLIER = 5
+_NOT_TOLD = (NOT_KNOWN, "0.0 s")
+_COSTS = {"wall": "stages took", "cpu": "CPU", "gpu": "GPU", "peak": "peak"}
 _STYLES = {
     "PROMOTE": "is-good",
     "INCONCLUSIVE": "is-warn",
@@ -42,13 +45,20 @@ def render_cycles(facts: IndexFacts) -> str:
         days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
         age = f"{days:g} days older than the newest cycle's as_of" if days > 0 else ""
         age = age or "as new as it gets"
+    served = [
+        f"for {(later.since - span.since).total_seconds() / 86400:.1f} days"
+        for later, span in pairwise(facts.champions)
+    ]
     # What happened last, whatever its day: a mistyped day may lie years ahead.
     beginning = datetime.min.replace(tzinfo=UTC)
     newest = max(rows, key=lambda row: row["line"].began_at or row["line"].broke_at or beginning,
                  default=None)  # fmt: skip
     values = {
         "facts": facts,
-        "champions": [(span, _shortened(span.reason)) for span in facts.champions[:MAX_CHAMPIONS]],
+        "champions": [
+            (span, how_long, _shortened(span.reason))
+            for span, how_long in zip(facts.champions, ["still", *served], strict=False)
+        ][:MAX_CHAMPIONS],
         "axis": axis,
         "counts": Counter(line.word for line in facts.cycles),
         "serving": facts.champions[0] if facts.champions else None,
@@ -62,13 +72,17 @@ def render_cycles(facts: IndexFacts) -> str:
 
 
 def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
-    """Return one cycle as it is shown."""
+    """Return one cycle as it is shown; `cost` is what its stages used together."""
     change = line.outcome.change if line.outcome else None
     # Relative, so that the index leads to the page wherever the workspace is copied to.
     page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
+    together = cost_rows(line.costs, ())[-1:]
+    costs = [f"{said} {row[of]}" for row in together for of, said in _COSTS.items()
+             if row[of] not in _NOT_TOLD]  # fmt: skip
     return {
         "line": line,
+        "cost": ", ".join(costs),
         "style": _STYLES.get(line.word, "is-quiet"),
         "happened": _shortened(line.happened),
         "links": [(label, uri) for label, uri in links if uri],

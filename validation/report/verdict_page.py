@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.judgement import Comparison, Judgement
-from pipelines.contracts.reasons import MetricComparison
+from pipelines.contracts.reasons import RANDOM, MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
@@ -57,6 +57,7 @@ def write_report(
         **dict(judgement),
         "changes": _changes(judgement),
         "judgement": judgement,
+        "chance": next((row.level for row in judgement.baselines if row.name == RANDOM), None),
         "assumed_decay": ASSUMED_DECAY,
         "num_years": NUM_YEARS,
         "run": run,

@@ -36,13 +36,13 @@ def inputs(trained) -> Inputs:
         (
             "action_types_RS",
             lambda types: types + 95 * (types == 1),
-            r"other ids than 0 \(padding\) .. 4 in action_types_RS",
+            r"ids \[96.*\] in action_types_RS; expected 0 \(padding\) .. 4",
         ),
         ("action_types_RS", lambda types: types.flip(1), "padding .* at the end of a row"),
         (
             "candidate_pins_CE",
             lambda pins: pins / 0,
-            "numbers in candidate_pins_CE that are not finite",
+            r"have \d+ numbers in candidate_pins_CE that are not finite",
         ),
         ("request_of_C", lambda requests: requests.flip(0), "does not ascend"),
         ("users_RE", None, r"\['users_RE'\] are missing"),

@@ -7,7 +7,12 @@ import sys
 
 import pytest
 
-from pipelines.contracts.errors import ConfigurationError, RunInProgressError, TransientStorageError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    RunInProgressError,
+    TransientStorageError,
+)
 from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
 from support.training_process import ended, signal_when, start_training
@@ -68,7 +73,15 @@ def test_two_machines_told_to_stop_save_and_then_train_what_two_devices_of_one_d
 
 @pytest.mark.parametrize(
     ("num_nodes", "rank", "place"),
-    [(2, 2, "a:1"), (2, -1, "a:1"), (2, 0, "a"), (2, 0, ":1"), (2, 0, "a:65536"), (1, 1, "a:1")],
+    [
+        (2, 2, "a:1"),
+        (2, -1, "a:1"),
+        (2, 0, "a"),
+        (2, 0, ":1"),
+        (2, 0, "a:65536"),
+        (2, 0, "a:0"),
+        (1, 1, "a:1"),
+    ],
 )
 def test_an_address_that_does_not_fit_is_refused(planted, tmp_path, num_nodes, rank, place) -> None:
     spec = planted.spec(tmp_path / "work", num_nodes=num_nodes)
@@ -90,6 +103,10 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
     write_json(WorkFolder(tmp_path).spec, other)
     with pytest.raises(TransientStorageError, match="node 1 found another training in"):
         train(spec, node)
+    found = launcher._failure(spec, WorkFolder(tmp_path), 1, 0, [])
+    assert type(found) is TransientStorageError and "node 0 published nothing in" in str(found)
+    alone = launcher._failure(planted.spec(tmp_path), WorkFolder(tmp_path), 0, 0, ["its end"])
+    assert type(alone) is HomefeedError and "with exit code 0" in str(alone)
 
 
 def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> None:

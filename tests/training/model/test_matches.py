@@ -41,6 +41,8 @@ def test_a_hidden_action_is_not_counted() -> None:
     batch = make_batch()._replace(window_fraction_R=torch.tensor([0.5, 0.5]))
     visible = visible_actions(batch, time_window_mask_hours=96.0)  # T is two days
     assert visible.tolist() == [[False, True, True], [False] * 3]
+    ahead = batch._replace(action_ages_ms_RS=-batch.action_ages_ms_RS)  # of the server's clock
+    assert visible_actions(ahead, 0).tolist() == [[True] * 3, [False] * 3]
     found = sequence_matches(batch, visible, num_action_types=2)[0]
     log2 = math.log(2)
     expected = [1.0, (1.0 + 0.6) / 5, log2, 0.0, log2, math.exp(-3 / 14), 1 / 3]

@@ -158,6 +158,8 @@ def first(relative: Interval | None = None, **fields: Any) -> Comparison:
         (first(), other(difference=interval(0.2, 0.4)), ALL, PROMOTE, WEAK),
         (first(), other(difference=interval(-0.1, 0.2)), ALL, HELD_BACK, WEAK),
         (first(), other(difference=interval(-0.4, -0.2)), ALL, REJECT, WEAK),
+        # Its own ends count, also where the interval lies far to one side of its value.
+        (first(), other(difference=change(-0.05, -0.4, -0.001)), ALL, REJECT, WEAK),
         (first(), (), ALL, HELD_BACK, "No simple baseline was measured, and no model serves."),
         # A later cycle, and a recipe that asks for popularity alone, are warned.
         (comparison(change(0.3)), (WORST,), ALL, PROMOTE, f"The ranking by newest first {BEATS}"),

@@ -24,7 +24,9 @@ def test_every_outcome_and_who_serves_is_told() -> None:
     assert "84 days older than the newest cycle&#39;s as_of" in html
     assert "-12.00 % (-23.00 to -4.00)" in html
     assert 'href="runs/2017-02-02--00000002/compare_with_champion/output-1/verdict.html"' in html
-    assert "num_saves fell by 67 %" in html and "from 2017-01-05 on" in html
+    assert "num_saves fell by 67 %" in html and "from 2017-01-05 on, for 14.0 days<br>" in html
+    assert "from 2017-01-19 on, still<br>" in html
+    assert "06:00 UTC</time>, stages took 1:15:46, CPU 7:30:00, GPU 5:00:00, peak 3.4 GB" in html
 
 
 def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> None:

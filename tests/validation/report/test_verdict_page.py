@@ -9,6 +9,7 @@ import pytest
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
+from pipelines.contracts.reasons import RANDOM
 from pipelines.recipes import smoke
 from support.holdouts import (
     AGAINST_CHAMPION,
@@ -18,7 +19,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
-from support.judgements import ruled, said, told
+from support.judgements import baseline_facts, interval, ruled, said, told
 from support.runs import make_run
 from validation.report.verdict_page import drawings_of, write_report
 
@@ -152,7 +153,10 @@ def test_a_comparison_without_numbers_still_has_a_page_and_a_curve_its_table(
     bare = promoted.comparison.model_copy(update=nothing)
     point = OperatingPoint(true_change=0.02, promoted=0.91, rejected=0.04, year_quality=-0.003)
     update = {"comparison": bare, "self_test": SelfTest(), "operating_curve": (point,)}
+    low = baseline_facts("newest first").model_copy(update={"level": interval(1.3, 1.2, 1.39)})
+    update["baselines"] = (baseline_facts(), baseline_facts(RANDOM), low)
     text = page_of(promoted.model_copy(update=update), tmp_path).text
+    assert text.count("(worse than random)") == text.count("newest first (worse") == 1
     assert "The target metric was not computed." in text
     assert "No self-test was recorded." in text
     assert "+2.00 % 91 % 4 % -0.30 %" in text

@@ -135,7 +135,8 @@ def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
         others = log.rewritten.get(day, ())
         missing[name], changed[name] = float(len(lost)), float(len(others))
         without[name] = f"{name} has no {' and no '.join(lost)}"
-        rewritten[name] = f"{name} was rewritten since it was accepted: {', '.join(others)} changed"
+        told = ", ".join(others[:3]) + (" and others" if len(others) > 3 else "")
+        rewritten[name] = f"{name} was rewritten since it was accepted: {told} changed"
     share = sum(map(bool, missing.values())) / len(missing)
     return (
         Check("log_has_every_day", Severity.WARNING, "Every day has impressions and actions.",
