@@ -82,8 +82,9 @@ class MetricLog(pl.Callback):
     """Logs values of about 200 steps, and a line with speed and time left every few seconds.
 
     The first process appends the values to metrics.jsonl and sends MLflow what it lacks, every two
-    seconds until that fails; then with one warning no more. Neither an outage nor a refusal ends a
-    training: the stage sends the file afterwards, when hours of training can no longer be lost.
+    seconds (less often to a slow server) until that fails; then with one warning no more. Neither
+    an outage nor a refusal ends a training: the stage sends the file afterwards, when hours of
+    training can no longer be lost.
 
     Args:
         path: metrics.jsonl.
@@ -93,7 +94,8 @@ class MetricLog(pl.Callback):
 
     def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
         self._path, self._tracking_uri, self._run_id = path, tracking_uri, run_id
-        self._started_at = self._line_at = self._sent_at = time.monotonic()
+        self._started_at = self._line_at = time.monotonic()
+        self._send_at = self._started_at + _SEND_EVERY_S
         self._first_step = self._num_candidates = 0
         if run_id:
             # A server that hangs may cost the training these seconds, once. For this process alone.
@@ -140,9 +142,12 @@ class MetricLog(pl.Callback):
             "training/candidates_per_s": speed,
         }
         self.add(step, values)
-        if self._run_id and (step == last or now - self._sent_at >= _SEND_EVERY_S):
+        if self._run_id and (step == last or now >= self._send_at):
+            begun_at = time.monotonic()
             self._send()
-            self._sent_at = time.monotonic()
+            sent_at = time.monotonic()
+            # A sending first asks what is there: a slow server costs a twentieth of the time.
+            self._send_at = sent_at + max(_SEND_EVERY_S, 20 * (sent_at - begun_at))
         if step == last or now - self._line_at >= _LINE_EVERY_S:
             self._line_at = now
             log.info(

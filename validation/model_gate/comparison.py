@@ -258,8 +258,8 @@ def bootstrap_metrics(
     target_error = None
     columns_of: dict[Key, FloatArray] = {}
     for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
-        columns = (sums.challenger, sums.baseline, sums.denominators)
-        level, other, whole = (float(column[:, k].sum()) for column in columns)
+        parts = (sums.challenger, sums.baseline, sums.denominators)
+        level, other, whole = (float(column[:, k].sum()) for column in parts)
         if whole == 0 or not np.isfinite(level):
             kind = AbsenceKind.NOT_FINITE if whole else AbsenceKind.NO_ACTION
             table.append(_absent(metric.name, segment, "challenger", kind))

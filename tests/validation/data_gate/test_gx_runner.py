@@ -58,6 +58,8 @@ def test_the_plain_gate_of_the_tests_judges_as_great_expectations_does(tmp_path:
     plain = tuple(check.outcome(*found[check.name]) for check in checks)
     assert plain == run(tmp_path, *checks)
     assert any(outcome.partitions for outcome in plain)
+    told = [outcome.expected for outcome in plain]
+    assert told[1:4] == ["at most 1", "at least 0", "0 to 1"]
 
 
 def test_what_is_not_measured_and_what_is_empty_are_not_met(tmp_path: Path) -> None:

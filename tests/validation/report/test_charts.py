@@ -79,6 +79,7 @@ def test_bars_stand_on_zero_and_a_day_without_rows_has_none(
     base = TOP + DAYS_HEIGHT
     tops = [(round(LEFT + a * ACROSS, 1), round(base - u * DAYS_HEIGHT, 1)) for a, u in places]
     assert found == [(across, base, up) for across, up in tops]
+    assert f"stroke-width:{ACROSS / max(3, *(day + 1 for day in numbers)):.2f}" in svg
     assert re.findall(r'class="end">([^<]*)<', svg)[:2] == marks
 
 
