@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +18,6 @@ from pipelines.contracts.errors import (
     as_ours,
 )
 from support.holders import Holder
-from support.object_store import SCHEME, make_object_store
 
 VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
 
@@ -73,45 +70,24 @@ def test_a_missing_file_and_an_unknown_scheme_are_errors_of_a_place(tmp_path: Pa
         storage.exists("gopher://somewhere/x")
 
 
-def killed(code: str, **environment: str) -> None:
-    """Run code in a process that kills itself by `die()`."""
-    head = """
-import os, pathlib, pytest
-from pipelines import storage
-from support.holders import Holder
-from support.object_store import make_object_store
-die = lambda: os.kill(os.getpid(), 9)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", head + code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == -9, ended.stderr
+def holding(what: str, before: str = "", **environment: str) -> Holder:
+    """Return a process that has entered a folder and told its path, until it is killed."""
+    stay = "    print(folder, flush=True)\n    sys.stdin.read()\n"
+    return Holder(f"{before}\nwith {what} as folder:\n{stay}", **environment)
 
 
 def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, temporary = tmp_path / "store", tmp_path / "temporary"
-    (store / "snapshot").mkdir(parents=True)
-    (store / "snapshot" / "data.arrow").write_bytes(b"rows")
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    code = f"""
-make_object_store(pathlib.Path({str(store)!r}), pytest.MonkeyPatch())
-with storage.local_copy("{SCHEME}snapshot") as folder:
-    die()
-"""
-    killed(code, TMPDIR=str(temporary))
-    assert len([*temporary.rglob("data.arrow")]) == 1, "the killed process left its copy"
-    make_object_store(store, monkeypatch)
-    with storage.local_copy(f"{SCHEME}snapshot") as folder:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage.write_bytes(f"{s3_uri}/data.arrow", b"rows")
+    with holding(f"storage.local_copy({s3_uri!r})", TMPDIR=str(tmp_path)) as theirs:
+        left = Path(theirs.says()) / "data.arrow"
+    assert [*tmp_path.rglob("data.arrow")] == [left], "the killed process left its copy"
+    with storage.local_copy(s3_uri) as folder:
         assert (folder / "data.arrow").read_bytes() == b"rows"
-        assert [*temporary.rglob("data.arrow")] == [folder / "data.arrow"]
-    assert [path.name for path in temporary.rglob("*")] == [f"homefeed-scratch-{os.getuid()}"]
+        assert [*tmp_path.rglob("data.arrow")] == [folder / "data.arrow"]
+    assert [path.name for path in tmp_path.rglob("*")] == [f"homefeed-scratch-{os.getuid()}"]
 
 
 def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
@@ -141,38 +117,31 @@ def test_on_a_store_nothing_is_held_and_what_is_young_is_not_abandoned(
         assert storage.list_names(s3_uri) == [".scratch-1"]
 
 
-DIES_AT_ONCE = """
+HALF_MADE = """
+import pathlib
 make = pathlib.Path.mkdir
 def mkdir(self, **named):
-    die() if self.name.startswith(".scratch-") else make(self, **named)
+    if self.name.startswith(".scratch-"):
+        print("its lock is there", flush=True)
+        sys.stdin.read()
+    make(self, **named)
 pathlib.Path.mkdir = mkdir
 """
-"""Between the scratch folder's lock and the folder."""
+"""Stops between the scratch folder's lock and the folder."""
 
 
-@pytest.mark.parametrize("before", ["", DIES_AT_ONCE])
-def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path, before: str) -> None:
+@pytest.mark.parametrize("before", ["", HALF_MADE])
+def test_a_live_scratch_is_left_alone_and_a_killed_holder_frees_it_and_its_lock(
+    tmp_path: Path, before: str
+) -> None:
     uri, place = storage.to_uri(tmp_path / "run"), tmp_path / "run"
-    with_both = f"with storage.exclusive_lock({uri!r}, 'x'), storage.scratch_folder({uri!r}):"
-    killed(f"{before}\n{with_both}\n    die()\n")
-    assert list(place.glob(".scratch-*")), "the killed process left its scratch, or its lock"
+    with_both = f"storage.exclusive_lock({uri!r}, 'x'), storage.scratch_folder({uri!r})"
+    with holding(with_both, before) as theirs:
+        theirs.says()
+        live = {*place.glob(".scratch-*")}
+        with storage.scratch_folder(uri):
+            assert live and live < {*place.glob(".scratch-*")}
+    assert {*place.glob(".scratch-*")} == live, "the killed process left its scratch, or its lock"
     with storage.exclusive_lock(uri, "x"), storage.scratch_folder(uri) as scratch:
         assert [path for path in place.glob(".scratch-*") if path.is_dir()] == [scratch]
     assert list(place.glob(".scratch-*")) == []
-
-
-LIVE = """
-with storage.scratch_folder({uri!r}) as folder:
-    print(folder, flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_live_scratch_of_another_process_is_left_alone(tmp_path: Path) -> None:
-    uri = storage.to_uri(tmp_path)
-    with Holder(LIVE.format(uri=uri)) as theirs:
-        folder = Path(theirs.says())
-        with storage.scratch_folder(uri):
-            assert folder.is_dir()
-    with storage.scratch_folder(uri):
-        assert not folder.exists()
