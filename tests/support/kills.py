@@ -2,8 +2,7 @@
 
 import contextlib
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ from pipelines import storage
 from pipelines.cycles.reading import find_cycle
 from pipelines.settings import Settings
 from support.lab import Lab
+from support.serving import wait_until
 
 PATIENCE_S = 400.0
 """A machine whose disks and cores are lent out may work at a quarter of its speed."""
@@ -19,33 +19,33 @@ PATIENCE_S = 400.0
 
 def wait_for_run_uri(lab: Lab, trigger: str) -> str:
     """Return the run folder of a DAG run, once `resolve_run` has made it."""
-    for _ in _tries(f"{trigger} to be resolved"):
-        if found := find_cycle(str(lab.home.path / "workspace"), trigger, Settings()):
-            break
-    return found.run_uri
+    asked = (str(lab.home.path / "workspace"), trigger, Settings())
+    return wait_until(lambda: find_cycle(*asked), PATIENCE_S, lambda: f"resolve {trigger}").run_uri
 
 
 def wait_for_stage(stage: str, run_uri: str, timeout_s: float = PATIENCE_S) -> psutil.Process:
     """Return the process of a stage's command, once it works on that run."""
-    lock = storage.local_path(run_uri) / stage / "stage.lock"
-    for _ in _tries(f"{stage} of {run_uri} to start", timeout_s):
-        process = _find(lambda words: {"stage", stage, run_uri} <= set(words))
-        if process and lock.exists():
-            break
-    return process
+    lock, words = storage.local_path(run_uri) / stage / "stage.lock", {"stage", stage, run_uri}
+
+    def find() -> psutil.Process | None:
+        return _find(lambda found: words <= set(found)) if lock.exists() else None
+
+    return wait_until(find, timeout_s, lambda: f"{stage} of {run_uri} starts")
 
 
 def kill_tasks(lab: Lab, trigger: str, *task_ids: str) -> None:
     """Kill, once each, the processes in which Airflow runs the first tries of these tasks."""
     found = {task["task_id"]: task["id"] for task in lab.api.tasks(trigger)}
     waiting = {f"airflow worker -- {found[task_id]}" for task_id in task_ids}
-    for _ in _tries(f"{task_ids} to start"):
+
+    def are_killed() -> bool:
         for title in sorted(waiting):
             if process := _find(lambda words, title=title: " ".join(words).strip() == title):
                 process.kill()
                 waiting.remove(title)
-        if not waiting:
-            break
+        return not waiting
+
+    wait_until(are_killed, PATIENCE_S, lambda: f"{task_ids} start")
 
 
 def move_start_back(lab: Lab, trigger: str, days: int) -> None:
@@ -63,12 +63,3 @@ def _find(is_wanted: Callable[[list[str]], bool]) -> psutil.Process | None:
         if is_wanted(process.info["cmdline"] or []):
             return process
     return None
-
-
-def _tries(what: str, timeout_s: float = PATIENCE_S) -> Iterator[None]:
-    """Give turns until the deadline; the caller breaks out when it has what it waits for."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_s:g} s for {what}")

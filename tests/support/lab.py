@@ -1,20 +1,18 @@
 """A real Airflow and MLflow over a planted world, for the tests that need the whole."""
 
-import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.home import LocalHome, choose_port
-from pipelines.local.services import RunningServices, running
+from pipelines.local.services import RunningServices
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
@@ -52,11 +50,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Lab:
-    """Running services, a session with Airflow, and what the services said."""
+    """Running services, and a session with Airflow."""
 
     services: RunningServices
     api: AirflowApi
-    said: list[str]
 
     @property
     def home(self) -> LocalHome:
@@ -98,25 +95,6 @@ class Lab:
             if found or time.monotonic() >= deadline:
                 return found
             time.sleep(0.2)
-
-
-@contextlib.contextmanager
-def open_lab(
-    home: Path, event_log: Path, settings: Mapping[str, str] | None = None
-) -> Iterator[Lab]:
-    """Start the services in a home folder and log in.
-
-    Args:
-        home: of what they write.
-        event_log: where the event log lies.
-        settings: further variables of their environment.
-    """
-    extra = {**FAST, "HOMEFEED_EVENT_LOG": str(event_log), **(settings or {})}
-    said: list[str] = []
-    with running(LocalHome(home), DAGS, said.append, extra) as services:
-        api = AirflowApi(services.ports.airflow_url, services.home.password())
-        api.unpause()
-        yield Lab(services, api, said)
 
 
 def homefeed_local(

@@ -167,14 +167,13 @@ def production_lab(
 ) -> Iterator[ProductionLab]:
     """Start the whole deployment, give a session with it, and end every process of it."""
     extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
-    said: list[str] = []
-    with running(home, DAGS, said.append, extra, lambda services: None) as services:
+    with running(home, DAGS, print, extra, lambda services: None) as services:
         deployment = Deployment(**vars(services))
         _start_all(deployment, database)
         api = AirflowApi(deployment.ports.airflow_url, home.password())
         api.unpause()
         with deployment.looked_after():
-            yield ProductionLab(deployment, api, said)
+            yield ProductionLab(deployment, api)
 
 
 def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) -> Secrets:
@@ -187,7 +186,10 @@ def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) ->
     metadata = database.secret_address("airflow")
     results = metadata.replace("postgresql:", "db+postgresql+psycopg2:")
     contents = {"metadata": metadata, "results": results, "broker": broker.secret_address}
-    kept = {name: _keep(folder / name, content) for name, content in contents.items()}
+    kept = {name: folder / name for name in contents}
+    for name, path in kept.items():
+        path.touch(mode=0o600)
+        path.write_text(contents[name])
     read = {name: shlex.join(["cat", str(path)]) for name, path in kept.items()}
     of_mlflow = database.password_file("mlflow", folder)
     environment = {variable: words[name] for variable, name in plain.items()} | {
@@ -199,13 +201,6 @@ def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) ->
         "PGPASSFILE": str(of_mlflow),
     }
     return Secrets(words, environment, tuple(plain.values()), (*kept.values(), of_mlflow))
-
-
-def _keep(path: Path, content: str) -> Path:
-    """Write a secret that only this user may read."""
-    path.touch(mode=0o600)
-    path.write_text(content)
-    return path
 
 
 def _start_all(deployment: Deployment, database: DatabaseServer) -> None:

@@ -23,13 +23,14 @@ def free_port() -> int:
 
 
 def wait_until(
-    is_so: Callable[[], object], timeout_s: float = 20.0, what: Callable[[], str] = lambda: "it"
-) -> None:
-    """Wait for something that a server does in its own time; `what` says what did not happen."""
+    is_so: Callable[[], Any], timeout_s: float = 20.0, what: Callable[[], str] = lambda: "it"
+) -> Any:
+    """Wait for something that a server does, and return it; `what` says what did not happen."""
     end = time.monotonic() + timeout_s
-    while not is_so():
+    while not (found := is_so()):
         assert time.monotonic() < end, f"not within {timeout_s:g} s: {what()}"
         time.sleep(0.05)
+    return found
 
 
 def answers(url: str) -> bool:

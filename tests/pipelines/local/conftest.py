@@ -14,7 +14,12 @@ from support.airflow_home import use_temporary_airflow_home
 use_temporary_airflow_home()
 
 from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
+from pipelines.local.airflow_api import AirflowApi  # noqa: E402
+from pipelines.local.home import LocalHome  # noqa: E402
+from pipelines.local.services import running  # noqa: E402
 from support.lab import (  # noqa: E402
+    DAGS,
+    FAST,
     FIRST_DAY,
     NUM_DAYS,
     SECOND_DAY,
@@ -22,7 +27,6 @@ from support.lab import (  # noqa: E402
     Lab,
     homefeed_local,
     is_free,
-    open_lab,
     ports_in,
 )
 from support.spoil import shuffle_actions  # noqa: E402
@@ -92,5 +96,8 @@ def lab(retrained: Retrained) -> Iterator[Lab]:
     """
     third = datetime.fromisoformat(THIRD_DAY).replace(tzinfo=UTC)
     shuffle_actions(retrained.event_log, third - timedelta(days=30), third - timedelta(days=9))
-    with open_lab(retrained.home, retrained.event_log) as lab:
-        yield lab
+    extra = {**FAST, "HOMEFEED_EVENT_LOG": str(retrained.event_log)}
+    with running(LocalHome(retrained.home), DAGS, print, extra) as services:
+        api = AirflowApi(services.ports.airflow_url, services.home.password())
+        api.unpause()
+        yield Lab(services, api)

@@ -73,6 +73,7 @@ def test_no_secret_is_shown(name: str, value: str, shown: str, monkeypatch) -> N
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("CADENCE_DAYS", "-1", "HOMEFEED_CADENCE_DAYS is '-1'"),
         ("RECIPE", "no_such_recipe", "unknown recipe 'no_such_recipe'"),
         ("SCHEDULE_START", "Monday", "HOMEFEED_SCHEDULE_START is 'Monday'"),
         ("WORKSPACE", "{home}/file/workspace", "/file to be a folder that this user may write to"),
@@ -91,13 +92,6 @@ def test_a_question_that_fails_hides_no_other(monkeypatch) -> None:
     monkeypatch.setattr("pipelines.preconditions.cycle.look_at", failing)
     bucket, server = doctor.diagnose(NOW).wrong
     assert bucket == "the bucket is away" and "HOMEFEED_TRACKING_URI" in server
-
-
-def test_where_the_settings_are_refused_nothing_else_is_asked(monkeypatch) -> None:
-    monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", "-1")
-    found = doctor.diagnose(NOW)
-    [said] = found.wrong
-    assert said.startswith("HOMEFEED_CADENCE_DAYS is '-1'")
 
 
 def test_a_store_is_written_to_and_left_as_it_was(s3_uri: str) -> None:
