@@ -6,12 +6,7 @@ import subprocess
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.commands import (
-    command_at,
-    cycle_command,
-    new_cycle_command,
-    rebuild_command,
-)
+from pipelines.alerts.commands import command_at, cycle_command, new_cycle_command, rebuild_command
 from pipelines.alerts.compose import Ended, alert_about_failure
 from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import outcome_of

@@ -25,13 +25,7 @@ from pipelines.contracts.alert import Alert, AlertKind, Cause, NextStep
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.errors import BUNDLE_MISSING
-from pipelines.contracts.judgement import (
-    AnchorFacts,
-    Approval,
-    Decision,
-    Judgement,
-    Promoted,
-)
+from pipelines.contracts.judgement import AnchorFacts, Approval, Decision, Judgement, Promoted
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke

@@ -133,9 +133,3 @@ def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
         "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."
     )
     assert outcome_in(run, judgement).most_hurt == ""
-
-
-def test_no_link_carries_who_logs_in(run: ResolvedRun) -> None:
-    settings = Settings(airflow_url="https://me:hidden@air.example/ui/")
-    outcome = outcome_of(run, make_judgement(REJECT), None, settings)
-    assert dict(outcome.links)["Airflow run"].startswith("https://air.example/ui/dags/")

@@ -179,6 +179,7 @@ def test_a_transport_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, 
         ("no connection", "slack: AirflowNotFoundException.*<name>_default"),
         ("no addressee", "smtp: HOMEFEED_ALERT_EMAIL_TO is empty"),
         ("status 403", "slack: Slack answered with status 403"),
+        ("its own words", "slack: OSError"),
     ],
 )
 def test_what_keeps_a_transport_from_taking_it_is_told(tmp_path, monkeypatch, spoilt, said):
@@ -193,6 +194,9 @@ def test_what_keeps_a_transport_from_taking_it_is_told(tmp_path, monkeypatch, sp
             settings = settings.model_copy(update={"alert_email_to": ()})
         elif spoilt == "status 403":
             stack.enter_context(posts(monkeypatch, 403))
+        elif spoilt == "its own words":  # Nobody knows what they tell.
+            told = mock.Mock(side_effect=OSError(f"no route to {SECRET}"))
+            monkeypatch.setitem(transports._TRANSPORTS, "slack", told)
         with pytest.raises(AlertDeliveryError, match=said) as caught:
             send(settings)
     assert SECRET not in repr(caught.value)

@@ -9,11 +9,7 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.errors import (
-    DataContractError,
-    HomefeedError,
-    PromotionRefusedError,
-)
+from pipelines.contracts.errors import DataContractError, HomefeedError, PromotionRefusedError
 from pipelines.contracts.judgement import Approval, Decision, Promotion
 from pipelines.contracts.run_layout import approval_uri
 from pipelines.recipes import smoke

@@ -14,12 +14,7 @@ from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.reader import ListedFile, Listing
-from pipelines.reproduction.comparing import (
-    REBUILT,
-    PastCycle,
-    changes_since,
-    compare_stage,
-)
+from pipelines.reproduction.comparing import REBUILT, PastCycle, changes_since, compare_stage
 from support.judgements import CHALLENGER, make_judgement
 from support.registered import challenger_of
 from support.runs import make_run

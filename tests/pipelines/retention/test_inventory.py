@@ -93,17 +93,13 @@ def write_over(name: str) -> Callable[[OldWorld], None]:
     return lambda world: storage.write_bytes(f"{world.workspace_uri}/{name}", b"{}")
 
 
-def lose_history(world: OldWorld) -> None:
-    (world.workspace / "history").rename(world.folder / "lost")
-
-
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
         (lambda world: setattr(world.registry, "is_down", True), TrackingUnavailableError),
         (lambda world: setattr(world.registry, "alias", "1"), RecordDisagreesError),
         (lambda world: setattr(world.registry, "alias", None), RecordDisagreesError),
-        (lose_history, RecordDisagreesError),
+        (lambda w: (w.workspace / "history").rename(w.folder / "lost"), RecordDisagreesError),
         (
             lambda w: w.registry.set_registered_model_tag(NAME, KEEPER, "file:///other"),
             RecordDisagreesError,

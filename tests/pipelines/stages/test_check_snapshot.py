@@ -11,11 +11,7 @@ from pipelines import deletion, storage
 from pipelines.contracts import snapshot_files
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    DataGateFailedError,
-    SnapshotDamagedError,
-)
+from pipelines.contracts.errors import ConfigurationError, DataGateFailedError, SnapshotDamagedError
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
 from pipelines.registry.evidence import JudgedSnapshot, accepted_folder, newest_mark

@@ -34,11 +34,7 @@ from pipelines.contracts.code_identity import (
     digest_code,
 )
 from pipelines.contracts.config import NumericFeature, RunConfig
-from pipelines.contracts.errors import (
-    HomefeedError,
-    SnapshotDamagedError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import HomefeedError, SnapshotDamagedError, TransientStorageError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
