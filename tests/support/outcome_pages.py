@@ -168,13 +168,13 @@ def huge_judgement() -> Judgement:
     return plain.model_copy(update=update)
 
 
-def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECORD) -> Path:
+def write_page_of(judgement: Judgement, folder: Path) -> Path:
     """Write the page that the pipeline would of a judgement."""
     folder.mkdir(parents=True, exist_ok=True)
     champion: ModelRef | None = None if judgement.comparison.is_first_cycle else CHAMPION
     config = smoke().model_copy(update={"model_gate": _config()})
     run = make_run(folder, config, champion=champion, run_id="2017-03-02--ab12cd34")
     outcome = outcome_of(run, judgement, None, Settings())
-    record = record.model_copy(update={"is_void": is_void(run, judgement.comparison)})
+    record = RECORD.model_copy(update={"is_void": is_void(run, judgement.comparison)})
     judgement = judgement.model_copy(update={"outcome": outcome})
     return write_report(judgement, run, folder, record)

@@ -2,7 +2,6 @@
 
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,35 +14,24 @@ from pipelines.contracts import files
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_whole
 from support.disk import events_on_disk
+from support.holders import Holder
 
-ELSEWHERE = """
-import os, signal, sys, time
+STOP = """
+import os
 from pathlib import Path
 from pipelines.contracts import files
-what, path = sys.argv[1], Path(sys.argv[2])
-fsync = os.fsync
-def stop(number):
-    if what == "wait":
-        print("at it", flush=True)
-        sys.stdin.readline()
-    else:
-        os.kill(os.getpid(), signal.SIGKILL)
-    fsync(number)
-if what == "hold":
-    with files.hold_lock(path, "the holder"):
-        print("at it", flush=True)
-        time.sleep(60)
-os.fsync = stop
-files.write_whole(path, b"content")
+def stop(*_):
+    print("at it", flush=True)
+    sys.stdin.readline()
 """
+HOLDS = "with files.hold_lock(Path({path!r}), 'the holder'): stop()"
+WRITES = "os.fsync = stop; files.write_whole(Path({path!r}), b'content')"
 
 
-def elsewhere(what: str, path: Path) -> "subprocess.Popen[str]":
-    """Return a process that holds a lock, or is killed or waits for a line in half of a file."""
-    command = [sys.executable, "-c", ELSEWHERE, what, str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == ("" if what == "die" else "at it\n")
+def elsewhere(act: str, path: Path) -> Holder:
+    """Return a process that holds a lock, or waits in half of a file, until it is told a line."""
+    process = Holder(STOP + act.format(path=str(path)))
+    assert process.says() == "at it"
     return process
 
 
@@ -51,7 +39,7 @@ def test_a_killed_holder_frees_its_lock_which_is_waited_for_as_long_as_was_said(
     tmp_path: Path,
 ) -> None:
     lock = tmp_path / "x.lock"
-    holder = elsewhere("hold", lock)
+    holder = elsewhere(HOLDS, lock)
     taken = rf"^a test is already running: another process holds {lock} .*; expected nobody"
     started = time.monotonic()
     with pytest.raises(RunInProgressError, match=taken), hold_lock(lock, "a test", wait_s=0.5):
@@ -59,7 +47,6 @@ def test_a_killed_holder_frees_its_lock_which_is_waited_for_as_long_as_was_said(
     assert 0.4 < time.monotonic() - started < 5
     threading.Timer(0.5, holder.kill).start()
     with pytest.raises(ZeroDivisionError), hold_lock(lock, "a test", wait_s=30):
-        assert holder.wait() == -9
         # With a preexec_fn, as training is started: the child runs Python before it is another.
         subprocess.run(["true"], preexec_fn=lambda: None, check=True)
         with pytest.raises(RunInProgressError), hold_lock(lock, "another"):
@@ -100,7 +87,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_go_
 def test_who_writes_next_in_a_folder_removes_what_a_killed_writer_left(
     tmp_path: Path, write: Callable[[Path, bytes], object]
 ) -> None:
-    assert elsewhere("die", tmp_path / "old.json").wait(timeout=60) == -9
+    elsewhere(WRITES, tmp_path / "old.json").kill()
     [left] = [path.name for path in tmp_path.iterdir()]
     assert left.startswith(".old.json.")
     write(tmp_path / "new.json", b"{}")
@@ -108,11 +95,12 @@ def test_who_writes_next_in_a_folder_removes_what_a_killed_writer_left(
 
 
 def test_what_a_living_writer_has_not_finished_is_left_to_it(tmp_path: Path) -> None:
-    writer = elsewhere("wait", tmp_path / "slow.json")
-    write_whole(tmp_path / "quick.json", b"{}")
-    assert len(list(tmp_path.iterdir())) == 2
-    writer.communicate("\n" * 9, timeout=60)
-    assert writer.returncode == 0
+    with elsewhere(WRITES, tmp_path / "slow.json") as writer:
+        write_whole(tmp_path / "quick.json", b"{}")
+        assert len(list(tmp_path.iterdir())) == 2
+        writer.tell()
+        while writer.says():  # It waits at its folder too, and says no more when it has ended.
+            writer.tell()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["quick.json", "slow.json"]
     assert (tmp_path / "slow.json").read_bytes() == b"content"
 
