@@ -80,6 +80,11 @@ def write_own_log(location: str | Path, *days: int) -> None:
             writer.actions(acted_on(day))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 def record_of(location: str | Path) -> EventLogRecord:
     return read_model(join(to_uri(location), RECORD_FILE), EventLogRecord)
 

@@ -41,9 +41,7 @@ def first(value: object) -> Callable[[pa.ChunkedArray], pa.Array]:
 
 
 FAULTS = {
-    "null": ("actions", "pin_id", first(None), "column 'pin_id' is null"),
     "another day": ("actions", "acted_at", first(946_684_800_001), "in the partition day="),
-    "seconds": ("actions", "known_at", first(1_600_000), "not a plausible time"),
     "unknown type": ("actions", "action_type", first("sold"), "unknown action type 'sold'"),
     "no file": ("impressions", "", None, "not a readable Parquet file"),
     "no column": ("impressions", "propensity", None, "missing column 'propensity'"),

@@ -25,6 +25,7 @@ from pipelines.storage import to_uri
 from support.own_tables import (
     VERSION,
     acted_on,
+    contents,
     give,
     give_log,
     pins,
@@ -45,10 +46,6 @@ from support.tiny_log import (
 
 AT = pd.Timestamp(2024, 1, 1)
 MIDNIGHT = pd.Timestamp(2024, 1, 3)
-
-
-def files_of(log: Path) -> dict[Path, bytes]:
-    return {path.relative_to(log): path.read_bytes() for path in log.rglob("*.*")}
 
 
 class Streamed:
@@ -90,7 +87,7 @@ def test_rows_in_any_form_and_order_make_the_same_files(tmp_path: Path, monkeypa
     with EventLogWriter(tmp_path / "log", "planted-1") as writer:
         for table, row in parts:
             getattr(writer, table)(FORMS[form](row))
-    assert files_of(tmp_path / "log") == files_of(tmp_path / "in_order")
+    assert contents(tmp_path / "log") == contents(tmp_path / "in_order")
     assert record_of(tmp_path / "log").num_rows["impressions"] == len(tiny_impressions())
     shown = (tmp_path / "log" / "impressions").rglob("*.parquet")
     assert max(pq.read_metadata(path).num_rows for path in shown) == 2
@@ -127,7 +124,7 @@ def test_an_exception_or_a_refused_batch_publishes_nothing(tmp_path: Path) -> No
     for days in ((), (2,)):
         if days:
             write_own_log(log, *days)
-        before = files_of(log)
+        before = contents(log)
         with pytest.raises(ZeroDivisionError), EventLogWriter(log, VERSION) as writer:
             writer.impressions(shown_on(3))
             writer.impressions(1 / 0)
@@ -142,7 +139,7 @@ def test_an_exception_or_a_refused_batch_publishes_nothing(tmp_path: Path) -> No
                 writer.impressions(FORMS["reader"](bad))  # read whole, so that rows count on
             with pytest.raises(ConfigurationError, match="or after a batch that was refused"):
                 writer.actions(acted_on(3))
-        assert files_of(log) == before
+        assert contents(log) == before
 
 
 def test_a_new_log_needs_three_tables_and_no_users(tmp_path: Path) -> None:
@@ -156,12 +153,12 @@ def test_a_new_log_needs_three_tables_and_no_users(tmp_path: Path) -> None:
 def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2)
-    before = files_of(log)
+    before = contents(log)
     of_no_day = pd.DataFrame({name: [] for name in acted_on(2).columns})  # of floats
     give(log, pins=pins(), users=users(), actions=of_no_day)  # which it has
     with EventLogWriter(log, VERSION):
         pass
-    assert files_of(log) == before
+    assert contents(log) == before
     shown = [shown_on(5), shown_on(6).assign(tone="x"), shown_on(7)]
     give(log, impressions=shown, pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5)])
     give(log, "mine-2", pins=pins())
@@ -181,10 +178,10 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2, 3)
-    before = files_of(log)
+    before = contents(log)
     with pytest.raises(DataContractError, match="impressions of 2024-01-03 are in .*/log already"):
         give(log, impressions=[shown_on(5), shown_on(3)])
-    assert files_of(log) == before
+    assert contents(log) == before
     with EventLogWriter(log, VERSION, replace_days=True) as writer:
         writer.impressions(shown_on(3, num_requests=1))
         writer.impressions(shown_on(4, num_requests=1))
@@ -229,9 +226,9 @@ def test_rows_of_every_kind_of_column_are_kept_and_told_to_be_the_same(tmp_path:
     }
     given = pins(type_=np.float16) | more
     give_log(tmp_path / "log", pins=[given, given])
-    before = files_of(tmp_path / "log")
+    before = contents(tmp_path / "log")
     give(tmp_path / "log", pins=given)
-    assert files_of(tmp_path / "log") == before
+    assert contents(tmp_path / "log") == before
     found = pq.read_table(tmp_path / "log" / "pins")
     order = np.argsort([id_of(name) for name in given["pin_id"]])
     for name in ("is_new", "tags", "made"):
@@ -260,7 +257,7 @@ CHANGED: dict[str, Any] = {
 @pytest.mark.parametrize("column", CHANGED)
 def test_a_changed_row_is_refused_by_its_column(tmp_path: Path, column: str) -> None:
     give_log(tmp_path / "log", pins=FIRST)
-    before = files_of(tmp_path / "log")
+    before = contents(tmp_path / "log")
     changed = FIRST | {column: CHANGED[column]}
     for version, given, where in (
         (VERSION, [changed], "the log"),
@@ -271,7 +268,7 @@ def test_a_changed_row_is_refused_by_its_column(tmp_path: Path, column: str) -> 
         message = str(caught.value)
         assert f" has another row in {where}, with another value in column '{column}' (" in message
         assert "write changed pins as a new embedding version" in message
-        assert files_of(tmp_path / "log") == before
+        assert contents(tmp_path / "log") == before
 
 
 @pytest.mark.parametrize("batch_rows", [7, 1 << 20])
@@ -305,12 +302,12 @@ def test_two_names_with_one_id_are_refused(
     monkeypatch.setattr(event_log_writer, "id_of", lambda name: ids.get(name, id_of(name)))
     if is_in_log:
         write_own_log(tmp_path / "log", 2)
-    before = files_of(tmp_path / "log")
+    before = contents(tmp_path / "log")
     acted = acted_on(3).assign(user_id="u9")
     says = r"names/users: id=7 .* 'name' \(u9 here, u0 there\); .* rename one of two"
     with pytest.raises(DataContractError, match=says):
         give_log(tmp_path / "log", impressions=shown_on(3), actions=acted)
-    assert files_of(tmp_path / "log") == before
+    assert contents(tmp_path / "log") == before
 
 
 def test_users_without_embeddings_get_zeros_of_the_pins_or_users_width(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from support.object_store import SCHEME, cut_off_uploads, make_object_store
 from support.own_tables import (
     VERSION,
     acted_on,
+    contents,
     give_log,
     pins,
     record_of,
@@ -43,11 +44,6 @@ from support.own_tables import (
 from support.text_adapter import NewerTextAdapter, TextAdapter
 
 Write = Callable[[str], Any]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(params=["local", "object store"])
