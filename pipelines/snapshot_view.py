@@ -52,7 +52,7 @@ def find(text: str, workspace_uri: str) -> Snapshot:
         DataContractError: its manifest was altered.
         TransientStorageError: the storage failed.
     """
-    meant = published(workspace_uri, text)
+    meant = [] if "/" in text else published(workspace_uri, text)  # A place is asked itself.
     found = meant[0] if meant else _read(storage.to_uri(text))
     if found is None or len(meant) > 1 or not text:
         raise ConfigurationError(

@@ -62,11 +62,7 @@ def use_mail(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         "conn_type": "smtp",
         "host": "127.0.0.1",
         "port": port,
-        "extra": {
-            "disable_ssl": True,
-            "disable_tls": True,
-            "from_email": "h@example.com",
-        },
+        "extra": {"disable_ssl": True, "disable_tls": True, "from_email": "h@example.com"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
 

@@ -40,7 +40,9 @@ def test_all_are_listed_and_one_is_shown_and_compared(workspace: Path) -> None:
     newest, other = (each["uri"].rpartition("/")[2] for each in read)
     assert [line.split()[0] for line in listed] == [newest, other]
     by_name = lines("snapshot", "show", newest[:8])
-    assert by_name == lines("snapshot", "show", str(workspace / "snapshots" / newest))
+    place = str(workspace / "snapshots" / newest)
+    assert by_name == lines("snapshot", "show", place)
+    assert find(place, "none://w").digest == read[0]["digest"], "its workspace was asked"
     assert any(f"snapshot {newest} at file://" in line for line in by_name)
     facts = as_json("snapshot", "show", newest)
     assert facts["snapshot"]["digest"] == read[0]["digest"]

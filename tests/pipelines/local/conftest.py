@@ -43,6 +43,7 @@ class Retrained:
     home: Path
     days: tuple[str, ...]
     event_log: Path
+    command: tuple[str, ...]
     returncode: int
     output: str
     left_running: tuple[psutil.Process, ...]
@@ -55,16 +56,7 @@ class Retrained:
 
     def again(self) -> "subprocess.CompletedProcess[str]":
         """Give the same command once more."""
-        return retrain(self.home, self.days, self.event_log)
-
-
-def retrain(
-    home: Path, days: tuple[str, ...], event_log: Path
-) -> "subprocess.CompletedProcess[str]":
-    """Run `homefeed local retrain` for these days."""
-    as_of = [word for day in days for word in ("--as-of", day)]
-    words = ("retrain", "--home", str(home), "--recipe", "smoke", *as_of)
-    return homefeed_local(*words, event_log=event_log)
+        return homefeed_local(*self.command, event_log=self.event_log)
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +66,15 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
     home = folder / ODD_NAME
     event_log = folder / "event_log"
     write_planted_world(event_log, num_users=120, num_days=NUM_DAYS)
-    done = retrain(home, days, event_log)
+    as_of = (word for day in days for word in ("--as-of", day))
+    command = ("retrain", "--home", str(home), "--recipe", "smoke", *as_of)
+    done = homefeed_local(*command, event_log=event_log)
     output = done.stdout + done.stderr
     return Retrained(
         home=home,
         days=days,
         event_log=event_log,
+        command=command,
         returncode=done.returncode,
         output=output,
         # looked at here, before another test starts the services again
