@@ -52,24 +52,17 @@ def renamed(old: str, new: str) -> Plant:
     return lambda log: (log / old).rename(log / new)
 
 
-def twice(file: str) -> Plant:
-    """Return what repeats the first row of a file."""
+def with_rows(file: str, change: Callable[[pa.Table], pa.Table]) -> Plant:
+    """Return what writes a file's rows anew, changed."""
 
     def plant(log: Path) -> None:
-        rows = pq.read_table(log / file, partitioning=None)
-        pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), log / file)
+        pq.write_table(change(pq.read_table(log / file, partitioning=None)), log / file)
 
     return plant
 
 
-def doubled(file: str, column: str) -> Plant:
-    """Return what writes a column of a file once more."""
-
-    def plant(log: Path) -> None:
-        rows = pq.read_table(log / file, partitioning=None)
-        pq.write_table(rows.append_column(column, rows[column]), log / file)
-
-    return plant
+def first_twice(rows: pa.Table) -> pa.Table:
+    return pa.concat_tables([rows, rows.slice(0, 1)])
 
 
 def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Plant:
@@ -104,7 +97,8 @@ MISTAKES = {
     "timestamps": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([DAY_15] * 2, pa.timestamp("ms")), "impressed_at"),
         r"is timestamp\[ms\]; expected int64; cast it .*milliseconds since the epoch"),
-    "a column twice": Mistake("column_twice", doubled(IMPRESSIONS_15, "user_id"),
+    "a column twice": Mistake("column_twice", with_rows(IMPRESSIONS_15,
+        lambda rows: rows.append_column("user_id", rows["user_id"])),
         rf"{IMPRESSIONS_15}: column 'user_id' is there 2 times"),
     "numbers for flags": Mistake("wrong_kind",
         put(IMPRESSIONS_15, pa.array([0, 1]), "is_exploration"), "is int64; expected bool"),
@@ -173,9 +167,9 @@ MISTAKES = {
             NO_NUMBER.format("pin_id" if file == PINS else "user_id"))
         for file in (PINS, USERS) for value in (NAN, float("inf"), None)
     },
-    "a user row twice": Mistake("repeated_user_row", twice(USERS),
+    "a user row twice": Mistake("repeated_user_row", with_rows(USERS, first_twice),
         "users: user 1 has more than one row of as_of=.*; expected one per"),
-    "a pin twice": Mistake("repeated_embedding", twice(PINS),
+    "a pin twice": Mistake("repeated_embedding", with_rows(PINS, first_twice),
         "pins: pin 10 has more than one embedding of version 'planted-1'.*; expected one per"),
     **{
         f"{kind} {file}": Mistake("unreadable", with_bytes(file, change), rf"{file} {DAMAGED}")

@@ -33,7 +33,6 @@ def write_planted_world(
     folder: Path,
     *,
     num_users: int = 60,
-    num_pins: int = 80,
     num_days: int = 60,
     start: datetime = PLANTED_START,
     requests_per_user_day: float = 0.3,
@@ -45,7 +44,7 @@ def write_planted_world(
     A fifth of the users seldom repin and a fifth arrive in the last 16 days, so that a holdout
     has non-core users. Actions are known minutes later, one in twenty up to two days later.
     """
-    rng = np.random.default_rng(3)
+    rng, num_pins = np.random.default_rng(3), 80
     taste_UE = unit_rows(rng.normal(size=(num_users, embedding_dim)))
     # Few directions, so that tastes and pins meet often enough for a tiny log to show it.
     topics = unit_rows(rng.normal(size=(6, embedding_dim)))
