@@ -81,7 +81,8 @@ def rollback(
     say(f"workspace: {workspace_uri}")
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
     say(
-        "Airflow's asset homefeed/champion is updated by the DAG homefeed_rollback alone"
+        "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for it, "
+        "roll back by the DAG homefeed_rollback"
         if is_made_now
         else f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
         f"back further name a version: homefeed rollback --to-version N"
