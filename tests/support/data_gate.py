@@ -9,7 +9,7 @@ from pipelines.recipes import smoke
 from validation.data_gate.canaries import choose_canaries
 from validation.data_gate.gate import judge_snapshot
 from validation.data_gate.shifts import FEWEST_EARLIER, shifts_of
-from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
+from validation.data_gate.snapshot_profile import Reference, profile_snapshot
 
 CONFIG = smoke().data_gate
 SHARD = "shard-00001"
@@ -39,13 +39,10 @@ def reference_of(snapshot: Snapshot, earlier: dict[str, list[float]] | None = No
     folder = storage.local_path(snapshot.uri)
     profile = profile_snapshot(snapshot, folder)
     is_readable = not profile.unmeasured_shards
-    profile.shifts = never_shifted(snapshot, profile) if earlier is None else earlier
+    none = shifts_of(snapshot, profile.measures, profile.measures, CONFIG)
+    profile.shifts = {shift.key: [0.0] * FEWEST_EARLIER for shift in none}
+    profile.shifts = profile.shifts if earlier is None else earlier
     return Reference(snapshot, profile, choose_canaries(snapshot, folder) if is_readable else None)
-
-
-def never_shifted(snapshot: Snapshot, profile: SnapshotProfile) -> dict[str, list[float]]:
-    shifts = shifts_of(snapshot, profile.measures, profile.measures, CONFIG)
-    return {shift.key: [0.0] * FEWEST_EARLIER for shift in shifts}
 
 
 def failed(outcomes: dict[str, ExpectationOutcome]) -> set[str]:

@@ -109,7 +109,7 @@ def judgement_of(outcome: str) -> Judgement:
     rows, truth = planted_rows(num_users=60 if outcome == "inconclusive" else 160)
     good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
     models, config = AGAINST_CHAMPION, _config()
-    sides = {"reject": (fair, good), "promote": (good, fair)}.get(outcome, (good, fair))
+    sides = (fair, good) if outcome == "reject" else (good, fair)
     if outcome == "tie":
         sides, config = (noisy_scores(truth, 0.21, 3), good), _config(margin=0.05)
     if outcome == "inconclusive":

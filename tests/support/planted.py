@@ -150,14 +150,8 @@ def is_commonest(values: pa.ChunkedArray) -> Array:
     return (values.to_pandas().astype(str) == commonest(values)).to_numpy()
 
 
-def of_holdout(log: LogRows, s: float, rng: Rng) -> Array:
-    is_late = log.inside(SHOWN) & (log.day_of(SHOWN) >= log.holdout_day)
-    return is_late & requests(log, s, rng)
-
-
-def of_largest_surface(log: LogRows, s: float, rng: Rng) -> Array:
-    is_largest = is_commonest(log.impressions["surface"])
-    return is_largest & log.inside(SHOWN) & requests(log, s, rng)
+def requests_where(is_meant: Callable[[LogRows], Array]) -> Where:
+    return lambda log, s, rng: is_meant(log) & log.inside(SHOWN) & requests(log, s, rng)
 
 
 def of_commonest_type(log: LogRows, s: float, rng: Rng) -> Array:
@@ -181,10 +175,6 @@ def lose_users(users: Callable[[LogRows], Array]) -> Plant:
         return log
 
     return plant
-
-
-def in_commonest_state(log: LogRows) -> Array:
-    return log.column("users", "user_id")[is_commonest(log.users["state"])]
 
 
 def lose_newest_users(log: LogRows, s: float, rng: Rng) -> LogRows:
@@ -242,10 +232,6 @@ def label_as_category(log: LogRows, s: float) -> dict[str, Any]:
     counts = log.impressions[name].to_pandas().value_counts(sort=False).sort_index()
     first, second = [*counts.sort_values(ascending=False, kind="stable").index, "other"][:2]
     return {name: np.where(acted_upon(log), first, second).astype(object)}
-
-
-def ids_swapped(log: LogRows, s: float) -> dict[str, Any]:
-    return {"user_id": log.column(ACTED, "pin_id"), "pin_id": log.column(ACTED, "user_id")}
 
 
 def reverse_sequences(log: LogRows, s: float, rng: Rng) -> LogRows:
@@ -357,10 +343,13 @@ DEFECTS: dict[str, Plant] = {
     "actions_days_missing": lose(ACTED, on_days(ACTED)),
     "actions_days_doubled": repeat(ACTED, on_days(ACTED)),
     "actions_days_halved": lose(ACTED, half_of_days(ACTED)),
-    "holdout_requests_lost": lose(SHOWN, of_holdout),
+    "holdout_requests_lost": lose(SHOWN, requests_where(
+        lambda log: log.day_of(SHOWN) >= log.holdout_day)),
     "users_missing": lose_users(lambda log: log.column(SHOWN, "user_id")),
-    "segment_missing": lose_users(in_commonest_state),
-    "surface_missing": lose(SHOWN, of_largest_surface),
+    "segment_missing": lose_users(
+        lambda log: log.column("users", "user_id")[is_commonest(log.users["state"])]),
+    "surface_missing": lose(SHOWN, requests_where(
+        lambda log: is_commonest(log.impressions["surface"]))),
     "actions_tripled": repeat(ACTED, drawn(ACTED), times=2),
     "bots_with_actions": bots(with_actions=True),
     "bots_without_actions": bots(with_actions=False),
@@ -374,13 +363,14 @@ DEFECTS: dict[str, Plant] = {
     **{f"user_embeddings_{kind}": embeddings("users", kind)
        for kind in ("equal", "zero", "shuffled")},
     "user_embeddings_months_old": lose_newest_users,
-    "position_constant": write(SHOWN, lambda log, s, rng: (
-        log.inside(SHOWN) & requests(log, s, rng)), lambda log, s: {"position": 0}),
+    "position_constant": write(SHOWN, requests_where(lambda log: log.inside(SHOWN)),
+                               lambda log, s: {"position": 0}),
     "pin_ids_colliding": collide,
     "all_exploration": write(SHOWN, drawn(SHOWN), lambda log, s: {"is_exploration": True}),
     "negatives_lost": lose(SHOWN, lambda log, s, rng: drawn(SHOWN)(log, s, rng) & ~acted_upon(log)),
     "exposures_twice": repeat(SHOWN, drawn(SHOWN)),
-    "columns_swapped": write(ACTED, drawn(ACTED), ids_swapped),
+    "columns_swapped": write(ACTED, drawn(ACTED), lambda log, s: {
+        "user_id": log.column(ACTED, "pin_id"), "pin_id": log.column(ACTED, "user_id")}),
     "categories_null": write(SHOWN, drawn(SHOWN), lambda log, s: {category(log): None}),
     "lag_gone": write(ACTED, drawn(ACTED), lambda log, s: {
         "known_at": log.column(ACTED, "acted_at")}),

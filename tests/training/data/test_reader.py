@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import CategoricalFeature, RunConfig
+from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.storage import local_path
 from support.tiny_log import build_tiny, tiny_config, with_pin_times, write_tiny_log
@@ -17,19 +17,15 @@ KNOWN = {10: "01 00:00", 20: "16 11:59:59.999", 30: "18 00:00", 40: "16 00:00"}
 """Pin 20 becomes known in the millisecond before request B, and pin 30 in the one of request C."""
 
 
-def with_tones(config: RunConfig) -> RunConfig:
-    tone = CategoricalFeature(name="tone", table="pins", values=("blue", "red"))
-    features = config.features.model_copy(update={"categorical": (tone,)})
-    return config.model_copy(update={"features": features})
-
-
 def build(folder: Path, known: dict[int, str]) -> Snapshot:
     write_tiny_log(folder / "event_log")
     with_pin_times(folder / "event_log", known)
     path = folder / "event_log" / "pins" / "part-0.parquet"
     rows = pq.read_table(path)
     pq.write_table(rows.append_column("tone", [["red"] * len(rows)]), path)
-    return build_tiny(folder, with_tones(tiny_config()))
+    tone, config = {"name": "tone", "table": "pins", "values": ("blue", "red")}, tiny_config()
+    features = config.features.model_copy(update={"categorical": (CategoricalFeature(**tone),)})
+    return build_tiny(folder, config.model_copy(update={"features": features}))
 
 
 def batch_of(snapshot: Snapshot, split: int) -> tuple[list[str], Batch]:

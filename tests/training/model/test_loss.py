@@ -27,11 +27,8 @@ def make_batch(
     )
 
 
-def test_default_matrix_weighs_every_impression_once() -> None:
-    assert label_weight_matrix(make_features()).tolist() == [[0, 0, 1], [0, 0, 1]]
-
-
 def test_by_hand() -> None:
+    assert label_weight_matrix(make_features()).tolist() == [[0, 0, 1], [0, 0, 1]]
     matrix = label_weight_matrix(
         make_features(
             LabelWeight(head="repin", label="repin", weight=3.0),

@@ -8,7 +8,7 @@ import pytest
 from pipelines.contracts.config import Head, Limit, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison
-from pipelines.contracts.reasons import AbsenceKind, Interval
+from pipelines.contracts.reasons import AbsenceKind
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -38,11 +38,6 @@ def compared(
     config: ModelGateConfig = CONFIG,
 ) -> Comparison:  # fmt: skip
     return compare(Holdout(rows, heads, config), ours, theirs, models).comparison
-
-
-def change_in(found: Comparison) -> Interval:
-    assert found.target is not None and found.target.relative_change is not None
-    return found.target.relative_change
 
 
 def tiny_rows(repins: Sequence[int] = (1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1)) -> ExampleRows:
@@ -78,7 +73,7 @@ def test_numbers_worked_by_hand() -> None:
         assert row is not None and (row.challenger, row.baseline) == pytest.approx(levels), metric
         if row.baseline == 0:
             assert row.relative_change is None
-    assert change_in(found).value == 1.0  # 6 / 3 - 1
+    assert found.target_change is not None and found.target_change.value == 1.0  # 6 / 3 - 1
     assert found.segment_users == {"all": 2, "core": 2, "non_core": 1}
     assert (found.num_users, found.num_requests, found.num_examples) == (2, 3, 12)
     assert found.are_scores_identical is False

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig
-from pipelines.contracts.judgement import Comparison, Decision, Verdict
+from pipelines.contracts.judgement import Comparison, Decision
 from pipelines.contracts.reasons import (
     BaselineFacts,
     BaselineKind,
@@ -21,10 +21,6 @@ from validation.model_gate.examine import _ROUNDING, Place, place
 from validation.model_gate.verdict import decide
 
 HIDE = "hit_at_3.hide"
-
-
-def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
-    return decide(found, SOUND, SERVING, config, HEADS, baselines=BEATEN)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +118,7 @@ CASES: list[tuple[Comparison, ModelGateConfig, Decision, str]] = [
 def test_a_bound_is_broken_held_or_not_seen(
     found: Comparison, config: ModelGateConfig, expected: Decision, sentence: str
 ) -> None:
-    verdict = verdict_on(found, config)
+    verdict = decide(found, SOUND, SERVING, config, HEADS, baselines=BEATEN)
     assert verdict.decision is expected
     assert sentence in " ".join(verdict.reasons)
 

@@ -13,11 +13,6 @@ from training.model.encoder.tokens import TokenRoles
 S = 60
 
 
-def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
 def make_encoder(num_layers: int, variant: str) -> SequenceEncoder:
     torch.manual_seed(5)
     config = ModelConfig(
@@ -130,7 +125,7 @@ def test_equal_actions_are_computed_once_and_count_as_many(
         found.append([encoded, by_key[:, 1:], *(g for g in gradients if g is not None)])
         computed.append(sum(int(c.num_tokens_R.sum()) for c in passes_through_the_stack))
         passes_through_the_stack.clear()
-    assert_same(found[1], found[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
     assert exponent_range < 1.0 or computed[1] < 0.7 * computed[0]
 
 

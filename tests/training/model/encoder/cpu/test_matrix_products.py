@@ -58,11 +58,8 @@ def test_linear(num_rows: int, has_bias: bool, dtype: torch.dtype) -> None:
         assert torch.equal(other, before)
 
 
-def test_a_processor_without_bfloat16_is_not_asked_for_it(monkeypatch) -> None:
+def test_rows_are_filled_up_and_a_processor_is_asked_for_what_it_has(monkeypatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     assert not has_one_dnn(torch.bfloat16)
-
-
-def test_rows_are_filled_up_to_the_next_step() -> None:
     sizes = [0, 1, ROW_STEP, ROW_STEP + 1]
     assert [padded(size) for size in sizes] == [0, ROW_STEP, ROW_STEP, 2 * ROW_STEP]
