@@ -25,7 +25,6 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.time import to_ms
 from pipelines.preconditions import cycle
 from pipelines.preconditions.cycle import (
     Asked,
@@ -34,7 +33,6 @@ from pipelines.preconditions.cycle import (
     recipe_problems,
     refusals,
     require_all,
-    texts_of,
 )
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import registry, tracking
@@ -51,13 +49,11 @@ from support.tiny_log import (
     TINY_AS_OF,
     acted,
     days_before,
-    pins_of,
     rewrite,
     tiny_actions,
     tiny_config,
     write_tiny_log,
 )
-from support.worlds import write_rows
 
 EARLIER = make_model("3", datetime(2017, 1, 1, tzinfo=UTC))
 TYPES = ("repin", "click", "long_click", "save")
@@ -74,6 +70,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
     monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
+    monkeypatch.setattr(cycle, "_BATCH_ROWS", 1)
     serve(monkeypatch, None)
     return tmp_path
 
@@ -294,8 +291,9 @@ BOTH = recipe(heads=(REPIN, SAVE))
         (with_saves(WITHIN), BOTH, []),
         (with_saves(), recipe(action_types=("repin", "long_click")), [
             "actions/day=2017-01-09/part-0.parquet, which is not in features"]),
-        (with_saves(), recipe("planted-2"), [
-            "is 'planted-2', and no pin has an embedding of it; found ['planted-1']"]),
+        (lambda log: rewrite(log, PINS, "embedding_version", pa.array(
+            ["planted-0", *["planted-1"] * 4]).dictionary_encode()), recipe("planted-2"), [
+            "'planted-2', and no pin has an embedding of it; found ['planted-0', 'planted-1']"]),
         (with_saves(), with_numbers("pins.price"), [
             "missing column 'price' (declared as features by the recipe)"]),
         (with_saves(), recipe(categorical=(DISPLAY,)), ["'display' (declared"]),
@@ -329,24 +327,6 @@ def test_days_without_a_log_are_all_that_is_said(home: Path) -> None:
     [problem] = said(home, recipe("none", categorical=(DISPLAY,)), as_of=far)
     assert "no impressions in the training window" in problem
     assert "covers 2017-01-14 to 2017-01-19" in problem
-
-
-def test_texts_are_those_of_known_rows_read_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tiny_log(tmp_path, actions=[*tiny_actions(), LATE])
-    log, as_of_ms = look_at(to_uri(tmp_path)), to_ms(TINY_AS_OF)
-    files = log.files_of("actions")
-    monkeypatch.setattr(cycle, "_BATCH_ROWS", 1)
-    assert set(texts_of(log, files, as_of_ms)) == {"repin", "click", "long_click"}
-    assert set(texts_of(log, files, as_of_ms + 1)) == {"repin", "click", "long_click", "save"}
-    of_17 = [file for file in files if file.day and file.day.day == 17]
-    assert texts_of(log, of_17, as_of_ms) == dict.fromkeys(("repin", "long_click"), of_17[0])
-    write_rows(tmp_path / "more", "pins", pins_of([60], "planted-2"))
-    (tmp_path / "more" / PINS).rename(tmp_path / "pins/part-1.parquet")
-    rewrite(tmp_path, PINS, "embedding_version", pa.array(["planted-1"] * 5).dictionary_encode())
-    log = look_at(to_uri(tmp_path))
-    assert set(texts_of(log, log.files_of("pins"), as_of_ms)) == {"planted-1", "planted-2"}
 
 
 SHARE = acted(1, 40, "share", "09 12:00", "09 12:00")
