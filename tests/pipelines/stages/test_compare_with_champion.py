@@ -22,6 +22,7 @@ from pipelines.contracts.artifacts import (
     ExpectationOutcome,
     ResolvedRun,
     Severity,
+    Standing,
 )
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
@@ -195,6 +196,11 @@ def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
         sides = (stack, run, tmp_path, snapshot, trained, NO_ANCHOR)
         mine, champion, anchor = _sides(*sides)
         assert (mine.bundle_dir, champion, anchor) == (place, None, None)
+        other = trained.model_copy(update={"bundle_uri": bundle_of(tmp_path, 3).as_uri()})
+        known = {"champion": trained.model, "standing": Standing(anchor=run.config)}
+        anew = NO_ANCHOR.model_copy(update={"trained": other, "snapshot": snapshot})
+        with pytest.raises(DataContractError, match="its bundle in .* train_anchor .*--again"):
+            _sides(*sides[:1], run.model_copy(update=known), *sides[2:5], anew)
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
         again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri} --again`"
         with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):

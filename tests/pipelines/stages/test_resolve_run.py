@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_the_same_trigger_is_the_same_run_whatever_moved(
     other = start_run(request(trigger="another"), settings)
     assert other.run_id != first.run_id
     assert other.champion is not None
+
+
+def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
+    """Their requests differ, so that the second one would resolve to another run."""
+    requests = [request(num_devices=number) for number in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda each: start_run(each, settings), requests)
+    assert one == other == start_run(requests[0], settings)
 
 
 def make_champion(
