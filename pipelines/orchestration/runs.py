@@ -125,8 +125,8 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     dag_run: Any = context.get("dag_run")
     if ti and (resolved := ti.xcom_pull(task_ids="resolve_run")):
         # With its instant: the same run that ends so again has failed again.
-        reason = str(context.get("reason"))
-        ended = compose.Ended(ti.task_id, reason, ti.start_date, dag_run.end_date)
+        reason, began = str(context.get("reason")), getattr(ti, "start_date", None)
+        ended = compose.Ended(ti.task_id, reason, began, dag_run.end_date)
         run = read_artifact(resolved["run_uri"], "resolve_run", ResolvedRun)
         tell_failure(run, settings, ended)
         return

@@ -169,7 +169,9 @@ def context_of(
         assert task_ids == "resolve_run"
         return left.get(key)
 
-    ti = SimpleNamespace(task_id=task_id, xcom_pull=pull, start_date=began)
+    ti = SimpleNamespace(task_id=task_id, xcom_pull=pull)
+    if began:  # The DAG processor's instance of a task has no such attribute.
+        ti.start_date = began
     dag_run = SimpleNamespace(**({"start_date": None, "end_date": None} | of_run))
     return {"ti": ti, "run_id": "manual__x", "reason": "task_failure", "dag_run": dag_run}
 
