@@ -64,10 +64,12 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         was_killed = getattr(error, "returncode", -signal.SIGKILL) == -signal.SIGKILL
+        end = error.stderr or ""  # bytes where time ran out, whatever was asked for
+        end = end.decode(errors="replace") if isinstance(end, bytes) else end
         raise (ProcessKilledError if was_killed else HomefeedError)(
             f"the serving check failed: {error}; expected an answer; if it was killed, give this "
             f"machine more memory or run less beside it, then retry; else mend what its end says:\n"
-            f"{str(error.stderr)[-2000:]}"
+            f"{end[-2000:]}"
         ) from error
     return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
 

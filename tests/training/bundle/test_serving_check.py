@@ -105,7 +105,7 @@ def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path
     ("script", "says"),
     [
         ("echo the end >&2; kill -9 $$", "(?s)SIGKILL.*more memory.*the end"),
-        ("exec sleep 60", r"timed out after 0\.2 seconds"),
+        ("exec sleep 60", r"(?s)timed out after 0\.2 seconds.*its end says:\n(?!None|b')"),
     ],
 )
 def test_a_check_that_was_killed_may_be_retried(
