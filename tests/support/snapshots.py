@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import storage
+from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.snapshot_files import open_table
@@ -62,15 +63,22 @@ def with_value(name: str, row: int, value: Any) -> Change:
 def with_embedding(row: int, value: Any) -> Change:
     """Return a change of one embedding, to one number throughout; row -1 means all of them."""
 
-    def change(table: pa.Table) -> pa.Table:
-        width = table.schema.field("embedding").type.list_size
-        rows = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
-        rows[slice(None) if row < 0 else row] = value
-        index = table.column_names.index("embedding")
-        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
-        return table.set_column(index, table.schema.field("embedding"), column)
+    def one(vectors: np.ndarray) -> np.ndarray:
+        vectors[slice(None) if row < 0 else row] = value
+        return vectors
 
-    return change
+    return with_vectors(one)
+
+
+def with_vectors(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Return a change of all embeddings."""
+
+    def apply(table: pa.Table) -> pa.Table:
+        vectors = change(np.array(to_numpy(table["embedding"]))).astype(np.float32)
+        index = table.column_names.index("embedding")
+        return table.set_column(index, table.schema.field(index), to_list_column(vectors))
+
+    return apply
 
 
 def drop(column: str) -> Change:

@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipelines import storage
 from pipelines.contracts import data_rules
-from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from support.data_gate import CONFIG, judge, reference_of
-from support.snapshots import Change, copy_snapshot, rewrite
+from support.snapshots import Change, copy_snapshot, rewrite, with_vectors
 from validation.data_gate import canaries
 from validation.data_gate.canaries import (
     choose_canaries,
@@ -23,16 +21,6 @@ from validation.data_gate.canaries import (
     write_canaries,
 )
 from validation.data_gate.gate import judge_snapshot
-
-
-def with_vectors(change: Change) -> Change:
-    def apply(table: pa.Table) -> pa.Table:
-        vectors = change(np.array(to_numpy(table["embedding"])))
-        index = table.schema.get_field_index("embedding")
-        field = table.schema.field("embedding")
-        return table.set_column(index, field, to_list_column(vectors.astype(np.float32)))
-
-    return apply
 
 
 def judged(
