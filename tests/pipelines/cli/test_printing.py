@@ -3,7 +3,6 @@
 import ast
 import json
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,16 +16,9 @@ from pipelines.contracts.errors import DataContractError
 STEERING = "refused:\n- \x1b]0;owned\x07row \u202e1"
 
 
-@dataclass(frozen=True)
-class Found:
-    at: datetime
-    share: float
-    where: Path
-    title: str
-
-
 def test_json_knows_no_nan_and_steers_no_terminal() -> None:
-    found = Found(datetime(2026, 1, 5, tzinfo=UTC), float("nan"), Path("/a"), "\x1b[31mred")
+    found = {"at": datetime(2026, 1, 5, tzinfo=UTC), "share": float("nan")}
+    found |= {"where": Path("/a"), "title": "\x1b[31mred"}
     told = {"at": "2026-01-05T00:00:00Z", "share": None, "where": "/a", "title": "\x1b[31mred"}
     assert json.loads(to_json([found])) == [told]
     assert "\x1b" not in to_json([found])
