@@ -24,14 +24,7 @@ from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.judgement import Approval, Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
-from support.judgements import (
-    CHALLENGER,
-    CHAMPION,
-    interval,
-    make_failure,
-    make_judgement,
-    metric,
-)
+from support.judgements import CHALLENGER, CHAMPION, interval, make_failure, make_judgement, metric
 from support.runs import make_run
 
 AT = datetime(2017, 3, 2, 6, 41, tzinfo=UTC)

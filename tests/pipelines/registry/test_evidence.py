@@ -19,10 +19,7 @@ from support.judgements import CHAMPION
 from support.runs import make_run
 
 OURS, ACCEPTED = smoke().recipe_digest, variant(9)
-OF_THE_PAIR = {
-    "anchor_recipe": ACCEPTED.recipe_digest,
-    "champion_bundle": CHAMPION.bundle_digest,
-}
+OF_THE_PAIR = {"anchor_recipe": ACCEPTED.recipe_digest, "champion_bundle": CHAMPION.bundle_digest}
 
 
 def publish(run: ResolvedRun, **fields: Any) -> str:

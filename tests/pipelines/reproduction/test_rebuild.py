@@ -102,10 +102,7 @@ def past(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterato
 @pytest.mark.services
 @pytest.mark.slow
 def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as_it_was(
-    past: Past,
-    tracking_uri: str,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    past: Past, tracking_uri: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = tracking.connect(tracking_uri)
     looks = look_of(past.home), look_of_registry(client, NAME)
@@ -144,7 +141,7 @@ def test_a_cycle_is_rebuilt_after_a_kill_and_an_outage_and_its_original_stays_as
     assert pooled is not None and pooled.num_cycles == 2
     assert now.verdict.decision is then.verdict.decision and now.report_uri != then.report_uri
     assert sorted(path.name for path in Path(past.folder).iterdir() if path.name[0] != ".") == [
-        *("champion", "registry", "reproduction.lock", "workspace"),
+        *("champion", "registry", "reproduction.lock", "workspace")
     ]
 
     assert past.run.champion is not None

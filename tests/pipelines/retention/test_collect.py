@@ -42,10 +42,7 @@ RUN_1, RUN_2 = f"run {name_of('1')}", f"run {name_of('2')}"
 SOME_OF_EACH = {"keep_days": 450, "rollback_models": 1}
 """An age at which two runs go whole."""
 SNAPSHOT_1 = f"snapshot {snapshot_of('1')}"
-ACTS: Acts = (
-    *((Path, "rename"), (deletion, "remove")),
-    *((shutil, "rmtree"), (os, "unlink")),
-)
+ACTS: Acts = ((Path, "rename"), (deletion, "remove"), (shutil, "rmtree"), (os, "unlink"))
 
 
 def test_what_may_go_goes_and_all_the_rest_is_as_it_was(world: OldWorld) -> None:

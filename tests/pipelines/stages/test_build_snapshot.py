@@ -170,9 +170,7 @@ def test_a_snapshot_whose_log_is_gone_stays(
     assert finished_at(done) == before
 
 
-def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(
-    tmp_path: Path,
-) -> None:
+def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(tmp_path: Path) -> None:
     write_tiny_log(tmp_path / "event_log")
     first = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
     again = shown("C", 1, "18 00:01", 30, 10)
