@@ -10,9 +10,7 @@ import pytest
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
-from support.planted import LogRows
 from validation.data_gate.days import measure, queries
-from validation.data_gate.days.limits import shares_told
 from validation.data_gate.days.measure import (
     OTHERS,
     DayRows,
@@ -54,20 +52,17 @@ USERS = users(
 )  # fmt: skip
 
 
-def profiles_of(
-    scratch: Path, num_days: int, *tables: object, first: int = FIRST_DAY,
-    categories: Sequence[str] = (),
-) -> list[DayProfile]:  # fmt: skip
-    with open_engine(str(scratch)) as engine:
-        rows = DayRows(*tables)
-        return list(measure_days(engine, rows, first, FIRST_DAY + num_days, categories))
-
-
 def measured(
-    tmp_path: Path, num_days: int = 2, first: int = FIRST_DAY, **changes: object
-) -> dict[int, DayProfile]:  # fmt: skip
+    scratch: Path,
+    num_days: int = 2,
+    first: int = FIRST_DAY,
+    categories: Sequence[str] = (SHELF,),
+    **changes: list[pa.Table],
+) -> dict[int, DayProfile]:
     rows = {"impressions": [SHOWN], "actions": [ACTED], "users": [USERS]} | changes
-    found = profiles_of(tmp_path, num_days, *rows.values(), first=first, categories=[SHELF])
+    end = FIRST_DAY + num_days
+    with open_engine(str(scratch)) as engine:
+        found = measure_days(engine, DayRows(**rows), first, end, categories)
     return {profile.day: profile for profile in found}
 
 
@@ -102,6 +97,7 @@ EXPECTED = {
     "users.row_over_28_days": (0.5, 0.0),
     "users.zero_embedding": (0.5, 0.0),
     "users.like_themselves": (None, 1.0),
+    f"impressions.{SHELF}.tells": (1 - 2 / 4, None),  # all of it, of which chance tells a half
 }
 
 
@@ -131,17 +127,16 @@ def test_counts_by_hour_surface_state_and_category(
     assert day.acted_upon[f"impressions.{SHELF}"] == {"x": 2, OTHERS: 1}
 
 
-def of_log(tmp_path: Path, log: LogRows, *shown: pa.Table) -> list[DayProfile]:
-    tables = (shown or [log.impressions], [log.actions], [log.users])
-    num_days = log.end_day - FIRST_DAY
-    return profiles_of(tmp_path, num_days, *tables, first=log.first_day, categories=["shelf"])
-
-
 def test_rows_in_parts_and_in_any_order_give_the_same_numbers(tmp_path: Path) -> None:
-    log, whole = random_log(), of_log(tmp_path, random_log())
+    log = random_log()
     shown = log.impressions.take(np.random.default_rng(2).permutation(len(log.impressions)))
     parts = [shown.slice(start, 300) for start in range(0, len(shown), 300)]
-    assert whole == of_log(tmp_path, log, *parts) and len(whole) == 4
+    rows = {"first": log.first_day, "actions": [log.actions], "users": [log.users]}
+    whole, of_parts = (
+        measured(tmp_path, 5, categories=["shelf"], impressions=each, **rows)
+        for each in ([log.impressions], parts)
+    )
+    assert whole == of_parts and len(whole) == 4
 
 
 def test_a_day_without_impressions_has_no_profile_and_users_without_rows_are_counted(
@@ -152,23 +147,6 @@ def test_a_day_without_impressions_has_no_profile_and_users_without_rows_are_cou
     assert found.numbers["users.without_row"].value == 1.0
     assert "users.row_age_days" not in found.numbers
     assert found.counts["users.state"] == {"(no row)": 2}
-
-
-def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path: Path) -> None:
-    log = random_log()
-    shown, acted = (
-        list(zip(rows["request_id"].to_pylist(), rows["pin_id"].to_pylist(), strict=True))
-        for rows in (log.impressions, log.actions)
-    )
-    leak = {"shelf": ["yes" if key in set(acted) else "no" for key in shown]}
-    shares = []
-    for spoiled in (log, log.set("impressions", **leak)):
-        found = of_log(tmp_path, spoiled)
-        shares.append([day.numbers["impressions.shelf.tells"].value for day in found])
-        together = [shares_told("impressions.shelf", [day], 1)[0] for day in found]
-        assert together == pytest.approx(shares[-1])
-    assert max(shares[0]) < 0.03
-    assert shares[1] == pytest.approx([1.0] * 4, abs=0.01)
 
 
 def test_a_day_looks_back_to_the_day_before_and_no_further(tmp_path: Path) -> None:
@@ -194,19 +172,16 @@ def test_the_hashes_of_ids_are_the_smallest_and_never_change(tmp_path: Path) -> 
     assert followed["pins"][:2] == (490365701847424976, 510164068333812098)
 
 
-NUM_ROWS = 3_000
-
-
 def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings() -> None:
     """And a row has the same numbers whichever rows it came with.
 
     A matrix product in single precision rounds by the number of rows, on some processors.
     """
-    vectors = np.random.default_rng(5).normal(size=(NUM_ROWS, WIDTH))
-    rows = users([(n // 3, n, "core") for n in range(NUM_ROWS)], vectors)
+    vectors = np.random.default_rng(5).normal(size=(3_000, WIDTH))
+    rows = users([(n // 3, n, "core") for n in range(3_000)], vectors)
     found = summarise_users([rows])
     for size in (64, 1_001):
-        parts = [rows.slice(start, size) for start in range(0, NUM_ROWS, size)]
+        parts = [rows.slice(start, size) for start in range(0, 3_000, size)]
         assert summarise_users(parts).equals(found)
     projected = np.stack([found[f"q{n}"].to_numpy() for n in range(NUM_PROJECTIONS)], axis=1)
     lengths = np.linalg.norm(vectors, axis=1)
@@ -214,22 +189,24 @@ def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings() -> 
     assert np.mean(np.linalg.norm(projected, axis=1) / lengths) == pytest.approx(1, abs=0.05)
     pairs = vectors[:-1] * vectors[1:]
     cosines = pairs.sum(axis=1) / (lengths[:-1] * lengths[1:])
-    is_same = np.arange(1, NUM_ROWS) % 3 != 0
+    is_same = np.arange(1, 3_000) % 3 != 0
     likeness = found["likeness"].to_numpy()[1:]
     assert np.isnan(likeness[~is_same]).all()
     assert np.mean(likeness[is_same] - cosines[is_same]) == pytest.approx(0, abs=0.02)
 
 
 # Label rates of single segments and surfaces.
-def rated(
-    scratch: Path, shown: list, acted: list, states: list[str], surfaces: list[str], num_days: int
-) -> list[DayProfile]:
-    """Return the days of a log whose users 0, 1, ... have these states and see these surfaces."""
-    rows = [(user, FIRST_DAY + day, state) for user, state in enumerate(states)
-            for day in range(-1, num_days)]  # fmt: skip
-    vectors = np.random.default_rng(5).normal(size=(len(rows), WIDTH))
-    seen = impressions(shown, surface=[surfaces[user] for _, user, *_ in shown])
-    return profiles_of(scratch, num_days, [seen], [actions(acted)], [users(rows, vectors)])
+def rates(scratch: Path, shown: list, acted: list, num_days: int = 1) -> list[dict[str, Number]]:
+    """Return the days' rates, of a new user 1 who searches and of others, who do not."""
+    surfaces = ["search" if request in "bce" else "home" for request, *_ in shown]
+    people = [(0, FIRST_DAY, "core"), (1, FIRST_DAY, "new")]
+    rows = {"impressions": [impressions(shown, surface=surfaces)], "actions": [actions(acted)]}
+    rows["users"] = [users(people, np.ones((2, WIDTH)))]
+    found, end = measured(scratch, num_days, categories=(), **rows), ".label_rate"
+    return [
+        {name.removesuffix(end): of for name, of in day.numbers.items() if name.endswith(end)}
+        for day in found.values()
+    ]
 
 
 RATED = [
@@ -248,46 +225,32 @@ RATED_ACTIONS = [
     (1, 10, "click", NOON + DAY_MS + 1, None),  # more than a day later
     (1, 11, "repin", NOON + 13 * HOUR_MS, "b"),  # counts on its own day, the next
 ]
-RATES = {
-    (0, "save"): (1 / 2, 2),  # a pin that comes again in its request was acted upon once
-    (1, "save"): (0.0, 3),
-    (0, "click"): (0.0, 2),
-    (1, "click"): (1 / 3, 3),
-}
-
-
-def rates_of(day: DayProfile) -> dict[str, Number]:
-    ending = ".label_rate"
-    return {n.removesuffix(ending): of for n, of in day.numbers.items() if n.endswith(ending)}
+RATES = (
+    {"save": ((1 / 2, 2), (0.0, 3)), "click": ((0.0, 2), (1 / 3, 3))},
+    {"repin": ((0.0, 1), (1.0, 1)), "click": ((0.0, 1), (0.0, 1))},
+)
 
 
 def test_rates_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [*RATED, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 10, NOON + DAY_MS, 0)]
-    sides = ["core", "new"], ["home", "search"]
-    first, second = map(rates_of, rated(tmp_path, shown, RATED_ACTIONS, *sides, 2))
-    for by, values in zip(("users.state", "impressions.surface"), sides, strict=True):
-        for name, expected in RATES.items():
-            place, kind = name
-            number = first[f"{by}.{values[place]}.{kind}"]
-            assert (number.value, number.num) == pytest.approx(expected), (by, name)
-        assert [second[f"{by}.{value}.repin"].value for value in values] == [0.0, 1.0]
+    shown = [*RATED, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 12, NOON + DAY_MS, 0)]
+    for found, expected in zip(rates(tmp_path, shown, RATED_ACTIONS, 2), RATES, strict=True):
+        assert {name: (of.value, of.num) for name, of in found.items()} == {
+            f"{by}.{value}.{kind}": number
+            for kind, numbers in expected.items()
+            for by, values in (("users.state", "core new"), ("impressions.surface", "home search"))
+            for value, number in zip(values.split(), numbers, strict=True)
+        }
     # The only segment has the rate of all rows; of many, those with most impressions count.
-    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, ["core"] * 2, ["home"] * 2, 1)
-    assert rates_of(first) == {}
+    assert rates(tmp_path, RATED[:2], RATED_ACTIONS) == [{}]
     most = queries.LABEL_RATES.replace(f"<= {queries.MOST_VALUES}", "<= 1")
     monkeypatch.setattr(queries, "NUMBERS", (*queries.NUMBERS[:1], most))
-    (first,) = rated(tmp_path, RATED, RATED_ACTIONS, *sides, 1)
-    assert {name.split(".")[2] for name in rates_of(first)} == {"new", "search"}
+    (first,) = rates(tmp_path, RATED, RATED_ACTIONS)
+    assert {name.split(".")[2] for name in first} == {"new", "search"}
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(
-    tmp_path: Path, order: tuple[int, int]
-) -> None:
-    rows, surfaces = [("a", 0, 10, NOON, 0), ("b", 0, 10, NOON, 0)], ["search", "home"]
-    shown = impressions([rows[n] for n in order], surface=[surfaces[n] for n in order])
-    acted = actions([(0, 10, "click", NOON + 1, None)])
-    people = users([(0, FIRST_DAY, "core")], np.ones((1, WIDTH)))
-    (first,) = profiles_of(tmp_path, 1, [shown], [acted], [people])
-    rates = {s: first.numbers[f"impressions.surface.{s}.click.label_rate"].value for s in surfaces}
-    assert rates == {"search": 0.0, "home": 1.0}
+def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(tmp_path: Path) -> None:
+    shown = [("b", 0, 10, NOON, 0), ("a", 0, 10, NOON, 0)]
+    for rows in (shown, shown[::-1]):
+        (found,) = rates(tmp_path, rows, [(0, 10, "click", NOON + 1, None)])
+        by_surface = {name.split(".")[2]: number.value for name, number in found.items()}
+        assert by_surface == {"search": 0.0, "home": 1.0}
