@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
@@ -49,39 +50,45 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def build_own(log: Path, modules: Path, source: str, name: str = "feature") -> Snapshot:
-    """Return the snapshot with a function of this source."""
+def write_module(modules: Path, source: str) -> None:
     (modules / "given.py").write_text(source)
     sys.modules.pop("given", None)
     importlib.invalidate_caches()
-    feature = NumericFeature(name=f"given:{name}", may_be_missing=True)
-    return build(log, config_of(feature, NumericFeature(name="user_actions:repin")), 2)
 
 
-def column(snapshot: Snapshot, name: str) -> np.ndarray:
+def build_own(log: Path, modules: Path, source: str) -> tuple[Snapshot, np.ndarray, np.ndarray]:
+    """Return the snapshot with the last function of this source, its numbers and its flags."""
+    write_module(modules, source)
+    name = "given:" + re.findall(r"^def (\w+)", source, re.MULTILINE)[-1]
+    own_feature = NumericFeature(name=name, may_be_missing=True)
+    snapshot = build(log, config_of(own_feature, NumericFeature(name="user_actions:repin")), 2)
+    tables = tables_of(snapshot, "examples")
+    values, flags = (
+        np.concatenate([np.asarray(table[f"num_{name}{end}"]) for table in tables])
+        for end in ("", "_missing")
+    )
+    return snapshot, values, flags
+
+
+def tables_of(snapshot: Snapshot, name: str) -> list[pa.Table]:
     folder = local_path(snapshot.uri)
-    parts = [open_table(folder, f"{s.name}/examples.arrow")[name] for s in snapshot.shards]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return [open_table(folder, f"{shard.name}/{name}.arrow") for shard in snapshot.shards]
 
 
 def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path) -> None:
-    snapshot = build_own(log, modules, COUNT_KNOWN)
-    expected = []
-    for shard in snapshot.shards:
-        requests = open_table(local_path(snapshot.uri), f"{shard.name}/requests.arrow").to_pylist()
-        for row in requests:
-            expected += [row["timeline_end"] - row["timeline_start"]] * row["num_examples"]
-    assert np.expm1(column(snapshot, "num_given:feature")).round(4).tolist() == expected
-    is_missing = column(snapshot, "num_given:feature_missing").tolist()
-    assert is_missing == [int(length == 0) for length in expected]
-    assert 0 < sum(is_missing) < len(expected)
+    snapshot, values, flags = build_own(log, modules, COUNT_KNOWN)
+    rows = [row for table in tables_of(snapshot, "requests") for row in table.to_pylist()]
+    lengths = [row["timeline_end"] - row["timeline_start"] for row in rows]
+    expected = np.repeat(lengths, [row["num_examples"] for row in rows])
+    assert np.expm1(values).round(4).tolist() == expected.tolist()
+    assert flags.tolist() == (expected == 0).tolist()
+    assert 0 < flags.sum() < len(flags)
 
 
 def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
     page = (Path(__file__).resolve().parents[4] / "docs" / "features.md").read_text()
     [source] = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
-    snapshot = build_own(log, modules, source, "actions_per_day")
-    assert column(snapshot, "num_given:actions_per_day").max() > 1
+    assert build_own(log, modules, source)[1].max() > 1
 
 
 @pytest.mark.parametrize(
@@ -98,15 +105,14 @@ def test_what_is_no_feature_is_refused_before_anything_is_read(
     tmp_path: Path, modules: Path, name: str, source: str, expected: str
 ) -> None:
     """There is no event log here, so that nothing can have been read."""
-    (modules / "given.py").write_text(source)
-    importlib.invalidate_caches()
+    write_module(modules, source)
     with pytest.raises(ConfigurationError, match=expected):
         build(tmp_path, config_of(NumericFeature(name=name)))
 
 
 def test_a_module_without_a_source_file_is_refused(log: Path, modules: Path) -> None:
     sys.modules["typed_in"] = type(sys)("typed_in")
-    sys.modules["typed_in"].feature = lambda seen: seen.examples.pin_row
+    sys.modules["typed_in"].feature = known_actions
     with pytest.raises(ConfigurationError, match="'typed_in:feature': its module has no source"):
         build(log, config_of(NumericFeature(name="typed_in:feature")))
 
@@ -118,12 +124,12 @@ def test_two_workers_never_call_a_function_at_once(log: Path, modules: Path) -> 
         "    CALLS.append(seen)\n    time.sleep(0.01)\n    num_calls = len(CALLS)\n"
         "    CALLS.pop()\n    return np.full(len(seen.examples.request), num_calls)\n"
     )
-    assert set(column(build_own(log, modules, source), "num_given:feature")) == {1.0}
+    assert set(build_own(log, modules, source)[1]) == {1.0}
 
 
 def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) -> None:
     sources = (COUNT_KNOWN, COUNT_KNOWN, f"# Another way.\n{COUNT_KNOWN}")
-    first, again, other = (build_own(log, modules, source) for source in sources)
+    first, again, other = (build_own(log, modules, source)[0] for source in sources)
     assert first.digest == again.digest != other.digest
     one, two = ([f.sha256 for f in each.files if "shard" in f.path] for each in (first, other))
     assert one == two
@@ -154,91 +160,29 @@ def shard() -> Seen:
     )
 
 
-def judge(function: Callable[[Seen], object]) -> None:
-    feature = NumericFeature(name="my.module:feature")
-    call = functools.partial(own._call, function, feature)
-    own.check_no_leak(feature.name, call, shard(), call(shard()))
-
-
 def known_actions(seen: Seen) -> np.ndarray:
-    of = seen.requests
-    return (of.timeline_end - of.timeline_start)[seen.examples.request]
+    return seen.requests.timeline_end - seen.requests.timeline_start
 
 
 def all_actions(seen: Seen) -> np.ndarray:
     """Return the number of the user's actions, also the later ones."""
     starts = np.unique(np.append(seen.requests.timeline_start, len(seen.actions.pin_row)))
     end = starts[np.searchsorted(starts, seen.requests.timeline_start, side="right")]
-    return (end - seen.requests.timeline_start)[seen.examples.request]
-
-
-def write(seen: Seen) -> np.ndarray:
-    seen.actions.acted_at[:] = 0
-    return known_actions(seen)
-
-
-def fail(seen: Seen) -> None:
-    raise ValueError("no such brand")
-
-
-REFUSED = {
-    all_actions: "(looks ahead|depends on rows beyond).*it returned .*expected the same.*look only",
-    lambda seen: np.full(len(seen.examples.request), len(seen.users.user_id)): (
-        "depends on rows beyond its user's.*without the other users"
-    ),
-    lambda seen: np.random.random(len(seen.examples.pin_row)): "is not deterministic: called twice",
-    lambda seen: np.full(18, np.nan): "returned NaN for .* may_be_missing=True",
-    lambda seen: np.full(18, np.inf): "returned inf for .*expected finite",
-    lambda seen: np.zeros(2): r"returned ndarray of shape \(2,\).*expected float32 numbers",
-    lambda seen: None: "returned NoneType of shape",
-    fail: "raised ValueError: no such brand on .*correct the function",
-    write: "raised ValueError: assignment destination is read-only",
-}
-
-
-@pytest.mark.parametrize("function", REFUSED)
-def test_what_a_function_may_not_do_is_named(
-    monkeypatch: pytest.MonkeyPatch, function: Callable[[Seen], object]
-) -> None:
-    monkeypatch.setattr(own, "NUM_USERS", 2)  # of three
-    with pytest.raises(ConfigurationError, match=f"my.module:feature {REFUSED[function]}"):
-        judge(function)
+    return end - seen.requests.timeline_start
 
 
 def since_oldest_action(seen: Seen) -> np.ndarray:
     """Return the hours from the user's first known action to the request, 0 without any."""
     of, acted_at = seen.requests, np.append(seen.actions.acted_at, 0)
-    since_ms = of.impressed_at - acted_at[of.timeline_start]
-    return np.where(of.timeline_end > of.timeline_start, since_ms / HOUR_MS, 0)[
-        seen.examples.request
-    ]
-
-
-def later_requests(seen: Seen) -> np.ndarray:
-    """Return how many requests of the same user there are, also later ones."""
-    _, place, counts = np.unique(seen.requests.user_id, return_inverse=True, return_counts=True)
-    return counts[place][seen.examples.request]
+    hours = (of.impressed_at - acted_at[of.timeline_start]) / HOUR_MS
+    return np.where(known_actions(seen) > 0, hours, 0)
 
 
 def requests_before(seen: Seen, times: np.ndarray) -> np.ndarray:
+    """Return how many requests of the same user have a time before that of each request."""
     of = seen.requests
     is_earlier = times[None, :] < of.impressed_at[:, None]
-    is_own = of.user_id[None, :] == of.user_id[:, None]
-    return (is_earlier & is_own).sum(axis=1)[seen.examples.request]
-
-
-def earlier_requests(seen: Seen) -> np.ndarray:
-    """Return how many earlier requests of the same user there are, also those not known yet."""
-    return requests_before(seen, seen.requests.impressed_at)
-
-
-def known_earlier_requests(seen: Seen) -> np.ndarray:
-    """Return how many earlier requests were known, as every function may count them."""
-    return requests_before(seen, seen.requests.known_at)
-
-
-def own_known_at(seen: Seen) -> np.ndarray:
-    return ((seen.requests.known_at - seen.requests.impressed_at) / HOUR_MS)[seen.examples.request]
+    return (is_earlier & (of.user_id[None, :] == of.user_id[:, None])).sum(axis=1)
 
 
 def rounded(seen: Seen) -> np.ndarray:
@@ -246,19 +190,41 @@ def rounded(seen: Seen) -> np.ndarray:
     return np.where(known_actions(seen) == 5, 1.0, 1e-13 * len(seen.requests.user_id))
 
 
-ALLOWED = (known_actions, since_oldest_action, known_earlier_requests)
-LOOKS_AHEAD = (later_requests, earlier_requests, own_known_at)
+AHEAD = "looks ahead: .*not known before that request, and its own known_at"
+SCALED = [
+    (known_actions, ""),
+    (since_oldest_action, ""),
+    (lambda seen: requests_before(seen, seen.requests.known_at), ""),
+    (lambda seen: requests_before(seen, seen.requests.impressed_at), AHEAD),
+    (lambda seen: requests_before(seen, 0 * seen.requests.impressed_at), AHEAD),
+    (lambda seen: (seen.requests.known_at - seen.requests.impressed_at) / HOUR_MS, AHEAD),
+]
+JUDGED = [
+    (rounded, ""),
+    (all_actions,
+     "(looks ahead|depends on rows beyond).*it returned .*expected the same.*look only"),
+    (lambda seen: known_actions(seen) + len(seen.users.user_id),
+     "depends on rows beyond its user's.*without the other users"),
+    (lambda seen: np.random.random(len(seen.examples.pin_row)),
+     "is not deterministic: called twice"),
+    (lambda seen: np.full(18, np.nan), "returned NaN for .* may_be_missing=True"),
+    (lambda seen: np.full(18, np.inf), "returned inf for .*expected finite"),
+    (lambda seen: np.zeros(2), r"returned ndarray of shape \(2,\).*expected float32 numbers"),
+    (lambda seen: None, "returned NoneType of shape"),
+    (lambda seen: int("brand"), "raised ValueError: invalid .* 'brand' on .*correct the function"),
+    (lambda seen: seen.actions.acted_at.fill(0), "raised ValueError: assignment destination is re"),
+    *((lambda seen, of=function, scale=scale: scale * of(seen), says)
+      for function, says in SCALED for scale in (1e-9, 1.0, 1e9)),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("function", "scale"),
-    [*((each, s) for each in (*ALLOWED, *LOOKS_AHEAD) for s in (1e-9, 1.0, 1e9)), (rounded, 1.0)],
-)
-def test_who_looks_ahead_is_refused_whatever_the_scale_of_its_numbers(
-    function: Callable[[Seen], np.ndarray], scale: float
+@pytest.mark.parametrize(("function", "says"), JUDGED)
+def test_what_a_function_may_not_do_is_named_whatever_the_scale_of_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Seen], object], says: str
 ) -> None:
-    says = "my.module:feature looks ahead: .*not known before that request, and its own known_at"
-    refused = pytest.raises(ConfigurationError, match=says)
-    with refused if function in LOOKS_AHEAD else contextlib.nullcontext():
-        judge(lambda seen: function(seen) * scale)
-    assert len(set(function(shard()).tolist())) > 1 or function is later_requests
+    monkeypatch.setattr(own, "NUM_USERS", 2)  # of three
+    feature = NumericFeature(name="my.module:feature")
+    call = functools.partial(own._call, function, feature)
+    refused = pytest.raises(ConfigurationError, match=f"my.module:feature {says}")
+    with refused if says else contextlib.nullcontext():
+        own.check_no_leak(feature.name, call, shard(), call(shard()))
