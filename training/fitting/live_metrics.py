@@ -47,7 +47,7 @@ def _to_lines(values: list[LoggedValue]) -> str:
     return "".join(f"{json.dumps(value._asdict())}\n" for value in values)
 
 
-def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
+def replay(client: "MlflowClient", metrics_path: Path, run_id: str, num_sent: int = 0) -> int:
     """Send what an MLflow run lacks of a metrics.jsonl; return how many values the file has.
 
     A step that the run has already is left as it is, so it does no harm to repeat this.
@@ -56,6 +56,8 @@ def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
         client: The client of the stage, or of the training.
         metrics_path: The file.
         run_id: The MLflow run.
+        num_sent: Values at the file's beginning that the same process has sent; with 0 the run is
+            asked for all that it has.
 
     Raises:
         TrackingUnavailableError: the server cannot be reached; what was trained is kept.
@@ -63,15 +65,16 @@ def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
     from mlflow.entities import Metric
 
     values = read_metrics(metrics_path)
+    asked = set() if num_sent else {value.name for value in values}
     with translated_outages(client.tracking_uri, "what was trained is kept, metrics.jsonl too"):
         known = {
             (name, metric.step)
-            for name in {value.name for value in values}
+            for name in asked
             for metric in client.get_metric_history(run_id, name)
         }
         metrics = [
             Metric(value.name, value.value, value.timestamp_ms, value.step)
-            for value in values
+            for value in values[num_sent:]
             if (value.name, value.step) not in known
         ]
         client.log_batch(run_id, metrics)
@@ -96,7 +99,7 @@ class MetricLog(pl.Callback):
         self._path, self._tracking_uri, self._run_id = path, tracking_uri, run_id
         self._started_at = self._line_at = time.monotonic()
         self._send_at = self._started_at + _SEND_EVERY_S
-        self._first_step = self._num_candidates = 0
+        self._first_step = self._num_candidates = self._num_sent = 0
         if run_id:
             # A server that hangs may cost the training these seconds, once. For this process alone.
             os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
@@ -146,7 +149,7 @@ class MetricLog(pl.Callback):
             begun_at = time.monotonic()
             self._send()
             sent_at = time.monotonic()
-            # A sending first asks what is there: a slow server costs a twentieth of the time.
+            # So a slow server costs a twentieth of the time.
             self._send_at = sent_at + max(_SEND_EVERY_S, 20 * (sent_at - begun_at))
         if step == last or now - self._line_at >= _LINE_EVERY_S:
             self._line_at = now
@@ -161,7 +164,8 @@ class MetricLog(pl.Callback):
         from requests.exceptions import RequestException
 
         try:
-            replay(MlflowClient(tracking_uri=self._tracking_uri), self._path, self._run_id)
+            client = MlflowClient(tracking_uri=self._tracking_uri)
+            self._num_sent = replay(client, self._path, self._run_id, self._num_sent)
         except (HomefeedError, RequestException) as error:
             self._run_id = ""
             log.warning(
