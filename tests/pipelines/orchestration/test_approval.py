@@ -1,7 +1,7 @@
 """A person is asked before a promotion where the recipe wants it, and the answer is kept."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from pipelines import storage
 from pipelines.alerts.commands import force_command, new_cycle_command
-from pipelines.contracts.alert import AlertReceipt
+from pipelines.alerts.transports import read_outbox
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import Approval, Decision
@@ -20,6 +20,7 @@ from pipelines.orchestration import approval
 from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.run_note import NOTE_KEY
 from pipelines.recipes import smoke
+from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
 from support.questions import Questions
 from support.runs import make_run, save_artifact, save_run
@@ -32,17 +33,15 @@ OLD = Approval(answer="approved", by="anna", at=BEGAN, model="v4", ruling_digest
 class Cycle:
     """A judged cycle, the task that asks about it, and Airflow's own table of questions."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, options: Any, **more: Any) -> None:
-        self.folder, self.airflow = folder, Questions(folder, patch)
+    def __init__(self, folder: Path, patch: Any, options: Any, **more: Any) -> None:
+        self.airflow = Questions(folder, patch)
         asked = PromotionConfig(approval=options and ApprovalConfig(**options))
         recipe = smoke().model_copy(update={"promotion": asked})
-        decision = more.pop("decision", Decision.PROMOTE)
         self.run = save_run(make_run(folder, recipe, champion=CHAMPION, **more))
-        self.left: dict[str, Any] = {}
-        self.judge(decision, low=0.01, high=0.09)
+        self.judge(Decision.PROMOTE)
 
-    def judge(self, *how: Any, **changes: float) -> None:
-        self.judgement = make_judgement(*how, **changes)
+    def judge(self, decision: Decision, **changes: float) -> None:
+        self.judgement = make_judgement(decision, **changes)
         save_artifact(self.run, "compare_with_champion", self.judgement)
 
     def execute(self, event: Any = None) -> Any:
@@ -64,60 +63,59 @@ class Cycle:
         assert caught.value.method_name == "execute_complete"
         return caught.value.timeout / HOUR
 
-    def answer(self, option: str, by: str, hours: int = 2, **said: str) -> dict[str, Any]:
+    def answer(self, option: str, by: str, **said: str) -> dict[str, Any]:
         """Return what Airflow hands over after an answer, or where there was none in time."""
-        at = BEGAN + hours * HOUR
+        at = BEGAN + 2 * HOUR
         if by:
             return self.airflow.answer(option, by, at, **said)
         more = {"responded_by_user": None, "timedout": True, "params_input": {}}
         return {"chosen_options": [option], "responded_at": at, **more}
 
     @property
-    def kept(self) -> Approval | None:
-        uri = approval_uri(self.run.run_uri)
-        return storage.read_model(uri, Approval) if storage.exists(uri) else None
+    def kept(self) -> Approval:
+        """Return the answer that is kept, and see that it is about the verdict."""
+        found = storage.read_model(approval_uri(self.run.run_uri), Approval)
+        assert found.ruling_digest == self.judgement.ruling_digest
+        return found
 
     @property
     def alerts(self) -> list[str]:
-        files = sorted((self.folder / "workspace" / "outbox").glob("*.json"))
-        receipts = [storage.read_model(storage.to_uri(file), AlertReceipt) for file in files]
-        return [f"{each.alert.kind}: {each.alert.happened}" for each in receipts if each.alert]
-
-
-Make = Callable[..., Cycle]
+        return [f"{each.kind}: {each.happened}" for _, each in read_outbox(Settings())]
 
 
 @pytest.fixture
-def cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> partial[Cycle]:
     """Make a cycle whose recipe asks with such options; it is one hour after the run began."""
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     monkeypatch.setattr(approval, "utc_now", lambda: BEGAN + HOUR)
-    return lambda options, **more: Cycle(tmp_path, monkeypatch, options, **more)
+    return partial(Cycle, tmp_path, monkeypatch)
 
 
-def test_who_the_recipe_names_is_asked_with_the_outcome(cycle: Make) -> None:
+def test_who_the_recipe_names_is_asked_with_the_outcome_and_anew_where_the_task_is_cleared(cycle):
     asked = cycle({"by": ("anna", "ben"), "within_hours": 24})
     storage.write_model(approval_uri(asked.run.run_uri), OLD)  # about another verdict
     assert asked.ask() == 24
     shown = asked.airflow.shown()
     assert "is promoted if a person approves" in shown.subject
     waits = "test\\_ranker v4 waits to be approved by anna or ben, for 24 h at most"
-    assert waits in shown.body
+    assert waits in shown.body and "newest alert `approval_wanted`" in shown.body
     assert "Answer until 2026-01-06 07:00 UTC; without an answer the champion stays." in shown.body
     assert shown.options == ["Approve", "Reject"] and shown.defaults == ["Reject"]
     verdict = shown.params["verdict"]
     assert verdict["value"] == verdict["schema"]["const"] == asked.judgement.ruling_digest  # hidden
     assert shown.assignees == [{"id": "anna", "name": "anna"}, {"id": "ben", "name": "ben"}]
-    [told] = asked.alerts
-    assert told.startswith("approval_wanted: test_ranker v4 is promoted if a person approves")
+    asked.answer("Reject", "anna")
+    asked.airflow.clear()  # before the task has written the answer down
+    assert asked.ask() == 24
+    wanted = "approval_wanted: test_ranker v4 is promoted if a person approves"
+    assert [told.startswith(wanted) for told in asked.alerts] == [True, True]
+    assert asked.execute(asked.answer("Approve", "ben"))["by"] == "ben"
 
 
-@pytest.mark.parametrize(
-    ("within", "cadence_days", "expected"), [(24, 14, 24), (72, 14, 69), (24, 1, 21)]
-)
+@pytest.mark.parametrize(("within", "cadence_days", "expected"), [(72, 14, 69), (24, 1, 21)])
 def test_the_question_is_closed_before_the_run_ends_and_the_next_cycle_is_due(
-    cycle: Make, monkeypatch: pytest.MonkeyPatch, within: float, cadence_days: int, expected: float
-) -> None:
+    cycle, monkeypatch, within, cadence_days, expected
+):
     monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", str(cadence_days))
     # A transport that fails does not lose the question: the outbox keeps it for the next one.
     monkeypatch.setenv("HOMEFEED_ALERT_TRANSPORTS", '["smtp"]')
@@ -128,13 +126,18 @@ def test_the_question_is_closed_before_the_run_ends_and_the_next_cycle_is_due(
 
 
 @pytest.mark.parametrize(
-    ("options", "more"),
-    [(None, {}), ({}, {"decision": Decision.REJECT}), ({}, {"may_promote": False})],
+    ("options", "decision", "may_promote"),
+    [
+        (None, Decision.PROMOTE, True),
+        ({}, Decision.REJECT, True),
+        ({}, Decision.PROMOTE, False),
+    ],
 )
 def test_nobody_is_asked_where_nothing_would_be_promoted_or_the_recipe_does_not_want_it(
-    cycle: Make, options: Any, more: dict[str, Any]
-) -> None:
-    asked = cycle(options, **more)
+    cycle, options, decision, may_promote
+):
+    asked = cycle(options, may_promote=may_promote)
+    asked.judge(decision)
     assert "nobody has to approve" in str(asked.execute())
     assert asked.left == {} and asked.alerts == [] and asked.airflow.shown() is None
 
@@ -149,14 +152,13 @@ def test_nobody_is_asked_where_nothing_would_be_promoted_or_the_recipe_does_not_
     ],
 )
 def test_the_answer_and_its_comment_are_kept_and_only_an_approval_is_green(
-    cycle: Make, option: str, by: str, answer: str, sentence: str
-) -> None:
+    cycle, option, by, answer, sentence
+):
     asked = cycle({})
     asked.ask()
     result = asked.execute(asked.answer(option, by, comment="  Tuesday's data\n# are <b>odd</b>. "))
     found, note = asked.kept, asked.left[NOTE_KEY]
-    assert found is not None and (found.answer, found.at) == (answer, BEGAN + 2 * HOUR)
-    assert found.ruling_digest == asked.judgement.ruling_digest
+    assert (found.answer, found.at) == (answer, BEGAN + 2 * HOUR)
     assert found.comment == ("Tuesday's data # are <b>odd</b>." if by else "")
     assert sentence in note.replace("\\", "")
     assert ("are &lt;b\\>odd" in note) == bool(by)
@@ -172,9 +174,7 @@ def test_the_answer_and_its_comment_are_kept_and_only_an_approval_is_green(
 
 
 @pytest.mark.parametrize("said", [{}, {"verdict": ""}])
-def test_an_answer_counts_only_for_the_verdict_that_people_were_shown(
-    cycle: Make, said: dict[str, str]
-) -> None:
+def test_an_answer_counts_only_for_the_verdict_that_people_were_shown(cycle, said):
     asked = cycle({})
     asked.ask()
     event = asked.answer("Approve", "anna", **said)
@@ -182,33 +182,16 @@ def test_an_answer_counts_only_for_the_verdict_that_people_were_shown(
         asked.judge(Decision.PROMOTE, low=0.07)  # while a person thought
     with pytest.raises(PromotionRefusedError, match="counts for nothing") as caught:
         asked.execute(event)
-    assert asked.kept is None
+    assert not storage.exists(approval_uri(asked.run.run_uri))
     for command in (new_cycle_command(asked.run), force_command(asked.run)):
         assert command in str(caught.value)
 
 
-def test_a_task_that_is_cleared_asks_about_the_same_verdict_once_more_and_tells_so(
-    cycle: Make,
-) -> None:
-    asked = cycle({"within_hours": 24})
-    asked.ask()
-    asked.answer("Reject", "anna")
-    asked.airflow.clear()  # before the task has written the answer down
-    assert asked.ask() == 24
-    assert len(asked.alerts) == 2
-    assert "newest alert `approval_wanted`" in asked.airflow.shown().body
-    assert asked.execute(asked.answer("Approve", "ben", 3))["by"] == "ben"
-
-
-def test_without_time_left_nobody_is_asked_and_the_champion_stays(
-    cycle: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_time_left_nobody_is_asked_and_the_champion_stays(cycle, monkeypatch):
     asked = cycle({"within_hours": 72})
     for minutes in (0, 5):  # a retry writes and tells what the first attempt did
         now = BEGAN + 71 * HOUR + timedelta(minutes=minutes)
         monkeypatch.setattr(approval, "utc_now", lambda now=now: now)
         assert "Nobody approved test_ranker v4 in time" in str(asked.execute())
-        found = asked.kept
-        assert found is not None and found.ruling_digest == asked.judgement.ruling_digest
-        assert (found.answer, found.at) == ("no answer", BEGAN + 70 * HOUR)
+        assert (asked.kept.answer, asked.kept.at) == ("no answer", BEGAN + 70 * HOUR)
     assert len(asked.alerts) == 1 and asked.airflow.shown() is None

@@ -1,6 +1,5 @@
 """Due instants are exact; what a simulated Airflow runs after outages and pauses, and is told."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from unittest import mock
@@ -33,9 +32,9 @@ TI = SimpleNamespace(xcom_push=lambda key, value: None)
 class World:
     """A deployment with a simulated Airflow, in which each run starts as soon as it is created."""
 
-    def __init__(self, patch, workspace, days=14.0) -> None:
-        self.settings = Settings(workspace=str(workspace), cadence_days=days)
-        self.patch, self.outbox = patch, workspace / "outbox"
+    def __init__(self, patch, folder, days) -> None:
+        self.settings = Settings(workspace=str(folder), cadence_days=days)
+        self.patch, self.folder = patch, folder
         self.airflow = self.new_airflow()
         self.trained: list[str] = []
         self.skipped: list[str] = []
@@ -68,15 +67,18 @@ class World:
         except AirflowSkipException:
             self.skipped.append(run.run_id)
 
-    def alerts(self) -> list[dict]:
-        paths = sorted(self.outbox.glob("*.json"))
-        return [json.loads(path.read_text())["alert"] for path in paths]
-
     def told(self) -> list[str]:
         """Return every date that an alert names as skipped, sorted, as often as it is named."""
-        assert {alert["kind"] for alert in self.alerts()} <= {"missed_cycle"}
-        dates = [date for alert in self.alerts() for date in alert["about"]]
+        alerts = [alert for _, alert in transports.read_outbox(self.settings)]
+        assert {alert.kind for alert in alerts} <= {"missed_cycle"}
+        dates = [date for alert in alerts for date in alert.about]
         return sorted(f"{datetime.fromisoformat(date):%m-%d %H}" for date in dates)
+
+    def offered(self) -> list[str]:
+        """Return which runs the alerts offer to begin by hand."""
+        steps = [alert.next_step for _, alert in transports.read_outbox(self.settings)]
+        offers = [parse(command) for step in steps for _, command in step.commands]
+        return [each.params["key"] for each in offers if each.info_name == "retrain"]
 
 
 @pytest.mark.parametrize(("days", "number"), [(14, -3), (14, 0), (14, 1000), (1 / 7, 255500)])
@@ -101,15 +103,7 @@ def test_a_deployment_says_start_and_cadence(monkeypatch):
             grid_of(Settings())
 
 
-@pytest.fixture
-def world(monkeypatch, tmp_path) -> World:
-    """A fortnightly deployment that has run the cycle of 19 January on time."""
-    made = World(monkeypatch, tmp_path / "workspace")
-    assert made.go(DUE - 14 * DAY) == ["01-19"]
-    return made
-
-
-@pytest.mark.parametrize("processor_first", [True, False])
+@pytest.mark.parametrize("processor", ["before the scheduler", "after it", "daily meanwhile"])
 @pytest.mark.parametrize(
     ("days", "outage", "trained", "told", "next_date"),
     [
@@ -123,87 +117,85 @@ def world(monkeypatch, tmp_path) -> World:
         (3.5, 7.1 * DAY, ["02-09"], ["02-02 06", "02-05 18"], "02-12 18"),
     ],
 )
-def test_after_an_outage_the_newest_cycle_runs_late_or_is_told(
-    monkeypatch, tmp_path, days, outage, trained, told, next_date, processor_first
+def test_after_an_outage_or_a_pause_the_newest_cycle_runs_late_or_is_told_and_offered(
+    monkeypatch, tmp_path, days, outage, trained, told, next_date, processor
 ):
-    world = World(monkeypatch, tmp_path / "workspace", days=days)
+    world = World(monkeypatch, tmp_path, days)
     assert len(world.go(DUE - days * DAY)) == 1
-    assert world.go(DUE + outage, processor_first) == trained
+    for day in range(outage.days if processor == "daily meanwhile" else 0):
+        world.airflow.set_clock(DUE + day * DAY)
+        world.airflow.parse()
+    assert world.go(DUE + outage, processor == "before the scheduler") == trained
     assert world.told() == told
+    # Nobody is asked to run an old cycle where a newer one follows.
+    too_late = world.airflow.runs[-1:] if told and not trained else []
+    assert world.offered() == [run.run_id for run in too_late]
     on_time = world.airflow.row.next_dagrun_create_after
     assert f"{on_time:%m-%d %H}" == next_date
     assert world.go(on_time) == [next_date[:5]]
     assert world.told() == told  # nothing is told twice, nor run twice
 
 
-def test_a_pause_is_told_when_a_person_ends_it(monkeypatch, tmp_path):
-    world = World(monkeypatch, tmp_path / "workspace", days=3.5)
-    world.go(DUE - 3.5 * DAY)
-    for day in range(57):  # paused: the DAG processor goes on, the scheduler creates nothing
-        world.airflow.set_clock(DUE + day * DAY)
-        world.airflow.parse()
-    assert world.go(DUE + 56.1 * DAY) == ["03-30"]
-    (alert,) = world.alerts()
-    assert "due dates from 2026-02-02 06:00 UTC to 2026-03-26" in alert["happened"]
-    assert len(world.told()) == 16
+@pytest.fixture
+def world(monkeypatch, tmp_path) -> World:
+    """A fortnightly deployment that has run the cycle of 19 January on time."""
+    made = World(monkeypatch, tmp_path, 14)
+    assert made.go(DUE - 14 * DAY) == ["01-19"]
+    return made
 
 
-@pytest.mark.parametrize("now", [DUE + HOUR, DUE + 9 * DAY, DUE + 300 * DAY])
-def test_a_fresh_installation_tells_nothing_and_waits_for_its_date(monkeypatch, tmp_path, now):
-    world = World(monkeypatch, tmp_path / "workspace")
-    assert world.go(now + HOUR) == []
-    first = world.airflow.row.next_dagrun_create_after
-    assert first > now and (first - START).total_seconds() % (14 * 86400) == 0
-    assert world.go(first) == [f"{first:%m-%d}"]
-    assert world.alerts() == []
+def begin_by_hand(world: World) -> None:
+    known = {"run_id": "manual__x", "run_type": "manual", "conf": {}}
+    dag_run = SimpleNamespace(data_interval_end=DUE, run_after=DUE, **known)
+    start_cycle(PARAMS, dag_run, TI, world.settings)
+    assert world.trained == ["01-19", "02-02"]
 
 
-def test_a_new_airflow_database_finds_the_account_of_the_old_one(world):
+def put_on_record(world: World) -> None:
+    uri = storage.to_uri(world.folder / "runs" / "2026-02-02--ab" / "x")
+    storage.write_bytes(uri, b"")
+
+
+def lose_the_database(world: World) -> None:
     world.airflow = world.new_airflow()
-    assert world.go(DUE + 2 * DAY) == []  # a new database waits for the next date
-    assert world.told() == []
-    assert world.go(DUE + 14 * DAY) == ["02-16"]
-    assert world.told() == ["02-02 06"]
 
 
-def test_a_run_that_waited_in_the_queue_for_too_long_is_skipped_and_a_retry_says_the_same_once(
-    world,
-):
+def make_it_weekly(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"cadence_days": 7})
+    runs, world.airflow = world.airflow.runs, world.new_airflow()
+    world.airflow.runs = runs
+
+
+@pytest.mark.parametrize(
+    ("change", "looks"),
+    [
+        (begin_by_hand, [(14, ["02-16"], ["02-02 06"])]),
+        (put_on_record, [(20, ["02-16"], [])]),
+        # A new database waits for the next date, and finds the account of the old one.
+        (lose_the_database, [(2, [], []), (14, ["02-16"], ["02-02 06"])]),
+        (make_it_weekly, [(0, ["02-02"], ["01-26 06"])]),
+    ],
+)
+def test_only_a_date_of_the_schedule_without_a_cycle_on_record_is_told(world, change, looks):
+    change(world)
+    for days, trained, told in looks:
+        assert world.go(DUE + days * DAY) == trained
+        assert world.told() == told
+
+
+def test_a_run_that_waited_for_too_long_is_skipped_and_told_once_unless_a_person_clears_it(world):
     world.airflow.set_clock(DUE)
-    run = world.airflow.create_run()
+    old, run = world.airflow.runs[-1], world.airflow.create_run()
     for days in (8, 9):  # Airflow lost its database, and starts the run again
         run.start_date = DUE + days * DAY
         world.begin(run)
-    assert (world.skipped, world.told()) == ([run.run_id] * 2, ["02-02 06"])
-
-
-def test_a_run_that_is_cleared_is_run_and_misses_nothing(world):
-    old = world.airflow.runs[-1]
-    world.go(DUE + 8 * DAY)
-    for run in (world.airflow.runs[-1], old):  # one that was skipped, and one that has run
-        run.clear_number, run.start_date = 1, DUE + 9 * DAY
-        world.begin(run)
-    assert (world.trained, world.told()) == (["02-02", "01-19"], ["02-02 06"])
+    assert world.skipped == [run.run_id] * 2
+    for cleared in (run, old):
+        cleared.clear_number, cleared.start_date = 1, DUE + 9 * DAY
+        world.begin(cleared)
+    assert world.trained == ["01-19", "02-02", "01-19"]
     assert world.go(DUE + 14 * DAY) == ["02-16"]
     assert world.told() == ["02-02 06"]
-
-
-def test_a_manual_run_is_never_too_late_and_accounts_for_nothing(world):
-    dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=DUE, run_after=DUE, conf={}
-    )
-    start_cycle(PARAMS, dag_run, TI, world.settings)
-    assert world.trained == ["01-19", "02-02"]
-    assert world.go(DUE + 14 * DAY, processor_first=False) == ["02-16"]
-    assert world.told() == ["02-02 06"]
-
-
-def test_a_day_of_which_a_cycle_is_on_record_is_not_told(world, tmp_path):
-    storage.write_bytes(
-        storage.join(storage.to_uri(tmp_path / "workspace"), "runs/2026-02-02--ab/x"), b""
-    )
-    assert world.go(DUE + 20 * DAY) == ["02-16"]
-    assert world.alerts() == []
 
 
 def test_a_message_that_is_not_delivered_costs_no_cycle_and_fails_a_run_that_is_skipped(
@@ -219,40 +211,10 @@ def test_a_message_that_is_not_delivered_costs_no_cycle_and_fails_a_run_that_is_
     assert (len(world.skipped), world.told()) == (1, ["03-02 06"])
 
 
-def test_after_a_change_of_cadence_dates_of_the_new_one_count(world):
-    world.settings = world.settings.model_copy(update={"cadence_days": 7})
-    runs, world.airflow = world.airflow.runs, world.new_airflow()
-    world.airflow.runs = runs
-    assert world.go(DUE) == ["02-02"]
-    assert world.told() == ["01-26 06"]
-
-
 def test_a_damaged_record_is_named_and_left_for_a_person(world):
-    uri = storage.join(storage.to_uri(world.settings.workspace_location), "schedule/record.json")
-    storage.write_bytes(uri, b"{}")
+    (world.folder / "schedule" / "record.json").write_text("{}")
     with pytest.raises(DataContractError, match=r"(?s)record\.json.*delete it and clear the task"):
         world.go(DUE)
-
-
-@pytest.mark.parametrize(
-    ("days", "processor_first", "offered"),
-    [
-        (8, True, ["retrain", "serving"]),
-        # After a long outage nobody is asked to run an old cycle.
-        (20, True, ["serving"]),
-        (20, False, ["serving"]),
-        (34, False, ["serving"]),
-    ],
-)
-def test_an_old_cycle_is_offered_only_where_no_newer_one_follows(
-    world, days, processor_first, offered
-):
-    world.go(DUE + days * DAY, processor_first)
-    parsed = [parse(command) for _, command in world.alerts()[0]["next_step"]["commands"]]
-    assert [context.info_name for context in parsed] == offered
-    if "retrain" in offered:
-        assert parsed[0].params["as_of"] == "2026-02-02"
-        assert parsed[0].params["key"] == world.airflow.runs[-1].run_id
 
 
 def test_airflow_still_gives_a_task_the_facts_that_the_account_needs():
