@@ -56,9 +56,7 @@ def test_the_stack_has_the_documented_settings_and_is_silent_until_it_is_told() 
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_airflow_sends_what_the_rules_ask_for_and_nothing_where_it_is_off(
-    tmp_path: Path, is_on: bool
-) -> None:
+def test_airflow_sends_what_the_rules_ask_for_and_nothing_where_it_is_off(tmp_path, is_on) -> None:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "AIRFLOW__"))}
     told = {f"AIRFLOW__{section}__{name}": value for section, name, value in DOCUMENTED}
     with http_receiver() as receiver:

@@ -1,5 +1,6 @@
 """What the images are built of: versions that are tested, and nothing but code."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,9 +21,9 @@ def pins(text: str) -> dict[str, str]:
     return {normal(name): version for name, version in pairs}
 
 
-def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    told = {"env": environment} if environment else {}
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, **told)
+def run(*words: str | Path, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    told = {"cwd": ROOT, "env": {"PATH": path}, "capture_output": True, "text": True}
+    return subprocess.run(words, check=False, **told)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def pinned() -> dict[str, str]:
 
 @pytest.mark.parametrize("image", ["airflow", "mlflow", "trainer"])
 def test_an_image_is_of_tested_versions_of_a_user_of_its_own_and_names_its_code(
-    image: str, pinned: dict[str, str]
+    image, pinned
 ) -> None:
     text = (DOCKER / "requirements" / f"{image}.txt").read_text()
     names = [line.split("<")[0].strip() for line in text.splitlines() if line[:1].isalpha()]
@@ -64,7 +65,7 @@ def test_only_code_and_requirements_reach_a_build() -> None:
 
 def test_without_an_engine_the_build_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dirname").symlink_to(str(shutil.which("dirname")))
-    done = run("/bin/sh", "docker/build.sh", PATH=str(tmp_path))
+    done = run("/bin/sh", "docker/build.sh", path=str(tmp_path))
     assert done.returncode == 69
     assert "neither docker nor podman is there" in done.stderr
 
@@ -78,11 +79,9 @@ def test_without_an_engine_the_build_says_what_is_missing(tmp_path: Path) -> Non
         ([], "airflow|"),
     ],
 )
-def test_the_thin_image_takes_commands_as_airflow_s_chart_writes_them(
-    tmp_path: Path, words: list[str], expected: str
-) -> None:
+def test_the_thin_image_takes_commands_as_airflow_s_chart_writes_them(tmp_path, words, expected):
     program = tmp_path / "airflow"
     program.write_text("#!/bin/sh\nprintf '%s|' airflow \"$@\"\n")
     program.chmod(0o755)
-    done = run(DOCKER / "entrypoint.sh", *words, PATH=f"{tmp_path}:/usr/bin:/bin")
+    done = run(DOCKER / "entrypoint.sh", *words, path=f"{tmp_path}:/usr/bin:/bin")
     assert done.stdout == expected

@@ -5,21 +5,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
+COMPOSE = (DOCKER / "compose.yaml").read_text()
+STACK = yaml.safe_load(COMPOSE)
+SERVICES = STACK["services"]
 ONCE = {"init", "ingest"}
 """Services that end."""
 OF_BUCKET = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "its-secret"}
-
-
-@pytest.fixture(scope="module")
-def stack() -> dict[str, Any]:
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
 
 
 def make_secrets(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
@@ -34,44 +31,34 @@ def written(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_every_page_is_bound_to_this_machine_and_no_service_can_gain_rights(
-    stack: dict[str, Any],
-) -> None:
-    services = stack["services"]
-    ports = [port for service in services.values() for port in service.get("ports", ())]
+def test_every_page_is_bound_to_this_machine() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert len(ports) == 3
     assert all(port.startswith("${HOMEFEED_BIND:-127.0.0.1}:") for port in ports)
-    for name, service in services.items():
-        assert service["read_only"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], name
-        # PostgreSQL and Redis begin as root and change to their user; the store's user is its own.
-        assert name in ("postgres", "redis", "s3") or service["cap_drop"] == ["ALL"], name
 
 
-def test_every_service_that_stays_is_checked_and_waited_for(stack: dict[str, Any]) -> None:
-    services = stack["services"]
-    assert {name for name in services if "healthcheck" not in services[name]} == ONCE
-    waited = [
-        each for service in services.values() for each in service.get("depends_on", {}).items()
-    ]
-    assert waited
-    for other, how in waited:
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_can_gain_rights_and_each_that_stays_is_checked_and_waited_for(name) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] and service["security_opt"] == ["no-new-privileges:true"]
+    # PostgreSQL and Redis begin as root and change to their user; the store's user is its own.
+    assert name in ("postgres", "redis", "s3") or service["cap_drop"] == ["ALL"]
+    assert ("healthcheck" in service) == (name not in ONCE)
+    assert ("depends_on" in service) == (name not in ("postgres", "redis", "s3", "ingest"))
+    for other, how in service.get("depends_on", {}).items():
         expected = "service_completed_successfully" if other in ONCE else "service_healthy"
         assert how["condition"] == expected, other
 
 
-def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(
-    stack: dict[str, Any], tmp_path: Path
-) -> None:
+def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(tmp_path: Path) -> None:
     used = set()
-    for service in stack["services"].values():
-        used |= {
-            each if isinstance(each, str) else each["source"] for each in service.get("secrets", ())
-        }
+    for service in SERVICES.values():
+        given = service.get("secrets", ())
+        used |= {each if isinstance(each, str) else each["source"] for each in given}
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|KEY|CONN|URL_CMD|BACKEND", name):
                 assert str(value).startswith(("cat /run/secrets/", "/run/secrets/")), name
-    assert used == stack["secrets"].keys()
+    assert used == STACK["secrets"].keys()
     folder = tmp_path / "secrets"
     assert make_secrets(folder, "--local-s3")[0] == 0
     files = written(folder)
@@ -103,11 +90,11 @@ def test_the_keys_of_a_bucket_come_from_the_environment_and_stay(tmp_path: Path)
     assert "holds the access key 'key', and AWS_ACCESS_KEY_ID is 'another'" in said
 
 
-def test_what_compose_asks_for_is_told_in_a_file_that_it_reads(stack: dict[str, Any]) -> None:
+def test_what_compose_asks_for_is_told_in_a_file_that_it_reads() -> None:
     lines = (DOCKER / "local-s3.env").read_text().splitlines()
     told = dict(line.split("=", 1) for line in lines if line and line[0] != "#")
-    asked = set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text()))
-    asked |= {name for name, value in stack["x-store"].items() if value is None}
+    asked = set(re.findall(r"\$\{(\w+)", COMPOSE))
+    asked |= {name for name, value in STACK["x-store"].items() if value is None}
     assert told.keys() <= asked | {"COMPOSE_PROFILES"}
     assert told["AWS_ENDPOINT_URL"] == "http://s3:8000"
-    assert stack["services"]["s3"]["profiles"] == [told["COMPOSE_PROFILES"]]
+    assert SERVICES["s3"]["profiles"] == [told["COMPOSE_PROFILES"]]
