@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,23 +56,13 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield receiver
 
 
-@pytest.fixture
-def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+def fail_with(error: BaseException, patch: pytest.MonkeyPatch) -> None:
     """Let the stage's function raise an error."""
-
-    def set_it(error: BaseException) -> None:
-        def body() -> Artifact:
-            raise error
-
-        monkeypatch.setitem(TABLE, STAGE, Stage(STAGE, inputs={}, gives=Artifact))
-        monkeypatch.setattr("pipelines.stages.build_snapshot.build_snapshot", body)
-
-    return set_it
+    patch.setitem(TABLE, STAGE, Stage(STAGE, inputs={}, gives=Artifact))
+    patch.setattr(f"pipelines.stages.{STAGE}.{STAGE}", Mock(side_effect=error))
 
 
-def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(
-    run: ResolvedRun, receiver: Receiver
-) -> None:
+def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(run, receiver) -> None:
     before = time.time()
     for _ in range(2):
         assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
@@ -102,10 +93,8 @@ def test_a_stage_tells_what_it_used_and_what_is_rebuilt_nothing(
         (SystemExit(143), {"outcome": "stopped"}),  # as `main` ends a command on SIGTERM
     ],
 )
-def test_a_failure_is_told_with_its_class(
-    run: ResolvedRun, receiver: Receiver, fail_with: Callable, error: BaseException, told: dict
-) -> None:
-    fail_with(error)
+def test_a_failure_is_told_with_its_class(run, receiver, monkeypatch, error, told) -> None:
+    fail_with(error, monkeypatch)
     with pytest.raises(type(error)):
         runner.run_stage(STAGE, run.run_uri)
     [found] = [each.attributes for each in receiver.values if each.name == f"{OWN}end_time"]
@@ -130,12 +119,12 @@ def test_the_stage_s_lock_is_free_while_its_metrics_are_sent(run: ResolvedRun, m
 @pytest.mark.parametrize("defect", ["UsageMeter", "memory_limit_bytes"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_defect_of_the_measuring_reddens_no_stage_and_hides_no_failure(
-    run: ResolvedRun, fail_with: Callable, monkeypatch, caplog, fails: bool, defect: str
+    run, monkeypatch, caplog, fails, defect
 ) -> None:
     """Where it begins, where it ends, or where the limit is read."""
     monkeypatch.setattr(f"pipelines.metrics.measured.{defect}", lambda *_: 1 // 0)
     if fails:
-        fail_with(DataContractError("bad rows"))
+        fail_with(DataContractError("bad rows"), monkeypatch)
         with pytest.raises(DataContractError, match="^bad rows$"):
             runner.run_stage(STAGE, run.run_uri)
     else:
@@ -146,14 +135,9 @@ def test_a_defect_of_the_measuring_reddens_no_stage_and_hides_no_failure(
 
 def test_where_nobody_asks_nothing_is_imported_and_no_thread_is_left(run: ResolvedRun) -> None:
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    done = subprocess.run(
-        [sys.executable, "-c", MODULES, run.run_uri],
-        env=quiet | {"PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines() == ["[]", "[]"]
+    told = {"env": quiet | {"PYTHONPATH": ":".join(sys.path)}, "text": True}
+    said = subprocess.check_output([sys.executable, "-c", MODULES, run.run_uri], **told)
+    assert said.splitlines() == ["[]", "[]"]
 
 
 def test_the_manifest_keeps_what_was_used_by_all_processes_where_it_can_be_read(

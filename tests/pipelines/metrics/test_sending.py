@@ -92,7 +92,7 @@ def test_a_collector_that_refuses_or_is_slow_is_told_in_one_line_and_not_waited_
     ],
 )
 def test_a_bad_setting_is_told_and_raises_nothing(
-    receiver: Receiver, monkeypatch, caplog, variable: str, value: str, said: str
+    receiver, monkeypatch, caplog, variable, value, said
 ) -> None:
     monkeypatch.setenv(variable, value)
     if "CERTIFICATE" in variable:
@@ -103,9 +103,7 @@ def test_a_bad_setting_is_told_and_raises_nothing(
     assert said in warning
 
 
-def test_what_a_library_says_late_stays_out_of_the_log(
-    receiver: Receiver, caplog, monkeypatch
-) -> None:
+def test_what_a_library_says_late_stays_out_of_the_log(receiver, caplog, monkeypatch) -> None:
     """A sender that was left alone may still fail, and quote a header then."""
     monkeypatch.setattr("pipelines.metrics.sending.WAIT_S", 1.0)
     receiver.delay_s, receiver.status = 60.0, 400
@@ -124,14 +122,9 @@ def test_a_process_ends_though_a_collector_does_not_answer(receiver: Receiver) -
         "sending.send([instruments.Point('homefeed.stage.duration', 1, {})], 'alert')\n"
     )
     receiver.delay_s = 60.0
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={f"{OTLP}_ENDPOINT": receiver.url, "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    told = {f"{OTLP}_ENDPOINT": receiver.url, "PYTHONPATH": ":".join(sys.path)}
+    more = {"env": told, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", code], check=False, **more)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.count("\n") == 1, done.stderr
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 from unittest.mock import Mock
 
 import psutil
@@ -52,9 +51,7 @@ def test_a_child_counts_with_its_memory_while_it_lives_and_may_be_read(monkeypat
         ({"pods/one": str(2**62)}, None),
     ],
 )
-def test_the_memory_limit_is_the_tightest_of_the_control_groups_above(
-    tmp_path: Path, limits: dict[str, str], expected: int | None
-) -> None:
+def test_the_memory_limit_is_the_tightest_of_the_control_groups_above(tmp_path, limits, expected):
     (tmp_path / "groups" / "pods" / "one").mkdir(parents=True)
     for group, limit in limits.items():
         (tmp_path / "groups" / group / "memory.max").write_text(f"{limit}\n")
