@@ -136,7 +136,7 @@ def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) 
 
 
 NUM_REQUESTS = 6  # of each user; one action becomes known between two of them
-USER_IDS = np.array([-1, 0, 8])
+USER_IDS = np.array([-1, 0, 8, 9])
 
 
 def shard() -> Seen:
@@ -207,8 +207,8 @@ JUDGED = [
      "depends on rows beyond its user's.*without the other users"),
     (lambda seen: np.random.random(len(seen.examples.pin_row)),
      "is not deterministic: called twice"),
-    (lambda seen: np.full(18, np.nan), "returned NaN for .* may_be_missing=True"),
-    (lambda seen: np.full(18, np.inf), "returned inf for .*expected finite"),
+    (lambda seen: np.full(24, np.nan), "returned NaN for .* may_be_missing=True"),
+    (lambda seen: np.full(24, np.inf), "returned inf for .*expected finite"),
     (lambda seen: np.zeros(2), r"returned ndarray of shape \(2,\).*expected float32 numbers"),
     (lambda seen: None, "returned NoneType of shape"),
     (lambda seen: int("brand"), "raised ValueError: invalid .* 'brand' on .*correct the function"),
@@ -222,7 +222,7 @@ JUDGED = [
 def test_what_a_function_may_not_do_is_named_whatever_the_scale_of_its_numbers(
     monkeypatch: pytest.MonkeyPatch, function: Callable[[Seen], object], says: str
 ) -> None:
-    monkeypatch.setattr(own, "NUM_USERS", 2)  # of three
+    monkeypatch.setattr(own, "NUM_USERS", 4)  # the first two and the last, of four
     feature = NumericFeature(name="my.module:feature")
     call = functools.partial(own._call, function, feature)
     refused = pytest.raises(ConfigurationError, match=f"my.module:feature {says}")
