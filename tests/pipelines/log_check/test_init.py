@@ -84,22 +84,19 @@ def test_ids_are_texts_with_gaps_and_times_have_parts_of_seconds(
 
 def test_candidates_are_drawn_where_none_were_logged(example: dict[str, Any]) -> None:
     """As often as they were chosen, not what the user chose that day, and each day by itself."""
-    rng, num_items = np.random.default_rng(3), 300
-    weights = np.arange(1, num_items + 1)
-    items = rng.choice(num_items, 3000, p=weights / weights.sum())
-    days = [pd.Timestamp(f"2026-01-0{1 + row % 2}T12:00:00Z") for row in range(3000)]
-    users = [f"u{row % 40}" for row in range(3000)]
-    done = pd.DataFrame({"user": users, "item": [f"{n}" for n in items], "kind": "buy"})
-    done["time"] = days
+    weights = np.arange(1, 301)
+    items = np.random.default_rng(3).choice(300, 3000, p=weights / weights.sum())
+    done = pd.DataFrame({"item": items.astype(str), "kind": "buy"})
+    done["user"] = [f"u{row % 40}" for row in range(3000)]
+    done["time"] = days = [pd.Timestamp(f"2026-01-0{1 + row % 2}T12:00:00Z") for row in range(3000)]
     shown, answered = example["draw"](done)
-    pairs = shown.set_index(["request", "item"]).index
-    asked = answered.set_index(["request", "item"]).index
+    pairs, asked = (rows.set_index(["request", "item"]).index for rows in (shown, answered))
     assert pairs.is_unique and asked.isin(pairs).all()
     drawn = shown[~pairs.isin(asked)]
     chosen = done.set_index(["user", "item"]).index
     assert not drawn.set_index(["user", "item"]).index.isin(chosen).any()
     assert (drawn.groupby("request").size() == example["NUM_DRAWN"]).all()
-    counts = np.bincount(drawn["item"].astype(int), minlength=num_items)
+    counts = np.bincount(drawn["item"].astype(int), minlength=300)
     assert counts[200:].sum() > 3 * counts[:100].sum()
     alone, own = example["draw"](done[done["time"] == days[1]].reset_index(drop=True))
     assert shown[shown["time"] == days[1]].to_numpy().tolist() == alone.to_numpy().tolist()

@@ -170,16 +170,16 @@ def test_labels_are_those_of_the_snapshot(log: Path) -> None:
 
 @pytest.mark.parametrize("named", ["X", None])
 def test_the_label_window_is_half_open(log: Path, named: str | None) -> None:
-    at_once = acted(2, 40, "save", "15 01:00", "15 01:00", named)
-    too_late = acted(2, 50, "save", "16 01:00", "16 01:00", named)
+    times = ((40, "15 01:00"), (50, "16 01:00"))  # at once, and too late
+    saves = [acted(2, pin, "save", time, time, named) for pin, time in times]
     impressions = [*tiny_impressions(), *shown("X", 2, "15 01:00", 40, 50)]
-    write_tiny_log(log, impressions, [*tiny_actions(), at_once, too_late])
+    write_tiny_log(log, impressions, [*tiny_actions(), *saves])
     assert check_log(str(log)).total("labelled")["save"] == 1
 
 
 def test_a_request_of_another_user_is_told_from_an_unknown_one(log: Path) -> None:
-    when = ("15 02:00", "15 02:00")
-    actions = [acted(2, 10, "repin", *when, "A"), acted(1, 10, "repin", *when, "nowhere")]
+    pairs = ((2, "A"), (1, "nowhere"))
+    actions = [acted(of, 10, "repin", "15 02:00", "15 02:00", request) for of, request in pairs]
     write_tiny_log(log, tiny_impressions(), actions)
     named = check_log(str(log)).total("named")
     assert (named["in_span"], named["found"], named["of_other_user"]) == (2, 0, 1)
@@ -247,16 +247,6 @@ def test_optional_and_declared_columns_of_pins_are_checked_as_well(
         assert (found[rule].row, found[rule].value) == (2, "inf")
 
 
-def unlisted(log: Path, *asked: tuple[str, str, str]) -> list[tuple[Severity, str]]:
-    """Return what is said of features, of which each lists some values."""
-    features = tuple(
-        CategoricalFeature.model_validate({"name": name, "table": table, "values": values.split()})
-        for table, name, values in asked
-    )
-    problems = check_log(str(log), with_features(categorical=features)).problems
-    return [(p.severity, p.message) for p in problems if p.rule == "unlisted_values"]
-
-
 NOT_LISTED = "have a value that the recipe does not list:"
 
 
@@ -276,17 +266,21 @@ NOT_LISTED = "have a value that the recipe does not list:"
 def test_values_that_a_feature_does_not_list_are_told_by_their_share(
     log: Path, groups: list, severity: Severity | None, says: str
 ) -> None:
+    """In each table; `state` and `surface` of the tiny log are the same throughout."""
     column = pa.array(list(groups), None if any(groups) else pa.string())
     pq.write_table(pq.read_table(log / PINS).append_column("group", column), log / PINS)
-    found = unlisted(log, ("pins", "group", "a 1 2"))
-    assert [each for each, _ in found] == ([severity] if severity else [])
-    assert all(message.startswith(f"pins: group: {says}") for _, message in found)
-
-
-def test_columns_of_the_contract_and_of_each_table_count_as_well(log: Path) -> None:
-    """`state` of the tiny log is `core` throughout."""
-    whole = unlisted(log, ("impressions", "surface", "search"), ("users", "state", "new"))
-    assert [message.split(";")[0] for _, message in whole] == [
-        f"impressions: surface: 11 of 11 rows (100.00%) {NOT_LISTED} 'homefeed' 11",
-        f"users: state: 3 of 3 rows (100.00%) {NOT_LISTED} 'core' 3",
-    ]
+    listed = {("pins", "group"): "a12", ("users", "state"): "n", ("impressions", "surface"): "s"}
+    categorical = tuple(
+        CategoricalFeature(table=table, name=name, values=tuple(values))
+        for (table, name), values in listed.items()
+    )
+    problems = check_log(str(log), with_features(categorical=categorical)).problems
+    told = {p.message.split(": ")[1]: p for p in problems if p.rule == "unlisted_values"}
+    for table, name, num, value in (
+        ("users", "state", 3, "core"),
+        ("impressions", "surface", 11, "homefeed"),
+    ):
+        whole = f"{table}: {name}: {num} of {num} rows (100.00%) {NOT_LISTED} '{value}' {num};"
+        assert told.pop(name).message.startswith(whole)
+    assert [p.severity for p in told.values()] == ([severity] if severity else [])
+    assert all(p.message.startswith(f"pins: group: {says}") for p in told.values())

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import plan_of
 from pipelines.sources.event_log_writer import EventLogWriter, id_of
+from support.mistakes import IMPRESSIONS_18
 from support.own_tables import VERSION, acted_on, pins, shown_on, users
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import ACTIONS_15, january, rewrite, shown, tiny_impressions, write_tiny_log
@@ -39,12 +41,14 @@ def test_a_users_shard_is_that_of_the_whole_snapshot(tmp_path: Path) -> None:
     snapshot = write_snapshot(run)
     folder = storage.local_path(snapshot.uri)
 
+    plan = plan_of(smoke().model_copy(update={"snapshot": ONE}), PLANTED_AS_OF)
+
     def examples_of(requests: pa.Table, examples: pa.Table, pins: pa.Table) -> list[dict]:
-        """Return a user's examples with ids in place of rows."""
-        found = [row for row in requests.to_pylist() if row["user_id"] == user]
+        """Return the last user's examples with ids in place of rows."""
         return [
             example | {"request_row": row["request_id"], "pin_row": pins[example["pin_row"]]}
-            for row in found
+            for row in requests.to_pylist()
+            if row["user_id"] == user
             for example in examples.slice(row["first_example"], row["num_examples"]).to_pylist()
         ]
 
@@ -52,12 +56,11 @@ def test_a_users_shard_is_that_of_the_whole_snapshot(tmp_path: Path) -> None:
     for shard in snapshot.shards:
         whole = [open_table(folder, f"{shard.name}/{n}.arrow") for n in ("requests", "examples")]
         user = whole[0]["user_id"].to_pylist()[-1]
-        plan = plan_of(smoke().model_copy(update={"snapshot": ONE}), PLANTED_AS_OF)
         built = build_one_user(open_event_log(run.event_log_uri), plan, user)
         assert built is not None
-        own = (built[0].requests, built[0].examples, built[1]["pin_id"].to_pylist())
+        own = examples_of(built[0].requests, built[0].examples, built[1]["pin_id"].to_pylist())
         expected = examples_of(*whole, open_table(folder, "pins.arrow")["pin_id"].to_pylist())
-        assert len(expected) > 0 and examples_of(*own) == expected
+        assert own == expected != []
 
 
 ONE = smoke().snapshot.model_copy(update={"num_shards": 1})
@@ -88,9 +91,8 @@ def late_request(log: Path) -> None:
     write_tiny_log(log, [*tiny_impressions(), *late])
 
 
-def request_of_nobody(log: Path) -> None:
-    users = pa.array([None, None, 1, 1], pa.int64())
-    rewrite(log, "impressions/day=2017-01-18/part-0.parquet", "user_id", users)
+def write_ids(path: str, column: str, *values: int | None) -> Callable[[Path], object]:
+    return lambda log: rewrite(log, path, column, pa.array(values, pa.int64()))
 
 
 @pytest.mark.parametrize(
@@ -101,16 +103,16 @@ def request_of_nobody(log: Path) -> None:
         (late_request, "E", ConfigurationError,
          "'E' of user 3 has no impressions .* that a cycle of 2017-01-21 would judge; expected"),
         # The file of the log is named, and not a copy of it.
-        (lambda log: rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")])), "C",
+        (write_ids(ACTIONS_15, "known_at", january("14 00:00")), "C",
          DataContractError, rf"^.*event_log/{ACTIONS_15}: acted_at is after known_at \(1 such row"),
-        (request_of_nobody, "C", DataContractError,
+        (write_ids(IMPRESSIONS_18, "user_id", None, None, 1, 1), "C", DataContractError,
          r"18/part-0.parquet: column 'user_id' is null \(2 such rows, first row 0: request_id=C"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused(
-    log: str, change: object, request_id: str, error: type, says: str
+    log: str, change: Callable[[Path], object], request_id: str, error: type, says: str
 ) -> None:
-    change(Path(log))  # type: ignore[operator]
+    change(Path(log))
     done = said(log, request_id)
     assert isinstance(done.exception, error)
     assert re.search(says, str(done.exception))
