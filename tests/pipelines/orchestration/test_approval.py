@@ -127,11 +127,7 @@ def test_the_question_is_closed_before_the_run_ends_and_the_next_cycle_is_due(
 
 @pytest.mark.parametrize(
     ("options", "decision", "may_promote"),
-    [
-        (None, Decision.PROMOTE, True),
-        ({}, Decision.REJECT, True),
-        ({}, Decision.PROMOTE, False),
-    ],
+    [(None, Decision.PROMOTE, True), ({}, Decision.REJECT, True), ({}, Decision.PROMOTE, False)],
 )
 def test_nobody_is_asked_where_nothing_would_be_promoted_or_the_recipe_does_not_want_it(
     cycle, options, decision, may_promote

@@ -14,10 +14,10 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.orchestration.runs import start_cycle
 from pipelines.orchestration.schedule import TICK, Grid, grid_of
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.commands import parse
+from support.runs import make_run
 from support.simulated_airflow import SimulatedAirflow
 
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -25,7 +25,6 @@ DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PARAMS = {"as_of": None, "recipe": "smoke", "promote": True}
 PARAMS |= {"devices": 1, "accelerator": "cpu", "nodes": 1}
-HARDWARE = ("accelerator", "num_devices", "num_nodes")
 TI = SimpleNamespace(xcom_push=lambda key, value: None)
 
 
@@ -35,20 +34,20 @@ class World:
     def __init__(self, patch, folder, days) -> None:
         self.settings = Settings(workspace=str(folder), cadence_days=days)
         self.patch, self.folder = patch, folder
-        self.airflow = self.new_airflow()
+        self.new_airflow()
         self.trained: list[str] = []
         self.skipped: list[str] = []
         patch.setattr(runner, "start_run", self._start_run)
 
-    def new_airflow(self) -> SimulatedAirflow:
+    def new_airflow(self, *runs) -> None:
+        """Begin with a new database of Airflow's, which may have runs."""
         schedule = GridTimetable(grid_of(self.settings))
-        return SimulatedAirflow(self.patch, schedule, START - schedule.period, False)
+        self.airflow = SimulatedAirflow(self.patch, schedule, START - schedule.period, False)
+        self.airflow.runs += runs
 
     def _start_run(self, request, settings):
         self.trained.append(f"{request.day:%m-%d}")
-        hardware = {name: getattr(request, name) for name in HARDWARE}
-        named = {"run_id": request.run_id, "run_uri": "uri", "as_of": request.day}
-        return SimpleNamespace(config=smoke(), **named, **hardware)
+        return make_run(self.folder, **request.options())
 
     def go(self, now: datetime, processor_first: bool = True) -> list[str]:
         """Let Airflow look at a moment until it has nothing to do; return the days trained."""
@@ -152,18 +151,12 @@ def begin_by_hand(world: World) -> None:
 
 
 def put_on_record(world: World) -> None:
-    uri = storage.to_uri(world.folder / "runs" / "2026-02-02--ab" / "x")
-    storage.write_bytes(uri, b"")
-
-
-def lose_the_database(world: World) -> None:
-    world.airflow = world.new_airflow()
+    storage.write_bytes(storage.to_uri(world.folder / "runs/2026-02-02--ab/x"), b"")
 
 
 def make_it_weekly(world: World) -> None:
     world.settings = world.settings.model_copy(update={"cadence_days": 7})
-    runs, world.airflow = world.airflow.runs, world.new_airflow()
-    world.airflow.runs = runs
+    world.new_airflow(*world.airflow.runs)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +165,7 @@ def make_it_weekly(world: World) -> None:
         (begin_by_hand, [(14, ["02-16"], ["02-02 06"])]),
         (put_on_record, [(20, ["02-16"], [])]),
         # A new database waits for the next date, and finds the account of the old one.
-        (lose_the_database, [(2, [], []), (14, ["02-16"], ["02-02 06"])]),
+        (World.new_airflow, [(2, [], []), (14, ["02-16"], ["02-02 06"])]),
         (make_it_weekly, [(0, ["02-02"], ["01-26 06"])]),
     ],
 )
