@@ -11,7 +11,7 @@ from pipelines.contracts import errors
 from pipelines.contracts.alert import AlertKind
 from support.commands import parse
 
-PARTS = ("What it means.", "How to look.", "What to do.", "How to know that it worked.")
+PARTS = ("Means.", "Look.", "Do.", "Done when.")
 PROVOKED = re.compile(r"^Provoked by: `(tests/[\w/]+\.py)::(test_\w+)`$", re.MULTILINE)
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BY_SIGNAL = {137, 143}

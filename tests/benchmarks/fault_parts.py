@@ -77,17 +77,16 @@ def _moves(place: Place) -> Iterator[Try]:
     for number, (action, actor, points) in enumerate([*single, *drawn]):
         killed = " and ".join(names[action][point] for point in points)
         story = f"{number}: {action}, killed {killed}; {actor}"
-        folder, kind = place.folder / f"t{number}", ("one kill", "two kills")[len(points) - 1]
+        folder = place.folder / f"t{number}"
         run = partial(killed_moves.try_once, folder, action, actor, points, story)
-        yield Try(number, (action, kind), story, run)
+        yield Try(number, (action,), story, run)
 
 
 def _stages(place: Place) -> Iterator[Try]:
     """Yield points of every stage, alone and with an actor."""
     world, _ = place.behind
     for each in killed_stages.draw_tries(world.places, STAGES_SEED, PER_ACTOR):
-        who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
-        row = (each.stage, str(len(world.places[each.stage])), who)
+        row = (each.stage, str(len(world.places[each.stage])))
         yield Try(each.number, row, each.story, partial(killed_stages.try_stage, world, each))
 
 
@@ -109,13 +108,16 @@ def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> dict[str, i
 
 PARTS = {
     "moves": Part(
-        _moves, f"every pair of a point and an actor, seed {MOVES_SEED}", ("action", "killed")
+        _moves,
+        f"every pair of a point and an actor, and {NUM_DRAWN_MOVES} with a second kill that seed "
+        f"{MOVES_SEED} draws",
+        ("action",),
     ),
     "stages": Part(
         _stages,
         f"one of each class of points, {PER_ACTOR} points with each actor, "
         f"drawn by seed {STAGES_SEED}",
-        ("stage", "points", "killed"),
+        ("stage", "points"),
         order=STAGES,
     ),
     "cycles": Part(
