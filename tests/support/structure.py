@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_PRODUCT_LINES = 39_085
-MAX_PRODUCT_TOKENS = 226_050
+MAX_PRODUCT_LINES = 37_230
+MAX_PRODUCT_TOKENS = 210_800
 MAX_OTHER_LINES = 1_500
-MAX_TEST_LINES = 42_925
+MAX_TEST_LINES = 39_950
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
-issue that says so. The goal is 38,000 lines of product, 36,000 if it can be; 40,000 of tests."""
+issue that says so. The budget is 38,000 lines and 213,222 tokens of product, 40,000 of tests."""
 
 _NOT_CODE = {
     tokenize.COMMENT,
