@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
@@ -56,39 +55,34 @@ def write_module(modules: Path, source: str) -> None:
     importlib.invalidate_caches()
 
 
-def build_own(log: Path, modules: Path, source: str) -> tuple[Snapshot, np.ndarray, np.ndarray]:
-    """Return the snapshot with the last function of this source, its numbers and its flags."""
+def build_own(log: Path, modules: Path, source: str, name: str = "feature") -> Snapshot:
+    """Return the snapshot with a function of this source."""
     write_module(modules, source)
-    name = "given:" + re.findall(r"^def (\w+)", source, re.MULTILINE)[-1]
-    own_feature = NumericFeature(name=name, may_be_missing=True)
-    snapshot = build(log, config_of(own_feature, NumericFeature(name="user_actions:repin")), 2)
-    tables = tables_of(snapshot, "examples")
-    values, flags = (
-        np.concatenate([np.asarray(table[f"num_{name}{end}"]) for table in tables])
-        for end in ("", "_missing")
-    )
-    return snapshot, values, flags
+    feature = NumericFeature(name=f"given:{name}", may_be_missing=True)
+    return build(log, config_of(feature, NumericFeature(name="user_actions:repin")), 2)
 
 
-def tables_of(snapshot: Snapshot, name: str) -> list[pa.Table]:
+def column(snapshot: Snapshot, name: str, file: str = "examples") -> np.ndarray:
     folder = local_path(snapshot.uri)
-    return [open_table(folder, f"{shard.name}/{name}.arrow") for shard in snapshot.shards]
+    parts = [open_table(folder, f"{s.name}/{file}.arrow")[name] for s in snapshot.shards]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path) -> None:
-    snapshot, values, flags = build_own(log, modules, COUNT_KNOWN)
-    rows = [row for table in tables_of(snapshot, "requests") for row in table.to_pylist()]
-    lengths = [row["timeline_end"] - row["timeline_start"] for row in rows]
-    expected = np.repeat(lengths, [row["num_examples"] for row in rows])
-    assert np.expm1(values).round(4).tolist() == expected.tolist()
-    assert flags.tolist() == (expected == 0).tolist()
-    assert 0 < flags.sum() < len(flags)
+    snapshot = build_own(log, modules, COUNT_KNOWN)
+    names = ("timeline_start", "timeline_end", "num_examples")
+    start, end, num_examples = (column(snapshot, name, "requests") for name in names)
+    expected = np.repeat(end - start, num_examples)
+    assert np.expm1(column(snapshot, "num_given:feature")) == pytest.approx(expected, abs=1e-4)
+    assert column(snapshot, "num_given:feature_missing").tolist() == (expected == 0).tolist()
+    assert expected.min() == 0 < expected.max()
 
 
 def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
     page = (Path(__file__).resolve().parents[4] / "docs" / "features.md").read_text()
     [source] = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
-    assert build_own(log, modules, source)[1].max() > 1
+    snapshot = build_own(log, modules, source, "actions_per_day")
+    assert column(snapshot, "num_given:actions_per_day").max() > 1
 
 
 @pytest.mark.parametrize(
@@ -124,12 +118,12 @@ def test_two_workers_never_call_a_function_at_once(log: Path, modules: Path) -> 
         "    CALLS.append(seen)\n    time.sleep(0.01)\n    num_calls = len(CALLS)\n"
         "    CALLS.pop()\n    return np.full(len(seen.examples.request), num_calls)\n"
     )
-    assert set(build_own(log, modules, source)[1]) == {1.0}
+    assert set(column(build_own(log, modules, source), "num_given:feature")) == {1.0}
 
 
 def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) -> None:
     sources = (COUNT_KNOWN, COUNT_KNOWN, f"# Another way.\n{COUNT_KNOWN}")
-    first, again, other = (build_own(log, modules, source)[0] for source in sources)
+    first, again, other = (build_own(log, modules, source) for source in sources)
     assert first.digest == again.digest != other.digest
     one, two = ([f.sha256 for f in each.files if "shard" in f.path] for each in (first, other))
     assert one == two

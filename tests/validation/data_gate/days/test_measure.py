@@ -44,8 +44,7 @@ ACTED = actions(
         (1, 12, "click", NEXT + 5000, None),  # five seconds after it was shown
     ]
 )
-VECTORS = np.zeros((4, WIDTH))
-VECTORS[:, 0] = [1.0, 1.0, 0.0, 1.0]
+VECTORS = np.outer([1.0, 1.0, 0.0, 1.0], np.eye(1, WIDTH))
 USERS = users(
     [(1, FIRST_DAY - 40, "core"), (1, FIRST_DAY + 1, "core"), (2, FIRST_DAY, "new"),
      (3, FIRST_DAY, "core")], VECTORS,
@@ -60,9 +59,8 @@ def measured(
     **changes: list[pa.Table],
 ) -> dict[int, DayProfile]:
     rows = {"impressions": [SHOWN], "actions": [ACTED], "users": [USERS]} | changes
-    end = FIRST_DAY + num_days
     with open_engine(str(scratch)) as engine:
-        found = measure_days(engine, DayRows(**rows), first, end, categories)
+        found = measure_days(engine, DayRows(**rows), first, FIRST_DAY + num_days, categories)
     return {profile.day: profile for profile in found}
 
 
