@@ -53,13 +53,16 @@ class PlantedSnapshot:
         }
         return TrainingSpec(**(fields | overrides))
 
-    def spec_with_dropout(self, work_dir: Path, **options: int) -> TrainingSpec:
+    def spec_with_dropout(
+        self, work_dir: Path, num_devices: int = 1, every: int = 4, num_nodes: int = 1
+    ) -> TrainingSpec:
         """Return a training whose generator differs by rank, and with checkpoints in an epoch."""
         return self.spec(
             work_dir,
+            num_devices,
             model={"dropout": 0.1, "mlp_dropout": 0.1},
-            training={"num_epochs": 3, "checkpoint_every_steps": 4},
-            **options,
+            training={"num_epochs": 3, "checkpoint_every_steps": every},
+            num_nodes=num_nodes,
         )
 
 

@@ -1,9 +1,9 @@
 """Training over several machines, which here are two launchers on one: same ranks, same result."""
 
 import signal
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,18 +15,23 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import write_json
 from support.listeners import watched_listeners
+from support.serving import free_port
 from support.training_process import ended, signal_when, start_training
 from training.environment import model_environment
-from training.fitting.spec import NodeAddress, TrainingResult, WorkFolder
+from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec, WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
 
 
-def addresses() -> tuple[NodeAddress, NodeAddress]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        rendezvous = f"127.0.0.1:{free.getsockname()[1]}"
-    return NodeAddress(rank=0, rendezvous=rendezvous), NodeAddress(rank=1, rendezvous=rendezvous)
+def start_both(
+    spec: TrainingSpec, its_spec: TrainingSpec, folder: Path
+) -> list["subprocess.Popen[str]"]:
+    """Start the second machine's launcher and then the first's; they meet at a free port."""
+    place = f"127.0.0.1:{free_port()}"
+    return [
+        start_training(each, folder, NodeAddress(rank=rank, rendezvous=place))
+        for rank, each in ((1, its_spec), (0, spec))
+    ]
 
 
 def test_on_one_machine_nothing_listens_to_another(watched_two_ranks) -> None:
@@ -44,31 +49,26 @@ def test_two_machines_told_to_stop_save_and_then_train_what_two_devices_of_one_d
     elsewhere = tmp_path / "copy"
     elsewhere.symlink_to(spec.snapshot_dir)
     its_spec = spec.model_copy(update={"snapshot_dir": str(elsewhere)})
-    first, second = addresses()
-    processes = [start_training(its_spec, tmp_path, second), start_training(spec, tmp_path, first)]
-    late = processes[0]
+    late, early = start_both(spec, its_spec, tmp_path)
     signal_when(lambda: any(folder.checkpoints.glob("step-*4-*.ckpt")), late, signal.SIGTERM)
-    assert [ended(process) for process in processes] == ["", ""]
+    assert [ended(late), ended(early)] == ["", ""]
     assert late.returncode == 128 + signal.SIGTERM
     told = (tmp_path / "node-0.log").read_text().splitlines()[-1]
     assert "TransientStorageError" in told and "was told to stop and saved" in told
     assert not folder.result.exists()
 
-    first, second = addresses()
     with watched_listeners() as listeners:
-        processes = [
-            start_training(its_spec, tmp_path, second),
-            start_training(spec, tmp_path, first),
-        ]
-        results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
+        printed = [ended(process) for process in start_both(spec, its_spec, tmp_path)]
     assert len(listeners.by_process) == 3, "the first torchrun and both processes listen"
     assert listeners.open_to_others == set()  # for they meet at a loopback address
-    assert results[0] == results[1]
-    assert results[0].resumed_from_step > 0
-    assert results[0].bundle_digest == watched_two_ranks[1].bundle_digest
-    assert results[0].bundle_dir == str(tmp_path / "work" / "bundle")
+    assert printed[0] == printed[1]
+    result = TrainingResult.model_validate_json(printed[0])
+    assert result.resumed_from_step > 0
+    assert result.bundle_digest == watched_two_ranks[1].bundle_digest
+    assert result.bundle_dir == str(folder.bundle)
     monkeypatch.setattr(sys, "executable", "/nonexistent")  # starting anything would fail
-    assert train(its_spec, second) == train(spec, first) == results[0]
+    for rank, each in enumerate((spec, its_spec)):
+        assert train(each, NodeAddress(rank=rank, rendezvous="a:1")) == result
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,10 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
 
 def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(launcher, "_NODES_WAIT_S", 3.0)
+    node = NodeAddress(rank=0, rendezvous=f"127.0.0.1:{free_port()}")
     expected = "node 0 of 2 did not meet the others within 3 s"
     with pytest.raises(TransientStorageError, match=expected):
-        train(planted.spec(tmp_path, num_nodes=2), addresses()[0])
+        train(planted.spec(tmp_path, num_nodes=2), node)
 
 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:

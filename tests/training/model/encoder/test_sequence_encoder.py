@@ -161,7 +161,7 @@ def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(num_heads, va
     with torch.no_grad():
         asked.age_embedding.weight.normal_()
     found, without_actions = asked(**aged(minutes)), inputs["request_of_C"] == 1
-    for row, other in ((3, 1), (2, 3)):
+    for row, other in ((3, 1), (2, 3), (0, 3)):
         older = asked(**aged(torch.where(torch.arange(5) == row, minutes[other], minutes)))
         assert not torch.allclose(older[~without_actions], found[~without_actions], atol=1e-3)
         assert torch.equal(older[without_actions], found[without_actions])
