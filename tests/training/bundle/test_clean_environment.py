@@ -1,12 +1,13 @@
 """The MLflow model where nothing is installed but what it declares: loaded, and served."""
 
-import contextlib
 import importlib.metadata
 import json
 import os
 import subprocess
 import urllib.request
 import venv
+from collections.abc import Iterable
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import mlflow
@@ -34,20 +35,13 @@ assert not reads_files, f"a served model imports {reads_files}, whose packages i
 """
 
 
-def closure(requirements: list[str]) -> set[str]:
-    """Return the names of distributions that these need, those of this machine's markers only."""
-    found: set[str] = set()
-    waiting = [Requirement(text) for text in requirements]
-    while waiting:
-        requirement = waiting.pop()
-        if requirement.name.lower() in found:
-            continue
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            needed = importlib.metadata.requires(requirement.name) or []
-            found.add(requirement.name.lower())
-            parsed = [Requirement(text) for text in needed]
-            waiting += [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return found
+def add_needed(requirements: Iterable[str], found: dict[str, Distribution]) -> None:
+    """Add the distributions that these need on this machine, by their names."""
+    for each in map(Requirement, requirements):
+        is_needed = each.marker is None or each.marker.evaluate({"extra": ""})
+        if is_needed and each.name.lower() not in found:
+            found[each.name.lower()] = importlib.metadata.distribution(each.name)
+            add_needed(found[each.name.lower()].requires or [], found)
 
 
 def make_clean_python(folder: Path, declared: list[str]) -> Path:
@@ -59,8 +53,9 @@ def make_clean_python(folder: Path, declared: list[str]) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     python = folder / "bin" / "python"
-    for name in closure([line for line in declared if line.strip()]):
-        distribution = importlib.metadata.distribution(name)
+    found: dict[str, Distribution] = {}
+    add_needed(filter(str.strip, declared), found)
+    for distribution in found.values():
         for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(str(distribution.locate_file(top))))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
+from support.bundles import write_with_config
 from support.disk import events_on_disk
 from training.bundle.files import (
     CONFIG,
@@ -25,7 +26,6 @@ from training.bundle.files import (
 )
 
 FILES = (CONFIG, GOLDEN, WEIGHTS)
-Write = Callable[[Path], Path]
 
 
 @pytest.fixture
@@ -34,21 +34,10 @@ def bundle(trained, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[1].bundle_dir, tmp_path / "bundle"))
 
 
-@pytest.fixture
-def write(trained, predictor) -> Write:
-    """Write the trained bundle's model again, somewhere else."""
-
-    def written(folder: Path) -> Path:
-        golden, _ = read_golden(Path(trained[1].bundle_dir), 3)
-        write_bundle(folder, predictor.ranker, predictor.config, golden)
-        return folder
-
-    return written
-
-
-def test_what_is_written_again_is_the_same(planted, trained, predictor, write, tmp_path) -> None:
+def test_what_is_written_again_is_the_same(planted, trained, predictor, tmp_path) -> None:
     spec, result = trained
-    source, again = Path(result.bundle_dir), write(tmp_path / "again")
+    source = Path(result.bundle_dir)
+    again = write_with_config(source, tmp_path / "again", predictor.config)
     assert sorted(path.name for path in again.iterdir()) == sorted(FILES)
     # the stage and the registry compute the digest with their own function
     assert digest_of_files(digest_files(source)) == result.bundle_digest
@@ -69,13 +58,15 @@ def test_golden_rows_span_short_and_long_histories(trained, predictor) -> None:
     assert golden.request_of_C.bincount().tolist() == [4] * 8
 
 
-def test_a_bundle_is_on_the_disk_before_it_has_its_name(write, tmp_path, monkeypatch) -> None:
+def test_a_bundle_is_on_the_disk_before_it_has_its_name(
+    bundle, predictor, tmp_path, monkeypatch
+) -> None:
     """What is written afterwards, and says that the bundle is there, must not outlive it."""
     disk = events_on_disk(monkeypatch)
-    write(tmp_path / "bundle")
+    write_with_config(bundle, tmp_path / "again", predictor.config)
     *before, folder, name, parent = disk
     assert sorted(before) == [f"sync {name}" for name in sorted(FILES)]
-    assert (folder, name) == ("sync bundle.partial", "name bundle")
+    assert (folder, name) == ("sync again.partial", "name again")
     assert parent == f"sync {tmp_path.name}"
 
 
@@ -133,11 +124,11 @@ def test_a_bundle_that_is_not_what_was_written_is_refused(bundle, damage) -> Non
     assert "fetch the bundle again" in str(caught.value)
 
 
-def test_a_diverged_model_is_never_written(predictor, write, tmp_path) -> None:
+def test_a_diverged_model_is_never_written(predictor, holdout_batch, tmp_path) -> None:
     with torch.no_grad():
         predictor.ranker.heads.bias[0] = float("inf")
     with pytest.raises(DataContractError, match=r"heads\.bias"):
-        write(tmp_path / "bad")
+        write_bundle(tmp_path / "bad", predictor.ranker, predictor.config, holdout_batch)
     assert not (tmp_path / "bad").exists()
 
 
