@@ -1,6 +1,7 @@
 """The serving check: what it measures of a good bundle, and what it holds against a bad one."""
 
 import contextlib
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -92,13 +93,12 @@ def test_what_must_not_serve_is_rejected(
     assert any(says in problem.sentence for problem in found.problems)
 
 
-def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a shell script take the place of Python, in which the check is made."""
     python = folder / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    return python
 
 
 @pytest.mark.parametrize(
@@ -123,27 +123,19 @@ def test_a_check_without_an_answer_tells_its_end(tmp_path: Path) -> None:
         check_serving(tmp_path, QUICK)
 
 
-ASK = """
-import sys
-from pathlib import Path
-from pipelines.contracts.config import ServingConfig
-from training.bundle.serving_check import check_serving, measure
-sys.executable = sys.argv[1]
-check_serving(Path(sys.argv[2]), ServingConfig())
-"""
-
-
 def test_a_check_dies_with_the_stage_that_asked_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, noted = sys.executable, tmp_path / "pid"
-    python = stand_in(tmp_path, f"echo $$ > {noted}; exec sleep 60", monkeypatch)
-    stage = subprocess.Popen([own, "-c", ASK, str(python), str(tmp_path)])
+    noted = tmp_path / "pid"
+    stand_in(tmp_path, f"echo $$ > {noted}; exec sleep 60", monkeypatch)
+    forked = multiprocessing.get_context("fork")
+    stage = forked.Process(target=check_serving, args=(tmp_path, QUICK))
+    stage.start()
     try:
         wait_until(lambda: noted.exists() and noted.read_text(), 60)
     finally:
         stage.kill()
-        stage.wait()
+        stage.join()
     with contextlib.suppress(psutil.NoSuchProcess):
         checking = psutil.Process(int(noted.read_text()))
         # Where nobody waits for orphans, a dead one stays in the table.
