@@ -127,7 +127,7 @@ WITHOUT_CLICKS = changed(action_types=tuple(name for name in TYPES if name != "c
     ("before", "after", "said"),
     [
         (BEFORE, changed(numeric=MORE), "The challenger's numeric features: pin_"),
-        (BEFORE, changed(heads=(*HEADS, CLICK)), "Head 'click' is wanted"),
+        (BEFORE, changed(heads=(*HEADS, CLICK)), "The challenger's heads: click (wanted click"),
         (WITHOUT_CLICKS, BEFORE, "The challenger's action types: repin, click"),
         (BEFORE, changed({"embedding_version": "planted-2"}), "embedding version: planted-2"),
     ],
