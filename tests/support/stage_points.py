@@ -29,7 +29,7 @@ _ASKED_ONLY = ("search", "get", "list", "get-by-name", "get-history")
 """How the paths of MLflow's requests end that change nothing, though some are sent by POST."""
 _RANDOM = re.compile(
     r"(?:(?<![0-9a-f])|(?<=%22))[0-9a-f]{32}(?![0-9a-f])|(?:(?<=output-)|(?<=working-))\d{8}T\d{12}-[0-9a-f]{8}|(?<=tmp)[a-z0-9_]{8}(?=/|$)"
-    r"|(?:(?<=/version-)|(?<=/none_))[a-z0-9_]{8}(?=/|$)"
+    r"|(?:(?<=/version-)|(?<=/none_)|(?<= tmp/))[a-z0-9_]{8}(?=/|$)"
     r"|(?<='model_digest': ')[0-9a-f]{64}"  # MLmodel says when and by which run it was logged
     r"|(?<='about': \[')[0-9a-f]{64}"  # of an alert: the ruling, which names the model's MLflow run
     r"|(?<='at': ')\d{4}-\d\d-\d\dT[\d:.]+Z(?=')"  # of an alert: when the cycle was judged
