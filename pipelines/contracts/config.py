@@ -193,8 +193,7 @@ class ModelGateConfig(Frozen):
     first_champion_beats: Literal["popularity", "every_baseline"] = "every_baseline"
     max_unpromoted_cycles: Number = 4  # Then a person is asked to look.
     confidence: float = Field(0.95, gt=0.5, lt=1)  # Of the paired interval.
-    num_resamples: int = Field(2000, ge=200)  # Paired bootstrap over users.
-    bootstrap_seed: int = Field(11, ge=0)  # Seed of the resampling.
+    seed: int = Field(11, ge=0)  # Of what the gate's self-test shuffles and draws.
     min_users: int = Field(50, ge=2)  # Fewer holdout users: not promoted.
     # Absolute bounds for the challenger, every cycle.
     floors: tuple[Limit, ...] = Field(min_length=1)
@@ -224,7 +223,7 @@ class ServingConfig(Frozen):
 
     num_candidates: Number = 100  # Candidates of the timed request.
     num_calls: int = Field(200, ge=20)  # Timed calls, after a warm-up.
-    max_latency_p99_ms: float = Field(250.0, gt=0)  # Slowest call in 100, ms.
+    max_processor_p99_ms: float = Field(250.0, gt=0)  # Of the slowest call in 100, ms.
     max_memory_mib: float = Field(2048.0, gt=0)  # Peak of the process, MiB.
 
 

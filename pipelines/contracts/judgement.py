@@ -106,9 +106,9 @@ class Comparison(Frozen):
     # Name of the metric that decides: model_gate.target_metric of the run.
     target_metric: str = ModelGateConfig.model_fields["target_metric"].default
     # Relative change of the target metric that 80 % power would see here; None where that change
-    # could not be resampled; see `why_no_change`.
+    # does not exist; see `why_no_change`.
     smallest_detectable_change: float | None
-    bootstrap_seed: int
+    num_days: int  # With a request; of one alone the interval knows nothing of days.
     # holdout_digest of the baseline; None: unknown, not promoted.
     baseline_holdout_digest: str | None = None
     # Both sides rank every example alike; None: not checked, not promoted.
@@ -234,7 +234,8 @@ class ServingCheck(Frozen):
 
     golden_difference: float  # Largest change of a golden probability.
     latency_p50_ms: float  # Median time of one request, ms.
-    latency_p99_ms: float  # Slowest of a hundred calls, ms.
+    latency_p99_ms: float  # Slowest of a hundred calls, ms; the machine's other work is in it.
+    processor_p99_ms: float  # The most processor time of a hundred calls, ms.
     peak_memory_mib: float  # Peak of the process, MiB.
     num_candidates: int  # Candidates of the timed request.
     num_calls: int  # Timed calls.
@@ -255,7 +256,7 @@ class OffPolicyEstimate(Frozen):
     estimator: str
     challenger: float | None  # Actions per request; None: see `note`.
     baseline: float | None
-    # Challenger against baseline; None where a side or a resample has no value.
+    # Challenger against baseline; None where a side has no value.
     relative_change: Interval | None
     num_requests: int = Field(ge=0)  # Exploration requests of the holdout.
     # How many even observations the challenger's estimate is worth.

@@ -40,6 +40,10 @@ class MetricComparison(Frozen):
     difference: Interval | None = None
     challenger_interval: Interval | None = None  # Of the level itself.
     baseline_interval: Interval | None = None  # Of the level itself.
+    # Of the relative change: how much of its variance is that of days, which users share, and how
+    # many users as active as each other would make it as uncertain as these do.
+    day_share: float | None = None
+    effective_users: float | None = None
 
 
 class AbsenceKind(StrEnum):
@@ -61,8 +65,7 @@ _WHY_ABSENT = {
     AbsenceKind.FEW_EXAMPLES: "There are fewer examples than bins.",
     AbsenceKind.ONE_LABEL: "All examples have the same label, so no order of them is better.",
     AbsenceKind.NOT_OF_BASELINE: "The baseline has no such number.",
-    AbsenceKind.ZERO_BASELINE: "The baseline's {metric} is zero in at least one resample of the "
-    "users.",
+    AbsenceKind.ZERO_BASELINE: "The baseline's {metric} is not surely above zero.",
 }
 
 
@@ -129,7 +132,7 @@ class BaselineFacts(Frozen):
     kind: Literal["ranking", "regression"]
     description: str  # What it ranks by, a sentence for people.
     level: Interval | None  # Its target metric; None: see `note`.
-    # Challenger against it, relative; None where that could not be resampled.
+    # Challenger against it, relative; None where its target is not surely above zero.
     change: Interval | None
     # Challenger minus it; it is there where its target is 0 too.
     difference: Interval | None = None
@@ -137,10 +140,12 @@ class BaselineFacts(Frozen):
 
 
 ONE_SIDED_95 = 1.645
+FEW_USERS = 30
+"""Where fewer make a difference, its interval is wide for them, and people are told."""
 
 _TARGET = (
-    "{metric} is {level:.4f} against {baseline_level:.4f} of {baseline}: {change:change}."
-    "{pooled:pooled}"
+    "{metric} is {level:.4f} against {baseline_level:.4f} of {baseline}: {change:change}"
+    "{difference:as_difference}.{days:days}{users:few_users}{pooled:pooled}"
 )
 _CHANGED = "changed by {change:change}{num_cycles:cycles}{is_anchor: against the fresh anchor}"
 _SEGMENT = f"n segment {{segment}} {{metric}} {_CHANGED}"
@@ -175,6 +180,8 @@ TEMPLATES = {
     "model_gate.guardrails.",
     "few_users": "The holdout has {num_users:,} users, expected at least {min_users:,} "
     "(model_gate.min_users).",
+    "one_day": "All requests of the holdout are of one day: the intervals are those of users, and "
+    "know nothing of how days differ.",
     "segment_empty": "The required segment '{segment}' has no users in the holdout.",
     # The target metric.
     "not_computed": "'{metric}' was not computed in segment '{segment}', so its {rule} cannot be "
@@ -245,11 +252,11 @@ TEMPLATES = {
     "on_record": "{text}",
     # The serving check.
     "serving_figures": "Serving check: {num_candidates} candidates in {latency_p50_ms:.1f} ms "
-    "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms), {peak_memory_mib:.0f} MiB at "
-    "peak. {golden_difference:golden}",
+    "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms, of which the processor "
+    "{processor_p99_ms:.1f} ms), {peak_memory_mib:.0f} MiB at peak. {golden_difference:golden}",
     "serving_golden": f"Serving check: golden rows differ by {_BEYOND} allowed.",
-    "serving_latency": "Serving check: latency p99 is {found:.3g} ms, beyond the {limit:.3g} ms "
-    "allowed.",
+    "serving_slow": "Serving check: a call takes {found:.3g} ms of the processor (p99), beyond the "
+    "{limit:.3g} ms allowed.",
     "serving_memory": "Serving check: peak memory is {found:.3g} MiB, beyond the {limit:.3g} MiB "
     "allowed.",
     "serving_saturated": f"Serving check: share of scores at 0 or 1 is {_BEYOND} allowed.",
@@ -264,9 +271,10 @@ TEMPLATES = {
     "tested_itself": "The challenger against itself: no difference in {num_numbers} numbers.",
     "tested_bias": "A bias of {bias:.0%} in the challenger moved the change by exactly that.",
     "tested_few": "The two sides differ for {num_users} users: too few for the rest.",
-    "tested_width": "The interval's standard error is {ratio:.2f} times the linearised one.",
+    "tested_width": "Intervals are {ratio:.2f} times as wide as comparisons without a difference "
+    "spread.",
     "tested_coverage": "Of {num_draws} comparisons without a difference, {covered} intervals cover "
-    "zero ({fewest} to {most} expected).",
+    "zero ({fewest} at least expected).",
     "tested_worst": "The worst possible ranking: REJECT ({change:span}).",
     "tested_fault": "{fault}: {decision}.",
     "tested_fault_not_seen": "{fault}: {decision}; on this holdout no bound is surely broken.",
@@ -374,11 +382,15 @@ _WRITE: dict[str, Callable[[Any], str]] = {
     "as_difference": lambda i: (
         ""
         if i is None
-        else f"{i.value:+.4f} {_span(i, '{:+.4f}'.format)}, as a difference, because the ranking "
-        f"finds next to nothing"
+        else f"{i.value:+.4f} {_span(i, '{:+.4f}'.format)}, as a difference, because the "
+        f"baseline is not surely above zero"
     ),
     "span": lambda i: "no interval" if i is None else f"{i.low:+.1%} to {i.high:+.1%}",
     "pooled": _pooled,
+    "few_users": lambda num: (
+        f" Few users make it, as if there were {num:.0f}." if num and num < FEW_USERS else ""
+    ),
+    "days": lambda share: f" Days make {share:.0%} of its variance." if share else "",
     "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
     "percent": percent,
     "size": lambda share: f"{100 * share:.2f} %",

@@ -154,7 +154,6 @@ def smoke() -> RunConfig:
         "training": {"num_epochs": 1, "batch_size": 512},
         "data_gate": {"min_rows_for_shift": 200},
         "model_gate": {
-            "num_resamples": 500,
             "min_users": 20,
             # 80 pins and some hundred requests are too few to tell every ranking from it.
             "first_champion_beats": "popularity",

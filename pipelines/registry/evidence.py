@@ -7,8 +7,8 @@
 
 The influence of a group of users on an estimated change is how much the estimate would move if the
 group weighed more (`validation.model_gate.pooling`). The same user is in the same group in
-every cycle, so errors of pooled estimates are computed as if users were resampled over all the
-cycles, users who return included. Which cycles are about the same pair of models or recipes:
+every cycle, so errors of pooled estimates count users who return: influences add up over all the
+cycles before they are squared. Which cycles are about the same pair of models or recipes:
 
 - theta, challenger against champion: the same recipe against the same champion, since it came;
 - phi, fresh anchor against champion: likewise;
@@ -66,6 +66,9 @@ class FoundChange(Frozen):
     metric: str
     segment: str
     value: float
+    # What days that users share add to its variance, and how well that is known.
+    day_variance: float = 0.0
+    day_freedom: float = 1.0
 
     @property
     def column(self) -> str:
@@ -223,6 +226,7 @@ def earlier_changes(
     Raises:
         DataContractError: the influences of one were deleted or altered.
     """
+    from validation.model_gate.intervals import Part
     from validation.model_gate.pooling import CycleChange
 
     standing, ours = run.standing, run.config.recipe_digest
@@ -243,7 +247,9 @@ def earlier_changes(
         if changes and is_pair and is_after and cycle.as_of <= run.as_of:
             groups, columns = read_influences(run, cycle)
             for change in changes:
-                found = CycleChange(cycle.holdout, change.value, groups, columns[change.column])
+                days = Part(change.day_variance, change.day_freedom)
+                column = columns[change.column]
+                found = CycleChange(cycle.holdout, change.value, groups, column, days)
                 known.setdefault((change.metric, change.segment), []).append(found)
     return known
 

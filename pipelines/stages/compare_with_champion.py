@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from validation.model_gate.facts import Facts, Side
 
 log = logging.getLogger(__name__)
-SERVING_METRICS = {"latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference"}
+SERVING_METRICS = {
+    *("latency_p50_ms", "latency_p99_ms", "processor_p99_ms"),
+    *("peak_memory_mib", "golden_difference"),
+}
 """Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
 _REBUILT = "delete its folder: it is built again when it is needed"
 
@@ -206,7 +209,14 @@ def keep_evidence(
     accepted, pairs = run.standing.anchor, facts.pairs()
     configs = {"theta": run.config, "delta": run.config, "phi": accepted}
     changes = tuple(
-        evidence.FoundChange(pair=pair, metric=row.metric, segment=row.segment, value=row.value)
+        evidence.FoundChange(
+            pair=pair,
+            metric=row.metric,
+            segment=row.segment,
+            value=row.value,
+            day_variance=found.influences.days[row.metric, row.segment].variance,
+            day_freedom=found.influences.days[row.metric, row.segment].freedom,
+        )
         for pair, found in pairs.items()
         if (config := configs[pair]) is not None
         and not void_reasons(found.comparison, config.model_gate, config.features.heads)

@@ -21,6 +21,7 @@ HEADS = (
     Head(name="hide", action_type="hide", utility_weight=-0.5, is_wanted=False),
 )
 DIGEST = "d" * 64
+NUM_DAYS = 14
 NEW_CHALLENGER = CHALLENGER.model_copy(update={"bundle_digest": "a" * 64})
 AGAINST_CHAMPION = ComparedModels(HOLDOUT, BaselineKind.CHAMPION, NEW_CHALLENGER, CHAMPION)
 POPULARITY = "popularity, 28 days"
@@ -34,6 +35,7 @@ def example_rows(counts: Sequence[int], users: Sequence[int], **fields: Any) -> 
     num_requests, num = len(counts), sum(counts)
     values = {
         "is_core": np.zeros(num_requests, dtype=bool),
+        "day": np.arange(num_requests) % NUM_DAYS,
         "request_id": np.array([f"r{i}" for i in range(num_requests)]),
         "pin_row": np.arange(num) % 17,
         "numeric": {},

@@ -39,7 +39,7 @@ def ruled(decision: Decision, *texts: str, **fields: bool) -> Verdict:
     return Verdict(decision=decision, promoted=promoted, grounds=grounds, **fields)
 
 
-SLOW = Reason.of("serving_latency", found=300.0, limit=250.0)
+SLOW = Reason.of("serving_slow", found=300.0, limit=250.0)
 """What a serving check finds of a bundle that is too slow."""
 TESTED = SelfTest(findings=(said("The worst possible ranking: REJECT."),))
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
@@ -48,6 +48,7 @@ SERVING = ServingCheck(
     golden_difference=1e-8,
     latency_p50_ms=4.0,
     latency_p99_ms=6.0,
+    processor_p99_ms=5.0,
     peak_memory_mib=400.0,
     num_candidates=100,
     num_calls=200,
@@ -128,7 +129,7 @@ def make_judgement(
         "segment_users": {"all": 1234},
         "metrics": (metric("repin_volume_at_3", interval(-0.0625, low, high), 1.5, "all", 1.6),),
         "smallest_detectable_change": 0.021,
-        "bootstrap_seed": 11,
+        "num_days": 14,
     }
     comparison = Comparison(**(fields | compared))
     return Judgement(

@@ -83,7 +83,6 @@ def _config(**more: object) -> ModelGateConfig:
     return ModelGateConfig(
         floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
         guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
-        num_resamples=200,
         **more,
     )
 

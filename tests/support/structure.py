@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_PRODUCT_LINES = 37_230
-MAX_PRODUCT_TOKENS = 210_800
+MAX_PRODUCT_LINES = 37_360
+MAX_PRODUCT_TOKENS = 211_400
 MAX_OTHER_LINES = 1_500
-MAX_TEST_LINES = 39_950
+MAX_TEST_LINES = 40_000
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
-issue that says so. The budget is 38,000 lines and 213,222 tokens of product, 40,000 of tests."""
+issue that says so. The halved house had 37,222 lines of product; the verdict on unkind data may add
+1,500. Tests stay below 40,000."""
 
 _NOT_CODE = {
     tokenize.COMMENT,

@@ -1,8 +1,9 @@
 """Measures whether a bundle would serve: golden rows, latency, memory and scores.
 
 It runs before a promotion, in a process that holds the model and nothing else, so that the peak
-memory of the process is what a server needs. Not for the quality of the ranking, which is the
-model gate's, nor for the verdict (`validation.model_gate.verdict`).
+memory of the process is what a server needs. A call's processor time is judged, and how long it
+took is told: what other work on the machine makes it wait is not the model's. Not for the quality
+of the ranking, which is the model gate's, nor for the verdict (`validation.model_gate.verdict`).
 """
 
 import functools
@@ -93,14 +94,16 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     inputs["request_of_C"] = torch.zeros(config.num_candidates, dtype=torch.int64)
     timed, times_ms = for_scoring(inputs, num_heads=golden.labels_CH.shape[1]), []
     for _ in range(_WARM_UP_CALLS + config.num_calls):
-        started = time.perf_counter()
+        started = time.perf_counter(), time.process_time()
         predictor.probabilities(timed)
-        times_ms.append(1000 * (time.perf_counter() - started))
-    p50_ms, p99_ms = np.percentile(times_ms[_WARM_UP_CALLS:], [50, 99])
+        ended = time.perf_counter(), time.process_time()
+        times_ms.append(1000 * np.subtract(ended, started))
+    (p50_ms, _), (p99_ms, processor_ms) = np.percentile(times_ms[_WARM_UP_CALLS:], [50, 99], axis=0)
     check = ServingCheck(
         golden_difference=float(np.abs(found_CH - expected_CH).max()),
         latency_p50_ms=float(p50_ms),
         latency_p99_ms=float(p99_ms),
+        processor_p99_ms=float(processor_ms),
         peak_memory_mib=peak_memory_mib(),
         num_candidates=config.num_candidates,
         num_calls=config.num_calls,
@@ -109,7 +112,7 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     )
     limits = {
         "serving_golden": (check.golden_difference, _MAX_GOLDEN_DIFFERENCE),
-        "serving_latency": (check.latency_p99_ms, config.max_latency_p99_ms),
+        "serving_slow": (check.processor_p99_ms, config.max_processor_p99_ms),
         "serving_memory": (check.peak_memory_mib, config.max_memory_mib),
         "serving_saturated": (check.saturated_share, _MAX_SATURATED_SHARE),
     }

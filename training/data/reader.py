@@ -30,6 +30,7 @@ from pipelines.contracts.schemas import (
     numeric_column,
 )
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import DAY_MS
 from training.data.batches import Batch, for_scoring
 
 _DRAW_SALT = 419
@@ -224,6 +225,7 @@ class ExampleRows:
 
     request_index: np.ndarray  # int64 (N,), row among the M requests, ascending
     user_id: np.ndarray  # int64 (M,)
+    day: np.ndarray  # int64 (M,), days of 24 hours since the holdout's start
     is_core: np.ndarray  # bool (M,)
     request_id: np.ndarray  # str (M,)
     first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
@@ -260,6 +262,7 @@ def load_rows(
     return ExampleRows(
         request_index=request_N,
         user_id=index.user_id_M,
+        day=(reader.request_column(index, "impressed_at") - snapshot.holdout.start_ms) // DAY_MS,
         is_core=reader.request_column(index, "is_core").astype(bool),
         request_id=reader.request_column(index, "request_id"),
         first_example=np.concatenate([[0], np.cumsum(counts_M)]),

@@ -1,4 +1,4 @@
-"""Simple ways to rank that every model is held against, measured on the same draws of users.
+"""Simple ways to rank that every model is held against, measured on the same rows.
 
 Six rankings by one number that a snapshot always holds, and a logistic regression on its numbers,
 which is fitted on training rows. They were fixed before any model was tuned against them. Ties are
@@ -20,8 +20,8 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.reasons import RANDOM, BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
-from validation.model_gate.bootstrap import FloatArray
-from validation.model_gate.comparison import Holdout, RatioMetric, bootstrap_metrics
+from validation.model_gate.comparison import Holdout, RatioMetric, measure_ratios
+from validation.model_gate.intervals import FloatArray
 from validation.model_gate.target_metric import volume_name
 
 POPULARITY = "popularity, 28 days"
@@ -112,7 +112,7 @@ def measure(
         rows: of the holdout.
         training: of the training window; the regression is fitted on them.
         challenger: its scores of the holdout.
-        config: target metric and its head, draws and confidence.
+        config: target metric and its head, and confidence.
     """
     holdout = Holdout(rows, config.features.heads, config.model_gate)
     head, target = holdout.target_head.name, config.model_gate.target_metric
@@ -138,7 +138,7 @@ def measure(
     requests = np.ones(len(ours)) if target == volume_name(head) else None
     pairs = [RatioMetric(name, ours, holdout.hits(score, head), requests)
              for name, score in scores.items()]  # fmt: skip
-    table = bootstrap_metrics(holdout, pairs, {"all": holdout.masks["all"]}).table
+    table = measure_ratios(holdout, pairs, {"all": holdout.masks["all"]}).table
     cells = {row.metric: row for row in table if isinstance(row, MetricComparison)}
     facts = []
     for name, description in told.items():
@@ -147,7 +147,7 @@ def measure(
         if row and not is_finite:
             note = f"The challenger has no {target}: its scores are not finite."
         elif row and change is None:
-            note = f"Its {target} is zero in a resample of the users."
+            note = f"Its {target} is not surely above zero."
         facts.append(
             BaselineFacts(
                 name=name,

@@ -9,11 +9,11 @@ chosen differently is judged on the other model's list.
 Letters: N examples, M requests, G groups of users.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -36,14 +36,18 @@ from pipelines.contracts.reasons import (
 from pipelines.contracts.time import Window
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
-from validation.model_gate.bootstrap import (
+from validation.model_gate.intervals import (
+    Cells,
     FloatArray,
-    UserSums,
-    paired_bootstrap,
+    Measured,
+    change_estimate,
+    ratio_estimate,
+    reach,
     smallest_detectable_change,
+    total,
     user_groups,
 )
-from validation.model_gate.pooling import Influences, Key, deciding, influence
+from validation.model_gate.pooling import Influences, Key, deciding
 from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
@@ -57,6 +61,7 @@ Row = MetricComparison | AbsentMetric
 _SIDES: tuple[Side, Side] = ("challenger", "baseline")
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
+FIELLER = 0.95
 _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
 
 
@@ -115,26 +120,18 @@ class Holdout:
         return user_groups(np.unique(self.rows.user_id))
 
     @cached_property
-    def request_group(self) -> NDArray[np.intp]:
-        """The group of each request's user, (M,)."""
-        return self.user_groups[1][self.request_user]
+    def cells(self) -> Cells:
+        """The group and day of each request, (M,)."""
+        return Cells.of(self.user_groups[1][self.request_user], self.rows.day)
 
     def count_users(self, mask: Mask) -> int:
         """Return the number of users who made some of these requests."""
         return len(np.unique(self.request_user[mask]))
 
-    def users_per_group(self, mask: Mask) -> FloatArray:
-        """Return the number of users in each group who made some of these requests."""
-        groups, user_group = self.user_groups
-        present = np.unique(self.request_user[mask])
-        return np.bincount(user_group[present], minlength=len(groups)).astype(np.float64)
-
-    def per_group(self, values: FloatArray | None, mask: Mask) -> FloatArray:
-        """Return the sums of values of requests (M,) in each group; zeros where there are none."""
-        num = len(self.user_groups[0])
-        if values is None:
-            return np.zeros(num)
-        return np.bincount(self.request_group[mask], values[mask], num).astype(np.float64)
+    def share_of_user(self, mask: Mask) -> FloatArray:
+        """Return what part of its user each of these requests is, (M,): they add up to users."""
+        num_requests = np.bincount(self.request_user[mask], minlength=self.request_user.max() + 1)
+        return 1 / np.maximum(num_requests, 1)[self.request_user]
 
     def per_request(self, values: FloatArray) -> FloatArray:
         """Return the sums of values of examples (N,) in each request, (M,)."""
@@ -169,7 +166,7 @@ class Found:
 def compare(
     holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
 ) -> Found:
-    """Return every metric of both sides on the same rows, with paired intervals over users.
+    """Return every metric of both sides on the same rows, with intervals over users and days.
 
     Metrics, by segment: `<head>_volume_at_3` of the target metric's head (its actions in the top 3,
     mean per request; higher is better), `hit_at_3.<head>` (the same per user, as TransAct reports
@@ -188,7 +185,7 @@ def compare(
             "snapshot.holdout_days and that the event log reaches as_of"
         )
     metrics = ratio_metrics(holdout, challenger, baseline)
-    found = bootstrap_metrics(holdout, metrics, holdout.masks)
+    found = measure_ratios(holdout, metrics, holdout.masks)
     table = found.table + _pooled_metrics(holdout, challenger, baseline)
     error, everybody = found.target_error, holdout.masks["all"]
     comparison = Comparison(
@@ -205,7 +202,7 @@ def compare(
         smallest_detectable_change=None
         if error is None
         else smallest_detectable_change(error, config.confidence),
-        bootstrap_seed=config.bootstrap_seed,
+        num_days=holdout.cells.num_days,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=(
             *_reliability(holdout, challenger, "challenger"),
@@ -225,67 +222,83 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Bootstrapped:
-    """What the draws of users say of every metric in every segment."""
+class Measurements:
+    """What the rows say of every ratio metric in every segment."""
 
     table: list[Row]
     target_error: float | None  # standard error of the target's relative change over all users
     influences: Influences
 
 
-def bootstrap_metrics(
+def measure_ratios(
     holdout: Holdout, metrics: list[RatioMetric], masks: Mapping[str, Mask]
-) -> Bootstrapped:
-    """Bootstrap every metric in every segment, of requests (M,), on the same draws of users."""
+) -> Measurements:
+    """Measure every metric in every segment, of requests (M,), with intervals."""
     config = holdout.config
     table: list[Row] = []
-    keys, columns = [], []
-    num_users = {segment: holdout.users_per_group(mask) for segment, mask in masks.items()}
-    for metric, (segment, mask) in product(metrics, masks.items()):
-        if not mask.any():
-            table.append(_absent(metric.name, segment, "challenger", AbsenceKind.EMPTY_SEGMENT))
-            continue
-        divisor = num_users[segment]
-        if metric.denominator is not None:
-            divisor = holdout.per_group(metric.denominator, mask)
-        sides = (holdout.per_group(of, mask) for of in (metric.challenger, metric.baseline))
-        keys.append((metric, segment))
-        columns.append((*sides, divisor))
-    sums = UserSums(*(np.stack(side, axis=1) for side in zip(*columns, strict=True)))
-    estimates = paired_bootstrap(
-        sums, config.num_resamples, config.confidence, config.bootstrap_seed
+    changes: dict[Key, Measured] = {}
+    shares = {segment: holdout.share_of_user(mask) for segment, mask in masks.items()}
+    for (segment, mask), metric in product(masks.items(), metrics):
+        divisor = shares[segment] if metric.denominator is None else metric.denominator
+        rows, change = _measure(holdout, metric, segment, mask, divisor)
+        table += rows
+        if change is not None:
+            changes[metric.name, segment] = change
+    target = changes.get((config.target_metric, "all"))
+    decides = deciding(config)
+    return Measurements(
+        table,
+        target.error if target and math.isfinite(target.error) else None,
+        Influences.of(
+            holdout.user_groups[0],
+            holdout.cells,
+            {key: change for key, change in changes.items() if key in decides},
+        ),
     )
-    target_error = None
-    columns_of: dict[Key, FloatArray] = {}
-    for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
-        parts = (sums.challenger, sums.baseline, sums.denominators)
-        level, other, whole = (float(column[:, k].sum()) for column in parts)
-        if whole == 0 or not np.isfinite(level):
-            kind = AbsenceKind.NOT_FINITE if whole else AbsenceKind.NO_ACTION
-            table.append(_absent(metric.name, segment, "challenger", kind))
-            continue
-        has_baseline = metric.baseline is not None and bool(np.isfinite(other))
-        table.append(
-            MetricComparison(
-                metric=metric.name,
-                segment=segment,
-                challenger=level / whole,
-                baseline=other / whole if has_baseline else None,
-                relative_change=estimate.relative_change if has_baseline else None,
-                difference=estimate.difference if has_baseline else None,
-                challenger_interval=estimate.challenger,
-                baseline_interval=estimate.baseline if has_baseline else None,
-            )
-        )
-        if metric.baseline is not None and not has_baseline:
-            table.append(_absent(metric.name, segment, "baseline", AbsenceKind.NOT_FINITE))
-        if (metric.name, segment) == (config.target_metric, "all"):
-            target_error = estimate.relative_standard_error
-        if (metric.name, segment) in deciding(config) and metric.baseline is not None:
-            column = influence(sums.challenger[:, k], sums.baseline[:, k])
-            columns_of |= {} if column is None else {(metric.name, segment): column}
-    table.sort(key=lambda row: list(masks).index(row.segment))
-    return Bootstrapped(table, target_error, Influences(holdout.user_groups[0], columns_of))
+
+
+def _measure(
+    holdout: Holdout, metric: RatioMetric, segment: str, mask: Mask, divisor: FloatArray
+) -> tuple[list[Row], Measured | None]:
+    """Return the rows of one metric in one segment, and its relative change."""
+    confidence, cells, name = holdout.config.confidence, holdout.cells, metric.name
+    if not mask.any():
+        return [_absent(name, segment, "challenger", AbsenceKind.EMPTY_SEGMENT)], None
+    whole, ours = cells.sums(divisor, mask), cells.sums(metric.challenger, mask)
+    mine = ratio_estimate(ours, whole, cells)
+    if mine is None:
+        kind = AbsenceKind.NOT_FINITE if whole.any() else AbsenceKind.NO_ACTION
+        return [_absent(name, segment, "challenger", kind)], None
+    theirs = None if metric.baseline is None else cells.sums(metric.baseline, mask)
+    other = None if theirs is None else ratio_estimate(theirs, whole, cells)
+    row = MetricComparison(
+        metric=name,
+        segment=segment,
+        challenger=mine.value,
+        baseline=None,
+        relative_change=None,
+        challenger_interval=mine.interval(confidence, lowest=0.0),
+    )
+    if theirs is None:
+        return [row], None
+    if other is None:
+        return [row, _absent(name, segment, "baseline", AbsenceKind.NOT_FINITE)], None
+    difference = ratio_estimate(ours - theirs, whole, cells)
+    # A relative change is one of a level that is surely above zero (Fieller 1954).
+    is_above = other.value > reach(total((other.users, other.days)), FIELLER)
+    change = change_estimate(ours, theirs, cells) if is_above else None
+    found = {
+        "baseline": other.value,
+        "baseline_interval": other.interval(confidence, lowest=0.0),
+        "difference": difference.interval(confidence) if difference else None,
+    }
+    if change is not None:
+        found |= {
+            "relative_change": change.interval(confidence, lowest=-1.0),
+            "day_share": change.day_share,
+            "effective_users": change.effective_users,
+        }
+    return [row.model_copy(update=found)], change
 
 
 def ratio_metrics(
@@ -341,18 +354,18 @@ def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitSc
     AUC has an interval from its influence per group of users; ECE has none.
     """
     found: list[Row] = []
-    rows, confidence = holdout.rows, holdout.config.confidence
+    rows = holdout.rows
     for head, (segment, mask) in product(holdout.heads, holdout.masks.items()):
         chosen = mask[rows.request_index]
         label = rows.labels[head.name][chosen]
-        group = holdout.request_group[rows.request_index[chosen]]
+        cell = holdout.cells.of_request[rows.request_index[chosen]]
         sides = [s.probabilities.get(head.name) for s in (challenger, baseline)]
         for metric in (f"auc.{head.name}", f"ece.{head.name}"):
             levels: list[tuple[float | None, Interval | None]] = []
             for side, probability in zip(_SIDES, sides, strict=True):
                 if probability is None:
                     break
-                level = _pooled_level(metric, probability[chosen], label, group, confidence)
+                level = _pooled_level(metric, probability[chosen], label, cell, holdout)
                 if isinstance(level, AbsenceKind):
                     found.append(_absent(metric, segment, side, level))
                     break
@@ -377,8 +390,8 @@ def _pooled_level(
     metric: str,
     probability: np.ndarray,
     label: np.ndarray,
-    group: NDArray[np.intp],
-    confidence: float,
+    cell: NDArray[np.intp],
+    holdout: Holdout,
 ) -> tuple[float, Interval | None] | AbsenceKind:
     """Return AUC or ECE of a segment's examples with its interval, or why there is none."""
     if len(label) == 0:
@@ -392,10 +405,9 @@ def _pooled_level(
     if label.min() == label.max():
         return AbsenceKind.ONE_LABEL
     area, influences = area_under_curve(probability, label)
-    error = float(np.sqrt(np.square(np.bincount(group, weights=influences)).sum()))
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
-    low, high = max(area - reach, 0.0), min(area + reach, 1.0)
-    return area, Interval(value=area, low=low, high=high, confidence=confidence)
+    by_cell = np.bincount(cell, influences, len(holdout.cells.group)).astype(np.float64)
+    found = Measured.of(area, by_cell, holdout.cells).interval(holdout.config.confidence, 0.0)
+    return area, found and found.model_copy(update={"high": min(found.high, 1.0)})
 
 
 def _reliability(holdout: Holdout, scores: SplitScores, side: Side) -> tuple[ReliabilityBin, ...]:

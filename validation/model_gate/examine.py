@@ -25,7 +25,7 @@ from pipelines.contracts.reasons import (
     MetricComparison,
     Reason,
 )
-from validation.model_gate.bootstrap import smallest_detectable_change
+from validation.model_gate.intervals import smallest_detectable_change
 from validation.model_gate.policy import (
     ONE_SIDED_95,
     Change,
@@ -62,9 +62,12 @@ def place(interval: Interval, minimum: float | None, maximum: float | None) -> P
 
 
 def alone(interval: Interval) -> Estimate:
-    """Return an estimate whose standard error is taken from its interval's width."""
+    """Return an estimate whose standard error is taken from its interval's upper half.
+
+    The lower one may be cut short, where the number cannot fall further.
+    """
     reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
-    return Estimate(interval.value, (interval.high - interval.low) / (2 * reach))
+    return Estimate(interval.value, (interval.high - interval.value) / reach)
 
 
 @dataclass
@@ -216,6 +219,8 @@ def examine(
         if baselines is not None:
             _judge_baselines(baselines, config, found)
     _judge_target(config, found)
+    if comparison.num_days == 1:
+        found.held.append(Reason.of("one_day"))
     return found
 
 
@@ -228,11 +233,12 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     row = found.find(name, "margin")
     if row is None:
         return
-    if row.relative_change is None:
+    interval = row.relative_change or _as_share(row)
+    if interval is None:
         why = comparison.why_no_change(row)
         found.missing.append(Reason.of("target_without_interval", metric=name, why=why))
         return
-    now, pooled = alone(row.relative_change), comparison.find_pooled(name)
+    now, pooled = alone(interval), comparison.find_pooled(name)
     over_cycles = now
     if pooled is not None:
         now = Estimate(pooled.value, pooled.error)
@@ -240,7 +246,9 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     change = found.change = Change(now, over_cycles)
     facts: dict[str, Any] = {"metric": row.metric, "level": row.challenger}
     facts |= {"baseline_level": row.baseline, "baseline": comparison.baseline_label}
-    facts |= {"change": row.relative_change, "pooled": pooled}
+    facts |= {"change": row.relative_change, "pooled": pooled, "days": row.day_share}
+    facts["users"] = row.effective_users
+    facts["difference"] = None if row.relative_change else row.difference
     margin = config.recipe_margin if found.is_anchor else margin_of(comparison, config.margin)
     said: dict[str, Any] = {"required": -margin, "low": over_cycles.low(ONE_SIDED_95)}
     if is_surely_worse(change) if found.is_anchor else is_denied(change, margin):
@@ -256,12 +264,24 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
         return
     if comparison.baseline_kind is BaselineKind.RANKING:
         # Against a ranking a model must be better in the stricter, two-sided sense.
-        found.is_shown, said["low"] = row.relative_change.low > 0, None
+        found.is_shown, said["low"] = interval.low > 0, None
     if found.is_shown:
         code, said["is_loss_certain"] = "target_shown", comparison.is_loss_certain
     else:
         code, said["detectable"] = "target_not_shown", comparison.detectable_change
     found.target = Reason.of(code, **facts, **said)
+
+
+def _as_share(row: MetricComparison) -> Interval | None:
+    """Return the difference as a share of the baseline's level, whose own error is left out.
+
+    For a rare action, of which the baseline is not surely above zero: no relative change exists.
+    """
+    if row.difference is None or row.baseline is None:
+        return None
+    level, difference = row.baseline or 1.0, row.difference
+    ends = {name: getattr(difference, name) / level for name in ("value", "low", "high")}
+    return difference.model_copy(update=ends)
 
 
 def void_reasons(
@@ -388,8 +408,7 @@ def _judge_baselines(
                 found.held.append(Reason.of("baseline_better", baseline=name, change=interval))
             continue
         allowed = config.margin if is_model else 0.0
-        # Where the ranking's target is zero in a resample of the users, the difference is judged.
-        # It is far from normal then, so its own ends count and no standard error.
+        # Where the ranking's target is not surely above zero, the difference is judged.
         gap = interval or (None if is_model else facts.difference)
         if gap is None:
             found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))

@@ -5,7 +5,7 @@ chosen others is judged on the wrong list. Exploration requests show candidates 
 random, in random order. Two values are estimated: the actions that the ranking's first candidate
 would bring in the first place (`replay`, `doubly_robust`), and the actions in its top k if
 candidates were drawn evenly (`slate_snips`). Each estimator gives a numerator and a denominator per
-request, so that all of them are resampled by user in the same way. Equal to the package `obp`
+request, so that all of them get an interval in the same way. Equal to the package `obp`
 (Saito et al. 2021) where the definitions are, which the tests show.
 
 Not for the verdict, which does not use them: exploration is a few requests of a hundred, and the
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pipelines.contracts.judgement import OffPolicyEstimate
 from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
-from validation.model_gate.bootstrap import FloatArray, interval_of, resampled_sums, user_groups
 from validation.model_gate.comparison import Holdout, Mask
+from validation.model_gate.intervals import Cells, FloatArray, Measured, user_groups
 from validation.model_gate.ranking_metrics import is_in_top
 from validation.model_gate.target_metric import TOP_K
 
@@ -141,19 +141,20 @@ def _logged(holdout: Holdout, inside: Mask) -> Logged:
 
 
 def _change(holdout: Holdout, mine: Parts, other: Parts) -> Interval | None:
-    """Return the relative change with its interval over users; None where a draw has no value."""
-    rows, config = holdout.rows, holdout.config
-    groups, group_of = user_groups(rows.user_id[rows.is_exploration])
-    if not mine.value or not other.value or len(groups) < 2:
+    """Return the relative change with its interval over users and days; None without a value."""
+    rows, explores = holdout.rows, holdout.rows.is_exploration
+    if not mine.value or not other.value:
         return None
-    parts = (mine.numerator, mine.denominator, other.numerator, other.denominator)
-    sums = [np.bincount(group_of, part, minlength=len(groups)) for part in parts]
-    columns = np.stack(sums, axis=1).astype(np.float64)
-    drawn = resampled_sums(columns, config.num_resamples, config.bootstrap_seed)
-    if (drawn[:, 1:] <= 0).any():
-        return None
-    changes = (drawn[:, 0] / drawn[:, 1]) / (drawn[:, 2] / drawn[:, 3]) - 1
-    return interval_of(np.append(mine.value / other.value - 1, changes), config.confidence)
+    cells = Cells.of(user_groups(rows.user_id[explores])[1], rows.day[explores])
+    ratio = mine.value / other.value
+    influences = ratio * (
+        mine.numerator / mine.numerator.sum()
+        - mine.denominator / mine.denominator.sum()
+        - other.numerator / other.numerator.sum()
+        + other.denominator / other.denominator.sum()
+    )
+    change = Measured.of(ratio - 1, cells.sums(influences), cells)
+    return change.interval(holdout.config.confidence, lowest=-1.0)
 
 
 def replay(logged: Logged, is_best: Mask) -> Parts:

@@ -10,7 +10,7 @@ the same group add up before they are squared, which counts users who return. do
 derives it.
 
 Not for choosing which cycles are about the same pair (`pipelines.registry.evidence`), nor for the
-intervals that people read (`validation.model_gate.bootstrap`).
+intervals that people read (`validation.model_gate.intervals`).
 """
 
 import math
@@ -24,7 +24,17 @@ from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.reasons import PooledChange
 from pipelines.contracts.time import Window
-from validation.model_gate.bootstrap import MAX_GROUPS, FloatArray
+from validation.model_gate.intervals import (
+    MAX_GROUPS,
+    NOTHING,
+    Cells,
+    FloatArray,
+    Measured,
+    Part,
+    error_of,
+    total,
+    user_part,
+)
 from validation.model_gate.policy import Estimate
 
 Key = tuple[str, str]
@@ -37,29 +47,15 @@ class Influences:
 
     groups: NDArray[np.intp]  # (G,) numbers of the groups that are in this holdout
     columns: Mapping[Key, FloatArray]  # (G,) each; a change that does not exist has none
+    days: Mapping[Key, Part]  # what days add to each change's variance
 
-
-def influence(challenger: FloatArray, baseline: FloatArray) -> FloatArray | None:
-    """Return each group's influence on the relative change, or None where there is no change.
-
-    Args:
-        challenger: (G,) sums of the challenger's side per group.
-        baseline: (G,) sums of the baseline's.
-    """
-    total = float(baseline.sum())
-    if total == 0 or not math.isfinite(total) or not np.isfinite(challenger).all():
-        return None
-    ratio = float(challenger.sum()) / total
-    return (challenger - ratio * baseline) / total
-
-
-def standard_error(influences: FloatArray) -> float:
-    """Return the standard error that (G,) influences make; one group alone tells nothing: inf."""
-    num_groups = np.count_nonzero(influences) or 1
-    if num_groups == 1 and influences.any():
-        return math.inf
-    scale = num_groups / max(1, num_groups - 1)
-    return math.sqrt(float(np.square(influences).sum()) * scale)
+    @classmethod
+    def of(
+        cls, groups: NDArray[np.intp], cells: Cells, changes: Mapping[Key, Measured]
+    ) -> "Influences":
+        """Return those of measured changes."""
+        columns = {key: cells.by_group(change.influences) for key, change in changes.items()}
+        return cls(groups, columns, {key: change.days for key, change in changes.items()})
 
 
 def deciding(config: ModelGateConfig) -> tuple[Key, ...]:
@@ -77,6 +73,11 @@ class CycleChange:
     value: float
     groups: NDArray[np.intp]  # (G,)
     influences: FloatArray  # (G,)
+    days: Part = NOTHING  # what days add to the variance
+
+    def parts(self, extra_variance: float) -> tuple[Part, Part, Part]:
+        """Return the parts of the variance, with what every cycle adds on its own."""
+        return user_part(self.influences), self.days, Part(extra_variance, math.inf)
 
 
 def newest_without_overlap(cycles: Sequence[CycleChange]) -> list[CycleChange]:
@@ -108,17 +109,17 @@ def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> t
     """
     if not extra_variance:
         cycles = [cycle for cycle in cycles if cycle.influences.any()] or cycles
-    errors = np.array([standard_error(cycle.influences) for cycle in cycles])
-    variances = np.square(errors) + extra_variance
+    variances = np.array([total(cycle.parts(extra_variance)).variance for cycle in cycles])
     weights = np.full(len(cycles), 1 / len(cycles))
     if variances.any():
         weights = (1 / variances) / (1 / variances).sum()
     summed = np.zeros(MAX_GROUPS)
+    own = []  # Each cycle has days and seeds of its own; users return.
     for weight, cycle in zip(weights, cycles, strict=True):
         summed[cycle.groups] += weight * cycle.influences
+        own += [part.scaled(weight) for part in cycle.parts(extra_variance)[1:]]
     value = math.fsum(w * cycle.value for w, cycle in zip(weights, cycles, strict=True))
-    seeds = extra_variance * float(np.square(weights).sum())
-    return Estimate(value, math.sqrt(standard_error(summed) ** 2 + seeds)), len(cycles)
+    return Estimate(value, error_of((user_part(summed), *own))), len(cycles)
 
 
 def pool_with(
@@ -138,10 +139,12 @@ def pool_with(
     rows = []
     for key, column in influences.columns.items():
         row = comparison.find(*key)
-        if row is None or row.relative_change is None or not math.isfinite(standard_error(column)):
+        if row is None or row.relative_change is None:
             continue
         value = row.relative_change.value
-        mine = CycleChange(comparison.holdout, value, influences.groups, column)
+        mine = CycleChange(
+            comparison.holdout, value, influences.groups, column, influences.days[key]
+        )
         cycles = newest_without_overlap([mine, *earlier.get(key, ())])
         seeds = seed_variance if key[0] == comparison.target_metric else 0.0
         (alone, _), (pooled, num_cycles) = pool_cycles([mine], seeds), pool_cycles(cycles, seeds)

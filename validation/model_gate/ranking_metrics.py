@@ -3,7 +3,7 @@
 Scores are finite, and there is one of them and one label for each row: whoever calls asks first
 (`validation.model_gate.comparison`), and tells people why a metric is missing. All of them judge a
 model on candidates that another model chose to show; what this model would have shown has no label.
-Not for intervals (`validation.model_gate.bootstrap`).
+Not for intervals (`validation.model_gate.intervals`).
 
 The AUC is not scikit-learn's, which the tests compare it with: on a million examples scikit-learn's
 takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side. It also gives the

@@ -3,7 +3,7 @@
 A verdict counts only after this test, which runs in every cycle (`run_self_test`):
 
 - The statistics must give what is known otherwise: a bias that is put in must come out, the width
-  must be that of the linearised error, and intervals must cover the truth as often as they claim.
+  must be that of many draws, and intervals must cover the truth as often as they claim.
   Scaled intervals, lost pairing and swapped sides are found this way.
 - A model compared with itself must show no difference, and models with a planted fault must be
   rejected. A planted model is the challenger with one fault, judged against the challenger itself.
@@ -29,25 +29,27 @@ from pipelines.contracts.judgement import Comparison, Decision, SelfTest
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
-from validation.model_gate.bootstrap import UserSums, paired_bootstrap
 from validation.model_gate.comparison import (
     ComparedModels,
     Holdout,
     RatioMetric,
-    bootstrap_metrics,
     compare,
+    measure_ratios,
     ratio_metrics,
 )
 from validation.model_gate.examine import Bounds, alone, place
+from validation.model_gate.intervals import Cells, FloatArray, change_estimate
 from validation.model_gate.target_metric import hits_name
 from validation.model_gate.verdict import decide
 
 PLANTED_BIAS = 0.01
-_NUM_DRAWS, _DRAW_RESAMPLES = 200, 400
+_NUM_DRAWS = 200
 _BAND = 0.999  # Of the number of draws whose interval covers the truth.
 _WIDEST = 1.25
-"""How far the bootstrap's error may be from the linearised one, either way. Chance among 2,000
-resamples is 2 %, and the tail of few, unequal users is the rest."""
+"""How far a standard error may be from what the draws spread, either way: chance in 200 draws is
+5 %, and the tail of unequal users is the rest."""
+_FEW_USERS = 1.6
+"""How much wider an interval is where three users make half of the difference."""
 _FEWEST = 50
 """Groups of users on which the two sides differ; with fewer, an interval's width is mostly luck."""
 _FAULTY_CALIBRATION = 2.0
@@ -135,7 +137,7 @@ def _judge_rankings(
             f"the holdout's requests have too few candidates to tell any ranking from another"
         )
     found.append(Reason.of("tested_worst", change=change))
-    seed = config.bootstrap_seed
+    seed = config.seed
     shuffled = shuffle_within_requests(rows, ranking, seed)
     labels = {name: shuffle_within_requests(rows, of, seed + 1) for name, of in rows.labels.items()}
     # One comparison in a thousand may mislead: the test runs for years.
@@ -221,7 +223,7 @@ def _planted_models(holdout: Holdout, challenger: SplitScores) -> Iterator[_Plan
             (None, min([*highest, config.max_head_calibration])),
             ("floor_broken", "head_out_of_calibration"),
         )
-    chance = shuffle_within_requests(holdout.rows, ranking, config.bootstrap_seed)
+    chance = shuffle_within_requests(holdout.rows, ranking, config.seed)
     for segment in config.required_segments:
         is_inside = holdout.masks[segment][holdout.rows.request_index]
         yield _Plant(
@@ -261,8 +263,8 @@ def check_intervals(
     """Return what was found; nothing where the target metric has no interval.
 
     A bias that is put into the challenger must come out, with its sign, and nothing besides. The
-    interval's width must be that of the linearised error (the delta method). For its coverage see
-    `_check_coverage`.
+    interval may not be narrower than users alone make it; they are added up here once more, and not
+    by the code under test. For its coverage see `_check_coverage`.
 
     Raises:
         HomefeedError: the estimate does not follow a planted bias, or the intervals are too narrow
@@ -272,7 +274,7 @@ def check_intervals(
     [metric] = [each for each in metrics if each.name == holdout.config.target_metric]
 
     def changed(of: RatioMetric) -> Interval | None:
-        row = bootstrap_metrics(holdout, [of], {"all": holdout.masks["all"]}).table[0]
+        row = measure_ratios(holdout, [of], {"all": holdout.masks["all"]}).table[0]
         return row.relative_change if isinstance(row, MetricComparison) else None
 
     if (change := changed(metric)) is None:
@@ -287,53 +289,60 @@ def check_intervals(
             f"biased"
         )
     found = [Reason.of("tested_bias", bias=PLANTED_BIAS)]
-    columns, (groups, user_group) = [], holdout.user_groups
-    for values in (metric.challenger, metric.baseline, metric.denominator):
-        # Added up here, and not by the code under test; without a denominator users count.
-        column = np.zeros((len(groups), 1))
-        group = user_group if values is None else holdout.request_group
-        np.add.at(column[:, 0], group, 1 if values is None else values)
-        columns.append(column)
-    sums = UserSums(*columns)
-    num_different = int(np.count_nonzero(sums.challenger != sums.baseline))
-    if num_different < _FEWEST:
+    num_users = int(holdout.request_user.max()) + 1
+    sides = np.zeros((2, num_users))
+    np.add.at(sides[0], holdout.request_user, metric.challenger)
+    np.add.at(sides[1], holdout.request_user, np.asarray(metric.baseline))
+    if (num_different := int(np.count_nonzero(sides[0] != sides[1]))) < _FEWEST:
         return (*found, Reason.of("tested_few", num_users=num_different))
-    total, num_groups = float(sums.baseline.sum()), len(groups)
-    residuals = sums.challenger - sums.challenger.sum() / total * sums.baseline
-    variance = float(np.square(residuals).sum()) * num_groups / (num_groups - 1)
-    linearised, error = math.sqrt(variance) / total, alone(change).error
-    if not linearised / _WIDEST <= error <= linearised * _WIDEST:
+    total = sides[1].sum()
+    by_users = math.sqrt(np.square(sides[0] - sides[0].sum() / total * sides[1]).sum()) / total
+    if (error := alone(change).error) < by_users / _WIDEST:
         raise _failed(
-            f"its interval implies a standard error of {error:.4%}, the linearised one is "
-            f"{linearised:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the "
-            f"intervals are scaled or the pairing of the two sides is lost"
+            f"its interval implies a standard error of {error:.4%}, and users alone make "
+            f"{by_users:.4%}; the intervals are scaled, or users are left out"
         )
-    found.append(Reason.of("tested_width", ratio=error / linearised))
-    return (*found, _check_coverage(sums, holdout))
+    return (*found, *_check_coverage(sides, holdout))
 
 
-def _check_coverage(sums: UserSums, holdout: Holdout) -> Reason:
-    """Count how often the interval covers the truth where there is no difference.
+def _check_coverage(sides: FloatArray, holdout: Holdout) -> tuple[Reason, ...]:
+    """Return how often the interval covers the truth where there is no difference, and its width.
 
     In each draw, users are drawn with replacement, and each user's two sides are swapped or not by
-    lot, so that no side is better. The interval covers zero in so many of the draws as it claims.
+    lot, so that no side is better. The interval misses zero no more often than it claims; few
+    users who make the difference make it cover more. And its width is that of what the draws
+    spread.
+
+    Args:
+        sides: sums of challenger and baseline by user, (2, U).
+        holdout: the rows, with the confidence.
     """
     from scipy.stats import binom
 
-    config, num_groups = holdout.config, len(sums.challenger)
-    rng = np.random.default_rng(config.bootstrap_seed)
-    drawn = rng.integers(0, num_groups, (num_groups, _NUM_DRAWS))
-    is_swapped = rng.random(drawn.shape) < 0.5
-    one, other, divisor = (
-        of[drawn, 0] for of in (sums.challenger, sums.baseline, sums.denominators)
-    )
-    planted = UserSums(np.where(is_swapped, other, one), np.where(is_swapped, one, other), divisor)
-    estimates = paired_bootstrap(planted, _DRAW_RESAMPLES, config.confidence, config.bootstrap_seed)
-    changes = [e.relative_change for e in estimates]
-    covered = sum(change is not None and change.low <= 0 <= change.high for change in changes)
-    fewest, most = (int(end) for end in binom.interval(_BAND, _NUM_DRAWS, config.confidence))
-    if not fewest <= covered <= most:
+    config, num_users = holdout.config, sides.shape[1]
+    rng = np.random.default_rng(config.seed)
+    cells = Cells.of(np.arange(num_users), np.zeros(num_users, dtype=np.intp))
+    values, errors, covered = [], [], 0
+    for _ in range(_NUM_DRAWS):
+        drawn = sides[:, rng.integers(0, num_users, num_users)]
+        one, other = np.where(rng.random(num_users) < 0.5, drawn, drawn[::-1])
+        change = change_estimate(one, other, cells)
+        interval = change.interval(config.confidence) if change else None
+        if change is not None and interval is not None:
+            covered += interval.low <= 0 <= interval.high
+            values.append(change.value)
+            errors.append(alone(interval).error)
+    fewest = int(binom.interval(_BAND, _NUM_DRAWS, config.confidence)[0])
+    if covered < fewest:
         said = f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero"
-        raise _failed(f"{said}, expected {fewest} to {most}")
-    counted = {"covered": covered, "fewest": fewest, "most": most}
-    return Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)
+        raise _failed(f"{said}, expected {fewest} at least")
+    ratio = math.sqrt(np.mean(np.square(errors)) / np.var(values))
+    if not 1 / _WIDEST <= ratio <= _WIDEST * _FEW_USERS:
+        raise _failed(
+            f"intervals are {ratio:.2f} times as wide as {_NUM_DRAWS} comparisons without a "
+            f"difference spread; expected {1 / _WIDEST:g} to {_WIDEST * _FEW_USERS:g}; the "
+            f"intervals are scaled or the pairing of the two sides is lost"
+        )
+    counted = {"covered": covered, "fewest": fewest}
+    coverage = Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)
+    return Reason.of("tested_width", ratio=ratio), coverage

@@ -126,7 +126,7 @@ def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoi
     points = []
     for change in TRUE_CHANGES:
         recipe = dict.fromkeys(range(CYCLES), change).__getitem__
-        years = live_years(recipe, setting, config, NUM_YEARS, config.bootstrap_seed)
+        years = live_years(recipe, setting, config, NUM_YEARS, config.seed)
         decisions = [outcome.decision for year in years for outcome in year.outcomes]
         points.append(
             OperatingPoint(

@@ -35,7 +35,7 @@ ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": 
             "target_without_interval",
             {"metric": "m", "why": NONE},
             "The relative change of the target metric 'm' has no interval: the baseline's m is "
-            "zero in at least one resample of the users.",
+            "not surely above zero.",
         ),
         (
             "anchor_not_promoted",
@@ -47,7 +47,8 @@ ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": 
             (
                 "serving_figures",
                 SERVING.figures.facts | {"golden_difference": difference},
-                f"Serving check: 100 candidates in 4.0 ms (median of 200 calls; p99 6.0 ms), 400 "
+                f"Serving check: 100 candidates in 4.0 ms (median of 200 calls; p99 6.0 ms, "
+                f"of which the processor 5.0 ms), 400 "
                 f"MiB at peak. {says}",
             )
             for difference, says in SCORES_AGAIN.items()

@@ -73,7 +73,7 @@ def with_ground(ground: Reason, **fields: Any) -> Judgement:
 
 
 def with_slow_anchor(p99_ms: int, label: str) -> Judgement:
-    problem = Reason.of("serving_latency", found=float(p99_ms), limit=250.0)
+    problem = Reason.of("serving_slow", found=float(p99_ms), limit=250.0)
     slow = JUDGED.serving.model_copy(update={"problems": (problem,)})
     sides = {"recipe": JUDGED.comparison, "freshness": JUDGED.comparison}
     made = AnchorFacts(model=CHALLENGER, self_test=JUDGED.self_test, serving=slow, **sides)
@@ -193,18 +193,18 @@ def test_other_code_of_the_anchor_and_a_limit_that_a_busy_machine_breaks_are_tol
         return FreshAnchor(why=OTHER, snapshot=None, trained=None, code_digest=code * 64)
 
     slow = JUDGED.serving.model_copy(
-        update={"problems": (Reason.of("serving_latency", found=260.0, limit=250.0),)}
+        update={"problems": (Reason.of("serving_slow", found=260.0, limit=250.0),)}
     )
     past, where = make_past(tmp_path), "now (on 2026-01-01: "
     for stage, then, now, said in (
         (ANCHOR, fresh("a"), fresh("b"), f"code_digest: {'a' * 12} then, {'b' * 12} "),
         (
             *(COMPARE, JUDGED, JUDGED.model_copy(update={"serving": slow})),
-            "serving.[0]: nothing then, serving_latency ",
+            "serving.[0]: nothing then, serving_slow ",
         ),
         (
             *(COMPARE, with_slow_anchor(260, "v5"), JUDGED),
-            'anchor\'s serving: ["serving_latency"] then, nothing ',
+            'anchor\'s serving: ["serving_slow"] then, nothing ',
         ),
     ):
         past.records[stage] = record_of(stage, then)

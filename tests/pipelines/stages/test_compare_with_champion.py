@@ -84,6 +84,7 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
         "holdout/repin_volume_at_3": 1.8,
         "serving/latency_p50_ms": 4.0,
         "serving/latency_p99_ms": 6.0,
+        "serving/processor_p99_ms": 5.0,
         "serving/peak_memory_mib": 400.0,
         "serving/golden_difference": 1e-8,
     }

@@ -73,7 +73,7 @@ def differs_by_speed_only(output: str) -> bool:
     """
     differing = re.findall("^differs .*", output, re.MULTILINE)
     is_verdict = len(differing) == 1 and " verdict " in differing[0]
-    return is_verdict and "serving_latency" in output
+    return is_verdict and "serving_slow" in output
 
 
 def test_every_part_listens_on_this_machine_only(lab, first) -> None:

@@ -53,8 +53,8 @@ SMALLER = {
     "snapshot": {"num_shards": 2},
     "training": {"batch_size": 64, "learning_rate": 0.002},
     "data_gate": {"min_training_requests": 100, "min_holdout_requests": 50},
-    "model_gate": {"min_users": 30, "num_resamples": 500},
-    "serving": {"max_latency_p99_ms": 60_000.0, "num_calls": 50},
+    "model_gate": {"min_users": 30},
+    "serving": {"max_processor_p99_ms": 60_000.0, "num_calls": 50},
 }
 """The sizes of a small log; all else is the recipe's own."""
 

@@ -5,9 +5,11 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -18,8 +20,9 @@ from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from support.serving import wait_until
 from training.bundle import serving_check
-from training.bundle.files import GOLDEN, load_bundle, read_golden, write_bundle
+from training.bundle.files import GOLDEN, Predictor, load_bundle, read_golden, write_bundle
 from training.bundle.serving_check import check_serving, measure
+from training.data.batches import Batch
 
 QUICK = ServingConfig(num_calls=20)
 
@@ -36,6 +39,21 @@ def test_a_good_bundle_passes_and_is_measured(bundle: Path) -> None:
     assert 0 < found.latency_p50_ms <= found.latency_p99_ms
     assert 50 < found.peak_memory_mib < 2048
     assert found.score_spread > 0.01
+
+
+def test_a_call_that_waits_for_the_machine_is_not_slow(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Predictor.probabilities
+
+    def waits(self: Predictor, batch: Batch) -> np.ndarray:
+        time.sleep(0.02)
+        return score(self, batch)
+
+    limit = 15 + 2 * measure(bundle, QUICK).processor_p99_ms
+    monkeypatch.setattr(Predictor, "probabilities", waits)
+    found = measure(bundle, QUICK.model_copy(update={"max_processor_p99_ms": limit}))
+    assert found.latency_p50_ms > 20 and found.problems == ()
 
 
 ASK_MEMORY = "from training.bundle.serving_check import peak_memory_mib; print(peak_memory_mib())"
@@ -78,7 +96,7 @@ def of_heads(weights: float, bias: float) -> Callable[[Path, Path], None]:
 @pytest.mark.parametrize(
     ("write", "limit", "says"),
     [
-        (shutil.copytree, {"max_latency_p99_ms": 1e-6}, "latency p99"),
+        (shutil.copytree, {"max_processor_p99_ms": 1e-6}, "ms of the processor"),
         (shutil.copytree, {"max_memory_mib": 1.0}, "peak memory"),
         (of_other_golden, {}, "golden rows differ"),
         (of_heads(1.0, 1e4), {}, "share of scores at 0 or 1"),

@@ -153,11 +153,11 @@ def test_a_challenger_without_finite_scores_takes_no_level_from_the_baselines(
 
 def test_a_ranking_that_finds_next_to_nothing_is_held_against_by_the_difference() -> None:
     worst = ROWS.labels["repin"].astype(np.float32)
-    worst[np.flatnonzero(worst)[0]] = -2.0  # one hit, which most resamples of the users lack
+    worst[np.flatnonzero(worst)[0]] = -2.0  # one hit, of one user
     weak = measured(replace(ROWS, numeric=ROWS.numeric | {"pin_age": worst}))
     facts = weak.best("newest first")
     assert facts.change is None and facts.difference is not None
     assert facts.difference.low > 0.5
-    assert facts.note == "Its repin_volume_at_3 is zero in a resample of the users."
+    assert facts.note == "Its repin_volume_at_3 is not surely above zero."
     with pytest.raises(DataContractError, match="no baseline could be measured"):
         Baselines((), {}).best()

@@ -24,9 +24,7 @@ from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.target_metric import names_of_metrics
 
-CONFIG = ModelGateConfig(
-    floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
-)
+CONFIG = ModelGateConfig(floors=(Limit(metric="repin_volume_at_3", minimum=0.1),))
 REPIN = HEADS[:1]
 ROWS, TRUTH = planted_rows(num_users=60)
 GOOD, FAIR = noisy_scores(TRUTH, 0.5, 1), noisy_scores(TRUTH, 1, 2)
@@ -73,7 +71,10 @@ def test_numbers_worked_by_hand() -> None:
         assert row is not None and (row.challenger, row.baseline) == pytest.approx(levels), metric
         if row.baseline == 0:
             assert row.relative_change is None
-    assert found.target_change is not None and found.target_change.value == 1.0  # 6 / 3 - 1
+    # Of two users nothing is surely above zero, so there is a difference and no relative change.
+    assert found.target is not None and found.target_change is None
+    assert found.target.difference is not None and found.target.difference.value == 2.0 - 1.0
+    assert compared().target_change is not None
     assert found.segment_users == {"all": 2, "core": 2, "non_core": 1}
     assert (found.num_users, found.num_requests, found.num_examples) == (2, 3, 12)
     assert found.are_scores_identical is False
@@ -81,12 +82,13 @@ def test_numbers_worked_by_hand() -> None:
 
 def test_the_interval_of_an_area_reaches_as_far_as_its_confidence_says() -> None:
     errors = []
-    for confidence, reach in ((0.95, 1.959964), (0.5, 0.674490)):
+    for confidence in (0.95, 0.5):
         found = compared(config=CONFIG.model_copy(update={"confidence": confidence}))
         row = found.find("auc.repin")
         assert row is not None and (area := row.challenger_interval) is not None
-        errors += [(area.high - area.value) / reach, (area.value - area.low) / reach]
-    assert errors == pytest.approx([errors[0]] * 4)
+        errors += [area.high - area.value, area.value - area.low]
+    assert (errors[1], errors[3]) == pytest.approx((errors[0], errors[2]))
+    assert errors[0] > 2.9 * errors[2]  # 1.96 / 0.674, and more where days are few
 
 
 def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
@@ -143,13 +145,14 @@ def test_a_side_that_gives_nan_has_no_number_but_the_reason() -> None:
     assert (same.are_scores_identical, same.smallest_detectable_change) == (True, 0.0)
 
 
-def test_a_change_that_cannot_be_resampled_has_no_detectable_size_but_a_reason() -> None:
+def test_a_change_from_nothing_has_no_detectable_size_but_a_difference() -> None:
     best, worst = side([0, 1, 2, 3] * 3), side([3, 2, 1, 0] * 3)  # worst never shows the last
     found = compared(tiny_rows([0, 0, 0, 1] * 3), best, worst, REPIN)
     assert found.target is not None and found.target.baseline == 0.0
     assert found.smallest_detectable_change is None
     assert found.detectable_change == "an unknown change"
-    said = "The baseline's repin_volume_at_3 is zero in at least one resample of the users."
+    assert found.target.difference is not None
+    said = "The baseline's repin_volume_at_3 is not surely above zero."
     assert found.why_no_change(found.target).reason == said
     nothing = SplitScores(np.zeros(0), {}, DIGEST)
     with pytest.raises(DataContractError, match="holdout has no examples"):

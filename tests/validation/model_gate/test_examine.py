@@ -49,7 +49,7 @@ def interval(low: float, high: float, value: float | None = None) -> Interval:
 
 
 def without_change(challenger: float, low: float, high: float) -> Comparison:
-    """Return hides of a baseline that has none, or has none in some resamples."""
+    """Return hides of a baseline that has none, or nearly none."""
     difference = {"baseline": 0.0, "difference": interval(low, high, challenger)}
     row = metric(HIDE, None, challenger).model_copy(update=difference)
     return comparison(drop=(f"{HIDE}/all",), add=(row,))
@@ -124,7 +124,10 @@ def test_a_bound_is_broken_held_or_not_seen(
 
 
 ALL = CONFIG.model_copy(update={"first_champion_beats": "every_baseline"})
-BEATS, WEAK = "beats the challenger", "as a difference, because the ranking finds next to nothing"
+BEATS, WEAK = (
+    "beats the challenger",
+    "as a difference, because the baseline is not surely above zero",
+)
 WORST = baseline_facts("newest first", change=(-0.3, -0.2))
 REGRESSION = FIRST | {"baseline_kind": BaselineKind.REGRESSION,
                       "baseline_name": "logistic regression"}  # fmt: skip

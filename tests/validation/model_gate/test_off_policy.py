@@ -99,7 +99,7 @@ def test_equal_chances_weigh_nothing(chances: list[float], weights: list[float])
 
 
 CONFIG = ModelGateConfig(
-    floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),), num_resamples=400
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),)
 )
 ROWS, TRUTH = planted_rows(num_users=800)
 GOOD, POOR = noisy_scores(TRUTH, 0.2, 1), noisy_scores(TRUTH, 3.0, 2)

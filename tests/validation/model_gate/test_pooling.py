@@ -1,6 +1,7 @@
 """Pooling over cycles, held against resampling of users over all the cycles at once."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,16 +9,14 @@ import pytest
 
 from pipelines.contracts.time import Window
 from support.comparisons import TARGET, change, comparison, metric
-from validation.model_gate.bootstrap import user_groups
+from validation.model_gate.intervals import NOTHING, Part, error_of, user_groups, user_part
 from validation.model_gate.policy import Estimate
 from validation.model_gate.pooling import (
     CycleChange,
     Influences,
-    influence,
     newest_without_overlap,
     pool_cycles,
     pool_with,
-    standard_error,
 )
 
 START = datetime(2017, 3, 1, tzinfo=UTC)
@@ -31,9 +30,13 @@ def week(number: float) -> Window:
 def as_change(number: int, users: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> CycleChange:
     groups, place = user_groups(users)
     sums = [np.bincount(place, side, minlength=len(groups)) for side in (ours, theirs)]
-    column = influence(*sums)
-    assert column is not None
-    return CycleChange(week(number), float(ours.sum() / theirs.sum() - 1), groups, column)
+    ratio, total = ours.sum() / theirs.sum(), theirs.sum()
+    column = (sums[0] - ratio * sums[1]) / total
+    return CycleChange(week(number), float(ratio - 1), groups, column)
+
+
+def standard_error(influences: np.ndarray) -> float:
+    return error_of([user_part(influences)])
 
 
 def test_the_pooled_error_is_that_of_resampling_users_over_all_cycles() -> None:
@@ -77,13 +80,20 @@ def test_cycles_are_weighted_by_the_inverse_of_their_variance() -> None:
     assert pool_cycles([equal, equal], 0.0002)[0].error == pytest.approx(math.sqrt(0.0002 / 2))
 
 
+def test_users_return_and_days_do_not() -> None:
+    days = Part(0.0004, 13.0)
+    cycles = [replace(flat(2 * n, 0.01, 0.001), days=days) for n in range(4)]
+    users = user_part(cycles[0].influences)
+    # Four cycles of the same users are worth one; their days are worth four times as much.
+    found, _ = pool_cycles(cycles)
+    assert found.error == pytest.approx(error_of([users, *[days.scaled(0.25)] * 4]))
+    assert found.error < 0.65 * pool_cycles(cycles[:1])[0].error
+
+
 def test_of_holdouts_that_overlap_the_newest_counts() -> None:
     def at(number: float) -> CycleChange:
         return CycleChange(week(number), number, np.arange(2), np.zeros(2))
 
-    assert influence(np.ones(3), np.zeros(3)) is None
-    assert influence(np.array([1, np.nan, 1]), np.ones(3)) is None
-    assert standard_error(np.array([0.1, 0.0])) == math.inf  # one group tells nothing
     kept = newest_without_overlap([at(4), at(3.5), at(3), at(2.9), at(1)])
     assert [cycle.value for cycle in kept] == [4, 3, 1]
 
@@ -92,13 +102,17 @@ def test_a_comparison_is_pooled_change_by_change() -> None:
     found = comparison(change(0.01), add=(metric("hit_at_3.hide", None),))
     column, target = np.array([0.001, -0.001, 0.0005]), (TARGET, "all")
     hide = ("hit_at_3.hide", "all")  # it has no relative change here
-    mine = Influences(np.array([1, 5, 9]), {target: column, hide: column})
+    days = Part(1e-6, 6.0)
+    mine = Influences(
+        np.array([1, 5, 9]), {target: column, hide: column}, {target: days, hide: NOTHING}
+    )
     start = found.holdout.start
     before = Window(start=start - timedelta(days=7), end=start)
-    earlier = CycleChange(before, 0.03, np.array([1, 7, 9]), column)
+    earlier = CycleChange(before, 0.03, np.array([1, 7, 9]), column, days)
     # The same holdout counts once.
     pooled = pool_with(found, mine, {target: [earlier, earlier]}, seed_variance=8e-6)
     [row] = pooled.pooled
     assert (row.metric, row.segment, row.num_cycles) == (TARGET, "all", 2)
     assert (row.value, row.pooled_value) == (0.01, pytest.approx(0.02))
-    assert row.error == pytest.approx(math.sqrt(standard_error(column) ** 2 + 8e-6))
+    seeds = Part(8e-6, math.inf)
+    assert row.error == pytest.approx(error_of([user_part(column), days, seeds]))

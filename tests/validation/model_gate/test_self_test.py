@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,19 +11,18 @@ import pytest
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision, SelfTest
-from pipelines.contracts.reasons import Interval, Reason
+from pipelines.contracts.reasons import Reason
 from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, judged, noisy_scores, planted_rows
 from support.judgements import ruled
 from training.bundle.score_split import SplitScores
-from validation.model_gate import bootstrap, comparison, self_test
-from validation.model_gate.bootstrap import RatioEstimate, UserSums
+from validation.model_gate import comparison, intervals, self_test
 from validation.model_gate.comparison import Holdout
+from validation.model_gate.intervals import Cells, Measured
 from validation.model_gate.self_test import check_intervals
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
-    num_resamples=400,
 )
 ROWS, TRUTH = planted_rows(num_users=600)
 GOOD, FAIR = noisy_scores(TRUTH, 0.3, 1), noisy_scores(TRUTH, 0.9, 2)
@@ -34,7 +35,7 @@ def test_the_self_test_is_recorded() -> None:
     expected = (
         "against itself: no difference",
         "A bias of 1% in the challenger moved the change by exactly that",
-        "standard error is",
+        "times as wide as comparisons without a difference spread",
         "200 comparisons without a difference",
         "The probabilities of 'repin' times 2: REJECT.",
         "Segment core ranked by chance: REJECT.",
@@ -113,66 +114,58 @@ def test_requests_without_a_choice_and_nan_scores_cannot_test_the_gate() -> None
     assert found.self_test == SelfTest(doubts=(Reason.of("test_not_finite"),))
 
 
-INTERVALS = CONFIG.model_copy(update={"num_resamples": 1000})
 OURS, THEIRS = noisy_scores(TRUTH, 0.6, 1), noisy_scores(TRUTH, 0.7, 2)
 
 
 def check(ours: SplitScores = OURS, theirs: SplitScores = THEIRS) -> tuple[Reason, ...]:
-    return check_intervals(Holdout(ROWS, HEADS, INTERVALS), ours, theirs)
+    return check_intervals(Holdout(ROWS, HEADS, CONFIG), ours, theirs)
 
 
-def changed(change: Callable[[Interval], dict[str, float]], least: int = 1) -> Callable:
-    """Return a bootstrap of other intervals, where it is asked for so many metrics at least."""
-
-    def moved(of: RatioEstimate) -> RatioEstimate:
-        c = of.relative_change
-        return replace(of, relative_change=c and c.model_copy(update=change(c)))
+def changed(change: Callable[[Measured], dict[str, Any]]) -> Callable:
+    """Return an estimate of changes that is other than it should be."""
 
     def broken(*arguments):  # noqa: ANN002, ANN202
-        found = bootstrap.paired_bootstrap(*arguments)
-        return found if len(found) < least else tuple(map(moved, found))
+        found = intervals.change_estimate(*arguments)
+        return found and replace(found, **change(found))
 
     return broken
 
 
 def scaled_by(factor: float) -> Callable:
-    return changed(lambda c: {end: c.value + factor * (getattr(c, end) - c.value)
-                              for end in ("low", "high")})  # fmt: skip
+    return changed(lambda of: {"users": of.users.scaled(factor), "days": of.days.scaled(factor)})
 
 
-def unpaired(sums: UserSums, *rest):  # noqa: ANN002, ANN201
-    other = np.random.default_rng(1).permutation(len(sums.challenger))
-    return bootstrap.paired_bootstrap(replace(sums, challenger=sums.challenger[other]), *rest)
+def unpaired(ours: np.ndarray, theirs: np.ndarray, cells: Cells) -> Measured | None:
+    other = np.random.default_rng(1).permutation(len(ours))
+    return intervals.change_estimate(ours[other], theirs, cells)
 
 
-def swapped(sums: UserSums, *rest):  # noqa: ANN002, ANN201
-    turned = UserSums(sums.baseline, sums.challenger, sums.denominators)
-    return bootstrap.paired_bootstrap(turned, *rest)
+def swapped(ours: np.ndarray, theirs: np.ndarray, cells: Cells) -> Measured | None:
+    return intervals.change_estimate(theirs, ours, cells)
 
 
-def displaced(c: Interval) -> dict[str, float]:
-    """The width is right and the place is not: only counting what is covered shows it."""
-    third = (c.high - c.low) / 3
-    return {"low": c.low + third, "high": c.high + third}
-
-
-SCALED = "its interval implies a standard error of"
+WIDE = "times as wide as 200 comparisons without a difference spread"
+BOTH, DRAWN = (comparison, self_test), (self_test,)
 BROKEN = {
-    **{f"scaled_{factor}": (scaled_by(factor), SCALED) for factor in (0, 0.5, 2)},
-    "unpaired": (unpaired, "the pairing of the two sides is lost"),
-    "swapped": (swapped, "the sides are swapped or the estimate"),
-    "biased": (changed(lambda c: {n: getattr(c, n) + 0.2 for n in ("value", "low", "high")}),
-               "the estimate is biased"),
-    "displaced": (changed(displaced, least=2), "intervals cover zero, expected"),
+    **{f"scaled_{factor}": (BOTH, scaled_by(factor), "its interval implies a standard error of")
+       for factor in (0, 0.5)},
+    "narrow_draws": (DRAWN, scaled_by(0.5), "intervals cover zero, expected"),
+    "scaled_3": (BOTH, scaled_by(3), WIDE),
+    "unpaired": (BOTH, unpaired, WIDE),
+    "swapped": (BOTH, swapped, "the sides are swapped or the estimate"),
+    "biased": (BOTH, changed(lambda of: {"value": of.value + 0.2}), "the estimate is biased"),
+    # The width is right and the place is not: only counting what is covered shows it.
+    "displaced": (DRAWN, changed(lambda of: {"value": of.value + 1.5 * of.error}),
+                  "intervals cover zero, expected"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("broken", "said"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("modules", "broken", "said"), BROKEN.values(), ids=BROKEN)
 def test_broken_statistics_are_noticed(
-    monkeypatch: pytest.MonkeyPatch, broken: Callable, said: str
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[ModuleType, ...], broken: Callable, said: str
 ) -> None:
-    for module in (comparison, self_test):
-        monkeypatch.setattr(module, "paired_bootstrap", broken)
+    for module in modules:
+        monkeypatch.setattr(module, "change_estimate", broken)
     with pytest.raises(HomefeedError, match=said):
         check()
 

@@ -25,7 +25,7 @@ PROMOTE, INCONCLUSIVE, REJECT = Decision.PROMOTE, Decision.INCONCLUSIVE, Decisio
 NOT_FINITE, NO_ACTION = AbsenceKind.NOT_FINITE, AbsenceKind.NO_ACTION
 CALIBRATION, HIDE = "calibration_ratio.repin", "hit_at_3.hide"
 RAIL = CONFIG.guardrails[0]
-PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
+PROBLEM = "Serving check: a call takes 300 ms of the processor (p99), beyond the 250 ms allowed."
 BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
 DOUBT = "Self-test: not possible, the challenger's target metric is zero."
 DOUBTED = SelfTest(findings=SOUND.findings, doubts=(Reason.of("test_without_target"),))

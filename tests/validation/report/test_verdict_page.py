@@ -30,7 +30,6 @@ STEP = NextStep(
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
-    num_resamples=300,
 )
 
 
