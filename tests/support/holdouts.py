@@ -30,7 +30,9 @@ AGAINST_POPULARITY = ComparedModels(
 )
 
 
-def example_rows(counts: Sequence[int], users: Sequence[int], **fields: Any) -> ExampleRows:
+def example_rows(
+    counts: Sequence[int], users: Sequence[int] | np.ndarray, **fields: Any
+) -> ExampleRows:
     """Return rows of requests that have so many candidates and are of these users."""
     num_requests, num = len(counts), sum(counts)
     values = {

@@ -13,7 +13,7 @@ Not for what follows from the three together (`validation.model_gate.verdict`).
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import Comparison
@@ -44,6 +44,9 @@ _CONSTANT = 1e-9
 """Probabilities that differ by less are the same."""
 _CHANCE = 0.5  # The area under the curve of scores that know nothing.
 
+
+FAMILY_RATE = 0.05
+"""How often equal models break a guardrail, a segment's margin or what is asked of a head."""
 
 Place = Literal["within", "straddles", "beyond"]
 """Where an interval lies, seen from its bounds."""
@@ -80,6 +83,7 @@ class Examined:
     missing: list[Reason] = field(default_factory=list)  # A needed number is absent.
     held_back: list[Reason] = field(default_factory=list)  # Perhaps beyond a bound.
     held: list[Reason] = field(default_factory=list)  # What holds, and what is worth a note.
+    family: "list[Member]" = field(default_factory=list)  # Bounds that are judged together.
     change: Change | None = None  # Of the target metric; None where void, or not computed.
     target: Reason | None = None  # On the target metric.
     is_shown: bool = False  # The change is above minus the margin.
@@ -145,22 +149,71 @@ class Examined:
         told = {"metric": row.metric, "change": change, "num_cycles": num_cycles}
         told |= {"is_anchor": self.is_anchor}
         lowest, highest = bounds
-        where = place(change, *bounds)
+        is_beyond = change.value < _low(lowest) or change.value > _high(highest)
         seen = smallest_detectable_change(alone(change).error, change.confidence)
-        crossed = highest
-        if highest is None or (lowest is not None and change.low < lowest):
-            crossed = None if lowest is None else -lowest
-        if where == "beyond":
-            self.broken.append(Reason.of(f"{rule}_broken", **told, **facts))
-        elif where == "straddles" and crossed is not None and seen <= crossed:
-            self.held_back.append(Reason.of(f"{rule}_doubtful", **told, **facts))
-        elif where == "straddles":
-            self.held.append(Reason.of(f"{rule}_not_seen", seen=seen, **told, **facts))
+        crossed = highest if lowest is None or change.value > 0 else -lowest
+        where = place(change, *bounds)
+        # Beyond if it stood alone; or more likely than not, where the holdout sees such changes.
+        is_doubt = where == "beyond" or (is_beyond and crossed is not None and seen <= crossed)
+        otherwise: Reason | None = None
+        if is_doubt:
+            otherwise = Reason.of(f"{rule}_doubtful", **told, **facts)
+        elif where != "within":
+            otherwise = Reason.of(f"{rule}_not_seen", seen=seen, **told, **facts)
         elif rule == "guardrail":
-            self.held.append(Reason.of("guardrail_held", **told, **facts))
+            otherwise = Reason.of("guardrail_held", **told, **facts)
         elif change.high < 0:
             noted = {name: fact for name, fact in facts.items() if name != "allowed"}
-            self.held.append(Reason.of(f"{rule}_loses", **told, **noted))
+            otherwise = Reason.of(f"{rule}_loses", **told, **noted)
+        broken = Reason.of(f"{rule}_broken", **told, **facts)
+        self.family.append(Member(chance_at(change, bounds), broken, otherwise, is_doubt))
+
+    def settle(self) -> None:
+        """Say which members of the family break their bounds, and what is to be said of the others.
+
+        One of the bounds is broken by equal models in at most `FAMILY_RATE` of the comparisons,
+        however many there are: the surest member is held to the rate divided by their number, the
+        next one by one less, up to the first that holds (Holm, A Simple Sequentially Rejective
+        Multiple Test Procedure, Scandinavian Journal of Statistics 6(2), 1979).
+        """
+        by_chance = sorted(self.family, key=lambda member: member.chance)
+        sure: list[Member] = []
+        for left, member in zip(range(len(by_chance), 0, -1), by_chance, strict=True):
+            if member.chance > FAMILY_RATE / left:
+                break
+            sure.append(member)
+        for member in self.family:
+            if member in sure:
+                self.broken.append(member.broken)
+            elif member.otherwise is not None:
+                (self.held_back if member.is_doubt else self.held).append(member.otherwise)
+
+
+class Member(NamedTuple):
+    """One of the bounds that are judged together."""
+
+    chance: float  # of a number so far beyond the bound, or farther, where the truth is the bound
+    broken: Reason
+    otherwise: Reason | None
+    is_doubt: bool = False  # `otherwise` stands in the way of a promotion.
+
+
+def chance_at(interval: Interval, bounds: Bounds) -> float:
+    """Return the one-sided p-value of a number against the nearer of its bounds."""
+    lowest, highest = bounds
+    found = alone(interval)
+    excess = max(_low(lowest) - found.value, found.value - _high(highest))
+    if found.error == 0:
+        return 0.0 if excess > 0 else 1.0
+    return NormalDist().cdf(-excess / found.error)
+
+
+def _low(minimum: float | None) -> float:
+    return -math.inf if minimum is None else minimum - _ROUNDING * max(1.0, abs(minimum))
+
+
+def _high(maximum: float | None) -> float:
+    return math.inf if maximum is None else maximum + _ROUNDING * max(1.0, abs(maximum))
 
 
 def margin_of(comparison: Comparison, margin: float) -> float:
@@ -216,6 +269,8 @@ def examine(
             found.judge_change("segment", row, row.relative_change, margin, facts)
     if not found.is_anchor:
         _judge_heads(config, heads, found)
+    found.settle()
+    if not found.is_anchor:
         if baselines is not None:
             _judge_baselines(baselines, config, found)
     _judge_target(config, found)
@@ -362,7 +417,7 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
     known = {facts.head: facts for facts in found.comparison.heads}
     sound, least = [], config.min_head_positives
     for name in (head.name for head in heads):
-        facts, num_broken = known.get(name), len(found.broken)
+        facts = known.get(name)
         if facts is None:
             found.missing.append(Reason.of("head_not_examined", head=name))
         elif facts.spread is None:
@@ -374,17 +429,32 @@ def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examin
             found.broken.append(Reason.of("head_constant", head=name))
         else:
             area, ratio = (found.find(f"{m}.{name}", "head") for m in ("auc", "calibration_ratio"))
-            if area and (interval := area.challenger_interval) and interval.high < _CHANCE:
-                said = {"head": name, "level": area.challenger, "interval": interval}
-                found.broken.append(Reason.of("head_below_chance", **said))
             bounds = (config.min_head_calibration, config.max_head_calibration)
-            if ratio and (interval := ratio.challenger_interval):
-                if place(interval, *bounds) == "beyond":
-                    said = {"head": name, "level": ratio.challenger, "interval": interval}
-                    found.broken.append(Reason.of("head_out_of_calibration", bounds=bounds, **said))
-            sound += [name] if len(found.broken) == num_broken else []
+            beyond = [
+                _head_member(name, "head_below_chance", area, (_CHANCE, None), {}),
+                _head_member(name, "head_out_of_calibration", ratio, bounds, {"bounds": bounds}),
+            ]
+            found.family += [member for member in beyond if member]
+            is_odd = any(member and member.chance < FAMILY_RATE for member in beyond)
+            sound += [] if is_odd else [name]
     if sound:
         found.held.append(Reason.of("heads_sound", heads=tuple(sound)))
+
+
+def _head_member(
+    head: str, code: str, row: MetricComparison | None, bounds: Bounds, facts: dict[str, Any]
+) -> Member | None:
+    """Return a head's level as a member of the family; None where there is none to judge.
+
+    Whose baseline ranks no better than chance either is not judged by that: nobody can rank it.
+    """
+    if row is None or (interval := row.challenger_interval) is None:
+        return None
+    theirs = row.baseline_interval
+    if code == "head_below_chance" and theirs is not None and theirs.low <= _CHANCE:
+        return None
+    told = {"head": head, "level": row.challenger, "interval": interval}
+    return Member(chance_at(interval, bounds), Reason.of(code, **told, **facts), None)
 
 
 def _judge_baselines(

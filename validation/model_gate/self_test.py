@@ -37,7 +37,7 @@ from validation.model_gate.comparison import (
     measure_ratios,
     ratio_metrics,
 )
-from validation.model_gate.examine import Bounds, alone, place
+from validation.model_gate.examine import Bounds, alone, chance_at
 from validation.model_gate.intervals import Cells, FloatArray, change_estimate
 from validation.model_gate.target_metric import hits_name
 from validation.model_gate.verdict import decide
@@ -53,6 +53,7 @@ _FEW_USERS = 1.6
 _FEWEST = 50
 """Groups of users on which the two sides differ; with fewer, an interval's width is mostly luck."""
 _FAULTY_CALIBRATION = 2.0
+_SURE = 1e-4  # p-value of a fault that is broken in a family of as many as 500 bounds.
 
 
 def _failed(said: str) -> HomefeedError:
@@ -184,7 +185,7 @@ def _judge_plants(
         is_level = plant.metric.startswith("calibration_ratio")
         of = "challenger_interval" if is_level else "relative_change"
         interval: Interval | None = getattr(row, of, None)
-        is_visible = interval is not None and place(interval, *plant.bounds) == "beyond"
+        is_visible = interval is not None and chance_at(interval, plant.bounds) < _SURE
         own = {"metric": plant.metric, "segment": plant.segment}
         is_named = any(
             reason.code in plant.codes and own.items() <= (own | dict(reason.facts)).items()
