@@ -16,15 +16,14 @@ from dataclasses import replace
 
 import numpy as np
 from record import Row, row
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import bootstrap
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Promoted
 from pipelines.recipes import completejourney
-from support.holdouts import AGAINST_CHAMPION, DIGEST, example_rows, planted_rows
+from support.holdouts import AGAINST_CHAMPION, example_rows, noisy_scores, planted_rows
 from support.populations import Coverage, Population, coverage
-from training.bundle.score_split import SplitScores, ranking_score
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import Holdout, RatioMetric, compare, measure_ratios
 from validation.model_gate.examine import examine
@@ -115,16 +114,10 @@ def _measure_family() -> Row:
     for seed in range(NUM_PAIRS):
         rows, truth = planted_rows(num_users=1_049, requests_per_user=2, seed=seed)
         rng, num = np.random.default_rng(seed), len(rows.request_index)
-        for name in ("click", "save"):
-            truth[name] = expit(rng.normal(-2.5, 1.0, num))
+        truth |= {name: expit(rng.normal(-2.5, 1.0, num)) for name in ("click", "save")}
         labels = {name: (rng.random(num) < truth[name]).astype(np.int8) for name in truth}
-        known = {n: logit(of) + rng.normal(0, 0.8, num) for n, of in truth.items()}
-        known["save"] = np.full(num, -2.5)
-        sides = []
-        for _ in range(2):
-            given = {n: expit(of + rng.normal(0, 0.25, num)) for n, of in known.items()}
-            given = {n: of * truth[n].mean() / of.mean() for n, of in given.items()}
-            sides.append(SplitScores(ranking_score(given, heads), given, DIGEST))
+        known = truth | {"save": rng.permutation(truth["save"])}
+        sides = [noisy_scores(known, 0.25, 2 * seed + side) for side in range(2)]
         holdout = Holdout(replace(rows, labels=labels), heads, config)
         side = examine(compare(holdout, *sides, AGAINST_CHAMPION).comparison, config, heads)
         found += Counter(broken=bool(side.broken), held_back=bool(side.held_back))

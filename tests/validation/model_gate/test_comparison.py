@@ -74,21 +74,9 @@ def test_numbers_worked_by_hand() -> None:
     # Of two users nothing is surely above zero, so there is a difference and no relative change.
     assert found.target is not None and found.target_change is None
     assert found.target.difference is not None and found.target.difference.value == 2.0 - 1.0
-    assert compared().target_change is not None
     assert found.segment_users == {"all": 2, "core": 2, "non_core": 1}
     assert (found.num_users, found.num_requests, found.num_examples) == (2, 3, 12)
     assert found.are_scores_identical is False
-
-
-def test_the_interval_of_an_area_reaches_as_far_as_its_confidence_says() -> None:
-    errors = []
-    for confidence in (0.95, 0.5):
-        found = compared(config=CONFIG.model_copy(update={"confidence": confidence}))
-        row = found.find("auc.repin")
-        assert row is not None and (area := row.challenger_interval) is not None
-        errors += [area.high - area.value, area.value - area.low]
-    assert (errors[1], errors[3]) == pytest.approx((errors[0], errors[2]))
-    assert errors[0] > 2.9 * errors[2]  # 1.96 / 0.674, and more where days are few
 
 
 def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
