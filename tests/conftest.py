@@ -46,7 +46,6 @@ SLOW = (
     "tests/pipelines/registry/test_killed_moves.py",
     "tests/pipelines/registry/test_moves_in_faults.py",
     "tests/pipelines/sources/completejourney/test_adapter.py",
-    "tests/benchmarks/test_faults.py",
 )
 """Start trainings or processes that are killed by the dozen, or write the whole sample's
 log; for `make test-all`."""

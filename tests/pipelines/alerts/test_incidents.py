@@ -10,9 +10,9 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.alerts import incidents, transports
-from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
+from pipelines.alerts.compose import Ended, alert_about_failure
 from pipelines.alerts.incidents import REMIND_AFTER, find_open, tell, tell_recovered
-from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting, entry_uri
+from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
 from pipelines.contracts.alert import (
     Alert,
     AlertKind,
@@ -21,7 +21,6 @@ from pipelines.contracts.alert import (
     Cause,
     Cycle,
     NextStep,
-    Unresolved,
 )
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import TransientStorageError
@@ -245,15 +244,3 @@ def test_a_cycle_that_has_not_ended_mends_nothing_and_the_same_run_may_go_on(
     assert alert is not None and alert.kind is AlertKind.RECOVERED
     assert alert.title.endswith(f"recovered, {stage} ended well")
     assert alert.done == f"Run {run.run_id} has ended, with code {run.code_version}."
-
-
-def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(
-    tmp_path: Path, settings: Settings
-) -> None:
-    step = NextStep(sentence="Mend it.", commands=())
-    broken = Unresolved(message="no such recipe", next_step=step, at=AT)
-    receipt = tell(compose_unresolved("manual__x/..", broken, settings), settings)
-    assert receipt.alert is not None and receipt.alert.next_step == step
-    name = entry_uri(receipt.alert, settings).rpartition("/")[2]
-    assert name.startswith("manual__x_...broken_run.")
-    assert play(tmp_path, settings, Ends()) == ["recovered, resolve_run ended well"]

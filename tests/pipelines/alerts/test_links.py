@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipelines.alerts.links import mlflow_address, runbook_link
+from pipelines.alerts.links import runbook_link
 from pipelines.contracts.alert import AlertKind
 from pipelines.settings import Settings
 
@@ -21,8 +21,3 @@ def test_the_runbook_has_the_section_of_each_kind() -> None:
         assert page == HOSTED.runbook_url and anchor in there
     told = runbook_link(AlertKind.RECOVERED, Settings())
     assert told == "docs/runbook.md#alert-recovered", "without an address no link"
-
-
-def test_mlflow_opens_where_it_lists_experiments() -> None:
-    assert mlflow_address("http://mlflow:5000/") == f"http://mlflow:5000/#/experiments?{CLASSIC}"
-    assert mlflow_address("sqlite:////w/mlflow.db") == "sqlite:////w/mlflow.db"

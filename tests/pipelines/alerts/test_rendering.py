@@ -1,7 +1,6 @@
 """How an alert looks: nothing is lost, and nothing that it holds steers, forges, links or calls."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipelines.contracts.alert import Alert, AlertKind, Cycle, NextStep
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.judgement import Decision
 from pipelines.settings import Settings
+from support.html_page import Page
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
 
@@ -45,24 +45,6 @@ def sections_of(alert: Alert) -> list[str]:
     return [block["text"]["text"] for block in render(alert).slack]
 
 
-class Page(HTMLParser):
-    """Reads a page as a browser does: its elements, their attributes and the text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: set[str] = set()
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.add(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_no_part_steers_a_terminal_or_begins_a_header_or_another_part() -> None:
     rendered, sections = render(alert_of(HOSTILE)), sections_of(alert_of(HOSTILE))
     assert len(rendered.subject.splitlines()) == 1
@@ -81,9 +63,9 @@ def test_no_part_steers_a_terminal_or_begins_a_header_or_another_part() -> None:
 
 def test_nothing_of_the_data_becomes_markup_in_a_mail() -> None:
     page, plain = Page(render(alert_of(HOSTILE)).html), Page(render(alert_of("plain")).html)
-    assert page.elements <= plain.elements
-    assert {name for name, _ in page.attributes} <= {name for name, _ in plain.attributes}
-    assert [value for name, value in page.attributes if name == "href"] == []
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
+    ours, usual = ({name for _, of in each.tags for name in of} for each in (page, plain))
+    assert ours <= usual and page.values_of("href") == []
     assert "<script>alert(1)</script>" in page.text and "{{ 7 * 7 }}" in page.text
 
 
@@ -100,7 +82,7 @@ def test_only_pages_and_files_become_links() -> None:
     )
     alert = alert_of("x", links=tuple(("Page", uri) for uri in (*good, *bad)))
     html = Page(render(alert).html)
-    assert tuple(value for name, value in html.attributes if name == "href") == good
+    assert tuple(html.values_of("href")) == good
     assert "s3://bucket/runs/x" in render(alert).text, "told, and no link"
     assert re.findall(r"<([^|>]*)\|Page>", sections_of(alert)[-1]) == list(pages)
 

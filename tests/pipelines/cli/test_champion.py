@@ -135,13 +135,6 @@ def test_a_move_that_the_alias_has_not_followed_is_told_as_such(
     assert serving("--at", "2026-03-09T12:00").startswith(f"{name} v1")
 
 
-def test_what_serves_now_is_the_newest_move_whatever_its_clock_said(run: ResolvedRun) -> None:
-    client, name = tracking.connect(run.tracking_uri), run.registered_model
-    for version, when in (("2", datetime.now(UTC) + timedelta(days=3650)), ("1", NOW)):
-        moves.rollback(client, Settings(), version, when, "by another clock")
-        assert serving().startswith(f"{name} v{version}")
-
-
 def test_what_is_damaged_or_away_stops_no_answer_that_can_be_given(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, unused_url: str
 ) -> None:

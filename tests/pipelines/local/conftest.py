@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from support.airflow_home import use_temporary_airflow_home
 
 use_temporary_airflow_home()
 
+from pipelines.contracts.time import to_ms  # noqa: E402
 from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
 from pipelines.local.airflow_api import AirflowApi  # noqa: E402
 from pipelines.local.home import LocalHome  # noqa: E402
@@ -29,7 +33,6 @@ from support.lab import (  # noqa: E402
     is_free,
     ports_in,
 )
-from support.spoil import shuffle_actions  # noqa: E402
 from support.worlds import write_planted_world  # noqa: E402
 
 ODD_NAME = "home #1, 100%"
@@ -81,6 +84,31 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
         left_running=tuple(processes.marked(processes.marks_of(home))),
         ports_in_use=tuple(port for port in ports_in(output) if not is_free(port)),
     )
+
+
+def shuffle_actions(folder: Path, start: datetime, end: datetime) -> None:
+    """Move every action of [start, end) to a random candidate of its own request.
+
+    Label rates, requests and times stay as they were; what users like is lost.
+    """
+    rng = np.random.default_rng(5)
+    candidates: dict[str, np.ndarray] = {}
+    for path in sorted((folder / "impressions").rglob("*.parquet")):
+        table = pq.read_table(path, columns=["request_id", "pin_id"]).to_pandas()
+        for request_id, pins in table.groupby("request_id")["pin_id"]:
+            candidates[request_id] = pins.to_numpy()
+    for path in sorted((folder / "actions").rglob("*.parquet")):
+        table = pq.ParquetFile(path).read()
+        acted_at = np.asarray(table["acted_at"])
+        in_window = (acted_at >= to_ms(start)) & (acted_at < to_ms(end))
+        pin_id = np.asarray(table["pin_id"]).copy()
+        request_id = table["request_id"].to_pylist()
+        for row in np.flatnonzero(in_window):
+            if request_id[row] is not None:
+                pin_id[row] = rng.choice(candidates[request_id[row]])
+        column = table.schema.get_field_index("pin_id")
+        spoilt = table.set_column(column, table.schema.field(column), pa.array(pin_id))
+        pq.write_table(spoilt, path)
 
 
 @pytest.fixture(scope="package")

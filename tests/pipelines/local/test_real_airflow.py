@@ -1,7 +1,6 @@
 """The DAG in a real scheduler: `homefeed local retrain` runs two cycles and sums up."""
 
 import json
-import re
 import stat
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
-from support.commands import homefeed
 from support.cycles import cycle_of, judgement_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
 from support.listeners import Listeners
@@ -50,16 +48,6 @@ def test_retraining_again_starts_nothing_and_is_harmless(retrained):
     assert judgement_of(retrained.home, retrained.run_ids[-1]).report_uri in done.stdout
     assert look_of(retrained.home / "workspace") == before
     assert look_of(retrained.home / "logs") == logs != {}, "a service was started"
-
-
-def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
-    before = look_of(retrained.home / "workspace")
-    run_uri = cycle_of(retrained.home, RUN_IDS[0]).run_uri
-    done = homefeed("reproduce", run_uri, "--into", str(tmp_path / "rebuilt"))
-    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
-    # The trainer's lines, which come last in the output, go to standard error.
-    assert re.fullmatch(r"\d+ equal", done.stdout.splitlines()[-1]), done.output
-    assert look_of(retrained.home / "workspace") == before
 
 
 def test_a_second_start_in_a_home_says_that_one_is_running(lab, retrained):

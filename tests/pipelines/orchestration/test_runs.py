@@ -155,7 +155,7 @@ def context_of(left: dict[str, Any], began: Any = None, ended: Any = None) -> di
     if began:  # The DAG processor's instance of a task has no such attribute.
         ti.start_date = began
     dag_run = SimpleNamespace(start_date=began, end_date=ended)
-    return {"ti": ti, "run_id": "manual__x", "reason": "task_failure", "dag_run": dag_run}
+    return {"ti": ti, "run_id": "manual__x/..", "reason": "task_failure", "dag_run": dag_run}
 
 
 def told() -> list[str]:

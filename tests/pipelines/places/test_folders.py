@@ -1,18 +1,16 @@
-"""Folders that take the place of others: in what order, across file systems, after a kill."""
+"""Folders that take the place of others: in what order, across file systems, after a failure.
+
+That a kill leaves the old one, the new one or none is tested where event logs are published.
+"""
 
 import errno
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import TransientStorageError
-from pipelines.sources.publish import ingest
-from support.text_adapter import NewerTextAdapter, TextAdapter
 
 NEW = ["log", "log/day", "log/day/new.txt"]
 
@@ -73,45 +71,3 @@ def test_a_failure_leaves_the_old_folder_in_its_place(
     with pytest.raises(TransientStorageError, match="Input/output error"):
         storage.publish_folder(tmp_path / "made", storage.to_uri(old))
     assert names(old.parent) == ["log", "log/old.txt"]
-
-
-REPLACE = """
-import os, sys
-from pipelines.sources.publish import ingest
-from support.text_adapter import NewerTextAdapter
-
-when, target, rename = sys.argv[1], sys.argv[2], os.rename
-
-def die(source, to):
-    is_last = str(to) == target
-    if is_last and when == "between" or str(source) == target and when == "before":
-        os.kill(os.getpid(), 9)
-    rename(source, to)
-    if is_last:
-        os.kill(os.getpid(), 9)
-
-os.rename = die
-ingest(NewerTextAdapter(), target)
-"""
-
-
-@pytest.mark.parametrize(
-    ("when", "adapter", "num_written"),
-    [("before", TextAdapter, 0), ("between", NewerTextAdapter, 1), ("after", NewerTextAdapter, 0)],
-)
-def test_a_kill_leaves_the_old_folder_the_new_one_or_none_and_the_next_clears_up(
-    tmp_path: Path, when: str, adapter: type[TextAdapter], num_written: int
-) -> None:
-    target = tmp_path / "log"
-    ingest(TextAdapter(), str(target))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", REPLACE, when, str(target)]
-    assert subprocess.run(command, env=environment, check=False).returncode == -9
-    assert len([*tmp_path.glob(".scratch-*")]) > 1
-    found = adapter()
-    record = ingest(found, str(target))
-    assert (record.made_by, found.num_written) == (adapter.version, num_written)
-    shutil.rmtree(target)
-    ingest(NewerTextAdapter(), str(target))
-    left = [name for name in names(tmp_path) if not name.endswith(".lock")]
-    assert left == ["log", "log/event_log.json", "log/pins", "log/pins/text-2.txt"]

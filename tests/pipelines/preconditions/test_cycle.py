@@ -156,6 +156,8 @@ def test_all_is_listed_at_once_in_the_order_of_the_questions(
     assert [type(error) for error in found] == [*kinds, ConfigurationError]
     parts = ("'position'", "nodes is 2", "'price'", "history, True", "not newer")
     assert all(part in str(error) for part, error in zip(parts, found, strict=True))
+    assert "recipe mine cannot be run here" in str(found[0])
+    assert "cannot feed recipe mine as of 2017-01-20" in str(found[2])
 
 
 def test_where_mlflow_does_not_answer_the_rest_is_asked_all_the_same(

@@ -7,20 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.storage import local_path
 from support.tiny_log import assert_refused, build_tiny, january, pins_of, rewrite, with_pin_times
 from support.worlds import write_rows
-
-
-def test_only_referenced_pins_are_kept_with_their_embedding(tiny: Snapshot) -> None:
-    pins = open_table(local_path(tiny.uri), "pins.arrow")
-    assert pins["pin_id"].to_pylist() == [10, 20, 30, 40]
-    assert pins["embedding"][3].as_py() == pytest.approx([0.4] * 32)
-    assert tiny.num_pins == 4
-
 
 KNOWN = {10: "01 00:00", 20: "16 12:00", 30: "18 00:00:00.001", 40: "16 00:00"}
 

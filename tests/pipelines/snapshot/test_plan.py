@@ -2,28 +2,8 @@
 
 import numpy as np
 
-from pipelines.contracts.artifacts import Snapshot
 from pipelines.snapshot.plan import plan_of, shard_of
-from support.tiny_log import TINY_AS_OF, january, rows_of, tiny_config
-
-
-def test_windows_are_half_open_and_end_where_impressions_are_mature(tiny: Snapshot) -> None:
-    assert (tiny.training.start_ms, tiny.training.end_ms) == (
-        january("15 00:00"),
-        january("17 00:00"),
-    )
-    assert (tiny.holdout.start_ms, tiny.holdout.end_ms) == (
-        january("18 00:00"),
-        january("19 00:00"),
-    )
-    requests = rows_of(tiny, "requests")
-    assert [(r["request_id"], r["user_id"], r["split"]) for r in requests] == [
-        ("A", 1, 0),
-        ("C", 1, 1),
-        ("D", 1, 1),
-        ("B", 2, 0),
-    ]
-    assert tiny.num_immature_impressions == 1
+from support.tiny_log import TINY_AS_OF, january, tiny_config
 
 
 def test_a_longer_label_window_moves_the_whole_holdout() -> None:

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import DAY_MS
 from pipelines.snapshot import spill
 from pipelines.snapshot.build import write_snapshot
@@ -33,34 +32,6 @@ def change(path: Path, column: str, make: Callable[[pa.ChunkedArray], pa.Chunked
 
 def files_of(log: Path, table: str) -> list[Path]:
     return sorted((log / "event_log" / table).rglob("*.parquet"))
-
-
-def first(value: object) -> Callable[[pa.ChunkedArray], pa.Array]:
-    """Return what replaces the first value of a column."""
-    return lambda column: pa.array([value, *column.to_pylist()[1:]], column.type)
-
-
-FAULTS = {
-    "another day": ("actions", "acted_at", first(946_684_800_001), "in the partition day="),
-    "unknown type": ("actions", "action_type", first("sold"), "unknown action type 'sold'"),
-    "no file": ("impressions", "", None, "not a readable Parquet file"),
-    "no column": ("impressions", "propensity", None, "missing column 'propensity'"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_one_of_many_files_is_told_of_that_file(log: Path, fault: str) -> None:
-    table, column, make, expected = FAULTS[fault]
-    path = files_of(log, table)[-6]
-    if make is not None:
-        change(path, column, make)
-    elif column:
-        pq.write_table(pq.read_table(path).drop_columns([column]), path)
-    else:
-        path.write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(DataContractError, match=expected) as caught:
-        build(log, config_of())
-    assert str(path) in str(caught.value)
 
 
 def test_files_of_other_types_are_read_beside_the_others(log: Path) -> None:

@@ -1,8 +1,10 @@
 """A log at its place: whole or not at all, over nothing else, wherever its writer is killed."""
 
 import errno
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import MemoryStore, ObjectStore
+from pyarrow import fs
 
 from pipelines import deletion, storage
 from pipelines.contracts.errors import (
@@ -23,12 +27,11 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log import log_files
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
+from pipelines.places import conditional
 from pipelines.sources import publish
 from pipelines.sources.event_log_writer import EventLogWriter
-from pipelines.sources.publish import find_writers_log, ingest
+from pipelines.sources.publish import SourceAdapter, find_writers_log, ingest
 from pipelines.storage import exclusive_lock, to_uri
-from support.killed_writers import kill_before_change
-from support.object_store import SCHEME, cut_off_uploads, make_object_store
 from support.own_tables import (
     VERSION,
     acted_on,
@@ -41,9 +44,49 @@ from support.own_tables import (
     users,
     write_own_log,
 )
-from support.text_adapter import NewerTextAdapter, TextAdapter
 
 Write = Callable[[str], Any]
+SCHEME = "store://"
+
+
+class TextAdapter(SourceAdapter):
+    """Its event log is one small text file; counts how often it is written."""
+
+    version = "text-1"
+
+    def __init__(self, source: str = "a") -> None:
+        self.made_of, self.num_written = {"adapter": "text", "source": source}, 0
+
+    def write_tables(self, folder: Path) -> None:
+        self.num_written += 1
+        (folder / "pins").mkdir(parents=True)
+        (folder / "pins" / f"{self.version}.txt").write_text(self.made_of["source"])
+
+
+class NewerTextAdapter(TextAdapter):
+    version = "text-2"
+
+
+def make_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let URIs of SCHEME lead to a folder, as to an object store: no rename, file by file.
+
+    What is written on condition is kept in memory, apart from the files.
+    """
+    store = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+    local = storage.open_filesystem
+
+    def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+        return (store, uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else local(uri)
+
+    on_condition = MemoryStore()
+    known = conditional.open_conditional
+
+    def open_conditional(uri: str, max_retries: int) -> tuple[ObjectStore, str]:
+        is_here = uri.startswith(SCHEME)
+        return (on_condition, uri.removeprefix(SCHEME)) if is_here else known(uri, max_retries)
+
+    monkeypatch.setattr(storage, "open_filesystem", open_filesystem)
+    monkeypatch.setattr(conditional, "open_conditional", open_conditional)
 
 
 @pytest.fixture(params=["local", "object store"])
@@ -76,6 +119,44 @@ def add_days(location: str | Path) -> None:
         writer.actions(acted_on(3)[:1])
         writer.pins(pins(3, 4))
         writer.users(users(day=8))
+
+
+def kill_before_change(number: int, work: Callable[[], Any]) -> bool:
+    """Do some work in a child process; return whether the child was killed.
+
+    Args:
+        number: the renames, deletions and changes to a store that the child may make, counted from
+            0; it kills itself before that one.
+        work: what the child does.
+    """
+    child = multiprocessing.get_context("fork").Process(target=_perform, args=(number, work))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
+    return child.exitcode != 0
+
+
+def _perform(number: int, work: Callable[[], Any]) -> None:
+    left = [number]
+
+    def counted(act: Callable[..., Any]) -> Callable[..., Any]:
+        def kill_or_act(*args: Any, **options: Any) -> Any:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return act(*args, **options)
+
+        return kill_or_act
+
+    # The child is a process of its own, so that nobody else sees these.
+    os.rename, os.replace = counted(os.rename), counted(os.replace)
+    for module, name in (
+        (deletion, "remove"),
+        (storage, "write_bytes"),
+        (storage, "publish_folder"),
+    ):
+        setattr(module, name, counted(getattr(module, name)))
+    work()
 
 
 def counted_in_log(folder: Path) -> dict[str, bytes]:
@@ -199,6 +280,19 @@ def test_an_increment_is_added_to_a_log_on_another_file_system(
     assert content(tmp_path / "disk" / "log") == content(tmp_path / "expected")
     assert (tmp_path / "here" / "log").is_symlink()
     assert [path.name for path in (tmp_path / "here").iterdir() if path.is_dir()] == ["log"]
+
+
+def cut_off_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the upload of a folder break off after half of its files, in order of names."""
+    genuine = fs.copy_files
+
+    def copy_half(source: str, target: str, *between: fs.FileSystem) -> None:
+        paths = sorted(path for path in Path(source).rglob("*") if path.is_file())
+        for path in paths[: len(paths) // 2]:
+            genuine(str(path), f"{target}/{path.relative_to(source)}", *between)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(fs, "copy_files", copy_half)
 
 
 def test_an_unfinished_log_on_a_store_is_refused_and_written_anew(

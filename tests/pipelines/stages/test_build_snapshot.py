@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +13,6 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import listing_uri
-from pipelines.contracts.snapshot_files import verify_files
 from pipelines.event_log import reader
 from pipelines.event_log.reader import Listing
 from pipelines.snapshot.build import write_snapshot
@@ -44,35 +42,6 @@ def done(run: ResolvedRun) -> ResolvedRun:
     """The same run, whose snapshot is built."""
     runner.run_stage("build_snapshot", run.run_uri)
     return run
-
-
-def cut_a_file(folder: Path) -> None:
-    path = folder / "shard-00001" / "timeline.arrow"
-    path.write_bytes(path.read_bytes()[:-8])
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(shutil.rmtree, cut_a_file),
-        lambda folder: (folder / "shard-00000" / "examples.arrow").unlink(),
-        lambda folder: (folder / "manifest.json").unlink(),
-    ],
-)
-def test_a_whole_snapshot_is_left_alone_and_one_that_lost_something_is_built_again(
-    done: ResolvedRun, damage: Callable[[Path], None]
-) -> None:
-    snapshot = built(done)
-    folder = storage.local_path(snapshot.uri)
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    written = {path: path.stat().st_mtime_ns for path in files}
-    uri = runner.run_stage("build_snapshot", done.run_uri)
-    assert {path: path.stat().st_mtime_ns for path in files} == written
-    damage(folder)
-    assert runner.run_stage("build_snapshot", done.run_uri) == uri
-    assert built(done) == snapshot
-    verify_files(snapshot, folder)
-    assert (folder / "manifest.json").exists()
 
 
 def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(

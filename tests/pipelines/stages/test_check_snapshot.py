@@ -89,12 +89,13 @@ def advised(message: str) -> list[str]:
 
 @pytest.mark.docs
 def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
-    run = prepare(home)
-    report = accept(run)
+    run = prepare(home)  # of a recipe from outside, which has the name of one of ours
+    config = run.config.model_copy(update={"source": "file:///mine/smoke.yaml"})
+    report = accept(run := save_run(run.model_copy(update={"config": config})))
     assert report.is_accepted
     assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 52
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
-    folder = accepted_folder(run.workspace_uri, run.config.recipe)
+    folder = accepted_folder(run.workspace_uri, run.config.reference)
     [name] = storage.list_names(folder)
     marker = storage.read_model(storage.join(folder, name), JudgedSnapshot)
     assert storage.exists(f"{marker.snapshot_uri}/manifest.json")

@@ -14,7 +14,6 @@ from pipelines.contracts.code_identity import code_digest, code_version, project
 from pipelines.contracts.config import RecipeRef
 from pipelines.recipes import canonical
 from pipelines.registry import tracking
-from pipelines.registry.evidence import accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record, start_run
 from support.worlds import write_planted_world
@@ -95,23 +94,3 @@ def test_later_stages_run_when_the_module_is_gone(
     made_with = read_record(run.run_uri, "train_challenger").made_with
     assert made_with is not None
     assert (made_with.code_version, made_with.code_digest, made_with.project_digest) == codes
-
-
-def test_two_files_that_call_themselves_the_same_are_two_recipes(
-    settings: Settings, tmp_path: Path
-) -> None:
-    runs = []
-    for team, seed in (("one", 1), ("two", 2)):
-        path = tmp_path / team / "careful.yaml"
-        path.parent.mkdir()
-        path.write_text(f"extends: smoke\ntraining: {{batch_size: {seed + 400}}}\n")
-        runs.append(start(str(path), settings))
-    one, other = runs
-    assert one.run_id != other.run_id
-    assert one.config.recipe == other.config.recipe == "careful"
-    assert one.config.recipe_digest != other.config.recipe_digest
-    folders = {accepted_folder(run.workspace_uri, run.config.reference) for run in runs}
-    assert len(folders) == 2 and all("accepted_snapshots/careful-" in each for each in folders)
-    # The request that names the cycle again finds it.
-    assert one.to_request().run_id == one.run_id
-    assert start_run(one.to_request(), settings) == one

@@ -59,8 +59,12 @@ def request(**overrides: object) -> RunRequest:
 def test_the_run_is_complete_survives_json_and_has_the_day_of_now_where_none_is_named(
     settings: Settings, as_of: datetime | None, now: datetime
 ) -> None:
+    settings = settings.model_copy(
+        update={"work_folder": "/w"}
+    )  # which a local workspace needs not
     run = start_run(request(as_of=as_of, now=now), settings)
     assert run.champion is None and run.as_of == AS_OF and run.run_id.startswith("2017-06-12--")
+    assert run.work_folder == ""
     assert (run.code_version, run.code_digest) == (code_version(), code_digest())
     assert ResolvedRun.model_validate_json(run.model_dump_json()) == run
     record = storage.read_model(manifest_uri(run.run_uri, "resolve_run"), StageRecord)
@@ -118,16 +122,6 @@ def test_as_of_must_be_newer_than_the_champions_and_an_older_one_meets_who_serve
 @pytest.mark.parametrize(
     ("asked", "error", "told"),
     [
-        ({"recipe": "nonsense"}, ConfigurationError, "completejourney"),
-        ({"recipe": "no_such.recipes:mine"}, ConfigurationError, "that is the worker, not the mac"),
-        (
-            {"recipe": "snapshot: {embedding_version: planted-9}"},
-            *(DataContractError, "cannot feed recipe file:.*'planted-9'"),
-        ),
-        (
-            {"recipe": "model_gate: {target_metric: hide_volume_at_3}"},
-            *(ConfigurationError, "cannot be run here: .*hide_volume_at_3"),
-        ),
         ({"lost": "actions"}, DataContractError, "no table 'actions'.* HOMEFEED_EVENT_LOG"),
         ({"tracking_uri": ""}, TrackingUnavailableError, "does not answer"),
         (
@@ -136,8 +130,6 @@ def test_as_of_must_be_newer_than_the_champions_and_an_older_one_meets_who_serve
             "HOMEFEED_TRACKING_URI",
         ),
         ({"num_devices": 9}, ConfigurationError, "9 training .* on 2 usable.*at most 8"),
-        ({"num_devices": 2, "accelerator": "gpu"}, ConfigurationError, "'gpu' with 2 .* 0 GPU"),
-        ({"num_nodes": 2}, ConfigurationError, "nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
@@ -150,11 +142,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
     told: str,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     asked = {**asked}
-    if ": {" in (recipe := str(asked.get("recipe"))):
-        (tmp_path / "mine.yaml").write_text(f"extends: smoke\n{recipe}\n")
-        asked["recipe"] = canonical(str(tmp_path / "mine.yaml"))
     if table := asked.pop("lost", ""):
         shutil.rmtree(tmp_path / "event_log" / str(table))
     if "tracking_uri" in asked:
@@ -171,32 +159,23 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_built_and_noted(
     assert failure.exit_code == error.exit_code
 
 
-def test_hardware_that_is_there_or_elsewhere_is_taken(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("recipe", ["smoke", "smoke.yaml"])
+def test_the_reference_is_the_newest_accepted_before(
+    settings: Settings, tmp_path: Path, recipe: str
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
-    on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
-    assert start_run(on_gpus, settings).accelerator == "gpu"
-    # In containers the training has other cores than this machine's.
-    kubernetes = settings.model_copy(update={"stage_runner": "kubernetes", "work_folder": "/w"})
-    assert start_run(request(num_devices=9, trigger="9"), kubernetes).num_devices == 9
-    run = start_run(request(num_nodes=2, trigger="nodes"), kubernetes)
-    assert (run.num_nodes, run.work_folder) == (2, "")  # a workspace that all see keeps the work
-
-
-def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_path: Path) -> None:
     """A mark that a writer has not finished, whose name begins with a full stop, is none."""
+    (tmp_path / "smoke.yaml").write_text("extends: smoke\n")  # Another recipe, of the same name.
+    reference = recipe if recipe == "smoke" else canonical(str(tmp_path / recipe))
     workspace_uri = storage.to_uri(tmp_path / "workspace")
-    accepted = accepted_folder(workspace_uri, "smoke")
+    accepted = accepted_folder(workspace_uri, reference)
     storage.write_bytes(f"{accepted}/.2017-06-01--0123456789ab.json.{'0' * 32}", b'{"as_of":')
-    assert start_run(request(trigger="none"), settings).last_accepted_snapshot_uri is None
+    first = start_run(request(recipe=reference, trigger="none"), settings)
+    assert first.last_accepted_snapshot_uri is None
     for days in (-28, -14, 14):
         as_of = AS_OF + timedelta(days=days)
         uri = storage.join(workspace_uri, "snapshots", f"of{days}")
         storage.write_bytes(f"{uri}/manifest.json", b"{}")
-        mark = JudgedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
+        mark = JudgedSnapshot(as_of=as_of, snapshot_uri=uri, recipe=reference)
         storage.write_model(f"{accepted}/{as_of:%Y-%m-%d}--a.json", mark)
-    run = start_run(request(), settings)
+    run = start_run(request(recipe=reference), settings)
     assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "of-14")

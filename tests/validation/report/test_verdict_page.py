@@ -1,6 +1,5 @@
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
+from support.html_page import Page
 from support.judgements import baseline_facts, interval, ruled, said, told
 from support.runs import make_run
 from validation.report.verdict_page import drawings_of, write_report
@@ -31,25 +31,6 @@ CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
 )
-
-
-class Page(HTMLParser):
-    """The page's text and tags."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.text = re.sub(r"\s+", " ", self.text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += f" {data}"
-
-
 ROWS, TRUTH = planted_rows(num_users=400)
 GOOD, FAIR = noisy_scores(TRUTH, 0.2, 1), noisy_scores(TRUTH, 1.0, 2)
 
@@ -107,7 +88,7 @@ def test_the_page_fetches_nothing_and_is_told_to_those_who_do_not_see_it(
     # The tracks of the changes repeat what stands beside them as text.
     assert len(drawn) > len(panels)
     assert all(a.get("aria-hidden") == "true" for a in drawn if a not in panels)
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    ids = page.values_of("id")
     assert len(ids) == len(set(ids))
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
 
