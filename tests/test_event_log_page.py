@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from pipelines.cli.main import app
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME, contract_of
 from pipelines.log_check.init import write_example
-from support.commands import parse
 
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| ([\w ]+) \| (yes|no) \|", re.MULTILINE)
 BLOCKS = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -71,11 +70,6 @@ def test_the_table_of_columns_is_the_contracts(page: str) -> None:
 
 def shown(kind: pa.DataType) -> str:
     return "list of float" if pa.types.is_fixed_size_list(kind) else str(kind)
-
-
-def test_every_command_is_understood(page: str) -> None:
-    own = [line for line in commands(page) if "homefeed " in line]
-    assert len(own) == 6 and all(parse(line).info_name in line for line in own)
 
 
 def test_the_example_of_the_page_has_the_adapters_columns(page: str, tmp_path: Path) -> None:

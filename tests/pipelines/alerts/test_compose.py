@@ -12,7 +12,6 @@ from pipelines.alerts import compose
 from pipelines.alerts.compose import (
     Ended,
     alert_about_failure,
-    begin_again,
     compose_failure,
     compose_forced,
     compose_missed,
@@ -206,13 +205,6 @@ REQUEST = RunRequest(
     num_devices=2,
     trigger="scheduled__2026-02-16T06:00:00+00:00",
 )
-
-
-def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
-    [(_, command)] = begin_again(REQUEST, SETTINGS).commands
-    found = parse(command)
-    assert found.info_name == "resolve"
-    assert found.params["key"] == REQUEST.trigger and found.params["promote"]
 
 
 @pytest.mark.parametrize("is_newer", [True, False])

@@ -125,9 +125,10 @@ def test_the_numbers_of_a_comparison_that_says_nothing_are_not_told(run: Resolve
 
 def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
     judgement = make_judgement(REJECT)
-    comparison = with_segments(judgement, {"core": -0.02, "new": -0.3}).comparison
-    auc = comparison.metrics[-1].model_copy(update={"metric": "auc", "segment": "casual"})
-    comparison = comparison.model_copy(update={"metrics": (*comparison.metrics, auc)})
+    changes = {"core": -0.02, "new": -0.3, "casual": -0.4}
+    comparison = with_segments(judgement, changes).comparison
+    auc = comparison.metrics[-1].model_copy(update={"metric": "auc"})
+    comparison = comparison.model_copy(update={"metrics": (*comparison.metrics[:-1], auc)})
     found = judgement.model_copy(update={"comparison": comparison})
     assert outcome_in(run, found).most_hurt == (
         "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."

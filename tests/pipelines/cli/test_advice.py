@@ -14,7 +14,8 @@ from support.commands import parse
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = re.compile(r"`((?:homefeed|make) [^`]+)`")
 OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]+(?=[\s,;.)`])")
-PAGES = ("README.md", *(f"docs/{n}.md" for n in ("operations", "recipes", "gate", "samples")))
+NAMES = ("event_log", "operations", "recipes", "gate", "runbook", "samples")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 
 
 def messages(path: Path) -> list[str]:
@@ -46,9 +47,9 @@ def options(command: Any) -> set[str]:
 
 def in_pages() -> list[str]:
     text = "".join((REPOSITORY / page).read_text() for page in PAGES).replace("\\\n", " ")
-    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     blocks = "\n".join(block for language, block in found if not language)
-    typed = re.findall(r"(?:\.venv/bin/(homefeed .*)|^(make \w+))$", blocks, re.MULTILINE)
+    typed = re.findall(r"(?:(?:^|\.venv/bin/)(homefeed .*)|^(make \w+))$", blocks, re.MULTILINE)
     return [one or other for one, other in typed]
 
 

@@ -25,7 +25,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sound_log_is_described(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = lines(*CHECK)
     said = "\n".join(shown)
-    assert "impressions: 11 on 6 days, 2017-01-14 to 2017-01-19" in said
+    assert "11 on 6 days, 2017-01-14 to 2017-01-19; 7 requests of 2 users" in said
     assert re.search(r": 10 on 7 days: click 2 \(.*%\), long_click 1 \(.*%\), repin 7 \(", said)
     assert re.search(r"2017-01-15: 2 impressions, .*repin 1 \(50\.00%\)", said)
     assert shown[-1].endswith("0 errors, 0 warnings, 0 notes")

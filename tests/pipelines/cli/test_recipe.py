@@ -1,6 +1,5 @@
 """`homefeed recipe`: what it prints can be used, and what it checks is what a cycle would meet."""
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,22 +66,15 @@ def test_check_says_what_it_was_held_against(log: Path) -> None:
 
 def test_check_lists_all_that_is_wrong_with_recipe_and_log(home: Path) -> None:
     error = refusal(*CHECK)
-    assert error.exit_code == 65
-    assert re.search("no event log at .* correct HOMEFEED_EVENT_LOG", str(error))
+    assert error.exit_code == 65 and "no event log at " in str(error)
     write_planted_world(home / "event_log")
     path = home / "mine.yaml"
-    path.write_text(
-        "extends: smoke\n"
-        "snapshot: {embedding_version: planted-9}\n"
-        "model_gate: {target_metric: hide_volume_at_3}\n"
-    )
-    error = refusal("recipe", "check", str(path))
+    path.write_text("extends: smoke\nmodel_gate: {target_metric: hide_volume_at_3}\n")
+    error = refusal("recipe", "check", str(path), "--as-of", "2026-01-01")
     first, *told = str(error).splitlines()
     assert (error.exit_code, first) == (78, f"recipe {path.as_uri()} cannot be run:")
-    assert [bool(re.search(r"hide_volume|planted-9", line)) for line in told] == [True, True]
-    error = refusal(*CHECK, "--as-of", "2026-01-01")
-    assert error.exit_code == 65
-    assert "cannot be run: no impressions in the training" in str(error)
+    assert "hide_volume" in told[0] and "no impressions in the training" in told[1]
+    assert refusal(*CHECK, "--as-of", "2026-01-01").exit_code == 65
 
 
 @pytest.mark.usefixtures("log")

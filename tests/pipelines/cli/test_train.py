@@ -62,6 +62,7 @@ def test_the_options_reach_the_training(snapshot, words, small, asked, tmp_path)
     assert lines(*words) == lines(*small, "--devices", "2") == lines(*words, *several) == ["bundle"]
     (first, alone), (spec, _), (of_two, node) = asked
     assert (alone, first.config, first.num_nodes) == (None, make_recipe("smoke"), 1)
+    assert first.snapshot_dir == str(local_path(snapshot.uri))
     assert (of_two.num_nodes, node) == (2, NodeAddress(rank=1, rendezvous="trainer-0:29500"))
     assert spec.config == make_recipe(small[-1])
     assert (spec.num_devices, spec.accelerator) == (2, "cpu")
@@ -114,23 +115,3 @@ def test_other_code_does_not_go_on_nor_begin_anew(words, small, asked, monkeypat
     assert error.exit_code == 78
     assert re.search("by other code: found .*, expected ffffffffffff,", str(error))
     lines(*small)  # other options begin anew
-
-
-def test_trains_a_bundle_and_finds_it_finished(snapshot, small, tmp_path, caplog) -> None:
-    # the snapshot is where it is said to be, not where its manifest says it was built
-    moved = tmp_path / "moved"
-    local_path(snapshot.uri).rename(moved)
-    caplog.set_level("INFO")
-    try:
-        given = [*small, "--snapshot", str(moved)]
-        first = homefeed(*given)
-        assert first.exit_code == 0, first.output
-        bundle = Path(first.stdout.splitlines()[-1])
-        assert bundle == tmp_path / "out" / "bundle"
-        written = {path: path.stat().st_mtime_ns for path in bundle.iterdir()}
-        assert bundle / "weights.safetensors" in written
-        assert homefeed(*given).stdout == first.stdout
-        assert "is finished already" in caplog.text
-        assert {path: path.stat().st_mtime_ns for path in bundle.iterdir()} == written
-    finally:
-        moved.rename(local_path(snapshot.uri))

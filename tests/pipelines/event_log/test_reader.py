@@ -39,10 +39,7 @@ from support.tiny_log import (
     assert_refused,
     build_tiny,
     january,
-    rows_of,
-    tiny_config,
     with_pin_times,
-    write_tiny_log,
 )
 
 
@@ -203,18 +200,6 @@ def test_a_store_that_fails_while_rows_are_counted_is_said_to_have_failed(
         far = open_event_log(s3_uri)
         with pytest.raises(TransientStorageError, match=r"actions/day=.*: .*then retry"):
             list_files(far, far.files_of("actions"), AS_OF_MS)
-
-
-def test_categories_become_codes_and_unknown_ones_zero(tmp_path: Path) -> None:
-    config = tiny_config()
-    state = {"name": "state", "table": "users", "values": ("core", "non_core", "new")}
-    surface = {"name": "surface", "table": "impressions", "values": ("search",)}
-    features = config.features.model_dump() | {"categorical": (state, surface)}
-    config = config.model_validate(config.model_dump() | {"features": features})
-    write_tiny_log(tmp_path / "event_log")
-    snapshot = build_tiny(tmp_path, config)
-    assert [user["cat_state"] for user in rows_of(snapshot, "users")] == [1, 3]
-    assert {row["cat_surface"] for row in rows_of(snapshot, "examples")} == {0}
 
 
 def test_texts_have_one_position_however_a_file_holds_them() -> None:

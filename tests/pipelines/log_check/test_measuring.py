@@ -50,13 +50,6 @@ def with_features(**features: tuple) -> RunConfig:
     return base.model_copy(update={"features": base.features.model_copy(update=features)})
 
 
-def test_a_sound_log_has_no_error(log: Path) -> None:
-    report = check_log(str(log), tiny_config())
-    assert errors(report) == {}
-    assert report.total("rows")["impressions"] == 11
-    assert (report.num_requests, report.num_users, report.num_pins) == (7, 2, 4)
-
-
 def test_all_errors_of_the_contract_are_in_one_report_each_with_its_place(log: Path) -> None:
     for name in TOGETHER:
         MISTAKES[name].plant(log)

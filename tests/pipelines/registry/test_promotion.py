@@ -20,17 +20,6 @@ from support.registered import judgement_of
 from support.runs import save_run
 
 
-def test_the_first_and_the_second_cycle(desk: Desk) -> None:
-    run = desk.cycle(0)
-    assert desk.champion is None
-    first = desk.promote(run)
-    second = desk.promote(desk.cycle(1), days=14)
-    assert first.is_promoted
-    assert desk.champion == second.champion_after
-    assert [entry.model.version for entry in desk.history.moves] == ["1", "2"]
-    assert [entry.recipe.parse() for entry in desk.history.moves] == [run.config] * 2
-
-
 @pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE, "a backfill"])
 def test_without_a_permission_nothing_moves(desk: Desk, decision: str) -> None:
     run = desk.cycle(0, may_promote=decision != "a backfill")

@@ -62,14 +62,6 @@ def test_a_batch_has_each_feature_and_then_its_flag(built: Built) -> None:
     assert set(rows.numeric["since_last_touch_of_pin"][flag == 1]) == {0.0}
 
 
-def test_rows_hold_the_baselines_numbers_too(built: Built) -> None:
-    rows = load_rows(built.without, local_path(built.without.uri), SPLIT_HOLDOUT)
-    assert list(rows.numeric) == [
-        *("pin_popularity", "past_engagements", "pin_popularity_1d", "pin_popularity_7d"),
-        *("pin_popularity_28d", "pin_age", "pin_age_missing"),
-    ]
-
-
 @pytest.mark.parametrize("is_always_missing", [False, True])
 def test_scales_are_of_the_rows_where_a_feature_is_not_missing(
     built: Built, monkeypatch: pytest.MonkeyPatch, is_always_missing: bool
@@ -104,11 +96,3 @@ def test_a_bundle_with_flags_scores_and_needs_its_features(built: Built, tmp_pat
     expected = r"has numeric features \['past_engagements'\], but the bundle of .*needs"
     with pytest.raises(DataContractError, match=expected):
         score_split(tmp_path / "bundle", built.without, place, SPLIT_HOLDOUT)
-
-
-def test_training_on_a_snapshot_without_a_feature_is_refused(built: Built) -> None:
-    with pytest.raises(DataContractError, match="numeric features .* but the recipe needs"):
-        HomefeedDataModule(built.without, local_path(built.without.uri), built.config)
-    other = config_of(NumericFeature(name="pin_age", column="created_at"))
-    with pytest.raises(DataContractError, match=r"pin_age \(column=created_at\)"):
-        HomefeedDataModule(built.snapshot, built.folder, other)
