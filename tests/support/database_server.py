@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.find_servers import Server
 from support.serving import Process, free_port
 
 USERS = ("airflow", "mlflow")
@@ -26,22 +27,11 @@ _DURABLE_ENOUGH = ("-c", "fsync=off")
 """Its process is killed here and never the machine, so nothing need reach the disk."""
 
 
-def program(name: str) -> Path:
-    """Return one of PostgreSQL's programs, of the newest version that is installed.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    found = sorted(
-        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4])
-    )
-    on_path = shutil.which(name)
-    if not found and on_path is None:
-        raise RuntimeError(
-            f"PostgreSQL's {name} is not there; `make test-all` installs it where it is run "
-            f"as root (Debian: apt-get install postgresql)"
-        )
-    return found[-1] if found else Path(str(on_path))
+def program(name: str) -> str:
+    """Return the path of one of PostgreSQL's programs."""
+    found = Server(name, (name,), ("postgresql",)).find()
+    assert found is not None, f"PostgreSQL's {name} is not there; `make test-all` installs it"
+    return found
 
 
 @dataclass
@@ -105,7 +95,7 @@ def database_server() -> Iterator[DatabaseServer]:
     folder = Path(tempfile.mkdtemp(prefix="homefeed-postgres-"))
     drawn = {user: secrets.token_urlsafe(18) for user in (_OWNER, *USERS)}
     port = free_port()
-    command = [str(program("postgres")), "-D", str(folder / "data"), *_DURABLE_ENOUGH]
+    command = [program("postgres"), "-D", str(folder / "data"), *_DURABLE_ENOUGH]
     command += ["-p", str(port), "-c", "listen_addresses=127.0.0.1"]
     command += ["-c", "unix_socket_directories=", "-c", "max_connections=150"]
     server = DatabaseServer(
@@ -132,7 +122,7 @@ def _make_cluster(server: DatabaseServer) -> None:
     if os.geteuid() == 0:
         for path in (server.folder, password):
             shutil.chown(path, _OWNER, _OWNER)
-    command = [str(program("initdb")), "-D", str(server.folder / "data"), "-U", _OWNER]
+    command = [program("initdb"), "-D", str(server.folder / "data"), "-U", _OWNER]
     command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--no-sync"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **_as_owner())
     if done.returncode != 0:

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import TransientStorageError
+from support.disk import events_on_disk
 
 NEW = ["log", "log/day", "log/day/new.txt"]
 
@@ -32,27 +33,21 @@ def names(folder: Path) -> list[str]:
 def test_all_is_on_the_disk_before_a_folder_takes_the_place_of_another(
     old: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, target, events = tmp_path / "made", old, list[str]()
-    sync, rename = os.fsync, os.rename
+    made, target, disk = tmp_path / "made", old, events_on_disk(monkeypatch)
+    rename = os.rename
     if place == "a link":
         target = tmp_path / "link"
         target.symlink_to(old)
 
-    def note_sync(number: int) -> None:
-        events.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
-        sync(number)
-
     def within_one(source: Path, to: Path) -> None:
         if place == "other disk" and source == made:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
-        if to == old:
-            events.append("in place")
         rename(source, to)
 
-    monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(os, "rename", within_one)
     storage.publish_folder(made, storage.to_uri(target))
-    assert events == ["new.txt", "day", "made", "in place", "place"]
+    events = [each for each in disk if each.startswith("sync ") or each == "name log"]
+    assert events == ["sync new.txt", "sync day", "sync made", "name log", "sync place"]
     assert names(old.parent) == NEW and not made.exists()
     assert target.is_symlink() == (place == "a link")
 

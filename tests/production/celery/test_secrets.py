@@ -48,7 +48,7 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def dump_of(server: DatabaseServer, user: str) -> tuple[str, bytes]:
     """Return all that a user's database holds, as text."""
-    command = [str(program("pg_dump")), "-h", "127.0.0.1", "-p", str(server.port), "-U", user, user]
+    command = [program("pg_dump"), "-h", "127.0.0.1", "-p", str(server.port), "-U", user, user]
     environment = os.environ | {"PGPASSWORD": server.passwords[user]}
     done = subprocess.run(command, capture_output=True, check=True, env=environment)
     return f"the database of {user}", done.stdout
