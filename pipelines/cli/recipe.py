@@ -15,8 +15,8 @@ from pipelines.contracts.errors import DataContractError, HomefeedError, Trackin
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
 from pipelines.recipes.references import EXPECTED
+from pipelines.registry import accepted_code, moves
 from pipelines.registry import history as record
-from pipelines.registry import moves
 from pipelines.registry.evidence import SeedNoise
 from pipelines.registry.history import Recipe, Recipes
 from pipelines.settings import Settings
@@ -122,6 +122,7 @@ def accept(
     workspace_uri, name = _place()
     config = make_recipe(recipe).model_dump(mode="json")
     accepted = Recipe(config=config, code_digest=code_digest(), run_uri=None)
+    accepted_code.keep(workspace_uri)
     moves.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")

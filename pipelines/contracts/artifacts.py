@@ -8,6 +8,7 @@ On disk a run is a folder:
     <workspace>/runs/<run_id>/<stage>/output-<attempt>/ the stage's other files
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
+    <workspace>/accepted_code/<digest>/    a wheel of the code that trained, with its pins
     <workspace>/history/<model>/*.json                 who was serving when, append-only
     <workspace>/cycles.html                            index of all cycles, for people
     <workspace>/schedule/record.json                   due dates that are accounted for
@@ -89,6 +90,7 @@ class Standing(Frozen):
 
     anchor: RunConfig | None = None  # The last accepted recipe; None before the first promotion.
     anchor_code_digest: str = ""  # Code that the recipe was accepted by.
+    anchor_code_uri: str = ""  # Folder that keeps that code.
     problem: str = ""  # Why a model serves and no recipe is known; nothing is promoted.
     hold: str = ""  # Why the run's own recipe may not be promoted: it was rolled back.
     # Measured for the run's recipe; None: the recipe's option.
@@ -126,7 +128,7 @@ class ResolvedRun(CycleOptions, Artifact):
     as_of: AwareDatetime  # Only rows known before this UTC midnight count.
     config: RunConfig
     code_version: str  # Commit or version of the project, for people.
-    code_digest: str = ""  # Digest of the code that trains and scores.
+    code_digest: str = ""  # Digest of the code that decides a model's quality.
     event_log_uri: str
     workspace_uri: str
     work_folder: str = ""  # HOMEFEED_WORK_FOLDER.
@@ -331,7 +333,9 @@ class AnchorWhy(StrEnum):
     NOT_ACCEPTED = auto()
     NOTHING_SERVES = auto()
     SAME = auto()
-    CODE_NOT_AT_HAND = auto()
+    OTHER_BOTH = auto()
+    SAME_MODEL = auto()
+    CODE_NOT_RUN = auto()
     NOT_POSSIBLE = auto()
 
 
@@ -342,9 +346,11 @@ _WHY_FRESH = {
     "not_accepted": "No recipe is accepted yet.",
     "nothing_serves": "No model serves that the accepted recipe could be held against.",
     "same": "The run's recipe is the accepted one, so the challenger is the fresh anchor.",
-    "code_not_at_hand": "The run's recipe is the accepted one, trained by other code; "
-    "HOMEFEED_ANCHOR_CODE does not name the accepted code, so what the change of code is worth is "
-    "not known: it was judged against the champion alone.",
+    "other_both": "Both the run's recipe and its code differ from what is accepted; the accepted "
+    "code trained the accepted recipe on the same rows.",
+    "same_model": "The accepted code made the challenger's very weights and scores: the change of "
+    "code changes nothing, and is accepted where the challenger is promoted.",
+    "code_not_run": "The run's code is not the accepted one, which could not be run.",
     "not_possible": "The accepted recipe cannot be made any more.",
 }
 

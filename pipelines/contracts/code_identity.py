@@ -1,10 +1,11 @@
 """Which code this is, and what it runs on: digests, a version for people, packages, processor.
 
-The code digest covers `training/` and `pipelines/contracts/`, the only code that training and
-scoring import: commits that differ elsewhere have the same. The version names the whole project.
-Neither is a secret, and neither needs git.
+The code digest covers what decides a model's quality (`MODEL_CODE`), as Python reads it: another
+comment, docstring or layout is no other code. The version names the whole project. Neither is a
+secret, and neither needs git.
 """
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -26,7 +27,19 @@ DAG_VERSION, DAG_CODE = "HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages: a checkout, an unpacked archive or `site-packages`."""
 
-MODEL_CODE = ("training", "pipelines/contracts")
+_SNAPSHOT = ("build", "kernel", "pin_counts", "pins", "plan", "shard", "spill")
+_CONTRACTS = ("config", "data_rules", "features", "hashing", "schemas", "snapshot_files", "time")
+SNAPSHOT_CODE = (
+    *("pipelines/event_log", "pipelines/snapshot/features"),
+    *(f"pipelines/snapshot/{name}.py" for name in _SNAPSHOT),
+    *(f"pipelines/contracts/{name}.py" for name in _CONTRACTS),
+)
+"""From the event log to a snapshot's rows."""
+MODEL_CODE = (
+    *SNAPSHOT_CODE,
+    *(f"training/{name}" for name in ("bundle", "data", "fitting", "model")),
+)
+"""From the event log to a calibrated model. A recipe's own functions are part of the recipe."""
 PROJECT_CODE = ("pipelines", "training", "validation")
 
 PACKAGES = (
@@ -45,7 +58,7 @@ class Environment(Frozen):
     """What ran a stage. With the same inputs it makes the same bytes on the same of these."""
 
     code_version: str  # Commit or version of the project, for people.
-    code_digest: str  # Digest of the code that trains and scores.
+    code_digest: str  # Digest of the code that decides a model's quality.
     project_digest: str  # Digest of all the project's code.
     python: str  # Version of Python.
     packages: dict[str, str]  # Versions of `PACKAGES`; absent: not installed.
@@ -84,8 +97,8 @@ def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str,
 
 @functools.cache
 def code_digest() -> str:
-    """Return the digest of the code that training and scoring import, read once per process."""
-    return digest_code(ROOT, MODEL_CODE)
+    """Return the digest of the code that decides a model's quality, read once per process."""
+    return digest_meaning(ROOT, MODEL_CODE)
 
 
 @functools.cache
@@ -133,12 +146,35 @@ def code_version(root: Path = ROOT) -> str:
     return f"{version}+code.{digest_code(root, PROJECT_CODE)[:12]}"
 
 
-def digest_code(root: Path, folders: tuple[str, ...]) -> str:
-    """Return the sha256 (hex) over paths and contents of the .py files below some folders."""
+def digest_code(root: Path, parts: tuple[str, ...]) -> str:
+    """Return the sha256 (hex) over paths and contents of .py files, named or below folders."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((root / folder).rglob("*.py")):
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
-            digest.update(content)
+    for path in _files(root, parts):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
     return digest.hexdigest()
+
+
+def digest_meaning(root: Path, parts: tuple[str, ...]) -> str:
+    """Return the sha256 (hex) over paths and syntax trees, without texts that nothing reads."""
+    digest = hashlib.sha256()
+    for path in _files(root, parts):
+        tree = _WithoutDocstrings().visit(ast.parse(path.read_bytes()))
+        digest.update(f"{path.relative_to(root).as_posix()} {ast.dump(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Leaves out the statements that are nothing but a text."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Return the statement, or None for a docstring."""
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+
+def _files(root: Path, parts: tuple[str, ...]) -> list[Path]:
+    named = (root / part for part in parts)
+    found = ([each] if each.is_file() else sorted(each.rglob("*.py")) for each in named)
+    return [path for paths in found for path in paths]

@@ -12,8 +12,8 @@ cycles before they are squared. Which cycles are about the same pair of models o
 
 - theta, challenger against champion: the same recipe against the same champion, since it came;
 - phi, fresh anchor against champion: likewise;
-- delta, challenger against fresh anchor: all cycles of the two recipes since the last rollback; of
-  one recipe, all cycles of the two codes.
+- delta, challenger against fresh anchor: all cycles of the two recipes, each by the same code,
+  since the last rollback.
 
 Cycles that are newer than the run are never pooled. How much trainings of one recipe differ by
 their seed is measured once per recipe (`homefeed anchor seeds`). Snapshots that the data gate has
@@ -45,6 +45,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import key_of
+from pipelines.registry.accepted_code import place_of
 from pipelines.registry.history import NAME_ONE, History
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def earlier_changes(
             "delta": (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted),
             "phi": (cycle.anchor_recipe, cycle.champion_bundle) == (accepted, bundle),
         }[pair]
-        if pair == "delta" and ours == accepted:  # The pair is one of two codes.
+        if pair == "delta" and standing.anchor_code_digest:  # Each side is a recipe and a code.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
         is_after = since is None or cycle.judged_at > since
         changes = [change for change in cycle.changes if change.pair == pair]
@@ -337,6 +338,7 @@ def find_standing(
     return Standing(
         anchor=accepted,
         anchor_code_digest=code,
+        anchor_code_uri=place_of(known.workspace_uri, code) if code else "",
         problem=problem,
         hold=holds[0] if holds else "",
         seed_noise=measured_deviation(known.workspace_uri, digest, target),

@@ -17,14 +17,17 @@ OWN_OPTIONS = ("embedding_version", "history_days", "popularity_days")
 """What of `SnapshotConfig` decides a model's inputs. Windows, labels and segments are the run's."""
 
 
-def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -> Snapshot:
+def snapshot_to_train(
+    run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig, is_other_code: bool = False
+) -> Snapshot:
     """Return a snapshot of the run's holdout on which another recipe can be trained as well.
 
     It has the other recipe's features and length of training; the training window ends where the
     run's ends, and how long an action counts as a label is the run's. It is the run's own snapshot
-    where the recipes do not differ in these. Arguments and errors are those of `counterpart`.
+    where the recipes do not differ in these, and no other code computes snapshots. Arguments and
+    errors are those of `counterpart`.
     """
-    is_held = recipe.features == snapshot.features
+    is_held = recipe.features == snapshot.features and not is_other_code
     return _own_or_other(run, snapshot, is_held, recipe.features, recipe.snapshot, RECIPE_WINDOWS)
 
 

@@ -17,12 +17,14 @@ from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
+    AnchorWhy,
     Challenger,
     DataReport,
     FreshAnchor,
     ResolvedRun,
     Snapshot,
 )
+from pipelines.contracts.base import sha256_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
@@ -30,6 +32,7 @@ from pipelines.contracts.judgement import (
     Comparison,
     Judgement,
     OperatingPoint,
+    Promoted,
     ServingCheck,
 )
 from pipelines.contracts.run_layout import VERDICT_PAGE
@@ -161,11 +164,19 @@ def _judge(
     accepted recipe where there are such: the error of a change grows with the change, and a
     challenger that is far off says little of the holdout.
     """
+    from training.bundle.files import WEIGHTS
     from training.bundle.serving_check import check_serving
+    from validation.model_gate.policy import for_code
     from validation.model_gate.verdict import decide
     from validation.model_gate.years import operating_curve
 
     comparison, gate, anchor = facts.theta.comparison, run.config.model_gate, None
+    is_code, why = fresh.why is AnchorWhy.OTHER_CODE, fresh
+    gate = for_code(gate) if is_code else gate
+    if is_code and fresh_side and facts.delta and facts.delta.comparison.are_scores_identical:
+        weights = {sha256_of(side.bundle_dir / WEIGHTS) for side in (mine, fresh_side)}
+        if len(weights) == 1:
+            fresh_side, why = None, FreshAnchor(why=AnchorWhy.SAME_MODEL)
     serving = check_serving(mine.bundle_dir, run.config.serving)
     accepted, standing = run.standing.anchor, run.standing
     if fresh_side and accepted and facts.delta is not None and facts.phi is not None:
@@ -183,19 +194,23 @@ def _judge(
     if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
         curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
     heads = run.config.features.heads
+    verdict = decide(
+        comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
+    )
+    if why.why is AnchorWhy.SAME_MODEL:
+        is_accepted = verdict.promoted is Promoted.CHALLENGER
+        verdict = verdict.model_copy(update={"becomes_anchor": is_accepted})
     return Judgement(
         comparison=comparison,
         self_test=facts.self_test,
         serving=serving,
         anchor=anchor,
-        anchor_note=fresh.reason,
+        anchor_note=why.reason,
         problem=standing.problem,
         estimates=facts.estimates,
         baselines=facts.baselines,
         operating_curve=curve,
-        verdict=decide(
-            comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
-        ),
+        verdict=verdict,
         report_uri="",
     )
 

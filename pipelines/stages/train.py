@@ -3,19 +3,25 @@
     <run>/train_<side>/training/    work folder with checkpoints, kept between attempts
     <output_uri>/bundle/            the bundle (see training/bundle/files.py)
 
-The anchor is the accepted recipe made fresh, where the run's recipe is another one. With it a cycle
-tells apart what a change of recipe is worth (challenger against fresh anchor) and what fresh data
-is worth (fresh anchor against champion). The champion itself would not do: its age flatters the
-challenger. Where only the code differs, this tells what the code is worth, if the stage is run by
-the accepted code: in an image of its own, or by a command line of its own
-(`pipelines.orchestration.operators`). Training itself is `training.launch.launcher`, in a process
-of its own; which recipe is accepted is told by `pipelines.registry.history`.
+The anchor is the accepted recipe made fresh by the accepted code, where the run's recipe or code is
+another one. With it a cycle tells apart what the change is worth (challenger against fresh anchor)
+and what fresh data is worth (fresh anchor against champion). The champion itself would not do: its
+age flatters the challenger. Accepted code is unpacked from its wheel
+(`pipelines.registry.accepted_code`) and run as a process of its own, which runs this module: it
+reads an `AnchorOrder` and writes a `FreshAnchor`, or the error. Training itself is
+`training.launch.launcher`, in a process of its own; what is accepted is told by
+`pipelines.registry.history`.
 """
 
 import logging
+import shlex
 import shutil
+import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
@@ -27,19 +33,33 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     Snapshot,
 )
-from pipelines.contracts.base import digest_of
-from pipelines.contracts.code_identity import code_digest, code_version
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.code_identity import (
+    ROOT,
+    SNAPSHOT_CODE,
+    code_digest,
+    code_version,
+    digest_meaning,
+)
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
+    ConfigurationError,
     DataContractError,
     DataGateFailedError,
+    HomefeedError,
     OwnFunctionError,
+    ProcessKilledError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.files import digest_files, own_temporary_folder, temporary_files_in
+from pipelines.contracts.files import (
+    digest_files,
+    own_temporary_folder,
+    temporary_files_in,
+    write_json,
+)
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.registry import registry, tracking
+from pipelines.registry import accepted_code, registry, tracking
 from pipelines.snapshot.counterpart import snapshot_to_train
 
 if TYPE_CHECKING:
@@ -81,12 +101,12 @@ def train_anchor(
     output_uri: str,
     node: "NodeAddress | None" = None,
 ) -> FreshAnchor:
-    """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
+    """Train the accepted recipe by the accepted code, or say why there is nothing to do.
 
-    An accepted recipe that the data does not allow any more, or whose own function is gone, is no
-    failure of the cycle: the challenger is still judged, nothing is promoted, and people are told
-    to name another. Every other failure is one, as it is of `train_challenger`: it may pass, or a
-    person mends it.
+    An accepted recipe that the data does not allow any more, or whose own function is gone, and
+    accepted code that cannot be run, are no failure of the cycle: the challenger is still judged,
+    nothing is promoted, and people are told to name another. Every other failure is one, as it is
+    of `train_challenger`: it may pass, or a person mends it.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
@@ -94,26 +114,93 @@ def train_anchor(
         HomefeedError: as `train_challenger` raises.
     """
     _require_accepted(report, snapshot, run.run_uri)
-    accepted = run.standing.anchor
+    accepted, known = run.standing.anchor, run.standing.anchor_code_digest
     why = _decide(run, accepted)
-    if accepted is None or why not in (AnchorWhy.OTHER_CODE, AnchorWhy.OTHER_RECIPE):
-        problem = run.standing.problem if accepted is None else ""
-        return FreshAnchor(why=why, problem=problem)
+    both, code = AnchorWhy.OTHER_BOTH, AnchorWhy.OTHER_CODE
+    if accepted is None or why not in (AnchorWhy.OTHER_RECIPE, both, code):
+        return FreshAnchor(why=why, problem="" if accepted else run.standing.problem)
+    order = AnchorOrder(
+        run=run,
+        snapshot=snapshot,
+        recipe=run.config if why is code else accepted,  # Two codes get the same seed.
+        why=why,
+        output_uri=output_uri,
+        node=node and node.model_dump(),
+    )
+    is_run_here = why is AnchorWhy.OTHER_RECIPE or known == code_digest()
+    return make_anchor(order) if is_run_here else _by_accepted_code(order)
+
+
+class AnchorOrder(Frozen):
+    """What the fresh anchor is made of; it crosses to a process of the accepted code as JSON."""
+
+    run: ResolvedRun
+    snapshot: Snapshot  # The run's, which the data gate has accepted.
+    recipe: RunConfig
+    why: AnchorWhy
+    output_uri: str
+    is_snapshot_older: bool = False  # The accepted code computes snapshots in another way.
+    node: dict[str, Any] | None  # JSON of this machine's `NodeAddress`.
+
+
+def make_anchor(order: AnchorOrder) -> FreshAnchor:
+    """Train the anchor by the code of this process; raises as `train_anchor` does."""
+    from training.fitting.spec import NodeAddress
+
+    run, recipe = order.run, order.recipe
+    node = NodeAddress.model_validate(order.node) if order.node else None
     try:
-        own = snapshot_to_train(run, snapshot, accepted)
-        made = run.model_copy(update={"config": accepted})
-        trained = train_side(made, own, "anchor", output_uri, node)
+        own = snapshot_to_train(run, order.snapshot, recipe, order.is_snapshot_older)
+        made = run.model_copy(update={"config": recipe})
+        trained = train_side(made, own, "anchor", order.output_uri, node)
     except SnapshotDamagedError:
         raise
     except (DataContractError, OwnFunctionError) as error:
         problem = (
-            f"The accepted recipe {accepted.reference!r} cannot be made any more "
+            f"The accepted recipe {recipe.reference!r} cannot be made any more "
             f"({type(error).__name__}: {error}), so nothing is promoted; mend that and start a new "
             f"cycle, or accept another: `homefeed anchor set --recipe NAME --reason ...`."
         )
         log.warning("%s", problem)
         return FreshAnchor(why=AnchorWhy.NOT_POSSIBLE, problem=problem)
-    return FreshAnchor(trained=trained, code_digest=code_digest(), snapshot=own, why=why)
+    return FreshAnchor(trained=trained, code_digest=code_digest(), snapshot=own, why=order.why)
+
+
+def _by_accepted_code(order: AnchorOrder) -> FreshAnchor:
+    """Have the accepted code make the anchor, or say why it cannot."""
+    from training.fitting.spec import TrainingError, read
+    from training.launch import launcher
+
+    run = order.run
+    with storage.scratch_folder(run.workspace_uri) as scratch:
+        code, asked, answer = (scratch / name for name in ("code", "order.json", "answer.json"))
+        try:
+            python, variables = accepted_code.install(run, code)
+            theirs, ours = (digest_meaning(root, SNAPSHOT_CODE) for root in (code, ROOT))
+            write_json(asked, order.model_copy(update={"is_snapshot_older": theirs != ours}))
+            command = [python, "-m", __spec__.name, str(asked), str(answer)]
+            exit_code, tail = launcher.run_to_end(command, variables, scratch / "log")
+            if exit_code == 0 and (fresh := read(answer, FreshAnchor)) is not None:
+                return fresh
+            if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+                raise ProcessKilledError("the accepted code was killed; a retry goes on")
+            if (left := read(answer, TrainingError)) is not None:
+                raise left.to_error()
+            said = tail[-1].strip() if tail else "nothing"
+            raise ConfigurationError(f"it ended with exit code {exit_code} and said {said!r}")
+        except HomefeedError as error:
+            if error.is_retryable or isinstance(error, SnapshotDamagedError):
+                raise
+            told = f"{type(error).__name__}: {error}"
+    accept = f"homefeed anchor set --recipe {shlex.quote(order.recipe.reference)} --reason ..."
+    problem = (
+        f"What the change of code is worth is not known, so nothing is promoted: the accepted code "
+        f"({run.standing.anchor_code_digest[:12]}) could not train beside this cycle ({told}). "
+        f"Mend that and start a new cycle, or accept today's code by what the challenger is worth "
+        f"against the champion: `{accept}`."
+    )
+    log.warning("%s", problem)
+    return FreshAnchor(why=AnchorWhy.CODE_NOT_RUN, problem=problem)
 
 
 def train_side(
@@ -138,6 +225,8 @@ def train_side(
     if node is not None and node.rank > 0:
         _train(run, snapshot, side, "", node, code)
         return None
+    if side == "challenger":
+        accepted_code.keep(run.workspace_uri)
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, side, side)
     with translated_outages(run.tracking_uri):
@@ -229,17 +318,40 @@ def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> N
 
 
 def _decide(run: ResolvedRun, accepted: RunConfig | None) -> AnchorWhy:
-    """Return what the challenger and the fresh anchor differ in, or why none is made.
-
-    It is made where the recipe differs, or the code is the accepted one and not the run's.
-    """
-    known, ours = run.standing.anchor_code_digest, code_digest()
+    """Return what the challenger and the fresh anchor differ in, or why none is made."""
+    known, ours = run.standing.anchor_code_digest, run.code_digest or code_digest()
     if accepted is None:
         return AnchorWhy.NOT_ACCEPTED
     if run.champion is None:
         return AnchorWhy.NOTHING_SERVES
+    is_other_code = known not in ("", ours)
     if accepted.recipe_digest != run.config.recipe_digest:
-        return AnchorWhy.OTHER_RECIPE
-    if known in ("", run.code_digest or ours):
-        return AnchorWhy.SAME
-    return AnchorWhy.OTHER_CODE if known == ours else AnchorWhy.CODE_NOT_AT_HAND
+        return AnchorWhy.OTHER_BOTH if is_other_code else AnchorWhy.OTHER_RECIPE
+    return AnchorWhy.OTHER_CODE if is_other_code else AnchorWhy.SAME
+
+
+def main(order_path: str, answer_path: str) -> int:
+    """Make the anchor that an order file asks for; write it, or the error, and return the code."""
+    from training.fitting.spec import TrainingError
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    told: HomefeedError
+    try:
+        order = AnchorOrder.from_record(Path(order_path).read_bytes())
+        if (found := code_digest()) != (known := order.run.standing.anchor_code_digest):
+            raise DataContractError(f"its wheel holds code {found[:12]}, expected {known[:12]}")
+        write_json(Path(answer_path), make_anchor(order))
+        return 0
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = DataContractError(f"it cannot read today's records: {first['loc']}: {first['msg']}")
+    except HomefeedError as error:
+        told = error
+    write_json(Path(answer_path), TrainingError.of(told))
+    log.error("%s", told)  # Who cannot read the record shows the last line.
+    return told.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -27,6 +27,7 @@ from support.populations import Coverage, Population, coverage
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import Holdout, RatioMetric, compare, measure_ratios
 from validation.model_gate.examine import examine
+from validation.model_gate.policy import for_code
 from validation.model_gate.years import CYCLES, Setting, live_years
 
 NUM_REQUESTS, NUM_USERS, NUM_METRICS, NUM_RESAMPLES = 1_080_000, 590_000, 16, 2_000
@@ -52,7 +53,8 @@ CONFIG = completejourney().model_gate
 
 def measure() -> list[Row]:
     """Return all rows."""
-    return [*_measure_cost(), *_measure_coverage(), _measure_family(), *_measure_years()]
+    drifts = [*_measure_years(), *_measure_code()]
+    return [*_measure_cost(), *_measure_coverage(), _measure_family(), *drifts]
 
 
 def _measure_coverage() -> list[Row]:
@@ -171,6 +173,41 @@ def _measure_years() -> list[Row]:
             "% of quality, mean of a year, the worst (goal: >= -0.3)",
             spread=f"{min(lost.values()):+.2f} to {max(lost.values()):+.2f} over {len(lost)}",
             note=f"worst: {worst}; of a creep of +0.2 % a cycle, {gains} standard error are kept",
+            **shared,
+        ),
+    ]
+
+
+def _measure_code() -> list[Row]:
+    """Live years in which only the code changes: each cycle another one, or once a worse one."""
+    shared, code = {"rows": NUM_YEARS, "seed": str(SEED)}, for_code(CONFIG)
+    settings = [Setting(e, decay) for e in (0.00115, SAMPLE_ERROR) for decay in (0.0, 0.003)]
+    ends, twice = {}, {}
+    for setting in settings:
+        where = f"standard error {setting.error:.3%}, decay {setting.decay:.1%}"
+        for step in (-0.0002, -0.0005, -0.001, -0.002, -0.006):
+            lived = live_years(_creep(step), setting, code, NUM_YEARS, SEED)
+            last = 100 * np.array([year.qualities[-1] for year in lived])
+            ends[f"{step:+.2%} a cycle, {where}"] = last.mean(), np.quantile(last, 0.05)
+        lived = live_years(lambda cycle: -0.005, setting, code, NUM_YEARS, SEED)
+        promoted = [[o.promoted is Promoted.CHALLENGER for o in y.outcomes] for y in lived]
+        twice[where] = 100 * float((np.sum(promoted, axis=1) >= 2).mean())
+    worst, most = min(ends, key=lambda name: ends[name]), max(twice, key=lambda name: twice[name])
+    return [
+        row(
+            "gate_year_of_code_drift",
+            ends[worst][0],
+            "% of quality at the end of a year of worse code, mean of years (goal: >= -0.7)",
+            spread=f"{min(low for _, low in ends.values()):+.2f} is the lowest 5 % quantile",
+            note=f"worst of {len(ends)}: {worst}",
+            **shared,
+        ),
+        row(
+            "gate_code_promoted_twice",
+            twice[most],
+            "% of codes 0.5 % worse that are promoted twice within a year (goal: <= 5)",
+            spread=f"{min(twice.values()):.1f} to {max(twice.values()):.1f} over {len(twice)}",
+            note=f"most with {most}",
             **shared,
         ),
     ]

@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from pipelines.contracts import errors
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
@@ -132,6 +133,11 @@ class TrainingError(Frozen):
     def of(cls, error: HomefeedError) -> "TrainingError":
         """Return what the launcher needs to raise the same error."""
         return cls(error_class=type(error).__name__, kind=error.kind, message=str(error))
+
+    def to_error(self) -> HomefeedError:
+        """Return the same error, to be raised here."""
+        kind = getattr(errors, self.error_class, HomefeedError)
+        return kind(self.message, kind=self.kind)  # type: ignore[no-any-return]
 
 
 class WorkFolder:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from pipelines.contracts import errors
 from pipelines.contracts.errors import (
     HomefeedError,
     ProcessKilledError,
@@ -116,11 +115,23 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress) -> tuple[int
         f"--nproc-per-node={spec.num_devices}",
         *("-m", "training.launch.worker", str(folder.spec), spec.identity(), spec.snapshot_dir),
     ]
+    own = model_environment(spec.num_devices, is_one_machine=is_one_machine)
+    return run_to_end(command, own, folder.log_of(rank))
+
+
+def run_to_end(command: list[str], own: dict[str, str], log_path: Path) -> tuple[int, list[str]]:
+    """Run a command of ours, pass its output through, and return exit code and last lines.
+
+    Args:
+        command: Program and arguments.
+        own: Its environment variables.
+        log_path: File that its output is appended to.
+    """
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
         subprocess.Popen(
             command,
-            env=model_environment(spec.num_devices, is_one_machine=is_one_machine),
+            env=own,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -130,7 +141,7 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress) -> tuple[int
             preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         ) as process,
         _stopping(process),
-        folder.log_of(rank).open("a", buffering=1) as log_file,
+        log_path.open("a", buffering=1) as log_file,
     ):
         assert process.stdout is not None
         for line in process.stdout:
@@ -171,7 +182,7 @@ def _failure(
     """Return the error that a worker left, of its class, or one with the end of the output."""
     left = read(folder.error, TrainingError)
     if left is not None:
-        return getattr(errors, left.error_class, HomefeedError)(left.message, kind=left.kind)
+        return left.to_error()
     if spec.num_nodes > 1 and exit_code in (0, NOBODY_CAME):
         found = f"did not meet the others within {_NODES_WAIT_S:.0f} s"
         if exit_code == 0:

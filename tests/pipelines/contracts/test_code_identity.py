@@ -1,6 +1,7 @@
 """Which code this is: what changes the digest and what does not, with git and without."""
 
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.contracts.code_identity import (
     code_digest,
     code_version,
     digest_code,
+    digest_meaning,
     environment,
 )
 
@@ -21,7 +23,14 @@ from pipelines.contracts.code_identity import (
 def project(tmp_path: Path) -> Path:
     """A small project with the folders of this one."""
     root = tmp_path / "project"
-    for folder in ("pipelines/contracts", "training/model", "validation", "docs"):
+    for folder in (
+        "pipelines/contracts",
+        "pipelines/snapshot",
+        "training/model",
+        "training/fitting",
+        "validation",
+        "docs",
+    ):
         (root / folder).mkdir(parents=True)
         (root / folder / "code.py").write_text(f"# {folder}\n")
     return root
@@ -37,30 +46,83 @@ def git(folder: Path, *arguments: str) -> str:
     ("changed", "is_another_model", "is_another_version"),
     [
         ("training/model/code.py", True, True),
-        ("training/added.py", True, True),
-        ("pipelines/contracts/code.py", True, True),
+        ("training/fitting/added.py", True, True),
+        ("pipelines/contracts/config.py", True, True),
+        ("pipelines/snapshot/kernel.py", True, True),
+        ("pipelines/contracts/alert.py", False, True),
         ("pipelines/storage.py", False, True),
         ("validation/code.py", False, True),
         ("docs/code.py", False, False),
         ("training/notes.md", False, False),
     ],
 )
-def test_only_what_training_and_scoring_import_is_another_model(
+def test_only_what_decides_a_model_s_quality_is_another_model(
     project: Path, changed: str, is_another_model: bool, is_another_version: bool
 ) -> None:
-    before, version = digest_code(project, MODEL_CODE), code_version(project)
+    before, version = digest_meaning(project, MODEL_CODE), code_version(project)
     (project / changed).write_text("changed = True\n")
-    assert (digest_code(project, MODEL_CODE) != before) is is_another_model
+    assert (digest_meaning(project, MODEL_CODE) != before) is is_another_model
     assert (code_version(project) != version) is is_another_version
     assert code_version(project).split("+code.")[0] == metadata.version("homefeed-retrain")
 
 
 def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path) -> None:
-    before = digest_code(project, MODEL_CODE)
+    before = digest_meaning(project, MODEL_CODE)
     moved = project.rename(project.with_name("elsewhere"))
-    assert digest_code(moved, MODEL_CODE) == before
+    assert digest_meaning(moved, MODEL_CODE) == before
     (moved / "training/model/code.py").rename(moved / "training/model/core.py")
-    assert digest_code(moved, MODEL_CODE) != before
+    assert digest_meaning(moved, MODEL_CODE) != before
+
+
+@pytest.mark.parametrize(
+    ("text", "is_another"),
+    [
+        ('"""What it does now."""\n\ndef half(x):\n    # why\n    return 0.5 * x\n', False),
+        (
+            '"""A module."""\ndef half(x):\n    """Halve."""\n    return (0.5\n            * x)',
+            False,
+        ),
+        ('"""A module."""\ndef half(x):\n    return 0.4 * x\n', True),
+    ],
+)
+def test_a_comment_is_no_other_code_and_a_constant_is(
+    project: Path, text: str, is_another: bool
+) -> None:
+    path = project / "training/model/code.py"
+    path.write_text('"""A module."""\ndef half(x):\n    return 0.5 * x\n')
+    before = digest_meaning(project, MODEL_CODE)
+    path.write_text(text)
+    assert (digest_meaning(project, MODEL_CODE) != before) is is_another
+
+
+NO_QUALITY = {
+    *("alert", "arrow", "artifacts", "base", "code_identity", "errors", "files", "judgement"),
+    *("mlflow_errors", "processes", "reasons", "run_layout", "stage_table"),
+}
+"""Modules of contracts that fitting and building import, and that decide no model's quality."""
+
+
+def test_all_that_a_model_is_made_by_is_part_of_its_code(repository: Path) -> None:
+    ask = "import sys, training.fitting.fit, pipelines.snapshot.build; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    others = ("pipelines.places", "pipelines.snapshot.spark", "pipelines.metrics")
+    others += ("pipelines.storage", "pipelines.settings", "pipelines.deletion")
+    others += ("pipelines.plain_text", "pipelines.recipes", "pipelines.snapshot.pool")
+    others += ("training.environment", *(f"pipelines.contracts.{name}" for name in NO_QUALITY))
+    files = [
+        repository / name.replace(".", "/")
+        for name in told.stdout.split()
+        if name.startswith(("pipelines.", "training.")) and not name.startswith(others)
+    ]
+    missing = [
+        file
+        for file in files
+        if file.with_suffix(".py").exists()
+        and not any(
+            file.with_suffix(".py").is_relative_to(repository / part) for part in MODEL_CODE
+        )
+    ]
+    assert len(files) > 30 and missing == []
 
 
 def test_in_a_checkout_of_its_own_the_version_is_the_commit(project: Path) -> None:
@@ -85,7 +147,7 @@ def test_in_a_checkout_of_its_own_the_version_is_the_commit(project: Path) -> No
 
 def test_what_a_process_runs_on_is_described(repository: Path, tmp_path: Path) -> None:
     found = environment()
-    assert code_digest() == digest_code(repository, MODEL_CODE)
+    assert code_digest() == digest_meaning(repository, MODEL_CODE)
     assert found.code_digest == code_digest() and found.code_version == code_version()
     assert len(found.project_digest) == 64 and found.project_digest != found.code_digest
     assert found.packages["torch"] == metadata.version("torch")

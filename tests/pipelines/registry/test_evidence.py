@@ -70,7 +70,8 @@ ONE_RECIPE = {"anchor": smoke(), "anchor_code_digest": "b" * 64}
         ({}, {"anchor_recipe": OTHER}, ["theta"]),
         ({}, {"as_of": datetime(2018, 1, 1, tzinfo=UTC)}, []),  # newer than the run
         ({}, {"changes": ()}, []),  # its comparisons were void
-        # Of one recipe only the same two codes are pooled.
+        # Only the same two codes are pooled, of one recipe or two.
+        ({"anchor_code_digest": "b" * 64}, {"codes": ("a" * 64, "c" * 64)}, ["theta", "phi"]),
         (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("a" * 64, "b" * 64)}, ALL),
         (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("b" * 64, "a" * 64)}, ["theta", "phi"]),
         (ONE_RECIPE, {"anchor_recipe": OURS, "codes": ("", "")}, ["theta", "phi"]),

@@ -1,6 +1,5 @@
 """Cycles with three models: a recipe on trial, the accepted recipe made fresh, and the champion."""
 
-import os
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES as ALL
 from pipelines.contracts.artifacts import (
+    AnchorWhy,
     Challenger,
     DataReport,
     FreshAnchor,
@@ -27,11 +27,7 @@ from pipelines.contracts.artifacts import (
     Standing,
 )
 from pipelines.contracts.code_identity import (
-    MODEL_CODE,
-    PROJECT_CODE,
-    ROOT,
     code_digest,
-    digest_code,
 )
 from pipelines.contracts.config import NumericFeature, RunConfig
 from pipelines.contracts.errors import HomefeedError, SnapshotDamagedError, TransientStorageError
@@ -39,12 +35,13 @@ from pipelines.contracts.judgement import Judgement, Promoted, Promotion
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
-from pipelines.registry import evidence, history, moves, tracking
+from pipelines.registry import accepted_code, evidence, history, moves, tracking
 from pipelines.registry.history import Recipe
 from pipelines.settings import Settings
 from pipelines.stages import train
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import CHAMPION
+from support.older_code import EQUAL, KERNEL, OTHER, SCHEMA, Change, keep_older_code
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, write_planted_world
@@ -177,50 +174,45 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     assert all(len(column) == len(groups) for column in columns.values())
 
 
-@pytest.fixture(scope="module")
-def older_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with one file of other content, as an older image would hold it."""
-    root = tmp_path_factory.mktemp("older")
-    for package in PROJECT_CODE:
-        shutil.copytree(ROOT / package, root / package)
-    with (root / "training" / "model" / "ranker.py").open("a") as file:
-        file.write("\n# as it was\n")
-    return root
-
-
 @whole
+@pytest.mark.parametrize("changes", [(EQUAL,), (OTHER, KERNEL)])
 def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
-    cycles: tuple[ResolvedRun, ResolvedRun], settings: Settings, older_code: Path
+    cycles: tuple[ResolvedRun, ResolvedRun],
+    settings: Settings,
+    tmp_path: Path,
+    changes: tuple[Change, ...],
 ) -> None:
-    accepted = digest_code(older_code, MODEL_CODE)
-    assert accepted != code_digest()
     first, second = cycles
+    accepted = keep_older_code(first.workspace_uri, tmp_path, *changes)
     recipe = Recipe(config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None)
     moves.accept_recipe(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
-    options = {"recipe": "roomy", "trigger": "other code", "may_promote": False}
+    options = {"recipe": "roomy", "trigger": f"other code {changes}", "may_promote": False}
     asked = second.to_request().model_copy(update=options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "roomy", roomy)
         run = start_run(asked, settings)
     assert run.standing.anchor_code_digest == accepted
-    for name in STAGES[:3]:
+    for name in STAGES[:5]:
         run_stage(name, run.run_uri)
-    # As by the command or the image of HOMEFEED_ANCHOR_CODE.
-    subprocess.run(
-        train_anchor_of(run), cwd=older_code, env={**os.environ, "PYTHONPATH": "."}, check=True
-    )
-    run_stage("compare_with_champion", run.run_uri)
 
     fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
     assert fresh.trained is not None and fresh.code_digest == accepted
-    assert "so the change of code is judged alone" in fresh.reason
+    snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
+    assert fresh.snapshot is not None
+    assert (fresh.snapshot.digest == snapshot.digest) is (KERNEL not in changes)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
-    assert judgement.anchor is not None
-    delta = judgement.anchor.recipe.find_pooled(judgement.anchor.recipe.target_metric)
-    assert delta.value == 0  # The two codes say the same, and the seed is the same.
     pinned = evidence.pin(run.workspace_uri, "three", but="nothing")
     [judged] = [each for each in evidence.read(pinned) if each.run_id == run.run_id]
     assert judged.codes == (code_digest(), accepted)
+    if EQUAL in changes:
+        assert judgement.anchor is None and "changes nothing, and is" in judgement.anchor_note
+        is_promoted = judgement.verdict.promoted is Promoted.CHALLENGER
+        assert judgement.verdict.becomes_anchor is is_promoted
+    else:
+        assert "so the change of code is judged alone" in judgement.anchor_note
+        assert judgement.anchor is not None
+        delta = judgement.anchor.recipe.find_pooled(judgement.anchor.recipe.target_metric)
+        assert delta.value != 0
 
 
 @pytest.fixture(scope="module")
@@ -237,14 +229,15 @@ def fresh_anchor(tiny: tuple[ResolvedRun, Snapshot], **fields: Any) -> FreshAnch
     """Run the stage, with such a standing; other fields are the run's."""
     run, snapshot = tiny
     standing = {name: fields.pop(name) for name in tuple(fields) if name in Standing.model_fields}
-    run = run.model_copy(update={"standing": Standing(**standing), **fields})
+    place = accepted_code.place_of(run.workspace_uri, standing.get("anchor_code_digest", ""))
+    known = Standing(anchor_code_uri=place, **standing)
+    run = run.model_copy(update={"standing": known, **fields})
     docs = {"docs_uri": "file:///nowhere/index.html", "reference_digest": None}
     report = DataReport(snapshot_digest=snapshot.digest, outcomes=(), **docs)
     return train.train_anchor(run, snapshot, report, "file:///nowhere/output")
 
 
 CONFIG = tiny_config(num_shards=1)
-OTHER_CODE = {"code_digest": "d" * 64, "anchor": CONFIG, "anchor_code_digest": "e" * 64}
 
 
 @pytest.mark.parametrize(
@@ -253,8 +246,6 @@ OTHER_CODE = {"code_digest": "d" * 64, "anchor": CONFIG, "anchor_code_digest": "
         ({}, "No recipe is accepted yet."),
         ({"anchor": CONFIG}, "so the challenger is the fresh anchor"),
         ({"anchor": CONFIG, "anchor_code_digest": code_digest()}, "the challenger is the fresh"),
-        ({"anchor": CONFIG, "anchor_code_digest": "e" * 64}, "change of code is worth is not"),
-        (OTHER_CODE, "trained by other code; HOMEFEED_ANCHOR_CODE does"),
         ({"anchor": roomy(), "champion": None}, "No model serves"),
     ],
 )
@@ -266,6 +257,36 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
     assert re.search(said, found.reason)
     told = fresh_anchor(tiny, problem="It is not known.")
     assert told.problem == "It is not known."
+
+
+@pytest.mark.parametrize("recipe", [CONFIG, roomy()])
+@pytest.mark.parametrize(
+    ("is_kept", "said"),
+    [(False, r"ConfigurationError: .*/e{64} holds no wheel"), (True, "schema_version is 1")],
+)
+def test_accepted_code_that_cannot_be_run_stops_promotions_and_not_the_cycle(
+    tiny: tuple[ResolvedRun, Snapshot], tmp_path: Path, recipe: RunConfig, is_kept: bool, said: str
+) -> None:
+    accepted = "e" * 64
+    if is_kept:
+        accepted = keep_older_code(tiny[0].workspace_uri, tmp_path, EQUAL, SCHEMA)
+    found = fresh_anchor(tiny, anchor=recipe, anchor_code_digest=accepted)
+    assert (found.why, found.trained) == (AnchorWhy.CODE_NOT_RUN, None)
+    assert re.search(said, found.problem)
+    assert f"`homefeed anchor set --recipe {recipe.reference} --reason ...`" in found.problem
+
+
+def test_a_wheel_of_other_code_than_the_accepted_is_not_run(
+    tiny: tuple[ResolvedRun, Snapshot], tmp_path: Path
+) -> None:
+    workspace_uri = tiny[0].workspace_uri
+    keep_older_code(workspace_uri, tmp_path, OTHER)
+    folder, ours = (storage.local_path(accepted_code.place_of(workspace_uri, digest))
+                    for digest in ("f" * 64, code_digest()))  # fmt: skip
+    shutil.copytree(ours, folder)
+    found = fresh_anchor(tiny, anchor=CONFIG, anchor_code_digest="f" * 64)
+    said = f"its wheel holds code {code_digest()[:12]}, expected ffffffffffff"
+    assert found.trained is None and said in found.problem
 
 
 GONE = CONFIG.snapshot.model_copy(update={"embedding_version": "retired-7"})

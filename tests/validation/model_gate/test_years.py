@@ -8,7 +8,7 @@ import pytest
 from pipelines.contracts.judgement import Decision, Promoted
 from support.comparisons import CONFIG
 from validation.model_gate import years
-from validation.model_gate.policy import Estimate, Evidence, Outcome
+from validation.model_gate.policy import Estimate, Evidence, Outcome, for_code
 from validation.model_gate.years import (
     TRUE_CHANGES,
     Setting,
@@ -38,6 +38,20 @@ def test_recipes_that_get_worse_by_small_steps_do_not_drag_the_year_down(
     """A gate that holds challengers to the champion alone ends such years at -1.3 to -4.8 %."""
     assert mean_quality(lived(lambda cycle: step * (cycle + 1), decay=decay)) > -0.003
     assert mean_quality(lived(lambda cycle: 2 * step, decay=decay)) > -0.003  # always worse
+
+
+@pytest.mark.parametrize("error", [0.00115, 0.0033])
+def test_a_year_of_worse_code_ends_where_it_began_and_a_worse_one_is_not_promoted_twice(
+    error: float,
+) -> None:
+    """By the recipes' margin 23 and 43 % of codes that are 0.5 % worse are promoted twice."""
+    code, setting = for_code(CONFIG), Setting(error=error)
+    for step in (-0.0002, -0.002, -0.006):  # Another code each cycle.
+        years = live_years(lambda cycle, c=step: c * (cycle + 1), setting, code, NUM_YEARS, SEED)
+        assert np.mean([year.qualities[-1] for year in years]) > -0.001
+    years = live_years(lambda cycle: -0.005, setting, code, 600, SEED)
+    promoted = [[one.promoted is Promoted.CHALLENGER for one in year.outcomes] for year in years]
+    assert (np.sum(promoted, axis=1) >= 2).mean() <= 0.05
 
 
 def test_recipes_that_get_better_are_kept() -> None:
