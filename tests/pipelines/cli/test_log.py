@@ -9,17 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.commands import as_json, homefeed, lines, refusal
-from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
+from support.tiny_log import IMPRESSIONS_15, rewrite
 
 ACTIONS_17 = "actions/day=2017-01-17/part-0.parquet"
 CHECK = ("log", "check")
 
 
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_tiny_log(tmp_path / "event_log")
-    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(tmp_path / "event_log"))
-    return tmp_path / "event_log"
+@pytest.fixture(autouse=True)
+def by_environment(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(log))
 
 
 def test_a_sound_log_is_described(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

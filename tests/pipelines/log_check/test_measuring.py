@@ -35,12 +35,6 @@ from support.worlds import write_planted_world
 NOTE, WARNING, ERROR = Severity.NOTE, Severity.WARNING, Severity.ERROR
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    write_tiny_log(tmp_path / "event_log")
-    return tmp_path / "event_log"
-
-
 def errors(report: LogReport) -> dict[str, Finding]:
     return {p.rule: p for p in report.problems if p.severity is ERROR}
 

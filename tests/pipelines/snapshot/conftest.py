@@ -1,7 +1,5 @@
 """The tiny log, and its snapshot, for the tests that work one of its answers out by hand."""
 
-from pathlib import Path
-
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
@@ -13,9 +11,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_log(folder / "event_log")
     return build_tiny(folder)
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    write_tiny_log(tmp_path / "event_log")
-    return tmp_path / "event_log"

@@ -12,7 +12,6 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version, project_digest
 from pipelines.contracts.config import RecipeRef
-from pipelines.recipes import canonical
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record, start_run
@@ -32,31 +31,17 @@ def careful():
 STAGES = ("build_snapshot", "check_snapshot", "train_challenger")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "event_log"
-    write_planted_world(folder)
-    return folder
-
-
 @pytest.fixture
-def settings(
-    tmp_path: Path, world: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
+def settings(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    write_planted_world(tmp_path / "home" / "event_log")
     values = {
         "home": str(tmp_path / "home"),
-        "event_log": str(world),
         "tracking_uri": tracking_uri,
         "registered_model": f"outside_{tmp_path.name}",
     }
     for name, value in values.items():
         monkeypatch.setenv(f"HOMEFEED_{name.upper()}", value)
     return Settings()
-
-
-def start(recipe: str, settings: Settings) -> ResolvedRun:
-    asked = {"recipe": canonical(recipe), "as_of": AS_OF, "now": AS_OF, "may_promote": True}
-    return start_run(RunRequest(**asked, num_devices=1, trigger="outside"), settings)
 
 
 def test_later_stages_run_when_the_module_is_gone(
@@ -67,7 +52,8 @@ def test_later_stages_run_when_the_module_is_gone(
     (folder / f"{MODULE}.py").write_text(FUNCTION)
     monkeypatch.syspath_prepend(str(folder))
     codes = code_version(), code_digest(), project_digest()
-    run = start(f"{MODULE}:careful", settings)
+    asked = {"recipe": f"{MODULE}:careful", "as_of": AS_OF, "now": AS_OF, "may_promote": True}
+    run = start_run(RunRequest(**asked, num_devices=1, trigger="outside"), settings)
     shutil.rmtree(folder)
     del sys.modules[MODULE]
     for stage in STAGES:  # as Airflow runs them: each in a process of its own
