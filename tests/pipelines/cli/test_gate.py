@@ -1,6 +1,7 @@
 """`homefeed gate`, as typed."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,15 @@ FIRST_DAYS = ["2017-01-23", "2017-02-06", "2017-02-20", "2017-03-06"]
 SMOKE = ("--recipe", "smoke")
 
 
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("gate")
     write_planted_world(folder / "event_log", num_days=80, num_users=150)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOMEFEED_EVENT_LOG", str(folder / "event_log"))
+        yield
 
 
-@pytest.fixture
-def log(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(planted / "event_log"))
-
-
-@pytest.mark.usefixtures("log")
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -41,7 +38,6 @@ def test_what_cannot_be_tried_is_refused(words: str, code: int, said: str) -> No
     assert error.exit_code == code and re.search(said, str(error), re.DOTALL)
 
 
-@pytest.mark.usefixtures("log")
 def test_calibration_replays_the_past() -> None:
     *windows, alarms, needed = lines("gate", "calibrate", *SMOKE)
     assert [line[:10] for line in windows] == FIRST_DAYS

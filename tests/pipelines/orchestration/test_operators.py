@@ -13,6 +13,7 @@ from pipelines.contracts.code_identity import project_digest
 from pipelines.orchestration.containers import command_line, environment_of
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
+from support.serving import wait_until
 
 HOUR = timedelta(hours=1)
 START_ARGUMENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
@@ -48,11 +49,8 @@ def test_a_stage_ends_when_its_worker_is_killed(tmp_path):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 40
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-        assert time.monotonic() < deadline and worker.poll() is None
-        time.sleep(0.1)
-    stage = psutil.Process(int((tmp_path / "pid").read_text()))
+    (tmp_path / "pid").touch()
+    stage = psutil.Process(int(wait_until((tmp_path / "pid").read_text, 40)))
     time.sleep(2.5)
     assert stage.is_running()  # it is not ended for nothing
     worker.kill()
