@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
+from support.serving import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRFLOW_URL, MLFLOW_URL, STORE_URL = (
@@ -77,7 +77,7 @@ class Stack:
 
     def wait_until_healthy(self, services: tuple[str, ...], timeout_s: float = 300.0) -> None:
         """Wait until the services' own health checks say that they are well."""
-        wait(lambda: all(self.health(name) == "healthy" for name in services), timeout_s)
+        wait_until(lambda: all(self.health(name) == "healthy" for name in services), timeout_s)
 
     def down(self) -> None:
         """End the containers and delete their volumes."""
@@ -115,7 +115,7 @@ class Stack:
         What the engine knew of its health before it was killed would say so at once.
         """
         old = ("", started)
-        wait(lambda: self._inspect(service, "{{.State.StartedAt}}") not in old, timeout_s)
+        wait_until(lambda: self._inspect(service, "{{.State.StartedAt}}") not in old, timeout_s)
         self.wait_until_healthy((service,), timeout_s)
 
     def told(self) -> str:
@@ -153,15 +153,6 @@ class Stack:
                 self._engine_says("healthcheck", "run", self.container(service))
 
 
-def wait(is_done: Callable[[], bool], timeout_s: float) -> None:
-    """Wait until something is so; StackError if it takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not is_done():
-        if time.monotonic() > deadline:
-            raise StackError(f"{is_done.__qualname__} waited for {timeout_s:.0f} s in vain")
-        time.sleep(0.2)
-
-
 def secret(name: str) -> str:
     """Return a secret of the stack."""
     return (ROOT / "docker" / "secrets" / name).read_text().strip()
@@ -194,7 +185,7 @@ def finish(api: AirflowApi, run_id: str, timeout_s: float = 1800.0) -> str:
             found.update(api.find_run(run_id) or {})
         return found.get("state") in FINAL_STATES
 
-    wait(has_ended, timeout_s)
+    wait_until(has_ended, timeout_s)
     return str(found["state"])
 
 

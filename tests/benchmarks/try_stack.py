@@ -30,7 +30,6 @@ from stack import (  # noqa: E402
     all_secrets,
     finish,
     use_store,
-    wait,
 )
 
 from pipelines import storage  # noqa: E402
@@ -39,6 +38,7 @@ from pipelines.cycles.reading import find_cycle  # noqa: E402
 from pipelines.local.retrain import run_id_of  # noqa: E402
 from pipelines.settings import Settings  # noqa: E402
 from pipelines.stages.runner import read_artifact  # noqa: E402
+from support.serving import wait_until  # noqa: E402
 
 DAYS = ("2017-06-12", "2017-06-26")
 RECIPE = "completejourney"
@@ -152,7 +152,7 @@ def _wait_for_stage(stack: Stack, run_id: str, stage: str) -> str:
         states.update({task["task_id"]: task["state"] for task in api.tasks(run_id)})
         return states.get(stage) in ("running", "success")
 
-    wait(has_begun, timeout_s=900.0)
+    wait_until(has_begun, timeout_s=900.0)
     return states[stage]
 
 
