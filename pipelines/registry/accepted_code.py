@@ -4,12 +4,10 @@
     <workspace>/accepted_code/<code digest>/homefeed_retrain-*.whl    written last
     <workspace or work folder>/environments/<digest>/                 Python with other packages
 
-`train_challenger` leaves its code here before its model is registered, so the code of all that is
-promoted is here. `train_anchor` runs it where today's code is another. Where the packages that
-decide a model have the versions of the pins, the wheel is unpacked in front of them; else its pins
-are installed into an environment of their own, from wheels that pip finds without an index
-(`PIP_FIND_LINKS`). Who may write the workspace may run code in `train_anchor`. Not for what is run:
-that is `pipelines.stages.train`.
+`train_challenger` leaves its code here, so the code of all that is promoted is here. Where the
+packages that decide a model are as pinned, the wheel is unpacked in front of them; else its pins
+are installed from wheels that pip finds without an index (`PIP_FIND_LINKS`). Who may write the
+workspace may run code in `train_anchor`. Not for what is run: that is `pipelines.stages.train`.
 """
 
 import base64
@@ -70,8 +68,7 @@ def keep(workspace_uri: str) -> None:
 def make_wheel(root: Path = ROOT) -> tuple[str, bytes]:
     """Return name and bytes of a wheel of the code below a folder: the same code, the same bytes.
 
-    It holds packages, templates and the command `homefeed` (Python's specification of the binary
-    distribution format), so that pip can install it too.
+    By Python's specification of the binary distribution format, so that pip can install it too.
     """
     version, purpose = metadata.version(NAME), "Root-Is-Purelib: true\nTag: py3-none-any\n"
     stem = f"{NAME.replace('-', '_')}-{version}"

@@ -26,6 +26,7 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
     AnchorFacts,
@@ -42,6 +43,7 @@ from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.evidence import pool_facts, tries_on
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
+from pipelines.stages.train import not_judged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +88,14 @@ def compare_with_champion(
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
         stack.enter_context(temporary_files_in(scratch))
         mine, champion, anchor = _sides(stack, run, scratch, snapshot, challenger, fresh)
-        facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, anchor))
+        try:
+            found = gather_facts(mine, champion, run.config, anchor)
+        except DataContractError as error:
+            if anchor is None or fresh.code_digest in ("", run.code_digest):
+                raise
+            fresh, anchor = not_judged(run, anchor[1], error), None
+            found = gather_facts(mine, champion, run.config)
+        facts = pool_facts(run, cycles, found)
         judgement = _judge(run, facts, mine, anchor and anchor[0], fresh)
         page_uri, tries = storage.join(output_uri, VERDICT_PAGE), tries_on(snapshot.holdout, cycles)
         judgement = judgement.model_copy(update={"tries": tries, "report_uri": page_uri})

@@ -6,11 +6,9 @@
 The anchor is the accepted recipe made fresh by the accepted code, where the run's recipe or code is
 another one. With it a cycle tells apart what the change is worth (challenger against fresh anchor)
 and what fresh data is worth (fresh anchor against champion). The champion itself would not do: its
-age flatters the challenger. Accepted code is unpacked from its wheel
-(`pipelines.registry.accepted_code`) and run as a process of its own, which runs this module: it
-reads an `AnchorOrder` and writes a `FreshAnchor`, or the error. Training itself is
-`training.launch.launcher`, in a process of its own; what is accepted is told by
-`pipelines.registry.history`.
+age flatters the challenger. Accepted code (`pipelines.registry.accepted_code`) runs this module in
+a process that reads an `AnchorOrder` and writes a `FreshAnchor`, or the error. Training itself is
+`training.launch.launcher`; what is accepted is told by `pipelines.registry.history`.
 """
 
 import logging
@@ -191,13 +189,17 @@ def _by_accepted_code(order: AnchorOrder) -> FreshAnchor:
         except HomefeedError as error:
             if error.is_retryable or isinstance(error, SnapshotDamagedError):
                 raise
-            told = f"{type(error).__name__}: {error}"
-    accept = f"homefeed anchor set --recipe {shlex.quote(order.recipe.reference)} --reason ..."
+            return not_judged(run, order.recipe, error)
+
+
+def not_judged(run: ResolvedRun, recipe: RunConfig, error: HomefeedError) -> FreshAnchor:
+    """Return that the accepted code cannot be run or compared beside today's: a person decides."""
+    accept = f"homefeed anchor set --recipe {shlex.quote(recipe.reference)} --reason ..."
     problem = (
         f"What the change of code is worth is not known, so nothing is promoted: the accepted code "
-        f"({run.standing.anchor_code_digest[:12]}) could not train beside this cycle ({told}). "
-        f"Mend that and start a new cycle, or accept today's code by what the challenger is worth "
-        f"against the champion: `{accept}`."
+        f"({run.standing.anchor_code_digest[:12]}) made no model to compare "
+        f"({type(error).__name__}: {error}). Mend that and start a new cycle, or accept today's "
+        f"code by what the challenger is worth against the champion: `{accept}`."
     )
     log.warning("%s", problem)
     return FreshAnchor(why=AnchorWhy.CODE_NOT_RUN, problem=problem)

@@ -24,6 +24,7 @@ KERNEL: Change = (
     "pipelines/snapshot/features/count.py",
     *("_log1p(seen.pin_touches.count)", "_log1p(2 * seen.pin_touches.count)"),
 )
+FORWARD: Change = ("training/model/matches.py", "RECENCY_DAYS = 14.0", "RECENCY_DAYS = 2.0")
 SCHEMA: Change = ("pipelines/contracts/base.py", "SCHEMA_VERSION = 1", "SCHEMA_VERSION = 0")
 
 

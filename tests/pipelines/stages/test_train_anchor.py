@@ -41,7 +41,7 @@ from pipelines.settings import Settings
 from pipelines.stages import train
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import CHAMPION
-from support.older_code import EQUAL, KERNEL, OTHER, SCHEMA, Change, keep_older_code
+from support.older_code import EQUAL, FORWARD, KERNEL, OTHER, SCHEMA, Change, keep_older_code
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, write_planted_world
@@ -175,7 +175,7 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
 
 
 @whole
-@pytest.mark.parametrize("changes", [(EQUAL,), (OTHER, KERNEL)])
+@pytest.mark.parametrize("changes", [(EQUAL,), (OTHER, KERNEL), (FORWARD,)])
 def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     cycles: tuple[ResolvedRun, ResolvedRun],
     settings: Settings,
@@ -203,11 +203,14 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     pinned = evidence.pin(run.workspace_uri, "three", but="nothing")
     [judged] = [each for each in evidence.read(pinned) if each.run_id == run.run_id]
-    assert judged.codes == (code_digest(), accepted)
+    assert judged.codes == (code_digest(), "" if FORWARD in changes else accepted)
     if EQUAL in changes:
         assert judgement.anchor is None and "changes nothing, and is" in judgement.anchor_note
         is_promoted = judgement.verdict.promoted is Promoted.CHALLENGER
         assert judgement.verdict.becomes_anchor is is_promoted
+    elif FORWARD in changes:  # What it made means something else to today's code.
+        assert judgement.anchor is None and "golden rows differ" in judgement.problem
+        assert judgement.verdict.promoted is Promoted.NONE
     else:
         assert "so the change of code is judged alone" in judgement.anchor_note
         assert judgement.anchor is not None
