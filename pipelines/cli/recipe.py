@@ -58,7 +58,15 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     The same is asked as at the beginning of a cycle that may promote and trains in one process.
     """
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, listed, refusals
+    from pipelines.preconditions.cycle import (
+        QUESTIONS,
+        Asked,
+        ask_event_log,
+        holdout_size,
+        listed,
+        refusals,
+    )
+    from validation.model_gate.sizing import needed_by_log
 
     settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
     found, questions, day = list[HomefeedError](), QUESTIONS, now
@@ -80,6 +88,16 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     problems = [each for error in found for each in error.problems or (str(error),)]
     told = {"can_be_run": not found, "problems": problems, "not_checked": [*map(str, unasked)]}
     about = {"as_of": asked.request.day, "champion": asked.champion}
+    size = None if found else holdout_size(asked)
+    needed = size and needed_by_log(*size, config.model_gate.margin)
+    if size and needed:
+        more = f"about {needed.users:,} such users, or {needed.days:,} such days"
+        say(
+            f"holdout: {size.users:,} users and {size.actions:,} actions of the target in "
+            f"{size.days} days promote about {needed.power:.0%} of equal models; four in five take "
+            f"{more}"
+        )
+    told |= {"holdout": size and size._asdict(), "needed": needed and needed._asdict()}
     say_value({"recipe": config.recipe_ref, **about, **told})
     if found:
         raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")

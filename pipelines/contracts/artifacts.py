@@ -99,6 +99,8 @@ class Standing(Frozen):
     unpromoted: tuple[AwareDatetime, ...] = ()
     # When the champion moved last; earlier evidence is not pooled.
     champion_since: AwareDatetime | None = None
+    # When a person last accepted a recipe by hand; the long-term line begins anew.
+    looked_at: AwareDatetime | None = None
     # The last rollback; evidence of recipes before it is not pooled.
     rolled_back_at: AwareDatetime | None = None
 

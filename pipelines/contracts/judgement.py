@@ -25,6 +25,7 @@ from pipelines.contracts.reasons import (
     BaselineKind,
     HeadFacts,
     Interval,
+    LinePoint,
     MetricComparison,
     PooledChange,
     Reason,
@@ -118,6 +119,8 @@ class Comparison(Frozen):
     differences: tuple[Reason, ...] = ()  # Where the two recipes differ.
     seen: tuple[Reason, ...] = ()  # Why the holdout is none for a side: it was trained on its rows.
     pooled: tuple[PooledChange, ...] = ()  # Changes that decide, with their standard errors.
+    # Models that were judged on requests of this holdout since the champion moved, this included.
+    num_tries: int = Field(1, ge=1)
 
     @property
     def is_first_cycle(self) -> bool:
@@ -298,7 +301,8 @@ class Judgement(Artifact):
     estimates: tuple[OffPolicyEstimate, ...] = ()
     # What this gate can see; () where the change has no error.
     operating_curve: tuple[OperatingPoint, ...] = ()
-    tries: tuple[str, ...] = ()  # Runs that were judged on requests of this holdout before.
+    # Champions against what never changes, the challenger last; see `long_line`.
+    line: tuple[LinePoint, ...] = ()
     verdict: Verdict  # What `decide` made of the three above, together.
     outcome: Outcome | None = None  # What people are told of it; None until that is known.
     report_uri: str  # Self-contained HTML verdict page.

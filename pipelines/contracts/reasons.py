@@ -11,7 +11,7 @@ from enum import StrEnum
 from string import Formatter
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from pipelines.contracts.base import Frozen
 
@@ -139,6 +139,15 @@ class BaselineFacts(Frozen):
     note: str = ""  # Why a number is missing.
 
 
+class LinePoint(Frozen):
+    """A model that a cycle promoted, against a simple way to rank (`BaselineFacts`)."""
+
+    reference: str  # Name of the baseline.
+    as_of: AwareDatetime  # Of the cycle.
+    value: float  # Logarithm of the model's target metric over the reference's.
+    error: float = Field(gt=0)  # Standard error of `value`.
+
+
 ONE_SIDED_95 = 1.645
 FEW_USERS = 30
 """Where fewer make a difference, its interval is wide for them, and people are told."""
@@ -199,6 +208,11 @@ TEMPLATES = {
     "recipe.",
     "recipe_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required of "
     "a recipe.",
+    "tries": "It is try {num_tries} on requests of this holdout, so {sure:.2%} are demanded in "
+    "place of 95 %: all tries together are wrong at most 1.5 times as often as one.",
+    "small_holdout": "The holdout is small: alone, it promotes an equal model in {power:.0%} of "
+    "cycles. Four in five, with a margin of {margin:size}, take {users:users_or}a holdout of about "
+    "{days:,} such days (snapshot.holdout_days), or evidence pooled over more cycles.",
     # Bounds.
     "floor_broken": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
     "{bounds:floor}.",
@@ -250,6 +264,10 @@ TEMPLATES = {
     "either: {because}",
     "anchor_unreliable": "The accepted recipe cannot be relied upon.",
     "on_record": "{text}",
+    "line_lost": "Over {num_cycles} champions, the lead over the {reference} has surely fallen "
+    "from its best by more than {margin:size}, so no changed recipe or code is promoted until a "
+    "person has looked; the accepted recipe still is. Look at the long-term line, then accept "
+    "what is right: `homefeed anchor set --recipe NAME --reason ...`.",
     # The serving check.
     "serving_figures": "Serving check: {num_candidates} candidates in {latency_p50_ms:.1f} ms "
     "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms, of which the processor "
@@ -391,12 +409,15 @@ _WRITE: dict[str, Callable[[Any], str]] = {
         f" Few users make it, as if there were {num:.0f}." if num and num < FEW_USERS else ""
     ),
     "days": lambda share: f" Days make {share:.0%} of its variance." if share else "",
+    "users_or": lambda num: f"about {num:,} such users, " if num else "",
     "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
     "percent": percent,
     "size": lambda share: f"{100 * share:.2f} %",
     "below": lambda share: percent(share) if share else "zero",
-    "end": lambda low: (
-        "Its lower end" if low is None else f"Its lower end, {percent(low)} at one-sided 95 %,"
+    "end": lambda found: (
+        "Its lower end"
+        if found is None
+        else f"Its lower end, {percent(found[0])} at one-sided {100 * found[1]:.4g} %,"
     ),
     "floor": _floor,
     "rail": lambda b: (

@@ -73,6 +73,10 @@ class Window(Frozen):
     start: AwareDatetime
     end: AwareDatetime
 
+    def overlaps(self, other: "Window") -> bool:
+        """Return whether the two share an instant."""
+        return self.start < other.end and other.start < self.end
+
     @property
     def start_ms(self) -> int:
         """Start in milliseconds since the epoch."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -357,6 +357,40 @@ def log_problems(plan: SnapshotPlan, log: EventLog, heads: Sequence[Head]) -> li
             f"{sorted(there) or 'none'}; add that version to the table pins, or correct the recipe"
         )
     return found
+
+
+class HoldoutSize(NamedTuple):
+    """What the log has of a holdout."""
+
+    users: int  # with an impression
+    days: int  # with an impression
+    actions: int  # of the target metric's type, each a row
+
+
+def holdout_size(asked: Asked) -> HoldoutSize | None:
+    """Return what the log has of the cycle's holdout; None where there is no log.
+
+    Raises:
+        DataContractError: a file of it is damaged.
+    """
+    from validation.model_gate.target_metric import target_head
+
+    if asked.log is None:
+        return None
+    window = plan_of(asked.config, asked.request.day).holdout
+    counted = target_head(asked.config.model_gate, asked.config.features.heads).action_type
+    users, num_actions = set[int](), 0
+    shown = asked.log.files_between("impressions", window.start_ms, window.end_ms)
+    for file in shown:
+        for batch in iterate_batches(open_file(asked.log, file), file, ["user_id"], _BATCH_ROWS):
+            users.update(pc.unique(batch["user_id"]).to_pylist())
+    for file in asked.log.files_between("actions", window.start_ms, window.end_ms):
+        is_counted = ds.field("action_type") == counted
+        for batch in iterate_batches(
+            open_file(asked.log, file), file, ["action_type"], _BATCH_ROWS, is_counted
+        ):
+            num_actions += batch.num_rows
+    return HoldoutSize(len(users), len({file.day for file in shown}), num_actions)
 
 
 def champion_problems(

@@ -42,6 +42,8 @@ from pipelines.contracts.artifacts import ModelRef, PinnedFile, ResolvedRun, Sna
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import key_of
@@ -91,6 +93,7 @@ class JudgedCycle(Frozen):
     champion_bundle: str = ""  # Digest of the champion's bundle; ''.
     may_promote: bool
     changes: tuple[FoundChange, ...] = ()  # Sound estimates; () where the comparison was void.
+    line: tuple[LinePoint, ...] = ()  # Of what it promotes; () where that is nothing.
     influences_sha256: str = ""  # Names the file; '' where there is none
 
 
@@ -211,10 +214,13 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     from validation.model_gate.pooling import pool_with
 
     pooled: dict[str, Any] = {}
+    num_tries = count_tries(run, cycles, facts.theta.comparison)
     for pair, found in facts.pairs().items():
-        seeds = 2 * run.seed_noise**2 if pair == "delta" else 0.0
-        known = earlier_changes(run, cycles, pair)
-        comparison = pool_with(found.comparison, found.influences, known, seeds)
+        # theta is about the very model that would serve, unless it was chosen among several.
+        num_seeds = {"theta": min(num_tries - 1, 1), "delta": 2, "phi": 0}[pair]
+        known, seeds = earlier_changes(run, cycles, pair), num_seeds * run.seed_noise**2
+        tries = 1 if pair == "phi" else num_tries  # It is the same model at every try.
+        comparison = pool_with(found.comparison, found.influences, known, seeds, tries)
         pooled[pair] = replace(found, comparison=comparison)
     return replace(facts, **pooled)
 
@@ -255,13 +261,36 @@ def earlier_changes(
     return known
 
 
-def tries_on(holdout: Window, cycles: Sequence[JudgedCycle]) -> tuple[str, ...]:
-    """Return the runs that were judged before on requests of a holdout."""
-    return tuple(
-        cycle.run_id
+def line_before(run: ResolvedRun, cycles: Sequence[JudgedCycle]) -> tuple[LinePoint, ...]:
+    """Return the champions' points since a person looked; of one day the cycle judged last counts.
+
+    Cycles that could not promote, and those that are not older than the run, have no point.
+    """
+    since = run.standing.looked_at
+    by_day = {
+        cycle.as_of: cycle.line
         for cycle in cycles
-        if cycle.holdout.start < holdout.end and holdout.start < cycle.holdout.end
-    )
+        if cycle.may_promote and cycle.as_of < run.as_of and (not since or cycle.judged_at > since)
+    }
+    return tuple(point for day in sorted(by_day) for point in by_day[day])
+
+
+def count_tries(run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison) -> int:
+    """Return how many models were judged on a holdout since the champion moved, this one included.
+
+    The same model judged again finds the same change and is one try; what was void found nothing.
+    """
+    since, target = run.standing.champion_since, (comparison.target_metric, "all")
+    mine = comparison.target_change
+    tries = {(run.config.recipe_digest, mine.value if mine else None)}
+    for cycle in cycles:
+        if cycle.holdout.overlaps(comparison.holdout) and (not since or cycle.judged_at > since):
+            tries |= {
+                (cycle.challenger_recipe, change.value)
+                for change in cycle.changes
+                if change.pair == "theta" and (change.metric, change.segment) == target
+            }
+    return len(tries)
 
 
 class SeedNoise(Frozen):
@@ -335,6 +364,7 @@ def find_standing(
     ]
     since = known.last.moved_at if known.last else None
     rollbacks = [move.moved_at for move in known.moves if move.kind == "rollback"]
+    looked = [entry.moved_at for entry in known.entries if entry.kind == "by_hand"]
     return Standing(
         anchor=accepted,
         anchor_code_digest=code,
@@ -345,6 +375,7 @@ def find_standing(
         unpromoted=unpromoted_days(read(judged_before), since),
         champion_since=since,
         rolled_back_at=max(rollbacks, default=None),
+        looked_at=max(looked, default=None),
     )
 
 

@@ -23,6 +23,7 @@ from pipelines.contracts.artifacts import (
     FreshAnchor,
     ResolvedRun,
     Snapshot,
+    Standing,
 )
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.config import RunConfig
@@ -36,11 +37,12 @@ from pipelines.contracts.judgement import (
     Promoted,
     ServingCheck,
 )
+from pipelines.contracts.reasons import LinePoint, Reason
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
 from pipelines.registry import evidence, registry, tracking
-from pipelines.registry.evidence import pool_facts, tries_on
+from pipelines.registry.evidence import line_before, pool_facts
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
 from pipelines.stages.train import not_judged
@@ -96,9 +98,9 @@ def compare_with_champion(
             fresh, anchor = not_judged(run, anchor[1], error), None
             found = gather_facts(mine, champion, run.config)
         facts = pool_facts(run, cycles, found)
-        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh)
-        page_uri, tries = storage.join(output_uri, VERDICT_PAGE), tries_on(snapshot.holdout, cycles)
-        judgement = judgement.model_copy(update={"tries": tries, "report_uri": page_uri})
+        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh, line_before(run, cycles))
+        page_uri = storage.join(output_uri, VERDICT_PAGE)
+        judgement = judgement.model_copy(update={"report_uri": page_uri})
         comparison = judgement.comparison
         # Both sides' runs are opened before they are logged: the outcome says where they are shown.
         label = comparison.baseline_label.removeprefix("the ")
@@ -165,7 +167,12 @@ def _sides(
 
 
 def _judge(
-    run: ResolvedRun, facts: "Facts", mine: "Side", fresh_side: "Side | None", fresh: FreshAnchor
+    run: ResolvedRun,
+    facts: "Facts",
+    mine: "Side",
+    fresh_side: "Side | None",
+    fresh: FreshAnchor,
+    line: tuple[LinePoint, ...],
 ) -> Judgement:
     """Check that the bundles would serve, and rule.
 
@@ -173,21 +180,19 @@ def _judge(
     accepted recipe where there are such: the error of a change grows with the change, and a
     challenger that is far off says little of the holdout.
     """
-    from training.bundle.files import WEIGHTS
     from training.bundle.serving_check import check_serving
+    from validation.model_gate.long_line import points_of
     from validation.model_gate.policy import for_code
     from validation.model_gate.verdict import decide
     from validation.model_gate.years import operating_curve
 
     comparison, gate, anchor = facts.theta.comparison, run.config.model_gate, None
-    is_code, why = fresh.why is AnchorWhy.OTHER_CODE, fresh
-    gate = for_code(gate) if is_code else gate
-    if is_code and fresh_side and facts.delta and facts.delta.comparison.are_scores_identical:
-        weights = {sha256_of(side.bundle_dir / WEIGHTS) for side in (mine, fresh_side)}
-        if len(weights) == 1:
-            fresh_side, why = None, FreshAnchor(why=AnchorWhy.SAME_MODEL)
+    if fresh.why is AnchorWhy.OTHER_CODE:
+        gate = for_code(gate)
+        if fresh_side and _is_one_model(facts, mine, fresh_side):
+            fresh_side, fresh = None, FreshAnchor(why=AnchorWhy.SAME_MODEL)
     serving = check_serving(mine.bundle_dir, run.config.serving)
-    accepted, standing = run.standing.anchor, run.standing
+    accepted, line = run.standing.anchor, (*line, *points_of(facts.baselines, run.as_of))
     if fresh_side and accepted and facts.delta is not None and facts.phi is not None:
         anchor = AnchorFacts(
             model=fresh_side.model,
@@ -196,17 +201,22 @@ def _judge(
             self_test=facts.anchor_self_test,
             serving=check_serving(fresh_side.bundle_dir, accepted.serving),
         )
-    if fresh.problem:
-        standing = standing.model_copy(update={"problem": fresh.problem})
+    standing = _standing_with(run, line, fresh)
     told, curve = anchor.freshness if anchor else comparison, tuple[OperatingPoint, ...]()
     row = told.find_pooled(told.target_metric)
     if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
         curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
-    heads = run.config.features.heads
     verdict = decide(
-        comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
+        comparison,
+        facts.self_test,
+        serving,
+        gate,
+        run.config.features.heads,
+        anchor,
+        standing,
+        facts.baselines,
     )
-    if why.why is AnchorWhy.SAME_MODEL:
+    if fresh.why is AnchorWhy.SAME_MODEL:
         is_accepted = verdict.promoted is Promoted.CHALLENGER
         verdict = verdict.model_copy(update={"becomes_anchor": is_accepted})
     return Judgement(
@@ -214,14 +224,64 @@ def _judge(
         self_test=facts.self_test,
         serving=serving,
         anchor=anchor,
-        anchor_note=why.reason,
+        anchor_note=fresh.reason,
         problem=standing.problem,
         estimates=facts.estimates,
         baselines=facts.baselines,
         operating_curve=curve,
+        line=line,
         verdict=verdict,
         report_uri="",
     )
+
+
+def _is_one_model(facts: "Facts", one: "Side", other: "Side") -> bool:
+    """Return whether challenger and fresh anchor have the same weights and give the same scores."""
+    from training.bundle.files import WEIGHTS
+
+    weights = {sha256_of(side.bundle_dir / WEIGHTS) for side in (one, other)}
+    is_alike = facts.delta is not None and facts.delta.comparison.are_scores_identical
+    return bool(is_alike) and len(weights) == 1
+
+
+def _standing_with(run: ResolvedRun, line: tuple[LinePoint, ...], fresh: FreshAnchor) -> Standing:
+    """Return what is on record of recipes, with what the fresh anchor and the long-term line add.
+
+    Where the line is lost, a changed recipe or code is on hold. The accepted recipe by the accepted
+    code, or by code that makes the same model, is what nobody changed: it goes out fresh.
+    """
+    from validation.model_gate.long_line import REFERENCES, THRESHOLD, evidence_of_fall
+
+    standing = run.standing
+    if fresh.problem:
+        standing = standing.model_copy(update={"problem": fresh.problem})
+    accepted, gate = standing.anchor, run.config.model_gate
+    ours = (run.config.recipe_digest, run.code_digest)
+    is_same = accepted and ours == (accepted.recipe_digest, standing.anchor_code_digest)
+    if accepted is None or is_same or fresh.why is AnchorWhy.SAME_MODEL:
+        return standing
+    if evidence_of_fall(line, gate.margin, run.seed_noise) < THRESHOLD:
+        return standing
+    reference = REFERENCES[0]
+    num_cycles = sum(point.reference == reference for point in line)
+    lost = Reason.of("line_lost", num_cycles=num_cycles, reference=reference, margin=gate.margin)
+    return standing.model_copy(update={"hold": f"{lost.sentence} {standing.hold}".strip()})
+
+
+def _line_of(run: ResolvedRun, judgement: Judgement) -> tuple[LinePoint, ...]:
+    """Return the points of the model that a verdict promotes; () where that is none."""
+    from validation.model_gate.long_line import points_of
+    from validation.model_gate.policy import Estimate
+
+    anchor, recipe = judgement.anchor, None
+    if judgement.promoted_model is None:
+        return ()
+    if judgement.verdict.promoted is Promoted.ANCHOR and anchor is not None:
+        pooled = anchor.recipe.find_pooled(anchor.recipe.target_metric)
+        if pooled is None:
+            return ()
+        recipe = Estimate(pooled.value, pooled.error)
+    return points_of(judgement.baselines, run.as_of, recipe)
 
 
 def keep_evidence(
@@ -262,6 +322,7 @@ def keep_evidence(
         champion_bundle=run.champion.bundle_digest if run.champion else "",
         may_promote=run.may_promote,
         changes=changes,
+        line=_line_of(run, judgement),
     )
     evidence.publish(run, cycle, facts.theta.influences.groups, columns)
 

@@ -9,31 +9,51 @@ statistic only: the ratio is per statistic.
 import itertools
 import multiprocessing
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 from record import Row, row
+from sample import AS_OF, make_run
 from scipy.special import expit
 from scipy.stats import bootstrap
 
+from pipelines import storage
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Promoted
+from pipelines.contracts.reasons import LinePoint
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.contracts.time import Window
 from pipelines.recipes import completejourney
+from pipelines.snapshot.build import write_snapshot
+from support.bundles import chance_bundle
 from support.holdouts import AGAINST_CHAMPION, example_rows, noisy_scores, planted_rows
-from support.populations import Coverage, Population, coverage
+from support.judgements import make_model
+from support.populations import Coverage, Population, coverage, power
+from training.bundle.score_split import score_split
 from training.data.reader import ExampleRows
+from validation.model_gate.baselines import REGRESSION
 from validation.model_gate.comparison import Holdout, RatioMetric, compare, measure_ratios
 from validation.model_gate.examine import examine
-from validation.model_gate.policy import for_code
+from validation.model_gate.facts import Side, gather_facts
+from validation.model_gate.long_line import THRESHOLD, evidence_of_fall
+from validation.model_gate.policy import Change, Evidence, choose, for_code
+from validation.model_gate.pooling import CycleChange, pool_cycles, tries_as_one
 from validation.model_gate.years import CYCLES, Setting, live_years
 
 NUM_REQUESTS, NUM_USERS, NUM_METRICS, NUM_RESAMPLES = 1_080_000, 590_000, 16, 2_000
 SCIPY_RESAMPLES = 100
 NUM_TRIALS, NUM_YEARS, NUM_PAIRS = 2_000, 2_000, 600
 SAMPLE_ERROR = 0.0033
+LINE_ERROR = 0.0048
+"""Of a champion against the logistic regression, on one holdout of the sample."""
+LINE_CYCLES, NUM_LINES = 260, 40
+NUM_GROUPS, FIRST = 400, datetime(2017, 3, 1, tzinfo=UTC)
 SHAPES: dict[str, dict[str, float]] = {
     "all alike": {"sigma": 0.0},
     "skewed": {"sigma": 1.0},
@@ -53,8 +73,9 @@ CONFIG = completejourney().model_gate
 
 def measure() -> list[Row]:
     """Return all rows."""
-    drifts = [*_measure_years(), *_measure_code()]
-    return [*_measure_cost(), *_measure_coverage(), _measure_family(), *drifts]
+    rows = [*_measure_cost(), *_measure_coverage(), _measure_family(), *_measure_years()]
+    rows += [*_measure_code(), _measure_comparison()]
+    return [*rows, *_measure_power(), _measure_tries(), _measure_line()]
 
 
 def _measure_coverage() -> list[Row]:
@@ -100,6 +121,26 @@ def _coverage_row(name: str, found: dict[str, Coverage], note: str) -> Row:
         seed=str(SEED),
         note=f"lowest with {lowest}{'; ' if note else ''}{note}",
     )
+
+
+def _measure_power() -> list[Row]:
+    """Count how often a true gain is seen on a holdout of the sample's size."""
+    world, rows = Population(1_049, num_days=7, shared=0.98), []
+    for change in (0.005, 0.01):
+        now, before = power(world, change, NUM_TRIALS, SEED)
+        rows.append(
+            row(
+                f"gate_power_at_{1000 * change:.0f}_per_mille",
+                100 * now,
+                f"% of true gains of {change:.1%} whose 95 % interval lies above zero",
+                ratio=now / before,
+                peer=f"intervals by users alone, as before: {100 * before:.1f} %",
+                rows=NUM_TRIALS,
+                seed=str(SEED),
+                note="1,049 users, 7 days; models that share 98 % of the actions they rank high",
+            )
+        )
+    return rows
 
 
 def _measure_family() -> Row:
@@ -213,6 +254,105 @@ def _measure_code() -> list[Row]:
     ]
 
 
+def _measure_line() -> Row:
+    """Follow long lines on which nothing fell by more than the margin, and lines that decline."""
+    rng = np.random.default_rng(SEED)
+    kept = {
+        "nothing fell": lambda cycle: 0.0,
+        "it fell by the margin": lambda cycle: -CONFIG.margin * (cycle >= LINE_CYCLES // 4),
+    }
+    years = {}
+    for name, level in kept.items():
+        stopped = [_stopped_at(level, LINE_CYCLES, rng) for _ in range(NUM_LINES)]
+        lived = sum(LINE_CYCLES if at is None else at for at in stopped) / CYCLES
+        years[name] = lived / max(sum(at is not None for at in stopped), 1)
+    found = {}
+    for step in (-0.002, -0.006):
+        stopped = [_stopped_at(_creep(step), 2 * CYCLES, rng) for _ in range(NUM_LINES)]
+        found[step] = float(np.median([at or 2 * CYCLES for at in stopped]))
+    told = ", ".join(f"{s:+.1%} a cycle is stopped after {n:.0f} cycles" for s, n in found.items())
+    worst = min(years, key=lambda name: years[name])
+    return row(
+        "gate_false_stop_years",
+        years[worst],
+        "years between false stops of the long-term line, the fewest (goal: >= 20)",
+        spread=", ".join(f"{name}: {lived:.0f}" for name, lived in years.items()),
+        rows=NUM_LINES,
+        seed=str(SEED),
+        note=f"lines of {LINE_CYCLES / CYCLES:.0f} years, standard error {LINE_ERROR:.2%}; {told} "
+        "(median)",
+    )
+
+
+def _stopped_at(
+    level: Callable[[int], float], num_cycles: int, rng: np.random.Generator
+) -> int | None:
+    """Return the cycle at which a line of champions is stopped; None if it never is."""
+    points: list[LinePoint] = []
+    for cycle in range(num_cycles):
+        value = level(cycle) + rng.normal(0, LINE_ERROR) + rng.normal(0, CONFIG.seed_noise)
+        day = FIRST + timedelta(days=14 * cycle)
+        points.append(LinePoint(reference=REGRESSION, as_of=day, value=value, error=LINE_ERROR))
+        if evidence_of_fall(points, CONFIG.margin, CONFIG.seed_noise) >= THRESHOLD:
+            return cycle
+    return None
+
+
+def _measure_tries() -> Row:
+    """Try a recipe that loses just the margin five times on one holdout, and count promotions."""
+    rng, found = np.random.default_rng(SEED), {}
+    for kind, error, seeds in itertools.product(
+        ("seeds", "recipes"), (0.00115, SAMPLE_ERROR, 0.007), (0.002, 0.004)
+    ):
+        first = [_try_five(kind, error, seeds, rng) for _ in range(NUM_TRIALS)]
+        once, ever = (np.mean(each) for each in zip(*first, strict=True))
+        found[f"{kind}, standard error {error:.2%}, seeds {seeds:.1%}"] = ever / once
+    worst = max(found, key=lambda name: found[name])
+    return row(
+        "gate_five_tries_ratio",
+        found[worst],
+        "times as often is a loss of the margin promoted in five tries as in one, the most "
+        "(goal: <= 1.5)",
+        spread=f"{min(found.values()):.2f} to {max(found.values()):.2f} over {len(found)}",
+        rows=NUM_TRIALS,
+        seed=str(SEED),
+        note=f"most with {worst}; the seeds of one recipe, or five recipes",
+    )
+
+
+def _try_five(kind: str, error: float, seeds: float, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Return whether the first of five challengers was promoted, and whether any was.
+
+    All have a true change of -1 %, and a model's luck. They are held against one champion and one
+    fresh anchor, on one holdout.
+    """
+    groups, week = np.arange(NUM_GROUPS), Window(start=FIRST, end=FIRST + timedelta(days=14))
+    models = rng.normal(0, error / np.sqrt(2 * NUM_GROUPS), (7, NUM_GROUPS))
+    luck = rng.normal(0, seeds, 7)
+
+    def pair(one: int, other: int, true_change: float) -> CycleChange:
+        moved = models[one] - models[other]
+        value = true_change + luck[one] * (one < 6) - luck[other] * (other < 6) + moved.sum()
+        return CycleChange(week, value, groups, moved)
+
+    thetas, promoted = list[CycleChange](), []
+    for number in range(5):
+        # The champion, 6, is what it is; the anchor, 5, is one training of its recipe.
+        thetas.insert(0, pair(number, 6, -CONFIG.margin))
+        extra = seeds**2 if number else 0.0
+        known = thetas if kind == "seeds" else thetas[:1]
+        theta = Change(
+            pool_cycles(thetas[:1], extra)[0], pool_cycles(tries_as_one(known), extra)[0]
+        )
+        delta = None
+        if kind == "recipes":
+            alone = pool_cycles([pair(number, 5, -CONFIG.recipe_margin)], 2 * seeds**2)[0]
+            delta = Change(alone, alone)
+        evidence = Evidence(theta, delta, None, num_tries=number + 1)
+        promoted.append(choose(evidence, CONFIG, CONFIG.margin).promoted is Promoted.CHALLENGER)
+    return promoted[0], any(promoted)
+
+
 def _creep(step: float) -> Callable[[int], float]:
     return lambda cycle: step * (cycle + 1)
 
@@ -254,6 +394,37 @@ def _measure_cost() -> list[Row]:
             **shared,
         ),
     ]
+
+
+def _measure_comparison() -> Row:
+    """Compare two models of the sample's recipe, whose weights are drawn."""
+    config = completejourney()
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
+        snapshot = write_snapshot(make_run(config, AS_OF, Path(scratch)))
+        folder, sides = storage.local_path(snapshot.uri), []
+        for seed in (1, 2):
+            bundle = chance_bundle(Path(scratch) / f"bundle-{seed}", snapshot, config, seed)
+            model = make_model(str(seed), AS_OF).model_copy(
+                update={"bundle_digest": str(seed) * 64}
+            )
+            sides.append(Side(model, bundle, snapshot, folder))
+
+        def score() -> int:
+            found = [score_split(s.bundle_dir, snapshot, folder, SPLIT_HOLDOUT, ()) for s in sides]
+            return len(found[0].ranking_score)
+
+        num_rows = score()
+        inference_s = _cpu_s(score)
+        whole_s = _cpu_s(lambda: gather_facts(sides[0], sides[1], config))
+    return row(
+        "gate_comparison_vs_inference",
+        whole_s / inference_s,
+        "times the CPU time of both models' inference takes the whole comparison (goal: <= 1.15)",
+        rows=num_rows,
+        spread="one run",
+        seed="1, 2",
+        note=f"inference {inference_s:.1f} CPU-seconds; the sample's holdout",
+    )
 
 
 def _holdout() -> tuple[ExampleRows, list[RatioMetric]]:

@@ -51,7 +51,7 @@ from validation.model_gate.pooling import Influences, Key, deciding
 from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
-    top_k_hits,
+    is_in_top,
 )
 from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
 
@@ -138,11 +138,18 @@ class Holdout:
         rows = self.rows
         return np.bincount(rows.request_index, values, len(rows.user_id)).astype(np.float64)
 
+    def top(self, score: FloatArray) -> FloatArray:
+        """Return 1 for each example in its request's top 3, else 0, (N,).
+
+        All are NaN where a score is not finite: no order exists, so no top 3.
+        """
+        if not np.all(np.isfinite(score)):
+            return np.full(len(score), np.nan)
+        return is_in_top(self.rows, score, TOP_K).astype(np.float64)
+
     def hits(self, score: FloatArray, head: str) -> FloatArray:
         """Return a head's labels in the top 3 per request (M,); NaN if a score is not finite."""
-        if not np.all(np.isfinite(score)):
-            return np.full(len(self.rows.user_id), np.nan)  # no order exists, so no top 3
-        return top_k_hits(self.rows, score, self.rows.labels[head], k=TOP_K)
+        return self.per_request(self.rows.labels[head] * self.top(score))
 
 
 @dataclass(frozen=True)
@@ -310,8 +317,9 @@ def ratio_metrics(
     """
     metrics, rows = [], holdout.rows
     per_request = holdout.per_request
+    tops = [holdout.top(each.ranking_score) for each in (challenger, baseline)]
     for name in (head.name for head in holdout.heads):
-        ours, theirs = (holdout.hits(each.ranking_score, name) for each in (challenger, baseline))
+        ours, theirs = (per_request(rows.labels[name] * top) for top in tops)
         if name == holdout.target_head.name:
             requests = np.ones(len(rows.user_id))
             metrics.append(RatioMetric(volume_name(name), ours, theirs, requests))

@@ -25,15 +25,16 @@ from pipelines.contracts.reasons import (
     MetricComparison,
     Reason,
 )
-from validation.model_gate.intervals import smallest_detectable_change
+from validation.model_gate.intervals import POWER, smallest_detectable_change
 from validation.model_gate.policy import (
-    ONE_SIDED_95,
     Change,
     Estimate,
+    confidence_of_try,
     is_denied,
     is_shown,
     is_surely_worse,
 )
+from validation.model_gate.sizing import needed_of
 from validation.model_gate.target_metric import hits_name
 
 Bounds = tuple[float | None, float | None]
@@ -305,21 +306,29 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     facts["users"] = row.effective_users
     facts["difference"] = None if row.relative_change else row.difference
     margin = config.recipe_margin if found.is_anchor else margin_of(comparison, config.margin)
-    said: dict[str, Any] = {"required": -margin, "low": over_cycles.low(ONE_SIDED_95)}
+    sure = confidence_of_try(comparison.num_tries)
+    low = over_cycles.low(NormalDist().inv_cdf(sure))
+    said: dict[str, Any] = {"required": -margin, "low": (low, sure)}
     if is_surely_worse(change) if found.is_anchor else is_denied(change, margin):
         said = {} if found.is_anchor else {"required": -margin}
         code = "recipe_worse" if found.is_anchor else "target_lost"
         found.target = Reason.of(code, **facts, **said)
         found.broken.insert(0, found.target)
         return
-    found.is_shown = is_shown(change, margin)
+    found.is_shown = is_shown(change, margin, comparison.num_tries)
+    if comparison.num_tries > 1 and not found.is_anchor:
+        found.held.append(Reason.of("tries", num_tries=comparison.num_tries, sure=sure))
+    small = needed_of(comparison, now.error, margin)
+    if small and small.power < POWER and not found.is_anchor:
+        found.held.append(Reason.of("small_holdout", margin=margin, **small._asdict()))
     if found.is_anchor:
         code = "recipe_shown" if found.is_shown else "recipe_not_shown"
         found.target = Reason.of(code, **facts, **said)
         return
     if comparison.baseline_kind is BaselineKind.RANKING:
         # Against a ranking a model must be better in the stricter, two-sided sense.
-        found.is_shown, said["low"] = interval.low > 0, None
+        two_sided = NormalDist().inv_cdf((1 + sure) / 2)
+        found.is_shown, said["low"] = min(interval.low, now.low(two_sided)) > 0, None
     if found.is_shown:
         code, said["is_loss_certain"] = "target_shown", comparison.is_loss_certain
     else:

@@ -13,7 +13,9 @@ estimating the changes (`validation.model_gate.comparison`) nor for bounds on ot
 (`validation.model_gate.examine`).
 """
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Decision, Promoted
@@ -23,6 +25,10 @@ TWO_SIDED_95 = 1.96
 CODE_SHARE = 0.4
 """Part of the recipe margin that a change of code alone may lose: nobody wants that, and the fresh
 anchor serves meanwhile. Of codes that are 0.5 % worse, at most 5 % are promoted twice in a year."""
+FALSE_PROMOTIONS = 0.05
+"""How often a model that is exactly at a margin is shown to be above it, at the first try."""
+_LATER_TRIES = 0.5
+"""All later tries on one holdout add at most this share of it, however many they are."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Evidence:
     is_held_back: bool = False  # It may break one, or a number is missing, or a doubt stands.
     is_anchor_sound: bool = False  # The fresh anchor holds every bound and would serve.
     anchor_margin: float | None = None  # Of the accepted recipe; None: the run's.
+    num_tries: int = 1  # Models that were judged on this holdout, the challenger included.
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ def choose(evidence: Evidence, config: ModelGateConfig, margin: float) -> Outcom
 
     - the challenger is promoted if theta is above -m (pooled, one-sided 95 %) and not surely below
       it on this holdout alone, the same holds for delta with M, delta is not surely below zero, and
-      no bound is broken or in doubt: PROMOTE;
+      no bound is broken or in doubt: PROMOTE; a later try on the same holdout is held to more than
+      95 % (`confidence_of_try`);
     - else the fresh anchor is promoted if phi is above -m in the same sense, and it holds every
       bound itself: a worse recipe never costs freshness;
     - else nothing is promoted.
@@ -91,11 +99,13 @@ def choose(evidence: Evidence, config: ModelGateConfig, margin: float) -> Outcom
     zero, or a bound is broken; INCONCLUSIVE otherwise.
     """
     theta, delta, phi = evidence.theta, evidence.delta, evidence.phi
+    num_tries = evidence.num_tries
     is_held_back = evidence.is_broken or evidence.is_held_back
     is_good_recipe = delta is None or (
-        is_shown(delta, config.recipe_margin) and delta.pooled.high(ONE_SIDED_95) > 0
+        is_shown(delta, config.recipe_margin, num_tries) and delta.pooled.high(ONE_SIDED_95) > 0
     )
-    if theta is not None and is_shown(theta, margin) and is_good_recipe and not is_held_back:
+    is_above = theta is not None and is_shown(theta, margin, num_tries)
+    if is_above and is_good_recipe and not is_held_back:
         return Outcome(Decision.PROMOTE, Promoted.CHALLENGER)
     is_lost = theta is not None and is_denied(theta, margin)
     is_worse = is_lost or (delta is not None and is_surely_worse(delta))
@@ -106,9 +116,24 @@ def choose(evidence: Evidence, config: ModelGateConfig, margin: float) -> Outcom
     return Outcome(decision, Promoted.NONE)
 
 
-def is_shown(change: Change, margin: float) -> bool:
+def confidence_of_try(num_tries: int) -> float:
+    """Return the one-sided confidence that the try of this number on one holdout is held to.
+
+    Whoever tries often enough finds a lucky model, so later tries share what they may err: the k-th
+    one gets c / (k - 1)^2, which add up to half of what the first may (alpha spending: Lan and
+    DeMets, Discrete Sequential Boundaries for Clinical Trials, Biometrika 70(3), 1983, with weights
+    that have a finite sum). By Bonferroni's inequality all tries together are wrong at most 1.5
+    times as often as one.
+    """
+    if num_tries == 1:
+        return 1 - FALSE_PROMOTIONS
+    spent = 6 / (math.pi * (num_tries - 1)) ** 2  # The sum over all tries is 1.
+    return 1 - FALSE_PROMOTIONS * _LATER_TRIES * spent
+
+
+def is_shown(change: Change, margin: float, num_tries: int = 1) -> bool:
     """Return whether a change is above minus the margin, which this holdout does not deny."""
-    is_above = change.pooled.low(ONE_SIDED_95) > -margin
+    is_above = change.pooled.low(NormalDist().inv_cdf(confidence_of_try(num_tries))) > -margin
     return is_above and change.now.high(TWO_SIDED_95) > -margin
 
 

@@ -80,20 +80,34 @@ class CycleChange:
         return user_part(self.influences), self.days, Part(extra_variance, math.inf)
 
 
-def newest_without_overlap(cycles: Sequence[CycleChange]) -> list[CycleChange]:
-    """Return the cycles whose holdouts share no instant; of those that overlap, the newest.
+def tries_as_one(cycles: Sequence[CycleChange]) -> list[CycleChange]:
+    """Return one change for each holdout: tries of one pair on rows that overlap are averaged.
+
+    They are trainings of one recipe that differ by luck alone, so their mean is what is known of
+    the pair. What users and days add is that of the mean: the same rows are measured again.
 
     Args:
         cycles: In the order of preference, the present cycle first, then the newest.
     """
-    kept: list[CycleChange] = []
+    kept: list[list[CycleChange]] = []
     for cycle in cycles:
-        one = cycle.holdout
-        if not any(
-            one.start < other.holdout.end and other.holdout.start < one.end for other in kept
-        ):
-            kept.append(cycle)
-    return kept
+        for tries in kept:
+            if tries[0].holdout.overlaps(cycle.holdout):
+                tries.append(cycle)
+                break
+        else:
+            kept.append([cycle])
+    return [tries[0] if len(tries) == 1 else _mean(tries) for tries in kept]
+
+
+def _mean(tries: Sequence[CycleChange]) -> CycleChange:
+    groups, summed = np.unique(np.concatenate([t.groups for t in tries])), np.zeros(MAX_GROUPS)
+    for each in tries:
+        summed[each.groups] += each.influences / len(tries)
+    # Days move all tries alike, so that their part does not shrink.
+    days = max((each.days for each in tries), key=lambda part: part.variance)
+    value = math.fsum(each.value for each in tries) / len(tries)
+    return CycleChange(tries[0].holdout, value, groups, summed[groups], days)
 
 
 def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> tuple[Estimate, int]:
@@ -127,6 +141,7 @@ def pool_with(
     influences: Influences,
     earlier: Mapping[Key, Sequence[CycleChange]],
     seed_variance: float = 0.0,
+    num_tries: int = 1,
 ) -> Comparison:
     """Return the comparison with each deciding change pooled.
 
@@ -135,6 +150,7 @@ def pool_with(
         influences: Of its deciding changes.
         earlier: What earlier cycles of the same pair found, the newest first.
         seed_variance: What the seeds of two trainings add to a change of the target metric.
+        num_tries: Models that were judged on this holdout, this one included.
     """
     rows = []
     for key, column in influences.columns.items():
@@ -145,7 +161,7 @@ def pool_with(
         mine = CycleChange(
             comparison.holdout, value, influences.groups, column, influences.days[key]
         )
-        cycles = newest_without_overlap([mine, *earlier.get(key, ())])
+        cycles = tries_as_one([mine, *earlier.get(key, ())])
         seeds = seed_variance if key[0] == comparison.target_metric else 0.0
         (alone, _), (pooled, num_cycles) = pool_cycles([mine], seeds), pool_cycles(cycles, seeds)
         rows.append(
@@ -159,4 +175,4 @@ def pool_with(
                 num_cycles=num_cycles,
             )
         )
-    return comparison.model_copy(update={"pooled": tuple(rows)})
+    return comparison.model_copy(update={"pooled": tuple(rows), "num_tries": num_tries})

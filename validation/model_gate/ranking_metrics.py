@@ -20,27 +20,17 @@ from training.data.reader import ExampleRows
 _TIE_SALT = 301
 
 
-def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> np.ndarray:
-    """Return, per request, how many of its k best-scored candidates have the label; float64 (M,).
-
-    Ties are broken by a seeded hash of request and pin, which knows neither position nor label, so
-    that a constant score is worth as much as a random order. A request with fewer than k candidates
-    counts with those that it has.
-
-    Args:
-        rows: The rows that score and label belong to.
-        score: (N,) finite, the highest goes first.
-        label: (N,) 0 or 1.
-        k: How many candidates of a request are looked at.
-    """
-    weights = label * is_in_top(rows, score, k)
-    return np.bincount(rows.request_index, weights=weights, minlength=len(rows.user_id))
-
-
 def is_in_top(rows: ExampleRows, score: np.ndarray, k: int) -> np.ndarray:
     """Return which candidates are among the k best-scored of their request; bool (N,).
 
-    Ties are broken as in `top_k_hits`; the score must be finite.
+    Ties are broken by a seeded hash of request and pin, which knows neither position nor label, so
+    that a constant score is worth as much as a random order. Of a request with fewer than k
+    candidates all are.
+
+    Args:
+        rows: The rows that the score belongs to.
+        score: (N,) finite, the highest goes first.
+        k: How many candidates of a request are looked at.
     """
     shuffle = mix(rows.pin_row, _TIE_SALT) ^ mix(rows.request_index, _TIE_SALT)
     order = np.lexsort((mix(shuffle), -np.asarray(score), rows.request_index))

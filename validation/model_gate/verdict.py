@@ -84,16 +84,16 @@ def decide(
     """
     accepted, doubts = standing.anchor, _doubts(self_test) if self_test else ()
     problems = serving.problems if serving else ()
-    on_record = filter(None, (standing.problem, standing.hold))
-    obstacles = tuple(Reason.of("on_record", text=text) for text in on_record)
+    said = (standing.problem, standing.hold)
+    obstacles = tuple(Reason.of("on_record", text=text) for text in said if text)
     mine = examine(comparison, config, heads, baselines)
     recipe = examine(anchor.recipe, config, heads) if anchor else None
     fresh: Examined | None = None
     against: tuple[Reason, ...] = ()  # What stands against it in the champion's place.
     if anchor is not None and accepted is not None:
         fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
-        why = fresh.why_not if fresh.stops else ()
-        against = (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
+        of_fresh = (*(fresh.why_not if fresh.stops else ()), *_doubts(anchor.self_test))
+        against = (*anchor.serving.problems, *of_fresh)
     evidence = Evidence(
         mine.change,
         recipe.change if recipe else None,
@@ -102,6 +102,7 @@ def decide(
         is_held_back=any((doubts, obstacles, mine.is_held_back, recipe and recipe.is_held_back)),
         is_anchor_sound=fresh is not None and not (standing.problem or against),
         anchor_margin=accepted.model_gate.margin if accepted else None,
+        num_tries=comparison.num_tries,
     )
     outcome = choose(evidence, config, margin_of(comparison, config.margin))
     grounds = _grounds(outcome.decision, mine, recipe, obstacles, doubts)
@@ -111,15 +112,22 @@ def decide(
         code = "anchor_promoted" if is_promoted else "anchor_not_promoted"
         on_anchor = Reason.of(code, model=anchor.model.label, because=because)
         grounds = (grounds[0], on_anchor, *grounds[1:])
-    figures = (*problems, serving.figures) if serving else ()
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
     is_first = accepted is None and comparison.baseline_model is None
     return Verdict(
         decision=outcome.decision,
         promoted=outcome.promoted,
         becomes_anchor=outcome.promoted is Promoted.CHALLENGER and (is_first or is_better),
-        grounds=(*figures, *grounds) if problems else (*grounds, *figures),
+        grounds=_with_figures(grounds, serving),
     )
+
+
+def _with_figures(grounds: tuple[Reason, ...], serving: ServingCheck | None) -> tuple[Reason, ...]:
+    """Return the grounds with the serving check's figures, which come first if it failed."""
+    if serving is None:
+        return grounds
+    found = (*serving.problems, serving.figures)
+    return (*found, *grounds) if serving.problems else (*grounds, *found)
 
 
 def _grounds(

@@ -5,6 +5,8 @@ Styles and drawings are therefore inside, and nothing is fetched. MLflow shows i
 artifacts. Not for deciding (`validation.model_gate.verdict`).
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ from markupsafe import Markup
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.cycle import CycleRecord
 from pipelines.contracts.judgement import Comparison, Judgement
-from pipelines.contracts.reasons import RANDOM, MetricComparison
+from pipelines.contracts.reasons import RANDOM, LinePoint, MetricComparison
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
+from validation.model_gate.long_line import REFERENCES
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.charts import (
     Points,
+    Scale,
     Style,
     axis_of,
     change_with_interval,
+    days_scale,
     panel,
     scale_from_zero,
 )
@@ -106,7 +111,7 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
     """Return what the page of a judgement draws; empty where there is nothing to draw.
 
     `rows` are comparisons of the target metric by segment, and of HIT@3 over all users.
-    `calibration` has a panel for each head.
+    `calibration` has a panel for each head; `line` is the long-term line, or None.
 
     Args:
         judgement: The facts.
@@ -124,7 +129,36 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
         "rows": drawn,
         "axis": axis_of([row.relative_change for row in drawn if row.relative_change], needed),
         "calibration": {head: _calibration_of(comparison, head) for head in heads},
+        "line": _line_of(judgement.line),
     }
+
+
+def _line_of(points: Sequence[LinePoint]) -> Markup | None:
+    """Return a panel of the champions' leads over what never changes, the first one's being zero.
+
+    None of fewer than two champions. In percent, by day.
+    """
+    styles: tuple[Style, ...] = ("ours", "theirs")
+    series: dict[Style, Points] = {}
+    for style, reference in zip(styles, REFERENCES, strict=True):
+        line = [point for point in points if point.reference == reference]
+        if len(line) > 1:
+            leads = [100 * math.expm1(point.value - line[0].value) for point in line]
+            series[style] = [
+                (p.as_of.toordinal(), lead) for p, lead in zip(line, leads, strict=True)
+            ]
+    if not series:
+        return None
+    reach = max(abs(lead) for points in series.values() for _, lead in points)
+    high = scale_from_zero(reach, 1.0).high
+    up = Scale(
+        "",
+        -high,
+        high,
+        tuple((each, f"{each:+g} %" if each else "0 %") for each in (-high, 0.0, high)),
+    )
+    across = days_scale({point.as_of.date() for point in points})
+    return panel("Leads of the champions over what never changes", across, up, series)
 
 
 def _calibration_of(comparison: Comparison, head: str) -> Markup:

@@ -56,9 +56,10 @@ def test_diff_names_fields_and_digests(home: Path) -> None:
 
 @pytest.mark.usefixtures("home")
 def test_check_says_what_it_was_held_against(log: Path) -> None:
-    place, champ, last = lines(*CHECK)
+    place, champ, size, last = lines(*CHECK)
     assert place == f"event log: {log.as_uri()}, as of 2017-03-02"
     assert champ.startswith("champion: not checked, because ")
+    assert "users and" in size and "of equal models; four in five take about" in size
     assert last == f"recipe smoke ({DIGEST[:12]}) can be run, once MLflow answers"
     read = as_json(*CHECK)
     assert read["can_be_run"] and read["problems"] == [] and len(read["not_checked"]) == 1

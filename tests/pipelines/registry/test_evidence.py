@@ -9,10 +9,12 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
-from pipelines.registry.evidence import earlier_changes, tries_on
+from pipelines.registry.evidence import count_tries, earlier_changes, line_before
+from support.comparisons import change, comparison
 from support.desk import variant
 from support.evidence import JUDGED_AT, PAIRS, TARGET, publish_evidence
 from support.judgements import CHAMPION
@@ -89,18 +91,41 @@ def test_only_the_same_pair_is_pooled(
     assert pooled_pairs(moved) == expected
 
 
-def test_five_triggers_on_one_day_are_named_and_a_run_is_not_its_own_past(tmp_path: Path) -> None:
+def test_models_that_were_tried_on_one_holdout_are_counted(tmp_path: Path) -> None:
     run = make_pooling_run(tmp_path)
-    for number in range(5):
-        publish(run, as_of=run.as_of, run_id=f"try-{number}")
-    publish(run, as_of=run.as_of, run_id=run.run_id)
-    publish(run)
-    cycles = evidence.read(pinned(run))
     holdout = Window(start=run.as_of - timedelta(days=7), end=run.as_of)
-    assert tries_on(holdout, cycles) == tuple(f"try-{number}" for number in range(5))
+    now = comparison(change(0.01), holdout=holdout)
+    recipes = {"same-again": OURS, "other-recipe": OTHER, "its-third": "e" * 64}
+    for run_id, recipe in recipes.items():
+        publish(run, as_of=run.as_of, run_id=run_id, challenger_recipe=recipe)
+    publish(run, as_of=run.as_of, run_id="void", challenger_recipe="d" * 64, changes=())
+    publish(run, as_of=run.as_of, run_id=run.run_id)  # A run is not its own past.
+    publish(run)  # On an earlier holdout.
+    cycles = evidence.read(pinned(run))
+    assert count_tries(run, cycles, now) == 3
+    assert count_tries(run, cycles, comparison(change(0.02), holdout=holdout)) == 4
+    moved = run.standing.model_copy(update={"champion_since": LATER})
+    assert count_tries(run.model_copy(update={"standing": moved}), cycles, now) == 1
     before = run.as_of - timedelta(days=14)
     assert evidence.unpromoted_days(cycles, None) == (before, run.as_of)
     assert evidence.unpromoted_days(cycles, LATER) == ()
+
+
+def test_the_long_term_line_has_the_champions_since_a_person_looked(tmp_path: Path) -> None:
+    run = make_pooling_run(tmp_path)
+    expected = []
+    for number, weeks in enumerate((8, 6, 4, 2, 0)):
+        as_of = run.as_of - timedelta(weeks=weeks)
+        point = LinePoint(reference="one", as_of=as_of, value=0.1 * number, error=0.01)
+        judged_at, may_promote = JUDGED_AT + timedelta(days=number), number != 2
+        fields = {"judged_at": judged_at, "may_promote": may_promote}
+        publish(run, as_of=as_of, line=(point,), **fields)
+        expected.append(point)
+    cycles = evidence.read(pinned(run))
+    # A cycle that could not promote made no champion, and today's is the challenger's.
+    assert line_before(run, cycles) == (expected[0], expected[1], expected[3])
+    looked = run.standing.model_copy(update={"looked_at": JUDGED_AT + timedelta(days=1)})
+    assert line_before(run.model_copy(update={"standing": looked}), cycles) == (expected[3],)
 
 
 @pytest.mark.parametrize("what", ["record", "influences", "altered"])

@@ -6,7 +6,7 @@ In MLflow there are two finished runs, whose numbers have the same names.
 import contextlib
 import html
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,23 +17,34 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import render
 from pipelines.contracts.artifacts import (
+    AnchorWhy,
     Challenger,
     DataReport,
     ExpectationOutcome,
+    FreshAnchor,
     ResolvedRun,
     Severity,
     Standing,
 )
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
+from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.cycles.reading import read_cycle
+from pipelines.recipes import smoke
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
-from pipelines.stages.compare_with_champion import _sides, compare_with_champion, log_sides
+from pipelines.stages.compare_with_champion import (
+    _sides,
+    _standing_with,
+    compare_with_champion,
+    log_sides,
+)
 from support.bundles import write_small_bundle
 from support.commands import EXECUTABLE
+from support.desk import variant
 from support.judgements import ruled
 from support.markdown import as_shown
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
@@ -206,3 +217,29 @@ def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
         again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri} --again`"
         with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
             _sides(*sides)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "code", "why", "lead", "is_held"),
+    [
+        (smoke(), "a" * 64, AnchorWhy.SAME, -0.08, False),  # What nobody changed goes out.
+        (smoke(), "b" * 64, AnchorWhy.SAME_MODEL, -0.08, False),
+        (smoke(), "b" * 64, AnchorWhy.OTHER_CODE, -0.08, True),
+        (variant(9), "a" * 64, AnchorWhy.OTHER_RECIPE, -0.08, True),
+        (variant(9), "a" * 64, AnchorWhy.OTHER_RECIPE, 0.0, False),
+        (None, "", AnchorWhy.OTHER_RECIPE, -0.08, False),
+    ],
+)
+def test_a_lost_line_holds_what_was_changed(
+    tmp_path: Path, anchor: RunConfig | None, code: str, why: AnchorWhy, lead: float, is_held: bool
+) -> None:
+    standing = Standing(anchor=anchor, anchor_code_digest=code, hold="It was rolled back.")
+    run = make_run(tmp_path, standing=standing, code_digest="a" * 64)
+    days = [NOW + timedelta(days=14 * number) for number in range(4)]
+    line = tuple(
+        LinePoint(reference="logistic regression", as_of=day, value=value, error=0.005)
+        for day, value in zip(days, (0.0, 0.0, lead, lead), strict=True)
+    )
+    hold = _standing_with(run, line, FreshAnchor(why=why)).hold
+    assert hold.endswith("It was rolled back.")
+    assert hold.startswith("Over 4 champions, the lead over the logistic") is is_held

@@ -14,9 +14,9 @@ from validation.model_gate.policy import Estimate
 from validation.model_gate.pooling import (
     CycleChange,
     Influences,
-    newest_without_overlap,
     pool_cycles,
     pool_with,
+    tries_as_one,
 )
 
 START = datetime(2017, 3, 1, tzinfo=UTC)
@@ -90,12 +90,16 @@ def test_users_return_and_days_do_not() -> None:
     assert found.error < 0.65 * pool_cycles(cycles[:1])[0].error
 
 
-def test_of_holdouts_that_overlap_the_newest_counts() -> None:
-    def at(number: float) -> CycleChange:
-        return CycleChange(week(number), number, np.arange(2), np.zeros(2))
+def test_tries_on_holdouts_that_overlap_are_averaged() -> None:
+    def at(number: float, first: int = 0, days: float = 0.0) -> CycleChange:
+        groups = np.arange(first, first + 2)
+        return CycleChange(week(number), number, groups, np.array([0.1, 0.3]), Part(days, 6.0))
 
-    kept = newest_without_overlap([at(4), at(3.5), at(3), at(2.9), at(1)])
-    assert [cycle.value for cycle in kept] == [4, 3, 1]
+    one, two, three = tries_as_one([at(4), at(3.5, 1, 0.04), at(3), at(2.9, 3, 0.01), at(1)])
+    assert (one.value, one.holdout, one.days) == (3.75, week(4), Part(0.04, 6.0))
+    assert one.groups.tolist() == [0, 1, 2]
+    assert one.influences == pytest.approx([0.05, 0.2, 0.15])  # half of each; the users return
+    assert (two.value, three.value, three.holdout) == (pytest.approx(2.95), 1, week(1))
 
 
 def test_a_comparison_is_pooled_change_by_change() -> None:
@@ -110,7 +114,8 @@ def test_a_comparison_is_pooled_change_by_change() -> None:
     before = Window(start=start - timedelta(days=7), end=start)
     earlier = CycleChange(before, 0.03, np.array([1, 7, 9]), column, days)
     # The same holdout counts once.
-    pooled = pool_with(found, mine, {target: [earlier, earlier]}, seed_variance=8e-6)
+    pooled = pool_with(found, mine, {target: [earlier, earlier]}, 8e-6, num_tries=3)
+    assert pooled.num_tries == 3
     [row] = pooled.pooled
     assert (row.metric, row.segment, row.num_cycles) == (TARGET, "all", 2)
     assert (row.value, row.pooled_value) == (0.01, pytest.approx(0.02))

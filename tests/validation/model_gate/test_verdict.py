@@ -93,6 +93,9 @@ EARLIER = pooled(-0.05, 5, 0.001).model_copy(update={"pooled_value": 0.0})
         # The one-sided 95 % end, which decides, lies 1.645 standard errors below the value.
         (at(-0.0124, 0.02), {}, PROMOTE, ""),
         (at(-0.0128, 0.02), {}, INCONCLUSIVE, ""),
+        # The second try on a holdout is held to 98.5 % in place of 95.
+        (at(-0.008, 0.02, num_tries=2), {}, PROMOTE, "-0.95 % at one-sided 98.48 %, is"),
+        (at(-0.0124, 0.02, num_tries=2), {}, INCONCLUSIVE, "98.48 %, is not"),
         (at(-0.02, -0.01), {}, INCONCLUSIVE, ""),  # nor wholly below it
         (at(-0.02, -0.0101), {}, REJECT, ""),
         # Surely worse, by less than the margin.

@@ -114,7 +114,7 @@ def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_p
         "segment_users": found.segment_users | {odd: 3},
         "differences": (said(odd),),
     }
-    update = {"verdict": ruled(Decision.REJECT, odd, odd), "anchor_note": odd, "tries": (odd,)}
+    update = {"verdict": ruled(Decision.REJECT, odd, odd), "anchor_note": odd}
     update |= {"self_test": SelfTest(findings=(said(odd),)),
                "comparison": found.model_copy(update=comparison)}  # fmt: skip
     step = NextStep(sentence=odd, commands=((odd, odd),))

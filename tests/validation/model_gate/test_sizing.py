@@ -1,0 +1,48 @@
+"""What a margin needs, held against simulated comparisons of equal models."""
+
+import numpy as np
+import pytest
+
+from support.comparisons import CONFIG, change, comparison
+from support.holdouts import HEADS
+from support.populations import Population
+from validation.model_gate.examine import examine
+from validation.model_gate.sizing import needed_by_log, needed_for, needed_of
+
+
+def promoted(num_users: int, margin: float = 0.01) -> float:
+    rng, world = np.random.default_rng(7), Population(num_users, num_days=28, shared=0.97)
+    found = [world.compare(rng) for _ in range(400)]
+    return float(np.mean([each is not None and each.value - 1.645 * each.error > -margin
+                          for each in found]))  # fmt: skip
+
+
+def test_the_users_that_are_said_to_be_needed_promote_four_in_five_equal_models() -> None:
+    rng, world = np.random.default_rng(8), Population(500, num_days=28, shared=0.97)
+    variance = float(
+        np.mean([each.users.variance for _ in range(50) if (each := world.compare(rng))])
+    )
+    needed = needed_for(variance, 0.0, 500, 7, 0.01)
+    assert needed is not None and needed.users is not None
+    assert promoted(500) == pytest.approx(needed.power, abs=0.08) and needed.power < 0.7
+    assert promoted(needed.users) == pytest.approx(0.8, abs=0.06)
+
+
+def test_days_that_vary_are_outlived_and_not_outnumbered() -> None:
+    one = needed_for(1e-6, 9e-6, 1_000, 7, 0.01)
+    assert one is not None and one.users == pytest.approx(
+        1_000 * 1e-6 / (1.617e-5 - 9e-6), rel=0.01
+    )
+    few = needed_for(1e-6, 1e-4, 1_000, 7, 0.01)
+    assert few is not None and (few.users, few.days) == (None, 44) and few.power < 0.3
+    assert needed_for(0.0, 0.0, 10, 7, 0.01) is needed_for(1.0, 0.0, 10, 7, 0.0) is None
+    assert needed_by_log(10, 7, 0, 0.01) is None
+
+
+def test_a_small_holdout_is_told_with_what_it_needs() -> None:
+    small = comparison(change(0.0, -0.02, 0.02))
+    [reason] = [r for r in examine(small, CONFIG, HEADS).held if r.code == "small_holdout"]
+    assert "about 322 such users, a holdout of about 91" in reason.sentence
+    assert needed_of(small, 0.01, 0.0) is None
+    large = comparison(change(0.0, -0.001, 0.001))
+    assert not [r for r in examine(large, CONFIG, HEADS).held if r.code == "small_holdout"]
