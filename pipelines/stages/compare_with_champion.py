@@ -206,19 +206,12 @@ def _judge(
     row = told.find_pooled(told.target_metric)
     if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
         curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
+    heads = run.config.features.heads
     verdict = decide(
-        comparison,
-        facts.self_test,
-        serving,
-        gate,
-        run.config.features.heads,
-        anchor,
-        standing,
-        facts.baselines,
+        comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
     )
-    if fresh.why is AnchorWhy.SAME_MODEL:
-        is_accepted = verdict.promoted is Promoted.CHALLENGER
-        verdict = verdict.model_copy(update={"becomes_anchor": is_accepted})
+    if fresh.why is AnchorWhy.SAME_MODEL and verdict.promoted is Promoted.CHALLENGER:
+        verdict = verdict.model_copy(update={"becomes_anchor": True})
     return Judgement(
         comparison=comparison,
         self_test=facts.self_test,
