@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from record import Row, row
@@ -34,7 +35,7 @@ from pipelines.snapshot.build import write_snapshot
 from support.bundles import chance_bundle
 from support.holdouts import AGAINST_CHAMPION, example_rows, noisy_scores, planted_rows
 from support.judgements import make_model
-from support.populations import Coverage, Population, coverage, power
+from support.populations import Coverage, Population, coverage
 from training.bundle.score_split import score_split
 from training.data.reader import ExampleRows
 from validation.model_gate.baselines import REGRESSION
@@ -68,6 +69,7 @@ SHAPES: dict[str, dict[str, float]] = {
 USERS_OF_SHAPES = (200, 1_000, 10_000)
 USERS_OF_DAYS, DAYS, DAY_SDS = (200, 1_000, 5_000, 20_000, 100_000), (7, 14, 28), (0.0, 0.003, 0.01)
 SEED = 31
+SHARED: dict[str, Any] = {"rows": NUM_TRIALS, "seed": str(SEED)}
 CONFIG = completejourney().model_gate
 
 
@@ -117,8 +119,7 @@ def _coverage_row(name: str, found: dict[str, Coverage], note: str) -> Row:
         covered[lowest],
         "% of 95 % intervals that cover zero, the lowest (goal: >= 93.5)",
         spread=f"{min(covered.values()):.1f} to {max(covered.values()):.1f} over {len(covered)}",
-        rows=NUM_TRIALS,
-        seed=str(SEED),
+        **SHARED,
         note=f"lowest with {lowest}{'; ' if note else ''}{note}",
     )
 
@@ -127,7 +128,10 @@ def _measure_power() -> list[Row]:
     """Count how often a true gain is seen on a holdout of the sample's size."""
     world, rows = Population(1_049, num_days=7, shared=0.98), []
     for change in (0.005, 0.01):
-        now, before = power(world, change, NUM_TRIALS, SEED)
+        rng = np.random.default_rng(SEED)
+        found = [each for _ in range(NUM_TRIALS) if (each := world.compare(rng, change))]
+        now = np.mean([each.value > 1.96 * each.error for each in found])
+        before = np.mean([each.value > 1.96 * each.users.variance**0.5 for each in found])
         rows.append(
             row(
                 f"gate_power_at_{1000 * change:.0f}_per_mille",
@@ -135,8 +139,8 @@ def _measure_power() -> list[Row]:
                 f"% of true gains of {change:.1%} whose 95 % interval lies above zero",
                 ratio=now / before,
                 peer=f"intervals by users alone, as before: {100 * before:.1f} %",
-                rows=NUM_TRIALS,
-                seed=str(SEED),
+                spread="one draw",
+                **SHARED,
                 note="1,049 users, 7 days; models that share 98 % of the actions they rank high",
             )
         )
@@ -288,11 +292,10 @@ def _stopped_at(
     level: Callable[[int], float], num_cycles: int, rng: np.random.Generator
 ) -> int | None:
     """Return the cycle at which a line of champions is stopped; None if it never is."""
-    points: list[LinePoint] = []
+    points, spread = list[LinePoint](), np.hypot(LINE_ERROR, CONFIG.seed_noise)
+    of = {"reference": REGRESSION, "as_of": FIRST, "error": LINE_ERROR}
     for cycle in range(num_cycles):
-        value = level(cycle) + rng.normal(0, LINE_ERROR) + rng.normal(0, CONFIG.seed_noise)
-        day = FIRST + timedelta(days=14 * cycle)
-        points.append(LinePoint(reference=REGRESSION, as_of=day, value=value, error=LINE_ERROR))
+        points.append(LinePoint(value=level(cycle) + rng.normal(0, spread), **of))
         if evidence_of_fall(points, CONFIG.margin, CONFIG.seed_noise) >= THRESHOLD:
             return cycle
     return None
@@ -300,10 +303,8 @@ def _stopped_at(
 
 def _measure_tries() -> Row:
     """Try a recipe that loses just the margin five times on one holdout, and count promotions."""
-    rng, found = np.random.default_rng(SEED), {}
-    for kind, error, seeds in itertools.product(
-        ("seeds", "recipes"), (0.00115, SAMPLE_ERROR, 0.007), (0.002, 0.004)
-    ):
+    rng, found, errors = np.random.default_rng(SEED), {}, (0.00115, SAMPLE_ERROR, 0.007)
+    for kind, error, seeds in itertools.product(("seeds", "recipes"), errors, (0.002, 0.004)):
         first = [_try_five(kind, error, seeds, rng) for _ in range(NUM_TRIALS)]
         once, ever = (np.mean(each) for each in zip(*first, strict=True))
         found[f"{kind}, standard error {error:.2%}, seeds {seeds:.1%}"] = ever / once
@@ -314,8 +315,7 @@ def _measure_tries() -> Row:
         "times as often is a loss of the margin promoted in five tries as in one, the most "
         "(goal: <= 1.5)",
         spread=f"{min(found.values()):.2f} to {max(found.values()):.2f} over {len(found)}",
-        rows=NUM_TRIALS,
-        seed=str(SEED),
+        **SHARED,
         note=f"most with {worst}; the seeds of one recipe, or five recipes",
     )
 
@@ -341,9 +341,7 @@ def _try_five(kind: str, error: float, seeds: float, rng: np.random.Generator) -
         thetas.insert(0, pair(number, 6, -CONFIG.margin))
         extra = seeds**2 if number else 0.0
         known = thetas if kind == "seeds" else thetas[:1]
-        theta = Change(
-            pool_cycles(thetas[:1], extra)[0], pool_cycles(tries_as_one(known), extra)[0]
-        )
+        theta = Change(*(pool_cycles(c, extra)[0] for c in (thetas[:1], tries_as_one(known))))
         delta = None
         if kind == "recipes":
             alone = pool_cycles([pair(number, 5, -CONFIG.recipe_margin)], 2 * seeds**2)[0]

@@ -68,16 +68,6 @@ class Coverage(NamedTuple):
     error_ratio: float  # the mean standard error over that of users alone
 
 
-def power(population: Population, change: float, num_trials: int, seed: int) -> tuple[float, float]:
-    """Return how often a true change is seen: by the 95 % interval, and by that of users alone."""
-    rng = np.random.default_rng(seed)
-    found = [m for _ in range(num_trials) if (m := population.compare(rng, change))]
-    values, users = (np.array([f(m) for m in found]) for f in
-                     (lambda m: m.value, lambda m: m.users.variance ** 0.5))  # fmt: skip
-    reaches = np.array([1.96 * each.error for each in found])
-    return float(np.mean(values > reaches)), float(np.mean(values > 1.96 * users))
-
-
 def coverage(population: Population, num_trials: int, seed: int) -> Coverage:
     """Draw comparisons without a difference, and count the 95 % intervals that say so."""
     rng = np.random.default_rng(seed)

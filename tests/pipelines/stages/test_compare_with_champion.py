@@ -6,7 +6,7 @@ In MLflow there are two finished runs, whose numbers have the same names.
 import contextlib
 import html
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -235,11 +235,8 @@ def test_a_lost_line_holds_what_was_changed(
 ) -> None:
     standing = Standing(anchor=anchor, anchor_code_digest=code, hold="It was rolled back.")
     run = make_run(tmp_path, standing=standing, code_digest="a" * 64)
-    days = [NOW + timedelta(days=14 * number) for number in range(4)]
-    line = tuple(
-        LinePoint(reference="logistic regression", as_of=day, value=value, error=0.005)
-        for day, value in zip(days, (0.0, 0.0, lead, lead), strict=True)
-    )
+    of = {"reference": "logistic regression", "as_of": NOW, "error": 0.005}
+    line = tuple(LinePoint(value=value, **of) for value in (0.0, 0.0, lead, lead))
     hold = _standing_with(run, line, FreshAnchor(why=why)).hold
     assert hold.endswith("It was rolled back.")
     assert hold.startswith("Over 4 champions, the lead over the logistic") is is_held

@@ -1,7 +1,7 @@
 """The long-term line: worked by hand, and held against years in which nothing or much fell."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -16,11 +16,8 @@ START, MARGIN, NOISE = datetime(2017, 1, 1, tzinfo=UTC), 0.01, 0.002
 
 
 def line(*values: float, reference: str = REGRESSION, error: float = 0.005) -> list[LinePoint]:
-    days = (START + timedelta(days=14 * number) for number in range(len(values)))
-    return [
-        LinePoint(reference=reference, as_of=day, value=value, error=error)
-        for day, value in zip(days, values, strict=True)
-    ]
+    of = {"reference": reference, "as_of": START, "error": error}
+    return [LinePoint(value=value, **of) for value in values]
 
 
 def test_the_evidence_of_two_champions_is_that_of_the_formula() -> None:

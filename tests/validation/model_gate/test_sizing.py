@@ -7,7 +7,7 @@ from support.comparisons import CONFIG, change, comparison
 from support.holdouts import HEADS
 from support.populations import Population
 from validation.model_gate.examine import examine
-from validation.model_gate.sizing import needed_by_log, needed_for, needed_of
+from validation.model_gate.sizing import needed_by_log, needed_for
 
 
 def promoted(num_users: int, margin: float = 0.01) -> float:
@@ -19,10 +19,8 @@ def promoted(num_users: int, margin: float = 0.01) -> float:
 
 def test_the_users_that_are_said_to_be_needed_promote_four_in_five_equal_models() -> None:
     rng, world = np.random.default_rng(8), Population(500, num_days=28, shared=0.97)
-    variance = float(
-        np.mean([each.users.variance for _ in range(50) if (each := world.compare(rng))])
-    )
-    needed = needed_for(variance, 0.0, 500, 7, 0.01)
+    found = [each for _ in range(50) if (each := world.compare(rng))]
+    needed = needed_for(float(np.mean([each.error**2 for each in found])), 0.0, 500, 28, 0.01)
     assert needed is not None and needed.users is not None
     assert promoted(500) == pytest.approx(needed.power, abs=0.08) and needed.power < 0.7
     assert promoted(needed.users) == pytest.approx(0.8, abs=0.06)
@@ -43,6 +41,5 @@ def test_a_small_holdout_is_told_with_what_it_needs() -> None:
     small = comparison(change(0.0, -0.02, 0.02))
     [reason] = [r for r in examine(small, CONFIG, HEADS).held if r.code == "small_holdout"]
     assert "about 322 such users, a holdout of about 91" in reason.sentence
-    assert needed_of(small, 0.01, 0.0) is None
-    large = comparison(change(0.0, -0.001, 0.001))
-    assert not [r for r in examine(large, CONFIG, HEADS).held if r.code == "small_holdout"]
+    large = examine(comparison(change(0.0, -0.001, 0.001)), CONFIG, HEADS)
+    assert "small_holdout" not in [reason.code for reason in large.held]
