@@ -43,8 +43,7 @@ def test_the_evidence_of_two_champions_is_that_of_the_formula() -> None:
 def test_what_fell_by_more_than_the_margin_is_found_and_what_did_not_is_left_alone(
     level, is_lost: bool
 ) -> None:
-    rng = np.random.default_rng(5)
-    lost = 0
+    rng, lost = np.random.default_rng(5), 0
     for _ in range(20):
         values = [level(cycle) + rng.normal(0, 0.0054) for cycle in range(26)]
         lost += any(
