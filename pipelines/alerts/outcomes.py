@@ -119,7 +119,7 @@ def direction_of(change: Interval | None) -> Direction:
 def needs_somebody(run: ResolvedRun, judgement: Judgement) -> bool:
     """Return whether a person has to decide something before a cycle like this one promotes."""
     is_nothing = judgement.verdict.promoted is Promoted.NONE
-    return is_nothing and bool(judgement.problem or run.standing.hold or _num_waited(run))
+    return is_nothing and bool(judgement.problem or judgement.hold or _num_waited(run))
 
 
 def _num_waited(run: ResolvedRun) -> int:
@@ -176,6 +176,8 @@ def _after_no_promotion(
         release = f"anchor release --recipe {recipe.recipe_digest[:12]}"
         release = command_at(run, f"{release} --reason 'why it may come back'")
         offered += (("Let the recipe be promoted again:", release),)
+    elif judgement.hold:
+        offered += (("Once you have looked at the long-term line, accept a recipe:", accept),)
     elif waited := _num_waited(run):
         stays = f"{stays} Nothing was promoted in {waited} cycles: somebody has to decide."
         offered += (

@@ -296,6 +296,7 @@ class Judgement(Artifact):
     anchor: AnchorFacts | None = None  # None where none was trained; `anchor_note` says why.
     anchor_note: str = ""  # Why an anchor was trained or not.
     problem: str = ""  # Why no recipe is accepted, or it cannot be made; '' otherwise.
+    hold: str = ""  # Why the challenger's recipe is not promoted before a person says so.
     baselines: tuple[BaselineFacts, ...] = ()  # Of every cycle, the best first.
     # From exploration requests; () where the holdout has none.
     estimates: tuple[OffPolicyEstimate, ...] = ()

@@ -43,7 +43,7 @@ REPAIR = (
 _MAX_SHOWN = 20
 _ABSENT = "nothing"
 _JUDGED = (
-    *("comparison", "self_test", "anchor", "serving", "estimates", "operating_curve"),
+    *("comparison", "self_test", "anchor", "serving", "estimates", "operating_curve", "line"),
     "verdict",
 )
 """Fields of a `Judgement` that are compared, each of them a fact."""

@@ -176,9 +176,8 @@ def _judge(
 ) -> Judgement:
     """Check that the bundles would serve, and rule.
 
-    The page shows what the gate can see at this holdout's size, by the error of two models of the
-    accepted recipe where there are such: the error of a change grows with the change, and a
-    challenger that is far off says little of the holdout.
+    The operating curve takes the error of two models of the accepted recipe where there are such:
+    the error of a change grows with the change.
     """
     from training.bundle.serving_check import check_serving
     from validation.model_gate.long_line import points_of
@@ -219,6 +218,7 @@ def _judge(
         anchor=anchor,
         anchor_note=fresh.reason,
         problem=standing.problem,
+        hold=standing.hold,
         estimates=facts.estimates,
         baselines=facts.baselines,
         operating_curve=curve,

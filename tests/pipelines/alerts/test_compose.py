@@ -93,7 +93,8 @@ def test_a_verdict_is_told_by_its_kind_and_as_soon_as_it_needs(
     tmp_path, decision, low, high, standing, expected
 ):
     judgement = make_judgement(decision, low=low, high=high)
-    judgement = judgement.model_copy(update={"problem": standing.pop("problem", "")})
+    held = {name: standing.pop(name, "") for name in ("problem", "hold")}
+    judgement = judgement.model_copy(update=held)
     run = make_run(tmp_path, champion=CHAMPION, standing=Standing(**standing))
     assert told_of(compose_verdict(judgement, run)) == expected
 

@@ -82,15 +82,16 @@ def test_the_title_says_what_became_of_it_and_the_first_line_what_serves(
         (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS[:2])}, "", "serving retrain"),
         (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS)}, "", "serving promote set retrain"),
         (INCONCLUSIVE, NOT | {"standing": Standing(unpromoted=DAYS)}, "", "serving retrain"),
-        (INCONCLUSIVE, {}, "It is not known.", "serving set retrain"),
-        (REJECT, {}, "It is not known.", "serving set retrain"),
+        *((decision, {}, field, "serving set retrain")  # the line is lost, or no recipe is known
+          for decision in (INCONCLUSIVE, REJECT) for field in ("problem", "hold")),
         (INCONCLUSIVE, {"standing": Standing(hold="Back.")}, "", "serving release retrain"),
     ],
-)
+)  # fmt: skip
 def test_what_can_be_done_is_offered_with_commands(
     run: ResolvedRun, decision: Decision, changes: dict[str, Any], problem: str, commands: str
 ) -> None:
-    judgement = make_judgement(decision, high=0.01).model_copy(update={"problem": problem})
+    told = {problem: "It waits."} if problem else {}
+    judgement = make_judgement(decision, high=0.01).model_copy(update=told)
     asked = run.model_copy(update=changes)
     found = [parse(line) for _, line in outcome_in(asked, judgement).next_step.commands]
     assert " ".join(each.info_name for each in found) == commands
