@@ -166,6 +166,10 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
     assert known.recipes.accepted.parse() == known.moves[1].recipe.parse() == roomy()
     assert known.moves[1].reason.startswith("The accepted recipe made fresh, in place of the chal")
+    kept = storage.list_names(
+        accepted_code.place_of(run.workspace_uri, known.recipes.accepted.code_digest)
+    )
+    assert len(kept) == 2 and accepted_code.PINS in kept
     [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
     assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}
     assert judged.challenger_recipe == blind().recipe_digest
@@ -193,6 +197,8 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
         run = start_run(asked, settings)
     assert run.standing.anchor_code_digest == accepted
     for name in STAGES[:5]:
+        if name == "train_anchor" and OTHER in changes:
+            kill_in_the_middle(run)
         run_stage(name, run.run_uri)
 
     fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
