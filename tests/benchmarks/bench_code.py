@@ -56,7 +56,6 @@ def measure() -> list[Row]:
         place = storage.local_path(accepted_code.place_of(workspace_uri, digest))
         kept_mib = sum(path.stat().st_size for path in place.iterdir()) / 2**20
     anchor, whole = hours["train_anchor"], sum(hours.values())
-    told = ", ".join(f"{stage} {each:.3f}" for stage, each in hours.items() if each > 0.005)
     return [
         row(
             "cycle_core_hours",
@@ -64,7 +63,7 @@ def measure() -> list[Row]:
             "core-hours of a cycle of changed code, both models trained",
             ratio=whole / (whole - anchor),
             peer="the same cycle without train_anchor",
-            spread=told,
+            spread=", ".join(f"{s} {each:.3f}" for s, each in hours.items() if each > 0.005),
             rows=1,
             seed="17",
             note=f"accepted code keeps {kept_mib:.1f} MiB; where packages are as pinned its "

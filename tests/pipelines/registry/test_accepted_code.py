@@ -17,9 +17,7 @@ from pipelines.registry import accepted_code
 from pipelines.registry.accepted_code import PINS, install, keep, make_wheel, place_of
 from support.runs import make_run
 
-VERSION = (
-    "import importlib.metadata as m, pipelines; print(m.version('pyarrow'), pipelines.__file__)"
-)
+VERSION = "import importlib.metadata as m, pipelines as p; print(m.version('pyarrow'), p.__file__)"
 
 
 @pytest.fixture
@@ -82,14 +80,11 @@ def test_a_wheel_that_is_gone_or_does_not_install_is_named(
 def wheel_of(folder: Path, name: str, version: str) -> None:
     """Write a wheel with nothing in it."""
     folder.mkdir()
-    files = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
-    }
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for file, text in files.items():
-            wheel.writestr(f"{name}-{version}.dist-info/{file}", text)
+        info, purpose = f"{name}-{version}.dist-info", "Root-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\n{purpose}")
+        wheel.writestr(f"{info}/RECORD", "")
 
 
 def test_other_pins_get_an_environment_of_their_own_from_local_wheels_once(
