@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
@@ -184,7 +185,9 @@ def rows_of(
     from validation.data_gate.days.measure import DayRows
 
     impressions, actions = (_events(event_log, plan, days, table) for table in EVENTS)
-    return DayRows(impressions, actions, _users(event_log, plan) if with_users else None)
+    if not with_users:
+        return DayRows(impressions, actions, None)
+    return DayRows(impressions, actions, _users(event_log, plan), pins_of(event_log, plan))
 
 
 def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
@@ -210,6 +213,20 @@ def _events(event_log: EventLog, plan: SnapshotPlan, days: range, table: str) ->
     )
     for file in event_log.files_between(table, wanted.start_ms, wanted.end_ms):
         yield read_events(event_log, (file,), wanted)
+
+
+def pins_of(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
+    """Yield the pins of the recipe's embedding version, with their embeddings.
+
+    They are the same for all days: a vector never changes under its version.
+    """
+    for file in event_log.files_of("pins"):
+        rows, _ = read_rows(event_log, [file], Before("pin_id", 1 << 62))
+        versions = np.asarray(rows["embedding_version"].cast("string"))
+        rows = rows.filter(pa.array(versions == plan.config.embedding_version))
+        if len(rows):
+            vectors = to_list_column(embedding_matrix(file.path, rows))
+            yield pa.table({"pin_id": rows["pin_id"], "embedding": vectors})
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:

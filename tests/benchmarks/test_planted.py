@@ -11,7 +11,7 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
 from support.log_days import random_log
-from support.planted import DEFECTS, TABLES, LogRows, strengths_of, try_defects
+from support.planted import DEFECTS, KNOWN, TABLES, LogRows, strengths_of, try_defects
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
@@ -76,7 +76,7 @@ def test_the_gate_is_tried_at_three_strengths(tmp_path: Path) -> None:
     names = ("exposures_twice", "pin_embeddings_rotated", "lag_gone", "feature_equals_label")
     event_log = open_event_log(storage.to_uri(tmp_path / "event_log"))
     plan = plan_of(smoke(), PLANTED_AS_OF)
-    clean, *found = try_defects(event_log, plan, tmp_path, names)
+    clean, *found = try_defects(event_log, plan, tmp_path, {name: KNOWN[name] for name in names})
     assert not clean.has_effect and not clean.told
     by_name = {(each.defect, each.strength): each for each in found}
     assert len(by_name) == 12 and all(each.has_effect for each in found)

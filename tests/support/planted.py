@@ -6,7 +6,7 @@ defect takes rows in memory and returns other rows; it changes no array in place
 an expectation about the days or about kept embeddings is not met, and is critical where one is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,6 @@ from pipelines.contracts.data_rules import CHANGED_EMBEDDINGS, MISSING_DAYS
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.log_files import EventLog
-from pipelines.event_log.reader import Before, read_rows
-from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.judging import EARLIER_DAYS
 from pipelines.log_days.reading import categories_of, measure_log, rows_of
 from pipelines.snapshot.plan import SnapshotPlan
@@ -163,14 +161,14 @@ def lose(table: str, where: Where) -> Plant:
     return lambda log, s, rng: log.without(table, where(log, s, rng))
 
 
-def lose_users(users: Callable[[LogRows], Array]) -> Plant:
-    """Lose a share of some users, in both tables of events."""
+def lose_ids(name: str, ids: Callable[[LogRows], Array]) -> Plant:
+    """Lose a share of some users or pins, in both tables of events."""
 
     def plant(log: LogRows, s: float, rng: Rng) -> LogRows:
-        unique = np.unique(users(log))
+        unique = np.unique(ids(log))
         lost = unique[rng.random(len(unique)) < s]
         for table in (SHOWN, ACTED):
-            is_lost = np.isin(log.column(table, "user_id"), lost)
+            is_lost = np.isin(log.column(table, name), lost)
             log = log.without(table, log.inside(table) & is_lost)
         return log
 
@@ -263,11 +261,16 @@ def collide(log: LogRows, s: float, rng: Rng) -> LogRows:
     pins = np.unique(log.column(SHOWN, "pin_id"))
     is_lost = rng.random(len(pins)) < s
     target = np.where(is_lost, pins[rng.integers(0, max(1, len(pins) // 20), len(pins))], pins)
-    for table in (SHOWN, ACTED):
-        ids = log.column(table, "pin_id")
-        place = np.minimum(np.searchsorted(pins, ids), len(pins) - 1)
-        hit = log.inside(table) & (pins[place] == ids)
-        log = log.set(table, pin_id=np.where(hit, target[place], ids))
+    return rename(log, "pin_id", pins, target)
+
+
+def rename(log: LogRows, name: str, old: Array, new: Array) -> LogRows:
+    """Write other ids of users or pins for the old ones, which ascend, in both tables of events."""
+    for table in (SHOWN, ACTED) if len(old) else ():
+        ids = log.column(table, name)
+        place = np.minimum(np.searchsorted(old, ids), len(old) - 1)
+        hit = log.inside(table) & (old[place] == ids)
+        log = log.set(table, **{name: np.where(hit, new[place], ids)})
     return log
 
 
@@ -345,8 +348,8 @@ DEFECTS: dict[str, Plant] = {
     "actions_days_halved": lose(ACTED, half_of_days(ACTED)),
     "holdout_requests_lost": lose(SHOWN, requests_where(
         lambda log: log.day_of(SHOWN) >= log.holdout_day)),
-    "users_missing": lose_users(lambda log: log.column(SHOWN, "user_id")),
-    "segment_missing": lose_users(
+    "users_missing": lose_ids("user_id", lambda log: log.column(SHOWN, "user_id")),
+    "segment_missing": lose_ids("user_id",
         lambda log: log.column("users", "user_id")[is_commonest(log.users["state"])]),
     "surface_missing": lose(SHOWN, requests_where(
         lambda log: is_commonest(log.impressions["surface"]))),
@@ -394,32 +397,34 @@ class Trial(NamedTuple):
 
 def load_log(event_log: EventLog, plan: SnapshotPlan, days: range) -> LogRows:
     """Read the rows of some days, and of the day before them, into memory."""
-    rows, pins = rows_of(event_log, plan, days), []
-    for file in event_log.files_of("pins"):
-        found, _ = read_rows(event_log, [file], Before("pin_id", 1 << 62))
-        versions = np.asarray(found["embedding_version"].cast("string"))
-        found = found.filter(pa.array(versions == plan.config.embedding_version))
-        vectors = to_list_column(embedding_matrix(file.path, found))
-        pins.append(pa.table({"pin_id": found["pin_id"], "embedding": vectors}))
-    tables = map(pa.concat_tables, (rows.impressions, rows.actions, pins, rows.users))
+    rows = rows_of(event_log, plan, days)
+    tables = map(pa.concat_tables, (rows.impressions, rows.actions, rows.pins, rows.users))
     return LogRows(*tables, days.start, plan.holdout.start_ms // DAY_MS, days.stop)
 
 
+KNOWN = {name: (plant, strengths_of(name)) for name, plant in DEFECTS.items()}
+
+
 def try_defects(
-    event_log: EventLog, plan: SnapshotPlan, scratch: Path, defects: Sequence[str] = tuple(DEFECTS)
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    scratch: Path,
+    kinds: Mapping[str, tuple[Plant, tuple[float, float, float]]] = KNOWN,
+    strengths: Sequence[str] = STRENGTHS,
 ) -> Iterator[Trial]:
     """Yield what the gate says of the clean days of a plan's windows, and of each defect."""
     days = range(plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS))
     clean = load_log(event_log, plan, days)
     before = range(days.start - EARLIER_DAYS, days.start)
     history = measure_log(event_log, plan, before, scratch)
-    for defect in (CLEAN, *defects):
-        for number, strength in enumerate(("",) if defect == CLEAN else STRENGTHS):
-            rng, log = np.random.default_rng([SEED, number]), clean
+    for defect in (CLEAN, *kinds):
+        for strength in ("",) if defect == CLEAN else strengths:
+            log = clean
             if defect != CLEAN:
-                log = DEFECTS[defect](clean, strengths_of(defect)[number], rng)
+                number, (plant, how_strong) = STRENGTHS.index(strength), kinds[defect]
+                log = plant(clean, how_strong[number], np.random.default_rng([SEED, number]))
             with open_engine(str(scratch)) as engine:
-                rows = DayRows([log.impressions], [log.actions], [log.users])
+                rows = DayRows([log.impressions], [log.actions], [log.users], [log.pins])
                 found = measure_days(engine, rows, days.start, days.stop, categories_of(plan))
             yield Trial(defect, strength, *judge(clean, log, found, history))
 

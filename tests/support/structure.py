@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
 MAX_PRODUCT_LINES = 38_722
-MAX_PRODUCT_TOKENS = 219_500
+MAX_PRODUCT_TOKENS = 220_000
 MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 40_000
 MAX_FUNCTION_LINES = 60

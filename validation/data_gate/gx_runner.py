@@ -60,6 +60,8 @@ class Check:
     # Why the expectation cannot be judged this time; if it says so, the expectation counts as met.
     not_judged: str = ""
     phrases: Mapping[str, str] = field(default_factory=dict)  # What is said of a partition.
+    # How far a partition is from the cause: those of the lowest number are named first.
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def expected(self) -> str:
@@ -102,10 +104,12 @@ class Check:
             parts.append(f"{f'{total:,.0f}' if total else 'none'} {where}")
             parts += [self.phrases[name] for name in offenders[:1]]
         elif measured:
-            worst = max(measured, key=self.excess)
+            order = sorted(
+                offenders, key=lambda name: (self.ranks.get(name, 0), -self.excess(name))
+            )
+            worst = order[0] if order else max(measured, key=self.excess)
             where = f" ({worst})" if len(self.values) > 1 else ""
             parts.append(f"{_TOLD[self.unit](self.values[worst])}{where}")
-            order = sorted(offenders, key=self.excess, reverse=True)
             parts += [self.phrases[name] for name in order if name in self.phrases][:_MOST_PHRASES]
         if missing:
             named = ", ".join(missing[:3])

@@ -23,11 +23,13 @@ from pipelines.contracts.data_rules import MISSING_DAYS
 from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.days.limits import DISTANCE, FEWEST_DAYS, Deviation, deviations, kind_of
+from validation.data_gate.days.moments import PREFIX
 from validation.data_gate.gx_runner import Check, Unit, evaluate
 from validation.report.data_docs import Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def changes(before: DayProfile, now: DayProfile) -> tuple[str, ...]:
     for name in sorted(before.numbers.keys() | now.numbers.keys()):
         is_in_both = name in before.numbers and name in now.numbers
         if name.endswith(_OF_LATENESS) or not (is_in_both or name.endswith(".rows")):
+            continue
+        if name.startswith(PREFIX):  # A few late rows move some of hundreds.
             continue
         kind = kind_of(name)
         pair = [day.numbers.get(name, none) for day in (before, now)]
@@ -165,7 +169,10 @@ def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
         values = {e.name: e.risk if table == "log_risks" else e.times_limit for e in of}
         unit: Unit = "risk" if table == "log_risks" else "limits"
         phrases = {each.name: describe(each) for each in of}
-        return Check(name, severity, said, table, values, unit, None, 1.0, not_judged, phrases)
+        ranks = {each.name: _rank(each.name) for each in of}
+        return Check(
+            name, severity, said, table, values, unit, None, 1.0, not_judged, phrases, ranks
+        )
 
     return (
         check("log_days_as_usual", Severity.WARNING, "Each number of each day, by the days before.",
@@ -178,8 +185,16 @@ def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
+def _rank(name: str) -> int:
+    """Return how far a number is from the cause: lost rows, what follows from them, rows at all."""
+    if name.startswith(PREFIX):
+        return 2
+    is_loss = name.endswith((".rows", ".requests", ".users", "_come_back", "_new"))
+    return 0 if is_loss else 1
+
+
 def describe(each: Deviation) -> str:
-    """Return a deviation as people read it, in the number's own unit."""
+    """Return a deviation as people read it, in the number's own unit, with a plot of its days."""
     when = f"on {date_of(each.day)}" if each.level == "day" else f"from {date_of(each.day)} on"
     if each.kind is DISTANCE:
         return (
@@ -187,6 +202,24 @@ def describe(each: Deviation) -> str:
             f"{each.limit:.2f}"
         )
     judged = (each.found, each.usual, each.usual - each.limit, each.usual + each.limit)
-    natural = map(each.kind.natural, judged)
-    found, usual, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in natural)
-    return f"{each.name}: {found} {when}, usual {usual}, allowed {low} to {high}"
+    own = [each.kind.natural(value) * each.unit for value in judged]
+    lowest, highest = each.kind.bounds
+    if each.name.endswith(".centre"):
+        own = [hour % 24 for hour in own]
+    own[2:] = max(own[2], lowest), min(own[3], highest)
+    found, usual, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in own)
+    said = f"{each.name}: {found} {when}, usual {usual}, allowed {low} to {high}"
+    return f"{said} {plot(each)}".rstrip()
+
+
+def plot(each: Deviation) -> str:
+    """Return the days before, a bar, and the judged days as one character a day."""
+    if not each.series:
+        return ""
+    lowest, highest = min(each.series), max(each.series)
+    steps = len(_HEIGHTS) - 1
+    drawn = "".join(
+        _HEIGHTS[round((value - lowest) / (highest - lowest or 1.0) * steps)]
+        for value in each.series
+    )
+    return f"{drawn[: -each.num_judged]}|{drawn[-each.num_judged :]}"

@@ -35,6 +35,7 @@ Not for who is told (`gate`). Tested in tests/validation/data_gate/days/test_lim
 
 import cmath
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -44,6 +45,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.contracts.day_profile import DayProfile, Number
+from validation.data_gate.days.moments import PAIR, PREFIX
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 Floats = npt.NDArray[np.float64]
@@ -56,8 +58,9 @@ FEWEST_DAYS = 14
 """With a shorter history nothing is judged."""
 WEEKDAY_DAYS = 28
 """From so long a history on, weekdays are told apart."""
-FEWEST_DAYS_OF_STATE = 42
-"""A state looks back over four weeks, so that at the beginning of a log it only fills up."""
+FEWEST_DAYS_OF_STATE = 49
+"""A state looks back over four weeks, so that at the beginning of a log it only fills up. What rows
+give together moves with it, and hundreds of numbers need weeks of their own."""
 LONGEST_RUN = 14
 FEWEST_RUNS = 8
 """With fewer earlier fortnights, however they overlap, nobody knows how many come back."""
@@ -68,11 +71,13 @@ RARE, RARE_FLOORS = 50.0, (3.0, 1.5)
 """A volume of fewer rows a day comes in bursts, and its floors are these."""
 FEWEST_ABOUT_AN_HOUR = 10
 """So many events have to lie about an hour before a day has one, see `_centre`."""
-FEWEST_OF_A_DAY, FEWEST_OF_A_RUN = 20.0, 100.0
-"""Positives that a segment or surface must usually have before its label rate says anything."""
 BEFORE_DAYS, AFTER_DAYS = 28, 14
 """Ids of so many days are looked for in so many days after them."""
 FEWEST_IDS = 50
+DRAWN_DAYS = 28
+"""So many days before the judged ones are drawn beside what is told."""
+LEAST_DEVIATION = 0.001
+"""Of the rows of a quantity, in which its mean is judged."""
 MOST_MISSING = 1
 """A closed day is told by itself; with more of them too few come back for want of days."""
 
@@ -87,6 +92,13 @@ class Kind:
     critical: float  # A mean effect from which on a model is at risk; infinite where none is.
     offset: float = 1e-9  # Is added to a number before its logarithm is taken.
     spread: float = 1.0  # Standard deviation of the judged value for one row; see `noise`.
+    within: tuple[float, float] = (-math.inf, math.inf)  # What the number itself can be.
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The range of the number itself, in its own unit."""
+        ranges = {"share": (0.0, 1.0), "rate": (0.0, 1.0), "relative": (0.0, math.inf)}
+        return ranges.get(self.scale, self.within)
 
     def judged(self, number: Number) -> float:
         """Return the number on the scale on which it is judged."""
@@ -131,6 +143,16 @@ _SHARE = Kind("share", day_floor=0.05, run_floor=0.02, critical=0.1)
 _RARE = Kind("share", day_floor=0.005, run_floor=0.002, critical=0.05)
 _SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.0)
 RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
+HOURS_FLOOR = 0.25
+"""One hour more or less, as when clocks are changed, is below it (see `centre`)."""
+TOGETHER = 1.5
+MOMENT = Kind("amount", day_floor=math.inf, run_floor=0.03, critical=math.inf)
+DEVIATION = Kind("relative", math.inf, run_floor=0.08, critical=math.inf, offset=0.01)
+CORRELATION = Kind(
+    "amount", day_floor=math.inf, run_floor=0.06, critical=math.inf, within=(-1.0, 1.0)
+)
+"""Of quantities of rows, which are shares, logarithms and cosines (`moments`)."""
+NEWCOMERS = Kind("rate", day_floor=math.inf, run_floor=0.3, critical=math.inf)
 DISTANCE = Kind("amount", day_floor=0.6, run_floor=0.3, critical=0.6, spread=1.0)
 """Of counts by hour or category: the Jensen-Shannon distance from what is usual, in [0, 1]."""
 
@@ -146,24 +168,33 @@ _KINDS = {
          "zero_embedding", "embedding_repeated"), _RARE
     ),
     "different_pins": Kind("relative", day_floor=0.4, run_floor=0.1, critical=0.7),
-    # What all rows together lose is told by their own rate, and that one may be critical.
-    "label_rate": Kind("rate", day_floor=0.5, run_floor=0.15, critical=math.inf),
     "mean_position": Kind("relative", day_floor=0.1, run_floor=0.05, critical=0.4),
     "centre": Kind("amount", day_floor=2.0, run_floor=1.3, critical=3.0, spread=4.0),  # hours
     "never_seen": Kind("share", day_floor=0.15, run_floor=0.08, critical=0.3),
     # A model that leans on a category which tells of the label has nothing to lean on where it
     # serves, so whatever is sure is critical.
-    "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.006),
-    "row_age_days": Kind("amount", day_floor=3.0, run_floor=2.0, critical=14.0),
+    "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.006, within=(0.0, 1.0)),
+    "by_weekday": Kind("amount", math.inf, run_floor=0.5, critical=math.inf),
+    "row_age_days": Kind(
+        "amount", day_floor=3.0, run_floor=2.0, critical=14.0, within=(0.0, math.inf)
+    ),
     # Users whose past grows come nearer to each other, month after month, and that harms nobody.
-    "spread": Kind("amount", day_floor=0.15, run_floor=0.08, critical=0.3, spread=0.5),
-    "like_themselves": Kind("amount", day_floor=0.15, run_floor=0.06, critical=0.3, spread=0.5),
+    "spread": Kind(
+        "amount", day_floor=0.15, run_floor=0.08, critical=0.3, spread=0.5, within=(0.0, 1.0)
+    ),
+    "like_themselves": Kind(
+        "amount", day_floor=0.15, run_floor=0.06, critical=0.3, spread=0.5, within=(-1.0, 1.0)
+    ),
 }  # fmt: skip
 
 
 def kind_of(name: str) -> Kind:
     """Return the kind of a number; what has none of its own is a share or a time."""
     last = name.rpartition(".")[2]
+    if name.startswith(PREFIX):
+        is_of_hours = PAIR not in name and ".hour_" in name
+        found = CORRELATION if PAIR in name else DEVIATION if last == "deviation" else MOMENT
+        return replace(found, run_floor=HOURS_FLOOR) if is_of_hours else found
     return _KINDS.get(last, _SECONDS if last.endswith("_s") else _SHARE)
 
 
@@ -178,6 +209,9 @@ class Deviation:
     found: float  # On the kind's scale.
     usual: float
     limit: float
+    unit: float = 1.0  # What 1 on the scale is of the number itself.
+    series: tuple[float, ...] = ()  # The days before and the judged ones, on the kind's scale.
+    num_judged: int = 0  # How many of the series are judged.
 
     @property
     def effect(self) -> float:
@@ -223,15 +257,18 @@ def deviations(
             seen.setdefault(name, set()).update(counts)
     before, now = ([(day.day, _numbers(day, seen)) for day in days] for days in (history, judged))
     found: list[Deviation] = []
-    for name in sorted({name for _, numbers in before for name in numbers}):
+    for name in sorted({n for _, of in before for n in of if not n.startswith(PREFIX)}):
         series = _series(name, before), _series(name, now)
         if len(series[0].days) >= _fewest_days(name) and len(series[1].days):
-            found += _of_series(name, *series)
+            drawn = (*series[0].values[-DRAWN_DAYS:], *series[1].values)
+            found += [replace(each, series=drawn, num_judged=len(series[1].days))
+                      for each in _of_series(name, *series)]  # fmt: skip
     for name in sorted({name for day in history for name in day.counts}):
         if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
     for name in sorted({name for day in judged for name in day.acted_upon}):
         found += _of_told(name, history, judged)
+    found += _of_moments(history, judged)
     for followed in ("users", "pins"):
         found += _of_ids(followed, history, judged)
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
@@ -334,9 +371,9 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
             extra[weekday] = np.median(of_weekday) - level
     residuals = before.values - (level + extra[before.days % 7])
     usual = level + extra[now.days % 7]
-    # How many rows, or positives, a day of the history has: its noise says so.
+    # How many rows a day of the history has: its noise says so.
     typical = 1.0 / np.median(before.noise) ** 2
-    is_volume = name.endswith((".rows", ".per_request", ".per_user", ".label_rate"))
+    is_volume = name.endswith((".rows", ".per_request", ".per_user"))
     is_rare = is_volume and typical < RARE
     floors = RARE_FLOORS if is_rare else (kind.day_floor, kind.run_floor)
     day_floor, run_floor = (floor * _short_history(num_before) for floor in floors)
@@ -352,10 +389,84 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
     of_run = Deviation(name, "run", kind, now.days[0], now.values.mean(), usual.mean(), limit)
     if name.endswith(".tells"):
         return [of_day]  # Over all days it is counted together: see `_of_told`.
-    if kind.scale == "rate":  # Rates need positives.
-        asked = ((of_day, FEWEST_OF_A_DAY), (of_run, FEWEST_OF_A_RUN / num_now))
-        return [each for each, fewest in asked if typical >= fewest]
-    return [of_day, of_run]
+    return [of_day, of_run, *_of_weekdays(name, before, now, extra, residuals)]
+
+
+def _of_weekdays(
+    name: str, before: _Series, now: _Series, extra: Floats, residuals: Floats
+) -> list[Deviation]:
+    """Return how far a volume's week is from the usual one, where weekdays explain most of it.
+
+    What is judged is the slope of the days on what their weekdays usually have more or less: about
+    1, and below 0 where a Sunday's rows stand on a Wednesday.
+    """
+    kind, pattern = _KINDS["by_weekday"], extra[before.days % 7]
+    if kind_of(name) is not _VOLUME or len(now.days) < 7 or pattern.var() <= residuals.var():
+        return []
+    level, length = np.median(before.values), _run_length(len(before.days), len(now.days))
+
+    def slope(days: npt.NDArray[np.int64], values: Floats) -> float:
+        usual = extra[days % 7] - extra[days % 7].mean()
+        return float((usual * (values - level)).sum() / (usual**2).sum())
+
+    starts = range(len(before.days) - length + 1)
+    own = np.array([slope(before.days[n : n + length], before.values[n : n + length])
+                    for n in starts])  # fmt: skip
+    found, usual = slope(now.days, now.values), float(np.median(own))
+    limit = _limits(kind.run_floor * _short_history(len(before.days)), own - usual)
+    return [Deviation(f"{name}.by_weekday", "run", kind, now.days[0], found, usual, limit)]
+
+
+def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> list[Deviation]:
+    """Return how far what rows give together lies from the history, over all judged days.
+
+    A mean is judged in the rows' usual standard deviation. There are hundreds of these numbers, so
+    that their limits are wider by TOGETHER; one window in twenty may break any of them.
+    """
+    if len(history) < FEWEST_DAYS_OF_STATE:
+        return []
+    names = sorted({name for day in history for name in day.numbers if name.startswith(PREFIX)})
+    kinds, length = [kind_of(name) for name in names], _run_length(len(history), len(judged))
+    raw, raw_now = (
+        np.array([[day.numbers[n].value if n in day.numbers else np.nan for n in names]
+                  for day in days]).reshape(len(days), len(names))
+        for days in (history, judged)
+    )  # fmt: skip
+    is_log = np.array([kind.scale == "relative" for kind in kinds], dtype=bool)
+    before, now = (
+        np.where(is_log, np.log(np.maximum(of, 0) + DEVIATION.offset), of) for of in (raw, raw_now)
+    )
+    is_known = np.isfinite(before).sum(axis=0) >= FEWEST_DAYS_OF_STATE
+    is_known &= 2 * np.isfinite(now).sum(axis=0) >= len(judged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Of numbers that no day of a run has.
+        spread = dict(zip(names, np.nanmedian(raw, axis=0), strict=True))
+        level, of_weekday = np.nanmedian(before, axis=0), np.zeros((7, len(names)))
+        weekdays, weekdays_now = (np.array([d.day for d in days]) % 7 for days in (history, judged))
+        for weekday in range(7):
+            found = np.nanmedian(before[weekdays == weekday], axis=0) - level
+            of_weekday[weekday] = np.nan_to_num(found)
+        runs = sliding_window_view(before - level - of_weekday[weekdays], length, axis=0)
+        own = np.nanmean(runs, axis=-1)
+        effects = np.nanmean(now - level - of_weekday[weekdays_now], axis=0)
+    found = []
+    for n in np.flatnonzero(is_known):
+        name, kind, of_runs = names[n], kinds[n], own[:, n][np.isfinite(own[:, n])]
+        if not len(of_runs):
+            continue
+        unit = 1.0
+        if name.endswith(".mean"):
+            unit = max(spread[f"{name.removesuffix('mean')}deviation"], LEAST_DEVIATION)
+        floor = kind.run_floor * _short_history(len(history))
+        limit = TOGETHER * _limits(floor, of_runs / unit, 0.0, np.median(of_runs) / unit)
+        drawn = np.concatenate([before[-DRAWN_DAYS:, n], now[:, n]]) / unit
+        drawn = np.where(np.isfinite(drawn), drawn, level[n] / unit)
+        usual = level[n] / unit
+        found.append(
+            Deviation(name, "run", kind, judged[0].day, usual + effects[n] / unit, usual, limit,
+                      unit, tuple(drawn), len(judged))
+        )  # fmt: skip
+    return found
 
 
 def _count_matrix(days: Sequence[Mapping[str, int]], keys: Sequence[str]) -> Floats:
@@ -464,24 +575,29 @@ def _of_ids(
 ) -> list[Deviation]:
     """Return the lowest share of the users or pins of four weeks that come back in the next two.
 
-    That more come back than before does no harm, and is not told.
+    The lowest share of those of two weeks that are new follows: they were not there in the four
+    weeks before. That more come back, or are new, than before does no harm, and is not told.
     """
     ids = known_ids((*history, *judged), followed)
     num_days = _run_length(len(history), min(len(judged), AFTER_DAYS))
     start, first, end = min(ids, default=0), judged[0].day, judged[-1].day + 1
-    runs = ((share_back(ids, day, num_days), day) for day in range(start, end - num_days + 1))
-    found = [(*share, day) for share, day in runs if share is not None]
-    usual = [each for each in found if each[2] <= first - num_days]
-    now = [each for each in found if each[2] >= first]
-    if len(usual) < FEWEST_RUNS or not now:
-        return []
-    values = np.array([share for share, _, _ in usual])
-    middle = np.median(values)
-    share, num, day = min(now)
-    noise = RETURNING.noise(Number(value=middle, num=num))
-    floor = RETURNING.run_floor * _short_history(len(history))
-    limit, name = _limits(floor, values - middle, noise), f"impressions.{followed}_come_back"
-    return [Deviation(name, "run", RETURNING, day, min(share, middle), middle, limit)]
+    found = []
+    for of, kind in (("come_back", RETURNING), ("new", NEWCOMERS)):
+        runs = ((share_back(ids, day, num_days, of == "new"), day)
+                for day in range(start, end - num_days + 1))  # fmt: skip
+        shares = [(Number(value=share[0], num=share[1]), day) for share, day in runs if share]
+        known = [(kind.judged(share), share.num, day) for share, day in shares]
+        usual = [judged for judged, _, day in known if day <= first - num_days]
+        now = [each for each in known if each[2] >= first]
+        if len(usual) < FEWEST_RUNS or not now:
+            continue
+        values, middle = np.array(usual), float(np.median(usual))
+        judged_share, num, day = min(now)
+        noise = kind.noise(Number(value=kind.natural(middle), num=num))
+        limit = _limits(kind.run_floor * _short_history(len(history)), values - middle, noise)
+        name = f"impressions.{followed}_{of}"
+        found.append(Deviation(name, "run", kind, day, min(judged_share, middle), middle, limit))
+    return found
 
 
 def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[int]]:
@@ -494,22 +610,27 @@ def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[
 
 
 def share_back(
-    ids: Mapping[int, frozenset[int]], first: int, num_days: int
+    ids: Mapping[int, frozenset[int]], first: int, num_days: int, is_of_new: bool = False
 ) -> tuple[float, int] | None:
     """Return which share of the ids of the weeks before a day come back, and of how many.
+
+    Or else, which share of the ids from that day on are new.
 
     Args:
         ids: By day, since the epoch.
         first: The first day on which they are looked for.
         num_days: How many days they are looked for.
+        is_of_new: The second share is asked for.
 
     Returns:
         None where too few days or ids are known.
     """
     before = [ids[day] for day in range(first - BEFORE_DAYS, first) if day in ids]
     after = [ids[day] for day in range(first, first + num_days) if day in ids]
-    wanted = frozenset().union(*before)
+    wanted, other = frozenset().union(*before), frozenset().union(*after)
     is_enough = 2 * len(before) >= BEFORE_DAYS and len(after) >= num_days - MOST_MISSING
     if not is_enough or len(wanted) < FEWEST_IDS:
         return None
-    return len(wanted & frozenset().union(*after)) / len(wanted), len(wanted)
+    if is_of_new:
+        return len(other - wanted) / max(1, len(other)), len(other)
+    return len(wanted & other) / len(wanted), len(wanted)

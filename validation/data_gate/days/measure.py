@@ -23,7 +23,8 @@ from pipelines.contracts.day_profile import DayProfile, Number
 from pipelines.contracts.hashing import hash_rows, mix
 from validation.data_gate.days import queries
 from validation.data_gate.days.limits import eta_squared
-from validation.data_gate.days.queries import NUM_PROJECTIONS
+from validation.data_gate.days.moments import joint_numbers
+from validation.data_gate.days.queries import NUM_PROJECTIONS, quoted
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may use; beyond it, rows are written to the temporary folder."""
@@ -39,7 +40,8 @@ class DayRows:
 
     impressions: Iterable[pa.Table]
     actions: Iterable[pa.Table]
-    users: Iterable[pa.Table] | None  # None: those of the call before.
+    users: Iterable[pa.Table] | None  # None: those of the call before, and their pins.
+    pins: Iterable[pa.Table] = ()
 
 
 @contextlib.contextmanager
@@ -94,6 +96,8 @@ def measure_days(
                 numbers[day][f"{name}.tells"] = Number(value=tells, num=num)
     for day, name, ids in engine.execute(queries.FOLLOWED).fetchall():
         followed[day][name] = tuple(ids)
+    for day, name, number in joint_numbers(engine, range(first_day, end_day), categories):
+        numbers[day][name] = number
     return tuple(
         DayProfile(
             day=day,
@@ -132,6 +136,7 @@ def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequ
         ("i", queries.IMPRESSION_COLUMNS + extra, rows.impressions),
         ("a", queries.ACTION_COLUMNS, rows.actions),
         ("user_rows", "*", None if rows.users is None else [summarise_users(rows.users)]),
+        ("pin_rows", "*", None if rows.users is None else summarise_pins(rows.pins)),
     ):
         for number, part in enumerate(parts or ()):
             verb = f"insert into {name}" if number else f"create or replace temp table {name} as"
@@ -140,11 +145,6 @@ def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequ
             engine.unregister("part")
     engine.execute(queries.REQUESTS)
     engine.execute(queries.USERS_IN_USE)
-
-
-def quoted(name: str, quote: str = '"') -> str:
-    """Return a column's name for a query, or a text with another quote, whatever is in it."""
-    return quote + name.replace(quote, 2 * quote) + quote
 
 
 _KEPT = pa.schema(
@@ -168,8 +168,9 @@ def summarise_users(parts: Iterable[pa.Table]) -> pa.Table:
 
     Returns:
         u, as_of, state, is_zero, vector (a hash of the embedding), length, q0 and so on, and
-        likeness: the cosine of the projection with that of the user's row before; null for the
-        first row of a user, and where one of the two is zero.
+        likeness: the cosine of the projection with that of the user's row before, null where one of
+        the two is zero; same_state and same_vector: whether these are as in the row before. All
+        three are null for the first row of a user.
     """
     rows = pa.concat_tables([_KEPT.empty_table(), *(_summarise(part) for part in parts)])
     order = np.lexsort((to_numpy(rows["as_of"]), to_numpy(rows["u"])))
@@ -177,23 +178,38 @@ def summarise_users(parts: Iterable[pa.Table]) -> pa.Table:
     projected = np.stack([to_numpy(rows[f"q{n}"]) for n in range(NUM_PROJECTIONS)], axis=1)
     user, before, after = to_numpy(rows["u"]), projected[:-1], projected[1:]
     scale = np.sqrt((before**2).sum(axis=1) * (after**2).sum(axis=1))
-    is_pair = (user[1:] == user[:-1]) & (scale > 0)
-    cosine = np.full(len(rows), np.nan)
     products: npt.NDArray[Any] = (before * after).sum(axis=1)
-    cosine[1:][is_pair] = products[is_pair] / scale[is_pair]
-    return rows.append_column("likeness", pa.array(cosine, from_pandas=True))
+    has_row = np.append(False, user[1:] == user[:-1])[: len(rows)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.append(np.nan, products / np.where(scale > 0, scale, np.nan))[: len(rows)]
+    found = {"likeness": np.where(has_row, cosine, np.nan)}
+    for name in ("state", "vector"):
+        values = np.asarray(rows[name])
+        found[f"same_{name}"] = np.where(has_row, values == np.roll(values, 1), np.nan)
+    for name, column in found.items():
+        rows = rows.append_column(name, pa.array(column, from_pandas=True))
+    return rows
+
+
+def summarise_pins(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield a short row for each pin: p, pin_size (its embedding's length), p0 and so on.
+
+    Args:
+        parts: Tables with pin_id and embedding (fixed-size lists, finite).
+    """
+    axes = [f"p{n}" for n in range(NUM_PROJECTIONS)]
+    floats = [pa.field(name, pa.float32()) for name in ("pin_size", *axes)]
+    schema = pa.schema([pa.field("p", pa.int64()), *floats])
+    yield schema.empty_table()
+    for part in parts:
+        vectors = to_numpy(part["embedding"]).astype(np.float32)
+        lengths = np.sqrt((vectors**2).sum(axis=1))
+        yield pa.table([part["pin_id"], lengths, *_projected(vectors).T], schema=schema)
 
 
 def _summarise(part: pa.Table) -> pa.Table:
     vectors = to_numpy(part["embedding"]).astype(np.float32)
-    width = vectors.shape[1]
-    # A fixed [width, NUM_PROJECTIONS] matrix of 1 and -1, scaled so that lengths stay.
-    signs = mix(np.arange(width * NUM_PROJECTIONS), width) >> np.uint64(63)
-    directions = (signs.astype(np.float64) * 2 - 1).reshape(width, NUM_PROJECTIONS)
-    directions /= np.sqrt(NUM_PROJECTIONS)
-    # In double precision these sums are exact. Rounded to single precision on the way they would
-    # depend on how many rows the processor multiplies at once, so on what else is in this part.
-    projected = (vectors.astype(np.float64) @ directions).astype(np.float32)
+    projected = _projected(vectors)
     columns = {
         "u": part["user_id"],
         "as_of": part["as_of"],
@@ -204,3 +220,15 @@ def _summarise(part: pa.Table) -> pa.Table:
         **{f"q{n}": projected[:, n] for n in range(NUM_PROJECTIONS)},
     }
     return pa.table(columns, schema=_KEPT)
+
+
+def _projected(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the embeddings [n, width] as [n, NUM_PROJECTIONS]."""
+    width = vectors.shape[1]
+    # A fixed [width, NUM_PROJECTIONS] matrix of 1 and -1, scaled so that lengths stay.
+    signs = mix(np.arange(width * NUM_PROJECTIONS), width) >> np.uint64(63)
+    directions = (signs.astype(np.float64) * 2 - 1).reshape(width, NUM_PROJECTIONS)
+    directions /= np.sqrt(NUM_PROJECTIONS)
+    # In double precision these sums are exact. Rounded to single precision on the way they would
+    # depend on how many rows the processor multiplies at once, so on what else is in this part.
+    return (vectors.astype(np.float64) @ directions).astype(np.float32)

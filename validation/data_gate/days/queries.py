@@ -158,50 +158,6 @@ select day, 'unnamed.' || kind || '.shown_before',
 from shown group by day, kind
 """
 
-MOST_VALUES = 20
-"""So many segments and surfaces have a label rate: those with most impressions of the day."""
-LABEL_RATES = f"""
-with named as (
-  select distinct a.day, a.kind, i.day as shown, i.u, i.surface, i.req, i.p
-  from a join i on a.req = i.req and a.p = i.p and i.day between a.day - 1 and a.day and a.t >= i.t
-), near as (
-  select u, p, t, min(day) as day, min(req) as req, min(surface) as surface from i
-  where (u, p) in (select distinct (u, p) from a where req is null) group by u, p, t
-), unnamed as (
-  select distinct a.day, a.kind, x.day as shown, x.u, x.surface, x.req, x.p
-  from (select day, kind, u, p, t from a where req is null) a
-  asof join near x on a.u = x.u and a.p = x.p and a.t >= x.t
-  where a.t - x.t < 86400000
-), positive as (
-  select day, kind, shown, u, surface from (from named union from unnamed)
-), hits as (
-  select p.day, 'users.state' as what, coalesce(s.state, '(no row)') as key, kind, count(*) as hits
-  from positive p join s on p.shown = s.day and p.u = s.u group by p.day, key, kind
-  union all
-  select day, 'impressions.surface', coalesce(surface, '(null)') as key, kind, count(*)
-  from positive group by day, key, kind
-), shown as (
-  select r.day, 'users.state' as what, coalesce(s.state, '(no row)') as key, sum(n) as n
-  from r join s using (day, u) group by r.day, key
-  union all
-  select day, 'impressions.surface', coalesce(surface, '(null)') as key, count(*)
-  from i group by day, key
-), judged as (
-  from shown qualify count(*) over (partition by day, what) > 1
-  and row_number() over (partition by day, what order by n desc, key) <= {MOST_VALUES}
-)
-select day, what || '.' || key || '.' || kind || '.label_rate' as name,
-       coalesce(hits, 0) / n as value, n as num
-from judged join (select distinct day, kind from a) using (day)
-left join hits using (day, what, key, kind)
-"""
-"""Impressions with an action of a type, of all impressions of a segment or surface.
-
-An action counts on its own day, for the request that it names, or else for the user's newest
-impression of its pin within a day. The rate of a segment or surface that is the only one is that of
-all rows, which `actions.<type>.per_request` is judged by.
-"""
-
 NUM_PROJECTIONS = 16
 _USERS = """
 select day, unnest([
@@ -225,7 +181,7 @@ USERS = _USERS.replace("{mean_squares}", " + ".join(f"avg({axis}) ** 2" for axis
     "{squares}", " + ".join(f"avg({axis} ** 2)" for axis in _AXES)
 )
 
-NUMBERS = (IMPRESSIONS, ACTIONS, ACTORS, NAMED, UNNAMED, LABEL_RATES, USERS)
+NUMBERS = (IMPRESSIONS, ACTIONS, ACTORS, NAMED, UNNAMED, USERS)
 
 COUNTS = """
 select day, 'impressions.hour' as name, (t // 3600000 % 24)::varchar as key, count(*) as num,
@@ -271,3 +227,8 @@ from i left join (select distinct day, req, p, true as hit from a where req is n
 using (day, req, p) group by i.day, key
 """
 """The rows of a category by value, and those of them that were acted upon on their day."""
+
+
+def quoted(name: str, quote: str = '"') -> str:
+    """Return a column's name for a query, or a text with another quote, whatever is in it."""
+    return quote + name.replace(quote, 2 * quote) + quote

@@ -7,7 +7,6 @@ import pytest
 
 from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY
-from validation.data_gate.days.gate import describe
 from validation.data_gate.days.limits import (
     FEWEST_DAYS,
     Deviation,
@@ -22,7 +21,6 @@ Found = dict[tuple[str, str], Deviation]
 Cycle = Sequence[Mapping[str, tuple[float, int] | dict[str, int]]]
 SHARE, ROWS = "named.repin.known", "impressions.rows"
 REPINS, SAVES = "actions.repin.rows", "actions.save.rows"
-RATE = "users.state.new.save.label_rate"
 SHELF, HOUR, CENTRE = "impressions.shelf", "impressions.hour", "impressions.hour.centre"
 FIRST_JUDGED = FIRST_DAY + 56
 
@@ -75,9 +73,6 @@ def both(*names: str) -> set[tuple[str, str]]:
         ([USUAL | {REPINS: (900, 900)}], [USUAL], both(REPINS)),  # no rows of a type are a number
         ([{SAVES: (13, 13)}], [{SAVES: (25, 25)}], set()),  # what is rare comes in bursts
         ([{SAVES: (13, 13)}], [{}], {(SAVES, "run")}),
-        ([{RATE: (0.15, 400)}], [{RATE: (0.05, 400)}], {(RATE, "run")}),
-        ([{RATE: (0.15, 400)}], [{RATE: (0.15, 400)}], set()),
-        ([{RATE: (0.15, 40)}], [{RATE: (0.0, 40)}], set()),  # too few positives
         ([SHELVES], [{SHELF: {"a": 690, "b": 310}}], set()),
         ([SHELVES], [{SHELF: {"a": 50, "b": 950}}], {(SHELF, "run")}),
         ([SHELVES], [{SHELF: {"a": 600, "b": 150, "c": 200, "(null)": 50}}],
@@ -108,11 +103,6 @@ def test_a_deviation_says_from_what_to_what_and_on_which_day() -> None:
     shelves = found_of([SHELVES], [{SHELF: {"a": 600, "b": 150, "c": 200, "(null)": 50}}])
     shares = [shelves[f"{SHELF}.{name}", "run"].found for name in ("never_seen", "null")]
     assert shares == pytest.approx([0.25, 0.05])
-    lower = found_of([{RATE: (0.15, 400)}], [{RATE: (0.05, 400)}])
-    assert not any(each.is_harmful for each in lower.values())
-    day = lower[RATE, "day"]
-    assert np.exp([day.found, day.usual]) == pytest.approx([0.05, 0.15], rel=0.1)
-    assert describe(day).startswith(f"{RATE}: 0.05")
 
 
 def test_a_short_history_judges_nothing_and_a_long_one_is_cut() -> None:
@@ -159,6 +149,44 @@ def test_eta_squared_is_the_share_of_the_variance_that_the_values_explain() -> N
     assert eta_squared(rows, rows) == eta_squared(rows, 0 * rows) == 0.0
 
 
+# What rows give together, and weeks.
+CLICKS = "joint.impressions.acted click"
+POSITIONS, BELONGS = f"{CLICKS}.mean", f"{CLICKS}~position"
+
+
+def joint(position: float, belongs: float) -> Cycle:
+    return [{POSITIONS: (position + day / 1000, 900), BELONGS: (belongs - day / 1000, 900),
+             f"{CLICKS}.deviation": (0.2, 900)} for day in range(7)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [(joint(0.1, 0.4), set()), (joint(0.1, 0.2), {BELONGS}), (joint(0.15, 0.4), {POSITIONS})],
+)
+def test_what_rows_say_of_each_other_is_judged_over_all_days(now: Cycle, expected: set) -> None:
+    found = found_of(joint(0.1, 0.4), now)
+    assert told(found) == {(name, "run") for name in expected}
+    assert not any(each.is_harmful for each in found.values())
+    assert told(found_of(joint(0.1, 0.4), joint(0.1, 0.0), num_before=48)) == set()
+
+
+def test_what_is_new_on_purpose_is_told_once_and_is_usual_when_it_was_accepted() -> None:
+    before, changed = (joint(0.1, belongs) for belongs in (0.4, 0.1))
+    history = days(56, FIRST_JUDGED - 70, before)
+    for first, is_told in ((FIRST_JUDGED - 14, True), (FIRST_JUDGED, False)):
+        judged = days(14, first, changed)
+        found = {each.name: each.times_limit for each in deviations(history, judged)}
+        assert bool(found[BELONGS] > 1) == is_told
+        history = [*history, *judged]
+
+
+def test_a_week_that_is_shifted_is_told_though_every_volume_is_usual() -> None:
+    rows, shifted = (f"{ROWS}.by_weekday", "run"), [*WEEKEND[3:], *WEEKEND[:3]]
+    assert found_of(WEEKEND, WEEKEND)[rows].effect == pytest.approx(0)
+    assert found_of(WEEKEND, shifted)[rows].found < 0 and rows in told(found_of(WEEKEND, shifted))
+    assert rows not in found_of([USUAL], [USUAL])
+
+
 # Whether users come back.
 def day_of(day: int, users: np.ndarray) -> DayProfile:
     """Return a day of which nothing but the users' hashes is known."""
@@ -184,7 +212,7 @@ def back(made: list[DayProfile], first: int = 56) -> list[Deviation]:
 @pytest.mark.parametrize("num_users", [400, 20_000])
 def test_a_fifth_of_the_users_is_missed(num_users: int) -> None:
     """Also where the days' numbers of users would be lost in what volumes may move."""
-    (sound,), (spoiled,) = back(coming(num_users)), back(coming(num_users, lost=0.2))
+    (sound, *_), (spoiled, *_) = back(coming(num_users)), back(coming(num_users, lost=0.2))
     assert sound.name == spoiled.name == "impressions.users_come_back"
     assert sound.times_limit < 0.5 and spoiled.times_limit > 1
     assert spoiled.found == pytest.approx(0.8 * spoiled.usual, abs=0.06)
@@ -192,7 +220,7 @@ def test_a_fifth_of_the_users_is_missed(num_users: int) -> None:
 
 def test_a_loss_of_half_harms_one_in_the_middle_is_seen_and_a_gain_is_not_told() -> None:
     assert back(coming(2_000, lost=0.5))[0].is_harmful
-    (found,) = back(coming(2_000, 0.3, lost_from=50), 42)
+    found, _ = back(coming(2_000, 0.3, lost_from=50), 42)
     assert found.times_limit > 1 and 50 <= found.day <= 56
     few, full = coming(2_000, lost=0.2, lost_from=0), coming(2_000)
     assert back([*few[:56], *full[56:]])[0].effect == 0
@@ -200,6 +228,17 @@ def test_a_loss_of_half_harms_one_in_the_middle_is_seen_and_a_gain_is_not_told()
     odd[30] = day_of(30, np.array([5, 1 << 59, 1 << 60]))
     odd[60] = DayProfile(day=60, numbers={}, counts={})
     assert back(odd)[0].times_limit > 1
+
+
+def test_newcomers_that_no_longer_come_are_missed() -> None:
+    """One user in fifty a day is new; from a day on only those come who were there before."""
+    rng, made, known = np.random.default_rng(6), [], []
+    for day in range(70):
+        known += rng.choice(1 << 60, 4 if day < 56 else 0, replace=False).tolist()
+        made.append(day_of(day, rng.choice(known[-300:], min(len(known), 150), replace=False)))
+    found = {each.name: each for each in deviations(made[:56], made[56:])}
+    assert found["impressions.users_new"].times_limit > 1
+    assert found["impressions.users_come_back"].times_limit <= 1
 
 
 def test_nothing_is_said_of_few_days_or_few_users() -> None:

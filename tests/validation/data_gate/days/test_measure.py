@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
-from validation.data_gate.days import measure, queries
+from validation.data_gate.days import measure
 from validation.data_gate.days.measure import (
     OTHERS,
     DayRows,
@@ -191,64 +191,3 @@ def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings() -> 
     likeness = found["likeness"].to_numpy()[1:]
     assert np.isnan(likeness[~is_same]).all()
     assert np.mean(likeness[is_same] - cosines[is_same]) == pytest.approx(0, abs=0.02)
-
-
-# Label rates of single segments and surfaces.
-def rates(scratch: Path, shown: list, acted: list, num_days: int = 1) -> list[dict[str, Number]]:
-    """Return the days' rates, of a new user 1 who searches and of others, who do not."""
-    surfaces = ["search" if request in "bce" else "home" for request, *_ in shown]
-    people = [(0, FIRST_DAY, "core"), (1, FIRST_DAY, "new")]
-    rows = {"impressions": [impressions(shown, surface=surfaces)], "actions": [actions(acted)]}
-    rows["users"] = [users(people, np.ones((2, WIDTH)))]
-    found, end = measured(scratch, num_days, categories=(), **rows), ".label_rate"
-    return [
-        {name.removesuffix(end): of for name, of in day.numbers.items() if name.endswith(end)}
-        for day in found.values()
-    ]
-
-
-RATED = [
-    ("a", 0, 10, NOON, 0),
-    ("a", 0, 10, NOON, 1),  # the pin comes again
-    ("b", 1, 10, NOON, 0),
-    ("b", 1, 11, NOON, 1),
-    ("c", 1, 11, NOON + HOUR_MS, 0),
-]
-RATED_ACTIONS = [
-    (0, 10, "save", NOON + 5000, "a"),
-    (0, 10, "save", NOON + 6000, "a"),  # the same again
-    (1, 10, "save", NOON - 5000, "b"),  # before it was shown
-    (1, 99, "save", NOON + 5000, "b"),  # was not shown
-    (1, 11, "click", NOON + HOUR_MS + 1, None),  # the newest of two that showed it
-    (1, 10, "click", NOON + DAY_MS + 1, None),  # more than a day later
-    (1, 11, "repin", NOON + 13 * HOUR_MS, "b"),  # counts on its own day, the next
-]
-RATES = (
-    {"save": ((1 / 2, 2), (0.0, 3)), "click": ((0.0, 2), (1 / 3, 3))},
-    {"repin": ((0.0, 1), (1.0, 1)), "click": ((0.0, 1), (0.0, 1))},
-)
-
-
-def test_rates_counted_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [*RATED, ("d", 0, 10, NOON + DAY_MS, 0), ("e", 1, 12, NOON + DAY_MS, 0)]
-    for found, expected in zip(rates(tmp_path, shown, RATED_ACTIONS, 2), RATES, strict=True):
-        assert {name: (of.value, of.num) for name, of in found.items()} == {
-            f"{by}.{value}.{kind}": number
-            for kind, numbers in expected.items()
-            for by, values in (("users.state", "core new"), ("impressions.surface", "home search"))
-            for value, number in zip(values.split(), numbers, strict=True)
-        }
-    # The only segment has the rate of all rows; of many, those with most impressions count.
-    assert rates(tmp_path, RATED[:2], RATED_ACTIONS) == [{}]
-    most = queries.LABEL_RATES.replace(f"<= {queries.MOST_VALUES}", "<= 1")
-    monkeypatch.setattr(queries, "NUMBERS", (*queries.NUMBERS[:1], most))
-    (first,) = rates(tmp_path, RATED, RATED_ACTIONS)
-    assert {name.split(".")[2] for name in first} == {"new", "search"}
-
-
-def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(tmp_path: Path) -> None:
-    shown = [("b", 0, 10, NOON, 0), ("a", 0, 10, NOON, 0)]
-    for rows in (shown, shown[::-1]):
-        (found,) = rates(tmp_path, rows, [(0, 10, "click", NOON + 1, None)])
-        by_surface = {name.split(".")[2]: number.value for name, number in found.items()}
-        assert by_surface == {"search": 0.0, "home": 1.0}
