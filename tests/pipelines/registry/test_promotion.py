@@ -20,9 +20,12 @@ from support.registered import judgement_of
 from support.runs import save_run
 
 
-@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE, "a backfill"])
+BACKFILL = "The verdict is PROMOTE, but this run was asked not to promote"
+
+
+@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE, BACKFILL])
 def test_without_a_permission_nothing_moves(desk: Desk, decision: str) -> None:
-    run = desk.cycle(0, may_promote=decision != "a backfill")
+    run = desk.cycle(0, may_promote=decision != BACKFILL)
     model = desk.register(run)
     asked = decision if isinstance(decision, Decision) else Decision.PROMOTE
     done = desk.promote(run, judgement=judgement_of(run, model, asked), model=model)

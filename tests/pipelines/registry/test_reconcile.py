@@ -128,7 +128,7 @@ def test_a_repair_of_old_damage_carries_out_what_was_decided(two: Desk) -> None:
 def test_nothing_is_to_be_mended_where_they_agree(two: Desk) -> None:
     assert two.steps() == two.steps(restores=True) == []
     assert two.mend() is None and len(two.history.entries) == 2
-    assert two.mend(to="1") is not None
+    assert two.mend(to="1") is not None and two.history.attempts == frozenset()
     for to in ("1", None):  # The same repair given again writes nothing.
         assert two.mend(to=to) is None
     assert len(two.history.entries) == 3
