@@ -265,12 +265,11 @@ def _measure_line() -> Row:
         "nothing fell": lambda cycle: 0.0,
         "it fell by the margin": lambda cycle: -CONFIG.margin * (cycle >= LINE_CYCLES // 4),
     }
-    years = {}
+    years, found = {}, {}
     for name, level in kept.items():
         stopped = [_stopped_at(level, LINE_CYCLES, rng) for _ in range(NUM_LINES)]
         lived = sum(LINE_CYCLES if at is None else at for at in stopped) / CYCLES
         years[name] = lived / max(sum(at is not None for at in stopped), 1)
-    found = {}
     for step in (-0.002, -0.006):
         stopped = [_stopped_at(_creep(step), 2 * CYCLES, rng) for _ in range(NUM_LINES)]
         found[step] = float(np.median([at or 2 * CYCLES for at in stopped]))
@@ -363,8 +362,7 @@ def _mean_quality(recipe: Callable[[int], float], setting: Setting) -> float:
 def _measure_cost() -> list[Row]:
     """Return the CPU time of all statistics, and per statistic against scipy's."""
     rows, metrics = _holdout()
-    recipe = completejourney()
-    holdout = Holdout(rows, recipe.features.heads, CONFIG)
+    holdout = Holdout(rows, completejourney().features.heads, CONFIG)
     before_mib = _peak_mib()
     ours_s = _cpu_s(lambda: measure_ratios(holdout, metrics, holdout.masks))
     grown_mib = _peak_mib() - before_mib
