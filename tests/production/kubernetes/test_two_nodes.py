@@ -80,16 +80,12 @@ def deployment(
     }
 
 
-@pytest.fixture(scope="module")
-def by_one_machine(deployment: dict[str, str]) -> Challenger:
+def test_two_machines_publish_what_two_devices_of_one_do(
+    deployment: dict[str, str], tracking_uri: str
+) -> None:
     run_uri = prepare("one", ["--devices", "2"], deployment)
     ended(start(["stage", "train_challenger", "--run", run_uri], deployment))
-    return read_artifact(run_uri, "train_challenger", Challenger)
-
-
-def test_two_machines_publish_what_two_devices_of_one_do(
-    deployment: dict[str, str], by_one_machine: Challenger, tracking_uri: str
-) -> None:
+    by_one_machine = read_artifact(run_uri, "train_challenger", Challenger)
     run_uri = prepare("two", ["--nodes", "2"], deployment)
     client = MlflowClient(tracking_uri)
     before = len(client.search_model_versions(f"name='{MODEL}'"))

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
@@ -27,12 +26,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("completejourney")
     ingest(CompleteJourneyAdapter(), str(folder / "log"))
     return folder
-
-
-@pytest.fixture(scope="module")
-def snapshot(sample: Path) -> Snapshot:
-    uri = to_uri(sample / "log")
-    return write_snapshot(make_run(sample, recipe(), AS_OF, event_log_uri=uri))
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +122,11 @@ def test_embeddings_are_of_length_one_and_say_what_is_bought_together(
 
 
 def test_labels_sequences_and_counts_of_a_snapshot_agree_with_sql(
-    snapshot: Snapshot, sql: duckdb.DuckDBPyConnection
+    sample: Path, sql: duckdb.DuckDBPyConnection
 ) -> None:
     """Every holdout request's sequence length, and the features' sums, from joins by time."""
+    log_uri = to_uri(sample / "log")
+    snapshot = write_snapshot(make_run(sample, recipe(), AS_OF, event_log_uri=log_uri))
     history, day = snapshot.training.start_ms - 180 * DAY_MS, DAY_MS
     sql.execute(
         "CREATE OR REPLACE TEMP VIEW shown AS FROM impressions WHERE impressed_at >= "
