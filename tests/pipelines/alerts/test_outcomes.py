@@ -134,4 +134,5 @@ def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
     assert outcome_in(run, found).most_hurt == (
         "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."
     )
-    assert outcome_in(run, judgement).most_hurt == ""
+    for none in (judgement, with_segments(judgement, {"new": 0.1})):
+        assert outcome_in(run, none).most_hurt == ""
