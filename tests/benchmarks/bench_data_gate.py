@@ -32,7 +32,7 @@ from pipelines.sources.world.parameters import WorldParameters
 from support.planted import STRENGTHS, Trial, try_defects
 
 SAMPLE_END, SAMPLE_DAYS = datetime(2018, 1, 2, tzinfo=UTC), 365
-WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = range(111, 117), 97, 700
+WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = range(111, 115), 97, 700
 WINDOW_DAYS, NUM_MILLIONS = 22, 20
 SHAPE = dataclasses.replace(LARGE, num_impressions=NUM_MILLIONS * 1_000_000)
 LOG = HOME / "bench" / "data_gate"
