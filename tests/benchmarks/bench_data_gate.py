@@ -30,11 +30,9 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from support.planted import STRENGTHS, Trial, try_defects
-from support.planted_unseen import DIVISION_SEED, OTHERS, SEEN, UNSEEN
 
 SAMPLE_END, SAMPLE_DAYS = datetime(2018, 1, 2, tzinfo=UTC), 365
 WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = range(111, 115), 97, 700
-DEFECTS_SEED, DEFECTS_USERS = 100, 1000
 WINDOW_DAYS, NUM_MILLIONS = 22, 20
 SHAPE = dataclasses.replace(LARGE, num_impressions=NUM_MILLIONS * 1_000_000)
 LOG = HOME / "bench" / "data_gate"
@@ -46,12 +44,7 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         clean, *trials = try_defects(*logs, Path(scratch))
     assert not clean.told
-    return [
-        defects_caught(trials),
-        unseen_defects_caught(),
-        false_alarms_all_starts(),
-        judging_20m(),
-    ]
+    return [defects_caught(trials), false_alarms_all_starts(), judging_20m()]
 
 
 def defects_caught(trials: list[Trial]) -> Row:
@@ -68,34 +61,6 @@ def defects_caught(trials: list[Trial]) -> Row:
     return row("gate_defects_caught", found[1], "%", ratio=found[1] / 90, note=note, seed="1",
                peer="the goal of 90 % at the middle strength", spread="one planting",
                rows=len(trials))  # fmt: skip
-
-
-def unseen_defects_caught(strength: str = "middle") -> Row:
-    """Return what was found of the kinds that no rule was made for, on the sample and a world."""
-    trials: list[Trial] = []
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        logs = (
-            (open_event_log(event_log_uri()), plan_of(completejourney(), AS_OF)),
-            _world(Path(folder), DEFECTS_SEED, DEFECTS_USERS),
-        )
-        for event_log, plan in logs:
-            _, *found = try_defects(event_log, plan, Path(folder), OTHERS, (strength,))
-            trials += (each for each in found if each.has_effect)
-    return unseen_row(trials, strength)
-
-
-def unseen_row(trials: list[Trial], strength: str) -> Row:
-    """Return the row of trials, the sample's before the world's."""
-    unseen, seen = ([t for t in trials if t.defect in kinds] for kinds in (UNSEEN, SEEN))
-    shares = [100 * np.mean([bool(t.told) for t in of]) for of in (unseen, seen)]
-    missed = [", ".join(t.defect for t in of if not t.told) or "none" for of in (unseen, seen)]
-    note = (f"kinds that limits were chosen with: {shares[1]:.0f} % of {len(seen)}; critical "
-            f"{sum(t.is_critical for t in unseen)} of the unseen. Not found of the unseen: "
-            f"{missed[0]}; of the others: {missed[1]}. The sample's positions are drawn at random.")  # fmt: skip
-    return row("gate_unseen_defects_caught", shares[0], "%", ratio=shares[0] / 90, note=note,
-               peer=f"the goal of 90 % at the {strength} strength", rows=len(trials),
-               spread=f"{len(unseen)} plantings of {len(UNSEEN)} kinds",
-               seed=f"{DIVISION_SEED} divides, 1 plants, world {DEFECTS_SEED}")  # fmt: skip
 
 
 def sample_windows() -> list[PastWindow]:
