@@ -92,7 +92,7 @@ def _changes(judgement: Judgement) -> list[dict[str, Any]]:
     anchor = judgement.anchor
     asked = {
         "What would users notice?": judgement.comparison,
-        "What is the change of recipe worth?": anchor.recipe if anchor else None,
+        "What is the change of recipe or code worth?": anchor.recipe if anchor else None,
         "What is fresh data worth?": anchor.freshness if anchor else None,
     }
     return [

@@ -152,7 +152,10 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     sides = {r.data.tags["homefeed_side"] for r in client.search_runs([experiment], mine)}
     assert sides == {"challenger", "baseline", "anchor"}
     page = storage.local_path(judgement.report_uri).read_text()
-    assert "What is the change of recipe worth?" in page and "What is fresh data worth?" in page
+    assert (
+        "What is the change of recipe or code worth?" in page
+        and "What is fresh data worth?" in page
+    )
 
 
 @whole
