@@ -13,8 +13,9 @@ classifier that tells the two samples apart (Lopez-Paz and Oquab, ICLR 2017; Rab
 Failing Loudly, NeurIPS 2019) was tried on the same quantities: it finds no more, tells any two
 fortnights apart by a little, and needs the rows of earlier days (docs/decisions.md).
 
-Of a large day, the rows of some users are taken, chosen by their ids. A quantity looks at the day
-and the day before, like any number (`queries`). Not for what a number may be (`limits`). Tested in
+Of a large day, the rows of some users are taken, chosen by their ids; small days are looked at
+together, in one query. A quantity looks at the day and the day before, like any number (`queries`).
+Not for what a number may be (`limits`). Tested in
 tests/validation/data_gate/days/test_moments.py.
 """
 
@@ -37,9 +38,10 @@ Floats = npt.NDArray[np.float64]
 
 _SAMPLE = f"""
 create or replace temp table chosen as
-select day, u from (select day, u, sum(n) as n from r where day = {{day}} group by day, u)
-qualify (u::hugeint * 6364136223846793005 + 1442695040888963407) % 2305843009213693951
-  <= {MOST_ROWS} / sum(n) over () * 2305843009213693951
+select day, u from (
+  select day, u, sum(n) as n from r where day between {{first}} and {{last}} group by day, u
+) qualify (u::hugeint * 6364136223846793005 + 1442695040888963407) % 2305843009213693951
+  <= {MOST_ROWS} / sum(n) over (partition by day) * 2305843009213693951
 """
 _COSINE = (
     f"({' + '.join(f'q{n} * p{n}' for n in range(NUM_PROJECTIONS))}) / nullif(length * pin_size, 0)"
@@ -55,20 +57,20 @@ ln(1 + greatest(0, day - as_of / 86400000.0)) as row_age
 _OF_PIN = f"ln(1e-6 + pin_size) as pin_length, {_COSINE} as cosine"
 
 _IMPRESSIONS = f"""
-with h as (select i.* from i join chosen using (day, u) where day = {{day}}),
+with h as (select i.* from i join chosen using (day, u)),
 acted as (select day, u, p, [each: bool_or(kind = {{text}}) as "n {{name}}", ]
-          from a where day = {{day}} group by day, u, p),
+          from a join chosen using (day, u) group by day, u, p),
 often as (select day, p, count(*) as times from h group by day, p),
 active as (select day, u, count(distinct req) as requests from h group by day, u),
 size as (select day, req, count(*) as size from h group by day, req),
 twice as (
   select h.day, h.req, h.p, count(*) as shown from h
-  join (select u, p, t from i where day between {{day}} - 1 and {{day}}) x
-  on x.u = h.u and x.p = h.p and x.t < h.t group by all
+  join (select day, u, p, t from i where day between {{first}} - 1 and {{last}}) x
+  on x.u = h.u and x.p = h.p and x.t < h.t and x.day >= h.day - 1 group by all
 ), last as (
   select distinct h.day, h.u, h.t, x.t as acted from (select distinct day, u, t from h) h
-  asof join (select u, t from a where day between {{day}} - 1 and {{day}}) x
-  on x.u = h.u and h.t > x.t
+  asof join (select day, u, t from a where day between {{first}} - 1 and {{last}}) x
+  on x.u = h.u and h.t > x.t where x.day >= h.day - 1
 )
 select day, [each: coalesce("n {{name}}", false)::double as "acted {{name}}", ]
   ln(1.0 + pos) as position, ln(1.0 + abs(p)) as pin_id, ln(1.0 + abs(h.u)) as user_id,
@@ -84,13 +86,16 @@ order by all
 """
 _ACTIONS = f"""
 with g as (
-  select *, lag(t) over w as before, lag(p) over w as pin_before
-  from a where day between {{day}} - 1 and {{day}} window w as (partition by u order by t, kind, p)
+  select *, lag(day) over w >= day - 1 as is_near,
+  if(is_near, lag(t) over w, null) as before, if(is_near, lag(p) over w, null) as pin_before
+  from a where day between {{first}} - 1 and {{last}}
+  window w as (partition by u order by t, kind, p)
 ), h as (select g.* from g join chosen using (day, u)),
 often as (select day, p, count(*) as times from h group by day, p),
 active as (select day, u, count(*) as acts from h group by day, u),
 seen as (
-  select day, u, p, min(t) as seen, min(pos) as pos from i where day = {{day}} group by day, u, p
+  select day, u, p, min(t) as seen, min(pos) as pos
+  from i join chosen using (day, u) group by day, u, p
 )
 select day, [each: (kind = {{text}})::double as "is {{name}}", ]
   (req is not null)::double as named, {_HOURS.format("t")},
@@ -106,17 +111,18 @@ order by all
 _USERS = f"""
 with h as (
   select day, u, count(*) as requests, sum(n) as rows, min(t) as t, max(t) - min(t) as span
-  from r join chosen using (day, u) where day = {{day}} group by day, u
+  from r join chosen using (day, u) group by day, u
 ), acted as (
   select day, u, count(distinct p) as pins,
   [each: count(*) filter (kind = {{text}}) as "n {{name}}", ]
-  from a where day = {{day}} group by day, u
-), before as (select u, count(*) as n from r where day = {{day}} - 1 group by u)
+  from a join chosen using (day, u) group by day, u
+), before as (select day + 1 as day, u, count(*) as n from r
+              where day between {{first}} - 1 and {{last}} group by day, u)
 select day, [each: ln(1.0 + coalesce("n {{name}}", 0)) as "acts {{name}}", ]
   ln(1.0 + requests) as requests, ln(1.0 + rows) as rows, ln(1.0 + coalesce(pins, 0)) as acted_pins,
   ln(1.0 + coalesce(n, 0)) as yesterday, {_HOURS.format("t")}, ln(1 + span / 1000.0) as span,
   (as_of is not null)::double as has_row, {_OF_USER}
-from h left join acted using (day, u) left join before using (u) left join s using (day, u)
+from h left join acted using (day, u) left join before using (day, u) left join s using (day, u)
 order by all
 """
 
@@ -144,14 +150,31 @@ def joint_numbers(
             ("impressions", _IMPRESSIONS), ("actions", _ACTIONS), ("users", _USERS)
         )
     }  # fmt: skip
-    for day in days:
-        engine.execute(_SAMPLE.replace("{day}", str(day)))
+    for first, last in _blocks(engine, days):
+        engine.execute(_SAMPLE.replace("{first}", str(first)).replace("{last}", str(last)))
         for table, query in queries.items():
-            found = engine.execute(query.replace("{day}", str(day))).fetchnumpy()
+            asked = query.replace("{first}", str(first)).replace("{last}", str(last))
+            found = engine.execute(asked).fetchnumpy()
             names = [name for name in found if name != "day"]
             columns = [np.ma.filled(found[name].astype(np.float64), np.nan) for name in names]
-            for name, number in _moments(names, np.stack(columns, axis=1)):
-                yield day, f"{PREFIX}.{table}.{name}", number
+            rows, of_day = np.stack(columns, axis=1), np.asarray(found["day"])
+            for day in np.unique(of_day).tolist():
+                for name, number in _moments(names, rows[of_day == day]):
+                    yield day, f"{PREFIX}.{table}.{name}", number
+
+
+def _blocks(engine: duckdb.DuckDBPyConnection, days: range) -> Iterator[tuple[int, int]]:
+    """Yield first and last days of stretches whose rows are looked at together, in one query."""
+    counted = dict(engine.execute("select day, sum(n) from r group by day").fetchall())
+    first, num_rows = days.start, 0
+    for day in days:
+        more = min(int(counted.get(day, 0)), MOST_ROWS)
+        if day > first and num_rows + more > MOST_ROWS:
+            yield first, day - 1
+            first, num_rows = day, 0
+        num_rows += more
+    if len(days):
+        yield first, days.stop - 1
 
 
 def _filled(query: str, kinds: Sequence[str]) -> str:
