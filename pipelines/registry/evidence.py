@@ -262,7 +262,7 @@ def earlier_changes(
 
 
 def line_before(run: ResolvedRun, cycles: Sequence[JudgedCycle]) -> tuple[LinePoint, ...]:
-    """Return the champions' points since a person looked; of one day the cycle judged last counts.
+    """Return the champions' points since a person looked; of one day, that of the last one judged.
 
     Cycles that could not promote, and those that are not older than the run, have no point.
     """
@@ -270,7 +270,8 @@ def line_before(run: ResolvedRun, cycles: Sequence[JudgedCycle]) -> tuple[LinePo
     by_day = {
         cycle.as_of: cycle.line
         for cycle in cycles
-        if cycle.may_promote and cycle.as_of < run.as_of and (not since or cycle.judged_at > since)
+        if cycle.line and cycle.may_promote and cycle.as_of < run.as_of
+        if not since or cycle.judged_at > since
     }
     return tuple(point for day in sorted(by_day) for point in by_day[day])
 

@@ -121,8 +121,10 @@ def test_the_long_term_line_has_the_champions_since_a_person_looked(tmp_path: Pa
         fields = {"judged_at": judged_at, "may_promote": may_promote}
         publish(run, as_of=as_of, line=(point,), **fields)
         expected.append(point)
+    last = {"run_id": "again", "judged_at": JUDGED_AT + timedelta(days=9)}
+    publish(run, as_of=run.as_of - timedelta(weeks=2), **last)
     cycles = evidence.read(pinned(run))
-    # A cycle that could not promote made no champion, and today's is the challenger's.
+    # A cycle that could not promote, or promoted nothing, made no champion; today's is not one yet.
     assert line_before(run, cycles) == (expected[0], expected[1], expected[3])
     looked = run.standing.model_copy(update={"looked_at": JUDGED_AT + timedelta(days=1)})
     assert line_before(run.model_copy(update={"standing": looked}), cycles) == (expected[3],)
