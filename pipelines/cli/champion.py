@@ -180,6 +180,34 @@ def repair(
     return {"workspace_uri": where[0], "steps": steps, "is_done": apply, "command": command}
 
 
+@history_app.command()
+def upgrade() -> dict[str, Any]:
+    """Go on with the history of an earlier version of homefeed, which cannot go on afterwards."""
+    from pipelines.stages.runner import read_artifact
+    from training.bundle.files import CONFIG, BundleConfig
+
+    settings = Settings()
+    where = _place(settings)
+    known = record.upgrade(*where, datetime.now(UTC))
+    refresh_index(*where)
+    count, unread = {"entries": len(known.entries), "verdicts": 0, "bundles": 0}, list[str]()
+    for run_uri in sorted({move.run_uri for move in known.moves if move.run_uri}):
+        run_id = record.name_of(run_uri)
+        here = storage.join(where[0], "runs", run_id)  # Also where the workspace was moved.
+        try:
+            read_artifact(here, "compare_with_champion", Judgement)
+            count["verdicts"] += 1
+            trained = read_artifact(here, "train_challenger", Challenger)
+            bundle_uri = storage.join(here, trained.bundle_uri.rpartition(f"/{run_id}/")[2])
+            BundleConfig.from_record(storage.read_bytes(storage.join(bundle_uri, CONFIG)))
+            count["bundles"] += 1
+        except (HomefeedError, OSError, ValueError) as error:
+            unread.append(f"{run_id}: {error}")
+    say(f"this version reads {', '.join(f'{found} {kind}' for kind, found in count.items())}")
+    say_all(f"not read, and left as it is: {each}" for each in unread)
+    return {"workspace_uri": where[0], "unread": unread, **count}
+
+
 def _place(settings: Settings) -> tuple[str, str]:
     """Return the workspace that is there, which is said, and the registered model's name."""
     workspace_uri = storage.to_uri(settings.workspace_location)

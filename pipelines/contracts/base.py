@@ -5,15 +5,12 @@ Not for behaviour: a contract says what a value is and refuses what it is not.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
-
-SCHEMA_VERSION = 1
-"""Of every JSON file that this project writes: its first entry. It grows when a field changes its
-meaning or goes."""
 
 
 class Frozen(BaseModel):
@@ -26,10 +23,22 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
+    upgrades: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = ()
+    """What brings a file's content from each version of its schema to the next, the first first.
+
+    One is added when a field changes its meaning or goes. What was written stays as it is, because
+    other files name it by the digest of its bytes; it is brought up to date as it is read. A kind
+    of file that has none is refused in another version.
+    """
+
+    @classmethod
+    def schema_version(cls) -> int:
+        """Return the version that is written, the first entry of every JSON file of this kind."""
+        return 1 + len(cls.upgrades)
 
     def to_record(self) -> bytes:
         """Return the JSON text of a file that holds this value: its schema's version first."""
-        record = {"schema_version": SCHEMA_VERSION, **self.model_dump(mode="json")}
+        record = {"schema_version": self.schema_version(), **self.model_dump(mode="json")}
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
@@ -37,17 +46,19 @@ class Frozen(BaseModel):
         """Return the value that a file holds, which `to_record` wrote.
 
         Raises:
-            ValidationError: it is no such value, or one of another schema's version.
+            ValidationError: it is no such value, or of a version that nothing brings up to date.
         """
         found = TypeAdapter(dict[str, Any]).validate_json(content)
-        version = found.pop("schema_version", "missing")
-        if version == SCHEMA_VERSION:
+        version, newest = found.pop("schema_version", "missing"), cls.schema_version()
+        if isinstance(version, int) and 1 <= version <= newest:
+            for upgrade in cls.upgrades[version - 1 :]:
+                found = upgrade(found)
             return cls.model_validate_json(json.dumps(found))
         what = PydanticCustomError(
             "schema_version",
             "schema_version is {found}, expected {expected}: another version of this project "
             "wrote the file; go on with that version, or begin with an empty workspace",
-            {"found": version, "expected": SCHEMA_VERSION},
+            {"found": version, "expected": newest},
         )
         details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
         raise ValidationError.from_exception_data(cls.__name__, [details])

@@ -238,7 +238,8 @@ class ServingCheck(Frozen):
     golden_difference: float  # Largest change of a golden probability.
     latency_p50_ms: float  # Median time of one request, ms.
     latency_p99_ms: float  # Slowest of a hundred calls, ms; the machine's other work is in it.
-    processor_p99_ms: float  # The most processor time of a hundred calls, ms.
+    # The most processor time of a hundred calls, ms; None: a check of before did not measure it.
+    processor_p99_ms: float | None = None
     peak_memory_mib: float  # Peak of the process, MiB.
     num_candidates: int  # Candidates of the timed request.
     num_calls: int  # Timed calls.

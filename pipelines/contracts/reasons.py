@@ -270,8 +270,8 @@ TEMPLATES = {
     "what is right: `homefeed anchor set --recipe NAME --reason ...`.",
     # The serving check.
     "serving_figures": "Serving check: {num_candidates} candidates in {latency_p50_ms:.1f} ms "
-    "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms, of which the processor "
-    "{processor_p99_ms:.1f} ms), {peak_memory_mib:.0f} MiB at peak. {golden_difference:golden}",
+    "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms{processor_p99_ms:processor}), "
+    "{peak_memory_mib:.0f} MiB at peak. {golden_difference:golden}",
     "serving_golden": f"Serving check: golden rows differ by {_BEYOND} allowed.",
     "serving_slow": "Serving check: a call takes {found:.3g} ms of the processor (p99), beyond the "
     "{limit:.3g} ms allowed.",
@@ -423,6 +423,7 @@ _WRITE: dict[str, Callable[[Any], str]] = {
     "rail": lambda b: (
         f"[{'-inf' if b[0] is None else percent(b[0])}, {'inf' if b[1] is None else percent(b[1])}]"
     ),
+    "processor": lambda ms: "" if ms is None else f", of which the processor {ms:.1f} ms",
     "range": lambda bounds: f"{bounds[0]:g} to {bounds[1]:g}",
     "list": ", ".join,
     "first": lambda text: f"{text[:1].upper()}{text[1:]}",

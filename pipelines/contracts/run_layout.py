@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import Environment
 from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.upgrades import from_version_1
 
 MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
@@ -100,9 +101,17 @@ class StageUsage(Frozen):
     written_bytes: int | None = Field(default=None, ge=0)
 
 
+def _record_from_version_1(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of version 1 as version 2 has it, sealed anew if its seal was right."""
+    if not StageRecord.model_validate(found).is_sound():
+        return found
+    return StageRecord.model_validate(from_version_1(found)).sealed().model_dump(mode="json")
+
+
 class StageRecord(Frozen):
     """`manifest.json` of a stage: the artifact and the input it belongs to."""
 
+    upgrades = (_record_from_version_1,)
     stage: str
     input_digest: str  # Digest of everything the artifact depends on.
     artifact: dict[str, Any]  # JSON form of the stage's artifact.

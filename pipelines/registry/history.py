@@ -16,6 +16,7 @@ The accepted recipe is the *anchor*: a challenger of another recipe is held agai
 
 import contextlib
 import hashlib
+import json
 import logging
 import re
 import uuid
@@ -36,6 +37,7 @@ from pipelines.contracts.errors import (
     DataContractError,
     RunInProgressError,
 )
+from pipelines.contracts.upgrades import from_version_1
 
 log = logging.getLogger(__name__)
 LOCK_WAIT_S = 60.0
@@ -103,11 +105,13 @@ class Recipes(Frozen):
 class Entry(Frozen):
     """One decision, and what holds of recipes after it: a `Move`, or a change of recipes alone."""
 
+    upgrades = (from_version_1,)
     number: int = Field(default=0, ge=0)  # This and the next two are its creation's.
     after: str = ""  # sha256 of the entry before it; '' for the first.
     mark: str = ""  # Random, by which its writer knows its own entry.
-    # 'outside': the alias was found moved by something else; the last two change recipes alone.
-    kind: Literal["promotion", "rollback", "forced", "outside", "by_hand", "release"]
+    # 'outside': the alias was found moved by something else. The last three move nothing; from an
+    # 'upgrade' on, only versions that read this one's schema can go on.
+    kind: Literal["promotion", "rollback", "forced", "outside", "by_hand", "release", "upgrade"]
     moved_at: AwareDatetime  # By its writer's clock; it informs only.
     reason: str  # One sentence.
     recipes: Recipes = Recipes()  # What holds of them from now on.
@@ -268,7 +272,7 @@ def begin_attempt(known: History, number: int) -> str:
 
 def mark_followed(known: History, move: Move, was_set_again: bool) -> None:
     """Record that alias and newest move agree; of several who find that, one writes it."""
-    sha256 = hashlib.sha256(move.to_record()).hexdigest()
+    sha256 = hashlib.sha256(storage.read_bytes(known.uri_of(move.number))).hexdigest()
     followed = Followed(sha256=sha256, was_set_again=was_set_again)
     _create(known.uri_of(move.number, "followed.json"), followed.to_record())
 
@@ -284,11 +288,12 @@ def _create(uri: str, content: bytes) -> bool:
     return True
 
 
-def load(workspace_uri: str, name: str) -> History:
+def load(workspace_uri: str, name: str, is_upgrade: bool = False) -> History:
     """Return all that is on record; files that cannot be used are named in `damaged`.
 
     Raises:
-        DataContractError: an entry is of another schema version.
+        DataContractError: an entry is of a later schema version, or the newest of an earlier one
+            and `upgrade` does not ask.
     """
     known = History(workspace_uri, name)
     names = storage.list_names(storage.join(workspace_uri, "history", name))
@@ -310,6 +315,13 @@ def load(workspace_uri: str, name: str) -> History:
         else:
             entries.insert(0, entry)
             newest = PinnedEntry(number=last, sha256=digest) if number == last else newest
+            if number == last and not is_upgrade and not is_current(content):
+                raise DataContractError(
+                    f"the history of {name} in {workspace_uri} was last written by an earlier "
+                    f"version of homefeed; expected one that this version goes on with; end what "
+                    f"runs there, then give `homefeed history upgrade`: nothing is altered, and "
+                    f"the earlier version cannot go on afterwards"
+                )
         vouched = entry.after if entry else None
     seen = {file for entry in entries for file in entry.acknowledged}
     damaged = [uri for uri in damaged if name_of(uri) not in seen]
@@ -346,11 +358,37 @@ def _parse(number: int, uri: str, content: bytes) -> Entry | None:
             first = error.errors()[0]
     if first["type"] == "schema_version" and isinstance(first["input"], int):
         raise DataContractError(
-            f"{uri} is of schema version {first['input']}; expected 1, which this version of "
-            f"homefeed reads and writes; the history was continued by another version: use that "
-            f"one here, nothing of the record is changed by this one"
+            f"{uri} is of schema version {first['input']}; expected at most "
+            f"{Entry.schema_version()}, which this version of homefeed writes; the history was "
+            f"continued by a later version: use that one here, nothing of the record is changed "
+            f"by this one"
         )
     return None
+
+
+def is_current(content: bytes) -> bool:
+    """Return whether a sound entry's file is of the schema version that is written today."""
+    return bool(json.loads(content)["schema_version"] == Entry.schema_version())
+
+
+def upgrade(workspace_uri: str, name: str, now: datetime) -> History:
+    """Let this version go on with a history that an earlier one wrote; return the history.
+
+    One entry more is created; it is the newest, so that the earlier version refuses to go on.
+    Nothing that was written is altered: what names it by its digest finds it as it was. Where the
+    newest entry is of today's version, nothing is done.
+
+    Raises:
+        LostTheNumberError: somebody else has created an entry at the same time.
+    """
+    with promotion_lock(workspace_uri):
+        known = load(workspace_uri, name, is_upgrade=True)
+        newest = known.newest.number and storage.read_bytes(known.uri_of(known.newest.number))
+        if not newest or known.is_newest_damaged or is_current(newest):
+            return known
+        reason = f"from here on entries are of schema version {Entry.schema_version()}"
+        entry = Entry(moved_at=now, kind="upgrade", reason=reason, recipes=known.recipes)
+        return create(known, entry)
 
 
 def _read_mark(known: History, number: int) -> Followed:

@@ -112,7 +112,7 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     )
     limits = {
         "serving_golden": (check.golden_difference, _MAX_GOLDEN_DIFFERENCE),
-        "serving_slow": (check.processor_p99_ms, config.max_processor_p99_ms),
+        "serving_slow": (float(processor_ms), config.max_processor_p99_ms),
         "serving_memory": (check.peak_memory_mib, config.max_memory_mib),
         "serving_saturated": (check.saturated_share, _MAX_SATURATED_SHARE),
     }

@@ -14,6 +14,16 @@ class Sample(Frozen):
     by_segment: dict[str, float | None] = {}
 
 
+class Percentage(Frozen):
+    """A value whose file was a share in version 1, and a word in version 2."""
+
+    upgrades = (
+        lambda found: {"word": f"{found['share']:.0%}"},
+        lambda found: {"percent": int(found["word"][:-1])},
+    )
+    percent: int
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_is_refused(number: float) -> None:
     for fields in ({"share": number}, {"share": 0.0, "by_segment": {"core": number}}):
@@ -33,6 +43,7 @@ def test_a_record_is_read_as_it_was_and_one_of_another_version_refused_with_what
     assert value.fingerprint() == digest
     for other, found in (
         (content.replace(b'"schema_version": 1', b'"schema_version": 2'), "schema_version is 2"),
+        (content.replace(b'"schema_version": 1', b'"schema_version": "1"'), "schema_version is 1"),
         (b'{"share": 0.1}', "schema_version is missing"),
         (b"{half", "Invalid JSON"),
         (b"[]", "Input should be an object"),
@@ -40,3 +51,14 @@ def test_a_record_is_read_as_it_was_and_one_of_another_version_refused_with_what
         with pytest.raises(ValidationError, match=found) as raised:
             Sample.from_record(other)
         assert ("go on with that version" in str(raised.value)) == ("schema" in found)
+
+
+def test_earlier_versions_are_brought_up_to_date_step_by_step_and_later_ones_refused() -> None:
+    now, then = Percentage(percent=10), Sample(share=0.1).to_record()
+    assert json.loads(now.to_record()) == {"schema_version": 3, "percent": 10}
+    word = b'{"schema_version": 2, "word": "10%"}'
+    then = then.replace(b',\n  "by_segment": {}', b"")
+    assert [Percentage.from_record(each) for each in (now.to_record(), word, then)] == [now] * 3
+    for other in (b"0", b"4"):
+        with pytest.raises(ValidationError, match=f"is {other.decode()}, expected 3"):
+            Percentage.from_record(word.replace(b"2", other))

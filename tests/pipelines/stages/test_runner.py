@@ -282,7 +282,7 @@ def test_what_is_published_while_it_is_asked_what_is_done_counts(
     ("before", "after", "said"),
     [
         (b'"value": 1', b'"value": 2', "edited"),
-        (b'"schema_version": 1', b'"schema_version": 2', "schema_version is 2"),
+        (b'"schema_version": 2', b'"schema_version": 3', "schema_version is 3"),
         (b"{", b"", "Invalid JSON"),
     ],
 )
