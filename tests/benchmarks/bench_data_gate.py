@@ -8,7 +8,7 @@ days that were known then, on other worlds than those that limits were chosen wi
 import dataclasses
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,9 +30,11 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from support.planted import STRENGTHS, Trial, try_defects
+from support.planted_unseen import DIVISION_SEED, OTHERS, UNSEEN
 
 SAMPLE_END, SAMPLE_DAYS = datetime(2018, 1, 2, tzinfo=UTC), 365
 WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = range(111, 115), 97, 700
+DEFECTS_SEED, DEFECTS_USERS = 100, 1000
 WINDOW_DAYS, NUM_MILLIONS = 22, 20
 SHAPE = dataclasses.replace(LARGE, num_impressions=NUM_MILLIONS * 1_000_000)
 LOG = HOME / "bench" / "data_gate"
@@ -44,7 +46,12 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         clean, *trials = try_defects(*logs, Path(scratch))
     assert not clean.told
-    return [defects_caught(trials), false_alarms_all_starts(), judging_20m()]
+    return [
+        defects_caught(trials),
+        unseen_defects_caught(),
+        false_alarms_all_starts(),
+        judging_20m(),
+    ]
 
 
 def defects_caught(trials: list[Trial]) -> Row:
@@ -61,6 +68,38 @@ def defects_caught(trials: list[Trial]) -> Row:
     return row("gate_defects_caught", found[1], "%", ratio=found[1] / 90, note=note, seed="1",
                peer="the goal of 90 % at the middle strength", spread="one planting",
                rows=len(trials))  # fmt: skip
+
+
+def unseen_defects_caught() -> Row:
+    """Return what was found of the kinds that no rule was made for, on the sample and a world."""
+    told: dict[tuple[str, bool], list[Trial]] = defaultdict(list)
+    missed: dict[bool, list[str]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
+        logs = {
+            "sample": (open_event_log(event_log_uri()), plan_of(completejourney(), AS_OF)),
+            "world": _world(Path(folder), DEFECTS_SEED, DEFECTS_USERS),
+        }
+        for of, log in logs.items():
+            clean, *trials = try_defects(*log, Path(folder), OTHERS, STRENGTHS[1:])
+            assert not clean.told
+            for trial in (each for each in trials if each.has_effect):
+                is_unseen = trial.defect in UNSEEN
+                told[trial.strength, is_unseen].append(trial)
+                if not trial.told and trial.strength == "middle":
+                    missed[is_unseen].append(f"{of} {trial.defect}")
+    shares = {key: 100 * np.mean([bool(t.told) for t in of]) for key, of in told.items()}
+    unseen, seen = told["middle", True], told["middle", False]
+    note = (f"{shares['strong', True]:.0f} % at the strong one; of the kinds that limits were "
+            f"chosen with {shares['middle', False]:.0f} % of {len(seen)} and "
+            f"{shares['strong', False]:.0f} %. Critical {sum(t.is_critical for t in unseen)} of "
+            f"the unseen. Not found at the middle strength: {', '.join(missed[True]) or 'none'}; "
+            f"of the others: {', '.join(missed[False]) or 'none'}. The sample's positions are "
+            f"drawn at random.")  # fmt: skip
+    share = shares["middle", True]
+    return row("gate_unseen_defects_caught", share, "%", ratio=share / 90, note=note,
+               peer="the goal of 90 % at the middle strength", rows=len(unseen),
+               spread=f"{len(unseen)} plantings of {len(UNSEEN)} kinds",
+               seed=f"{DIVISION_SEED} divides, 1 plants, world {DEFECTS_SEED}")  # fmt: skip
 
 
 def sample_windows() -> list[PastWindow]:
