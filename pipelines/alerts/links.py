@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from pipelines.contracts.alert import AlertKind
@@ -46,10 +47,11 @@ def mlflow_address(tracking_uri: str) -> str:
     return f"{tracking_uri.rstrip('/')}/#/experiments?{MLFLOW_VIEW}"
 
 
-def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:
+def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) -> Links:
     """Return where MLflow shows a comparison; nothing without a server.
 
-    The runs are the challenger's and the baseline's, both of the experiment.
+    The runs are the challenger's, the baseline's, and the anchor's if there is one, all of the
+    experiment.
     """
     if not _is_server(tracking_uri):
         return ()

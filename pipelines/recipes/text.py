@@ -120,19 +120,21 @@ def to_yaml(recipe: RunConfig) -> str:
     return f"# digest {recipe.recipe_digest}\n# read from {recipe.reference}\n{text}"
 
 
+def fields_of(recipe: RunConfig) -> dict[str, str]:
+    """Return a recipe's values as JSON by their paths, as in `features.heads[0].name`."""
+    flat = _flat(recipe.model_dump(mode="json", exclude={"source", "recipe"}))
+    return {path: json.dumps(value, ensure_ascii=False) for path, value in flat.items()}
+
+
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the fields whose values differ, one line each; the name is no such field."""
-    dumped = (each.model_dump(mode="json", exclude={"source", "recipe"}) for each in (one, other))
-    was, now = (
-        {path: json.dumps(value, ensure_ascii=False) for path, value in _flat(each).items()}
-        for each in dumped
-    )
+    was, now = fields_of(one), fields_of(other)
     told = {path: (was.get(path, "nothing"), now.get(path, "nothing")) for path in was | now}
     return [f"{path}: {old} -> {new}" for path, (old, new) in told.items() if old != new]
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the values of a value's fields by their paths, as in `features.heads[0].name`."""
+    """Return the values of a value's fields by their paths."""
     if isinstance(value, dict):
         inner = {f"{path}.{name}".lstrip("."): each for name, each in value.items()}
     elif isinstance(value, list) and value and isinstance(value[0], dict):

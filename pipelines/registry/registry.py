@@ -148,7 +148,7 @@ def register(
                 name,
                 source=model_uri,
                 run_id=mlflow_run_id,
-                tags={"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags},
+                tags={"as_of": run.as_of.isoformat(), **tags},
                 # What was logged as a model has an id, in `models:/<id>`; a path has none.
                 model_id=model_uri.removeprefix("models:/") if "models:/m-" in model_uri else None,
             ),

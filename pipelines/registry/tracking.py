@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
+from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -25,6 +27,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from pipelines.contracts.run_layout import DOCS_ARTIFACT
+from pipelines.recipes.text import fields_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,14 +40,9 @@ CYCLE, SIDE = "homefeed_run_id", "homefeed_side"
 """The tags of a run that say of which cycle it is, and of which side of it."""
 CONFIG_FILE = "config.json"
 _TIMEOUT, _TIMEOUT_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "20"
-COMPARED = (
-    *("recipe", "recipe_digest", "recipe_reference", "features.heads", "features.numeric"),
-    *("snapshot.embedding_version", "snapshot.training_days", "snapshot.label_window_hours"),
-    *("model.max_actions", "model.encoder_variant", "model.num_layers"),
-    *("training.num_epochs", "training.batch_size", "training.learning_rate", "training.seed"),
-)
-"""The parameters of a run. MLflow shows each that differs between two runs, so they are few; the
-artifact CONFIG_FILE has all options."""
+"""The artifact with a run's whole configuration and what tells its recipe and code apart."""
+_MOST_PARAMS, _LONGEST_PARAM = 100, 6000
+"""Of one request, which MLflow refuses to have more of; characters, beyond which it cuts."""
 FAILURE = "failure"
 """The tag of a failed cycle's run that says why; '' where a later attempt went on."""
 LONGEST_TAG = 5000
@@ -127,17 +125,17 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
     """Return the id of the MLflow run of one side of a cycle, making experiment and run if needed.
 
     A retry finds the run of the attempt before it, so a cycle never leaves two. A side is
-    'challenger', 'baseline' or 'anchor'; a new run is named after the label and the cycle's day.
+    'challenger', 'baseline' or 'anchor'. A new run is named after the cycle's day, the label, and
+    the end of the cycle's name, which tells apart the cycles of a day.
     """
     query = f"tags.{CYCLE} = '{run.run_id}' and tags.{SIDE} = '{side}'"
-    tags = {CYCLE: run.run_id, SIDE: side, "as_of": run.as_of.isoformat()}
-    tags |= recipe_tags(run.config)
-    tags |= {name: getattr(run, name) for name in ("code_version", "code_digest", "trigger")}
+    tags = {CYCLE: run.run_id, SIDE: side, "trigger": run.trigger} | shown_tags(run, side)
+    name = f"{run.as_of:%Y-%m-%d} {label} {run.run_id[-8:]}"
     with translated_outages(client.tracking_uri):
         place = experiment_id_of(client, run)
         found = make_once(
             lambda: next(iter(client.search_runs([place], query, max_results=1)), None),
-            lambda: client.create_run(place, tags=tags, run_name=f"{run.as_of:%Y-%m-%d} {label}"),
+            lambda: client.create_run(place, tags=tags, run_name=name),
         )
         if found.info.status == "FAILED":  # a failed attempt was told, and this one goes on
             client.update_run(found.info.run_id, status="RUNNING")
@@ -145,8 +143,14 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         return found.info.run_id
 
 
+def shown_tags(run: ResolvedRun, side: str) -> dict[str, str]:
+    """Return what MLflow's list of runs shows of a run beside its verdict and its numbers."""
+    shown = "champion" if side == "baseline" and run.champion else side
+    return {"cycle": f"{run.as_of:%Y-%m-%d}", "side": shown}
+
+
 def recipe_tags(config: RunConfig) -> dict[str, str]:
-    """Return which recipe this is, as tags of a run or version, and as parameters of a run."""
+    """Return which recipe this is, for a version's tags and a run's CONFIG_FILE."""
     ref = config.recipe_ref
     return {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
 
@@ -172,20 +176,28 @@ def make_unless_there(make: Callable[[], object]) -> None:
             raise
 
 
-def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
-    """Log the whole configuration as an artifact, and what people compare as parameters.
+def log_config(client: "MlflowClient", run_id: str, config: RunConfig, **code: str) -> None:
+    """Log a recipe and its code's identity as an artifact, and each field as a parameter.
 
-    MLflow forbids to change a parameter, so those that the run has stay.
+    The parameters that differ between two runs are the fields that `homefeed recipe diff` tells;
+    a name has no brackets, which MLflow refuses. MLflow forbids to change a parameter, so those
+    that the run has stay.
     """
-    import pandas as pd
     from mlflow.entities import Param
 
-    fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
-    client.log_dict(run_id, fields, CONFIG_FILE)
-    [options] = pd.json_normalize(fields).to_dict("records")
-    known = client.get_run(run_id).data.params
-    fresh = [Param(name, str(options[name])[:500]) for name in COMPARED if name not in known]
-    client.log_batch(run_id, params=fresh)
+    whole = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config) | code
+    fields = {re.sub(r"\[(\d+)\]", r".\1", path): v for path, v in fields_of(config).items()}
+    params = [
+        Param(name, value if len(value) <= _LONGEST_PARAM else f"{value[:5900]} {digest_of(value)}")
+        for name, value in fields.items()
+    ]
+    with translated_outages(client.tracking_uri):
+        client.log_dict(run_id, whole, CONFIG_FILE)
+        client.set_tag(run_id, "recipe", config.recipe)
+        known = client.get_run(run_id).data.params
+        fresh = [param for param in params if param.key not in known]
+        for at in range(0, len(fresh), _MOST_PARAMS):
+            client.log_batch(run_id, params=fresh[at : at + _MOST_PARAMS])
 
 
 _REPEATED = (
@@ -273,7 +285,8 @@ def log_side(
         # server drops.
         started = client.get_run(run_id).info.start_time
         measured = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
-        told = [RunTag(name, value[:LONGEST_TAG]) for name, value in tags.items()]
+        shown = dict(tags) | shown_tags(run, side)  # the run may have been opened by older code
+        told = [RunTag(name, value[:LONGEST_TAG]) for name, value in shown.items()]
         client.log_batch(run_id, metrics=measured, tags=told)
         if folder is not None:
             client.log_artifacts(run_id, str(folder), artifact_path="comparison")

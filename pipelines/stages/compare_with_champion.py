@@ -37,11 +37,11 @@ from pipelines.contracts.judgement import (
     Promoted,
     ServingCheck,
 )
-from pipelines.contracts.reasons import LinePoint, Reason
+from pipelines.contracts.reasons import Interval, LinePoint, Reason
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
-from pipelines.registry import evidence, registry, tracking
+from pipelines.registry import evidence, history, registry, tracking
 from pipelines.registry.evidence import line_before, pool_facts
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
@@ -102,12 +102,7 @@ def compare_with_champion(
         page_uri = storage.join(output_uri, VERDICT_PAGE)
         judgement = judgement.model_copy(update={"report_uri": page_uri})
         comparison = judgement.comparison
-        # Both sides' runs are opened before they are logged: the outcome says where they are shown.
-        label = comparison.baseline_label.removeprefix("the ")
-        shown = (
-            tracking.open_run(client, run, "challenger", comparison.challenger_model.label),
-            tracking.open_run(client, run, "baseline", label),
-        )
+        shown = _open_runs(client, run, judgement)
         places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)
         record = record_of(run, cycles, comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
@@ -320,10 +315,27 @@ def keep_evidence(
     evidence.publish(run, cycle, facts.theta.influences.groups, columns)
 
 
+def _open_runs(client: "MlflowClient", run: ResolvedRun, judgement: Judgement) -> list[str]:
+    """Open the MLflow runs of all sides before they are logged: the outcome says where they are.
+
+    That of the champion gets the recipe that made it, where the history has one that can be read.
+    """
+    comparison, anchor = judgement.comparison, judgement.anchor
+    baseline = comparison.baseline_label.removeprefix("the ")
+    sides = {"challenger": comparison.challenger_model.label, "baseline": baseline}
+    sides |= {"anchor": anchor.model.label} if anchor else {}
+    opened = [tracking.open_run(client, run, side, label) for side, label in sides.items()]
+    known = history.load(run.workspace_uri, run.registered_model)
+    recipe = run.champion and known.recipe_of(run.champion)
+    if recipe and recipe.digest:
+        tracking.log_config(client, opened[1], recipe.parse())
+    return opened
+
+
 def log_sides(
     client: "MlflowClient", run: ResolvedRun, judgement: Judgement, out_dir: Path
 ) -> None:
-    """Log each side as an MLflow run and the verdict as tags.
+    """Log each side as an MLflow run, and the verdict as a tag of the side that it is about.
 
     Where it ends early a later call completes it, and writes nothing twice. The judgement has its
     outcome, and the folder holds the verdict page.
@@ -331,31 +343,28 @@ def log_sides(
     comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
     challenger = comparison.challenger_model
     assert outcome is not None, "MLflow tells the outcome"
-    tags = {
-        "verdict": outcome.decision,
-        "verdict_reason": outcome.why,
-        "outcome": outcome.title,
-        "serves": outcome.serves,
-        "promoted": str(judgement.verdict.promoted),
-        "holdout_digest": comparison.holdout_digest,
-    }
-    page = {tracking.DESCRIPTION: to_markdown(outcome)}
+    tags, page = {"verdict": str(outcome.decision)}, {tracking.DESCRIPTION: to_markdown(outcome)}
     own = _side_metrics(comparison, "challenger", judgement.serving)
-    if (found := outcome.change) is not None:
-        of_change = {"change": found.value, "low": found.low, "high": found.high}
-        own |= {f"decision/{name}_percent": 100 * value for name, value in of_change.items()}
+    own |= _change_metrics(outcome.change)
     baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
-    # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
-    told = tags | page, out_dir
+    # The page lies on all sides: MLflow's table of a comparison fails at a run without files.
     others = _side_metrics(comparison, theirs)
-    tracking.log_side(client, run, "challenger", challenger.label, own, *told)
-    tracking.log_side(client, run, theirs, baseline, others, *told)
+    tracking.log_side(client, run, "challenger", challenger.label, own, tags | page, out_dir)
+    tracking.log_side(client, run, theirs, baseline, others, page, out_dir)
     if anchor is not None:
-        its = {name: tags[name] for name in ("promoted", "holdout_digest")}  # no decision's words
+        its = {"verdict": "PROMOTE"} if judgement.verdict.promoted is Promoted.ANCHOR else {}
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
-        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page)
-        registry.tag_version(client, anchor.model, its)
+        if outcome.change is not None:  # else the comparison is void
+            fresh |= _change_metrics(anchor.freshness.target_change)
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page, out_dir)
+        registry.tag_version(client, anchor.model, its, page[tracking.DESCRIPTION])
     registry.tag_version(client, challenger, tags, page[tracking.DESCRIPTION])
+
+
+def _change_metrics(change: Interval | None) -> dict[str, float]:
+    """Return a change of the target metric with its interval, in percent; {} if not known."""
+    found = {"change": change.value, "low": change.low, "high": change.high} if change else {}
+    return {f"decision/{name}_percent": 100 * value for name, value in found.items()}
 
 
 def _side_metrics(

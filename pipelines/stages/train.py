@@ -231,10 +231,7 @@ def train_side(
         accepted_code.keep(run.workspace_uri)
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, side, side)
-    with translated_outages(run.tracking_uri):
-        tracking.log_config(client, mlflow_run_id, run.config)
-        for name, value in code.items():  # the run may have been opened by other code
-            client.set_tag(mlflow_run_id, name, value)
+    tracking.log_config(client, mlflow_run_id, run.config, **code)
     tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
         tracking.log_gate(client, mlflow_run_id, report)
@@ -246,7 +243,7 @@ def train_side(
             logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), mlflow_run_id)
         made = {"bundle_digest": result.bundle_digest, "model_digest": logged.digest}
         of = {"snapshot_digest": snapshot.digest, "homefeed_run_id": run.run_id}
-        tags = made | of | code | tracking.recipe_tags(run.config) | {"homefeed_side": side}
+        tags = made | of | {"homefeed_side": side, "recipe": run.config.recipe}
         model = registry.register(client, run, mlflow_run_id, logged.uri, tags, alias=side)
         # A copy is published, so that a retry after this point finds the bundle in the work folder.
         copied = shutil.copytree(result.bundle_dir, scratch / "bundle")

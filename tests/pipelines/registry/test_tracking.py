@@ -9,7 +9,10 @@ from mlflow import MlflowClient
 
 from pipelines import storage
 from pipelines.contracts.artifacts import DataReport
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.recipes import completejourney, smoke
+from pipelines.recipes.text import differences
 from pipelines.registry import registry, tracking
 from support.answers import PAGE, server_that_answers
 from support.desk import Desk
@@ -69,19 +72,44 @@ def test_a_retry_finds_the_run_and_keeps_its_options(desk: Desk) -> None:
     tracking.log_config(client, run_id, run.config.model_copy(update={"training": other}))
 
     params = client.get_run(run_id).data.params
-    assert params["recipe"] == "smoke"
     assert params["training.seed"] == str(run.config.training.seed) != "18"
-    assert len(params) == len(tracking.COMPARED) <= 15
     with tracking.address_of_process(client.tracking_uri):
         kept = mlflow.artifacts.load_dict(f"runs:/{run_id}/{tracking.CONFIG_FILE}")
     assert kept["model"]["mlp_dims"] == list(run.config.model.mlp_dims)
-    assert params["features.heads"].startswith("[{'name': 'repin'")
-    named = run.model_dump(include={"code_version", "code_digest", "trigger"})
-    expected = named | tracking.recipe_tags(run.config)
-    assert client.get_run(run_id).data.tags.items() >= expected.items() and "source" not in kept
-    assert client.get_run(run_id).info.run_name == "2017-06-12 challenger"
+    assert params["features.heads.0.name"] == '"repin"'
+    assert kept.items() >= tracking.recipe_tags(run.config).items() and "source" not in kept
+    expected = {"cycle": "2017-06-12", "side": "challenger", "recipe": "smoke", "trigger": "test"}
+    found = client.get_run(run_id)
+    assert found.data.tags.items() >= expected.items()
+    assert not any("digest" in name for name in found.data.tags)
+    assert found.info.run_name == "2017-06-12 challenger cycle-0"
     baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
     assert baseline != run_id
+
+
+def test_the_parameters_that_differ_are_the_fields_that_recipe_diff_tells(desk: Desk) -> None:
+    """The last recipe has more fields than one request may have, and one longer than any may be."""
+    many = smoke().model_dump(mode="json")
+    kinds = [f"kind {number:04d}" for number in range(900)]
+    of_pins = [{"name": f"kind_{n}", "table": "pins", "values": kinds} for n in range(20)]
+    many["features"]["categorical"] = of_pins
+    kinds[-1:] = ["another"]
+    recipes = [smoke(), completejourney(), RunConfig.model_validate(many)]
+    found = list[dict[str, str]]()
+    for number, recipe in enumerate(recipes):
+        run_id = tracking.open_run(desk.client, desk.cycle(number), "challenger", "challenger")
+        tracking.log_config(desk.client, run_id, recipe)
+        found.append(desk.client.get_run(run_id).data.params)
+    assert len(found[2]) > 100
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        differing = {
+            name
+            for name in found[one] | found[other]
+            if found[one].get(name) != found[other].get(name)
+        }
+        told = differences(recipes[one], recipes[other])
+        paths = (each.split(": ")[0] for each in told)
+        assert differing == {path.replace("[", ".").replace("]", "") for path in paths}
 
 
 def test_the_snapshot_is_an_input_once(desk: Desk) -> None:

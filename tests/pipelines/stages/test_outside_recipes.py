@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from mlflow.artifacts import load_dict
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
@@ -72,9 +73,11 @@ def test_later_stages_run_when_the_module_is_gone(
     client = tracking.connect(settings.tracking_uri)
     of_run = client.get_run(trained.model.mlflow_run_id).data
     version = client.get_model_version(trained.model.name, trained.model.version)
-    kept = {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
-    for found in (of_run.tags, of_run.params, version.tags):
-        assert found.items() >= kept.items()
+    assert (of_run.tags["recipe"], version.tags["recipe"]) == (ref.name, ref.name)
+    with tracking.address_of_process(settings.tracking_uri):
+        kept = load_dict(f"runs:/{trained.model.mlflow_run_id}/{tracking.CONFIG_FILE}")
+    assert (kept["recipe_digest"], kept["recipe_reference"]) == (ref.digest, ref.reference)
+    assert (kept["code_version"], kept["code_digest"]) == codes[:2]
     # The code is the same, and is not called changed, because of somebody's recipe.
     assert (run.code_version, run.code_digest) == codes[:2]
     made_with = read_record(run.run_uri, "train_challenger").made_with
