@@ -80,6 +80,7 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@echo "installing requirements (about a minute and 2.5 GB the first time) ..."
 	$(PIP) install --quiet --requirement requirements.txt --constraint constraints.txt
 	$(PIP) install --quiet --no-deps --editable .
+	@rm -rf homefeed_retrain.egg-info  # beside the installed one, Airflow finds its plugin twice
 	@touch $@
 
 $(TEST_READY): $(READY) tests/requirements.txt

@@ -2,13 +2,14 @@
 
     resolve_run -> build_snapshot -> check_snapshot -> train_challenger -> train_anchor
     train_anchor -> compare_with_champion
-    compare_with_champion -> approve_promotion -> promote_challenger
+    compare_with_champion -> approve_promotion -> promote_challenger -> outcome
     compare_with_champion -> alert
+    outcome -> promoted | anchor_promoted | held_back | rejected | inconclusive
 
 **Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
-INCONCLUSIVE, and `alert` says why. **`promote_challenger` is green only where something was
-promoted.** It and `alert` are skipped where they have nothing to do, after they have published what
-was decided. The run's note has the outcome in words, and so has the log of `compare_with_champion`.
+INCONCLUSIVE, and `alert` says why. **Of the last five tasks one is green: what the cycle came to.**
+`promote_challenger` and `alert` are skipped where they have nothing to do, after they have
+published what was decided. The run's note has the outcome in words.
 `train_anchor` trains the accepted recipe where the run's is another one.
 
 **Approval**: where the recipe wants a person's (`promotion.approval`), `approve_promotion` waits
@@ -33,11 +34,12 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.contracts.alert import AlertReceipt
-from pipelines.contracts.judgement import Promotion
+from pipelines.contracts.judgement import ENDS, Judgement, Promotion, end_of
 from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
@@ -135,6 +137,16 @@ def promote_task(run_uri: str, outlet_events: Any = None, ti: Any = None) -> str
     return manifest_uri
 
 
+# Where nothing was promoted, the task before is skipped; where nothing was judged, this one is.
+@task.branch(task_id="outcome", trigger_rule="none_failed_min_one_success")
+def outcome_task(run_uri: str) -> str:
+    """Make the cycle's end green in the grid, and skip the other ends."""
+    from pipelines.stages.runner import read_artifact
+
+    judgement = read_artifact(run_uri, "compare_with_champion", Judgement)
+    return end_of(judgement, read_artifact(run_uri, "promote_challenger", Promotion))
+
+
 @task(task_id="alert")
 def alert_task(run_uri: str, ti: Any = None) -> str:
     """Tell people when the verdict is not PROMOTE, or when a loss is certain."""
@@ -171,8 +183,10 @@ with DAG(
     compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
     approve = PromotionApproval(task_id="approve_promotion", run_uri=run_uri)
     promote, alert = promote_task(run_uri), alert_task(run_uri)
-    # The last two are leaves: the run is red if either fails, and neither hides the other.
+    # The run is red if a leaf fails, and neither the outcome nor the alert hides the other.
     resolved >> build >> check >> train >> compare >> [promote, alert]
     compare >> approve >> promote
+    outcome = outcome_task(run_uri)
+    [compare, promote] >> outcome >> [EmptyOperator(task_id=name) for name in ENDS]
     # On one machine the two trainings would fight for it; elsewhere each has a machine of its own.
     (train if SETTINGS.stage_runner == "bash" else check) >> anchor >> compare

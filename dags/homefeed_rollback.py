@@ -47,7 +47,7 @@ PARAMS = {
 def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> str:
     """Move the `champion` alias back, and update the asset where it was moved."""
     from pipelines import storage
-    from pipelines.cycles.index import refresh_index
+    from pipelines.cycles.index import tell_moved
     from pipelines.registry import moves, tracking
 
     settings = Settings()
@@ -58,6 +58,7 @@ def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = 
         datetime.now(UTC),
         params["reason"],
         params["from_version"] or None,
+        dag_run.triggering_user_name or "",
     )
     said = f"{entry.model.label} serves, in place of {entry.previous and entry.previous.label}"
     # A move that was made since the run began is its own, also after a retry.
@@ -66,7 +67,7 @@ def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = 
             f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
             f"({entry.reason}); to go back further name a version"
         )
-    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
+    tell_moved(storage.to_uri(settings.workspace_location), settings.registered_model)
     extra = {"version": entry.model.version, "reason": entry.reason}
     outlet_events[MOVED].add(CHAMPION, extra=extra)
     return said

@@ -60,7 +60,7 @@ def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> str:
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
     """Return the command that runs one stage of a run; `again`: in place of what it published."""
-    return homefeed(f"stage {stage} --run {shlex.quote(run_uri)}{' --again' if again else ''}")
+    return homefeed(f"stage {stage} {shlex.quote(run_uri)}{' --again' if again else ''}")
 
 
 def rebuild_command(run_uri: str) -> str:
@@ -115,7 +115,7 @@ def ask_who_serves(places: ResolvedRun | Settings) -> Offered:
 def force_command(run: ResolvedRun) -> str:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     reason = "--reason 'why the verdict is overruled'"
-    return command_at(run, f"promote --force --run {shlex.quote(run.run_uri)} {reason}")
+    return command_at(run, f"promote --force {shlex.quote(run.run_uri)} {reason}")
 
 
 def repair_command(settings: Settings, to_version: str) -> str:

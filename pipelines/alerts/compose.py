@@ -14,7 +14,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.alerts.commands import (
     accept_shift_command,
-    ask_who_serves,
+    command_at,
     cycle_command,
     force_command,
     new_cycle_command,
@@ -22,8 +22,8 @@ from pipelines.alerts.commands import (
     stage_command,
     step,
 )
-from pipelines.alerts.links import Links, airflow_link, links_of, runbook_link
-from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody, what_serves
+from pipelines.alerts.links import Links, airflow_link, home_link, page_link, runbook_link
+from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody
 from pipelines.contracts.alert import (
     Alert,
     AlertKind,
@@ -33,7 +33,7 @@ from pipelines.contracts.alert import (
     NextStep,
     Unresolved,
 )
-from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import STAGES, ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     BUNDLE_MISSING,
     PERMANENT_EXIT_CODES,
@@ -45,9 +45,10 @@ from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.contracts.stage_table import TABLE
 from pipelines.plain_text import one_line
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 
-_MINUTE, _SECOND = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
+_MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 def cycle_of(request: RunRequest) -> Cycle:
@@ -72,16 +73,18 @@ def make_alert(
         settings: Addresses for the links.
         run: The cycle; Airflow's run id where no cycle was resolved.
         title: One line; the day of the cycle is put before it.
-        links: Where to look, before the runbook; the places of the run by default.
+        links: Where to look first, by default the run's page in Airflow; others follow.
         is_urgent: Whether a person has to decide though the kind as such needs nobody.
         said: The other fields.
     """
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
+    trigger = run if isinstance(run, str) else run.trigger
+    first = links[:1] or (("Airflow run", airflow_link(trigger, settings)),)
+    links = (*first, ("All cycles", home_link(settings)))
     if isinstance(run, str):
-        links = links or (("Airflow run", airflow_link(run, settings)),)
         said["run_id"] = run
     else:
-        links, title = links or links_of(run, settings), f"{run.as_of:%Y-%m-%d}: {title}"
+        title = f"{run.as_of:%Y-%m-%d}: {title}"
         said |= {"run_id": run.run_id, "recipe": run.config.recipe_ref}
         said["cycle"] = cycle_of(run.to_request())
     return Alert(
@@ -107,22 +110,29 @@ def compose_verdict(
     if judgement.verdict.promoted is Promoted.CHALLENGER and not losses:
         return None
     is_regression = losses or judgement.verdict.decision is Decision.REJECT
+    # The title has the target's change and what it says.
+    is_new = not judgement.verdict.grounds[0].code.startswith("target_")
+    found = [*outcome.reasons[: int(is_new)], outcome.most_hurt, *outcome.warnings]
+    found = [each for each in found if each]
+    more = f" {len(found) - 2} more on the page." if len(found) > 2 else ""
     return make_alert(
         AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
         settings,
         run,
         title=outcome.title,
-        links=outcome.links,
+        links=_page_of(outcome),
         is_urgent=needs_somebody(run, judgement),
-        **_as_told(outcome),
+        changed=outcome.changed,
         about=(judgement.ruling_digest,),
-        happened="\n".join(filter(None, (*outcome.reasons, outcome.most_hurt, *outcome.warnings))),
+        happened="\n".join(found[:2]) + more,
+        certainty=judgement.comparison.power if outcome.change else outcome.number,
+        done=outcome.done if judgement.promoted_model else "",
+        next_step=outcome.next_step,
     )
 
 
-def _as_told(outcome: Outcome) -> dict[str, Any]:
-    fields = {name: getattr(outcome, name) for name in ("serves", "done", "next_step")}
-    return {"certainty": outcome.number, **fields}
+def _page_of(outcome: Outcome) -> Links:
+    return tuple(each for each in outcome.links if each[0] == "Verdict page")
 
 
 def compose_wanted(
@@ -137,11 +147,14 @@ def compose_wanted(
         AlertKind.APPROVAL_WANTED,
         settings,
         run,
-        links=(("Approve or reject", page), *outcome.links),
+        links=(("Approve or reject", page),),
         title=f"a promotion waits to be approved until {until:{_MINUTE}}",
-        **_as_told(outcome),
+        changed=outcome.changed,
         about=(digest, until.isoformat(), str(times)),
-        happened="\n".join((outcome.title, *outcome.reasons, *outcome.warnings)),
+        happened="\n".join((outcome.title, *outcome.warnings[:1])),
+        certainty="",
+        done=outcome.done,
+        next_step=outcome.next_step,
         num_times=times,
     )
 
@@ -150,7 +163,6 @@ def compose_not_approved(
     run: ResolvedRun, outcome: Outcome, approval: Approval, settings: Settings
 ) -> Alert:
     """Return the alert about a promotion that a person rejected, or that nobody answered for."""
-    stays = what_serves(run)
     return make_alert(
         AlertKind.NOT_APPROVED,
         settings,
@@ -158,42 +170,89 @@ def compose_not_approved(
         title=f"{one_line(approval.model)} was not approved",
         is_urgent=not approval.by,
         about=(approval.ruling_digest, approval.at.isoformat()),
-        serves=stays,
+        links=_page_of(outcome),
+        changed=outcome.changed,
         happened=one_line(approval.sentence),
-        certainty=outcome.number,
-        done=f"Nothing was promoted. {stays}",
+        certainty=outcome.title,
+        done="",
         next_step=step(
             "The question is closed. The next cycle asks about its own model.",
-            ask_who_serves(run),
             ("Promote the challenger all the same:", force_command(run)),
         ),
         at=approval.at,
     )
 
 
-def compose_forced(
-    run: ResolvedRun, label: str, previous: str, reason: str, verdict: str, settings: Settings
-) -> Alert:
+def compose_forced(run: ResolvedRun, move: Move, verdict: str, settings: Settings) -> Alert:
     """Return the alert about a challenger that a person promoted in spite of the verdict.
 
-    `label` serves now in place of `previous`; `verdict` is what the gate had said, for people.
+    `verdict` is what the gate had said, for people.
     """
-    back = rollback_command(run, away=label.rpartition(" v")[2])
+    label, back = move.model.label, rollback_command(run, away=move.model.version)
     return make_alert(
         AlertKind.FORCED_PROMOTION,
         settings,
         run,
         title=f"{label} was promoted by hand",
-        about=(label, previous, reason),
-        happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
+        about=(label, _label(move.previous), move.reason),
+        happened=f"{_who(move)} made {label} champion in spite of the verdict: {_why(move)}",
         certainty=f"What the gate had said: {verdict}",
-        done=f"{label} serves in place of {previous}. The history has the reason.",
+        done=f"It takes the place of {_label(move.previous)}.",
         next_step=step(
             "Watch what users do now. A rollback takes the promotion back.",
-            ask_who_serves(run),
             ("Go back to the version before:", back),
         ),
     )
+
+
+def compose_moved(move: Move, settings: Settings) -> Alert:
+    """Return the alert about a rollback, or about a repair that said what serves."""
+    label, before = move.model.label, _label(move.previous)
+    is_back = move.kind == "rollback"
+    return make_alert(
+        AlertKind.CHAMPION_MOVED,
+        settings,
+        "command line",
+        title=f"{'rollback' if is_back else 'repair'}: {label} serves in place of {before}",
+        about=(str(move.number), move.mark),
+        happened=f"{_who(move)} {'went back' if is_back else 'put it on record'}: {_why(move)}",
+        certainty="",
+        done="",
+        next_step=step(
+            "Nothing has to be done.", ("See all moves:", command_at(settings, "history"))
+        ),
+        at=move.moved_at,
+    )
+
+
+def compose_test(settings: Settings, now: datetime) -> Alert:
+    """Return an alert that says nothing but that it has arrived."""
+    return make_alert(
+        AlertKind.TEST,
+        settings,
+        "command line",
+        title="test: alerts arrive",
+        about=(now.isoformat(),),
+        happened="Somebody asked for this: `homefeed alert test`.",
+        certainty="",
+        done="",
+        next_step=step(
+            "Nothing has to be done.", ("Look at status:", command_at(settings, "status"))
+        ),
+        at=now,
+    )
+
+
+def _label(model: ModelRef | None) -> str:
+    return model.label if model else "no champion"
+
+
+def _who(move: Move) -> str:
+    return one_line(move.by) or "Somebody"
+
+
+def _why(move: Move) -> str:
+    return one_line(move.reason)
 
 
 @dataclass(frozen=True)
@@ -226,7 +285,7 @@ def compose_failure(
     failure: StageFailure | None, run: ResolvedRun, settings: Settings, ended: Ended
 ) -> Alert:
     """Return the alert about a broken run; `failure` is None for a stage that was killed."""
-    stage, links = ended.stage, links_of(run, settings)
+    stage, links = ended.stage, Links()
     kind, title, cause = AlertKind.BROKEN_RUN, f"{stage} broke", Cause(stage=stage, error_class="")
     instants = [each for each in (ended.since, ended.at) if each]
     happened = (
@@ -237,13 +296,13 @@ def compose_failure(
         name, instants = failure.error_class, [failure.occurred_at]
         told = {"raised_by": failure.raised_by, "about": failure.about}
         cause = Cause(stage=stage, error_class=name, **told)
-        happened = f"{name} in {stage} at {instants[0]:{_SECOND}}:\n{failure.message}"
+        happened = f"{name} in {stage}: {failure.message}"
         certainty = "The cause may pass; what was tried so far did not help."
         if failure.exit_code in PERMANENT_EXIT_CODES:
             certainty = f"Trying again will fail the same way (exit code {failure.exit_code})."
         if failure.docs_uri:
             kind, title = AlertKind.DATA_GATE_FAILED, "the data gate refused the data"
-            links = (*links, ("Data Docs", failure.docs_uri))
+            links = (("Data Docs", page_link(failure.docs_uri, run.workspace_uri, settings)),)
     return make_alert(
         kind,
         settings,
@@ -253,7 +312,7 @@ def compose_failure(
         about=(stage, cause.error_class, *(each.isoformat() for each in instants)),
         happened=happened,
         certainty=certainty,
-        done="The run stopped there. Which model serves, a command below says.",
+        done="",
         next_step=after_failure(run, stage, failure),
         cause=cause,
         at=failure.occurred_at if failure else datetime.now(UTC),
@@ -262,22 +321,22 @@ def compose_failure(
 
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
     """Return how a broken run is mended; a stage that was killed has left no failure."""
-    ask, new = ask_who_serves(run), ("Start a new cycle on the same day:", new_cycle_command(run))
+    new = ("Start a new cycle on the same day:", new_cycle_command(run))
     if stage not in STAGES:  # The question to people is Airflow's own.
-        return step(f"Mend what its log names, then clear {stage} in Airflow.", new, ask)
+        return step(f"Mend what its log names, then clear {stage} in Airflow.", new)
     again = (
         ("Run the failed stage again:", stage_command(stage, run.run_uri)),
         ("Run what is left of the cycle:", cycle_command(run.to_request(), run)),
     )
     if failure is None:
-        return step("Look at the end of the stage's log, then run the stage again.", *again, ask)
+        return step("Look at the end of the stage's log, then run the stage again.", *again)
     if failure.acceptable:  # The data gate has refused what a person may accept.
         told = "If the data are right, accept them and run the stage again; else mend them."
         accept = (
             (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
             for name in failure.acceptable
         )
-        return step(told, *accept, *again, new, ask)
+        return step(told, *accept, *again, new)
     is_mendable = (
         failure.error_class == SnapshotDamagedError.__name__ or BUNDLE_MISSING in failure.about
     )
@@ -285,8 +344,8 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     is_refused = failure.exit_code == PromotionRefusedError.exit_code
     if is_refused or (is_of_the_data and not is_mendable):
         told = "This run's inputs are fixed: mend what the message names, then start a new cycle."
-        return step(told, new, ask)
-    return step("Mend what the message names, then run the stage again.", *again, ask)
+        return step(told, new)
+    return step("Mend what the message names, then run the stage again.", *again)
 
 
 def begin_again(request: RunRequest, settings: Settings) -> NextStep:
@@ -306,9 +365,9 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
         trigger,
         about=(broken.cause.stage, broken.cause.error_class, broken.at.isoformat()),
         title="broke in resolve_run",
-        happened=f"resolve_run failed at {broken.at:{_SECOND}}:\n{broken.message}",
+        happened=broken.message,
         certainty="Certain: no later stage began.",
-        done="Nothing was built, trained or promoted. The champion is what it was.",
+        done="",
         next_step=broken.next_step,
         at=broken.at,
         cycle=broken.cycle,
@@ -327,15 +386,14 @@ def compose_missed(
         settings: Addresses for the links.
         is_newer: Whether a newer cycle than the skipped ones runs now, or has come and is next.
     """
-    newest, ask = skipped[-1], ask_who_serves(settings)
+    newest = skipped[-1]
     asked = request.model_copy(update={"as_of": newest})
-    next_step = step("Nothing has to be run: a newer cycle runs now or is next.", ask)
+    next_step = step("Nothing has to be run: a newer cycle runs now or is next.")
     if not is_newer:
         next_step = step(
             "If the champion should not wait for the next cycle, run the newest skipped one now, "
             "or clear its run in Airflow.",
             ("Run the newest skipped cycle now:", cycle_command(asked, settings)),
-            ask,
         )
     return make_alert(
         AlertKind.MISSED_CYCLE,

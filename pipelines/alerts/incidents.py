@@ -19,9 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from pipelines import storage
-from pipelines.alerts.commands import ask_who_serves, step
+from pipelines.alerts.commands import step
 from pipelines.alerts.compose import cycle_of, make_alert
-from pipelines.alerts.transports import deliver, read_outbox
+from pipelines.alerts.transports import deliver, deliver_waiting, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
@@ -108,6 +108,19 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
     return deliver(alert, settings, is_counted)
 
 
+def deliver_left(settings: Settings) -> None:
+    """Send what a transport did not take, and what is unmended by transports that are new.
+
+    Nothing is raised: whoever calls has something of its own to do.
+    """
+    try:
+        known = find_open(settings).keys()
+    except HomefeedError as error:
+        log.warning("alerts may still wait in the outbox: %s", error)
+        return
+    deliver_waiting(settings, lambda alert: alert.cause is not None and _key_of(alert) in known)
+
+
 def tell_recovered(run_uri: str, settings: Settings) -> Alert | None:
     """Tell people, once, that a cycle has ended after cycles that broke, and close what was open.
 
@@ -140,7 +153,7 @@ def compose_recovered(mended: Sequence[Incident], run: ResolvedRun, settings: Se
         happened="\n".join(incident.sentence for incident in mended),
         certainty="Certain: every stage of this cycle has ended.",
         done=f"Run {run.run_id} has ended, with code {run.code_version}.",
-        next_step=step("Nothing has to be done.", ask_who_serves(run)),
+        next_step=step("Nothing has to be done."),
         # Not before what it mends, whatever the clocks of two machines say.
         at=max(datetime.now(UTC), *(each.last_at for each in mended)),
     )

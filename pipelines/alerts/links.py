@@ -14,6 +14,9 @@ Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
+PREFIX, PAGES = "/homefeed", "pages"
+"""Where Airflow's web server shows pages (`pipelines.orchestration.pages`), and those of a
+workspace below that, by their paths in it."""
 ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 """Who logs in, in an address. Of one that is broken it is rather too much than too little."""
 
@@ -32,7 +35,11 @@ def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = N
         ("Airflow run", airflow_link(run.trigger, settings)),
         ("MLflow", mlflow_address(run.tracking_uri)),
         ("Run folder", run.run_uri),
-        *((label, uri) for label, uri in zip(labels, docs, strict=False) if uri),
+        *(
+            (label, page_link(uri, run.workspace_uri, settings))
+            for label, uri in zip(labels, docs, strict=False)
+            if uri
+        ),
     )
 
 
@@ -65,13 +72,29 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) 
     )
 
 
+def home_link(settings: Settings) -> str:
+    """Return the page of what serves and of all cycles."""
+    return f"{_airflow(settings)}{PREFIX}/"
+
+
+def page_link(uri: str, workspace_uri: str, settings: Settings) -> str:
+    """Return where a browser anywhere finds a page of the workspace; of another, its URI."""
+    inside = uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
+    if inside == uri:
+        return uri
+    return f"{_airflow(settings)}{PREFIX}/{PAGES}/{quote(inside)}"
+
+
+def _airflow(settings: Settings) -> str:
+    # A link is read by many, and may not carry who logs in.
+    return ACCOUNT.sub("", settings.airflow_url.rstrip("/"))
+
+
 def _is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(("http://", "https://"))
 
 
 def airflow_link(trigger: str, settings: Settings) -> str:
     """Return the address of a run's page in Airflow, or of the DAG's where no Airflow ran it."""
-    # A link is read by many, and may not carry who logs in.
-    server = ACCOUNT.sub("", settings.airflow_url.rstrip("/"))
-    page = f"{server}/dags/{DAG_ID}"
+    page = f"{_airflow(settings)}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

@@ -1,26 +1,29 @@
 """The outcome of a cycle in words: one function, whose value every place shows as it is.
 
 The alert, the verdict page and the command line all show what is composed here, so that they never
-disagree. Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`), nor for
-how a command is spelled (`pipelines.alerts.commands`).
+disagree. Which model serves is read from the history when it is told, and what became of the cycle
+since it was judged from its records. Not for what is told of a cycle that was not judged
+(`pipelines.alerts.compose`), nor for how a command is spelled (`pipelines.alerts.commands`).
 """
 
 import shlex
 from datetime import timedelta
+from typing import NamedTuple
 
 from pipelines.alerts.commands import (
     Offered,
-    ask_who_serves,
     command_at,
     force_command,
     new_cycle_command,
     rollback_command,
     step,
 )
-from pipelines.alerts.links import Links, links_of
+from pipelines.alerts.links import Links, links_of, page_link
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
+from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import (
+    Approval,
     Comparison,
     Decision,
     Direction,
@@ -29,13 +32,52 @@ from pipelines.contracts.judgement import (
     Promoted,
     Promotion,
 )
-from pipelines.contracts.reasons import Interval
+from pipelines.contracts.reasons import Interval, Reason
 from pipelines.plain_text import one_line
+from pipelines.recipes.text import differences
+from pipelines.registry import history
 from pipelines.settings import Settings
 
 APPROVAL_TASK = "approve_promotion"
 """The task that asks whether a model may serve, where the recipe wants a person to say so."""
 _VOID = "the comparison is void and its numbers count for nothing"
+_SHORT = {
+    "floor_broken": "{metric} is outside its floor",
+    "floor_doubtful": "{metric} may be outside its floor",
+    "guardrail_broken": "{metric} breaks its guardrail",
+    "guardrail_doubtful": "{metric} may break its guardrail",
+    "guardrail_broken_by_difference": "{metric} breaks its guardrail",
+    "segment_broken": "segment {segment} loses too much",
+    "segment_doubtful": "segment {segment} may lose too much",
+    "head_not_finite": "head {head} gives no finite numbers",
+    "head_constant": "head {head} is constant",
+    "head_below_chance": "head {head} ranks worse than chance",
+    "head_out_of_calibration": "head {head} is out of calibration",
+    "recipe_worse": "its recipe is worse than the accepted one",
+    "recipe_not_shown": "its recipe is not known to be as good as the accepted one",
+    "baseline_beats": "{baseline} beats it",
+    "baseline_doubtful": "it does not surely beat {baseline}",
+    "few_users": "the holdout has too few users",
+    "serving_golden": "its example rows do not score as they did",
+    "serving_slow": "it takes too long to answer",
+    "serving_memory": "it takes too much memory",
+    "serving_saturated": "its scores stick at 0 or 1",
+    "serving_constant": "its scores are all the same",
+    "target_not_shown": "it is not known to be good enough",
+}
+"""Why a model was not promoted, by the code of the reason that decided, for titles."""
+_TOLD_FIELDS = 4
+"""Fields of a recipe that are named where two differ; more are counted."""
+
+
+class Since(NamedTuple):
+    """What became of a cycle since it was judged, as far as that is so yet."""
+
+    promotion: Promotion | None = None
+    approval: Approval | None = None
+
+
+NOTHING_YET = Since()
 
 
 def outcome_of(
@@ -45,8 +87,10 @@ def outcome_of(
     settings: Settings,
     in_mlflow: Links = (),
     is_void: bool = False,
+    since: Since = NOTHING_YET,
+    serves: str | None = None,
 ) -> Outcome:
-    """Return what people are told about a cycle.
+    """Return what people are told about a cycle, and which model serves at this instant.
 
     Args:
         run: The cycle.
@@ -55,6 +99,8 @@ def outcome_of(
         settings: Addresses for the links.
         in_mlflow: Where MLflow shows the comparison.
         is_void: Whether nothing follows from the comparison, whatever its numbers are.
+        since: What became of it since.
+        serves: Which model serves; None: it is read.
     """
     comparison, verdict = judgement.comparison, judgement.verdict
     change = None if is_void else comparison.target_change
@@ -62,11 +108,11 @@ def outcome_of(
     reasons = tuple(map(one_line, verdict.reasons))
     percent = f": {_percent(change)}" if change else ""
     told = _VOID if is_void else f"{comparison.target_metric} {direction}{percent}"
-    serves, done, next_step = _fate(run, judgement)
+    done, next_step = _fate(run, judgement, since)
     return Outcome(
         decision=verdict.decision.value,
-        title=f"{comparison.challenger_model.label} {_finding(run, judgement)}, {told}",
-        serves=serves,
+        title=f"{comparison.challenger_model.label} {_finding(run, judgement, since)}, {told}",
+        serves=what_serves(run.workspace_uri, run.registered_model) if serves is None else serves,
         metric=comparison.target_metric,
         direction=direction,
         change=change,
@@ -75,29 +121,33 @@ def outcome_of(
         reasons=reasons,
         most_hurt="" if is_void else _most_hurt(comparison),
         warnings=tuple(map(_warning, report.warnings)) if report else (),
+        changed=_what_changed(run),
         done=done,
         next_step=next_step,
         links=(
-            ("Verdict page", judgement.report_uri),
+            ("Verdict page", page_link(judgement.report_uri, run.workspace_uri, settings)),
             *in_mlflow,
             *links_of(run, settings, report),
         ),
     )
 
 
-def kept_outcome(
-    run: ResolvedRun, judgement: Judgement, settings: Settings, report: DataReport | None = None
-) -> Outcome:
-    """Return the outcome that was made when a cycle was judged; for others it is made now."""
-    return judgement.outcome or outcome_of(run, judgement, report, settings)
-
-
-def what_serves(run: ResolvedRun) -> str:
-    """Say which model serves where this cycle promotes none."""
-    champion = run.later_champion or run.champion
-    if champion is None:
+def what_serves(workspace_uri: str, registered_model: str) -> str:
+    """Say which model serves now, by the history of its moves."""
+    try:
+        known = history.load(workspace_uri, registered_model)
+    except HomefeedError as error:
+        return f"Which model serves could not be read: {one_line(str(error))}"
+    if known.is_newest_damaged:
+        return "Which model serves is not known: the newest entry of its history is damaged."
+    if known.last is None:
         return "There is no champion yet."
-    return f"{champion.label} (as_of {champion.as_of:%Y-%m-%d}) stays champion."
+    last = known.in_time[-1]
+    named = f"{last.model.label} (as_of {last.model.as_of:%Y-%m-%d})"
+    if known.pending:
+        return f"{named} was made champion, and MLflow's alias is about to follow."
+    by_hand = "" if last.kind == "promotion" else f" ({last.kind}: {one_line(last.reason)})"
+    return f"{named} serves since {last.moved_at:%Y-%m-%d %H:%M} UTC{by_hand}."
 
 
 def what_was_promoted(promotion: Promotion) -> str:
@@ -129,44 +179,45 @@ def _num_waited(run: ResolvedRun) -> int:
     return number if is_long else 0
 
 
-def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
-    """Return which model will serve, what the pipeline does, and what a person may do."""
+def _fate(run: ResolvedRun, judgement: Judgement, since: Since) -> tuple[str, NextStep]:
+    """Return what the pipeline does or did with the models, and what a person may do."""
     model, challenger = judgement.promoted_model, judgement.comparison.challenger_model
-    stays, ask = what_serves(run), ask_who_serves(run)
-    if model is None or not run.may_promote:
-        stays_out = f"{challenger.label} was not promoted. {stays}"
-        if model is None:
-            return stays, stays_out, _after_no_promotion(run, judgement, (ask,))
+    stays_out = f"{challenger.label} was not promoted."
+    if model is None:
+        return stays_out, _after_no_promotion(run, judgement)
+    if not run.may_promote:
         told = "This run may not promote: it is a backfill, or promotion was switched off."
         again = ("Run the cycle allowed to promote:", new_cycle_command(run, may_promote=True))
-        offered = () if run.later_champion else (again,)
-        return stays, stays_out, step(f"{stays} {told}", ask, *offered)
-    asked = run.config.promotion.approval
-    if asked and judgement.waits_for_approval(run):
+        return stays_out, step(told, *(() if run.later_champion else (again,)))
+    asked, approval = run.config.promotion.approval, since.approval
+    if approval is not None and not approval.is_given:
+        told = "The question is closed. The next cycle asks about its own model."
+        return f"{stays_out} {one_line(approval.sentence)}", step(told)
+    is_done = since.promotion is not None and since.promotion.is_promoted
+    if asked and approval is None and not is_done and judgement.waits_for_approval(run):
         who = one_line(" or ".join(asked.by)) or "somebody"
         told = f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}."
         return (
-            f"{stays} {model.label} takes its place if {who} approves.",
             f"{model.label} waits to be approved by {who}, for {asked.within_hours:g} h at most.",
-            step(f"{told} Without an answer nothing is promoted.", ask),
+            step(f"{told} Without an answer nothing is promoted."),
         )
-    before = f" in place of {run.champion.label}" if run.champion else ""
-    serves = f"{model.label} (as_of {model.as_of:%Y-%m-%d}) becomes champion{before}."
-    told = f"The pipeline makes {model.label} the champion, unless the champion has changed."
-    done = f"{challenger.label} is promoted."
+    verb, told = "is", f"The pipeline makes {model.label} the champion, unless it has changed."
+    if is_done:
+        verb, told = "was", "Nothing has to be done. A rollback takes the promotion back."
+    done = f"{challenger.label} {verb} promoted."
     if judgement.verdict.promoted is Promoted.ANCHOR:
-        done = f"{model.label}, the accepted recipe on the same rows, is promoted in its place."
+        done = f"{model.label}, the accepted recipe made fresh, {verb} promoted in its place."
+    if approval is not None:
+        done = f"{done} {one_line(approval.sentence)}"
     if run.champion is None:
-        return serves, done, step(told, ask)
+        return done, step(told)
     # The versions are named: what `rollback` alone does depends on what serves by then.
     command = rollback_command(run, run.champion.version, model.version)
-    return serves, done, step(told, ask, (f"Go back to {run.champion.label}:", command))
+    return done, step(told, (f"Go back to {run.champion.label}:", command))
 
 
-def _after_no_promotion(
-    run: ResolvedRun, judgement: Judgement, offered: tuple[Offered, ...]
-) -> NextStep:
-    stays, recipe = what_serves(run), run.config
+def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
+    recipe, told, offered = run.config, _how_to_win(run, judgement), tuple[Offered, ...]()
     accept = command_at(
         run, f"anchor set --recipe {shlex.quote(recipe.reference)} --reason 'why it is accepted'"
     )
@@ -179,30 +230,83 @@ def _after_no_promotion(
     elif judgement.hold:
         offered += (("Once you have looked at the long-term line, accept a recipe:", accept),)
     elif waited := _num_waited(run):
-        stays = f"{stays} Nothing was promoted in {waited} cycles: somebody has to decide."
+        told = f"Nothing was promoted in {waited} cycles: somebody has to decide."
         offered += (
             ("Promote this challenger in spite of the verdict:", force_command(run)),
             ("Accept this run's recipe, so that later ones are held to it:", accept),
         )
     if judgement.verdict.decision is Decision.REJECT:
-        return step(stays, *offered, ("After a fix of data or code:", new_cycle_command(run)))
+        again = ("After a fix of recipe, data or code:", new_cycle_command(run))
+        return step(told or "Nothing has to be run: mend what the reason names.", *offered, again)
     # The same holdout is not asked again: trying until it agrees would make chance the judge.
     as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
-    fresh = f"Once the event log holds every day before {as_of:%Y-%m-%d}, on a fresh holdout:"
-    return step(stays, *offered, (fresh, new_cycle_command(run, as_of=as_of)))
+    fresh = f"From {as_of:%Y-%m-%d} on, on a fresh holdout:"
+    offered += ((fresh, new_cycle_command(run, as_of=as_of)),)
+    return step(told or "Nothing has to be done: the next cycle judges on fresh days.", *offered)
 
 
-def _finding(run: ResolvedRun, judgement: Judgement) -> str:
-    """Return what became of the challenger, as the end of a sentence about it."""
+def _how_to_win(run: ResolvedRun, judgement: Judgement) -> str:
+    """Say which simple ranking wins, and which line of the recipe shows the model what it ranks by.
+
+    '' where none wins.
+    """
+    from validation.model_gate.baselines import RANKINGS
+
+    winner = judgement.comparison.baseline_name
+    for row in judgement.baselines:
+        if row.change is not None and row.change.high < 0:
+            winner = winner or row.name
+    if not winner:
+        return ""
+    features = run.config.features
+    needs = {ranking.name: ranking.needs for ranking in RANKINGS}
+    told = {feature.name for feature in features.numeric}
+    wanted = needs.get(winner, tuple(feature.name for feature in features.numeric_held))
+    if lacking := [name for name in wanted if name not in told]:
+        lines = ", ".join(f"{{name: {name}}}" for name in lacking)
+        return f"{winner} wins by what the model is not told: add to features.numeric {lines}."
+    return (
+        f"{winner} wins by what the model is told too: train it longer or on more days "
+        f"(training.num_epochs, snapshot.training_days)."
+    )
+
+
+def _what_changed(run: ResolvedRun) -> str:
+    """Say what is new against the champion: fields of the recipe, days and code."""
+    if run.champion is None:
+        return "All is new: no model served."
+    standing = run.standing
+    told = [f"rows up to {run.champion.as_of:%Y-%m-%d} -> {run.as_of:%Y-%m-%d}"]
+    if standing.anchor is not None:
+        fields = differences(standing.anchor, run.config)
+        told += fields[:_TOLD_FIELDS]
+        if len(fields) > _TOLD_FIELDS:
+            told.append(f"{len(fields) - _TOLD_FIELDS} more fields of the recipe")
+    if standing.anchor_code_digest not in ("", run.code_digest):
+        told.append(f"code {standing.anchor_code_digest[:8]} -> {run.code_digest[:8]}")
+    return one_line("; ".join(told))
+
+
+def _finding(run: ResolvedRun, judgement: Judgement, since: Since) -> str:
+    """Return what became of the challenger and why, as the end of a sentence about it."""
     if judgement.verdict.promoted is Promoted.CHALLENGER:
-        if judgement.waits_for_approval(run):
-            return "is promoted if a person approves"
-        return (
-            "is promoted" if run.may_promote else "may be promoted, and this run promotes nothing"
-        )
-    if judgement.verdict.decision is Decision.REJECT:
-        return "was rejected"
-    return "was not promoted: it is not known to be good enough"
+        if not run.may_promote:
+            return "may be promoted, and this run promotes nothing"
+        if since.approval is not None and not since.approval.is_given:
+            return "was not approved"
+        if since.promotion is not None and since.promotion.is_promoted:
+            return "was promoted"
+        waits = judgement.waits_for_approval(run) and since.approval is None
+        return "is promoted if a person approves" if waits else "is promoted"
+    is_rejected = judgement.verdict.decision is Decision.REJECT
+    why = _in_short(judgement.verdict.grounds)
+    return f"was {'rejected' if is_rejected else 'not promoted'}{f': {why}' if why else ''}"
+
+
+def _in_short(grounds: tuple[Reason, ...]) -> str:
+    """Return the first reason as the end of a title; '' where it is too long for one."""
+    short = _SHORT.get(grounds[0].code, "") if grounds else ""
+    return one_line(short.format(**grounds[0].facts)) if short else ""
 
 
 def _percent(change: Interval) -> str:
@@ -224,19 +328,15 @@ def _number(comparison: Comparison) -> str:
 
 
 def _most_hurt(comparison: Comparison) -> str:
-    """Name the segment whose target metric falls most; '' where none falls."""
-    changes = [
-        (row.segment, row.relative_change)
+    """Name the two segments whose target metric falls most; '' where none falls."""
+    falls = [
+        (row.relative_change.value, row.segment, _percent(row.relative_change))
         for row in comparison.metrics
-        if row.metric == comparison.target_metric and row.segment != "all" and row.relative_change
+        if row.metric == comparison.target_metric and row.segment != "all"
+        if row.relative_change and row.relative_change.value < 0
     ]
-    segment, change = min(changes, key=lambda each: each[1].value, default=("", None))
-    if change is None or change.value >= 0:
-        return ""
-    return (
-        f"Segment {one_line(segment)} loses most: {comparison.target_metric} {_percent(change)}, "
-        f"{comparison.segment_users.get(segment, 0):,} users."
-    )
+    worst = "; ".join(f"{one_line(segment)} {change}" for _, segment, change in sorted(falls)[:2])
+    return f"Segments that lose most: {worst}." if worst else ""
 
 
 def _warning(found: ExpectationOutcome) -> str:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MAX_SUBJECT = 200
 """Characters of a subject line; a longer title stands whole in the text."""
-MAX_LINE, MAX_PART = 500, 15_000
-"""Characters of a line, such as the title, and of a part of the text. Some mail programs hide what
-is beyond 100,000 in all."""
+MAX_LINE, MAX_PART, MAX_LINES = 500, 1_500, 3
+"""Characters of a line, such as the title, and of what happened, and its lines: a whole alert has
+twelve, and is read on a phone."""
 MAX_BLOCKS, MAX_TEXT, MAX_URL = 50, 3000, 2000
 """Slack's limits: blocks of a message, and characters of a block as Slack counts what was escaped;
 it refuses a message that breaks one. An address that takes most of a block is no link."""
@@ -59,25 +59,27 @@ def render(alert: Alert, zone: str = "UTC") -> RenderedAlert:
     `zone` is the IANA name of the readers' time zone.
     """
     marks = f"({alert.num_times} times) " if alert.num_times > 1 else ""
-    facts = (
-        ("When", for_readers(alert.at, zone)),
-        ("Severity", f"{alert.severity.value}, {alert.severity.meaning}"),
-        ("Cycle", alert.cycle and alert.cycle.label),
-        ("Run", f"{alert.run_id} ({alert.kind.value})"),
-        ("Recipe", alert.recipe and alert.recipe.label),
+    recipe = alert.recipe.label if alert.recipe else alert.cycle and alert.cycle.recipe
+    about = (
+        for_readers(alert.at, zone),
+        f"{alert.severity.value}: {alert.severity.meaning}",
+        f"run {alert.run_id}{f', recipe {recipe}' if recipe else ''}",
     )
+    step = alert.next_step
+    purpose, command = step.commands[0] if step.commands else ("", "")
     opening = f"[homefeed] {alert.severity.value}: {marks}"
     colour, sign = _LOOKS[alert.severity]
     names = {
         "alert": alert,
         "marks": marks,
-        "facts": [fact for fact in facts if fact[1]],
-        "parts": (
-            ("What happened", alert.happened),
-            ("How sure we are", alert.certainty),
-            ("What was done", alert.done),
-            ("What to do", one_line(alert.next_step.sentence)),
-        ),
+        "about": "; ".join(about),
+        "lines": [
+            each for each in (alert.serves, alert.changed and f"New: {alert.changed}") if each
+        ],
+        "happened": alert.happened,
+        "after": [each for each in (alert.certainty, alert.done) if each],
+        "todo": f"{step.sentence} {purpose}".strip(),
+        "command": command,
         "colour": colour,
         "sign": sign,
     }
@@ -115,14 +117,10 @@ def _templates() -> "jinja2.Environment":
     templates.filters |= {
         "line": lambda text: shortened(one_line(text), MAX_LINE),
         "line_of_any_length": one_line,
-        "part": lambda text: first_lines(
-            safe_lines(text), MAX_PART, "the outbox has all, in the .json file"
-        ),
+        "part": lambda text: _first(safe_lines(text), MAX_PART),
         "link_target": link_target,
         "slack": escaped,
-        "slack_part": lambda text: first_lines(
-            re.sub(r"\n\s*\n", "\n", escaped(safe_lines(text))), MAX_TEXT - 200, "see the page"
-        ),
+        "slack_part": lambda text: _first(escaped(safe_lines(text)), MAX_TEXT - 200),
         "fenced": fenced,
         "is_page": lambda uri: (
             link_target(uri).startswith("http")
@@ -131,6 +129,16 @@ def _templates() -> "jinja2.Environment":
         ),
     }
     return templates
+
+
+def _first(text: str, most: int) -> str:
+    """Return the first lines of a text that are not empty, and how many more the outbox has."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    kept = lines if len(lines) <= MAX_LINES else lines[: MAX_LINES - 1]
+    more = (
+        [f"({len(lines) - len(kept)} more lines in the outbox)"] if len(kept) < len(lines) else []
+    )
+    return first_lines("\n".join([*kept, *more]), most, "the outbox has all, in the .json file")
 
 
 def escaped(text: str) -> str:
@@ -159,13 +167,13 @@ def to_markdown(outcome: Outcome, has_commands: bool = True) -> str:
     items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
     told = [
         f"**{outcome.decision}**: {as_markdown(outcome.title)}",
-        f"**{as_markdown(outcome.serves)}**",
         "\n".join(links),
         as_markdown(outcome.number),
+        as_markdown(outcome.changed and f"New: {outcome.changed}"),
         "\n".join(f"- {as_markdown(item)}" for item in items if item),
         as_markdown(outcome.done),
         as_markdown(outcome.next_step.sentence),
     ]
     for purpose, command in outcome.next_step.commands if has_commands else ():
         told += [as_markdown(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
-    return "\n\n".join(told)
+    return "\n\n".join(filter(None, told))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from pipelines import storage
+from pipelines.alerts.outcomes import what_serves
 from pipelines.alerts.rendering import RenderedAlert, escaped, render
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, AlertSeverity
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
@@ -37,8 +38,12 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
-def deliver_waiting(settings: Settings) -> None:
+def deliver_waiting(
+    settings: Settings, is_unmended: Callable[[Alert], bool] = lambda alert: False
+) -> None:
     """Send again what a transport did not take when it was sent.
+
+    What is unmended is sent by a transport that is new, too.
 
     Every later alert and cycle does so, so that a mail server which was away for a day costs a day
     and not the message. What happened first is sent first. A transport that is not configured any
@@ -49,6 +54,8 @@ def deliver_waiting(settings: Settings) -> None:
     try:
         for receipt, alert in read_outbox(settings):
             asked = here.intersection(receipt.waiting_for)
+            if not receipt.is_counted and is_unmended(alert):
+                asked = here.difference(receipt.delivered_to)
             only = settings.model_copy(update={"alert_transports": tuple(asked)})
             try:
                 if asked:
@@ -109,7 +116,7 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         if receipt.is_counted or receipt.alert is None:
             return receipt
-        rendered = render(receipt.alert, str(settings.reader_zone))
+        rendered = _as_of_now(receipt.alert, settings)
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
@@ -138,18 +145,25 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
     """Write an alert's text into the outbox and the log; return the receipt to be written."""
-    rendered = render(alert, str(settings.reader_zone))
+    rendered = _as_of_now(alert, settings)
     # Without a condition: the same alert has the same text, whoever writes it.
     storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
     log.warning("%s\n%s", rendered.subject, rendered.text)
     # What waits is noted before anything is sent: a kill meanwhile must not lose it.
     waiting = () if is_counted else settings.alert_transports
     return AlertReceipt(
-        alert=alert,
+        alert=rendered.alert,
         delivered_to=("outbox",),
         waiting_for=tuple(name for name in waiting if name != "outbox"),
         is_counted=is_counted,
     )
+
+
+def _as_of_now(alert: Alert, settings: Settings) -> RenderedAlert:
+    """Return an alert as people read it, with what serves while it is sent."""
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    serves = what_serves(workspace_uri, settings.registered_model)
+    return render(alert.model_copy(update={"serves": serves}), str(settings.reader_zone))
 
 
 def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:

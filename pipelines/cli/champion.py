@@ -5,6 +5,8 @@ two disagree. Tested in tests/pipelines/cli/test_champion.py and, of the moves t
 tests/pipelines/registry/test_moves.py.
 """
 
+import getpass
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,13 +16,13 @@ from typer import Option
 
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
-from pipelines.cli.printing import Commands, say, say_all, say_value, with_json
+from pipelines.cli.printing import Commands, Run, say, say_all, say_value, with_json
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import parse_instant
-from pipelines.cycles.index import refresh_index
+from pipelines.cycles.index import refresh_index, tell_moved
 from pipelines.registry import history as record
 from pipelines.registry import moves, reconcile, tracking
 from pipelines.settings import Settings
@@ -33,7 +35,7 @@ history_app = Commands(
 
 @app.command()
 def promote(
-    run: Annotated[str, Option(help="URI or path of the run folder.")],
+    run: Run,
     reason: Annotated[str, Option(help="Why, for the history and the alert.")],
     force: Annotated[bool, Option("--force", help="In spite of the verdict.")] = False,
 ) -> None:
@@ -42,26 +44,25 @@ def promote(
     from pipelines.alerts.transports import deliver
     from pipelines.stages.runner import read_artifact
 
-    run_uri = storage.to_uri(run)
     if not force:
         raise ConfigurationError(
             "a promotion by hand overrules the verdict; expected --force; to promote what the "
             "verdict allows, run the cycle's stage promote_challenger"
         )
-    cycle = read_artifact(run_uri, "resolve_run", ResolvedRun)
-    challenger = read_artifact(run_uri, "train_challenger", Challenger)
+    cycle = read_artifact(run, "resolve_run", ResolvedRun)
+    challenger = read_artifact(run, "train_challenger", Challenger)
     client = tracking.connect(cycle.tracking_uri)
-    entry = moves.force(client, cycle, challenger.model, datetime.now(UTC), reason)
+    entry = moves.force(client, cycle, challenger.model, datetime.now(UTC), reason, _me())
     say_value({"move": entry})  # The move is made, whatever else fails.
-    previous = entry.previous.label if entry.previous else "no champion"
-    refresh_index(cycle.workspace_uri, cycle.registered_model)
-    say(f"champion: {entry.model.label} (was {previous})")
+    before = entry.previous.label if entry.previous else "no champion"
+    tell_moved(cycle.workspace_uri, cycle.registered_model, run)
+    say(f"champion: {entry.model.label} (was {before})")
     verdict = "the challenger was not judged"
-    if storage.exists(manifest_uri(run_uri, "compare_with_champion")):
-        judged = read_artifact(run_uri, "compare_with_champion", Judgement).verdict
+    if storage.exists(manifest_uri(run, "compare_with_champion")):
+        judged = read_artifact(run, "compare_with_champion", Judgement).verdict
         verdict = f"{judged.decision}. {judged.reasons[0]}"
     settings = Settings()
-    deliver(compose_forced(cycle, entry.model.label, previous, reason, verdict, settings), settings)
+    deliver(compose_forced(cycle, entry, verdict, settings), settings)
 
 
 @app.command()
@@ -75,9 +76,9 @@ def rollback(
     """Point the champion back at an earlier version."""
     settings, now = Settings(), datetime.now(UTC)
     client, asked = tracking.connect(settings.tracking_uri), (to_version or None, now, reason)
-    entry = moves.rollback(client, settings, *asked, from_version or None)
+    entry = moves.rollback(client, settings, *asked, from_version or None, _me())
     workspace_uri, is_made_now = storage.to_uri(settings.workspace_location), entry.moved_at == now
-    refresh_index(workspace_uri, settings.registered_model)
+    tell_moved(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
     say(
@@ -142,7 +143,8 @@ def history(context: typer.Context) -> None:
     for entry in known.moves:
         again = "  (the alias was set again)" if record.was_set_again(known, entry) else ""
         moved_at = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}"
-        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{again}")
+        by = f"  (by {entry.by})" if entry.by else ""
+        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{by}{again}")
     _say_begun(known.pending)
     value = {"moves": known.moves, "begun": known.pending, "damaged": known.damaged}
     say_value({"workspace_uri": known.workspace_uri, **value})
@@ -167,8 +169,8 @@ def repair(
     settings, command, asked = Settings(), "", to_version or None
     where, client = _place(settings), tracking.connect(settings.tracking_uri)
     if apply:
-        steps = moves.repair(client, where, datetime.now(UTC), reason, asked)
-        refresh_index(*where)
+        steps = moves.repair(client, where, datetime.now(UTC), reason, asked, _me())
+        tell_moved(*where)
     else:
         steps, _ = moves.plan_repair(client, reconcile.look(client, *where), asked)
     say_all(f"{'done: ' if apply else 'would '}{step}" for step in steps)
@@ -206,6 +208,11 @@ def upgrade() -> dict[str, Any]:
     say(f"this version reads {', '.join(f'{found} {kind}' for kind, found in count.items())}")
     say_all(f"not read, and left as it is: {each}" for each in unread)
     return {"workspace_uri": where[0], "unread": unread, **count}
+
+
+def _me() -> str:
+    """Return who gives the command: the account and the machine."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _place(settings: Settings) -> tuple[str, str]:

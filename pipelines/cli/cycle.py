@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, say, say_all, say_value
+from pipelines.cli.printing import Commands, Run, say, say_all, say_value
 from pipelines.contracts.artifacts import (
     MAX_DEVICES,
     MAX_NODES,
@@ -36,7 +36,7 @@ app = Commands()
 @app.command()
 def stage(
     name: Annotated[str, Argument(help=f"One of {', '.join(STAGES)}.")],
-    run: Annotated[str, Option(help="URI or path of the run folder.")],
+    run: Run,
     again: Annotated[bool, Option("--again", help="Run it even if it has ended.")] = False,
     node_rank: Annotated[
         int | None, Option(envvar="JOB_COMPLETION_INDEX", help="Which of several machines, from 0.")
@@ -118,7 +118,8 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
     from pipelines.alerts.compose import Ended
     from pipelines.alerts.incidents import tell_recovered
-    from pipelines.alerts.outcomes import kept_outcome, what_was_promoted
+    from pipelines.alerts.outcomes import what_was_promoted
+    from pipelines.cycles.reading import outcome_now
     from pipelines.stages.light import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
@@ -132,7 +133,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
-    outcome = kept_outcome(run, judgement, settings, report)
+    outcome = outcome_now(run, judgement, settings)
     say_all(outcome.lines())
     say(what_was_promoted(promotion))
     return {"outcome": outcome, "promotion": promotion, "warnings": report.warnings}
@@ -140,7 +141,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
 
 @app.command()
 def reproduce(
-    run: Annotated[str, Argument(help="URI or path of the run folder, or the run's name.")],
+    run: Run,
     until: Annotated[str, Option(help="Last stage to rebuild.")] = "compare_with_champion",
     into: Annotated[
         str, Option(help="Folder to rebuild in, kept; a new temporary one by default.")
@@ -158,7 +159,7 @@ def reproduce(
             f"--until is {until!r}; expected one of {', '.join(REBUILT)}; the other stages move "
             f"the champion or tell people, and are never made again"
         )
-    past = read_cycle(run, Settings())
+    past = read_cycle(run)
     new = into or tempfile.mkdtemp(prefix=f"homefeed-reproduce-{past.run.run_id}-")
     folder = storage.local_path(storage.to_uri(new))
     say(f"rebuilding {past.run_uri}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
+from pipelines.cli.printing import Commands, Run, say, say_all, say_text, say_value
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import DataContractError, SnapshotDamagedError
 from pipelines.contracts.run_layout import failure_uri
@@ -214,7 +214,7 @@ def verify(
         raise SnapshotDamagedError(
             f"{len(damaged)} of {len(checked)} snapshots are not as they were published: "
             f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
-            f"with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder of a "
+            f"with `homefeed stage build_snapshot RUN --again`, RUN being the folder of a "
             f"run that uses one"
         )
     say(f"{len(checked)} snapshots verified")
@@ -222,7 +222,7 @@ def verify(
 
 @gate_app.command()
 def accept(
-    run: Annotated[str, Argument(help="URI of the run whose data are meant.")],
+    run: Run,
     expectation: Annotated[str, Argument(help="Name of the expectation that is not met.")],
     reason: Annotated[str, Option(help="Why the data are right, for the report.")],
     by: Annotated[str, Option(help="Who says so; your login name by default.")] = "",

@@ -17,6 +17,7 @@ from typer import Option
 
 from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_value
+from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import parse_instant
 from pipelines.local.home import LocalHome
@@ -26,6 +27,7 @@ from pipelines.settings import Settings
 
 app = Commands()
 local_app = Commands(help="Airflow and MLflow on this machine.", no_args_is_help=True)
+alert_app = Commands(help="Whether alerts arrive.", no_args_is_help=True)
 
 Home = Annotated[str, Option(help="Folder for everything; HOMEFEED_HOME by default.")]
 Recipe = Annotated[str, Option(help="Name, module:function or file; of both cycles.")]
@@ -162,6 +164,18 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
     from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags), say)
+
+
+@alert_app.command()
+def test() -> AlertReceipt:
+    """Send an alert through every transport that is set; say which took it."""
+    from pipelines.alerts.compose import compose_test
+    from pipelines.alerts.transports import deliver
+
+    settings = Settings()
+    receipt = deliver(compose_test(settings, datetime.now(UTC)), settings)
+    say(f"taken by: {', '.join(receipt.delivered_to)}")
+    return receipt
 
 
 def _home(home: str) -> LocalHome:

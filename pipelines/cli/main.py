@@ -9,15 +9,47 @@ import logging
 import os
 import signal
 import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
 
 from pipelines.cli import champion, cycle, data, look, recipe, train
-from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain
+from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
+from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
+GROUPS = {
+    "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce"),
+    "Model": ("history", "rollback", "serving", "promote", "recipe", "anchor"),
+    "Data": ("ingest", "log", "snapshot", "gate"),
+    "Operate": ("doctor", "open", "alert", "gc"),
+}
+"""The commands as the help shows them, the common ones first."""
+
+
+class Grouped(TyperGroup):
+    """The commands in the order and under the headings of `GROUPS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the help."""
+        return [name for names in GROUPS.values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command with its heading."""
+        found = super().get_command(ctx, cmd_name)
+        heading = next((group for group, names in GROUPS.items() if cmd_name in names), None)
+        if found is not None:
+            setattr(found, "rich_help_panel", heading)  # noqa: B010  # Typer's rich help reads it.
+        return found
+
+
 app = Commands(
+    cls=Grouped,
     help="Retrain the Homefeed ranker, and ask what serves.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Airflow's task log gets a plain traceback
 )
@@ -31,6 +63,23 @@ app.add_typer(data.log_app, name="log")
 app.add_typer(data.snapshot_app, name="snapshot")
 app.add_typer(data.gate_app, name="gate")
 app.add_typer(look.local_app, name="local")
+app.add_typer(look.alert_app, name="alert")
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        say(code_version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 def main() -> None:

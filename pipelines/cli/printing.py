@@ -8,18 +8,23 @@ people and data have put into a text neither begins a line of its own nor steers
 Tested in tests/pipelines/cli/test_printing.py and test_every_command.py.
 """
 
+import contextlib
 import functools
 import inspect
 import json
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
 
+from pipelines import storage
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.plain_text import one_line, safe_lines
+from pipelines.settings import Settings
 
 OPTION = "--json"
 _AS_JSON = inspect.Parameter(
@@ -30,6 +35,49 @@ _AS_JSON = inspect.Parameter(
 )
 _PRINTS_JSON: ContextVar[bool] = ContextVar("_PRINTS_JSON", default=False)
 """Whether the command that runs was asked for JSON."""
+
+
+def _run_of(text: str) -> str:
+    """Return the URI of a run's folder: as it is, or by its name, or the beginning of one.
+
+    Raises:
+        ConfigurationError: the workspace has no such run, or several.
+    """
+    from pipelines.cycles.reading import run_names
+
+    if "/" in text or Path(text).is_dir():
+        return storage.to_uri(text)
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    names = run_names(workspace_uri)
+    found = [text] if text in names else [name for name in names if name.startswith(text)]
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{text!r} is the beginning of {len(found) or 'no'} names of runs of {workspace_uri}; "
+            f"expected one, or a folder's path or URI; found {', '.join((found or names)[:5])}"
+        )
+    return storage.join(workspace_uri, "runs", found[0])
+
+
+def _runs_like(incomplete: str) -> list[str]:
+    """Return names of runs for a shell's completion; none where they cannot be listed."""
+    from pipelines.cycles.reading import run_names
+
+    with contextlib.suppress(Exception):
+        names = run_names(storage.to_uri(Settings().workspace_location))
+        return [name for name in names if name.startswith(incomplete)]
+    return []
+
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="A run: its name or the beginning of that, or its folder's path or URI.",
+        parser=_run_of,
+        metavar="RUN",
+        autocompletion=_runs_like,
+    ),
+]
+"""A run as every command takes it, and hands it on as a URI."""
 
 
 class Commands(typer.Typer):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, say, say_all, say_text, say_value
+from pipelines.cli.printing import Commands, Run, say, say_all, say_text, say_value
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
@@ -149,13 +149,13 @@ def accept(
 
 @anchor_app.command()
 def seeds(
-    run: Annotated[str, Option(help="URI or path of a run folder with its snapshot.")],
+    run: Run,
     num: Annotated[int, Option(min=5, help="Trainings that differ in their seed.")] = 5,
 ) -> SeedNoise:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
     from pipelines.cli.train import measure_seeds
 
-    found = measure_seeds(storage.to_uri(run), num)
+    found = measure_seeds(run, num)
     for seed, value in zip(found.seeds, found.values, strict=True):
         say(f"seed {seed}: {found.target_metric} {value:.4f}")
     say(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")

@@ -37,17 +37,20 @@ class AlertKind(StrEnum):
     DATA_GATE_FAILED = "data_gate_failed"
     BROKEN_RUN = "broken_run"
     FORCED_PROMOTION = "forced_promotion"
+    CHAMPION_MOVED = "champion_moved"
     MISSED_CYCLE = "missed_cycle"
     RECOVERED = "recovered"
     APPROVAL_WANTED = "approval_wanted"
     NOT_APPROVED = "not_approved"
+    TEST = "test"
 
     @property
     def severity(self) -> AlertSeverity:
         """How soon people should look, usually."""
         if self in ("data_gate_failed", "broken_run"):
             return AlertSeverity.CRITICAL
-        is_to_be_seen = self in ("regression", "forced_promotion", "approval_wanted")
+        moved = ("forced_promotion", "champion_moved")
+        is_to_be_seen = self in ("regression", "approval_wanted", *moved)
         return AlertSeverity.WARNING if is_to_be_seen else AlertSeverity.INFO
 
 
@@ -101,10 +104,11 @@ class Alert(Frozen):
     about: tuple[str, ...] = ()
     recipe: RecipeRef | None = None  # The run's; None where no run was resolved.
     title: str  # One line.
-    serves: str = ""  # Which model serves now; '' where the message is not about that.
+    serves: str = ""  # Which model served when the alert was first told.
+    changed: str = ""  # What is new against the champion; '' where that is not the question.
     happened: str
-    certainty: str  # How sure we are: interval, power, or which check failed.
-    done: str  # What the pipeline did about it; which model serves now.
+    certainty: str  # How sure we are: power, or which check failed; '' where the title says it.
+    done: str  # What the pipeline did about it; '' where that is nothing.
     next_step: NextStep  # What to do now, and the commands for it.
     links: tuple[tuple[str, str], ...] = ()  # (label, URI) pairs.
     severity: AlertSeverity = AlertSeverity.WARNING

@@ -342,14 +342,15 @@ class AnchorWhy(StrEnum):
 
 
 _WHY_FRESH = {
-    "other_recipe": "The run's recipe differs from the accepted one, trained on the same rows.",
+    "other_recipe": "The run's recipe differs from the accepted one, which was made fresh from the "
+    "same log, on the days that it asks for.",
     "other_code": "The run's recipe is the accepted one, trained by other code; the accepted code "
-    "trained it on the same rows, so the change of code is judged alone.",
+    "trained it from the same log, so the change of code is judged alone.",
     "not_accepted": "No recipe is accepted yet.",
     "nothing_serves": "No model serves that the accepted recipe could be held against.",
     "same": "The run's recipe is the accepted one, so the challenger is the fresh anchor.",
     "other_both": "Both the run's recipe and its code differ from what is accepted; the accepted "
-    "code trained the accepted recipe on the same rows.",
+    "code made the accepted recipe fresh from the same log, on the days that it asks for.",
     "same_model": "The accepted code made the challenger's very weights and scores: the change of "
     "code changes nothing, and is accepted where the challenger is promoted.",
     "code_not_run": "The run's code is not the accepted one, which could not be run.",

@@ -113,3 +113,5 @@ class IndexFacts(Frozen):
     num_cycles: int = Field(ge=0)  # All that the workspace holds.
     champions: tuple[ServingSpan, ...]  # The newest first.
     problem: str = ""  # What of the history cannot be read; ''.
+    broken: tuple[str, ...] = ()  # What has broken cycles and is not seen mended, oldest first.
+    next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.

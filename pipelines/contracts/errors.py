@@ -12,6 +12,8 @@ tests/pipelines/places/test_store_errors.py.
 import errno
 from typing import ClassVar
 
+ASKED = "asked"
+"""Kind of an error about what a person asked for, which another day or recipe would mend."""
 BUNDLE_MISSING = "bundle missing"
 """Kind: a registered version is there and its files are not."""
 

@@ -33,6 +33,9 @@ from pipelines.contracts.reasons import (
 )
 from pipelines.contracts.time import Window
 
+ENDS = ("promoted", "anchor_promoted", "held_back", "rejected", "inconclusive")
+"""What a cycle comes to, in Airflow's grid a task each, of which one is green. Held back is what
+the verdict would promote, and a person or the run's options do not."""
 Direction = Literal["better", "worse", "cannot tell", "not compared"]
 
 
@@ -41,27 +44,27 @@ class Outcome(Frozen):
 
     decision: Literal["PROMOTE", "REJECT", "INCONCLUSIVE"]
     title: str  # One line: what became of which model, and the number.
-    serves: str  # Which model serves once the pipeline has done its part.
+    serves: str  # Which model serves, read when this was told; '' where that stands elsewhere.
     metric: str  # Name of the target metric.
     direction: Direction  # What the interval of its change says.
     change: Interval | None  # Of the target metric, relative; None: not known.
     number: str  # The change with its interval, sizes and power, in sentences.
     why: str  # The reason that decided, one sentence.
     reasons: tuple[str, ...]  # All reasons; the first is `why`.
-    most_hurt: str = ""  # The segment that loses most, with its interval; '' if none loses.
+    most_hurt: str = ""  # The segments that lose most, with intervals; '' if none loses.
     warnings: tuple[str, ...] = ()  # What the data gate warned of in this cycle, a sentence each.
-    done: str  # What the pipeline does with the models.
+    changed: str = ""  # What is new against the champion.
+    done: str  # What the pipeline does, or did, with the models.
     next_step: NextStep
     links: tuple[tuple[str, str], ...]  # (label, URI) pairs.
 
     def lines(self) -> tuple[str, ...]:
         """Return the whole outcome as lines of text, what serves first."""
         told = [self.serves, f"{self.decision}: {self.title}", self.number, *self.reasons]
-        told += [self.most_hurt] if self.most_hurt else []
-        told += [*self.warnings, self.done, self.next_step.sentence]
+        told += [self.most_hurt, *self.warnings, self.done, self.next_step.sentence]
         for purpose, command in self.next_step.commands:
             told += [purpose, f"  {command}"]
-        return (*told, *(f"{label}: {uri}" for label, uri in self.links))
+        return (*filter(None, told), *(f"{label}: {uri}" for label, uri in self.links))
 
 
 class Approval(Frozen):
@@ -121,6 +124,14 @@ class Comparison(Frozen):
     pooled: tuple[PooledChange, ...] = ()  # Changes that decide, with their standard errors.
     # Models that were judged on requests of this holdout since the champion moved, this included.
     num_tries: int = Field(1, ge=1)
+
+    @property
+    def power(self) -> str:
+        """How much was looked at, and what could be seen, a sentence."""
+        return (
+            f"On {self.num_users:,} users and {self.num_requests:,} requests, changes of "
+            f"{self.detectable_change} and more are seen four times in five."
+        )
 
     @property
     def is_first_cycle(self) -> bool:
@@ -356,3 +367,13 @@ class Promotion(Artifact):
     champion_after: ModelRef | None
     reason: str  # One sentence.
     approval: Approval | None = None  # A person's answer; None where nobody was asked.
+
+
+def end_of(judgement: Judgement, promotion: Promotion) -> str:
+    """Return which of `ENDS` a cycle has come to."""
+    if promotion.is_promoted:
+        is_anchor = judgement.verdict.promoted is Promoted.ANCHOR
+        return "anchor_promoted" if is_anchor else "promoted"
+    if judgement.verdict.promoted is not Promoted.NONE:
+        return "held_back"
+    return "rejected" if judgement.verdict.decision is Decision.REJECT else "inconclusive"

@@ -258,10 +258,10 @@ TEMPLATES = {
     "baseline_doubtful": "Against {baseline}: {change:change}{difference:as_difference}, not "
     "surely above the {required:percent} required of a first champion.",
     # The fresh anchor, and what is on record of recipes.
-    "anchor_promoted": "In its place {model} is promoted, the accepted recipe trained on the same "
-    "rows: {because}",
-    "anchor_not_promoted": "The accepted recipe trained on the same rows, {model}, is not promoted "
-    "either: {because}",
+    "anchor_promoted": "In its place {model} is promoted, the accepted recipe made fresh: "
+    "{because}",
+    "anchor_not_promoted": "The accepted recipe made fresh, {model}, is not promoted either: "
+    "{because}",
     "anchor_unreliable": "The accepted recipe cannot be relied upon.",
     "on_record": "{text}",
     "line_lost": "Over {num_cycles} champions, the lead over the {reference} has surely fallen "

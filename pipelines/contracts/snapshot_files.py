@@ -13,7 +13,7 @@ from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.schemas import PINS_FILE
 
 HOW_TO_REBUILD = (
-    "build it again with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder "
+    "build it again with `homefeed stage build_snapshot RUN --again`, RUN being the folder "
     "of a run that uses this snapshot"
 )
 

@@ -14,14 +14,15 @@ from typing import Any
 from pipelines import storage
 from pipelines.alerts.compose import find_failure
 from pipelines.alerts.links import airflow_link
-from pipelines.alerts.outcomes import kept_outcome
+from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
 from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
-from pipelines.contracts.judgement import Comparison, Judgement, Promotion
+from pipelines.contracts.judgement import Comparison, Judgement, Outcome, Promotion
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.plain_text import one_line
 from pipelines.registry.evidence import JudgedCycle
+from pipelines.registry.moves import read_approval
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
             judgement = Judgement.model_validate(records["compare_with_champion"].artifact)
             found |= {
                 "state": "judged",
-                "outcome": kept_outcome(run, judgement, settings),
+                "outcome": outcome_now(run, judgement, settings, serves=""),
                 "page_uri": judgement.report_uri,
                 "is_void": is_void(run, judgement.comparison),
             }
@@ -138,6 +139,28 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
         found["failure"] = failure.model_copy(update={"message": one_line(failure.message)})
     costs = _costs_of(run_id, records.values())
     return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costs, **found)
+
+
+def outcome_now(
+    run: ResolvedRun, judgement: Judgement, settings: Settings, serves: str | None = None
+) -> Outcome:
+    """Return a cycle's outcome with what became of it since it was judged; see `outcome_of`.
+
+    Raises:
+        HomefeedError: a record is damaged, or the storage failed.
+        ValueError: a record is of another version.
+    """
+    uri, promotion = manifest_uri(run.run_uri, "promote_challenger"), None
+    if storage.exists(uri):
+        promotion = Promotion.model_validate(storage.read_model(uri, StageRecord).artifact)
+    kept, approval = judgement.outcome, read_approval(run.run_uri)
+    if approval is not None and approval.ruling_digest != judgement.ruling_digest:
+        approval = None  # It is about another verdict.
+    since = Since(promotion, approval)
+    void = kept is not None and not kept.change and judgement.comparison.target_change is not None
+    now = outcome_of(run, judgement, None, settings, is_void=void, since=since, serves=serves)
+    kept = kept or now
+    return now.model_copy(update={"warnings": kept.warnings, "links": kept.links})
 
 
 def _records_of(run_uri: str) -> dict[str, StageRecord]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.alerts.commands import ask_who_serves
+from pipelines.alerts.links import PREFIX
+from pipelines.alerts.outcomes import what_serves
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import ENDS
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
@@ -26,8 +28,8 @@ from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
 
 POLL_S = 0.5
-_ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
-"""Of a run's tasks: the stages, and the question to people before a promotion."""
+_ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:], "outcome", *ENDS)
+"""Of a run's tasks: the stages, the question to people before a promotion, what it came to."""
 
 
 def run_id_of(recipe: str, day: str) -> str:
@@ -62,10 +64,12 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
             has_ended = all(_run_cycle(api, services, recipe, day, say) for day in days)
     for day in days:
         cycle = find(day)
-        for line in lines_of(cycle) if cycle else (f"{run_id_of(recipe, day)}: did not begin",):
-            say(line)
-    say(f"which model serves now: {ask_who_serves(settings)[1]}")
-    say(f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})")
+        say(next(lines_of(cycle)) if cycle else f"{run_id_of(recipe, day)}: did not begin")
+        if cycle and cycle.page_uri:
+            say(f"  {storage.local_path(cycle.page_uri)}")
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    say(what_serves(workspace_uri, settings.registered_model))
+    say(f"see it all: make ui (login {ADMIN} / {home.password()})")
     return int(not has_ended)
 
 
@@ -105,7 +109,7 @@ def _run_cycle(api: AirflowApi, services: RunningServices, recipe: str, day: str
         time.sleep(POLL_S)
         found = api.find_run(run_id) or found
     show_changes(api.tasks(run_id), shown, say)
-    say(f"{run_id}: {found['state']}, see {services.ports.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
+    say(f"{run_id}: {found['state']}")
     return bool(found["state"] == "success")
 
 
@@ -138,5 +142,6 @@ def show_addresses(services: RunningServices, say: Say) -> None:
     """Say both pages' addresses and the login, and what other commands must know of them."""
     ports = services.ports
     say(f"Airflow  {ports.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {services.home.password()}")
+    say(f"Home     {ports.airflow_url}{PREFIX}/")
     say(f"MLflow   {ports.mlflow_url}")
     say(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")

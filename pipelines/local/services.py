@@ -123,7 +123,7 @@ def failed(service: Service, what: str) -> ServiceError:
 def start_all(services: RunningServices) -> None:
     """Start MLflow and Airflow on SQLite, and wait until they answer.
 
-    No triggerer is started, because no operator of the bash runner defers.
+    The triggerer has nothing to do under the runner bash; without it Airflow's first page is red.
 
     Raises:
         ServiceError: one does not come up.
@@ -139,7 +139,8 @@ def start_all(services: RunningServices) -> None:
     # A scheduler goes on at once with what an interrupted run has left. A task that cannot reach
     # the api-server has failed, so such a run would lose its attempts before that one answers.
     services.wait_for("api-server", "metadatabase")
-    services.start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
+    for name in ("scheduler", "triggerer"):
+        services.start(name, "-m", "airflow", name, "--skip-serve-logs")
     services.wait_for("mlflow")
     services.wait_for("api-server", "metadatabase", "scheduler", "dag_processor")
 

@@ -25,9 +25,9 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import HomefeedError, PromotionRefusedError
 from pipelines.contracts.judgement import Approval, Judgement
 from pipelines.contracts.run_layout import approval_uri
-from pipelines.orchestration.run_note import NOTE_KEY
+from pipelines.orchestration.run_note import NOTE_KEY, words_of
 from pipelines.orchestration.schedule import grid_of
-from pipelines.plain_text import as_markdown, one_line, shortened
+from pipelines.plain_text import one_line, shortened
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class PromotionApproval(HITLOperator):
             TaskAwaitingInput: the question is put; Airflow goes on with `execute_complete`.
         """
         from pipelines.alerts.compose import compose_wanted
-        from pipelines.alerts.outcomes import kept_outcome
+        from pipelines.cycles.reading import outcome_now
         from pipelines.registry.moves import read_approval
 
         run, judgement = _judged(self.run_uri)
@@ -96,7 +96,7 @@ class PromotionApproval(HITLOperator):
         if until <= now:
             # A retry says the same as the attempt before, so that nobody is told twice.
             return _conclude(context, run, judgement, answer="no answer", by="", at=until)
-        outcome = kept_outcome(run, judgement, settings)
+        outcome = outcome_now(run, judgement, settings)
         self.subject = f"{outcome.title}. May it serve?"
         self.body = (
             f"Answer until {until:%Y-%m-%d %H:%M} UTC; without an answer the champion stays. Where "
@@ -161,16 +161,15 @@ def _conclude(context: Any, run: ResolvedRun, judgement: Judgement, **said: Any)
     """
     from pipelines import storage
     from pipelines.alerts.compose import compose_not_approved
-    from pipelines.alerts.outcomes import kept_outcome
+    from pipelines.cycles.reading import outcome_now
 
     model, settings = judgement.promoted_model, Settings()
     assert model is not None, "something is to be promoted"
     approval = Approval(model=model.label, ruling_digest=judgement.ruling_digest, **said)
     storage.write_model(approval_uri(run.run_uri), approval)
-    what = "APPROVED" if approval.is_given else "NOT APPROVED"
-    context["ti"].xcom_push(NOTE_KEY, f"**{what}**: {as_markdown(approval.sentence)}")
+    context["ti"].xcom_push(NOTE_KEY, words_of(run))
     if not approval.is_given:
-        outcome = kept_outcome(run, judgement, settings)
+        outcome = outcome_now(run, judgement, settings)
         _tell(compose_not_approved(run, outcome, approval, settings), settings)
         raise AirflowSkipException(approval.sentence)
     return approval.model_dump(mode="json")

@@ -37,7 +37,7 @@ ONE_PROCESS: Hardware = {"accelerator": "cpu", "devices": 1, "nodes": 1}
 def command_line(stage: str, run_uri: Any, settings: Settings) -> tuple[str, list[Any]]:
     """Return a stage's program and its arguments, for no shell: nothing is split or expanded."""
     program, *arguments = shlex.split(settings.command_of(stage))
-    return program, [*arguments, "stage", stage, "--run", run_uri]
+    return program, [*arguments, "stage", stage, run_uri]
 
 
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:

@@ -41,7 +41,7 @@ of them changes, the shell's process group gets SIGTERM. Where there is no /proc
 def stage_operator(
     name: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any = None
 ) -> BaseOperator:
-    """Return the task of one heavy stage: `homefeed stage NAME --run URI`.
+    """Return the task of one heavy stage: `homefeed stage NAME URI`.
 
     Args:
         name: the stage, also the task's id.
@@ -58,7 +58,7 @@ def stage_operator(
     if settings.stage_runner == "bash":
         # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
         # is that of the task.
-        command = f'{settings.command_of(name)} stage {name} --run "$HOMEFEED_RUN_URI"'
+        command = f'{settings.command_of(name)} stage {name} "$HOMEFEED_RUN_URI"'
         return BashOperator(
             task_id=name,
             execution_timeout=timeout,

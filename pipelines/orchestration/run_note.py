@@ -13,16 +13,25 @@ from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Judgement, Outcome
+from pipelines.orchestration.runs import LIMIT, NOTE_KEY, unresolved_of
 from pipelines.plain_text import as_markdown, first_lines, one_line, shortened
 from pipelines.settings import DAG_ID, Settings
 
-NOTE_KEY = "run_note"
-"""XCom key under which a task leaves its part of the run's note, in Markdown."""
-JUDGING, ASKING = "compare_with_champion", "approve_promotion"
-LIMIT, LEAST = 1000, 100
-"""Characters of a note that Airflow keeps; fewer are not worth it beside what a person wrote."""
+JUDGING, ASKING, MOVING = "compare_with_champion", "approve_promotion", "promote_challenger"
+LEAST = 100
+"""Characters of a note; fewer are not worth it beside what a person wrote."""
 SIGNATURE = "— homefeed_retrain"
 """Ends what is ours, which stands first: below it is a person's."""
+
+
+def words_of(run: ResolvedRun) -> str:
+    """Return what a judged cycle's note says by now: its day, then the outcome's words."""
+    from pipelines.cycles.reading import outcome_now
+    from pipelines.stages.runner import read_artifact
+
+    judgement = read_artifact(run.run_uri, JUDGING, Judgement)
+    told = told_of(outcome_now(run, judgement, Settings(), serves=""))
+    return f"**{run.as_of:%Y-%m-%d}** {told}"
 
 
 def told_of(outcome: Outcome) -> str:
@@ -54,21 +63,19 @@ class RunNotes:
 
     @hookimpl
     def on_task_instance_success(self, task_instance: Any) -> None:
-        """Leave the outcome's words, in the worker whose task has judged the cycle."""
+        """Leave the outcome's words, in the worker whose task has judged or promoted."""
         from pipelines.stages.runner import read_artifact
 
         ti = task_instance
         # A row of a table is a task that a person has marked.
-        if (ti.dag_id, ti.task_id) == (DAG_ID, JUDGING) and not hasattr(ti, "__table__"):
+        if ti.dag_id == DAG_ID and ti.task_id in (JUDGING, MOVING) and not hasattr(ti, "__table__"):
             run_uri = ti.xcom_pull(task_ids="resolve_run")["run_uri"]
-            if outcome := read_artifact(run_uri, JUDGING, Judgement).outcome:
-                ti.xcom_push(NOTE_KEY, told_of(outcome))
+            ti.xcom_push(NOTE_KEY, words_of(read_artifact(run_uri, "resolve_run", ResolvedRun)))
 
     @hookimpl
     def on_task_instance_failed(self, task_instance: Any) -> None:
         """Leave what broke, in the worker whose task has failed: the words of its alert."""
         from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
-        from pipelines.orchestration.runs import unresolved_of
         from pipelines.stages.runner import read_artifact
 
         ti, alert = task_instance, None
@@ -83,7 +90,9 @@ class RunNotes:
             alert = compose_unresolved(ti.run_id, left, Settings())
         if alert is not None:
             title, happened = map(as_markdown, (alert.title, one_line(alert.happened)))
-            ti.xcom_push(NOTE_KEY, f"**BROKEN**: {title}\n\n{shortened(happened, LIMIT // 2)}")
+            day = f"**{alert.cycle.day}** " if alert.cycle else ""
+            told = f"{day}**BROKEN**: {title}\n\n{shortened(happened, LIMIT // 2)}"
+            ti.xcom_push(NOTE_KEY, told)
 
     @hookimpl
     def on_dag_run_success(self, dag_run: Any) -> None:
@@ -97,7 +106,7 @@ class RunNotes:
 
 
 def _write(dag_run: Any, failed_by: str) -> None:
-    """Write what broke, then the answer to the question and the outcome, as far as is known.
+    """Write what broke or was refused, then the outcome by the last task that knew more of it.
 
     Args:
         dag_run: The run, in the session in which its state was changed.
@@ -125,7 +134,8 @@ def _write(dag_run: Any, failed_by: str) -> None:
         broken = [words.pop(name, "") for name in connection.scalars(failed)]
         if failed_by and not any(broken):
             broken = [f"**BROKEN**: the run failed: {failed_by}. The logs of its tasks say more."]
-        told = "\n\n".join(filter(None, [*broken, words.get(ASKING), words.get(JUDGING)]))
+        newest = next((words[each] for each in (MOVING, ASKING, JUDGING) if each in words), "")
+        told = "\n\n".join(filter(None, [*broken, words.get("resolve_run"), newest]))
         before = connection.scalar(select(Note.content).where(Note.dag_run_id == run))
         text = merged(before or "", told)
         if before is not None:

@@ -10,15 +10,19 @@ from typing import Any
 
 from pipelines.contracts.alert import Cause, Unresolved
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ASKED, ConfigurationError, HomefeedError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
+from pipelines.plain_text import as_markdown, one_line, shortened
 from pipelines.recipes import canonical
 from pipelines.recipes.references import require_triggerable
 from pipelines.settings import Settings
 
 OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
 """What a run may be asked for: the names of the DAG's params."""
+NOTE_KEY, LIMIT = "run_note", 1000
+"""XCom key under which a task leaves its part of the run's note, in Markdown; characters of a note
+that Airflow keeps."""
 FAILURE_KEY = "failure"
 """XCom key under which `resolve_run` leaves an `Unresolved`."""
 
@@ -74,8 +78,12 @@ def start_cycle(
         ConfigurationError: as `request_of` does; the recipe would run functions of a package that
             is not allowed here.
         HomefeedError: as `pipelines.stages.light.resolve_run` does.
-        AirflowSkipException: as `pipelines.orchestration.schedule.account_for` does.
+        AirflowSkipException: as `pipelines.orchestration.schedule.account_for` does; a person has
+            triggered what cannot be, such as a day that the log does not reach. That pages nobody:
+            the run's note says what would do.
     """
+    from airflow.sdk.exceptions import AirflowSkipException
+
     from pipelines.alerts.compose import begin_again, cycle_of
     from pipelines.orchestration import schedule
     from pipelines.stages import runner
@@ -89,6 +97,11 @@ def start_cycle(
         run = runner.start_run(request, settings)
         require_triggerable(run.config.reference, settings, run.config)
     except HomefeedError as error:
+        if dag_run.run_type == "manual" and (request is None or error.kind == ASKED):
+            told = as_markdown(one_line(str(error)))
+            day = f"**{request.day:%Y-%m-%d}** " if request else ""
+            ti.xcom_push(NOTE_KEY, f"{day}**NOT BEGUN**: {shortened(told, LIMIT // 2)}")
+            raise AirflowSkipException(f"not begun: {error}") from error
         name, known = type(error).__name__, {"raised_by": runner.raised_by(error)}
         more: dict[str, Any] = {}
         if request:

@@ -12,6 +12,8 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, T
 from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
+from pipelines.alerts.links import PREFIX
+from pipelines.orchestration.pages import serve
 from pipelines.orchestration.run_note import RunNotes
 from pipelines.orchestration.schedule import TICK, Grid, standard_utc
 
@@ -100,8 +102,10 @@ class GridTimetable(Timetable):
 
 
 class HomefeedPlugin(AirflowPlugin):
-    """Tells Airflow of the timetable, so that a serialised DAG can name it, and of the listener."""
+    """Tells Airflow of the timetable, so that a serialised DAG can name it, listener and pages."""
 
     name = "homefeed_timetable"
     timetables = [GridTimetable]
     listeners = [RunNotes()]
+    fastapi_apps = [{"name": "homefeed", "app": serve, "url_prefix": PREFIX}]
+    external_views = [{"name": "Homefeed", "href": f"{PREFIX}/", "destination": "nav"}]

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, RunRequest
 from pipelines.contracts.config import Head, RunConfig
 from pipelines.contracts.errors import (
+    ASKED,
     ConfigurationError,
     DataContractError,
     HomefeedError,
@@ -53,6 +54,7 @@ from pipelines.snapshot.spill import files_read
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DAY = timedelta(days=1)
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
 _BATCH_ROWS = 1 << 16
@@ -128,9 +130,11 @@ def texts_of(event_log: EventLog, files: Sequence[LogFile], as_of_ms: int) -> di
         return {text: file for file, texts in reversed([*found]) for text in texts}
 
 
-def refusal(kind: type[Refused], lead: str, problems: Sequence[str]) -> Refused:
+def refusal(
+    error_class: type[Refused], lead: str, problems: Sequence[str], kind: str = ""
+) -> Refused:
     """Return an error that lists problems after a lead, and knows them one by one."""
-    error = kind(f"{lead}{listed(problems)}")
+    error = error_class(f"{lead}{listed(problems)}", kind=kind)
     error.problems = tuple(problems)
     return error
 
@@ -239,14 +243,15 @@ def ask_fed(asked: Asked) -> None:
         return
     config, day = asked.config, asked.request.day
     plan = plan_of(config, day)
+    kind = ""
     try:
         check_covered(asked.log, plan)
         found = log_problems(plan, asked.log, config.features.heads)
     except DataContractError as error:
-        found = [str(error)]  # no other answer means anything in days without a log
+        found, kind = [str(error)], ASKED  # no other answer means anything in days without a log
     if found:
         lead = f"the event log at {asked.event_log_uri} cannot feed recipe {config.reference} as of"
-        raise refusal(DataContractError, f"{lead} {day:%Y-%m-%d}:", found)
+        raise refusal(DataContractError, f"{lead} {day:%Y-%m-%d}:", found, kind)
 
 
 def ask_tracking(asked: Asked) -> None:
@@ -273,9 +278,10 @@ def ask_champion(asked: Asked) -> None:
     if asked.request.may_promote:
         raise ConfigurationError(
             f"as_of {day:%Y-%m-%d} is not newer than the champion's: {serving.label} was trained "
-            f"as of {serving.as_of:%Y-%m-%d}; expected a later day; choose one, or compare with "
-            f"the champion of that time, without promoting: switch Promote off in Airflow's form, "
-            f"or give --no-promote"
+            f"as of {serving.as_of:%Y-%m-%d}; expected {serving.as_of + DAY:%Y-%m-%d} or later; "
+            f"choose such a day, or compare with the champion of that time, without promoting: "
+            f"switch Promote off in Airflow's form, or give --no-promote",
+            kind=ASKED,
         )
     # That model may have been trained on the holdout; who served then has not. The newest by its
     # own as_of: past days' cycles may all have been run today.

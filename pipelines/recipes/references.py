@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ASKED, ConfigurationError, HomefeedError
 from pipelines.places.plain_uri import require_plain
 from pipelines.recipes.built_in import RECIPES
 from pipelines.recipes.own_functions import as_they_are_now, load
@@ -131,7 +131,8 @@ def require_triggerable(
                 f"{', '.join(allowed) or 'no package'} in a run of Airflow's, because whoever may "
                 f"trigger one would else run anything that is installed there; add its package to "
                 f"HOMEFEED_RECIPE_PACKAGES where Airflow runs, or begin the cycle on the command "
-                f"line, which allows every package"
+                f"line, which allows every package",
+                kind=ASKED,
             )
 
 

@@ -114,6 +114,7 @@ class Entry(Frozen):
     kind: Literal["promotion", "rollback", "forced", "outside", "by_hand", "release", "upgrade"]
     moved_at: AwareDatetime  # By its writer's clock; it informs only.
     reason: str  # One sentence.
+    by: str = ""  # Who asked for it, as machine or Airflow know them; '' where a cycle did.
     recipes: Recipes = Recipes()  # What holds of them from now on.
     acknowledged: tuple[str, ...] = ()  # Earlier files whose damage or loss a person has seen.
 

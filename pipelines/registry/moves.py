@@ -132,7 +132,7 @@ def _approval_of(run: ResolvedRun, judgement: Judgement) -> Approval:
         f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
         f"and no answer about this verdict is on record; expected the one that Airflow's task "
         f"approve_promotion asks for; clear it there, with what is after it, begin another cycle, "
-        f"or overrule the verdict with `homefeed promote --force --run "
+        f"or overrule the verdict with `homefeed promote --force "
         f"{shlex.quote(run.run_uri)} --reason '...'`"
     )
 
@@ -220,7 +220,12 @@ def _decided(workspace_uri: str, reason: str, decide: Callable[[], Decided]) -> 
 
 
 def force(
-    client: "MlflowClient", run: ResolvedRun, model: ModelRef, now: datetime, reason: str
+    client: "MlflowClient",
+    run: ResolvedRun,
+    model: ModelRef,
+    now: datetime,
+    reason: str,
+    by: str = "",
 ) -> Move:
     """Make a run's challenger champion in spite of its verdict, because a person says why.
 
@@ -250,6 +255,7 @@ def force(
             previous=state.served,
             recipe=recipe_of(run),
             reason=reason,
+            by=by,
             recipes=recipes.model_copy(update={"accepted": accepted}),
         )
         return _move(client, state, entry)
@@ -264,6 +270,7 @@ def rollback(
     now: datetime,
     reason: str,
     from_version: str | None = None,
+    by: str = "",
 ) -> Move:
     """Point `champion` back at `to_version`, or at what served before the present one.
 
@@ -308,7 +315,7 @@ def rollback(
         registry.require_unaltered(client, model, can_serve=True)
         said = f"{present.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
         recipes = _recipes_after(known, model, present, said)
-        fields = {"moved_at": now, "reason": reason, "recipe": recipes.accepted}
+        fields = {"moved_at": now, "reason": reason, "by": by, "recipe": recipes.accepted}
         entry = Move(kind="rollback", model=model, previous=present, recipes=recipes, **fields)
         return _move(client, state, entry)
 
@@ -448,6 +455,7 @@ def repair(
     now: datetime,
     reason: str,
     to_version: str | None = None,
+    by: str = "",
 ) -> tuple[str, ...]:
     """Do what `plan_repair` says, by one more entry, and return its sentences.
 
@@ -457,6 +465,7 @@ def repair(
         now: The time.
         reason: Why, in a sentence.
         to_version: As `plan_repair` takes it.
+        by: Who wants it.
 
     Raises:
         HomefeedError: there is no reason, or as `plan_repair` raises.
@@ -482,6 +491,7 @@ def repair(
                 previous=last.model if last and state.serves == state.recorded else state.served,
                 recipe=recipe,
                 reason=reason,
+                by=by,
                 recipes=known.recipes.model_copy(update={"accepted": accepted}),
                 acknowledged=tuple(history.name_of(uri) for uri in known.damaged),
             )

@@ -30,7 +30,6 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.contracts.stage_table import HEAVY, TABLE
 from pipelines.event_log.reader import Listing
-from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, read_record
 
 REBUILT = tuple(HEAVY)
@@ -69,20 +68,13 @@ class PastCycle:
         return REBUILT[: min(last, REBUILT.index(until)) + 1]
 
 
-def read_cycle(run: str, settings: Settings) -> PastCycle:
+def read_cycle(run_uri: str) -> PastCycle:
     """Read a cycle's record.
-
-    Args:
-        run: URI or path of a run folder, or the name of a run in the settings' workspace.
-        settings: Where the workspace is.
 
     Raises:
         ConfigurationError: there is no such run, or no stage of it has ended that can be rebuilt.
         DataContractError: a manifest was edited, is damaged or of another version.
     """
-    run_uri = storage.to_uri(run)
-    if "/" not in run and not storage.exists(manifest_uri(run_uri, "resolve_run")):
-        run_uri = storage.join(storage.to_uri(settings.workspace_location), "runs", run)
     records = {"resolve_run": read_record(run_uri, "resolve_run", REPAIR)}
     resolved = read_artifact(run_uri, "resolve_run", ResolvedRun, REPAIR)
     for name in REBUILT:

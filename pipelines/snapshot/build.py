@@ -242,7 +242,7 @@ def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
             raise DataContractError(
                 f"no impressions in the {_named(name, window)} of as_of {plan.as_of:%Y-%m-%d}: "
                 f"the event log at {event_log.uri} covers {first} to {last}; choose an as_of "
-                f"whose windows lie in it, or ingest newer data"
+                f"whose windows lie in it, at most the day after {last}, or ingest newer data"
             )
 
 

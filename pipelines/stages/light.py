@@ -89,13 +89,14 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.
     """
     from pipelines.alerts.compose import compose_verdict
-    from pipelines.alerts.outcomes import kept_outcome
-    from pipelines.alerts.transports import deliver, deliver_waiting
+    from pipelines.alerts.incidents import deliver_left
+    from pipelines.alerts.transports import deliver
+    from pipelines.cycles.reading import outcome_now
 
-    message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run, settings)
+    message = compose_verdict(outcome_now(run, judgement, settings), judgement, run, settings)
     nothing = AlertReceipt(alert=None, delivered_to=())
     receipt = deliver(message, settings) if message else nothing
-    deliver_waiting(settings)
+    deliver_left(settings)
     return receipt
 
 
@@ -106,8 +107,7 @@ def tell_failure(run: ResolvedRun, settings: Settings, ended: "Ended") -> AlertR
     Airflow's DAG processor there is little time.
     """
     from pipelines.alerts.compose import alert_about_failure
-    from pipelines.alerts.incidents import tell
-    from pipelines.alerts.transports import deliver_waiting
+    from pipelines.alerts.incidents import deliver_left, tell
     from pipelines.registry.tracking import end_failed
 
     alert = alert_about_failure(run, settings, ended)
@@ -115,5 +115,5 @@ def tell_failure(run: ResolvedRun, settings: Settings, ended: "Ended") -> AlertR
         receipt = tell(alert, settings)
     finally:  # Where a transport failed the outbox has it: the run broke all the same.
         end_failed(run, f"{ended.stage} broke: {alert.happened}")
-    deliver_waiting(settings)
+    deliver_left(settings)
     return receipt

@@ -109,7 +109,7 @@ def run_stage(
     if not storage.same_place(run_uri, run.run_uri):
         raise ConfigurationError(
             f"{run_uri} holds a run that was resolved for {run.run_uri}; expected a run in its own "
-            f"folder; give --run {run.run_uri}, or begin a new cycle in that workspace"
+            f"folder; name {run.run_uri}, or begin a new cycle in that workspace"
         )
     if again and name not in HEAVY:
         raise ConfigurationError(
@@ -123,7 +123,7 @@ def run_stage(
         _help(stage, run, node, again)
         return manifest_uri(run_uri, name)
     with (
-        keeping_index(name, run.workspace_uri, run.registered_model),
+        keeping_index(name, run.workspace_uri, run.registered_model, run_uri),
         _working(name, run_uri) as work,
     ):
         work.used.recipe = run.config.source or run.config.recipe
@@ -369,7 +369,7 @@ def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
     except FileNotFoundError:
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; {mend}, "
-            f"or correct --run"
+            f"or name another run"
         ) from None
     if record.stage != stage or not record.is_sound():
         raise DataContractError(

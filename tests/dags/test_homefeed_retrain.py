@@ -13,12 +13,13 @@ from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines.contracts.alert import Alert, AlertReceipt, NextStep
+from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.runs import OPTIONS, alert_broken_run, tell_ended_run
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 from pipelines.stages import runner
-from support.judgements import CHALLENGER, CHAMPION, make_promotion
+from support.judgements import CHALLENGER, CHAMPION, make_judgement, make_promotion
 from support.runs import make_run, save_artifact, save_run
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -27,16 +28,19 @@ NO_RECIPES = ("no_such_recipe", "smoke2", "a:b:c", "module:", ":f", "mine.json",
 HEAVY_STAGES = {"build_snapshot", "check_snapshot", "train_challenger", "train_anchor"}
 HEAVY_STAGES |= {"compare_with_champion"}
 LAST = {"approve_promotion", "promote_challenger", "alert"}
+ENDS = {"promoted", "anchor_promoted", "held_back", "rejected", "inconclusive"}
 EDGES = {
-    "resolve_run": HEAVY_STAGES | LAST,
+    "resolve_run": HEAVY_STAGES | LAST | {"outcome"},
     "build_snapshot": {"check_snapshot"},
     "check_snapshot": {"train_challenger"},
     "train_challenger": {"train_anchor", "compare_with_champion"},
     "train_anchor": {"compare_with_champion"},
-    "compare_with_champion": LAST,
+    "compare_with_champion": LAST | {"outcome"},
     "approve_promotion": {"promote_challenger"},
-    "promote_challenger": set(),
+    "promote_challenger": {"outcome"},
     "alert": set(),
+    "outcome": ENDS,
+    **dict.fromkeys(ENDS, set()),
 }
 """`resolve_run` precedes all: each of them takes the run's URI from it."""
 HEAVY = {"torch", "pytorch_lightning", "mlflow", "pandas", "numpy", "pyarrow", "duckdb"}
@@ -90,7 +94,7 @@ def test_every_task_has_its_retries_timeout_and_pool(dag):
         assert task.retries == 2 and isinstance(task.retry_policy, StageRetryPolicy)
         assert task.retry_exponential_backoff and task.execution_timeout
         assert task.pool == "default_pool"
-        may_be_skipped_before = task.task_id == "promote_challenger"
+        may_be_skipped_before = task.task_id in ("promote_challenger", "outcome")
         rule = "none_failed_min_one_success" if may_be_skipped_before else "all_success"
         assert task.trigger_rule == rule
     worst = sum((task.execution_timeout for task in dag.tasks), timedelta())
@@ -150,6 +154,26 @@ def test_trainings_elsewhere_run_side_by_side_on_the_hardware_of_the_run(monkeyp
         assert (hardware.operator.task_id, hardware.key) == ("resolve_run", "hardware")
     stored = json.loads(json.dumps(DagSerialization.to_dict(found)))
     assert DagSerialization.from_dict(stored).task_dict.keys() == found.task_dict.keys()
+
+
+@pytest.mark.parametrize(
+    ("promoted", "decision", "is_moved", "end"),
+    [
+        ("challenger", "PROMOTE", True, "promoted"),
+        ("anchor", "REJECT", True, "anchor_promoted"),
+        ("challenger", "PROMOTE", False, "held_back"),  # nobody approved it, or a backfill
+        ("none", "REJECT", False, "rejected"),
+        ("none", "INCONCLUSIVE", False, "inconclusive"),
+    ],
+)
+def test_one_of_the_ends_is_green_and_says_which_side_was_promoted(
+    tmp_path, dag, promoted, decision, is_moved, end
+):
+    run, judged = save_run(make_run(tmp_path)), make_judgement(Decision(decision))
+    verdict = judged.verdict.model_copy(update={"promoted": Promoted(promoted)})
+    save_artifact(run, "compare_with_champion", judged.model_copy(update={"verdict": verdict}))
+    save_artifact(run, "promote_challenger", make_promotion(is_moved))
+    assert dag.get_task("outcome").python_callable(run.run_uri) == end
 
 
 PROMOTION = make_promotion(reason="Because of a test.")

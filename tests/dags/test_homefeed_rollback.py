@@ -86,7 +86,11 @@ class Two:
             self.events.append(extra)
 
         events = {self.namespace["MOVED"]: SimpleNamespace(add=add)}
-        return str(task.python_callable(form, SimpleNamespace(start_date=begun), events))
+        return str(
+            task.python_callable(
+                form, SimpleNamespace(start_date=begun, triggering_user_name="anna"), events
+            )
+        )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from pipelines.alerts.compose import (
     Ended,
@@ -9,7 +10,9 @@ from pipelines.alerts.compose import (
     compose_failure,
     compose_forced,
     compose_missed,
+    compose_moved,
     compose_not_approved,
+    compose_test,
     compose_unresolved,
     compose_verdict,
     compose_wanted,
@@ -17,12 +20,13 @@ from pipelines.alerts.compose import (
 )
 from pipelines.alerts.incidents import Incident, compose_recovered
 from pipelines.alerts.links import mlflow_links
-from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.alert import Alert, Cause, Unresolved
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.judgement import Approval, Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION, interval, make_failure, make_judgement, metric
 from support.runs import make_run
@@ -53,8 +57,10 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
         "broken_run.promotion": _noted(run, settings, "promote_challenger", 77),
         "broken_run.unresolved": _unresolved(run, settings),
         "forced_promotion": compose_forced(
-            run, "test_ranker v4", "test_ranker v3", "the surface is gone", "REJECT", settings
+            run, _moved("forced", CHALLENGER, CHAMPION), "REJECT", settings
         ),
+        "champion_moved": compose_moved(_moved("rollback", CHAMPION, CHALLENGER), settings),
+        "test": compose_test(settings, AT),
         "missed_cycle": _missed(run, settings, is_newer=True),
         "missed_cycle.too_late": _missed(run, settings, is_newer=False),
         "recovered": _recovered(run, settings),
@@ -68,6 +74,11 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
         for name, each in made.items()
     }
     return {name: Alert.model_validate_json(text) for name, text in texts.items()}
+
+
+def _moved(kind: Literal["forced", "rollback"], model: ModelRef, previous: ModelRef) -> Move:
+    told = {"reason": "the surface is gone", "by": "anna@desk", "moved_at": AT}
+    return Move(kind=kind, model=model, previous=previous, number=5, **told)
 
 
 def _settled(alert: Alert) -> Alert:
@@ -169,7 +180,11 @@ def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, ...]:
     answer = Approval(answer="rejected", by="anna", at=AT, **asked_of)
     silence = answer.model_copy(update={"answer": "no answer", "by": ""})
     until = AT + timedelta(hours=24)
+    ended = {
+        each: outcome_of(run, judgement, None, settings, since=Since(approval=each))
+        for each in (answer, silence)
+    }
     return (
         *(compose_wanted(run, outcome, "d" * 64, until, times, settings) for times in (1, 2)),
-        *(compose_not_approved(run, outcome, each, settings) for each in (answer, silence)),
+        *(compose_not_approved(run, told, each, settings) for each, told in ended.items()),
     )

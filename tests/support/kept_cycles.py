@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.alerts.outcomes import kept_outcome
+from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure, failure_uri
@@ -28,7 +28,7 @@ def judge(
     page = storage.join(run.run_uri, "compare_with_champion", "output-1", "verdict.html")
     judgement = make_judgement(decision, low=-0.2, high=0.1)
     judgement = judgement.model_copy(update={"report_uri": page})
-    outcome = kept_outcome(run, judgement, Settings(registered_model=run.registered_model))
+    outcome = outcome_of(run, judgement, None, Settings())
     judgement = judgement.model_copy(update={"outcome": outcome})
     save_artifact(run, "compare_with_champion", judgement)
     promotion = make_promotion(is_promoted)

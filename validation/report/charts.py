@@ -9,6 +9,7 @@ panels flow side by side.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from statistics import median
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
@@ -48,7 +49,7 @@ class Axis(NamedTuple):
     def track(self, change: Interval) -> tuple[float, ...]:
         """Return where low end, change and high end stand, in percent of the width.
 
-        What lies beyond the axis is drawn at its edge.
+        What lies beyond the axis is drawn at its edge, 0 or 100, where a page marks the cut.
         """
         numbers = (change.low, change.value, change.high)
         return tuple(_percent_of(number, self.span) for number in numbers)
@@ -57,12 +58,15 @@ class Axis(NamedTuple):
 def axis_of(changes: Sequence[Interval], needed: float = 0.0) -> Axis:
     """Return the axis that all changes share: a round share that holds intervals and margin.
 
+    An interval that reaches three times as far as the middle one does not squeeze the others: it is
+    cut at the edge, with a mark.
+
     Args:
         changes: What is drawn on it.
         needed: What a change must exceed, as a share; 0: no margin is drawn.
     """
-    reach = max((max(abs(change.low), abs(change.high)) for change in changes), default=0.0)
-    wanted = max(reach, abs(needed) * 1.5)
+    reaches = [max(abs(change.low), abs(change.high)) for change in changes] or [0.0]
+    wanted = max(min(max(reaches), 3 * median(reaches)), abs(needed) * 1.5)
     span = next((span for span in SPANS if wanted <= span), SPANS[-1])
     shares = [span * step / 2 for step in range(-2, 3)]
     ticks = tuple(

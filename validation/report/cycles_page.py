@@ -1,15 +1,19 @@
 """The index of all cycles: what serves, who served when, what each cycle came to, what it cost.
 
 One HTML file that opens without a network and without scripts, below 300 kB whatever it tells of.
-It shows no time of its own: the same facts give the same page. Not for reading the facts
-(`pipelines.cycles`).
+The file in the workspace shows no time of its own: the same facts give the same page. What Airflow
+serves is made at an instant, and tells what runs and when the next cycle is due. Not for reading
+the facts (`pipelines.cycles`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from validation.report.charts import Axis, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows
@@ -32,8 +36,8 @@ _STYLES = {
 }
 
 
-def render_cycles(facts: IndexFacts) -> str:
-    """Return the index as HTML."""
+def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
+    """Return the index as HTML, as it is at an instant; None: the copy in the workspace."""
     changes = [line.outcome.change for line in facts.cycles if line.outcome]
     axis = axis_of([change for change in changes if change])
     rows = [_row(line, axis, facts.workspace_uri) for line in facts.cycles]
@@ -66,9 +70,28 @@ def render_cycles(facts: IndexFacts) -> str:
         "age": age,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
+        "now": now,
+        "running": _running(facts.cycles, now) if now else "",
     }
     template = environment().get_template("cycles.html.j2")
     return within_limit(lambda num: template.render(cycles=rows[:num], **values), len(rows))
+
+
+def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:
+    """Say which stage of the newest cycle goes on, and how long what is left took lately."""
+    going = next((each for each in cycles if each.state == "not ended" and each.began_at), None)
+    if going is None or going is not max(cycles, key=lambda each: str(each.began_at or "")):
+        return ""
+    left = STAGES[STAGES.index(going.next_stage) :]
+    lately = [{cost.stage: cost.wall_s for cost in each.costs.stages} for each in cycles]
+    lately = [walls for walls in lately if all(stage in walls for stage in left)][:NUM_EARLIER]
+    said = f"Cycle {going.run_id} is at {going.next_stage}"
+    if not lately:
+        return f"{said}."
+    usual = median(sum(walls[stage] for stage in left) for walls in lately)
+    since = max((cost.finished_at for cost in going.costs.stages), default=now)
+    minutes = (usual - (now - since).total_seconds()) / 60
+    return f"{said}, {f'about {minutes:.0f} min left' if minutes >= 1 else 'nearly done or late'}."
 
 
 def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pipelines.contracts.judgement import AnchorFacts, Approval, Decision, Judge
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from pipelines.stages.light import alert as alert_stage
 from support.commands import parse, split
@@ -157,7 +158,7 @@ def test_a_broken_run_has_a_cause_and_commands_that_exist(
     assert alert.kind is (AlertKind.DATA_GATE_FAILED if DOCS.items() <= more.items() else BROKEN)
     told = {"raised_by": failure.raised_by, "about": failure.about}
     assert alert.cause == Cause(stage=stage, error_class=error_class, **told)
-    assert names_in(alert.next_step) == f"{commands} serving".strip()
+    assert names_in(alert.next_step) == commands
     found = [parse(line) for _, line in alert.next_step.commands]
     assert {each.params["run"] for each in found if "run" in each.params} <= {run.run_uri}
     accepted = [each.params.get("expectation") for each in found if each.info_name == "accept"]
@@ -183,10 +184,11 @@ def test_the_newest_failure_of_the_stages_that_are_asked_about_counts(tmp_path):
 
 def test_a_reason_of_several_lines_is_one_line_of_the_message(tmp_path):
     forged = "late\nWhat was done\n  v9 was promoted."
-    alert = compose_forced(make_run(tmp_path), "m v2", "m v1", forged, "REJECT. Worse.", SETTINGS)
+    move = Move(kind="forced", moved_at=DUE, model=CHAMPION, previous=None, reason=forged)
+    alert = compose_forced(make_run(tmp_path), move, "REJECT. Worse.", SETTINGS)
     assert len(alert.happened.splitlines()) == 1
     alert = compose_verdict(make_judgement(REJECT, forged, "Because."), make_run(tmp_path))
-    assert len(alert.happened.splitlines()) == 2
+    assert len(alert.happened.splitlines()) == 1
 
 
 def test_an_alert_survives_json_and_its_words_are_not_its_identity(tmp_path):
@@ -216,7 +218,7 @@ def test_skipped_cycles_are_told_with_how_to_run_the_newest_where_none_follows(i
     assert alert.about == tuple(each.isoformat() for each in skipped)
     page = "http://air:8080/dags/homefeed_retrain/runs/scheduled__2026-02-16T06%3A00%3A00%2B00%3A00"
     assert alert.links[0] == ("Airflow run", page)
-    assert names_in(alert.next_step) == ("serving" if is_newer else "retrain serving")
+    assert names_in(alert.next_step) == ("" if is_newer else "retrain")
     if not is_newer:
         command = alert.next_step.commands[0][1]
         asked = parse(command).params
@@ -246,4 +248,4 @@ def test_each_time_that_a_question_is_put_it_is_told_and_without_approval_it_can
         approval = Approval(answer=answer, by=by, at=DUE, model="test_ranker v4", ruling_digest="r")
         alert = compose_not_approved(asking, outcome, approval, SETTINGS)
         assert (told_of(alert), alert.at) == (f"not_approved {severity}", DUE)
-        assert names_in(alert.next_step) == "serving promote"
+        assert names_in(alert.next_step) == "promote"

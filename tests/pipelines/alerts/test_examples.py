@@ -18,9 +18,12 @@ from pipelines import storage
 from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.alerts.transports import deliver, entry_uri
 from pipelines.contracts.alert import AlertKind
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.alert_servers import mail_server, use_apprise, use_slack, webhook
+from support.desk import record_move
 from support.example_alerts import example_alerts
+from support.judgements import CHAMPION
 
 FOLDER = Path(__file__).with_name("examples")
 PARTS = ("smtp.headers.txt", "smtp.html", "slack.json", "apprise.json", "outbox.txt", "outbox.json")
@@ -38,6 +41,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         alert_transports=("smtp", "slack", "apprise"),
         alert_email_to=("oncall@example.com", "lead@example.com"),
         reader_zone="Europe/Berlin",
+        registered_model=CHAMPION.name,
         airflow_url="https://airflow.example.com",
         runbook_url="https://git.example.com/homefeed/blob/main/docs/runbook.md",
     )
@@ -47,6 +51,9 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         patch.setenv(OF_A_CONTAINER, "1")  # commands name no installation
         use_slack(patch, url)
         use_apprise(patch, url)
+        served = {"model": CHAMPION, "previous": None, "moved_at": CHAMPION.as_of}
+        move = Move(kind="promotion", reason="It won.", **served)
+        record_move(storage.to_uri(settings.workspace_location), move, CHAMPION.name)
         for name, alert in example_alerts(place, settings).items():
             receipt = deliver(alert, settings)
             assert receipt.delivered_to == ("outbox", "smtp", "slack", "apprise")
@@ -83,6 +90,13 @@ def to_json(value: object) -> str:
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
 def test_each_transport_gets_what_the_example_says(arrived: dict[str, str], name: str) -> None:
     assert arrived[name] == (FOLDER / name).read_text(), f"{name}: see this module's head"
+
+
+def test_an_alert_is_read_at_a_glance(arrived: dict[str, str]) -> None:
+    texts = {name: text for name, text in arrived.items() if name.endswith("outbox.txt")}
+    long = {name for name, text in texts.items()
+            if text.count("\n") > 12 or len(text.split()) > 150}  # fmt: skip
+    assert texts and not long
 
 
 def test_each_kind_has_an_example_in_each_transport_and_there_is_no_other(

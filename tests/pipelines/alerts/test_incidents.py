@@ -244,3 +244,14 @@ def test_a_cycle_that_has_not_ended_mends_nothing_and_the_same_run_may_go_on(
     assert alert is not None and alert.kind is AlertKind.RECOVERED
     assert alert.title.endswith(f"recovered, {stage} ended well")
     assert alert.done == f"Run {run.run_id} has ended, with code {run.code_version}."
+
+
+def test_a_transport_that_is_switched_on_gets_what_is_unmended_and_once(
+    tmp_path: Path, settings: Settings, slack: mock.Mock
+) -> None:
+    silent = settings.model_copy(update={"alert_transports": ()})
+    play(tmp_path, silent, FIRST, breaks(HOUR), breaks(HOUR, "two", recipe=OTHER), Ends(0, OTHER))
+    assert slack.call_count == 0
+    for _ in range(2):
+        incidents.deliver_left(settings)
+    assert slack.call_count == 1, "neither what was only counted nor what is mended"

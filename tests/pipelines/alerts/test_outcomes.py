@@ -9,21 +9,26 @@ from typing import Any
 
 import pytest
 
+from pipelines import storage
 from pipelines.alerts.compose import compose_verdict
-from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import ResolvedRun, Standing
-from pipelines.contracts.judgement import Decision, Judgement, Outcome
+from pipelines.contracts.config import ApprovalConfig, PromotionConfig
+from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome
+from pipelines.contracts.reasons import RANDOM, Reason
+from pipelines.registry import history
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.commands import parse
+from support.desk import record_move
 from support.example_alerts import with_segments
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION, make_judgement, make_promotion
 from support.runs import make_run
 
 PROMOTE, REJECT, INCONCLUSIVE = Decision.PROMOTE, Decision.REJECT, Decision.INCONCLUSIVE
-STAYS = "test_ranker v3 (as_of 2017-02-16) stays champion."
-BECOMES = "test_ranker v4 (as_of 2017-03-02) becomes champion in place of test_ranker v3."
-UNKNOWN = "test_ranker v4 was not promoted: it is not known to be good enough, "
+SERVES = "test_ranker v3 (as_of 2017-02-16) serves since 2017-02-16 00:00 UTC."
+UNKNOWN = "test_ranker v4 was not promoted, "
 VOID = "the comparison is void and its numbers count for nothing"
 NEWER = CHAMPION.model_copy(update={"as_of": datetime(2017, 3, 2, tzinfo=UTC)})
 DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
@@ -40,51 +45,137 @@ def outcome_in(run: ResolvedRun, judgement: Judgement, is_void: bool = False) ->
 
 
 @pytest.mark.parametrize(
-    ("decision", "interval", "changes", "title", "serves"),
+    ("decision", "interval", "changes", "title"),
     [
         (
             *(INCONCLUSIVE, (-0.23, 0.004), {}),
             f"{UNKNOWN}repin_volume_at_3 cannot tell: -6.25 % (95 %: -23.00 to +0.40 %)",
-            STAYS,
         ),
-        (REJECT, (-0.2, -0.1), {}, "v4 was rejected, repin_volume_at_3 worse: -6.25 %", STAYS),
-        (PROMOTE, (0.01, 0.02), {}, "v4 is promoted, repin_volume_at_3 better: ", BECOMES),
-        (PROMOTE, (0.01, 0.02), NOT, "may be promoted, and this run promotes nothing", STAYS),
-        (PROMOTE, (-0.0015, -0.0005), NOT, "promotes nothing, repin_volume_at_3 worse: ", STAYS),
+        (REJECT, (-0.2, -0.1), {}, "v4 was rejected, repin_volume_at_3 worse: -6.25 %"),
+        (PROMOTE, (0.01, 0.02), {}, "v4 is promoted, repin_volume_at_3 better: "),
+        (PROMOTE, (0.01, 0.02), NOT, "may be promoted, and this run promotes nothing"),
+        (PROMOTE, (-0.0015, -0.0005), NOT, "promotes nothing, repin_volume_at_3 worse: "),
     ],
 )
-def test_the_title_says_what_became_of_it_and_the_first_line_what_serves(
+def test_the_title_says_what_became_of_it(
     run: ResolvedRun,
     decision: Decision,
     interval: tuple[float, float],
     changes: dict[str, Any],
     title: str,
-    serves: str,
 ) -> None:
     judgement = make_judgement(decision, low=interval[0], high=interval[1])
     outcome = outcome_in(run.model_copy(update=changes), judgement)
     assert title in outcome.title
-    assert outcome.lines()[0] == outcome.serves == serves
-    assert ("is promoted" in outcome.done) is (serves == BECOMES)
+    assert ("is promoted" in outcome.done) is (decision is PROMOTE and not changes)
+
+
+def test_what_serves_is_what_the_history_says_when_it_is_told(run: ResolvedRun) -> None:
+    """A rollback during the training: the run has pinned v3, and v5 serves."""
+    judgement = make_judgement(REJECT)
+    assert outcome_in(run, judgement).serves == "There is no champion yet."
+    move = Move(moved_at=CHAMPION.as_of, kind="promotion", model=CHAMPION, previous=None, reason="")
+    record_move(run.workspace_uri, move)
+    assert outcome_in(run, judgement).lines()[0] == SERVES
+    back = {"kind": "rollback", "model": NEWER.model_copy(update={"version": "5"})}
+    back |= {"previous": CHAMPION, "reason": "hides rose", "moved_at": NEWER.as_of}
+    known = record_move(run.workspace_uri, move.model_copy(update=back), is_followed=False)
+    about_to = "v5 (as_of 2017-03-02) was made champion, and MLflow's alias is about to follow."
+    assert outcome_in(run, judgement).serves.endswith(about_to)
+    history.mark_followed(known, known.moves[-1], was_set_again=False)
+    told = outcome_in(run, judgement).serves
+    assert told.endswith("v5 (as_of 2017-03-02) serves since 2017-03-02 00:00 UTC "
+                         "(rollback: hides rose).")  # fmt: skip
+    storage.local_path(known.uri_of(2)).write_text("{")
+    assert "the newest entry of its history is damaged" in outcome_in(run, judgement).serves
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_promoted", "title", "done"),
+    [
+        (None, None, "is promoted if a person approves", "waits to be approved by anna"),
+        ("approved", None, "is promoted, ", "anna approved the promotion"),
+        ("approved", True, "was promoted, ", "was promoted. anna approved the promotion"),
+        ("rejected", None, "was not approved, ", "was not promoted. anna rejected the promotion"),
+        ("rejected", False, "was not approved, ", "anna rejected the promotion"),
+    ],
+)
+def test_what_became_of_it_since_is_told(
+    run: ResolvedRun, answer: Any, is_promoted: bool | None, title: str, done: str
+) -> None:
+    asks = PromotionConfig(approval=ApprovalConfig(by=("anna",)))
+    run = run.model_copy(update={"config": run.config.model_copy(update={"promotion": asks})})
+    judgement = make_judgement(PROMOTE, low=0.01, high=0.02)
+    about = {"model": "v4", "ruling_digest": judgement.ruling_digest}
+    approval = answer and Approval(answer=answer, by="anna", at=CHAMPION.as_of, **about)
+    promotion = None if is_promoted is None else make_promotion(is_promoted)
+    since = Since(promotion, approval)
+    outcome = outcome_of(run, judgement, None, Settings(), since=since)
+    assert title in outcome.title and done in outcome.done
+
+
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [
+        (Reason.of("head_out_of_calibration", head="save", level=1.9, interval=None,
+                   bounds=(0.8, 1.25)), "was rejected: head save is out of calibration, "),
+        (Reason.of("serving_slow", found=300.0, limit=250.0),
+         "was rejected: it takes too long to answer, "),
+    ],
+)  # fmt: skip
+def test_the_title_of_a_rejection_says_why(run: ResolvedRun, reason: Reason, title: str) -> None:
+    better = make_judgement(REJECT, low=0.05, high=0.12)
+    verdict = better.verdict.model_copy(update={"grounds": (reason,)})
+    told = outcome_in(run, better.model_copy(update={"verdict": verdict})).title
+    assert title in told and "repin_volume_at_3 better" in told
+
+
+@pytest.mark.parametrize(
+    ("winner", "told"),
+    [
+        ("past engagement", "wins by what the model is not told: add to features.numeric "
+                            "{name: pin_popularity_28d}."),
+        (RANDOM, "wins by what the model is told too: train it longer"),
+    ],
+)  # fmt: skip
+def test_what_won_and_the_line_of_the_recipe_that_shows_it(
+    run: ResolvedRun, winner: str, told: str
+) -> None:
+    judgement = make_judgement(REJECT, baseline_name=winner)
+    step = outcome_in(run.model_copy(update={"champion": None}), judgement).next_step
+    assert step.sentence.startswith(f"{winner} {told}")
+
+
+def test_what_changed_is_told_by_field_days_and_code(run: ResolvedRun) -> None:
+    accepted = run.config.model_copy(
+        update={"training": run.config.training.model_copy(update={"learning_rate": 0.5})}
+    )
+    standing = Standing(anchor=accepted, anchor_code_digest="a" * 64)
+    now = run.model_copy(update={"standing": standing, "code_digest": "b" * 64})
+    rate = run.config.training.learning_rate
+    assert outcome_in(now, make_judgement(REJECT)).changed == (
+        f"rows up to 2017-02-16 -> 2017-03-02; training.learning_rate: 0.5 -> {rate}; "
+        f"code aaaaaaaa -> bbbbbbbb"
+    )
 
 
 @pytest.mark.parametrize(
     ("decision", "changes", "problem", "commands"),
     [
-        (REJECT, {}, "", "serving retrain"),
-        (REJECT, NOT, "", "serving retrain"),
-        (INCONCLUSIVE, {}, "", "serving retrain"),
-        (PROMOTE, {}, "", "serving rollback"),
-        (PROMOTE, {"champion": None}, "", "serving"),  # there is nothing to go back to
-        (PROMOTE, NOT, "", "serving retrain"),
-        (PROMOTE, NOT | {"later_champion": NEWER}, "", "serving"),
-        *((decision, NOT | {"champion": None}, "", "serving retrain") for decision in Decision),
-        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS[:2])}, "", "serving retrain"),
-        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS)}, "", "serving promote set retrain"),
-        (INCONCLUSIVE, NOT | {"standing": Standing(unpromoted=DAYS)}, "", "serving retrain"),
-        *((decision, {}, field, "serving set retrain")  # the line is lost, or no recipe is known
+        (REJECT, {}, "", "retrain"),
+        (REJECT, NOT, "", "retrain"),
+        (INCONCLUSIVE, {}, "", "retrain"),
+        (PROMOTE, {}, "", "rollback"),
+        (PROMOTE, {"champion": None}, "", ""),  # there is nothing to go back to
+        (PROMOTE, NOT, "", "retrain"),
+        (PROMOTE, NOT | {"later_champion": NEWER}, "", ""),
+        *((decision, NOT | {"champion": None}, "", "retrain") for decision in Decision),
+        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS[:2])}, "", "retrain"),
+        (INCONCLUSIVE, {"standing": Standing(unpromoted=DAYS)}, "", "promote set retrain"),
+        (INCONCLUSIVE, NOT | {"standing": Standing(unpromoted=DAYS)}, "", "retrain"),
+        *((decision, {}, field, "set retrain")  # the line is lost, or no recipe is known
           for decision in (INCONCLUSIVE, REJECT) for field in ("problem", "hold")),
-        (INCONCLUSIVE, {"standing": Standing(hold="Back.")}, "", "serving release retrain"),
+        (INCONCLUSIVE, {"standing": Standing(hold="Back.")}, "", "release retrain"),
     ],
 )  # fmt: skip
 def test_what_can_be_done_is_offered_with_commands(
@@ -132,7 +223,8 @@ def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
     comparison = comparison.model_copy(update={"metrics": (*comparison.metrics[:-1], auc)})
     found = judgement.model_copy(update={"comparison": comparison})
     assert outcome_in(run, found).most_hurt == (
-        "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -32.00 to -28.00 %), 321 users."
+        "Segments that lose most: new -30.00 % (95 %: -32.00 to -28.00 %); core -2.00 % "
+        "(95 %: -4.00 to +0.00 %)."
     )
     for none in (judgement, with_segments(judgement, {"new": 0.1})):
         assert outcome_in(run, none).most_hurt == ""

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
 def test_seeds_are_measured_once_and_kept_for_the_recipe(
     workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = homefeed("anchor", "seeds", "--run", "nowhere", "--num", "4")
+    few = homefeed("anchor", "seeds", "nowhere", "--num", "4")
     assert few.exit_code == 2 and "5" in few.output, "too few to tell"
     write_planted_world(tmp_path / "event_log", num_users=40)
     run_of_seeds = save_run(make_run(tmp_path))

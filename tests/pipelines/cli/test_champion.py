@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.alerts import transports
+from pipelines.alerts.transports import read_outbox
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
     TransientStorageError,
 )
+from pipelines.plain_text import one_line
 from pipelines.registry import history, moves, tracking
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
@@ -159,6 +161,8 @@ def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -
     assert (read["is_made_now"], read["move"]["model"]["version"]) == (False, "1")
     assert "taken back already at 2026-03-09T00:00:00Z" in shown
     assert f"champion: {run.registered_model} v1" in shown
+    [told] = [alert for _, alert in read_outbox(Settings()) if alert.kind == "champion_moved"]
+    assert told.happened == f"Somebody went back: {one_line(FORGED)}" and "v1" in told.serves
     # The index of all cycles tells who serves after a move by hand too.
     index = storage.read_bytes(storage.join(run.workspace_uri, "cycles.html")).decode()
     assert f'<p class="word">{run.registered_model} v1</p>' in index
@@ -179,7 +183,7 @@ def test_a_move_that_was_made_is_printed_before_a_transport_fails(
     monkeypatch.setattr(tracking, "connect", lambda uri: None)
     monkeypatch.setattr(moves, "force", lambda *about: made)
     monkeypatch.setattr(transports, "deliver", refuse)
-    words = ("promote", "--run", run.run_uri, "--reason", made.reason, "--force")
+    words = ("promote", run.run_uri, "--reason", made.reason, "--force")
     assert isinstance(refusal(*words), TransientStorageError)
     assert as_json(*words)["move"]["reason"] == made.reason
     monkeypatch.setattr(transports, "deliver", lambda *about: None)

@@ -58,7 +58,7 @@ def test_accepting_says_what_to_run(tmp_path: Path) -> None:
         runner.run_stage("build_snapshot", run.run_uri)
     accept = ("gate", "accept", run.run_uri, "log_has_most_days", "--by", "Ada")
     shown = lines(*accept, "--reason", "we were closed")
-    assert f"{EXECUTABLE} stage build_snapshot --run {run.run_uri}" in "".join(shown)
+    assert f"{EXECUTABLE} stage build_snapshot {run.run_uri}" in "".join(shown)
     read = as_json(*accept, "--reason", "we were closed")
     assert read["accepted"]["by"] == "Ada" and "stage build_snapshot" in read["commands"][0]
     assert accepted_shifts(run.run_uri)["log_has_most_days"].endswith(": we were closed")

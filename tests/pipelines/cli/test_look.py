@@ -34,6 +34,15 @@ def test_status_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Pa
     assert "MLflow at" in read["problems"][0]
 
 
+def test_an_alert_is_sent_through_every_transport_to_try_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert as_json("alert", "test")["delivered_to"] == ["outbox"]
+    monkeypatch.setenv("HOMEFEED_ALERT_TRANSPORTS", '["smtp", "slack"]')
+    said = str(refusal("alert", "test"))  # HOMEFEED_ALERT_EMAIL_TO is empty, Slack has no address
+    assert "smtp: HOMEFEED_ALERT_EMAIL_TO is empty" in said and "slack: " in said
+
+
 def test_doctor_prints_what_is_wrong_before_it_fails() -> None:
     shown = homefeed("doctor")
     assert shown.exception.exit_code == 78  # type: ignore[union-attr]

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from pipelines import storage
+from pipelines.cli import printing
+from pipelines.cli.main import GROUPS, app
+from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from support.commands import lines, refusal, typed
+from support.kept_cycles import begin
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -19,8 +24,8 @@ from support.worlds import write_planted_world
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("stage polish_model --run x", 78, "no stage 'polish_model'; expected one of"),
-        ("stage build_snapshot --run nowhere", 78, "has no manifest of resolve_run"),
+        ("stage polish_model ./x", 78, "no stage 'polish_model'; expected one of"),
+        ("stage build_snapshot ./nowhere", 78, "has no manifest of resolve_run"),
         ("resolve --as-of 12-June", 78, "expected a day such as 2017-06-12"),
         ("resolve --accelerator cuda", 64, "'cuda' is not one of 'cpu', 'gpu'"),
         ("retrain --as-of 2017-06-12", 65, "no event log at .* expected the tables"),
@@ -64,7 +69,7 @@ def test_a_stage_prints_its_manifest_last(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     write_planted_world(tmp_path / "event_log")
     run = save_run(make_run(tmp_path))
-    last = lines("stage", "build_snapshot", "--run", run.run_uri)[-1]
+    last = lines("stage", "build_snapshot", run.run_uri)[-1]
     assert last == manifest_uri(run.run_uri, "build_snapshot") and storage.exists(last)
 
 
@@ -83,3 +88,28 @@ def test_a_command_begins_without_the_libraries_that_only_some_need() -> None:
     code = f"import sys, pipelines.cli.main; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_help_has_groups_and_names_every_command(tmp_path: Path) -> None:
+    shown = typed(tmp_path, "-h").out
+    places = [shown.index(f" {name} ") for name in GROUPS]
+    assert places == sorted(places)
+    named = {name for names in GROUPS.values() for name in names}
+    assert named == {*typer.main.get_command(app).commands}
+    assert typed(tmp_path, "--version").out.strip() == code_version()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("2017-03-02--a", ""), ("2017-03-02--ab12cd34", ""), ("2017", "2 names"), ("x", "no names")],
+)
+def test_a_run_is_named_by_name_or_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    run, _ = begin(tmp_path), begin(tmp_path, 1)
+    if said:
+        assert f"{text!r} is the beginning of {said} of runs" in str(refusal("reproduce", text))
+    else:
+        assert run.run_uri in str(refusal("reproduce", text))  # of which nothing has ended
+    assert printing._runs_like("2017-03-0") == [run.run_id]

@@ -172,7 +172,7 @@ def test_a_record_that_is_not_sound_is_refused_before_anything_is_rebuilt(
 @pytest.mark.parametrize(
     ("name", "until", "into", "message"),
     [
-        ("2017-01-20--nowhere", "build_snapshot", "rebuilt", "no manifest of resolve_run"),
+        ("2017-01-20--nowhere", "build_snapshot", "rebuilt", "the beginning of no names of runs"),
         ("", "alert", "rebuilt", "--until is 'alert'; expected one of build_snapshot"),
         ("", "build_snapshot", "full", "holds /.*/a file; expected an empty folder"),
         ("", "build_snapshot", "home/workspace/x", "lies in file://.* nothing is to be touched"),

@@ -40,7 +40,7 @@ ON_RAIL = {"change": interval(0.05, -0.01, 0.11), "num_cycles": 3, "is_anchor": 
         (
             "anchor_not_promoted",
             {"model": "v5", "because": Reason.of("serving_constant")},
-            "The accepted recipe trained on the same rows, v5, is not promoted either: Serving "
+            "The accepted recipe made fresh, v5, is not promoted either: Serving "
             "check: every golden row got the same score.",
         ),
         *(

@@ -52,7 +52,7 @@ def test_command_image_and_resources_are_the_settings(
 ) -> None:
     found = task(stage, docker_network="host", **settings)
     # In place of the image's own entry point.
-    assert [*found.entrypoint, *found.command] == ["homefeed", "stage", stage, "--run", RUN_URI]
+    assert [*found.entrypoint, *found.command] == ["homefeed", "stage", stage, RUN_URI]
     assert (found.image, found.execution_timeout) == ("trainer:1", HOUR)
     assert (found.cpus, found.mem_limit, found.shm_size) == resources
     assert (found.network_mode, task(stage).network_mode) == ("host", None)

@@ -94,7 +94,7 @@ def container_of(found: k8s.V1Pod | k8s.V1Job) -> k8s.V1Container:
 def test_a_stage_is_the_command_in_a_pod_without_a_shell() -> None:
     pod = made("build_snapshot")
     container = container_of(pod)
-    command = ["homefeed", "stage", "build_snapshot", "--run", RUN_URI]
+    command = ["homefeed", "stage", "build_snapshot", RUN_URI]
     assert [*container.command, *container.args] == command
     assert pod.metadata.name.startswith("homefeed-build-snapshot-")
     assert pod.spec.automount_service_account_token is False

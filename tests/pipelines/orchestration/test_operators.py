@@ -30,7 +30,7 @@ def test_the_run_uri_reaches_the_command_unharmed(tmp_path):
     script = tmp_path / "stage.sh"
     script.write_text('#!/bin/bash\nprintf "%s|" "$@"\n')
     script.chmod(0o755)
-    assert run_in_bash(str(script), hostile) == f"stage|build_snapshot|--run|{hostile}|"
+    assert run_in_bash(str(script), hostile) == f"stage|build_snapshot|{hostile}|"
     assert run_in_bash("printf 'log\\nthe last line crosses\\n' #", "x") == "the last line crosses"
     assert not (tmp_path / "hit").exists()
 
@@ -144,5 +144,5 @@ def test_an_image_of_other_code_on_purpose_is_not_compared(
 def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
     settings = Settings(command="/opt/old env/bin/homefeed --x".replace(" env", "\\ env"))
     assert command_line("build_snapshot", "s3://w/a b", settings) == (
-        *("/opt/old env/bin/homefeed", ["--x", "stage", "build_snapshot", "--run", "s3://w/a b"]),
+        *("/opt/old env/bin/homefeed", ["--x", "stage", "build_snapshot", "s3://w/a b"]),
     )

@@ -26,7 +26,7 @@ from pipelines.orchestration.run_note import (
 )
 from pipelines.orchestration.runs import FAILURE_KEY
 from pipelines.settings import DAG_ID, Settings
-from support.judgements import CHAMPION, make_failure, make_judgement
+from support.judgements import CHAMPION, make_failure, make_judgement, make_promotion
 from support.markdown import as_shown as as_text
 from support.runs import make_run, save_artifact, save_run
 
@@ -65,7 +65,10 @@ def test_the_task_that_judged_leaves_the_outcomes_words(run: ResolvedRun) -> Non
     save_artifact(run, JUDGING, judgement.model_copy(update={"outcome": outcome}))
     task = Task(JUDGING, run)
     RunNotes().on_task_instance_success(task)
-    assert task.left == {NOTE_KEY: told_of(outcome)}
+    assert task.left == {NOTE_KEY: f"**{run.as_of:%Y-%m-%d}** {told_of(outcome)}"}
+    save_artifact(run, "promote_challenger", make_promotion())
+    RunNotes().on_task_instance_success(moving := Task("promote_challenger", run))
+    assert moving.left == task.left, "a rejection stays one"
 
 
 @pytest.mark.parametrize("other", [{"task_id": "alert"}, {"dag_id": "theirs"}, {"__table__": 1}])
@@ -82,7 +85,8 @@ def test_a_stage_that_broke_leaves_why(run: ResolvedRun) -> None:
     task = Task(noted.stage, run)
     RunNotes().on_task_instance_failed(task)
     title, happened = task.left[NOTE_KEY].split("\n\n")
-    assert title == f"**BROKEN**: Homefeed retrain {run.as_of:%Y-%m-%d}: build\\_snapshot broke"
+    day = f"{run.as_of:%Y-%m-%d}"
+    assert title == f"**{day}** **BROKEN**: Homefeed retrain {day}: build\\_snapshot broke"
     assert "DataContractError in build\\_snapshot" in happened and "as \\*it\\* was" in happened
 
 
@@ -92,7 +96,7 @@ def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
     left = {"message": "as_of is wrong", "next_step": step, "at": at}
     task = Task("resolve_run", None, seen={FAILURE_KEY: left})
     RunNotes().on_task_instance_failed(task)
-    assert "at 2026-11-28 03:12:00 UTC: as\\_of is wrong" in task.left[NOTE_KEY]
+    assert "as\\_of is wrong" in task.left[NOTE_KEY]
 
 
 @pytest.fixture
@@ -110,7 +114,7 @@ def as_shown(note: str) -> str:
 def test_the_words_are_the_outcomes_with_links_to_page_and_comparison(outcome: Outcome) -> None:
     note, places = merged("", told_of(outcome)), dict(outcome.links)
     shown = as_shown(note).split("\n\n")
-    assert [f"{outcome.decision}: {outcome.title}", outcome.serves] == shown[:2]
+    assert f"{outcome.decision}: {outcome.title}" == shown[0]
     assert outcome.number in shown and f"- {outcome.why}" in "\n".join(shown) and "~~" not in note
     assert shown[-1] == SIGNATURE
     for label in ("Verdict page in MLflow", "MLflow comparison"):
@@ -125,7 +129,7 @@ def test_a_note_is_never_longer_than_airflow_keeps(outcome: Outcome) -> None:
     huge = {"number": "N" * 900, "reasons": ("[x](y) " * 60,)}
     note = merged("", told_of(outcome.model_copy(update=huge)))
     assert len(note) <= LIMIT and note.endswith(SIGNATURE)
-    assert outcome.serves in as_shown(note) and "N" * 900 not in note
+    assert outcome.title in as_shown(note) and "N" * 900 not in note
 
 
 def test_what_a_person_wrote_stays_below(outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
 from pipelines.alerts.compose import cycle_of
@@ -19,11 +20,13 @@ from pipelines.contracts.config import NumericFeature
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.orchestration.runs import (
     FAILURE_KEY,
+    NOTE_KEY,
     alert_broken_run,
     request_of,
     start_cycle,
     tell_ended_run,
 )
+from pipelines.plain_text import as_markdown, one_line
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.commands import parse
@@ -90,10 +93,18 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
 
 
 def refuse(params: dict[str, Any], **of_run: Any) -> tuple[str, Unresolved]:
-    """Start a cycle that is refused; return what is told, and what is left."""
-    left = Left()
+    """Start a cycle that is refused; return what is told, and what is left.
+
+    Where a person has triggered the same, nobody is paged, and the note says what would do.
+    """
+    noted, left = Left(), Left()
+    with pytest.raises(AirflowSkipException, match="not begun: "):
+        start_cycle(PARAMS | params, run_of(**of_run), noted, Settings())
+    assert noted.keys() == {NOTE_KEY} and "**NOT BEGUN**: " in noted[NOTE_KEY]
     with pytest.raises(errors.HomefeedError) as caught:
-        start_cycle(PARAMS | params, run_of(**of_run), left, Settings())
+        by_machine = {"run_type": "operator_triggered"} | of_run
+        start_cycle(PARAMS | params, run_of(**by_machine), left, Settings())
+    assert as_markdown(one_line(str(caught.value)))[:200] in noted[NOTE_KEY]
     kept = Unresolved.model_validate(left[FAILURE_KEY])
     assert str(caught.value) in kept.message
     assert abs(kept.at - datetime.now(UTC)) < timedelta(minutes=1)
@@ -104,7 +115,10 @@ def test_a_day_that_the_log_does_not_have_is_told_and_the_command_that_begins_th
     write_planted_world(tmp_path / "event_log", num_users=2, num_days=60)  # to 2017-03-01
     said, kept = refuse({"as_of": None, "devices": 2}, run_id="manual__it's")
     assert "of as_of 2026-01-19: the event log at " in said
-    assert "to 2017-03-01; choose an as_of whose windows lie in it" in said
+    assert (
+        "to 2017-03-01; choose an as_of whose windows lie in it, at most the day after 2017-03-01"
+        in said
+    )
     assert kept.cycle is not None and kept.cycle.label == "2026-01-19, recipe smoke"
     [begin] = (parse(command) for _, command in kept.next_step.commands)
     assert begin.info_name == "resolve"

@@ -28,6 +28,7 @@ from airflow.utils.state import DagRunState
 from sqlalchemy import select
 
 from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.judgement import ENDS
 from pipelines.orchestration import run_note, timetable
 from pipelines.orchestration.run_note import NOTE_KEY, SIGNATURE
 from pipelines.orchestration.schedule import Grid
@@ -86,7 +87,8 @@ class RealAirflow:
             run = session.scalars(newest).first()
             run.state, run.note = DagRunState.RUNNING, note or None
             session.get(DagModel, self.dag_id).relative_fileloc = DAG_FILE.name
-            ends = {name: "success" for name in (*STAGES, "approve_promotion")}
+            last = ("approve_promotion", "outcome", *ENDS)
+            ends = {name: "success" for name in (*STAGES, *last)}
             if broken:
                 ends |= {name: "upstream_failed" for name in STAGES[STAGES.index(broken) :]}
                 ends[broken] = "failed"
@@ -172,7 +174,7 @@ def test_the_very_first_cycle_has_its_tasks(cycle):
     assert cycle.stored() == ([f"scheduled__{START.isoformat()}"], START + 14 * DAY)
     with create_session() as session:
         tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
-        assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion"}
+        assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion", "outcome", *ENDS}
 
 
 VERDICT = "**REJECT**: v4 is worse\n\n**v3 serves.**"

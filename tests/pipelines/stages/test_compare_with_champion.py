@@ -31,9 +31,11 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.cycles.index import tell_moved
 from pipelines.cycles.reading import read_cycle
 from pipelines.recipes import smoke
 from pipelines.registry import tracking
+from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.compare_with_champion import (
@@ -44,8 +46,8 @@ from pipelines.stages.compare_with_champion import (
 )
 from support.bundles import write_small_bundle
 from support.commands import EXECUTABLE
-from support.desk import variant
-from support.judgements import ruled
+from support.desk import record_move, variant
+from support.judgements import make_promotion, ruled
 from support.markdown import as_shown
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run, save_artifact, save_run
@@ -170,11 +172,13 @@ def test_every_place_tells_the_outcome_word_for_word(
     cycle = read_cycle(run.run_uri, Settings())
     assert message is not None
     alert, lines = render(message).text, "\n".join(cycle.outcome.lines())
-    sentences = [outcome.title, outcome.serves, outcome.number, *outcome.reasons]
+    sentences = [outcome.title, outcome.number, *outcome.reasons]
     sentences += [*outcome.warnings, outcome.done, outcome.next_step.sentence]
-    for place in (page, described, caplog.text, alert, lines):
+    for place in (page, described, caplog.text, lines):
         for sentence in sentences:
             assert sentence in place
+    assert outcome.serves in page and outcome.serves in caplog.text
+    assert outcome.title in alert and outcome.next_step.sentence in alert
     assert all(command in page and command in lines for _, command in outcome.next_step.commands)
     assert found["verdict"] == outcome.decision
     query = f"tags.{tracking.CYCLE} = '{run.run_id}' and tags.{tracking.SIDE} = 'baseline'"
@@ -186,6 +190,13 @@ def test_every_place_tells_the_outcome_word_for_word(
     assert all(uri in page for label, uri in outcome.links if label != "Verdict page")
     version = client.get_model_version(challenger.model.name, challenger.model.version)
     assert version.description == found["mlflow.note.content"]
+    save_artifact(run, "promote_challenger", make_promotion(True, champion_after=challenger.model))
+    at = {"moved_at": NOW, "kind": "promotion", "reason": "It won.", "run_uri": run.run_uri}
+    move = Move(model=challenger.model, previous=None, **at)
+    record_move(run.workspace_uri, move, run.registered_model)
+    tell_moved(run.workspace_uri, run.registered_model)
+    version = client.get_model_version(challenger.model.name, challenger.model.version)
+    assert version.description.startswith(f"Serves since {NOW:%Y-%m-%d %H:%M} UTC.")
     assert "-67 % in 2026-02-20; expected within 30 %" in outcome.warnings[0]
     assert ("Data Docs", REPORT.docs_uri) in outcome.links
 
@@ -207,7 +218,7 @@ def test_a_side_whose_bundle_is_not_the_registered_one_is_not_judged(
         with pytest.raises(DataContractError, match="its bundle in .* train_anchor .*--again"):
             _sides(*sides[:1], run.model_copy(update=known), *sides[2:5], anew)
         shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
-        again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri} --again`"
+        again = f"run `{EXECUTABLE} stage train_challenger {run.run_uri} --again`"
         with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
             _sides(*sides)
 

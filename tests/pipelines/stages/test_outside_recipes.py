@@ -58,7 +58,7 @@ def test_later_stages_run_when_the_module_is_gone(
     shutil.rmtree(folder)
     del sys.modules[MODULE]
     for stage in STAGES:  # as Airflow runs them: each in a process of its own
-        words = [sys.executable, "-m", "pipelines.cli", "stage", stage, "--run", run.run_uri]
+        words = [sys.executable, "-m", "pipelines.cli", "stage", stage, run.run_uri]
         ended = subprocess.run(words, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
     assert read_artifact(run.run_uri, "resolve_run", ResolvedRun) == run

@@ -380,7 +380,7 @@ def test_two_runs_that_build_the_same_snapshot_at_once_both_have_it_whole(
     config, begun = tiny_config(num_shards=2), []
     for run_id in ("one", "two"):
         run = save_run(make_run(tmp_path, config, TINY_AS_OF, workspace_uri=s3_uri, run_id=run_id))
-        command = [sys.executable, "-m", "pipelines.cli", "stage", NAME, "--run", run.run_uri]
+        command = [sys.executable, "-m", "pipelines.cli", "stage", NAME, run.run_uri]
         environment = {**os.environ, "HOMEFEED_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
         begun.append((run, subprocess.Popen(command, env=environment)))
     assert [process.wait(timeout=120) for _, process in begun] == [0, 0]

@@ -85,7 +85,7 @@ def test_a_bundle_that_is_not_the_one_that_was_trained_is_not_published(
 
     monkeypatch.setattr(launcher, "train", train_and_alter)
     later = storage.join(output_uri, "later")
-    again = f"run `{EXECUTABLE} stage train_challenger --run {run.run_uri}`"
+    again = f"run `{EXECUTABLE} stage train_challenger {run.run_uri}`"
     with pytest.raises(DataContractError, match=f"the digest of its bundle in .*{again}"):
         train_challenger(run, snapshot, report, later)
     assert not storage.local_path(later).exists()

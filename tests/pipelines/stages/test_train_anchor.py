@@ -84,7 +84,7 @@ def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
 
 
 def train_anchor_of(run: ResolvedRun) -> list[str]:
-    return [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
+    return [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", run.run_uri]
 
 
 def kill_in_the_middle(run: ResolvedRun) -> None:

@@ -47,7 +47,7 @@ def prepare(key: str, options: list[str], environment: Mapping[str, str]) -> str
     words = ["resolve", "--recipe", "smoke", "--as-of", "2017-03-02", "--key", key, *options]
     run_uri = ended(start(words, environment))
     for stage in ("build_snapshot", "check_snapshot"):
-        ended(start(["stage", stage, "--run", run_uri], environment))
+        ended(start(["stage", stage, run_uri], environment))
     return run_uri
 
 
@@ -58,7 +58,7 @@ def on_two_machines(stage: str, run_uri: str, environment: Mapping[str, str]) ->
         dict(environment) | {"JOB_COMPLETION_INDEX": index, "HOMEFEED_RENDEZVOUS": rendezvous}
         for index in ("1", "0")
     ]
-    words = ["stage", stage, "--run", run_uri]
+    words = ["stage", stage, run_uri]
     return [ended(process) for process in [start(words, pod) for pod in pods]]
 
 
@@ -84,7 +84,7 @@ def test_two_machines_publish_what_two_devices_of_one_do(
     deployment: dict[str, str], tracking_uri: str
 ) -> None:
     run_uri = prepare("one", ["--devices", "2"], deployment)
-    ended(start(["stage", "train_challenger", "--run", run_uri], deployment))
+    ended(start(["stage", "train_challenger", run_uri], deployment))
     by_one_machine = read_artifact(run_uri, "train_challenger", Challenger)
     run_uri = prepare("two", ["--nodes", "2"], deployment)
     client = MlflowClient(tracking_uri)

@@ -84,7 +84,7 @@ def driver(cycle: Cycle, cluster: SparkCluster, *launcher: str) -> Iterator[subp
     command = [*(launcher or (sys.executable,)), str(COMMAND_LINE)]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, "stage", "build_snapshot", "--run", cycle.run.run_uri],
+            [*command, "stage", "build_snapshot", cycle.run.run_uri],
             stdout=output,
             stderr=output,
             env={**environment(), **settings},

@@ -28,6 +28,13 @@ def change(low: float, high: float) -> Interval:
     return Interval(value=(low + high) / 2, low=low, high=high, confidence=0.95)
 
 
+def test_one_that_reaches_far_beyond_the_others_squeezes_none_and_is_cut_at_the_edge() -> None:
+    wild = change(-0.4, 0.45)
+    axis = axis_of([change(-0.01, 0.01), change(-0.01, 0.008), wild])
+    assert axis.span == 0.03 and axis.track(wild)[::2] == (0.0, 100.0)
+    assert axis_of([change(-0.01, 0.01), wild]).span > 0.4, "of two neither is the usual one"
+
+
 @pytest.mark.parametrize(
     ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, SPANS[-1])]
 )

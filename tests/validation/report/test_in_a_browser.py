@@ -79,7 +79,7 @@ def assert_prints_well(page: Page) -> None:
         page.set_viewport_size(size)
 
 
-ON_CALL = (".word", ".serves", ".title", ".why", ".next")
+ON_CALL = (".word", ".title", ".serves", ".why", ".next")
 """What a reader on call needs: decision, what serves, number, next step."""
 
 
@@ -89,6 +89,9 @@ def test_a_verdict_reads_well(pages: dict[str, Path], views: Views, name: str) -
     is_long = name not in ("promote", "reject", "inconclusive")
     assert_reads_well(views, pages[name], *ON_CALL, is_long=is_long)
     assert views[WIDE].locator(".is-void").count() == (name == "void")
+    # Before anything is unfolded.
+    for size, most in ((WIDE, 3000), (PHONE, 5000)):
+        assert views[size].evaluate("document.documentElement.scrollHeight") <= most
 
 
 def test_axe_would_find_what_is_wrong(views: Views, tmp_path: Path) -> None:
