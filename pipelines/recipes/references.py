@@ -37,9 +37,6 @@ from pipelines.settings import Settings
 SUFFIXES = (".yaml", ".yml")
 FUNCTION = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """A function's reference; the group is its package."""
-PATTERN = rf"^(?:{'|'.join(RECIPES)}|.+\.ya?ml|{FUNCTION.pattern})$"
-"""Whatever a run of Airflow's may name, so that a form refuses a typing error when it is sent.
-`require_triggerable` refuses functions of other packages, and `make_recipe` what is not there."""
 EXPECTED = (
     f"one of {', '.join(sorted(RECIPES))}, or package.module:function, or a path or URI that ends "
     f"with {', '.join(SUFFIXES)}"
@@ -156,7 +153,8 @@ def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
             hint = f"{trail[-1]} extends no function, because reading a file runs nothing; "
         raise ConfigurationError(
             f"unknown recipe {reference!r}; {hint}expected {EXPECTED}; correct --recipe, "
-            f"HOMEFEED_RECIPE or the trigger form's Recipe"
+            f"HOMEFEED_RECIPE or the trigger form's Recipe",
+            kind=ASKED,
         )
     return validated(value, reference).model_copy(update={"source": reference})
 
@@ -174,7 +172,8 @@ def _read_recipe(uri: str, trail: tuple[str, ...]) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigurationError(
             f"recipe {uri}: there is no such file; expected one that the process which runs "
-            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put it there"
+            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put it there",
+            kind=ASKED,
         ) from None
     base = value.pop("extends", "") if isinstance(value, dict) else None
     if not isinstance(base, str):

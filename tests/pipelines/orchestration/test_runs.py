@@ -111,6 +111,12 @@ def refuse(params: dict[str, Any], **of_run: Any) -> tuple[str, Unresolved]:
     return str(caught.value), kept
 
 
+@pytest.mark.parametrize("recipe", ["no_such", "/nowhere/careful.yaml"])
+def test_a_recipe_that_is_not_there_is_told_in_the_note(recipe: str) -> None:
+    said, _ = refuse({"recipe": recipe})
+    assert "expected one" in said
+
+
 def test_a_day_that_the_log_does_not_have_is_told_and_the_command_that_begins_the_cycle(tmp_path):
     write_planted_world(tmp_path / "event_log", num_users=2, num_days=60)  # to 2017-03-01
     said, kept = refuse({"as_of": None, "devices": 2}, run_id="manual__it's")
