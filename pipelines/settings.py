@@ -18,6 +18,8 @@ from pipelines.places.plain_uri import require_plain
 DAG_ID = "homefeed_retrain"
 MLFLOW_VIEW = "workflowType=machine_learning"
 """In an address of MLflow's pages: tables of runs and models, where it would show traces else."""
+RUN_LIST = "homefeed"
+"""In an address of MLflow's list of runs: the view of ours, with what is worth reading of a run."""
 _UNSHOWN = ("HOMEFEED_RUNBOOK_URL", "HOMEFEED_SPARK_OPTIONS")
 """Settings that may hold a login or a key where they are wrong, which no message repeats."""
 HeavyStage = Annotated[str, Field(pattern=f"^({'|'.join(HEAVY)})$")]

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
-from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
-from pipelines.settings import DAG_ID, MLFLOW_VIEW, Settings
+from pipelines.contracts.run_layout import VERDICT_PAGE
+from pipelines.settings import DAG_ID, MLFLOW_VIEW, RUN_LIST, Settings
 
 Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
@@ -17,6 +17,7 @@ PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
 PREFIX, PAGES = "/homefeed", "pages"
 """Where Airflow's web server shows pages (`pipelines.orchestration.pages`), and those of a
 workspace below that, by their paths in it."""
+LIST_IN_MLFLOW = "All cycles in MLflow"
 ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 """Who logs in, in an address. Of one that is broken it is rather too much than too little."""
 
@@ -68,7 +69,7 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) 
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
         (PAGE_IN_MLFLOW, f"{files}/comparison/{VERDICT_PAGE}?{MLFLOW_VIEW}"),
-        ("Data Docs in MLflow", f"{files}/{DOCS_ARTIFACT}?{MLFLOW_VIEW}"),
+        (LIST_IN_MLFLOW, cycles_address(tracking_uri, experiment_id)),
     )
 
 
@@ -88,6 +89,13 @@ def page_link(uri: str, workspace_uri: str, settings: Settings) -> str:
 def _airflow(settings: Settings) -> str:
     # A link is read by many, and may not carry who logs in.
     return ACCOUNT.sub("", settings.airflow_url.rstrip("/"))
+
+
+def cycles_address(tracking_uri: str, experiment_id: str, is_chart: bool = False) -> str:
+    """Return where MLflow lists the runs of all cycles, or draws their changes."""
+    chart = "&compareRunsMode=CHART" if is_chart else ""
+    listed = f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{listed}?viewStateShareKey={RUN_LIST}{chart}&{MLFLOW_VIEW}"
 
 
 def _is_server(tracking_uri: str) -> bool:

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -26,7 +25,7 @@ from pipelines.contracts.errors import (
     HomefeedError,
 )
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
-from pipelines.contracts.run_layout import DOCS_ARTIFACT
+from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
 from pipelines.recipes.text import fields_of
 
 if TYPE_CHECKING:
@@ -253,11 +252,13 @@ def log_gate(client: "MlflowClient", mlflow_run_id: str, report: DataReport) -> 
     Raises:
         HomefeedError: of MLflow or of the pages' storage.
     """
+    from validation.report.pages import for_mlflow
+
     pages = {DOCS_ARTIFACT: report.docs_uri, "data_gate/event_log.html": report.log_docs_uri}
     texts = {"data_gate/report.json": report.model_dump_json(indent=2)}
     for name, uri in pages.items():
         if uri and storage.exists(uri):
-            texts[name] = storage.read_bytes(uri).decode()
+            texts[name] = for_mlflow(storage.read_bytes(uri).decode(), uri)
     with translated_outages(client.tracking_uri):
         for name, text in texts.items():
             client.log_text(mlflow_run_id, text, name)
@@ -270,12 +271,12 @@ def log_side(
     label: str,
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
-    folder: Path | None = None,
+    page: str = "",
 ) -> str:
     """Log one side of a comparison to its MLflow run, end the run, and return the run's id.
 
     It is opened as `open_run` does. Metrics are final numbers, logged at step 0; tags say what else
-    is known of the comparison, and a folder's files are logged.
+    is known of the comparison, and the verdict page is logged where there is one.
     """
     from mlflow.entities import Metric, RunTag
 
@@ -288,8 +289,8 @@ def log_side(
         shown = dict(tags) | shown_tags(run, side)  # the run may have been opened by older code
         told = [RunTag(name, value[:LONGEST_TAG]) for name, value in shown.items()]
         client.log_batch(run_id, metrics=measured, tags=told)
-        if folder is not None:
-            client.log_artifacts(run_id, str(folder), artifact_path="comparison")
+        if page:
+            client.log_text(run_id, page, f"comparison/{VERDICT_PAGE}")
         client.set_terminated(run_id, "FINISHED")
     return run_id
 

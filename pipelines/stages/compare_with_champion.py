@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
-from pipelines.alerts.links import mlflow_links
+from pipelines.alerts.links import cycles_address, mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
@@ -41,7 +41,8 @@ from pipelines.contracts.reasons import Interval, LinePoint, Reason
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.reading import record_of
-from pipelines.registry import evidence, history, registry, tracking
+from pipelines.plain_text import as_markdown
+from pipelines.registry import evidence, experiment_page, history, registry, tracking
 from pipelines.registry.evidence import line_before, pool_facts
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
@@ -340,6 +341,8 @@ def log_sides(
     Where it ends early a later call completes it, and writes nothing twice. The judgement has its
     outcome, and the folder holds the verdict page.
     """
+    from validation.report.pages import for_mlflow
+
     comparison, anchor, outcome = judgement.comparison, judgement.anchor, judgement.outcome
     challenger = comparison.challenger_model
     assert outcome is not None, "MLflow tells the outcome"
@@ -348,23 +351,31 @@ def log_sides(
     own |= _change_metrics(outcome.change)
     baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
     # The page lies on all sides: MLflow's table of a comparison fails at a run without files.
+    shown = for_mlflow((out_dir / VERDICT_PAGE).read_text("utf-8"), judgement.report_uri)
     others = _side_metrics(comparison, theirs)
-    tracking.log_side(client, run, "challenger", challenger.label, own, tags | page, out_dir)
-    tracking.log_side(client, run, theirs, baseline, others, page, out_dir)
+    tracking.log_side(client, run, "challenger", challenger.label, own, tags | page, shown)
+    tracking.log_side(client, run, theirs, baseline, others, page, shown)
     if anchor is not None:
         its = {"verdict": "PROMOTE"} if judgement.verdict.promoted is Promoted.ANCHOR else {}
         fresh = _side_metrics(anchor.freshness, "challenger", anchor.serving)
         if outcome.change is not None:  # else the comparison is void
             fresh |= _change_metrics(anchor.freshness.target_change)
-        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page, out_dir)
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its | page, shown)
         registry.tag_version(client, anchor.model, its, page[tracking.DESCRIPTION])
     registry.tag_version(client, challenger, tags, page[tracking.DESCRIPTION])
+    place = tracking.experiment_id_of(client, run)
+    listed = cycles_address(run.tracking_uri, place, is_chart=True)
+    said = f"[Of all cycles]({listed}), that of {run.as_of:%Y-%m-%d} was judged last: "
+    said += f"{as_markdown(outcome.title)}."
+    experiment_page.show_cycle(client, place, comparison.target_metric, said)
+    if run.champion is not None and outcome.change is not None:
+        experiment_page.add_change(client, run, place, outcome.change)
 
 
 def _change_metrics(change: Interval | None) -> dict[str, float]:
     """Return a change of the target metric with its interval, in percent; {} if not known."""
     found = {"change": change.value, "low": change.low, "high": change.high} if change else {}
-    return {f"decision/{name}_percent": 100 * value for name, value in found.items()}
+    return {f"decision/{name}_percent": round(100 * v, 3) for name, v in found.items()}
 
 
 def _side_metrics(

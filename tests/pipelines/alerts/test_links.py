@@ -9,7 +9,6 @@ from pipelines.settings import Settings
 
 RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 HOSTED = Settings(runbook_url="https://git.example.com/homefeed/-/blob/main/docs/runbook.md")
-CLASSIC = "workflowType=machine_learning"
 
 
 def test_the_runbook_has_the_section_of_each_kind() -> None:

@@ -8,14 +8,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from pipelines.alerts.links import IN_MLFLOW
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
-from pipelines.settings import MLFLOW_VIEW
 from support.browser import browser, open_page
 from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
@@ -181,17 +180,8 @@ def test_the_champion_goes_back_from_the_form_of_the_rollback(lab, page):
 
 
 def test_two_models_are_compared_in_mlflow(lab, page):
-    server = lab.services.ports.mlflow_url
-    place = f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name=homefeed_retrain"
-    experiment = httpx.get(place, trust_env=False).json()["experiment"]["experiment_id"]
-    page.goto(f"{server}/#/experiments/{experiment}/runs?{MLFLOW_VIEW}")
-    for side in ("challenger", "champion"):
-        name = re.compile(rf"^{SECOND_DAY} {side}")
-        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name)).last
-        row_index = row.get_attribute("row-index")
-        page.locator(f"[row-index='{row_index}'] input[type=checkbox]").first.check()
-    page.get_by_role("button", name="Compare").click()
-    page.wait_for_url(re.compile("compare-runs"))
+    outcome = judgement_of(lab.home.path, f"retrain__smoke__{SECOND_DAY}").outcome
+    page.goto(dict(outcome.links)[IN_MLFLOW])
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
     metric = page.get_by_text("decision/repin_volume_at_3", exact=True).last
     metric.wait_for(state="attached")

@@ -88,27 +88,23 @@ def test_a_retry_finds_the_run_and_keeps_its_options(desk: Desk) -> None:
 
 
 def test_the_parameters_that_differ_are_the_fields_that_recipe_diff_tells(desk: Desk) -> None:
-    """The last recipe has more fields than one request may have, and one longer than any may be."""
+    """The last two have more fields than a request may have, and differ where MLflow cuts."""
     many = smoke().model_dump(mode="json")
     kinds = [f"kind {number:04d}" for number in range(900)]
     of_pins = [{"name": f"kind_{n}", "table": "pins", "values": kinds} for n in range(20)]
     many["features"]["categorical"] = of_pins
-    kinds[-1:] = ["another"]
     recipes = [smoke(), completejourney(), RunConfig.model_validate(many)]
+    kinds[-1] = "another"
+    recipes.append(RunConfig.model_validate(many))
     found = list[dict[str, str]]()
     for number, recipe in enumerate(recipes):
         run_id = tracking.open_run(desk.client, desk.cycle(number), "challenger", "challenger")
         tracking.log_config(desk.client, run_id, recipe)
         found.append(desk.client.get_run(run_id).data.params)
     assert len(found[2]) > 100
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        differing = {
-            name
-            for name in found[one] | found[other]
-            if found[one].get(name) != found[other].get(name)
-        }
-        told = differences(recipes[one], recipes[other])
-        paths = (each.split(": ")[0] for each in told)
+    for one, other in ((0, 1), (1, 2), (2, 3)):
+        differing = {name for name, _ in found[one].items() ^ found[other].items()}
+        paths = (each.split(": ")[0] for each in differences(recipes[one], recipes[other]))
         assert differing == {path.replace("[", ".").replace("]", "") for path in paths}
 
 
@@ -141,13 +137,12 @@ def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
     assert Path(place).read_text() == "the docs"
 
 
-def test_the_numbers_of_a_side_are_logged_once(desk: Desk, tmp_path: Path) -> None:
+def test_the_numbers_of_a_side_are_logged_once(desk: Desk) -> None:
     run, client = desk.cycle(0), desk.client
-    (tmp_path / "page.html").write_text("the verdict")
 
     def log(side: str, latency: float) -> str:
         metrics, tags = {"holdout/x": 2.0, "serving/latency_p50_ms": latency}, {"verdict": "REJECT"}
-        return tracking.log_side(client, run, side, side, metrics, tags, tmp_path)
+        return tracking.log_side(client, run, side, side, metrics, tags, "the verdict")
 
     mine = {log("challenger", 4.0), log("challenger", 4.0), log("challenger", 5.0)}
     assert len(mine) == 1 and log("baseline", 4.0) not in mine
@@ -156,4 +151,5 @@ def test_the_numbers_of_a_side_are_logged_once(desk: Desk, tmp_path: Path) -> No
     assert (found.info.status, found.data.tags["verdict"]) == ("FINISHED", "REJECT")
     assert found.data.metrics == {"holdout/x": 2.0, "serving/latency_p50_ms": 5.0}
     assert len(client.get_metric_history(run_id, "holdout/x")) == 1
-    assert [each.path for each in client.list_artifacts(run_id)] == ["comparison"]
+    [kept] = client.list_artifacts(run_id, "comparison")
+    assert kept.path == "comparison/verdict.html"

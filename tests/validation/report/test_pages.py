@@ -1,8 +1,8 @@
-"""A page that would be too heavy shows fewer rows."""
+"""A page that would be too heavy shows fewer rows; in MLflow its links are others."""
 
 import pytest
 
-from validation.report.pages import MAX_BYTES, within_limit
+from validation.report.pages import MAX_BYTES, for_mlflow, within_limit
 
 
 @pytest.mark.parametrize("letter", ["x", "\N{EURO SIGN}"])
@@ -20,3 +20,16 @@ def test_a_page_that_would_be_too_heavy_has_fewer_rows(letter: str) -> None:
     assert 0.9 * most <= asked[-1] <= most and len(page.encode()) <= MAX_BYTES
     assert len(asked) <= 4
     assert within_limit(lambda num: letter * 400_000, 3) == letter * 400_000  # one row at least
+
+
+def test_in_mlflows_frame_what_cannot_be_opened_is_text() -> None:
+    uri = "s3://b/w/runs/r/compare_with_champion/output-1/verdict.html"
+    out = 'target="_blank" rel="noopener"'
+    for link, shown in {
+        '<a href="http://h?a&amp;b">X</a>': f'<a {out} href="http://h?a&amp;b">X</a>',
+        'the <a class="term" href="#term-cycle">cycle</a>': "the cycle",
+        '<a href="../../../../cycles.html">All</a>': "All (<code>s3://b/w/cycles.html</code>)",
+        '<a href="file:///w/a%20&lt;b">Docs</a>': "Docs (<code>file:///w/a%20&lt;b</code>)",
+    }.items():
+        page = for_mlflow(f"<main><h1>Page</h1>{link}</main>", uri)
+        assert page.endswith(f"<h1>Page</h1>{shown}</main>") and f"of <code>{uri}</code>" in page
