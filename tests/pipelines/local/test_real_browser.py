@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from pipelines.alerts.links import IN_MLFLOW
+from pipelines.alerts.links import IN_MLFLOW, PREFIX
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
+from pipelines.plain_text import as_markdown
 from support.browser import browser, open_page
 from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
@@ -94,7 +95,8 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     states = {stage: outcome.state_of(stage) for stage in STAGES}
     assert states == states_expected(lab.home.path, run["dag_run_id"])
     assert states["promote_challenger"] == "skipped"
-    green = 1 + list(states.values()).count("success")  # the run itself, and its tasks
+    # The run itself, its stages, what it came to and the task that found out.
+    green = 3 + list(states.values()).count("success")
     expect(page.get_by_text("Success")).to_have_count(green)
     take_picture(page, "airflow-run")
 
@@ -108,7 +110,8 @@ def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
     take_picture(page, "airflow-note")
     page.get_by_role("button", name="Edit note").first.click()
     note = page.get_by_role("dialog")
-    for told in (outcome.title, outcome.serves, outcome.number):
+    expect(note.get_by_text(f"{SECOND_DAY} {outcome.decision}").first).to_be_visible()
+    for told in (outcome.title, outcome.number):
         expect(note.get_by_text(told).first).to_be_visible()
     with page.context.expect_page() as opened:
         note.get_by_role("link", name="Verdict page in MLflow").click(modifiers=["Control"])
@@ -147,7 +150,7 @@ def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
     page.goto(link)
     approve = page.get_by_role("button", name="Approve")
     expect(approve).to_be_enabled()
-    expect(page.get_by_text("takes its place if admin approves").first).to_be_visible()
+    expect(page.get_by_text("waits to be approved by admin").first).to_be_visible()
     page.locator("[name=element_comment]").fill("As we said on Monday.")
     take_picture(page, "airflow-approval")
     with page.expect_response(lambda answer: answer.request.method == "PATCH") as answered:
@@ -160,7 +163,28 @@ def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
     assert promotion.approval.by == ADMIN and promotion.reason.endswith(promotion.approval.sentence)
     assert promotion.approval.comment == "As we said on Monday."
     page.goto(run_url)
-    expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
+    expect(page.get_by_text(f"{promotion.champion_after.label} was promoted").first).to_be_visible()
+    note = lab.get("dags/homefeed_retrain/dagRuns/approved")["note"]
+    assert as_markdown(promotion.approval.sentence) in note and "waits" not in note
+
+
+def test_airflow_leads_to_the_home_page_and_that_to_each_verdict(lab, page):
+    server = lab.services.ports.airflow_url
+    page.goto(f"{server}/homefeed/")  # whoever is not logged in is led there after the login
+    log_in(page, server, lab.home.password())
+    page.goto(server)
+    expect(page.get_by_text("Triggerer").first).to_be_visible()
+    expect(page.get_by_text("Plugin Import Error")).to_have_count(0)
+    assert page.locator(f"a[href$='{PREFIX}/']").count() >= 1
+    page.goto(f"{server}/homefeed/")
+    champion = promotion_of(lab.home.path, "approved").champion_after.label
+    expect(page.locator(".word", has_text=champion)).to_be_visible()
+    take_picture(page, "home")
+    page.get_by_role("link", name="Verdict page").first.click()
+    expect(page.get_by_text("What happens next")).to_be_visible()
+    assert page.url.startswith(f"{server}/homefeed/pages/runs/")
+    page.get_by_role("link", name="All cycles").first.click()
+    expect(page.locator(".word", has_text=champion)).to_be_visible()
 
 
 def test_the_champion_goes_back_from_the_form_of_the_rollback(lab, page):
