@@ -14,7 +14,7 @@ REGISTRY_TESTS := $(foreach name,promotion moves reconcile registry tracking los
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test quick-tests test-all ui lint repeats bench bench-faults images try-stack clean setup
+.PHONY: retrain test quick-tests test-all ui lint repeats bench bench-faults images try-stack pictures clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -67,6 +67,9 @@ images:  ## build the images of Airflow, MLflow and the stages with docker or po
 
 try-stack: $(TEST_READY)  ## bring the compose stack up from built images, run two cycles, kill its containers
 	$(BIN)/python tests/benchmarks/try_stack.py $(TRY_STACK)
+
+pictures: $(TEST_READY)  ## make the documentation's pictures from a real run, for somebody to look at
+	HOMEFEED_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/pipelines/local/test_real_browser.py
 
 clean:  ## remove the virtual environment and the local workspace
 	rm -rf $(VENV) .homefeed

@@ -179,10 +179,11 @@ def test_airflow_leads_to_the_home_page_and_that_to_each_verdict(lab, page):
     page.goto(f"{server}/homefeed/")
     champion = promotion_of(lab.home.path, "approved").champion_after.label
     expect(page.locator(".word", has_text=champion)).to_be_visible()
-    take_picture(page, "home")
+    take_picture(page, "cycles")
     page.get_by_role("link", name="Verdict page").first.click()
     expect(page.get_by_text("What happens next")).to_be_visible()
     assert page.url.startswith(f"{server}/homefeed/pages/runs/")
+    take_picture(page, "verdict-page")
     page.get_by_role("link", name="All cycles").first.click()
     expect(page.locator(".word", has_text=champion)).to_be_visible()
 
