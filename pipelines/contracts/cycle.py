@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.judgement import Outcome
+from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
 
 
@@ -62,6 +63,7 @@ class CycleFacts(Frozen):
     outcome: Outcome | None = None  # What people are told of a verdict.
     page_uri: str = ""  # The verdict page; '' where none was judged.
     is_void: bool = False  # The comparison counts for nothing.
+    line: tuple[LinePoint, ...] = ()  # Champions against what never changes, up to this cycle.
     promoted: str | None = None  # Label of the model that it promoted; '' none, None: not yet.
     failure: StageFailure | None = None  # Why it broke.
     next_stage: str = ""  # First stage that has not ended; '' if none.

@@ -127,6 +127,7 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
                 "state": "judged",
                 "outcome": outcome_now(run, judgement, settings, serves=""),
                 "page_uri": judgement.report_uri,
+                "line": judgement.line,
                 "is_void": is_void(run, judgement.comparison),
             }
         if "promote_challenger" in records:

@@ -18,6 +18,7 @@ from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from validation.report.charts import Axis, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.pages import environment, within_limit
+from validation.report.verdict_page import draw_line
 
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
@@ -70,6 +71,7 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "age": age,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
+        "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),
         "now": now,
         "running": _running(facts.cycles, now) if now else "",
     }
@@ -83,12 +85,12 @@ def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:
     if going is None or going is not max(cycles, key=lambda each: str(each.began_at or "")):
         return ""
     left = STAGES[STAGES.index(going.next_stage) :]
-    lately = [{cost.stage: cost.wall_s for cost in each.costs.stages} for each in cycles]
-    lately = [walls for walls in lately if all(stage in walls for stage in left)][:NUM_EARLIER]
+    judged = [each.costs.stages for each in cycles if each.outcome][:NUM_EARLIER]
+    lately = [sum(cost.wall_s for cost in costs if cost.stage in left) for costs in judged]
     said = f"Cycle {going.run_id} is at {going.next_stage}"
     if not lately:
         return f"{said}."
-    usual = median(sum(walls[stage] for stage in left) for walls in lately)
+    usual = median(lately)
     since = max((cost.finished_at for cost in going.costs.stages), default=now)
     minutes = (usual - (now - since).total_seconds()) / 60
     return f"{said}, {f'about {minutes:.0f} min left' if minutes >= 1 else 'nearly done or late'}."

@@ -129,11 +129,11 @@ def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
         "rows": drawn,
         "axis": axis_of([row.relative_change for row in drawn if row.relative_change], needed),
         "calibration": {head: _calibration_of(comparison, head) for head in heads},
-        "line": _line_of(judgement.line),
+        "line": draw_line(judgement.line),
     }
 
 
-def _line_of(points: Sequence[LinePoint]) -> Markup | None:
+def draw_line(points: Sequence[LinePoint]) -> Markup | None:
     """Return a panel of the champions' leads over what never changes, the first one's being zero.
 
     None of fewer than two champions. In percent, by day.

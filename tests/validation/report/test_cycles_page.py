@@ -1,11 +1,12 @@
 """The index of all cycles as a text: what stands in it, what is escaped, what it weighs."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipelines.contracts.cycle import CycleCosts, CycleFacts
+from pipelines.contracts.cycle import CycleCosts, CycleFacts, StageCost
+from pipelines.contracts.reasons import LinePoint
 from support.cycle_pages import make_facts
 from support.judgements import make_failure
 from support.outcome_pages import LONG, MARKUP
@@ -72,3 +73,25 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
         [head] = re.findall(r'<p class="title">Newest cycle.*', html)
         assert (headed or last.happened) in head and "years ahead" in html
         assert f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub("<[^>]+>", "", html)
+
+
+def test_what_goes_on_what_is_broken_and_the_line_are_told_at_an_instant() -> None:
+    facts, due = make_facts(8), datetime(2017, 6, 1, 6, tzinfo=UTC)
+    going = facts.cycles[0]
+    assert going.state == "not ended" and going.began_at is not None
+    points = [LinePoint(reference="logistic regression", as_of=due + days * timedelta(days=14),
+                        value=0.01 * days, error=0.01) for days in range(2)]  # fmt: skip
+    judged = next(each for each in facts.cycles if each.outcome)
+    compared = StageCost(stage="compare_with_champion", wall_s=660, finished_at=due)
+    costs = CycleCosts(run_id=judged.run_id, stages=(compared,))
+    cycles = (going, judged.model_copy(update={"line": tuple(points), "costs": costs}))
+    told = {"cycles": cycles, "next_due": due, "broken": ("Since then: <b>it broke</b>",)}
+    now = max(cost.finished_at for cost in going.costs.stages) + timedelta(minutes=1)
+    facts = facts.model_copy(update=told)
+    html = re.sub("<(?!b>)[^>]+>", "", render_cycles(facts, now))
+    assert re.search(rf"Cycle {going.run_id} is at {going.next_stage}, about \d+ min left", html)
+    late = re.sub("<[^>]+>", "", render_cycles(facts, now + timedelta(days=9)))
+    assert "nearly done or late." in late
+    assert "Next due 2017-06-01 06:00 UTC" in html and "The long-term line" in html
+    assert "&lt;b&gt;it broke" in html and "asks itself again" in html
+    assert "asks itself again" not in render_cycles(facts)
