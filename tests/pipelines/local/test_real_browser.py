@@ -13,11 +13,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from pipelines.alerts.links import IN_MLFLOW, PREFIX
 from pipelines.contracts.artifacts import STAGES
-from pipelines.cycles.reading import outcome_now
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
 from pipelines.plain_text import as_markdown
-from pipelines.settings import Settings
 from support.browser import browser, open_page
 from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
@@ -107,8 +105,7 @@ def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
     log_in(page, lab.services.ports.airflow_url, lab.home.password())
     run_id = f"retrain__smoke__{SECOND_DAY}"
     page.goto(url_of(lab, run_id))
-    judged = judgement_of(lab.home.path, run_id)
-    outcome = outcome_now(cycle_of(lab.home.path, run_id), judged, Settings())
+    outcome = cycle_of(lab.home.path, run_id).outcome
     expect(page.get_by_text(outcome.title).first).to_be_visible()
     take_picture(page, "airflow-note")
     page.get_by_role("button", name="Edit note").first.click()
