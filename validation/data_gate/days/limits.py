@@ -1,9 +1,10 @@
 """How far a day, and all judged days together, are from what the days before let expect.
 
-What is usual is the history's median, and the median of the same weekday where there are weeks
-enough. A limit is the largest of three: the kind's floor, Z robust standard deviations, and MARGIN
-times the largest deviation that the history has had itself. So a number that has never moved has
-a narrow limit, and a number that moves by itself a wide one. A change that is smaller than the
+What is usual is the median of the history's last four weeks, and what the same weekday usually has
+more or less, where there are weeks enough. A limit is the largest of three: the kind's floor, Z
+robust standard deviations, and MARGIN times the largest deviation that the history has had itself
+from the weeks around it (`_steps`). So a number that has never moved has a narrow limit, and a
+number that moves or grows by itself a wide one. A change that is smaller than the
 floor is never told, however sure it is: a gate that cries over what does no harm is not read.
 
     effect     judged value - usual value, on the kind's scale
@@ -61,6 +62,8 @@ WEEKDAY_DAYS = 28
 FEWEST_DAYS_OF_STATE = 49
 """A state looks back over four weeks, so that at the beginning of a log it only fills up. What rows
 give together moves with it, and hundreds of numbers need weeks of their own."""
+RECENT_DAYS = 28
+"""So many of the history's last days say what is usual now, where it has twice as many."""
 LONGEST_RUN = 14
 FEWEST_RUNS = 8
 """With fewer earlier fortnights, however they overlap, nobody knows how many come back."""
@@ -145,7 +148,7 @@ _SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.
 RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
 HOURS_FLOOR = 0.25
 """One hour more or less, as when clocks are changed, is below it (see `centre`)."""
-TOGETHER = 1.5
+TOGETHER, MOST_DAYS = 1.2, (0.02, 0.98)
 MOMENT = Kind("amount", day_floor=math.inf, run_floor=0.03, critical=math.inf)
 DEVIATION = Kind("relative", math.inf, run_floor=0.08, critical=math.inf, offset=0.01)
 CORRELATION = Kind(
@@ -274,18 +277,17 @@ def deviations(
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
 
 
-def _limits(floor: float, own: Floats, noise: Any = 0.0, centre: float = 0.0) -> Any:
+def _limits(floor: float, own: Floats, noise: Any = 0.0) -> Any:
     """Return the limit, or those of each noise.
 
     Args:
         floor: What is never told.
         own: The history's own deviations.
         noise: What chance alone gives, as a standard deviation.
-        centre: The deviation that is usual.
     """
     least = max(floor, MARGIN * np.abs(own).max())
     # The standard deviation that normal deviations of the same median would have.
-    robust = 1.4826 * np.median(np.abs(own - centre))
+    robust = 1.4826 * np.median(np.abs(own))
     return np.maximum(least, Z * np.maximum(robust, noise))
 
 
@@ -301,6 +303,30 @@ def _run_length(num_before: int, num_judged: int) -> int:
 def _short_history(num_days: int) -> float:
     """Return by what floors are multiplied: 2 after the fewest days, 1.17 after twelve weeks."""
     return 1.0 + FEWEST_DAYS / num_days
+
+
+def _steps(values: Floats, length: int) -> tuple[Any, Floats]:
+    """Return the median of the last days, and how far runs lay from the days around them.
+
+    People and products move on, so that a run lies further from days long before than from those
+    just before. So each run is held against the RECENT_DAYS before it, as the judged days are, and
+    against as many after it. A short history is one stretch.
+
+    Args:
+        values: [days] or [days, numbers], NaN where a day has none.
+        length: Days of a run.
+
+    Returns:
+        The medians, and the runs' means less the medians of the days around them, [steps] or
+        [steps, numbers].
+    """
+    num = RECENT_DAYS if len(values) >= 2 * RECENT_DAYS else len(values)
+    runs = np.nanmean(sliding_window_view(values, length, axis=0), axis=-1)
+    medians = np.nanmedian(sliding_window_view(values, num, axis=0), axis=-1)
+    if num == len(values):
+        return medians[-1], runs - medians
+    before, after = runs[num:] - medians[:-length], runs[:-num] - medians[length:]
+    return medians[-1], np.concatenate([before, after])
 
 
 class _Series(NamedTuple):
@@ -370,7 +396,9 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
         if len(of_weekday) >= 3:
             extra[weekday] = np.median(of_weekday) - level
     residuals = before.values - (level + extra[before.days % 7])
-    usual = level + extra[now.days % 7]
+    length = _run_length(num_before, num_now)
+    recent, steps = _steps(residuals, length)
+    usual = level + recent + extra[now.days % 7]
     # How many rows a day of the history has: its noise says so.
     typical = 1.0 / np.median(before.noise) ** 2
     is_volume = name.endswith((".rows", ".per_request", ".per_user"))
@@ -379,10 +407,8 @@ def _of_series(name: str, before: _Series, now: _Series) -> list[Deviation]:
     day_floor, run_floor = (floor * _short_history(num_before) for floor in floors)
     limits = _limits(day_floor, residuals, now.noise)
     worst = int(np.argmax(np.abs(now.values - usual) / limits))
-    length = _run_length(num_before, num_now)
-    means = np.convolve(residuals, np.ones(length) / length, "valid")
     noise = np.median(now.noise) / np.sqrt(num_now)
-    limit = _limits(run_floor, means, noise, np.median(means))
+    limit = _limits(run_floor, steps, noise)
     of_day = Deviation(
         name, "day", kind, now.days[worst], now.values[worst], usual[worst], limits[worst]
     )
@@ -421,7 +447,8 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
     """Return how far what rows give together lies from the history, over all judged days.
 
     A mean is judged in the rows' usual standard deviation. There are hundreds of these numbers, so
-    that their limits are wider by TOGETHER; one window in twenty may break any of them.
+    that their floors, and what chance gives, are wider by TOGETHER; chance is how far MOST_DAYS
+    lie from each other.
     """
     if len(history) < FEWEST_DAYS_OF_STATE:
         return []
@@ -446,9 +473,11 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
         for weekday in range(7):
             found = np.nanmedian(before[weekdays == weekday], axis=0) - level
             of_weekday[weekday] = np.nan_to_num(found)
-        runs = sliding_window_view(before - level - of_weekday[weekdays], length, axis=0)
-        own = np.nanmean(runs, axis=-1)
-        effects = np.nanmean(now - level - of_weekday[weekdays_now], axis=0)
+        residuals = before - level - of_weekday[weekdays]
+        recent, own = _steps(residuals, length)
+        effects = np.nanmean(now - level - of_weekday[weekdays_now], axis=0) - recent
+        of_most_days = np.nanquantile(residuals, MOST_DAYS, axis=0)
+        noises = np.nanstd(np.clip(residuals, *of_most_days), axis=0) / np.sqrt(length)
     found = []
     for n in np.flatnonzero(is_known):
         name, kind, of_runs = names[n], kinds[n], own[:, n][np.isfinite(own[:, n])]
@@ -458,10 +487,10 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
         if name.endswith(".mean"):
             unit = max(spread[f"{name.removesuffix('mean')}deviation"], LEAST_DEVIATION)
         floor = kind.run_floor * _short_history(len(history))
-        limit = TOGETHER * _limits(floor, of_runs / unit, 0.0, np.median(of_runs) / unit)
+        limit = _limits(TOGETHER * floor, of_runs / unit, TOGETHER * noises[n] / unit)
         drawn = np.concatenate([before[-DRAWN_DAYS:, n], now[:, n]]) / unit
-        drawn = np.where(np.isfinite(drawn), drawn, level[n] / unit)
-        usual = level[n] / unit
+        usual = (level[n] + recent[n]) / unit
+        drawn = np.where(np.isfinite(drawn), drawn, usual)
         found.append(
             Deviation(name, "run", kind, judged[0].day, usual + effects[n] / unit, usual, limit,
                       unit, tuple(drawn), len(judged))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.day_profile import DayProfile, Number
-from support.log_days import FIRST_DAY
+from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.limits import (
     FEWEST_DAYS,
     Deviation,
@@ -93,6 +93,14 @@ def test_a_limit_is_a_floor_or_as_wide_as_a_number_moves_and_a_recipe_may_widen_
         found = found_of([USUAL], [USUAL], factor=factor)
         assert found[SHARE, "run"].limit == pytest.approx(0.02 * 1.25 * factor)
     assert found_of(RESTLESS, RESTLESS)[SHARE, "day"].limit > 1.5 * 0.25
+
+
+def test_a_growth_that_goes_on_is_usual_and_a_loss_in_it_is_not() -> None:
+    made = profiles(lambda day: {ROWS: 9000 * 1.006 ** max(0, day - 50)}, 98)
+    lost = profiles(lambda day: {ROWS: 9000 * 1.006 ** max(0, day - 50) * 0.6}, 98)
+    for judged, is_told in ((made[84:], False), (lost[84:], True)):
+        found = {each.level: each for each in deviations(made[:84], judged)}
+        assert bool(found["run"].times_limit > 1) == is_told
 
 
 def test_a_deviation_says_from_what_to_what_and_on_which_day() -> None:
