@@ -351,7 +351,8 @@ def log_sides(
     own |= _change_metrics(outcome.change)
     baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
     # The page lies on all sides: MLflow's table of a comparison fails at a run without files.
-    shown = for_mlflow((out_dir / VERDICT_PAGE).read_text("utf-8"), judgement.report_uri)
+    page_uri = dict(outcome.links)["Verdict page"]
+    shown = for_mlflow((out_dir / VERDICT_PAGE).read_text("utf-8"), page_uri)
     others = _side_metrics(comparison, theirs)
     tracking.log_side(client, run, "challenger", challenger.label, own, tags | page, shown)
     tracking.log_side(client, run, theirs, baseline, others, page, shown)

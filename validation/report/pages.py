@@ -35,25 +35,28 @@ def environment() -> Environment:
 def for_mlflow(page: str, uri: str) -> str:
     """Return a page that lies at a URI as MLflow's frame can show it, which lets no popup through.
 
-    In MLflow 3.17 an http address opens in a new tab, with Ctrl or Cmd held down; a place on the
-    page, a file, or a relative address opens in no way, and becomes text.
+    In MLflow 3.17 an http address opens in a new tab, with Ctrl or Cmd held down. A relative one
+    leads from the page itself. Of a file, or a place on the page, only the text stays.
     """
+    scheme, _, path = uri.partition("://")
+
+    def link(text: str, address: str) -> str:
+        shown = escape(address)
+        if address.startswith(("http://", "https://")):
+            return f'<a href="{shown}" target="_blank" rel="noopener">{text}</a>'
+        return f"{text} (<code>{shown}</code>)"
 
     def changed(found: re.Match[str]) -> str:
         href, text = unescape(found["href"]), found["text"]
-        if href.startswith(("http://", "https://")):
-            return found[0].replace("<a", '<a target="_blank" rel="noopener"', 1)
         if href.startswith("#"):
             return text
-        scheme, _, path = uri.partition("://")
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), href))
-        place = href if "://" in href else f"{scheme}://{path}"
-        return f"{text} (<code>{escape(place)}</code>)"
+        beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), href))
+        return link(text, href if "://" in href else f"{scheme}://{beside}")
 
-    link = r'(?s)<a\b[^>]*?\bhref="(?P<href>[^"]*)".*?>(?P<text>.*?)</a>'
+    pattern = r'(?s)<a\b[^>]*?\bhref="(?P<href>[^"]*)".*?>(?P<text>.*?)</a>'
     told = "In MLflow a link opens with Ctrl or Cmd held down, in a new tab."
-    note = f"<p><strong>{told}</strong> This is a copy of <code>{escape(uri)}</code>.</p>\n"
-    return re.sub(link, changed, page).replace("<h1", f"{note}<h1", 1)
+    note = f"<p><strong>{told}</strong> This is a copy of {link('the page', uri)}.</p>\n"
+    return re.sub(pattern, changed, page).replace("<h1", f"{note}<h1", 1)
 
 
 def within_limit(render: Callable[[int], str], num_rows: int) -> str:

@@ -23,13 +23,14 @@ def test_a_page_that_would_be_too_heavy_has_fewer_rows(letter: str) -> None:
 
 
 def test_in_mlflows_frame_what_cannot_be_opened_is_text() -> None:
-    uri = "s3://b/w/runs/r/compare_with_champion/output-1/verdict.html"
-    out = 'target="_blank" rel="noopener"'
-    for link, shown in {
-        '<a href="http://h?a&amp;b">X</a>': f'<a {out} href="http://h?a&amp;b">X</a>',
-        'the <a class="term" href="#term-cycle">cycle</a>': "the cycle",
-        '<a href="../../../../cycles.html">All</a>': "All (<code>s3://b/w/cycles.html</code>)",
-        '<a href="file:///w/a%20&lt;b">Docs</a>': "Docs (<code>file:///w/a%20&lt;b</code>)",
+    out, file = 'target="_blank" rel="noopener"', '<a href="file:///w/a%20&lt;b">Docs</a>'
+    for place, shown in {
+        "http://a/pages/runs": f'<a href="http://a/pages/cycles.html" {out}>All</a>',
+        "s3://b/w/runs": "All (<code>s3://b/w/cycles.html</code>)",
     }.items():
-        page = for_mlflow(f"<main><h1>Page</h1>{link}</main>", uri)
-        assert page.endswith(f"<h1>Page</h1>{shown}</main>") and f"of <code>{uri}</code>" in page
+        links = f'<a class="x" href="http://h?a&amp;b">X</a>, <a href="#term">cycle</a>, {file}'
+        html = f'<h1>A</h1>{links}, <a href="../../../../cycles.html">All</a>'
+        page = for_mlflow(html, f"{place}/r/compare_with_champion/output-1/verdict.html")
+        links = f'<a href="http://h?a&amp;b" {out}>X</a>, cycle, Docs (<code>file:///w/a%20&lt;b'
+        assert page.endswith(f"<h1>A</h1>{links}</code>), {shown}")
+        assert f"{place}/r/compare_with_champion/output-1/verdict.html" in page
