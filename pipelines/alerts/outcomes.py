@@ -66,6 +66,8 @@ _SHORT = {
     "target_not_shown": "it is not known to be good enough",
 }
 """Why a model was not promoted, by the code of the reason that decided, for titles."""
+_LOST = ("target_lost", "target_not_shown", "baseline_beats", "baseline_doubtful")
+"""Codes of reasons by which a simple ranking stands in a model's way, where one is compared."""
 _TOLD_FIELDS = 4
 """Fields of a recipe that are named where two differ; more are counted."""
 
@@ -248,15 +250,13 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
 def _how_to_win(run: ResolvedRun, judgement: Judgement) -> str:
     """Say which simple ranking wins, and which line of the recipe shows the model what it ranks by.
 
-    '' where none wins.
+    '' where something else decided.
     """
     from validation.model_gate.baselines import RANKINGS
 
-    winner = judgement.comparison.baseline_name
-    for row in judgement.baselines:
-        if row.change is not None and row.change.high < 0:
-            winner = winner or row.name
-    if not winner:
+    lost = (row.name for row in judgement.baselines if row.change and row.change.high < 0)
+    winner = next(lost, judgement.comparison.baseline_name)
+    if not winner or judgement.verdict.grounds[0].code not in _LOST:
         return ""
     features = run.config.features
     needs = {ranking.name: ranking.needs for ranking in RANKINGS}
@@ -264,9 +264,9 @@ def _how_to_win(run: ResolvedRun, judgement: Judgement) -> str:
     wanted = needs.get(winner, tuple(feature.name for feature in features.numeric_held))
     if lacking := [name for name in wanted if name not in told]:
         lines = ", ".join(f"{{name: {name}}}" for name in lacking)
-        return f"{winner} wins by what the model is not told: add to features.numeric {lines}."
+        return f"{winner} ranks by what the model is not told: add to features.numeric {lines}."
     return (
-        f"{winner} wins by what the model is told too: train it longer or on more days "
+        f"{winner} ranks by what the model is told too: train it longer or on more days "
         f"(training.num_epochs, snapshot.training_days)."
     )
 

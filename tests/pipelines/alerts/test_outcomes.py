@@ -23,7 +23,7 @@ from pipelines.settings import Settings
 from support.commands import parse
 from support.desk import record_move
 from support.example_alerts import with_segments
-from support.judgements import CHAMPION, make_judgement, make_promotion
+from support.judgements import CHAMPION, interval, make_judgement, make_promotion
 from support.runs import make_run
 
 PROMOTE, REJECT, INCONCLUSIVE = Decision.PROMOTE, Decision.REJECT, Decision.INCONCLUSIVE
@@ -133,17 +133,22 @@ def test_the_title_of_a_rejection_says_why(run: ResolvedRun, reason: Reason, tit
 @pytest.mark.parametrize(
     ("winner", "told"),
     [
-        ("past engagement", "wins by what the model is not told: add to features.numeric "
+        ("past engagement", "ranks by what the model is not told: add to features.numeric "
                             "{name: pin_popularity_28d}."),
-        (RANDOM, "wins by what the model is told too: train it longer"),
+        (RANDOM, "ranks by what the model is told too: train it longer"),
     ],
 )  # fmt: skip
 def test_what_won_and_the_line_of_the_recipe_that_shows_it(
     run: ResolvedRun, winner: str, told: str
 ) -> None:
     judgement = make_judgement(REJECT, baseline_name=winner)
-    step = outcome_in(run.model_copy(update={"champion": None}), judgement).next_step
-    assert step.sentence.startswith(f"{winner} {told}")
+    first = run.model_copy(update={"champion": None})
+    assert winner not in outcome_in(first, judgement).next_step.sentence  # another reason decided
+    beats = Reason.of("baseline_beats", baseline=winner, change=interval(-0.1), difference=None)
+    verdict = judgement.verdict.model_copy(update={"grounds": (beats,)})
+    outcome = outcome_in(first, judgement.model_copy(update={"verdict": verdict}))
+    assert outcome.next_step.sentence.startswith(f"{winner} {told}")
+    assert f"was rejected: {winner} beats it" in outcome.title
 
 
 def test_what_changed_is_told_by_field_days_and_code(run: ResolvedRun) -> None:
