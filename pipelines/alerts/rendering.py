@@ -167,11 +167,11 @@ def to_markdown(outcome: Outcome, has_commands: bool = True) -> str:
     items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
     told = [
         f"**{outcome.decision}**: {as_markdown(outcome.title)}",
+        as_markdown(outcome.done),
         "\n".join(links),
         as_markdown(outcome.number),
         as_markdown(outcome.changed and f"New: {outcome.changed}"),
         "\n".join(f"- {as_markdown(item)}" for item in items if item),
-        as_markdown(outcome.done),
         as_markdown(outcome.next_step.sentence),
     ]
     for purpose, command in outcome.next_step.commands if has_commands else ():
