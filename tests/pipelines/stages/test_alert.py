@@ -60,7 +60,7 @@ def test_its_runs_end_with_the_reason_also_where_a_transport_is_away_and_an_atte
     told = found.data.tags[tracking.FAILURE]
     assert found.info.status == "FAILED"
     assert told.startswith("train_challenger broke: ")
-    assert "DataContractError in train_challenger at" in told
+    assert "DataContractError in train_challenger: " in told
     assert client.get_run(ended).info.status == "FINISHED"
 
     assert tracking.open_run(client, run, "challenger", "challenger") == mine
