@@ -13,6 +13,7 @@ import functools
 import inspect
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from pathlib import Path
@@ -33,6 +34,10 @@ _AS_JSON = inspect.Parameter(
     default=False,
     annotation=Annotated[bool, typer.Option(OPTION, help="Print JSON, for programs.")],
 )
+COLOURS = {"PROMOTE": "green", "INCONCLUSIVE": "yellow", "REJECT": "red", "void": "yellow"}
+COLOURS |= {"broken": "red", "wrong": "red", "refused": "red", "critical": "red", "error": "red"}
+COLOURS |= {"warning": "yellow", "warned": "yellow", "equal": "green", "differs": "red"}
+_LOUD = re.compile(rf"\b(?:{'|'.join(COLOURS)})\b")
 _PRINTS_JSON: ContextVar[bool] = ContextVar("_PRINTS_JSON", default=False)
 """Whether the command that runs was asked for JSON."""
 
@@ -122,9 +127,13 @@ def with_json(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say(text: str) -> None:
-    """Print one line; one that begins with a space belongs to the one before it."""
+    """Print one line; one that begins with a space belongs to the one before it.
+
+    On a terminal the words of `COLOURS` stand out.
+    """
     if not _PRINTS_JSON.get():
-        typer.echo(f"{'  ' if text.startswith(' ') else ''}{one_line(text)}")
+        shown = _LOUD.sub(lambda word: typer.style(word[0], fg=COLOURS[word[0]]), one_line(text))
+        typer.echo(f"{'  ' if text.startswith(' ') else ''}{shown}")
 
 
 def say_all(lines: Iterable[str]) -> None:

@@ -38,6 +38,20 @@ def last() -> None:
     """Last."""
 
 
+def loud() -> None:
+    """Loud."""
+    say("2017-06-26  PROMOTED, PROMOTE")
+
+
+def test_words_that_matter_have_colours_on_a_terminal_alone() -> None:
+    group, runner = Commands(), CliRunner()
+    group.command()(loud)
+    group.command()(last)
+    shown = runner.invoke(group, ["loud"], color=True).stdout
+    assert shown == "2017-06-26  PROMOTED, \x1b[32mPROMOTE\x1b[0m\n"
+    assert runner.invoke(group, ["loud"]).stdout == "2017-06-26  PROMOTED, PROMOTE\n"
+
+
 def test_a_command_says_its_lines_or_prints_what_it_returns_or_found_before_an_error() -> None:
     group, runner = Commands(), CliRunner()
     group.command()(count)
