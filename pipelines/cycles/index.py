@@ -145,7 +145,7 @@ def _served(model: ModelRef, known: History) -> str:
     for move, after in reversed([*zip(moves, [*moves[1:], None], strict=True)]):
         if move.model.version == model.version:
             until = f" until {after.moved_at:%Y-%m-%d %H:%M} UTC" if after else ""
-            why = f" ({after.kind} of {after.model.label}: {after.reason})" if after else ""
+            why = f", then {after.model.label} ({after.kind}: {after.reason})" if after else ""
             verb = "Served from" if after else "Serves since"
             return one_line(f"{verb} {move.moved_at:%Y-%m-%d %H:%M} UTC{until}{why}.")
     return ""
