@@ -107,11 +107,6 @@ def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
     return cycle_command(run.to_request(), run, trigger=f"again-{run.run_id}", **changes)
 
 
-def ask_who_serves(places: ResolvedRun | Settings) -> Offered:
-    """Return the question that every message may end with, and the command that answers it."""
-    return "Which model serves now?", command_at(places, "serving")
-
-
 def force_command(run: ResolvedRun) -> str:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     reason = "--reason 'why the verdict is overruled'"

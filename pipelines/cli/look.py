@@ -166,8 +166,8 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
     keep_up(_home(home), _dags(dags), say)
 
 
-@alert_app.command()
-def test() -> AlertReceipt:
+@alert_app.command("test")
+def try_transports() -> AlertReceipt:
     """Send an alert through every transport that is set; say which took it."""
     from pipelines.alerts.compose import compose_test
     from pipelines.alerts.transports import deliver

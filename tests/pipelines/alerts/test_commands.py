@@ -7,7 +7,6 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.commands import (
-    ask_who_serves,
     command_at,
     cycle_command,
     new_cycle_command,
@@ -98,7 +97,7 @@ def test_what_is_to_be_run_next_works_as_pasted_from_any_folder(tmp_path, folder
     workspace = tmp_path / folder
     workspace.mkdir()
     run = make_run(workspace, tracking_uri="http://127.0.0.1:9", champion=CHAMPION)
-    _, command = ask_who_serves(run)
+    command = command_at(run, "serving")
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         cwd="/",
