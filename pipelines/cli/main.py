@@ -12,6 +12,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from tqdm.contrib.logging import logging_redirect_tqdm
 from typer.core import TyperGroup
 
 from pipelines.cli import champion, cycle, data, look, recipe, train
@@ -95,7 +96,8 @@ def main() -> None:
     # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app(standalone_mode=True)
+        with logging_redirect_tqdm():  # so that no line breaks a bar
+            app(standalone_mode=True)
     except SystemExit as end:
         # Click ends with 2 where it does not understand the command line.
         sys.exit(WRONG_USAGE if end.code == 2 else end.code)

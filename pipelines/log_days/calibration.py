@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pipelines import storage
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.time import DAY_MS, parse_instant
 from pipelines.event_log.log_files import EPOCH, open_event_log
 from pipelines.log_days.reading import measure_log
@@ -101,7 +102,8 @@ def past_windows(
     from validation.data_gate.days.limits import deviations
 
     first, end = days[0].day + num_window_days, days[-1].day + 1
-    for start in range(first, end - CYCLE_DAYS + 1, step_days):
+    starts = range(first, end - CYCLE_DAYS + 1, step_days)
+    for start in tracked(starts, "past windows"):
         before = [day for day in days if day.day < start]
         judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
         if found := deviations(before, judged):

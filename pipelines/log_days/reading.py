@@ -24,6 +24,7 @@ from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import write_whole
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, unchanged_meanwhile
@@ -110,7 +111,8 @@ def measure_log(
         log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
         with open_engine(str(scratch)) as engine:
             with_users = True
-            for part in parts_of(event_log, [day for day in days if day not in profiles]):
+            parts = list(parts_of(event_log, [day for day in days if day not in profiles]))
+            for part in tracked(parts, "parts of the log's days"):
                 rows = rows_of(event_log, plan, part, with_users)
                 with_users = False
                 found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))

@@ -1,4 +1,4 @@
-"""Run tasks over threads, in order, with progress in the log, in the memory that there is.
+"""Run tasks over threads, in order, with their progress, in the memory that there is.
 
 A snapshot is built by threads: they cost nothing to start, they share the pins, and numpy and Arrow
 work outside the interpreter's lock on columns as long as these. On several machines, another engine
@@ -8,7 +8,6 @@ takes this module's place. Tested in tests/pipelines/snapshot/test_pool.py and t
 
 import contextlib
 import ctypes
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,11 +16,11 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-log = logging.getLogger(__name__)
+from pipelines.contracts.progress import tracked
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_NUM_PROGRESS_LINES = 8
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _USUAL_BYTES = 128 << 10  # of the first two
@@ -98,7 +97,7 @@ def run_in_threads(
         function: what may run in several threads at once.
         tasks: values that the threads share.
         num_workers: threads; with one, everything runs in this one.
-        what: plural noun for the progress lines; none where it is empty.
+        what: plural noun for the progress; none is shown where it is empty.
     """
 
     def begun_ahead(executor: ThreadPoolExecutor) -> Iterator[Result]:
@@ -116,8 +115,4 @@ def run_in_threads(
             executor = ThreadPoolExecutor(num_workers, thread_name_prefix="snapshot")
             at_the_end.callback(executor.shutdown, wait=True, cancel_futures=True)
             results = begun_ahead(executor)
-        every = max(1, len(tasks) // _NUM_PROGRESS_LINES)
-        for number, result in enumerate(results, start=1):
-            if what and (number % every == 0 or number == len(tasks)):
-                log.info("%d of %d %s", number, len(tasks), what)
-            yield result
+        yield from tracked(results, what, len(tasks)) if what else results

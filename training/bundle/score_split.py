@@ -22,6 +22,7 @@ import numpy as np
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from training.bundle.files import Predictor, load_bundle
@@ -119,9 +120,8 @@ def logits_of(
         index: The requests.
         batch_size: Candidates at a time; changes memory and speed, and the logits by rounding only.
     """
-    parts = [
-        predictor.logits(reader.make_batch(requests)) for requests in chunks(index, batch_size)
-    ]
+    batches = tracked(list(chunks(index, batch_size)), "batches scored")
+    parts = [predictor.logits(reader.make_batch(requests)) for requests in batches]
     return np.concatenate(parts) if parts else np.zeros((0, len(predictor.config.calibrators)))
 
 

@@ -23,6 +23,7 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.reasons import (
     AbsenceKind,
     AbsentMetric,
@@ -245,7 +246,8 @@ def measure_ratios(
     table: list[Row] = []
     changes: dict[Key, Measured] = {}
     shares = {segment: holdout.share_of_user(mask) for segment, mask in masks.items()}
-    for (segment, mask), metric in product(masks.items(), metrics):
+    pairs = list(product(masks.items(), metrics))
+    for (segment, mask), metric in tracked(pairs, "metrics by segment"):
         divisor = shares[segment] if metric.denominator is None else metric.denominator
         rows, change = _measure(holdout, metric, segment, mask, divisor)
         table += rows

@@ -26,6 +26,7 @@ import numpy as np
 from pipelines.contracts.config import Limit
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Comparison, Decision, SelfTest
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.reasons import BaselineKind, Interval, MetricComparison, Reason
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
@@ -178,7 +179,7 @@ def _judge_plants(
     # What makes a comparison void is no fault of a planted model.
     config = config.model_copy(update={"min_users": 2, "required_segments": segments})
     holdout = replace(holdout, config=config)
-    for plant in _planted_models(holdout, challenger):
+    for plant in tracked(_planted_models(holdout, challenger), "planted models"):
         comparison = compare(holdout, plant.scores, challenger, models).comparison
         verdict = decide(comparison, None, None, config, holdout.heads)
         row = comparison.find(plant.metric, plant.segment)

@@ -21,6 +21,7 @@ so evaluate later ones only. It is no learned encoder.
 """
 
 import importlib.util
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.hashing import GOLDEN_GAMMA, finalise
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.event_index import place_in_run
@@ -101,11 +103,15 @@ class CompleteJourneyAdapter(SourceAdapter):
         """
         source = data_folder()
         purchases, promotions = read_purchases(source)
-        write_table(folder, "impressions", make_impressions(purchases, promotions), "0")
-        write_table(folder, "actions", make_actions(purchases), "0")
         pins = make_pins(source, purchases)
-        write_table(folder, "pins", pins, "0")
-        write_table(folder, "users", make_users(purchases, pins), "0")
+        tables: dict[str, Callable[[], pa.Table]] = {
+            "impressions": lambda: make_impressions(purchases, promotions),
+            "actions": lambda: make_actions(purchases),
+            "pins": lambda: pins,
+            "users": lambda: make_users(purchases, pins),
+        }
+        for table in tracked(tables, "tables"):
+            write_table(folder, table, tables[table](), "0")
 
 
 def data_folder() -> Path:

@@ -63,6 +63,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action, place_in_run
@@ -126,7 +127,8 @@ class WorldAdapter(SourceAdapter):
         per_user = per_session * draws.SESSIONS_PER_WEEK * world.num_days / 7
         step = max(1, int(_REQUESTS_PER_CHUNK / per_user))
         num_rows = Counter[str]()
-        for number, first in enumerate(range(0, world.num_users, step)):
+        firsts = tracked(range(0, world.num_users, step), "groups of users")
+        for number, first in enumerate(firsts):
             user_ids = range(first, min(first + step, world.num_users))
             num_requests = num_rows["impressions"] // draws.NUM_CANDIDATES
             for table, rows in self._draw_chunk(catalogue, user_ids, num_requests).items():
