@@ -10,8 +10,9 @@ nor for whether it is told at all (`pipelines.alerts.incidents`).
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.outcomes import what_serves
@@ -20,6 +21,10 @@ from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, AlertSever
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+    from slack_sdk.webhook import WebhookClient
 
 log = logging.getLogger(__name__)
 SMTP, SLACK, APPRISE = "smtp_default", "slack_default", "apprise_default"
@@ -127,20 +132,47 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
             # Whatever a transport raises, the next one must still be tried. What was raised is told
             # below in one error.
             except Exception as error:
-                is_ours = isinstance(error, HomefeedError)
-                failures[name] = str(error) if is_ours else type(error).__name__
+                failures[name] = _said(error)
                 taken = {"waiting_for": (*waiting, name)}
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
     if failures:
-        told = "; ".join(f"{name}: {said}" for name, said in failures.items())
         failure = AlertDeliveryError(
-            f"the alert did not reach each transport ({told}) and lies at {uri}; check the Airflow "
-            f"connection of each (<name>_default), then clear the task"
+            f"the alert did not reach each transport ({_listed(failures)}) and lies at {uri}; "
+            f"check the Airflow connection of each (<name>_default), then clear the task"
         )
         failure.about = tuple(failures)
         raise failure
     return receipt
+
+
+def ask_transports(settings: Settings) -> None:
+    """Ask each transport whether it would take an alert; nobody is sent one.
+
+    Raises:
+        AlertDeliveryError: some would not. It names them and the kinds of their errors.
+    """
+    failures: dict[str, str] = {}
+    for name in settings.alert_transports:
+        try:
+            if name in _QUESTIONS:
+                _QUESTIONS[name]()
+        except Exception as error:
+            failures[name] = _said(error)
+    if failures:
+        raise AlertDeliveryError(
+            f"transports would not take an alert ({_listed(failures)}); check the Airflow "
+            f"connection of each (<name>_default), then try `homefeed alert test`"
+        )
+
+
+def _said(error: Exception) -> str:
+    """Return what may be told of an error: a hook's own words may hold a webhook's address."""
+    return str(error) if isinstance(error, HomefeedError) else type(error).__name__
+
+
+def _listed(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {said}" for name, said in failures.items())
 
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
@@ -190,19 +222,44 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     ).notify({})
 
 
+def ask_smtp() -> None:
+    """Log in at the mail server.
+
+    Raises an AlertDeliveryError, or whatever Airflow's hook or the mail server answered.
+    """
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    is_there, _ = SmtpHook(SMTP).test_connection()
+    if not is_there:
+        raise AlertDeliveryError("the mail server is not reached, or refuses the login")
+
+
 def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """Send Slack's blocks to an incoming webhook, which Apprise's own plugin cannot.
 
     Raises an AlertDeliveryError where Slack did not take it, and whatever Airflow's hook raised.
     """
-    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
-
-    hook = SlackWebhookHook(slack_webhook_conn_id=SLACK, timeout=30)
     text, blocks = escaped(rendered.subject), rendered.slack
     # A link that somebody's text holds shows no picture of its page.
-    answer = hook.client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
+    answer = _slack().send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
     if answer.status_code != HTTPStatus.OK:
         raise AlertDeliveryError(f"Slack answered with status {answer.status_code}")
+
+
+def ask_slack() -> None:
+    """Post a message without a text, which an incoming webhook that is there refuses as such.
+
+    Raises an AlertDeliveryError where it is not there, and whatever Airflow's hook raised.
+    """
+    status = _slack().send(text="").status_code
+    if status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):
+        raise AlertDeliveryError(f"Slack answered with status {status}")
+
+
+def _slack() -> "WebhookClient":
+    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+
+    return SlackWebhookHook(slack_webhook_conn_id=SLACK, timeout=30).client
 
 
 def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
@@ -216,12 +273,9 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     Airflow's hook raised.
     """
     import apprise
-    from airflow.providers.apprise.hooks.apprise import AppriseHook
 
-    hook, services = AppriseHook(), apprise.Apprise()
-    hook.set_config_from_conn(hook.get_connection(APPRISE), services)
     # The hook's own notify() drops this answer, so that a failed alert would look delivered.
-    arrived = services.notify(
+    arrived = read_apprise().notify(
         title=_CALLS.sub(f"\\g<0>{WORD_JOINER}", rendered.subject),
         body=_CALLS.sub(f"\\g<0>{WORD_JOINER}", rendered.text),
         body_format=apprise.NotifyFormat.TEXT,
@@ -232,6 +286,22 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
         raise AlertDeliveryError("a service refused it or was not reached")
 
 
+def read_apprise() -> "Apprise":
+    """Return the services that the connection names; only sending tells whether they are there.
+
+    Raises an AlertDeliveryError where there are none, and whatever Airflow's hook raised.
+    """
+    import apprise
+    from airflow.providers.apprise.hooks.apprise import AppriseHook
+
+    hook, services = AppriseHook(), apprise.Apprise()
+    hook.set_config_from_conn(hook.get_connection(APPRISE), services)
+    if not len(services):
+        raise AlertDeliveryError("its connection names no service that Apprise knows")
+    return services
+
+
+_QUESTIONS = {"smtp": ask_smtp, "slack": ask_slack, "apprise": read_apprise}
 _TRANSPORTS: dict[str, Callable[[RenderedAlert, Settings], None]] = {
     "smtp": send_by_smtp,
     "slack": send_to_slack,

@@ -14,6 +14,7 @@ import httpx
 from pydantic import Field
 
 from pipelines import deletion, storage
+from pipelines.alerts.transports import ask_transports
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.orchestration.schedule import grid_of
@@ -67,6 +68,8 @@ def diagnose(now: datetime) -> Diagnosis:
     if settings.airflow_url != Settings.model_fields["airflow_url"].default:
         with asking():
             ask_airflow(settings.airflow_url)
+    with asking():
+        ask_transports(settings)
     fields = Settings.model_fields.items()
     differing = (name for name, field in fields if getattr(settings, name) != field.default)
     names = tuple(f"HOMEFEED_{name.upper()}" for name in differing)
