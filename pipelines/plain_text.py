@@ -26,7 +26,6 @@ _LINKING = re.compile(
 )
 """What Airflow's and MLflow's pages make a link or a picture of without any mark: addresses, mail,
 people, emojis. Each match is where a character that is not to be seen ends that."""
-_LINKED = ("http", "https", "file")
 
 
 def one_line(text: str) -> str:
@@ -84,7 +83,8 @@ def first_lines(text: str, most: int, where: str) -> str:
 def link_target(uri: str) -> str:
     """Return an address that may be made a link, or '' where it must stay text.
 
-    Only pages and files may: an address such as `javascript:...` would run where it is clicked.
+    Only that of a page may: no browser opens a file that a page names, and `javascript:...` would
+    run where it is clicked.
     """
     if not uri.isprintable() or any(map(str.isspace, uri)):
         return ""
@@ -92,7 +92,7 @@ def link_target(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:
         return ""
-    return uri if parts.scheme in _LINKED and (parts.netloc or parts.scheme == "file") else ""
+    return uri if parts.scheme in ("http", "https") and parts.netloc else ""
 
 
 def _seen(character: str) -> str:

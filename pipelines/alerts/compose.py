@@ -22,7 +22,7 @@ from pipelines.alerts.commands import (
     stage_command,
     step,
 )
-from pipelines.alerts.links import Links, airflow_link, home_link, page_link, runbook_link
+from pipelines.alerts.links import HOME, Links, airflow_link, home_link, page_link, runbook_link
 from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody
 from pipelines.contracts.alert import (
     Alert,
@@ -80,7 +80,7 @@ def make_alert(
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
     trigger = run if isinstance(run, str) else run.trigger
     first = links[:1] or (("Airflow run", airflow_link(trigger, settings)),)
-    links = (*first, ("All cycles", home_link(settings)))
+    links = (*first, (HOME, home_link(settings)))
     if isinstance(run, str):
         said["run_id"] = run
     else:

@@ -7,13 +7,12 @@ from urllib.parse import quote
 
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
-from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.settings import DAG_ID, MLFLOW_VIEW, RUN_LIST, Settings
 
 Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
-PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
+HOME, IN_MLFLOW = "All cycles", "MLflow comparison"
 PREFIX, PAGES = "/homefeed", "pages"
 """Where Airflow's web server shows pages (`pipelines.orchestration.pages`), and those of a
 workspace below that, by their paths in it."""
@@ -35,7 +34,7 @@ def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = N
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
         ("MLflow", mlflow_address(run.tracking_uri)),
-        ("Run folder", run.run_uri),
+        (HOME, home_link(settings)),
         *(
             (label, page_link(uri, run.workspace_uri, settings))
             for label, uri in zip(labels, docs, strict=False)
@@ -65,10 +64,8 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: Sequence[str]) 
         return ()
     server = tracking_uri.rstrip("/")
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
-    files = f"{server}/#/experiments/{experiment_id}/runs/{run_ids[0]}/artifacts"
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
-        (PAGE_IN_MLFLOW, f"{files}/comparison/{VERDICT_PAGE}?{MLFLOW_VIEW}"),
         (LIST_IN_MLFLOW, cycles_address(tracking_uri, experiment_id)),
     )
 

@@ -152,13 +152,6 @@ def what_serves(workspace_uri: str, registered_model: str) -> str:
     return f"{named} serves since {last.moved_at:%Y-%m-%d %H:%M} UTC{by_hand}."
 
 
-def what_was_promoted(promotion: Promotion) -> str:
-    """Say what a cycle did to the champion. What serves now, only `homefeed serving` knows."""
-    if promotion.is_promoted and promotion.champion_after is not None:
-        return f"this cycle promoted {promotion.champion_after.label}"
-    return "this cycle promoted nothing"
-
-
 def direction_of(change: Interval | None) -> Direction:
     """Return what an interval of a change says about its direction."""
     if change is None:

@@ -118,7 +118,6 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
     from pipelines.alerts.compose import Ended
     from pipelines.alerts.incidents import tell_recovered
-    from pipelines.alerts.outcomes import what_was_promoted
     from pipelines.cycles.reading import outcome_now
     from pipelines.stages.light import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
@@ -135,7 +134,6 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
     outcome = outcome_now(run, judgement, settings)
     say_all(outcome.lines())
-    say(what_was_promoted(promotion))
     return {"outcome": outcome, "promotion": promotion, "warnings": report.warnings}
 
 

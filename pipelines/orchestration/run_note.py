@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
-from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
+from pipelines.alerts.links import HOME, IN_MLFLOW
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Judgement, Outcome
@@ -39,8 +39,8 @@ def told_of(outcome: Outcome) -> str:
 
     Of the first paragraph Airflow's page shows the beginning, of the others nothing before a click.
     """
-    shown = [each for each in outcome.links if each[0] in (PAGE_IN_MLFLOW, IN_MLFLOW)]
-    links = tuple(shown) or outcome.links[:1]
+    shown = (each for each in outcome.links[1:] if each[0] in (IN_MLFLOW, HOME))
+    links = (outcome.links[0], *shown)
     return to_markdown(outcome.model_copy(update={"links": links}), has_commands=False)
 
 

@@ -242,8 +242,12 @@ def log_dataset(
         client.log_inputs(mlflow_run_id, [DatasetInput(data, tags)])
 
 
-def log_gate(client: "MlflowClient", mlflow_run_id: str, report: DataReport) -> None:
+def log_gate(
+    client: "MlflowClient", mlflow_run_id: str, report: DataReport, address_of: Callable[[str], str]
+) -> None:
     """Log a data report and its pages to an MLflow run; a page that was deleted is left out.
+
+    A browser finds a page of a URI at its address.
 
         data_gate/report.json            every expectation, with what was found
         data_gate/data_docs.html         the Data Docs of the snapshot
@@ -258,7 +262,7 @@ def log_gate(client: "MlflowClient", mlflow_run_id: str, report: DataReport) -> 
     texts = {"data_gate/report.json": report.model_dump_json(indent=2)}
     for name, uri in pages.items():
         if uri and storage.exists(uri):
-            texts[name] = for_mlflow(storage.read_bytes(uri).decode(), uri)
+            texts[name] = for_mlflow(storage.read_bytes(uri).decode(), address_of(uri))
     with translated_outages(client.tracking_uri):
         for name, text in texts.items():
             client.log_text(mlflow_run_id, text, name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
-from pipelines.alerts.links import cycles_address, mlflow_links
+from pipelines.alerts.links import HOME, cycles_address, mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
@@ -351,8 +351,8 @@ def log_sides(
     own |= _change_metrics(outcome.change)
     baseline, theirs = comparison.baseline_label.removeprefix("the "), "baseline"
     # The page lies on all sides: MLflow's table of a comparison fails at a run without files.
-    page_uri = dict(outcome.links)["Verdict page"]
-    shown = for_mlflow((out_dir / VERDICT_PAGE).read_text("utf-8"), page_uri)
+    addresses = dict(outcome.links)
+    shown = for_mlflow((out_dir / VERDICT_PAGE).read_text("utf-8"), addresses["Verdict page"])
     others = _side_metrics(comparison, theirs)
     tracking.log_side(client, run, "challenger", challenger.label, own, tags | page, shown)
     tracking.log_side(client, run, theirs, baseline, others, page, shown)
@@ -367,7 +367,7 @@ def log_sides(
     place = tracking.experiment_id_of(client, run)
     listed = cycles_address(run.tracking_uri, place, is_chart=True)
     said = f"[Of all cycles]({listed}), that of {run.as_of:%Y-%m-%d} was judged last: "
-    said += f"{as_markdown(outcome.title)}."
+    said += f"{as_markdown(outcome.title)}. [What serves now]({addresses[HOME]})"
     experiment_page.show_cycle(client, place, comparison.target_metric, said)
     if run.champion is not None and outcome.change is not None:
         experiment_page.add_change(client, run, place, outcome.change)

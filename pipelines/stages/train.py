@@ -16,6 +16,7 @@ import shlex
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
+from pipelines.alerts.links import page_link
 from pipelines.contracts.artifacts import (
     AnchorWhy,
     Challenger,
@@ -58,6 +60,7 @@ from pipelines.contracts.files import (
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import accepted_code, registry, tracking
+from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import snapshot_to_train
 
 if TYPE_CHECKING:
@@ -234,7 +237,8 @@ def train_side(
     tracking.log_config(client, mlflow_run_id, run.config, **code)
     tracking.log_dataset(client, mlflow_run_id, snapshot, "training")
     if report is not None:
-        tracking.log_gate(client, mlflow_run_id, report)
+        address_of = partial(page_link, workspace_uri=run.workspace_uri, settings=Settings())
+        tracking.log_gate(client, mlflow_run_id, report, address_of)
     result = _train(run, snapshot, side, mlflow_run_id, node, code)
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):

@@ -28,7 +28,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     # What a browser can open, and never what runs when it is clicked (javascript:, data:).
-    made.tests["openable"] = lambda uri: uri.startswith(("http://", "https://", "file://"))
+    made.tests["openable"] = lambda uri: uri.startswith(("http://", "https://"))
     return made
 
 

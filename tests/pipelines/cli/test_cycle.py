@@ -40,7 +40,7 @@ def kinds_told(run: ResolvedRun) -> list[str]:
 
 def test_it_says_what_the_cycle_did_and_not_what_serves(run: ResolvedRun) -> None:
     shown, read = "\n".join(lines("retrain")), as_json("retrain")
-    assert "this cycle promoted nothing" in shown and "There is no champion yet." in shown
+    assert "v4 was not promoted." in shown and "There is no champion yet." in shown
     assert "data gate" not in shown
     assert read["run_uri"] == run.run_uri and read["outcome"]["title"] in shown
 

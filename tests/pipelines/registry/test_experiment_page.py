@@ -1,19 +1,21 @@
 """MLflow's own pages in a headless Chromium: the list of runs, the chart, a comparison, a page."""
 
+import json
 import re
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from pipelines.alerts.links import IN_MLFLOW, LIST_IN_MLFLOW, PAGE_IN_MLFLOW, mlflow_links
+from pipelines.alerts.links import HOME, IN_MLFLOW, LIST_IN_MLFLOW, mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Outcome, Promoted
 from pipelines.recipes import smoke
 from pipelines.recipes.text import differences
 from pipelines.registry import registry, tracking
-from pipelines.settings import Settings
+from pipelines.settings import MLFLOW_VIEW, Settings
 from pipelines.stages.compare_with_champion import _open_runs, log_sides
 from support.browser import browser, open_page
 from support.desk import Desk
@@ -95,6 +97,8 @@ def seen(page: Page, told: Outcome, label: str, text: str, more: str = "") -> Lo
 def test_the_list_has_what_is_worth_reading_and_the_chart_on_top(page: Page, told: Outcome) -> None:
     said = seen(page, told, LIST_IN_MLFLOW, "Of all cycles, that of 2017-07-10 was judged last: ")
     expect(said).to_contain_text(told.title.split(":")[0])
+    home = page.get_by_role("link", name="What serves now")
+    expect(home).to_have_attribute("href", dict(told.links)[HOME])
     expect(page.get_by_role("link", name="All cycles of")).to_be_visible()
     rows = [page.locator(f"[row-index='{n}'] [col-id]").evaluate_all(BY_PLACE) for n in range(8)]
     columns = ["cycle", "side", "verdict", "decision/repin_volume_at_3", "decision/change_percent"]
@@ -128,7 +132,12 @@ def test_a_comparison_shows_what_went_out_and_what_differs(page: Page, told: Out
 
 
 def test_the_copy_of_the_page_has_only_links_that_open(page: Page, told: Outcome) -> None:
-    seen(page, told, PAGE_IN_MLFLOW, "comparison/verdict.html")
+    runs, _, of = unquote(dict(told.links)[IN_MLFLOW].partition("runs=")[2]).partition("&")
+    (experiment,), (run, *_) = json.loads(of.split("=")[1].split("&")[0]), json.loads(runs)
+    server = dict(told.links)["MLflow"].partition("/#/")[0]
+    page.goto("about:blank")
+    artifacts = f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
+    page.goto(f"{artifacts}/comparison/verdict.html?{MLFLOW_VIEW}")
     links = page.frame_locator("iframe").locator("a[href]")
     expect(links.first).to_be_visible()
     script = "all => all.map(a => [a.protocol.slice(0, 4), a.target, a.rel])"

@@ -125,16 +125,16 @@ def test_what_the_gate_found_is_kept_but_for_a_page_that_was_deleted(
 ) -> None:
     client = desk.client
     mine = tracking.open_run(client, desk.cycle(0), "challenger", "challenger")
-    (tmp_path / "index.html").write_text("the docs")
+    (tmp_path / "index.html").write_text('<h1>The</h1> <a href="details/a.html">docs</a>')
     docs, gone = (storage.to_uri(tmp_path / name) for name in ("index.html", "gone.html"))
     fields = {"docs_uri": docs, "log_docs_uri": gone, "reference_digest": None}
     report = DataReport(outcomes=(), snapshot_digest="d" * 64, **fields)
     for _ in range(2):
-        tracking.log_gate(client, mine, report)
+        tracking.log_gate(client, mine, report, lambda uri: "http://pages/w/index.html")
     names = [each.path for each in client.list_artifacts(mine, "data_gate")]
     assert names == ["data_gate/data_docs.html", "data_gate/report.json"]
     place = client.download_artifacts(mine, "data_gate/data_docs.html", str(tmp_path / "out"))
-    assert Path(place).read_text() == "the docs"
+    assert 'href="http://pages/w/details/a.html"' in Path(place).read_text()
 
 
 def test_the_numbers_of_a_side_are_logged_once(desk: Desk) -> None:
