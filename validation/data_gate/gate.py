@@ -21,9 +21,11 @@ from validation.data_gate.canaries import (
     write_canaries,
 )
 from validation.data_gate.checks import NO_REFERENCE, Judged, row_checks, snapshot_checks
+from validation.data_gate.drawing import lines_of
 from validation.data_gate.gx_runner import Check, evaluate, importing_meanwhile
-from validation.data_gate.shifts import kept_shifts, shift_checks, shifts_of
+from validation.data_gate.shifts import Shift, kept_shifts, shift_checks, shifts_of
 from validation.data_gate.snapshot_profile import Reference, profile_snapshot, to_json
+from validation.report.charts import Style
 from validation.report.data_docs import DOCS_FOLDER, Subject
 
 PROFILE_FILE = "profile.json"
@@ -75,7 +77,7 @@ def judge_snapshot(
         expectations,
         f"snapshot-{snapshot.digest[:16]}",
         snapshot.as_of,
-        _subject(snapshot, reference),
+        _subject(judged, shifts),
         out_dir / DOCS_FOLDER,
         accepted,
     )
@@ -101,11 +103,12 @@ def _canaries(judged: Judged, snapshot_dir: Path, path: Path) -> tuple[Check, ..
     return canary_checks(found, "")
 
 
-def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
-    """Return what the overview says of the snapshot."""
-    against = "nothing: no earlier accepted snapshot"
-    if reference is not None:
-        before = reference.snapshot
+def _subject(judged: Judged, shifts: tuple[Shift, ...]) -> Subject:
+    """Return what the overview says and draws of the snapshot."""
+    snapshot, against = judged.snapshot, "nothing: no earlier accepted snapshot"
+    legend: dict[Style, str] = {"ours": "now"}
+    if judged.reference is not None:
+        before, legend["theirs"] = judged.reference.snapshot, "the last accepted snapshot"
         against = f"{before.digest[:16]} of {before.as_of:%Y-%m-%d}"
     training, holdout = (
         f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC, end excluded"
@@ -120,4 +123,5 @@ def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
         "Shift judged against": against,
     }
     refused = "no model may be trained on this snapshot"
-    return Subject(f"snapshot of {snapshot.as_of:%Y-%m-%d}", refused, facts)
+    name, lines = f"snapshot of {snapshot.as_of:%Y-%m-%d}", tuple(lines_of(judged, shifts))
+    return Subject(name, refused, facts, lines, legend)

@@ -12,18 +12,17 @@ from datetime import date
 from statistics import median
 from typing import Literal, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from pipelines.contracts.reasons import Interval
+from validation.report.pages import environment
 
 SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 """Half-widths of the axis of changes. The last is the largest, and what lies beyond it is drawn at
 the edge; without this bound one wide interval would squeeze all others."""
 WIDTH, PLOT_HEIGHT = 320, 180
-LEFT, RIGHT, TOP, BOTTOM, LABEL = 52, 12, 10, 26, 20
+LEFT, RIGHT, TOP = 52, 12, 10
 _X = WIDTH - LEFT - RIGHT
-END_SHARE = 0.9
-"""A mark of the horizontal axis beyond this share of it ends where the panel ends."""
 MAX_PANELS = 12
 """Of days, on a page; of more, those of the most rows are drawn, and the rest is counted."""
 DAYS_HEIGHT = 110
@@ -34,8 +33,14 @@ FEWEST_MARKED = 5
 SMALLEST_TOP = 0.001
 """Percent that an axis of shares reaches at least."""
 
-Style = Literal["ours", "theirs", "guide", "bars"]
-"""A class of the style sheet: lines with a mark at each point, one without, and bars from zero."""
+MOST_MARKED = 12
+"""A line of more points has no marks, which would hide each other."""
+SPARK = (1, 2, 118, 22)
+"""Left, top, width and height of a small drawing."""
+
+Style = Literal["ours", "theirs", "guide", "bars", "band"]
+"""A class of the style sheet: lines with a mark at each point, one without, bars from zero, and
+what a line encloses."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -113,6 +118,21 @@ def scale_from_zero(high: float, least: float, label: str = "") -> Scale:
     return Scale(label, 0.0, end, tuple((mark, in_short(mark)) for mark in (0.0, end / 2, end)))
 
 
+def scale_around(values: Sequence[float]) -> Scale:
+    """Return an axis that holds all values: from zero, or around it, unless all are far from it.
+
+    Those far from zero have their own ends, so that a small move of a large number is seen.
+    """
+    low, high = min(values), max(values)
+    from_zero = scale_from_zero(max(-low, high), SMALLEST_TOP)
+    if 0 <= low <= high / 2:
+        return from_zero
+    if low < 0 <= high:
+        low, high = -from_zero.high, from_zero.high
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    return Scale("", low, high, tuple((m, in_short(m)) for m in (low, (low + high) / 2, high)))
+
+
 def in_short(count: float) -> str:
     """Return a count in four letters or so: 950 -> '950', 1200000 -> '1.2M'."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -121,59 +141,39 @@ def in_short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def panel(
-    label: str, x: Scale, y: Scale, series: Mapping[Style, Points], plot_height: int = PLOT_HEIGHT
-) -> Markup:
-    """Return a panel as SVG.
+class Drawing(NamedTuple):
+    """What a chart shows: large, as a `panel`, or as a `spark` on a line of text."""
 
-    Args:
-        label: What it shows, for those who do not see it.
-        x: The horizontal axis.
-        y: The vertical axis.
-        series: Its points by how they are drawn; a later one is drawn over an earlier one.
-        plot_height: Of the part between the axes' ends, in units of which a panel is 320 wide.
-    """
-    base = TOP + plot_height
-    height = base + BOTTOM + (LABEL if x.label else 0)
+    label: str  # What it shows, for those who do not see it.
+    x: Scale  # The horizontal axis.
+    y: Scale  # The vertical axis.
+    # Its points by how they are drawn; a later one is drawn over an earlier one.
+    series: Mapping[Style, Points]
+
+
+def panel(drawn: Drawing, plot_height: int = PLOT_HEIGHT) -> Markup:
+    """Return a drawing as SVG with axes; `plot_height` is of the part between the axes' ends."""
+    return _svg(drawn, LEFT, TOP, _X, plot_height, is_spark=False)
+
+
+def spark(drawn: Drawing) -> Markup:
+    """Return a drawing without axes, for a line whose text says what it shows."""
+    return _svg(drawn, *SPARK, is_spark=True)
+
+
+def _svg(drawn: Drawing, left: int, top: int, width: int, height: int, is_spark: bool) -> Markup:
+    """Return a drawing as SVG whose axes end at the sides of a box."""
 
     def across(value: float) -> float:
-        return round(LEFT + _X * x.share(value), 1)
+        return round(left + width * drawn.x.share(value), 1)
 
     def up(value: float) -> float:
-        return round(TOP + plot_height * (1 - y.share(value)), 1)
+        return round(top + height * (1 - drawn.y.share(value)), 1)
 
-    parts = [f'<svg class="panel" role="img" aria-label="{escape(label)}" ']
-    parts.append(f'viewBox="0 0 {WIDTH} {height}">')
-    for value, text in y.ticks:
-        at = up(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:g}" class="end">{escape(text)}</text>')
-    for value, text in x.ticks:
-        # What stands at the right end may not be cut off.
-        style, shift = ("end", RIGHT - 2) if x.share(value) > END_SHARE else ("mid", 0)
-        at = across(value) + shift
-        parts.append(f'<text x="{at:g}" y="{base + 20}" class="{style}">{escape(text)}</text>')
-    if x.label:
-        middle = f'x="{LEFT + _X / 2:g}" y="{base + 39}" class="mid"'
-        parts.append(f"<text {middle}>{escape(x.label)}</text>")
-    for name, points in series.items():
-        places = [(across(a), up(v)) for a, v in points]
-        if name == "bars":
-            # One path of thick strokes: a rectangle for each would weigh four times.
-            path = "".join(f"M{a:g} {base}V{u:g}" for a, u in places)
-            width = f'style="stroke-width:{_X / (x.high - x.low):.2f}"'
-            parts.append(f'<g class="ours bars"><path d="{path}" {width}/></g>')
-            continue
-        path = "L".join(f"{a:g} {u:g}" for a, u in places)
-        parts.append(f'<g class="{name}"><path d="M{path}"/>')
-        if name == "theirs":
-            sides = 'width="6" height="6"'
-            parts += (f'<rect x="{a - 3:g}" y="{u - 3:g}" {sides}/>' for a, u in places)
-        elif name == "ours":
-            parts += (f'<circle cx="{a:g}" cy="{u:g}" r="3.5"/>' for a, u in places)
-        parts.append("</g>")
-    parts.append("</svg>")
-    return Markup("".join(parts))  # noqa: S704 - what others wrote was escaped above
+    values = {"drawn": drawn, "left": left, "top": top, "width": width, "height": height}
+    values |= {"across": across, "up": up, "is_spark": is_spark, "most_marked": MOST_MARKED}
+    template = environment().get_template("chart.svg.j2")
+    return Markup(template.render(values))  # noqa: S704 - the template escapes every value
 
 
 def days_scale(days: Collection[date]) -> Scale:
@@ -186,6 +186,14 @@ def days_scale(days: Collection[date]) -> Scale:
     return Scale("", middle - reach, middle + reach, ticks)
 
 
+def by_day(label: str, series: Mapping[Style, Points]) -> Drawing:
+    """Return lines over days, given as ordinals; what is beyond their ends is cut at the edge."""
+    points = [point for style in ("theirs", "ours") for point in series.get(style, ())]
+    days = {date.fromordinal(int(day)) for day, _ in points} or {date.min}
+    up = scale_around([value for _, value in points] or [0.0])
+    return Drawing(label, days_scale(days), up, {style: of for style, of in series.items() if of})
+
+
 def day_panel(
     label: str, days: Scale, numbers: Mapping[date, float], is_share: bool = False
 ) -> Markup:
@@ -193,7 +201,7 @@ def day_panel(
     factor, least = (100, SMALLEST_TOP) if is_share else (1, 2)
     bars = [(float(day.toordinal()), factor * float(of)) for day, of in numbers.items()]
     up = scale_from_zero(max((height for _, height in bars), default=0), least)
-    return panel(label, days, up, {"bars": bars}, DAYS_HEIGHT)
+    return panel(Drawing(label, days, up, {"bars": bars}), DAYS_HEIGHT)
 
 
 def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.contracts.artifacts import ExpectationOutcome
-from validation.report.pages import environment
+from validation.report.charts import Drawing, Style, panel, spark
+from validation.report.pages import environment, within_limit
 
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
+NEAR = 0.8
+"""What has come so far on the way to its limit is drawn large."""
 
 _FETCHED = (
     (r"<script\b.*?</script>", ""),
@@ -28,12 +31,24 @@ _FETCHED = (
 """What of a page is fetched from elsewhere, or runs, and what stands there instead."""
 
 
+class Line(NamedTuple):
+    """A number or distribution, before and now, on a line of the overview."""
+
+    name: str
+    told: str  # What was found before and now.
+    times_limit: float  # How far it moved, as a multiple of its limit; 0: nothing to compare with.
+    is_judged: bool = True  # False: the recipe's bound stands in for a limit that nobody knows yet.
+    drawn: Drawing | None = None
+
+
 class Subject(NamedTuple):
     """What was judged, in the words of the overview."""
 
     name: str  # such as "snapshot of 2024-05-06"
     if_refused: str  # what may not be done then, a sentence's second half
     facts: Mapping[str, str]  # What is said of it, by terms.
+    lines: tuple[Line, ...] = ()
+    legend: Mapping[Style, str] = {}  # What the lines' drawings show, by how it is drawn.
 
 
 def finish_data_docs(
@@ -66,20 +81,15 @@ def finish_data_docs(
     styles = environment().get_template("data_docs_details.css").render()
     for page in details.rglob("*.html"):
         page.write_text(make_offline(page.read_text("utf-8"), styles), "utf-8")
-    failed = [outcome for outcome in outcomes if not outcome.is_met]
-    failed.sort(key=lambda outcome: not outcome.stops_the_cycle)
-    not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
-    met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
     template = environment().get_template("data_docs.html.j2")
-    html = template.render(
-        subject=subject,
-        # Failures first, then the others in the order of the checks.
-        groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
-        num_critical=sum(o.stops_the_cycle for o in failed),
-        num_warnings=sum(not o.stops_the_cycle for o in failed),
-        num_met=len(met),
-        details=f"{DETAILS_FOLDER}/index.html",
-    )
+    lines = sorted(subject.lines, key=lambda line: -line.times_limit)
+    html = within_limit(
+        lambda num: template.render(
+            subject=subject, outcomes=outcomes, lines=lines, num_listed=num,
+            near=NEAR, panel=panel, spark=spark, details=f"{DETAILS_FOLDER}/index.html",
+        ),
+        len(lines),
+    )  # fmt: skip
     overview = docs_dir / "index.html"
     overview.write_text(html, "utf-8")
     return overview

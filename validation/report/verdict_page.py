@@ -21,12 +21,12 @@ from validation.model_gate.examine import margin_of
 from validation.model_gate.long_line import REFERENCES
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.charts import (
+    Drawing,
     Points,
-    Scale,
     Style,
     axis_of,
+    by_day,
     change_with_interval,
-    days_scale,
     panel,
     scale_from_zero,
 )
@@ -147,18 +147,8 @@ def draw_line(points: Sequence[LinePoint]) -> Markup | None:
             series[style] = [
                 (p.as_of.toordinal(), lead) for p, lead in zip(line, leads, strict=True)
             ]
-    if not series:
-        return None
-    reach = max(abs(lead) for points in series.values() for _, lead in points)
-    high = scale_from_zero(reach, 1.0).high
-    up = Scale(
-        "",
-        -high,
-        high,
-        tuple((each, f"{each:+g} %" if each else "0 %") for each in (-high, 0.0, high)),
-    )
-    across = days_scale({point.as_of.date() for point in points})
-    return panel("Leads of the champions over what never changes", across, up, series)
+    label = "Leads of the champions over what never changes, in percent"
+    return panel(by_day(label, series)) if series else None
 
 
 def _calibration_of(comparison: Comparison, head: str) -> Markup:
@@ -171,7 +161,8 @@ def _calibration_of(comparison: Comparison, head: str) -> Markup:
     for side, style in _STYLES.items():
         if own := [(p.mean_predicted, p.mean_observed) for p in points if p.side == side]:
             lines[style] = own
-    return panel(f"Calibration of head {head}: observed share by prediction", across, up, lines)
+    label = f"Calibration of head {head}: observed share by prediction"
+    return panel(Drawing(label, across, up, lines))
 
 
 def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:

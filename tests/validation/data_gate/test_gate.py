@@ -1,5 +1,6 @@
 """The data gate as a whole: what it accepts, what it refuses, and shift."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_shift_against_the_last_accepted_snapshot(
     assert outcomes["label_rate_shift"].partitions == ("repin",)
     assert outcomes["feature_shift"].partitions == ("pin_popularity",)
     assert outcomes["row_count_shift"].observed == "+0 %"
+    # What moved beyond its limit is drawn, the most unusual first; the others have a line each.
+    page = (tmp_path / "out" / "data_docs" / "index.html").read_text("utf-8")
+    drawn = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert drawn[:2] == ["pin_popularity, in % of rows", "label rate of repin, in %"]
+    assert "the last accepted snapshot</span>" in page and re.search(r"2 of \d+ have moved", page)
+    listed = re.findall(r'<li><span class="name">(.*?)</span>', page)
+    assert listed[:2] == drawn[:2] and len(listed) == len(set(listed)) > 12
+    assert page.count("+0.0%: ") == 5 and "before" in page
 
 
 def test_what_shift_is_judged_by(planted_snapshot: Snapshot, tmp_path: Path) -> None:

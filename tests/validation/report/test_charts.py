@@ -11,16 +11,21 @@ from validation.report.charts import (
     DAYS_HEIGHT,
     LEFT,
     MAX_PANELS,
+    MOST_MARKED,
     RIGHT,
     SPANS,
     TOP,
     WIDTH,
     axis_of,
+    by_day,
     change_with_interval,
     day_panel,
     days_scale,
     drawn_of,
+    panel,
+    scale_around,
     scale_from_zero,
+    spark,
 )
 
 
@@ -99,6 +104,32 @@ def test_both_ends_of_the_days_are_marked_and_a_year_of_them_is_light(
     assert [text for _, text in days_scale(year).ticks] == [f"{day}" for day in marked]
     assert len(day_panel("click", days_scale(year), year, is_share=True)) < 8_000
     assert "nan" not in day_panel("click", days_scale(year), {})
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [((40, 90), "0 50 100"), ((60, 80), "60 70 80"), ((-0.3, 0.9), "-1 0 1"), ((5, 5), "4.5 5 5.5"),
+     ((-4, -3), "-4 -3.5 -3"), ((0, 0), "0 0.0005 0.001")],
+)  # fmt: skip
+def test_an_axis_around_values_holds_them(values: tuple[float, float], ends: str) -> None:
+    scale = scale_around(values)
+    assert " ".join(text for _, text in scale.ticks) == ends
+    assert scale.low <= min(values) <= max(values) <= scale.high
+
+
+def test_a_long_line_has_no_marks_and_a_spark_neither_axes_nor_marks() -> None:
+    def points(num: int) -> list[tuple[float, float]]:
+        return [(FIRST.toordinal() + n, float(n)) for n in range(num)]
+
+    few = by_day('"<b>', {"ours": points(MOST_MARKED), "band": [(0, -1e9), (1e9, 9e9)]})
+    svg = panel(few)
+    assert svg.count("<circle") == MOST_MARKED and "&#34;&lt;b&gt;" in svg and "<b>" not in svg
+    # What reaches beyond the days is cut at the edges of the panel.
+    assert f'<g class="band"><path d="M{LEFT} 190L{WIDTH - RIGHT} {TOP}"/>' in svg
+    assert panel(by_day("", {"ours": points(MOST_MARKED + 1)})).count("<circle") == 0
+    small = spark(few)
+    assert "<text" not in small and "<circle" not in small and 'aria-hidden="true"' in small
+    assert "nan" not in panel(by_day("", {}))
 
 
 def test_of_many_names_those_with_the_most_rows_are_drawn_in_their_order() -> None:

@@ -20,8 +20,9 @@ from support.outcome_pages import (
     judgement_of,
     write_page_of,
 )
+from validation.report.charts import by_day
 from validation.report.cycles_page import render_cycles
-from validation.report.data_docs import Subject, finish_data_docs
+from validation.report.data_docs import Line, Subject, finish_data_docs
 
 Views = dict[tuple[int, int], Page]
 pytestmark = [
@@ -152,10 +153,20 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     page.write_text(FOUND, "utf-8")
     others = ({"severity": Severity.WARNING}, {"is_met": True})
     outcomes = (REFUSED, *(REFUSED.model_copy(update=update) for update in others))
-    subject = Subject("snapshot of 2017-03-02", "it may not be trained on", {"Rows": "9"})
+    drawn = by_day(MARKUP, {"ours": [(736_000 + day, 1e6 * day) for day in range(40)]})
+    lines = [Line(name, LONG, 1.5 - n / 999, n % 2 == 0, drawn)
+             for n, name in enumerate((LONG, MARKUP) * 500)]  # fmt: skip
+    subject = Subject("snapshot of 2017-03-02", "it may not be trained on", {"Rows": "9"},
+                      tuple(lines), {"ours": "now", "theirs": LONG})  # fmt: skip
     path = finish_data_docs(tmp_path / "data_docs", subject, outcomes)
     assert_reads_well(views, path, ".word", fewest=0)
     for size, view in views.items():
+        show(view, path)
+        view.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert (
+            browser.outside(view) == browser.cut_off(view) == []
+            and view.get_by_text("more do not fit on a page").is_visible()
+        )
         show(view, next(tmp_path.rglob("found.html")))
         assert view.evaluate("document.documentElement.scrollWidth") == size[0]
         assert browser.outside(view) == [] and browser.axe_findings(view) == []

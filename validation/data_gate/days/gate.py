@@ -12,7 +12,7 @@ Not for limits (`limits`), nor for reading a log. Tested in
 tests/validation/data_gate/days/test_gate.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -25,7 +25,8 @@ from pipelines.contracts.time import DAY_MS
 from validation.data_gate.days.limits import DISTANCE, FEWEST_DAYS, Deviation, deviations, kind_of
 from validation.data_gate.days.moments import PREFIX
 from validation.data_gate.gx_runner import Check, Unit, evaluate
-from validation.report.data_docs import Subject
+from validation.report.charts import Drawing, by_day
+from validation.report.data_docs import NEAR, Line, Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
@@ -112,12 +113,15 @@ def judge_log(
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
         "Held against": f"{len(log.history)} earlier days, of {whose}",
     }
+    found = deviations(log.history, log.judged, log.limit_factor)
     subject = Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
         "no snapshot may be built of this event log",
         facts,
+        lines_of(found),
+        {"ours": "each day", "guide": "mean of the judged days", "band": "allowed"},
     )
-    checks = (*_day_checks(log), *_number_checks(log))
+    checks = (*_day_checks(log), *_number_checks(log, found))
     name = f"event-log-{log.as_of:%Y-%m-%d}"
     return evaluate(checks, name, log.as_of, subject, docs_dir, accepted)
 
@@ -154,7 +158,7 @@ def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
-def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
+def _number_checks(log: JudgedLog, found: Sequence[Deviation]) -> tuple[Check, ...]:
     """Return the checks of each number, by the days before."""
     not_judged, num_known = "", len(log.history)
     if num_known < FEWEST_DAYS:
@@ -162,7 +166,6 @@ def _number_checks(log: JudgedLog) -> tuple[Check, ...]:
         not_judged = f"{known}, and {FEWEST_DAYS} are needed to know what is usual"
     elif not log.judged:
         not_judged = "every day was accepted before"
-    found = deviations(log.history, log.judged, log.limit_factor)
 
     def check(name: str, severity: Severity, said: str, level: str, table: str) -> Check:
         of = [each for each in found if each.level == level]
@@ -194,22 +197,61 @@ def _rank(name: str) -> int:
 
 
 def describe(each: Deviation) -> str:
-    """Return a deviation as people read it, in the number's own unit, with a plot of its days."""
+    """Return a deviation as people read it, with a plot of its days."""
+    return f"{each.name}: {told(each)} {plot(each)}".rstrip()
+
+
+def told(each: Deviation) -> str:
+    """Return what was found, what is usual and what is allowed, in the number's own unit."""
     when = f"on {date_of(each.day)}" if each.level == "day" else f"from {date_of(each.day)} on"
     if each.kind is DISTANCE:
-        return (
-            f"{each.name}: shares are {each.found:.2f} from the usual ones {when}, allowed "
-            f"{each.limit:.2f}"
-        )
-    judged = (each.found, each.usual, each.usual - each.limit, each.usual + each.limit)
-    own = [each.kind.natural(value) * each.unit for value in judged]
-    lowest, highest = each.kind.bounds
-    if each.name.endswith(".centre"):
-        own = [hour % 24 for hour in own]
-    own[2:] = max(own[2], lowest), min(own[3], highest)
+        return f"shares are {each.found:.2f} from the usual ones {when}, allowed {each.limit:.2f}"
+    own = [_natural(each, value) for value in (each.found, each.usual)] + allowed(each)
     found, usual, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in own)
-    said = f"{each.name}: {found} {when}, usual {usual}, allowed {low} to {high}"
-    return f"{said} {plot(each)}".rstrip()
+    return f"{found} {when}, usual {usual}, allowed {low} to {high}"
+
+
+def _natural(each: Deviation, judged: float) -> float:
+    own = each.kind.natural(judged) * each.unit
+    return own % 24 if each.name.endswith(".centre") else own
+
+
+def allowed(each: Deviation) -> list[float]:
+    """Return the least and the largest number that is allowed, in the number's own unit."""
+    lowest, highest = each.kind.bounds
+    low, high = (_natural(each, each.usual + sign * each.limit) for sign in (-1, 1))
+    return [max(low, lowest), min(high, highest)]
+
+
+def lines_of(found: Sequence[Deviation]) -> tuple[Line, ...]:
+    """Return each number as a line of the overview, on the level on which it deviates more.
+
+    What rows give together are hundreds of numbers: of these only those near their limit.
+    """
+    worst: dict[str, Deviation] = {}
+    for each in sorted(found, key=lambda each: each.times_limit):
+        if not each.name.startswith(PREFIX) or each.times_limit >= NEAR:
+            worst[each.name] = each
+    return tuple(Line(name, told(each), each.times_limit, drawn=draw(each))
+                 for name, each in worst.items())  # fmt: skip
+
+
+def draw(each: Deviation) -> Drawing | None:
+    """Return the days before and the judged ones as a line, and where they are held to a band.
+
+    None of a number that has no single value a day.
+    """
+    if not each.series or each.name.endswith(".by_weekday"):
+        return None
+    days = [float(date_of(day).toordinal()) for day in each.days]
+    is_run, (low, high) = each.level == "run", allowed(each)
+    start = days[-each.num_judged] if is_run else float(date_of(each.day).toordinal())
+    start, end = start - 0.5, (days[-1] if is_run else start) + 0.5
+    return by_day(f"{each.name} by day", {
+        "band": ((start, low), (end, low), (end, high), (start, high)),
+        "ours": [*zip(days, (_natural(each, value) for value in each.series), strict=True)],
+        "guide": [(at, _natural(each, each.found)) for at in (start, end) if is_run],
+    })  # fmt: skip
 
 
 def plot(each: Deviation) -> str:

@@ -214,6 +214,7 @@ class Deviation:
     limit: float
     unit: float = 1.0  # What 1 on the scale is of the number itself.
     series: tuple[float, ...] = ()  # The days before and the judged ones, on the kind's scale.
+    days: tuple[int, ...] = ()  # Those of the series, since the epoch.
     num_judged: int = 0  # How many of the series are judged.
 
     @property
@@ -264,7 +265,8 @@ def deviations(
         series = _series(name, before), _series(name, now)
         if len(series[0].days) >= _fewest_days(name) and len(series[1].days):
             drawn = (*series[0].values[-DRAWN_DAYS:], *series[1].values)
-            found += [replace(each, series=drawn, num_judged=len(series[1].days))
+            days = (*series[0].days[-DRAWN_DAYS:], *series[1].days)
+            found += [replace(each, series=drawn, days=days, num_judged=len(series[1].days))
                       for each in _of_series(name, *series)]  # fmt: skip
     for name in sorted({name for day in history for name in day.counts}):
         if len(history) >= _fewest_days(name):
@@ -478,7 +480,7 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
         effects = np.nanmean(now - level - of_weekday[weekdays_now], axis=0) - recent
         of_most_days = np.nanquantile(residuals, MOST_DAYS, axis=0)
         noises = np.nanstd(np.clip(residuals, *of_most_days), axis=0) / np.sqrt(length)
-    found = []
+    found, days = [], tuple(day.day for day in (*history[-DRAWN_DAYS:], *judged))
     for n in np.flatnonzero(is_known):
         name, kind, of_runs = names[n], kinds[n], own[:, n][np.isfinite(own[:, n])]
         if not len(of_runs):
@@ -493,7 +495,7 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
         drawn = np.where(np.isfinite(drawn), drawn, usual)
         found.append(
             Deviation(name, "run", kind, judged[0].day, usual + effects[n] / unit, usual, limit,
-                      unit, tuple(drawn), len(judged))
+                      unit, tuple(drawn), days, len(judged))
         )  # fmt: skip
     return found
 
