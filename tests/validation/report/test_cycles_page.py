@@ -47,6 +47,7 @@ def test_what_does_not_fit_is_left_out_from_the_oldest_on_and_said(num: int, nam
     assert shown == 200 if num == 200 else 50 < shown < 400
     assert (f"{num - shown} older cycles are not shown" in html) == (num == 400)
     assert facts.cycles[0].run_id in html
+    assert html.partition("<details>")[0].count('<p class="about">') == 10
     assert (facts.cycles[-1].run_id in html) == (num == 200)
 
 
