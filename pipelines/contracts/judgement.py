@@ -28,6 +28,7 @@ from pipelines.contracts.reasons import (
     LinePoint,
     MetricComparison,
     PooledChange,
+    RankedRequest,
     Reason,
     ReliabilityBin,
 )
@@ -118,6 +119,8 @@ class Comparison(Frozen):
     # Both sides rank every example alike; None: not checked, not promoted.
     are_scores_identical: bool | None = None
     reliability: tuple[ReliabilityBin, ...] = ()  # Calibration plot.
+    # Drawn by a hash of their ids; () where a score is not finite, and in records of before.
+    requests: tuple[RankedRequest, ...] = ()
     heads: tuple[HeadFacts, ...] = ()  # The challenger's heads, whatever their weight.
     differences: tuple[Reason, ...] = ()  # Where the two recipes differ.
     seen: tuple[Reason, ...] = ()  # Why the holdout is none for a side: it was trained on its rows.
@@ -336,11 +339,12 @@ class Judgement(Artifact):
         """Digest of what was found and ruled.
 
         Judging again finds and rules the same. Only the serving check measures anew, so that its
-        figures are left out.
+        figures are left out. Requests that are shown decide nothing, and older records have none.
         """
         kept = [reason.model_dump(mode="json") for reason in self.verdict.repeatable]
         verdict = self.verdict.model_dump(mode="json", exclude={"grounds"})
-        return digest_of([self.comparison.model_dump(mode="json"), verdict, kept])
+        found = self.comparison.model_dump(mode="json", exclude={"requests"})
+        return digest_of([found, verdict, kept])
 
     @property
     def promoted_model(self) -> ModelRef | None:

@@ -100,6 +100,23 @@ class ReliabilityBin(Frozen):
     mean_observed: float  # Share of the bin's examples that had the action.
 
 
+class RankedPin(Frozen):
+    """A candidate of a request: where both sides put it, and what its user did."""
+
+    pin_id: int
+    challenger: int = Field(ge=1)  # Its place in that side's ranking, the first is 1.
+    baseline: int = Field(ge=1)
+    actions: tuple[str, ...] = ()  # The heads whose action it had.
+
+
+class RankedRequest(Frozen):
+    """A request of the holdout, ranked by both sides."""
+
+    request_id: str = Field(max_length=64)  # Cut where it is longer.
+    num_candidates: int
+    pins: tuple[RankedPin, ...]  # The first of both sides, and what was acted upon.
+
+
 class PooledChange(Frozen):
     """A relative change with its standard errors, alone and with earlier cycles of the pair."""
 

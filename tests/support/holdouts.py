@@ -40,6 +40,7 @@ def example_rows(
         "day": np.arange(num_requests) % NUM_DAYS,
         "request_id": np.array([f"r{i}" for i in range(num_requests)]),
         "pin_row": np.arange(num) % 17,
+        "pin_ids": 7_000_000_000 + np.arange(1_000),
         "numeric": {},
         "labels": {},
         "position": np.concatenate([np.arange(count) for count in counts]),

@@ -10,7 +10,14 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.cycle import CycleCosts, CycleRecord, StageCost
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
-from pipelines.contracts.reasons import AbsenceKind, AbsentMetric, Reason, ReliabilityBin
+from pipelines.contracts.reasons import (
+    AbsenceKind,
+    AbsentMetric,
+    RankedPin,
+    RankedRequest,
+    Reason,
+    ReliabilityBin,
+)
 from pipelines.contracts.run_layout import StageUsage
 from pipelines.cycles.reading import is_void
 from pipelines.recipes import smoke
@@ -128,6 +135,7 @@ def judgement_of(outcome: str) -> Judgement:
 
 LONG = "a_very_long_name_of_something_without_any_space_" * 4
 MARKUP = "<script>alert(1)</script> **bold** [x](javascript:alert(2)) & \"'"
+FROM_RIGHT = "\u202e\u05e9\u05dc\u05d5\u05dd\u0645\u0631\u062d\u0628\u0627" * 6
 
 
 @cache
@@ -155,7 +163,13 @@ def huge_judgement() -> Judgement:
         for side in ("challenger", "baseline")
         for n in range(10)
     ]
+    pins = [RankedPin(pin_id=n - 2**63, challenger=n, baseline=19 - n, actions=(LONG, MARKUP))
+            for n in range(1, 16)]  # fmt: skip
     more = {
+        "requests": tuple(
+            RankedRequest(request_id=name[:64], num_candidates=4_000, pins=pins)
+            for name in (LONG, MARKUP, FROM_RIGHT, *map(str, range(7)))
+        ),
         "metrics": tuple(rows),
         "absent": tuple(absent),
         "reliability": tuple(bins),

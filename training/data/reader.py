@@ -230,6 +230,7 @@ class ExampleRows:
     request_id: np.ndarray  # str (M,)
     first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
     pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
+    pin_ids: np.ndarray  # int64 (pins,), of the snapshot's pins
     numeric: Mapping[str, np.ndarray]  # every number held, flags too -> float32 or int8 (N,)
     labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
     position: np.ndarray  # int16 (N,), where the candidate was shown
@@ -267,6 +268,7 @@ def load_rows(
         request_id=reader.request_column(index, "request_id"),
         first_example=np.concatenate([[0], np.cumsum(counts_M)]),
         pin_row=reader.example_column(index, "pin_row").astype(np.int64),
+        pin_ids=reader.pins["pin_id"],
         numeric={
             name: reader.example_column(index, numeric_column(name))
             for feature in snapshot.features.numeric_held

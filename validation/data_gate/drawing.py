@@ -21,8 +21,6 @@ from validation.report import charts
 from validation.report.data_docs import Line
 
 _EPOCH = date(1970, 1, 1).toordinal()
-_LONGEST_NAME = 10
-"""Of a bin, on an axis."""
 
 
 def lines_of(judged: Judged, shifts: Sequence[Shift]) -> Iterator[Line]:
@@ -105,7 +103,7 @@ def _distribution(
     most = int(np.abs(shares[0] - (shares[1] if shares[1:] else 0)).argmax())
     then = "".join(f"{of[most]:.1f}% before, " for of in shares[1:])
     named = sorted({shown[0], shown[len(shown) // 2], shown[-1]})
-    ticks = tuple((place, bins[place][:_LONGEST_NAME]) for place in named)
+    ticks = tuple((place, bins[place]) for place in named)
     series: dict[charts.Style, charts.Points] = {"bars": [(n, shares[0][n]) for n in shown]}
     if shares[1:]:
         series["theirs"] = [(n, shares[1][n]) for n in shown]

@@ -10,10 +10,12 @@ Letters: N examples, M requests, G groups of users.
 """
 
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import product
+from heapq import nsmallest
+from itertools import count, product
 from typing import Literal
 
 import numpy as np
@@ -31,6 +33,8 @@ from pipelines.contracts.reasons import (
     HeadFacts,
     Interval,
     MetricComparison,
+    RankedPin,
+    RankedRequest,
     Reason,
     ReliabilityBin,
 )
@@ -53,6 +57,7 @@ from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
     is_in_top,
+    places_in,
 )
 from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
 
@@ -62,6 +67,8 @@ Row = MetricComparison | AbsentMetric
 _SIDES: tuple[Side, Side] = ("challenger", "baseline")
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
+NUM_SHOWN, FIRST_SHOWN, MOST_PINS, LONGEST_ID = 10, 5, 15, 64
+"""Of requests, of each side's first candidates, of a request's pins, and of letters of an id."""
 FIELLER = 0.95
 _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
 
@@ -124,6 +131,12 @@ class Holdout:
     def cells(self) -> Cells:
         """The group and day of each request, (M,)."""
         return Cells.of(self.user_groups[1][self.request_user], self.rows.day)
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """The requests that people are shown, by a hash of their ids: whatever came of them."""
+        ids = self.rows.request_id.tolist()
+        return nsmallest(NUM_SHOWN, range(len(ids)), lambda m: zlib.crc32(ids[m].encode()))
 
     def count_users(self, mask: Mask) -> int:
         """Return the number of users who made some of these requests."""
@@ -216,6 +229,7 @@ def compare(
             *_reliability(holdout, challenger, "challenger"),
             *_reliability(holdout, baseline, "baseline"),
         ),
+        requests=tuple(_ranked(holdout, challenger.ranking_score, baseline.ranking_score)),
         heads=tuple(
             HeadFacts(
                 head=name,
@@ -439,3 +453,25 @@ def _reliability(holdout: Holdout, scores: SplitScores, side: Side) -> tuple[Rel
             if len(members)
         ]
     return tuple(points)
+
+
+def _ranked(holdout: Holdout, ours: FloatArray, theirs: FloatArray) -> Iterator[RankedRequest]:
+    """Yield the requests that are shown, ranked by both sides' scores; none that has no order."""
+    rows = holdout.rows
+    for request in holdout.shown if np.isfinite([ours, theirs]).all() else ():
+        places = (places_in(rows, score, request).tolist() for score in (ours, theirs))
+        pins = [
+            RankedPin(
+                pin_id=int(rows.pin_ids[rows.pin_row[n]]),
+                challenger=mine,
+                baseline=other,
+                actions=tuple(head.name for head in holdout.heads if rows.labels[head.name][n]),
+            )
+            for n, mine, other in zip(count(rows.first_example[request]), *places, strict=False)
+        ]
+        shown = [p for p in pins if p.actions or min(p.challenger, p.baseline) <= FIRST_SHOWN]
+        shown.sort(key=lambda pin: min(pin.challenger, pin.baseline))
+        name = rows.request_id[request][:LONGEST_ID]
+        yield RankedRequest(
+            request_id=name, num_candidates=len(pins), pins=tuple(shown[:MOST_PINS])
+        )

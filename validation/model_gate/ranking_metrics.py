@@ -32,13 +32,23 @@ def is_in_top(rows: ExampleRows, score: np.ndarray, k: int) -> np.ndarray:
         score: (N,) finite, the highest goes first.
         k: How many candidates of a request are looked at.
     """
-    shuffle = mix(rows.pin_row, _TIE_SALT) ^ mix(rows.request_index, _TIE_SALT)
-    order = np.lexsort((mix(shuffle), -np.asarray(score), rows.request_index))
+    everything = slice(len(rows.pin_row))
+    order = np.lexsort((_ties(rows, everything), -np.asarray(score), rows.request_index))
     # Rows are sorted by request first, so the rank is the distance to the request's first row.
     rank = np.arange(len(order)) - rows.first_example[rows.request_index[order]]
     is_top = np.empty(len(order), dtype=bool)
     is_top[order] = rank < k
     return is_top
+
+
+def places_in(rows: ExampleRows, score: np.ndarray, request: int) -> np.ndarray:
+    """Return the places of a request's candidates, of the best-scored 1, ties as in `is_in_top`."""
+    own = slice(*rows.first_example[request : request + 2])
+    return 1 + np.argsort(np.lexsort((_ties(rows, own), -np.asarray(score[own]))))
+
+
+def _ties(rows: ExampleRows, of: slice) -> np.ndarray:
+    return mix(mix(rows.pin_row[of], _TIE_SALT) ^ mix(rows.request_index[of], _TIE_SALT))
 
 
 def expected_calibration_error(

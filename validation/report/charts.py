@@ -35,6 +35,8 @@ SMALLEST_TOP = 0.001
 
 MOST_MARKED = 12
 """A line of more points has no marks, which would hide each other."""
+MOST_POWERS = 5
+"""Of more powers of ten, only some have room for their names."""
 SPARK = (1, 2, 118, 22)
 """Left, top, width and height of a small drawing."""
 
@@ -97,25 +99,37 @@ class Scale(NamedTuple):
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
+    is_log: bool = False
 
     def share(self, value: float) -> float:
         """Return where a value stands between the ends, from 0 to 1."""
-        reach = self.high - self.low
-        return min(max((value - self.low) / reach, 0.0), 1.0) if reach else 0.5
+        low, high, at = self.low, self.high, value
+        if self.is_log:
+            low, high, at = (math.log10(max(each, self.low)) for each in (low, high, value))
+        return min(max((at - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
 
-def scale_from_zero(high: float, least: float, label: str = "") -> Scale:
+def scale_from_zero(high: float, least: float) -> Scale:
     """Return an axis with three marks, whose end is a round number that can be halved: 0, 3, 6.
 
-    Args:
-        high: It reaches at least so far.
-        least: The same, where that is further.
-        label: What stands at the axis.
+    It reaches at least so far as `high`, and as `least` where that is further.
     """
     high = max(high, least)
     step = 10.0 ** math.floor(math.log10(high))
     end = next(round(step * times, 12) for times in (1, 2, 4, 6, 8, 10) if high <= step * times)
-    return Scale(label, 0.0, end, tuple((mark, in_short(mark)) for mark in (0.0, end / 2, end)))
+    return Scale("", 0.0, end, tuple((mark, in_short(mark)) for mark in (0.0, end / 2, end)))
+
+
+def scale_of_powers(values: Sequence[float], label: str) -> Scale:
+    """Return an axis marked at powers of ten; 0, which has no logarithm, is at its lower end."""
+    above = [value for value in values if value > 0] or [1.0]
+    low, high = math.floor(math.log10(min(above))), math.ceil(math.log10(max(above)))
+    low = min(low, high - 1)
+    powers = range(high, low - 1, -(1 + (high - low) // MOST_POWERS))
+    ticks = [(10.0**power, f"{10.0**power:g}") for power in powers]
+    if min(values) <= 0:
+        ticks.append((10.0 ** (low - 1), "0"))
+    return Scale(label, min(ticks[-1][0], 10.0**low), 10.0**high, tuple(ticks), is_log=True)
 
 
 def scale_around(values: Sequence[float]) -> Scale:

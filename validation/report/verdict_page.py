@@ -28,7 +28,7 @@ from validation.report.charts import (
     by_day,
     change_with_interval,
     panel,
-    scale_from_zero,
+    scale_of_powers,
 )
 from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
@@ -51,60 +51,29 @@ def write_report(
     Returns:
         Path of the page.
     """
-    comparison, champion = judgement.comparison, judgement.comparison.baseline_model
-    needed, age = -margin_of(comparison, run.config.model_gate.margin), ""
-    if champion is not None:
-        days = (comparison.challenger_model.as_of - champion.as_of).total_seconds() / 86400
-        trained = f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}"
-        age = f"{trained}, {days:g} days earlier"
-    intervals = [row.relative_change for row in comparison.metrics if row.relative_change]
+    comparison = judgement.comparison
+    needed = -margin_of(comparison, run.config.model_gate.margin)
     template, values = environment().get_template("verdict.html.j2"), {
         **dict(judgement),
-        "changes": _changes(judgement),
+        "rows": _shown(comparison),
         "judgement": judgement,
-        "chance": next((row.level for row in judgement.baselines if row.name == RANDOM), None),
+        "RANDOM": RANDOM,
         "assumed_decay": ASSUMED_DECAY,
         "num_years": NUM_YEARS,
         "run": run,
-        "target": comparison.target,
         "needed": needed,
         "drawings": drawings_of(judgement, needed),
         "change_with_interval": change_with_interval,
         "record": record,
         "costs": cost_rows(record.costs, record.earlier),
-        "age": age,
-        "confidence": f"{intervals[0].confidence * 100:g} %" if intervals else "no",
     }  # fmt: skip
     html = within_limit(
-        lambda num: template.render(tables=_segment_tables(comparison, num), **values),
+        lambda num: template.render(most=num, **values),
         max(len(comparison.metrics), len(comparison.absent)),
     )
     page = out_dir / VERDICT_PAGE
     page.write_text(html, "utf-8")
     return page
-
-
-def _changes(judgement: Judgement) -> list[dict[str, Any]]:
-    """Return the changes of the target metric that decide, each with the question it answers.
-
-    `reach` is half the width of the pooled two-sided 95 % interval.
-    """
-    anchor = judgement.anchor
-    asked = {
-        "What would users notice?": judgement.comparison,
-        "What is the change of recipe or code worth?": anchor.recipe if anchor else None,
-        "What is fresh data worth?": anchor.freshness if anchor else None,
-    }
-    return [
-        {
-            "question": question,
-            "sides": f"{found.challenger_model.label} against {found.baseline_label}",
-            "pooled": row,
-            "reach": 1.96 * row.pooled_error,
-        }
-        for question, found in asked.items()
-        if found is not None and (row := found.find_pooled(found.target_metric))
-    ]
 
 
 def drawings_of(judgement: Judgement, needed: float) -> dict[str, Any]:
@@ -154,27 +123,15 @@ def draw_line(points: Sequence[LinePoint]) -> Markup | None:
 def _calibration_of(comparison: Comparison, head: str) -> Markup:
     """Return a panel of one head: observed share by predicted probability."""
     points = [point for point in comparison.reliability if point.head == head]
-    largest = max(max(point.mean_predicted, point.mean_observed) for point in points)
-    across = scale_from_zero(largest, 1e-4, "predicted probability")
+    shares = [share for point in points for share in (point.mean_predicted, point.mean_observed)]
+    across = scale_of_powers(shares, "predicted probability")
     up = across._replace(label="observed share")
-    lines: dict[Style, Points] = {"guide": ((0, 0), (up.high, up.high))}
+    lines: dict[Style, Points] = {"guide": ((up.low, up.low), (up.high, up.high))}
     for side, style in _STYLES.items():
         if own := [(p.mean_predicted, p.mean_observed) for p in points if p.side == side]:
             lines[style] = own
     label = f"Calibration of head {head}: observed share by prediction"
     return panel(Drawing(label, across, up, lines))
-
-
-def _segment_tables(comparison: Comparison, most: int) -> list[dict[str, Any]]:
-    """Return a table for each segment, of `most` rows and as many that are absent at most."""
-    tables = []
-    for segment, num_users in comparison.segment_users.items():
-        rows = [row for row in _shown(comparison) if row.segment == segment]
-        absent = [row for row in comparison.absent if row.segment == segment]
-        num_left_out = max(0, len(rows) - most) + max(0, len(absent) - most)
-        tables.append({"segment": segment, "num_users": num_users, "rows": rows[:most],
-                       "absent": absent[:most], "num_left_out": num_left_out})  # fmt: skip
-    return tables
 
 
 def _shown(comparison: Comparison) -> list[MetricComparison]:

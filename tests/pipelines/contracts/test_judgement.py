@@ -1,12 +1,13 @@
 """The artifacts of judging: what the digest of a ruling is about."""
 
+import json
 from typing import Any
 
 import pytest
 
 from pipelines.contracts import reasons
 from pipelines.contracts.judgement import Decision, Judgement, Promoted
-from pipelines.contracts.reasons import Reason
+from pipelines.contracts.reasons import RankedRequest, Reason
 from support.judgements import SERVING, SLOW, make_judgement, said
 
 SLOWER = SLOW.model_copy(update={"facts": SLOW.facts | {"found": 530.0}})
@@ -42,3 +43,14 @@ def test_the_digest_of_a_ruling_is_about_what_judging_again_finds_again(
     after = judged(said("It lost."))
     assert after.verdict.reasons[0] == "It is said that It lost."
     assert after.ruling_digest == before
+
+
+def test_a_record_of_before_reads_without_shown_requests_and_keeps_its_digest() -> None:
+    now = judged(said("It lost."))
+    shown = RankedRequest(request_id="r", num_candidates=1, pins=())
+    found = now.comparison.model_copy(update={"requests": (shown,)})
+    record = json.loads(now.model_copy(update={"comparison": found}).to_record())
+    assert record["comparison"].pop("requests") == [shown.model_dump(mode="json")]
+    before = Judgement.from_record(json.dumps(record).encode())
+    assert before == now and before.comparison.requests == ()
+    assert before.ruling_digest == now.model_copy(update={"comparison": found}).ruling_digest

@@ -173,3 +173,25 @@ def test_the_metrics_that_may_have_a_limit_are_those_of_a_comparison(target: str
     found = compared(tiny_rows(), CHALLENGER, BASELINE, REPIN, config=config)
     computed = {row.metric for row in (*found.metrics, *found.absent) if row.segment == "all"}
     assert set(names_of_metrics(REPIN, target)) == computed
+
+
+def test_requests_are_shown_as_both_sides_rank_them_whatever_came_of_them() -> None:
+    rows = replace(tiny_rows(), request_id=np.array(["a", "b" * 10_000, "c"]))
+    found, first = compared(rows, CHALLENGER, BASELINE, REPIN).requests, rows.pin_ids[0]
+    shown = {each.request_id: each.pins for each in found}
+    assert set(shown) == {"a", "b" * 64, "c"}
+    places = [(1, 4, ("repin",)), (2, 2, ("repin",)), (3, 3, ()), (4, 1, ())]
+    expected = {(first + n, *place) for n, place in enumerate(places)}
+    assert {tuple(vars(pin).values()) for pin in shown["a"]} == expected
+    drawn = [[each.request_id for each in compared(of, *sides).requests] for of, *sides in (
+        (ROWS, GOOD, FAIR), (ROWS, FAIR, GOOD),
+        (replace(ROWS, labels={head: 1 - of for head, of in ROWS.labels.items()}), GOOD, FAIR),
+    )]  # fmt: skip
+    assert drawn[0] == drawn[1] == drawn[2] and len(set(drawn[0])) == 10
+    assert drawn[0] != ROWS.request_id[:10].tolist()
+    long = example_rows([400, 3], [1, 2], labels={"repin": np.ones(403, np.int8)})
+    many = SplitScores(np.arange(403.0), {}, DIGEST)
+    sizes = [len(each.pins) for each in compared(long, many, many, REPIN).requests]
+    assert sorted(sizes) == [3, 15]
+    no_order = replace(GOOD, ranking_score=GOOD.ranking_score * np.nan)
+    assert compared(ours=no_order).requests == compared(theirs=no_order).requests == ()

@@ -11,6 +11,7 @@ from validation.model_gate.ranking_metrics import (
     area_under_curve,
     expected_calibration_error,
     is_in_top,
+    places_in,
 )
 
 
@@ -44,6 +45,10 @@ def test_hits_do_not_depend_on_the_order_of_candidates() -> None:
     shuffled = replace(rows, pin_row=rows.pin_row[order])
     before = hits(rows, score, label)
     assert (hits(shuffled, score[order], label[order]) == before).all()
+    # The places in one request are those by which a top is counted, with the same ties.
+    places = np.concatenate([places_in(rows, score, request) for request in range(50)])
+    assert all(sorted(of) == [1, 2, 3, 4, 5, 6] for of in places.reshape(50, 6).tolist())
+    assert all(((places <= k) == is_in_top(rows, score, k)).all() for k in (1, 3, 5))
 
 
 def test_probability_metrics_by_hand_and_by_scikit_learn() -> None:

@@ -25,6 +25,7 @@ from validation.report.charts import (
     panel,
     scale_around,
     scale_from_zero,
+    scale_of_powers,
     spark,
 )
 
@@ -117,16 +118,30 @@ def test_an_axis_around_values_holds_them(values: tuple[float, float], ends: str
     assert scale.low <= min(values) <= max(values) <= scale.high
 
 
-def test_a_long_line_has_no_marks_and_a_spark_neither_axes_nor_marks() -> None:
-    def points(num: int) -> list[tuple[float, float]]:
-        return [(FIRST.toordinal() + n, float(n)) for n in range(num)]
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [((0.002, 0.3), "1 0.1 0.01 0.001"), ((0.0, 0.002, 0.03), "0.1 0.01 0.001 0"),
+     ((0.1,), "0.1 0.01"), ((0.0,), "1 0.1 0"), ((2e-7, 0.5), "1 0.01 0.0001 1e-06")],
+)  # fmt: skip
+def test_an_axis_of_powers_has_room_for_rare_and_frequent_and_marks_none(
+    values: tuple[float, ...], marks: str
+) -> None:
+    scale = scale_of_powers(values, "share")
+    assert " ".join(text for _, text in scale.ticks) == marks
+    assert all(scale.low <= value <= scale.high for value in values if value)
+    places = [scale.share(place) for place, _ in scale.ticks]
+    assert places == sorted({*places}, reverse=True) and places[0] == 1
+    assert scale.share(0.0) == 0 and (0.0 not in values or scale.ticks[-1] == (scale.low, "0"))
 
-    few = by_day('"<b>', {"ours": points(MOST_MARKED), "band": [(0, -1e9), (1e9, 9e9)]})
+
+def test_a_long_line_has_no_marks_and_a_spark_neither_axes_nor_marks() -> None:
+    points = [(FIRST.toordinal() + n, float(n)) for n in range(MOST_MARKED + 1)]
+    few = by_day('"<b>', {"ours": points[1:], "band": [(0, -1e9), (1e9, 9e9)]})
     svg = panel(few)
     assert svg.count("<circle") == MOST_MARKED and "&#34;&lt;b&gt;" in svg and "<b>" not in svg
     # What reaches beyond the days is cut at the edges of the panel.
     assert f'<g class="band"><path d="M{LEFT} 190L{WIDTH - RIGHT} {TOP}"/>' in svg
-    assert panel(by_day("", {"ours": points(MOST_MARKED + 1)})).count("<circle") == 0
+    assert panel(by_day("", {"ours": points})).count("<circle") == 0
     small = spark(few)
     assert "<text" not in small and "<circle" not in small and 'aria-hidden="true"' in small
     assert "nan" not in panel(by_day("", {}))

@@ -66,6 +66,10 @@ def assert_reads_well(
         assert is_long or browser.axe_findings(page) == []
 
 
+def unfold(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+
 def assert_prints_well(page: Page) -> None:
     """What a page shows now is printed on A4 with margins of 1 cm."""
     size = page.viewport_size
@@ -104,8 +108,13 @@ def test_axe_would_find_what_is_wrong(views: Views, tmp_path: Path) -> None:
 
 
 def test_many_and_long_names_fit_on_screens_and_on_paper(views: Views, tmp_path: Path) -> None:
-    assert_reads_well(views, write_page_of(huge_judgement(), tmp_path), is_long=True)
+    path = write_page_of(huge_judgement(), tmp_path)
+    assert_reads_well(views, path, is_long=True)
     assert_prints_well(views[PHONE])
+    for view in views.values():
+        unfold(show(view, path))
+        assert view.locator(".ranked").count() == 10
+        assert browser.outside(view) == browser.cut_off(view) == []
 
 
 @pytest.mark.parametrize(
@@ -161,8 +170,7 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     path = finish_data_docs(tmp_path / "data_docs", subject, outcomes)
     assert_reads_well(views, path, ".word", fewest=0)
     for size, view in views.items():
-        show(view, path)
-        view.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        unfold(show(view, path))
         assert (
             browser.outside(view) == browser.cut_off(view) == []
             and view.get_by_text("more do not fit on a page").is_visible()

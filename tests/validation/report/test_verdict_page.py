@@ -153,6 +153,20 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
     assert f"The target metric was not computed. {reason}" in text
 
 
+def test_ten_requests_stand_side_by_side_with_what_was_done(
+    promoted: Judgement, tmp_path: Path
+) -> None:
+    text, requests = page_of(promoted, tmp_path).text, promoted.comparison.requests
+    acted = [pin for request in requests for pin in request.pins if pin.actions]
+    ours = [pin for pin in acted if pin.challenger < pin.baseline]
+    assert "10 requests, ranked by" in text and f"the challenger put {len(ours)} higher" in text
+    assert all(f"Request {each.request_id} , 12 candidates" in text for each in requests)
+    for pin in acted:
+        told = f"{pin.pin_id}, {', '.join(pin.actions)}: place {pin.challenger} against "
+        assert (told in text) == (pin.challenger != pin.baseline)
+        assert (f"{told}{pin.baseline}, challenger higher" in text) == (pin in ours)
+
+
 def test_the_drawings_show_both_sides_and_the_headline_first(promoted: Judgement) -> None:
     drawn = drawings_of(promoted, -0.01)
     assert [(row.metric, row.segment) for row in drawn["rows"]] == [
