@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,15 +70,14 @@ def shown(kind: pa.DataType) -> str:
     return "list of float" if pa.types.is_fixed_size_list(kind) else str(kind)
 
 
-def test_the_example_of_the_page_has_the_adapters_columns(page: str, tmp_path: Path) -> None:
+def test_the_example_of_the_page_has_the_mappings_tables(page: str, tmp_path: Path) -> None:
     write_example(tmp_path / "mine")
-    adapter = (tmp_path / "mine" / "make_log.py").read_text()
+    mapping = (tmp_path / "mine" / "mapping.yaml").read_text()
     found = dict(CSV.findall(page))
     assert list(found) == ["shown.csv", "done.csv", "items.csv"]
     for name, text in found.items():
-        assert f'read("{name.removesuffix(".csv")}")' in adapter
+        assert f"files: tables/{name}" in mapping
         assert {len(line.split(",")) for line in text.splitlines()} == {len(columns_of(text))}
-    assert f"adapter of {adapter.count(chr(10))} lines" in page
 
 
 @pytest.mark.parametrize("place", ["docs/event_log.md", "README.md"])
@@ -97,19 +94,16 @@ def test_from_a_csv_to_a_judged_log(
         words = shlex.split(line)
         if "retrain" in words or words[1] == "recipe":  # they need an MLflow server
             continue
-        if words[0].endswith("python"):
-            subprocess.run([sys.executable, *words[1:]], check=True)
-        else:
-            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
-            said.append(done.output)
+        done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        said.append(done.output)
         if "init" in words:
             write_tables(tmp_path / "mine" / "tables", dict(CSV.findall(page)))
             recipe = tmp_path / "mine" / "recipe.yaml"
             days = {"training_days: 14": "training_days: 1", "holdout_days: 7": "holdout_days: 1"}
             for usual, short in days.items():
                 recipe.write_text(recipe.read_text().replace(usual, short))
-    wrote, judged, *as_recipe, one = said
-    assert "make_log.py" in wrote and "0 errors" in judged
+    wrote, imported, judged, *as_recipe, one = said
+    assert "mapping.yaml" in wrote and "mine/event_log" in imported and "0 errors" in judged
     assert (tmp_path / "mine" / "log.html").exists()
     assert all("head 'like' predicts (0 such actions" in each for each in as_recipe)
     assert len(as_recipe) == (place == "docs/event_log.md")

@@ -118,7 +118,7 @@ def outcome_of(
         metric=comparison.target_metric,
         direction=direction,
         change=change,
-        number=f"{_VOID.capitalize()}." if is_void else _number(comparison),
+        number=f"{_VOID.capitalize()}." if is_void else _number(comparison, bool(run.candidates)),
         why=reasons[0],
         reasons=reasons,
         most_hurt="" if is_void else _most_hurt(comparison),
@@ -307,9 +307,10 @@ def _percent(change: Interval) -> str:
     return f"{value:+.2f} % ({100 * change.confidence:g} %: {low:+.2f} to {high:+.2f} %)"
 
 
-def _number(comparison: Comparison) -> str:
+def _number(comparison: Comparison, is_drawn: bool) -> str:
     """Return the change with interval, sizes and power, or that there is none."""
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
+    rows += " (whose candidates were drawn, not logged)" if is_drawn else ""
     row = comparison.target
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."

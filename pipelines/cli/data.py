@@ -77,13 +77,33 @@ def _ingest(adapter: Any, to: str) -> dict[str, str]:
 @log_app.command()
 def init(
     folder: Annotated[str, Argument(help="An empty folder, or one that is missing.")],
+    tables: Annotated[
+        list[Path] | None, Option("--from", help="A table of yours; once for each.")
+    ] = None,
 ) -> dict[str, list[str]]:
-    """Write an example adapter, a recipe and a README for tables of your own."""
+    """Write a mapping of tables of your own, a recipe and a README; guessed from the tables."""
     from pipelines.log_check.init import write_example
 
-    paths = [str(path) for path in write_example(Path(folder))]
+    paths = [str(path) for path in write_example(Path(folder), tables or ())]
     say_all(f"wrote {path}" for path in paths)
     return {"written": paths}
+
+
+@log_app.command("import")
+def import_tables(
+    mapping: Annotated[str, Option(help="File that says which table and column is what.")],
+    to: Annotated[str, Option(help="Event log to write; event_log beside the mapping.")] = "",
+    replace_days: Annotated[
+        bool, Option("--replace-days", help="Write days that the log has anew.")
+    ] = False,
+) -> dict[str, str]:
+    """Write an event log from tables of your own, or add their rows to it, whole or not at all."""
+    from pipelines.sources.mapping.load import import_log
+
+    place = Path(mapping)
+    uri = import_log(place, to or str(place.resolve().parent / "event_log"), replace_days)
+    say(uri)
+    return {"event_log_uri": uri}
 
 
 @log_app.command("check")

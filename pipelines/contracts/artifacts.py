@@ -132,6 +132,7 @@ class ResolvedRun(CycleOptions, Artifact):
     code_version: str  # Commit or version of the project, for people.
     code_digest: str = ""  # Digest of the code that decides a model's quality.
     event_log_uri: str
+    candidates: str = ""  # How they were drawn; '' where they were logged.
     workspace_uri: str
     work_folder: str = ""  # HOMEFEED_WORK_FOLDER.
     tracking_uri: str  # MLflow server (no credentials in it).

@@ -49,6 +49,7 @@ class EventLog:
 
     uri: str
     files: tuple[LogFile, ...]
+    candidates: str = ""  # How they were drawn; '' where they were logged.
 
     def files_of(self, table: str) -> tuple[LogFile, ...]:
         """Return a table's files, sorted by path."""
@@ -136,7 +137,8 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
                 f"finish, then retry"
             )
         files = _named_by_record(uri, root, files, record)
-    return EventLog(uri=uri, files=tuple(files)), tuple(problems)
+    candidates = record.candidates if record else ""
+    return EventLog(uri=uri, files=tuple(files), candidates=candidates), tuple(problems)
 
 
 @contextlib.contextmanager

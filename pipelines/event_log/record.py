@@ -27,6 +27,9 @@ that no record names are left over, or not yet named."""
 NAMES = {"user_id": "names/users", "pin_id": "names/pins"}
 """Where the log keeps the names that ids were made from, for each column of ids."""
 
+CANDIDATES = "candidates"
+"""What is settled of how candidates were drawn; nothing where they were logged."""
+
 
 class EventLogRecord(Frozen):
     """An event log: who made it of what, and its files."""
@@ -49,6 +52,11 @@ class EventLogRecord(Frozen):
             table: sum(n for name, n in self.files.items() if name.startswith(f"{table}/"))
             for table in EVENT_LOG_TABLES
         }
+
+    @property
+    def candidates(self) -> str:
+        """How candidates were drawn; '' where they were logged."""
+        return str(self.settled.get(CANDIDATES, ""))
 
     def days_of(self, table: str) -> set[str]:
         """Return the days (YYYY-MM-DD) of which impressions or actions are there."""

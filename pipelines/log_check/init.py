@@ -1,24 +1,34 @@
-"""Writes an example adapter, a recipe and a README for somebody's own tables into an empty folder.
+"""Writes a mapping, a recipe and a README for somebody's own tables into an empty folder.
 
-The files are examples to be changed, and belong to whoever asked for them. Not for writing a log:
-that is `pipelines.sources`.
+The files are theirs to be changed. Not for writing a log: that is `pipelines.sources`.
 """
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from jinja2 import Template
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.storage import translated_errors
 
-FILES = ("make_log.py", "recipe.yaml", "README.md")
+FILES = ("mapping.yaml", "recipe.yaml", "README.md")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_example(folder: Path) -> tuple[Path, ...]:
+def write_example(folder: Path, tables: Sequence[Path] = ()) -> tuple[Path, ...]:
     """Write the files into a folder that is empty or missing; return their paths.
 
+    Of tables, the mapping says what was found in them; without any, it is an example.
+
     Raises:
-        ConfigurationError: the folder holds something, or cannot be written.
+        ConfigurationError: the folder holds something, or cannot be written, or a table cannot be
+            read.
     """
+    from pipelines.sources.mapping.guess import guess
+
+    texts = {name: (_TEMPLATES / f"{name}.txt").read_text("utf-8") for name in FILES}
+    types: tuple[str, ...] = ("click", "like")
     with translated_errors(folder.resolve().as_uri(), "writing to"):
         held = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else []
         if held or folder.is_file():
@@ -26,7 +36,11 @@ def write_example(folder: Path) -> tuple[Path, ...]:
                 f"{folder} {f'holds {held}' if held else 'is a file'}; expected an empty folder, "
                 f"because nothing of yours is written over; name another one"
             )
+        if tables:
+            with tempfile.TemporaryDirectory(prefix="homefeed-init-") as scratch:
+                texts["mapping.yaml"], types = guess(tables, Path(scratch))
+        texts["recipe.yaml"] = Template(texts["recipe.yaml"], trim_blocks=True).render(types=types)
         (folder / "tables").mkdir(parents=True)
-        for name in FILES:
-            (folder / name).write_text((_TEMPLATES / f"{name}.txt").read_text("utf-8"), "utf-8")
+        for name, text in texts.items():
+            (folder / name).write_text(text, "utf-8")
     return tuple(folder / name for name in FILES)

@@ -53,8 +53,8 @@ for _each in (_Loader, _Dumper):
     _each.add_implicit_resolver(*_FLOAT)
 
 
-def parse(content: bytes, origin: str) -> Any:
-    """Return what a YAML file says that was read at `origin`.
+def parse(content: bytes, origin: str, what: str = "recipe") -> Any:
+    """Return what a YAML file says that was read at `origin`; `what` it is, for the message.
 
     Raises:
         ConfigurationError: it cannot be read as such; the message says where.
@@ -64,7 +64,7 @@ def parse(content: bytes, origin: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         deep = "it is nested too deep" if isinstance(error, RecursionError) else ""
         raise ConfigurationError(
-            f"recipe {origin} cannot be read as YAML: {deep or ' '.join(str(error).split())}; "
+            f"{what} {origin} cannot be read as YAML: {deep or ' '.join(str(error).split())}; "
             f"expected sections with fields; correct that line"
         ) from None
 

@@ -47,7 +47,7 @@ from pipelines.contracts.schemas import (
 from pipelines.contracts.time import with_utc
 from pipelines.event_log.log_files import EventLog
 from pipelines.event_log.reader import iterate_batches, open_file
-from pipelines.event_log.record import NAMES
+from pipelines.event_log.record import CANDIDATES, NAMES
 from pipelines.event_log.rules import (
     EVENT_TIME_COLUMNS,
     column_problems,
@@ -166,15 +166,22 @@ class EventLogWriter:
     Args:
         location: path or URI of the log: missing, empty, or written by this class.
         embedding_version: the version that the pins' embeddings belong to.
+        candidates: how they were drawn, for pages, where none were logged; the same in all of a
+            log.
         replace_days: rows of a day that the log has already replace that table's rows of the day;
             by default they are refused when the block ends.
     """
 
     def __init__(
-        self, location: str | Path, embedding_version: str, *, replace_days: bool = False
+        self,
+        location: str | Path,
+        embedding_version: str,
+        *,
+        candidates: str = "",
+        replace_days: bool = False,
     ) -> None:
         self.uri = storage.to_uri(location)
-        self._version = embedding_version
+        self._version, self._candidates = embedding_version, candidates
         self._replaces_days = replace_days
         self._stack = contextlib.ExitStack()
         self._is_open = False  # within the block, while all of its batches were right
@@ -195,9 +202,11 @@ class EventLogWriter:
             settings = _SETTINGS | {"temp_directory": str(self._scratch / "spilled")}
             database = duckdb.connect(self._scratch / "rows.duckdb", config=settings)
             self._database = stack.enter_context(database)
+            settled = self._existing.record.settled if self._existing else {}
+            self._block = Block(self._version, dict(settled))
+            if self._candidates:
+                self._block.settle(CANDIDATES, self._candidates, "draw as before")
             self._stack = stack.pop_all()
-        settled = self._existing.record.settled if self._existing else {}
-        self._block = Block(self._version, dict(settled))
         self._schemas: dict[str, pa.Schema] = {}
         self._num_batches, self._num_given = Counter[str](), 0
         self._is_open = True

@@ -54,7 +54,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     config = make_recipe(request.recipe)
     asked = Asked(request, config, settings)
     require_all(asked)
-    assert asked.record is not None  # all questions were asked
+    assert asked.record is not None and asked.log is not None  # all questions were asked
     known, champion, later = asked.record.history, asked.champion, asked.later
     workspace_uri, name = asked.workspace_uri, settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
@@ -67,6 +67,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         code_version=code_version(),
         code_digest=code_digest(),
         event_log_uri=asked.event_log_uri,
+        candidates=asked.log.candidates,
         workspace_uri=workspace_uri,
         work_folder="" if storage.is_local(workspace_uri) else settings.work_folder,
         tracking_uri=settings.tracking_uri,

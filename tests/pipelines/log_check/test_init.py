@@ -1,103 +1,84 @@
-"""`homefeed log init`: three files into an empty folder, and never over anything."""
+"""`homefeed log init`: three files into an empty folder, and a mapping guessed from tables."""
 
-import ast
+import sqlite3
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.log_check.init import FILES, write_example
-from pipelines.sources.event_log_writer import id_of
+from pipelines.recipes.references import make_recipe
+from pipelines.sources.mapping.load import import_log
 from support.own_tables import rows_of_log
 
-LONGEST_ADAPTER = 80
+AT = pd.date_range("2026-01-01", periods=400, freq="20min", tz="UTC")
 
 
-@pytest.fixture
-def example(tmp_path: Path) -> dict[str, Any]:
-    """The names of the example adapter, beside small tables."""
-    write_example(tmp_path / "mine")
-    path = tmp_path / "mine" / "make_log.py"
-    names = {"__file__": str(path), "__name__": "make_log"}
-    exec(compile(path.read_text(), str(path), "exec"), names)
-    return names
-
-
-def give(folder: Path, **tables: str) -> None:
-    """Write tables, whose rows are separated by blanks."""
-    for name, rows in tables.items():
-        (folder / "mine/tables" / f"{name}.csv").write_text(rows.replace(" ", "\n") + "\n")
+def tables_of(folder: Path, kind: str) -> list[Path]:
+    """Write tables as different shops have them."""
+    rows = range(len(AT))
+    done = pd.DataFrame({"visitorId": [f"{n % 9:03d}" for n in rows]})
+    done["itemId"] = [f"sku-{n % 23}" for n in rows]
+    done["event_type"] = ["buy" if n % 5 == 0 else "view" for n in rows]
+    items = pd.DataFrame({"ItemID": [f"sku-{n}" for n in range(23)]})
+    items["product_title"] = [f"a red thing {n % 4}" for n in range(23)]
+    paths = [folder / "events.csv", folder / "catalogue.csv"]
+    if kind == "seconds":
+        done["ts"] = AT.astype("int64") // 10 ** (9 if AT.unit == "ns" else 6)
+        done.to_csv(paths[0], index=False)
+    elif kind == "german":
+        done["datetime"] = AT.strftime("%d.%m.%Y %H:%M:%S")
+        items["product_title"] = "größer"
+        done.to_csv(paths[0], index=False, sep=";", encoding="latin-1")
+    else:
+        paths[0] = folder / "events.parquet"
+        done.assign(timestamp=AT).to_parquet(paths[0])
+    items.to_csv(paths[1], index=False, encoding="latin-1" if kind == "german" else "utf-8")
+    return paths
 
 
 def test_the_files_are_written_and_named_and_nothing_is_written_over(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["log", "init", str(tmp_path / "mine")])
     assert done.output.splitlines() == [f"wrote {tmp_path / 'mine' / name}" for name in FILES]
-    adapter = (tmp_path / "mine" / "make_log.py").read_text()
-    assert adapter.count("\n") <= LONGEST_ADAPTER
-    assert ast.get_docstring(ast.parse(adapter))
+    before = (tmp_path / "mine" / "mapping.yaml").read_text()
     with pytest.raises(ConfigurationError, match=r"holds \['README.md'.*expected an empty"):
         write_example(tmp_path / "mine")
     with pytest.raises(ConfigurationError, match="is a file; expected an empty folder"):
-        write_example(tmp_path / "mine" / "make_log.py")
-    assert (tmp_path / "mine" / "make_log.py").read_text() == adapter
+        write_example(tmp_path / "mine" / "mapping.yaml")
+    assert (tmp_path / "mine" / "mapping.yaml").read_text() == before
 
 
-def test_a_table_that_is_missing_is_named(example: dict[str, Any], tmp_path: Path) -> None:
-    give(tmp_path, items="item,text a,red")
-    with pytest.raises(FileNotFoundError, match=r"mine/tables/done\.csv"):
-        example["main"]()
-    assert not (tmp_path / "mine" / "event_log").exists()
-
-
-@pytest.mark.parametrize("requests", [["", "", ""], ["7", "", "8"], ["7", "8", "9"]])
-def test_ids_are_texts_with_gaps_and_times_have_parts_of_seconds(
-    example: dict[str, Any], tmp_path: Path, requests: list[str]
+@pytest.mark.parametrize("kind", ["seconds", "german", "parquet"])
+def test_a_guessed_mapping_imports_as_it_is_and_its_recipe_names_the_actions(
+    tmp_path: Path, kind: str
 ) -> None:
-    days = [f"2026-01-01T1{hour}:00:40{part}Z" for hour, part in enumerate(("", ".5", ".25"))]
-    shown = [f"{7 + row},007,{item},{days[row]}" for row, item in enumerate(("001", "1", "NA"))]
-    done = [f"007,{item},click,{days[2]},{requests[row]}" for row, item in enumerate(("001", "NA"))]
-    give(
-        tmp_path,
-        items="item,text 001,red 1, NA,red",
-        shown=" ".join(["request,user,item,time", *shown]),
-        done=" ".join(["user,item,kind,time,request", *done]),
-        users="user,time,age_group 007,2026-01-01T00:00:00Z,35-39",
+    tables = [f"--from={path}" for path in tables_of(tmp_path, kind)]
+    CliRunner().invoke(
+        app, ["log", "init", str(tmp_path / "mine"), *tables], catch_exceptions=False
     )
-    example["main"]()
-    log = tmp_path / "mine" / "event_log"
-    found = [(row["request_id"], row["acted_at"] % 60_000) for row in rows_of_log(log, "actions")]
-    assert sorted(found, key=str) == sorted([(r or None, 40_250) for r in requests[:2]], key=str)
-    times = [row["impressed_at"] % 60_000 for row in rows_of_log(log, "impressions")]
-    assert times == [40_000, 40_500, 40_250]
-    assert {row["user_id"] for row in rows_of_log(log, "impressions")} == {id_of("007")}
-    assert [row["age_group"] for row in rows_of_log(log, "users")] == ["35-39"]
-    pins = {row["pin_id"]: np.array(row["embedding"]) for row in rows_of_log(log, "pins")}
-    one, none, other = (pins[id_of(name)] for name in ("001", "1", "NA"))
-    # Items with a word in common are nearer than others; one without words is zero.
-    assert one @ other > 0.2 and not none.any()
+    mapping = tmp_path / "mine" / "mapping.yaml"
+    assert "TODO" not in mapping.read_text() and "candidates are drawn" in mapping.read_text()
+    import_log(mapping, str(tmp_path / "log"))
+    actions = rows_of_log(tmp_path / "log", "actions")
+    assert sorted(row["acted_at"] for row in actions) == [int(at.timestamp() * 1000) for at in AT]
+    recipe = make_recipe(str(tmp_path / "mine" / "recipe.yaml"))
+    assert recipe.features.action_types == ("view", "buy")
+    assert recipe.features.heads[0].name == "view"
 
 
-def test_candidates_are_drawn_where_none_were_logged(example: dict[str, Any]) -> None:
-    """As often as they were chosen, not what the user chose that day, and each day by itself."""
-    weights = np.arange(1, 301)
-    items = np.random.default_rng(3).choice(300, 3000, p=weights / weights.sum())
-    done = pd.DataFrame({"item": items.astype(str), "kind": "buy"})
-    done["user"] = [f"u{row % 40}" for row in range(3000)]
-    done["time"] = days = [pd.Timestamp(f"2026-01-0{1 + row % 2}T12:00:00Z") for row in range(3000)]
-    shown, answered = example["draw"](done)
-    pairs, asked = (rows.set_index(["request", "item"]).index for rows in (shown, answered))
-    assert pairs.is_unique and asked.isin(pairs).all()
-    drawn = shown[~pairs.isin(asked)]
-    chosen = done.set_index(["user", "item"]).index
-    assert not drawn.set_index(["user", "item"]).index.isin(chosen).any()
-    assert (drawn.groupby("request").size() == example["NUM_DRAWN"]).all()
-    counts = np.bincount(drawn["item"].astype(int), minlength=300)
-    assert counts[200:].sum() > 3 * counts[:100].sum()
-    alone, own = example["draw"](done[done["time"] == days[1]].reset_index(drop=True))
-    assert shown[shown["time"] == days[1]].to_numpy().tolist() == alone.to_numpy().tolist()
-    assert answered[answered["time"] == days[1]]["request"].tolist() == own["request"].tolist()
+def test_what_was_not_found_is_marked_and_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.csv").write_text("who,what\n1,2\n")
+    tables_of(tmp_path, "seconds")
+    write_example(tmp_path / "mine", [tmp_path / "odd.csv", tmp_path / "catalogue.csv"])
+    text = (tmp_path / "mine" / "mapping.yaml").read_text()
+    assert "# odd.csv: TODO no column looks like pin_id; it has who, what" in text
+    assert "# TODO no file of actions" in text
+    assert yaml.safe_load(text)["tables"]["pins"]["columns"]["pin_id"] == "TODO"
+    with sqlite3.connect(tmp_path / "shop.sqlite"):
+        pass
+    with pytest.raises(ConfigurationError, match=r"end with \['.sqlite'\]; expected one of"):
+        write_example(tmp_path / "other", [tmp_path / "shop.sqlite"])

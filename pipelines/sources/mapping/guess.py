@@ -1,0 +1,178 @@
+"""A first mapping of somebody's files: what their names and values tell, and what they do not.
+
+Nothing is decided for anybody: what was guessed is said beside it, and what could not be found is
+marked with TODO.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import yaml
+
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.sources.mapping.spec import OPTIONAL, TableMapping, TableName, Times, needed
+from pipelines.sources.mapping.tables import Tables, quoted, time_sql
+
+NAMES = {
+    "user_id": "user_id user userid uid visitor_id visitorid visitor customer_id customer "
+    "member_id account_id household_id reader_id",
+    "pin_id": "pin_id item_id itemid item product_id product article_id article sku asin "
+    "movie_id movieid track_id song_id news_id video_id content_id document_id",
+    "time": "timestamp time ts datetime event_time acted_at impressed_at clicked_at created_at "
+    "t_dat date day unixtime timestamp_ms",
+    "action_type": "action_type event_type event action behavior behaviour behavior_type kind type",
+    "request_id": "request_id request impression_id slate_id list_id",
+    "position": "position pos rank slot",
+    "embedding": "embedding vector emb features_vector",
+}
+"""How a column is often called, the surest first; letters alone count."""
+TEXTS = "title name text headline description abstract category brand genre department topic tags"
+FORMATS = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M",
+           "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d", "%d.%m.%Y",
+           "%m/%d/%Y", "%d/%m/%Y", "%b %d %Y %H:%M:%S")  # fmt: skip
+_TIME_OF: dict[TableName, str] = {
+    "impressions": "impressed_at",
+    "actions": "acted_at",
+    "users": "as_of",
+}
+_SAMPLE = 10_000
+_UNITS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (1e8, "s"))
+"""From which number on a time since 1970 is of this unit, in any year that a log may have."""
+_FIRST_DAY, _LAST_DAY = 19000101, 21001231
+"""Numbers that are days as people write them, such as 20260131."""
+
+
+def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
+    """Return a first mapping of files as YAML, and the types of actions, the most frequent first.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is of no known kind.
+    """
+    tables: dict[TableName, dict] = {}
+    notes, types, texts = list[str](), list[str](), list[str]()
+    with_files = Tables(Path(), scratch)
+    try:
+        for number, path in enumerate(paths):
+            name, found, said = _table_of(with_files, path, number)
+            notes += [f"{path.name}: {each}" for each in said]
+            if name in tables:
+                notes.append(f"{path.name}: TODO another table of {name}; it is left out")
+                continue
+            if name == "actions":
+                types = _types(with_files.database, found, number)
+                if not types:
+                    found["columns"]["action_type"] = "'click'"
+                    types = ["click"]
+            texts = texts or found.pop("texts", [])
+            found.pop("texts", None)
+            tables[name] = found
+    finally:
+        with_files.close()
+    types = types or ["click"]
+    return _written(tables, notes, texts, types[0]), tuple(types)
+
+
+def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict, list[str]]:
+    """Return which table a file may be, its part of the mapping, and what is said of it."""
+    table: dict = {"files": str(path.resolve())}
+    database = tables.database
+    view = f"source of {number}"
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            tables.open_files(view, TableMapping(**table, columns={}, encoding=encoding))
+            database.sql(f'SELECT count(*) FROM "{view}"').fetchall()
+            break
+        except duckdb.Error as error:
+            if encoding == "latin-1" or "unicode" not in str(error):
+                raise ConfigurationError(
+                    f"{path} cannot be read: {str(error).splitlines()[0]}; expected a table with a "
+                    f"header, as CSV, Parquet or JSON; leave it out, or correct it"
+                ) from None
+            database.execute(f'DROP VIEW IF EXISTS "{view}"')
+    if encoding != "utf-8":
+        table["encoding"] = encoding
+    types = {row[0]: row[1] for row in database.sql(f'DESCRIBE "{view}"').fetchall()}
+    found = {what: column for what in NAMES if (column := _called(types, NAMES[what]))}
+    name: TableName = "pins"
+    if {"user_id", "pin_id"} <= set(found):
+        is_shown = {"position", "request_id"} & set(found) and "action_type" not in found
+        name = "impressions" if is_shown else "actions"
+    elif "user_id" in found:
+        name = "users"
+    time, said = _TIME_OF.get(name, ""), [f"read as {name}"]
+    columns = {what: found[what] for what in found if what in (*OPTIONAL[name], *needed(name))}
+    if time and "time" in found:
+        columns[time] = found["time"]
+        tables.open_files(view, TableMapping(**table, columns=columns))  # times as they stand
+        if how := _times(database, view, found["time"]):
+            table["times"] = how
+    for what in sorted(needed(name) - set(columns) - {"action_type"}):
+        columns[what] = "TODO"
+        said.append(f"TODO no column looks like {what}; it has {', '.join(types)}")
+    if name == "pins" and "embedding" not in columns:
+        wanted = TEXTS.split()
+        likely = [c for c, kind in types.items() if kind == "VARCHAR" and c not in columns.values()]
+        table["texts"] = [c for c in likely if any(w in _letters(c) for w in wanted)] or likely[:3]
+    return name, table | {"columns": columns}, said
+
+
+def _called(types: dict[str, str], names: str) -> str:
+    """Return the column that is called like one of some names; '' if there is none."""
+    plain = {_letters(column): column for column in reversed(types)}
+    return next((plain[_letters(n)] for n in names.split() if _letters(n) in plain), "")
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _times(database: duckdb.DuckDBPyConnection, view: str, column: str) -> dict[str, str]:
+    """Return how the times of a column are written; {} where it needs no saying."""
+    sql = quoted(column)
+    sample = f'(SELECT {sql} FROM "{view}" WHERE {sql} IS NOT NULL LIMIT {_SAMPLE})'
+    kinds = {row[0]: row[1] for row in database.sql(f'DESCRIBE "{view}"').fetchall()}
+    if (kind := kinds[column]).startswith(("TIMESTAMP", "DATE")):
+        return {}
+    number = f"try_cast({sql} AS DOUBLE)"
+    query = f"SELECT median({number}), count({number}) = count(*) FROM {sample}"
+    [(middle, is_number)] = database.sql(query).fetchall()
+    if is_number and middle is not None:
+        unit = next((unit for least, unit in _UNITS if middle >= least), "")
+        is_day = _FIRST_DAY <= middle <= _LAST_DAY
+        return {"format": "%Y%m%d"} if is_day else {"unit": unit} if unit else {}
+    for written in (Times(), *(Times(format=each) for each in FORMATS)):
+        read = time_sql(sql, kind, written)
+        try:
+            database.sql(f"SELECT max({read}) FROM {sample}").fetchall()
+        except duckdb.Error:
+            continue
+        return {"format": written.format} if written.format else {}
+    return {"format": "TODO"}
+
+
+def _types(database: duckdb.DuckDBPyConnection, table: dict, number: int) -> list[str]:
+    """Return the types of actions, the most frequent first; none where no column has them."""
+    column = table["columns"].get("action_type")
+    if column is None:
+        return []
+    source = f'FROM "source of {number}" WHERE kind IS NOT NULL'
+    query = f"SELECT {quoted(column)}::VARCHAR AS kind {source}"
+    rows = database.sql(f"{query} GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 12").fetchall()
+    return [kind for (kind,) in rows]
+
+
+def _written(tables: dict[TableName, dict], notes: list[str], texts: list[str], main: str) -> str:
+    """Return the mapping as YAML, with what was found and what is missing as comments."""
+    told = [*notes]
+    value: dict = {"embedding_version": "mine-1"}
+    if "impressions" not in tables:
+        value["candidates"] = {"action": main}
+        told.append("no file has what was shown: candidates are drawn around each visit's actions")
+    if "pins" in tables and "embedding" not in tables["pins"]["columns"]:
+        value["vectors"] = {"texts": texts or ["TODO"]}
+        told.append("no file has embeddings: they are made of the texts that vectors names")
+    told += [f"TODO no file of {name}" for name in ("actions", "pins") if name not in tables]
+    value["tables"] = tables
+    lines = "".join(f"# {note}\n" for note in told)
+    return f"{lines}{yaml.safe_dump(value, sort_keys=False, width=100)}"
