@@ -17,7 +17,7 @@ from pipelines.log_check.init import write_example
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| ([\w ]+) \| (yes|no) \|", re.MULTILINE)
 BLOCKS = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CSV = re.compile(r"^```csv (\w+\.csv)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-NUM_DAYS = 4
+NUM_DAYS, REQUESTS_A_DAY = 4, 120
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def columns_of(text: str) -> list[str]:
 def write_tables(folder: Path, examples: dict[str, str]) -> None:
     """Write tables with the columns of the page's own, and some days of rows; r0 is the page's."""
     rng, shown, done = np.random.default_rng(1), [], []
-    for request in range(NUM_DAYS * 30):
-        user, day = f"user-{request % 20}", 1 + request * NUM_DAYS // (NUM_DAYS * 30)
+    for request in range(NUM_DAYS * REQUESTS_A_DAY):
+        user, day = f"user-{request % 20}", 1 + request // REQUESTS_A_DAY
         time = f"2026-01-{day:02d}T{9 + request % 10:02d}:00:00Z"
         for position, item in enumerate(rng.choice(12, 5, replace=False)):
             shown.append((f"r{request}", user, f"item-{item}", time, position))

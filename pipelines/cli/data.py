@@ -115,7 +115,9 @@ def judge_log(
     to_day: Annotated[str, Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
     strict: Annotated[bool, Option("--strict", help="Warnings count as errors.")] = False,
 ) -> None:
-    """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
+    """Say what a log looks like and all that is wrong with it; nothing of it stays.
+
+    With a recipe, and without --from and --to, the stages are tried on it in a scratch folder.
 
     The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
     it is 65 for warnings too.
@@ -123,6 +125,7 @@ def judge_log(
     from pipelines.event_log.rules import Severity
     from pipelines.log_check.measuring import check_log
     from pipelines.log_check.report import TABLES, lines_of, told_problems, write_page
+    from pipelines.log_check.trial import try_stages
 
     place = location or Settings().event_log_location
     config = make_recipe(recipe) if recipe else None
@@ -131,6 +134,8 @@ def judge_log(
         for text, option in ((from_day, "--from"), (to_day, "--to"))
     )
     report = check_log(place, config, first, last)
+    if config is not None:
+        try_stages(report, config)
     say_all(lines_of(report))
     if html:
         write_page(report, Path(html))

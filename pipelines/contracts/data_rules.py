@@ -31,6 +31,21 @@ EARLY_ACTIONS: Final = Bound(0.05, 0.1, fewest=20)
 """Actions without a request whose pin the user was shown only afterwards."""
 CONCENTRATED_SHIFT: Final = 0.5
 """Of early actions, the share within three hours that makes them a clock that is wrong."""
+LATE_ACTIONS: Final = Bound(0.05, fewest=100)
+"""Actions within an hour of their impressions; where fewer are, and CONCENTRATED_SHIFT of all are
+in one later hour, that is a clock."""
+ANSWERED: Final = Bound(0.6, 0.99, fewest=20)
+"""Impressions that got any action: with more, those without were not logged."""
+EXPLORATION: Final = Bound(0.5, fewest=20)
+"""Impressions whose candidates were drawn at random."""
+FAR_DAYS: Final = 30
+"""Days between rows of a table, beyond which a few rows have a wrong date."""
+FAR_ROWS: Final = Bound(0.01)
+"""Rows that are so far from the others."""
+CLOCK_CHANGE: Final = Bound(1.6, fewest=40)
+"""Rows of an hour that comes twice in local time, as a multiple of what is usual."""
+CREATED_LATE: Final = Bound(0.05)
+"""Pins that were shown before the time at which they are said to be made, or have no such time."""
 REPEATED_IMPRESSIONS: Final = Bound(0.05)
 """Impressions that the log holds twice."""
 ZERO_EMBEDDINGS: Final = Bound(0.01)

@@ -62,6 +62,9 @@ _BATCH_ROWS = 1 << 17
 _NUM_FROM_STORE = 8
 """Files of a bucket, or footers, that are read at a time, because each waits for answers."""
 
+_VERIFIED = {"page_checksum_verification": True}
+"""Of pages that have a checksum, as those of our writers; a flipped bit is no data."""
+
 
 @dataclass(frozen=True)
 class Before:
@@ -213,7 +216,7 @@ def read_rows(
 def _open(filesystem: fs.FileSystem, path: str, coded: Sequence[str]) -> pq.ParquetFile:
     # Fetching bytes before they are needed, in other threads, pays where a store answers late.
     is_late = filesystem.type_name != "local"
-    source = {"filesystem": filesystem if is_late else None, "pre_buffer": is_late}
+    source = {"filesystem": filesystem if is_late else None, "pre_buffer": is_late, **_VERIFIED}
     try:
         return pq.ParquetFile(path, read_dictionary=list(coded), **source)
     except KeyError:  # One of them is missing, which whoever checks the columns tells.
@@ -229,9 +232,13 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
     """
     filesystem, _ = open_filesystem(event_log.uri)
     with damage_told_from_failure(filesystem, file):
-        kind = ds.ParquetFileFormat()
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=_scanned())
         fragment = kind.make_fragment(file.path, filesystem)  # which reads its footer once
         return ds.FileSystemDataset([fragment], fragment.physical_schema, kind, filesystem)
+
+
+def _scanned(**options: bool) -> ds.ParquetFragmentScanOptions:
+    return ds.ParquetFragmentScanOptions(**options, **_VERIFIED)
 
 
 def read_file(
@@ -265,7 +272,7 @@ def iterate_batches(
         DataContractError: its pages are damaged.
         TransientStorageError: the storage failed.
     """
-    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    options = _scanned(pre_buffer=False, use_buffered_stream=True)
     ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
     with damage_told_from_failure(dataset.filesystem, file):
         yield from dataset.to_batches(

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from pyarrow import fs
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
@@ -29,6 +29,8 @@ NAMES = {"user_id": "names/users", "pin_id": "names/pins"}
 
 CANDIDATES = "candidates"
 """What is settled of how candidates were drawn; nothing where they were logged."""
+ZONE_OF, NO_ZONE = "zone of ", "none"
+"""What is settled of the zone in which the times of a column were given."""
 
 
 class EventLogRecord(Frozen):
@@ -42,6 +44,9 @@ class EventLogRecord(Frozen):
     settled: dict[str, str | int] = Field(
         default_factory=dict,
         description="What the batches so far have settled for later ones: see `batches.normalise`.",
+    )
+    complete_to: AwareDatetime | None = Field(
+        default=None, description="The log has all that was known before; None: nobody said."
     )
     files: dict[str, int] = Field(description="Rows by file of the log, relative to it, sorted.")
 

@@ -72,7 +72,10 @@ RULES = {
         "expected {expected}; cast it where the table is written (times are milliseconds since the "
         "epoch, embeddings lists of one width)"),
     "unreadable": Rule("{error}", ""),
+    "stage_refuses": Rule("{error}", ""),
     "window_without_impressions": Rule("{error}", ""),
+    "gate_refuses": Rule("the data gate would refuse it by {by}",
+        "mend the log, or change data_gate in the recipe if the data are right"),
     # The rows of a file
     "does_not_fit": Rule("column {column!r} ({found}) has a value that does not fit ({error})",
         "expected values of {expected}; correct it where the table is written"),
@@ -105,8 +108,14 @@ RULES = {
     "action_before_request": Rule(
         "action on pin {pin_id} at {acted_at} names request {request_id!r}, which was shown "
         "later, at {impressed_at} ({num_rows} such actions)",
-        "expected acted_at >= impressed_at; correct the clocks or the attribution",
+        "expected acted_at >= impressed_at; correct the clocks, the time zone of either table, or "
+        "the attribution",
         "actions.acted_at"),
+    "long_request": Rule(
+        "request {request_id!r} has rows from {start} to {stop} ({num_rows} such requests): is it "
+        "the id of a session or a visitor?",
+        "expected the candidates that were ranked together, at one time; make request_id unique "
+        "for each page that was shown", "impressions.request_id"),
     "repeated_user_row": Rule("user {user_id} has more than one row of as_of={as_of}",
         "expected one per (user_id, as_of); remove the repeated row", "users.as_of"),
     "repeated_embedding": Rule(
@@ -156,7 +165,7 @@ RULES = {
         "leave the impressions out that nobody could answer", "actions"),
     "label_rate": Rule(
         "on {day} {rate:.2%} of the impressions got {value!r}, and {usual:.2%} on the days around "
-        "it ({num:,} such actions on that day)",
+        "it ({num:,} such actions on that day){also}",
         "expected {bounds.LABEL_RATE_BY_NEIGHBOURS.warning:.0%} to {most:.0%} of the days around "
         "it; write actions/day={day} again if actions of it are missing or double", "actions"),
     "hours_without_actions": Rule(
@@ -175,11 +184,11 @@ RULES = {
         "show within the label window",
         "expected at most {bounds.UNKNOWN_PAIRS.warning:.0%}; check pin_id, or log all candidates "
         "of a request", "actions", WARNING),
-    "clock": Rule(
-        "{num:,} that name their request ({share:.0%}) are before it, most of them by {hours} to "
-        "{end} h",
-        "expected acted_at >= impressed_at; check the time zone or the clock of the writer of "
-        "either table", "actions"),
+    "late_actions": Rule(
+        "{share:.0%} come {hours} to {end} h after their impressions, {soon:.0%} within an hour",
+        "expected most within minutes; check the time zone of the writer of either table: a table "
+        "in local time is later or earlier than the others by whole hours", "actions.acted_at",
+        WARNING),
     "early_actions": Rule(
         "{when} before their impressions are {share:.0%} of the {num:,} actions without a request "
         "whose pin the user was shown within 24 h",
@@ -189,6 +198,43 @@ RULES = {
     "duplicates": Rule("{num:,} rows ({share:.1%}) repeat a request and pin of the same day",
         "expected one row per (request_id, pin_id); they are dropped; write each candidate once",
         "impressions"),
+    "only_answered": Rule(
+        "{share:.0%} of the {num:,} impressions got an action: were those left out that nobody "
+        "answered?",
+        "expected every candidate that a user was shown, of which a model learns what is not "
+        "chosen; write all of them, or draw others (docs/event_log.md)", "impressions"),
+    "all_exploration": Rule("is_exploration is true in {share:.0%} of the {num:,} rows",
+        "expected true for requests whose candidates were drawn at random, at most "
+        "{bounds.EXPLORATION.warning:.0%}; write false for the ranked ones",
+        "impressions.is_exploration", WARNING),
+    "far_days": Rule(
+        "{num:,} rows are of {first} to {last}, {gap:,} days from the other rows' last, {before}",
+        "expected days that follow one another; correct {column} of these rows, or leave them out",
+        "", WARNING),
+    "clock_change": Rule(
+        "on {day}, when clocks change, {found:,} rows are of {hour} to {end} h and {expected:,.0f} "
+        "would be usual: impressed_at looks like local time",
+        "expected UTC, in which no hour is missing or double; convert the times of both tables",
+        "impressions.impressed_at", WARNING),
+    "mixed_zones": Rule("times without a zone ({without}) were taken for UTC, and others have one "
+        "({others})",
+        "expected one kind, because a local time without its zone is wrong by hours; give "
+        "EventLogWriter all times with a zone", "", WARNING),
+    "cut_day": Rule(
+        "the last day is cut: the last row is of {cut_at:%Y-%m-%d %H:%M} UTC, and the {num} days "
+        "before end at {usual} or later",
+        "expected whole days, because labels of this one may be missing; write the rest of it, or "
+        "say complete_to to EventLogWriter; the newest as_of is {as_of:%Y-%m-%d}",
+        "impressions.impressed_at", WARNING),
+    "late_users": Rule("as_of of all {rows:,} rows is after every request of their users, so no "
+        "request sees one",
+        "expected the instant at which this was known of the user, and not that of the export; "
+        "write the rows with it", "users.as_of", WARNING),
+    "created": Rule(
+        "{column} of {num:,} of {pins:,} pins that were shown ({share:.0%}) is after that, or no "
+        "time in milliseconds since 1970",
+        "expected the time at which the pin was made, and not seconds, nor the time of the export; "
+        "correct the column where the table is written", "pins", WARNING),
     "width_of_users": Rule(
         "embeddings are {users} wide, and those of the pins of version {version!r} {pins}",
         "expected one width, because a model multiplies them; embed users and pins alike", "users"),
@@ -357,7 +403,8 @@ def fitted(path: str, rows: pa.Table, expected: pa.Schema) -> tuple[pa.Table, tu
     asked = [name for name in expected.names if name != "embedding"]
     problems = list(null_problems(path, rows, asked, expected))
     for index, (name, column) in enumerate(zip(rows.schema.names, rows.columns, strict=True)):
-        if name not in asked or column.type == expected.field(name).type:
+        # Fields too, because files of which some may have nulls are put together.
+        if name not in asked or rows.schema.field(name).equals(expected.field(name)):
             continue
         type_ = expected.field(name).type
         try:

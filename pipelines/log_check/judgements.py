@@ -7,7 +7,9 @@ must look, a NOTE that a log can be right so, and mostly is not. What is said st
 (`measuring`). Tested in tests/pipelines/log_check/test_judgements.py.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -18,6 +20,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.rules import (
     ERROR,
+    EVENT_TIME_COLUMNS,
     NOTE,
     WARNING,
     Finding,
@@ -28,8 +31,16 @@ from pipelines.event_log.rules import (
 from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport
 
 HOURS = 24
+SUNDAY, MARCH, NOVEMBER = 6, 3, 11
+CLOCK_CHANGES = {(3, 1), (3, 3), (3, 4), (10, 3), (10, 4), (11, 0)}
+"""Months and weeks of them, from 0, with Sundays on which clocks change."""
 LAST_MONTH, FEWEST_MONTHS = 12, 3
 """No month has a higher number: where no day has, days and months may have changed places."""
+FOLLOWS = {
+    "label_rate": ("hours_without_actions", "days_without_actions"),
+    "unknown_requests": ("few_impressions",),
+}
+"""Rules whose warning follows from what others say."""
 FEWEST_ROWS, FEWEST_DAYS = 20, 2
 """Of fewer rows or days, it may be chance that all have one time of day or one lag."""
 _RATES = bounds.LABEL_RATE_BY_NEIGHBOURS
@@ -37,11 +48,22 @@ _RATES = bounds.LABEL_RATE_BY_NEIGHBOURS
 
 def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
     """Yield what is worth saying of a log's days and totals, and of the recipe that it serves."""
-    for judged in (_times, _days, _rates, _hours, _requests, _clocks):
-        yield from judged(report)
-    yield from _embeddings(report, recipe)
+    report, far = _without_far_days(report)
+    yield from far
+    asked = (_times, _days, _rates, _hours, _requests, _shown, _clocks, _clock_changes)
+    found = [each for judged in asked for each in judged(report)]
+    yield from (each for each in found if not _follows(each, found))
+    yield from judge_embeddings(report, recipe)
     if recipe is not None:
         yield from _of_recipe(report, recipe)
+
+
+def _follows(each: Finding, found: list[Finding]) -> bool:
+    """Return whether a warning is about what another finding, of the same day, says more nearly."""
+    causes = (other for other in found if other.rule in FOLLOWS.get(each.rule, ()))
+    return each.severity is WARNING and any(
+        each.day == other.day or None in (each.day, other.day) for other in causes
+    )
 
 
 def _worse(is_error: object) -> Severity:
@@ -51,6 +73,25 @@ def _worse(is_error: object) -> Severity:
 def _binned(counts: Mapping[str, int], num_bins: int, first: int = 0) -> npt.NDArray[np.int64]:
     """Return counts by whole numbers from `first` on as an array."""
     return np.array([counts.get(str(place + first), 0) for place in range(num_bins)])
+
+
+def _without_far_days(report: LogReport) -> tuple[LogReport, list[Finding]]:
+    """Return the report without the few days that are far from the others, which are told."""
+    left, findings = dict(report.days), list[Finding]()
+    for table in TABLES:
+        rows, later, num = report.rows(table), list[date](), 0
+        days = [day for day, n in rows.items() if n]
+        for before, day in reversed([*zip(days, days[1:], strict=False)]):
+            later, num = [day, *later], num + rows[day]
+            if num > bounds.FAR_ROWS.warning * sum(rows.values()):
+                break
+            if (gap := (day - before).days) > bounds.FAR_DAYS:
+                told = {"first": day, "last": later[-1], "gap": gap, "before": before, "num": num}
+                column = EVENT_TIME_COLUMNS[table]
+                findings.append(finding("far_days", table=table, column=column, **told))
+                left = {day: counts for day, counts in left.items() if day not in later}
+                break
+    return (replace(report, days=left) if findings else report), findings
 
 
 def _times(report: LogReport) -> Iterator[Finding]:
@@ -106,17 +147,21 @@ def _days(report: LogReport) -> Iterator[Finding]:
 
 
 def _rates(report: LogReport) -> Iterator[Finding]:
-    """Days on which the label rate of an action type is far from its neighbours'."""
-    shown = report.rows("impressions")
+    """Days on which label rates are far from their neighbours': the commonest type's is told."""
+    shown, far = report.rows("impressions"), defaultdict[tuple[date, Severity], list](list)
     for name, rates in report.label_rates().items():
         for day, rate in sorted(rates.items()):
             usual = _usual_rate(rates, day)
             is_level = _RATES.warning * usual <= rate <= usual / _RATES.warning
             if usual * shown[day] >= _RATES.fewest and not is_level:
-                told = {"rate": rate, "usual": usual, "most": 1 / _RATES.warning}
-                told |= {"num": report.of(day, "actions").get(name, 0)}
                 severity = _worse(rate <= _RATES.critical)
-                yield finding("label_rate", value=name, day=day, severity=severity, **told)
+                far[day, severity].append((usual, rate, name))
+    for (day, severity), types in far.items():
+        (usual, rate, name), *others = sorted(types, reverse=True)
+        also = f" (as of {', '.join(repr(other) for *_, other in others)})" if others else ""
+        told = {"rate": rate, "usual": usual, "most": 1 / _RATES.warning, "also": also}
+        told |= {"num": report.of(day, "actions").get(name, 0)}
+        yield finding("label_rate", value=name, day=day, severity=severity, **told)
 
 
 def _usual_rate(rates: Mapping[date, float], day: date) -> float:
@@ -177,13 +222,47 @@ def _requests(report: LogReport) -> Iterator[Finding]:
         yield finding("duplicates", num=repeated, share=share, severity=severity)
 
 
+def _shown(report: LogReport) -> Iterator[Finding]:
+    """Impressions that are not what was shown: only answered ones, all of them drawn at random."""
+    num, answered = report.total("rows")["impressions"], report.total("labelled.hour").total()
+    share = answered / max(num, 1)
+    if num >= bounds.ANSWERED.fewest and share > bounds.ANSWERED.warning:
+        severity = _worse(share >= bounds.ANSWERED.critical)
+        yield finding("only_answered", num=num, share=share, severity=severity)
+    share = report.total("impressions")["exploration"] / max(num, 1)
+    if num >= bounds.EXPLORATION.fewest and share > bounds.EXPLORATION.warning:
+        yield finding("all_exploration", num=num, share=share)
+
+
+def _clock_changes(report: LogReport) -> Iterator[Finding]:
+    """Hours that a local clock leaves out or has twice, in the European Union or in America."""
+    hours, bound = report.total("impressions.hour"), bounds.CLOCK_CHANGE
+    for day, num in report.rows("impressions").items():
+        if day.weekday() != SUNDAY or (day.month, (day.day - 1) // 7) not in CLOCK_CHANGES:
+            continue
+        hour, of_day = 1 if day.month == NOVEMBER else 2, report.of(day, "impressions.hour")
+        found, others = of_day.get(str(hour), 0), max(hours.total() - num, 1)
+        expected = (hours[str(hour)] - found) / others * num
+        is_left_out = day.month == MARCH and found == 0
+        is_twice = day.month != MARCH and found >= bound.warning * expected
+        if expected >= bound.fewest and (is_left_out or is_twice):
+            told = {"found": found, "hour": hour, "end": hour + 1, "expected": expected}
+            yield finding("clock_change", day=day, **told)
+
+
 def _clocks(report: LogReport) -> Iterator[Finding]:
-    """Actions that happened before what they answer."""
-    named, unnamed, bound = report.total("named"), report.total("unnamed"), bounds.EARLY_ACTIONS
-    if early := named["early"]:
-        hours = int(np.argmax(_binned(report.total("named.early"), SHIFT_HOURS)))
-        share = early / max(named["found"], 1)
-        yield finding("clock", num=early, share=share, hours=hours, end=hours + 1)
+    """Actions before what they answer, or all of them hours after it.
+
+    An action that names a later request is refused: `measuring` tells of it.
+    """
+    unnamed, bound = report.total("unnamed"), bounds.EARLY_ACTIONS
+    late = _binned(report.total("named.late") + report.total("unnamed.shift"), SHIFT_HOURS)
+    if (num := late.sum()) >= bounds.LATE_ACTIONS.fewest:
+        most, soon = int(np.argmax(late)), late[0] / num
+        share = late[most] / num
+        if soon < bounds.LATE_ACTIONS.warning and share >= bounds.CONCENTRATED_SHIFT:
+            told = {"hours": most, "end": most + 1, "share": share, "soon": soon}
+            yield finding("late_actions", **told)
     share = unnamed["early"] / max(unnamed["near"], 1)
     if unnamed["early"] < bound.fewest or share < bound.warning:
         return
@@ -199,12 +278,17 @@ def _clocks(report: LogReport) -> Iterator[Finding]:
     yield finding("early_actions", **told, share=share, num=unnamed["near"])
 
 
-def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
+def judge_embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
     """Pins in use without an embedding, widths that differ, and embeddings that are all zero."""
     wanted = recipe.snapshot.embedding_version if recipe else ""
     if not wanted and report.pins:
         wanted = min(report.pins, key=lambda version: (report.pins[version].num_missing, version))
     own, users = report.pins.get(wanted), report.users.widths
+    if report.users.rows and report.users.num_missing == report.num_users > 0:
+        yield finding("late_users", rows=report.users.rows)
+    for column, (pins, wrong) in report.created.items():
+        if (share := wrong / max(pins, 1)) > bounds.CREATED_LATE.warning:
+            yield finding("created", column=column, num=wrong, pins=pins, share=share)
     if wanted and own is None:
         told = {"version": wanted, "uri": report.uri, "found": sorted(report.pins)}
         yield finding("missing_version", **told)

@@ -11,9 +11,9 @@ Not for what it comes to (`judgements`). Tested in tests/pipelines/log_check/tes
 
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from typing import Any, get_args
 
 import duckdb
@@ -27,7 +27,8 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
-from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.contracts.time import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS
+from pipelines.event_log.completeness import DAYS_BEFORE, completeness
 from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, find_event_log
 from pipelines.event_log.reader import (
     IdColumn,
@@ -38,6 +39,7 @@ from pipelines.event_log.reader import (
     pin_time_problems,
     read_file,
 )
+from pipelines.event_log.record import NO_ZONE, RECORD_FILE, ZONE_OF, EventLogRecord
 from pipelines.event_log.rules import (
     KEY_COLUMNS,
     Finding,
@@ -50,7 +52,7 @@ from pipelines.event_log.rules import (
     value_problems,
     widths_of,
 )
-from pipelines.log_check.judgements import judge
+from pipelines.log_check.judgements import judge, judge_embeddings
 from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlisted
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import plan_of
@@ -67,7 +69,10 @@ create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint
                 kind varchar);
 -- Requests by day and user, with their first time.
 create table r (day int, req ubigint, u bigint, first bigint);
-create table shown (p bigint);
+-- Pins by day, with when they were first shown.
+create table shown (p bigint, first bigint);
+-- Pins, with when they are said to be made.
+create table made (name varchar, p bigint, t double);
 -- Actions whose request showed their pin on one of the days around them.
 create table paired (day int, place bigint);
 -- Actions without a request: how many ms before and after them the user was shown the pin.
@@ -135,7 +140,7 @@ where x.req is null and x.day >= $day and x.t >= i.t and x.t < i.t + $window
 """
 _KEPT = {"actions": "insert into a select * replace (rowid as place) from own", "impressions": f"""
 insert into r select $day, req, u, min(t) from i group by req, u;
-insert into shown select distinct p from i;
+insert into shown select p, min(t) from i group by p;
 insert into paired
 select day, place from around x where exists (select 1 from i where i.req = x.req and i.p = x.p);
 insert into nearest
@@ -170,6 +175,8 @@ union all select day, 'named', 'pair_found', count(distinct place) from paired
   where day between $first and $last group by day
 union all select day, 'named.early', least({SHIFT_HOURS - 1}, (first - t) // {HOUR_MS})::varchar
   as key, count(*) from matched where is_early group by day, key
+union all select day, 'named.late', least({SHIFT_HOURS - 1}, (t - first) // {HOUR_MS})::varchar
+  as key, count(*) from matched where t >= first group by day, key
 union all select day, 'unnamed', 'near', count(*) from x group by day
 union all select day, 'unnamed', 'early', count(*) from x where before >= {_REACH_MS} group by day
 union all select day, 'unnamed.shift', greatest(-{SHIFT_HOURS}, least({SHIFT_HOURS - 1},
@@ -177,8 +184,8 @@ union all select day, 'unnamed.shift', greatest(-{SHIFT_HOURS}, least({SHIFT_HOU
   as key, count(*) from x group by day, key
 """
 _IN_USE = """
-create table pins_in_use as select distinct p from (from shown union all select p from a);
-create table users_in_use as select distinct u from q;
+create table pins_in_use as select distinct p from (select p from shown union all select p from a);
+create table users_in_use as select u, max(first) as last from q group by u;
 select (select count(distinct req) from q), (select count(*) from users_in_use),
        (select count(*) from pins_in_use)
 """
@@ -189,7 +196,7 @@ with of_width as (
 ), missing as (
   select version, count(*) as num, list({key} order by {key})[:5] as first
   from (select distinct version from of_width) cross join {table}_in_use
-  anti join (select {version} as version, {key} from {table}) using (version, {key})
+  anti join (select {version} as version, {key} from {seen}) using (version, {key})
   group by version
 )
 select version, sum(o.num)::bigint, sum(zero)::bigint, list((width, o.num) order by o.num desc),
@@ -208,6 +215,10 @@ select p as pin_id, t as acted_at, req as request, first as impressed_at,
        count(*) over () as num_rows
 from matched where is_early order by day, place limit 1
 """,
+    "long_request": """
+select req as request, min(first) as start, max(first) as stop, count(*) over () as num_rows
+from r group by req, u having max(first) - min(first) > $window order by start limit 1
+""",
     "repeated_embedding": """
 select version, min(p) as pin_id, sum(n - 1)::bigint as num_rows
 from (select version, p, count(*) as n from pins group by version, p having count(*) > 1)
@@ -220,6 +231,14 @@ order by u, as_of limit 1
 """,
 }
 """What the kernel would refuse, by rule: the facts that its sentences name."""
+_MADE = """
+insert into made select $name, pin_id, {0} from part where pin_id is not null and {0} is not null
+"""
+_VALUED = "insert into valued select $name, {0}::varchar, count(*) from part group by all"
+_CREATED = f"""
+select name, count(*), count(*) filter (first < t or t not between {EARLIEST_MS} and {LATEST_MS})
+from made join (select p, min(first) as first from shown group by p) using (p) group by name
+"""
 _UNLISTED = """
 with of as (select value, sum(num)::bigint as num from valued where name = $name group by value),
 unlisted as (from of where value is null or not list_contains($listed, value))
@@ -262,14 +281,17 @@ def check_log(
     hours = recipe.snapshot.label_window_hours if recipe else 24
     report = LogReport(uri, recipe.recipe if recipe else "", hours)
     findings = [*problems, *measure(report, event_log, recipe)]
-    findings += judge(report, recipe)
-    if recipe is not None and event_log == whole and event_log.files_of("impressions"):
-        # A cycle of the day after the last. What else it needs is judged by the rows.
-        newest = datetime.combine(event_log.span("impressions")[1], time(), UTC)
-        try:
-            check_covered(event_log, plan_of(recipe, newest + timedelta(days=1)))
-        except DataContractError as error:
-            findings.append(finding("window_without_impressions", error=error))
+    # Where rows break a rule, what rows come to follows from that, and is told once it is mended.
+    rules = {each.rule for each in findings}
+    if rules & {"implausible_time", "wrong_day"}:
+        findings = [each for each in findings if each.rule != "action_before_request"]
+    if rules and rules <= _REFUSED.keys():
+        findings += judge_embeddings(report, recipe)
+    if not rules:
+        findings += judge(report, recipe)
+        if event_log == whole and report.days_of("impressions"):
+            findings += _of_its_end(report, event_log, recipe)
+        findings += _mixed_zones(event_log)
     report.problems = sorted(findings, key=lambda each: list(Severity).index(each.severity))
     for column in get_args(IdColumn):
         ids = {each for p in report.problems for name, each in p.ids if name == column}
@@ -278,6 +300,34 @@ def check_log(
             what = column.removesuffix("_id")
             report.names |= {number: f"{what} {name!r}" for number, name in names.items()}
     return report
+
+
+def _of_its_end(
+    report: LogReport, event_log: EventLog, recipe: RunConfig | None
+) -> Iterator[Finding]:
+    """Say to when a log is complete, and yield what that means for a cycle of then."""
+    report.complete = known = completeness(event_log)
+    if known.cut_at:
+        told = {"cut_at": known.cut_at, "num": DAYS_BEFORE, "usual": known.usual}
+        yield finding("cut_day", as_of=known.as_of, **told)
+    if recipe is not None:
+        # What else such a cycle needs is judged by the rows.
+        try:
+            check_covered(event_log, plan_of(recipe, known.as_of))
+        except DataContractError as error:
+            yield finding("window_without_impressions", error=error)
+
+
+def _mixed_zones(event_log: EventLog) -> Iterator[Finding]:
+    """Yield that a writer was given times with a zone and times without."""
+    uri = storage.join(event_log.uri, RECORD_FILE)
+    settled = storage.read_model(uri, EventLogRecord).settled if storage.exists(uri) else {}
+    zones = {name.removeprefix(ZONE_OF): zone for name, zone in settled.items() if ZONE_OF in name}
+    without = [name for name, zone in zones.items() if zone == NO_ZONE]
+    if others := [name for name in zones if name not in without] if without else []:
+        column = without[0].partition(".")[2]
+        told = {"without": ", ".join(without), "others": ", ".join(others), "column": column}
+        yield finding("mixed_zones", table=without[0].partition(".")[0], **told)
 
 
 def measure(report: LogReport, event_log: EventLog, recipe: RunConfig | None) -> list[Finding]:
@@ -393,12 +443,9 @@ class _Log:
                     add(embedding_number_problems(path, rows, is_bad))
                     rows = rows.append_column("width", pa.array(widths))
                     rows = rows.append_column("is_zero", pa.array(is_zero))
+                self._count_own(cursor, table, rows, [n for n in features if n not in bad])
                 unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
                 cursor.register("part", rows.drop_columns(unread))
-                for name in (name for name in features if name not in bad):
-                    column = '"' + name.replace('"', '""') + '"'
-                    count = f"select $name, {column}::varchar, count(*) from part group by all"
-                    cursor.execute(f"insert into valued {count}", {"name": f"{table}.{name}"})
                 _execute_all(cursor, _FILL[table], {"day": file.day and (file.day - EPOCH).days})
                 cursor.unregister("part")
                 offset += len(rows)
@@ -406,6 +453,18 @@ class _Log:
             add([finding("unreadable", error=error)])
         findings += found.values()
         return offset
+
+    def _count_own(
+        self, cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, features: list[str]
+    ) -> None:
+        """Count the values of features, and keep when pins are said to be made."""
+        held = self._features.numeric_held if self._features and table == "pins" else ()
+        made = [each.column for each in held if each.name == "pin_age" and each.column]
+        for name in (name for name in (*features, *made) if name in rows.schema.names):
+            query, key = (_MADE, name) if name in made else (_VALUED, f"{table}.{name}")
+            keys = ["pin_id", name] if name in made else [name]
+            cursor.register("part", rows.select(keys))
+            cursor.execute(query.format('"' + name.replace('"', '""') + '"'), {"name": key})
 
     def match(self) -> list[Finding]:
         """Match the actions of all days with the requests of all days, and pins with their rows.
@@ -421,10 +480,11 @@ class _Log:
             report.days[EPOCH + timedelta(days=number)][name][str(key)] = num
         [counts] = engine.execute(_IN_USE).fetchall()
         report.num_requests, report.num_users, report.num_pins = counts
-        for_pins = _EMBEDDINGS.format(table="pins", version="version", key="p")
+        for_pins = _EMBEDDINGS.format(table="pins", version="version", key="p", seen="pins")
         for version, *of in engine.execute(for_pins).fetchall():
             report.pins[version] = Embeddings(*of)
-        for_users = _EMBEDDINGS.format(table="users", version="''", key="u")
+        seen = "users join users_in_use using (u) where as_of <= last"
+        for_users = _EMBEDDINGS.format(table="users", version="''", key="u", seen=seen)
         report.users = Embeddings(num_missing=report.num_users)
         for _, *of in engine.execute(for_users).fetchall():
             report.users = Embeddings(*of)
@@ -433,15 +493,23 @@ class _Log:
             listed = {"name": name, "listed": list(feature.values)}
             [values] = engine.execute(_UNLISTED, listed).fetchall()
             report.unlisted[name] = Unlisted(*values)
+        for name, pins, wrong in engine.execute(_CREATED).fetchall():
+            report.created[name] = pins, wrong
+        window = {"window": report.label_window_hours * HOUR_MS}
         for rule, query in _REFUSED.items():
-            rows = engine.execute(query)
+            rows = engine.execute(query, window if "$window" in query else None)
             names = [column[0] for column in rows.description or ()]
             for row in rows.fetchall():
                 told = dict(zip(names, row, strict=True))
                 if "request" in told:
                     told["request_id"] = self._name(told.pop("request"))
                 ids = tuple((name, told[name]) for name in KEY_COLUMNS if name in told)
-                findings.append(finding(rule, ids=ids, **told))
+                each = finding(rule, ids=ids, **told)
+                if rule == "action_before_request":
+                    [(hours, _)] = report.total("named.early").most_common(1)
+                    most = f"{each.problem}, most of them by {hours} to {int(hours) + 1} h"
+                    each = replace(each, problem=most)
+                findings.append(each)
         return findings
 
     def _name(self, request: int) -> str:
@@ -460,7 +528,7 @@ def _looked_at(embeddings: pa.Array) -> tuple[npt.NDArray[Any], ...]:
     """Return each embedding's width, -1 without one, whether it is all zero, and not all finite."""
     widths = widths_of(embeddings)
     is_zero, is_bad = np.zeros((2, len(widths)), dtype=bool)
-    for width in np.unique(widths[widths >= 0]):
+    for width in np.unique(widths[widths > 0]):
         places = np.flatnonzero(widths == width)
         numbers = embeddings.take(pa.array(places)).flatten().cast(pa.float32(), safe=False)
         matrix = np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(len(places), width)

@@ -11,6 +11,7 @@ The counts of a day stand by name and key, and add up over days:
     named                all; in_span (on days with impressions); found; of_other_user; pair_found;
                          early (before their request)
     named.early          by how many hours they are early
+    named.late           by hours after their request, 0 to 23 and later
     unnamed              near (the pin was shown to the user within 24 h); early (only afterwards)
     unnamed.shift        by hours from the nearest impression, -24 to 23
 
@@ -26,6 +27,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.event_log.completeness import Complete, complete_line
 from pipelines.event_log.rules import Finding, Severity, told_together
 from pipelines.storage import translated_errors
 
@@ -70,6 +72,9 @@ class LogReport:
     pins: dict[str, Embeddings] = field(default_factory=dict)  # by embedding version
     users: Embeddings = Embeddings()
     unlisted: dict[str, Unlisted] = field(default_factory=dict)  # by <table>.<feature>
+    # By column that says when pins were made: those that were shown, and for which it is wrong.
+    created: dict[str, tuple[int, int]] = field(default_factory=dict)
+    complete: Complete | None = None  # None of some days, or where it cannot be told
     problems: list[Finding] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
 
@@ -148,6 +153,8 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
             f"requests of {report.num_users:,} users; {_share(shown['exploration'], num_shown)} "
             f"exploration; {shown['repeated']:,} duplicates",
         )
+    if report.complete:
+        yield "complete to", complete_line(report.complete)
     labelled, days = report.total("labelled"), report.days_of("actions")
     types = (f"{n} {num:,} ({_share(labelled[n], num_shown)})" for n, num in sorted(acted.items()))
     told = f"{num_acted:,} on {len(days)} days: {', '.join(types) or 'none'}"

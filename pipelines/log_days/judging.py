@@ -77,7 +77,10 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir.mkdir()
         spilled.mkdir()
         with importing_meanwhile():
-            found = _measured(run, event_log, plan, spilled)
+            place = storage.join(run.workspace_uri, "days")
+            kept_in = storage.local_path(place) if storage.is_local(place) else None
+            factor, accepted = run.config.data_gate.limit_factor, _accepted_days(run)
+            found = measured_log(event_log, plan, factor, spilled, accepted, kept_in)
         outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,
@@ -116,36 +119,48 @@ def read_report(run: ResolvedRun) -> EventLogReport | None:
     return storage.read_model(uri, EventLogReport) if storage.exists(uri) else None
 
 
-def _measured(
-    run: ResolvedRun, event_log: EventLog, plan: SnapshotPlan, spilled: Path
-) -> "JudgedLog":
-    """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
-    from validation.data_gate.days.gate import JudgedLog
-    from validation.data_gate.days.limits import FEWEST_DAYS
-
-    accepted: tuple[DayProfile, ...] = ()
+def _accepted_days(run: ResolvedRun) -> tuple[DayProfile, ...]:
+    """Return the days that were kept with the last accepted snapshot; none where none are known."""
     uri = run.last_accepted_snapshot_uri
     if uri is not None and storage.exists(snapshot_manifest_uri(uri)):
         reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
         try:
             data = read_kept(run, reference, DAYS_FILE)
-            accepted = KeptDays.from_record(data).days if data else ()
+            return KeptDays.from_record(data).days if data else ()
         except ValidationError as error:
             log.warning("the last accepted snapshot's days are damaged and passed over: %s", error)
-    first, end = plan.training.start_ms // DAY_MS, -(-plan.holdout.end_ms // DAY_MS)
+    return ()
+
+
+def measured_log(
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    limit_factor: float,
+    spilled: Path,
+    accepted: tuple[DayProfile, ...] = (),
+    kept_in: Path | None = None,
+) -> "JudgedLog":
+    """Measure the days of the windows, and as many before them as no accepted snapshot knows.
+
+    `limit_factor` is the recipe's; for the other arguments see `measure_log`.
+    """
+    from validation.data_gate.days.gate import JudgedLog
+    from validation.data_gate.days.limits import FEWEST_DAYS
+
+    # A day of which the window has only the last hours is no day of it.
+    first = (plan.training.start_ms + DAY_MS // 2) // DAY_MS
+    end = -(-plan.holdout.end_ms // DAY_MS)
     days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
-    place = storage.join(run.workspace_uri, "days")
-    kept_in = storage.local_path(place) if storage.is_local(place) else None
     measured = measure_log(event_log, plan, days, spilled, kept_in)
     return JudgedLog(
-        as_of=run.as_of,
-        uri=run.event_log_uri,
+        as_of=plan.as_of,
+        uri=event_log.uri,
         days=tuple(day for day in measured if day.day >= first),
         first_day=first,
         end_day=end,
         accepted=accepted,
         earlier=tuple(day for day in measured if day.day < first),
-        limit_factor=run.config.data_gate.limit_factor,
+        limit_factor=limit_factor,
     )
 
 

@@ -32,6 +32,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
+from pipelines.event_log.completeness import check_complete
 from pipelines.event_log.log_files import EventLog, LogFile, day_of, find_event_log
 from pipelines.event_log.reader import extra_columns, iterate_batches, open_file, pin_time_problems
 from pipelines.event_log.rules import Finding, column_problems, finding, told_together
@@ -246,6 +247,7 @@ def ask_fed(asked: Asked) -> None:
     kind = ""
     try:
         check_covered(asked.log, plan)
+        check_complete(asked.log, day)
         found = log_problems(plan, asked.log, config.features.heads)
     except DataContractError as error:
         found, kind = [str(error)], ASKED  # no other answer means anything in days without a log

@@ -110,7 +110,8 @@ def _problem(detail: Any) -> str:
         return what if not detail["loc"] or what.startswith(path) else f"{path}: {what}"
     found = json.dumps(detail["input"], ensure_ascii=False, default=str)
     found = f"{found[:77]}..." if len(found) > 80 else found
-    return f"{path} is {found}: {what[0].lower()}{what[1:]}"
+    hint = "; write [] for none" if found == "null" and detail["type"] == "tuple_type" else ""
+    return f"{path} is {found}: {what[0].lower()}{what[1:]}{hint}"
 
 
 def to_yaml(recipe: RunConfig) -> str:

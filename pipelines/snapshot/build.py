@@ -102,10 +102,21 @@ def write_snapshot(
         TransientStorageError: a cluster builds snapshots here, and is out of reach.
     """
     plan = plan_of(run.config, run.as_of, passed_over)
-    check_features(plan)
-    event_log = open_event_log(run.event_log_uri)
-    check_covered(event_log, plan)
     snapshots_uri = join(run.workspace_uri, "snapshots")
+    return build_of(plan, run.event_log_uri, snapshots_uri, num_workers, memory_bytes)
+
+
+def build_of(
+    plan: SnapshotPlan,
+    event_log_uri: str,
+    snapshots_uri: str,
+    num_workers: int | None = None,
+    memory_bytes: int | None = None,
+) -> Snapshot:
+    """Build and publish the snapshot of a plan below a folder; see `write_snapshot`."""
+    check_features(plan)
+    event_log = open_event_log(event_log_uri)
+    check_covered(event_log, plan)
     num_workers = num_workers or usable_cores()
     memory_bytes = memory_bytes or memory_budget_bytes()
     with (

@@ -25,6 +25,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,7 +48,7 @@ from pipelines.contracts.schemas import (
 from pipelines.contracts.time import with_utc
 from pipelines.event_log.log_files import EventLog
 from pipelines.event_log.reader import iterate_batches, open_file
-from pipelines.event_log.record import CANDIDATES, NAMES
+from pipelines.event_log.record import CANDIDATES, NAMES, NO_ZONE, ZONE_OF
 from pipelines.event_log.rules import (
     EVENT_TIME_COLUMNS,
     column_problems,
@@ -170,6 +171,8 @@ class EventLogWriter:
             log.
         replace_days: rows of a day that the log has already replace that table's rows of the day;
             by default they are refused when the block ends.
+        complete_to: with this block the log has all that happened before this instant; it must have
+            a zone. Without it the last day of impressions counts as whole, unless it ends early.
     """
 
     def __init__(
@@ -179,8 +182,9 @@ class EventLogWriter:
         *,
         candidates: str = "",
         replace_days: bool = False,
+        complete_to: datetime | None = None,
     ) -> None:
-        self.uri = storage.to_uri(location)
+        self.uri, self._complete_to = storage.to_uri(location), complete_to
         self._version, self._candidates = embedding_version, candidates
         self._replaces_days = replace_days
         self._stack = contextlib.ExitStack()
@@ -320,7 +324,8 @@ class EventLogWriter:
                 # A log has every table, also one without rows.
                 users = with_embedding_dim(USERS, int(settled[pins_width(self._version)]))
                 write_table(folder, "users", users.empty_table(), next(parts))
-            added = record_of(folder, WRITER, settled=dict(sorted(settled.items())))
+            more = {"settled": dict(sorted(settled.items())), "complete_to": self._complete_to}
+            added = record_of(folder, WRITER, **more)
         for table in EVENT_TIME_COLUMNS:
             known = existing.record.days_of(table) if existing else set()
             if (there := sorted(added.days_of(table) & known)) and not self._replaces_days:
@@ -585,6 +590,9 @@ def _converted(
         return _own_column(f"{table}.{name}", values, block)
     if name == "embedding":
         return _embeddings(table, given, block)
+    if pa.types.is_timestamp(values.type):
+        zone, what = values.type.tz or NO_ZONE, f"{ZONE_OF}{table}.{name}"
+        block.settled[what] = NO_ZONE if NO_ZONE in (zone, block.settled.get(what)) else zone
     return _column(schema.field(name), values)
 
 

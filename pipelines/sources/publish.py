@@ -99,7 +99,9 @@ def write_table(folder: Path, table: str, rows: pa.Table, part: str) -> None:
         }
     for place, some in places.items():
         (folder / place).mkdir(parents=True, exist_ok=True)
-        pq.write_table(some, folder / place / f"part-{part}.parquet")
+        # A flipped bit of a page is then found by whoever reads it.
+        path = folder / place / f"part-{part}.parquet"
+        pq.write_table(some, path, write_page_checksum=True)
 
 
 def record_of(folder: Path, made_by: str, **more: Any) -> EventLogRecord:

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from support.tiny_log import ACTIONS_15, IMPRESSIONS_15, january, rewrite
+from support.worlds import write_events
 
 IMPRESSIONS_16 = "impressions/day=2017-01-16/part-0.parquet"
 IMPRESSIONS_18 = "impressions/day=2017-01-18/part-0.parquet"
 PINS, USERS = "pins/part-0.parquet", "users/part-0.parquet"
 NAN = float("nan")
 Plant = Callable[[Path], object]
+Change = Callable[[pa.Table], pa.Table]
 
 
 class Mistake(NamedTuple):
@@ -59,6 +61,40 @@ def with_rows(file: str, change: Callable[[pa.Table], pa.Table]) -> Plant:
         pq.write_table(change(pq.read_table(log / file, partitioning=None)), log / file)
 
     return plant
+
+
+def in_file(table: str, change: Change) -> Plant:
+    """Return what changes the only file of pins or users, or the file of a day."""
+
+    def plant(log: Path) -> None:
+        path = log / table / "part-0.parquet"
+        pq.write_table(change(pq.read_table(path, partitioning=None)), path)
+
+    return plant
+
+
+def everywhere(table: str, change: Change) -> Plant:
+    """Return what writes all rows again, changed, each into the day on which it happens now."""
+
+    def plant(log: Path) -> None:
+        files = sorted((log / table).glob("*/*.parquet"))
+        rows = change(pa.concat_tables([pq.read_table(path, partitioning=None) for path in files]))
+        shutil.rmtree(log / table)
+        write_events(log, table, rows)
+
+    return plant
+
+
+def without(pattern: str, first: int, end: int | None) -> Plant:
+    return lambda log: [shutil.rmtree(each) for each in sorted(log.glob(pattern))[first:end]]
+
+
+def column(name: str, values: Callable[[pa.Table], object]) -> Change:
+    def change(rows: pa.Table) -> pa.Table:
+        found = pa.array(values(rows))
+        return rows.set_column(rows.schema.get_field_index(name), name, found)
+
+    return change
 
 
 def first_twice(rows: pa.Table) -> pa.Table:

@@ -95,7 +95,7 @@ def write_canaries(canaries: Canaries, path: Path) -> None:
     """Write the canaries to an Arrow file."""
     both = Vectors.joined([canaries.pins, canaries.users])
     kinds = ["pin"] * len(canaries.pins.ids) + ["user"] * len(canaries.users.ids)
-    columns = {"kind": kinds, "id": both.ids, "as_of": both.as_of,
+    columns = {"kind": pa.array(kinds, pa.string()), "id": both.ids, "as_of": both.as_of,
                "embedding": to_list_column(both.vectors)}  # fmt: skip
     table = pa.table(columns, metadata={_VERSION: canaries.embedding_version.encode()})
     with pa.ipc.new_file(str(path), table.schema) as writer:

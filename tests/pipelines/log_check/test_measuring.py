@@ -100,10 +100,9 @@ EARLY = "names request 'C', which was shown later"
     [
         (repeated_and_missing_pins, {
             "request_of_two_users": "request 'A' belongs to users 1 and 2",
-            "action_before_request": EARLY,
             "repeated_embedding": "pin 10 has more than one embedding",
             "pin_without_embedding": "1 of 4 pins",
-            "clock": "most of them by 2 to 3 h"}),
+            "action_before_request": "most of them by 2 to 3 h"}),
         (beside_rows_of_nobody, {"action_before_request": EARLY}),
         (beside_a_file_that_cannot_be_read, {
             "request_of_two_users": "request 'A' belongs to users 1 and 2",

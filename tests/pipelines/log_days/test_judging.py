@@ -24,10 +24,12 @@ from pipelines.log_days.judging import (
     judge_event_log,
     read_report,
 )
+from pipelines.recipes import smoke
 from pipelines.registry.evidence import accepted_folder, newest_mark
+from pipelines.snapshot.plan import plan_of
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
-from support.worlds import write_planted_world
+from support.worlds import PLANTED_START, write_planted_world
 
 NOW = datetime(2017, 3, 3, 8, 30, tzinfo=UTC)
 
@@ -80,6 +82,20 @@ def built_and_checked(run: ResolvedRun) -> DataReport:
 def half(rows: dict) -> dict:
     size = len(rows["user_id"]) // 2
     return {name: values[:size] for name, values in rows.items()}
+
+
+def test_a_day_of_which_the_windows_have_an_hour_is_not_missed(world: Path) -> None:
+    """With a label window of one hour, training begins at 23:00, an hour before the log does."""
+    first = PLANTED_START - timedelta(hours=1)
+    config = smoke().snapshot.model_copy(update={"label_window_hours": 1})
+    plan = plan_of(smoke().model_copy(update={"snapshot": config}), PLANTED_AS_OF)
+    as_of = PLANTED_AS_OF - (plan.training.start - first)
+    run = later(world)
+    config = run.config.model_copy(update={"snapshot": config})
+    run = save_run(run.model_copy(update={"config": config, "as_of": as_of}))
+    report = judge_event_log(run)
+    [every_day] = [each for each in report.outcomes if each.name == "log_has_every_day"]
+    assert every_day.is_met
 
 
 def test_a_log_is_held_against_its_own_past_and_then_against_accepted_days(world: Path) -> None:

@@ -31,6 +31,14 @@ def test_what_a_text_may_not_hold_is_named_with_its_place(text: str, says: str) 
     assert all(part in said for part in parts), said
 
 
+def test_a_list_without_entries_says_how_it_is_emptied() -> None:
+    with pytest.raises(
+        ConfigurationError, match="features.categorical is null: .* \\[\\] for none"
+    ):
+        validated(fields(features={"categorical": None}), "here")
+    assert validated(fields(features={"categorical": []}), "here").features.categorical == ()
+
+
 def test_the_rest_is_plain_values() -> None:
     found = parse(b"a: [1e-3, 0x1F, yes, ~, '3']\nb: {c: x}", "here")
     assert found == {"a": [0.001, 31, True, None, "3"], "b": {"c": "x"}}

@@ -60,6 +60,11 @@ class JudgedLog:
         known = accepted if len(accepted) >= FEWEST_DAYS else [*self.earlier, *accepted]
         return tuple(sorted(known, key=lambda day: day.day))
 
+    @cached_property
+    def found(self) -> Sequence[Deviation]:
+        """How far each number deviates."""
+        return deviations(self.history, self.judged, self.limit_factor)
+
     @property
     def judged(self) -> tuple[DayProfile, ...]:
         """The days that no accepted snapshot had as they are now."""
@@ -113,17 +118,21 @@ def judge_log(
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
         "Held against": f"{len(log.history)} earlier days, of {whose}",
     }
-    found = deviations(log.history, log.judged, log.limit_factor)
     subject = Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
         "no snapshot may be built of this event log",
         facts,
-        lines_of(found),
+        lines_of(log.found),
         {"ours": "each day", "guide": "mean of the judged days", "band": "allowed"},
     )
-    checks = (*_day_checks(log), *_number_checks(log, found))
+    checks = log_checks(log)
     name = f"event-log-{log.as_of:%Y-%m-%d}"
     return evaluate(checks, name, log.as_of, subject, docs_dir, accepted)
+
+
+def log_checks(log: JudgedLog) -> tuple[Check, ...]:
+    """Return all checks of the days of a log."""
+    return (*_day_checks(log), *_number_checks(log, log.found))
 
 
 def date_of(day: int) -> date:
@@ -137,8 +146,9 @@ def _day_checks(log: JudgedLog) -> tuple[Check, ...]:
     missing, changed, without, rewritten = {}, {}, {}, {}
     for day in range(log.first_day, log.end_day):
         name, numbers = f"{date_of(day)}", known.get(day, {})
+        # Of a day without impressions nothing is measured, so nothing is known of its actions.
         has_actions = any(n.startswith("actions.") and n.endswith(".rows") for n in numbers)
-        tables = {"impressions": "impressions.rows" in numbers, "actions": has_actions}
+        tables = {"impressions": bool(numbers), "actions": has_actions or not numbers}
         lost = [table for table, is_there in tables.items() if not is_there]
         others = log.rewritten.get(day, ())
         missing[name], changed[name] = float(len(lost)), float(len(others))

@@ -60,7 +60,7 @@ CASES = [
     ("odd_day", with_day(3, days(1, FIRST + 3, actions__repin__rows=90.0)), {"log_days_as_usual"},
      "log_days_as_usual", f"90 on {date_of(FIRST + 3)}, usual 900"),
     ("missing", days(13, FIRST), {"log_has_every_day"}, "log_has_every_day",
-     f"{date_of(FIRST + 13)} has no impressions and no actions"),
+     f"{date_of(FIRST + 13)} has no impressions"),
     ("three_missing", days(11, FIRST), {"log_has_every_day", "log_has_most_days"}, "", ""),
     ("no_actions", with_day(2, NO_ACTIONS), {"log_has_every_day", "log_days_as_usual",
      "log_as_usual"}, "log_has_every_day", f"{date_of(FIRST + 2)} has no actions"),
