@@ -16,7 +16,6 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from validation.data_gate import snapshot_profile as profiles
 from validation.data_gate.checks import Judged
 from validation.data_gate.shifts import Shift
-from validation.data_gate.snapshot_profile import Reference
 from validation.report import charts
 from validation.report.data_docs import Line
 
@@ -66,14 +65,10 @@ def _volumes(judged: Judged) -> Iterator[Line]:
 def _by_day(judged: Judged, head: str = "") -> charts.Drawing:
     """Return the examples of each day, or a head's label rate on it in percent."""
     series: dict[charts.Style, charts.Points] = {}
-    sides: tuple[tuple[charts.Style, Reference | Judged | None], ...]
-    sides = ("theirs", judged.reference), ("ours", judged)
-    for style, side in sides:
-        if side is None:
-            continue
+    for side in (judged.reference, judged) if judged.reference else (judged,):
         columns = ("", *side.snapshot.features.head_names)  # of a day; the first has its examples
         days = sorted(side.profile.measures.days.items()) if head in columns else ()
-        series[style] = [
+        series["ours" if side is judged else "theirs"] = [
             (_EPOCH + day, 100 * row[columns.index(head)] / row[0] if head else row[0])
             for day, row in days
             if row[0]

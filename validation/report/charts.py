@@ -135,7 +135,8 @@ def scale_of_powers(values: Sequence[float], label: str) -> Scale:
 def scale_around(values: Sequence[float]) -> Scale:
     """Return an axis that holds all values: from zero, or around it, unless all are far from it.
 
-    Those far from zero have their own ends, so that a small move of a large number is seen.
+    Those far from zero have their own ends, so that a small move of a large number is seen. The
+    marks are so far from each other that three digits tell them apart.
     """
     low, high = min(values), max(values)
     from_zero = scale_from_zero(max(-low, high), SMALLEST_TOP)
@@ -143,8 +144,9 @@ def scale_around(values: Sequence[float]) -> Scale:
         return from_zero
     if low < 0 <= high:
         low, high = -from_zero.high, from_zero.high
-    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
-    return Scale("", low, high, tuple((m, in_short(m)) for m in (low, (low + high) / 2, high)))
+    middle, half = (low + high) / 2, max((high - low) / 2, abs(low + high) / 200)
+    ticks = tuple((mark, in_short(mark)) for mark in (middle - half, middle, middle + half))
+    return Scale("", middle - half, middle + half, ticks)
 
 
 def in_short(count: float) -> str:

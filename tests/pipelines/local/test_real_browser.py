@@ -114,9 +114,8 @@ def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
     for told in (outcome.title, outcome.number):
         expect(note.get_by_text(told).first).to_be_visible()
     with page.context.expect_page() as opened:
-        note.get_by_role("link", name="Verdict page in MLflow").click(modifiers=["Control"])
-    verdict = opened.value.frame_locator("iframe").get_by_text("What happens next")
-    expect(verdict.first).to_be_visible()
+        note.get_by_role("link", name="Verdict page").click(modifiers=["Control"])
+    expect(opened.value.get_by_text("What happens next").first).to_be_visible()
     opened.value.close()
 
 
@@ -184,6 +183,11 @@ def test_airflow_leads_to_the_home_page_and_that_to_each_verdict(lab, page):
     expect(page.get_by_text("What happens next")).to_be_visible()
     assert page.url.startswith(f"{server}/homefeed/pages/runs/")
     take_picture(page, "verdict-page")
+    page.get_by_role("link", name="Data Docs", exact=True).click()
+    expect(page.get_by_text("Before and now")).to_be_visible()
+    page.get_by_text("Before and now").evaluate("heading => heading.scrollIntoView()")
+    take_picture(page, "data-report")
+    page.go_back()
     page.get_by_role("link", name="All cycles").first.click()
     expect(page.locator(".word", has_text=champion)).to_be_visible()
 
