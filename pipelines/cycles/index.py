@@ -6,6 +6,7 @@ once the last one to write has seen the news of all. Tested in tests/pipelines/c
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 
@@ -142,7 +143,7 @@ def _describe(run_uri: str, known: History) -> None:
 def _served(model: ModelRef, known: History) -> str:
     """Say from when and until when a version has served last; '' where it never has."""
     moves = known.in_time
-    for move, after in reversed([*zip(moves, [*moves[1:], None], strict=True)]):
+    for move, after in reversed([*itertools.zip_longest(moves, moves[1:])]):
         if move.model.version == model.version:
             until = f" until {after.moved_at:%Y-%m-%d %H:%M} UTC" if after else ""
             why = f", then {after.model.label} ({after.kind}: {after.reason})" if after else ""

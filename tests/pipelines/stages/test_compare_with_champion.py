@@ -190,6 +190,8 @@ def test_every_place_tells_the_outcome_word_for_word(
     assert all(uri in page for label, uri in outcome.links if label != "Verdict page")
     version = client.get_model_version(challenger.model.name, challenger.model.version)
     assert version.description == found["mlflow.note.content"]
+    tell_moved(run.workspace_uri, run.registered_model, run.run_uri)  # Nobody serves yet.
+    assert "not all of what the move changes was told" not in caplog.text
     save_artifact(run, "promote_challenger", make_promotion(True, champion_after=challenger.model))
     at = {"moved_at": NOW, "kind": "promotion", "reason": "It won.", "run_uri": run.run_uri}
     move = Move(model=challenger.model, previous=None, **at)
