@@ -1,7 +1,7 @@
-"""A snapshot for people: which one is meant, what lies in it, how two differ, what was done to it.
+"""A snapshot for people: which one is meant, what lies in it, what was done to it.
 
 The files are mapped into memory, and a shard's numbers are dropped before the next one's are read.
-Not for judging numbers or differences, which is the data gate's (`validation.data_gate`).
+Not for judging numbers, which is the data gate's (`validation.data_gate`).
 """
 
 import contextlib
@@ -175,27 +175,6 @@ def lines_of(facts: SnapshotFacts) -> Iterator[str]:
     yield f"snapshot {facts.snapshot.digest[:16]} at {facts.snapshot.uri}"
     yield from (f"{name}: {value}" for name, value in settings_of(facts.snapshot).items())
     yield from (f"{name}: {_said(value)}" for name, value in facts.figures.items())
-
-
-def difference_lines(one: SnapshotFacts, other: SnapshotFacts) -> Iterator[str]:
-    """Yield what differs, settings first; numbers of both with their relative change."""
-    yield f"{one.snapshot.digest[:16]} and {other.snapshot.digest[:16]}"
-    if one.snapshot.digest == other.snapshot.digest:
-        yield "both hold the same bytes"
-        return
-    settings = settings_of(other.snapshot)
-    for name, value in settings_of(one.snapshot).items():
-        if value != settings[name]:
-            yield f"{name}: {value} -> {settings[name]}"
-    for name in one.figures | other.figures:
-        old, new = one.figures.get(name), other.figures.get(name)
-        if old != new:
-            change = f" ({new / old - 1:+.1%})" if old and new else ""
-            yield f"{name}: {_said(old)} -> {_said(new)}{change}"
-    known = {file.path: file.sha256 for file in one.snapshot.files}
-    files = other.snapshot.files
-    num_same = sum(known.get(file.path) == file.sha256 for file in files)
-    yield f"files with the same bytes: {num_same} of {len(known)} and {len(files)}"
 
 
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:

@@ -205,16 +205,6 @@ def _facts_of(text: str) -> "SnapshotFacts":
         return read_facts(one, folder)
 
 
-@snapshot_app.command("diff")
-def diff_snapshots(one: Place, other: Place) -> Any:
-    """Show what differs between two snapshots: settings, numbers, files."""
-    from pipelines.snapshot_view import difference_lines
-
-    first, second = _facts_of(one), _facts_of(other)
-    say_all(difference_lines(first, second))
-    return {"one": first._asdict(), "other": second._asdict()}
-
-
 @snapshot_app.command()
 def verify(
     snapshots: Annotated[

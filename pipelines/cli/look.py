@@ -1,21 +1,16 @@
-"""`homefeed status`, `doctor`, `open`, `gc` and `local`: a deployment looked at, cleared, tried.
+"""`homefeed status`, `doctor`, `gc` and `local`: a deployment looked at, cleared, tried.
 
 Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
 
-import contextlib
 import itertools
-import os
-import sys
-import webbrowser
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
-from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.errors import ConfigurationError
@@ -70,43 +65,6 @@ def doctor() -> None:
             f"{len(found.wrong)} thing(s) are wrong here; change what is told above, then run "
             f"`homefeed doctor` again"
         )
-
-
-@app.command("open")
-def open_(
-    what: Annotated[
-        Literal["page", "cycles"], typer.Argument(help="The newest verdict page, or all cycles.")
-    ] = "page",
-    only_print: Annotated[bool, Option("--print", help="Only print the address.")] = False,
-) -> dict[str, str]:
-    """Open the newest verdict page, or the index of all cycles; print the address.
-
-    The index, `cycles.html` in the workspace, is written anew before it is opened. Where there is
-    no display or no browser, the address is only printed; the exit code is 0 then too.
-    """
-    from pipelines.cycles.index import write_index
-    from pipelines.cycles.reading import newest_page
-    from pipelines.registry import reconcile
-
-    settings = Settings()
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    if what == "cycles":
-        reconcile.require_workspace(workspace_uri)
-        address = write_index(workspace_uri, settings)
-    elif not (address := newest_page(workspace_uri, settings)):
-        raise ConfigurationError(
-            f"no cycle of workspace {workspace_uri} has a verdict page; expected one that was "
-            f"judged; see what is going on with `homefeed status`, or set HOMEFEED_WORKSPACE"
-        )
-    say(address)
-    # A browser for terminals would take this one.
-    has_display = sys.platform in ("darwin", "win32") or any(
-        map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
-    )
-    if not only_print and has_display:
-        with contextlib.suppress(webbrowser.Error):
-            webbrowser.open(address)
-    return {"address": address}
 
 
 @app.command()

@@ -26,7 +26,7 @@ GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce"),
     "Model": ("history", "rollback", "serving", "promote", "recipe", "anchor"),
     "Data": ("ingest", "log", "snapshot", "gate"),
-    "Operate": ("doctor", "open", "alert", "gc"),
+    "Operate": ("doctor", "alert", "gc"),
 }
 """The commands as the help shows them, the common ones first."""
 

@@ -159,6 +159,6 @@ def refresh_index(workspace_uri: str, registered_model: str) -> None:
     except Exception as error:  # The stage's own end is what people must learn of.
         log.warning(
             "the index of all cycles in %s was not written anew (%s: %s); nothing else is "
-            "affected, and the next cycle or `homefeed open cycles` writes it",
+            "affected, Airflow's page Homefeed shows it, and the next cycle writes it",
             *(workspace_uri, type(error).__name__, error),
         )

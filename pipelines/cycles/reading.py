@@ -5,7 +5,6 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 (`pipelines.alerts.outcomes`). Tested in tests/pipelines/cycles/test_reading.py.
 """
 
-import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,18 +86,6 @@ def find_cycle(
     names = [name for name in run_names(workspace_uri) if name.startswith(day)]
     found = newest_cycles(workspace_uri, names, settings)
     return next((cycle for cycle in found if trigger and cycle.trigger == trigger), None)
-
-
-def newest_page(workspace_uri: str, settings: Settings) -> str:
-    """Return the address of the newest verdict page that is still there; '' if there is none.
-
-    The days are read one by one, until one has a page.
-    """
-    for _, names in itertools.groupby(run_names(workspace_uri), _day_of):
-        for cycle in newest_cycles(workspace_uri, list(names), settings):
-            if cycle.page_uri and storage.exists(cycle.page_uri):
-                return cycle.page_uri
-    return ""
 
 
 def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
