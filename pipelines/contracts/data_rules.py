@@ -29,6 +29,9 @@ UNKNOWN_PAIRS: Final = Bound(0.05)
 """Actions on a pin that their request did not show."""
 EARLY_ACTIONS: Final = Bound(0.05, 0.1, fewest=20)
 """Actions without a request whose pin the user was shown only afterwards."""
+NAMELESS: Final = 0.05
+"""Where such actions are fewer than this share of those that name a request, nothing is said of
+them: in a log of drawn candidates they are pairs by chance."""
 CONCENTRATED_SHIFT: Final = 0.5
 """Of early actions, the share within three hours that makes them a clock that is wrong."""
 LATE_ACTIONS: Final = Bound(0.05, fewest=100)

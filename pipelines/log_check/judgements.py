@@ -264,7 +264,8 @@ def _clocks(report: LogReport) -> Iterator[Finding]:
             told = {"hours": most, "end": most + 1, "share": share, "soon": soon}
             yield finding("late_actions", **told)
     share = unnamed["early"] / max(unnamed["near"], 1)
-    if unnamed["early"] < bound.fewest or share < bound.warning:
+    is_few = unnamed["near"] < bounds.NAMELESS * report.total("named")["in_span"]
+    if is_few or unnamed["early"] < bound.fewest or share < bound.warning:
         return
     # Place h: early by h to h + 1 hours.
     by_hour = _binned(report.total("unnamed.shift"), SHIFT_HOURS, -SHIFT_HOURS)[::-1]

@@ -142,7 +142,8 @@ def _days_and_events(judged: Judged) -> tuple[Check, ...]:
     early = _share(events.num_early, events.num_near * has_examples)
     few = f"fewer than {FEWEST_ACTIONS} actions name"
     naming = "" if events.num_naming >= FEWEST_ACTIONS else f"{few} a request"
-    near = "" if events.num_near >= FEWEST_ACTIONS else f"{few} none"
+    is_near = events.num_near >= max(FEWEST_ACTIONS, bounds.NAMELESS * events.num_naming)
+    near = "" if is_near else f"{few} none, or next to those that name one"
     named = "Actions that name a request which the log does not have of their user."
     return (
         Check("every_day_has_labels", _CRITICAL,

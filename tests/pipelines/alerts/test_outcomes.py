@@ -147,7 +147,8 @@ def test_what_won_and_the_line_of_the_recipe_that_shows_it(
     beats = Reason.of("baseline_beats", baseline=winner, change=interval(-0.1), difference=None)
     verdict = judgement.verdict.model_copy(update={"grounds": (beats,)})
     outcome = outcome_in(first, judgement.model_copy(update={"verdict": verdict}))
-    assert outcome.next_step.sentence.startswith(f"{winner} {told}")
+    sentence = outcome.next_step.sentence
+    assert sentence.lower().startswith(f"{winner} {told}".lower()) and sentence[0].isupper()
     assert f"was rejected: {winner} beats it" in outcome.title
 
 

@@ -112,7 +112,8 @@ UNKNOWN, EARLY = ("most_requests_are_known", "requests_are_known"), "actions_fol
         ((100, 51, 0, 0), UNKNOWN),
         ((100, 5, 100, 5), ()),
         ((100, 0, 100, 6), (EARLY,)),
-        ((19, 19, 19, 19), ()),  # so few say nothing
+        ((1000, 0, 40, 30), ()),  # so few beside those that name one say nothing
+        ((19, 19, 19, 19), ()),
     ],
 )
 def test_actions_that_name_nothing_or_come_too_early(
