@@ -97,7 +97,8 @@ def test_a_comment_is_no_other_code_and_a_constant_is(
 
 OTHERS = "alert arrow artifacts base code_identity errors files judgement mlflow_errors processes"
 OTHERS = [
-    f"contracts.{name}" for name in f"{OTHERS} reasons run_layout stage_table upgrades".split()
+    f"contracts.{name}"
+    for name in f"{OTHERS} progress reasons run_layout stage_table upgrades".split()
 ]
 OTHERS += ["places", "metrics", "storage", "settings", "deletion", "plain_text", "recipes"]
 OTHERS = (*(f"pipelines.{name}" for name in (*OTHERS, "snapshot.spark", "snapshot.pool")),
