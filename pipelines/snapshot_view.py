@@ -1,16 +1,12 @@
 """A snapshot for people: which one is meant, what lies in it, what was done to it.
 
-The files are mapped into memory, and a shard's numbers are dropped before the next one's are read.
-Not for judging numbers, which is the data gate's (`validation.data_gate`).
+Label rates and features are drawn by the data gate's pages (`validation.data_gate`).
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 from rich import filesize
 
 from pipelines import storage
@@ -18,11 +14,8 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import digest_of_files
 from pipelines.contracts.run_layout import MANIFEST, snapshot_manifest_uri
-from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
-from pipelines.contracts.snapshot_files import altered_files, open_table
+from pipelines.contracts.snapshot_files import altered_files
 from pipelines.contracts.time import Window
-
-_WINDOWS = {"training": SPLIT_TRAINING, "holdout": SPLIT_HOLDOUT}
 
 
 def published(workspace_uri: str, start: str = "") -> list[Snapshot]:
@@ -69,83 +62,16 @@ def _read(uri: str) -> Snapshot | None:
     return None
 
 
-class SnapshotFacts(NamedTuple):
-    """A snapshot's manifest, and what its files hold."""
-
-    snapshot: Snapshot
-    figures: dict[str, float | None]  # a share is a float, a number an int; None: of nothing
-
-
-def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
-    """Count what a snapshot holds.
-
-    Args:
-        snapshot: the manifest.
-        snapshot_dir: local folder with the files.
-
-    Raises:
-        SnapshotDamagedError: a file is missing or no Arrow file.
-    """
-    total = {name: Counter[str]() for name in _WINDOWS}
-    for shard in snapshot.shards:
-        requests, examples = (
-            open_table(snapshot_dir, f"{shard.name}/{kind}.arrow")
-            for kind in ("requests", "examples")
-        )
-        column = {key: np.asarray(requests[key]) for key in requests.column_names[1:]}
-        sizes, is_empty = column["num_examples"], column["timeline_end"] == column["timeline_start"]
-        for name, split in _WINDOWS.items():
-            own = column["split"] == split
-            counted = {
-                "requests": own.sum(),
-                "examples": sizes[own].sum(),
-                "users": len(np.unique(column["user_id"][own])),  # all of a user's are in a shard
-                "empty": is_empty[own].sum(),
-            }
-            of_own = np.repeat(own, sizes)  # Examples lie request by request.
-            for head in snapshot.features.head_names:
-                counted[f"of {head}"] = np.asarray(examples[label_column(head)])[of_own].sum()
-            total[name].update({key: int(value) for key, value in counted.items()})
-
-    figures: dict[str, float | None] = {}
-    for name, of in total.items():
-        figures |= {f"{name}: {kind}": of[kind] for kind in ("requests", "examples", "users")}
-        for head in sorted(snapshot.features.head_names):
-            figures[f"{name}: label rate of {head}"] = _ratio(of[f"of {head}"], of["examples"])
-        without = _ratio(of["empty"], of["requests"])
-        figures[f"{name}: requests of users without an action"] = without
-    fits = snapshot.event_counts
-    figures |= {
-        "actions in the timelines": sum(each.num_actions for each in snapshot.shards),
-        "pins": snapshot.num_pins,
-        "pins without an embedding": snapshot.num_cold_pins,
-        "repeated impressions dropped": snapshot.num_duplicate_impressions,
-        "impressions left out, too young": snapshot.num_immature_impressions,
-        "named requests that are not there": _ratio(fits.num_naming_unknown, fits.num_naming),
-        "bytes": sum(file.num_bytes for file in snapshot.files),
-    }
-    return SnapshotFacts(snapshot, figures)
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
-def _said(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"
-
-
 def _span(window: Window) -> str:
     """Return a window's days; the last one is outside."""
     return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}"
 
 
-def settings_of(snapshot: Snapshot) -> dict[str, str]:
-    """Return what the snapshot was built for, by name."""
-    features = snapshot.features
-    categorical = ", ".join(f"{each.table}.{each.name}" for each in features.categorical)
+def facts_of(snapshot: Snapshot) -> dict[str, str]:
+    """Return what a snapshot was built for, and what its manifest counts, by name."""
+    features, fits = snapshot.features, snapshot.event_counts
+    unknown = f"{fits.num_naming_unknown:,} of {fits.num_naming:,}"
+    size = filesize.decimal(sum(file.num_bytes for file in snapshot.files))
     return {
         "as of": f"{snapshot.as_of:%Y-%m-%d %H:%M} UTC",
         "training": _span(snapshot.training),
@@ -154,8 +80,16 @@ def settings_of(snapshot: Snapshot) -> dict[str, str]:
         "heads": ", ".join(features.head_names),
         "action types": ", ".join(features.action_types),
         "numeric features": ", ".join(each.name for each in features.numeric) or "none",
-        "categorical features": categorical or "none",
-        "shards": str(len(snapshot.shards)),
+        "categorical features": ", ".join(
+            f"{each.table}.{each.name}" for each in features.categorical
+        )
+        or "none",
+        "rows": f"{snapshot.num_examples:,} examples of {snapshot.num_requests:,} requests, {size}",
+        "actions in the timelines": f"{sum(each.num_actions for each in snapshot.shards):,}",
+        "pins": f"{snapshot.num_pins:,}, of which {snapshot.num_cold_pins:,} without an embedding",
+        "repeated impressions dropped": f"{snapshot.num_duplicate_impressions:,}",
+        "impressions left out, too young": f"{snapshot.num_immature_impressions:,}",
+        "named requests that are not there": unknown,
     }
 
 
@@ -170,11 +104,10 @@ def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
         )
 
 
-def lines_of(facts: SnapshotFacts) -> Iterator[str]:
-    """Yield what a snapshot is, and its numbers."""
-    yield f"snapshot {facts.snapshot.digest[:16]} at {facts.snapshot.uri}"
-    yield from (f"{name}: {value}" for name, value in settings_of(facts.snapshot).items())
-    yield from (f"{name}: {_said(value)}" for name, value in facts.figures.items())
+def lines_of(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what a snapshot is."""
+    yield f"snapshot {snapshot.digest[:16]} at {snapshot.uri}"
+    yield from (f"{name}: {value}" for name, value in facts_of(snapshot).items())
 
 
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and te
 import getpass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -19,9 +19,6 @@ from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
-
-if TYPE_CHECKING:
-    from pipelines.snapshot_view import SnapshotFacts
 
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
@@ -180,13 +177,13 @@ def show_snapshot(
         str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
     ] = "",
 ) -> Any:
-    """Show a snapshot's windows, rows, label rates and size; or list them all."""
-    from pipelines.snapshot_view import lines_of, list_lines, published
+    """Show a snapshot's windows, rows and size; or list them all."""
+    from pipelines.snapshot_view import facts_of, find, lines_of, list_lines, published
 
     if snapshot:
-        facts = _facts_of(snapshot)
-        say_all(lines_of(facts))
-        return facts._asdict()
+        one = find(snapshot, _workspace_uri())
+        say_all(lines_of(one))
+        return {"snapshot": one, "figures": facts_of(one)}
     workspace_uri = _workspace_uri()
     found = published(workspace_uri)
     say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
@@ -195,14 +192,6 @@ def show_snapshot(
 
 def _workspace_uri() -> str:
     return storage.to_uri(Settings().workspace_location)
-
-
-def _facts_of(text: str) -> "SnapshotFacts":
-    from pipelines.snapshot_view import find, read_facts
-
-    one = find(text, _workspace_uri())
-    with storage.local_copy(one.uri) as folder:
-        return read_facts(one, folder)
 
 
 @snapshot_app.command()

@@ -5,14 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.snapshot_files import open_table, verify_files
 from pipelines.snapshot.build import write_snapshot
-from pipelines.snapshot_view import lines_of, problems, read_facts
+from pipelines.snapshot_view import lines_of, problems
 from pipelines.storage import local_path
 from support.damage import flip_a_byte
 from support.runs import PLANTED_AS_OF, make_run
@@ -41,43 +40,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(folder, build(folder), build(folder, as_of=PLANTED_AS_OF - timedelta(days=7)))
 
 
-def rows_of(snapshot: Snapshot, folder: Path) -> pd.DataFrame:
-    """One row for each example, with the columns of its request."""
-    parts = []
-    for shard in snapshot.shards:
-        requests, examples = (
-            open_table(folder, f"{shard.name}/{kind}.arrow").to_pandas()
-            for kind in ("requests", "examples")
-        )
-        repeated = requests.loc[requests.index.repeat(requests["num_examples"])]
-        parts.append(examples.join(repeated.reset_index(drop=True)))
-    return pd.concat(parts)
-
-
-@pytest.mark.parametrize(("split", "name"), [(0, "training"), (1, "holdout")])
-def test_a_window_s_counts_are_those_of_its_rows(built: Built, split: int, name: str) -> None:
-    facts, rows = read_facts(*built.newer), rows_of(*built.newer)
-    own = rows[rows["split"] == split]
-    requests, figures = own.drop_duplicates("request_id"), facts.figures
-    assert figures[f"{name}: examples"] == len(own) > 1000
-    assert figures[f"{name}: requests"] == len(requests)
-    assert figures[f"{name}: users"] == own["user_id"].nunique()
-    is_empty = requests["timeline_end"] == requests["timeline_start"]
-    assert figures[f"{name}: requests of users without an action"] == is_empty.mean()
-    for head in facts.snapshot.features.head_names:
-        assert figures[f"{name}: label rate of {head}"] == own[f"label_{head}"].mean()
-    assert figures["bytes"] == sum(file.num_bytes for file in facts.snapshot.files)
-
-
-def test_a_rate_of_nothing_is_unknown_and_a_file_that_is_gone_is_named(
-    built: Built, tmp_path: Path
-) -> None:
-    snapshot, _ = built.newer
-    shown = list(lines_of(read_facts(snapshot.model_copy(update={"shards": ()}), tmp_path)))
-    assert "holdout: requests: 0" in shown
-    assert "holdout: requests of users without an action: unknown" in shown
-    with pytest.raises(SnapshotDamagedError, match=f"{SHARD}/requests.arrow is missing"):
-        read_facts(snapshot, tmp_path)
+def test_what_is_shown_is_what_the_manifest_counts(built: Built) -> None:
+    snapshot, folder = built.newer
+    shown = dict(line.split(": ", 1) for line in list(lines_of(snapshot))[1:])
+    num = sum(open_table(folder, f"{s.name}/examples.arrow").num_rows for s in snapshot.shards)
+    assert shown["rows"].startswith(f"{num:,} examples of {snapshot.num_requests:,} requests, ")
+    assert shown["heads"] == "repin, long_click, save" and shown["holdout"].endswith("2017-03-01")
 
 
 def test_what_was_published_is_unharmed_and_every_byte_counts(built: Built, tmp_path: Path) -> None:

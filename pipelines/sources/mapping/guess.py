@@ -11,7 +11,8 @@ import duckdb
 import yaml
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.sources.mapping.spec import OPTIONAL, TableMapping, TableName, Times, needed
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.sources.mapping.spec import TableMapping, TableName, Times, needed
 from pipelines.sources.mapping.tables import Tables, quoted, time_sql
 
 NAMES = {
@@ -101,7 +102,7 @@ def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict,
     elif "user_id" in found:
         name = "users"
     time, said = _TIME_OF.get(name, ""), [f"read as {name}"]
-    columns = {what: found[what] for what in found if what in (*OPTIONAL[name], *needed(name))}
+    columns = {what: found[what] for what in found if what in EVENT_LOG_TABLES[name].names}
     if time and "time" in found:
         columns[time] = found["time"]
         tables.open_files(view, TableMapping(**table, columns=columns))  # times as they stand

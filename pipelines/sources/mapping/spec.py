@@ -25,21 +25,15 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes.text import parse
+from pipelines.sources.event_log_writer import DEFAULTS
 
 TableName = Literal["impressions", "actions", "pins", "users"]
 SOURCES = ("files", "delta", "iceberg", "database")
-OPTIONAL = {
-    "impressions": {"known_at", "position", "surface", "is_exploration", "propensity"},
-    "actions": {"known_at", "request_id"},
-    "pins": {"embedding_version", "embedding"},
-    "users": {"embedding", "state", "location"},
-}
-"""Columns that a table of a mapping need not name: `EventLogWriter` fills them in."""
 
 
 def needed(table: TableName) -> set[str]:
-    """Return the columns that a table of a mapping has to name."""
-    return set(EVENT_LOG_TABLES[table].names) - OPTIONAL[table]
+    """Return the columns that a table has to name: all that `EventLogWriter` does not fill in."""
+    return set(EVENT_LOG_TABLES[table].names) - {*DEFAULTS[table], "embedding"}
 
 
 class Times(Frozen):
