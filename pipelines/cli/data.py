@@ -112,9 +112,7 @@ def judge_log(
     to_day: Annotated[str, Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
     strict: Annotated[bool, Option("--strict", help="Warnings count as errors.")] = False,
 ) -> None:
-    """Say what a log looks like and all that is wrong with it; nothing of it stays.
-
-    With a recipe, and without --from and --to, the stages are tried on it in a scratch folder.
+    """Say what a log looks like and all that is wrong with it; with a recipe, try the stages.
 
     The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
     it is 65 for warnings too.

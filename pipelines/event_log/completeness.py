@@ -3,8 +3,8 @@
 A label is 0 where nothing was done within the label window. Of days that the log does not have yet,
 that would be said of every impression, so nothing is trained or judged beyond this instant. A
 writer that knows it keeps it in the log's record. Of any other log it is the end of the last day of
-impressions, or the last event where that day was cut. Not for what a window needs (`snapshot.build`
-does). Tested in tests/pipelines/event_log/test_completeness.py.
+impressions, or the last event where that day was cut. Not for what a window needs. Tested in
+tests/pipelines/event_log/test_completeness.py.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,6 @@ LEAST_CUT_MS, TIMES_SPREAD = HOUR_MS, 2
 than twice as far as they are apart. Taken as the last one, 3 of 1,188 days of the retail sample and
 of five worlds look so that are whole; the sample's own last day is cut at 04:01 UTC, and is told.
 """
-_BATCH_ROWS = 1 << 17
 
 
 class Complete(NamedTuple):
@@ -42,6 +41,13 @@ class Complete(NamedTuple):
     def as_of(self) -> datetime:
         """The newest day as of which a cycle has all of its labels."""
         return floor_to_day(self.to)
+
+    @property
+    def told(self) -> str:
+        """Both as people read it."""
+        how = "where its last day was cut" if self.cut_at else "where its last day ends"
+        how = "as its writer says" if self.by_writer else how
+        return f"{self.to:%Y-%m-%d %H:%M} UTC, {how}; the newest as_of is {self.as_of:%Y-%m-%d}"
 
 
 def completeness(event_log: EventLog) -> Complete:
@@ -74,13 +80,10 @@ def check_complete(event_log: EventLog, as_of: datetime) -> None:
     """
     known = completeness(event_log)
     if as_of > known.to:
-        because = "its last day was cut there" if known.cut_at else "its last day ends there"
-        because = "its writer says so" if known.by_writer else because
         raise DataContractError(
-            f"the event log at {event_log.uri} is complete to {known.to:%Y-%m-%d %H:%M} UTC "
-            f"({because}), and what came later is no label yet; expected an as_of of at most "
-            f"{known.as_of:%Y-%m-%d}, found {as_of:%Y-%m-%d}; choose as_of {known.as_of:%Y-%m-%d}, "
-            f"or write the days that are missing"
+            f"the event log at {event_log.uri} is complete to {known.told}, found "
+            f"{as_of:%Y-%m-%d}; expected all labels; choose as_of {known.as_of:%Y-%m-%d}, or write "
+            f"the days that are missing"
         )
 
 
@@ -95,14 +98,7 @@ def _last_ms(event_log: EventLog, day: int) -> int | None:
             if all(name in group for group in groups):
                 found += [int(group[name]["max"]) for group in groups]
                 continue
-            for batch in iterate_batches(dataset, file, [name], _BATCH_ROWS):
+            for batch in iterate_batches(dataset, file, [name], 1 << 17):
                 latest = pc.max(batch[name]).as_py()
                 found += [] if latest is None else [latest]
     return min(max(found) - start, DAY_MS) if found else None
-
-
-def complete_line(known: Complete) -> str:
-    """Return to when a log is complete, as people read it."""
-    how = "where its last day was cut" if known.cut_at else "where its last day ends"
-    how = "as its writer says" if known.by_writer else how
-    return f"{known.to:%Y-%m-%d %H:%M} UTC, {how}; the newest as_of is {known.as_of:%Y-%m-%d}"

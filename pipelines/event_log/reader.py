@@ -63,6 +63,7 @@ _NUM_FROM_STORE = 8
 """Files of a bucket, or footers, that are read at a time, because each waits for answers."""
 
 _VERIFIED = {"page_checksum_verification": True}
+_SCANNED = ds.ParquetFragmentScanOptions(**_VERIFIED)
 """Of pages that have a checksum, as those of our writers; a flipped bit is no data."""
 
 
@@ -232,13 +233,9 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
     """
     filesystem, _ = open_filesystem(event_log.uri)
     with damage_told_from_failure(filesystem, file):
-        kind = ds.ParquetFileFormat(default_fragment_scan_options=_scanned())
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=_SCANNED)
         fragment = kind.make_fragment(file.path, filesystem)  # which reads its footer once
         return ds.FileSystemDataset([fragment], fragment.physical_schema, kind, filesystem)
-
-
-def _scanned(**options: bool) -> ds.ParquetFragmentScanOptions:
-    return ds.ParquetFragmentScanOptions(**options, **_VERIFIED)
 
 
 def read_file(
@@ -272,7 +269,8 @@ def iterate_batches(
         DataContractError: its pages are damaged.
         TransientStorageError: the storage failed.
     """
-    options = _scanned(pre_buffer=False, use_buffered_stream=True)
+    buffered = {"pre_buffer": False, "use_buffered_stream": True}
+    options = ds.ParquetFragmentScanOptions(**buffered, **_VERIFIED)
     ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
     with damage_told_from_failure(dataset.filesystem, file):
         yield from dataset.to_batches(

@@ -186,9 +186,8 @@ RULES = {
         "of a request", "actions", WARNING),
     "late_actions": Rule(
         "{share:.0%} come {hours} to {end} h after their impressions, {soon:.0%} within an hour",
-        "expected most within minutes; check the time zone of the writer of either table: a table "
-        "in local time is later or earlier than the others by whole hours", "actions.acted_at",
-        WARNING),
+        "expected most within minutes; check the time zone of the writer of either table",
+        "actions.acted_at", WARNING),
     "early_actions": Rule(
         "{when} before their impressions are {share:.0%} of the {num:,} actions without a request "
         "whose pin the user was shown within 24 h",
@@ -199,14 +198,18 @@ RULES = {
         "expected one row per (request_id, pin_id); they are dropped; write each candidate once",
         "impressions"),
     "only_answered": Rule(
-        "{share:.0%} of the {num:,} impressions got an action: were those left out that nobody "
-        "answered?",
-        "expected every candidate that a user was shown, of which a model learns what is not "
-        "chosen; write all of them, or draw others (docs/event_log.md)", "impressions"),
+        "{share:.0%} of the {num:,} impressions got an action: were others left out?",
+        "expected every candidate that a user was shown; write all of them, or draw others "
+        "(docs/event_log.md)", "impressions"),
     "all_exploration": Rule("is_exploration is true in {share:.0%} of the {num:,} rows",
         "expected true for requests whose candidates were drawn at random, at most "
         "{bounds.EXPLORATION.warning:.0%}; write false for the ranked ones",
         "impressions.is_exploration", WARNING),
+    "telling_column": Rule(
+        "{column} alone tells an impression that got an action from one that got none: area under "
+        "the curve {area:.2f}",
+        "expected at most {bounds.TELLING.warning:.2f}; leave a column out that is written after "
+        "the request, or that follows from the actions", "", WARNING),
     "far_days": Rule(
         "{num:,} rows are of {first} to {last}, {gap:,} days from the other rows' last, {before}",
         "expected days that follow one another; correct {column} of these rows, or leave them out",
@@ -220,21 +223,17 @@ RULES = {
         "({others})",
         "expected one kind, because a local time without its zone is wrong by hours; give "
         "EventLogWriter all times with a zone", "", WARNING),
-    "cut_day": Rule(
-        "the last day is cut: the last row is of {cut_at:%Y-%m-%d %H:%M} UTC, and the {num} days "
-        "before end at {usual} or later",
-        "expected whole days, because labels of this one may be missing; write the rest of it, or "
-        "say complete_to to EventLogWriter; the newest as_of is {as_of:%Y-%m-%d}",
-        "impressions.impressed_at", WARNING),
-    "late_users": Rule("as_of of all {rows:,} rows is after every request of their users, so no "
-        "request sees one",
-        "expected the instant at which this was known of the user, and not that of the export; "
-        "write the rows with it", "users.as_of", WARNING),
-    "created": Rule(
-        "{column} of {num:,} of {pins:,} pins that were shown ({share:.0%}) is after that, or no "
-        "time in milliseconds since 1970",
-        "expected the time at which the pin was made, and not seconds, nor the time of the export; "
-        "correct the column where the table is written", "pins", WARNING),
+    "cut_day": Rule("the last row is of {cut_at:%Y-%m-%d %H:%M} UTC, and the {num} days before "
+        "end at {usual} or later: the last day is cut",
+        "expected whole days; write the rest of it, or say complete_to to EventLogWriter; the "
+        "newest as_of is {as_of:%Y-%m-%d}", "impressions.impressed_at", WARNING),
+    "late_users": Rule("as_of of all {rows:,} rows is after every request of their users",
+        "expected when this was known of the user, and not when it was exported; correct as_of",
+        "users.as_of", WARNING),
+    "created": Rule("{column} of {num:,} of {pins:,} pins that were shown ({share:.0%}) is after "
+        "that, or no time in milliseconds since 1970",
+        "expected when the pin was made, and not seconds, nor the time of the export; correct the "
+        "column where the table is written", "pins", WARNING),
     "width_of_users": Rule(
         "embeddings are {users} wide, and those of the pins of version {version!r} {pins}",
         "expected one width, because a model multiplies them; embed users and pins alike", "users"),
@@ -367,7 +366,7 @@ def column_problems(
         yield finding("column_twice", path, column=name, num=found.names.count(name))
     types = dict(zip(found.names, found.types, strict=True))
     wanted: dict[str, tuple[tuple[str, ...], str]] = {
-        field.name: ((_kind(field.type), "null"), str(field.type)) for field in expected
+        field.name: ((column_kind(field.type), "null"), str(field.type)) for field in expected
     }
     texts, numbers = ("text", "integer"), ("integer", "float", "null")
     wanted |= dict.fromkeys(extra_columns, (texts, "string, as a feature that the recipe declares"))
@@ -377,18 +376,18 @@ def column_problems(
         hint = "" if name in expected.names else " (declared as features by the recipe)"
         yield finding("missing_column", path, column=name, hint=hint, **told)
     for name, (kinds, words) in wanted.items():
-        if name in types and _kind(types[name]) not in kinds:
+        if name in types and column_kind(types[name]) not in kinds:
             value = str(types[name])
             yield finding("wrong_kind", path, column=name, value=value, expected=words)
 
 
-def _kind(type_: pa.DataType) -> str:
+def column_kind(type_: pa.DataType) -> str:
     """Return the family of a type's values; values may be cast within a family."""
     if isinstance(type_, pa.DictionaryType):
-        return _kind(type_.value_type)
+        return column_kind(type_.value_type)
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
     if is_list or pa.types.is_fixed_size_list(type_):
-        return f"list of {_kind(type_.value_type)}"
+        return f"list of {column_kind(type_.value_type)}"
     if type_ in (pa.string(), pa.large_string(), pa.string_view()):
         return "text"
     families = {"integer": pa.types.is_integer, "float": pa.types.is_floating}

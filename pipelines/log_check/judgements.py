@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +32,7 @@ from pipelines.event_log.rules import (
 from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport
 
 HOURS = 24
-SUNDAY, MARCH, NOVEMBER = 6, 3, 11
-CLOCK_CHANGES = {(3, 1), (3, 3), (3, 4), (10, 3), (10, 4), (11, 0)}
-"""Months and weeks of them, from 0, with Sundays on which clocks change."""
+SUNDAY, MARCH, OCTOBER, NOVEMBER = 6, 3, 10, 11
 LAST_MONTH, FEWEST_MONTHS = 12, 3
 """No month has a higher number: where no day has, days and months may have changed places."""
 FOLLOWS = {
@@ -60,10 +59,8 @@ def judge(report: LogReport, recipe: RunConfig | None) -> Iterator[Finding]:
 
 def _follows(each: Finding, found: list[Finding]) -> bool:
     """Return whether a warning is about what another finding, of the same day, says more nearly."""
-    causes = (other for other in found if other.rule in FOLLOWS.get(each.rule, ()))
-    return each.severity is WARNING and any(
-        each.day == other.day or None in (each.day, other.day) for other in causes
-    )
+    days = {other.day for other in found if other.rule in FOLLOWS.get(each.rule, ())}
+    return each.severity is WARNING and bool(days and (each.day is None or {each.day, None} & days))
 
 
 def _worse(is_error: object) -> Severity:
@@ -79,17 +76,15 @@ def _without_far_days(report: LogReport) -> tuple[LogReport, list[Finding]]:
     """Return the report without the few days that are far from the others, which are told."""
     left, findings = dict(report.days), list[Finding]()
     for table in TABLES:
-        rows, later, num = report.rows(table), list[date](), 0
-        days = [day for day, n in rows.items() if n]
-        for before, day in reversed([*zip(days, days[1:], strict=False)]):
-            later, num = [day, *later], num + rows[day]
-            if num > bounds.FAR_ROWS.warning * sum(rows.values()):
-                break
-            if (gap := (day - before).days) > bounds.FAR_DAYS:
-                told = {"first": day, "last": later[-1], "gap": gap, "before": before, "num": num}
+        rows = {day: num for day, num in report.rows(table).items() if num}
+        most, days = bounds.FAR_ROWS * sum(rows.values()), [*rows]
+        for place, (before, first) in enumerate(pairwise(days), 1):
+            gap, num = (first - before).days, sum(rows[day] for day in days[place:])
+            if gap > bounds.FAR_DAYS and num <= most:
+                told = {"first": first, "last": days[-1], "gap": gap, "before": before, "num": num}
                 column = EVENT_TIME_COLUMNS[table]
                 findings.append(finding("far_days", table=table, column=column, **told))
-                left = {day: counts for day, counts in left.items() if day not in later}
+                left = {day: of for day, of in left.items() if day < first}
                 break
     return (replace(report, days=left) if findings else report), findings
 
@@ -229,6 +224,10 @@ def _shown(report: LogReport) -> Iterator[Finding]:
     if num >= bounds.ANSWERED.fewest and share > bounds.ANSWERED.warning:
         severity = _worse(share >= bounds.ANSWERED.critical)
         yield finding("only_answered", num=num, share=share, severity=severity)
+    for name, area in report.telling.items():
+        if area > bounds.TELLING.warning:
+            table, _, column = name.rpartition(".")
+            yield finding("telling_column", table=table or TABLES[0], column=column, area=area)
     share = report.total("impressions")["exploration"] / max(num, 1)
     if num >= bounds.EXPLORATION.fewest and share > bounds.EXPLORATION.warning:
         yield finding("all_exploration", num=num, share=share)
@@ -238,7 +237,7 @@ def _clock_changes(report: LogReport) -> Iterator[Finding]:
     """Hours that a local clock leaves out or has twice, in the European Union or in America."""
     hours, bound = report.total("impressions.hour"), bounds.CLOCK_CHANGE
     for day, num in report.rows("impressions").items():
-        if day.weekday() != SUNDAY or (day.month, (day.day - 1) // 7) not in CLOCK_CHANGES:
+        if day.weekday() != SUNDAY or day.month not in (MARCH, OCTOBER, NOVEMBER):
             continue
         hour, of_day = 1 if day.month == NOVEMBER else 2, report.of(day, "impressions.hour")
         found, others = of_day.get(str(hour), 0), max(hours.total() - num, 1)
@@ -251,10 +250,7 @@ def _clock_changes(report: LogReport) -> Iterator[Finding]:
 
 
 def _clocks(report: LogReport) -> Iterator[Finding]:
-    """Actions before what they answer, or all of them hours after it.
-
-    An action that names a later request is refused: `measuring` tells of it.
-    """
+    """Actions without a request before what they answer, or all of them hours after it."""
     unnamed, bound = report.total("unnamed"), bounds.EARLY_ACTIONS
     late = _binned(report.total("named.late") + report.total("unnamed.shift"), SHIFT_HOURS)
     if (num := late.sum()) >= bounds.LATE_ACTIONS.fewest:
@@ -287,8 +283,10 @@ def judge_embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Fi
     own, users = report.pins.get(wanted), report.users.widths
     if report.users.rows and report.users.num_missing == report.num_users > 0:
         yield finding("late_users", rows=report.users.rows)
+    numeric = recipe.features.numeric_held if recipe else ()
+    ages = {each.column for each in numeric if each.name == "pin_age"} or {"created_at"}
     for column, (pins, wrong) in report.created.items():
-        if (share := wrong / max(pins, 1)) > bounds.CREATED_LATE.warning:
+        if column in ages and (share := wrong / max(pins, 1)) > bounds.CREATED_LATE.warning:
             yield finding("created", column=column, num=wrong, pins=pins, share=share)
     if wanted and own is None:
         told = {"version": wanted, "uri": report.uri, "found": sorted(report.pins)}

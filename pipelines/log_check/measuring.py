@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import storage
+from pipelines.contracts import data_rules as bounds
 from pipelines.contracts.config import FeatureConfig, RunConfig, number_columns
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.features import LOG_TABLES
@@ -44,6 +45,7 @@ from pipelines.event_log.rules import (
     KEY_COLUMNS,
     Finding,
     Severity,
+    column_kind,
     column_problems,
     embedding_number_problems,
     finding,
@@ -60,6 +62,8 @@ from pipelines.snapshot.pool import run_in_threads, usable_cores
 
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
+OWN_ROWS = 1 << 11
+"""Rows of a file of impressions whose columns beyond the contract are held against labels."""
 _FAR_MS = 1 << 61
 """Stands for "no impression on this side"."""
 _REACH_MS = SHIFT_HOURS * HOUR_MS
@@ -69,10 +73,11 @@ create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint
                 kind varchar);
 -- Requests by day and user, with their first time.
 create table r (day int, req ubigint, u bigint, first bigint);
--- Pins by day, with when they were first shown.
-create table shown (p bigint, first bigint);
--- Pins, with when they are said to be made.
-create table made (name varchar, p bigint, t double);
+-- Pins by day, with when they were first shown, how often they were, and how often got an action.
+create table shown (p bigint, first bigint, num bigint, hits bigint);
+-- Values of columns beyond the contract, of pins, and of impressions by what they got.
+create table own_pins (p bigint, name varchar, value varchar);
+create table told (name varchar, value varchar, num bigint, hits bigint);
 -- Actions whose request showed their pin on one of the days around them.
 create table paired (day int, place bigint);
 -- Actions without a request: how many ms before and after them the user was shown the pin.
@@ -84,7 +89,8 @@ create table valued (name varchar, value varchar, num bigint);
 _NEW_DAY = {  # of one reader: a day's rows
     "actions": "create or replace temp table own as from a limit 0",
     "impressions": """create or replace temp table i (req ubigint, u bigint, p bigint, t bigint,
-                      lag bigint, hour tinyint, expl bool)""",
+                      lag bigint, hour tinyint, expl bool);
+create or replace temp table own_shown (req ubigint, p bigint, name varchar, value varchar)""",
 }
 _FILL = {
     "actions": """
@@ -140,7 +146,12 @@ where x.req is null and x.day >= $day and x.t >= i.t and x.t < i.t + $window
 """
 _KEPT = {"actions": "insert into a select * replace (rowid as place) from own", "impressions": f"""
 insert into r select $day, req, u, min(t) from i group by req, u;
-insert into shown select p, min(t) from i group by p;
+create or replace temp table got as
+select i.*, h.row is not null as hit from i left join (select distinct row from hit) h
+on h.row = i.rowid;
+insert into shown select p, min(t), count(*), count(*) filter (hit) from got group by p;
+insert into told select name, value, count(*), count(*) filter (hit)
+from own_shown join got using (req, p) group by all;
 insert into paired
 select day, place from around x where exists (select 1 from i where i.req = x.req and i.p = x.p);
 insert into nearest
@@ -231,13 +242,27 @@ order by u, as_of limit 1
 """,
 }
 """What the kernel would refuse, by rule: the facts that its sentences name."""
-_MADE = """
-insert into made select $name, pin_id, {0} from part where pin_id is not null and {0} is not null
-"""
 _VALUED = "insert into valued select $name, {0}::varchar, count(*) from part group by all"
 _CREATED = f"""
 select name, count(*), count(*) filter (first < t or t not between {EARLIEST_MS} and {LATEST_MS})
-from made join (select p, min(first) as first from shown group by p) using (p) group by name
+from (select p, name, try_cast(value as double) as t from own_pins)
+join (select p, min(first) as first from shown group by p) using (p) where t > 0 group by name
+"""
+_OWN = {
+    "impressions": "insert into own_shown select hash(request_id), pin_id, $name, v from part",
+    "pins": "insert into own_pins select pin_id, $name, v from part",
+}
+_TELLING = f"""
+with of as (select name, coalesce(format('{{:.1e}}', try_cast(value as double)), value) as value,
+  sum(num) as num, sum(hits) as hits from (from told union all
+  select 'pins.' || name, value, num, hits from own_pins join shown using (p)) group by all),
+pooled as (select name, case when num < {bounds.TELLING.fewest} then '' else value end as v,
+  sum(num) as num, sum(hits) as hits from of group by all),
+ranked as (select *, sum(num - hits) over (partition by name order by hits / num) as below
+  from pooled)
+select name, sum(hits * (below - (num - hits) / 2)) / (sum(hits) * sum(num - hits)) as area
+from ranked group by name having sum(hits) >= {bounds.TELLING.fewest} and sum(num - hits) > 0
+order by area desc, name
 """
 _UNLISTED = """
 with of as (select value, sum(num)::bigint as num from valued where name = $name group by value),
@@ -324,10 +349,10 @@ def _mixed_zones(event_log: EventLog) -> Iterator[Finding]:
     settled = storage.read_model(uri, EventLogRecord).settled if storage.exists(uri) else {}
     zones = {name.removeprefix(ZONE_OF): zone for name, zone in settled.items() if ZONE_OF in name}
     without = [name for name, zone in zones.items() if zone == NO_ZONE]
-    if others := [name for name in zones if name not in without] if without else []:
-        column = without[0].partition(".")[2]
-        told = {"without": ", ".join(without), "others": ", ".join(others), "column": column}
-        yield finding("mixed_zones", table=without[0].partition(".")[0], **told)
+    if without and (others := zones.keys() - without):
+        table, _, column = without[0].partition(".")
+        told = {"without": ", ".join(without), "others": ", ".join(sorted(others))}
+        yield finding("mixed_zones", table=table, column=column, **told)
 
 
 def measure(report: LogReport, event_log: EventLog, recipe: RunConfig | None) -> list[Finding]:
@@ -378,7 +403,7 @@ class _Log:
         asked = {"day": number, "last": number - (-hours // 24), "window": hours * HOUR_MS}
         findings, counts = list[Finding](), self._report.days[day]
         with self._engine.cursor() as cursor:
-            cursor.execute(_NEW_DAY[table])
+            _execute_all(cursor, _NEW_DAY[table], {})
             files = [file for file in self._event_log.files_of(table) if file.day == day]
             counts["rows"][table] = sum(self._read(cursor, file, findings) for file in files)
             if table == "impressions":
@@ -430,7 +455,8 @@ class _Log:
             problems = list(column_problems(path, dataset.schema, schema, extra, numbers))
             add(problems)
             bad = {problem.column for problem in problems}
-            wished = sorted({*schema.names, *numbers, *features} - bad)
+            own = {*dataset.schema.names} - {*schema.names} - bad if table in _OWN else set[str]()
+            wished = sorted({*schema.names, *numbers, *features, *own} - bad)
             for batch in iterate_batches(dataset, file, wished, BATCH_ROWS):
                 rows, wrong = fitted(path, pa.Table.from_batches([batch]), schema)
                 add([*wrong, *null_problems(path, rows, ["embedding"], schema)])
@@ -443,9 +469,13 @@ class _Log:
                     add(embedding_number_problems(path, rows, is_bad))
                     rows = rows.append_column("width", pa.array(widths))
                     rows = rows.append_column("is_zero", pa.array(is_zero))
-                self._count_own(cursor, table, rows, [n for n in features if n not in bad])
+                some = rows if table == "pins" else rows.slice(0, max(0, OWN_ROWS - offset))
+                _keep_own(cursor, table, some, own)
                 unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
                 cursor.register("part", rows.drop_columns(unread))
+                for name in (name for name in features if name not in bad):
+                    column = '"' + name.replace('"', '""') + '"'
+                    cursor.execute(_VALUED.format(column), {"name": f"{table}.{name}"})
                 _execute_all(cursor, _FILL[table], {"day": file.day and (file.day - EPOCH).days})
                 cursor.unregister("part")
                 offset += len(rows)
@@ -453,18 +483,6 @@ class _Log:
             add([finding("unreadable", error=error)])
         findings += found.values()
         return offset
-
-    def _count_own(
-        self, cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, features: list[str]
-    ) -> None:
-        """Count the values of features, and keep when pins are said to be made."""
-        held = self._features.numeric_held if self._features and table == "pins" else ()
-        made = [each.column for each in held if each.name == "pin_age" and each.column]
-        for name in (name for name in (*features, *made) if name in rows.schema.names):
-            query, key = (_MADE, name) if name in made else (_VALUED, f"{table}.{name}")
-            keys = ["pin_id", name] if name in made else [name]
-            cursor.register("part", rows.select(keys))
-            cursor.execute(query.format('"' + name.replace('"', '""') + '"'), {"name": key})
 
     def match(self) -> list[Finding]:
         """Match the actions of all days with the requests of all days, and pins with their rows.
@@ -495,6 +513,7 @@ class _Log:
             report.unlisted[name] = Unlisted(*values)
         for name, pins, wrong in engine.execute(_CREATED).fetchall():
             report.created[name] = pins, wrong
+        report.telling = dict(engine.execute(_TELLING).fetchall())
         window = {"window": report.label_window_hours * HOUR_MS}
         for rule, query in _REFUSED.items():
             rows = engine.execute(query, window if "$window" in query else None)
@@ -522,6 +541,17 @@ class _Log:
                 if named := self._engine.execute(query, {"req": request}).fetchall():
                     return str(named[0][0])
         return "?"
+
+
+def _keep_own(
+    cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, own: Iterable[str]
+) -> None:
+    """Bring columns beyond the contract into the database, as texts."""
+    keys = rows.select([name for name in ("request_id", "pin_id") if name in rows.schema.names])
+    for name in own:
+        if column_kind(rows[name].type) in ("text", "integer", "float", "bool"):
+            cursor.register("part", keys.append_column("v", rows[name].cast(pa.string())))
+            cursor.execute(_OWN[table], {"name": name})
 
 
 def _looked_at(embeddings: pa.Array) -> tuple[npt.NDArray[Any], ...]:

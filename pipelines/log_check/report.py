@@ -27,14 +27,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.event_log.completeness import Complete, complete_line
+from pipelines.event_log.completeness import Complete
 from pipelines.event_log.rules import Finding, Severity, told_together
 from pipelines.storage import translated_errors
 
 TABLES = ("impressions", "actions")
 SHIFT_HOURS = 24
 """How far an action is looked for on either side of an impression of the same user and pin."""
-DAYS_SHOWN = 31
+DAYS_SHOWN, COLUMNS_SHOWN = 31, 5
 BADGES = {Severity.ERROR: "is-bad", Severity.WARNING: "is-warn", Severity.NOTE: "is-quiet"}
 
 
@@ -72,8 +72,9 @@ class LogReport:
     pins: dict[str, Embeddings] = field(default_factory=dict)  # by embedding version
     users: Embeddings = Embeddings()
     unlisted: dict[str, Unlisted] = field(default_factory=dict)  # by <table>.<feature>
-    # By column that says when pins were made: those that were shown, and for which it is wrong.
+    # By number of pins: those shown, and those for which it is no time before they were.
     created: dict[str, tuple[int, int]] = field(default_factory=dict)
+    telling: dict[str, float] = field(default_factory=dict)  # by column, the most telling first
     complete: Complete | None = None  # None of some days, or where it cannot be told
     problems: list[Finding] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
@@ -154,11 +155,13 @@ def summary_of(report: LogReport) -> Iterator[tuple[str, str]]:
             f"exploration; {shown['repeated']:,} duplicates",
         )
     if report.complete:
-        yield "complete to", complete_line(report.complete)
+        yield "complete to", report.complete.told
     labelled, days = report.total("labelled"), report.days_of("actions")
     types = (f"{n} {num:,} ({_share(labelled[n], num_shown)})" for n, num in sorted(acted.items()))
     told = f"{num_acted:,} on {len(days)} days: {', '.join(types) or 'none'}"
     yield f"actions (of impressions that got one within {report.label_window_hours} h)", told
+    if telling := [f"{name} {area:.2f}" for name, area in report.telling.items()][:COLUMNS_SHOWN]:
+        yield "most telling columns (area under the curve)", ", ".join(telling)
     of = {f"pins of version {name}": (each, report.num_pins) for name, each in report.pins.items()}
     for whose, (each, num) in [*sorted(of.items()), ("users", (report.users, report.num_users))]:
         having, wide = _share(num - each.num_missing, num), [width for width, _ in each.widths]

@@ -140,10 +140,7 @@ def measured_log(
     accepted: tuple[DayProfile, ...] = (),
     kept_in: Path | None = None,
 ) -> "JudgedLog":
-    """Measure the days of the windows, and as many before them as no accepted snapshot knows.
-
-    `limit_factor` is the recipe's; for the other arguments see `measure_log`.
-    """
+    """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
     from validation.data_gate.days.gate import JudgedLog
     from validation.data_gate.days.limits import FEWEST_DAYS
 

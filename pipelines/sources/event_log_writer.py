@@ -171,8 +171,7 @@ class EventLogWriter:
             log.
         replace_days: rows of a day that the log has already replace that table's rows of the day;
             by default they are refused when the block ends.
-        complete_to: with this block the log has all that happened before this instant; it must have
-            a zone. Without it the last day of impressions counts as whole, unless it ends early.
+        complete_to: the log then has all that happened before; without it, to its last day's end.
     """
 
     def __init__(

@@ -81,11 +81,6 @@ class Check:
         below = self.minimum - value if self.minimum is not None else -math.inf
         return max(above, below)
 
-    def outcome_alone(self) -> ExpectationOutcome:
-        """Return the outcome that Great Expectations would find, without its pages."""
-        offenders = tuple(name for name in self.values if self.excess(name) > 0)
-        return self.outcome(not offenders, offenders)
-
     def outcome(
         self, is_within: bool = True, offenders: tuple[str, ...] = ()
     ) -> ExpectationOutcome:

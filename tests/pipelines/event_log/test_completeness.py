@@ -84,6 +84,6 @@ def test_a_writer_says_so_and_an_increment_says_it_anew(tmp_path: Path) -> None:
 def test_an_as_of_after_that_is_refused_and_the_newest_one_named(tmp_path: Path) -> None:
     log = open_event_log(to_uri(log_of(tmp_path / "log", "23:50", "23:40", "23:55", "06:00")))
     check_complete(log, MIDNIGHT - timedelta(days=1))
-    said = r"complete to 2017-01-18 06:00 UTC \(its last day was cut there\).*choose as_of 2017-01"
+    said = "complete to 2017-01-18 06:00 UTC, where its last day was cut; .*choose as_of 2017-01"
     with pytest.raises(DataContractError, match=f"{said}-18, or write"):
         check_complete(log, MIDNIGHT)

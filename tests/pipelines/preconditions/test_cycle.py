@@ -334,8 +334,8 @@ def test_days_without_a_log_are_all_that_is_said(home: Path) -> None:
 
 def test_days_whose_labels_are_not_closed_are_all_that_is_said(home: Path) -> None:
     [problem] = said(home, recipe("none"), as_of=TINY_AS_OF + timedelta(days=1))
-    assert "is complete to 2017-01-20 00:00 UTC (its last day ends there)" in problem
-    assert "found 2017-01-21; choose as_of 2017-01-20, or write" in problem
+    assert "is complete to 2017-01-20 00:00 UTC, where its last day ends; " in problem
+    assert "found 2017-01-21; expected all labels; choose as_of 2017-01-20, or write" in problem
     [error] = refusals(asked(home, as_of=TINY_AS_OF + timedelta(days=1)))
     assert error.kind == ASKED  # a run by hand is skipped, and its note says this
 
