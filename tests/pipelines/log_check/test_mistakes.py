@@ -210,13 +210,17 @@ def cut(log: Path) -> None:
         in_file(f"{table}/{last}", keep(lambda rows, name=name: hour(rows, name) < 6))(log)
 
 
-def local_over_the_change(log: Path) -> None:
-    """Move the log to the end of March, and leave the hour out that a local clock leaves out."""
-    days = (date(2017, 3, 26) - date(2017, 1, 8)).days * 24
-    for table, name in (("impressions", "impressed_at"), ("actions", "acted_at")):
-        everywhere(table, shifted(lambda _: days, name, "known_at"))(log)
-    in_file("users", shifted(lambda _: days, "as_of"))(log)
-    in_file("impressions/day=2017-03-26", keep(lambda rows: hour(rows, "impressed_at") != 2))(log)
+def local_on(sunday: date, change: Change) -> Plant:
+    """Return what moves the log so that its 8th day is a Sunday on which clocks change."""
+
+    def plant(log: Path) -> None:
+        hours = (sunday - date(2017, 1, 8)).days * 24
+        for table, name in (("impressions", "impressed_at"), ("actions", "acted_at")):
+            everywhere(table, shifted(lambda _: hours, name, "known_at"))(log)
+        in_file("users", shifted(lambda _: hours, "as_of"))(log)
+        in_file(f"impressions/day={sunday}", change)(log)
+
+    return plant
 
 
 HOURS_9_TO_16 = "in the hours .*8, 9, 10"
@@ -262,8 +266,12 @@ MISTAKES_OF_A_WORLD = {
     "impressions in local time": Mistake(everywhere("impressions", shifted(
         lambda _: 2, "impressed_at", "known_at")), ERROR, "action_before_request",
         "^actions: .* most of them by 1 to 2 h; expected acted_at >= impressed_at.*time zone"),
-    "local times over the change of clocks": Mistake(local_over_the_change, WARNING,
-        "clock_change", "^impressions: on 2017-03-26, .* 0 rows are of 2 to 3 h .*impressed_at"),
+    "local times in spring": Mistake(local_on(date(2017, 3, 26), keep(
+        lambda rows: hour(rows, "impressed_at") != 2)), WARNING, "clock_change",
+        "^impressions: on 2017-03-26, .* 0 rows are of 2 to 3 h .*impressed_at"),
+    "local times in autumn": Mistake(local_on(date(2017, 10, 29), shifted(
+        lambda rows: -1 * (hour(rows, "impressed_at") == 3), "impressed_at", "known_at")),
+        WARNING, "clock_change", r"^impressions: on 2017-10-29, .* 1\d\d rows are of 2 to 3 h "),
     "actions in 2031": Mistake(in_2031, WARNING, "far_days",
         r"^actions: 5 rows are of 2030-12-\d+ to .* days from .*correct acted_at"),
     "a column that tells the future": Mistake(told_by("dwell_ms", 900), WARNING, "telling_column",
