@@ -223,7 +223,7 @@ RULES = {
         "({others})",
         "expected one kind, because a local time without its zone is wrong by hours; give "
         "EventLogWriter all times with a zone", "", WARNING),
-    "cut_day": Rule("the last row is of {cut_at:%Y-%m-%d %H:%M} UTC, and the {num} days before "
+    "cut_day": Rule("the last row is of {cut_at:%Y-%m-%d %H:%M} UTC, and the days before "
         "end at {usual} or later: the last day is cut",
         "expected whole days; write the rest of it, or say complete_to to EventLogWriter; the "
         "newest as_of is {as_of:%Y-%m-%d}", "impressions.impressed_at", WARNING),

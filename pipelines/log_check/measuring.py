@@ -29,7 +29,7 @@ from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.contracts.time import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS
-from pipelines.event_log.completeness import DAYS_BEFORE, completeness
+from pipelines.event_log.completeness import completeness
 from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, find_event_log
 from pipelines.event_log.reader import (
     IdColumn,
@@ -333,7 +333,7 @@ def _of_its_end(
     """Say to when a log is complete, and yield what that means for a cycle of then."""
     report.complete = known = completeness(event_log)
     if known.cut_at:
-        told = {"cut_at": known.cut_at, "num": DAYS_BEFORE, "usual": known.usual}
+        told = {"cut_at": known.cut_at, "usual": known.usual}
         yield finding("cut_day", as_of=known.as_of, **told)
     if recipe is not None:
         # What else such a cycle needs is judged by the rows.
