@@ -11,7 +11,6 @@ from pipelines.contracts.judgement import OffPolicyEstimate
 from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, noisy_scores, planted_rows
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
-from validation.model_gate import off_policy
 from validation.model_gate.comparison import Holdout, compare
 from validation.model_gate.off_policy import (
     Logged,
@@ -22,7 +21,7 @@ from validation.model_gate.off_policy import (
     slate_weights,
 )
 
-REQUESTS, CANDIDATES, TOP = 300, 8, 3
+REQUESTS, CANDIDATES, TOP = 300, 34, 3
 SHAPE = (REQUESTS, CANDIDATES)
 
 
@@ -69,18 +68,17 @@ def test_the_estimators_are_obps(seed: int) -> None:
     assert snips.value == pytest.approx(slate, abs=1e-9)
 
 
-def test_a_weight_beyond_the_clip_is_cut_to_it_and_a_log_that_never_agrees_has_no_replay(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    logged, is_best, _, predicted = draw(1)
+def test_a_log_that_never_agrees_has_no_replay_and_few_actions_give_no_number() -> None:
+    logged, is_best, _, _ = draw(1)
     never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), is_best)
-    assert (never.value, never.effective_size) == (None, 0)
-    agrees = logged.is_first & is_best
-    seen = predicted[is_best].sum() + 2 * (logged.reward - predicted)[agrees].sum()
-    monkeypatch.setattr(off_policy, "CLIP", 2.0)
-    found = doubly_robust(logged, is_best, predicted)
-    assert found.value == pytest.approx(seen / REQUESTS)
-    assert found.effective_size == agrees.sum()
+    assert (never.value, never.effective_size, never.num_actions) == (None, 0, 0)
+    rows = exploring(0.5)
+    seldom = {name: of * (np.arange(len(of)) % 97 == 0) for name, of in rows.labels.items()}
+    for found in estimated(replace(rows, labels=seldom)):
+        if found.estimator.startswith("slate"):  # sees all places
+            continue
+        assert (found.challenger, found.baseline, found.relative_change) == (None, None, None)
+        assert found.note.startswith("Too few: it has seen ") and "of 10 at least" in found.note
 
 
 @pytest.mark.parametrize(
