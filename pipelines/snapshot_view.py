@@ -70,7 +70,6 @@ def _span(window: Window) -> str:
 def facts_of(snapshot: Snapshot) -> dict[str, str]:
     """Return what a snapshot was built for, and what its manifest counts, by name."""
     features, fits = snapshot.features, snapshot.event_counts
-    unknown = f"{fits.num_naming_unknown:,} of {fits.num_naming:,}"
     size = filesize.decimal(sum(file.num_bytes for file in snapshot.files))
     return {
         "as of": f"{snapshot.as_of:%Y-%m-%d %H:%M} UTC",
@@ -89,19 +88,16 @@ def facts_of(snapshot: Snapshot) -> dict[str, str]:
         "pins": f"{snapshot.num_pins:,}, of which {snapshot.num_cold_pins:,} without an embedding",
         "repeated impressions dropped": f"{snapshot.num_duplicate_impressions:,}",
         "impressions left out, too young": f"{snapshot.num_immature_impressions:,}",
-        "named requests that are not there": unknown,
+        "requests that are not there": f"{fits.num_naming_unknown:,} of {fits.num_naming:,} named",
     }
 
 
 def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
     """Yield one line for each snapshot."""
     for each in snapshots:
-        size = filesize.decimal(sum(file.num_bytes for file in each.files))
-        yield (
-            f"{each.digest[:16]}  as of {each.as_of:%Y-%m-%d}, training {_span(each.training)}, "
-            f"holdout {_span(each.holdout)}: {each.num_examples:,} examples of "
-            f"{each.num_requests:,} requests, {size}"
-        )
+        facts, named = facts_of(each), f"{each.digest[:16]}  as of {each.as_of:%Y-%m-%d}"
+        windows = f"training {facts['training']}, holdout {facts['holdout']}"
+        yield f"{named}, {windows}: {facts['rows']}"
 
 
 def lines_of(snapshot: Snapshot) -> Iterator[str]:

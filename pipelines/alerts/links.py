@@ -12,11 +12,10 @@ from pipelines.settings import DAG_ID, MLFLOW_VIEW, RUN_LIST, Settings
 Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
-HOME, IN_MLFLOW = "All cycles", "MLflow comparison"
+HOME, IN_MLFLOW, LIST_IN_MLFLOW = "All cycles", "MLflow comparison", "All cycles in MLflow"
 PREFIX, PAGES = "/homefeed", "pages"
 """Where Airflow's web server shows pages (`pipelines.orchestration.pages`), and those of a
 workspace below that, by their paths in it."""
-LIST_IN_MLFLOW = "All cycles in MLflow"
 ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 """Who logs in, in an address. Of one that is broken it is rather too much than too little."""
 
@@ -33,7 +32,6 @@ def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = N
     labels = ("Data Docs", "Data Docs of the event log")
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
-        ("MLflow", mlflow_address(run.tracking_uri)),
         (HOME, home_link(settings)),
         *(
             (label, page_link(uri, run.workspace_uri, settings))

@@ -153,10 +153,9 @@ def ask_transports(settings: Settings) -> None:
         AlertDeliveryError: some would not. It names them and the kinds of their errors.
     """
     failures: dict[str, str] = {}
-    for name in settings.alert_transports:
+    for name in (name for name in settings.alert_transports if name in _QUESTIONS):
         try:
-            if name in _QUESTIONS:
-                _QUESTIONS[name]()
+            _QUESTIONS[name]()
         except Exception as error:
             failures[name] = _said(error)
     if failures:

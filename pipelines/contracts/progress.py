@@ -10,8 +10,7 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-SHOWN_AFTER_S = 2.0
-LINE_EVERY_S = 15.0
+SHOWN_AFTER_S, LINE_EVERY_S = 2.0, 15.0
 
 
 def tracked(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.progress import tracked
+from pipelines.sources.event_log_writer import id_of
 from pipelines.sources.mapping.spec import Draw
 from pipelines.sources.mapping.tables import Tables
 
@@ -144,8 +145,6 @@ def _others(
 
 def _stable(users: pa.Array) -> npt.NDArray[np.uint64]:
     """Return a number for each user that depends on nothing else: the id, or that of the name."""
-    from pipelines.sources.event_log_writer import id_of
-
     if pa.types.is_integer(users.type):
         return users.to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)
     return np.array([id_of(name) for name in users.to_pylist()], np.int64).view(np.uint64)

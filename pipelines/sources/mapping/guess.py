@@ -4,6 +4,7 @@ Nothing is decided for anybody: what was guessed is said beside it, and what cou
 marked with TODO.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
     tables: dict[TableName, dict] = {}
     notes, types, texts = list[str](), list[str](), list[str]()
     with_files = Tables(Path(), scratch)
-    try:
+    with contextlib.closing(with_files.database):
         for number, path in enumerate(paths):
             name, found, said = _table_of(with_files, path, number)
             notes += [f"{path.name}: {each}" for each in said]
@@ -62,14 +63,9 @@ def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
                 continue
             if name == "actions":
                 types = _types(with_files.database, found, number)
-                if not types:
-                    found["columns"]["action_type"] = "'click'"
-                    types = ["click"]
-            texts = texts or found.pop("texts", [])
-            found.pop("texts", None)
+                found["columns"].setdefault("action_type", "'click'")
+            texts += found.pop("texts", [])
             tables[name] = found
-    finally:
-        with_files.close()
     types = types or ["click"]
     return _written(tables, notes, texts, types[0]), tuple(types)
 
@@ -77,12 +73,11 @@ def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
 def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict, list[str]]:
     """Return which table a file may be, its part of the mapping, and what is said of it."""
     table: dict = {"files": str(path.resolve())}
-    database = tables.database
     view = f"source of {number}"
     for encoding in ("utf-8", "latin-1"):
         try:
             tables.open_files(view, TableMapping(**table, columns={}, encoding=encoding))
-            database.sql(f'SELECT count(*) FROM "{view}"').fetchall()
+            tables.database.sql(f'SELECT count(*) FROM "{view}"').fetchall()
             break
         except duckdb.Error as error:
             if encoding == "latin-1" or "unicode" not in str(error):
@@ -90,10 +85,9 @@ def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict,
                     f"{path} cannot be read: {str(error).splitlines()[0]}; expected a table with a "
                     f"header, as CSV, Parquet or JSON; leave it out, or correct it"
                 ) from None
-            database.execute(f'DROP VIEW IF EXISTS "{view}"')
     if encoding != "utf-8":
         table["encoding"] = encoding
-    types = {row[0]: row[1] for row in database.sql(f'DESCRIBE "{view}"').fetchall()}
+    types = tables.types_of(view)
     found = {what: column for what in NAMES if (column := _called(types, NAMES[what]))}
     name: TableName = "pins"
     if {"user_id", "pin_id"} <= set(found):
@@ -106,7 +100,7 @@ def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict,
     if time and "time" in found:
         columns[time] = found["time"]
         tables.open_files(view, TableMapping(**table, columns=columns))  # times as they stand
-        if how := _times(database, view, found["time"]):
+        if how := _times(tables, view, found["time"]):
             table["times"] = how
     for what in sorted(needed(name) - set(columns) - {"action_type"}):
         columns[what] = "TODO"
@@ -128,16 +122,15 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def _times(database: duckdb.DuckDBPyConnection, view: str, column: str) -> dict[str, str]:
+def _times(tables: Tables, view: str, column: str) -> dict[str, str]:
     """Return how the times of a column are written; {} where it needs no saying."""
     sql = quoted(column)
     sample = f'(SELECT {sql} FROM "{view}" WHERE {sql} IS NOT NULL LIMIT {_SAMPLE})'
-    kinds = {row[0]: row[1] for row in database.sql(f'DESCRIBE "{view}"').fetchall()}
-    if (kind := kinds[column]).startswith(("TIMESTAMP", "DATE")):
+    if (kind := tables.types_of(view)[column]).startswith(("TIMESTAMP", "DATE")):
         return {}
     number = f"try_cast({sql} AS DOUBLE)"
     query = f"SELECT median({number}), count({number}) = count(*) FROM {sample}"
-    [(middle, is_number)] = database.sql(query).fetchall()
+    [(middle, is_number)] = tables.database.sql(query).fetchall()
     if is_number and middle is not None:
         unit = next((unit for least, unit in _UNITS if middle >= least), "")
         is_day = _FIRST_DAY <= middle <= _LAST_DAY
@@ -145,7 +138,7 @@ def _times(database: duckdb.DuckDBPyConnection, view: str, column: str) -> dict[
     for written in (Times(), *(Times(format=each) for each in FORMATS)):
         read = time_sql(sql, kind, written)
         try:
-            database.sql(f"SELECT max({read}) FROM {sample}").fetchall()
+            tables.database.sql(f"SELECT max({read}) FROM {sample}").fetchall()
         except duckdb.Error:
             continue
         return {"format": written.format} if written.format else {}
@@ -165,15 +158,14 @@ def _types(database: duckdb.DuckDBPyConnection, table: dict, number: int) -> lis
 
 def _written(tables: dict[TableName, dict], notes: list[str], texts: list[str], main: str) -> str:
     """Return the mapping as YAML, with what was found and what is missing as comments."""
-    told = [*notes]
     value: dict = {"embedding_version": "mine-1"}
     if "impressions" not in tables:
         value["candidates"] = {"action": main}
-        told.append("no file has what was shown: candidates are drawn around each visit's actions")
+        notes.append("no file has what was shown: candidates are drawn around each visit's actions")
     if "pins" in tables and "embedding" not in tables["pins"]["columns"]:
         value["vectors"] = {"texts": texts or ["TODO"]}
-        told.append("no file has embeddings: they are made of the texts that vectors names")
-    told += [f"TODO no file of {name}" for name in ("actions", "pins") if name not in tables]
+        notes.append("no file has embeddings: they are made of the texts that vectors names")
+    notes += [f"TODO no file of {name}" for name in ("actions", "pins") if name not in tables]
     value["tables"] = tables
-    lines = "".join(f"# {note}\n" for note in told)
+    lines = "".join(f"# {note}\n" for note in notes)
     return f"{lines}{yaml.safe_dump(value, sort_keys=False, width=100)}"

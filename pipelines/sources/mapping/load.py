@@ -1,6 +1,7 @@
 """From a mapping to an event log: each table is read, checked as it is written, whole or not."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from pipelines import storage
 from pipelines.contracts.arrow import to_list_column
 from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.sources.mapping.draw import draw
-from pipelines.sources.mapping.spec import Mapping, TableName, read_mapping
+from pipelines.sources.mapping.spec import Mapping, read_mapping
 from pipelines.sources.mapping.tables import Tables
 from pipelines.sources.mapping.vectors import vectors_of
 
@@ -36,10 +37,8 @@ def import_log(path: Path, location: str, replace_days: bool = False) -> str:
         ) as writer,
     ):
         tables = Tables(path.resolve().parent, scratch)
-        try:
+        with contextlib.closing(tables.database):
             _write(tables, mapping, writer)
-        finally:
-            tables.close()
     return writer.uri
 
 
@@ -53,15 +52,10 @@ def _write(tables: Tables, mapping: Mapping, writer: EventLogWriter) -> None:
     if mapping.candidates is not None:
         for rows in draw(tables, mapping.candidates):
             writer.impressions(rows)
-    gives: dict[TableName, Callable[[pa.Table], None]] = {
-        "impressions": writer.impressions,
-        "actions": writer.actions,
-        "users": writer.users,
-    }
-    for each, give in gives.items():
+    for each in ("impressions", "actions", "users"):
         if each in mapping.tables:
             for rows in tables.rows(f"FROM {each}", f"batches of {each}"):
-                give(rows)
+                getattr(writer, each)(rows)
 
 
 def _with_vectors(tables: Tables, mapping: Mapping) -> Iterator[pa.Table]:

@@ -106,17 +106,15 @@ class Mapping(Frozen):
 
     @model_validator(mode="after")
     def _makes_a_log(self) -> Self:
-        wanted: dict[TableName, bool] = {
-            "impressions": self.candidates is None,
-            "actions": True,
-            "pins": True,
-        }
-        for name, is_wanted in wanted.items():
-            if (name in self.tables) != is_wanted:
-                raise ValueError(
-                    f"found tables {', '.join(self.tables)}{' and candidates' * (not is_wanted)}; "
-                    f"expected actions, pins, and either impressions or candidates"
-                )
+        is_drawn = self.candidates is not None
+        if (
+            not {"actions", "pins"} <= set(self.tables)
+            or ("impressions" in self.tables) == is_drawn
+        ):
+            raise ValueError(
+                f"found tables {', '.join(self.tables)}{' and candidates' * is_drawn}; expected "
+                f"actions, pins, and either impressions or candidates"
+            )
         for name, table in self.tables.items():
             if missing := sorted(needed(name) - set(table.columns)):
                 raise ValueError(f"tables.{name}.columns lacks {', '.join(missing)}")

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from glob import glob
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import sqlalchemy
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
@@ -55,8 +57,7 @@ class Tables:
         """
         with self.told_errors(name, table):
             self._open(f"source of {name}", table)
-            found = self.database.sql(f'DESCRIBE "source of {name}"').fetchall()
-            types = {column: kind for column, kind, *_ in found}
+            types = self.types_of(f"source of {name}")
             if absent := [each for each in kept if each not in types]:
                 raise DataContractError(
                     f"{name}: the source lacks {', '.join(absent)}; found columns "
@@ -79,6 +80,11 @@ class Tables:
                 ).fetchall()
                 log.info("%s: %d rows of types that action_types does not name", name, num)
 
+    def types_of(self, view: str) -> dict[str, str]:
+        """Return DuckDB's names of the types of a view's columns."""
+        found = self.database.sql(f"FROM {quoted(view)}")
+        return {name: str(kind) for name, kind in zip(found.columns, found.types, strict=True)}
+
     def rows(self, query: str, what: str) -> Iterator[pa.Table]:
         """Yield the rows of a query, some at a time."""
         reader = self.database.sql(query).to_arrow_reader(_BATCH_ROWS)
@@ -86,15 +92,15 @@ class Tables:
             if len(batch):
                 yield pa.Table.from_batches([batch])
 
-    def close(self) -> None:
-        """Let the database go."""
-        self.database.close()
-
     @contextlib.contextmanager
     def told_errors(self, name: str, table: TableMapping) -> Iterator[None]:
         """Say of which table an error is, and what may help."""
         try:
             yield
+        except ImportError as error:
+            raise ConfigurationError(
+                f"{name}: {error.name} is not installed; expected it for this source; install it"
+            ) from None
         except duckdb.Error as error:
             said = str(error).split("\n\n")[0].replace("\n", " ")
             remedy = "correct columns, times or where"
@@ -109,16 +115,39 @@ class Tables:
             self.open_files(view, table)
             return
         if table.delta:
-            tables = _library("deltalake").DeltaTable(self._place(table.delta))
-            found = tables.to_pyarrow_dataset()
+            from deltalake import DeltaTable
+
+            found = DeltaTable(self._place(table.delta)).to_pyarrow_dataset()
         elif table.iceberg:
-            iceberg = _library("pyiceberg.table").StaticTable
-            found = iceberg.from_metadata(self._place(table.iceberg)).scan().to_arrow_batch_reader()
+            from pyiceberg.table import StaticTable
+
+            known = StaticTable.from_metadata(self._place(table.iceberg))
+            found = known.scan().to_arrow_batch_reader()
         else:
-            found = _query(os.path.expandvars(table.database), table.query)
+            found = self._query(os.path.expandvars(table.database), table.query)
         self.database.register("registered", found)
         self.database.execute(f"CREATE TABLE {quoted(view)} AS FROM registered")
         self.database.unregister("registered")
+
+    def _query(self, address: str, query: str) -> Any:
+        """Return a query's rows as Arrow: by the database's ADBC driver, else by SQLAlchemy."""
+        scheme, _, place = address.partition(":")
+        driver = f"adbc_driver_{scheme.partition('+')[0]}"
+        if find_spec(driver):
+            place = place.removeprefix("///") if scheme == "sqlite" else address
+            self._cursor = import_module(f"{driver}.dbapi").connect(place).cursor()
+            self._cursor.execute(query)
+            return self._cursor.fetch_record_batch()
+        with sqlalchemy.create_engine(address).connect() as connection:
+            found = connection.execution_options(stream_results=True).execute(
+                sqlalchemy.text(query)
+            )
+            names = list(found.keys())
+            parts = [
+                pa.table([pa.array(values) for values in zip(*rows, strict=True)], names=names)
+                for rows in found.partitions(_BATCH_ROWS)
+            ]
+        return pa.concat_tables(parts, promote_options="permissive")
 
     def open_files(self, view: str, table: TableMapping) -> None:
         """Make a view of the rows of files, as they are."""
@@ -139,8 +168,11 @@ class Tables:
             read += ", header = true, union_by_name = true"
             read += f", encoding = {_text(table.encoding)}"
             read += f", delim = {_text(table.delimiter)}" if table.delimiter else ""
-            names = [row[0] for row in self.database.sql(f"DESCRIBE FROM {read})").fetchall()]
-            read += f", types = {{{_texts_of(table, names)}}}"
+            # Ids and times are texts, which nothing may guess at.
+            used = {table.columns[name] for name in (*IDS, *TIMES) if name in table.columns}
+            names = used.intersection(self.database.sql(f"FROM {read})").columns)
+            texts = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in sorted(names))
+            read += f", types = {{{texts}}}"
         elif reader == "read_parquet":
             read += ", union_by_name = true"
         self.database.execute(f"CREATE OR REPLACE VIEW {quoted(view)} AS FROM {read})")
@@ -198,55 +230,10 @@ def time_sql(sql: str, kind: str, times: Times) -> str:
     return f"coalesce(try_cast({sql} AS BIGINT), {read})" if kind == "VARCHAR" else read
 
 
-def _texts_of(table: TableMapping, names: list[str]) -> str:
-    """Return the columns of a CSV that nothing may guess at, as an SQL struct: ids and times."""
-    used = {table.columns[name] for name in (*IDS, *TIMES) if name in table.columns}
-    return ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names if name in used)
-
-
 def _dataset(uri: str) -> ds.Dataset:
     filesystem, path = storage.open_filesystem(uri)
     kind = READERS.get(_ending(path), "read_parquet").removeprefix("read_")
     return ds.dataset(path, format=kind, filesystem=filesystem)
-
-
-def _query(address: str, query: str) -> Any:
-    """Return a query's rows as Arrow: by the database's ADBC driver, else by SQLAlchemy."""
-    scheme, _, place = address.partition(":")
-    driver = f"adbc_driver_{scheme.partition('+')[0]}"
-    if find_spec(driver):
-        connection = _library(f"{driver}.dbapi").connect(
-            place.removeprefix("///") if scheme == "sqlite" else address
-        )
-        cursor = connection.cursor()
-        cursor.execute(query)
-        return cursor.fetch_record_batch()
-    alchemy = _library("sqlalchemy")
-    with alchemy.create_engine(address).connect() as connection:
-        found = connection.execution_options(stream_results=True).execute(alchemy.text(query))
-        names = list(found.keys())
-        parts = [
-            pa.table([pa.array(values) for values in zip(*rows, strict=True)], names=names)
-            for rows in found.partitions(_BATCH_ROWS)
-        ]
-    return pa.concat_tables(parts, promote_options="permissive")
-
-
-def _library(name: str) -> Any:
-    """Return an optional library.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = name.partition(".")[0].replace("_", "-")
-        raise ConfigurationError(
-            f"{package} is not installed; expected it for this source; run `pip install {package}`"
-        ) from None
 
 
 def _ending(path: str) -> str:

@@ -134,7 +134,7 @@ def test_a_comparison_shows_what_went_out_and_what_differs(page: Page, told: Out
 def test_the_copy_of_the_page_has_only_links_that_open(page: Page, told: Outcome) -> None:
     runs, _, of = unquote(dict(told.links)[IN_MLFLOW].partition("runs=")[2]).partition("&")
     (experiment,), (run, *_) = json.loads(of.split("=")[1].split("&")[0]), json.loads(runs)
-    server = dict(told.links)["MLflow"].partition("/#/")[0]
+    server = dict(told.links)[IN_MLFLOW].partition("/#/")[0]
     page.goto("about:blank")
     artifacts = f"{server}/#/experiments/{experiment}/runs/{run}/artifacts"
     page.goto(f"{artifacts}/comparison/verdict.html?{MLFLOW_VIEW}")

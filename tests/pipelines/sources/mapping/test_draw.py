@@ -36,7 +36,7 @@ def drawn(tmp_path: Path, actions: pd.DataFrame, how: Draw = HOW) -> tuple[pd.Da
     tables.database.execute("CREATE TABLE actions AS FROM given")
     shown = pd.concat([rows.to_pandas() for rows in draw(tables, how)], ignore_index=True)
     answered = tables.database.sql("FROM actions").df()
-    tables.close()
+    tables.database.close()
     return shown, answered
 
 

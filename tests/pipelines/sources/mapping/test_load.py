@@ -5,14 +5,18 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
+from pyiceberg.catalog.sql import SqlCatalog
 
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.event_log.record import RECORD_FILE, EventLogRecord
 from pipelines.sources.event_log_writer import id_of
+from pipelines.sources.mapping import tables
 from pipelines.sources.mapping.load import import_log
 from support.own_tables import rows_of_log
 
@@ -35,7 +39,7 @@ MS = [1774744200000, 1774744200000, 1774747800250]
 def mapping(**changes: dict[str, Any]) -> dict[str, Any]:
     """Return a mapping of CSV files; changes are merged into its tables."""
     ids = {"user_id": "user", "pin_id": "item"}
-    tables: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "impressions": {
             "files": "shown.csv",
             "columns": {"request_id": "request", **ids, "impressed_at": "at"},
@@ -48,9 +52,9 @@ def mapping(**changes: dict[str, Any]) -> dict[str, Any]:
         "pins": {"files": "items.csv", "columns": {"pin_id": "item", "price": "price"}},
     }
     for name, change in changes.items():
-        tables[name] = {k: v for k, v in (tables[name] | change).items() if v is not None}
+        parts[name] = {k: v for k, v in (parts[name] | change).items() if v is not None}
     made = {"embedding_version": "v", "vectors": {"texts": ["title"], "width": 8}}
-    return {**made, "tables": tables}
+    return {**made, "tables": parts}
 
 
 def imported(folder: Path, value: dict[str, Any]) -> Path:
@@ -101,8 +105,19 @@ def test_times_however_they_are_written(tmp_path: Path, how: Any, written: Any) 
     assert times(log) == MS
 
 
-def test_a_table_is_read_where_it_lies(tmp_path: Path) -> None:
-    deltalake = pytest.importorskip("deltalake")
+def write_iceberg(folder: Path) -> str:
+    """Write an Iceberg table; return where its metadata lie."""
+    (folder / "iceberg").mkdir()
+    place = f"sqlite:///{folder}/iceberg/catalogue.db"
+    catalogue = SqlCatalog("mine", uri=place, warehouse=(folder / "iceberg").as_uri())
+    catalogue.create_namespace("shop")
+    rows = pa.Table.from_pandas(SHOWN)
+    table = catalogue.create_table("shop.shown", schema=rows.schema)
+    table.append(rows)
+    return table.metadata_location
+
+
+def test_a_table_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "parts").mkdir()
     for number in range(2):
         rows = SHOWN.iloc[[0, 1] if number else [2]]
@@ -118,21 +133,20 @@ def test_a_table_is_read_where_it_lies(tmp_path: Path) -> None:
         {"files": (tmp_path / "parts").as_uri()},
         {"files": "shown.jsonl"},
         {"files": "umlaut.csv", "delimiter": ";", "encoding": "latin-1"},
-        {"files": None, "delta": "delta"},
-        {
-            "files": None,
-            "database": f"sqlite:///{tmp_path}/shop.db",
-            "query": "SELECT * FROM shown",
-        },
+        {"files": None, "delta": "../delta"},
+        {"files": None, "iceberg": write_iceberg(tmp_path)},
     ]
+    database = {"database": "sqlite:///$SHOP/shop.db", "query": "SELECT * FROM shown"}
+    places += [{"files": None, **database}] * 2  # by ADBC, and by SQLAlchemy
+    monkeypatch.setenv("SHOP", str(tmp_path))
     found = []
     for number, place in enumerate(places):
         folder = tmp_path / f"try-{number}"
         folder.mkdir()
         moved = {k: v if k != "files" or not v or "://" in str(v) else _up(v)
                  for k, v in place.items()}  # fmt: skip
-        if "delta" in moved:
-            moved["delta"] = "../delta"
+        if number == len(places) - 1:
+            monkeypatch.setattr(tables, "find_spec", lambda name: None)
         found.append(rows_of_log(imported(folder, mapping(impressions=moved)), "impressions"))
     assert all(each == found[0] for each in found) and len(found[0]) == 3
 
