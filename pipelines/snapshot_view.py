@@ -100,12 +100,6 @@ def list_lines(snapshots: Iterable[Snapshot]) -> Iterator[str]:
         yield f"{named}, {windows}: {facts['rows']}"
 
 
-def lines_of(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what a snapshot is."""
-    yield f"snapshot {snapshot.digest[:16]} at {snapshot.uri}"
-    yield from (f"{name}: {value}" for name, value in facts_of(snapshot).items())
-
-
 def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:
     """Yield what is wrong with a snapshot's files, each in a sentence for people.
 

@@ -10,7 +10,7 @@ nor for whether it is told at all (`pipelines.alerts.incidents`).
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -137,8 +137,9 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
     if failures:
+        told = "; ".join(f"{name}: {said}" for name, said in failures.items())
         failure = AlertDeliveryError(
-            f"the alert did not reach each transport ({_listed(failures)}) and lies at {uri}; "
+            f"the alert did not reach each transport ({told}) and lies at {uri}; "
             f"check the Airflow connection of each (<name>_default), then clear the task"
         )
         failure.about = tuple(failures)
@@ -159,8 +160,9 @@ def ask_transports(settings: Settings) -> None:
         except Exception as error:
             failures[name] = _said(error)
     if failures:
+        told = "; ".join(f"{name}: {said}" for name, said in failures.items())
         raise AlertDeliveryError(
-            f"transports would not take an alert ({_listed(failures)}); check the Airflow "
+            f"transports would not take an alert ({told}); check the Airflow "
             f"connection of each (<name>_default), then try `homefeed alert test`"
         )
 
@@ -168,10 +170,6 @@ def ask_transports(settings: Settings) -> None:
 def _said(error: Exception) -> str:
     """Return what may be told of an error: a hook's own words may hold a webhook's address."""
     return str(error) if isinstance(error, HomefeedError) else type(error).__name__
-
-
-def _listed(failures: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {said}" for name, said in failures.items())
 
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, Run, say, say_all, say_value
+from pipelines.cli.printing import Commands, Run, recipes_like, say, say_all, say_value
 from pipelines.contracts.artifacts import (
     MAX_DEVICES,
     MAX_NODES,
@@ -63,7 +63,11 @@ def begin(
         str, Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")
     ] = "",
     recipe: Annotated[
-        str, Option(help="Name, module:function or file; HOMEFEED_RECIPE by default.")
+        str,
+        Option(
+            help="Name, module:function or file; HOMEFEED_RECIPE by default.",
+            autocompletion=recipes_like,
+        ),
     ] = "",
     promote: Annotated[
         bool, Option("--promote/--no-promote", help="May the champion move?")

@@ -176,12 +176,13 @@ def show_snapshot(
     ] = "",
 ) -> Any:
     """Show a snapshot's windows, rows and size; or list them all."""
-    from pipelines.snapshot_view import facts_of, find, lines_of, list_lines, published
+    from pipelines.snapshot_view import facts_of, find, list_lines, published
 
     if snapshot:
         one = find(snapshot, _workspace_uri())
-        say_all(lines_of(one))
-        return {"snapshot": one, "figures": facts_of(one)}
+        figures = {"snapshot": f"{one.digest[:16]} at {one.uri}", **facts_of(one)}
+        say_all(f"{name}: {value}" for name, value in figures.items())
+        return {"snapshot": one, "figures": figures}
     workspace_uri = _workspace_uri()
     found = published(workspace_uri)
     say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])

@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from pydantic_core import to_jsonable_python
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.plain_text import one_line, safe_lines
+from pipelines.recipes.built_in import RECIPES
 from pipelines.settings import Settings
 
 OPTION = "--json"
@@ -71,6 +73,11 @@ def _runs_like(incomplete: str) -> list[str]:
         names = run_names(storage.to_uri(Settings().workspace_location))
         return [name for name in names if name.startswith(incomplete)]
     return []
+
+
+def recipes_like(incomplete: str) -> list[str]:
+    """Return names of recipes, and files that may hold one, for a shell's completion."""
+    return [*(n for n in sorted(RECIPES) if n.startswith(incomplete)), *glob(f"{incomplete}*.y*ml")]
 
 
 Run = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, Run, say, say_all, say_text, say_value
+from pipelines.cli.printing import Commands, Run, recipes_like, say, say_all, say_text, say_value
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
@@ -24,7 +24,8 @@ from pipelines.settings import Settings
 app = Commands(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
 anchor_app = Commands(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
 
-Reference = Annotated[str, Argument(help=f"{EXPECTED[0].upper()}{EXPECTED[1:]}.")]
+_HELP = f"{EXPECTED[0].upper()}{EXPECTED[1:]}."
+Reference = Annotated[str, Argument(help=_HELP, autocompletion=recipes_like)]
 AsOf = Annotated[str, Option(help="Day (YYYY-MM-DD, UTC); the day after the log's by default.")]
 Reason = Annotated[str, Option(help="Why, in a sentence, for the record.")]
 

@@ -324,16 +324,8 @@ def _of_recipe(report: LogReport, recipe: RunConfig) -> Iterator[Finding]:
         rows, num, values = report.unlisted[f"{feature.table}.{feature.name}"]
         if num:
             is_many, none_is_listed = num > bound * rows, num == rows
-            yield finding(
-                "unlisted_values",
-                table=feature.table,
-                column=feature.name,
-                num_rows=num,
-                rows=rows,
-                share=num / rows,
-                said=", ".join(
-                    f"{'null' if text is None else repr(text[:60])} {n:,}" for text, n in values
-                ),
-                least=1 - bound,
-                severity=ERROR if none_is_listed else WARNING if is_many else NOTE,
-            )
+            said = (f"{'null' if text is None else repr(text[:60])} {n:,}" for text, n in values)
+            told = {"table": feature.table, "column": feature.name, "num_rows": num, "rows": rows}
+            told |= {"share": num / rows, "said": ", ".join(said), "least": 1 - bound}
+            severity = ERROR if none_is_listed else WARNING if is_many else NOTE
+            yield finding("unlisted_values", **told, severity=severity)

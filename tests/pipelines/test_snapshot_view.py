@@ -11,7 +11,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.snapshot_files import open_table, verify_files
 from pipelines.snapshot.build import write_snapshot
-from pipelines.snapshot_view import lines_of, problems
+from pipelines.snapshot_view import facts_of, problems
 from pipelines.storage import local_path
 from support.damage import flip_a_byte
 from support.runs import PLANTED_AS_OF, make_run
@@ -42,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_what_is_shown_is_what_the_manifest_counts(built: Built) -> None:
     snapshot, folder = built.newer
-    shown = dict(line.split(": ", 1) for line in list(lines_of(snapshot))[1:])
+    shown = facts_of(snapshot)
     num = sum(open_table(folder, f"{s.name}/examples.arrow").num_rows for s in snapshot.shards)
     assert shown["rows"].startswith(f"{num:,} examples of {snapshot.num_requests:,} requests, ")
     assert shown["heads"] == "repin, long_click, save" and shown["holdout"].endswith("2017-03-01")

@@ -133,8 +133,7 @@ def read_mapping(path: Path) -> Mapping:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(
-            f"mapping {path} cannot be read: {error.strerror}; expected a file such as `homefeed "
-            f"log init` writes; correct --mapping"
+            f"mapping {path} cannot be read: {error.strerror}; `homefeed log init mine` writes one"
         ) from None
     try:
         found = parse(content, str(path), "mapping")

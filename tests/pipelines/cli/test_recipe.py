@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli.printing import recipes_like
 from pipelines.preconditions import cycle
 from pipelines.recipes import completejourney, make_recipe, smoke
 from pipelines.registry import registry, tracking
@@ -34,6 +35,8 @@ def test_what_show_prints_is_a_recipe_that_differs_in_nothing(home: Path) -> Non
     saved = home / "saved.yaml"
     saved.write_text("\n".join(lines("recipe", "show", "completejourney")))
     assert make_recipe(str(saved)).model_copy(update={"source": ""}) == completejourney()
+    assert recipes_like("comple") == ["completejourney"]
+    assert recipes_like(str(saved)[:-5]) == [str(saved)]
     digest = completejourney().recipe_digest
     same = lines("recipe", "diff", "completejourney", str(saved))
     assert same == ["no field differs", f"digests: {digest}, {digest}"]

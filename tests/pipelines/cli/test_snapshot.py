@@ -43,7 +43,7 @@ def test_all_are_listed_and_one_is_shown_and_compared(workspace: Path) -> None:
     place = str(workspace / "snapshots" / newest)
     assert by_name == lines("snapshot", "show", place)
     assert find(place, "none://w").digest == read[0]["digest"], "its workspace was asked"
-    assert any(f"snapshot {newest} at file://" in line for line in by_name)
+    assert any(f"snapshot: {newest} at file://" in line for line in by_name)
     facts = as_json("snapshot", "show", newest)
     assert facts["snapshot"]["digest"] == read[0]["digest"]
 

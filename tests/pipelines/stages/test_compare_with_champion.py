@@ -187,7 +187,9 @@ def test_every_place_tells_the_outcome_word_for_word(
     digests = {each.dataset.digest for each in other.inputs.dataset_inputs}
     assert snapshot.digest[:36] in digests
     assert 'href="../../../../cycles.html"' in page  # all cycles; Airflow, MLflow and Data Docs:
-    assert all(uri in page for label, uri in outcome.links if label != "Verdict page")
+    assert all(
+        uri in page for label, uri in outcome.links if label not in ("Verdict page", "All cycles")
+    )
     version = client.get_model_version(challenger.model.name, challenger.model.version)
     assert version.description == found["mlflow.note.content"]
     tell_moved(run.workspace_uri, run.registered_model, run.run_uri)  # Nobody serves yet.
