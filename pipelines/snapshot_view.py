@@ -79,15 +79,12 @@ def facts_of(snapshot: Snapshot) -> dict[str, str]:
         "heads": ", ".join(features.head_names),
         "action types": ", ".join(features.action_types),
         "numeric features": ", ".join(each.name for each in features.numeric) or "none",
-        "categorical features": ", ".join(
-            f"{each.table}.{each.name}" for each in features.categorical
-        )
-        or "none",
+        "categorical features": ", ".join(each.name for each in features.categorical) or "none",
         "rows": f"{snapshot.num_examples:,} examples of {snapshot.num_requests:,} requests, {size}",
         "actions in the timelines": f"{sum(each.num_actions for each in snapshot.shards):,}",
-        "pins": f"{snapshot.num_pins:,}, of which {snapshot.num_cold_pins:,} without an embedding",
-        "repeated impressions dropped": f"{snapshot.num_duplicate_impressions:,}",
-        "impressions left out, too young": f"{snapshot.num_immature_impressions:,}",
+        "pins": f"{snapshot.num_pins:,}, {snapshot.num_cold_pins:,} without an embedding",
+        "impressions left out": f"{snapshot.num_duplicate_impressions:,} repeated, "
+        f"{snapshot.num_immature_impressions:,} too young",
         "requests that are not there": f"{fits.num_naming_unknown:,} of {fits.num_naming:,} named",
     }
 

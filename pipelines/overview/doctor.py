@@ -6,9 +6,11 @@ and no secret is shown. Tested in tests/pipelines/overview/test_doctor.py.
 
 import contextlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import httpx
 from pydantic import Field
@@ -21,7 +23,7 @@ from pipelines.orchestration.schedule import grid_of
 from pipelines.overview.status import without_password
 from pipelines.preconditions import cycle
 from pipelines.recipes import make_recipe
-from pipelines.registry import tracking
+from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 
 _TIMEOUT_S = 5
@@ -65,6 +67,9 @@ def diagnose(now: datetime) -> Diagnosis:
         for ask in _QUESTIONS:
             with asking():
                 ask(beginning)
+        if (client := beginning.client) and (record := beginning.record) and record.served:
+            with tempfile.TemporaryDirectory(prefix="homefeed-doctor-") as folder, asking():
+                registry.download_version(client, record.served, Path(folder))
     if settings.airflow_url != Settings.model_fields["airflow_url"].default:
         with asking():
             ask_airflow(settings.airflow_url)

@@ -13,6 +13,8 @@ from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.overview import doctor
 from pipelines.overview.doctor import lines_of
 from support.answers import server_that_answers
+from support.damage import flip_a_byte
+from support.desk import Desk
 from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -52,6 +54,24 @@ def test_a_sound_deployment_has_nothing_wrong(
     assert not (tmp_path / "workspace").exists()
     with pytest.raises(ConfigurationError, match=r"Airflow at http://\*\*\*@127.* found Conn"):
         doctor.ask_airflow(unused_url.replace("//", "//me:hidden@"))
+
+
+@pytest.mark.services
+def test_what_serves_is_compared_with_what_was_registered(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, monkeypatch
+) -> None:
+    desk = Desk(tmp_path, tracking_uri)
+    write_planted_world(desk.folder / "event_log")
+    monkeypatch.setenv("HOMEFEED_HOME", str(desk.folder))
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", desk.client.tracking_uri)
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", desk.name)
+    desk.promote(desk.cycle(0))
+    assert not any("bundle" in each for each in doctor.diagnose(NOW).wrong)
+    *_, number, _, _ = desk.client.get_model_version(desk.name, "1").source.split("/")
+    of_server = tmp_path_factory.getbasetemp().glob(f"mlflow*/**/{number}/**/*.safetensors")
+    flip_a_byte(next(of_server))
+    [said] = [each for each in doctor.diagnose(NOW).wrong if "bundle" in each]
+    assert "altered after registration" in said
 
 
 @pytest.mark.parametrize(
