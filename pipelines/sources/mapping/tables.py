@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import sqlalchemy
+from pyarrow import csv
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
@@ -98,9 +99,8 @@ class Tables:
         try:
             yield
         except ImportError as error:
-            raise ConfigurationError(
-                f"{name}: {error.name} is not installed; expected it for this source; install it"
-            ) from None
+            told = f"{name}: {error.name} is not installed; expected it for this source; install it"
+            raise ConfigurationError(told) from None
         except duckdb.Error as error:
             said = str(error).split("\n\n")[0].replace("\n", " ")
             remedy = "correct columns, times or where"
@@ -152,8 +152,10 @@ class Tables:
     def open_files(self, view: str, table: TableMapping) -> None:
         """Make a view of the rows of files, as they are."""
         files = [table.files] if isinstance(table.files, str) else list(table.files)
+        # Ids and times are texts, which nothing may guess at.
+        used = {table.columns[name] for name in (*IDS, *TIMES) if name in table.columns}
         if any("://" in each for each in files):
-            parts = [_dataset(each) for each in files]
+            parts = [_dataset(each, used) for each in files]
             self.database.register(view, parts[0] if len(parts) == 1 else ds.dataset(parts))
             return
         places = [path for each in files for path in self._found(each)]
@@ -165,11 +167,8 @@ class Tables:
             )
         read = f"{reader}([{', '.join(map(_text, places))}]"
         if reader == "read_csv":
-            read += ", header = true, union_by_name = true"
-            read += f", encoding = {_text(table.encoding)}"
+            read += f", header = true, union_by_name = true, encoding = {_text(table.encoding)}"
             read += f", delim = {_text(table.delimiter)}" if table.delimiter else ""
-            # Ids and times are texts, which nothing may guess at.
-            used = {table.columns[name] for name in (*IDS, *TIMES) if name in table.columns}
             names = used.intersection(self.database.sql(f"FROM {read})").columns)
             texts = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in sorted(names))
             read += f", types = {{{texts}}}"
@@ -230,9 +229,12 @@ def time_sql(sql: str, kind: str, times: Times) -> str:
     return f"coalesce(try_cast({sql} AS BIGINT), {read})" if kind == "VARCHAR" else read
 
 
-def _dataset(uri: str) -> ds.Dataset:
+def _dataset(uri: str, texts: set[str]) -> ds.Dataset:
     filesystem, path = storage.open_filesystem(uri)
-    kind = READERS.get(_ending(path), "read_parquet").removeprefix("read_")
+    kind: Any = READERS.get(_ending(path), "read_parquet").removeprefix("read_")
+    if kind == "csv":
+        options = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
+        kind = ds.CsvFileFormat(convert_options=options)
     return ds.dataset(path, format=kind, filesystem=filesystem)
 
 

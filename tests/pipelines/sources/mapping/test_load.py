@@ -123,6 +123,7 @@ def test_a_table_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.Monke
         rows = SHOWN.iloc[[0, 1] if number else [2]]
         rows.to_parquet(tmp_path / "parts" / f"{number}.parquet")
     SHOWN.to_json(tmp_path / "shown.jsonl", orient="records", lines=True)
+    SHOWN.to_csv(tmp_path / "plain.csv", index=False)
     SHOWN.to_csv(tmp_path / "umlaut.csv", index=False, sep=";", encoding="latin-1")
     deltalake.write_deltalake(tmp_path / "delta", SHOWN)
     with sqlite3.connect(tmp_path / "shop.db") as database:
@@ -131,6 +132,7 @@ def test_a_table_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.Monke
         {"files": "parts"},
         {"files": ["parts/0.parquet", "parts/1.parquet"]},
         {"files": (tmp_path / "parts").as_uri()},
+        {"files": (tmp_path / "plain.csv").as_uri()},
         {"files": "shown.jsonl"},
         {"files": "umlaut.csv", "delimiter": ";", "encoding": "latin-1"},
         {"files": None, "delta": "../delta"},
