@@ -16,9 +16,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import DAY_MS, HOUR_MS, floor_to_day
 from pipelines.event_log.log_files import EPOCH, EventLog
 from pipelines.event_log.reader import iterate_batches, open_file
-from pipelines.event_log.record import RECORD_FILE, EventLogRecord
 from pipelines.event_log.rules import EVENT_TIME_COLUMNS
-from pipelines.storage import exists, join, read_model
 
 DAYS_BEFORE, FEWEST_DAYS = 7, 3
 """So many days before the last one say when a day's last event comes; with fewer nobody knows."""
@@ -54,12 +52,11 @@ def completeness(event_log: EventLog) -> Complete:
     """Return to when a log is complete. It has impressions.
 
     Raises:
-        DataContractError: the record, or a file of the last days, is damaged or lacks its time.
+        DataContractError: a file of the last days is damaged or lacks its time.
         TransientStorageError: the storage failed.
     """
-    record_uri = join(event_log.uri, RECORD_FILE)
-    if exists(record_uri) and (told := read_model(record_uri, EventLogRecord).complete_to):
-        return Complete(told, by_writer=True)
+    if event_log.record and event_log.record.complete_to:
+        return Complete(event_log.record.complete_to, by_writer=True)
     last = (event_log.span("impressions")[1] - EPOCH).days
     midnight = datetime.fromtimestamp(last * DAY_MS / 1000, UTC)
     of_days = {day: _last_ms(event_log, day) for day in range(last - DAYS_BEFORE, last + 1)}

@@ -49,7 +49,7 @@ class EventLog:
 
     uri: str
     files: tuple[LogFile, ...]
-    candidates: str = ""  # How they were drawn; '' where they were logged.
+    record: EventLogRecord | None = None  # What its maker says, but for the names of files.
 
     def files_of(self, table: str) -> tuple[LogFile, ...]:
         """Return a table's files, sorted by path."""
@@ -137,8 +137,8 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
                 f"finish, then retry"
             )
         files = _named_by_record(uri, root, files, record)
-    candidates = record.candidates if record else ""
-    return EventLog(uri=uri, files=tuple(files), candidates=candidates), tuple(problems)
+    said = record and record.model_copy(update={"files": {}})
+    return EventLog(uri=uri, files=tuple(files), record=said), tuple(problems)
 
 
 @contextlib.contextmanager

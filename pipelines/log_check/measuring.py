@@ -40,7 +40,7 @@ from pipelines.event_log.reader import (
     pin_time_problems,
     read_file,
 )
-from pipelines.event_log.record import NO_ZONE, RECORD_FILE, ZONE_OF, EventLogRecord
+from pipelines.event_log.record import NO_ZONE, ZONE_OF
 from pipelines.event_log.rules import (
     KEY_COLUMNS,
     Finding,
@@ -345,8 +345,7 @@ def _of_its_end(
 
 def _mixed_zones(event_log: EventLog) -> Iterator[Finding]:
     """Yield that a writer was given times with a zone and times without."""
-    uri = storage.join(event_log.uri, RECORD_FILE)
-    settled = storage.read_model(uri, EventLogRecord).settled if storage.exists(uri) else {}
+    settled = event_log.record.settled if event_log.record else {}
     zones = {name.removeprefix(ZONE_OF): zone for name, zone in settled.items() if ZONE_OF in name}
     without = [name for name, zone in zones.items() if zone == NO_ZONE]
     if without and (others := zones.keys() - without):

@@ -67,7 +67,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         code_version=code_version(),
         code_digest=code_digest(),
         event_log_uri=asked.event_log_uri,
-        candidates=asked.log.candidates,
+        candidates=asked.log.record.candidates if asked.log.record else "",
         workspace_uri=workspace_uri,
         work_folder="" if storage.is_local(workspace_uri) else settings.work_folder,
         tracking_uri=settings.tracking_uri,
