@@ -12,7 +12,7 @@ NUM_TYPES, E, S = 4, 8, 60
 
 
 def small_config(**changes: Any) -> ModelConfig:
-    """Return a configuration of one head, which `training.model.encoder.cpu` can encode."""
+    """Return a configuration of one head, without dropout."""
     small = {"action_embedding_dim": 4, "num_attention_heads": 1, "feedforward_dim": 6}
     small |= {"dropout": 0.0, "first_k": 3, "max_actions": S}
     return ModelConfig(**(small | changes))

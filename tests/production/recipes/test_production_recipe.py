@@ -111,7 +111,7 @@ def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
 
 
 def test_it_serves_as_it_was_trained(cycle: ResolvedRun, tracking_uri: str) -> None:
-    """Without dropout and in float32, by another kernel than in training, to the same scores."""
+    """Without dropout and in float32, to the same scores."""
     judgement = read_artifact(cycle.run_uri, "compare_with_champion", Judgement)
     assert judgement.serving.problems == ()
     model = read_artifact(cycle.run_uri, "train_challenger", Challenger).model

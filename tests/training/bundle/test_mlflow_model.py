@@ -40,7 +40,7 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     assert model.metadata.signature.inputs.input_names() == list(MODEL_INPUTS)
     names = [path.name for path in local.rglob("*") if path.is_file()]
     assert {"weights.safetensors", "bundle.json", "golden.safetensors"} <= set(names)
-    assert {"sequence_encoder.py", "door.py", "schemas.py"} <= set(names)
+    assert {"sequence_encoder.py", "layer.py", "schemas.py"} <= set(names)
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
 
 

@@ -1,8 +1,8 @@
 """The TransAct sequence encoder: what a user did lately, seen from each candidate pin.
 
-The layers are our own, over `scaled_dot_product_attention`: `nn.TransformerEncoder` takes another
-path in evaluation and fills padded positions differently there (pytorch#86120, #128209). Not for
-features that need no learning: those are `training.model.matches`.
+The layers are our own: `nn.TransformerEncoder` takes another path in evaluation and fills padded
+positions differently there (pytorch#86120, #128209). Not for features that need no learning: those
+are `training.model.matches`.
 
 Letters: R requests, C candidates of all requests, S actions per request (newest first, padded),
 M candidates of a request, E pin embedding, A action embedding, d = A + E sequence channels,
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
-from training.model.encoder import cpu
-from training.model.encoder.groups import PLAIN_PADDING_COST, plan_groups
+from training.model.encoder.groups import Group, plan_groups
 from training.model.encoder.layer import TransformerLayer, encode
 from training.model.encoder.tokens import (
     TokenRoles,
@@ -49,6 +48,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.first_k = config.first_k
         self.max_actions = config.max_actions
+        self.dropout = config.dropout
         self.is_reference = config.encoder_variant == "reference"
         self.width = config.action_embedding_dim + 2 * embedding_dim
         if self.width % config.num_attention_heads:
@@ -93,8 +93,8 @@ class SequenceEncoder(nn.Module):
             request_of_C: int64 [C], ascending: each candidate's row among the R requests.
             action_ages_ms_RS: int64 [R, S], milliseconds. Needed, and read, with use_action_ages.
             action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. The
-                keys change no number. They save time on a CPU, where equal actions are computed
-                once.
+                keys change no number. They save time without dropout, as equal actions are
+                computed once.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -111,49 +111,25 @@ class SequenceEncoder(nn.Module):
             is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
             described_RSA = described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
         sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
-        # compiled code cannot look at lengths, and a GPU should not wait for them
-        one_by_one = torch.compiler.is_compiling() or candidate_pins_CE.is_cuda
-        if one_by_one or len(request_of_C) == 0:
-            sequence_RSd, tokens = self._tokens(action_types_RS, is_visible_RS, sequence_RSd)
-            # index_select, not indexing: its gradient is a sum per request, not a slow scatter
-            own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
-            sequence_CSd = sequence_RSd.index_select(0, request_of_C)
-            log_count_CS = own.count_RS.to(sequence_RSd.dtype).log()
-            candidates_C1E = candidate_pins_CE[:, None]
-            return self._encode(sequence_CSd, candidates_C1E, own, log_count_CS).flatten(1)
-        layers: Any = self.layers
-        uses_cpu = cpu.supports(layers, candidate_pins_CE.device, self.training)
         identity_RS = None
-        # actions of equal type and pin may still differ in age
-        if uses_cpu and action_pin_keys_RS is not None and self.age_embedding is None:
+        # Dropout tells equal actions apart, and so may their ages.
+        is_merged = self.age_embedding is None and not (self.training and self.dropout > 0)
+        if action_pin_keys_RS is not None and is_merged:
             num_types = self.action_embedding.num_embeddings
             identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
         sequence_RSd, tokens = self._tokens(
             action_types_RS, is_visible_RS, sequence_RSd, identity_RS
         )
-        return self._encode_grouped(sequence_RSd, tokens, candidate_pins_CE, request_of_C, uses_cpu)
-
-    def _encode_grouped(
-        self,
-        sequence_RSd: Tensor,
-        tokens: Tokens,
-        candidate_pins_CE: Tensor,
-        request_of_C: Tensor,
-        uses_cpu: bool,
-    ) -> Tensor:
-        """Encode requests of similar length together, their candidates side by side."""
-        padding_cost = cpu.PADDING_COST if uses_cpu else PLAIN_PADDING_COST
+        modules: Any = self.layers
+        layers = [(layer, layer.matrices()) for layer in modules]
         encoded, candidates = [], []
-        for group in plan_groups(tokens, request_of_C, padding_cost):
-            own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
-            count_RS = own.count_RS[:, : group.num_tokens]
-            log_count_RS = None if group.is_full else count_RS.to(sequence_RSd.dtype).log()
+        for group in plan_groups(tokens, request_of_C):
             own_RSd = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
             candidates_RME = candidate_pins_CE[group.candidate_RM]
-            columns_RMKD = self._encode(own_RSd, candidates_RME, own, log_count_RS, uses_cpu)
-            real = torch.nonzero(group.is_candidate_RM.flatten())[:, 0]
-            encoded.append(columns_RMKD.flatten(0, 1).index_select(0, real))
-            candidates.append(group.candidate_RM.flatten()[real])
+            columns_RMKD = self._encode(layers, own_RSd, candidates_RME, tokens, group)
+            # index_select, not indexing: its gradient is a sum per row, not a slow scatter
+            encoded.append(columns_RMKD.flatten(0, 1).index_select(0, group.real_N))
+            candidates.append(group.candidate_RM.flatten().index_select(0, group.real_N))
         place_C = torch.argsort(torch.cat(candidates))
         return torch.cat(encoded).index_select(0, place_C).flatten(1)
 
@@ -186,27 +162,26 @@ class SequenceEncoder(nn.Module):
 
     def _encode(
         self,
+        layers: list[Any],
         sequence_RSd: Tensor,
         candidates_RME: Tensor,
         tokens: Tokens,
-        log_count_RS: Tensor | None,
-        uses_cpu: bool = False,
+        group: Group,
     ) -> Tensor:
-        """Return the encoding of each request's candidates, float [R, M, 1 + K, D]."""
+        """Return the encoding of a group's candidates, float [R, M, 1 + K, D].
+
+        The tokens are those of the whole batch.
+        """
+        own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
+        count_RS = own.count_RS[:, : group.num_tokens]
         roles = TokenRoles(
-            log_count_RS=log_count_RS,
-            num_tokens_R=tokens.num_tokens_R,
-            num_pooled_R=tokens.num_pooled_R.clamp(min=1),
-            newest_RK=tokens.first_RK.clamp(min=0),
+            log_count_RS=None if group.is_full else count_RS.to(sequence_RSd.dtype).log(),
+            num_pooled_R=own.num_pooled_R.clamp(min=1),
+            newest_RK=own.first_RK.clamp(min=0),
         )
-        layers: Any = self.layers
-        columns_RMKD: Tensor | None = None
-        if uses_cpu:
-            columns_RMKD = cpu.encode(layers, sequence_RSd, candidates_RME, roles)
-        if columns_RMKD is None:
-            columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles)
-        has_pool_R1 = tokens.num_pooled_R[:, None] > 0
-        is_there_RK = torch.cat([has_pool_R1, tokens.first_RK >= 0], dim=1)
+        columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles)
+        has_pool_R1 = own.num_pooled_R[:, None] > 0
+        is_there_RK = torch.cat([has_pool_R1, own.first_RK >= 0], dim=1)
         columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)
         if self.pool_linear is None:
             return columns_RMKD

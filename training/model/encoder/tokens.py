@@ -31,9 +31,8 @@ class TokenRoles(NamedTuple):
 
     # float, the logarithm of how many actions a token stands for, which is added to its attention
     # scores; -inf hides the token, which no request may have for all of its tokens. None means
-    # that every token stands for one action.
+    # that every token stands for one action and is pooled.
     log_count_RS: Tensor | None
-    num_tokens_R: Tensor  # int64, as of `Tokens`
     num_pooled_R: Tensor  # int64, as of `Tokens`, but at least one
     newest_RK: Tensor  # int64, which token is the k-th newest action, 0 where there is none
 

@@ -1,4 +1,4 @@
-"""Which equal positions are merged, worked out by hand; `cpu/test_layer_stack.py` has the sums."""
+"""Which equal positions are merged, worked out by hand; `test_sequence_encoder.py` has the sums."""
 
 import torch
 
