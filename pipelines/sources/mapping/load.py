@@ -2,17 +2,29 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from pipelines import storage
 from pipelines.contracts.arrow import to_list_column
-from pipelines.sources.event_log_writer import EventLogWriter
+from pipelines.contracts.time import to_ms
+from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.reader import open_file, read_file
+from pipelines.event_log.record import RECORD_FILE
+from pipelines.event_log.rules import embedding_matrix
+from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from pipelines.sources.mapping.draw import draw
 from pipelines.sources.mapping.spec import Mapping, read_mapping
 from pipelines.sources.mapping.tables import Tables
-from pipelines.sources.mapping.vectors import vectors_of
+from pipelines.sources.mapping.vectors import co_occurrence_of, vectors_of
+
+_CHOSEN = """
+SELECT user_id, pin_id, count(*) AS num FROM actions WHERE acted_at < ? GROUP BY ALL ORDER BY ALL
+"""
 
 
 def import_log(path: Path, location: str, replace_days: bool = False) -> str:
@@ -47,7 +59,7 @@ def _write(tables: Tables, mapping: Mapping, writer: EventLogWriter) -> None:
     texts = mapping.vectors.texts if mapping.vectors else ()
     for name, table in mapping.tables.items():
         tables.add(name, table, texts if name == "pins" else ())
-    for rows in _with_vectors(tables, mapping):
+    for rows in _with_vectors(tables, mapping, writer.uri):
         writer.pins(rows)
     if mapping.candidates is not None:
         for rows in draw(tables, mapping.candidates):
@@ -58,12 +70,46 @@ def _write(tables: Tables, mapping: Mapping, writer: EventLogWriter) -> None:
                 getattr(writer, each)(rows)
 
 
-def _with_vectors(tables: Tables, mapping: Mapping) -> Iterator[pa.Table]:
-    for rows in tables.rows("FROM pins", "batches of pins"):
-        if mapping.vectors is None:
-            yield rows
-            continue
-        columns = [rows[name].to_pylist() for name in mapping.vectors.texts]
-        texts = [" ".join(filter(None, each)) for each in zip(*columns, strict=True)]
-        found = to_list_column(vectors_of(texts, mapping.vectors.width))
-        yield rows.append_column("embedding", found)
+def _with_vectors(tables: Tables, mapping: Mapping, uri: str) -> Iterator[pa.Table]:
+    """Yield the rows of pins with an embedding: of texts, and then of who chose them before a day.
+
+    A log that is added to keeps the vectors that it has. Pins with vectors of choices are not known
+    before the day, so that no model is trained on requests that its vectors were made of.
+    """
+    how, query = mapping.vectors, "SELECT * FROM pins"
+    if how and how.co_occurrence:
+        day_ms = to_ms(datetime.combine(how.co_occurrence.to, time(), UTC))
+        chosen = _stored(uri, mapping.embedding_version, how.width) or co_occurrence_of(
+            tables.database.sql(_CHOSEN, params=[day_ms]).to_arrow_table(), how.width
+        )
+        has_time = "known_at" in mapping.tables["pins"].columns
+        known = f"REPLACE (greatest(known_at, {day_ms}) AS known_at)" if has_time else ""
+        query = f"SELECT * {known or f', {day_ms}::BIGINT AS known_at'} FROM pins"
+    for rows in tables.rows(query, "batches of pins"):
+        parts = []
+        if how and how.texts:
+            columns = [rows[name].to_pylist() for name in how.texts]
+            texts = [" ".join(filter(None, each)) for each in zip(*columns, strict=True)]
+            parts.append(vectors_of(texts, how.width))
+        if how and how.co_occurrence:
+            later = np.zeros(how.width, np.float32)
+            ids = (
+                id_of(pin) if isinstance(pin, str) else pin for pin in rows["pin_id"].to_pylist()
+            )
+            parts.append(np.stack([chosen.get(pin, later) for pin in ids]))
+        found = to_list_column(np.concatenate(parts, axis=1)) if parts else None
+        yield rows.append_column("embedding", found) if parts else rows
+
+
+def _stored(uri: str, version: str, width: int) -> dict[int, np.ndarray]:
+    """Return the last numbers of the embeddings that a log has of a version, by pin."""
+    if not storage.exists(storage.join(uri, RECORD_FILE)):
+        return {}
+    event_log, found = open_event_log(uri), dict[int, np.ndarray]()
+    is_wanted = ds.field("embedding_version") == version
+    for file in event_log.files_of("pins"):
+        rows = read_file(open_file(event_log, file), file, ["pin_id", "embedding"], is_wanted)
+        if len(rows):
+            matrix = embedding_matrix(file.path, rows)[:, -width:]
+            found |= zip(rows["pin_id"].to_pylist(), matrix, strict=True)
+    return found

@@ -2,7 +2,7 @@
 
     embedding_version: mine-1
     candidates: {action: click}      only where no impressions were logged
-    vectors: {texts: [title]}        only where items have no embeddings
+    vectors: {texts: [title]}        only where items have no embeddings; or co_occurrence: {to: ..}
     tables:
       actions:
         files: events/*.csv          beside the mapping; or delta, iceberg, database and query
@@ -16,6 +16,7 @@ environment, so that no password stands in a file.
 """
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
@@ -89,11 +90,24 @@ class Draw(Frozen):
         )
 
 
+class CoOccurrence(Frozen):
+    """Vectors of who chose what (`vectors`)."""
+
+    to: date  # Actions before this day (UTC) are fitted; nothing of an item is known earlier.
+
+
 class Vectors(Frozen):
     """How items without embeddings get some (`vectors`)."""
 
-    texts: tuple[str, ...] = Field(min_length=1)  # Columns of the pins' source.
-    width: int = Field(32, ge=2, le=1024)
+    texts: tuple[str, ...] = ()  # Columns of the pins' source.
+    co_occurrence: CoOccurrence | None = None
+    width: int = Field(32, ge=2, le=1024)  # Of each of the two.
+
+    @model_validator(mode="after")
+    def _are_of_something(self) -> Self:
+        if not self.texts and self.co_occurrence is None:
+            raise ValueError("expected texts or co_occurrence")
+        return self
 
 
 class Mapping(Frozen):
@@ -120,6 +134,12 @@ class Mapping(Frozen):
                 raise ValueError(f"tables.{name}.columns lacks {', '.join(missing)}")
         if ("embedding" in self.tables["pins"].columns) == (self.vectors is not None):
             raise ValueError("expected either tables.pins.columns.embedding or vectors")
+        fit = self.vectors and self.vectors.co_occurrence
+        if fit and f"{fit.to}" not in self.embedding_version:
+            raise ValueError(
+                f"embedding_version is {self.embedding_version!r}; expected it to say on what day "
+                f"vectors.co_occurrence is fitted, such as mine-{fit.to}"
+            )
         return self
 
 
