@@ -245,22 +245,19 @@ def _how_to_win(run: ResolvedRun, judgement: Judgement) -> str:
 
     '' where something else decided.
     """
-    from validation.model_gate.baselines import RANKINGS
+    from validation.model_gate.baselines import lacking
 
     lost = (row.name for row in judgement.baselines if row.change and row.change.high < 0)
     winner = next(lost, judgement.comparison.baseline_name)
     if not winner or judgement.verdict.grounds[0].code not in _LOST:
         return ""
-    features, start = run.config.features, f"{winner[0].upper()}{winner[1:]}"
-    needs = {ranking.name: ranking.needs for ranking in RANKINGS}
-    told = {feature.name for feature in features.numeric}
-    wanted = needs.get(winner, tuple(feature.name for feature in features.numeric_held))
-    if lacking := [name for name in wanted if name not in told]:
-        lines = ", ".join(f"{{name: {name}}}" for name in lacking)
+    start = f"{winner[0].upper()}{winner[1:]}"
+    if names := lacking(winner, run.config.features):
+        lines = ", ".join(f"{{name: {name}}}" for name in names)
         return f"{start} ranks by what the model is not told: add to features.numeric {lines}."
     return (
-        f"{start} ranks by what the model is told too: train it longer or on more days "
-        f"(training.num_epochs, snapshot.training_days)."
+        f"{start} ranks by what the model is told too: train it on more days, or in smaller "
+        f"batches (snapshot.training_days, training.batch_size)."
     )
 
 

@@ -78,7 +78,7 @@ def init(
         list[Path] | None, Option("--from", help="A table of yours; once for each.")
     ] = None,
 ) -> dict[str, list[str]]:
-    """Write a mapping of tables of your own, a recipe and a README; guessed from the tables."""
+    """Write a mapping of tables of your own, guessed from them, and a README."""
     from pipelines.log_check.init import write_example
 
     paths = [str(path) for path in write_example(Path(folder), tables or ())]

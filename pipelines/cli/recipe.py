@@ -53,6 +53,19 @@ def diff(one: Reference, other: Reference) -> dict[str, list[str]]:
 
 
 @app.command()
+def propose(
+    event_log: Annotated[str, Option(help="Its path or URI; HOMEFEED_EVENT_LOG by default.")] = "",
+    name: Annotated[str, Option(help="What the recipe calls itself.")] = "mine",
+) -> dict[str, str]:
+    """Print a recipe for an event log as YAML, with the reason of each line, to be edited."""
+    from pipelines.log_check.propose import propose as proposed
+
+    text = proposed(event_log or Settings().event_log_location, name)
+    say_text(text)
+    return {"recipe": text}
+
+
+@app.command()
 def check(reference: Reference, as_of: AsOf = "") -> None:
     """Say all that would keep a cycle with a recipe from being begun now; nothing is recorded.
 

@@ -1,4 +1,4 @@
-"""Writes a mapping, a recipe and a README for somebody's own tables into an empty folder.
+"""Writes a mapping and a README for somebody's own tables into an empty folder.
 
 The files are theirs to be changed. Not for writing a log: that is `pipelines.sources`.
 """
@@ -7,12 +7,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Template
-
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.storage import translated_errors
 
-FILES = ("mapping.yaml", "recipe.yaml", "README.md")
+FILES = ("mapping.yaml", "README.md")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -28,7 +26,6 @@ def write_example(folder: Path, tables: Sequence[Path] = ()) -> tuple[Path, ...]
     from pipelines.sources.mapping.guess import guess
 
     texts = {name: (_TEMPLATES / f"{name}.txt").read_text("utf-8") for name in FILES}
-    types: tuple[str, ...] = ("click", "like")
     with translated_errors(folder.resolve().as_uri(), "writing to"):
         held = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else []
         if held or folder.is_file():
@@ -38,8 +35,7 @@ def write_example(folder: Path, tables: Sequence[Path] = ()) -> tuple[Path, ...]
             )
         if tables:
             with tempfile.TemporaryDirectory(prefix="homefeed-init-") as scratch:
-                texts["mapping.yaml"], types = guess(tables, Path(scratch))
-        texts["recipe.yaml"] = Template(texts["recipe.yaml"], trim_blocks=True).render(types=types)
+                texts["mapping.yaml"] = guess(tables, Path(scratch))
         (folder / "tables").mkdir(parents=True)
         for name, text in texts.items():
             (folder / name).write_text(text, "utf-8")

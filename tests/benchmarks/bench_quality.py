@@ -47,11 +47,11 @@ def measure() -> list[Row]:
     rows, samples = [], [Sample("completejourney", completejourney(), AS_OF, event_log_uri())]
     samples += [Sample(name, world(), WORLD_AS_OF, world_uri(WORLDS[name])) for name in WORLDS]
     for sample in samples:
-        by_seed = _by_seed(sample)
-        names = {"best_baseline": by_seed[0][0].name}
-        names |= {each.name.replace(",", "").replace(" ", "_"): each.name for each in by_seed[0]}
+        found = by_seed(sample)
+        names = {"best_baseline": found[0][0].name}
+        names |= {each.name.replace(",", "").replace(" ", "_"): each.name for each in found[0]}
         rows += [
-            _row(f"quality_vs_{slug}_{sample.name}", name, sample, by_seed)
+            row_of(f"quality_vs_{slug}_{sample.name}", name, sample, found)
             for slug, name in names.items()
         ]
     return rows
@@ -65,7 +65,8 @@ def world_uri(parameters: WorldParameters) -> str:
     return uri
 
 
-def _by_seed(sample: Sample) -> list[tuple[BaselineFacts, ...]]:
+def by_seed(sample: Sample) -> list[tuple[BaselineFacts, ...]]:
+    """Return what is found of all baselines with each seed."""
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         return [against_baselines(sample, seed, Path(folder)) for seed in SEEDS]
 
@@ -79,7 +80,7 @@ def against_baselines(sample: Sample, seed: int, workspace: Path) -> tuple[Basel
     scores = train_and_score(snapshot, config)
     rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
     training_rows = load_rows(snapshot, folder, SPLIT_TRAINING)
-    facts = measure_baselines(rows, training_rows, scores, config).facts
+    facts = measure_baselines(rows, training_rows, scores.ranking_score, config).facts
     for each in facts:
         level, change = each.level.value, each.change
         sys.stderr.write(
@@ -89,7 +90,7 @@ def against_baselines(sample: Sample, seed: int, workspace: Path) -> tuple[Basel
     return facts
 
 
-def _row(name: str, peer: str, sample: Sample, by_seed: list[tuple[BaselineFacts, ...]]) -> Row:
+def row_of(name: str, peer: str, sample: Sample, by_seed: list[tuple[BaselineFacts, ...]]) -> Row:
     """Return how the model stands to one baseline: the ratio of the target metric."""
     facts = [next(each for each in found if each.name == peer) for found in by_seed]
     level = facts[0].level.value

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.reasons import RANDOM, BaselineFacts, MetricComparison
-from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import Holdout, RatioMetric, measure_ratios
 from validation.model_gate.intervals import FloatArray
@@ -104,14 +103,14 @@ class Baselines:
 
 
 def measure(
-    rows: ExampleRows, training: ExampleRows, challenger: SplitScores, config: RunConfig
+    rows: ExampleRows, training: ExampleRows, score: FloatArray, config: RunConfig
 ) -> Baselines:
     """Return the target metric of each baseline, held against the challenger over users.
 
     Args:
         rows: of the holdout.
         training: of the training window; the regression is fitted on them.
-        challenger: its scores of the holdout.
+        score: the challenger's, of the holdout's examples (N,).
         config: target metric and its head, and confidence.
     """
     holdout = Holdout(rows, config.features.heads, config.model_gate)
@@ -127,17 +126,16 @@ def measure(
         columns = [rows.numeric[name].astype(np.float64) for name in ranking.needs]
         scores[ranking.name] = np.zeros(len(rows.request_index)) + ranking.score(*columns)
     try:
-        known, asked = _columns(training, names), _columns(rows, names)
-        scores[REGRESSION] = fit_and_score(known, training.labels[head], asked)
+        scores[REGRESSION] = regression(rows, training, head, names)
     except DataContractError as error:
         notes[REGRESSION] = f"{error}"
-    ours = holdout.hits(challenger.ranking_score, head)
+    ours = holdout.hits(score, head)
     is_finite = bool(np.isfinite(ours).all())
     # Without a challenger's number the baselines have their levels all the same.
     ours = ours if is_finite else np.zeros_like(ours)
     requests = np.ones(len(ours)) if target == volume_name(head) else None
-    pairs = [RatioMetric(name, ours, holdout.hits(score, head), requests)
-             for name, score in scores.items()]  # fmt: skip
+    pairs = [RatioMetric(name, ours, holdout.hits(theirs, head), requests)
+             for name, theirs in scores.items()]  # fmt: skip
     table = measure_ratios(holdout, pairs, {"all": holdout.masks["all"]}).table
     cells = {row.metric: row for row in table if isinstance(row, MetricComparison)}
     facts = []
@@ -161,6 +159,20 @@ def measure(
         )
     facts.sort(key=lambda each: -np.inf if each.level is None else each.level.value, reverse=True)
     return Baselines(tuple(facts), scores)
+
+
+def regression(rows: ExampleRows, training: ExampleRows, head: str, names: list[str]) -> FloatArray:
+    """Return the score (N,) of rows by a regression of a head's label on numbers of `training`."""
+    known, asked = _columns(training, names), _columns(rows, names)
+    return fit_and_score(known, training.labels[head], asked)
+
+
+def lacking(baseline: str, features: FeatureConfig) -> list[str]:
+    """Return the numbers that a baseline ranks by and a recipe does not tell its model."""
+    needs = {ranking.name: ranking.needs for ranking in RANKINGS}
+    told = {feature.name for feature in features.numeric}
+    held = tuple(feature.name for feature in features.numeric_held)
+    return [name for name in needs.get(baseline, held) if name not in told]
 
 
 def _columns(rows: ExampleRows, names: list[str]) -> FloatArray:

@@ -103,7 +103,7 @@ def gather_facts(
     training = load_rows(
         challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
     )
-    baselines = measure(rows, training, ours.scores, config)
+    baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
         must_beat = config.model_gate.first_champion_beats
         one = baselines.best(POPULARITY if must_beat == "popularity" else "")

@@ -45,14 +45,14 @@ _FIRST_DAY, _LAST_DAY = 19000101, 21001231
 """Numbers that are days as people write them, such as 20260131."""
 
 
-def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
-    """Return a first mapping of files as YAML, and the types of actions, the most frequent first.
+def guess(paths: Sequence[Path], scratch: Path) -> str:
+    """Return a first mapping of files as YAML.
 
     Raises:
         ConfigurationError: a file cannot be read, or is of no known kind.
     """
     tables: dict[TableName, dict] = {}
-    notes, types, texts = list[str](), list[str](), list[str]()
+    notes, main, texts = list[str](), "click", list[str]()
     with_files = Tables(Path(), scratch)
     with contextlib.closing(with_files.database):
         for number, path in enumerate(paths):
@@ -62,12 +62,11 @@ def guess(paths: Sequence[Path], scratch: Path) -> tuple[str, tuple[str, ...]]:
                 notes.append(f"{path.name}: TODO another table of {name}; it is left out")
                 continue
             if name == "actions":
-                types = _types(with_files.database, found, number)
+                main = _main_type(with_files.database, found, number)
                 found["columns"].setdefault("action_type", "'click'")
             texts += found.pop("texts", [])
             tables[name] = found
-    types = types or ["click"]
-    return _written(tables, notes, texts, types[0]), tuple(types)
+    return _written(tables, notes, texts, main)
 
 
 def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict, list[str]]:
@@ -145,15 +144,14 @@ def _times(tables: Tables, view: str, column: str) -> dict[str, str]:
     return {"format": "TODO"}
 
 
-def _types(database: duckdb.DuckDBPyConnection, table: dict, number: int) -> list[str]:
-    """Return the types of actions, the most frequent first; none where no column has them."""
-    column = table["columns"].get("action_type")
-    if column is None:
-        return []
+def _main_type(database: duckdb.DuckDBPyConnection, table: dict, number: int) -> str:
+    """Return the most frequent type of actions; click where no column has them."""
+    if (column := table["columns"].get("action_type")) is None:
+        return "click"
     source = f'FROM "source of {number}" WHERE kind IS NOT NULL'
     query = f"SELECT {quoted(column)}::VARCHAR AS kind {source}"
-    rows = database.sql(f"{query} GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 12").fetchall()
-    return [kind for (kind,) in rows]
+    rows = database.sql(f"{query} GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 1").fetchall()
+    return rows[0][0] if rows else "click"
 
 
 def _written(tables: dict[TableName, dict], notes: list[str], texts: list[str], main: str) -> str:

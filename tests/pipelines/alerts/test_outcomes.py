@@ -25,6 +25,7 @@ from support.desk import record_move
 from support.example_alerts import with_segments
 from support.judgements import CHAMPION, interval, make_judgement, make_promotion
 from support.runs import make_run
+from validation.model_gate.baselines import REGRESSION
 
 PROMOTE, REJECT, INCONCLUSIVE = Decision.PROMOTE, Decision.REJECT, Decision.INCONCLUSIVE
 SERVES = "test_ranker v3 (as_of 2017-02-16) serves since 2017-02-16 00:00 UTC."
@@ -131,18 +132,27 @@ def test_the_title_of_a_rejection_says_why(run: ResolvedRun, reason: Reason, tit
 
 
 @pytest.mark.parametrize(
-    ("winner", "told"),
+    ("winner", "knows", "told"),
     [
-        ("past engagement", "ranks by what the model is not told: add to features.numeric "
-                            "{name: pin_popularity_28d}."),
-        (RANDOM, "ranks by what the model is told too: train it longer"),
+        ("past engagement", False, "ranks by what the model is not told: add to features.numeric "
+                                   "{name: pin_popularity_28d}."),
+        ("newest first", False, "ranks by what the model is not told: add to features.numeric "
+                                "{name: pin_age}."),
+        (REGRESSION, False, "ranks by what the model is not told: add to features.numeric {name: "
+                            "pin_popularity_1d}, {name: pin_popularity_7d}, {name: "),
+        (REGRESSION, True, "ranks by what the model is told too: train it on more days"),
+        (RANDOM, False, "ranks by what the model is told too: train it on more days"),
     ],
 )  # fmt: skip
 def test_what_won_and_the_line_of_the_recipe_that_shows_it(
-    run: ResolvedRun, winner: str, told: str
+    run: ResolvedRun, winner: str, knows: bool, told: str
 ) -> None:
     judgement = make_judgement(REJECT, baseline_name=winner)
-    first = run.model_copy(update={"champion": None})
+    first, told_all = run.model_copy(update={"champion": None}), run.config.features.numeric_held
+    if knows:
+        features = run.config.features.model_copy(update={"numeric": told_all})
+        config = run.config.model_copy(update={"features": features})
+        first = first.model_copy(update={"config": config})
     assert winner not in outcome_in(first, judgement).next_step.sentence  # another reason decided
     beats = Reason.of("baseline_beats", baseline=winner, change=interval(-0.1), difference=None)
     verdict = judgement.verdict.model_copy(update={"grounds": (beats,)})

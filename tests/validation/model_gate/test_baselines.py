@@ -98,7 +98,7 @@ OURS = noisy_scores(TRUTH, 0.3, 1)
 def measured(
     rows: ExampleRows = ROWS, ours: SplitScores = OURS, training: ExampleRows | None = None
 ) -> Baselines:
-    return measure(rows, training or rows, ours, CONFIG)
+    return measure(rows, training or rows, ours.ranking_score, CONFIG)
 
 
 @pytest.fixture(scope="module")
