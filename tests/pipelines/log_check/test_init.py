@@ -1,4 +1,4 @@
-"""`homefeed log init`: three files into an empty folder, and a mapping guessed from tables."""
+"""`homefeed log init`: two files into an empty folder, and a mapping guessed from tables."""
 
 import sqlite3
 from pathlib import Path
