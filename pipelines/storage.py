@@ -170,6 +170,17 @@ def write_new(uri: str, content: bytes) -> None:
         )
 
 
+def create(uri: str, content: bytes) -> bool:
+    """Create a file, and return whether it is there with this very content."""
+    try:
+        write_new(uri, content)
+    except RunInProgressError:
+        if not exists(uri):  # a store says so too while another write is under way
+            raise
+        return read_bytes(uri) == content
+    return True
+
+
 def look(uri: str) -> Revision:
     """Return what `write_over` needs to know of a file, which need not be there.
 

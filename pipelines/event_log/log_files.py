@@ -3,7 +3,7 @@
     <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
     <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
     <uri>/pins/*.parquet, <uri>/users/*.parquet
-    <uri>/event_log.json                          where a writer of ours made the log: its files
+    <uri>/record/*.json                           where a writer of ours made the log: its files
 
 Not for their rows (`reader`), nor for what the files were when a snapshot was built (`listing`).
 """
@@ -18,14 +18,9 @@ from pyarrow import fs
 
 from pipelines.contracts.errors import ConfigurationError, DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.event_log.record import (
-    RECORD_FILE,
-    UPLOADING_FILE,
-    WRITERS_FILE,
-    EventLogRecord,
-)
+from pipelines.event_log.record import WRITERS_FILE, EventLogRecord, read_record
 from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, finding, require_none
-from pipelines.storage import join, open_filesystem, read_model, translated_errors
+from pipelines.storage import open_filesystem, translated_errors
 
 _DAY_FOLDER = re.compile(r"/day=(20\d{2}-\d{2}-\d{2})/")
 _TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
@@ -54,6 +49,10 @@ class EventLog:
     def files_of(self, table: str) -> tuple[LogFile, ...]:
         """Return a table's files, sorted by path."""
         return tuple(file for file in self.files if file.table == table)
+
+    def name_of(self, file: LogFile) -> str:
+        """Return a file's path below the log, as its record has it."""
+        return file.path.removeprefix(open_filesystem(self.uri)[1]).lstrip("/")
 
     def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
         """Return the files whose day touches [start_ms, end_ms) of the event's time."""
@@ -92,7 +91,7 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
 
     Raises:
         DataContractError: the log is missing, empty or not finished, or files lack.
-        TransientStorageError: the storage failed, or a writer replaced the record meanwhile.
+        TransientStorageError: the storage failed.
     """
     filesystem, root = open_filesystem(uri)
     with translated_errors(uri, "listing the event log at"):
@@ -103,15 +102,13 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
             f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
             f"with `homefeed ingest completejourney --to {uri}`"
         )
-    names = {entry.base_name for entry in found}
-    if UPLOADING_FILE in names:
-        raise DataContractError(
-            f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
-            f"under way or was cut off; expected a finished log; wait, or run again what wrote it"
-        )
     # The record comes before the list: files that are added in between are then passed over.
-    record_uri = join(uri, RECORD_FILE)
-    record = read_model(record_uri, EventLogRecord) if RECORD_FILE in names else None
+    record = read_record(uri)
+    if record is not None and not record.files:
+        raise DataContractError(
+            f"the event log at {uri} is not finished: a first writer is at work there, or was cut "
+            f"off; expected a finished log; wait, or run again what wrote it"
+        )
     files: list[LogFile] = []
     problems: list[Finding] = []
     for table in EVENT_LOG_TABLES:
@@ -129,15 +126,8 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
             else:
                 files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
     if record is not None:
-        if read_model(record_uri, EventLogRecord) != record:
-            # An increment came in between, and may have replaced files.
-            raise TransientStorageError(
-                f"the event log at {uri} changed while its files were listed: {RECORD_FILE} was "
-                f"replaced; expected it to stay for as long as a listing takes; let the writer "
-                f"finish, then retry"
-            )
         files = _named_by_record(uri, root, files, record)
-    said = record and record.model_copy(update={"files": {}})
+    said = record and record.model_copy(update={"files": {}, "dropped": {}, "batches": ()})
     return EventLog(uri=uri, files=tuple(files), record=said), tuple(problems)
 
 
@@ -203,14 +193,15 @@ def _named_by_record(
     if missing:
         raise DataContractError(
             f"the event log at {uri} lacks {missing[0]} ({len(missing)} such files), which its "
-            f"{RECORD_FILE} names; expected every file of the record; put the file back, or write "
+            f"record names; expected every file of the record; put the file back, or write "
             f"the log anew"
         )
-    foreign = [name for name in by_name if name not in named and not WRITERS_FILE.fullmatch(name)]
+    others = set(by_name) - named - set(record.dropped)
+    foreign = sorted(name for name in others if not WRITERS_FILE.fullmatch(name))
     if foreign:
         raise DataContractError(
             f"the event log at {uri} has {foreign[0]} ({len(foreign)} such files), which its "
-            f"{RECORD_FILE} does not name; expected only files of the log's writer; give these "
+            f"record does not name; expected only files of the log's writer; give these "
             f"rows to EventLogWriter, or move the file away"
         )
     return [file for name, file in by_name.items() if name in named]

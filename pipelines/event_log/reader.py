@@ -32,7 +32,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, categorical_column, contract_of
 from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
-from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord
+from pipelines.event_log.record import NAMES, EventLogRecord, read_record
 from pipelines.event_log.rules import (
     Finding,
     column_problems,
@@ -46,7 +46,7 @@ from pipelines.event_log.rules import (
 )
 from pipelines.places import store_errors
 from pipelines.plain_text import shortened
-from pipelines.storage import exists, join, open_filesystem, read_model, translated_errors
+from pipelines.storage import open_filesystem, translated_errors
 
 KNOWN_COLUMNS = {
     "impressions": "known_at",
@@ -344,11 +344,10 @@ def names_of(event_log: EventLog, column: IdColumn, ids: Iterable[int]) -> dict[
         DataContractError: the log's record or a file of names is damaged.
         TransientStorageError: the storage failed.
     """
-    record_uri = join(event_log.uri, RECORD_FILE)
     wanted = sorted({each for each in ids if -(2**63) <= each < 2**63})
-    if not wanted or not exists(record_uri):
+    record = read_record(event_log.uri) if wanted else None
+    if record is None:
         return {}
-    record = read_model(record_uri, EventLogRecord)
     found: dict[int, str] = {}
     is_wanted = ds.field("id").isin(pa.array(wanted, pa.int64()))
     for file in name_files(event_log.uri, record):

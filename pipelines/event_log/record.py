@@ -1,28 +1,34 @@
-"""What the maker of an event log says of it: `event_log.json` beside the tables.
+"""What the maker of an event log says of it: its files, entry by entry, beside the tables.
 
-The record names every file that belongs to the log. So an increment becomes part of the log in the
-instant in which the record that names its files takes the place of the one before, and files that a
-killed writer has left are not read. A log that was written by other means has no record; then every
-file below its tables counts. Not for writing (`pipelines.sources`).
+    <log>/record/00000007.json    an EventLogRecord, created only if it is absent
+
+The entry with the highest number is the log, and the files that it names are all that belong to it.
+So what is added becomes part of the log in the instant in which an entry is created, a reader has
+one state of the log whole, and files that a killed writer has left are not read. An entry without
+files says that a first writer is at work. A log that was written by other means has no record; then
+every file below its tables counts. Not for writing (`pipelines.sources`).
 """
 
 import re
+from collections.abc import Set
+from datetime import datetime
 from typing import Any
 
 from pyarrow import fs
 from pydantic import AwareDatetime, Field
 
+from pipelines import storage
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.storage import open_filesystem, translated_errors
 
-RECORD_FILE = "event_log.json"
-UPLOADING_FILE = "ingesting.json"
-"""On an object store: a log is being made here, or its upload was cut off. It is no log yet."""
+RECORD_FOLDER = "record"
+FIRST_RECORD_FILE = "event_log.json"
+"""The one record of a log that nobody has added to since entries were numbered."""
 
 WRITERS_FILE = re.compile(r".+/part-\d{6}-\d{6}(?:-[0-9a-f]{8})?\.parquet")
-"""Paths of the files that `EventLogWriter` makes, on an object store each writer its own. Those
-that no record names are left over, or not yet named."""
+"""Paths of the files that are made for a log with a record, on an object store each writer its own.
+Those that no entry names are left over, or not yet named."""
 
 NAMES = {"user_id": "names/users", "pin_id": "names/pins"}
 """Where the log keeps the names that ids were made from, for each column of ids."""
@@ -32,6 +38,9 @@ CANDIDATES = "candidates"
 ZONE_OF, NO_ZONE = "zone of ", "none"
 """What is settled of the zone in which the times of a column were given."""
 
+_ENTRY = re.compile(r"\d{8}\.json")
+_NUM_BATCHES = 500
+
 
 class EventLogRecord(Frozen):
     """An event log: who made it of what, and its files."""
@@ -40,7 +49,7 @@ class EventLogRecord(Frozen):
     made_of: dict[str, Any] = Field(
         default_factory=dict, description="What an adapter made it of: `SourceAdapter.made_of`."
     )
-    generation: int = Field(default=1, ge=1, description="How often it was written to.")
+    generation: int = Field(default=1, ge=1, description="The entry's number.")
     settled: dict[str, str | int] = Field(
         default_factory=dict,
         description="What the batches so far have settled for later ones: see `batches.normalise`.",
@@ -49,6 +58,13 @@ class EventLogRecord(Frozen):
         default=None, description="The log has all that was known before; None: nobody said."
     )
     files: dict[str, int] = Field(description="Rows by file of the log, relative to it, sorted.")
+    dropped: dict[str, AwareDatetime] = Field(
+        default_factory=dict,
+        description="Files that belong to the log no more, and since when; readers may have them.",
+    )
+    batches: tuple[str, ...] = Field(
+        default=(), description="Digests of the newest late batches, of which each counts once."
+    )
 
     @property
     def num_rows(self) -> dict[str, int]:
@@ -68,19 +84,60 @@ class EventLogRecord(Frozen):
         start = f"{table}/day="
         return {name[len(start) :][:10] for name in self.files if name.startswith(start)}
 
-    def followed_by(self, later: "EventLogRecord") -> "EventLogRecord":
-        """Return the record of this log after an increment, which replaces the days that it has."""
-        days = {name.rpartition("/")[0] for name in later.files if "/day=" in name}
-        kept = {name: n for name, n in self.files.items() if name.rpartition("/")[0] not in days}
-        files = dict(sorted((kept | later.files).items()))
-        update = {"generation": self.generation + 1, "settled": self.settled | later.settled}
-        return later.model_copy(update=update | {"files": files})
+    def followed_by(
+        self, later: "EventLogRecord", dropped: Set[str], at: datetime
+    ) -> "EventLogRecord":
+        """Return the entry after this one, where files were added and others are dropped."""
+        kept = {name: num for name, num in self.files.items() if name not in dropped}
+        update = {
+            "generation": self.generation + 1,
+            "settled": self.settled | later.settled,
+            "files": dict(sorted((kept | later.files).items())),
+            "dropped": self.dropped | dict.fromkeys(sorted(dropped), at),
+            "batches": (*self.batches, *later.batches)[-_NUM_BATCHES:],
+        }
+        return later.model_copy(update=update)
+
+
+def read_record(uri: str) -> EventLogRecord | None:
+    """Return the newest entry of a log's record; None where there is none.
+
+    Raises:
+        DataContractError: it is damaged.
+        TransientStorageError: the storage failed.
+    """
+    entries = [
+        name
+        for name in storage.list_names(storage.join(uri, RECORD_FOLDER))
+        if _ENTRY.fullmatch(name)
+    ]
+    place = (
+        storage.join(uri, RECORD_FOLDER, entries[-1])
+        if entries
+        else storage.join(uri, FIRST_RECORD_FILE)
+    )
+    return storage.read_model(place, EventLogRecord) if entries or storage.exists(place) else None
+
+
+def create_entry(uri: str, record: EventLogRecord) -> None:
+    """Let the log be what a record says; its number is the one after the newest.
+
+    Raises:
+        RunInProgressError: another writer has created an entry since.
+        ConfigurationError: the object store has no conditional writes.
+    """
+    place = storage.join(uri, RECORD_FOLDER, f"{record.generation:08d}.json")
+    if not storage.create(place, record.to_record()):
+        raise RunInProgressError(
+            f"{place} was written by another process since this one began; expected nobody else to "
+            f"write there; look at what it did, then give the rows that are missing again"
+        )
 
 
 def list_below(uri: str, ending: str) -> list[str]:
     """Return the paths of files below a log that end so, relative to it, sorted."""
-    filesystem, root = open_filesystem(uri)
-    with translated_errors(uri, "listing"):
+    filesystem, root = storage.open_filesystem(uri)
+    with storage.translated_errors(uri, "listing"):
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     files = (entry.path for entry in found if entry.type == fs.FileType.File)
     return sorted(path.removeprefix(root).lstrip("/") for path in files if path.endswith(ending))

@@ -247,7 +247,7 @@ def create(known: History, entry: Entry) -> History:
     number, after = known.newest.number + 1, known.newest.sha256
     entry = entry.model_copy(update={"number": number, "after": after, "mark": uuid.uuid4().hex})
     uri, content = known.uri_of(number), entry.to_record()
-    if not _create(uri, content):
+    if not storage.create(uri, content):
         raise LostTheNumberError(
             f"entry {number} of the history of {known.name} was created by somebody else just now "
             f"({uri}); expected nobody else to; look at it with `homefeed history`, then decide "
@@ -275,18 +275,7 @@ def mark_followed(known: History, move: Move, was_set_again: bool) -> None:
     """Record that alias and newest move agree; of several who find that, one writes it."""
     sha256 = hashlib.sha256(storage.read_bytes(known.uri_of(move.number))).hexdigest()
     followed = Followed(sha256=sha256, was_set_again=was_set_again)
-    _create(known.uri_of(move.number, "followed.json"), followed.to_record())
-
-
-def _create(uri: str, content: bytes) -> bool:
-    """Create a file, and return whether it is there with this very content."""
-    try:
-        storage.write_new(uri, content)
-    except RunInProgressError:
-        if not storage.exists(uri):  # a store says so too while another write is under way
-            raise
-        return storage.read_bytes(uri) == content
-    return True
+    storage.create(known.uri_of(move.number, "followed.json"), followed.to_record())
 
 
 def load(workspace_uri: str, name: str, is_upgrade: bool = False) -> History:

@@ -21,9 +21,8 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -45,10 +44,10 @@ from pipelines.contracts.schemas import (
     contract_of,
     with_embedding_dim,
 )
-from pipelines.contracts.time import with_utc
+from pipelines.contracts.time import DAY_MS, to_ms, with_utc
 from pipelines.event_log.log_files import EventLog
 from pipelines.event_log.reader import iterate_batches, open_file
-from pipelines.event_log.record import CANDIDATES, NAMES, NO_ZONE, ZONE_OF
+from pipelines.event_log.record import CANDIDATES, NAMES, NO_ZONE, ZONE_OF, EventLogRecord
 from pipelines.event_log.rules import (
     EVENT_TIME_COLUMNS,
     column_problems,
@@ -61,9 +60,9 @@ from pipelines.plain_text import shortened
 from pipelines.sources.publish import (
     WRITER,
     Existing,
+    day_folder,
     find_writers_log,
-    publish_writers_log,
-    record_of,
+    publish,
     write_table,
 )
 
@@ -114,6 +113,8 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,  # nothing is downloaded
     "python_enable_replacements": False,  # a name is a table's, and no variable's
 }
+_SMALL_FILE_ROWS, _MANY_SMALL_FILES = 1 << 15, 48
+"""So many files of fewer rows in a folder are put together by who adds to it."""
 _LARGEST_POSITION = (1 << 15) - 1
 _BATCH_ROWS = 1 << 14
 """Rows of a log's file that are looked at at a time."""
@@ -171,6 +172,10 @@ class EventLogWriter:
             log.
         replace_days: rows of a day that the log has already replace that table's rows of the day;
             by default they are refused when the block ends.
+        late_rows: rows of a day that the log has already are added to it. They come with their own
+            `known_at` and `position`, so that what was known before stays what it was. The same
+            block given twice counts once, and where a day has many small files they are put
+            together: a block may be a minute's.
         complete_to: the log then has all that happened before; without it, to its last day's end.
     """
 
@@ -181,11 +186,12 @@ class EventLogWriter:
         *,
         candidates: str = "",
         replace_days: bool = False,
+        late_rows: bool = False,
         complete_to: datetime | None = None,
     ) -> None:
         self.uri, self._complete_to = storage.to_uri(location), complete_to
         self._version, self._candidates = embedding_version, candidates
-        self._replaces_days = replace_days
+        self._replaces_days, self._takes_late = replace_days, late_rows
         self._stack = contextlib.ExitStack()
         self._is_open = False  # within the block, while all of its batches were right
 
@@ -206,7 +212,7 @@ class EventLogWriter:
             database = duckdb.connect(self._scratch / "rows.duckdb", config=settings)
             self._database = stack.enter_context(database)
             settled = self._existing.record.settled if self._existing else {}
-            self._block = Block(self._version, dict(settled))
+            self._block = Block(self._version, dict(settled), is_late=self._takes_late)
             if self._candidates:
                 self._block.settle(CANDIDATES, self._candidates, "draw as before")
             self._stack = stack.pop_all()
@@ -261,6 +267,8 @@ class EventLogWriter:
             # A frame without rows, such as a day without actions, tells no types.
             if len(given := table_of(batch)):
                 rows = normalise(table, given, self._block)
+                if table in EVENT_TIME_COLUMNS and not self._replaces_days:
+                    self._require_later(rows)
                 for each, found in ((table, rows), *self._block.names.items()):
                     self._keep(each, found)
         except DataContractError as error:
@@ -291,54 +299,112 @@ class EventLogWriter:
                 f"texts, numbers, booleans, dates, times or lists of them; cast the column"
             ) from error
 
+    def _require_later(self, rows: pa.Table) -> None:
+        """Refuse rows that were known before the instant to which the log is complete."""
+        complete_to = self._existing.record.complete_to if self._existing else None
+        if complete_to and (known := pc.min(rows["known_at"]).as_py()) < to_ms(complete_to):
+            raise DataContractError(
+                f"known_at is {with_utc(known)}; expected none before {complete_to:%Y-%m-%d %H:%M} "
+                f"UTC, to which a writer has said that the log is complete; give the time at which "
+                f"a row arrived, or all rows of its day with replace_days=True"
+            )
+
     def _publish(self) -> None:
         """Write the files of the log, or of what is added to it, and bring them to their place.
 
         Raises:
             DataContractError: a new log lacks a table, or rows are of days that the log has.
         """
-        existing, settled = self._existing, self._block.settled
+        record = self._existing.record if self._existing else None
+        is_new = record is None or not record.files
         missing = [t for t in ("impressions", "actions", "pins") if t not in self._schemas]
-        if existing is None and missing:
+        if is_new and missing:
             raise DataContractError(
                 f"a new event log at {self.uri} would have no {' and no '.join(missing)}; "
                 f"expected rows of impressions, actions and pins; give them in the same block"
             )
+        batch = self._digest() if self._takes_late else ""
+        if not self._schemas or (record and batch in record.batches):
+            log.info("%s has all that was given already", self.uri)
+            return
+        dropped = self._dropped(dict(record.files) if record else {})
         folder = self._scratch / "event_log"
         folder.mkdir()
-        generation = existing.record.generation + 1 if existing else 1
-        # Two writers at once on an object store must not write over each other's files.
-        own = "" if storage.is_local(self.uri) else f"-{uuid.uuid4().hex[:8]}"
-        parts = (f"{generation:06d}-{number:06d}{own}" for number in itertools.count(1))
+        settled, number = self._block.settled, itertools.count(1)
         with storage.translated_errors(self.uri, "writing the event log for"):
             for table in (*EVENT_LOG_TABLES, *NAMES.values()):
                 if table in self._schemas:
                     if table == "impressions":
                         self._number_positions()
                     if table in KEYS:
-                        self._pass_over_repeats(table)
+                        self._pass_over_repeats(table, dropped)
                     for rows in self._sorted(table):
-                        write_table(folder, table, rows, next(parts))
-            if existing is None and "users" not in self._schemas:
+                        write_table(folder, table, rows, f"{next(number):06d}")
+            if is_new and "users" not in self._schemas:
                 # A log has every table, also one without rows.
                 users = with_embedding_dim(USERS, int(settled[pins_width(self._version)]))
-                write_table(folder, "users", users.empty_table(), next(parts))
-            more = {"settled": dict(sorted(settled.items())), "complete_to": self._complete_to}
-            added = record_of(folder, WRITER, **more)
-        for table in EVENT_TIME_COLUMNS:
-            known = existing.record.days_of(table) if existing else set()
-            if (there := sorted(added.days_of(table) & known)) and not self._replaces_days:
-                raise DataContractError(
-                    f"{table} of {', '.join(there[:5])} are in {self.uri} already ({len(there)} "
-                    f"such days); expected days that it does not have; leave out their rows, or "
-                    f"give all rows of these days to EventLogWriter(..., replace_days=True)"
-                )
-        if not added.files:
+                write_table(folder, "users", users.empty_table(), f"{next(number):06d}")
+        if not any(folder.iterdir()):
             log.info("%s has all that was given already", self.uri)
             return
-        publish_writers_log(folder, self.uri, added, existing)
-        num_rows = ", ".join(f"{number:,} {table}" for table, number in added.num_rows.items())
-        log.info("wrote %s: %s", self.uri, num_rows)
+        said = EventLogRecord(
+            made_by=WRITER,
+            settled=dict(sorted(settled.items())),
+            complete_to=self._complete_to,
+            batches=(batch,) if batch else (),
+            files={},
+        )
+        made = publish(folder, self.uri, said, record, dropped)
+        log.info("wrote %s: it has %s", self.uri, made.num_rows)
+
+    def _dropped(self, files: dict[str, int]) -> set[str]:
+        """Return which of the log's files are dropped: of days written anew, or small ones.
+
+        The rows of small files join those of the block, whose files then have them.
+
+        Args:
+            files: Rows by file of the log.
+
+        Raises:
+            DataContractError: there are rows of days that the log has, and nothing says that they
+                replace those or are late.
+        """
+        small, whole = set[str](), set[str]()
+        for table in self._schemas:
+            folders, time = {table}, EVENT_TIME_COLUMNS.get(table)
+            if time:
+                days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} FROM {_quoted(table)}")
+                folders = {day_folder(table, day) for (day,) in days}
+            here = {name for name in files if name.rpartition("/")[0] in folders}
+            if time and self._replaces_days:
+                whole |= here
+            elif time and here and not self._takes_late:
+                there = sorted({name.split("=")[1][:10] for name in here})
+                raise DataContractError(
+                    f"{table} of {', '.join(there[:5])} are in {self.uri} already ({len(there)} "
+                    f"such days); expected days that it does not have; leave out their rows, give "
+                    f"all rows of these days to EventLogWriter(..., replace_days=True), or late "
+                    f"ones to EventLogWriter(..., late_rows=True)"
+                )
+            few = [name for name in here if files[name] < _SMALL_FILE_ROWS]
+            by_folder = Counter(name.rpartition("/")[0] for name in few)
+            small |= {n for n in few if by_folder[n.rpartition("/")[0]] >= _MANY_SMALL_FILES}
+        known = self._existing.log if self._existing else EventLog(self.uri, ())
+        for file in known.files:
+            if known.name_of(file) in small - whole:
+                dataset = open_file(known, file)
+                for rows in iterate_batches(dataset, file, dataset.schema.names, _BATCH_ROWS, None):
+                    self._keep(file.table, pa.table(rows))
+        return small | whole
+
+    def _digest(self) -> str:
+        """Return a digest of the block's rows, whatever their order and batches."""
+        found = [
+            (table, self._ask(f"SELECT sum(hash(row)) FROM ({rows} FROM {_quoted(table)}) AS row"))
+            for rows in [f"SELECT * EXCLUDE ({_quoted(_ROW)})"]
+            for table in sorted(self._schemas)
+        ]
+        return hashlib.blake2b(str(found).encode(), digest_size=8).hexdigest()
 
     def _number_positions(self) -> None:
         """Give impressions their place among their request's rows, where they have none.
@@ -360,8 +426,8 @@ class EventLogWriter:
                 f"expected one request_id for each page that was shown; make request_id unique"
             )
 
-    def _pass_over_repeats(self, table: str) -> None:
-        """Remove rows whose key came before, in the block or in the log.
+    def _pass_over_repeats(self, table: str, dropped: Set[str]) -> None:
+        """Remove rows whose key came before, in the block or in files of the log that stay.
 
         Of the log, few rows are in memory at a time; those with a key of the block are kept beside
         the block's meanwhile, with a number below 0.
@@ -377,6 +443,8 @@ class EventLogWriter:
             wanted &= pc.field("embedding_version") == self._version
         known = self._existing.log if self._existing else EventLog(self.uri, ())
         for file in known.files_of(table):
+            if known.name_of(file) in dropped:
+                continue
             dataset = open_file(known, file)
             names = [each for each in schema.names if each in dataset.schema.names]
             for batch in iterate_batches(dataset, file, names, _BATCH_ROWS, wanted):
@@ -508,6 +576,7 @@ class Block:
     settled: dict[str, str | int]
     """What the log and the batches so far have settled, to which each batch adds: what ids are made
     from, widths of embeddings, and the types of columns that a table has beyond the contract."""
+    is_late: bool = False  # A time or place that is not given is not made up then.
     names: dict[str, pa.Table] = field(default_factory=dict)
     """The names that the ids of the newest batch were made from (NAMES_SCHEMA), by their folder."""
 
@@ -536,6 +605,8 @@ def normalise(table: str, given: pa.Table, block: Block) -> pa.Table:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataContractError(f"{twice} come more than once; expected each column once")
     schema, defaults = contract_of(table, names), DEFAULTS[table]
+    if block.is_late:
+        defaults = {n: v for n, v in defaults.items() if n not in ("known_at", "position")}
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for name, values in zip(names, given.columns, strict=True):
         try:
@@ -559,7 +630,8 @@ def normalise(table: str, given: pa.Table, block: Block) -> pa.Table:
     asked = [f for f in schema if f.name in columns or f.name not in (*names, *defaults)]
     findings = list(column_problems("", rows.schema, pa.schema(asked)))
     is_wrong = {each.column for each in findings}
-    fit = [f.with_nullable(f.nullable or f.name == "position") for f in asked]
+    is_counted = "position" in defaults
+    fit = [f.with_nullable(f.nullable or (is_counted and f.name == "position")) for f in asked]
     rows, more = fitted("", rows, pa.schema([f for f in fit if f.name not in is_wrong]))
     findings = [*findings, *more] or list(value_problems("", table, rows))
     problems += [each.message for each in findings]

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.reader import open_file, read_file
-from pipelines.event_log.record import RECORD_FILE, EventLogRecord
+from pipelines.event_log.record import EventLogRecord, read_record
 from pipelines.sources.event_log_writer import EventLogWriter
-from pipelines.storage import join, read_model, to_uri
+from pipelines.storage import to_uri
 
 VERSION = "mine-1"
 WIDTH = 6
@@ -86,7 +86,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def record_of(location: str | Path) -> EventLogRecord:
-    return read_model(join(to_uri(location), RECORD_FILE), EventLogRecord)
+    found = read_record(to_uri(location))
+    assert found is not None
+    return found
 
 
 def rows_of_log(location: str | Path, table: str) -> list[dict[str, Any]]:

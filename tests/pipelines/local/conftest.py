@@ -18,12 +18,11 @@ use_temporary_airflow_home()
 
 from pipelines import storage  # noqa: E402
 from pipelines.contracts.time import to_ms  # noqa: E402
-from pipelines.event_log.record import RECORD_FILE  # noqa: E402
+from pipelines.event_log.record import EventLogRecord, create_entry, list_below  # noqa: E402
 from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
 from pipelines.local.airflow_api import AirflowApi  # noqa: E402
 from pipelines.local.home import LocalHome  # noqa: E402
 from pipelines.local.services import running  # noqa: E402
-from pipelines.sources.publish import record_of  # noqa: E402
 from support.lab import (  # noqa: E402
     DAGS,
     FAST,
@@ -73,8 +72,9 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
     event_log = folder / "event_log"
     write_planted_world(event_log, num_users=120, num_days=NUM_DAYS)
     # The writer stopped, and says that nothing was left out, so that later days have thin data.
-    record = record_of(event_log, "planted", complete_to=datetime(2017, 5, 1, tzinfo=UTC))
-    storage.write_model(storage.to_uri(event_log / RECORD_FILE), record)
+    uri, complete_to = storage.to_uri(event_log), datetime(2017, 5, 1, tzinfo=UTC)
+    files = dict.fromkeys(list_below(uri, ".parquet"), 1)
+    create_entry(uri, EventLogRecord(made_by="planted", complete_to=complete_to, files=files))
     as_of = (word for day in days for word in ("--as-of", day))
     command = ("retrain", "--home", str(home), "--recipe", "smoke", *as_of)
     done = homefeed_local(*command, event_log=event_log)

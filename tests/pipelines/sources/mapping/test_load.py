@@ -1,6 +1,5 @@
 """Tables of every kind become the same log, and what is wrong with one is said by its name."""
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ import yaml
 from pyiceberg.catalog.sql import SqlCatalog
 
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.event_log.record import RECORD_FILE, EventLogRecord
 from pipelines.sources.event_log_writer import id_of
 from pipelines.sources.mapping import tables
 from pipelines.sources.mapping.load import import_log
-from support.own_tables import rows_of_log
+from support.own_tables import record_of, rows_of_log
 
 SHOWN = pd.DataFrame(
     {
@@ -83,7 +81,7 @@ def test_ids_stay_texts_and_types_are_named_and_items_without_words_are_zero(
     pins = {row["pin_id"]: row for row in rows_of_log(log, "pins")}
     assert np.linalg.norm(pins[id_of("01")]["embedding"]) == pytest.approx(1)
     assert not any(pins[id_of("NA")]["embedding"]) and pins[id_of("NA")]["price"] == 2.0
-    record = EventLogRecord.from_record((log / RECORD_FILE).read_bytes())
+    record = record_of(log)
     assert record.candidates == ""
 
 
@@ -193,10 +191,10 @@ def test_drawn_candidates_are_written_down_and_stay_as_they_are(tmp_path: Path) 
     value |= {"candidates": {"action": "click", "num": 4}}
     del value["tables"]["impressions"], value["tables"]["actions"]["columns"]["request_id"]
     log = imported(tmp_path, value)
-    record = EventLogRecord.from_record((log / RECORD_FILE).read_bytes())
+    record = record_of(log)
     assert record.candidates.startswith("4 others beside what was chosen in a visit")
     assert {row["request_id"] is None for row in rows_of_log(log, "actions")} == {False, True}
     value["candidates"]["num"] = 5
     with pytest.raises(DataContractError, match="candidates is 5 others .* draw as before"):
         imported(tmp_path, value)
-    assert json.loads((log / RECORD_FILE).read_text())["generation"] == 1
+    assert record_of(log) == record
