@@ -93,12 +93,13 @@ def import_tables(
     replace_days: Annotated[
         bool, Option("--replace-days", help="Write days that the log has anew.")
     ] = False,
+    late_rows: Annotated[bool, Option("--late-rows", help="Add to days that the log has.")] = False,
 ) -> dict[str, str]:
     """Write an event log from tables of your own, or add their rows to it, whole or not at all."""
     from pipelines.sources.mapping.load import import_log
 
-    place = Path(mapping)
-    uri = import_log(place, to or str(place.resolve().parent / "event_log"), replace_days)
+    place = to or str(Path(mapping).resolve().parent / "event_log")
+    uri = import_log(Path(mapping), place, replace_days, late_rows)
     say(uri)
     return {"event_log_uri": uri}
 

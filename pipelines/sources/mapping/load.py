@@ -27,13 +27,16 @@ SELECT user_id, pin_id, count(*) AS num FROM actions WHERE acted_at < ? GROUP BY
 """
 
 
-def import_log(path: Path, location: str, replace_days: bool = False) -> str:
+def import_log(
+    path: Path, location: str, replace_days: bool = False, late_rows: bool = False
+) -> str:
     """Write the event log of a mapping, or add its rows to the log that is there; return its URI.
 
     Args:
         path: The mapping.
         location: Path or URI of the log.
         replace_days: Whether days that the log has are written anew; else they are refused.
+        late_rows: Whether rows are added to days that the log has.
 
     Raises:
         ConfigurationError: the mapping is not valid, or names no files.
@@ -45,7 +48,11 @@ def import_log(path: Path, location: str, replace_days: bool = False) -> str:
     with (
         storage.scratch_folder(storage.to_uri(location).rsplit("/", 1)[0]) as scratch,
         EventLogWriter(
-            location, mapping.embedding_version, candidates=candidates, replace_days=replace_days
+            location,
+            mapping.embedding_version,
+            candidates=candidates,
+            replace_days=replace_days,
+            late_rows=late_rows,
         ) as writer,
     ):
         tables = Tables(path.resolve().parent, scratch)

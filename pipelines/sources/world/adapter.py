@@ -47,7 +47,7 @@ about them; only outcomes do.
 
     <log>/impressions, actions, pins, users          as every event log
     <log>/truth/impressions/day=YYYY-MM-DD/          TRUTH_IMPRESSIONS
-    <log>/event_log.json                             with the sizes, in `made_of`
+    <log>/record/                                    with the sizes, in `made_of`
 
 Every chunk of users adds one file per day and table. Letters: U users, W weeks, R requests, C
 candidates, N rows.
