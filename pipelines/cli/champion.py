@@ -7,8 +7,10 @@ tests/pipelines/registry/test_moves.py.
 
 import getpass
 import socket
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,14 +19,14 @@ from typer import Option
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
 from pipelines.cli.printing import Commands, Run, say, say_all, say_value, with_json
-from pipelines.contracts.artifacts import Challenger, ResolvedRun
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import parse_instant
 from pipelines.cycles.index import refresh_index, tell_moved
 from pipelines.registry import history as record
-from pipelines.registry import moves, reconcile, tracking
+from pipelines.registry import moves, reconcile, registry, tracking
 from pipelines.settings import Settings
 
 app = Commands()
@@ -94,6 +96,9 @@ def rollback(
 @app.command()
 def serving(
     at: Annotated[str, Option(help="Instant (ISO 8601, UTC); now by default.")] = "",
+    verify: Annotated[
+        bool, Option("--verify", help="Compare its files with what was registered.")
+    ] = False,
 ) -> None:
     """Say which model was serving at an instant."""
     settings = Settings()
@@ -105,16 +110,21 @@ def serving(
         _say_serving(record.load(*where), instant, "")
         raise
     try:
-        _say_serving(state.history, instant, state.serves)
+        served = _say_serving(state.history, instant, state.serves)
     finally:
         # Also where the history knows of none: "no champion yet" would hide one that serves.
         reconcile.require_agreement(state)
     if not at:
         reconcile.require_newest(state)
+    if verify:
+        client = tracking.connect(settings.tracking_uri)
+        with tempfile.TemporaryDirectory(prefix="homefeed-verify-") as folder:
+            registry.download_version(client, served, Path(folder))
+        say("its files are those that were registered")
 
 
-def _say_serving(known: record.History, instant: datetime | None, version: str | None) -> None:
-    """Say what served at an instant; now is the newest move, whatever a clock says.
+def _say_serving(known: record.History, instant: datetime | None, version: str | None) -> ModelRef:
+    """Say and return what served at an instant; now is the newest move, whatever a clock says.
 
     While the alias, which names `version`, has not followed the newest move, the model before it
     serves still. It may have followed, and nobody has marked that yet.
@@ -129,6 +139,7 @@ def _say_serving(known: record.History, instant: datetime | None, version: str |
     _say_begun(begun)
     about = {"workspace_uri": known.workspace_uri, "at": at}
     say_value({**about, "serving": entry, "begun": begun})
+    return entry.model
 
 
 @history_app.callback()

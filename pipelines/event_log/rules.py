@@ -205,6 +205,9 @@ RULES = {
         "expected true for requests whose candidates were drawn at random, at most "
         "{bounds.EXPLORATION.warning:.0%}; write false for the ranked ones",
         "impressions.is_exploration", WARNING),
+    "drawn_candidates": Rule("candidates were not logged; they were drawn: {how}",
+        "expected a verdict on them to be read with care: what was not drawn was never ranked; log "
+        "what is shown", "impressions", NOTE),
     "telling_column": Rule(
         "{column} alone tells an impression that got an action from one that got none: area under "
         "the curve {area:.2f}",

@@ -75,8 +75,11 @@ create table a (day int, place bigint, req ubigint, u bigint, p bigint, t bigint
 create table r (day int, req ubigint, u bigint, first bigint);
 -- Pins by day, with when they were first shown, how often they were, and how often got an action.
 create table shown (p bigint, first bigint, num bigint, hits bigint);
--- Values of columns beyond the contract, of pins, and of impressions by what they got.
+-- Impressions by user, and how many got an action.
+create table shown_to (u bigint, num bigint, hits bigint);
+-- Values of columns beyond the contract, of pins and users, and of impressions by what they got.
 create table own_pins (p bigint, name varchar, value varchar);
+create table own_users (u bigint, name varchar, value varchar);
 create table told (name varchar, value varchar, num bigint, hits bigint);
 -- Actions whose request showed their pin on one of the days around them.
 create table paired (day int, place bigint);
@@ -150,6 +153,7 @@ create or replace temp table got as
 select i.*, h.row is not null as hit from i left join (select distinct row from hit) h
 on h.row = i.rowid;
 insert into shown select p, min(t), count(*), count(*) filter (hit) from got group by p;
+insert into shown_to select u, count(*), count(*) filter (hit) from got group by u;
 insert into told select name, value, count(*), count(*) filter (hit)
 from own_shown join got using (req, p) group by all;
 insert into paired
@@ -251,11 +255,13 @@ join (select p, min(first) as first from shown group by p) using (p) where t > 0
 _OWN = {
     "impressions": "insert into own_shown select hash(request_id), pin_id, $name, v from part",
     "pins": "insert into own_pins select pin_id, $name, v from part",
+    "users": "insert into own_users select user_id, $name, v from part",
 }
 _TELLING = f"""
 with of as (select name, coalesce(format('{{:.1e}}', try_cast(value as double)), value) as value,
   sum(num) as num, sum(hits) as hits from (from told union all
-  select 'pins.' || name, value, num, hits from own_pins join shown using (p)) group by all),
+  select 'pins.' || name, value, num, hits from own_pins join shown using (p) union all
+  select 'users.' || name, value, num, hits from own_users join shown_to using (u)) group by all),
 pooled as (select name, case when num < {bounds.TELLING.fewest} then '' else value end as v,
   sum(num) as num, sum(hits) as hits from of group by all),
 ranked as (select *, sum(num - hits) over (partition by name order by hits / num) as below
@@ -316,7 +322,7 @@ def check_log(
         findings += judge(report, recipe)
         if event_log == whole and report.days_of("impressions"):
             findings += _of_its_end(report, event_log, recipe)
-        findings += _mixed_zones(event_log)
+        findings += _of_its_record(event_log)
     report.problems = sorted(findings, key=lambda each: list(Severity).index(each.severity))
     for column in get_args(IdColumn):
         ids = {each for p in report.problems for name, each in p.ids if name == column}
@@ -343,8 +349,10 @@ def _of_its_end(
             yield finding("window_without_impressions", error=error)
 
 
-def _mixed_zones(event_log: EventLog) -> Iterator[Finding]:
-    """Yield that a writer was given times with a zone and times without."""
+def _of_its_record(event_log: EventLog) -> Iterator[Finding]:
+    """Yield that candidates were drawn, and that times were given with a zone and without."""
+    if event_log.record and (how := event_log.record.candidates):
+        yield finding("drawn_candidates", how=how)
     settled = event_log.record.settled if event_log.record else {}
     zones = {name.removeprefix(ZONE_OF): zone for name, zone in settled.items() if ZONE_OF in name}
     without = [name for name, zone in zones.items() if zone == NO_ZONE]
@@ -468,7 +476,8 @@ class _Log:
                     add(embedding_number_problems(path, rows, is_bad))
                     rows = rows.append_column("width", pa.array(widths))
                     rows = rows.append_column("is_zero", pa.array(is_zero))
-                some = rows if table == "pins" else rows.slice(0, max(0, OWN_ROWS - offset))
+                is_many = table == "impressions"
+                some = rows.slice(0, max(0, OWN_ROWS - offset)) if is_many else rows
                 _keep_own(cursor, table, some, own)
                 unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
                 cursor.register("part", rows.drop_columns(unread))
@@ -546,7 +555,7 @@ def _keep_own(
     cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table, own: Iterable[str]
 ) -> None:
     """Bring columns beyond the contract into the database, as texts."""
-    keys = rows.select([name for name in ("request_id", "pin_id") if name in rows.schema.names])
+    keys = rows.select([n for n in ("request_id", "user_id", "pin_id") if n in rows.schema.names])
     for name in own:
         if column_kind(rows[name].type) in ("text", "integer", "float", "bool"):
             cursor.register("part", keys.append_column("v", rows[name].cast(pa.string())))

@@ -53,6 +53,7 @@ def import_log(
             candidates=candidates,
             replace_days=replace_days,
             late_rows=late_rows,
+            complete_to=mapping.complete_to,
         ) as writer,
     ):
         tables = Tables(path.resolve().parent, scratch)

@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
@@ -114,6 +114,7 @@ class Mapping(Frozen):
     """A whole log's."""
 
     embedding_version: str = Field(min_length=1)
+    complete_to: AwareDatetime | None = None  # Of all that happened before, rows are there.
     tables: dict[TableName, TableMapping]
     candidates: Draw | None = None
     vectors: Vectors | None = None

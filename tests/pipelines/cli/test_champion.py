@@ -22,6 +22,7 @@ from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support import commands
 from support.commands import as_json, homefeed, lines, refusal
+from support.damage import flip_a_byte
 from support.desk import record_move
 from support.judgements import CHALLENGER, CHAMPION
 from support.registered import NOW, challenger_of, promote_bundle
@@ -62,6 +63,18 @@ def point_at(run: ResolvedRun, version: str) -> None:
 def serving(*words: str) -> str:
     """Return what `homefeed serving` says after the workspace, whether or not it fails then."""
     return homefeed("serving", *words).output.partition("\n")[2]
+
+
+def test_it_compares_the_files_of_what_serves_with_what_was_registered(
+    run: ResolvedRun, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert lines("serving", "--verify")[-1] == "its files are those that were registered"
+    client = tracking.connect(run.tracking_uri)
+    number = client.get_model_version(run.registered_model, "1").source.rpartition("/")[2]
+    of_server = tmp_path_factory.getbasetemp().glob(f"mlflow*/**/{number}/**/*.safetensors")
+    flip_a_byte(next(of_server))
+    assert "bundle" in str(refusal("serving", "--verify"))
+    assert lines("serving")  # which reads the record alone
 
 
 def test_it_says_what_serves_and_served_and_all_moves(run: ResolvedRun) -> None:

@@ -29,11 +29,12 @@ from pipelines.log_check.measuring import check_log
 from pipelines.log_check.trial import try_stages
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import shard_of
+from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.stages import runner
 from pipelines.storage import to_uri
 from support.damage import flip_a_byte
 from support.mistakes import MISTAKES, Change, Plant, column, everywhere, in_file, without
-from support.own_tables import acted_on, give_log, write_own_log
+from support.own_tables import acted_on, give_log, pins, shown_on, write_own_log
 from support.runs import make_run, save_run
 from support.tiny_log import build_tiny, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, embedding_column, write_planted_world
@@ -434,3 +435,29 @@ def test_times_with_a_zone_and_without_are_told(tmp_path: Path) -> None:
         "impressions: times without a zone (impressions.impressed_at) were taken for UTC, and "
         "others have one (actions.acted_at); expected one kind"
     )
+
+
+def test_a_column_of_users_that_follows_from_their_actions_is_told(tmp_path: Path) -> None:
+    users = [f"u{n}" for n in range(300)]
+    shown = pd.DataFrame({"request_id": users, "user_id": users, "pin_id": "p0"})
+    shown = shown.assign(impressed_at=pd.Timestamp(2024, 1, 2, 8))
+    acted = shown.iloc[::2].drop(columns="impressed_at").assign(action_type="repin")
+    acted = acted.assign(acted_at=pd.Timestamp(2024, 1, 2, 9))
+    known = pd.DataFrame({"user_id": users, "as_of": pd.Timestamp(2024, 1, 1, tz="UTC")})
+    known = known.assign(has_bought=[n % 2 == 0 for n in range(300)])
+    give_log(tmp_path / "log", impressions=shown, actions=acted, users=known)
+    report = check_log(str(tmp_path / "log"))
+    assert report.telling == {"users.has_bought": 1.0}
+    [found] = [each for each in report.problems if each.rule == "telling_column"]
+    assert re.match("users: has_bought alone tells an impression", found.message)
+
+
+def test_a_log_says_that_its_candidates_were_drawn(tmp_path: Path) -> None:
+    for candidates, name in (("", "logged"), ("5 others of a day", "drawn")):
+        with EventLogWriter(tmp_path / name, "mine-1", candidates=candidates) as writer:
+            writer.pins(pins())
+            writer.impressions(shown_on(2))
+            writer.actions(acted_on(2))
+        notes = [str(each.message) for each in check_log(str(tmp_path / name)).problems]
+        said = [note for note in notes if "they were drawn: 5 others of a day" in note]
+        assert bool(said) == bool(candidates)
