@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from obp.ope import DoublyRobust, ReplayMethod, SelfNormalizedInverseProbabilityWeighting
+from obp.ope import DoublyRobust, InverseProbabilityWeighting
+from obp.ope import SelfNormalizedInverseProbabilityWeighting as SelfNormalized
 
 from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.judgement import OffPolicyEstimate
@@ -16,16 +17,17 @@ from validation.model_gate.off_policy import (
     Logged,
     doubly_robust,
     estimate,
-    replay,
+    first_chances,
     slate_snips,
     slate_weights,
+    weighted,
 )
 
 REQUESTS, CANDIDATES, TOP = 300, 34, 3
 SHAPE = (REQUESTS, CANDIDATES)
 
 
-def draw(seed: int) -> tuple[Logged, np.ndarray, np.ndarray, np.ndarray]:
+def draw(seed: int, is_even: bool) -> tuple[Logged, np.ndarray, np.ndarray, np.ndarray]:
     """Return random logs, a ranking that knows a little of the rewards, and predictions."""
     rng = np.random.default_rng(seed)
     request = np.repeat(np.arange(REQUESTS), CANDIDATES)
@@ -34,31 +36,37 @@ def draw(seed: int) -> tuple[Logged, np.ndarray, np.ndarray, np.ndarray]:
     score = (quality + rng.normal(size=len(request))).reshape(SHAPE)
     rank = np.argsort(np.argsort(-score, axis=1), axis=1).ravel()
     shown = np.argsort(rng.random(SHAPE), axis=1).ravel()
-    logged = Logged(request, REQUESTS, shown == 0, reward)
+    # One of a request's candidates is put first with the chances that a log has of that.
+    chances = rng.dirichlet(np.ones(CANDIDATES), REQUESTS)
+    first = (rng.random(REQUESTS)[:, None] < chances.cumsum(axis=1)).argmax(axis=1)
+    shown = np.where(is_even, shown, np.arange(CANDIDATES * REQUESTS) % CANDIDATES
+                     != np.repeat(first, CANDIDATES))  # fmt: skip
+    chance = first_chances(request, np.zeros(len(request)) if is_even else chances.ravel())
+    logged = Logged(request, REQUESTS, shown == 0, chance, reward)
     return logged, rank == 0, rank < TOP, rng.uniform(0, 1, len(request))
 
 
+@pytest.mark.parametrize("is_even", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_estimators_are_obps(seed: int) -> None:
-    logged, is_best, is_top, predicted = draw(seed)
+def test_the_estimators_are_obps(seed: int, is_even: bool) -> None:
+    logged, is_best, is_top, predicted = draw(seed, is_even)
     # As `obp` takes the log: one action per request, which is what was shown first.
     shown, best = (of.reshape(SHAPE).argmax(axis=1) for of in (logged.is_first, is_best))
     first = {
         "reward": logged.reward.reshape(SHAPE)[np.arange(REQUESTS), shown],
         "action": shown,
         "action_dist": np.eye(CANDIDATES)[best][:, :, None],
+        "pscore": logged.first_chance.reshape(SHAPE)[np.arange(REQUESTS), shown],
     }
-    found = replay(logged, is_best)
-    assert found.value == pytest.approx(ReplayMethod().estimate_policy_value(**first), abs=1e-9)
-    assert found.effective_size == (logged.is_first & is_best).sum()
+    for obp, is_normalised in ((InverseProbabilityWeighting(), False), (SelfNormalized(), True)):
+        found = weighted(logged, is_best, is_normalised)
+        assert found.value == pytest.approx(obp.estimate_policy_value(**first), abs=1e-9)
     robust = DoublyRobust().estimate_policy_value(
-        **first,
-        pscore=np.full(REQUESTS, 1 / CANDIDATES),
-        estimated_rewards_by_reg_model=predicted.reshape(SHAPE)[:, :, None],
+        **first, estimated_rewards_by_reg_model=predicted.reshape(SHAPE)[:, :, None]
     )
     assert doubly_robust(logged, is_best, predicted).value == pytest.approx(robust, abs=1e-9)
     chance = np.random.default_rng(seed).uniform(0.02, 0.3, REQUESTS * CANDIDATES)
-    slate = SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(
+    slate = SelfNormalized().estimate_policy_value(
         reward=(logged.reward * is_top).reshape(SHAPE).sum(axis=1),
         action=np.zeros(REQUESTS, dtype=int),
         pscore=np.prod((chance / (1 - chance)).reshape(SHAPE), axis=1),
@@ -68,9 +76,10 @@ def test_the_estimators_are_obps(seed: int) -> None:
     assert snips.value == pytest.approx(slate, abs=1e-9)
 
 
-def test_a_log_that_never_agrees_has_no_replay_and_few_actions_give_no_number() -> None:
-    logged, is_best, _, _ = draw(1)
-    never = replay(replace(logged, is_first=np.zeros_like(logged.is_first)), is_best)
+def test_a_log_that_never_agrees_has_no_value_and_few_actions_give_no_number() -> None:
+    logged, is_best, _, _ = draw(1, is_even=True)
+    nobody = replace(logged, is_first=np.zeros_like(logged.is_first))
+    never = weighted(nobody, is_best, is_normalised=True)
     assert (never.value, never.effective_size, never.num_actions) == (None, 0, 0)
     rows = exploring(0.5)
     seldom = {name: of * (np.arange(len(of)) % 97 == 0) for name, of in rows.labels.items()}
@@ -92,7 +101,7 @@ def test_a_log_that_never_agrees_has_no_replay_and_few_actions_give_no_number() 
     ],
 )
 def test_equal_chances_weigh_nothing(chances: list[float], weights: list[float]) -> None:
-    logged = Logged(np.repeat([0, 1, 2], 2), 3, np.zeros(6, dtype=bool), np.zeros(6))
+    logged = Logged(np.repeat([0, 1, 2], 2), 3, np.zeros(6, dtype=bool), np.ones(6), np.zeros(6))
     assert slate_weights(logged, np.array(chances)) == pytest.approx(weights)
 
 
@@ -119,9 +128,10 @@ def estimated(
 def test_a_better_ranking_is_better_by_every_estimator() -> None:
     assert estimated(exploring(0.0)) == ()
     rows = exploring(0.5)
-    first, robust, slate = found = estimated(rows)
+    first, normalised, robust, slate = found = estimated(rows)
     assert [row.estimator for row in found] == [
-        "replay, first place", "doubly robust, first place", "slate SNIPS, top 3"]  # fmt: skip
+        "IPS, first place", "SNIPS, first place", "doubly robust, first place",
+        "slate SNIPS, top 3"]  # fmt: skip
     for row in found:
         assert row.challenger is not None and row.baseline is not None
         assert row.challenger > row.baseline
@@ -140,7 +150,7 @@ def test_a_better_ranking_is_better_by_every_estimator() -> None:
 
 
 def test_chances_that_were_not_logged_cost_the_slate_estimate_alone() -> None:
-    first, robust, slate = estimated(exploring(0.5, chance=0.0))
+    first, _, robust, slate = estimated(exploring(0.5, chance=0.0))
     assert first.challenger is not None and robust.challenger is not None
     assert (slate.challenger, slate.relative_change) == (None, None)
     assert slate.note == "No request has a propensity for all candidates."
@@ -160,10 +170,10 @@ def test_sides_that_lack_a_head_or_an_order_stop_nothing() -> None:
     few = estimated(exploring(0.002))[0]  # few requests give no interval rather than a wrong one
     assert few.num_requests < 20 and few.relative_change is None
     rows, popularity = exploring(0.5), SplitScores(POOR.ranking_score, {}, DIGEST)
-    robust = estimated(rows, popularity, popularity)[1]
+    robust = estimated(rows, popularity, popularity)[2]
     assert (robust.challenger, robust.note) == (None, "No side gives probabilities of 'repin'.")
     broken = replace(POOR, ranking_score=POOR.ranking_score * np.nan)
     for found in estimated(rows, GOOD, broken):
         assert (found.challenger, found.note) == (None, "A side's scores hold NaN or infinity.")
     silent = replace(POOR, probabilities={"repin": POOR.probabilities["repin"] * np.nan})
-    assert estimated(rows, GOOD, silent)[1].challenger is not None
+    assert estimated(rows, GOOD, silent)[2].challenger is not None
