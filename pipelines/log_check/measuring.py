@@ -476,8 +476,7 @@ class _Log:
                     add(embedding_number_problems(path, rows, is_bad))
                     rows = rows.append_column("width", pa.array(widths))
                     rows = rows.append_column("is_zero", pa.array(is_zero))
-                is_many = table == "impressions"
-                some = rows.slice(0, max(0, OWN_ROWS - offset)) if is_many else rows
+                some = rows.slice(0, max(0, OWN_ROWS - offset)) if file.day else rows
                 _keep_own(cursor, table, some, own)
                 unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
                 cursor.register("part", rows.drop_columns(unread))
