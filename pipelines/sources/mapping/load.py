@@ -14,7 +14,7 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.reader import open_file, read_file
-from pipelines.event_log.record import RECORD_FILE
+from pipelines.event_log.record import read_record
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from pipelines.sources.mapping.draw import draw
@@ -111,7 +111,7 @@ def _with_vectors(tables: Tables, mapping: Mapping, uri: str) -> Iterator[pa.Tab
 
 def _stored(uri: str, version: str, width: int) -> dict[int, np.ndarray]:
     """Return the last numbers of the embeddings that a log has of a version, by pin."""
-    if not storage.exists(storage.join(uri, RECORD_FILE)):
+    if not (known := read_record(uri)) or not known.files:
         return {}
     event_log, found = open_event_log(uri), dict[int, np.ndarray]()
     is_wanted = ds.field("embedding_version") == version
