@@ -3,10 +3,12 @@
 The mistakes are those of tests/pipelines/log_check/test_mistakes.py, each planted alone.
 """
 
+from pathlib import Path
+
 import pytest
 from record import Row, row
 
-PLACE = "tests/pipelines/log_check/test_mistakes.py"
+PLACE = Path(__file__).parents[1] / "pipelines" / "log_check" / "test_mistakes.py"
 PLANTED = ("test_a_mistake_has_one_message_which_names_it", "test_a_broken_rule_has_one_message")
 
 
@@ -26,7 +28,7 @@ class Counted:
 def measure() -> list[Row]:
     """Return the share of the mistakes that are told."""
     counted = Counted()
-    pytest.main(["-q", "-p", "no:cacheprovider", PLACE], plugins=[counted])
+    pytest.main(["-q", "-p", "no:cacheprovider", str(PLACE)], plugins=[counted])
     num, clear = len(counted.told), sum(counted.told.values())
     return [
         row(

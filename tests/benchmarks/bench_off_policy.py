@@ -60,7 +60,8 @@ def _by_obp(
     rows, head = holdout.rows, holdout.target_head.name
     inside = np.flatnonzero(rows.is_exploration[rows.request_index])
     order = inside[np.lexsort((rows.position[inside], rows.request_index[inside]))]
-    [num] = set(np.bincount(rows.request_index[order])[rows.is_exploration].tolist())
+    sizes = np.bincount(rows.request_index, minlength=len(rows.user_id))
+    [num] = set(sizes[rows.is_exploration].tolist())
     shape = (-1, num)
     reward, predicted = (
         of[order].reshape(shape) for of in (rows.labels[head], ours.probabilities[head])

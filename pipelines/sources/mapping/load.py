@@ -67,6 +67,7 @@ def _write(tables: Tables, mapping: Mapping, writer: EventLogWriter) -> None:
     texts = mapping.vectors.texts if mapping.vectors else ()
     for name, table in mapping.tables.items():
         tables.add(name, table, texts if name == "pins" else ())
+    tables.agree_on_ids(mapping.tables)
     for rows in _with_vectors(tables, mapping, writer.uri):
         writer.pins(rows)
     if mapping.candidates is not None:

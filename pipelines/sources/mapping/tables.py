@@ -7,7 +7,7 @@ is downloaded. Ids of a CSV stay texts, and times become milliseconds. Not for w
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from glob import glob
 from importlib import import_module
 from importlib.util import find_spec
@@ -80,6 +80,14 @@ class Tables:
                     f"DELETE FROM {quoted(name)} WHERE action_type IS NULL"
                 ).fetchall()
                 log.info("%s: %d rows of types that action_types does not name", name, num)
+
+    def agree_on_ids(self, names: Iterable[str]) -> None:
+        """Make texts of an id where it is a text in some of the tables, such as those of CSV."""
+        for column in IDS:
+            having = [name for name in names if column in self.types_of(name)]
+            kinds = {"INT" in self.types_of(name)[column] for name in having}
+            for name in having if len(kinds) > 1 else ():
+                self.database.execute(f"ALTER TABLE {quoted(name)} ALTER {column} TYPE VARCHAR")
 
     def types_of(self, view: str) -> dict[str, str]:
         """Return DuckDB's names of the types of a view's columns."""

@@ -1,6 +1,7 @@
 """Tables of every kind become the same log, and what is wrong with one is said by its name."""
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,19 @@ def test_drawn_candidates_are_written_down_and_stay_as_they_are(tmp_path: Path) 
     with pytest.raises(DataContractError, match="candidates is 5 others .* draw as before"):
         imported(tmp_path, value)
     assert record_of(log) == record
+
+
+def test_ids_that_are_numbers_in_one_table_and_texts_in_another_are_the_same_ids(
+    tmp_path: Path,
+) -> None:
+    items = ITEMS.assign(item=[5, 6])
+    items.to_parquet(tmp_path / "items.parquet")
+    for name, rows in (("shown", SHOWN), ("done", DONE)):
+        changed = rows.assign(item=[5 + n % 2 for n in range(len(rows))])
+        changed.to_csv(tmp_path / f"{name}.csv", index=False)
+    parts = mapping(pins={"files": "items.parquet"})
+    log = imported(tmp_path, parts | {"complete_to": "2026-12-01T00:00:00Z"})
+    expected = {id_of("5"), id_of("6")}
+    for table in ("pins", "impressions"):
+        assert {row["pin_id"] for row in rows_of_log(log, table)} == expected
+    assert record_of(log).complete_to == datetime(2026, 12, 1, tzinfo=UTC)
