@@ -145,7 +145,8 @@ class MetricLog(pl.Callback):
             "training/candidates_per_s": speed,
         }
         self.add(step, values)
-        if self._run_id and (step == last or now >= self._send_at):
+        # The stage sends the end. A request of ours that is answered late would log it twice.
+        if self._run_id and step != last and now >= self._send_at:
             begun_at = time.monotonic()
             self._send()
             sent_at = time.monotonic()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("few_retries")
 def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
     tracking_uri, client, run_id, planted, tmp_path
 ) -> None:
-    many = {"training": {"num_epochs": 20}}  # long enough for steps to be sent within an epoch
+    many = {"training": {"num_epochs": 80}}  # long enough for steps to be sent within an epoch
     spec = planted.spec(tmp_path / "work", tracking_uri=tracking_uri, mlflow_run_id=run_id, **many)
     folder = WorkFolder(tmp_path / "work")
 
@@ -47,8 +47,8 @@ def test_training_goes_on_without_a_server_and_is_sent_afterwards(
     tracking_uri, client, run_id, planted, tmp_path
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    one_epoch = {"training": {"num_epochs": 1}}
-    result = train(planted.spec(tmp_path, tracking_uri=nowhere, mlflow_run_id=run_id, **one_epoch))
+    some = {"training": {"num_epochs": 16}}  # long enough to be sent meanwhile
+    result = train(planted.spec(tmp_path, tracking_uri=nowhere, mlflow_run_id=run_id, **some))
     assert result.num_steps > 0
     assert (tmp_path / "training.log").read_text().count("live metrics end") == 1
     metrics = Path(result.metrics_path)
