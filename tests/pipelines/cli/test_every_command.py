@@ -17,7 +17,7 @@ FOREIGN = "no/such\nplace"
 TAKEN = "taken/by\na file"
 """A place that nothing can be written to: what it should lie in is a file."""
 WRONG = (64, 65, 75, 77, 78)
-CONSTANT = {"local ui", "local retrain"}
+CONSTANT = {"local ui", "local retrain", "serve"}
 """Commands that start services whatever they are given; they have tests of their own."""
 
 

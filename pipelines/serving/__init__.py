@@ -1,0 +1,1 @@
+"""Answers ranking requests with the champion, and follows it; nothing is trained or judged here."""

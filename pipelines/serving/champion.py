@@ -1,0 +1,138 @@
+"""The model that answers: the champion, followed by the newest entry of its history.
+
+A new one is fetched, compared with its digests, loaded (which scores its example rows) and warmed
+before it answers; the one before stays loaded, so that a rollback takes no longer than a look at
+the history. Where history and registry disagree, where a version does not check out, and where
+either cannot be read, the model that answers goes on. Files lie in a cache by their digest:
+
+    <cache>/<bundle digest>/...    as registered; read without the registry too, once compared
+
+Not for moving the champion (`pipelines.registry`). Tested in tests/pipelines/serving/.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.errors import HomefeedError
+from pipelines.registry import history, reconcile, registry, tracking
+from pipelines.settings import Settings
+from training.bundle.files import Predictor, load_bundle, read_golden
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+_WARM_UP_CALLS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model that can answer."""
+
+    model: ModelRef
+    predictor: Predictor
+    loaded_at: float  # Seconds since 1970.
+
+
+class Champion:
+    """Holds the model that answers, and at most the one before.
+
+    Attributes:
+        current: The model that answers; None until the first is loaded.
+        trouble: Why the newest entry is not followed, in a sentence; '' where it is.
+    """
+
+    def __init__(self, settings: Settings, cache: Path, look_every_s: float) -> None:
+        self.current: Served | None = None
+        self.trouble = "no look at the history yet"
+        self._before: Served | None = None
+        self._settings, self._cache, self._look_every_s = settings, cache, look_every_s
+        self._refused: dict[str, str] = {}  # Digests of bundles that do not check out, and why.
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Follow until `stop`; errors are told by `trouble`, and the next look tries again."""
+        self.follow()
+        while not self._stopped.wait(self._look_every_s):
+            self.follow()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._stopped.set()
+
+    def follow(self) -> None:
+        """Look once at what should serve, and let that answer."""
+        try:
+            self.trouble = self._follow()
+        except HomefeedError as error:
+            self.trouble = f"{error}"
+        except Exception as error:  # noqa: BLE001  # Whatever a look meets, the server goes on.
+            log.exception("looking at the champion failed")
+            self.trouble = f"{type(error).__name__}: {error}"
+
+    def _follow(self) -> str:
+        """Return why the newest entry is not followed; '' where it is."""
+        settings = self._settings
+        workspace, name = storage.to_uri(settings.workspace_location), settings.registered_model
+        away = ""
+        try:
+            client = tracking.connect(settings.tracking_uri)
+            state = reconcile.look_between_moves(client, workspace, name)
+        except HomefeedError as error:
+            if self.current is not None:
+                raise
+            client, known, away = None, history.load(workspace, name), f"{error}"
+        else:
+            if found := state.disagreement():
+                return found
+            known = state.history
+        if known.is_newest_damaged or known.last is None:
+            return away or f"the history of {name} has no move that can be read"
+        wanted = known.last.model
+        if self.current is None or self.current.model.bundle_digest != wanted.bundle_digest:
+            if refused := self._refused.get(wanted.bundle_digest):
+                return refused
+            self._let_answer(client, wanted)
+        return away
+
+    def _let_answer(self, client: "MlflowClient | None", wanted: ModelRef) -> None:
+        """Load a model unless it is loaded still, and let it answer from the next batch on."""
+        before = self._before
+        if before is None or before.model.bundle_digest != wanted.bundle_digest:
+            self._before = before = None  # Two models at most are in memory.
+            try:
+                before = self._load(client, wanted)
+            except HomefeedError as error:
+                if not error.is_retryable:
+                    self._refused[wanted.bundle_digest] = f"{wanted.label} is refused: {error}"
+                raise
+        self.current, self._before = before, self.current
+        log.info("%s answers", wanted.label)
+
+    def _load(self, client: "MlflowClient | None", wanted: ModelRef) -> Served:
+        place = self._cache / wanted.bundle_digest
+        if not place.is_dir():
+            if client is None:
+                raise HomefeedError(f"{wanted.label} is not in the cache {self._cache}")
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with storage.scratch_folder(self._cache.as_uri() + "/new") as scratch:
+                root = registry.download_version(client, wanted, scratch)
+                [config] = root.rglob("bundle.json")
+                config.parent.rename(place)
+        registry.require_digest(wanted, "bundle", place, f"delete {place}: it is fetched again")
+        predictor = load_bundle(place)
+        golden, _ = read_golden(place, len(predictor.config.features.heads))
+        for _ in range(_WARM_UP_CALLS):
+            predictor.probabilities(golden)
+        kept = {wanted.bundle_digest, self.current and self.current.model.bundle_digest}
+        for other in self._cache.iterdir():
+            if other.name not in kept and len(other.name) == len(wanted.bundle_digest):
+                shutil.rmtree(other, ignore_errors=True)
+        return Served(wanted, predictor, time.time())

@@ -1,0 +1,223 @@
+"""`homefeed serve` as a process beside a real registry: it answers, follows, and goes on."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.files import digest_files, digest_of_files
+from support.damage import flip_a_byte
+from support.desk import Desk
+from support.mlflow_server import mlflow_server
+from support.ranking import ranking_request
+from support.serving import Process, free_port, wait_until
+from training.bundle.files import Predictor, load_bundle
+from training.bundle.ranking_requests import Decoder, score
+
+pytestmark = pytest.mark.services
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+class Ranker:
+    """A server of a desk's champion, and a client of it."""
+
+    def __init__(self, desk: Desk, **environment: str) -> None:
+        self.desk, port = desk, free_port()
+        command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", f"{port}"]
+        env = os.environ | {
+            "HOMEFEED_HOME": str(desk.folder / "home"),
+            "HOMEFEED_WORKSPACE": desk.where[0],
+            "HOMEFEED_TRACKING_URI": desk.settings.tracking_uri,
+            "HOMEFEED_REGISTERED_MODEL": desk.name,
+        }
+        self.process = Process(
+            [*command, "--look-every", "0.2"],
+            desk.folder / "server.log",
+            f"http://127.0.0.1:{port}/ready",
+            {"env": env | environment},
+        )
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    def rank(self, *requests: Any, **headers: str) -> httpx.Response:
+        return self.client.post("/rank", json={"requests": requests}, headers=headers)
+
+    def ready(self) -> dict[str, Any]:
+        return dict(self.client.get("/ready").json())
+
+    def version(self) -> str:
+        return str(self.ready()["model"]["version"])
+
+
+def predictor_of(desk: Desk, model: ModelRef) -> Predictor:
+    """Return a version's model, as it was before it was registered."""
+    folders = desk.folder.glob("bundle-*")
+    [own] = [f for f in folders if digest_of_files(digest_files(f)) == model.bundle_digest]
+    return load_bundle(own)
+
+
+def utility(predictor: Predictor, request: dict[str, Any]) -> np.ndarray:
+    [answer] = score(predictor, [Decoder(predictor.config).decode(request)])
+    return answer.utility
+
+
+@pytest.fixture
+def desk(tmp_path: Path, tracking_uri: str) -> Desk:
+    return Desk(tmp_path, tracking_uri)
+
+
+@pytest.fixture
+def ranker(desk: Desk) -> Iterator[Ranker]:
+    """A server whose champion is the first of a desk."""
+    desk.promote(desk.cycle(0))
+    found = Ranker(desk)
+    with found.process.running():
+        yield found
+
+
+def test_a_body_is_answered_request_by_request(ranker: Ranker) -> None:
+    desk = ranker.desk
+    assert desk.champion is not None
+    predictor = predictor_of(desk, desk.champion)
+    given = [ranking_request(predictor.config, num, f"r{num}") for num in (3, 30)]
+    wrong = {**given[0], "candidats": 1}
+    answered = ranker.rank(given[0], wrong, 7, given[1])
+    assert answered.status_code == 200
+    one, refused, nothing, other = answered.json()["answers"]
+    for answer, request in ((one, given[0]), (other, given[1])):
+        assert (answer["request_id"], answer["status"]) == (request["request_id"], 200)
+        assert answer["bundle_digest"] == desk.champion.bundle_digest
+        assert np.allclose(answer["utility"], utility(predictor, request), atol=1e-6)
+        assert answer["order"] == np.argsort(-np.array(answer["utility"])).tolist()
+        assert {*answer["probabilities"]} == {*predictor.config.features.head_names}
+    assert (refused["status"], nothing["status"]) == (422, 422)
+    assert refused["detail"].startswith("candidats is unknown; expected some of request_id")
+    assert ranker.rank(wrong).status_code == 422
+    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(given)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    headers = {"content-type": ARROW, "accept": ARROW}
+    body = sink.getvalue().to_pybytes()
+    arrow = ranker.client.post("/rank", content=body, headers=headers).content
+    rows = pa.ipc.open_stream(arrow).read_all().to_pylist()
+    assert [row["order"] for row in rows] == [one["order"], other["order"]]
+    metrics = ranker.client.get("/metrics").text
+    assert 'homefeed_serving_answers_total{status="200"} 4.0' in metrics
+    assert "homefeed_serving_model_version 1.0" in metrics
+
+
+def test_the_server_follows_promotion_and_rollback_and_no_request_fails(ranker: Ranker) -> None:
+    desk, failed, answered = ranker.desk, list[Any](), list[tuple[str, list[float]]]()
+    assert desk.champion is not None
+    predictors = {desk.champion.bundle_digest: predictor_of(desk, desk.champion)}
+    request = ranking_request(next(iter(predictors.values())).config, 10)
+    is_over = threading.Event()
+
+    def ask() -> None:
+        client = httpx.Client(base_url=ranker.client.base_url, timeout=30)
+        while not is_over.is_set():
+            response = client.post("/rank", json=request)
+            if response.status_code != 200:
+                failed.append(response.text)
+                continue
+            [answer] = response.json()["answers"]
+            answered.append((answer["bundle_digest"], answer["utility"]))
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for each in askers:
+        each.start()
+    try:
+        desk.promote(desk.cycle(1), days=1)
+        assert desk.champion is not None and desk.champion.version == "2"
+        predictors[desk.champion.bundle_digest] = predictor_of(desk, desk.champion)
+        wait_until(lambda: ranker.version() == "2", 60)
+        desk.rollback()
+        wait_until(lambda: ranker.version() == "1", 10)
+    finally:
+        is_over.set()
+        for each in askers:
+            each.join()
+    assert failed == [] and {digest for digest, _ in answered} == {*predictors}
+    expected = {digest: utility(predictor, request) for digest, predictor in predictors.items()}
+    assert all(np.allclose(found, expected[digest], atol=1e-6) for digest, found in answered)
+
+
+def test_a_version_whose_files_were_altered_is_refused_and_the_one_before_goes_on(
+    ranker: Ranker, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    desk = ranker.desk
+    run = desk.cycle(1)
+    model = desk.register(run)
+    number = desk.client.get_model_version(desk.name, model.version).source.split("/")[-3]
+    [weights, *_] = tmp_path_factory.getbasetemp().glob(f"mlflow*/**/{number}/**/*.safetensors")
+    ranker.process.send(signal.SIGSTOP)  # It looks when both have happened.
+    desk.promote(run, model, days=1)
+    flip_a_byte(weights)
+    ranker.process.send(signal.SIGCONT)
+    told = wait_until(lambda: ranker.ready()["trouble"], 30)
+    assert "altered after registration" in told and ranker.version() == "1"
+    assert "homefeed_serving_follows_champion 0.0" in ranker.client.get("/metrics").text
+    desk.rollback()
+    wait_until(lambda: not ranker.ready()["trouble"], 30)
+
+
+def test_an_alias_that_a_hand_has_moved_is_not_followed(ranker: Ranker) -> None:
+    desk = ranker.desk
+    model = desk.register(desk.cycle(1))
+    desk.point_at(model.version)
+    told = wait_until(lambda: ranker.ready()["trouble"], 30)
+    assert "the alias was moved or deleted by something else" in told and ranker.version() == "1"
+
+
+def test_it_begins_without_the_registry_once_it_had_the_model(tmp_path: Path) -> None:
+    with mlflow_server(tmp_path / "mlflow") as url:
+        desk = Desk(tmp_path, url)
+        desk.promote(desk.cycle(0))
+        ranker = Ranker(desk)
+        ranker.process.start()
+        ranker.process.end(signal.SIGKILL)
+    with ranker.process.running():
+        assert desk.settings.tracking_uri in ranker.ready()["trouble"]
+        [bundle] = tmp_path.glob("bundle-*")
+        request = ranking_request(load_bundle(bundle).config)
+        assert ranker.rank(request).status_code == 200
+    [kept] = (tmp_path / "home" / "serving").glob("*/weights.safetensors")
+    flip_a_byte(kept)
+    with pytest.raises(AssertionError):
+        ranker.process.timeout_s = 8
+        ranker.process.start()
+    wait_until(lambda: "digest of its bundle" in ranker.ready()["trouble"], 90)
+    assert ranker.client.get("/ready").status_code == 503
+    assert ranker.client.get("/health").status_code == 200
+    assert ranker.rank(request).status_code == 503
+    ranker.process.end()
+
+
+def test_bodies_that_are_no_requests_are_refused_and_a_token_is_asked_for(desk: Desk) -> None:
+    desk.promote(desk.cycle(0))
+    ranker = Ranker(desk, HOMEFEED_SERVING_TOKEN="s3cret")
+    with ranker.process.running():
+        assert ranker.rank({}).status_code == 401
+        headers = {"authorization": "Bearer s3cret"}
+        assert ranker.rank({}, **headers).status_code == 422
+        for body in (b"", b"\x00" * 100, b"[" * 100_000, json.dumps({"requests": 3}).encode()):
+            answer = ranker.client.post("/rank", content=body, headers=headers)
+            assert answer.status_code == 422 and answer.json()["detail"].startswith("the body ")
+        large = (b" " * (1 << 20) for _ in range(1024))
+        try:
+            answer = ranker.client.post("/rank", content=large, headers=headers)
+            assert answer.status_code == 413
+        except httpx.HTTPError:  # it hangs up before all of it was sent
+            pass
+        assert ranker.client.post("/invocations", content=b"{}").status_code == 404
+        assert ranker.client.get("/ready").status_code == 200
+    assert "s3cret" not in ranker.process.log.read_text()
