@@ -23,6 +23,7 @@ from training.bundle.score_split import SplitScores
 from training.data.reader import load_rows
 from validation.model_gate.comparison import Holdout
 from validation.model_gate.off_policy import estimate
+from validation.model_gate.ranking_metrics import is_in_top
 
 
 def measure() -> list[Row]:
@@ -68,7 +69,8 @@ def _by_obp(
     )
     values: dict[str, list[float]] = {}
     for side in (ours, theirs):
-        best = side.ranking_score[order].reshape(shape).argmax(axis=1)
+        # Which of equals goes first is the gate's rule, and no part of an estimate.
+        best = is_in_top(rows, side.ranking_score, 1)[order].reshape(shape).argmax(axis=1)
         first = {
             "reward": reward[:, 0].astype(float),
             "action": np.zeros(len(reward), dtype=int),
