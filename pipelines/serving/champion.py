@@ -13,7 +13,6 @@ Not for moving the champion (`pipelines.registry`). Tested in tests/pipelines/se
 import logging
 import shutil
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,6 @@ class Served:
 
     model: ModelRef
     predictor: Predictor
-    loaded_at: float  # Seconds since 1970.
 
 
 class Champion:
@@ -135,4 +133,4 @@ class Champion:
         for other in self._cache.iterdir():
             if other.name not in kept and len(other.name) == len(wanted.bundle_digest):
                 shutil.rmtree(other, ignore_errors=True)
-        return Served(wanted, predictor, time.time())
+        return Served(wanted, predictor)

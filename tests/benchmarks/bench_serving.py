@@ -118,7 +118,7 @@ def serve(bundle: str, port: str) -> None:
     model = ModelRef(name="bench", version="1", mlflow_run_id="", as_of=AS_OF,
                      bundle_digest="b" * 64, snapshot_digest="s" * 64)  # fmt: skip
     server.champion.follow = lambda: None  # type: ignore[method-assign]
-    server.champion.current = Served(model, load_bundle(Path(bundle)), time.time())
+    server.champion.current = Served(model, load_bundle(Path(bundle)))
     uvicorn.run(server.app(), host="127.0.0.1", port=int(port), log_level="warning")
 
 
