@@ -154,8 +154,8 @@ def accept(
     workspace_uri, name = _place()
     config = make_recipe(recipe).model_dump(mode="json")
     accepted = Recipe(config=config, code_digest=code_digest(), run_uri=None)
-    accepted_code.keep(workspace_uri)
     moves.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    accepted_code.keep(workspace_uri)  # Afterwards: a deletion may have taken it just before.
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
     return {"recipe_digest": digest}

@@ -38,7 +38,7 @@ from pipelines.contracts.code_identity import (
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.processes import die_with_parent
-from pipelines.places.folders import scratch_in
+from pipelines.places.folders import put_in_place, scratch_in
 
 NAME, PINS = "homefeed-retrain", "requirements.txt"
 
@@ -146,7 +146,7 @@ def _python_with(pins: str, run: ResolvedRun) -> str:
     folder = kept / "environments" / key[:16]
     with storage.translated_errors(str(folder), "making"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.exists():
+        if not (folder / PINS).exists():  # Who deletes one takes its pins first.
             with scratch_in(folder.parent) as scratch:
                 made = scratch / "environment"
                 (scratch / PINS).write_text(pins)
@@ -154,8 +154,9 @@ def _python_with(pins: str, run: ResolvedRun) -> str:
                 of_pip = (*("pip", "--python", python, "install"), *("--no-index", "--no-deps"))
                 _do("venv", "--without-pip", str(made))
                 _do(*of_pip, "--requirement", listed)
-                if not folder.exists():  # Another machine may have been quicker.
-                    made.rename(folder)
+                (scratch / PINS).rename(made / PINS)
+                if not (folder / PINS).exists():  # Another machine may have been quicker.
+                    put_in_place(made, folder)
     return str(folder / "bin" / "python")
 
 

@@ -19,6 +19,7 @@ from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry.history import promotion_lock
 from pipelines.retention.inventory import (
     by_logged_model,
+    find_codes,
     find_runs,
     find_versions,
     measure,
@@ -27,11 +28,13 @@ from pipelines.retention.inventory import (
     take_inventory,
 )
 from pipelines.retention.plan import (
+    FoundCode,
     FoundVersion,
     Held,
     Plan,
     Record,
     make_plan,
+    why_code_stays,
     why_snapshot_stays,
 )
 from pipelines.settings import Settings
@@ -90,6 +93,8 @@ def delete(client: "MlflowClient", record: Record, plan: Plan) -> Iterator[tuple
                     finally:
                         if why and content is not None:
                             storage.write_bytes(held.first, content)
+                    if held.kind == "code" and not why:
+                        deletion.remove(held.uri)  # Who accepts it next finds nothing of it.
             if not why and not isinstance(held, FoundVersion):
                 for uri in (held.first, held.uri):
                     deletion.remove(uri)
@@ -116,6 +121,10 @@ def _why_kept_by_now(workspace_uri: str, record: Record, held: Held) -> str:
     runs = find_runs(workspace_uri)
     if held.kind == "snapshot":
         return why_snapshot_stays(held.name, runs, record)
+    if isinstance(held, FoundCode):
+        same = [each for each in find_codes(workspace_uri) if each.pins == held.pins]
+        names = [held.name] if held.kind == "code" else [each.name for each in same]
+        return next(filter(None, (why_code_stays(name, runs) for name in names)), "")
     run_name, _, stage = held.name.partition("/")
     busy = next((run.at_work for run in runs if run.name == run_name), ())
     if stage in busy or (busy and not stage):

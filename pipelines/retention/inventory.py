@@ -5,6 +5,7 @@ Models are found by their registered versions. Not for what may go (`plan`).
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,19 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.stage_table import SIDES
-from pipelines.registry import evidence, reconcile, registry
+from pipelines.registry import accepted_code, evidence, history, reconcile, registry
 from pipelines.registry.evidence import newest_mark
 from pipelines.registry.history import name_of
-from pipelines.retention.plan import FoundRun, FoundVersion, Held, Record
+from pipelines.retention.plan import FoundCode, FoundRun, FoundVersion, Held, Kind, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
+_CODE_NAMES = {
+    "environments": re.compile(r"[0-9a-f]{16}"),
+    "accepted_code": re.compile(r"[0-9a-f]{64}"),
+}
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 MAY_WORK_FOR = timedelta(days=7)
 """For how long an attempt that says nothing of its end may be at work; a killed one counts, too."""
@@ -62,12 +67,17 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     folder = storage.join(workspace_uri, "accepted_snapshots")
     recipes = storage.list_names(folder)
     marks = [mark for each in recipes if (mark := newest_mark(storage.join(folder, each)))]
+    names = _folder_names(storage.join(workspace_uri, "history"))
+    others = [history.load(workspace_uri, each, is_upgrade=True) for each in names if each != name]
+    recipes_of = [e.recipes.accepted for o in others for e in o.entries if e.recipes.accepted]
+    recipes_of += [move.recipe for other in others for move in other.moves if move.recipe]
     return Record(
         state=state,
         judged_runs=frozenset(
             each.run_id for each in cycles if last is None or each.judged_at > last.moved_at
         ),
         references={name_of(mark.snapshot_uri): mark.recipe for mark in marks},
+        others_codes=frozenset(each.code_digest for each in recipes_of),
     )
 
 
@@ -88,7 +98,20 @@ def take_inventory(workspace_uri: str) -> list[Held]:
     for name, entries in sorted(alerts.items()):
         text_uri, receipt_uri = (storage.join(outbox_uri, f"{name}.{e}") for e in ("txt", "json"))
         found.append(Held("alert", name, text_uri, *_sum_of(entries), receipt_uri))
-    return found
+    return found + list(find_codes(workspace_uri))
+
+
+def find_codes(workspace_uri: str) -> Iterator[FoundCode]:
+    """Give environments and codes that have pins; who takes these away takes the rest, too."""
+    kinds: dict[str, Kind] = {"environments": "environment", "accepted_code": "code"}
+    for folder, kind in kinds.items():
+        place = storage.join(workspace_uri, folder)
+        for name in filter(_CODE_NAMES[folder].fullmatch, _folder_names(place)):
+            uri = storage.join(place, name)
+            pins = storage.join(uri, accepted_code.PINS)
+            if storage.exists(pins) and (size := measure(uri)):
+                text = storage.read_bytes(pins).decode()
+                yield FoundCode(*(kind, name, uri, *size, pins), pins=text)
 
 
 def find_runs(workspace_uri: str) -> list[FoundRun]:
@@ -117,6 +140,7 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
         if size is None or name.startswith("."):
             continue  # nothing is left but locks
         resolved, anchor = (artifacts.get(each, {}) for each in ("resolve_run", "train_anchor"))
+        standing = resolved.get("standing", {})
         snapshots = (artifacts.get("build_snapshot"), anchor.get("snapshot"))
         named = [(each or {}).get("uri") for each in snapshots]
         named.append(resolved.get("last_accepted_snapshot_uri"))
@@ -133,6 +157,8 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
                 at_work=tuple(each for each in STAGES if each in busy),
                 registered_model=str(resolved.get("registered_model", "")),
                 snapshots=frozenset(name_of(each) for each in named if each),
+                codes=frozenset((resolved.get("code_digest"), standing.get("anchor_code_digest")))
+                - {None, ""},
                 trainings=tuple(trainings),
                 problem=problem,
                 foreign=tuple(n for n in names if n not in STAGES and not n.endswith(".lock")),

@@ -16,7 +16,7 @@ from pipelines.settings import Settings
 
 CHECKPOINT_DAYS = 30.0
 """Age at which work folders of trainings that have ended may go: nothing goes on from them."""
-Kind = Literal["model", "run", "checkpoints", "snapshot", "alert"]
+Kind = Literal["model", "run", "checkpoints", "snapshot", "alert", "environment", "code"]
 """Kinds of what is deleted, in the order in which they go. Models go before the runs that trained
 them, and runs before the snapshots that they name: a kill in between leaves no run without its
 snapshot."""
@@ -41,6 +41,7 @@ class FoundRun(Held):
     at_work: tuple[str, ...] = ()  # Stages of which an attempt may go on.
     registered_model: str = ""  # '' where `resolve_run` has left no manifest.
     snapshots: frozenset[str] = frozenset()  # Names of those that its manifests name.
+    codes: frozenset[str] = frozenset()  # Digests of its code and of the code accepted then.
     trainings: tuple[Held, ...] = ()  # Work folders, with checkpoints, whose stage has ended.
     problem: str = ""  # Why it is not known what the run needs; '' where it is.
     foreign: tuple[str, ...] = ()  # What lies in it that no stage has made.
@@ -59,12 +60,20 @@ class FoundVersion(Held):
 
 
 @dataclass(frozen=True)
+class FoundCode(Held):
+    """Code that trained, or an environment that its pins were installed into."""
+
+    pins: str = ""  # Text of `requirements.txt`.
+
+
+@dataclass(frozen=True)
 class Record:
     """What is on record, sound and in agreement with the registry."""
 
     state: State
     judged_runs: frozenset[str]  # Names of those that were judged since the champion moved last.
     references: Mapping[str, str]  # Recipe by the name of its newest accepted snapshot.
+    others_codes: frozenset[str] = frozenset()  # Named by the workspace's other histories.
 
 
 Plan = tuple[tuple[Held, str], ...]
@@ -102,6 +111,7 @@ def make_plan(found: Sequence[Held], record: Record, settings: Settings, now: da
         model.snapshot_digest[:16]: f"{model.label} was trained on it: {reason}"
         for model, reason in models.values()
     }
+    codes = _needed_codes(found, record, kept, models)
     served = {model.version for move in moves for model in (move.previous, move.model) if model}
     of_stages = [held for run in runs for held in run.trainings]
     items = []
@@ -125,6 +135,8 @@ def make_plan(found: Sequence[Held], record: Record, settings: Settings, now: da
             stays = why[run_name]
         elif held.kind == "snapshot":
             stays = why_snapshot_stays(held.name, kept, record) or digests.get(held.name, "")
+        elif isinstance(held, FoundCode):
+            stays = codes.get(held.name, "")
         if is_old(held):
             items.append((held, stays))
     return tuple(items)
@@ -163,6 +175,36 @@ def _needed_models(
     return found
 
 
+def _needed_codes(
+    found: Sequence[Held],
+    record: Record,
+    kept: Sequence[FoundRun],
+    models: Mapping[str, tuple[ModelRef, str]],
+) -> dict[str, str]:
+    """Return why codes and environments stay, by their names.
+
+    An environment can be made again, so that it stays for code that may run soon alone.
+    """
+    known, codes = record.state.history, [each for each in found if isinstance(each, FoundCode)]
+    needed = dict.fromkeys(record.others_codes, "the history of another registered model names it")
+    for model, reason in models.values():
+        if (recipe := known.recipe_of(model)) is not None:
+            needed[recipe.code_digest] = reason
+    if known.recipes.accepted is not None:
+        needed[known.recipes.accepted.code_digest] = "it is the accepted code"
+    for code in codes:
+        if code.kind == "code" and (why := why_code_stays(code.name, kept)):
+            needed.setdefault(code.name, why)
+    for environment in codes:
+        same = [e.name for e in codes if e.kind == "code" and e.pins == environment.pins]
+        users = [each for each in same if each in needed]
+        if environment.kind == "environment" and users:
+            needed[environment.name] = f"code with its pins is kept: {needed[users[0]]}"
+    for recipe in (move.recipe for move in known.moves if move.recipe):
+        needed.setdefault(recipe.code_digest, "it made a champion, which may be rolled back to")
+    return needed
+
+
 def _why_run_stays(run: FoundRun, needed: Mapping[str, str], settings: Settings) -> str:
     if run.at_work:
         return f"{', '.join(run.at_work)} is at work"
@@ -185,7 +227,17 @@ def why_snapshot_stays(name: str, kept: Sequence[FoundRun], record: Record) -> s
         return f"run {users[-1].name} names it"
     if name in record.references:
         return f"it is the newest accepted snapshot of recipe {record.references[name]}"
-    # A stage at work may have found it published and not have named it yet.
+    return _why_unnamed_stays(kept)
+
+
+def why_code_stays(name: str, kept: Sequence[FoundRun]) -> str:
+    """Return why the runs that stay keep code; or ''."""
+    users = [run for run in kept if name in run.codes]
+    return f"run {users[-1].name} names it" if users else _why_unnamed_stays(kept)
+
+
+def _why_unnamed_stays(kept: Sequence[FoundRun]) -> str:
+    """Return which run may need what is kept and does not name it yet, or cannot be read; or ''."""
     busy = [run for run in kept if run.at_work]
     if busy:
         return f"{busy[0].at_work[0]} of run {busy[0].name} is at work and may need it"

@@ -104,6 +104,20 @@ def test_other_pins_get_an_environment_of_their_own_from_local_wheels_once(
     assert install(run, tmp_path / "again")[0] == python
 
 
+def test_an_environment_whose_deletion_was_begun_is_made_anew(
+    run: ResolvedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_of(run)[1].write_text("pyarrow==0.0.1\n")
+    wheel_of(tmp_path / "wheels", "pyarrow", "0.0.1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    python, _ = install(run, tmp_path / "code")
+    (Path(python).parents[1] / PINS).unlink()
+    Path(python).unlink()
+    again, variables = install(run, tmp_path / "again")
+    told = subprocess.check_output([again, "-c", VERSION], env=variables, text=True)
+    assert again == python and told.startswith("0.0.1 ")
+
+
 def test_an_environment_on_a_read_only_disk_is_named(
     run: ResolvedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

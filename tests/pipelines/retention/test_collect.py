@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import deletion, storage
+from pipelines.contracts.artifacts import Standing
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -18,7 +19,8 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import manifest_uri, working_uri
 from pipelines.registry import moves
-from pipelines.registry.history import History, recipe_of
+from pipelines.registry.accepted_code import PINS
+from pipelines.registry.history import Entry, History, Recipes, create, recipe_of
 from pipelines.registry.reconcile import State
 from pipelines.retention import collect, inventory
 from pipelines.retention.plan import Record, make_plan
@@ -72,6 +74,59 @@ def name_since(world: OldWorld) -> None:
     artifact = {"uri": f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"}
     named = record.model_copy(update={"artifact": artifact})
     storage.write_model(manifest_uri(uri, "build_snapshot"), named)
+
+
+def save_code(world: OldWorld, folder: str, name: str, pins: str) -> Path:
+    """Write code, or an environment, of the age of the first cycle."""
+    place = world.workspace / folder / name
+    write(place / "lib" / "module.py", 5)
+    (place / PINS).write_text(pins)
+    world.age(place, "1")
+    return place
+
+
+def test_code_and_environments_that_nothing_names_go_whole_and_the_rest_stays(
+    world: OldWorld,
+) -> None:
+    recipe = recipe_of(world.runs["1"], variant(7), "a" * 64)
+    moves.accept_recipe(*world.where, recipe, world.now, "we want it")
+    with_code = {"code_digest": "b" * 64, "standing": Standing(anchor_code_digest="c" * 64)}
+    save_run(run := world.runs["7"].model_copy(update=with_code))
+    elsewhere = History(world.workspace_uri, "another_model")
+    theirs = Recipes(accepted=recipe.model_copy(update={"code_digest": "d" * 64}))
+    entry = Entry(kind="by_hand", moved_at=world.now, reason="so", recipes=theirs)
+    create(elsewhere, entry)
+    codes = {each: save_code(world, "accepted_code", each * 64, each) for each in "abcde"}
+    made = {of: save_code(world, "environments", of * 16, of) for of in "ae"}
+    foreign = save_code(world, "environments", "mine", "e")
+    record, plan = world.plan()
+    kept = {held.name: why for held, why in plan if held.kind in ("code", "environment")}
+    assert kept["b" * 64] == kept["c" * 64] == f"run {name_of('7')} names it"
+    assert kept["a" * 16] == "code with its pins is kept: it is the accepted code"
+    assert {name for name, why in kept.items() if not why} == {"e" * 64, "e" * 16}
+    told = world.carry_out(record, plan)
+    assert told[f"code {'e' * 64}"] == told[f"environment {'e' * 16}"] == ""
+    assert [each for each in codes if not codes[each].exists()] == ["e"]
+    assert made["a"].exists() and not made["e"].exists() and foreign.exists()
+    assert run.workspace_uri == world.workspace_uri
+
+
+def test_code_that_a_run_names_since_the_plan_was_made_is_kept_with_its_environment(
+    world: OldWorld,
+) -> None:
+    places = [
+        save_code(world, *at, "pins")
+        for at in (("accepted_code", "e" * 64), ("environments", "e" * 16))
+    ]
+    before = [look_of(place) for place in places]
+    plan = world.plan()
+    save_run(world.runs["7"].model_copy(update={"code_digest": "e" * 64}))
+    told = world.carry_out(*plan)
+    named = f"run {name_of('7')} names it"
+    assert (told[f"code {'e' * 64}"], told[f"environment {'e' * 16}"]) == (named, named)
+    assert [{name: seen[1] for name, seen in look_of(place).items()} for place in places] == [
+        {name: seen[1] for name, seen in look.items()} for look in before
+    ]
 
 
 def begin(number: str, stage: str) -> Callable[[OldWorld], None]:

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.registry.history import History, Move
+from pipelines.registry.history import History, Move, Recipe, Recipes
 from pipelines.registry.reconcile import State
-from pipelines.retention.plan import FoundRun, FoundVersion, Held, Kind, Record, make_plan
+from pipelines.retention.plan import (
+    FoundCode,
+    FoundRun,
+    FoundVersion,
+    Held,
+    Kind,
+    Record,
+    make_plan,
+)
 from pipelines.settings import Settings
 from support.judgements import make_model
 
@@ -39,6 +47,22 @@ def version_of(number: str, days: float = OLD, **fields: Any) -> FoundVersion:
 
 def model_of(version: str) -> ModelRef:
     return make_model(version, ago(900)).model_copy(update={"snapshot_digest": version * 64})
+
+
+def code_of(name: str, pins: str, kind: Kind = "code", days: float = OLD) -> FoundCode:
+    return FoundCode(kind, name, f"file:///w/{name}", 10, ago(days), pins=pins)
+
+
+def by_code(digest: str) -> Recipe:
+    return Recipe(config={}, code_digest=digest, run_uri=None)
+
+
+def moved_by(code: str, version: str, days: float) -> Move:
+    """A move of a model that some code made; that code is the accepted one since."""
+    recipe = by_code(code)
+    return moved(version, days).model_copy(
+        update={"recipe": recipe, "recipes": Recipes(accepted=recipe)}
+    )
 
 
 def moved(version: str, days: float, run: str | None = None) -> Move:
@@ -105,6 +129,47 @@ CASES: dict[str, tuple[Record, tuple[Held, ...], dict[str, str]]] = {
         (run_of("by-history"), run_of("neither")),
         {"run by-history": "test_ranker v1 serves", "run neither": ""},
     ),
+    "codes and environments": (
+        record_of(
+            *(moved_by(f"code-{number}", number, days) for number, days in CHAMPIONS.items()),
+            moved("5", 10).model_copy(update={"recipes": Recipes(accepted=by_code("by-hand"))}),
+            others_codes=frozenset({"others"}),
+        ),
+        (
+            *(code_of(f"code-{number}", f"pins-{number}") for number in "123"),
+            *(
+                code_of(name, f"pins-{name}")
+                for name in ("by-hand", "others", "of-a-run", "nobody")
+            ),
+            *(code_of(f"env-{of}", f"pins-{of}", "environment") for of in ("1", "2", "by-hand")),
+            *(code_of("env-nobody", "x", "environment"), code_of("young", "x", days=99)),
+            run_of("a", 1, codes=frozenset({"of-a-run"})),
+        ),
+        {
+            "environment env-1": "",
+            "environment env-2": "code with its pins is kept: test_ranker v2 served until",
+            "environment env-by-hand": "code with its pins is kept: it is the accepted code",
+            "environment env-nobody": "",
+            "code code-1": "it made a champion, which may be rolled back to",
+            "code code-2": "test_ranker v2 served until",
+            "code code-3": "test_ranker v3 served until",
+            "code by-hand": "it is the accepted code",
+            "code others": "the history of another registered model names it",
+            "code of-a-run": "run a names it",
+            "code nobody": "",
+        },
+    ),
+    **{
+        f"code, {name}": (
+            record_of(),
+            (run_of("b", 1, **fields), code_of("x", "")),
+            {"code x": why},
+        )
+        for name, fields, why in (
+            ("a stage at work", BUSY, "build_snapshot of run b is at work and may need it"),
+            ("unread", UNREAD, "run b may need it; it is damaged"),
+        )
+    },
     "a pending move": (
         record_of(moved("1", 400), pending=moved("2", 1, "asks")),
         (run_of("asks"), run_of("other")),
