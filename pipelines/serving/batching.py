@@ -1,4 +1,4 @@
-"""Requests that wait are scored in one pass, by one thread; how many may wait is bounded.
+"""Requests that wait are scored together, by some threads; how many may wait is bounded.
 
 Not for what a request holds (`training.bundle.ranking_requests`). Tested in
 tests/pipelines/serving/test_batching.py.
@@ -17,8 +17,9 @@ from training.bundle.ranking_requests import Decoded, Ranked
 
 MOST_WAITING = 20_000
 """Candidates that wait at most; a request beyond that is sent away."""
-MOST_AT_ONCE = 1_000
-"""Candidates of one pass, unless one request has more."""
+MOST_AT_ONCE = 128
+"""Candidates of one pass, unless one request has more. A CPU's time per candidate hardly falls
+beyond, and who came last would wait for the whole pass."""
 _MEMORY = 0.9
 """How much of the measured speed stays, where a pass adds to it."""
 
@@ -51,10 +52,17 @@ class Answer:
 
 
 class Batcher:
-    """Takes requests from any thread, and scores them in one of its own."""
+    """Takes requests from any thread, and scores them in those that `run`.
 
-    def __init__(self, score: Callable[[Served, Sequence[Decoded]], list[Ranked]]) -> None:
-        self._score = score
+    Args:
+        score: Scores the requests of one pass.
+        num_threads: How many threads run.
+    """
+
+    def __init__(
+        self, score: Callable[[Served, Sequence[Decoded]], list[Ranked]], num_threads: int = 1
+    ) -> None:
+        self._score, self._num_threads = score, num_threads
         self._waiting, self._num_candidates = deque[_Waiting](), 0
         self._changed, self._is_stopped = threading.Condition(), False
         self.seconds_per_candidate = 0.0  # As the last passes have shown.
@@ -78,7 +86,8 @@ class Batcher:
                     f"{self._num_candidates:,} candidates wait; expected at most {MOST_WAITING:,}; "
                     f"try again later, or start more servers"
                 )
-            expected_ms = 1000 * ahead * self.seconds_per_candidate
+            alone = self._num_candidates / self._num_threads + request.num_candidates
+            expected_ms = 1000 * alone * self.seconds_per_candidate
             if request.deadline_ms is not None and expected_ms > request.deadline_ms:
                 raise TooLateError(
                     f"an answer is expected in {expected_ms:.0f} ms; the request gives "
@@ -109,7 +118,7 @@ class Batcher:
         """Let `run` end when nobody waits any more."""
         with self._changed:
             self._is_stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _next(self) -> list[_Waiting]:
         """Return requests for one model, once there are some; none where it is stopped."""
@@ -134,9 +143,10 @@ class Batcher:
             return
         scored_s = time.perf_counter() - started
         num = sum(each.request.num_candidates for each in batch)
-        kept = _MEMORY if self.seconds_per_candidate else 0.0
-        self.seconds_per_candidate *= kept
-        self.seconds_per_candidate += (1 - kept) * scored_s / num
+        with self._changed:
+            kept = _MEMORY if self.seconds_per_candidate else 0.0
+            self.seconds_per_candidate *= kept
+            self.seconds_per_candidate += (1 - kept) * scored_s / num
         for each, ranked in zip(batch, found, strict=True):
             waited_s = started - each.arrived
             each.answer.set_result(Answer(ranked, each.served, waited_s, scored_s, len(batch)))

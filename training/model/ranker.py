@@ -7,11 +7,14 @@ Letters: R requests, C candidates, S actions per request, E pin embedding, G cat
 N numeric inputs, H heads, X all features side by side.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch, FeatureStatistics
+from training.model.encoder.matrix_products import linear
 from training.model.encoder.sequence_encoder import SequenceEncoder
 from training.model.matches import num_match_features, sequence_matches
 
@@ -29,9 +32,9 @@ class CrossNetwork(nn.Module):
         A number is a sum of products, each of up to num_layers + 1 features. Shape and precision
         are the input's.
         """
-        x_CX = x_0_CX
-        for layer in self.layers:
-            x_CX = x_0_CX * layer(x_CX) + x_CX
+        x_CX, layers = x_0_CX, cast("list[nn.Linear]", self.layers)
+        for layer in layers:
+            x_CX = x_0_CX * linear(x_CX, layer.weight, layer.bias) + x_CX
         return x_CX
 
 

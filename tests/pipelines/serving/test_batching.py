@@ -105,6 +105,29 @@ def test_only_so_many_wait(
     assert [each.result(10).ranked for each in (first, *waiting)][-1] == "c by one"
 
 
+def test_two_threads_score_at_once_and_a_pass_leaves_some_to_the_other(scored: Scored) -> None:
+    both_are_at_work = threading.Barrier(2)
+
+    def score(served: Any, requests: Sequence[Decoded]) -> list[str]:
+        both_are_at_work.wait(10)
+        return scored(served, requests)
+
+    batcher = Batcher(score, num_threads=2)  # type: ignore[arg-type]
+    answers = [batcher.submit(request(name, num=64), ONE) for name in "abcd"]
+    batcher.seconds_per_candidate = 0.001
+    with pytest.raises(TooLateError, match="expected in 192 ms; the request gives 190"):
+        batcher.submit(request("e", num=64, deadline_ms=190), ONE)
+    threads = [threading.Thread(target=batcher.run) for _ in range(2)]
+    for each in threads:
+        each.start()
+    assert [each.result(10).num_requests for each in answers] == [2] * 4
+    assert sorted(scored.passes) == [["a", "b"], ["c", "d"]]
+    batcher.stop()
+    for each in threads:
+        each.join(10)
+        assert not each.is_alive()
+
+
 def test_a_pass_that_fails_fails_for_those_in_it(batcher: Batcher) -> None:
     with pytest.raises(ValueError, match="the model failed"):
         batcher.submit(request("broken"), ONE).result(10)

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROW_STEP = 128
+ROW_STEP, SMALL_STEP, FEW_ROWS = 128, 32, 1024
 """oneDNN builds a kernel for every new number of rows, which takes as long as some products. So
-rows are filled up to a multiple of this, and callers bring at most some ten thousand."""
+rows are filled up to a multiple of ROW_STEP, and callers bring at most some ten thousand. FEW_ROWS
+and fewer are filled up to a multiple of SMALL_STEP, or most of a product could be filling."""
 
 
 def linear(
@@ -72,7 +73,7 @@ def _product(
     x_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None, plus_NF: Tensor | None = None
 ) -> Tensor:
     num_rows, pointwise = len(x_ND), torch.ops.mkldnn._linear_pointwise
-    if missing := -num_rows % ROW_STEP:
+    if missing := -num_rows % (ROW_STEP if num_rows > FEW_ROWS else SMALL_STEP):
         x_ND = F.pad(x_ND, (0, 0, 0, missing))
         plus_NF = None if plus_NF is None else F.pad(plus_NF, (0, 0, 0, missing))
     if plus_NF is None:
