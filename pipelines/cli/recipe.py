@@ -3,7 +3,7 @@
 Tested in tests/pipelines/cli/test_recipe.py and test_anchor.py.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -26,7 +26,7 @@ anchor_app = Commands(no_args_is_help=True, help="The accepted recipe, and recip
 
 _HELP = f"{EXPECTED[0].upper()}{EXPECTED[1:]}."
 Reference = Annotated[str, Argument(help=_HELP, autocompletion=recipes_like)]
-AsOf = Annotated[str, Option(help="Day (YYYY-MM-DD, UTC); the day after the log's by default.")]
+AsOf = Annotated[str, Option(help="Day (YYYY-MM-DD, UTC); by default the newest with labels.")]
 Reason = Annotated[str, Option(help="Why, in a sentence, for the record.")]
 
 
@@ -71,6 +71,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
 
     The same is asked as at the beginning of a cycle that may promote and trains in one process.
     """
+    from pipelines.event_log.completeness import completeness
     from pipelines.event_log.log_files import open_event_log
     from pipelines.preconditions.cycle import (
         QUESTIONS,
@@ -87,7 +88,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     try:
         if not as_of:
             event_log = open_event_log(storage.to_uri(settings.event_log_location))
-            as_of = str(event_log.span("impressions")[1] + timedelta(days=1))
+            as_of = f"{completeness(event_log).as_of:%Y-%m-%d}"
         day = parse_instant(as_of, "--as-of")
     except DataContractError as error:
         found = [error]

@@ -205,6 +205,10 @@ RULES = {
         "expected true for requests whose candidates were drawn at random, at most "
         "{bounds.EXPLORATION.warning:.0%}; write false for the ranked ones",
         "impressions.is_exploration", WARNING),
+    "word_for_none": Rule(
+        "{num:,} impressions and actions have the id {word!r}, a usual word for no value",
+        "expected an id in each row; leave these rows out (`where` in a mapping), unless something "
+        "is called so", "", WARNING),
     "drawn_candidates": Rule("candidates were not logged; they were drawn: {how}",
         "expected a verdict on them to be read with care: what was not drawn was never ranked; log "
         "what is shown", "impressions", NOTE),

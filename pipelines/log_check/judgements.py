@@ -33,6 +33,8 @@ from pipelines.log_check.report import SHIFT_HOURS, TABLES, LogReport
 
 HOURS = 24
 SUNDAY, MARCH, OCTOBER, NOVEMBER = 6, 3, 10, 11
+BESIDE = 3
+"""So many days before and after a change of clocks say what is usual."""
 LAST_MONTH, FEWEST_MONTHS = 12, 3
 """No month has a higher number: where no day has, days and months may have changed places."""
 FOLLOWS = {
@@ -122,7 +124,9 @@ def _days(report: LogReport) -> Iterator[Finding]:
     if len(shown) >= 3:
         median = float(np.median(list(shown.values())))
         for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
-            if (num := shown.get(day, 0)) < bounds.ROWS_OF_A_DAY.warning * median:
+            is_cut = report.complete and report.complete.cut_at and day == last
+            few = bounds.ROWS_OF_A_DAY.warning * median
+            if (num := shown.get(day, 0)) < few and not is_cut:
                 yield finding("few_impressions", day=day, num=num, median=median)
     if not acted:
         yield finding("no_actions", num=sum(shown.values()), first=first, last=last)
@@ -215,6 +219,8 @@ def _requests(report: LogReport) -> Iterator[Finding]:
         share = repeated / report.total("rows")["impressions"]
         severity = WARNING if share > bounds.REPEATED_IMPRESSIONS.warning else NOTE
         yield finding("duplicates", num=repeated, share=share, severity=severity)
+    for column, word, num in report.words:
+        yield finding("word_for_none", table=TABLES[0], column=column, word=word, num=num)
 
 
 def _shown(report: LogReport) -> Iterator[Finding]:
@@ -234,18 +240,30 @@ def _shown(report: LogReport) -> Iterator[Finding]:
 
 
 def _clock_changes(report: LogReport) -> Iterator[Finding]:
-    """Hours that a local clock leaves out or has twice, in the European Union or in America."""
-    hours, bound = report.total("impressions.hour"), bounds.CLOCK_CHANGE
+    """Hours that a local clock leaves out or has twice, in the European Union or in America.
+
+    The days before and those after each say what is usual: where a timetable follows a local clock,
+    right UTC times have other hours in summer than in winter.
+    """
+    bound = bounds.CLOCK_CHANGE
     for day, num in report.rows("impressions").items():
         if day.weekday() != SUNDAY or day.month not in (MARCH, OCTOBER, NOVEMBER):
             continue
-        hour, of_day = 1 if day.month == NOVEMBER else 2, report.of(day, "impressions.hour")
-        found, others = of_day.get(str(hour), 0), max(hours.total() - num, 1)
-        expected = (hours[str(hour)] - found) / others * num
+        hour = str(1 if day.month == NOVEMBER else 2)
+        found = report.of(day, "impressions.hour").get(hour, 0)
+        beside = (
+            [report.of(day + timedelta(days=n), "impressions.hour") for n in days]
+            for days in (range(-BESIDE, 0), range(1, BESIDE + 1))
+        )
+        shares = [
+            sum(of.get(hour, 0) for of in days) / max(1, sum(sum(of.values()) for of in days))
+            for days in beside
+        ]
+        expected = num * (min(shares) if day.month == MARCH else max(shares))
         is_left_out = day.month == MARCH and found == 0
         is_twice = day.month != MARCH and found >= bound.warning * expected
         if expected >= bound.fewest and (is_left_out or is_twice):
-            told = {"found": found, "hour": hour, "end": hour + 1, "expected": expected}
+            told = {"found": found, "hour": int(hour), "end": int(hour) + 1, "expected": expected}
             yield finding("clock_change", day=day, **told)
 
 

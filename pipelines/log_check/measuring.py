@@ -59,7 +59,10 @@ from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlis
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
+from pipelines.sources.event_log_writer import id_of
 
+WORDS_FOR_NONE = ["", *r"- -1 ? \N NA N/A NaN nan None none NULL null nil undefined".split()]
+"""What tables often have where they know no user or no item."""
 BATCH_ROWS = 1 << 18
 """Rows of a file that are in memory at a time."""
 OWN_ROWS = 1 << 11
@@ -270,6 +273,14 @@ select name, sum(hits * (below - (num - hits) / 2)) / (sum(hits) * sum(num - hit
 from ranked group by name having sum(hits) >= {bounds.TELLING.fewest} and sum(num - hits) > 0
 order by area desc, name
 """
+_WORDS = """
+with of as (select unnest($ids) as id, unnest($words) as word)
+select name, word, sum(num)::bigint from of join (
+  select 'user_id' as name, u as id, num from shown_to union all
+  select 'pin_id', p, num from shown union all
+  select unnest(['user_id', 'pin_id']), unnest([u, p]), 1 from a
+) using (id) group by all order by name, word
+"""
 _UNLISTED = """
 with of as (select value, sum(num)::bigint as num from valued where name = $name group by value),
 unlisted as (from of where value is null or not list_contains($listed, value))
@@ -319,9 +330,9 @@ def check_log(
     if rules and rules <= _REFUSED.keys():
         findings += judge_embeddings(report, recipe)
     if not rules:
-        findings += judge(report, recipe)
-        if event_log == whole and report.days_of("impressions"):
-            findings += _of_its_end(report, event_log, recipe)
+        is_whole = event_log == whole and report.days_of("impressions")
+        of_its_end = list(_of_its_end(report, event_log, recipe)) if is_whole else []
+        findings += [*judge(report, recipe), *of_its_end]
         findings += _of_its_record(event_log)
     report.problems = sorted(findings, key=lambda each: list(Severity).index(each.severity))
     for column in get_args(IdColumn):
@@ -521,6 +532,8 @@ class _Log:
         for name, pins, wrong in engine.execute(_CREATED).fetchall():
             report.created[name] = pins, wrong
         report.telling = dict(engine.execute(_TELLING).fetchall())
+        words = {"words": WORDS_FOR_NONE, "ids": [id_of(word) for word in WORDS_FOR_NONE]}
+        report.words = engine.execute(_WORDS, words).fetchall()
         window = {"window": report.label_window_hours * HOUR_MS}
         for rule, query in _REFUSED.items():
             rows = engine.execute(query, window if "$window" in query else None)

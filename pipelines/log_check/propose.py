@@ -5,7 +5,7 @@ judged on. Not for whether the log is right (`measuring`).
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.reasons import Interval
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+from pipelines.event_log.completeness import completeness
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import open_file
 from pipelines.recipes import completejourney
@@ -65,8 +66,9 @@ def propose(location: str, name: str = "mine") -> str:
 
     uri = storage.to_uri(location)
     event_log = open_event_log(uri)
-    first, last = event_log.span("impressions")
-    as_of = datetime.combine(last, time(), UTC) + timedelta(days=1)
+    first, _ = event_log.span("impressions")
+    as_of = completeness(event_log).as_of
+    last = (as_of - timedelta(days=1)).date()
     types, hours, delay = _actions_of(event_log, as_of)
     num_days, wait = (last - first).days + 1, hours // 24
     usable = num_days - 2 * wait  # The label window and the embargo have no examples.

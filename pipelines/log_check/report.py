@@ -77,6 +77,8 @@ class LogReport:
     telling: dict[str, float] = field(default_factory=dict)  # by column, the most telling first
     complete: Complete | None = None  # None of some days, or where it cannot be told
     problems: list[Finding] = field(default_factory=list)
+    # Ids that are usual words for no value: column, word, impressions and actions that have it.
+    words: list[tuple[str, str, int]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
 
     def days_of(self, table: str) -> list[date]:

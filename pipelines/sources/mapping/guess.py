@@ -71,30 +71,11 @@ def guess(paths: Sequence[Path], scratch: Path) -> str:
 
 def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict, list[str]]:
     """Return which table a file may be, its part of the mapping, and what is said of it."""
-    table: dict = {"files": str(path.resolve())}
     view = f"source of {number}"
-    for encoding in ("utf-8", "latin-1"):
-        try:
-            tables.open_files(view, TableMapping(**table, columns={}, encoding=encoding))
-            tables.database.sql(f'SELECT count(*) FROM "{view}"').fetchall()
-            break
-        except duckdb.Error as error:
-            if encoding == "latin-1" or "unicode" not in str(error):
-                raise ConfigurationError(
-                    f"{path} cannot be read: {str(error).splitlines()[0]}; expected a table with a "
-                    f"header, as CSV, Parquet or JSON; leave it out, or correct it"
-                ) from None
-    if encoding != "utf-8":
-        table["encoding"] = encoding
+    table = _opened(tables, path, view)
     types = tables.types_of(view)
-    found = {what: column for what in NAMES if (column := _called(types, NAMES[what]))}
-    name: TableName = "pins"
-    if {"user_id", "pin_id"} <= set(found):
-        is_shown = {"position", "request_id"} & set(found) and "action_type" not in found
-        name = "impressions" if is_shown else "actions"
-    elif "user_id" in found:
-        name = "users"
-    time, said = _TIME_OF.get(name, ""), [f"read as {name}"]
+    name, found, said = _kind_of(tables, view, types)
+    time = _TIME_OF.get(name, "")
     columns = {what: found[what] for what in found if what in EVENT_LOG_TABLES[name].names}
     if time and "time" in found:
         columns[time] = found["time"]
@@ -111,10 +92,63 @@ def _table_of(tables: Tables, path: Path, number: int) -> tuple[TableName, dict,
     return name, table | {"columns": columns}, said
 
 
+def _opened(tables: Tables, path: Path, view: str) -> dict:
+    """Open a file as a view; return how it is read, for the mapping."""
+    table: dict = {"files": str(path.resolve())}
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            tables.open_files(view, TableMapping(**table, columns={}, encoding=encoding))
+            tables.database.sql(f'SELECT count(*) FROM "{view}"').fetchall()
+            break
+        except duckdb.Error as error:
+            if encoding == "latin-1" or "unicode" not in str(error):
+                raise ConfigurationError(
+                    f"{path} cannot be read: {str(error).splitlines()[0]}; expected a table with a "
+                    f"header, as CSV, Parquet or JSON; leave it out, or correct it"
+                ) from None
+    return table if encoding == "utf-8" else table | {"encoding": encoding}
+
+
+def _kind_of(
+    tables: Tables, view: str, types: dict[str, str]
+) -> tuple[TableName, dict[str, str], list[str]]:
+    """Return which table a view may be, its columns by what they are, and what is said of it.
+
+    Where no name tells, what is recommended has a value of its own in each row, and what was done
+    a time.
+    """
+    found = {what: column for what in NAMES if (column := _called(types, NAMES[what]))}
+    if {"user_id", "pin_id"} <= set(found):
+        is_shown = {"position", "request_id"} & set(found) and "action_type" not in found
+        name: TableName = "impressions" if is_shown else "actions"
+        return name, found, [f"read as {name}"]
+    if "user_id" in found:
+        return "users", found, ["read as users"]
+    if "pin_id" in found:
+        return "pins", found, ["read as pins"]
+    if key := _first_unique(tables, view, types):
+        said = ["read as pins", f"TODO is {key} the item's id? it has a value for each row"]
+        return "pins", found | {"pin_id": key}, said
+    if timed := [column for column, kind in types.items() if kind.startswith("TIMESTAMP")]:
+        return "actions", found | {"time": timed[0]}, ["read as actions"]
+    return "pins", found, ["read as pins"]
+
+
 def _called(types: dict[str, str], names: str) -> str:
     """Return the column that is called like one of some names; '' if there is none."""
     plain = {_letters(column): column for column in reversed(types)}
     return next((plain[_letters(n)] for n in names.split() if _letters(n) in plain), "")
+
+
+def _first_unique(tables: Tables, view: str, types: dict[str, str]) -> str:
+    """Return the first column of texts or whole numbers with a value of its own in every row."""
+    for column in (each for each, kind in types.items() if kind in ("VARCHAR", "BIGINT")):
+        sql = quoted(column)
+        sample = f'(SELECT {sql} FROM "{view}" LIMIT {_SAMPLE})'
+        query = f"SELECT count(DISTINCT {sql}) = count(*) AND count(*) > 0 FROM {sample}"
+        if tables.database.sql(query).fetchall()[0][0]:
+            return column
+    return ""
 
 
 def _letters(name: str) -> str:

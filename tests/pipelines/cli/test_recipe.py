@@ -3,14 +3,18 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.cli.printing import recipes_like
+from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.preconditions import cycle
 from pipelines.recipes import completejourney, make_recipe, smoke
 from pipelines.registry import registry, tracking
 from support.commands import as_json, lines, refusal
 from support.judgements import make_model
+from support.mistakes import in_file
 from support.worlds import write_planted_world
 
 DIGEST = smoke().recipe_digest
@@ -66,6 +70,15 @@ def test_check_says_what_it_was_held_against(log: Path) -> None:
     assert last == f"recipe smoke ({DIGEST[:12]}) can be run, once MLflow answers"
     read = as_json(*CHECK)
     assert read["can_be_run"] and read["problems"] == [] and len(read["not_checked"]) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_check_is_as_of_the_newest_day_with_all_labels(log: Path) -> None:
+    """Where the last day was cut, the day after it has none."""
+    for table, name in (("impressions", "impressed_at"), ("actions", "acted_at")):
+        in_file(f"{table}/day=2017-03-01", lambda rows, name=name: rows.filter(
+            pa.array(np.asarray(rows[name]) % DAY_MS < 6 * HOUR_MS)))(log)  # fmt: skip
+    assert lines(*CHECK)[0] == f"event log: {log.as_uri()}, as of 2017-03-01"
 
 
 def test_check_lists_all_that_is_wrong_with_recipe_and_log(home: Path) -> None:

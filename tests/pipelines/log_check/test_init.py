@@ -67,8 +67,23 @@ def test_a_guessed_mapping_imports_as_it_is_and_names_the_most_frequent_action(
     assert yaml.safe_load(mapping.read_text())["candidates"] == {"action": "view"}
 
 
+def test_where_no_name_tells_values_do_and_a_person_is_asked(tmp_path: Path) -> None:
+    flights = {"tail": ["N1", "N2"] * 200, "dest": ["IAH", "MIA"] * 200, "day": 1, "left": AT}
+    pd.DataFrame(flights).to_csv(tmp_path / "flights.csv", index=False)
+    airports = {"km": [3, 3], "faa": ["IAH", "MIA"], "name": ["Houston", "Miami"]}
+    pd.DataFrame(airports).to_csv(tmp_path / "airports.csv", index=False)
+    write_example(tmp_path / "mine", [tmp_path / "flights.csv", tmp_path / "airports.csv"])
+    text = (tmp_path / "mine" / "mapping.yaml").read_text()
+    tables = yaml.safe_load(text)["tables"]
+    assert "# airports.csv: TODO is faa the item's id? it has a value for each row" in text
+    assert tables["pins"]["columns"] == {"pin_id": "faa"}
+    unnamed = {"pin_id": "TODO", "user_id": "TODO"}
+    assert tables["actions"]["columns"] == {
+        "acted_at": "left", **unnamed, "action_type": "'click'"}  # fmt: skip
+
+
 def test_what_was_not_found_is_marked_and_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "odd.csv").write_text("who,what\n1,2\n")
+    (tmp_path / "odd.csv").write_text("who,what\n1,2\n1,2\n")
     tables_of(tmp_path, "seconds")
     write_example(tmp_path / "mine", [tmp_path / "odd.csv", tmp_path / "catalogue.csv"])
     text = (tmp_path / "mine" / "mapping.yaml").read_text()

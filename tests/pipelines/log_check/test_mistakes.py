@@ -29,7 +29,7 @@ from pipelines.log_check.measuring import check_log
 from pipelines.log_check.trial import try_stages
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import shard_of
-from pipelines.sources.event_log_writer import EventLogWriter
+from pipelines.sources.event_log_writer import EventLogWriter, id_of
 from pipelines.stages import runner
 from pipelines.storage import to_uri
 from support.damage import flip_a_byte
@@ -198,6 +198,15 @@ def flipped(log: Path) -> None:
     flip_a_byte(path)
 
 
+def unknown_user(log: Path) -> None:
+    """Give user 3 the id that is made of NA."""
+    named = column("user_id", lambda rows: np.where(
+        number(rows, "user_id") == 3, id_of("NA"), number(rows, "user_id")))  # fmt: skip
+    for table in ("impressions", "actions"):
+        everywhere(table, named)(log)
+    in_file("users", named)(log)
+
+
 def known_in_some(log: Path) -> None:
     rows = pq.read_table(log / "pins/part-0.parquet")
     some = rows.slice(40).append_column("known_at", pa.array([to_ms(PLANTED_START)] * 40))
@@ -317,6 +326,8 @@ MISTAKES_OF_A_WORLD = {
         "head_without_labels", "^actions: no impression got 'save'"),
     "a flipped byte": Mistake(flipped, ERROR, "unreadable",
         f"impressions: .*day={DAY}/part-0.parquet is not a readable Parquet file .*CRC"),
+    "one user of all who are unknown": Mistake(unknown_user, WARNING, "word_for_none",
+        r"^impressions: [\d,]+ impressions and actions have the id 'NA', .*no value; .*`where`"),
     # The recipe's windows
     "too few rows": Mistake(lambda log: [everywhere(table, keep(
         lambda rows: number(rows, "user_id") < 18))(log) for table in ("impressions", "actions")],
@@ -401,6 +412,17 @@ def test_every_rule_by_which_a_build_refuses_rows_has_a_mistake(repository: Path
     asked = {name for path in files for name in named.findall(path.read_text())}
     planted = {each.rule for each in (*MISTAKES.values(), *MISTAKES_OF_A_WORLD.values())}
     assert asked - planted == {"embedding_width"}  # which the check tells as embedding_widths
+
+
+def test_a_timetable_that_follows_a_local_clock_is_no_mistake(log: Path) -> None:
+    """In right UTC times, what comes an hour earlier in summer is never again of that hour."""
+    sunday = date(2017, 3, 26)
+    local_on(sunday, keep(lambda rows: hour(rows, "impressed_at") != 2))(log)
+    for path in sorted(log.glob("impressions/day=*")):
+        if path.name > f"day={sunday}":
+            in_file(f"impressions/{path.name}", keep(
+                lambda rows: hour(rows, "impressed_at") != 2))(log)  # fmt: skip
+    assert "clock_change" not in {each.rule for each in told(log, good_recipe())}
 
 
 SMALL_LOGS = {
