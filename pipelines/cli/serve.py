@@ -1,5 +1,6 @@
 """`homefeed serve`: the champion answers. Tested in tests/pipelines/serving."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +21,28 @@ def serve(
     look_every_s: Annotated[
         float, Option("--look-every", help="Seconds between looks at what serves.", min=0.05)
     ] = 5.0,
+    log: Annotated[
+        str, Option(help="Event log that gets each answer as impressions; none by default.")
+    ] = "",
+    log_every_s: Annotated[
+        float, Option("--log-every", help="Seconds between blocks of that log.", min=0.05)
+    ] = 60.0,
 ) -> None:
     """Answer ranking requests with the champion, and follow it, until stopped."""
     import uvicorn
 
+    from pipelines import storage
+    from pipelines.contracts.base import digest_of
+    from pipelines.serving.served_log import ServedLog
     from pipelines.serving.server import Server
 
     settings = Settings()
     cache = Path(settings.home).expanduser().absolute() / "serving"
-    server = Server(settings, cache, look_every_s)
+    served = None
+    if log:
+        uri, name = storage.to_uri(log), re.sub(r"[^\w.-]", "-", f"{host}-{port}")
+        spools = cache.with_name("served") / digest_of(uri)[:8]
+        served = ServedLog(uri, spools, name, log_every_s)
+    server = Server(settings, cache, look_every_s, served)
     say(f"serving {settings.registered_model} at http://{host}:{port}/rank")
     uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_keep_alive=30)

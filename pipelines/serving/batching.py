@@ -44,6 +44,7 @@ class _Waiting:
 class Answer:
     """What a request gets, by which model, and how long it took."""
 
+    request: Decoded
     ranked: Ranked
     served: Served
     waited_s: float
@@ -149,4 +150,5 @@ class Batcher:
             self.seconds_per_candidate += (1 - kept) * scored_s / num
         for each, ranked in zip(batch, found, strict=True):
             waited_s = started - each.arrived
-            each.answer.set_result(Answer(ranked, each.served, waited_s, scored_s, len(batch)))
+            answer = Answer(each.request, ranked, each.served, waited_s, scored_s, len(batch))
+            each.answer.set_result(answer)

@@ -30,6 +30,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from pipelines.serving.batching import Answer, Batcher, TooBusyError, TooLateError
 from pipelines.serving.champion import Champion, Served
+from pipelines.serving.served_log import ServedLog, line_of
 from pipelines.settings import Settings
 from training.bundle.ranking_requests import (
     Decoder,
@@ -57,6 +58,7 @@ class Measured:
         self.registry = own = CollectorRegistry()
         name = "homefeed_serving_{}".format
         self.answers = Counter(name("answers"), "Ranking requests.", ["status"], registry=own)
+        self.unlogged = Counter(name("unlogged_answers"), "Sent and not logged.", registry=own)
         self.seconds = Histogram(
             name("seconds"), "Time by step.", ["step"], buckets=_SECONDS, registry=own
         )
@@ -102,18 +104,19 @@ class Server:
         settings: Whose champion answers.
         cache: Folder for the models' files.
         look_every_s: Seconds between two looks at what should serve.
+        served: Where answers are logged; None: nowhere.
     """
 
-    def __init__(self, settings: Settings, cache: Path, look_every_s: float) -> None:
+    def __init__(
+        self, settings: Settings, cache: Path, look_every_s: float, served: ServedLog | None = None
+    ) -> None:
         self.champion = Champion(settings, cache, look_every_s)
         self._num_threads = len(os.sched_getaffinity(0))
         self.batcher = Batcher(
             lambda served, requests: score(served.predictor, requests), self._num_threads
         )
-        self.measured, self._token = (
-            Measured(self.champion, self.batcher),
-            os.environ.get(TOKEN, ""),
-        )
+        self.measured, self._served = Measured(self.champion, self.batcher), served
+        self._token = os.environ.get(TOKEN, "")
 
     def app(self) -> FastAPI:
         """Return the routes; the server's threads live as long as they are served."""
@@ -132,13 +135,17 @@ class Server:
     @asynccontextmanager
     async def _running(self, _: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(_SWITCH_S)
-        runs = (self.champion.run, *[self._score] * self._num_threads)
+        runs = [self.champion.run, *[self._score] * self._num_threads]
+        if self._served is not None:
+            runs += [self._served.run_writer, self._served.run_adding]
         threads = [threading.Thread(target=run, daemon=True) for run in runs]
         for each in threads:
             each.start()
         yield
         self.champion.stop()
         self.batcher.stop()
+        if self._served is not None:
+            self._served.stop()
         for each in threads[1:]:
             await asyncio.to_thread(each.join)
 
@@ -151,7 +158,10 @@ class Server:
         """Say which model answers, and why it is not the newest where it is not."""
         served, trouble = self.champion.current, self.champion.trouble
         model = served and served.model.model_dump(mode="json")
-        return _json({"model": model, "trouble": trouble}, 200 if served else 503)
+        told = {"model": model, "trouble": trouble}
+        if self._served is not None:
+            told["log_trouble"] = self._served.trouble
+        return _json(told, 200 if served else 503)
 
     async def metrics(self) -> Response:
         """Return what Prometheus reads."""
@@ -177,14 +187,25 @@ class Server:
         futures = [each for each in waiting if isinstance(each, asyncio.Future)]
         found = iter(await asyncio.gather(*futures, return_exceptions=True))
         answers = [next(found) if isinstance(each, asyncio.Future) else each for each in waiting]
+        if self._served is not None:
+            await self._log(self._served, [each for each in answers if isinstance(each, Answer)])
         ended = time.perf_counter()
         response = _answered(requests, answers, ARROW in request.headers.get("accept", ""))
         self.measured.observe(answers, time.perf_counter() - ended)
         return response
 
+    async def _log(self, served: ServedLog, answers: list[Answer]) -> None:
+        """Keep answers for the log before they are sent; count what the disk refuses."""
+        started, at_ms = time.perf_counter(), time.time_ns() // 1_000_000
+        written = [served.write(line_of(each, at_ms)) for each in answers]
+        kept = await asyncio.gather(*map(asyncio.wrap_future, written), return_exceptions=True)
+        self.measured.unlogged.inc(sum(each is not None for each in kept))
+        self.measured.seconds.labels("log").observe(time.perf_counter() - started)
+
     def _submitted(self, requests: list[Any], served: Served) -> list[Any]:
         """Return a future answer for each request, or why it is refused."""
-        decoder, waiting = Decoder(served.predictor.config), list[Any]()
+        kinds = self._served.kinds if self._served is not None else {}
+        decoder, waiting = Decoder(served.predictor.config, kinds), list[Any]()
         for each in requests:
             try:
                 waiting.append(

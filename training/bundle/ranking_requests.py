@@ -6,9 +6,11 @@
                                          candidates   columns of one length: pin_id, embedding, and
                                                       a column or one value for each feature
 
-Of numeric features null says "not known" where a feature may be missing. A categorical value that
-the recipe does not list counts as unknown, as in training. Not for what answers when
-(`pipelines.serving`). Tested in tests/training/bundle/test_ranking_requests.py.
+For the log of what was served: user.id, which is asked for where there is one; surface,
+is_exploration, candidates.propensity, as the log's columns are. Of numeric features null says "not
+known" where a feature may be missing. A categorical value that the recipe does not list counts as
+unknown, as in training. Not for what answers when (`pipelines.serving`). Tested in
+tests/training/bundle/test_ranking_requests.py.
 
 Letters: R requests, C candidates, S actions of a request, E pin embedding, H heads.
 """
@@ -30,13 +32,28 @@ from training.data.batches import for_scoring
 
 MAX_CANDIDATES = 1_000
 """Of one request; more would hold up the others for long."""
-FIELDS = ("request_id", "deadline_ms", "user", "actions", "candidates")
+FIELDS = (
+    "request_id", "deadline_ms", "surface", "is_exploration", "user", "actions", "candidates"
+)  # fmt: skip
 ACTION_COLUMNS = ("action_type", "pin_id", "embedding", "age_ms")
 _FAR_MS = 1 << 53
+_LEAST_CHANCE = 1e-30
+"""A smaller number could be 0 as float32, which the log has."""
+_ID_BITS, _LONGEST = 63, 200
+"""Of an integer without its sign, and characters of a text."""
 
 
 class RequestRefusedError(DataContractError):
     """A request is not what the model takes; the message names each field."""
+
+
+class Shown(NamedTuple):
+    """What a log keeps of a request besides its pins."""
+
+    user_id: int | str | None
+    surface: str
+    is_exploration: bool
+    propensity: list[float | None] | None  # of each candidate; None: of none
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,7 @@ class Decoded:
     deadline_ms: float | None
     pin_ids: Sequence[Any]  # (C,) as they were given
     arrays: Mapping[str, np.ndarray]  # by the name of a model input, without the axis of requests
+    shown: Shown = Shown(None, "homefeed", False, None)
 
     @property
     def num_candidates(self) -> int:
@@ -120,9 +138,16 @@ def _plain(value: pa.Scalar) -> Any:
 
 @dataclass
 class Decoder:
-    """Reads requests for one bundle."""
+    """Reads requests for one bundle.
+
+    Attributes:
+        config: The bundle's.
+        kinds: By 'user_id' and 'pin_id', the kind of id that the log of what is served has:
+            'integer' or 'string'. Empty where nothing is logged; then any id will do.
+    """
 
     config: BundleConfig
+    kinds: Mapping[str, str] = field(default_factory=dict)
     _problems: list[str] = field(default_factory=list)
 
     def decode(self, given: Any) -> Decoded:
@@ -137,24 +162,51 @@ class Decoder:
             raise RequestRefusedError(f"a request is {_kind(given)}; expected an object")
         self._unknown("", given, FIELDS)
         request_id, deadline_ms = given.get("request_id"), given.get("deadline_ms")
-        if not isinstance(request_id, str) or not 0 < len(request_id) <= 200:
-            self._say("request_id", _kind(request_id), "a text of 1 to 200 characters")
+        self._id("request_id", request_id, "string")
         if deadline_ms is not None and not _is_number(deadline_ms, 0, 1e9):
             self._say("deadline_ms", _kind(deadline_ms), "milliseconds, more than 0")
         keys: dict[Any, int] = {}
         arrays = self._actions(self._columns("actions", given.get("actions", {})), keys)
         user = self._columns("user", given.get("user", {}))
-        self._unknown("user.", user, ("embedding",))
+        self._unknown("user.", user, ("embedding", "id"))
         width = self.config.embedding_dim
         arrays["users_RE"] = np.zeros(width, np.float32)
         if "embedding" in user:
             arrays["users_RE"] = self._embeddings("user.embedding", [user["embedding"]], 1)[0]
         candidates = self._columns("candidates", given.get("candidates", {}))
-        pin_ids = candidates.get("pin_id", ())
         arrays |= self._candidates(candidates, keys)
+        pin_ids = candidates.get("pin_id", ())
+        pin_ids = pin_ids.tolist() if isinstance(pin_ids, np.ndarray) else pin_ids
+        shown = self._shown(given, user.get("id"), pin_ids, candidates.get("propensity"))
         if self._problems:
             raise RequestRefusedError("; ".join(self._problems))
-        return Decoded(str(request_id), deadline_ms, list(pin_ids), arrays)
+        return Decoded(str(request_id), deadline_ms, list(pin_ids), arrays, shown)
+
+    def _shown(self, given: Any, user_id: Any, pin_ids: Any, chances: Any) -> Shown:
+        """Return what the log asks for; ids are of the log's kind."""
+        surface, is_exploration = given.get("surface", "homefeed"), given.get("is_exploration")
+        self._id("surface", surface, "string")
+        if not isinstance(is_exploration, bool | None):
+            self._say("is_exploration", _kind(is_exploration), "true or false")
+        if self.kinds and not self._problems:
+            self._id("user.id", user_id, self.kinds["user_id"])
+            for each in pin_ids:
+                self._id("candidates.pin_id", each, self.kinds["pin_id"])
+        if chances is None or self._problems:
+            return Shown(user_id, surface, bool(is_exploration), None)
+        chances = self._of_each("candidates.propensity", chances, len(pin_ids))
+        found = self._numbers("candidates.propensity", chances, may_be_missing=True)
+        if np.any((found < _LEAST_CHANCE) | (found > 1)):
+            self._say("candidates.propensity", "not a chance", "numbers in (0, 1], or null")
+        known = [None if np.isnan(v) else float(v) for v in found]
+        return Shown(user_id, surface, bool(is_exploration), known)
+
+    def _id(self, place: str, value: Any, kind: str) -> None:
+        if kind == "string":
+            if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
+                self._say(place, _kind(value), f"a text of 1 to {_LONGEST} characters")
+        elif not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > _ID_BITS:
+            self._say(place, _kind(value), "an integer of 64 bits, as in the log")
 
     def _say(self, place: str, found: Any, expected: str) -> None:
         self._problems.append(f"{place} is {found}; expected {expected}")
@@ -212,7 +264,7 @@ class Decoder:
     def _candidates(self, given: Mapping[str, Any], keys: dict[Any, int]) -> dict[str, np.ndarray]:
         features = self.config.features
         named = [*(each.name for each in features.categorical), *(f.name for f in features.numeric)]
-        self._unknown("candidates.", given, ("pin_id", "embedding", *named))
+        self._unknown("candidates.", given, ("pin_id", "embedding", "propensity", *named))
         num = self._length("candidates.pin_id", given.get("pin_id"))
         if not 0 < num <= MAX_CANDIDATES and isinstance(given.get("pin_id"), list | np.ndarray):
             self._say("candidates.pin_id", f"{num} long", f"1 to {MAX_CANDIDATES}")

@@ -1,5 +1,6 @@
 """`homefeed serve` as a process beside a real registry: it answers, follows, and goes on."""
 
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pipelines.contracts.files import digest_files, digest_of_files
 from support.damage import flip_a_byte
 from support.desk import Desk
 from support.mlflow_server import mlflow_server
+from support.own_tables import give_log, record_of, rows_of_log
 from support.ranking import ranking_request
 from support.serving import Process, free_port, wait_until
 from training.bundle.files import Predictor, load_bundle
@@ -31,7 +33,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 class Ranker:
     """A server of a desk's champion, and a client of it."""
 
-    def __init__(self, desk: Desk, **environment: str) -> None:
+    def __init__(self, desk: Desk, *options: str, **environment: str) -> None:
         self.desk, port = desk, free_port()
         command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", f"{port}"]
         env = os.environ | {
@@ -41,7 +43,7 @@ class Ranker:
             "HOMEFEED_REGISTERED_MODEL": desk.name,
         }
         self.process = Process(
-            [*command, "--look-every", "0.2"],
+            [*command, "--look-every", "0.2", *options],
             desk.folder / "server.log",
             f"http://127.0.0.1:{port}/ready",
             {"env": env | environment},
@@ -200,6 +202,45 @@ def test_it_begins_without_the_registry_once_it_had_the_model(tmp_path: Path) ->
     assert ranker.client.get("/health").status_code == 200
     assert ranker.rank(request).status_code == 503
     ranker.process.end()
+
+
+def test_what_clients_were_answered_is_in_the_log_after_a_kill(desk: Desk) -> None:
+    give_log(log := desk.folder / "log")
+    desk.promote(desk.cycle(0))
+    ranker = Ranker(desk, "--log", str(log), "--log-every", "1")
+    assert desk.champion is not None
+    config, answered = predictor_of(desk, desk.champion).config, list[str]()
+    is_killed = threading.Event()
+
+    def ask(asker: int) -> None:
+        client = httpx.Client(base_url=ranker.client.base_url, timeout=30)
+        for number in itertools.count():
+            request = ranking_request(config, 4, f"{asker}-{number}")
+            request["candidates"]["pin_id"] = [f"p{n}" for n in range(4)]
+            request["user"]["id"] = f"u{asker}"
+            try:
+                [answer] = client.post("/rank", json=request).json()["answers"]
+            except httpx.HTTPError:
+                assert is_killed.is_set()
+                return
+            assert answer["status"] == 200, answer
+            answered.append(answer["request_id"])
+
+    with ranker.process.running(signal.SIGKILL):
+        askers = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+        for each in askers:
+            each.start()
+        wait_until(lambda: len(answered) > 200 and record_of(log).generation > 2, 60)
+        is_killed.set()
+        ranker.process.end(signal.SIGKILL)
+        for each in askers:
+            each.join()
+    with ranker.process.running():
+        assert ranker.rank(ranking_request(config)).status_code == 422  # No user is named.
+        assert ranker.ready()["log_trouble"] == ""
+    rows = [row for row in rows_of_log(log, "impressions") if row.get("model_version") == "1"]
+    found = [row["request_id"] for row in rows]
+    assert len(found) == 4 * len(set(found)) and {*answered} <= {*found}
 
 
 def test_bodies_that_are_no_requests_are_refused_and_a_token_is_asked_for(desk: Desk) -> None:

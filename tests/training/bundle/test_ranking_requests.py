@@ -110,6 +110,43 @@ def test_what_is_wrong_with_a_request_is_named(small: Predictor, name: str) -> N
         Decoder(small.config).decode(request)
 
 
+KINDS = {"user_id": "string", "pin_id": "integer"}
+UNLOGGED: dict[str, tuple[Change, str]] = {
+    "nobody": (lambda r: r["user"].pop("id"), "user.id is missing; expected a text of 1 to 200"),
+    "a number": (put(7, "user", "id"), "user.id is int '7'; expected a text"),
+    "a long name": (put("x" * 10_000, "user", "id"), "user.id is str 'xxxx"),
+    "a name": (put(["a", "b", "c"], "candidates", "pin_id"), "is str 'a'; expected an integer of"),
+    "a large pin": (put([1, 1 << 63, 3], "candidates", "pin_id"), "an integer of 64 bits, as in"),
+    "a surface": (put("", "surface"), "surface is str ''; expected a text of 1 to 200"),
+    "exploration": (put(1, "is_exploration"), "is_exploration is int '1'; expected true or false"),
+    "no chance": (put([0.5, 1e-60, 1], "candidates", "propensity"), "expected numbers in .0, 1."),
+    "above 1": (put(1.5, "candidates", "propensity"), "propensity is not a chance"),
+    "too few": (put([0.5], "candidates", "propensity"), "propensity is 1 long; expected 3"),
+}
+
+
+@pytest.mark.parametrize("name", UNLOGGED)
+def test_what_a_log_would_not_take_is_refused(small: Predictor, name: str) -> None:
+    change, says = UNLOGGED[name]
+    request = ranking_request(small.config)
+    request["user"]["id"] = "u\0\n"
+    Decoder(small.config, KINDS).decode(request)
+    change(request)
+    with pytest.raises(RequestRefusedError, match=says):
+        Decoder(small.config, KINDS).decode(request)
+
+
+def test_what_a_log_asks_for_is_read_from_json_and_arrow(small: Predictor) -> None:
+    request = ranking_request(small.config) | {"surface": "closeup", "is_exploration": True}
+    request["user"]["id"] = 8
+    request["candidates"]["propensity"] = [0.5, None, 1.0]
+    kinds = dict.fromkeys(KINDS, "integer")
+    for body in (of_json(json.dumps(request).encode()), of_arrow(arrow_of([request]))):
+        found = Decoder(small.config, kinds).decode(body[0])
+        assert found.shown == (8, "closeup", True, [0.5, None, 1.0])
+        assert json.dumps(found.pin_ids) == "[7, 100, 101]"
+
+
 def test_too_many_actions_are_refused(small: Predictor) -> None:
     request, longest = ranking_request(small.config), small.config.model.max_actions
     for column, values in request["actions"].items():
