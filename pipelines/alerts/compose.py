@@ -225,6 +225,21 @@ def compose_moved(move: Move, settings: Settings) -> Alert:
     )
 
 
+def compose_serving(server: str, title: str, about: str, said: str, settings: Settings) -> Alert:
+    """Return the alert about what a server, by its address, does not do; told once `about` it."""
+    return make_alert(
+        AlertKind.SERVING_FAULT,
+        settings,
+        "command line",
+        title=f"serving: {title}",
+        about=(about,),
+        happened=f"{server}: {one_line(said)}",
+        certainty="",
+        done="The server goes on answering with the model that it has.",
+        next_step=step("Mend what is named.", ("See what serves:", command_at(settings, "status"))),
+    )
+
+
 def compose_test(settings: Settings, now: datetime) -> Alert:
     """Return an alert that says nothing but that it has arrived."""
     return make_alert(

@@ -1,6 +1,7 @@
 """`homefeed serve`: the champion answers. Tested in tests/pipelines/serving."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ def serve(
         uri, name = storage.to_uri(log), re.sub(r"[^\w.-]", "-", f"{host}-{port}")
         spools = cache.with_name("served") / digest_of(uri)[:8]
         served = ServedLog(uri, spools, name, log_every_s)
-    server = Server(settings, cache, look_every_s, served)
+    address = f"{socket.gethostname()}:{port}"
+    server = Server(settings, cache, look_every_s, served, address)
     say(f"serving {settings.registered_model} at http://{host}:{port}/rank")
     uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_keep_alive=30)

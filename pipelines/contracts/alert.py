@@ -42,6 +42,7 @@ class AlertKind(StrEnum):
     RECOVERED = "recovered"
     APPROVAL_WANTED = "approval_wanted"
     NOT_APPROVED = "not_approved"
+    SERVING_FAULT = "serving_fault"
     TEST = "test"
 
     @property
@@ -50,7 +51,7 @@ class AlertKind(StrEnum):
         if self in ("data_gate_failed", "broken_run"):
             return AlertSeverity.CRITICAL
         moved = ("forced_promotion", "champion_moved")
-        is_to_be_seen = self in ("regression", "approval_wanted", *moved)
+        is_to_be_seen = self in ("regression", "approval_wanted", "serving_fault", *moved)
         return AlertSeverity.WARNING if is_to_be_seen else AlertSeverity.INFO
 
 

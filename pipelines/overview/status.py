@@ -23,6 +23,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.cycles import reading
 from pipelines.orchestration.schedule import grid_of
 from pipelines.registry import history, reconcile, tracking
+from pipelines.serving.servers import ServerNote, read_servers
 from pipelines.settings import Settings
 
 MLFLOW_TIMEOUT_S = 5
@@ -75,6 +76,7 @@ class Status(Frozen):
     broken: tuple[str, ...] = Field(
         default=(), description="What has broken cycles and is not seen mended, the oldest first."
     )
+    servers: tuple[ServerNote, ...] = Field(default=(), description="Those that are up.")
     next_due: AwareDatetime | None = Field(default=None, description="Next date of the schedule.")
     addresses: dict[str, str] = Field(description="By label.")
     problems: tuple[str, ...] = Field(default=(), description="What could not be found out.")
@@ -111,6 +113,8 @@ def read_status(
         found["alerts"] = tuple(reversed(told[-num:]))
         found["broken"] = tuple(each.sentence for each in find_open(settings).values())
     with part():
+        found["servers"] = read_servers(workspace_uri, now)
+    with part():
         found["next_due"] = grid_of(settings).at_or_after(now)
     name = settings.registered_model
     with part(), tracking.giving_up_after(MLFLOW_TIMEOUT_S):
@@ -135,6 +139,10 @@ def lines_of(status: Status) -> Iterator[str]:
     yield f"champion: {said}{'' if champion.is_confirmed else '; MLflow could not be asked'}"
     if champion.problem:
         yield f"  {champion.problem}"
+    for server in status.servers:
+        serves = server.model.label if server.model else "no model yet"
+        yield f"server {server.address}: {serves}, up since {server.since:%Y-%m-%d %H:%M} UTC"
+        yield from (f"  {trouble}" for trouble in server.troubles)
     known = "not known" if status.num_cycles is None else f"{status.num_cycles}, the newest first"
     yield f"cycles of workspace {status.workspace_uri}: {known}"
     for cycle in status.cycles:

@@ -13,6 +13,7 @@ Not for moving the champion (`pipelines.registry`). Tested in tests/pipelines/se
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,21 +46,26 @@ class Champion:
     Attributes:
         current: The model that answers; None until the first is loaded.
         trouble: Why the newest entry is not followed, in a sentence; '' where it is.
+        refused: Why, by the digest of a bundle, it does not check out.
     """
 
-    def __init__(self, settings: Settings, cache: Path, look_every_s: float) -> None:
+    def __init__(
+        self, settings: Settings, cache: Path, look_every_s: float, looked: Callable[[], None]
+    ) -> None:
         self.current: Served | None = None
         self.trouble = "no look at the history yet"
         self._before: Served | None = None
         self._settings, self._cache, self._look_every_s = settings, cache, look_every_s
-        self._refused: dict[str, str] = {}  # Digests of bundles that do not check out, and why.
+        self.refused, self._looked = dict[str, str](), looked
         self._stopped = threading.Event()
 
     def run(self) -> None:
         """Follow until `stop`; errors are told by `trouble`, and the next look tries again."""
-        self.follow()
-        while not self._stopped.wait(self._look_every_s):
+        is_over = False
+        while not is_over:
             self.follow()
+            self._looked()
+            is_over = self._stopped.wait(self._look_every_s)
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -95,7 +101,7 @@ class Champion:
             return away or f"the history of {name} has no move that can be read"
         wanted = known.last.model
         if self.current is None or self.current.model.bundle_digest != wanted.bundle_digest:
-            if refused := self._refused.get(wanted.bundle_digest):
+            if refused := self.refused.get(wanted.bundle_digest):
                 return refused
             self._let_answer(client, wanted)
         return away
@@ -109,7 +115,7 @@ class Champion:
                 before = self._load(client, wanted)
             except HomefeedError as error:
                 if not error.is_retryable:
-                    self._refused[wanted.bundle_digest] = f"{wanted.label} is refused: {error}"
+                    self.refused[wanted.bundle_digest] = f"{wanted.label} is refused: {error}"
                 raise
         self.current, self._before = before, self.current
         log.info("%s answers", wanted.label)

@@ -40,9 +40,6 @@ from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.sources.publish import find_writers_log
 
 log = logging.getLogger(__name__)
-SERVED = pa.schema({"model_version": pa.string(), "served_score": pa.float64()})
-"""Columns of the log's impressions beyond the contract: which version ranked them, and the number
-that it ranked them by. They are null where something else wrote the row."""
 _VERSION = "served"
 """`EventLogWriter` asks for a version of embeddings; impressions have none."""
 _MAX_FILE_BYTES = 64 << 20
@@ -51,12 +48,7 @@ _OPEN = re.compile(r"(\d{8})\.jsonl")
 
 
 def kinds_of_ids(uri: str) -> Mapping[str, str]:
-    """Return by column of ids what a log has: 'integer', or 'string' where it made ids of names.
-
-    Raises:
-        ConfigurationError: no log of `EventLogWriter` is there.
-        HomefeedError: it cannot be read.
-    """
+    """Return by column of ids what a log has: 'integer', or 'string' where it made ids of names."""
     if (found := find_writers_log(uri)) is None or not found.record.files:
         raise ConfigurationError(
             f"no event log is at {uri}; expected one that EventLogWriter wrote, with pins, because "
@@ -87,18 +79,13 @@ def line_of(answer: Answer, at_ms: int) -> bytes:
 def rows_of(lines: Sequence[bytes], known_at_ms: int) -> dict[str, pa.Array]:
     """Return impressions from a spool's lines; one that a kill has cut is left out.
 
-    Args:
-        lines: As `line_of` made them.
-        known_at_ms: From when on the log knows them, unless they are later.
+    Beyond the contract's columns, `model_version` is what ranked a row, and `served_score` the
+    number that it ranked it by. The log knows them from known_at_ms on, or when they were shown.
     """
     answers = []
-    for number, line in enumerate(lines):
-        try:
+    for line in lines:
+        with contextlib.suppress(ValueError):  # Nobody got that answer.
             answers.append(json.loads(line))
-        except ValueError:
-            log.warning(
-                "line %d of %d is no whole line; nobody got that answer", number, len(lines)
-            )
     counts = [len(each["pin_id"]) for each in answers]
     columns: dict[str, list[Any]] = {"position": [p for num in counts for p in range(num)]}
     pairs = list(zip(answers, counts, strict=True))
@@ -108,8 +95,7 @@ def rows_of(lines: Sequence[bytes], known_at_ms: int) -> dict[str, pa.Array]:
         columns[name] = [each[name] for each, num in pairs for _ in range(num)]
     columns["model_version"] = [each["model_version"] for each, num in pairs for _ in range(num)]
     columns["known_at"] = [max(known_at_ms, at) for at in columns["impressed_at"]]
-    types = {"propensity": pa.float32(), "position": pa.int16()}
-    types |= {field.name: field.type for field in SERVED}
+    types = {"propensity": pa.float32(), "served_score": pa.float64()}
     return {name: pa.array(values, types.get(name)) for name, values in columns.items()}
 
 

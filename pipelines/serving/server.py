@@ -12,12 +12,14 @@ import asyncio
 import hmac
 import io
 import json
+import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,9 +30,13 @@ from fastapi import FastAPI, Request, Response
 from mlflow.pyfunc import scoring_server
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from pipelines import deletion, storage
+from pipelines.alerts.compose import compose_serving
+from pipelines.alerts.transports import deliver
 from pipelines.serving.batching import Answer, Batcher, TooBusyError, TooLateError
 from pipelines.serving.champion import Champion, Served
 from pipelines.serving.served_log import ServedLog, line_of
+from pipelines.serving.servers import FOLDER, ServerNote
 from pipelines.settings import Settings
 from training.bundle.ranking_requests import (
     Decoder,
@@ -40,6 +46,9 @@ from training.bundle.ranking_requests import (
     score,
 )
 
+log = logging.getLogger(__name__)
+_MOST_WAIT_S = 20
+"""How long a thread may end what it does when the server ends."""
 ARROW = "application/vnd.apache.arrow.stream"
 MAX_BODY_BYTES = 64 << 20
 MOST_REQUESTS = 1_000
@@ -105,12 +114,24 @@ class Server:
         cache: Folder for the models' files.
         look_every_s: Seconds between two looks at what should serve.
         served: Where answers are logged; None: nowhere.
+        address: Machine and port, for the note in the workspace; without it nobody is told.
     """
 
     def __init__(
-        self, settings: Settings, cache: Path, look_every_s: float, served: ServedLog | None = None
+        self,
+        settings: Settings,
+        cache: Path,
+        look_every_s: float,
+        served: ServedLog | None = None,
+        address: str = "",
     ) -> None:
-        self.champion = Champion(settings, cache, look_every_s)
+        self._settings, self._address, self._since = settings, address, datetime.now(UTC)
+        self._note_uri = storage.join(
+            storage.to_uri(settings.workspace_location), FOLDER, f"{address.replace(':', '-')}.json"
+        )
+        self._counts_for = timedelta(seconds=60 + 3 * min(look_every_s, 3600))
+        self._lost, self._told = "", set[str]()
+        self.champion = Champion(settings, cache, look_every_s, self._looked)
         self._num_threads = len(os.sched_getaffinity(0))
         self.batcher = Batcher(
             lambda served, requests: score(served.predictor, requests), self._num_threads
@@ -146,8 +167,35 @@ class Server:
         self.batcher.stop()
         if self._served is not None:
             self._served.stop()
-        for each in threads[1:]:
-            await asyncio.to_thread(each.join)
+        for each in threads:
+            await asyncio.to_thread(each.join, _MOST_WAIT_S)
+        if self._address:
+            deletion.remove(self._note_uri)
+
+    def _looked(self) -> None:
+        """Note in the workspace what is served, and tell people what is wrong, each thing once."""
+        if not self._address:
+            return
+        champion, now = self.champion, datetime.now(UTC)
+        troubles = (champion.trouble, self._served.trouble if self._served else "")
+        note = ServerNote(
+            address=self._address,
+            model=champion.current.model if champion.current else None,
+            since=self._since,
+            counts_until=now + self._counts_for,
+            troubles=tuple(filter(None, troubles)),
+        )
+        wrong = [(about, "a version is refused", said) for about, said in champion.refused.items()]
+        wrong += [(self._address, "answers are not logged", self._lost)] if self._lost else []
+        try:
+            storage.write_bytes(self._note_uri, note.to_record())
+            for about, title, said in wrong:
+                if about not in self._told:
+                    self._told.add(about)
+                    alert = compose_serving(self._address, title, about, said, self._settings)
+                    deliver(alert, self._settings)
+        except Exception as error:  # noqa: BLE001  # Whoever is not told, the server goes on.
+            log.warning("the server's note or alert: %s", error)
 
     def _score(self) -> None:
         """Score in this thread: passes beside each other beat one that is spread over cores."""
@@ -199,7 +247,9 @@ class Server:
         started, at_ms = time.perf_counter(), time.time_ns() // 1_000_000
         written = [served.write(line_of(each, at_ms)) for each in answers]
         kept = await asyncio.gather(*map(asyncio.wrap_future, written), return_exceptions=True)
-        self.measured.unlogged.inc(sum(each is not None for each in kept))
+        if lost := [each for each in kept if each is not None]:
+            self.measured.unlogged.inc(len(lost))
+            self._lost = self._lost or f"At {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {lost[0]}"
         self.measured.seconds.labels("log").observe(time.perf_counter() - started)
 
     def _submitted(self, requests: list[Any], served: Served) -> list[Any]:

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import mlflow
 import numpy as np
+import psutil
 import torch
 import uvicorn
 from record import Row, row
@@ -44,7 +45,7 @@ from training.bundle.ranking_requests import Decoder, score
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
 
-NUM_CANDIDATES, NUM_ACTIONS, NUM_CONNECTIONS, SECONDS = 30, 100, 16, 16
+NUM_CANDIDATES, NUM_ACTIONS, NUM_CONNECTIONS, SECONDS = 30, 100, 16, 10
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 
 
@@ -75,7 +76,8 @@ def measure() -> list[Row]:
             peer=f"mlflow models serve at its better number of workers, {peer['rate']:.1f}/s",
             spread=f"{half}; {alone}",
             note=f"own code {ours['own']:.0%} beyond the passes, which alone would allow "
-            f"{allowed:.0f}/s; the peer's p50 {peer['one_p50']:.1f} ms with one connection",
+            f"{allowed:.0f}/s; {ours['cpu_ms']:.1f} ms of processor time a request, of the peer's "
+            f"{peer['cpu_ms']:.1f}; the peer's p50 {peer['one_p50']:.1f} ms with one connection",
             **fields,
         ),
     ]
@@ -181,9 +183,10 @@ def _measured(process: Process, place: str, body: dict) -> dict[str, float]:
             spent = {step: told - before[step] for step, told in _seconds(port).items()}
             found["own"] = (spent["decode"] + spent["encode"] + spent["wait"]) / spent["score"]
         _at_once([lambda: ask(_until(3), [])] * NUM_CONNECTIONS)
-        many = list[float]()
+        many, cpu_s = list[float](), _cpu_s(process)
         _at_once([lambda: ask(_until(SECONDS), many)] * NUM_CONNECTIONS)
         rate = len(many) / SECONDS
+        found["cpu_ms"] = 1000 * (_cpu_s(process) - cpu_s) / len(many)
         gaps = np.random.default_rng(0).exponential(2 / rate, size=int(SECONDS * rate / 2))
         starts = time.perf_counter() + 0.1 + np.cumsum(gaps)
         half, shared = list[float](), iter(starts.tolist())
@@ -191,6 +194,14 @@ def _measured(process: Process, place: str, body: dict) -> dict[str, float]:
     for name, times in (("one", one), ("many", many), ("half", half)):
         found[f"{name}_p50"], found[f"{name}_p99"] = np.percentile(times, (50, 99)).tolist()
     return found | {"rate": rate}
+
+
+def _cpu_s(process: Process) -> float:
+    """Return the processor time of a server and of what it has started, in seconds."""
+    assert process.process is not None
+    first = psutil.Process(process.process.pid)
+    found = [each.cpu_times() for each in (first, *first.children(recursive=True))]
+    return sum(each.user + each.system for each in found)
 
 
 def _until(seconds: float) -> Iterator[float]:

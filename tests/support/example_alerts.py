@@ -12,6 +12,7 @@ from pipelines.alerts.compose import (
     compose_missed,
     compose_moved,
     compose_not_approved,
+    compose_serving,
     compose_test,
     compose_unresolved,
     compose_verdict,
@@ -60,6 +61,13 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
             run, _moved("forced", CHALLENGER, CHAMPION), "REJECT", settings
         ),
         "champion_moved": compose_moved(_moved("rollback", CHAMPION, CHALLENGER), settings),
+        "serving_fault": compose_serving(
+            "rank-1:8500",
+            "a version is refused",
+            "d" * 64,
+            "homefeed_ranker v4 <b>is</b>\nwrong",
+            settings,
+        ),
         "test": compose_test(settings, AT),
         "missed_cycle": _missed(run, settings, is_newer=True),
         "missed_cycle.too_late": _missed(run, settings, is_newer=False),

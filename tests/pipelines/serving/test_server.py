@@ -2,11 +2,10 @@
 
 import itertools
 import json
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines import storage
+from pipelines.alerts.transports import read_outbox
+from pipelines.serving.servers import read_servers
 from support.damage import flip_a_byte
 from support.desk import Desk
 from support.mlflow_server import mlflow_server
 from support.own_tables import give_log, record_of, rows_of_log
+from support.rankers import Ranker, predictor_of, utility
 from support.ranking import ranking_request
-from support.serving import Process, free_port, wait_until
-from training.bundle.files import Predictor, load_bundle
-from training.bundle.ranking_requests import Decoder, score
+from support.serving import wait_until
+from training.bundle.files import load_bundle
 
 pytestmark = pytest.mark.services
+NOW = datetime(2020, 1, 1, tzinfo=UTC)
 ARROW = "application/vnd.apache.arrow.stream"
-
-
-class Ranker:
-    """A server of a desk's champion, and a client of it."""
-
-    def __init__(self, desk: Desk, *options: str, **environment: str) -> None:
-        self.desk, port = desk, free_port()
-        command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", f"{port}"]
-        env = os.environ | {
-            "HOMEFEED_HOME": str(desk.folder / "home"),
-            "HOMEFEED_WORKSPACE": desk.where[0],
-            "HOMEFEED_TRACKING_URI": desk.settings.tracking_uri,
-            "HOMEFEED_REGISTERED_MODEL": desk.name,
-        }
-        self.process = Process(
-            [*command, "--look-every", "0.2", *options],
-            desk.folder / "server.log",
-            f"http://127.0.0.1:{port}/ready",
-            {"env": env | environment},
-        )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-
-    def rank(self, *requests: Any, **headers: str) -> httpx.Response:
-        return self.client.post("/rank", json={"requests": requests}, headers=headers)
-
-    def ready(self) -> dict[str, Any]:
-        return dict(self.client.get("/ready").json())
-
-    def version(self) -> str:
-        return str(self.ready()["model"]["version"])
-
-
-def predictor_of(desk: Desk, model: ModelRef) -> Predictor:
-    """Return a version's model, as it was before it was registered."""
-    folders = desk.folder.glob("bundle-*")
-    [own] = [f for f in folders if digest_of_files(digest_files(f)) == model.bundle_digest]
-    return load_bundle(own)
-
-
-def utility(predictor: Predictor, request: dict[str, Any]) -> np.ndarray:
-    [answer] = score(predictor, [Decoder(predictor.config).decode(request)])
-    return answer.utility
 
 
 @pytest.fixture
@@ -168,8 +127,16 @@ def test_a_version_whose_files_were_altered_is_refused_and_the_one_before_goes_o
     told = wait_until(lambda: ranker.ready()["trouble"], 30)
     assert "altered after registration" in told and ranker.version() == "1"
     assert "homefeed_serving_follows_champion 0.0" in ranker.client.get("/metrics").text
+    uri = storage.to_uri(desk.where[0])
+    [note] = wait_until(lambda: [n for n in read_servers(uri, NOW) if n.troubles], 10)
+    assert note.model is not None and note.model.version == "1" and told in note.troubles
+    [(_, alert)] = wait_until(lambda: read_outbox(desk.settings), 10)
+    assert alert.kind == "serving_fault"
+    assert "serving: a version is refused" in alert.title and "altered after" in alert.happened
     desk.rollback()
     wait_until(lambda: not ranker.ready()["trouble"], 30)
+    ranker.process.end()
+    assert read_servers(uri, NOW) == ()
 
 
 def test_an_alias_that_a_hand_has_moved_is_not_followed(ranker: Ranker) -> None:

@@ -1,0 +1,84 @@
+"""`homefeed serve` under load while the champion moves: 100 times at once, then for some minutes.
+
+Four connections ask for the same ranking again and again. Every answer is held against what the
+version that it names says of the request: a mixture of two would be neither's.
+"""
+
+import itertools
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from record import Row, row
+
+from support.desk import Desk
+from support.mlflow_server import mlflow_server
+from support.rankers import Ranker, predictor_of, utility
+from support.ranking import ranking_request
+from support.serving import wait_until
+
+NUM_MOVES, SOAK_S = 100, 300
+
+
+def measure() -> list[Row]:
+    """Return the longest pause of many moves, and of a longer time with some."""
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as name:
+        with mlflow_server(Path(name) / "mlflow") as url:
+            desk = Desk(Path(name), url)
+            models = desk.promote_two()
+            ranker = Ranker(desk)
+            with ranker.process.running():
+                return [
+                    _row("serve_swap", ranker, models, NUM_MOVES, 0.0),
+                    _row("serve_soak", ranker, models, SOAK_S // 10, 10.0),
+                ]
+
+
+def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float) -> Row:
+    predictors = {each.bundle_digest: predictor_of(ranker.desk, each) for each in models}
+    request = ranking_request(next(iter(predictors.values())).config, 30)
+    expected = {digest: utility(each, request) for digest, each in predictors.items()}
+    seen, is_over = list[tuple[int, bool, float]](), threading.Event()
+
+    def ask() -> None:
+        client = httpx.Client(base_url=ranker.client.base_url, timeout=60)
+        while not is_over.is_set():
+            started = time.perf_counter()
+            response = client.post("/rank", json=request)
+            took_s = time.perf_counter() - started
+            answer = response.json().get("answers", [{}])[0]
+            wanted = expected.get(answer.get("bundle_digest"), np.zeros(0))
+            found = np.array(answer.get("utility", []))
+            is_same = found.shape == wanted.shape and np.allclose(found, wanted, atol=1e-6)
+            seen.append((response.status_code, bool(is_same), took_s))
+
+    assert ranker.process.process is not None
+    process, memory = psutil.Process(ranker.process.process.pid), list[int]()
+    askers, started = [threading.Thread(target=ask) for _ in range(4)], time.perf_counter()
+    for each in askers:
+        each.start()
+    for number, to in zip(range(num_moves), itertools.cycle(("1", "2"))):
+        ranker.desk.rollback(to, days=10 + number / 1000 + (100 if pause_s else 0))
+        wait_until(lambda to=to: ranker.version() == to, 60)
+        memory.append(process.memory_info().rss)
+        time.sleep(pause_s)
+    is_over.set()
+    for each in askers:
+        each.join()
+    failed, mixed = sum(status != 200 for status, *_ in seen), sum(not same for _, same, _ in seen)
+    took = [took_s for *_, took_s in seen]
+    lasted_s, (first, *later) = time.perf_counter() - started, [m / 2**20 for m in memory]
+    return row(
+        name,
+        max(took),
+        "s",
+        spread=f"longest answer; median {np.median(took):.4f} s",
+        rows=len(seen),
+        note=f"{num_moves} moves in {lasted_s:.0f} s: {failed} failed, {mixed} mixtures; memory "
+        f"{first:.0f} MiB after the first, {max(later):.0f} at most, {later[-1]:.0f} at the end",
+    )
