@@ -60,6 +60,7 @@ _SHORT = {
     "few_users": "the holdout has too few users",
     "serving_golden": "its example rows do not score as they did",
     "serving_slow": "it takes too long to answer",
+    "serving_waits": "it takes longer to answer than the champion may",
     "serving_memory": "it takes too much memory",
     "serving_saturated": "its scores stick at 0 or 1",
     "serving_constant": "its scores are all the same",

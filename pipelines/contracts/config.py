@@ -224,6 +224,8 @@ class ServingConfig(Frozen):
     num_candidates: Number = 100  # Candidates of the timed request.
     num_calls: int = Field(200, ge=20)  # Timed calls, after a warm-up.
     max_processor_p99_ms: float = Field(250.0, gt=0)  # Of the slowest call in 100, ms.
+    # Of a call's time over that of the champion's beside it, the median.
+    max_wall_ratio: float = Field(2.0, gt=0)
     max_memory_mib: float = Field(2048.0, gt=0)  # Peak of the process, MiB.
 
 

@@ -254,6 +254,8 @@ class ServingCheck(Frozen):
     latency_p99_ms: float  # Slowest of a hundred calls, ms; the machine's other work is in it.
     # The most processor time of a hundred calls, ms; None: a check of before did not measure it.
     processor_p99_ms: float | None = None
+    # Of a call's time over that of the champion's beside it, the median; None: not measured.
+    wall_ratio: float | None = None
     peak_memory_mib: float  # Peak of the process, MiB.
     num_candidates: int  # Candidates of the timed request.
     num_calls: int  # Timed calls.
@@ -264,7 +266,8 @@ class ServingCheck(Frozen):
     @property
     def figures(self) -> Reason:
         """The figures that every verdict quotes."""
-        facts = self.model_dump(exclude={"score_spread", "saturated_share", "problems"})
+        told_elsewhere = {"score_spread", "saturated_share", "wall_ratio", "problems"}
+        facts = self.model_dump(exclude=told_elsewhere)
         return Reason.of("serving_figures", **facts)
 
 

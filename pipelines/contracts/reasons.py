@@ -292,6 +292,8 @@ TEMPLATES = {
     "serving_golden": f"Serving check: golden rows differ by {_BEYOND} allowed.",
     "serving_slow": "Serving check: a call takes {found:.3g} ms of the processor (p99), beyond the "
     "{limit:.3g} ms allowed.",
+    "serving_waits": "Serving check: a call takes {found:.3g} times as long as the champion's "
+    "beside it (median), beyond the {limit:.3g} that serving.max_wall_ratio allows.",
     "serving_memory": "Serving check: peak memory is {found:.3g} MiB, beyond the {limit:.3g} MiB "
     "allowed.",
     "serving_saturated": f"Serving check: share of scores at 0 or 1 is {_BEYOND} allowed.",

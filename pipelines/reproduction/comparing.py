@@ -48,7 +48,8 @@ _JUDGED = (
 """Fields of a `Judgement` that are compared, each of them a fact."""
 _ANEW = (
     *("model", "version", "mlflow_run_id", "bundle_digest", "model_digest"),
-    *("latency_p50_ms", "latency_p99_ms", "processor_p99_ms", "peak_memory_mib", "problems"),
+    *("latency_p50_ms", "latency_p99_ms", "processor_p99_ms", "wall_ratio"),
+    *("peak_memory_mib", "problems"),
 )
 """Fields of them that are not: models have other numbers here, and the machine has other work."""
 

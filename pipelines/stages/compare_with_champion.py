@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SERVING_METRICS = {
     *("latency_p50_ms", "latency_p99_ms", "processor_p99_ms"),
-    *("peak_memory_mib", "golden_difference"),
+    *("wall_ratio", "peak_memory_mib", "golden_difference"),
 }
 """Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
 _REBUILT = "delete its folder: it is built again when it is needed"
@@ -99,7 +99,8 @@ def compare_with_champion(
             fresh, anchor = not_judged(run, anchor[1], error), None
             found = gather_facts(mine, champion, run.config)
         facts = pool_facts(run, cycles, found)
-        judgement = _judge(run, facts, mine, anchor and anchor[0], fresh, line_before(run, cycles))
+        sides = mine, champion, anchor and anchor[0]
+        judgement = _judge(run, facts, sides, fresh, line_before(run, cycles))
         page_uri = storage.join(output_uri, VERDICT_PAGE)
         judgement = judgement.model_copy(update={"report_uri": page_uri})
         comparison = judgement.comparison
@@ -165,8 +166,7 @@ def _sides(
 def _judge(
     run: ResolvedRun,
     facts: "Facts",
-    mine: "Side",
-    fresh_side: "Side | None",
+    sides: "tuple[Side, Side | None, Side | None]",
     fresh: FreshAnchor,
     line: tuple[LinePoint, ...],
 ) -> Judgement:
@@ -182,11 +182,13 @@ def _judge(
     from validation.model_gate.years import operating_curve
 
     comparison, gate, anchor = facts.theta.comparison, run.config.model_gate, None
+    mine, champion, fresh_side = sides
+    champion_dir = champion.bundle_dir if champion else None
     if fresh.why is AnchorWhy.OTHER_CODE:
         gate = for_code(gate)
         if fresh_side and _is_one_model(facts, mine, fresh_side):
             fresh_side, fresh = None, FreshAnchor(why=AnchorWhy.SAME_MODEL)
-    serving = check_serving(mine.bundle_dir, run.config.serving)
+    serving = check_serving(mine.bundle_dir, run.config.serving, champion_dir)
     accepted, line = run.standing.anchor, (*line, *points_of(facts.baselines, run.as_of))
     if fresh_side and accepted and facts.delta is not None and facts.phi is not None:
         anchor = AnchorFacts(
@@ -194,17 +196,15 @@ def _judge(
             recipe=facts.delta.comparison,
             freshness=facts.phi.comparison,
             self_test=facts.anchor_self_test,
-            serving=check_serving(fresh_side.bundle_dir, accepted.serving),
+            serving=check_serving(fresh_side.bundle_dir, accepted.serving, champion_dir),
         )
     standing = _standing_with(run, line, fresh)
     told, curve = anchor.freshness if anchor else comparison, tuple[OperatingPoint, ...]()
     row = told.find_pooled(told.target_metric)
     if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
         curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
-    heads = run.config.features.heads
-    verdict = decide(
-        comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
-    )
+    made = comparison, facts.self_test, serving
+    verdict = decide(*made, gate, run.config.features.heads, anchor, standing, facts.baselines)
     if fresh.why is AnchorWhy.SAME_MODEL and verdict.promoted is Promoted.CHALLENGER:
         verdict = verdict.model_copy(update={"becomes_anchor": True})
     return Judgement(
@@ -397,4 +397,5 @@ def _side_metrics(
             if (row.segment, row.metric) == ("all", comparison.target_metric):
                 found[f"decision/{row.metric}"] = value
     figures = serving.model_dump(include=SERVING_METRICS) if serving else {}
-    return found | {f"serving/{name}": value for name, value in figures.items()}
+    told = {f"serving/{name}": value for name, value in figures.items() if value is not None}
+    return found | told

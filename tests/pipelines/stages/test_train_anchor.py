@@ -135,6 +135,9 @@ def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
     assert judgement.verdict.promoted is Promoted.ANCHOR, judgement.verdict.reasons
     assert promotion.champion_after == fresh.trained.model != challenger.model
     assert f"In its place {fresh.trained.model.label} is promoted" in judgement.verdict.reasons[1]
+    alone = read_artifact(first.run_uri, "compare_with_champion", Judgement).serving
+    beside = judgement.serving.wall_ratio, judgement.anchor.serving.wall_ratio
+    assert alone.wall_ratio is None and all(beside)
 
     found = judgement.comparison, judgement.anchor.recipe, judgement.anchor.freshness
     assert found[1].baseline_kind is BaselineKind.ANCHOR

@@ -2,11 +2,12 @@
 
 import contextlib
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,42 @@ def test_a_call_that_waits_for_the_machine_is_not_slow(
     monkeypatch.setattr(Predictor, "probabilities", waits)
     found = measure(bundle, QUICK.model_copy(update={"max_processor_p99_ms": limit}))
     assert found.latency_p50_ms > 20 and found.problems == ()
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Let two processes more than there are cores do nothing but spin."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    spinning = [subprocess.Popen(spin) for _ in range(len(os.sched_getaffinity(0)) + 2)]
+    yield
+    for each in spinning:
+        each.kill()
+        each.wait()
+
+
+@pytest.mark.usefixtures("busy_machine")
+def test_a_busy_machine_makes_challenger_and_champion_wait_alike(bundle: Path) -> None:
+    alone = check_serving(bundle, QUICK)
+    found = check_serving(bundle, QUICK, bundle)
+    assert alone.wall_ratio is None and found.problems == ()
+    assert found.wall_ratio is not None and 0.5 < found.wall_ratio < 2
+
+
+@pytest.mark.parametrize(("waits_s", "is_slow"), [(0.0, False), (0.15, True)])
+def test_a_challenger_that_waits_longer_than_the_champion_is_slow(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_s: float, is_slow: bool
+) -> None:
+    champion, score = tmp_path / "champion", Predictor.probabilities
+    of_heads(1.0, 0.5)(bundle, champion)
+
+    def waits(self: Predictor, batch: Batch) -> np.ndarray:
+        is_champion = bool((self.ranker.heads.bias == 0.5).all())
+        time.sleep(0.0 if is_champion else waits_s)
+        return score(self, batch)
+
+    monkeypatch.setattr(Predictor, "probabilities", waits)
+    codes = [problem.code for problem in measure(bundle, QUICK, champion).problems]
+    assert codes == ["serving_waits"] * is_slow
 
 
 ASK_MEMORY = "from training.bundle.serving_check import peak_memory_mib; print(peak_memory_mib())"
