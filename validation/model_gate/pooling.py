@@ -1,9 +1,9 @@
 """Pools a relative change over cycles: one holdout is often too small to tell, several are not.
 
-Cycles are weighted by the inverse of their variances. They are not independent, because users
-return, so the error of the mean is computed from *influences*: how much each group of users moves
-an estimated change. The change is theta = sum(challenger) / sum(baseline) - 1 over groups of users.
-The influence of group g is r_g / sum(baseline) with the residual
+Cycles are weighted by the inverse of their variances, in which days count alike. Cycles are not
+independent, because users return, so the error of the mean is computed from *influences*: how much
+each group of users moves an estimated change. The change is theta = sum(challenger) / sum(baseline)
+- 1 over groups of users. The influence of group g is r_g / sum(baseline) with the residual
 r_g = challenger_g - (1 + theta) * baseline_g, so that the squared influences add up to the variance
 of theta (the delta method; Efron and Tibshirani 1993, chapter 21). Influences of several cycles on
 the same group add up before they are squared, which counts users who return. docs/statistics.md
@@ -32,7 +32,6 @@ from validation.model_gate.intervals import (
     Measured,
     Part,
     error_of,
-    total,
     user_part,
 )
 from validation.model_gate.policy import Estimate
@@ -123,7 +122,11 @@ def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> t
     """
     if not extra_variance:
         cycles = [cycle for cycle in cycles if cycle.influences.any()] or cycles
-    variances = np.array([total(cycle.parts(extra_variance)).variance for cycle in cycles])
+    # Few days say little of their variance. Cycles whose days were alike by luck would count most,
+    # so that what days add is taken to be the same in all.
+    days = math.fsum(cycle.days.variance for cycle in cycles) / len(cycles)
+    users = np.array([user_part(cycle.influences).variance for cycle in cycles])
+    variances = users + days + extra_variance
     weights = np.full(len(cycles), 1 / len(cycles))
     if variances.any():
         weights = (1 / variances) / (1 / variances).sum()

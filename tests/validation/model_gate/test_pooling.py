@@ -90,6 +90,28 @@ def test_users_return_and_days_do_not() -> None:
     assert found.error < 0.65 * pool_cycles(cycles[:1])[0].error
 
 
+def test_cycles_whose_days_were_alike_by_luck_do_not_count_more() -> None:
+    days = (Part(0.00001, 6.0), Part(0.0009, 6.0))
+    cycles = [replace(flat(2 * n, n, 0.001), days=part) for n, part in enumerate(days)]
+    assert pool_cycles(cycles)[0].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("num_cycles", [3, 6])
+def test_pooled_intervals_hold_the_truth_where_days_move_everybody(num_cycles: int) -> None:
+    freedom, spread = 13, 0.0027  # of 14 days of 1 %, whose variance is known by these days alone
+    rng, num_trials, covered = np.random.default_rng(5), 4_000, 0
+    for _ in range(num_trials):
+        values = rng.normal(0, spread, num_cycles)
+        parts = spread**2 * rng.chisquare(freedom, num_cycles) / freedom
+        cycles = [
+            replace(flat(2 * n, value, 1e-6), days=Part(part, freedom))
+            for n, (value, part) in enumerate(zip(values, parts, strict=True))
+        ]
+        pooled, _ = pool_cycles(cycles)
+        covered += abs(pooled.value) <= 1.96 * pooled.error
+    assert 0.94 < covered / num_trials < 0.97
+
+
 def test_tries_on_holdouts_that_overlap_are_averaged() -> None:
     def at(number: float, first: int = 0, days: float = 0.0) -> CycleChange:
         groups = np.arange(first, first + 2)
