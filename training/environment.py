@@ -5,6 +5,7 @@ the processes do.
 """
 
 import os
+from collections.abc import MutableMapping
 from typing import Literal
 
 from pipelines.contracts.errors import ConfigurationError
@@ -13,6 +14,18 @@ NOBODY_CAME = 69
 """Exit code of `training.launch.agent` where not all machines of a training met."""
 PROCESSES_PER_CORE = 4
 """More training processes than this for each usable core only take memory from each other."""
+_SPINS = 1_000
+"""How often a waiting thread looks before it sleeps, some 30 microseconds (docs/decisions.md)."""
+
+
+def wait_briefly(environment: MutableMapping[str, str]) -> None:
+    """Let OpenMP's threads sleep soon where they wait, unless somebody has said how they wait.
+
+    By itself GNU's OpenMP spins for milliseconds. On a machine with other work, a spinning thread
+    takes the core of the very thread that it waits for.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(environment):
+        environment["GOMP_SPINCOUNT"] = str(_SPINS)
 
 
 def threads_per_process(num_processes: int) -> int:
@@ -38,6 +51,7 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
         "PYTHONUNBUFFERED": "1",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
+    wait_briefly(environment)
     # Activations are tens of megabytes and the same size at every step. glibc would map and unmap
     # each of them, and the page faults would cost about a third of the time.
     environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))

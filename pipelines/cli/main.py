@@ -85,6 +85,8 @@ def options(
 
 def main() -> None:
     """Run the command line and turn our errors into exit codes."""
+    from training.environment import wait_briefly
+
     # Our own progress is shown; libraries only when they warn (some log hundreds of lines).
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -93,6 +95,7 @@ def main() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
     # Links to MLflow's runs would come between what a command prints.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    wait_briefly(os.environ)  # before anything loads OpenMP
     # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

@@ -383,8 +383,8 @@ class EventLogWriter:
                 raise DataContractError(
                     f"{table} of {', '.join(there[:5])} are in {self.uri} already ({len(there)} "
                     f"such days); expected days that it does not have; leave out their rows, give "
-                    f"all rows of these days to EventLogWriter(..., replace_days=True), or late "
-                    f"ones to EventLogWriter(..., late_rows=True)"
+                    f"all rows of these days with --replace-days (replace_days=True in Python), or "
+                    f"late ones with --late-rows (late_rows=True)"
                 )
             few = [name for name in here if files[name] < _SMALL_FILE_ROWS]
             by_folder = Counter(name.rpartition("/")[0] for name in few)

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from pipelines.contracts.errors import ConfigurationError
-from training.environment import model_environment, require_devices, threads_per_process
+from training.environment import (
+    model_environment,
+    require_devices,
+    threads_per_process,
+    wait_briefly,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,13 @@ def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "1"
     assert int(environment["MALLOC_MMAP_THRESHOLD_"]) > 2**30
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}])
+def test_threads_wait_briefly_unless_somebody_says_how(said: dict[str, str]) -> None:
+    environment = dict(said)
+    wait_briefly(environment)
+    assert environment == (said or {"GOMP_SPINCOUNT": "1000"})
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
