@@ -147,6 +147,8 @@ class Server:
         app.router.routes[:] = [
             each for each in app.router.routes if getattr(each, "path", "") != "/invocations"
         ]
+        # Its time limit wraps every request in tasks and streams; a request has its own deadline.
+        app.user_middleware.clear()
         app.router.lifespan_context = self._running
         app.get("/ready")(self.ready)
         app.get("/metrics")(self.metrics)
