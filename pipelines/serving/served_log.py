@@ -91,9 +91,9 @@ def rows_of(lines: Sequence[bytes], known_at_ms: int) -> dict[str, pa.Array]:
     pairs = list(zip(answers, counts, strict=True))
     for name in ("pin_id", "served_score", "propensity"):
         columns[name] = [v for each, num in pairs for v in each[name] or [None] * num]
-    for name in ("request_id", "user_id", "impressed_at", "surface", "is_exploration"):
+    of_request = ("request_id", "user_id", "impressed_at", "surface", "is_exploration")
+    for name in (*of_request, "model_version"):
         columns[name] = [each[name] for each, num in pairs for _ in range(num)]
-    columns["model_version"] = [each["model_version"] for each, num in pairs for _ in range(num)]
     columns["known_at"] = [max(known_at_ms, at) for at in columns["impressed_at"]]
     types = {"propensity": pa.float32(), "served_score": pa.float64()}
     return {name: pa.array(values, types.get(name)) for name, values in columns.items()}
@@ -117,8 +117,8 @@ class ServedLog:
         self.trouble, self._add_every_s = "", add_every_s
         self._spools, self._own = spools, spools / name
         make_folder(self._own)
-        self._held = contextlib.ExitStack()
-        self._held.enter_context(hold_lock(self._own / "lock", f"serving as {name}"))
+        self._held = hold_lock(self._own / "lock", f"serving as {name}")
+        self._held.__enter__()  # As long as this process lives.
         self._given = queue.SimpleQueue[tuple[bytes, Future[None]] | None]()
         self._writing, self._descriptor, self._size = threading.Lock(), -1, 0
         self._is_over, self._is_written = threading.Event(), threading.Event()
@@ -181,7 +181,6 @@ class ServedLog:
             self.add()
         self._is_written.wait()
         self.add()
-        self._held.close()
 
     def stop(self) -> None:
         """Let both `run` end; what is given before is written."""

@@ -188,7 +188,9 @@ class Server:
             troubles=tuple(filter(None, troubles)),
         )
         wrong = [(about, "a version is refused", said) for about, said in champion.refused.items()]
-        wrong += [(self._address, "answers are not logged", self._lost)] if self._lost else []
+        if self._lost:
+            about = f"{self._address} {self._since.isoformat()}"
+            wrong.append((about, "answers are not logged", self._lost))
         try:
             storage.write_bytes(self._note_uri, note.to_record())
             for about, title, said in wrong:

@@ -1,5 +1,6 @@
 """What was answered gets into the event log once, whatever dies, and the next cycle reads it."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -11,17 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.alerts.transports import read_outbox
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.time import to_ms
 from pipelines.recipes import smoke
 from pipelines.serving import served_log
 from pipelines.serving.batching import Answer
 from pipelines.serving.served_log import ServedLog, line_of
+from pipelines.serving.server import Server
+from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.storage import to_uri
@@ -30,6 +35,7 @@ from support.runs import PLANTED_AS_OF, make_run
 from support.worlds import write_planted_world
 from training.bundle.ranking_requests import Decoded, Ranked, Shown
 
+UNLOGGED = "homefeed_serving_unlogged_answers_total"
 NOW_MS = 1_750_000_000_000
 
 
@@ -177,6 +183,27 @@ def test_a_full_disk_costs_the_lines_of_that_moment_alone(
     served.write(line_of(answer("after"), NOW_MS)).result(10)
     served.add()
     assert [row["request_id"] for row in lab.rows()] == ["before"] * 3 + ["after"] * 3
+
+
+def test_answers_that_no_disk_takes_are_sent_counted_and_told_once(
+    lab: Lab, tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=str(tmp_path), tracking_uri=unused_url)
+    served = lab.begin()
+    server = Server(settings, tmp_path / "cache", 5.0, served, "here:1")
+    with monkeypatch.context() as patched:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        patched.setattr(served_log.os, "fdatasync", mock.Mock(side_effect=full))
+        for number in range(2):
+            asyncio.run(server._log(served, [answer(f"{number}a"), answer(f"{number}b")]))
+            server._looked()
+    asyncio.run(server._log(served, [answer("kept")]))
+    [(_, alert)] = read_outbox(settings)
+    assert alert.title.endswith("serving: answers are not logged")
+    assert "No space left on device" in alert.happened and "here:1" in alert.happened
+    assert server.measured.registry.get_sample_value(UNLOGGED) == 4
+    served.add()
+    assert [row["request_id"] for row in lab.rows()] == ["kept"] * 3
 
 
 def test_what_the_log_refuses_stays_and_is_known_later(
