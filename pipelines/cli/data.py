@@ -18,14 +18,12 @@ from pipelines.contracts.run_layout import failure_uri
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
-from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
 
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 snapshot_app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
 gate_app = Commands(help="The gate's limits, and what is accepted.", no_args_is_help=True)
 
-_WORLD = WorldParameters()
 To = Annotated[str, Option(help="Event log URI to write.")]
 Location = Annotated[str, Argument(help="Path or URI of the log; HOMEFEED_EVENT_LOG by default.")]
 Place = Annotated[str, Argument(help="Folder or URI, or the beginning of a name in the workspace.")]
@@ -37,30 +35,6 @@ def completejourney(to: To) -> dict[str, str]:
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 
     return _ingest(CompleteJourneyAdapter(), to)
-
-
-@ingest_app.command()
-def world(
-    to: To,
-    num_users: Annotated[int, Option(help="Users.")] = _WORLD.num_users,
-    num_pins: Annotated[int, Option(help="Pins.")] = _WORLD.num_pins,
-    num_days: Annotated[int, Option(help="Days with events.")] = _WORLD.num_days,
-    start: Annotated[str, Option(help="First day (YYYY-MM-DD).")] = str(_WORLD.start),
-    seed: Annotated[int, Option(help="The same one gives the same log.")] = _WORLD.seed,
-    like: Annotated[
-        Like, Option(help="Whose action types and embedding version it has: a recipe's.")
-    ] = "world",
-    pin_lifetime_days: Annotated[
-        float | None, Option(help="Half-life of a pin's appeal; by default no pin fades.")
-    ] = None,
-) -> dict[str, str]:
-    """Write a simulated world whose best possible ranking is known."""
-    from pipelines.sources.world.adapter import WorldAdapter
-
-    sizes = {"num_users": num_users, "num_pins": num_pins, "num_days": num_days}
-    variant = {"like": like, "pin_lifetime_days": pin_lifetime_days}
-    made = make_parameters(**sizes, **variant, start=start, seed=seed)
-    return _ingest(WorldAdapter(made), to)
 
 
 def _ingest(adapter: Any, to: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import typer
 from tqdm.contrib.logging import logging_redirect_tqdm
 from typer.core import TyperGroup
 
-from pipelines.cli import champion, cycle, data, look, recipe, serve, train
+from pipelines.cli import champion, cycle, data, look, recipe, serve, train, world
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
 from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.errors import HomefeedError, as_ours
@@ -25,7 +25,7 @@ WRONG_USAGE = 64
 GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce"),
     "Model": ("history", "rollback", "serve", "serving", "promote", "recipe", "anchor"),
-    "Data": ("ingest", "log", "snapshot", "gate"),
+    "Data": ("ingest", "log", "snapshot", "gate", "world"),
     "Operate": ("doctor", "alert", "gc"),
 }
 """The commands as the help shows them, the common ones first."""
@@ -60,6 +60,7 @@ app.add_typer(champion.history_app, name="history")
 app.add_typer(recipe.anchor_app, name="anchor")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.ingest_app, name="ingest")
+app.add_typer(world.app, name="world")
 app.add_typer(data.log_app, name="log")
 app.add_typer(data.snapshot_app, name="snapshot")
 app.add_typer(data.gate_app, name="gate")

@@ -28,10 +28,10 @@ from pipelines.log_days.reading import measure_log
 from pipelines.recipes import completejourney, world
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from support.planted import STRENGTHS, Trial, try_defects
 from support.planted_unseen import DIVISION_SEED, OTHERS, UNSEEN
+from support.world_adapter import WorldAdapter
 
 SAMPLE_END, SAMPLE_DAYS = datetime(2018, 1, 2, tzinfo=UTC), 365
 WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = (*range(111, 115), *range(131, 135)), 97, 700

@@ -27,8 +27,8 @@ from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_summaries
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
+from support.world_adapter import WorldAdapter
 
 PARAMETERS = WorldParameters(num_users=500, seed=9)
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days

@@ -22,8 +22,8 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
+from support.world_adapter import WorldAdapter
 from training.data.reader import load_rows
 from validation.model_gate.baselines import measure as measure_baselines
 

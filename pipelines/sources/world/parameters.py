@@ -1,4 +1,4 @@
-"""The sizes of a world with a known answer (`world.adapter`), in one frozen value.
+"""The sizes of a world with a known answer (`pipelines.sources.world`), in one frozen value.
 
 The constants of its formulas stand where they are used (`world.draws`): the same sizes and the same
 code give the same log.
@@ -43,18 +43,22 @@ class WorldParameters(Frozen):
         description="Half-life of a pin's appeal from its birth on; null: no pin fades.",
     )
 
+    exploration_share: float = Field(
+        0.05, ge=0.0, le=1.0, description="Of the requests, with candidates drawn evenly."
+    )
+
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
         if not (self.start >= _FIRST_START and (_LAST_END - self.start).days >= self.num_days):
             raise ConfigurationError(
-                f"--start is {self.start} with --num-days {self.num_days}; expected days from "
+                f"start is {self.start} with num_days {self.num_days}; expected days from "
                 f"{_FIRST_START} to before {_LAST_END}, the times that an event log may hold"
             )
         if self.num_alive_pins < MIN_ALIVE_PINS:
             raise ConfigurationError(
-                f"--num-pins {self.num_pins} with --pin-lifetime-days {self.pin_lifetime_days} and "
-                f"--num-days {self.num_days} leaves {self.num_alive_pins} pins to be shown at a "
-                f"time; expected {MIN_ALIVE_PINS} or more; raise --num-pins or --pin-lifetime-days"
+                f"num_pins {self.num_pins} with pin_lifetime_days {self.pin_lifetime_days} and "
+                f"num_days {self.num_days} leaves {self.num_alive_pins} pins to be shown at a "
+                f"time; expected {MIN_ALIVE_PINS} or more; raise num_pins or pin_lifetime_days"
             )
         return self
 
@@ -85,13 +89,13 @@ def make_parameters(**sizes: Any) -> WorldParameters:
     """Return the parameters of a world of these sizes.
 
     Raises:
-        ConfigurationError: a value is out of its range; the message names the option.
+        ConfigurationError: a value is out of its range; the message names it.
     """
     try:
         return WorldParameters(**sizes)
     except ValidationError as error:
         first = error.errors()[0]
-        option = f"--{first['loc'][0]}".replace("_", "-")
         raise ConfigurationError(
-            f"{option} is {first['input']!r}; expected another value ({first['msg']}); correct it"
+            f"{first['loc'][0]} is {first['input']!r}; expected another value ({first['msg']}); "
+            f"correct it"
         ) from None

@@ -34,8 +34,8 @@ from support.worlds import write_planted_world
         ("retrain --nodes 2", 78, "--nodes is 2; expected 1 for .*; for several machines begin"),
         ("local retrain --as-of 12-June", 78, "--as-of is '12-June'; expected a day"),
         ("resolve --accelerator gpu --devices 64", 78, "'gpu' with 64 device"),
-        ("ingest world --to nowhere --num-pins 59", 78, "--num-pins is 59; .*equal to 60"),
-        ("ingest world --to x --like pinterest", 64, "'pinterest' is not one of 'world', 'prod"),
+        ("world run --to x --policy random --size num_pins=59", 78, "num_pins is '59'; .*to 60"),
+        ("world run --to x --policy best", 64, "'best' is not one of 'champion', 'chall"),
     ],
 )
 def test_what_is_wrong_is_said_and_coded(
@@ -73,13 +73,12 @@ def test_a_stage_prints_its_manifest_last(tmp_path: Path, monkeypatch: pytest.Mo
     assert last == manifest_uri(run.run_uri, "build_snapshot") and storage.exists(last)
 
 
-def test_a_world_is_ingested_where_it_is_said_to_be(tmp_path: Path) -> None:
-    small = ("--num-users", "200", "--num-pins", "500", "--num-days", "10")
-    log_uri = lines("ingest", "world", "--to", str(tmp_path / "log"), *small)[-1]
-    assert log_uri == storage.to_uri(tmp_path / "log")
-    assert set(EVENT_LOG_TABLES) <= set(storage.list_names(log_uri))
-    lines("ingest", "world", "--to", str(tmp_path / "b"), *small, "--like", "production")
-    pins = pq.read_table(tmp_path / "b" / "pins", columns=["embedding_version"])
+def test_a_world_is_written_where_it_is_said_to_be(tmp_path: Path) -> None:
+    sizes = [f"--size={each}" for each in ("num_users=200", "num_pins=500", "like=production")]
+    [line] = lines("world", "run", "--to", str(tmp_path / "log"), "--policy", "random", *sizes)
+    assert line.startswith("2024-01-01  random: ")
+    assert set(EVENT_LOG_TABLES) <= set(storage.list_names(storage.to_uri(tmp_path / "log")))
+    pins = pq.read_table(tmp_path / "log" / "pins", columns=["embedding_version"])
     assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
 
 

@@ -24,10 +24,10 @@ from pipelines.registry import tracking
 from pipelines.settings import Settings
 from pipelines.sources.publish import ingest
 from pipelines.sources.world import draws
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from pipelines.storage import local_path
+from support.world_adapter import WorldAdapter
 
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
 

@@ -16,10 +16,10 @@ from pipelines.recipes import completejourney, smoke, world
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from support import random_log
 from support.runs import PLANTED_AS_OF, make_run
 from support.small_world import END, SMALL
+from support.world_adapter import WorldAdapter
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.bundles import write_small_bundle
-from support.ranking import ranking_request, requests_of
+from support.ranking import ranking_request
 from training.bundle.files import Predictor, load_bundle
 from training.bundle.ranking_requests import (
     Decoder,
     RequestRefusedError,
     of_arrow,
     of_json,
+    requests_of,
     score,
 )
 from training.data.reader import SnapshotReader, chunks

@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.event_log.record import EventLogRecord
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from support.small_world import SMALL
+from support.world_adapter import WorldAdapter
 
 
 @pytest.fixture(scope="package")

@@ -11,11 +11,11 @@ from pipelines.contracts.artifacts import DataReport
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import world as recipe
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.stages import runner
 from support.runs import make_run, save_run
 from support.small_world import END, SMALL
+from support.world_adapter import WorldAdapter
 
 
 def digest(folder: Path) -> str:
@@ -69,7 +69,7 @@ def test_a_cycle_can_be_run_on_it(written) -> None:
 
 def test_a_world_without_requests_is_refused(tmp_path: Path) -> None:
     nobody = make_parameters(num_users=1, num_pins=60, num_days=1, start="2024-01-01", seed=1)
-    with pytest.raises(ConfigurationError, match="1 users over 1 days gave .* raise --num-users"):
+    with pytest.raises(ConfigurationError, match="1 users over 1 days gave .* raise num_users"):
         ingest(WorldAdapter(nobody), str(tmp_path / "log"))
     assert not (tmp_path / "log").exists()
 
@@ -77,15 +77,15 @@ def test_a_world_without_requests_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_users": 0}, "--num-users is 0; .*equal to 1"),
-        ({"num_pins": 59}, "--num-pins is 59; .*equal to 60"),
-        ({"num_days": 0}, "--num-days is 0; .*equal to 1"),
-        ({"seed": -1}, "--seed is -1; .*equal to 0"),
-        ({"start": "yesterday"}, "--start is 'yesterday'; .*valid date"),
-        ({"start": "1999-12-31"}, "--start is 1999-12-31 with --num-days 60"),
+        ({"num_users": 0}, "num_users is 0; .*equal to 1"),
+        ({"num_pins": 59}, "num_pins is 59; .*equal to 60"),
+        ({"num_days": 0}, "num_days is 0; .*equal to 1"),
+        ({"seed": -1}, "seed is -1; .*equal to 0"),
+        ({"start": "yesterday"}, "start is 'yesterday'; .*valid date"),
+        ({"start": "1999-12-31"}, "start is 1999-12-31 with num_days 60"),
         ({"start": "2099-12-31"}, "expected days from 2000-01-01 to before 2100-01-01"),
-        ({"pin_lifetime_days": float("nan")}, "--pin-lifetime-days is nan"),
-        ({"pin_lifetime_days": 1.0}, "--pin-lifetime-days 1.0 .* leaves 3 pins .* raise --num-p"),
+        ({"pin_lifetime_days": float("nan")}, "pin_lifetime_days is nan"),
+        ({"pin_lifetime_days": 1.0}, "pin_lifetime_days 1.0 .* leaves 3 pins .* raise num_p"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message: str) -> None:

@@ -9,6 +9,7 @@ from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.sources.world import draws
 from pipelines.sources.world.parameters import WorldParameters
+from support.world_adapter import predict
 
 
 def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
@@ -52,8 +53,8 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths(
     users = draws.draw_users(rng, world, range(1))
     requests = draws.draw_requests(rng, catalogue, users)
     shown = draws.describe(catalogue, requests)
-    outcome_RC = draws.draw_outcomes(rng, shown)
-    _, found_RC, _ = draws.predict(shown, outcome_RC)
+    outcome_RC = draws.draw_outcomes(rng.random(shown.topic_RC.shape), shown)
+    _, found_RC, _ = predict(shown, outcome_RC)
 
     states = list(itertools.product(range(draws.NUM_TOPICS), repeat=2))
     prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])

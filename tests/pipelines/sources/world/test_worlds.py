@@ -13,9 +13,9 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import production
 from pipelines.sources.publish import ingest
 from pipelines.sources.world import draws
-from pipelines.sources.world.adapter import TRUTH, TRUTH_IMPRESSIONS, WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from support.small_world import SIZES, log_views, one
+from support.world_adapter import TRUTH, TRUTH_IMPRESSIONS, WorldAdapter
 
 WORLDS = ("usual", "production")
 
