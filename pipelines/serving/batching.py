@@ -126,9 +126,10 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_stopped)
             batch, num = list[_Waiting](), 0
+            share = len(self._waiting) / self._num_threads  # The other threads take theirs.
             while self._waiting and (not batch or self._waiting[0].served is batch[0].served):
                 more = self._waiting[0].request.num_candidates
-                if batch and num + more > MOST_AT_ONCE:
+                if batch and (num + more > MOST_AT_ONCE or len(batch) >= share):
                     break
                 batch.append(self._waiting.popleft())
                 num += more

@@ -76,9 +76,9 @@ def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float)
     return row(
         name,
         max(took),
-        "s",
-        spread=f"longest answer; median {np.median(took):.4f} s",
+        "s for the longest answer",
+        spread=f"{failed} failed, {mixed} mixtures; median {np.median(took):.3f} s",
         rows=len(seen),
-        note=f"{num_moves} moves in {lasted_s:.0f} s: {failed} failed, {mixed} mixtures; memory "
-        f"{first:.0f} MiB after the first, {max(later):.0f} at most, {later[-1]:.0f} at the end",
+        note=f"{num_moves} moves in {lasted_s:.0f} s; memory {first:.0f} MiB after the first, "
+        f"{max(later):.0f} at most, {later[-1]:.0f} at the end",
     )
