@@ -16,7 +16,7 @@ from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
 from pipelines.plain_text import as_markdown
-from support.browser import browser, open_page
+from support.browser import PHONE, browser, open_page
 from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
 from support.lab import SECOND_DAY, Lab, Outcome
@@ -117,6 +117,12 @@ def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
         note.get_by_role("link", name="Verdict page").click(modifiers=["Control"])
     expect(opened.value.get_by_text("What happens next").first).to_be_visible()
     opened.value.close()
+    wide = page.viewport_size
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    page.goto(url_of(lab, run_id))
+    for name in ("promoted", "anchor_promoted", "held_back", "rejected", "inconclusive"):
+        expect(page.get_by_text(name, exact=True).first).to_be_in_viewport()
+    page.set_viewport_size(wide)
 
 
 def form_of(lab, page: Page, dag_id: str) -> Locator:
