@@ -1,7 +1,7 @@
-"""Kinds of defects that no rule of the gate was made for, divided by a fixed seed.
+"""Kinds of defects that no rule of the gate was made for, and that limits were chosen with.
 
-Who chooses a limit may look at the kinds in SEEN. Those in UNSEEN are tried when everything is
-decided. Kinds and strengths were fixed before the first one was tried.
+Kinds and strengths were fixed before the first one was tried. Those that nobody has looked at are
+in `planted_fresh`.
 """
 
 from collections.abc import Callable
@@ -322,6 +322,3 @@ OTHERS: dict[str, tuple[Plant, tuple[float, float, float]]] = {
     "surface_relabelled": (write(SHOWN, of_users(SHOWN), lambda log, s: {"surface": "other"}),
                            SHARES),
 }  # fmt: skip
-DIVISION_SEED = 1
-_ORDER = np.random.default_rng(DIVISION_SEED).permutation(sorted(OTHERS))
-SEEN, UNSEEN = (tuple(sorted(map(str, half))) for half in np.array_split(_ORDER, 2))

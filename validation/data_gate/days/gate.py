@@ -230,6 +230,9 @@ def allowed(each: Deviation) -> list[float]:
     """Return the least and the largest number that is allowed, in the number's own unit."""
     lowest, highest = each.kind.bounds
     low, high = (_natural(each, each.usual + sign * each.limit) for sign in (-1, 1))
+    # Actions may come before what was shown, on many days.
+    if not lowest <= _natural(each, each.usual) <= highest:
+        return [low, high]
     return [max(low, lowest), min(high, highest)]
 
 

@@ -37,6 +37,7 @@ Not for who is told (`gate`). Tested in tests/validation/data_gate/days/test_lim
 import cmath
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -46,7 +47,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.contracts.day_profile import DayProfile, Number
-from validation.data_gate.days.moments import PAIR, PREFIX
+from validation.data_gate.days.moments import PAIR, PREFIX, range_of
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 Floats = npt.NDArray[np.float64]
@@ -79,6 +80,10 @@ BEFORE_DAYS, AFTER_DAYS = 28, 14
 FEWEST_IDS = 50
 DRAWN_DAYS = 28
 """So many days before the judged ones are drawn beside what is told."""
+KIND_AND_STATE = "actions.kind_and_state"
+"""Counts of actions by type and by the user's state: who does what."""
+LEAST_SHARE = 0.02
+"""Of the history's rows: values that are rarer are not judged by themselves."""
 LEAST_DEVIATION = 0.001
 """Of the rows of a quantity, in which its mean is judged."""
 MOST_MISSING = 1
@@ -144,7 +149,9 @@ _MEAN = Kind("relative", day_floor=0.15, run_floor=0.05, critical=0.4, spread=0.
 _CONCENTRATION = Kind("relative", day_floor=1.0, run_floor=0.5, critical=2.0, spread=0.5)
 _SHARE = Kind("share", day_floor=0.05, run_floor=0.02, critical=0.1)
 _RARE = Kind("share", day_floor=0.005, run_floor=0.002, critical=0.05)
-_SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.0)
+_SECONDS = Kind(
+    "seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.0, within=(0.0, math.inf)
+)
 RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
 HOURS_FLOOR = 0.25
 """One hour more or less, as when clocks are changed, is below it (see `centre`)."""
@@ -177,6 +184,7 @@ _KINDS = {
     # A model that leans on a category which tells of the label has nothing to lean on where it
     # serves, so whatever is sure is critical.
     "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.006, within=(0.0, 1.0)),
+    "of_all": Kind("rate", day_floor=math.inf, run_floor=0.2, critical=math.inf),
     "by_weekday": Kind("amount", math.inf, run_floor=0.5, critical=math.inf),
     "row_age_days": Kind(
         "amount", day_floor=3.0, run_floor=2.0, critical=14.0, within=(0.0, math.inf)
@@ -197,6 +205,9 @@ def kind_of(name: str) -> Kind:
     if name.startswith(PREFIX):
         is_of_hours = PAIR not in name and ".hour_" in name
         found = CORRELATION if PAIR in name else DEVIATION if last == "deviation" else MOMENT
+        if found is MOMENT:
+            quantity = name.removesuffix(".mean").split(".", 2)[-1]
+            found = replace(found, within=range_of(quantity))
         return replace(found, run_floor=HOURS_FLOOR) if is_of_hours else found
     return _KINDS.get(last, _SECONDS if last.endswith("_s") else _SHARE)
 
@@ -255,10 +266,10 @@ def deviations(
     if not judged:
         return ()
     history = [day for day in history if day.day >= judged[0].day - HISTORY_DAYS]
-    seen: dict[str, set[str]] = {}
+    seen: dict[str, Counter[str]] = {}
     for day in history:
         for name, counts in day.counts.items():
-            seen.setdefault(name, set()).update(counts)
+            seen.setdefault(name, Counter()).update(counts)
     before, now = ([(day.day, _numbers(day, seen)) for day in days] for days in (history, judged))
     found: list[Deviation] = []
     for name in sorted({n for _, of in before for n in of if not n.startswith(PREFIX)}):
@@ -294,7 +305,8 @@ def _limits(floor: float, own: Floats, noise: Any = 0.0) -> Any:
 
 
 def _fewest_days(name: str) -> int:
-    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
+    is_of_state = name.startswith(("users.state", KIND_AND_STATE))
+    return FEWEST_DAYS_OF_STATE if is_of_state else FEWEST_DAYS
 
 
 def _run_length(num_before: int, num_judged: int) -> int:
@@ -339,8 +351,8 @@ class _Series(NamedTuple):
     noise: Floats  # What chance alone gives, as a standard deviation.
 
 
-def _numbers(day: DayProfile, seen: Mapping[str, set[str]]) -> dict[str, Number]:
-    """Return a day's numbers, and those that its counts give; `seen` are the history's values."""
+def _numbers(day: DayProfile, seen: Mapping[str, Counter[str]]) -> dict[str, Number]:
+    """Return a day's numbers, and those that its counts give; `seen` are the history's counts."""
     found = dict(day.numbers)
     for name, counts in day.counts.items():
         total = sum(counts.values())
@@ -351,6 +363,11 @@ def _numbers(day: DayProfile, seen: Mapping[str, set[str]]) -> dict[str, Number]
             new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
             found[f"{name}.never_seen"] = Number(value=new / total, num=total)
             found[f"{name}.null"] = Number(value=counts.get("(null)", 0) / total, num=total)
+            usual = seen.get(name, Counter[str]()) if name == KIND_AND_STATE else Counter[str]()
+            for key, num in usual.items():
+                if counts.get(key) and num >= LEAST_SHARE * usual.total():
+                    share = Number(value=counts[key] / total, num=total)
+                    found[f"{name}.{key}.of_all"] = share
     return found
 
 

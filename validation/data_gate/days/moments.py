@@ -19,6 +19,7 @@ Not for what a number may be (`limits`). Tested in
 tests/validation/data_gate/days/test_moments.py.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import duckdb
@@ -33,6 +34,12 @@ MOST_ROWS = 30_000
 FEWEST_ROWS = 50
 """So many rows have to differ from the median before a quantity is said to belong to others."""
 PREFIX, PAIR = "joint", "~"
+
+_SHARES = (
+    *("acted ", "is ", "exploration", "propensity", "named", "shown", "same_", "has_row"),
+    "whole_hour",
+)
+_COSINES, _SIGNED = ("cosine", "likeness", "hour_"), ("_length", "delay")
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,6 +132,15 @@ select day, [each: ln(1.0 + coalesce("n {{name}}", 0)) as "acts {{name}}", ]
 from h left join acted using (day, u) left join before using (day, u) left join s using (day, u)
 order by all
 """
+
+
+def range_of(quantity: str) -> tuple[float, float]:
+    """Return what a quantity of a row can be, so its mean: most are logarithms from 0 on."""
+    if quantity.startswith(_SHARES):
+        return 0.0, 1.0
+    if quantity.startswith(_COSINES):
+        return -1.0, 1.0
+    return (-math.inf if quantity.endswith(_SIGNED) else 0.0), math.inf
 
 
 def joint_numbers(

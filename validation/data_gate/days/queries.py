@@ -196,6 +196,9 @@ from r group by day, key
 union all
 select day, 'users.state', coalesce(state, '(no row)') as key, count(*), 0
 from s group by day, key
+union all
+select day, 'actions.kind_and_state', kind || ' ' || coalesce(state, '(no row)') as key, count(*), 0
+from a left join s using (day, u) group by day, key
 """
 
 NUM_FOLLOWED = 256

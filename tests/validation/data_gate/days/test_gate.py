@@ -1,5 +1,6 @@
 """The gate of an event log's days: what it refuses, what it warns of, and how it says so."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY, profiles
-from validation.data_gate.days.gate import JudgedLog, changes, date_of, judge_log, lines_of
-from validation.data_gate.days.limits import deviations
+from validation.data_gate.days.gate import JudgedLog, allowed, changes, date_of, judge_log, lines_of
+from validation.data_gate.days.limits import Deviation, deviations, kind_of
 
 USUAL = {"impressions.rows": 10_000.0, "actions.repin.rows": 900.0, "named.repin.known": 1.0}
 FIRST = FIRST_DAY + 56
@@ -122,6 +123,29 @@ def test_the_cause_comes_first_within_what_can_be_with_a_plot_of_the_days(tmp_pa
     assert told.index("impressions.rows: 4,000") < told.index("named.repin.known: 0.1")
     assert "allowed 0.975 to 1 " in told
     assert f"{'█' * 28}|{'▁' * 14}" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "expected"),
+    [
+        ("joint.actions.named.mean", 0.99, [0.49, 1.0]),
+        ("joint.impressions.cosine.mean", -0.98, [-1.0, -0.48]),
+        ("joint.impressions.position~size", 0.99, [0.49, 1.0]),
+        ("joint.users.requests.mean", 0.01, [0.0, 0.51]),
+        ("joint.users.requests.deviation", -4.6, [0.0, 0.0066]),
+        ("joint.actions.delay.mean", 0.01, [-0.49, 0.51]),
+        ("actions.repin.lag_median_s", 0.01, [0.0, 0.665]),
+        ("named.repin.delay_median_s", -3.0, [-32.1, -11.2]),
+        ("users.state.new.of_all", -0.01, [0.6, 1.0]),
+    ],
+)
+def test_what_is_allowed_is_what_a_number_can_be(
+    name: str, usual: float, expected: list[float]
+) -> None:
+    found = allowed(Deviation(name, "run", kind_of(name), FIRST, usual, usual, 0.5))
+    assert found == pytest.approx(expected, rel=0.01)
+    unlimited = Deviation("named.repin.shown", "day", kind_of("x"), FIRST, 0.5, 0.5, math.inf)
+    assert allowed(unlimited) == [0.0, 1.0]
 
 
 def test_each_number_is_drawn_with_the_band_that_it_is_held_to() -> None:

@@ -15,6 +15,9 @@ from validation.data_gate.days.limits import (
     known_ids,
     share_back,
 )
+from validation.data_gate.days.limits import (
+    KIND_AND_STATE as WHO,
+)
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 Found = dict[tuple[str, str], Deviation]
@@ -77,6 +80,10 @@ def both(*names: str) -> set[tuple[str, str]]:
         ([SHELVES], [{SHELF: {"a": 50, "b": 950}}], {(SHELF, "run")}),
         ([SHELVES], [{SHELF: {"a": 600, "b": 150, "c": 200, "(null)": 50}}],
          both(f"{SHELF}.never_seen") | {(SHELF, "run"), (f"{SHELF}.null", "run")}),
+        ([{WHO: {"hide core": 970, "hide new": 30}}], [{WHO: {"hide core": 984, "hide new": 16}}],
+         {(f"{WHO}.hide new.of_all", "run")}),
+        ([{WHO: {"hide core": 995, "hide new": 5}}], [{WHO: {"hide core": 999, "hide new": 1}}],
+         set()),  # rarer than one in fifty
         ([EVENING], [{HOUR: {"23": 300, "0": 400, "1": 300}}], both(HOUR, CENTRE)),
         ([{HOUR: EVEN | {"3": 101}}], [{HOUR: EVEN | {"15": 101}}], set()),  # spread over the day
         ([{HOUR: {"23": 600, "0": 400}}], [{HOUR: {"23": 400, "0": 600}}], set()),  # no jump

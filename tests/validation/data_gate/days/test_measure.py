@@ -117,6 +117,12 @@ def test_counts_by_hour_surface_state_and_category(
         "actions.hour": {"11": 1, "12": 2, "13": 1},
         "impressions.surface": {"home": 2},
         "users.state": {"core": 1, "new": 1},
+        "actions.kind_and_state": {
+            "click core": 1,
+            "repin (no row)": 1,
+            "repin core": 1,
+            "repin new": 1,
+        },
         f"impressions.{SHELF}": {"x": 2, "y": 1, "(null)": 1},
     }
     monkeypatch.setattr(measure, "MOST_KEYS", 1)  # the rarest of many count together
