@@ -49,6 +49,7 @@ def run(
         say(
             f"{each.day}  {each.policy}: {each.num_requests:,} requests, "
             f"{each.expected_repins:,.1f} expected repins ({a_request:.4f} a request), "
+            f"{each.expected_in_top_3:,.1f} of them in the top 3, "
             f"{each.num_repins:,} drawn"
         )
         found.append(each.model_dump(mode="json"))

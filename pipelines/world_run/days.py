@@ -43,6 +43,7 @@ from pipelines.sources.world.parameters import WorldParameters, make_parameters
 from pipelines.sources.world.rows import LogRows, impression_rows, pin_rows, request_ids
 from pipelines.world_run.asked_day import AskedDay
 from pipelines.world_run.policies import Policy
+from validation.model_gate.target_metric import TOP_K
 
 log = logging.getLogger(__name__)
 MADE_BY = "world-run-1"
@@ -57,6 +58,7 @@ class DayOfWorld(Frozen):
     policy: str = Field(description="Who ranked: a model of the registry, optimum or random.")
     num_requests: int = Field(ge=0, description="With those of exploration.")
     expected_repins: float = Field(ge=0, description="Of all requests, by the hidden chances.")
+    expected_in_top_3: float = Field(ge=0, description="Of them, those at the first three places.")
     num_repins: int = Field(ge=0, description="As drawn.")
 
 
@@ -161,7 +163,7 @@ def _run_day(
         types = sorted({name for each in draws.OUTCOMES[world.like] for name in each})
         (scratch / "asked").mkdir()
         asked = AskedDay(event_log, policy.config, when, candidates, scratch / "asked", types)
-    pin_RC, done, expected = _rounds(drawn, day, policy, asked)
+    pin_RC, done, expected_C = _rounds(drawn, day, policy, asked)
     folder = scratch / "event_log"
     answered = replace(drawn.requests.take(rows), pin_RC=pin_RC[rows])
     write_table(folder, "impressions", impression_rows(answered, ids, known_R), "0")
@@ -175,7 +177,8 @@ def _run_day(
         day=when,
         policy=policy.label,
         num_requests=len(rows),
-        expected_repins=expected,
+        expected_repins=float(expected_C.sum()),
+        expected_in_top_3=float(expected_C[:TOP_K].sum()),
         num_repins=pc.sum(pc.equal(done["action_type"], "repin")).as_py() or 0,
     )
     storage.write_model(storage.join(uri, TRUTH_DAYS, f"{when}.json"), told)
@@ -186,21 +189,22 @@ def _run_day(
 
 def _rounds(
     drawn: DrawnWorld, day: int, policy: Policy, asked: AskedDay | None
-) -> tuple[Ints, pa.Table, float]:
+) -> tuple[Ints, pa.Table, Floats]:
     """Let a day's requests be ranked and answered, round by round.
 
     Returns:
         The pins of all the world's requests, those of the day as they were shown; ACTIONS by time;
-        and how many repins these orders bring on average.
+        and how many repins each position brings on average (C,).
     """
-    pin_RC, expected, actions = drawn.requests.pin_RC.copy(), 0.0, [ACTIONS.empty_table()]
+    pin_RC, actions = drawn.requests.pin_RC.copy(), [ACTIONS.empty_table()]
+    expected_C = np.zeros(draws.NUM_CANDIDATES)
     for number, rows in enumerate(drawn.rounds(day)):
         order_RC = _order(drawn, rows, policy, asked)
         shown = _shown(drawn, rows, order_RC)
         luck_RC = np.take_along_axis(drawn.luck_RC[rows], order_RC, axis=1)
         outcome_RC = draws.draw_outcomes(luck_RC, shown)
         chance_RC = draws.repin_chance(shown, draws.true_chances(shown)) * draws.EXAMINATION_C
-        expected += float(chance_RC.sum())
+        expected_C += chance_RC.sum(axis=0)
         made = LogRows(drawn.world, _generator(drawn.world, _ACTING, day, number))
         found = made.actions(shown.requests, drawn.ids.take(pa.array(rows)), outcome_RC)
         policy.learn(shown, outcome_RC)
@@ -208,7 +212,7 @@ def _rounds(
             asked.learn(found)
         pin_RC[rows] = shown.requests.pin_RC
         actions.append(found)
-    return pin_RC, pa.concat_tables(actions).sort_by("acted_at"), expected
+    return pin_RC, pa.concat_tables(actions).sort_by("acted_at"), expected_C
 
 
 def _order(drawn: DrawnWorld, rows: Ints, policy: Policy, asked: AskedDay | None) -> Ints:

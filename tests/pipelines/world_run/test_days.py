@@ -130,6 +130,8 @@ def test_the_optimum_earns_more_from_the_same_requests_and_learns_from_a_log_wha
     ]
     assert [day.num_requests for day in best] == [day.num_requests for day in usual]
     assert sum(d.expected_repins for d in best) > 1.05 * sum(d.expected_repins for d in usual)
+    top, usual_top = (sum(d.expected_in_top_3 for d in of) for of in (best, usual))
+    assert top > 1.3 * usual_top
     again = Optimum(drawn.users)
     replay(drawn, again, open_event_log(to_uri(tmp_path / "log")))
     rows = next(drawn.rounds(12))
