@@ -14,7 +14,7 @@ _SIZES = tuple(WorldParameters.model_fields)
 Ranks = Literal["champion", "challenger", "frozen", "random", "optimum"]
 
 
-@app.command(lasts=True)
+@app.command()
 def run(
     to: Annotated[str, Option(help="Event log that grows by the days.")],
     policy: Annotated[

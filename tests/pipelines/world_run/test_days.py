@@ -1,5 +1,6 @@
 """A world that answers: one luck for every policy, whole days, no skew of asking and learning."""
 
+import json
 import shutil
 import threading
 import time
@@ -223,6 +224,8 @@ def test_the_command_says_a_line_a_day_and_a_new_world_needs_no_model(tmp_path: 
     done = CliRunner().invoke(app, [*words, "random", *sizes], catch_exceptions=False)
     first, second = done.output.splitlines()
     assert first.startswith("2024-01-01  random: ") and "expected repins (" in second
+    value = json.loads(CliRunner().invoke(app, [*words, "random", "--json"]).output)
+    assert [each["day"] for each in value] == ["2024-01-03", "2024-01-04"]
     refused = CliRunner().invoke(app, [*words, "random", "--size", "users=3"])
     assert isinstance(refused.exception, ConfigurationError)
     assert "expected NAME=VALUE with a name of num_users," in str(refused.exception)
