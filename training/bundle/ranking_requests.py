@@ -258,7 +258,7 @@ class Decoder:
             "action_types_RS": np.array(codes),
             "action_pin_keys_RS": self._keys("actions.pin_id", given["pin_id"], keys),
             "action_pins_RSE": self._embeddings("actions.embedding", given["embedding"], num),
-            "action_ages_ms_RS": ages.astype(np.int64),
+            "action_ages_ms_RS": np.nan_to_num(ages, posinf=0, neginf=0).astype(np.int64),
         }
 
     def _candidates(self, given: Mapping[str, Any], keys: dict[Any, int]) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ Numbers are those of `pipelines.sources.world.draws`; s(x) = 1 / (1 + exp(-x)).
                           + appeal + 0.4 g_z + warmth)
     hide      q_hide  = s(-5.5 + 4 [z = dislike])
     click     q_click = s(-3.2 + 2 [z = intent] + t_z + appeal + 0.4 g_z)
-              one outcome at most, in this order of precedence: see `draws`
+              one outcome at most, in this order of precedence: see `draws`; `trend` is the 0.4
     known_at  up to 2 minutes later, in 4 % of the cases up to two days
 
 With `like` production the log has what the recipe `production` reads: its action types, and its

@@ -61,7 +61,7 @@ TASTE_SHARE, POPULAR_SHARE = 0.4, 0.3  # of the candidates: from a user's taste,
 EXAMINATION_C = np.power(0.95, np.arange(NUM_CANDIDATES))  # chance that a position is looked at
 # Log-odds, and what is added to them for the intent's topic, times the taste for a topic, for the
 # disliked topic, and times a topic's popularity.
-REPIN_BASE, REPIN_INTENT, REPIN_TASTE, REPIN_DISLIKE, TREND = -4.2, 3.4, 2.0, -2.0, 0.4
+REPIN_BASE, REPIN_INTENT, REPIN_TASTE, REPIN_DISLIKE = -4.2, 3.4, 2.0, -2.0
 CLICK_BASE, CLICK_INTENT, CLICK_TASTE = -3.2, 2.0, 1.0
 HIDE_BASE, HIDE_DISLIKE = -5.5, 4.0
 CLOSEUP_BASE, CLOSEUP_INTENT = -2.4, 1.5  # alone
@@ -329,7 +329,8 @@ def describe(catalogue: Catalogue, requests: Requests) -> Shown:
     topic_RC = catalogue.topic_P[requests.pin_RC]
     taste_RC = users.taste_UK[user_R1, topic_RC]
     trend_RC = catalogue.popularity_KD[topic_RC, requests.day_R[:, None]]
-    own_RC = catalogue.appeal_at(requests.pin_RC, requests.impressed_at_R) + TREND * trend_RC
+    own_RC = catalogue.appeal_at(requests.pin_RC, requests.impressed_at_R)
+    own_RC += catalogue.world.trend * trend_RC
     return Shown(
         requests=requests,
         like=catalogue.world.like,

@@ -43,6 +43,9 @@ class WorldParameters(Frozen):
         description="Half-life of a pin's appeal from its birth on; null: no pin fades.",
     )
 
+    trend: float = Field(
+        0.4, ge=0.0, le=5.0, description="Log-odds per popularity of a topic, which comes and goes."
+    )
     exploration_share: float = Field(
         0.05, ge=0.0, le=1.0, description="Of the requests, with candidates drawn evenly."
     )
