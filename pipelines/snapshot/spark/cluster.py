@@ -75,6 +75,7 @@ class Cluster:
         self._archive = scratch / f"homefeed-{uuid.uuid4().hex}.zip"
         self._shuffled: Any = None
         self._files: tuple[FileDigest, ...] = ()
+        self._attempts = dict[str, str]()  # the one that counts, by shard
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass.
@@ -140,13 +141,15 @@ class Cluster:
             for made in self._run(shards, range(num_shards)):
                 if isinstance(made, Refusal):
                     raise made.error
-                built.append(made)
+                attempt, summary = made
+                self._attempts[summary.stats.name] = attempt
+                built.append(summary)
         self._files = tuple(file for shard in built for file in shard.files)
         return built
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in the driver's folder."""
-        self._place.bring(self._files, uri)
+        self._place.bring(self._files, self._attempts, uri)
 
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))

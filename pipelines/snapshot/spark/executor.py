@@ -8,6 +8,7 @@ tests/production/spark.
 
 import dataclasses
 import functools
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,18 +88,19 @@ def merge_found(found: Iterable[SpillSummary | Refusal]) -> SpillSummary | Refus
 
 def build_part(
     job: Job, shard: int, pairs: Iterable[tuple[int, Block]]
-) -> Iterator[ShardSummary | Refusal]:
-    """Do the second pass of a shard, whose rows come in any order."""
+) -> Iterator[tuple[str, ShardSummary] | Refusal]:
+    """Do the second pass of a shard, whose rows come in any order; say which attempt it was."""
 
-    def build() -> ShardSummary:
+    def build() -> tuple[str, ShardSummary]:
         from pyspark import SparkFiles
 
         assert job.place is not None  # in the second pass
         pins = open_pin_index(Path(SparkFiles.get(job.pins)), job.plan)
         built = build_shard(rows_of(block for _, block in pairs), pins, job.plan)
         name = shard_name(shard)
-        with job.place.receive(name) as folder:
-            return write_shard(folder, name, built, job.plan)
+        attempt = f"{name}-{uuid.uuid4().hex}"
+        with job.place.receive(attempt) as folder:
+            return attempt, write_shard(folder, name, built, job.plan)
 
     yield _or_refusal(job, shard, build)
 

@@ -1,29 +1,32 @@
 """Where executors put the shards that they have built, so that the driver can publish them.
 
-A workspace on a local disk is one that all machines see at the same path. There a shard is written
-into the driver's scratch folder and gets its name by one rename:
+Every attempt at a shard has a place of its own, and the driver takes the one whose answer reached
+it. For what remains of a killed executor may go on: its input ends early, without an error, and it
+builds a shard of some of its rows. Nobody hears of that one.
 
-    <snapshots>/.scratch-<random>/out/shard-00003/         a shard that is whole
-    <snapshots>/.scratch-<random>/attempts/<random>/       a shard that an executor is writing
+A workspace on a local disk is one that all machines see at the same path. There a shard is written
+into the driver's scratch folder, and the driver gives it its name by one rename:
+
+    <snapshots>/.scratch-<random>/attempts/shard-00003-<random>/
+    <snapshots>/.scratch-<random>/out/shard-00003/
 
 In an object store a shard goes to a folder that lies beside the snapshots for as long as the build
 takes, and from there, by copies that the store makes itself, to the snapshot:
 
-    <snapshots>/.scratch-<random>/shard-00003/
+    <snapshots>/.scratch-<random>/shard-00003-<random>/
 
 Nothing of this is a snapshot, because no manifest names it. What a killed driver has left is
-removed by a later one. Two attempts at one shard write the same bytes, so it does not matter which
-comes first. Tested in tests/production/spark and tests/pipelines/snapshot/spark/test_placing.py.
+removed by a later one. Tested in tests/production/spark and
+tests/pipelines/snapshot/spark/test_placing.py.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,35 +48,39 @@ class SharedFolder:
     scratch: Path
 
     @contextlib.contextmanager
-    def receive(self, name: str) -> Iterator[Path]:
-        """Give a folder beside the shards, which takes its place among them by a rename."""
-        attempt = self.scratch / "attempts" / uuid.uuid4().hex
+    def receive(self, attempt: str) -> Iterator[Path]:
+        """Give a folder of this name among the attempts; one that fails leaves nothing."""
+        folder = self.scratch / "attempts" / attempt
         # An executor that outlives its driver finds the folder above gone, and makes none.
         if not self.scratch.is_dir():
             raise self._not_seen(f"an executor finds no folder {self.scratch}")
-        attempt.parent.mkdir(exist_ok=True)
-        attempt.mkdir()
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir()
         try:
-            yield attempt
-            try:
-                os.rename(attempt, self.scratch / "out" / name)
-            except OSError as error:
-                # Another attempt was quicker: its bytes are the same.
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-        finally:
-            shutil.rmtree(attempt, ignore_errors=True)
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
-    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
-        """Look for every file in the driver's own folder, from which the snapshot is published.
+    def bring(self, files: Sequence[FileDigest], attempts: Mapping[str, str], uri: str) -> None:
+        """Give the shards their names in the driver's own folder, which is published.
+
+        Args:
+            files: Of all shards; a path begins with the shard's name.
+            attempts: The attempt that counts, by shard.
+            uri: Of the snapshot.
 
         Raises:
             ConfigurationError: the executors wrote into another folder of the same path.
         """
+        place = self.scratch / "attempts"
         for file in files:
-            path = self.scratch / "out" / file.path
+            name, _, rest = file.path.partition("/")
+            path = place / attempts[name] / rest
             if not path.is_file() or path.stat().st_size != file.num_bytes:
                 raise self._not_seen(f"{file.path}, written by an executor, is not in {path}")
+        for name, attempt in attempts.items():
+            os.rename(place / attempt, self.scratch / "out" / name)
 
     def _not_seen(self, found: str) -> ConfigurationError:
         return ConfigurationError(
@@ -90,15 +97,15 @@ class StoreFolder:
     uri: str
 
     @contextlib.contextmanager
-    def receive(self, name: str) -> Iterator[Path]:
+    def receive(self, attempt: str) -> Iterator[Path]:
         """Give a temporary folder of the executor, whose files are uploaded."""
         with storage.scratch_folder(self.uri) as scratch:
-            folder = scratch / name
+            folder = scratch / attempt
             folder.mkdir()
             yield folder
-            storage.publish_folder(folder, storage.join(self.uri, name))
+            storage.publish_folder(folder, storage.join(self.uri, attempt))
 
-    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
+    def bring(self, files: Sequence[FileDigest], attempts: Mapping[str, str], uri: str) -> None:
         """Let the store copy the files; no byte of them passes through the driver.
 
         Raises:
@@ -108,7 +115,8 @@ class StoreFolder:
         _, source = storage.open_filesystem(self.uri)
 
         def copy(file: FileDigest) -> None:
-            filesystem.copy_file(f"{source}/{file.path}", f"{target}/{file.path}")
+            name, _, rest = file.path.partition("/")
+            filesystem.copy_file(f"{source}/{attempts[name]}/{rest}", f"{target}/{file.path}")
 
         with (
             storage.translated_errors(uri, "copying shards to"),

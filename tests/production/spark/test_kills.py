@@ -50,7 +50,7 @@ class Cycle:
 
     def num_shards_built(self) -> int:
         """Return how many shards the executors of a build have put in their place."""
-        return len(list(self.snapshots.glob(".scratch-*/out/shard-*")))
+        return len(list(self.snapshots.glob(".scratch-*/attempts/shard-*")))
 
     def assert_whole(self) -> None:
         """Check that the one snapshot is that of one machine, and that nothing else is left."""

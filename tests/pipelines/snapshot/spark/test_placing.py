@@ -29,16 +29,18 @@ def left_by(place: SharedFolder) -> list[list[str]]:
     return [[each.name for each in (place.scratch / n).iterdir()] for n in ("out", "attempts")]
 
 
-def test_a_shard_is_there_when_it_is_whole_and_of_two_attempts_the_first_counts(
-    place: SharedFolder,
-) -> None:
-    with place.receive(NAME) as slow:
-        write(slow)
-        assert left_by(place)[0] == []
-        with place.receive(NAME) as quick:
-            write(quick)
-        assert (place.scratch / "out" / NAME / "users.arrow").read_text() == "rows"
-    assert left_by(place) == [[NAME], []]
+def test_the_attempt_counts_whose_answer_came_and_no_other_touches_it(place: SharedFolder) -> None:
+    """What remains of a killed executor sees its input end early, and ends its shard."""
+    attempts = [f"{NAME}-{number}" for number in (1, 2)]
+    with place.receive(attempts[0]) as cut:
+        (cut / "users.arrow").write_text("ro")
+    with place.receive(attempts[1]) as whole:
+        write(whole)
+        [found] = digest_files(whole)
+    file = found.model_copy(update={"path": f"{NAME}/{found.path}"})
+    place.bring([file], {NAME: attempts[1]}, "")
+    assert (place.scratch / "out" / NAME / "users.arrow").read_text() == "rows"
+    assert left_by(place) == [[NAME], attempts[:1]]
 
 
 def test_an_attempt_that_fails_leaves_nothing(place: SharedFolder, tmp_path: Path) -> None:
@@ -54,14 +56,14 @@ def test_an_attempt_that_fails_leaves_nothing(place: SharedFolder, tmp_path: Pat
 
 
 def test_a_driver_that_does_not_find_the_files_says_what_to_change(place: SharedFolder) -> None:
-    with place.receive(NAME) as folder:
+    with place.receive(f"{NAME}-1") as folder:
         write(folder)
-    found = digest_files(place.scratch / "out")
-    place.bring(found, "")
+        [found] = digest_files(folder)
     missing = FileDigest(path=f"{NAME}/examples.arrow", sha256="0" * 64, num_bytes=4)
-    for file in (missing, found[0].model_copy(update={"num_bytes": 5})):
+    longer = found.model_copy(update={"path": f"{NAME}/{found.path}", "num_bytes": 5})
+    for file in (missing, longer):
         with pytest.raises(ConfigurationError, match="see the workspace at the same path"):
-            place.bring([file], "")
+            place.bring([file], {NAME: f"{NAME}-1"}, "")
 
 
 def test_in_a_store_shards_are_copied_and_what_killed_drivers_left_goes(
@@ -75,10 +77,11 @@ def test_in_a_store_shards_are_copied_and_what_killed_drivers_left_goes(
     monkeypatch.setattr(storage, "ABANDONED_AFTER", timedelta(seconds=-5))
     with place_for_shards(snapshots, tmp_path) as place, place_for_shards(snapshots, tmp_path):
         assert isinstance(place, StoreFolder) and not storage.exists(left)
-        with place.receive(NAME) as folder:
+        with place.receive(f"{NAME}-1") as folder:
             write(folder)
             [file] = digest_files(folder)
-        assert storage.exists(f"{place.uri}/{NAME}/users.arrow")
-        place.bring([file.model_copy(update={"path": f"{NAME}/{file.path}"})], target)
+        assert storage.exists(f"{place.uri}/{NAME}-1/users.arrow")
+        named = file.model_copy(update={"path": f"{NAME}/{file.path}"})
+        place.bring([named], {NAME: f"{NAME}-1"}, target)
     assert storage.read_bytes(f"{target}/{NAME}/users.arrow") == b"rows"
     assert storage.list_names(snapshots) == ["0123456789abcdef"]
