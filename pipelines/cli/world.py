@@ -17,13 +17,7 @@ Ranks = Literal["champion", "challenger", "frozen", "random", "optimum"]
 @app.command()
 def run(
     to: Annotated[str, Option(help="Event log that grows by the days.")],
-    policy: Annotated[
-        Ranks,
-        Option(
-            help="Who ranks: what serves, the newest version, the first champion, nobody, or the "
-            "best that can be known."
-        ),
-    ],
+    policy: Annotated[Ranks, Option(help="Who ranks; the optimum is the best that is known.")],
     days: Annotated[int, Option(help="How many more days.", min=1)] = 1,
     server: Annotated[
         str, Option(help="Address of `homefeed serve` that is asked; scored here by default.")
