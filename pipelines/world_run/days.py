@@ -125,9 +125,9 @@ def run_days(
         RunInProgressError: another run writes the same log.
         HomefeedError: the policy fails; days before stay.
     """
-    drawn = DrawnWorld.of(world)
     parent = uri.rsplit("/", 1)[0]
     with storage.exclusive_lock(uri, f"running a world in {uri}"):
+        drawn = DrawnWorld.of(world)
         for _ in range(num_days):
             record = read_record(uri)
             event_log = open_event_log(uri) if record and record.files else None
