@@ -33,14 +33,9 @@ Place = Annotated[str, Argument(help="Folder or URI, or the beginning of a name 
 def completejourney(to: To) -> dict[str, str]:
     """Write the Complete Journey retail data as an event log."""
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
-
-    return _ingest(CompleteJourneyAdapter(), to)
-
-
-def _ingest(adapter: Any, to: str) -> dict[str, str]:
     from pipelines.sources.publish import ingest
 
-    ingest(adapter, to)
+    ingest(CompleteJourneyAdapter(), to)
     say(uri := storage.to_uri(to))
     return {"event_log_uri": uri}
 

@@ -6,8 +6,6 @@ what is told comes from its tables; nothing is computed again. Tested in
 tests/pipelines/log_check/test_one_request.py.
 """
 
-import functools
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,12 +30,11 @@ from pipelines.contracts.time import floor_to_day
 from pipelines.event_log.log_files import EventLog
 from pipelines.event_log.reader import names_of, open_file, read_file
 from pipelines.event_log.rules import column_problems, null_problems, require_none
+from pipelines.snapshot.build import rows_of_one_shard
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
-from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.shard import ShardTables
-from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_as_they_come
 from pipelines.storage import scratch_folder
 
 
@@ -104,15 +101,9 @@ def build_one_user(
     """
     # Where this process is killed, the next check or look removes the folder.
     with scratch_folder(own_temporary_folder("scratch").as_uri()) as out:
-        held = HeldRows(out / "spilled", sys.maxsize)
-
-        def keep(shard: int, table: str, rows: pa.Table) -> None:
-            held.keep(shard, table, rows.filter(pc.equal(rows["user_id"], user_id)))
-
-        tasks = make_tasks(event_log, plan)
-        read = functools.partial(deal_out, put=keep)
-        found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
-        own = held.take(0)
+        own, found = rows_of_one_shard(
+            event_log, plan, out, lambda rows: rows.filter(pc.equal(rows["user_id"], user_id))
+        )
         if own.impressions is None or len(own.impressions) == 0:
             return None
         pin_ids = [np.asarray(t["pin_id"]) for t in (own.impressions, own.actions) if t is not None]

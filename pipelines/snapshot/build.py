@@ -8,9 +8,12 @@ the data: the data gate does.
 
 import functools
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
@@ -31,7 +34,7 @@ from pipelines.snapshot.pool import (
     usable_cores,
     workers_that_fit,
 )
-from pipelines.snapshot.shard import PinIndex, ShardSummary, write_shard
+from pipelines.snapshot.shard import PinIndex, ShardRows, ShardSummary, write_shard
 from pipelines.snapshot.spark.cluster import Cluster, chosen_cluster
 from pipelines.snapshot.spill import (
     MEMORY_PER_BYTE,
@@ -239,6 +242,25 @@ class _ThisMachine:
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in `out`: nothing."""
+
+
+def rows_of_one_shard(
+    event_log: EventLog, plan: SnapshotPlan, folder: Path, kept: Callable[[pa.Table], pa.Table]
+) -> tuple[ShardRows, SpillSummary]:
+    """Do the first pass of a plan of one shard in memory; `kept` says which of some rows stay.
+
+    Raises:
+        DataContractError: a file breaks the contract.
+    """
+    held = HeldRows(folder / "spilled", sys.maxsize)
+
+    def put(shard: int, table: str, rows: pa.Table) -> None:
+        held.keep(shard, table, kept(rows))
+
+    read = functools.partial(deal_out, put=put)
+    tasks = make_tasks(event_log, plan)
+    found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
+    return held.take(0), found
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:

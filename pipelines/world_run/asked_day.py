@@ -7,7 +7,6 @@ users do round by round. Not for who ranks (`policies`). Tested in tests/pipelin
 Letters: R requests of a round, C candidates.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -22,11 +21,11 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import positions
+from pipelines.snapshot.build import rows_of_one_shard
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import ShardRows, write_shard
-from pipelines.snapshot.spill import HeldRows, deal_out, make_tasks, merge_summaries
 from pipelines.sources.publish import write_table
 from training.bundle.files import BundleConfig
 from training.data.batches import Batch
@@ -83,9 +82,8 @@ class AskedDay:
         [path] = folder.rglob("part-today.parquet")
         today = LogFile("impressions", str(path), day, path.stat().st_size)
         event_log = replace(event_log, files=(*event_log.files, today))
-        held = HeldRows(folder / "held", sys.maxsize)
-        found = merge_summaries([deal_out(t, held.keep) for t in make_tasks(event_log, plan)])
-        self._config, self._folder, self._rows = config, folder, held.take(0)
+        self._config, self._folder = config, folder
+        self._rows, found = rows_of_one_shard(event_log, plan, folder, lambda rows: rows)
         self._pins = count_pins(event_log, found, plan, folder)
         (folder / _SHARD).mkdir()
 

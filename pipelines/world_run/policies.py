@@ -3,8 +3,9 @@
 Letters: R requests of a round, C candidates.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,41 +24,39 @@ _AT_ONCE = 64
 """Requests of one body."""
 
 
-class Policy(Protocol):
-    """Gives each candidate a number, the highest first."""
+class Policy(ABC):
+    """Gives each candidate a number, the highest first.
 
-    @property
-    def label(self) -> str:
-        """What ranks, for people."""
+    Attributes:
+        label: What ranks, for people.
+        config: Of the bundle by which a day is asked about; None where that is not needed.
+    """
 
-    @property
-    def config(self) -> BundleConfig | None:
-        """Of the bundle by which a day is asked about; None where that is not needed."""
+    label: str
+    config: BundleConfig | None = None
 
+    @abstractmethod
     def scores(self, ids: pa.Array, shown: Shown, asked: AskedDay | None) -> Floats:
         """Return (R, C) for requests of different users, candidates as they were drawn."""
 
-    def learn(self, shown: Shown, outcome_RC: Ints) -> None:
+    def learn(self, shown: Shown, outcome_RC: Ints) -> None:  # noqa: B027  # Most need no more than the log.
         """Take in what users did, candidates as they were shown."""
 
 
-class Drawn:
+class Drawn(Policy):
     """The order in which candidates were drawn, which says nothing about them."""
 
-    label, config = "random", None
+    label = "random"
 
     def scores(self, ids: pa.Array, shown: Shown, asked: AskedDay | None) -> Floats:
         """Return zeros."""
         return np.zeros(shown.topic_RC.shape)
 
-    def learn(self, shown: Shown, outcome_RC: Ints) -> None:
-        """Learn nothing."""
 
-
-class Optimum:
+class Optimum(Policy):
     """The exact filter: the best that can be known of what a user did and was shown."""
 
-    label, config = "optimum", None
+    label = "optimum"
 
     def __init__(self, users: Users) -> None:
         self._filter = HiddenFilter(users)
@@ -71,7 +70,7 @@ class Optimum:
         self._filter.learn(shown, outcome_RC)
 
 
-class Model:
+class Model(Policy):
     """A bundle, in this process or behind `homefeed serve`.
 
     Args:
@@ -93,16 +92,13 @@ class Model:
             found |= dict(zip(names, utility_RC, strict=True))
         return np.stack([found[each] for each in ids.to_pylist()])
 
-    def learn(self, shown: Shown, outcome_RC: Ints) -> None:
-        """Learn nothing; the log has it."""
-
     def _score(self, names: Sequence[str], batch: Batch) -> Floats:
-        heads = self.config.features.heads
+        heads = self._predictor.config.features.heads
         scores_CH = self._predictor.probabilities(batch)
         return ranking_score({head.name: scores_CH[:, h] for h, head in enumerate(heads)}, heads)
 
     def _ask(self, names: Sequence[str], batch: Batch) -> Floats:
-        given = requests_of(batch, self.config)
+        given = requests_of(batch, self._predictor.config)
         named = [each | {"request_id": name} for name, each in zip(names, given, strict=True)]
         firsts = range(0, len(named), _AT_ONCE)
         rows = [row for n in firsts for row in self._answers(named[n : n + _AT_ONCE])]

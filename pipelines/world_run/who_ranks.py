@@ -1,5 +1,6 @@
 """Which policy a name means, and the models that it needs, from history and registry."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def policy_maker(
         name: `champion`, `challenger`, `frozen`, `random` or `optimum`.
         server: Address of a server that ranks in the champion's place; '' ranks here.
     """
-    loaded = dict[str, Predictor]()
+    load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings))
     optimum: list[Optimum] = []
 
     def make(drawn: DrawnWorld) -> Policy:
@@ -41,10 +42,7 @@ def policy_maker(
                     replay(drawn, optimum[0], open_event_log(log_uri))
             return optimum[0]
         ref = _wanted(settings, name)
-        if ref.bundle_digest not in loaded:
-            loaded.clear()
-            loaded[ref.bundle_digest] = _load(settings, ref)
-        return Model(loaded[ref.bundle_digest], ref, server)
+        return Model(load(ref), ref, server)
 
     return make
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
 MAX_PRODUCT_LINES = 42_958
-MAX_PRODUCT_TOKENS = 253_188
+MAX_PRODUCT_TOKENS = 253_124
 MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 45_355
 MAX_FUNCTION_LINES = 60

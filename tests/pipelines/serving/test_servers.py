@@ -46,8 +46,13 @@ def test_a_note_says_which_model_answers(settings: Settings, tmp_path: Path) -> 
     assert f"server here:1: {CHAMPION.label}, up since" in told
 
 
-def test_a_workspace_that_cannot_be_written_ends_nothing(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_workspace_that_cannot_be_written_is_told_in_the_log_and_ends_nothing(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "workspace").write_text("a file")
-    Server(settings, tmp_path / "cache", 5.0, address="here:1")._looked()
+    server = Server(settings, tmp_path / "cache", 5.0, address="here:1")
+    server._looked()
+    assert "the server's note or alert: " in caplog.text
+    (tmp_path / "workspace").unlink()
+    server._looked()
+    assert read_servers(storage.to_uri(settings.workspace_location), datetime.now(UTC))

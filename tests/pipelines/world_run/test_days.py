@@ -64,6 +64,12 @@ def run(folder: Path, num_days: int, policy: Any = None) -> list[DayOfWorld]:
     return list(run_days(to_uri(folder), WORLD, lambda _: policy or Drawn(), num_days))
 
 
+def truth_of(folder: Path) -> list[DayOfWorld]:
+    place = storage.join(to_uri(folder), TRUTH_DAYS)
+    names = storage.list_names(place)
+    return [storage.read_model(storage.join(place, name), DayOfWorld) for name in names]
+
+
 def rows_of(folder: Path) -> dict[str, list[dict]]:
     tables = ("impressions", "actions", "users", "pins")
     found = {name: ds.dataset(folder / name, partitioning=None).to_table() for name in tables}
@@ -79,18 +85,10 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_expected_is_what_is_drawn_on_average(log: Path) -> None:
-    uri = to_uri(log)
-    days = [
-        storage.read_model(storage.join(uri, TRUTH_DAYS, name), DayOfWorld)
-        for name in storage.list_names(storage.join(uri, TRUTH_DAYS))
-    ]
+    days = truth_of(log)
     expected, drawn = sum(d.expected_repins for d in days), sum(d.num_repins for d in days)
     assert len(days) == 12 and expected > 400
     assert abs(drawn - expected) < 4 * np.sqrt(expected)
-
-
-class FallsOverError(Exception):
-    pass
 
 
 class Falling(Drawn):
@@ -101,7 +99,7 @@ class Falling(Drawn):
     def learn(self, *_: Any) -> None:
         self.num_learned += 1
         if self.num_learned == 2:
-            raise FallsOverError
+            raise InterruptedError
 
 
 def test_a_day_is_whole_or_not_there_and_a_world_goes_on_as_if_it_had_never_stopped(
@@ -109,7 +107,7 @@ def test_a_day_is_whole_or_not_there_and_a_world_goes_on_as_if_it_had_never_stop
 ) -> None:
     run(tmp_path / "log", 5)
     before = rows_of(tmp_path / "log")
-    with pytest.raises(FallsOverError):
+    with pytest.raises(InterruptedError):
         run(tmp_path / "log", 3, Falling())
     assert rows_of(tmp_path / "log") == before
     run(tmp_path / "log", 7)
@@ -125,10 +123,7 @@ def test_the_optimum_earns_more_from_the_same_requests_and_learns_from_a_log_wha
     drawn = DrawnWorld.of(WORLD)
     optimum = Optimum(drawn.users)
     best = run(tmp_path / "log", 12, optimum)
-    usual = [
-        storage.read_model(storage.join(to_uri(log), TRUTH_DAYS, f"{day.day}.json"), DayOfWorld)
-        for day in best
-    ]
+    usual = truth_of(log)
     assert [day.num_requests for day in best] == [day.num_requests for day in usual]
     assert sum(d.expected_repins for d in best) > 1.05 * sum(d.expected_repins for d in usual)
     top, usual_top = (sum(d.expected_in_top_3 for d in of) for of in (best, usual))
