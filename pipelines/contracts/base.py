@@ -63,10 +63,6 @@ class Frozen(BaseModel):
         details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
         raise ValidationError.from_exception_data(cls.__name__, [details])
 
-    def fingerprint(self) -> str:
-        """Return the sha256 (hex, 64 characters) of the canonical JSON form."""
-        return digest_of(self.model_dump(mode="json"))
-
 
 class Artifact(Frozen):
     """What a stage gives. Its JSON form is the stage's manifest; files it owns lie beside it."""

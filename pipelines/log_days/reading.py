@@ -1,16 +1,11 @@
-"""The rows of some days of an event log, as the data gate measures them, and days that are known.
-
-    <workspace>/days/profiles.json    KnownDays
+"""The rows of some days of an event log, as the data gate measures them.
 
 Rows are read by the same readers, and refused by the same rules, as a snapshot's. A day's profile
 depends on the events of the day and of the day before, and on users' rows up to its end; on nothing
-else, whichever days are measured with it. It is kept where all rows of these files were known
-before as_of, so that a later cycle would measure the same. Not for what is measured: that is
+else, whichever days are measured with it. Not for what is measured: that is
 `validation.data_gate.days`. Tested in tests/pipelines/log_days/test_reading.py.
 """
 
-import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,62 +14,31 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.contracts.base import Frozen, digest_of
-from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
-from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.files import write_whole
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, unchanged_meanwhile
+from pipelines.event_log.log_files import EventLog, LogFile, unchanged_meanwhile
 from pipelines.event_log.reader import (
-    KNOWN_COLUMNS,
     Before,
     EventFilter,
     extra_columns,
-    list_files,
-    open_file,
     read_events,
     read_rows,
 )
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from validation.data_gate.days.measure import DayRows
 
-log = logging.getLogger(__name__)
-
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
 EVENTS = ("impressions", "actions")
-PROFILES_FILE = "profiles.json"
-MOST_DAYS = 400
-
-
-class KnownDay(Frozen):
-    """A day as it was measured."""
-
-    seal: str  # a digest of the day's files, of what is measured of them, and of the profile
-    profile: DayProfile | None  # None: a day without rows
-
-    @staticmethod
-    def of(state: str, profile: DayProfile | None) -> "KnownDay":
-        """Return a sealed day: the gate trusts its numbers, and a disk may spoil a digit."""
-        seal = digest_of([state, profile and profile.fingerprint()])
-        return KnownDay(seal=seal, profile=profile)
-
-
-class KnownDays(Frozen):
-    """Days as they were measured, by days since the epoch."""
-
-    days: dict[int, KnownDay] = {}
 
 
 def measure_log(
-    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path, kept_in: Path | None = None
+    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path
 ) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
 
@@ -83,8 +47,6 @@ def measure_log(
         plan: The recipe's, for as_of, action types and categories.
         days: Which, since the epoch.
         scratch: Existing folder, for what does not fit into memory.
-        kept_in: Folder of profiles that need not be measured again while their files, and the
-            recipe's features, stay as they are; new ones are added. None keeps none.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
@@ -92,77 +54,25 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    kept, states = dict[int, KnownDay](), dict[int, str]()
-    path = kept_in and kept_in / PROFILES_FILE
-    with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        if path is not None:
-            states = _states(event_log, plan, days)
-            try:
-                kept = KnownDays.from_record(path.read_bytes()).days
-            except FileNotFoundError:
-                pass
-            except (OSError, ValueError) as error:
-                log.warning("%s is damaged (%s); the days are measured again", path, error)
-        profiles = {
-            day: kept[day].profile
-            for day, state in states.items()
-            if day in kept and kept[day] == KnownDay.of(state, kept[day].profile)
-        }
-        log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
-        with open_engine(str(scratch)) as engine:
-            with_users = True
-            parts = list(parts_of(event_log, [day for day in days if day not in profiles]))
-            for part in tracked(parts, "parts of the log's days"):
-                rows = rows_of(event_log, plan, part, with_users)
-                with_users = False
-                found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
-                profiles |= {each.day: each for each in found}
-    # Not before it is sure that these are the numbers of the files that were listed.
-    if path is not None:
-        known = kept | {day: KnownDay.of(state, profiles.get(day)) for day, state in states.items()}
-        newest = KnownDays(days=dict(sorted(known.items())[-MOST_DAYS:]))
-        with translated_errors(path.as_uri(), "writing"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, newest.to_record())
-    return tuple(each for _, each in sorted(profiles.items()) if each is not None)
+    profiles = list[DayProfile]()
+    with (
+        unchanged_meanwhile(event_log, files_of_days(event_log, days)),
+        open_engine(str(scratch)) as engine,
+    ):
+        for part in tracked(list(parts_of(event_log, days)), "parts of the log's days"):
+            rows = rows_of(event_log, plan, part, with_users=part.start == days.start)
+            profiles += measure_days(engine, rows, part.start, part.stop, categories_of(plan))
+    return tuple(profiles)
 
 
-def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
-    """Return a digest of the files that the profile of each day comes from, and of what is asked.
-
-    A day has none where these may come to hold more rows. Their times of writing and footers tell
-    whether they are the same.
-    """
-    files = files_of_days(event_log, days)
-    listed = dict(zip(files, list_files(event_log, files, plan.as_of_ms).files, strict=True))
-    earliest = {file: _earliest_ms(event_log, file) for file in files if file.day is None}
-    measured = [plan.features.model_dump(mode="json"), plan.passed_over, project_digest()]
-    states = {}
-    for day in days:
-        own = [f for f in files if f.day is not None and (f.day - EPOCH).days in (day - 1, day)]
-        if all(listed[f].num_rows == listed[f].num_known is not None for f in own):
-            own += [file for file, start in earliest.items() if start < (day + 1) * DAY_MS]
-            told = [listed[f].model_dump(mode="json", exclude={"num_known"}) for f in own]
-            states[day] = digest_of([*measured, event_log.uri, told])
-    return states
-
-
-def _earliest_ms(event_log: EventLog, file: LogFile) -> int:
-    """Return from when on a file of users has rows, as its footer says; 0 where it does not."""
-    with contextlib.suppress(DataContractError, KeyError, TypeError, ValueError):
-        [fragment] = open_file(event_log, file).get_fragments()
-        return min(int(g.statistics[KNOWN_COLUMNS["users"]]["min"]) for g in fragment.row_groups)
-    return 0
-
-
-def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
+def parts_of(event_log: EventLog, days: range) -> Iterator[range]:
     """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
     part, num_bytes = range(0), 0
     for day in days:
         start, end = day * DAY_MS, (day + 1) * DAY_MS
         files = (event_log.files_between(table, start, end) for table in EVENTS)
         size = sum(file.num_bytes for of_table in files for file in of_table)
-        if part and (part.stop != day or num_bytes + size > BYTES_AT_ONCE):
+        if part and num_bytes + size > BYTES_AT_ONCE:
             yield part
             part, num_bytes = range(0), 0
         part, num_bytes = range(part.start if part else day, day + 1), num_bytes + size

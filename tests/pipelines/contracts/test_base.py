@@ -39,8 +39,6 @@ def test_a_record_is_read_as_it_was_and_one_of_another_version_refused_with_what
     value = Sample(share=0.1, by_segment={"core": None, "all": 1e-300})
     content = value.to_record()
     assert content.startswith(b'{\n  "schema_version": 1,') and Sample.from_record(content) == value
-    digest = digest_of({"by_segment": {"all": 1e-300, "core": None}, "share": 0.1})
-    assert value.fingerprint() == digest
     for other, found in (
         (content.replace(b'"schema_version": 1', b'"schema_version": 2'), "schema_version is 2"),
         (content.replace(b'"schema_version": 1', b'"schema_version": "1"'), "schema_version is 1"),
