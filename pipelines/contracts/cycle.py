@@ -29,12 +29,6 @@ class CycleCosts(Frozen):
     run_id: str
     stages: tuple[StageCost, ...] = ()
 
-    @property
-    def began_at(self) -> AwareDatetime | None:
-        """When the cycle was resolved; None where that is not known."""
-        resolved = self.of("resolve_run")
-        return resolved.finished_at if resolved else None
-
     def of(self, stage: str) -> StageCost | None:
         """Return what a stage used, or None where it has not ended."""
         return next((each for each in self.stages if each.stage == stage), None)
@@ -45,8 +39,6 @@ class CycleRecord(Frozen):
 
     began_at: AwareDatetime | None = None  # When it was resolved.
     trained_at: AwareDatetime | None = None  # When all was trained that is judged.
-    costs: CycleCosts = CycleCosts(run_id="")
-    earlier: tuple[CycleCosts, ...] = ()  # Of the last judged cycles, the newest first.
     is_void: bool = False  # The comparison counts for nothing.
     index_href: str = ""  # Index of all cycles, from the page; ''.
 

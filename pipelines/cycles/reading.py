@@ -8,6 +8,7 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from pipelines import storage
@@ -20,7 +21,6 @@ from pipelines.contracts.errors import DataContractError, DataGateFailedError, H
 from pipelines.contracts.judgement import Comparison, Judgement, Outcome, Promotion
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.plain_text import one_line
-from pipelines.registry.evidence import JudgedCycle
 from pipelines.registry.moves import read_approval
 from pipelines.settings import Settings
 
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 FROM_A_PAGE = f"../../../../{CYCLE_INDEX}"
 """The index, from a verdict page: <workspace>/runs/<run>/<stage>/<output>/<page>."""
 BEFORE_JUDGING = STAGES[: STAGES.index("compare_with_champion")]
-NUM_EARLIER = 5
-"""How many cycles a cycle's costs are held against."""
 _AT_ONCE = 16
 """How many cycles are read at once: an object store answers each in tens of milliseconds."""
 
@@ -188,34 +186,20 @@ def is_void(run: ResolvedRun, comparison: Comparison) -> bool:
     return bool(void_reasons(comparison, config.model_gate, config.features.heads))
 
 
-def record_of(
-    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison
-) -> CycleRecord:
+def record_of(run: ResolvedRun, comparison: Comparison) -> CycleRecord:
     """Return what a verdict page says of its cycle, as far as that can be read.
 
     It is the same whenever the cycle is judged, so that an attempt which follows a killed one
-    writes the same page. Beside the cycle's costs stand those of the newest judged cycles of the
-    same recipe, of those that the cycle has pinned; those of other recipes cost other amounts.
+    writes the same page.
     """
-
-    def costs_at(run_id: str, run_uri: str) -> CycleCosts:
-        try:
-            return _costs_of(run_id, _records_of(run_uri).values())
-        except HomefeedError as error:  # The page of a verdict does not fail for what it cost.
-            log.warning("what %s cost is not told: %s", run_id, error)
-            return CycleCosts(run_id=run_id)
-
-    costs, own = costs_at(run.run_id, run.run_uri), run.config.recipe_digest
-    early = tuple(each for each in costs.stages if each.stage in BEFORE_JUDGING)
-    alike = [each for each in cycles if each.challenger_recipe == own and each.as_of < run.as_of]
-    alike.sort(key=lambda each: (each.as_of, each.run_id), reverse=True)
-    newest = list({each.run_id: each for each in alike}.values())[:NUM_EARLIER]
-    earlier = (costs_at(each.run_id, each.run_uri) for each in newest)
+    ended = dict[str, datetime]()
+    try:
+        ended = {name: record.finished_at for name, record in _records_of(run.run_uri).items()}
+    except HomefeedError as error:  # The page of a verdict does not fail for when it was made.
+        log.warning("when %s ran is not told: %s", run.run_id, error)
     return CycleRecord(
-        began_at=costs.began_at,
-        trained_at=max((each.finished_at for each in early), default=None),
-        costs=costs.model_copy(update={"stages": early}),
-        earlier=tuple(each for each in earlier if each.stages),
+        began_at=ended.get("resolve_run"),
+        trained_at=max((at for name, at in ended.items() if name in BEFORE_JUDGING), default=None),
         is_void=is_void(run, comparison),
         index_href=FROM_A_PAGE,
     )

@@ -79,11 +79,6 @@ class EventLogRecord(Frozen):
         """How candidates were drawn; '' where they were logged."""
         return str(self.settled.get(CANDIDATES, ""))
 
-    def days_of(self, table: str) -> set[str]:
-        """Return the days (YYYY-MM-DD) of which impressions or actions are there."""
-        start = f"{table}/day="
-        return {name[len(start) :][:10] for name in self.files if name.startswith(start)}
-
     def followed_by(
         self, later: "EventLogRecord", dropped: Set[str], at: datetime
     ) -> "EventLogRecord":

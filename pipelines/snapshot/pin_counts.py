@@ -9,7 +9,7 @@ Letters: P pins, D days of requests.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -169,31 +169,14 @@ class PinBlocks:
         return found if is_there.all() else tuple(column[is_there] for column in found)
 
 
-@dataclass(frozen=True)
-class Popularity:
-    """Each pin's number of actions in the days before each of some days."""
-
-    totals: Mapping[int, Counts]  # [P, D] by length of the trailing window, days
-
-    def at(self, day_places: Ints, pin_rows: Ints, trailing_days: int) -> Counts:
-        """Return the totals of one trailing window.
-
-        Args:
-            day_places: positions among the days that `trailing_popularity` was given.
-            pin_rows: one for each of them.
-            trailing_days: length of the window.
-        """
-        return self.totals[trailing_days][pin_rows, day_places]
-
-
 def trailing_popularity(
     counts: Sequence[ActionCounts],
     pin_ids: Ints,
     days: Ints,
     windows_days: Sequence[int],
     run: Run = map,
-) -> Popularity:
-    """Return how often each pin was acted upon in the days before each day.
+) -> dict[int, Counts]:
+    """Return how often each pin was acted upon in the days before each day, [P, D] by window.
 
     An action counts for day D when it happened in [D - trailing days, D) and was known before the
     midnight (UTC) that starts D. So every request of D sees the same number, from before D.
@@ -215,9 +198,9 @@ def trailing_popularity(
 
     found = list(run(total, range(len(cut.blocks))))
     none = np.zeros((0, len(days)), dtype=np.uint16)
-    return Popularity(
-        {days: np.concatenate([none, *(totals[days] for totals in found)]) for days in windows}
-    )
+    return {
+        window: np.concatenate([none, *(totals[window] for totals in found)]) for window in windows
+    }
 
 
 def _totals(
@@ -262,30 +245,15 @@ def _totals(
     return totals
 
 
-@dataclass(frozen=True)
-class TrailingFirst:
-    """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
-
-    known_at: Ints  # [P, D] milliseconds; NEVER_MS where the pin did not appear
-
-    def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
-        """Return the time of each pin on a day, NEVER_MS where it did not appear.
-
-        Args:
-            day_places: positions among the days that `trailing_first` was given.
-            pin_rows: one for each of them.
-        """
-        return self.known_at[pin_rows, day_places]
-
-
 def trailing_first(
     seen: Sequence[FirstSeen], pin_ids: Ints, days: Ints, trailing_days: int, run: Run = map
-) -> TrailingFirst:
-    """Return when the log first knew of each pin's appearances in the days up to each day.
+) -> Ints:
+    """Return when the log first knew of each pin's appearances in the days up to each day, [P, D].
 
-    A row counts for day D when it happened from the midnight (UTC) that starts D - trailing_days
-    to the end of D. Whether it was known in time is left to the reader of the result: where the
-    earliest time is not before a request of D, no appearance was known to it.
+    NEVER_MS stands where a pin did not appear. A row counts for day D when it happened from the
+    midnight (UTC) that starts D - trailing_days to the end of D. Whether it was known in time is
+    left to the reader of the result: where the earliest time is not before a request of D, no
+    appearance was known to it.
 
     Args:
         seen: appearances per pin and day, in parts that may hold the same ones; pins that are not
@@ -310,7 +278,7 @@ def trailing_first(
         of_pins[:] = _trailing_minimum(grid, trailing_days + 1)[:, days - span.start]
 
     deque(run(fill, range(len(cut.blocks))), maxlen=0)
-    return TrailingFirst(known_at)
+    return known_at
 
 
 def _trailing_minimum(grid: Ints, length: int) -> Ints:

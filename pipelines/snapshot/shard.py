@@ -25,7 +25,7 @@ from pipelines.contracts.schemas import (
     label_column,
 )
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
-from pipelines.snapshot.pin_counts import Popularity, TrailingFirst
+from pipelines.snapshot.pin_counts import Counts
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 
 
@@ -43,8 +43,8 @@ class PinIndex:
     """The pins of the whole snapshot and what was counted about each over all users."""
 
     pin_ids: Ints  # sorted; a pin's position is its pin_row
-    popularity: Popularity  # on each day with requests
-    first_seen: TrailingFirst  # when the log first knew of each, on each day with requests
+    popularity: dict[int, Counts]  # [pins, days with requests] by trailing window, days
+    first_seen: Ints  # [pins, days with requests] when the log first knew of each, ms
     table: pa.Table  # the snapshot's pins
     numbers: dict[str, npt.NDArray[np.float64]]  # the pins' number columns as logged, by name
 
@@ -63,8 +63,8 @@ class PinIndex:
     @property
     def num_bytes(self) -> int:
         """Memory that the counts take, without the pins' table, which lies in a file."""
-        counts = (self.popularity.totals, self.numbers, vars(self.first_seen))
-        return self.pin_ids.nbytes + sum(each.nbytes for of in counts for each in of.values())
+        counts = (*self.popularity.values(), *self.numbers.values(), self.first_seen)
+        return self.pin_ids.nbytes + sum(each.nbytes for each in counts)
 
     @cached_property
     def places(self) -> Places:

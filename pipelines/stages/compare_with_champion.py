@@ -106,7 +106,7 @@ def compare_with_champion(
         comparison = judgement.comparison
         shown = _open_runs(client, run, judgement)
         places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)
-        record = record_of(run, cycles, comparison)
+        record = record_of(run, comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"

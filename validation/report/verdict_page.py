@@ -30,7 +30,6 @@ from validation.report.charts import (
     panel,
     scale_of_powers,
 )
-from validation.report.costs import cost_rows
 from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()
@@ -46,7 +45,7 @@ def write_report(
         judgement: The facts, what was decided, and the outcome that people are told.
         run: The cycle's.
         out_dir: Existing folder.
-        record: When the cycle ran and what it cost, as far as that is known.
+        record: When the cycle ran, as far as that is known.
 
     Returns:
         Path of the page.
@@ -65,7 +64,6 @@ def write_report(
         "drawings": drawings_of(judgement, needed),
         "change_with_interval": change_with_interval,
         "record": record,
-        "costs": cost_rows(record.costs, record.earlier),
     }  # fmt: skip
     html = within_limit(
         lambda num: template.render(most=num, **values),

@@ -55,7 +55,7 @@ def _pin_age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     else:
         day_places = seen.request_day_place[seen.request]
         # NEVER_MS, of a pin that did not appear, is after every request.
-        first_known_at = seen.pins.first_seen.at(day_places, seen.pointers.example_pin_row)
+        first_known_at = seen.pins.first_seen[seen.pointers.example_pin_row, day_places]
         passed_ms = seen.asked_at - first_known_at
     return _log1p_hours(passed_ms, passed_ms > 0)
 

@@ -119,7 +119,7 @@ class FeatureInputs:
     def popularity_of(self, trailing_days: int) -> npt.NDArray[np.integer[Any]]:
         """Return the wanted actions on each example's pin in the days before, [examples]."""
         day_places = self.request_day_place[self.request]
-        return self.pins.popularity.at(day_places, self.pointers.example_pin_row, trailing_days)
+        return self.pins.popularity[trailing_days][self.pointers.example_pin_row, day_places]
 
     @kept
     def pin_touches(self) -> Touches:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.event_index import Ints
-from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Popularity, TrailingFirst
+from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, ShardRows
 from pipelines.snapshot.spill import SpillSummary
@@ -121,8 +121,8 @@ def _unpack_columns(content: bytes) -> list[Ints]:
 def write_pin_index(index: PinIndex, pins: Path, archive: Path) -> None:
     """Write what the kernel needs of the pins, and their file, into an archive of plain files."""
     arrays: dict[str, Any] = {
-        "known_at": index.first_seen.known_at,
-        **{f"total_{days}": totals for days, totals in index.popularity.totals.items()},
+        "known_at": index.first_seen,
+        **{f"total_{days}": totals for days, totals in index.popularity.items()},
         **{f"number_{place}": each for place, each in enumerate(index.numbers.values())},
     }
     with archive.open("wb") as file:
@@ -138,12 +138,11 @@ def open_pin_index(folder: Path, plan: SnapshotPlan) -> PinIndex:
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
 
     pins = open_table(folder, PINS_FILE)
-    totals = {days: load(f"total_{days}") for days in plan.popularity_windows}
     columns = plan.number_columns("pins")
     return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
-        popularity=Popularity(totals),
-        first_seen=TrailingFirst(load("known_at")),
+        popularity={days: load(f"total_{days}") for days in plan.popularity_windows},
+        first_seen=load("known_at"),
         table=pins,
         numbers={name: load(f"number_{place}") for place, name in enumerate(columns)},
     )

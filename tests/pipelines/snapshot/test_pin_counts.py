@@ -31,22 +31,22 @@ def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_wi
     known_day = acted_day + rng.integers(0, 3, 500)
     acted_at, known_at = acted_day * DAY_MS, known_day * DAY_MS
     counts = [ActionCounts.of(pin_id[n::3], acted_at[n::3], known_at[n::3]) for n in range(3)]
-    days, rows = np.array([3, 4, 5, 7, 9]), np.arange(len(pins))
+    days = np.array([3, 4, 5, 7, 9])
     parts = [ActionCounts.merge(counts)] if is_merged else counts
     found = trailing_popularity(parts, pins, days, (2, 5))
     for window in (2, 5):
         for place, day in enumerate(days):
             is_in = (acted_day < day) & (acted_day >= day - window) & (known_day < day)
             expected = [int((is_in & (pin_id == pin)).sum()) for pin in pins]
-            assert found.at(np.full(len(pins), place), rows, window).tolist() == expected
+            assert found[window][:, place].tolist() == expected
             assert sum(expected) > 5
 
 
 def test_nothing_counted_is_zero_for_every_pin() -> None:
     found = trailing_popularity([], PINS, DAYS, (3,))
-    assert found.at(np.array([0, 2]), np.array([1, 2]), 3).tolist() == [0, 0]
+    assert found[3].shape == (len(PINS), len(DAYS)) and not found[3].any()
     none = np.array([], dtype=np.int64)
-    assert trailing_popularity([], none, DAYS, (3,)).at(none, none, 3).tolist() == []
+    assert trailing_popularity([], none, DAYS, (3,))[3].shape == (0, len(DAYS))
 
 
 @pytest.mark.parametrize("count", [65_535, 65_536, 100_000])
@@ -54,7 +54,7 @@ def test_totals_that_need_more_bytes_are_counted_as_well(count: int) -> None:
     counts = ActionCounts(*(np.array([value]) for value in (20, 4, 4, count)))
     found = trailing_popularity([counts], PINS, DAYS, (1, 3))
     for window in (1, 3):
-        assert found.at(np.array([0, 0]), np.array([0, 1]), window).tolist() == [0, count]
+        assert found[window][:2, 0].tolist() == [0, count]
 
 
 TRAILING_DAYS = 28
@@ -63,9 +63,9 @@ AGE_DAYS = np.array([28, 29, 30, 48, 49])
 
 def test_nothing_seen_is_never() -> None:
     found = trailing_first([], np.array([1, 2]), AGE_DAYS, TRAILING_DAYS)
-    assert found.at(np.array([0, 4]), np.array([0, 1])).tolist() == [NEVER_MS, NEVER_MS]
+    assert found.shape == (2, len(AGE_DAYS)) and (found == NEVER_MS).all()
     none = np.array([], dtype=np.int64)
-    assert trailing_first([], none, AGE_DAYS, TRAILING_DAYS).at(none, none).tolist() == []
+    assert len(trailing_first([], none, AGE_DAYS, TRAILING_DAYS)) == 0
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
@@ -89,6 +89,6 @@ def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
         for place, day in enumerate(AGE_DAYS):
             is_inside = (happened_at // DAY_MS >= day - 28) & (happened_at // DAY_MS <= day)
             expected = known_at[is_inside & (pin_id == pin)].min(initial=NEVER_MS)
-            assert found.at(np.array([place]), np.array([row])).tolist() == [expected]
+            assert found[row, place] == expected
             times.append(expected)
     assert NEVER_MS in times and len(set(times)) > 15

@@ -30,7 +30,6 @@ from validation.report.data_docs import NEAR, Line, Subject
 
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
-_HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def _number_checks(log: JudgedLog, found: Sequence[Deviation]) -> tuple[Check, .
         of = [each for each in found if each.level == level]
         values = {e.name: e.risk if table == "log_risks" else e.times_limit for e in of}
         unit: Unit = "risk" if table == "log_risks" else "limits"
-        phrases = {each.name: describe(each) for each in of}
+        phrases = {each.name: f"{each.name}: {told(each)}" for each in of}
         ranks = {each.name: _rank(each.name) for each in of}
         return Check(
             name, severity, said, table, values, unit, None, 1.0, not_judged, phrases, ranks
@@ -204,11 +203,6 @@ def _rank(name: str) -> int:
         return 2
     is_loss = name.endswith((".rows", ".requests", ".users", "_come_back", "_new"))
     return 0 if is_loss else 1
-
-
-def describe(each: Deviation) -> str:
-    """Return a deviation as people read it, with a plot of its days."""
-    return f"{each.name}: {told(each)} {plot(each)}".rstrip()
 
 
 def told(each: Deviation) -> str:
@@ -265,16 +259,3 @@ def draw(each: Deviation) -> Drawing | None:
         "ours": [*zip(days, (_natural(each, value) for value in each.series), strict=True)],
         "guide": [(at, _natural(each, each.found)) for at in (start, end) if is_run],
     })  # fmt: skip
-
-
-def plot(each: Deviation) -> str:
-    """Return the days before, a bar, and the judged days as one character a day."""
-    if not each.series:
-        return ""
-    lowest, highest = min(each.series), max(each.series)
-    steps = len(_HEIGHTS) - 1
-    drawn = "".join(
-        _HEIGHTS[round((value - lowest) / (highest - lowest or 1.0) * steps)]
-        for value in each.series
-    )
-    return f"{drawn[: -each.num_judged]}|{drawn[-each.num_judged :]}"

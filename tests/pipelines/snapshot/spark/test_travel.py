@@ -116,12 +116,12 @@ def test_the_pins_arrive_as_they_were(tmp_path: Path, are_counted: bool) -> None
     one, other = (
         {
             "pins": each.pin_ids,
-            **vars(each.first_seen),
+            "known_at": each.first_seen,
             **each.numbers,
-            **each.popularity.totals,
+            **each.popularity,
         }
         for each in (index, again)
     )
     for name, values in one.items():
         np.testing.assert_array_equal(other[name], values, err_msg=str(name))
-    assert all(totals.any() == are_counted for totals in index.popularity.totals.values())
+    assert all(totals.any() == are_counted for totals in index.popularity.values())

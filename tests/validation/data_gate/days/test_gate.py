@@ -56,7 +56,7 @@ CASES = [
     ("usual", days(14, FIRST), set(), "", ""),
     ("harm", days(14, FIRST, named__repin__known=0.5),
      {"log_days_as_usual", "log_as_usual", "log_harms_no_model"}, "log_harms_no_model",
-     f"0.5 from {date_of(FIRST)} on, usual 1, allowed 0.975 to 1 "),
+     f"0.5 from {date_of(FIRST)} on, usual 1, allowed 0.975 to 1"),
     ("small", days(14, FIRST, named__repin__known=0.95), {"log_as_usual"}, "", ""),
     ("odd_day", with_day(3, days(1, FIRST + 3, actions__repin__rows=90.0)), {"log_days_as_usual"},
      "log_days_as_usual", f"90 on {date_of(FIRST + 3)}, usual 900"),
@@ -116,13 +116,12 @@ def test_what_is_a_rewriting() -> None:
     assert changes(before, late) == (), "nor are the latest rows or a single action"
 
 
-def test_the_cause_comes_first_within_what_can_be_with_a_plot_of_the_days(tmp_path: Path) -> None:
+def test_the_cause_comes_first_within_what_can_be(tmp_path: Path) -> None:
     """Lost rows are named before what follows from them, however far that is."""
     now = days(14, FIRST, impressions__rows=4_000.0, named__repin__known=0.1)
     told = judged(log_of(now), tmp_path)["log_as_usual"].observed
     assert told.index("impressions.rows: 4,000") < told.index("named.repin.known: 0.1")
-    assert "allowed 0.975 to 1 " in told
-    assert f"{'█' * 28}|{'▁' * 14}" in told
+    assert "allowed 0.975 to 1" in told
 
 
 @pytest.mark.parametrize(
