@@ -24,6 +24,7 @@ build airflow airflow
 build mlflow mlflow
 build trainer trainer --target trainer
 build worker trainer --target worker
+build ranker trainer --target ranker
 build s3 s3
 # shellcheck disable=SC2086
 $ENGINE images --filter reference='*homefeed-*:latest'

@@ -72,6 +72,7 @@ def write_secrets(folder: Path, keys: Callable[[], tuple[str, str, str]]) -> lis
         "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "api_secret_key": _password,
         "jwt_secret": _password,
+        "serving_token": _password,
         "admin_password": _password,
         "mlflow_pgpass": lambda: f"postgres:5432:mlflow:mlflow:{mlflow}\n",
         "mlflow_secret_key": _password,

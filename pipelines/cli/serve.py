@@ -3,7 +3,7 @@
 import re
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -28,6 +28,7 @@ def serve(
     log_every_s: Annotated[
         float, Option("--log-every", help="Seconds between blocks of that log.", min=0.05)
     ] = 60.0,
+    threads: Annotated[int, Option(help="Passes beside each other; 0: one a core.", min=0)] = 0,
 ) -> None:
     """Answer ranking requests with the champion, and follow it, until stopped."""
     import uvicorn
@@ -45,6 +46,8 @@ def serve(
         spools = cache.with_name("served") / digest_of(uri)[:8]
         served = ServedLog(uri, spools, name, log_every_s)
     address = f"{socket.gethostname()}:{port}"
-    server = Server(settings, cache, look_every_s, served, address)
+    server = Server(settings, cache, look_every_s, served, address, threads)
     say(f"serving {settings.registered_model} at http://{host}:{port}/rank")
-    uvicorn.run(server.app(), host=host, port=port, log_level="warning", timeout_keep_alive=30)
+    # One that is told to end answers what it was asked, and waits for no question's other half.
+    timeouts: Any = {"timeout_keep_alive": 30, "timeout_graceful_shutdown": 10}
+    uvicorn.run(server.app(), host=host, port=port, log_level="warning", **timeouts)

@@ -76,10 +76,7 @@ class Measured:
         )
         gauges = {
             "waiting_candidates": ("Candidates that wait.", lambda: batcher.num_waiting),
-            "follows_champion": (
-                "0: it stays behind the newest move.",
-                lambda: not champion.trouble,
-            ),
+            "follows_champion": ("0: behind the newest move.", lambda: not champion.trouble),
             "model_age_seconds": ("Since its as_of, or NaN.", lambda: _age_s(champion)),
             "model_version": ("In the registry, or 0.", lambda: _version(champion)),
         }
@@ -115,6 +112,7 @@ class Server:
         look_every_s: Seconds between two looks at what should serve.
         served: Where answers are logged; None: nowhere.
         address: Machine and port, for the note in the workspace; without it nobody is told.
+        num_threads: How many passes run beside each other; 0: one for each core.
     """
 
     def __init__(
@@ -124,6 +122,7 @@ class Server:
         look_every_s: float,
         served: ServedLog | None = None,
         address: str = "",
+        num_threads: int = 0,
     ) -> None:
         self._settings, self._address, self._since = settings, address, datetime.now(UTC)
         self._note_uri = storage.join(
@@ -132,7 +131,7 @@ class Server:
         self._counts_for = timedelta(seconds=60 + 3 * min(look_every_s, 3600))
         self._lost, self._told = "", set[str]()
         self.champion = Champion(settings, cache, look_every_s, self._looked)
-        self._num_threads = len(os.sched_getaffinity(0))
+        self._num_threads = num_threads or len(os.sched_getaffinity(0))
         self.batcher = Batcher(
             lambda served, requests: score(served.predictor, requests), self._num_threads
         )

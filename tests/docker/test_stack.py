@@ -29,7 +29,7 @@ def make_secrets(folder: Path, *options: str, **environment: str) -> tuple[int, 
 
 def test_every_page_is_bound_to_this_machine() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(port.startswith("${HOMEFEED_BIND:-127.0.0.1}:") for port in ports)
 
 

@@ -29,6 +29,7 @@ from pipelines.orchestration import containers
 from pipelines.orchestration.kubernetes_stages import COMPONENT, TRAINING_SERVICE, TrainingJob
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Resources, Settings
+from support.kubernetes_objects import read_back
 from training.launch import launcher
 
 RUN_URI = "s3://bucket/workspace/runs/2026-01-19--0a1b2c3d"
@@ -48,21 +49,6 @@ def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", str(TEMPLATE))
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", "VERSION")
     monkeypatch.setattr(containers, "project_digest", lambda: "DIGEST")
-
-
-def read_back(value: Any, kind: str) -> Any:
-    """Return an object as the client's models read it; every field must be known to them."""
-    plain = ApiClient().sanitize_for_serialization(value)
-    found = ApiClient().deserialize(SimpleNamespace(data=json.dumps(plain)), kind)
-    assert ApiClient().sanitize_for_serialization(found) == _without_nothing(plain)
-    return found
-
-
-def _without_nothing(value: Any) -> Any:
-    """Return a value without what is null, which no server distinguishes from what is absent."""
-    if isinstance(value, dict):
-        return {key: _without_nothing(each) for key, each in value.items() if each is not None}
-    return [_without_nothing(each) for each in value] if isinstance(value, list) else value
 
 
 def operator_of(stage: str, hardware: Any = None, **settings: Any) -> Any:

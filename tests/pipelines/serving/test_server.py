@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from pipelines import storage
 from pipelines.alerts.transports import read_outbox
@@ -28,6 +31,7 @@ from training.bundle.files import load_bundle
 
 pytestmark = pytest.mark.services
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
+SCALED = Path(__file__).parents[3] / "docker" / "kubernetes" / "ranker.yaml"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
@@ -208,6 +212,42 @@ def test_what_clients_were_answered_is_in_the_log_after_a_kill(desk: Desk) -> No
     rows = [row for row in rows_of_log(log, "impressions") if row.get("model_version") == "1"]
     found = [row["request_id"] for row in rows]
     assert len(found) == 4 * len(set(found)) and {*answered} <= {*found}
+
+
+def test_one_that_is_told_to_end_answers_what_it_was_asked_and_logs_it(desk: Desk) -> None:
+    """The number that chooses how many pods there are is asked of a real server here."""
+    give_log(log := desk.folder / "log")
+    desk.promote(desk.cycle(0))
+    ranker = Ranker(desk, "--log", str(log), "--log-every", "600", "--threads", "1")
+    assert desk.champion is not None
+    config = predictor_of(desk, desk.champion).config
+    given = [ranking_request(config, 30, f"r{number}") for number in range(500)]
+    for each in given:
+        each["candidates"]["pin_id"] = [f"p{n}" for n in range(30)]
+        each["user"]["id"] = "u0"
+    *_, scaler = yaml.safe_load_all(SCALED.read_text())
+    metric = re.escape(scaler["spec"]["metrics"][0]["pods"]["metric"]["name"])
+
+    def num_waiting() -> float:
+        found = re.search(rf"\n{metric} ([\d.]+)", ranker.client.get("/metrics").text)
+        assert found is not None
+        return float(found[1])
+
+    half, answered = socket.socket(), list[httpx.Response]()
+    with ranker.process.running():
+        assert ranker.client.get("/health").status_code == 200
+        half.connect(("127.0.0.1", ranker.client.base_url.port or 0))
+        half.sendall(b"POST /rank HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        client = httpx.Client(base_url=ranker.client.base_url, timeout=60)
+        body = {"requests": given}
+        asker = threading.Thread(target=lambda: answered.append(client.post("/rank", json=body)))
+        asker.start()
+        wait_until(lambda: num_waiting() > 1_000)
+        ranker.process.end(timeout_s=60)  # It does not wait for the other half.
+        asker.join()
+    assert {each["status"] for each in answered[0].json()["answers"]} == {200}
+    rows = [row for row in rows_of_log(log, "impressions") if row.get("model_version") == "1"]
+    assert {row["request_id"] for row in rows} == {each["request_id"] for each in given}
 
 
 def test_bodies_that_are_no_requests_are_refused_and_a_token_is_asked_for(desk: Desk) -> None:
