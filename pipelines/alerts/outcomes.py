@@ -32,7 +32,7 @@ from pipelines.contracts.judgement import (
     Promoted,
     Promotion,
 )
-from pipelines.contracts.reasons import Interval, Reason
+from pipelines.contracts.reasons import Interval
 from pipelines.plain_text import one_line
 from pipelines.recipes.text import differences
 from pipelines.registry import history
@@ -290,14 +290,10 @@ def _finding(run: ResolvedRun, judgement: Judgement, since: Since) -> str:
         waits = judgement.waits_for_approval(run) and since.approval is None
         return "is promoted if a person approves" if waits else "is promoted"
     is_rejected = judgement.verdict.decision is Decision.REJECT
-    why = _in_short(judgement.verdict.grounds)
+    # The first reason, unless it is too long for a title.
+    grounds = judgement.verdict.grounds[:1]
+    why = "".join(one_line(_SHORT.get(r.code, "").format(**r.facts)) for r in grounds)
     return f"was {'rejected' if is_rejected else 'not promoted'}{f': {why}' if why else ''}"
-
-
-def _in_short(grounds: tuple[Reason, ...]) -> str:
-    """Return the first reason as the end of a title; '' where it is too long for one."""
-    short = _SHORT.get(grounds[0].code, "") if grounds else ""
-    return one_line(short.format(**grounds[0].facts)) if short else ""
 
 
 def _percent(change: Interval) -> str:

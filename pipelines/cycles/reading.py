@@ -6,7 +6,7 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -123,8 +123,9 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
         is_gate = failure.error_class == DataGateFailedError.__name__
         found["state"] = "data gate failed" if is_gate else "broken"
         found["failure"] = failure.model_copy(update={"message": one_line(failure.message)})
-    costs = _costs_of(run_id, records.values())
-    return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costs, **found)
+    costs = [r.model_dump(include=set(StageCost.model_fields)) for r in records.values()]
+    costed = CycleCosts(run_id=run_id, stages=tuple(StageCost(**each) for each in costs))
+    return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costed, **found)
 
 
 def outcome_now(
@@ -170,12 +171,6 @@ def _records_of(run_uri: str) -> dict[str, StageRecord]:
             )
         found[stage] = record
     return found
-
-
-def _costs_of(run_id: str, records: Iterable[StageRecord]) -> CycleCosts:
-    fields = set(StageCost.model_fields)
-    stages = tuple(StageCost(**{name: getattr(r, name) for name in fields}) for r in records)
-    return CycleCosts(run_id=run_id, stages=stages)
 
 
 def is_void(run: ResolvedRun, comparison: Comparison) -> bool:

@@ -18,7 +18,7 @@ from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EventLog, LogFile, unchanged_meanwhile
+from pipelines.event_log.log_files import EventLog, unchanged_meanwhile
 from pipelines.event_log.reader import (
     Before,
     EventFilter,
@@ -54,9 +54,11 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    profiles = list[DayProfile]()
+    # The first requests and actions reach back to the day before.
+    start, end, profiles = (days.start - 1) * DAY_MS, days.stop * DAY_MS, list[DayProfile]()
+    events = [file for table in EVENTS for file in event_log.files_between(table, start, end)]
     with (
-        unchanged_meanwhile(event_log, files_of_days(event_log, days)),
+        unchanged_meanwhile(event_log, [*event_log.files_of("users"), *events]),
         open_engine(str(scratch)) as engine,
     ):
         for part in tracked(list(parts_of(event_log, days)), "parts of the log's days"):
@@ -78,13 +80,6 @@ def parts_of(event_log: EventLog, days: range) -> Iterator[range]:
         part, num_bytes = range(part.start if part else day, day + 1), num_bytes + size
     if part:
         yield part
-
-
-def files_of_days(event_log: EventLog, days: range) -> tuple[LogFile, ...]:
-    """Return the files from which some days are measured, events of the day before among them."""
-    start, end = (days.start - 1) * DAY_MS, days.stop * DAY_MS
-    events = (event_log.files_between(table, start, end) for table in EVENTS)
-    return (*event_log.files_of("users"), *(file for files in events for file in files))
 
 
 def rows_of(

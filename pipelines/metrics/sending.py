@@ -72,7 +72,11 @@ def send(points: Sequence[Point], about: str) -> None:
         except Exception as error:
             problems.append(f"sending failed ({type(error).__name__})")
 
-    _silence_libraries()
+    # What libraries say of our sending is kept out of the log: it may quote a secret header. The
+    # filter is on each of their loggers, because a logger's children do not inherit it.
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in _LIBRARIES:
+            logging.getLogger(name).addFilter(_is_of_others)
     thread = threading.Thread(target=export, name=_THREAD, daemon=True)
     thread.start()
     thread.join(WAIT_S)
@@ -86,16 +90,6 @@ def send(points: Sequence[Point], about: str) -> None:
 
 def _is_of_others(record: logging.LogRecord) -> bool:
     return record.threadName != _THREAD
-
-
-def _silence_libraries() -> None:
-    """Keep out of the log what libraries say of our sending: it may quote a secret header.
-
-    The filter is on each of their loggers, because a logger's children do not inherit it.
-    """
-    for name in tuple(logging.root.manager.loggerDict):
-        if name.partition(".")[0] in _LIBRARIES:
-            logging.getLogger(name).addFilter(_is_of_others)
 
 
 def _collect(points: Sequence[Point]) -> "MetricsData":

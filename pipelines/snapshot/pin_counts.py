@@ -275,17 +275,12 @@ def trailing_first(
         cell = (pin_row * len(span) + (day - span.start))[is_ours]
         grid = np.full((len(of_pins), len(span)), NEVER_MS)
         np.minimum.at(grid.reshape(-1), cell, times[is_ours])
-        of_pins[:] = _trailing_minimum(grid, trailing_days + 1)[:, days - span.start]
+        done = 1  # Each column is the least of so many, its own and those before it.
+        while done <= trailing_days:
+            step = min(done, trailing_days + 1 - done)
+            grid[:, step:] = np.minimum(grid[:, step:], grid[:, :-step])
+            done += step
+        of_pins[:] = grid[:, days - span.start]
 
     deque(run(fill, range(len(cut.blocks))), maxlen=0)
     return known_at
-
-
-def _trailing_minimum(grid: Ints, length: int) -> Ints:
-    """Return the least of each column and those before it, `length` of them; the grid is spent."""
-    done = 1
-    while done < length:
-        step = min(done, length - done)
-        grid[:, step:] = np.minimum(grid[:, step:], grid[:, :-step])
-        done += step
-    return grid

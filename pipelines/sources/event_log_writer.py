@@ -267,8 +267,16 @@ class EventLogWriter:
             # A frame without rows, such as a day without actions, tells no types.
             if len(given := table_of(batch)):
                 rows = normalise(table, given, self._block)
-                if table in EVENT_TIME_COLUMNS and not self._replaces_days:
-                    self._require_later(rows)
+                complete_to = self._existing.record.complete_to if self._existing else None
+                if complete_to and table in EVENT_TIME_COLUMNS and not self._replaces_days:
+                    known = pc.min(rows["known_at"]).as_py()
+                    if known < to_ms(complete_to):
+                        raise DataContractError(
+                            f"known_at is {with_utc(known)}; expected none before "
+                            f"{complete_to:%Y-%m-%d %H:%M} UTC, to which a writer has said that "
+                            f"the log is complete; give the time at which a row arrived, or all "
+                            f"rows of its day with replace_days=True"
+                        )
                 for each, found in ((table, rows), *self._block.names.items()):
                     self._keep(each, found)
         except DataContractError as error:
@@ -298,16 +306,6 @@ class EventLogWriter:
                 f"a column has a type that cannot be kept ({error}); found {types}; expected "
                 f"texts, numbers, booleans, dates, times or lists of them; cast the column"
             ) from error
-
-    def _require_later(self, rows: pa.Table) -> None:
-        """Refuse rows that were known before the instant to which the log is complete."""
-        complete_to = self._existing.record.complete_to if self._existing else None
-        if complete_to and (known := pc.min(rows["known_at"]).as_py()) < to_ms(complete_to):
-            raise DataContractError(
-                f"known_at is {with_utc(known)}; expected none before {complete_to:%Y-%m-%d %H:%M} "
-                f"UTC, to which a writer has said that the log is complete; give the time at which "
-                f"a row arrived, or all rows of its day with replace_days=True"
-            )
 
     def _publish(self) -> None:
         """Write the files of the log, or of what is added to it, and bring them to their place.

@@ -8,7 +8,7 @@ Letters: R requests of a round, C candidates.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.artifacts import ShardStats
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, LogFile
@@ -35,11 +34,6 @@ _LATEST = timedelta(days=3)
 """No row of a world is known later than this; what is known at a request is told by the row."""
 _SHARD = "shard"
 _CANDIDATES_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class _OneShard:
-    shards: Sequence[ShardStats]
 
 
 class AskedDay:
@@ -102,7 +96,7 @@ class AskedDay:
             self._folder / _SHARD, _SHARD, build_shard(rows, self._pins, self._plan), self._plan
         )
         features, longest = self._config.features, self._config.model.max_actions
-        reader = SnapshotReader(_OneShard([summary.stats]), self._folder, features, longest)
+        reader = SnapshotReader([summary.stats], self._folder, features, longest)
         parts = chunks(reader.index(SPLIT_HOLDOUT), _CANDIDATES_AT_ONCE)
         return [
             (reader.request_column(part, "request_id").tolist(), reader.make_batch(part))

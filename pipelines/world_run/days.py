@@ -199,29 +199,24 @@ def _rounds(
     pin_RC, actions = drawn.requests.pin_RC.copy(), [ACTIONS.empty_table()]
     expected_C = np.zeros(draws.NUM_CANDIDATES)
     for number, rows in enumerate(drawn.rounds(day)):
-        order_RC = _order(drawn, rows, policy, asked)
+        ids = drawn.ids.take(pa.array(rows))
+        offered = draws.describe(drawn.catalogue, drawn.requests.take(rows))
+        order_RC = np.argsort(-policy.scores(ids, offered, asked), axis=1, kind="stable")
+        is_drawn_R1 = drawn.requests.is_exploration_R[rows, None]  # They are shown as drawn.
+        order_RC = np.where(is_drawn_R1, np.arange(order_RC.shape[1]), order_RC)
         shown = _shown(drawn, rows, order_RC)
         luck_RC = np.take_along_axis(drawn.luck_RC[rows], order_RC, axis=1)
         outcome_RC = draws.draw_outcomes(luck_RC, shown)
         chance_RC = draws.repin_chance(shown, draws.true_chances(shown)) * draws.EXAMINATION_C
         expected_C += chance_RC.sum(axis=0)
         made = LogRows(drawn.world, _generator(drawn.world, _ACTING, day, number))
-        found = made.actions(shown.requests, drawn.ids.take(pa.array(rows)), outcome_RC)
+        found = made.actions(shown.requests, ids, outcome_RC)
         policy.learn(shown, outcome_RC)
         if asked is not None:
             asked.learn(found)
         pin_RC[rows] = shown.requests.pin_RC
         actions.append(found)
     return pin_RC, pa.concat_tables(actions).sort_by("acted_at"), expected_C
-
-
-def _order(drawn: DrawnWorld, rows: Ints, policy: Policy, asked: AskedDay | None) -> Ints:
-    """Return (R, C) which candidate stands at each position; exploration shows them as drawn."""
-    shown = draws.describe(drawn.catalogue, drawn.requests.take(rows))
-    scores_RC = policy.scores(drawn.ids.take(pa.array(rows)), shown, asked)
-    order_RC = np.argsort(-scores_RC, axis=1, kind="stable")
-    is_drawn_R1 = drawn.requests.is_exploration_R[rows, None]
-    return np.where(is_drawn_R1, np.arange(order_RC.shape[1]), order_RC)
 
 
 def _shown(drawn: DrawnWorld, rows: Ints, order_RC: Ints) -> draws.Shown:

@@ -108,7 +108,7 @@ def _sample_inputs() -> Inputs:
     """
     snapshot = write_snapshot(make_run(variant(17), AS_OF, HOME / "bench"))
     folder = storage.local_path(snapshot.uri)
-    reader = SnapshotReader(snapshot, folder, snapshot.features, max_actions=100)
+    reader = SnapshotReader(snapshot.shards, folder, snapshot.features, max_actions=100)
     index = reader.index(SPLIT_TRAINING)
     by_length = np.argsort(index.num_actions_M, kind="stable")
     places = (np.arange(NUM_REQUESTS) + 0.5) / NUM_REQUESTS * len(by_length)

@@ -34,7 +34,7 @@ def measure() -> list[Row]:
     folder = storage.local_path(snapshot.uri)
     data = HomefeedDataModule(snapshot, folder, run.config)
     dataset = PerRow(
-        SnapshotReader(snapshot, folder, run.config.features, run.config.model.max_actions)
+        SnapshotReader(snapshot.shards, folder, run.config.features, run.config.model.max_actions)
     )
     peer = DataLoader(dataset, batch_size=run.config.training.batch_size, shuffle=True)
     rates = np.array([_turn(data, peer, run) for _ in range(TURNS)])

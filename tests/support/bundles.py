@@ -88,9 +88,8 @@ def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int
     """Write a bundle of an untrained model of a recipe, and return its folder."""
     torch.manual_seed(seed)
     ranker = Ranker(config.features, config.model, EMBEDDING_DIM)
-    reader = SnapshotReader(
-        snapshot, storage.local_path(snapshot.uri), config.features, config.model.max_actions
-    )
+    place, longest = storage.local_path(snapshot.uri), config.model.max_actions
+    reader = SnapshotReader(snapshot.shards, place, config.features, longest)
     golden = reader.make_batch(reader.index(SPLIT_TRAINING).take(np.arange(2)))
     bundle = described(
         config,

@@ -163,7 +163,8 @@ class Decoder:
         self._unknown("", given, FIELDS)
         request_id, deadline_ms = given.get("request_id"), given.get("deadline_ms")
         self._id("request_id", request_id, "string")
-        if deadline_ms is not None and not _is_number(deadline_ms, 0, 1e9):
+        is_number = isinstance(deadline_ms, int | float) and not isinstance(deadline_ms, bool)
+        if deadline_ms is not None and not (is_number and 0 < deadline_ms <= 1e9):
             self._say("deadline_ms", _kind(deadline_ms), "milliseconds, more than 0")
         keys: dict[Any, int] = {}
         arrays = self._actions(self._columns("actions", given.get("actions", {})), keys)
@@ -411,11 +412,6 @@ def requests_of(batch: Batch, config: BundleConfig) -> list[dict[str, Any]]:
         found.append({"request_id": f"{row}", "user": user, "actions": actions if types else {}})
         found[-1]["candidates"] = columns
     return found
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and low < value <= high
 
 
 def _kind(value: Any) -> str:

@@ -78,7 +78,7 @@ def score_split(
     )
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
-    reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
+    reader = SnapshotReader(snapshot.shards, snapshot_dir, features, config.model.max_actions)
     index, heads = reader.index(split), config.features.heads
     scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
     probabilities = {

@@ -112,7 +112,7 @@ class HomefeedDataModule(pl.LightningDataModule):
         require_meaning(snapshot, config.features, "the recipe", {"heads": heads})
         self.config = config
         self.reader = SnapshotReader(
-            snapshot, snapshot_dir, snapshot.features, config.model.max_actions
+            snapshot.shards, snapshot_dir, snapshot.features, config.model.max_actions
         )
         index = self.reader.index(SPLIT_TRAINING)
         is_calibration_M = uniform(index.user_id_M, _CALIBRATION_SALT) < CALIBRATION_SHARE
@@ -242,7 +242,11 @@ class HomefeedDataModule(pl.LightningDataModule):
                 # The feature's own moments are over the rows where it is not missing: how often it
                 # is must not move them, and is told by the flag.
                 values = values[is_missing == 0]
-            moments += [_mean_and_scale(column) for column in (values, *flags)]
+            for column in (values, *flags):
+                has_any = len(column) > 0
+                scale = float(column.std(dtype=np.float64)) if has_any else 0.0
+                mean = float(column.mean(dtype=np.float64)) if has_any else 0.0
+                moments.append((mean, scale or 1.0))
         pins = reader.pins["embedding"][np.unique(reader.example_column(index, "pin_row"))]
         users = np.concatenate([table["embedding"] for table in reader.users])
         for name, embeddings in (("pins", pins), ("users", users)):
@@ -275,13 +279,6 @@ class HomefeedDataModule(pl.LightningDataModule):
             # Moved off 0 and 1 by half a positive.
             head_rates_H=(positives_H + 0.5) / (len(labels_CH) + 1.0),
         )
-
-
-def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
-    if len(values) == 0:
-        return 0.0, 1.0
-    scale = float(values.std(dtype=np.float64))
-    return float(values.mean(dtype=np.float64)), scale if scale > 0 else 1.0
 
 
 def _unit_scale(embeddings: np.ndarray) -> float:

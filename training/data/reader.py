@@ -10,10 +10,9 @@ S actions per request, E embedding, G categorical features, N numeric inputs of 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -75,25 +74,22 @@ class ColumnReader:
         return self._columns[name]
 
 
-class HasShards(Protocol):
-    """What a reader must know of a snapshot: the folders of its shards."""
-
-    @property
-    def shards(self) -> Sequence[ShardStats]:
-        """The shards, in order."""
-
-
 class SnapshotReader:
-    """Batches and whole-split columns of one snapshot, for one set of features."""
+    """Batches and whole-split columns of the shards of a snapshot, for one set of features."""
 
     def __init__(
-        self, snapshot: HasShards, snapshot_dir: Path, features: FeatureConfig, max_actions: int
+        self,
+        shards: Iterable[ShardStats],
+        snapshot_dir: Path,
+        features: FeatureConfig,
+        max_actions: int,
     ) -> None:
         self.features = features
         self.max_actions = max_actions
         self.pins = ColumnReader(snapshot_dir, PINS_FILE)
+        names = [shard.name for shard in shards]
         self.requests, self.examples, self.timelines, self.users = (
-            [ColumnReader(snapshot_dir, f"{shard.name}/{kind}.arrow") for shard in snapshot.shards]
+            [ColumnReader(snapshot_dir, f"{name}/{kind}.arrow") for name in names]
             for kind in ("requests", "examples", "timeline", "users")
         )
 
@@ -258,7 +254,7 @@ def load_rows(
         split: which of its two.
         max_examples: where there are more, whole requests are drawn, the same ones each time.
     """
-    reader = SnapshotReader(snapshot, Path(snapshot_dir), snapshot.features, max_actions=1)
+    reader = SnapshotReader(snapshot.shards, Path(snapshot_dir), snapshot.features, max_actions=1)
     index = reader.index(split)
     if max_examples is not None and index.num_examples_M.sum() > max_examples:
         order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")

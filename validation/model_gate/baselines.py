@@ -37,15 +37,6 @@ class Ranking(NamedTuple):
     score: Callable[..., Any]  # of their columns, float64 (N,): the highest goes first
 
 
-def _past_engagement(past: FloatArray, popularity: FloatArray) -> FloatArray:
-    """Return the score of a ranking by past engagement, and by popularity where that is equal.
-
-    The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
-    far below the factor, so that no popularity outweighs an action.
-    """
-    return np.expm1(past).round() * 1_000 + popularity
-
-
 RANKINGS = (
     Ranking(RANDOM, "A seeded hash of request and pin.", (), lambda: 0.0),
     *(
@@ -72,7 +63,9 @@ RANKINGS = (
         "past engagement",
         "The user's earlier actions on this very pin, most first; where equal, by popularity.",
         ("past_engagements", "pin_popularity_28d"),
-        _past_engagement,
+        # The features are log(1 + count). The past counts as whole actions, and log(1 + popularity)
+        # is far below the factor, so that no popularity outweighs an action.
+        lambda past, popularity: np.expm1(past).round() * 1_000 + popularity,
     ),
 )
 """Where two are equally good, the one that stands first counts as the better one."""

@@ -117,7 +117,9 @@ def _kind_of(
     Where no name tells, what is recommended has a value of its own in each row, and what was done
     a time.
     """
-    found = {what: column for what in NAMES if (column := _called(types, NAMES[what]))}
+    plain = {_letters(column): column for column in reversed(types)}
+    called = {w: [n for n in map(_letters, NAMES[w].split()) if n in plain] for w in NAMES}
+    found = {what: plain[names[0]] for what, names in called.items() if names}
     if {"user_id", "pin_id"} <= set(found):
         is_shown = {"position", "request_id"} & set(found) and "action_type" not in found
         name: TableName = "impressions" if is_shown else "actions"
@@ -132,12 +134,6 @@ def _kind_of(
     if timed := [column for column, kind in types.items() if kind.startswith("TIMESTAMP")]:
         return "actions", found | {"time": timed[0]}, ["read as actions"]
     return "pins", found, ["read as pins"]
-
-
-def _called(types: dict[str, str], names: str) -> str:
-    """Return the column that is called like one of some names; '' if there is none."""
-    plain = {_letters(column): column for column in reversed(types)}
-    return next((plain[_letters(n)] for n in names.split() if _letters(n) in plain), "")
 
 
 def _first_unique(tables: Tables, view: str, types: dict[str, str]) -> str:

@@ -64,7 +64,7 @@ def numeric(*names: str) -> tuple[NumericFeature, ...]:
 
 
 def reader(snapshot: Snapshot) -> SnapshotReader:
-    return SnapshotReader(snapshot, storage.local_path(snapshot.uri), snapshot.features, 1)
+    return SnapshotReader(snapshot.shards, storage.local_path(snapshot.uri), snapshot.features, 1)
 
 
 def digests(snapshot: Snapshot) -> list[str]:

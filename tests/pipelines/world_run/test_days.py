@@ -173,7 +173,7 @@ def test_a_model_is_asked_what_a_later_snapshot_says_it_was_asked(
     snapshot = build_of(plan, to_uri(tmp_path / "log"), to_uri(tmp_path / "snapshots"))
     place = storage.local_path(snapshot.uri)
     scores = score_split(bundle, snapshot, place, SPLIT_HOLDOUT).ranking_score
-    reader = SnapshotReader(snapshot, place, snapshot.features, 1)
+    reader = SnapshotReader(snapshot.shards, place, snapshot.features, 1)
     index = reader.index(SPLIT_HOLDOUT)
     requests = np.repeat(reader.request_column(index, "request_id"), index.num_examples_M)
     pins = reader.pins["pin_id"][reader.example_column(index, "pin_row")]

@@ -19,6 +19,6 @@ def predictor(trained) -> Predictor:
 def holdout_batch(planted, predictor: Predictor) -> Batch:
     config = predictor.config
     reader = SnapshotReader(
-        planted.snapshot, planted.folder, config.features, config.model.max_actions
+        planted.snapshot.shards, planted.folder, config.features, config.model.max_actions
     )
     return reader.make_batch(reader.index(SPLIT_HOLDOUT))

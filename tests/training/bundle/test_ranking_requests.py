@@ -45,7 +45,7 @@ def arrow_of(requests: list[dict]) -> bytes:
 def test_a_request_is_scored_as_the_snapshots_rows_are(planted, trained) -> None:
     predictor = load_bundle(Path(trained[1].bundle_dir))
     features, longest = predictor.config.features, predictor.config.model.max_actions
-    reader = SnapshotReader(planted.snapshot, planted.folder, features, longest)
+    reader = SnapshotReader(planted.snapshot.shards, planted.folder, features, longest)
     some = next(iter(chunks(reader.index(SPLIT_HOLDOUT), 300)))
     batch = reader.make_batch(some)
     expected_CH, requests = predictor.probabilities(batch), requests_of(batch, predictor.config)

@@ -14,7 +14,7 @@ from training.model.loss import weighted_loss
 
 @pytest.fixture(scope="module")
 def reader(planted) -> SnapshotReader:
-    return SnapshotReader(planted.snapshot, planted.folder, planted.config.features, 20)
+    return SnapshotReader(planted.snapshot.shards, planted.folder, planted.config.features, 20)
 
 
 def data_of(planted, **changes: float) -> HomefeedDataModule:

@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     config = config_of(*CHOSEN)
     snapshot = build(folder, config)
     place = local_path(snapshot.uri)
-    reader = SnapshotReader(snapshot, place, config.features, max_actions=20)
+    reader = SnapshotReader(snapshot.shards, place, config.features, max_actions=20)
     return Built(config, snapshot, place, reader, build(folder, config_of()))
 
 

@@ -29,7 +29,7 @@ def build(folder: Path, known: dict[int, str]) -> Snapshot:
 
 
 def batch_of(snapshot: Snapshot, split: int) -> tuple[list[str], Batch]:
-    reader = SnapshotReader(snapshot, local_path(snapshot.uri), snapshot.features, 10)
+    reader = SnapshotReader(snapshot.shards, local_path(snapshot.uri), snapshot.features, 10)
     index = reader.index(split)
     return reader.request_column(index, "request_id").tolist(), reader.make_batch(index)
 

@@ -39,7 +39,7 @@ def test_a_log_of_another_width_is_trained_on_and_scored(
     shapes = {each.name: each.shape for each in _signature(work.bundle).inputs}
     assert shapes["candidate_pins_CE"] == shapes["users_RE"] == (-1, embedding_dim)
     scores = score_split(work.bundle, snapshot, folder, SPLIT_HOLDOUT)
-    reader = SnapshotReader(snapshot, folder, snapshot.features, 1)
+    reader = SnapshotReader(snapshot.shards, folder, snapshot.features, 1)
     is_repin = reader.labels(reader.index(SPLIT_HOLDOUT))[:, 0].astype(bool)
     repin = scores.probabilities["repin"]
     assert repin[is_repin].mean() > 1.5 * repin[~is_repin].mean()

@@ -532,6 +532,8 @@ def _of_counts(
     name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
 ) -> list[Deviation]:
     """Return how far the judged days' shares by hour or category lie from the history's."""
+    from scipy.spatial.distance import jensenshannon
+
     of_days = [[day.counts.get(name, {}) for day in days] for days in (history, judged)]
     keys = sorted({key for counts in of_days for of_day in counts for key in of_day})
     before, now = (_count_matrix(counts, keys) for counts in of_days)
@@ -545,26 +547,16 @@ def _of_counts(
         ("run", DISTANCE.run_floor, _run_length(len(before), len(now)), now.sum(axis=0)[None]),
     )
     for level, floor, length, rows in of_levels:
-        own, distances = (jensen_shannon(of, usual) for of in (_sums(before, length), rows))
+        # It is the square root of the divergence in bits (Endres and Schindelin, 2003). Of shares
+        # that are all but equal, rounding may make the divergence negative.
+        own, distances = (
+            np.nan_to_num(jensenshannon(counts, usual[None], base=2, axis=1))
+            for counts in (_sums(before, length), rows)
+        )
         worst = int(np.argmax(distances))
         limit = max(_short_history(len(before)) * floor, MARGIN * own.max())
         found.append(Deviation(name, level, DISTANCE, days[worst], distances[worst], 0.0, limit))
     return found
-
-
-def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
-    """Return the Jensen-Shannon distance of each row of counts from the usual counts, in [0, 1].
-
-    It is the square root of the divergence in bits (Endres and Schindelin, 2003).
-
-    Args:
-        counts: [rows, keys], no row all zero.
-        usual: [keys], not all zero.
-    """
-    from scipy.spatial.distance import jensenshannon
-
-    # Of shares that are all but equal, rounding may make the divergence negative.
-    return np.nan_to_num(jensenshannon(counts, usual[None], base=2, axis=1))
 
 
 def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:
