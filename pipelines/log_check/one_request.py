@@ -46,7 +46,11 @@ def show_request(event_log: EventLog, recipe: RunConfig, request_id: str) -> dic
         DataContractError: the log breaks its contract in the files that are read.
     """
     user_id, at = find_request(event_log, request_id)
-    plan = plan_for(recipe, at)
+    # As of the earliest day whose holdout has the instant, in one shard.
+    one_shard = recipe.snapshot.model_copy(update={"num_shards": 1})
+    days = 1 - (-one_shard.label_window_hours // 24)  # the request's, and those of its labels
+    as_of = floor_to_day(at) + timedelta(days=days)
+    plan = plan_of(recipe.model_copy(update={"snapshot": one_shard}), as_of)
     built = build_one_user(event_log, plan, user_id)
     names = built[0].requests["request_id"].to_pylist() if built else []
     if built is None or request_id not in names:
@@ -81,14 +85,6 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, datetime]:
         f"the event log at {event_log.uri} has no request {request_id!r}; expected one of its "
         f"impressions from {first} to {last}; correct --request"
     )
-
-
-def plan_for(recipe: RunConfig, at: datetime) -> SnapshotPlan:
-    """Return the plan of one shard, as of the earliest day whose holdout has an instant."""
-    one_shard = recipe.snapshot.model_copy(update={"num_shards": 1})
-    days = 1 - (-one_shard.label_window_hours // 24)  # the request's, and those of its labels
-    as_of = floor_to_day(at) + timedelta(days=days)
-    return plan_of(recipe.model_copy(update={"snapshot": one_shard}), as_of)
 
 
 def build_one_user(

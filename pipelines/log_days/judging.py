@@ -66,7 +66,6 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     """
     from pipelines.alerts.commands import accept_shift_command, stage_command
     from validation.data_gate.days.gate import judge_log
-    from validation.data_gate.gx_runner import importing_meanwhile
     from validation.report.data_docs import DOCS_FOLDER
 
     plan, event_log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
@@ -76,9 +75,8 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir, spilled = scratch / "log", scratch / "spilled"
         out_dir.mkdir()
         spilled.mkdir()
-        with importing_meanwhile():
-            factor, accepted = run.config.data_gate.limit_factor, _accepted_days(run)
-            found = measured_log(event_log, plan, factor, spilled, accepted)
+        factor, accepted = run.config.data_gate.limit_factor, _accepted_days(run)
+        found = measured_log(event_log, plan, factor, spilled, accepted)
         outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,

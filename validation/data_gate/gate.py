@@ -22,7 +22,7 @@ from validation.data_gate.canaries import (
 )
 from validation.data_gate.checks import NO_REFERENCE, Judged, row_checks, snapshot_checks
 from validation.data_gate.drawing import lines_of
-from validation.data_gate.gx_runner import Check, evaluate, importing_meanwhile
+from validation.data_gate.gx_runner import Check, evaluate
 from validation.data_gate.shifts import Shift, kept_shifts, shift_checks, shifts_of
 from validation.data_gate.snapshot_profile import Reference, profile_snapshot, to_json
 from validation.report.charts import Style
@@ -60,8 +60,7 @@ def judge_snapshot(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the data.
     """
-    with importing_meanwhile():
-        profile = profile_snapshot(snapshot, snapshot_dir)
+    profile = profile_snapshot(snapshot, snapshot_dir)
     judged = Judged(config, snapshot, profile, reference)
     before, is_measured = judged.before, not profile.unmeasured_shards
     shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()

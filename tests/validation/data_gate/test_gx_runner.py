@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import pytest
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.errors import HomefeedError
 from support.plain_gate import plain_suite
-from validation.data_gate import gx_runner
-from validation.data_gate.gx_runner import NAN, Check, evaluate, importing_meanwhile
+from validation.data_gate.gx_runner import NAN, Check, evaluate
 from validation.report.data_docs import Subject
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
@@ -89,10 +87,3 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1.") and done.stdout.endswith(" false\n"), done.stderr
-
-
-def test_the_library_is_imported_while_the_body_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    has_begun = threading.Event()
-    monkeypatch.setattr(gx_runner, "import_great_expectations", has_begun.set)
-    with importing_meanwhile():
-        assert has_begun.wait(60)
