@@ -5,8 +5,6 @@ servers (`services`). Tested in tests/pipelines/local/test_retrain.py and test_r
 """
 
 import contextlib
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +15,6 @@ from pipelines.alerts.links import PREFIX
 from pipelines.alerts.outcomes import what_serves
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import ENDS
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle, lines_of
@@ -26,6 +23,8 @@ from pipelines.local.home import ADMIN, LocalHome
 from pipelines.local.services import RunningServices, Say, running
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
+from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+from pipelines.sources.publish import ingest
 
 POLL_S = 0.5
 _ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:], "outcome", *ENDS)
@@ -46,7 +45,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     Raises:
         RunInProgressError: another copy is running in this home.
         ServiceError: Airflow or MLflow did not come up.
-        DataContractError: there is no event log and none could be made.
+        HomefeedError: there is no event log and none could be made.
     """
     settings, has_ended = Settings(home=str(home.path)), True
 
@@ -56,7 +55,10 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     if all((cycle := find(day)) is not None and not cycle.next_stage for day in days):
         say("Every cycle has ended well before; nothing to run.")
     else:
-        write_event_log(settings.event_log_location, say)
+        place = settings.event_log_location
+        if not set(storage.list_names(storage.to_uri(place))) >= set(EVENT_LOG_TABLES):
+            say(f"writing the event log of the Complete Journey data to {place} ...")
+            ingest(CompleteJourneyAdapter(), place)
         with running(home, dags, say) as services:
             show_addresses(services, say)
             api = AirflowApi(services.ports.airflow_url, home.password())
@@ -71,24 +73,6 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     say(what_serves(workspace_uri, settings.registered_model))
     say(f"see it all: make ui (login {ADMIN} / {home.password()})")
     return int(not has_ended)
-
-
-def write_event_log(place: str, say: Say) -> None:
-    """Write the sample's event log where there is none.
-
-    Raises:
-        DataContractError: it could not be written.
-    """
-    if set(storage.list_names(storage.to_uri(place))) >= set(EVENT_LOG_TABLES):
-        return
-    say(f"writing the event log of the Complete Journey data to {place} ...")
-    words = ["ingest", "completejourney", "--to", place]
-    done = subprocess.run([sys.executable, "-m", "pipelines.cli", *words], check=False)
-    if done.returncode != 0:
-        raise DataContractError(
-            f"the event log could not be written (exit code {done.returncode}); mend what is said "
-            f"above, then run the same command again"
-        )
 
 
 def _run_cycle(api: AirflowApi, services: RunningServices, recipe: str, day: str, say: Say) -> bool:

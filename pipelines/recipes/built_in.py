@@ -104,7 +104,7 @@ def completejourney() -> RunConfig:
 
 
 def world() -> RunConfig:
-    """Return the recipe of the simulated world with a known answer (`homefeed ingest world`)."""
+    """Return the recipe of the simulated world with a known answer (`homefeed world run`)."""
     return RunConfig(
         recipe="world",
         features=FeatureConfig(

@@ -288,7 +288,7 @@ class EventLogWriter:
         """Keep rows until the block ends; a column that some rows lack is null there."""
         numbers = pa.array(np.arange(len(rows)) + self._num_given)
         self._num_given += len(rows)
-        before, name = self._schemas.get(table, pa.schema([])), _quoted(table)
+        before, name = self._schemas.get(table, pa.schema([])), quoted(table)
         kept = f"SELECT * FROM {name} UNION ALL BY NAME " if before.names else ""
         query = f"CREATE OR REPLACE TABLE {name} AS {kept}SELECT * FROM registered"
         if set(rows.schema.names) <= set(before.names):
@@ -371,7 +371,7 @@ class EventLogWriter:
         for table in self._schemas:
             folders, time = {table}, EVENT_TIME_COLUMNS.get(table)
             if time:
-                days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} FROM {_quoted(table)}")
+                days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} FROM {quoted(table)}")
                 folders = {day_folder(table, day) for (day,) in days}
             here = {name for name in files if name.rpartition("/")[0] in folders}
             if time and self._replaces_days:
@@ -398,8 +398,8 @@ class EventLogWriter:
     def _digest(self) -> str:
         """Return a digest of the block's rows, whatever their order and batches."""
         found = [
-            (table, self._ask(f"SELECT sum(hash(row)) FROM ({rows} FROM {_quoted(table)}) AS row"))
-            for rows in [f"SELECT * EXCLUDE ({_quoted(_ROW)})"]
+            (table, self._ask(f"SELECT sum(hash(row)) FROM ({rows} FROM {quoted(table)}) AS row"))
+            for rows in [f"SELECT * EXCLUDE ({quoted(_ROW)})"]
             for table in sorted(self._schemas)
         ]
         return hashlib.blake2b(str(found).encode(), digest_size=8).hexdigest()
@@ -415,7 +415,7 @@ class EventLogWriter:
         self._ask(
             "CREATE OR REPLACE TABLE impressions AS SELECT * REPLACE (coalesce(position, "
             "row_number() OVER (PARTITION BY request_id ORDER BY impressed_at, "
-            f"{_quoted(_ROW)}) - 1) AS position) FROM impressions"
+            f"{quoted(_ROW)}) - 1) AS position) FROM impressions"
         )
         query = "SELECT request_id FROM impressions WHERE position > "
         for (crowded,) in self._ask(f"{query} {_LARGEST_POSITION} ORDER BY ALL LIMIT 1"):
@@ -433,7 +433,7 @@ class EventLogWriter:
         Raises:
             DataContractError: such a row has another value in some column.
         """
-        name, row, schema = _quoted(table), _quoted(_ROW), self._schemas[table]
+        name, row, schema = quoted(table), quoted(_ROW), self._schemas[table]
         first, keys = KEYS[table][0], ", ".join(KEYS[table])
         [(low, high)] = self._ask(f"SELECT min({first}), max({first}) FROM {name}")
         wanted = (pc.field(first) >= low) & (pc.field(first) <= high)
@@ -452,7 +452,7 @@ class EventLogWriter:
                     f"SEMI JOIN {name} USING ({keys})"
                 )
         others = [each for each in schema.names if each not in KEYS[table]]
-        columns = [(f"again.{n}", f"before.{n}") for n in map(_quoted, others)]
+        columns = [(f"again.{n}", f"before.{n}") for n in map(quoted, others)]
         differ = ", ".join(f"{one} IS DISTINCT FROM {other}" for one, other in columns)
         texts = (", ".join(f"{each}::VARCHAR" for each in of) for of in zip(*columns, strict=True))
         here, there = (f"[{each}][place]" for each in texts)
@@ -489,8 +489,8 @@ class EventLogWriter:
         row_bytes = sum(
             4 * each.list_size if pa.types.is_fixed_size_list(each) else 16 for each in schema.types
         )
-        columns, order = (", ".join(map(_quoted, each)) for each in (names, SORT_KEYS[table]))
-        query = f"SELECT {columns} FROM {_quoted(table)} ORDER BY {order}, {_quoted(_ROW)}"
+        columns, order = (", ".join(map(quoted, each)) for each in (names, SORT_KEYS[table]))
+        query = f"SELECT {columns} FROM {quoted(table)} ORDER BY {order}, {quoted(_ROW)}"
         num_rows = max(1, min(MAX_FILE_ROWS, MAX_FILE_BYTES // row_bytes))
         with self._told_errors():
             for batch in self._database.sql(query).to_arrow_reader(num_rows):
@@ -755,5 +755,6 @@ def _own_column(what: str, values: pa.ChunkedArray, block: Block) -> pa.ChunkedA
     return values
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'

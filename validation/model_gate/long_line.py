@@ -62,18 +62,15 @@ def points_of(
     return tuple(found)
 
 
-def evidence_of_fall(
-    points: Sequence[LinePoint], margin: float, seed_noise: float, reference: str = REGRESSION
-) -> float:
-    """Return the evidence that a line has fallen from its best by more than a margin.
+def evidence_of_fall(points: Sequence[LinePoint], margin: float, seed_noise: float) -> float:
+    """Return the evidence that the regression's line has fallen from its best by over a margin.
 
     Args:
         points: Of all references, in the order of their cycles.
         margin: Relative loss that is allowed, 0 to 1.
         seed_noise: Standard deviation of a model's luck, relative.
-        reference: Whose line it is.
     """
-    line = [point for point in points if point.reference == reference]
+    line = [point for point in points if point.reference == REGRESSION]
     weights = np.array([1 / (point.error**2 + seed_noise**2) for point in line])
     values = np.array([point.value for point in line])
     whole, summed = (np.r_[0.0, np.cumsum(each)] for each in (weights, weights * values))

@@ -13,8 +13,9 @@ import yaml
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.sources.event_log_writer import quoted
 from pipelines.sources.mapping.spec import TableMapping, TableName, Times, needed
-from pipelines.sources.mapping.tables import Tables, quoted, time_sql
+from pipelines.sources.mapping.tables import Tables, time_sql
 
 NAMES = {
     "user_id": "user_id user userid uid visitor_id visitorid visitor customer_id customer "

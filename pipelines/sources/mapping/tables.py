@@ -23,6 +23,7 @@ from pyarrow import csv
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.progress import tracked
+from pipelines.sources.event_log_writer import quoted
 from pipelines.sources.mapping.spec import TableMapping, Times
 
 log = logging.getLogger(__name__)
@@ -249,11 +250,6 @@ def _dataset(uri: str, texts: set[str]) -> ds.Dataset:
 def _ending(path: str) -> str:
     suffixes = [each.lower() for each in Path(path).suffixes if each.lower() not in _PACKED]
     return suffixes[-1] if suffixes else ""
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _text(value: str) -> str:

@@ -44,7 +44,7 @@ def test_a_cycle_that_has_ended_is_told_without_a_start_and_how_to_ask_what_serv
         raise ServiceError("started")
 
     monkeypatch.setattr(retrain, "running", refuse)
-    monkeypatch.setattr(retrain, "write_event_log", lambda *_: None)
+    monkeypatch.setattr(retrain, "ingest", lambda *_: None)
     day, home, said = "2017-03-02", LocalHome(tmp_path), list[str]()
     home.create()
     names = {"run_id": f"{day}--ab12cd34", "trigger": retrain.run_id_of("smoke", day)}
