@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import storage
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
@@ -58,7 +59,13 @@ def test_a_defect_changes_the_days_that_it_may_and_the_same_with_the_same_seed(n
 
 def test_how_strong_defects_are(tmp_path: Path) -> None:
     assert (len(DEFECTS), len(OTHERS), len(FRESH)) == (37, 34, 28)
-    found = {}
+
+    def days_of(log: LogRows) -> list[DayProfile]:
+        with open_engine(str(tmp_path)) as engine:
+            rows = DayRows([log.impressions], [log.actions], [log.users])
+            return list(measure_days(engine, rows, log.first_day, log.end_day, ["shelf"]))
+
+    found, sound = {}, days_of(random_log())
     for name, measure, clean, spoiled in (
         ("exposures_twice", "impressions.pin_repeated", 0.0, 0.6 / 1.6),
         ("negatives_lost", "impressions.pins_per_request", 5.0, 1 + 4 * 0.4),
@@ -73,10 +80,7 @@ def test_how_strong_defects_are(tmp_path: Path) -> None:
         ("holdout_requests_lost", "named.repin.known", 1.0, 1 - 0.6 / 2),
         ("actions_tripled", "actions.repin.per_request", 1.0, 2.2),
     ):
-        for log, expected in ((random_log(), clean), (planted(name), spoiled)):
-            with open_engine(str(tmp_path)) as engine:
-                rows = DayRows([log.impressions], [log.actions], [log.users])
-                days = measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
+        for days, expected in ((sound, clean), (days_of(planted(name)), spoiled)):
             value = float(np.mean([day.numbers[measure].value for day in days]))
             found[name, expected] = value - expected
     assert {key: off for key, off in found.items() if abs(off) > 0.08} == {}

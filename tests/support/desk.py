@@ -3,7 +3,10 @@
 The fixtures give one over MLflow's store in this process, where no server is needed.
 """
 
+import contextlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,10 +149,19 @@ class Desk:
         return find_standing(self.history, self.champion, run.config, ())
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store's file with nothing in it, which takes MLflow longer to make than to copy."""
+    file = tmp_path_factory.mktemp("empty") / tracking.OWN_REGISTRY
+    tracking.connect(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture(scope="module")
-def store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store_uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """A store in a file; what MLflow keeps of runs lies beside it, in the working directory."""
     folder, before = tmp_path_factory.mktemp("store"), os.getcwd()
+    shutil.copy(empty_store, folder)
     uri = f"sqlite:///{folder / tracking.OWN_REGISTRY}"
     os.chdir(folder)
     try:
@@ -163,6 +175,35 @@ def store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def desk(tmp_path: Path, store_uri: str) -> Desk:
     """A registered model of its own."""
     return Desk(tmp_path, store_uri)
+
+
+@pytest.fixture(scope="module")
+def promoted(
+    tmp_path_factory: pytest.TempPathFactory, store_uri: str
+) -> tuple[Desk, list[tuple[Path, Path]]]:
+    """A model of which two cycles have promoted a version each, and where its files are kept."""
+    desk, kept = Desk(tmp_path_factory.mktemp("two"), store_uri), tmp_path_factory.mktemp("kept")
+    desk.promote_two()
+    copied = [(each, kept / each.name) for each in (desk.folder, *Path.cwd().iterdir())]
+    for place, copy in copied:
+        shutil.copytree(place, copy) if place.is_dir() else shutil.copy(place, copy)
+    return desk, copied
+
+
+@pytest.fixture
+def two(promoted: tuple[Desk, list[tuple[Path, Path]]]) -> Desk:
+    """The model as it was when two had been promoted, whatever other tests did to it."""
+    desk, copied = promoted
+    for place, copy in copied:
+        if place.is_dir():
+            shutil.rmtree(place)
+            shutil.copytree(copy, place)
+            continue
+        # A connection of MLflow's may be open: SQLite itself puts the old pages into its file.
+        with contextlib.closing(sqlite3.connect(copy)) as old:
+            with contextlib.closing(sqlite3.connect(place)) as now:
+                old.backup(now)
+    return desk
 
 
 def record_move(

@@ -78,16 +78,15 @@ NOT_BACK: dict[str, tuple[Callable[..., object], Callable[[Desk], object], type,
 
 @pytest.mark.parametrize("what", NOT_BACK)
 def test_what_cannot_be_gone_back_to_moves_nothing(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
+    two: Desk, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     happen, act, error, message = NOT_BACK[what]
     assert issubclass(error, HomefeedError)
-    desk.promote_two()
-    happen(desk, monkeypatch)
-    serves = desk.state.serves
+    happen(two, monkeypatch)
+    serves = two.state.serves
     with pytest.raises(error, match=message):
-        act(desk)
-    assert desk.state.serves == serves and len(desk.history.entries) == 2
+        act(two)
+    assert two.state.serves == serves and len(two.history.entries) == 2
 
 
 def test_rollback_and_who_was_serving(desk: Desk) -> None:

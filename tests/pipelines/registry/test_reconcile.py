@@ -21,13 +21,6 @@ from pipelines.registry.reconcile import State, require_agreement
 from support.desk import Desk
 
 
-@pytest.fixture
-def two(desk: Desk) -> Desk:
-    """A model of which two cycles have promoted a version each; v2 serves."""
-    desk.promote_two()
-    return desk
-
-
 def asked(desk: Desk, **more: bool) -> State:
     """Return what a cycle that begins finds."""
     return require_record(desk.client, *desk.where, **more)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.desk import desk, store_uri
+from support.desk import desk, empty_store, store_uri
 from support.retention_world import OldWorld, old_world
 
-__all__ = ["desk", "store_uri"]
+__all__ = ["desk", "empty_store", "store_uri"]
 
 
 @pytest.fixture(scope="session")

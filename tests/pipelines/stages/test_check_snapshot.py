@@ -27,17 +27,20 @@ TOO_FEW = "enough_training_requests"
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log that covers a cycle and the one after it."""
-    folder = tmp_path_factory.mktemp("world") / "event_log"
-    write_planted_world(folder, num_days=74)
-    return folder
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with a log of two cycles and the first one's snapshot, and a copy of it."""
+    folder = tmp_path_factory.mktemp("built")
+    write_planted_world(folder / "event_log", num_days=74)
+    prepare(folder)
+    return folder, Path(shutil.copytree(folder, f"{folder}.copy"))
 
 
 @pytest.fixture
-def home(tmp_path: Path, world: Path) -> Path:
-    shutil.copytree(world, tmp_path / "event_log")
-    return tmp_path
+def home(built: tuple[Path, Path]) -> Path:
+    """That folder as it was made: the first snapshot is found there, and not built again."""
+    folder, copy = built
+    shutil.rmtree(folder)
+    return Path(shutil.copytree(copy, folder))
 
 
 def prepare(
@@ -107,7 +110,7 @@ def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
 def test_a_refused_snapshot_stops_the_run_and_a_later_cycle_of_the_day_is_accepted(
     home: Path,
 ) -> None:
-    refused = prepare(home, STRICT)
+    refused = prepare(home, STRICT, "refused")
     error = refuse(refused)
     message = str(error)
     assert error.exit_code == 65 and re.search(f"{TOO_FEW} .*expected", message)
