@@ -17,7 +17,6 @@ from pipelines.contracts.run_layout import listing_uri
 
 if TYPE_CHECKING:
     from pipelines.event_log.log_files import EventLog, LogFile
-    from pipelines.event_log.reader import Listing
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +34,18 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
             or hold no positives.
         RunInProgressError: another attempt has listed the log anew meanwhile.
     """
+    from pipelines.event_log.reader import list_files
     from pipelines.log_days.judging import judge_event_log
     from pipelines.snapshot.build import write_snapshot
+    from pipelines.snapshot.plan import plan_of
 
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listed_at = listing_uri(run.run_uri)
     seen = storage.look(listed_at)
-    ours = storage.write_over(listed_at, list_event_log(run), seen)
+    event_log, files = _files_now(run)
+    as_of_ms = plan_of(run.config, run.as_of).as_of_ms
+    listing = list_files(event_log, [*files.values()], as_of_ms)
+    ours = storage.write_over(listed_at, listing, seen)
     judge_event_log(run)
     snapshot = write_snapshot(run)
     if storage.look(listed_at) != ours:
@@ -50,20 +54,6 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
             f"one's; run the stage again"
         )
     return snapshot
-
-
-def list_event_log(run: ResolvedRun) -> "Listing":
-    """Return what the files are by now of which the run's snapshot is built.
-
-    Raises:
-        DataContractError: the event log is missing or lacks a table.
-        TransientStorageError: the storage failed.
-    """
-    from pipelines.event_log.reader import list_files
-    from pipelines.snapshot.plan import plan_of
-
-    event_log, files = _files_now(run)
-    return list_files(event_log, [*files.values()], plan_of(run.config, run.as_of).as_of_ms)
 
 
 def has_log_changed(run: ResolvedRun) -> bool:
