@@ -123,7 +123,10 @@ def outcome_of(
         why=reasons[0],
         reasons=reasons,
         most_hurt="" if is_void else _most_hurt(comparison),
-        warnings=tuple(map(_warning, report.warnings)) if report else (),
+        warnings=(
+            *([judgement.skew.sentence] if judgement.skew and judgement.skew.is_fault else ()),
+            *(map(_warning, report.warnings) if report else ()),
+        ),
         changed=_what_changed(run),
         done=done,
         next_step=next_step,

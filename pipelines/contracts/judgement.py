@@ -37,6 +37,8 @@ from pipelines.contracts.time import Window
 ENDS = ("promoted", "anchor_promoted", "held_back", "rejected", "inconclusive")
 """What a cycle comes to, in Airflow's grid a task each, of which one is green. Held back is what
 the verdict would promote, and a person or the run's options do not."""
+MOST_SKEWED = 0.002
+"""Share of served requests whose score may differ from what the snapshot gives."""
 Direction = Literal["better", "worse", "cannot tell", "not compared"]
 
 
@@ -271,6 +273,31 @@ class ServingCheck(Frozen):
         return Reason.of("serving_figures", **facts)
 
 
+class Skew(Frozen):
+    """How the champion's served scores differ from those that its snapshot's requests give."""
+
+    num_requests: int = Field(ge=1)  # Served by it, of the holdout, drawn by a hash.
+    num_differ: int = Field(ge=0)  # Of them, with a score that differs by more than noise.
+    causes: dict[str, int]  # Requests by what differs: actions, embeddings, features, ages, model.
+    largest: float  # The largest difference of a score.
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether people must look."""
+        return self.num_differ > MOST_SKEWED * self.num_requests
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for people."""
+        found = ", ".join(f"{name} {num:,}" for name, num in sorted(self.causes.items()))
+        return (
+            f"Of {self.num_requests:,} requests that the champion answered, {self.num_differ:,} "
+            f"got another score than the event log's view of them gives"
+            f"{f' (what differs: {found})' if found else ''}; expected at most "
+            f"{100 * MOST_SKEWED:g} %."
+        )
+
+
 class OffPolicyEstimate(Frozen):
     """What exploration requests say of both sides, by one of `validation.model_gate.off_policy`."""
 
@@ -313,6 +340,8 @@ class Judgement(Artifact):
     serving: ServingCheck
     anchor: AnchorFacts | None = None  # None where none was trained; `anchor_note` says why.
     anchor_note: str = ""  # Why an anchor was trained or not.
+    # Of the champion; None where nothing in the holdout was logged with its score.
+    skew: Skew | None = None
     problem: str = ""  # Why no recipe is accepted, or it cannot be made; '' otherwise.
     hold: str = ""  # Why the challenger's recipe is not promoted before a person says so.
     baselines: tuple[BaselineFacts, ...] = ()  # Of every cycle, the best first.

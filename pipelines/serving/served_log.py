@@ -38,6 +38,7 @@ from pipelines.contracts.files import hold_lock, make_folder, sync_folder
 from pipelines.serving.batching import Answer
 from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.sources.publish import find_writers_log
+from training.bundle.ranking_requests import marks_of
 
 log = logging.getLogger(__name__)
 _VERSION = "served"
@@ -61,16 +62,17 @@ def kinds_of_ids(uri: str) -> Mapping[str, str]:
 def line_of(answer: Answer, at_ms: int) -> bytes:
     """Return an answer as a line of a spool: its candidates in the order of their ranks."""
     request, ranked, order = answer.request, answer.ranked, answer.ranked.order.tolist()
-    shown = request.shown
+    shown, marks = request.shown, marks_of(request.arrays)
     fields = {
         "request_id": request.request_id,
         "user_id": shown.user_id,
-        "impressed_at": at_ms,
+        "impressed_at": at_ms if shown.requested_at is None else shown.requested_at,
         "surface": shown.surface,
         "is_exploration": shown.is_exploration,
         "model_version": answer.served.model.version,
         "pin_id": [request.pin_ids[place] for place in order],
         "served_score": ranked.utility[order].tolist(),
+        "served_marks": [marks[place] for place in order],
         "propensity": [shown.propensity[place] for place in order] if shown.propensity else None,
     }
     return json.dumps(fields).encode() + b"\n"
@@ -79,8 +81,9 @@ def line_of(answer: Answer, at_ms: int) -> bytes:
 def rows_of(lines: Sequence[bytes], known_at_ms: int) -> dict[str, pa.Array]:
     """Return impressions from a spool's lines; one that a kill has cut is left out.
 
-    Beyond the contract's columns, `model_version` is what ranked a row, and `served_score` the
-    number that it ranked it by. The log knows them from known_at_ms on, or when they were shown.
+    Beyond the contract's columns, `model_version` is what ranked a row, `served_score` the number
+    that it ranked it by, and `served_marks` tells what that was made of (`skew`). The log knows
+    them from known_at_ms on, or when they were shown.
     """
     answers = []
     for line in lines:
@@ -89,8 +92,8 @@ def rows_of(lines: Sequence[bytes], known_at_ms: int) -> dict[str, pa.Array]:
     counts = [len(each["pin_id"]) for each in answers]
     columns: dict[str, list[Any]] = {"position": [p for num in counts for p in range(num)]}
     pairs = list(zip(answers, counts, strict=True))
-    for name in ("pin_id", "served_score", "propensity"):
-        columns[name] = [v for each, num in pairs for v in each[name] or [None] * num]
+    for name in ("pin_id", "served_score", "served_marks", "propensity"):
+        columns[name] = [v for each, num in pairs for v in each.get(name) or [None] * num]
     of_request = ("request_id", "user_id", "impressed_at", "surface", "is_exploration")
     for name in (*of_request, "model_version"):
         columns[name] = [each[name] for each, num in pairs for _ in range(num)]
@@ -213,7 +216,7 @@ class ServedLog:
                 self._close()
             for path in sorted(spool.iterdir()):
                 if found := _OPEN.fullmatch(path.name):
-                    path.rename(spool / f"{found[1]}.{_now_ms()}.sealed")
+                    path.rename(spool / f"{found[1]}.{now_ms()}.sealed")
             sync_folder(spool)
 
     def _add(self, sealed: Path) -> None:
@@ -227,11 +230,12 @@ class ServedLog:
                     writer.impressions(rows)
         except DataContractError:
             # Somebody may have said meanwhile that the log is complete: it knows them from now on.
-            sealed.rename(sealed.with_name(f"{found[1]}.{_now_ms()}.sealed"))
+            sealed.rename(sealed.with_name(f"{found[1]}.{now_ms()}.sealed"))
             raise
         sealed.unlink()
         sync_folder(sealed.parent)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return this machine's time, ms since 1970."""
     return time.time_ns() // 1_000_000

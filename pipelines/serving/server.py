@@ -35,7 +35,7 @@ from pipelines.alerts.compose import compose_serving
 from pipelines.alerts.transports import deliver
 from pipelines.serving.batching import Answer, Batcher, TooBusyError, TooLateError
 from pipelines.serving.champion import Champion, Served
-from pipelines.serving.served_log import ServedLog, line_of
+from pipelines.serving.served_log import ServedLog, line_of, now_ms
 from pipelines.serving.servers import FOLDER, ServerNote
 from pipelines.settings import Settings
 from training.bundle.ranking_requests import (
@@ -247,7 +247,7 @@ class Server:
 
     async def _log(self, served: ServedLog, answers: list[Answer]) -> None:
         """Keep answers for the log before they are sent; count what the disk refuses."""
-        started, at_ms = time.perf_counter(), time.time_ns() // 1_000_000
+        started, at_ms = time.perf_counter(), now_ms()
         written = [served.write(line_of(each, at_ms)) for each in answers]
         kept = await asyncio.gather(*map(asyncio.wrap_future, written), return_exceptions=True)
         if lost := [each for each in kept if each is not None]:
@@ -258,7 +258,7 @@ class Server:
     def _submitted(self, requests: list[Any], served: Served) -> list[Any]:
         """Return a future answer for each request, or why it is refused."""
         kinds = self._served.kinds if self._served is not None else {}
-        decoder, waiting = Decoder(served.predictor.config, kinds), list[Any]()
+        decoder, waiting = Decoder(served.predictor.config, kinds, now_ms()), list[Any]()
         for each in requests:
             try:
                 waiting.append(

@@ -82,6 +82,7 @@ def compare_with_champion(
             since the run was resolved.
         TrackingUnavailableError: MLflow cannot be reached.
     """
+    from pipelines.log_days.skew import measure_skew
     from validation.model_gate.facts import gather_facts
     from validation.report.verdict_page import write_report
 
@@ -102,7 +103,8 @@ def compare_with_champion(
         sides = mine, champion, anchor and anchor[0]
         judgement = _judge(run, facts, sides, fresh, line_before(run, cycles))
         page_uri = storage.join(output_uri, VERDICT_PAGE)
-        judgement = judgement.model_copy(update={"report_uri": page_uri})
+        skew = measure_skew(run, champion) if champion else None
+        judgement = judgement.model_copy(update={"report_uri": page_uri, "skew": skew})
         comparison = judgement.comparison
         shown = _open_runs(client, run, judgement)
         places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)

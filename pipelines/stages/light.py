@@ -89,7 +89,7 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.
     """
-    from pipelines.alerts.compose import compose_verdict
+    from pipelines.alerts.compose import compose_serving, compose_verdict
     from pipelines.alerts.incidents import deliver_left
     from pipelines.alerts.transports import deliver
     from pipelines.cycles.reading import outcome_now
@@ -97,6 +97,12 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     message = compose_verdict(outcome_now(run, judgement, settings), judgement, run, settings)
     nothing = AlertReceipt(alert=None, delivered_to=())
     receipt = deliver(message, settings) if message else nothing
+    if judgement.skew and judgement.skew.is_fault and run.champion:
+        title = "served scores are not what was judged"
+        told = compose_serving(
+            run.champion.label, title, run.run_id, judgement.skew.sentence, settings
+        )
+        deliver(told, settings)
     deliver_left(settings)
     return receipt
 

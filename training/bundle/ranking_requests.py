@@ -1,9 +1,9 @@
 """Ranking requests as a server gets them: read by name, scored in one pass, answered one by one.
 
-    request_id   text                    user         {embedding: [E]}; zeros if it is left out
-    deadline_ms  number, or left out     actions      newest first; columns of one length:
-                                                      action_type, pin_id, embedding, age_ms
-                                         candidates   columns of one length: pin_id, embedding, and
+    request_id    text                   user         {embedding: [E]}; zeros if it is left out
+    deadline_ms   number, or left out    actions      newest first; columns of one length:
+    requested_at  ms since 1970 at which              action_type, pin_id, embedding, age_ms
+                  ages were counted      candidates   columns of one length: pin_id, embedding, and
                                                       a column or one value for each feature
 
 For the log of what was served: user.id, which is asked for where there is one; surface,
@@ -15,7 +15,8 @@ tests/training/bundle/test_ranking_requests.py.
 Letters: R requests, C candidates, S actions of a request, E pin embedding, H heads.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,7 +34,8 @@ from training.data.batches import Batch, for_scoring
 MAX_CANDIDATES = 1_000
 """Of one request; more would hold up the others for long."""
 FIELDS = (
-    "request_id", "deadline_ms", "surface", "is_exploration", "user", "actions", "candidates"
+    "request_id", "deadline_ms", "requested_at", "surface", "is_exploration", "user", "actions",
+    "candidates",
 )  # fmt: skip
 ACTION_COLUMNS = ("action_type", "pin_id", "embedding", "age_ms")
 _FAR_MS = 1 << 53
@@ -41,6 +43,11 @@ _LEAST_CHANCE = 1e-30
 """A smaller number could be 0 as float32, which the log has."""
 _ID_BITS, _LONGEST = 63, 200
 """Of an integer without its sign, and characters of a text."""
+_MOST_APART_MS = 600_000
+"""Between a client's clock and the server's: the log would keep a wrong time."""
+MARKS = ("actions", "pins of actions", "ages", "embeddings", "features")
+"""What a candidate is ranked by, in the order of its marks."""
+MARK_LENGTH = 8
 
 
 class RequestRefusedError(DataContractError):
@@ -54,6 +61,7 @@ class Shown(NamedTuple):
     surface: str
     is_exploration: bool
     propensity: list[float | None] | None  # of each candidate; None: of none
+    requested_at: int | None = None  # ms since 1970; None: when the server got it
 
 
 @dataclass(frozen=True)
@@ -144,10 +152,12 @@ class Decoder:
         config: The bundle's.
         kinds: By 'user_id' and 'pin_id', the kind of id that the log of what is served has:
             'integer' or 'string'. Empty where nothing is logged; then any id will do.
+        now_ms: The server's clock, ms since 1970, where something is logged.
     """
 
     config: BundleConfig
     kinds: Mapping[str, str] = field(default_factory=dict)
+    now_ms: int = 0
     _problems: list[str] = field(default_factory=list)
 
     def decode(self, given: Any) -> Decoded:
@@ -193,14 +203,19 @@ class Decoder:
             self._id("user.id", user_id, self.kinds["user_id"])
             for each in pin_ids:
                 self._id("candidates.pin_id", each, self.kinds["pin_id"])
+        at = given.get("requested_at")
+        if at is not None and self.kinds:
+            if type(at) is not int or abs(at - self.now_ms) > _MOST_APART_MS:
+                expected = f"ms since 1970, within {_MOST_APART_MS} of the server's {self.now_ms}"
+                self._say("requested_at", _kind(at), expected)
         if chances is None or self._problems:
-            return Shown(user_id, surface, bool(is_exploration), None)
+            return Shown(user_id, surface, bool(is_exploration), None, at)
         chances = self._of_each("candidates.propensity", chances, len(pin_ids))
         found = self._numbers("candidates.propensity", chances, may_be_missing=True)
         if np.any((found < _LEAST_CHANCE) | (found > 1)):
             self._say("candidates.propensity", "not a chance", "numbers in (0, 1], or null")
         known = [None if np.isnan(v) else float(v) for v in found]
-        return Shown(user_id, surface, bool(is_exploration), known)
+        return Shown(user_id, surface, bool(is_exploration), known, at)
 
     def _id(self, place: str, value: Any, kind: str) -> None:
         if kind == "string":
@@ -382,15 +397,48 @@ def score(predictor: Predictor, requests: Sequence[Decoded]) -> list[Ranked]:
     return answers
 
 
+def arrays_of(batch: Batch) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the arrays of each request of a batch, as `Decoder` makes them."""
+    for row in range(len(batch.users_RE)):
+        own, is_action = batch.request_of_C == row, batch.action_types_RS[row] > 0
+        arrays = {"users_RE": batch.users_RE[row].numpy()}
+        for name in batch._fields:
+            if name.startswith("action_"):
+                arrays[name] = getattr(batch, name)[row][is_action].numpy()
+            elif name.startswith(("candidate_", "categorical_", "numeric_")):
+                arrays[name] = getattr(batch, name)[own].numpy()
+        yield arrays
+
+
+def marks_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Return a text for each candidate of a request that tells what it was ranked by.
+
+    It has the CRC-32 of each of MARKS, MARK_LENGTH characters each. What was ranked by the same has
+    the same text, here and in a snapshot.
+    """
+    of_actions = ("action_types_RS", "action_pins_RSE", "action_ages_ms_RS")
+    shared = "".join(f"{_mark(arrays[name]):08x}" for name in of_actions)
+    user, pins = _mark(arrays["users_RE"]), arrays["candidate_pins_CE"]
+    rows = zip(pins, arrays["categorical_CG"], arrays["numeric_CN"], strict=True)
+    return [
+        f"{shared}{_mark(pin, user):08x}{_mark(numbers, _mark(codes)):08x}"
+        for pin, codes, numbers in rows
+    ]
+
+
+def _mark(values: np.ndarray, before: int = 0) -> int:
+    # Of two zeros, one with a sign, both are the same number.
+    return zlib.crc32((values + 0 if values.dtype.kind == "f" else values).tobytes(), before)
+
+
 def requests_of(batch: Batch, config: BundleConfig) -> list[dict[str, Any]]:
     """Return the requests of a batch, as a client would give them."""
     features, found = config.features, []
-    for row in range(len(batch.users_RE)):
-        own, is_action = batch.request_of_C == row, batch.action_types_RS[row] > 0
-        codes, numbers = batch.categorical_CG[own].numpy(), batch.numeric_CN[own].numpy()
+    for row, arrays in enumerate(arrays_of(batch)):
+        codes, numbers = arrays["categorical_CG"], arrays["numeric_CN"]
         columns: dict[str, Any] = {
-            "pin_id": batch.candidate_pin_keys_C[own].tolist(),
-            "embedding": batch.candidate_pins_CE[own].tolist(),
+            "pin_id": arrays["candidate_pin_keys_C"].tolist(),
+            "embedding": arrays["candidate_pins_CE"].tolist(),
         }
         for g, each in enumerate(features.categorical):
             columns[each.name] = [("no such value", *each.values)[code] for code in codes[:, g]]
@@ -401,14 +449,14 @@ def requests_of(batch: Batch, config: BundleConfig) -> list[dict[str, Any]]:
                 is_missing = numbers[:, places[flag_name(feature.name)]]
                 values = [None if m else v for v, m in zip(values, is_missing, strict=True)]
             columns[feature.name] = values
-        types = batch.action_types_RS[row][is_action].tolist()
+        types = arrays["action_types_RS"].tolist()
         actions = {
             "action_type": [features.action_types[code - 1] for code in types],
-            "pin_id": batch.action_pin_keys_RS[row][is_action].tolist(),
-            "embedding": batch.action_pins_RSE[row][is_action].tolist(),
-            "age_ms": batch.action_ages_ms_RS[row][is_action].tolist(),
+            "pin_id": arrays["action_pin_keys_RS"].tolist(),
+            "embedding": arrays["action_pins_RSE"].tolist(),
+            "age_ms": arrays["action_ages_ms_RS"].tolist(),
         }
-        user = {"embedding": batch.users_RE[row].tolist()}
+        user = {"embedding": arrays["users_RE"].tolist()}
         found.append({"request_id": f"{row}", "user": user, "actions": actions if types else {}})
         found[-1]["candidates"] = columns
     return found

@@ -20,11 +20,12 @@ from pipelines.alerts.compose import (
     find_failure,
 )
 from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.transports import read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, Cause, NextStep
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Standing
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.errors import BUNDLE_MISSING
-from pipelines.contracts.judgement import AnchorFacts, Approval, Decision, Judgement, Promoted
+from pipelines.contracts.judgement import AnchorFacts, Approval, Decision, Judgement, Promoted, Skew
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
@@ -72,6 +73,21 @@ def test_a_regression_is_told_and_a_promotion_to_nobody(tmp_path):
         assert told_of(alert) == ("regression warning" if decision is REJECT else "")
     assert alert.about == (judgement.ruling_digest,)
     assert ("Verdict page", "file:///w/runs/r/compare_with_champion/report.html") in alert.links
+
+
+@pytest.mark.parametrize(("num_differ", "kinds"), [(2, []), (3, ["serving_fault"])])
+def test_scores_that_differ_beyond_the_bound_are_told_once(tmp_path, num_differ, kinds):
+    run, settings = make_run(tmp_path, champion=CHAMPION), Settings(workspace=str(tmp_path / "w"))
+    causes = {"actions": num_differ}
+    skew = Skew(num_requests=1000, num_differ=num_differ, causes=causes, largest=0.2)
+    judgement = make_judgement(PROMOTE, high=0.01).model_copy(update={"skew": skew})
+    for _ in range(2):
+        alert_stage(run, judgement, settings)
+    told = [each for _, each in read_outbox(settings)]
+    assert [each.kind.value for each in told] == kinds
+    assert all("actions 3" in each.happened for each in told)
+    warned = outcome_of(run, judgement, None, settings).warnings
+    assert warned == ((skew.sentence,) if kinds else ())
 
 
 @pytest.mark.parametrize(

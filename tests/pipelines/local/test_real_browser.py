@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from pipelines.alerts.links import IN_MLFLOW
+from pipelines.alerts.links import IN_MLFLOW, LIST_IN_MLFLOW
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.home import ADMIN
 from pipelines.plain_text import as_markdown
-from support.browser import PHONE, browser, open_page
+from support.browser import PHONE, WIDE, browser, open_page
 from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 from support.find_servers import CHROMIUM
 from support.lab import SECOND_DAY, Lab, Outcome
@@ -30,12 +30,13 @@ pytestmark = [
 PATIENCE_MS = 120_000
 """A page of Airflow's or MLflow's scripts takes seconds to load on a busy machine."""
 EMPTY = "about:blank"
+DESK = (1600, 1000)
 
 
 @pytest.fixture(scope="module")
 def only_page() -> Iterator[Page]:
     with browser() as started:
-        page = open_page(started, (1600, 1000))
+        page = open_page(started, DESK)
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         yield page
@@ -46,6 +47,16 @@ def page(only_page: Page) -> Iterator[Page]:
     """The page, empty between tests: one of Airflow's takes a quarter of a core, always."""
     yield only_page
     only_page.goto(EMPTY)
+
+
+def at_both_widths(page: Page, address: str) -> Iterator[Page]:
+    """Show an address on a desk's screen, then on a phone's."""
+    for width, height in (WIDE, PHONE):
+        page.set_viewport_size({"width": width, "height": height})
+        page.goto(EMPTY)  # an address that differs in its fragment alone would not be loaded again
+        page.goto(address)
+        yield page
+    page.set_viewport_size({"width": DESK[0], "height": DESK[1]})
 
 
 def finish_unwatched(lab: Lab, page: Page, run_id: str) -> Outcome:
@@ -117,12 +128,22 @@ def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
         note.get_by_role("link", name="Verdict page").click(modifiers=["Control"])
     expect(opened.value.get_by_text("What happens next").first).to_be_visible()
     opened.value.close()
-    wide = page.viewport_size
-    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
-    page.goto(url_of(lab, run_id))
-    for name in ("promoted", "anchor_promoted", "held_back", "rejected", "inconclusive"):
-        expect(page.get_by_text(name, exact=True).first).to_be_in_viewport()
-    page.set_viewport_size(wide)
+    for shown in at_both_widths(page, url_of(lab, run_id)):
+        for name in ("promoted", "anchor_promoted", "held_back", "rejected", "inconclusive"):
+            expect(shown.get_by_text(name, exact=True).first).to_be_in_viewport()
+
+
+def test_a_mistyped_day_says_which_day_would_do(lab, page):
+    lab.start("mistyped", "1999-01-01")
+    outcome = finish_unwatched(lab, page, "mistyped")
+    assert (outcome.state, outcome.state_of("resolve_run")) == ("success", "skipped")
+    assert not lab.alerts("runs/mistyped")
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    for shown in at_both_widths(page, url_of(lab, "mistyped")):
+        note = shown.get_by_text("1999-01-01").first
+        note.scroll_into_view_if_needed()
+        expect(note).to_be_in_viewport()
+        take_picture(page, f"x-mistyped-{shown.viewport_size['width']}")
 
 
 def form_of(lab, page: Page, dag_id: str) -> Locator:
@@ -177,10 +198,11 @@ def test_airflow_leads_to_the_home_page_and_that_to_each_verdict(lab, page):
     server = lab.services.ports.airflow_url
     page.goto(f"{server}/homefeed/")  # whoever is not logged in is led there after the login
     log_in(page, server, lab.home.password())
-    page.goto(server)
-    expect(page.get_by_text("Triggerer").first).to_be_visible()
-    expect(page.get_by_text("Plugin Import Error")).to_have_count(0)
-    expect(page.get_by_text("Homefeed", exact=True).first).to_be_visible()
+    for shown in at_both_widths(page, server):
+        take_picture(page, f"x-first-{shown.viewport_size['width']}")
+        expect(shown.get_by_text("Triggerer").first).to_be_visible()
+        expect(shown.get_by_text("Plugin Import Error")).to_have_count(0)
+        expect(shown.get_by_text("Homefeed", exact=True).first).to_be_visible()
     page.goto(f"{server}/homefeed/")
     champion = promotion_of(lab.home.path, "approved").champion_after.label
     expect(page.locator(".word", has_text=champion)).to_be_visible()
@@ -225,3 +247,5 @@ def test_two_models_are_compared_in_mlflow(lab, page):
     page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
     expect(page.get_by_text("Something went wrong")).to_have_count(0)
     take_picture(page, "mlflow-compare")
+    for shown in at_both_widths(page, dict(outcome.links)[LIST_IN_MLFLOW]):
+        take_picture(page, f"x-list-{shown.viewport_size['width']}")

@@ -36,6 +36,8 @@ from support.worlds import write_planted_world
 from training.bundle.ranking_requests import Decoded, Ranked, Shown
 
 UNLOGGED = "homefeed_serving_unlogged_answers_total"
+NEEDED = ("action_types_RS", "action_pins_RSE", "action_ages_ms_RS", "users_RE",
+          "candidate_pins_CE", "categorical_CG", "numeric_CN")  # fmt: skip
 NOW_MS = 1_750_000_000_000
 
 
@@ -46,7 +48,8 @@ def answer(
     shown = {"surface": "homefeed", "is_exploration": False, "propensity": None} | more
     num = len(pins)
     ranked = Ranked({}, np.arange(num) / 8, np.arange(num)[::-1])
-    request = Decoded(name, None, list(pins), {}, Shown(user, **shown))
+    arrays = dict.fromkeys(NEEDED, np.zeros((num, 2), np.float32))
+    request = Decoded(name, None, list(pins), arrays, Shown(user, **shown))
     served: Any = SimpleNamespace(model=SimpleNamespace(version="7"))
     return Answer(request, ranked, served, 0.0, 0.0, 1)
 
@@ -88,7 +91,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def test_an_answer_becomes_impressions_in_the_order_of_its_ranks(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served_log, "_now_ms", lambda: NOW_MS + 5)
+    monkeypatch.setattr(served_log, "now_ms", lambda: NOW_MS + 5)
     served = lab.begin()
     more = {"surface": "closeup", "is_exploration": True, "propensity": [0.5, None, 0.25]}
     served.write(line_of(answer(**more), NOW_MS)).result(10)
@@ -210,7 +213,7 @@ def test_what_the_log_refuses_stays_and_is_known_later(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = lab.begin()
-    monkeypatch.setattr(served_log, "_now_ms", lambda: NOW_MS)
+    monkeypatch.setattr(served_log, "now_ms", lambda: NOW_MS)
     served.write(line_of(answer(), NOW_MS)).result(10)
     with EventLogWriter(lab.log, VERSION, late_rows=True) as writer:
         served.add()
@@ -220,7 +223,7 @@ def test_what_the_log_refuses_stays_and_is_known_later(
     complete_to = datetime.fromtimestamp((NOW_MS + 1000) / 1000, UTC)
     with EventLogWriter(lab.log, VERSION, complete_to=complete_to) as writer:
         writer.pins({"pin_id": ["p8"], "embedding": np.ones((1, 6), np.float32)})
-    monkeypatch.setattr(served_log, "_now_ms", lambda: NOW_MS + 2000)
+    monkeypatch.setattr(served_log, "now_ms", lambda: NOW_MS + 2000)
     served.add()
     assert "expected none before" in served.trouble and len(lab.left()) == 1
     served.add()
@@ -274,7 +277,7 @@ def test_the_next_cycle_reads_what_was_served(
     run = make_run(tmp_path, smoke(), PLANTED_AS_OF)
     before = write_snapshot(run, num_workers=1)
     at_ms = to_ms(PLANTED_AS_OF) - 3 * 86_400_000
-    monkeypatch.setattr(served_log, "_now_ms", lambda: at_ms + 60_000)
+    monkeypatch.setattr(served_log, "now_ms", lambda: at_ms + 60_000)
     user, pins = tables["users"]["user_id"][0].as_py(), tables["pins"]["pin_id"].to_pylist()[:3]
     served = lab.begin()
     assert served.kinds == {"user_id": "integer", "pin_id": "integer"}

@@ -27,6 +27,7 @@ from training.bundle.ranking_requests import (
 )
 from training.data.reader import SnapshotReader, chunks
 
+NOW_MS = 1_750_000_000_000
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -141,11 +142,20 @@ def test_what_a_log_asks_for_is_read_from_json_and_arrow(small: Predictor) -> No
     request = ranking_request(small.config) | {"surface": "closeup", "is_exploration": True}
     request["user"]["id"] = 8
     request["candidates"]["propensity"] = [0.5, None, 1.0]
+    request["requested_at"] = NOW_MS - 599_000
     kinds = dict.fromkeys(KINDS, "integer")
     for body in (of_json(json.dumps(request).encode()), of_arrow(arrow_of([request]))):
-        found = Decoder(small.config, kinds).decode(body[0])
-        assert found.shown == (8, "closeup", True, [0.5, None, 1.0])
+        found = Decoder(small.config, kinds, NOW_MS).decode(body[0])
+        assert found.shown == (8, "closeup", True, [0.5, None, 1.0], NOW_MS - 599_000)
         assert json.dumps(found.pin_ids) == "[7, 100, 101]"
+
+
+@pytest.mark.parametrize("wrong", [NOW_MS - 601_000, NOW_MS + 601_000, 1.5, "now", True])
+def test_a_clock_that_the_log_cannot_believe_is_refused(small: Predictor, wrong: Any) -> None:
+    request = ranking_request(small.config) | {"requested_at": wrong}
+    request["user"]["id"] = 8
+    with pytest.raises(RequestRefusedError, match=f"requested_at is .*server's {NOW_MS}"):
+        Decoder(small.config, dict.fromkeys(KINDS, "integer"), NOW_MS).decode(request)
 
 
 def test_too_many_actions_are_refused(small: Predictor) -> None:

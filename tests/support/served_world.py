@@ -1,0 +1,131 @@
+"""A log whose holdout a champion ranked, request by request, and clients that tell it other things.
+
+What is served is written as a server's log writes it, one share of the requests otherwise: so a
+test and a benchmark know what `pipelines.log_days.skew` has to find.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.serving.batching import Answer
+from pipelines.serving.served_log import line_of, rows_of
+from pipelines.snapshot.build import write_snapshot
+from support.bundles import chance_bundle
+from support.runs import make_run
+from support.worlds import write_planted_world
+from training.bundle.files import Predictor, load_bundle
+from training.bundle.ranking_requests import Decoder, requests_of, score
+from training.data.reader import SnapshotReader, chunks
+from validation.model_gate.facts import Side
+
+Request = dict[str, Any]
+HOUR_MS = 3_600_000
+
+
+class ServedWorld:
+    """A log whose holdout was ranked by a champion, request by request."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "event_log"
+        write_planted_world(self.log, num_users=400, requests_per_user_day=1.0, candidates=6)
+        self.run = make_run(folder)
+        snapshot, config = write_snapshot(self.run), self.run.config
+        place = storage.local_path(snapshot.uri)
+        bundles = [chance_bundle(folder / f"{n}", snapshot, config, seed=n) for n in (1, 2)]
+        self.mine, self.other = map(load_bundle, bundles)
+        model: Any = SimpleNamespace(version="7", label="ranker v7")
+        self.side = Side(model, bundles[0], snapshot, place)
+        reader = SnapshotReader(snapshot, place, config.features, config.model.max_actions)
+        index, self.asked = reader.index(SPLIT_HOLDOUT), list[Request]()
+        for part in chunks(index, 2048):
+            pins = reader.pins["pin_id"][reader.example_column(part, "pin_row")]
+            owns = np.split(pins, np.cumsum(part.num_examples_M)[:-1])
+            names = reader.request_column(part, "request_id").tolist()
+            given = requests_of(reader.make_batch(part), self.mine.config)
+            for name, each, own in zip(names, given, owns, strict=True):
+                each["candidates"]["pin_id"] = own.tolist()
+                self.asked.append(each | {"request_id": name})
+
+    def rows(self, asked: list[Request], by: Predictor) -> dict[str, pa.Array]:
+        """Return the log's rows of some requests, as a server of version 7 writes them."""
+        decoder, lines = Decoder(by.config), list[bytes]()
+        served: Any = SimpleNamespace(model=SimpleNamespace(version="7"))
+        for first in range(0, len(asked), 200):
+            decoded = [decoder.decode(json.loads(json.dumps(r))) for r in asked[first:][:200]]
+            for request, ranked in zip(decoded, score(by, decoded), strict=True):
+                lines.append(line_of(Answer(request, ranked, served, 0.0, 0.0, 1), 0))
+        return rows_of(lines, 0)
+
+    def plant(self, cause: str, share: float, seed: int) -> int:
+        """Write what was served, a share of it with a skew; return how many requests have it."""
+        chosen = np.random.default_rng(seed).random(len(self.asked)) < share
+        sound = [r for r, is_chosen in zip(self.asked, chosen, strict=True) if not is_chosen]
+        skewed = [json.loads(json.dumps(self.asked[n])) for n in np.flatnonzero(chosen)]
+        skewed = [each for each in skewed if each["actions"]]
+        for each in skewed:
+            PLANTED[cause](each)
+        by = self.other if cause == "model" else self.mine
+        self.write(self.rows(sound, self.mine), self.rows(skewed, by))
+        return len(skewed)
+
+    def write(self, *parts: dict[str, pa.Array]) -> None:
+        """Write what was served into the log's impressions."""
+        rows = pa.concat_tables([pa.table(each) for each in parts])
+        told = rows.select(["request_id", "pin_id", *COLUMNS])
+        first = f"day={self.side.snapshot.holdout.start:%Y-%m-%d}"
+        for path in sorted(self.log.glob("impressions/*/*.parquet")):
+            if path.parent.name < first:
+                continue
+            table = pq.read_table(path, partitioning=None)
+            table = table.drop_columns([n for n in COLUMNS if n in table.column_names])
+            found = table.join(told, keys=["request_id", "pin_id"], join_type="left outer")
+            pq.write_table(found.sort_by("known_at"), path)
+
+
+COLUMNS = ("model_version", "served_score", "served_marks")
+
+
+def late_action(request: Request) -> None:
+    """The client had not heard of the newest action."""
+    request["actions"] = {name: values[1:] for name, values in request["actions"].items()}
+
+
+def other_embeddings(request: Request) -> None:
+    """The client's pins are of an older version."""
+    for part in ("actions", "candidates"):
+        table = request[part]
+        table["embedding"] = [[0.5 - v for v in reversed(of)] for of in table["embedding"]]
+
+
+def other_feature(request: Request) -> None:
+    """The client counts something else."""
+    [name, *_] = [n for n in request["candidates"] if n not in ("pin_id", "embedding")]
+    values = request["candidates"][name]
+    request["candidates"][name] = [v + 2.0 for v in values]
+
+
+def wrong_clock(request: Request) -> None:
+    """The client's clock is two days ahead."""
+    ages = request["actions"]["age_ms"]
+    request["actions"]["age_ms"] = [age + 48 * HOUR_MS for age in ages]
+
+
+def nothing(request: Request) -> None:
+    """Another model answers under the champion's name."""
+
+
+PLANTED = {
+    "actions": late_action,
+    "embeddings": other_embeddings,
+    "features": other_feature,
+    "ages": wrong_clock,
+    "model": nothing,
+}
