@@ -17,7 +17,7 @@ from pipelines.recipes.text import differences
 from pipelines.registry import registry, tracking
 from pipelines.settings import MLFLOW_VIEW, Settings
 from pipelines.stages.compare_with_champion import _open_runs, log_sides
-from support.browser import browser, open_page
+from support.browser import PHONE, browser, open_page
 from support.desk import Desk
 from support.find_servers import CHROMIUM
 from support.judgements import SERVING, TESTED, interval, metric
@@ -111,6 +111,20 @@ def test_the_list_has_what_is_worth_reading_and_the_chart_on_top(page: Page, tol
     ]
     names = page.get_by_role("link", name=re.compile("^(2017|All)")).all_inner_texts()
     assert len(names) == len(set(names)) == 8
+
+
+def test_on_a_phone_the_list_is_read_once_what_stands_beside_it_is_closed(
+    page: Page, told: Outcome
+) -> None:
+    desk = page.viewport_size
+    assert desk is not None
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    seen(page, told, LIST_IN_MLFLOW, "Of all cycles")
+    page.get_by_role("button", name="Close", exact=True).click()  # of MLflow's assistant
+    page.get_by_role("button", name="Toggle sidebar").click()
+    for text in ("2017-07-10", "anchor", "challenger", "champion"):
+        expect(page.locator("[row-index] [col-id]", has_text=text).first).to_be_in_viewport(ratio=1)
+    page.set_viewport_size(desk)
 
 
 def test_the_chart_has_each_change_with_its_interval(page: Page, told: Outcome) -> None:
