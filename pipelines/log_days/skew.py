@@ -19,7 +19,7 @@ from pipelines.contracts.judgement import Skew
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import Among, open_file, read_rows
-from training.bundle.files import load_bundle
+from training.bundle.files import load_bundle, read_config
 from training.bundle.ranking_requests import MARK_LENGTH, MARKS, arrays_of, marks_of
 from training.bundle.score_split import ranking_score
 from training.data.reader import RequestIndex, SnapshotReader, chunks
@@ -52,8 +52,7 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
         DataContractError: the bundle or the log is damaged.
     """
     event_log = open_event_log(run.event_log_uri)
-    predictor = load_bundle(champion.bundle_dir)
-    config, snapshot = predictor.config, champion.snapshot
+    config, snapshot = read_config(champion.bundle_dir), champion.snapshot
     # A batch carries labels, so its heads are the snapshot's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, champion.snapshot_dir, features, config.model.max_actions)
@@ -64,7 +63,7 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
     index = _first_served(reader, index, served)
     if len(index) == 0:
         return None
-    causes, num_rows, largest = Counter[str](), 0, 0.0
+    predictor, causes, largest = load_bundle(champion.bundle_dir), Counter[str](), 0.0
     for part in chunks(index, _AT_ONCE):
         batch = reader.make_batch(part)
         scores_CH = predictor.probabilities(batch)
@@ -78,7 +77,7 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
                 apart = abs(score - again_C[at])
                 if apart > NOISE + RELATIVE_NOISE * abs(again_C[at]):
                     found.add(_cause(then, mark))
-                largest, num_rows, at = max(largest, float(apart)), num_rows + 1, at + 1
+                largest, at = max(largest, float(apart)), at + 1
             causes.update(found)
             causes["any"] += bool(found)
     num_differ = causes.pop("any")

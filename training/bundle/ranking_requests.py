@@ -47,7 +47,7 @@ _MOST_APART_MS = 600_000
 """Between a client's clock and the server's: the log would keep a wrong time."""
 MARKS = ("actions", "pins of actions", "ages", "embeddings", "features")
 """What a candidate is ranked by, in the order of its marks."""
-MARK_LENGTH = 8
+MARK_LENGTH = 4
 
 
 class RequestRefusedError(DataContractError):
@@ -413,17 +413,21 @@ def arrays_of(batch: Batch) -> Iterator[dict[str, np.ndarray]]:
 def marks_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Return a text for each candidate of a request that tells what it was ranked by.
 
-    It has the CRC-32 of each of MARKS, MARK_LENGTH characters each. What was ranked by the same has
-    the same text, here and in a snapshot.
+    It has half of the CRC-32 of each of MARKS, in MARK_LENGTH hexadecimal digits: every
+    impression of a log has this text. What was ranked by the same has the same text.
     """
     of_actions = ("action_types_RS", "action_pins_RSE", "action_ages_ms_RS")
-    shared = "".join(f"{_mark(arrays[name]):08x}" for name in of_actions)
+    shared = "".join(_digits(_mark(arrays[name])) for name in of_actions)
     user, pins = _mark(arrays["users_RE"]), arrays["candidate_pins_CE"]
     rows = zip(pins, arrays["categorical_CG"], arrays["numeric_CN"], strict=True)
     return [
-        f"{shared}{_mark(pin, user):08x}{_mark(numbers, _mark(codes)):08x}"
+        f"{shared}{_digits(_mark(pin, user))}{_digits(_mark(numbers, _mark(codes)))}"
         for pin, codes, numbers in rows
     ]
+
+
+def _digits(mark: int) -> str:
+    return f"{mark & 0xFFFF:04x}"
 
 
 def _mark(values: np.ndarray, before: int = 0) -> int:
