@@ -1,6 +1,6 @@
-"""`homefeed ingest`, `log`, `snapshot` and `gate`: what is learnt from, from log to snapshot.
+"""`homefeed ingest`, `log` and `gate`: what is learnt from, from log to snapshot.
 
-Tested in tests/pipelines/cli/test_log.py, test_snapshot.py, test_gate.py and test_main.py.
+Tested in tests/pipelines/cli/test_log.py, test_gate.py and test_main.py.
 """
 
 import getpass
@@ -13,7 +13,7 @@ from typer import Argument, Option
 from pipelines import storage
 from pipelines.cli.printing import Commands, Run, say, say_all, say_text, say_value
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.errors import DataContractError, SnapshotDamagedError
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import make_recipe
@@ -21,12 +21,10 @@ from pipelines.settings import Settings
 
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
-snapshot_app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
 gate_app = Commands(help="The gate's limits, and what is accepted.", no_args_is_help=True)
 
 To = Annotated[str, Option(help="Event log URI to write.")]
 Location = Annotated[str, Argument(help="Path or URI of the log; HOMEFEED_EVENT_LOG by default.")]
-Place = Annotated[str, Argument(help="Folder or URI, or the beginning of a name in the workspace.")]
 
 
 @ingest_app.command()
@@ -137,60 +135,6 @@ def show(
     value = show_request(event_log, config, request)
     say_text(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=1000))
     return value
-
-
-@snapshot_app.command("show")
-def show_snapshot(
-    snapshot: Annotated[
-        str, Argument(help="Folder, URI or beginning of a name in the workspace; all by default.")
-    ] = "",
-) -> Any:
-    """Show a snapshot's windows, rows and size; or list them all."""
-    from pipelines.snapshot_view import facts_of, find, list_lines, published
-
-    if snapshot:
-        one = find(snapshot, _workspace_uri())
-        figures = {"snapshot": f"{one.digest[:16]} at {one.uri}", **facts_of(one)}
-        say_all(f"{name}: {value}" for name, value in figures.items())
-        return {"snapshot": one, "figures": figures}
-    workspace_uri = _workspace_uri()
-    found = published(workspace_uri)
-    say_all([*list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
-    return found
-
-
-def _workspace_uri() -> str:
-    return storage.to_uri(Settings().workspace_location)
-
-
-@snapshot_app.command()
-def verify(
-    snapshots: Annotated[
-        list[str] | None, Argument(help="As for `show`; all of the workspace by default.")
-    ] = None,
-) -> None:
-    """Read every byte of a snapshot, and compare digests and counts with its manifest.
-
-    The exit code is 65 where a file is missing, altered or beyond what the manifest names.
-    """
-    from pipelines.snapshot_view import find, problems, published
-
-    place, checked = _workspace_uri(), list[dict[str, Any]]()
-    for each in [find(name, place) for name in snapshots or ()] or published(place):
-        with storage.local_copy(each.uri) as folder:
-            found = list(problems(each, folder))
-        said = f"{len(found)} problem(s) in" if found else "as published:"
-        say_all([f"{each.uri}  {said} {len(each.files)} files", *(f"  {line}" for line in found)])
-        checked.append({"uri": each.uri, "digest": each.digest, "problems": found})
-    say_value({"snapshots": checked})
-    if damaged := [each["uri"] for each in checked if each["problems"]]:
-        raise SnapshotDamagedError(
-            f"{len(damaged)} of {len(checked)} snapshots are not as they were published: "
-            f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
-            f"with `homefeed stage build_snapshot RUN --again`, RUN being the folder of a "
-            f"run that uses one"
-        )
-    say(f"{len(checked)} snapshots verified")
 
 
 @gate_app.command()

@@ -25,7 +25,7 @@ WRONG_USAGE = 64
 GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce"),
     "Model": ("history", "rollback", "serve", "serving", "promote", "recipe", "anchor"),
-    "Data": ("ingest", "log", "snapshot", "gate", "world"),
+    "Data": ("ingest", "log", "gate", "world"),
     "Operate": ("doctor", "alert", "gc"),
 }
 """The commands as the help shows them, the common ones first."""
@@ -62,7 +62,6 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.ingest_app, name="ingest")
 app.add_typer(world.app, name="world")
 app.add_typer(data.log_app, name="log")
-app.add_typer(data.snapshot_app, name="snapshot")
 app.add_typer(data.gate_app, name="gate")
 app.add_typer(look.local_app, name="local")
 app.add_typer(look.alert_app, name="alert")

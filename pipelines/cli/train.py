@@ -5,6 +5,7 @@ luck alone. Not for what serves: nothing is registered, compared or promoted. Te
 tests/pipelines/cli/test_train.py and test_anchor.py.
 """
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from pipelines.contracts.artifacts import MAX_DEVICES, ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
@@ -58,7 +60,6 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     show` prints one. The same options again go on with an interrupted training, or find it
     finished.
     """
-    from pipelines.snapshot_view import find
     from training.environment import require_devices
     from training.fitting.spec import NodeAddress
     from training.launch import launcher
@@ -66,7 +67,7 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     settings = Settings()
     config = make_recipe(recipe or settings.recipe)
     require_devices(devices, accelerator)
-    built = find(snapshot, storage.to_uri(settings.workspace_location))
+    built = find_snapshot(snapshot, storage.to_uri(settings.workspace_location))
     if built.features != config.features:
         raise ConfigurationError(
             f"the snapshot {built.uri} was built with other heads or features than recipe "
@@ -83,6 +84,35 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
         result = launcher.train(spec, None if is_alone else address)
     say(result.bundle_dir)
     return {"bundle_dir": result.bundle_dir, "result": result}
+
+
+def find_snapshot(text: str, workspace_uri: str) -> Snapshot:
+    """Return the snapshot that a text names, as it lies at its place, wherever it was built.
+
+    Args:
+        text: A snapshot's folder or URI, or the beginning of its name in the workspace.
+        workspace_uri: Where names are looked for.
+
+    Raises:
+        ConfigurationError: there is none, or the text begins the names of several.
+        DataContractError: its manifest was altered.
+        TransientStorageError: the storage failed.
+    """
+    uris, folder = [storage.to_uri(text)] if text else [], storage.join(workspace_uri, "snapshots")
+    if "/" not in text:
+        names = [name for name in storage.list_names(folder) if name.startswith(text)]
+        uris = [storage.join(folder, name) for name in names] or uris
+    found = []
+    for uri in uris:
+        with contextlib.suppress(FileNotFoundError):  # It is being published, or was not.
+            made = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+            found.append(made.model_copy(update={"uri": uri}))
+    if len(found) != 1 or not text:
+        raise ConfigurationError(
+            f"{text!r} names {len(found)} snapshots of {workspace_uri}; expected one, or a folder "
+            f"with its manifest.json; a run's Data Docs name its snapshot"
+        )
+    return found[0]
 
 
 def _spec(

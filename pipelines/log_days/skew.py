@@ -55,7 +55,9 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
     config, snapshot = read_config(champion.bundle_dir), champion.snapshot
     # A batch carries labels, so its heads are the snapshot's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
-    reader = SnapshotReader(snapshot, champion.snapshot_dir, features, config.model.max_actions)
+    reader = SnapshotReader(
+        snapshot.shards, champion.snapshot_dir, features, config.model.max_actions
+    )
     index = reader.index(SPLIT_HOLDOUT)
     drawn = np.sort(np.argsort(mix(np.arange(len(index)), _SALT), kind="stable")[:_DRAWN])
     index, heads = index.take(drawn), config.features.heads

@@ -43,7 +43,7 @@ class ServedWorld:
         self.mine, self.other = map(load_bundle, bundles)
         model: Any = SimpleNamespace(version="7", label="ranker v7")
         self.side = Side(model, bundles[0], snapshot, place)
-        reader = SnapshotReader(snapshot, place, config.features, config.model.max_actions)
+        reader = SnapshotReader(snapshot.shards, place, config.features, config.model.max_actions)
         index, self.asked = reader.index(SPLIT_HOLDOUT), list[Request]()
         for part in chunks(index, 2048):
             pins = reader.pins["pin_id"][reader.example_column(part, "pin_row")]

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from pipelines.cli.train import find_snapshot
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
 from pipelines.recipes import make_recipe
 from pipelines.snapshot.build import write_snapshot
-from pipelines.storage import local_path
+from pipelines.storage import local_path, to_uri
 from support.commands import homefeed, lines, refusal
 from support.damage import flip_a_byte
 from support.runs import make_run
@@ -55,6 +57,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingSpec, NodeAddre
     monkeypatch.setattr("training.launch.launcher.train", train)
     monkeypatch.setenv("MODEL", "{}")  # which must change nothing
     return kept
+
+
+def test_a_snapshot_is_named_by_its_place_or_the_beginning_of_its_name(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    workspace = snapshot.uri.rpartition("/snapshots/")[0]
+    name = snapshot.uri.rpartition("/")[2]
+    for text in (snapshot.uri, str(local_path(snapshot.uri)), name, name[:8]):
+        assert find_snapshot(text, workspace) == snapshot
+    moved = shutil.copytree(local_path(snapshot.uri), tmp_path / "snapshots" / "other")
+    assert find_snapshot(str(moved), workspace).uri == to_uri(moved)
+    shutil.copytree(moved, tmp_path / "snapshots" / "otherwise")
+    (tmp_path / "snapshots" / "unfinished").mkdir()
+    for text, number in (("nothing", 0), ("other", 2), ("", 2), ("unfinished", 0)):
+        with pytest.raises(ConfigurationError, match=f"'{text}' names {number} snap.*; expected"):
+            find_snapshot(text, to_uri(tmp_path))
 
 
 def test_the_options_reach_the_training(snapshot, words, small, asked, tmp_path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, SnapshotDamagedError
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import join, local_path, read_model
+from support.damage import flip_a_byte
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 
@@ -71,6 +72,20 @@ def test_the_same_content_is_published_once_and_a_harmed_folder_is_replaced(
         (folder / harmed).unlink()
         assert write_snapshot(run) == first
         verify_files(first, folder)
+
+
+def test_every_byte_of_a_snapshot_counts_and_a_missing_file_is_named(
+    run: ResolvedRun, tmp_path: Path
+) -> None:
+    snapshot = write_snapshot(run)
+    for number, file in enumerate(snapshot.files):
+        copy = shutil.copytree(local_path(snapshot.uri), tmp_path / f"copy-{number}")
+        flip_a_byte(copy / file.path)
+        with pytest.raises(SnapshotDamagedError, match=f"{file.path} was altered: its sha256"):
+            verify_files(snapshot, copy)
+        (copy / file.path).unlink()
+        with pytest.raises(SnapshotDamagedError, match=f"{file.path} is missing"):
+            verify_files(snapshot, copy)
 
 
 def test_two_builders_at_once_both_succeed(run: ResolvedRun, tmp_path: Path) -> None:
