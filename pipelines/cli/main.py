@@ -15,7 +15,7 @@ import typer
 from tqdm.contrib.logging import logging_redirect_tqdm
 from typer.core import TyperGroup
 
-from pipelines.cli import champion, cycle, data, look, recipe, serve, train, world
+from pipelines.cli import champion, cycle, data, ledger, look, recipe, serve, train, world
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
 from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.errors import HomefeedError, as_ours
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 WRONG_USAGE = 64
 GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce"),
-    "Model": ("history", "rollback", "serve", "serving", "promote", "recipe", "anchor"),
+    "Model": ("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
     "Data": ("ingest", "log", "gate", "world"),
     "Operate": ("doctor", "alert", "gc"),
 }
@@ -57,6 +57,7 @@ app = Commands(
 for group in (cycle.app, train.app, champion.app, serve.app, look.app):
     app.add_typer(group)
 app.add_typer(champion.history_app, name="history")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(recipe.anchor_app, name="anchor")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.ingest_app, name="ingest")

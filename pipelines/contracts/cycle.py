@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.judgement import Outcome
-from pipelines.contracts.reasons import LinePoint
+from pipelines.contracts.reasons import Interval, LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
 
 
@@ -34,6 +34,38 @@ class CycleCosts(Frozen):
         return next((each for each in self.stages if each.stage == stage), None)
 
 
+class Measured(Frozen):
+    """What somebody measured online of a model beside the one before it: an entry of the ledger."""
+
+    metric: str = Field(min_length=1, max_length=80)  # As people call it, such as repin_volume.
+    lift: Interval  # Relative, 0.012 is +1.2 %.
+    start: AwareDatetime  # First instant of the measurement.
+    end: AwareDatetime  # Its end.
+    model: str  # Label of the model that served.
+    previous: str  # Label of the one that it was measured against.
+    run_uri: str | None  # Cycle that promoted it; None: a person moved the champion.
+    source: str = Field("", max_length=200)  # Who measured, and how.
+
+
+class Paired(Frozen):
+    """An entry of the ledger beside what its cycle had expected."""
+
+    measured: Measured
+    offline: Interval | None = None  # None: no comparison led to this move.
+    estimates: dict[str, Interval] = {}  # From exploration requests, by estimator.
+
+
+class Agreement(Frozen):
+    """How well an offline estimate has foretold what was measured online."""
+
+    estimator: str  # 'comparison', or one of the off-policy ones.
+    num: int = Field(ge=1)  # Entries that have both numbers.
+    num_covered: int  # Of them, those where estimate and measurement agree within their intervals.
+    num_clear: int  # Entries whose lift is surely not zero.
+    num_signs: int  # Of these, those whose estimate has the same sign.
+    bias: Interval | None  # Mean of estimate minus lift; None: one entry has no spread.
+
+
 class CycleRecord(Frozen):
     """What a verdict page says of its cycle beside the verdict."""
 
@@ -41,6 +73,8 @@ class CycleRecord(Frozen):
     trained_at: AwareDatetime | None = None  # When all was trained that is judged.
     is_void: bool = False  # The comparison counts for nothing.
     index_href: str = ""  # Index of all cycles, from the page; ''.
+    # What a change like this one has meant online, by the ledger, in how many cases; None: too few.
+    meant: tuple[Interval, int] | None = None
 
 
 class CycleFacts(Frozen):
@@ -108,4 +142,7 @@ class IndexFacts(Frozen):
     champions: tuple[ServingSpan, ...]  # The newest first.
     problem: str = ""  # What of the history cannot be read; ''.
     broken: tuple[str, ...] = ()  # What has broken cycles and is not seen mended, oldest first.
+    # Of the metric that most entries have, the newest first, and how well it was foretold.
+    ledger: tuple[Paired, ...] = ()
+    accounts: tuple[Agreement, ...] = ()
     next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.

@@ -19,6 +19,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
+from pipelines.cycles import ledger
 from pipelines.cycles.reading import newest_cycles, outcome_now, run_names
 from pipelines.plain_text import as_markdown, one_line
 from pipelines.registry import registry, tracking
@@ -73,12 +74,15 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         )
         for entry in known.in_time
     ]
+    pairs = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
     return IndexFacts(
         workspace_uri=workspace_uri,
         registered_model=settings.registered_model,
         cycles=newest_cycles(workspace_uri, names, settings, MAX_CYCLES),
         num_cycles=len(names),
         champions=tuple(reversed(spans)),
+        ledger=pairs,
+        accounts=ledger.account(pairs),
         broken=tuple(each.sentence for each in find_open(settings).values()),
         problem=f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else "",
     )

@@ -20,6 +20,7 @@ from pipelines.contracts.cycle import CycleCosts, CycleFacts, CycleRecord, Stage
 from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
 from pipelines.contracts.judgement import Comparison, Judgement, Outcome, Promotion
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
+from pipelines.cycles import ledger
 from pipelines.plain_text import one_line
 from pipelines.registry.moves import read_approval
 from pipelines.settings import Settings
@@ -187,16 +188,20 @@ def record_of(run: ResolvedRun, comparison: Comparison) -> CycleRecord:
     It is the same whenever the cycle is judged, so that an attempt which follows a killed one
     writes the same page.
     """
-    ended = dict[str, datetime]()
+    ended, meant, change = dict[str, datetime](), None, comparison.target_change
     try:
         ended = {name: record.finished_at for name, record in _records_of(run.run_uri).items()}
-    except HomefeedError as error:  # The page of a verdict does not fail for when it was made.
-        log.warning("when %s ran is not told: %s", run.run_id, error)
+        if change is not None and not comparison.is_first_cycle:
+            known = ledger.of_main_metric(ledger.read(run.workspace_uri, run.registered_model))
+            meant = ledger.foretell(known, change.value)
+    except HomefeedError as error:  # A verdict does not fail for what stands beside it.
+        log.warning("not all is told of when %s ran and what it means: %s", run.run_id, error)
     return CycleRecord(
         began_at=ended.get("resolve_run"),
         trained_at=max((at for name, at in ended.items() if name in BEFORE_JUDGING), default=None),
         is_void=is_void(run, comparison),
         index_href=FROM_A_PAGE,
+        meant=meant,
     )
 
 

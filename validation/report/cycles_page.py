@@ -58,8 +58,14 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
     beginning = datetime.min.replace(tzinfo=UTC)
     newest = max(rows, key=lambda row: row["line"].began_at or row["line"].broke_at or beginning,
                  default=None)  # fmt: skip
+    measured = [pair.measured.lift for pair in facts.ledger]
+    expected = [pair.offline for pair in facts.ledger if pair.offline]
     values = {
         "facts": facts,
+        "ledger": facts.ledger[:MAX_CHAMPIONS],
+        "accounts": facts.accounts,
+        "ledger_axis": axis_of([*measured, *expected]),
+        "change_with_interval": change_with_interval,
         "champions": [
             (span, how_long, _shortened(span.reason))
             for span, how_long in zip(facts.champions, ["still", *served], strict=False)

@@ -1,0 +1,184 @@
+"""What was measured online stands beside what its cycle had expected, and says what that means."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import linregress, t
+
+from pipelines import storage
+from pipelines.contracts.cycle import Measured, Paired
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.judgement import Decision, OffPolicyEstimate
+from pipelines.cycles.index import read_index, write_index
+from pipelines.cycles.ledger import account, add, foretell, read
+from pipelines.registry.history import Move
+from pipelines.settings import Settings
+from support.commands import as_json, lines, refusal
+from support.desk import record_move
+from support.judgements import interval, make_judgement, make_model, metric
+from support.runs import make_run, save_artifact, save_run
+
+NAME, WEEK = "homefeed_ranker", timedelta(days=7)
+BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
+FIRST = {"lift": (0.01, 0.02, 0.03), "between": (BEGAN + WEEK, BEGAN + 1.9 * WEEK)}
+
+
+def at(weeks: float) -> str:
+    return f"{BEGAN + weeks * WEEK:%Y-%m-%dT%H:%M:%S}"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Thirteen models that served a week each, each expected to be better than the one before."""
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", NAME)
+    previous, uri = None, storage.to_uri(tmp_path / "workspace")
+    for week in range(13):
+        run = save_run(make_run(tmp_path, run_id=f"cycle-{week}", registered_model=NAME))
+        change = metric("repin_volume_at_3", interval(week / 1000, week / 1000 - 0.002))
+        judged = make_judgement(Decision.PROMOTE, metrics=(change,))
+        explored = OffPolicyEstimate(
+            estimator="replay", challenger=1.0, baseline=1.0, num_requests=9, effective_size=9,
+            relative_change=interval(0.05),
+        )  # fmt: skip
+        judged = judged.model_copy(update={"estimates": (explored,)})
+        save_artifact(run, "compare_with_champion", judged)
+        model = make_model(str(week + 1), BEGAN + week * WEEK)
+        told = {"kind": "promotion", "reason": "It won.", "run_uri": run.run_uri}
+        move = Move(moved_at=BEGAN + week * WEEK, model=model, previous=previous, **told)
+        record_move(uri, move, NAME)
+        previous = model
+    return uri
+
+
+def enter_all(workspace: str) -> Iterator[tuple[float, float]]:
+    """Enter a lift of each model, six tenths of what was expected and some luck; yield both."""
+    rng = np.random.default_rng(3)
+    for week in range(1, 13):
+        lift = 0.6 * week / 1000 + 0.001 * float(rng.normal())
+        between = BEGAN + week * WEEK, BEGAN + (week + 0.9) * WEEK
+        add(workspace, NAME, "repin_volume", (lift - 0.002, lift, lift + 0.002), between, "a test")
+        yield week / 1000, lift
+
+
+def test_a_lift_stands_beside_what_the_models_cycle_expected(workspace: str) -> None:
+    for _ in range(2):  # Twice the same is one entry.
+        entry = add(workspace, NAME, "repin_volume", **FIRST)
+    assert (entry.model, entry.previous) == ("test_ranker v2", "test_ranker v1")
+    [pair] = read(workspace, NAME)
+    assert pair.measured == entry and pair.offline is not None
+    assert (pair.offline.value, list(pair.estimates)) == (0.001, ["replay"])
+    [by_gate, by_replay] = account([pair])
+    assert (by_gate.estimator, by_gate.num, by_gate.bias) == ("comparison", 1, None)
+    assert (by_gate.num_clear, by_gate.num_signs, by_gate.num_covered) == (1, 1, 0)
+    assert by_replay.estimator == "replay"
+
+
+def test_agreement_and_bias_are_those_of_the_numbers(workspace: str) -> None:
+    known = np.array(list(enter_all(workspace)))
+    apart = known[:, 0] - known[:, 1]
+    [by_gate, by_replay] = account(read(workspace, NAME))
+    half = t.ppf(0.975, 11) * apart.std(ddof=1) / np.sqrt(12)
+    assert by_gate.bias is not None and by_replay.bias is not None
+    assert by_gate.bias.value == pytest.approx(apart.mean())
+    assert by_gate.bias.high == pytest.approx(apart.mean() + half)
+    assert by_replay.bias.value == pytest.approx(0.05 - known[:, 1].mean())
+    clear = np.abs(known[:, 1]) > 0.002
+    assert (by_gate.num_clear, by_gate.num_signs) == (clear.sum(), clear.sum())
+    # A half-width of 0.0015 offline and one of 0.002 online.
+    assert by_gate.num_covered == (np.abs(apart) <= np.hypot(0.0015, 0.002)).sum()
+
+
+def test_a_change_means_what_the_line_through_the_entries_says(workspace: str) -> None:
+    known = list(enter_all(workspace))
+    pairs = read(workspace, NAME)
+    assert foretell(pairs[:9], 0.01) is None
+    found = foretell(pairs, 0.01)
+    assert found is not None and found[1] == 12
+    x, y = np.array(known).T
+    line = linregress(x, y)
+    error = np.sqrt(((y - line.slope * x - line.intercept) ** 2).sum() / 10)
+    spread = np.sqrt(1 + 1 / 12 + (0.01 - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    assert found[0].value == pytest.approx(line.slope * 0.01 + line.intercept)
+    assert found[0].high - found[0].value == pytest.approx(t.ppf(0.975, 10) * error * spread)
+
+
+def test_what_a_line_foretells_is_seen_in_nineteen_of_twenty_cases() -> None:
+    rng, num_seen = np.random.default_rng(7), 0
+    entry = {"metric": "m", "start": BEGAN, "end": BEGAN + WEEK, "model": "b", "previous": "a"}
+    for _ in range(1000):
+        change = 0.01 * rng.normal(size=16)
+        lift = 0.002 + 0.5 * change + 0.004 * rng.normal(size=16)
+        pairs = [
+            Paired(measured=Measured(**entry, lift=interval(y), run_uri=None), offline=interval(x))
+            for x, y in zip(change[1:], lift[1:], strict=True)
+        ]
+        found = foretell(pairs, change[0])
+        assert found is not None
+        num_seen += found[0].low <= lift[0] <= found[0].high
+    assert 0.93 <= num_seen / 1000 <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lift": (0.03, 0.02, 0.01)}, "the lift is 0.02 with an interval of 0.03 to 0.01"),
+        ({"lift": (-9, 0.0, 0.01)}, "low <= lift <= high"),
+        ({"lift": (0.0, float("nan"), 1.0)}, "the lift is nan"),
+        ({"between": (BEGAN + WEEK, BEGAN + 2.1 * WEEK)}, "no one model served in the place"),
+        ({"between": (BEGAN, BEGAN + 0.9 * WEEK)}, "the first one's excepted"),
+        ({"between": (BEGAN + 1.9 * WEEK, BEGAN + WEEK)}, "no one model served"),
+        ({"between": (BEGAN - WEEK, BEGAN)}, "found test_ranker v9 from"),
+    ],
+)
+def test_what_is_no_lift_of_one_model_is_refused(workspace: str, change: dict, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        add(workspace, NAME, "repin_volume", **(FIRST | change))
+    assert read(workspace, NAME) == ()
+
+
+def test_a_damaged_entry_is_named_and_a_run_that_is_gone_expected_nothing(workspace: str) -> None:
+    add(workspace, NAME, "repin_volume", **FIRST)
+    runs = storage.local_path(workspace) / "runs"
+    (runs / "cycle-1").rename(runs / ".gone")
+    assert [pair.offline for pair in read(workspace, NAME)] == [None]
+    [path] = (storage.local_path(workspace) / "ledger" / NAME).iterdir()
+    path.write_text("{")
+    with pytest.raises(DataContractError, match=path.name):
+        read(workspace, NAME)
+
+
+def test_entries_are_given_by_hand_or_by_another_system(workspace: str, tmp_path: Path) -> None:
+    given = {"metric": "repin_volume", "lift": 0.012, "low": 0.002, "high": 0.022}
+    given |= {"from": at(1), "to": at(1.9)}
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    [said] = lines("ledger", "add", *words)
+    told = "test_ranker v2 against test_ranker v1: repin_volume +1.20% (+0.20% to +2.20%)"
+    assert said == told
+    file = tmp_path / "lifts.json"
+    file.write_text(json.dumps([given, given | {"from": at(2), "to": at(2.9)}]))
+    assert len(as_json("ledger", "add", "--entries", str(file))) == 2
+    shown = lines("ledger", "show")
+    assert f"{told}, expected +0.10% (-0.10% to +0.20%)" in shown[1] and len(shown) == 4
+    assert shown[2].startswith("comparison: of 2 clear lifts it had the sign of 2; of 2")
+    assert len(as_json("ledger", "show")["entries"]) == 2
+    for wrong, says in (
+        ([given | {"low": "little"}], "low is 'little'; expected a number"),
+        ([{"lift": 1}], "an entry lacks metric, low, high, from, to"),
+        ("x", "holds no list of objects"),
+    ):
+        file.write_text(json.dumps(wrong))
+        assert says in str(refusal("ledger", "add", "--entries", str(file)))
+
+
+def test_the_home_page_draws_both_numbers_of_each_promotion(workspace: str) -> None:
+    list(enter_all(workspace))
+    facts = read_index(workspace, Settings(registered_model=NAME))
+    assert (len(facts.ledger), facts.accounts[0].num) == (12, 12)
+    html = storage.read_bytes(write_index(workspace, Settings(registered_model=NAME))).decode()
+    part = html.partition('id="ledger"')[2].partition("</ol>")[0]
+    assert part.count('<svg class="track') == 24 and "test_ranker v13" in part
