@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import TypeAdapter
 from typer import Option
 
 from pipelines import storage
@@ -15,11 +16,9 @@ from pipelines.cli.printing import Commands, say
 from pipelines.contracts.cycle import Agreement
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.reasons import Interval
-from pipelines.contracts.time import parse_instant
 from pipelines.settings import Settings
 
 app = Commands(no_args_is_help=True, help="What promotions brought online, and were expected to.")
-_FIELDS = ("metric", "lift", "low", "high", "from", "to")
 
 
 @app.command()
@@ -36,23 +35,24 @@ def add(
     ] = "",
 ) -> list[dict[str, Any]]:
     """Enter what was measured of the model that served from --from to --to."""
+    from pipelines.cycles import ledger
     from pipelines.cycles.index import refresh_index
-    from pipelines.cycles.ledger import add as enter
 
-    if entries:
-        given = _read(entries)
-    else:
-        values = (metric, lift, low, high, start, end)
-        given = [dict(zip(_FIELDS, values, strict=True)) | {"source": source}]
+    given: Any = {"metric": metric, "lift": lift, "low": low, "high": high}
+    given = [given | {"from": start, "to": end, "source": source}]
+    try:
+        if entries:
+            text = sys.stdin.read() if entries == "-" else Path(entries).read_text("utf-8")
+            given = json.loads(text)
+        found = TypeAdapter(list[ledger.Given]).validate_python(given)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"an entry cannot be used: {error}; expected {', '.join(ledger.FIELDS)} of each"
+        ) from None
     settings, added = Settings(), []
     workspace_uri = storage.to_uri(settings.workspace_location)
-    for each in given:
-        if missing := [name for name in _FIELDS if each.get(name) in (None, "")]:
-            raise ConfigurationError(f"an entry lacks {', '.join(missing)}; expected all of them")
-        lifts = _number(each, "low"), _number(each, "lift"), _number(each, "high")
-        began, ended = (parse_instant(str(each[name]), f"--{name}") for name in ("from", "to"))
-        told = str(each["metric"]), lifts, (began, ended), str(each.get("source", ""))
-        entry = enter(workspace_uri, settings.registered_model, *told)
+    for each in found:
+        entry = ledger.add(workspace_uri, settings.registered_model, each)
         say(f"{entry.model} against {entry.previous}: {entry.metric} {_told(entry.lift)}")
         added.append(entry.model_dump(mode="json"))
     refresh_index(workspace_uri, settings.registered_model)
@@ -89,25 +89,3 @@ def _sentence(of: Agreement) -> str:
 
 def _told(change: Interval) -> str:
     return f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
-
-
-def _read(place: str) -> list[dict[str, Any]]:
-    try:
-        text = sys.stdin.read() if place == "-" else Path(place).read_text("utf-8")
-        found = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"--entries {place} cannot be read: {error}") from None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise ConfigurationError(
-            f"--entries {place} holds no list of objects; expected {', '.join(_FIELDS)} of each"
-        )
-    return found
-
-
-def _number(entry: dict[str, Any], name: str) -> float:
-    try:
-        return float(entry[name])
-    except (TypeError, ValueError):
-        raise ConfigurationError(
-            f"{name} is {entry[name]!r}; expected a number; 0.012 is +1.2 %"
-        ) from None

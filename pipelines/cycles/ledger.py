@@ -12,63 +12,69 @@ tests/pipelines/cycles/test_ledger.py.
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from pipelines import storage
-from pipelines.contracts.base import digest_of
+from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.cycle import Agreement, Measured, Paired
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement, Promoted
 from pipelines.contracts.reasons import Interval
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
+from pipelines.contracts.time import parse_instant
 from pipelines.registry.history import Move, load, name_of
 
 FEWEST_TO_FORETELL = 10
 """Entries from which on the ledger says what a change has meant."""
 CONFIDENCE = 0.95
 COMPARISON = "comparison"
+_Instant = Annotated[
+    AwareDatetime, BeforeValidator(lambda text: parse_instant(str(text), "a time"))
+]
 
 
-def add(
-    workspace_uri: str,
-    registered_model: str,
-    metric: str,
-    lift: tuple[float, float, float],
-    between: tuple[datetime, datetime],
-    source: str = "",
-) -> Measured:
+class Given(Frozen):
+    """What somebody enters; times are ISO 8601, UTC where they do not say."""
+
+    metric: str = Field(min_length=1, max_length=80)
+    lift: float = Field(ge=-1, allow_inf_nan=False)  # Relative, 0.012 is +1.2 %.
+    low: float = Field(ge=-1, allow_inf_nan=False)  # Of its 95 % interval.
+    high: float = Field(ge=-1, allow_inf_nan=False)
+    start: _Instant = Field(alias="from")
+    end: _Instant = Field(alias="to")
+    source: str = Field("", max_length=200)  # Who measured, and how.
+
+    @model_validator(mode="after")
+    def _is_interval(self) -> Self:
+        if not self.low <= self.lift <= self.high or self.low == self.high:
+            raise ValueError(f"low {self.low}, lift {self.lift}, high {self.high} do not ascend")
+        return self
+
+
+FIELDS = tuple(field.alias or name for name, field in Given.model_fields.items())
+
+
+def add(workspace_uri: str, registered_model: str, given: Given) -> Measured:
     """Enter what was measured of the model that served all that time; twice the same counts once.
 
-    Args:
-        workspace_uri: The workspace.
-        registered_model: Whose ledger.
-        metric: As people call it.
-        lift: Low end, value and high end of the relative change, of 95 % confidence.
-        between: Start and end of the measurement.
-        source: Who measured, and how.
-
     Raises:
-        ConfigurationError: the numbers are no interval, or no one model served all that time in
-            another's place.
+        ConfigurationError: no one model served all that time in another's place.
     """
-    (low, value, high), (start, end) = lift, between
-    if not -1 <= low <= value <= high < math.inf or low == high:
-        raise ConfigurationError(
-            f"the lift is {value} with an interval of {low} to {high}; expected relative changes, "
-            f"low <= lift <= high; 0.012 is +1.2 %"
-        )
-    move = _served_throughout(workspace_uri, registered_model, start, end)
+    move = _served_throughout(workspace_uri, registered_model, given.start, given.end)
     assert move.previous is not None
+    interval = {"value": given.lift, "low": given.low, "high": given.high}
     entry = Measured(
-        metric=metric,
-        lift=Interval(value=value, low=low, high=high, confidence=CONFIDENCE),
-        start=start,
-        end=end,
+        metric=given.metric,
+        lift=Interval(**interval, confidence=CONFIDENCE),
+        start=given.start,
+        end=given.end,
         model=move.model.label,
         previous=move.previous.label,
         run_uri=move.run_uri if move.kind in ("promotion", "forced") else None,
-        source=source,
+        source=given.source,
     )
     name = f"{digest_of(entry.model_dump(mode='json'))}.json"
     storage.create(storage.join(workspace_uri, "ledger", registered_model, name), entry.to_record())

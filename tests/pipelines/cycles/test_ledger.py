@@ -14,7 +14,7 @@ from pipelines.contracts.cycle import Measured, Paired
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Decision, OffPolicyEstimate
 from pipelines.cycles.index import read_index, write_index
-from pipelines.cycles.ledger import account, add, foretell, read
+from pipelines.cycles.ledger import Given, account, add, foretell, read
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.commands import as_json, lines, refusal
@@ -23,8 +23,14 @@ from support.judgements import interval, make_judgement, make_model, metric
 from support.runs import make_run, save_artifact, save_run
 
 NAME, WEEK = "homefeed_ranker", timedelta(days=7)
+FIRST = (0.01, 0.02, 0.03, 1, 1.9)
 BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
-FIRST = {"lift": (0.01, 0.02, 0.03), "between": (BEGAN + WEEK, BEGAN + 1.9 * WEEK)}
+
+
+def given(low: float, lift: float, high: float, start: float, end: float) -> Given:
+    """Return an entry; times are weeks from the first promotion on."""
+    times = {"from": at(start), "to": at(end), "source": "a test"}
+    return Given(metric="repin_volume", low=low, lift=lift, high=high, **times)
 
 
 def at(weeks: float) -> str:
@@ -60,14 +66,13 @@ def enter_all(workspace: str) -> Iterator[tuple[float, float]]:
     rng = np.random.default_rng(3)
     for week in range(1, 13):
         lift = 0.6 * week / 1000 + 0.001 * float(rng.normal())
-        between = BEGAN + week * WEEK, BEGAN + (week + 0.9) * WEEK
-        add(workspace, NAME, "repin_volume", (lift - 0.002, lift, lift + 0.002), between, "a test")
+        add(workspace, NAME, given(lift - 0.002, lift, lift + 0.002, week, week + 0.9))
         yield week / 1000, lift
 
 
 def test_a_lift_stands_beside_what_the_models_cycle_expected(workspace: str) -> None:
     for _ in range(2):  # Twice the same is one entry.
-        entry = add(workspace, NAME, "repin_volume", **FIRST)
+        entry = add(workspace, NAME, given(*FIRST))
     assert (entry.model, entry.previous) == ("test_ranker v2", "test_ranker v1")
     [pair] = read(workspace, NAME)
     assert pair.measured == entry and pair.offline is not None
@@ -124,25 +129,27 @@ def test_what_a_line_foretells_is_seen_in_nineteen_of_twenty_cases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("lift", "weeks", "says"),
     [
-        ({"lift": (0.03, 0.02, 0.01)}, "the lift is 0.02 with an interval of 0.03 to 0.01"),
-        ({"lift": (-9, 0.0, 0.01)}, "low <= lift <= high"),
-        ({"lift": (0.0, float("nan"), 1.0)}, "the lift is nan"),
-        ({"between": (BEGAN + WEEK, BEGAN + 2.1 * WEEK)}, "no one model served in the place"),
-        ({"between": (BEGAN, BEGAN + 0.9 * WEEK)}, "the first one's excepted"),
-        ({"between": (BEGAN + 1.9 * WEEK, BEGAN + WEEK)}, "no one model served"),
-        ({"between": (BEGAN - WEEK, BEGAN)}, "found test_ranker v9 from"),
+        ((0.03, 0.02, 0.01), (1, 1.9), "low 0.03, lift 0.02, high 0.01 do not ascend"),
+        ((-9, 0.0, 0.01), (1, 1.9), "greater than or equal to -1"),
+        ((0.0, float("nan"), 1.0), (1, 1.9), "finite number"),
+        (FIRST[:3], (1, 2.1), "no one model served in the place"),
+        (FIRST[:3], (0, 0.9), "the first one's excepted"),
+        (FIRST[:3], (1.9, 1), "no one model served"),
+        (FIRST[:3], (-1, 0), "found test_ranker v9 from"),
     ],
 )
-def test_what_is_no_lift_of_one_model_is_refused(workspace: str, change: dict, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
-        add(workspace, NAME, "repin_volume", **(FIRST | change))
+def test_what_is_no_lift_of_one_model_is_refused(
+    workspace: str, lift: tuple, weeks: tuple, says: str
+) -> None:
+    with pytest.raises((ConfigurationError, ValueError), match=says):
+        add(workspace, NAME, given(*lift, *weeks))
     assert read(workspace, NAME) == ()
 
 
 def test_a_damaged_entry_is_named_and_a_run_that_is_gone_expected_nothing(workspace: str) -> None:
-    add(workspace, NAME, "repin_volume", **FIRST)
+    add(workspace, NAME, given(*FIRST))
     runs = storage.local_path(workspace) / "runs"
     (runs / "cycle-1").rename(runs / ".gone")
     assert [pair.offline for pair in read(workspace, NAME)] == [None]
@@ -153,23 +160,24 @@ def test_a_damaged_entry_is_named_and_a_run_that_is_gone_expected_nothing(worksp
 
 
 def test_entries_are_given_by_hand_or_by_another_system(workspace: str, tmp_path: Path) -> None:
-    given = {"metric": "repin_volume", "lift": 0.012, "low": 0.002, "high": 0.022}
-    given |= {"from": at(1), "to": at(1.9)}
-    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    entry = {"metric": "repin_volume", "lift": 0.012, "low": 0.002, "high": 0.022}
+    entry |= {"from": at(1), "to": at(1.9)}
+    words = [word for name, value in entry.items() for word in (f"--{name}", str(value))]
     [said] = lines("ledger", "add", *words)
     told = "test_ranker v2 against test_ranker v1: repin_volume +1.20% (+0.20% to +2.20%)"
     assert said == told
     file = tmp_path / "lifts.json"
-    file.write_text(json.dumps([given, given | {"from": at(2), "to": at(2.9)}]))
+    file.write_text(json.dumps([entry, entry | {"from": at(2), "to": at(2.9)}]))
     assert len(as_json("ledger", "add", "--entries", str(file))) == 2
     shown = lines("ledger", "show")
     assert f"{told}, expected +0.10% (-0.10% to +0.20%)" in shown[1] and len(shown) == 4
     assert shown[2].startswith("comparison: of 2 clear lifts it had the sign of 2; of 2")
     assert len(as_json("ledger", "show")["entries"]) == 2
     for wrong, says in (
-        ([given | {"low": "little"}], "low is 'little'; expected a number"),
-        ([{"lift": 1}], "an entry lacks metric, low, high, from, to"),
-        ("x", "holds no list of objects"),
+        ([entry | {"low": "little"}], "0.low"),
+        ([{"lift": 1}], "0.from\n  Field required"),
+        ([entry | {"from": "soon"}], "a time"),
+        ("x", "expected metric, lift, low, high, from, to, source of each"),
     ):
         file.write_text(json.dumps(wrong))
         assert says in str(refusal("ledger", "add", "--entries", str(file)))
