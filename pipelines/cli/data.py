@@ -21,7 +21,7 @@ from pipelines.settings import Settings
 
 ingest_app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 log_app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
-gate_app = Commands(help="The gate's limits, and what is accepted.", no_args_is_help=True)
+gate_app = Commands(help="What the data gate accepts.", no_args_is_help=True)
 
 To = Annotated[str, Option(help="Event log URI to write.")]
 Location = Annotated[str, Argument(help="Path or URI of the log; HOMEFEED_EVENT_LOG by default.")]
@@ -160,18 +160,3 @@ def accept(
     say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
     say_all(f"run the stage that refused the data again: {command}" for command in commands)
     return {"accepted": accepted, "commands": commands}
-
-
-@gate_app.command()
-def calibrate(
-    recipe: Annotated[str, Option(help="Recipe whose log and windows are meant.")] = "",
-    as_of: Annotated[str, Option(help="Day up to which the log counts; its last.")] = "",
-) -> dict[str, Any]:
-    """Hold the log's own past windows against the gate's limits; say how often it would warn."""
-    from pipelines.log_days.calibration import BUDGET, calibrate_limits, calibration_lines
-
-    settings = Settings()
-    found = calibrate_limits(settings, recipe or settings.recipe, as_of)
-    say_all(calibration_lines(found))
-    shares = {"budget": BUDGET, "alarm_share": found.alarm_share, "factor": found.factor}
-    return {"windows": [window._asdict() for window in found.windows], **shares}

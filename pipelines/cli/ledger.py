@@ -12,10 +12,9 @@ from pydantic import TypeAdapter
 from typer import Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, say
-from pipelines.contracts.cycle import Agreement
+from pipelines.cli.printing import Commands, say, say_all
+from pipelines.contracts.cycle import Lift, MeasuredLift
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.reasons import Interval
 from pipelines.settings import Settings
 
 app = Commands(no_args_is_help=True, help="What promotions brought online, and were expected to.")
@@ -33,10 +32,11 @@ def add(
     entries: Annotated[
         str, Option(help="JSON file with a list of such entries; - is standard input.")
     ] = "",
-) -> list[dict[str, Any]]:
+) -> list[MeasuredLift]:
     """Enter what was measured of the model that served from --from to --to."""
     from pipelines.cycles import ledger
     from pipelines.cycles.index import refresh_index
+    from validation.report.charts import change_with_interval
 
     given: Any = {"metric": metric, "lift": lift, "low": low, "high": high}
     given = [given | {"from": start, "to": end, "source": source}]
@@ -44,18 +44,19 @@ def add(
         if entries:
             text = sys.stdin.read() if entries == "-" else Path(entries).read_text("utf-8")
             given = json.loads(text)
-        found = TypeAdapter(list[ledger.Given]).validate_python(given)
+        found = TypeAdapter(list[Lift]).validate_python(given)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"an entry cannot be used: {error}; expected {', '.join(ledger.FIELDS)} of each"
+            f"an entry cannot be used: {error}; expected {', '.join(Lift.model_fields)} of each"
         ) from None
-    settings, added = Settings(), []
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    for each in found:
-        entry = ledger.add(workspace_uri, settings.registered_model, each)
-        say(f"{entry.model} against {entry.previous}: {entry.metric} {_told(entry.lift)}")
-        added.append(entry.model_dump(mode="json"))
-    refresh_index(workspace_uri, settings.registered_model)
+    settings = Settings()
+    where = storage.to_uri(settings.workspace_location), settings.registered_model
+    added = [ledger.add(*where, each) for each in found]
+    say_all(
+        f"{each.model} against {each.previous}: {each.metric} {change_with_interval(each.change)}"
+        for each in added
+    )
+    refresh_index(*where)
     return added
 
 
@@ -63,29 +64,16 @@ def add(
 def show() -> dict[str, Any]:
     """Show each entry beside what was expected, and how well that has foretold it."""
     from pipelines.cycles.ledger import account, of_main_metric, read
+    from validation.report.charts import change_with_interval
 
     settings = Settings()
-    pairs = read(storage.to_uri(settings.workspace_location), settings.registered_model)
-    for pair in pairs:
-        found = pair.measured
-        expected = _told(pair.offline) if pair.offline else "nothing"
+    entries = read(storage.to_uri(settings.workspace_location), settings.registered_model)
+    for each in entries:
+        expected = change_with_interval(each.offline) if each.offline else "nothing"
         say(
-            f"{found.start:%Y-%m-%d} to {found.end:%Y-%m-%d}  {found.model} against "
-            f"{found.previous}: {found.metric} {_told(found.lift)}, expected {expected}"
+            f"{each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}  {each.model} against {each.previous}: "
+            f"{each.metric} {change_with_interval(each.change)}, expected {expected}"
         )
-    accounts = account(of_main_metric(pairs))
-    for each in accounts:
-        say(_sentence(each))
-    return {"entries": pairs, "agreement": accounts}
-
-
-def _sentence(of: Agreement) -> str:
-    bias = f"; too high by {_told(of.bias)}" if of.bias else ""
-    return (
-        f"{of.estimator}: of {of.num_clear} clear lifts it had the sign of {of.num_signs}; of "
-        f"{of.num} it agreed with {of.num_covered} within both intervals{bias}"
-    )
-
-
-def _told(change: Interval) -> str:
-    return f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
+    accounts = account(of_main_metric(entries))
+    say_all(each.sentence for each in accounts)
+    return {"entries": entries, "agreement": accounts}

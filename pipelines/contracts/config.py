@@ -147,8 +147,8 @@ class DataGateConfig(Frozen):
     max_label_rate_change: float = Field(0.3, gt=0)  # Change of a label rate.
     max_population_stability_index: float = Field(0.25, gt=0)  # PSI of a feature; a warning above.
     min_rows_for_shift: Number = 1000  # Below, shift is not judged.
-    # Limits that come from earlier days and snapshots are so many times as wide; `homefeed gate
-    # calibrate` says which factor keeps to the budget of false alarms.
+    # Limits that come from earlier days and snapshots are so many times as wide: for a log whose
+    # sound days bring warnings, which say how many times its limit a number was.
     limit_factor: float = Field(1.0, ge=1.0)
 
 

@@ -4,14 +4,15 @@ For status, the index of all cycles, the local summary and the verdict page. Not
 reading it (`pipelines.cycles`).
 """
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AliasChoices, AwareDatetime, BeforeValidator, Field, model_validator
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.reasons import Interval, LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
+from pipelines.contracts.time import parse_instant
 
 
 class StageCost(Frozen):
@@ -34,24 +35,40 @@ class CycleCosts(Frozen):
         return next((each for each in self.stages if each.stage == stage), None)
 
 
-class Measured(Frozen):
-    """What somebody measured online of a model beside the one before it: an entry of the ledger."""
+_Instant = Annotated[
+    AwareDatetime, BeforeValidator(lambda text: parse_instant(str(text), "a time"))
+]
+
+
+class Lift(Frozen):
+    """What somebody has measured online; times are ISO 8601, UTC where they do not say."""
 
     metric: str = Field(min_length=1, max_length=80)  # As people call it, such as repin_volume.
-    lift: Interval  # Relative, 0.012 is +1.2 %.
-    start: AwareDatetime  # First instant of the measurement.
-    end: AwareDatetime  # Its end.
-    model: str  # Label of the model that served.
-    previous: str  # Label of the one that it was measured against.
-    run_uri: str | None  # Cycle that promoted it; None: a person moved the champion.
+    lift: float = Field(ge=-1, allow_inf_nan=False)  # Relative, 0.012 is +1.2 %.
+    low: float = Field(ge=-1, allow_inf_nan=False)  # Of its 95 % interval.
+    high: float = Field(ge=-1, allow_inf_nan=False)
+    start: _Instant = Field(validation_alias=AliasChoices("from", "start"))
+    end: _Instant = Field(validation_alias=AliasChoices("to", "end"))
     source: str = Field("", max_length=200)  # Who measured, and how.
 
+    @model_validator(mode="after")
+    def _is_interval(self) -> Self:
+        if not self.low <= self.lift <= self.high or self.low == self.high:
+            raise ValueError(f"low {self.low}, lift {self.lift}, high {self.high} do not ascend")
+        return self
 
-class Paired(Frozen):
-    """An entry of the ledger beside what its cycle had expected."""
+    @property
+    def change(self) -> Interval:
+        """The lift with its interval."""
+        return Interval(value=self.lift, low=self.low, high=self.high, confidence=0.95)
 
-    measured: Measured
-    offline: Interval | None = None  # None: no comparison led to this move.
+
+class MeasuredLift(Lift):
+    """A lift of a model beside the one before it, and what was expected: an entry of the ledger."""
+
+    model: str  # Label of the model that served.
+    previous: str  # Label of the one that it was measured against.
+    offline: Interval | None = None  # By its cycle's comparison; None: none led to this move.
     estimates: dict[str, Interval] = {}  # From exploration requests, by estimator.
 
 
@@ -64,6 +81,18 @@ class Agreement(Frozen):
     num_clear: int  # Entries whose lift is surely not zero.
     num_signs: int  # Of these, those whose estimate has the same sign.
     bias: Interval | None  # Mean of estimate minus lift; None: one entry has no spread.
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for people."""
+        bias, told = self.bias, "nobody knows what"
+        if bias is not None:
+            told = f"{bias.value:+.2%} ({bias.low:+.2%} to {bias.high:+.2%})"
+        return (
+            f"{self.estimator}: of {self.num_clear} lifts that are surely not zero it had the sign "
+            f"of {self.num_signs}; of {self.num} it agreed with {self.num_covered} within both "
+            f"intervals; on average too high by {told}"
+        )
 
 
 class CycleRecord(Frozen):
@@ -145,6 +174,6 @@ class IndexFacts(Frozen):
     problem: str = ""  # What of the history cannot be read; ''.
     broken: tuple[str, ...] = ()  # What has broken cycles and is not seen mended, oldest first.
     # Of the metric that most entries have, the newest first, and how well it was foretold.
-    ledger: tuple[Paired, ...] = ()
+    ledger: tuple[MeasuredLift, ...] = ()
     accounts: tuple[Agreement, ...] = ()
     next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.

@@ -74,15 +74,15 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         )
         for entry in known.in_time
     ]
-    pairs = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
+    measured = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
     return IndexFacts(
         workspace_uri=workspace_uri,
         registered_model=settings.registered_model,
         cycles=newest_cycles(workspace_uri, names, settings, MAX_CYCLES),
         num_cycles=len(names),
         champions=tuple(reversed(spans)),
-        ledger=pairs,
-        accounts=ledger.account(pairs),
+        ledger=measured,
+        accounts=ledger.account(measured),
         broken=tuple(each.sentence for each in find_open(settings).values()),
         problem=f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else "",
     )

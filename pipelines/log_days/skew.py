@@ -22,7 +22,7 @@ from pipelines.event_log.reader import Among, open_file, read_rows
 from training.bundle.files import load_bundle, read_config
 from training.bundle.ranking_requests import MARK_LENGTH, MARKS, arrays_of, marks_of
 from training.bundle.score_split import ranking_score
-from training.data.reader import RequestIndex, SnapshotReader, chunks
+from training.data.reader import SnapshotReader, chunks
 
 if TYPE_CHECKING:
     from validation.model_gate.facts import Side
@@ -34,7 +34,7 @@ _DRAWN = 5 * MOST_REQUESTS
 NOISE, RELATIVE_NOISE = 1e-6, 1e-4
 """What two scores of the same inputs may differ by: float32 and a few milliseconds of age."""
 _AT_ONCE, _SALT = 2048, 1033
-_SCORE, _MARKS_COLUMN, _VERSION = "served_score", "served_marks", "model_version"
+_SCORE, _MARKS, _VERSION = "served_score", "served_marks", "model_version"
 Served = dict[tuple[str, int], tuple[float, str]]
 
 
@@ -61,8 +61,10 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
     index = reader.index(SPLIT_HOLDOUT)
     drawn = np.sort(np.argsort(mix(np.arange(len(index)), _SALT), kind="stable")[:_DRAWN])
     index, heads = index.take(drawn), config.features.heads
-    served = _served_rows(event_log, champion, reader.request_column(index, "request_id"))
-    index = _first_served(reader, index, served)
+    names = reader.request_column(index, "request_id")
+    served = _served_rows(event_log, champion, names)
+    known = {name for name, _ in served}
+    index = index.take(np.flatnonzero([each in known for each in names.tolist()])[:MOST_REQUESTS])
     if len(index) == 0:
         return None
     predictor, causes, largest = load_bundle(champion.bundle_dir), Counter[str](), 0.0
@@ -71,8 +73,8 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
         scores_CH = predictor.probabilities(batch)
         again_C = ranking_score({h.name: scores_CH[:, n] for n, h in enumerate(heads)}, heads)
         pin_ids = reader.pins["pin_id"][reader.example_column(part, "pin_row")].tolist()
-        names, at = reader.request_column(part, "request_id").tolist(), 0
-        for name, arrays in zip(names, arrays_of(batch), strict=True):
+        own, at = reader.request_column(part, "request_id").tolist(), 0
+        for name, arrays in zip(own, arrays_of(batch), strict=True):
             found = set[str]()
             for mark in marks_of(arrays):
                 score, then = served.get((name, pin_ids[at]), (again_C[at], mark))
@@ -93,30 +95,18 @@ def _served_rows(event_log: EventLog, champion: "Side", request_ids: np.ndarray)
     holdout, found = champion.snapshot.holdout, Served()
     wanted = Among("request_id", pa.array(request_ids.tolist(), pa.string()))
     for file in event_log.files_between("impressions", holdout.start_ms, holdout.end_ms):
-        names = open_file(event_log, file).schema.names
-        if not {_SCORE, _VERSION} <= set(names):
+        if not {_SCORE, _VERSION, _MARKS} <= set(open_file(event_log, file).schema.names):
             continue
-        texts = [name for name in (_VERSION, _MARKS_COLUMN) if name in names]
         columns = ("request_id", "pin_id")
-        rows, _ = read_rows(event_log, [file], wanted, texts, [_SCORE], columns)
+        rows, _ = read_rows(event_log, [file], wanted, [_VERSION, _MARKS], [_SCORE], columns)
         for row in rows.to_pylist():
             if row[_VERSION] == champion.model.version and row[_SCORE] is not None:
-                told = row[_SCORE], row.get(_MARKS_COLUMN) or ""
-                found[row["request_id"], row["pin_id"]] = told
+                found[row["request_id"], row["pin_id"]] = row[_SCORE], row[_MARKS]
     return found
-
-
-def _first_served(reader: SnapshotReader, index: RequestIndex, served: Served) -> RequestIndex:
-    """Return some requests of which the champion served a candidate, grouped as they were."""
-    known = {name for name, _ in served}
-    names = reader.request_column(index, "request_id").tolist()
-    return index.take(np.flatnonzero([name in known for name in names])[:MOST_REQUESTS])
 
 
 def _cause(then: str, now: str) -> str:
     """Return what differs: the first input that explains it, or the model."""
-    if not then:
-        return "not logged"
     places = range(0, MARK_LENGTH * len(MARKS), MARK_LENGTH)
     differ = {
         name

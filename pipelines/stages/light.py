@@ -97,12 +97,9 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     message = compose_verdict(outcome_now(run, judgement, settings), judgement, run, settings)
     nothing = AlertReceipt(alert=None, delivered_to=())
     receipt = deliver(message, settings) if message else nothing
-    if judgement.skew and judgement.skew.is_fault and run.champion:
-        title = "served scores are not what was judged"
-        told = compose_serving(
-            run.champion.label, title, run.run_id, judgement.skew.sentence, settings
-        )
-        deliver(told, settings)
+    if (skew := judgement.skew) and skew.is_fault and run.champion:
+        about = run.champion.label, "served scores are not what was judged", run.run_id
+        deliver(compose_serving(*about, skew.sentence, settings), settings)
     deliver_left(settings)
     return receipt
 

@@ -23,12 +23,12 @@ from timed import call
 from pipelines import storage
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
-from pipelines.log_days.calibration import PastWindow, past_windows
 from pipelines.log_days.reading import measure_log
 from pipelines.recipes import completejourney, world
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import WorldParameters
+from support.past_windows import PastWindow, past_windows
 from support.planted import STRENGTHS, Trial, try_defects
 from support.planted_fresh import FRESH
 from support.planted_unseen import OTHERS

@@ -417,22 +417,18 @@ def marks_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
     impression of a log has this text. What was ranked by the same has the same text.
     """
     of_actions = ("action_types_RS", "action_pins_RSE", "action_ages_ms_RS")
-    shared = "".join(_digits(_mark(arrays[name])) for name in of_actions)
-    user, pins = _mark(arrays["users_RE"]), arrays["candidate_pins_CE"]
+    shared = "".join(_mark(arrays[name]) for name in of_actions)
+    user, pins = arrays["users_RE"], arrays["candidate_pins_CE"]
     rows = zip(pins, arrays["categorical_CG"], arrays["numeric_CN"], strict=True)
-    return [
-        f"{shared}{_digits(_mark(pin, user))}{_digits(_mark(numbers, _mark(codes)))}"
-        for pin, codes, numbers in rows
-    ]
+    return [f"{shared}{_mark(user, pin)}{_mark(codes, numbers)}" for pin, codes, numbers in rows]
 
 
-def _digits(mark: int) -> str:
-    return f"{mark & 0xFFFF:04x}"
-
-
-def _mark(values: np.ndarray, before: int = 0) -> int:
-    # Of two zeros, one with a sign, both are the same number.
-    return zlib.crc32((values + 0 if values.dtype.kind == "f" else values).tobytes(), before)
+def _mark(*parts: np.ndarray) -> str:
+    found = 0
+    for values in parts:
+        # Of two zeros, one with a sign, both are the same number.
+        found = zlib.crc32((values + 0 if values.dtype.kind == "f" else values).tobytes(), found)
+    return f"{found & 0xFFFF:04x}"
 
 
 def requests_of(batch: Batch, config: BundleConfig) -> list[dict[str, Any]]:

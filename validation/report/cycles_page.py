@@ -60,13 +60,12 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
     beginning = datetime.min.replace(tzinfo=UTC)
     newest = max(rows, key=lambda row: row["line"].began_at or row["line"].broke_at or beginning,
                  default=None)  # fmt: skip
-    measured = [pair.measured.lift for pair in facts.ledger]
-    expected = [pair.offline for pair in facts.ledger if pair.offline]
+    lifts = [change for each in facts.ledger for change in (each.change, each.offline) if change]
     values = {
         "facts": facts,
         "ledger": facts.ledger[:MAX_CHAMPIONS],
         "accounts": facts.accounts,
-        "ledger_axis": axis_of([*measured, *expected]),
+        "ledger_axis": axis_of(lifts),
         "change_with_interval": change_with_interval,
         "champions": [
             (span, how_long, _shortened(span.reason))
@@ -90,14 +89,13 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
 
 def _shown_first(cycles: Sequence[CycleFacts]) -> dict[str, Markup]:
     """Return a panel by day for each number of what champions showed first, in percent."""
-    points: dict[str, dict[float, float]] = {}
-    for day, shown in ((c.as_of, c.shown_first) for c in cycles if c.as_of):
-        for name, value in shown.items():
-            points.setdefault(name, {})[day.toordinal()] = 100 * value
+    known = [(each.as_of.toordinal(), each.shown_first) for each in cycles if each.as_of]
+    names = dict.fromkeys(name for _, shown in known for name in shown)
+    lines = {name: sorted((d, 100 * of[name]) for d, of in known if name in of) for name in names}
     return {
-        name: panel(by_day(f"{name} of the champions, in percent", {"ours": sorted(of.items())}))
-        for name, of in points.items()
-        if len(of) > 1
+        name: panel(by_day(f"{name} of the champions, in percent", {"ours": line}))
+        for name, line in lines.items()
+        if len(line) > 1
     }
 
 

@@ -10,11 +10,11 @@ import pytest
 from scipy.stats import linregress, t
 
 from pipelines import storage
-from pipelines.contracts.cycle import Measured, Paired
+from pipelines.contracts.cycle import Lift, MeasuredLift
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Decision, OffPolicyEstimate
 from pipelines.cycles.index import read_index, write_index
-from pipelines.cycles.ledger import Given, account, add, foretell, read
+from pipelines.cycles.ledger import account, add, foretell, read
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.commands import as_json, lines, refusal
@@ -27,10 +27,10 @@ FIRST = (0.01, 0.02, 0.03, 1, 1.9)
 BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def given(low: float, lift: float, high: float, start: float, end: float) -> Given:
+def given(low: float, lift: float, high: float, start: float, end: float) -> Lift:
     """Return an entry; times are weeks from the first promotion on."""
     times = {"from": at(start), "to": at(end), "source": "a test"}
-    return Given(metric="repin_volume", low=low, lift=lift, high=high, **times)
+    return Lift(metric="repin_volume", low=low, lift=lift, high=high, **times)
 
 
 def at(weeks: float) -> str:
@@ -75,7 +75,7 @@ def test_a_lift_stands_beside_what_the_models_cycle_expected(workspace: str) -> 
         entry = add(workspace, NAME, given(*FIRST))
     assert (entry.model, entry.previous) == ("test_ranker v2", "test_ranker v1")
     [pair] = read(workspace, NAME)
-    assert pair.measured == entry and pair.offline is not None
+    assert pair == entry and pair.offline is not None
     assert (pair.offline.value, list(pair.estimates)) == (0.001, ["replay"])
     [by_gate, by_replay] = account([pair])
     assert (by_gate.estimator, by_gate.num, by_gate.bias) == ("comparison", 1, None)
@@ -119,7 +119,7 @@ def test_what_a_line_foretells_is_seen_in_nineteen_of_twenty_cases() -> None:
         change = 0.01 * rng.normal(size=16)
         lift = 0.002 + 0.5 * change + 0.004 * rng.normal(size=16)
         pairs = [
-            Paired(measured=Measured(**entry, lift=interval(y), run_uri=None), offline=interval(x))
+            MeasuredLift(**entry, lift=y, low=y - 0.1, high=y + 0.1, offline=interval(x))
             for x, y in zip(change[1:], lift[1:], strict=True)
         ]
         found = foretell(pairs, change[0])
@@ -149,10 +149,9 @@ def test_what_is_no_lift_of_one_model_is_refused(
 
 
 def test_a_damaged_entry_is_named_and_a_run_that_is_gone_expected_nothing(workspace: str) -> None:
-    add(workspace, NAME, given(*FIRST))
     runs = storage.local_path(workspace) / "runs"
     (runs / "cycle-1").rename(runs / ".gone")
-    assert [pair.offline for pair in read(workspace, NAME)] == [None]
+    assert add(workspace, NAME, given(*FIRST)).offline is None
     [path] = (storage.local_path(workspace) / "ledger" / NAME).iterdir()
     path.write_text("{")
     with pytest.raises(DataContractError, match=path.name):
@@ -164,20 +163,22 @@ def test_entries_are_given_by_hand_or_by_another_system(workspace: str, tmp_path
     entry |= {"from": at(1), "to": at(1.9)}
     words = [word for name, value in entry.items() for word in (f"--{name}", str(value))]
     [said] = lines("ledger", "add", *words)
-    told = "test_ranker v2 against test_ranker v1: repin_volume +1.20% (+0.20% to +2.20%)"
+    told = "test_ranker v2 against test_ranker v1: repin_volume +1.20 % (+0.20 to +2.20)"
     assert said == told
     file = tmp_path / "lifts.json"
     file.write_text(json.dumps([entry, entry | {"from": at(2), "to": at(2.9)}]))
     assert len(as_json("ledger", "add", "--entries", str(file))) == 2
     shown = lines("ledger", "show")
-    assert f"{told}, expected +0.10% (-0.10% to +0.20%)" in shown[1] and len(shown) == 4
-    assert shown[2].startswith("comparison: of 2 clear lifts it had the sign of 2; of 2")
+    assert f"{told}, expected +0.10 % (-0.10 to +0.20)" in shown[1] and len(shown) == 4
+    assert shown[2].startswith(
+        "comparison: of 2 lifts that are surely not zero it had the sign of 2"
+    )
     assert len(as_json("ledger", "show")["entries"]) == 2
     for wrong, says in (
         ([entry | {"low": "little"}], "0.low"),
         ([{"lift": 1}], "0.from\n  Field required"),
         ([entry | {"from": "soon"}], "a time"),
-        ("x", "expected metric, lift, low, high, from, to, source of each"),
+        ("x", "expected metric, lift, low, high, start, end, source of each"),
     ):
         file.write_text(json.dumps(wrong))
         assert says in str(refusal("ledger", "add", "--entries", str(file)))
