@@ -9,9 +9,10 @@ import dataclasses
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from bench_log_check import SHAPE as LARGE
@@ -21,6 +22,7 @@ from synthetic import start_ms, write_log
 from timed import call
 
 from pipelines import storage
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.log_days.reading import measure_log
@@ -28,11 +30,12 @@ from pipelines.recipes import completejourney, world
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import WorldParameters
-from support.past_windows import PastWindow, past_windows
 from support.planted import STRENGTHS, Trial, try_defects
 from support.planted_fresh import FRESH
 from support.planted_unseen import OTHERS
 from support.world_adapter import WorldAdapter
+from validation.data_gate.days.gate import date_of
+from validation.data_gate.days.limits import deviations
 
 SAMPLE_END, SAMPLE_DAYS = datetime(2018, 1, 2, tzinfo=UTC), 365
 WORLD_SEEDS, WORLD_DAYS, WORLD_USERS = (*range(111, 115), *range(131, 135)), 97, 700
@@ -40,6 +43,16 @@ DEFECTS_SEED, DEFECTS_USERS = 100, 1000
 WINDOW_DAYS, NUM_MILLIONS = 22, 20
 SHAPE = dataclasses.replace(LARGE, num_impressions=NUM_MILLIONS * 1_000_000)
 LOG = HOME / "bench" / "data_gate"
+CYCLE_DAYS = 14
+
+
+class PastWindow(NamedTuple):
+    """One window of the past, and what would have been said of it."""
+
+    first: date
+    worst: float  # The largest deviation, as a multiple of its limit.
+    warnings: tuple[str, ...]
+    is_critical: bool
 
 
 def measure() -> list[Row]:
@@ -111,6 +124,31 @@ def sample_windows() -> list[PastWindow]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         found = measure_log(open_event_log(event_log_uri()), plan, days, Path(scratch))
     return list(past_windows(found, WINDOW_DAYS, 1))
+
+
+def past_windows(
+    days: Sequence[DayProfile], num_window_days: int, step_days: int = CYCLE_DAYS
+) -> Iterator[PastWindow]:
+    """Yield what would have been said of each window, the first one of which has a history.
+
+    So many days of the whole log as a snapshot's windows have (`num_window_days`) are accepted
+    before the first that is judged. From the beginning of one window to that of the next are
+    `step_days`; windows that are nearer than CYCLE_DAYS share days.
+    """
+    first, end = days[0].day + num_window_days, days[-1].day + 1
+    starts = range(first, end - CYCLE_DAYS + 1, step_days)
+    for start in starts:
+        before = [day for day in days if day.day < start]
+        judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
+        if found := deviations(before, judged):
+            missing = {*range(start, start + CYCLE_DAYS)} - {day.day for day in judged}
+            told = sorted({each.name for each in found if each.times_limit > 1})
+            yield PastWindow(
+                date_of(start),
+                max(each.times_limit for each in found),
+                (*(f"no rows on {date_of(day)}" for day in sorted(missing)), *told),
+                any(each.is_harmful for each in found),
+            )
 
 
 def false_alarms_all_starts() -> Row:
