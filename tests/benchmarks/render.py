@@ -12,7 +12,8 @@ HEAD = """# Benchmarks
 Written by `make bench` from `tests/benchmarks/results.json`, which has all of each row (seeds, the
 machine, its date), counts, and the rows `stage_*`. Every machine had two cores. A ratio is the
 figure divided by the peer's (`encoder_`: the peer's by ours), both of one run. `world_` rows are on
-the simulated world; the code of these and of `peers_` is in the tree of 28 November 2026.
+the simulated world; the code of these and of `peers_` is in the tree of 28 November 2026, that of
+`ledger_` is the `bench_ledger.py` of 2 December.
 
 | name | figure | ratio | peer | spread |
 |---|---|---|---|---|
