@@ -101,7 +101,7 @@ def _served_rows(event_log: EventLog, champion: "Side", request_ids: np.ndarray)
         rows, _ = read_rows(event_log, [file], wanted, [_VERSION, _MARKS], [_SCORE], columns)
         for row in rows.to_pylist():
             if row[_VERSION] == champion.model.version and row[_SCORE] is not None:
-                found[row["request_id"], row["pin_id"]] = row[_SCORE], row[_MARKS]
+                found[row["request_id"], row["pin_id"]] = row[_SCORE], row[_MARKS] or ""
     return found
 
 

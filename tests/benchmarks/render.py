@@ -10,9 +10,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
 Written by `make bench` from `tests/benchmarks/results.json`, which has all of each row (seeds, the
-machine, its date), counts, and the rows `stage_*`. Every machine had two cores. A ratio is the
-figure divided by the peer's (`encoder_`: the peer's by ours), both of one run. `world_` rows are on
-the simulated world; the code of these and of `peers_` is in the tree of 28 November 2026, that of
+machine, its date), and the rows `stage_*`. Every machine had two cores. A ratio is the figure
+divided by the peer's (`encoder_`: the peer's by ours), both of one run. `world_` rows are on the
+simulated world; the code of these and of `peers_` is in the tree of 28 November 2026, that of
 `ledger_` is the `bench_ledger.py` of 2 December.
 
 | name | figure | ratio | peer | spread |
@@ -66,7 +66,7 @@ def page(rows: list[Row]) -> str:
                 continue
             interval = row.spread.removeprefix("95 % of the seeds: ").partition(" and ")[0]
             rankings.setdefault(found["row"], {})[found["column"]] = interval
-        elif not row.name.startswith("stage_") and row.spread != "a count":
+        elif not row.name.startswith("stage_"):
             others.append(row)
     columns = ("auc", "hit_at_3", "auc_without_count", "hit_at_3_without_count")
     samples = ("completejourney", "world", "world_fading")
