@@ -35,9 +35,7 @@ class CycleCosts(Frozen):
         return next((each for each in self.stages if each.stage == stage), None)
 
 
-_Instant = Annotated[
-    AwareDatetime, BeforeValidator(lambda text: parse_instant(str(text), "a time"))
-]
+_Instant = Annotated[AwareDatetime, BeforeValidator(lambda v: parse_instant(str(v), "a time"))]
 
 
 class Lift(Frozen):
@@ -85,13 +83,12 @@ class Agreement(Frozen):
     @property
     def sentence(self) -> str:
         """What was found, for people."""
-        bias, told = self.bias, "nobody knows what"
+        bias, told = self.bias, ""
         if bias is not None:
-            told = f"{bias.value:+.2%} ({bias.low:+.2%} to {bias.high:+.2%})"
+            told = f"; too high by {bias.value:+.2%} ({bias.low:+.2%} to {bias.high:+.2%})"
         return (
             f"{self.estimator}: of {self.num_clear} lifts that are surely not zero it had the sign "
-            f"of {self.num_signs}; of {self.num} it agreed with {self.num_covered} within both "
-            f"intervals; on average too high by {told}"
+            f"of {self.num_signs}; it agreed with {self.num_covered} of {self.num}{told}"
         )
 
 
@@ -119,8 +116,6 @@ class CycleFacts(Frozen):
     page_uri: str = ""  # The verdict page; '' where none was judged.
     is_void: bool = False  # The comparison counts for nothing.
     line: tuple[LinePoint, ...] = ()  # Champions against what never changes, up to this cycle.
-    # What the champion of then showed first, by metric: popular and new pins, and how unevenly.
-    shown_first: dict[str, float] = {}
     promoted: str | None = None  # Label of the model that it promoted; '' none, None: not yet.
     failure: StageFailure | None = None  # Why it broke.
     next_stage: str = ""  # First stage that has not ended; '' if none.

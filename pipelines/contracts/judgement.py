@@ -279,7 +279,6 @@ class Skew(Frozen):
     num_requests: int = Field(ge=1)  # Served by it, of the holdout, drawn by a hash.
     num_differ: int = Field(ge=0)  # Of them, with a score that differs by more than noise.
     causes: dict[str, int]  # Requests by what differs: actions, embeddings, features, ages, model.
-    largest: float  # The largest difference of a score.
 
     @property
     def is_fault(self) -> bool:

@@ -73,9 +73,8 @@ def _expected(workspace_uri: str, move: Move) -> dict[str, Any]:
     judgement = Judgement.model_validate(record.artifact)
     if judgement.verdict.promoted is Promoted.ANCHOR and judgement.anchor is not None:
         return {"offline": judgement.anchor.freshness.target_change}
-    changes = {each.estimator: each.relative_change for each in judgement.estimates}
-    estimates = {name: change for name, change in changes.items() if change}
-    return {"offline": judgement.comparison.target_change, "estimates": estimates}
+    told = {e.estimator: e.relative_change for e in judgement.estimates if e.relative_change}
+    return {"offline": judgement.comparison.target_change, "estimates": told}
 
 
 def read(workspace_uri: str, registered_model: str) -> tuple[MeasuredLift, ...]:

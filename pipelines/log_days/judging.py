@@ -76,7 +76,9 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir.mkdir()
         spilled.mkdir()
         factor, accepted = run.config.data_gate.limit_factor, _accepted_days(run)
-        found = measured_log(event_log, plan, factor, spilled, accepted)
+        place = storage.join(run.workspace_uri, "days")
+        kept_in = storage.local_path(place) if storage.is_local(place) else None
+        found = measured_log(event_log, plan, factor, spilled, accepted, kept_in)
         outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,
@@ -134,6 +136,7 @@ def measured_log(
     limit_factor: float,
     spilled: Path,
     accepted: tuple[DayProfile, ...] = (),
+    kept_in: Path | None = None,
 ) -> "JudgedLog":
     """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
     from validation.data_gate.days.gate import JudgedLog
@@ -143,7 +146,7 @@ def measured_log(
     first = (plan.training.start_ms + DAY_MS // 2) // DAY_MS
     end = -(-plan.holdout.end_ms // DAY_MS)
     days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
-    measured = measure_log(event_log, plan, days, spilled)
+    measured = measure_log(event_log, plan, days, spilled, kept_in)
     return JudgedLog(
         as_of=plan.as_of,
         uri=event_log.uri,

@@ -1,44 +1,65 @@
-"""The rows of some days of an event log, as the data gate measures them.
+"""The rows of some days of an event log, as the data gate measures them, and days that are known.
+
+    <workspace>/days/profiles.json    a sha256 of the rest; then _KNOWN_DAYS as JSON
 
 Rows are read by the same readers, and refused by the same rules, as a snapshot's. A day's profile
 depends on the events of the day and of the day before, and on users' rows up to its end; on nothing
-else, whichever days are measured with it. Not for what is measured: that is
+else, whichever days are measured with it. It is kept where all rows of these files were known
+before as_of, so that a later cycle would measure the same. Not for what is measured: that is
 `validation.data_gate.days`. Tested in tests/pipelines/log_days/test_reading.py.
 """
 
+import contextlib
+import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.files import write_whole
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EventLog, unchanged_meanwhile
+from pipelines.event_log.log_files import EPOCH, EventLog, LogFile, unchanged_meanwhile
 from pipelines.event_log.reader import (
+    KNOWN_COLUMNS,
     Before,
     EventFilter,
     extra_columns,
+    list_files,
+    open_file,
     read_events,
     read_rows,
 )
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from validation.data_gate.days.measure import DayRows
 
+log = logging.getLogger(__name__)
+
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
 EVENTS = ("impressions", "actions")
+PROFILES_FILE = "profiles.json"
+MOST_DAYS = 400
+_KNOWN_DAYS = TypeAdapter(dict[str, DayProfile | None])
+"""Profiles by a digest of what they were measured from; None: a day without rows."""
 
 
 def measure_log(
-    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path
+    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path, kept_in: Path | None = None
 ) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
 
@@ -47,6 +68,8 @@ def measure_log(
         plan: The recipe's, for as_of, action types and categories.
         days: Which, since the epoch.
         scratch: Existing folder, for what does not fit into memory.
+        kept_in: Folder of profiles that need not be measured again while their files, and the
+            recipe's features, stay as they are; new ones are added. None keeps none.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
@@ -54,32 +77,94 @@ def measure_log(
     """
     from validation.data_gate.days.measure import measure_days, open_engine
 
-    # The first requests and actions reach back to the day before.
-    start, end, profiles = (days.start - 1) * DAY_MS, days.stop * DAY_MS, list[DayProfile]()
-    events = [file for table in EVENTS for file in event_log.files_between(table, start, end)]
-    with (
-        unchanged_meanwhile(event_log, [*event_log.files_of("users"), *events]),
-        open_engine(str(scratch)) as engine,
-    ):
-        for part in tracked(list(parts_of(event_log, days)), "parts of the log's days"):
-            rows = rows_of(event_log, plan, part, with_users=part.start == days.start)
-            profiles += measure_days(engine, rows, part.start, part.stop, categories_of(plan))
-    return tuple(profiles)
+    path = kept_in and kept_in / PROFILES_FILE
+    with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
+        kept = _read_known(path) if path else {}
+        states = _states(event_log, plan, days) if path else {}
+        profiles = {day: kept[state] for day, state in states.items() if state in kept}
+        log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
+        with open_engine(str(scratch)) as engine:
+            parts = list(parts_of(event_log, [day for day in days if day not in profiles]))
+            for part in tracked(parts, "parts of the log's days"):
+                rows = rows_of(event_log, plan, part, with_users=part is parts[0])
+                found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
+                profiles |= {each.day: each for each in found}
+    # Not before it is sure that these are the numbers of the files that were listed.
+    if path is not None:
+        kept |= {state: profiles.get(day) for day, state in states.items()}
+        record = _KNOWN_DAYS.dump_json(dict(list(kept.items())[-MOST_DAYS:]))
+        with translated_errors(path.as_uri(), "writing"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, _seal(record) + record)
+    return tuple(each for _, each in sorted(profiles.items()) if each is not None)
 
 
-def parts_of(event_log: EventLog, days: range) -> Iterator[range]:
+def _seal(record: bytes) -> bytes:
+    # The gate trusts these numbers, and a disk may spoil a digit.
+    return f"{hashlib.sha256(record).hexdigest()}\n".encode()
+
+
+def _read_known(path: Path) -> dict[str, DayProfile | None]:
+    try:
+        seal, _, record = path.read_bytes().partition(b"\n")
+        if _seal(record) != seal + b"\n":
+            raise ValueError("its seal is that of other numbers")
+        return _KNOWN_DAYS.validate_json(record)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.warning("%s is damaged (%s); the days are measured again", path, error)
+    return {}
+
+
+def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:
+    """Return a digest of the files that the profile of each day comes from, and of what is asked.
+
+    A day has none where these may come to hold more rows. Their times of writing and footers tell
+    whether they are the same.
+    """
+    files = files_of_days(event_log, days)
+    listed = dict(zip(files, list_files(event_log, files, plan.as_of_ms).files, strict=True))
+    earliest = {file: _earliest_ms(event_log, file) for file in files if file.day is None}
+    measured = [plan.features.model_dump(mode="json"), plan.passed_over, project_digest()]
+    states = {}
+    for day in days:
+        own = [f for f in files if f.day is not None and (f.day - EPOCH).days in (day - 1, day)]
+        if all(listed[f].num_rows == listed[f].num_known is not None for f in own):
+            own += [file for file, start in earliest.items() if start < (day + 1) * DAY_MS]
+            told = [listed[f].model_dump(mode="json", exclude={"num_known"}) for f in own]
+            states[day] = digest_of([*measured, event_log.uri, told])
+    return states
+
+
+def _earliest_ms(event_log: EventLog, file: LogFile) -> int:
+    """Return from when on a file of users has rows, as its footer says; 0 where it does not."""
+    with contextlib.suppress(DataContractError, KeyError, TypeError, ValueError):
+        [fragment] = open_file(event_log, file).get_fragments()
+        return min(int(g.statistics[KNOWN_COLUMNS["users"]]["min"]) for g in fragment.row_groups)
+    return 0
+
+
+def parts_of(event_log: EventLog, days: list[int]) -> Iterator[range]:
     """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
     part, num_bytes = range(0), 0
     for day in days:
         start, end = day * DAY_MS, (day + 1) * DAY_MS
         files = (event_log.files_between(table, start, end) for table in EVENTS)
         size = sum(file.num_bytes for of_table in files for file in of_table)
-        if part and num_bytes + size > BYTES_AT_ONCE:
+        if part and (part.stop != day or num_bytes + size > BYTES_AT_ONCE):
             yield part
             part, num_bytes = range(0), 0
         part, num_bytes = range(part.start if part else day, day + 1), num_bytes + size
     if part:
         yield part
+
+
+def files_of_days(event_log: EventLog, days: range) -> tuple[LogFile, ...]:
+    """Return the files from which some days are measured, events of the day before among them."""
+    start, end = (days.start - 1) * DAY_MS, days.stop * DAY_MS
+    events = (event_log.files_between(table, start, end) for table in EVENTS)
+    return (*event_log.files_of("users"), *(file for files in events for file in files))
 
 
 def rows_of(

@@ -67,7 +67,7 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
     index = index.take(np.flatnonzero([each in known for each in names.tolist()])[:MOST_REQUESTS])
     if len(index) == 0:
         return None
-    predictor, causes, largest = load_bundle(champion.bundle_dir), Counter[str](), 0.0
+    predictor, causes = load_bundle(champion.bundle_dir), Counter[str]()
     for part in chunks(index, _AT_ONCE):
         batch = reader.make_batch(part)
         scores_CH = predictor.probabilities(batch)
@@ -78,16 +78,13 @@ def measure_skew(run: ResolvedRun, champion: "Side") -> Skew | None:
             found = set[str]()
             for mark in marks_of(arrays):
                 score, then = served.get((name, pin_ids[at]), (again_C[at], mark))
-                apart = abs(score - again_C[at])
-                if apart > NOISE + RELATIVE_NOISE * abs(again_C[at]):
+                if abs(score - again_C[at]) > NOISE + RELATIVE_NOISE * abs(again_C[at]):
                     found.add(_cause(then, mark))
-                largest, at = max(largest, float(apart)), at + 1
+                at += 1
             causes.update(found)
             causes["any"] += bool(found)
     num_differ = causes.pop("any")
-    return Skew(
-        num_requests=len(index), num_differ=num_differ, causes=dict(causes), largest=largest
-    )
+    return Skew(num_requests=len(index), num_differ=num_differ, causes=dict(causes))
 
 
 def _served_rows(event_log: EventLog, champion: "Side", request_ids: np.ndarray) -> Served:

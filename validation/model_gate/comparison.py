@@ -59,15 +59,7 @@ from validation.model_gate.ranking_metrics import (
     is_in_top,
     places_in,
 )
-from validation.model_gate.target_metric import (
-    GINI,
-    NEW,
-    POPULAR,
-    TOP_K,
-    hits_name,
-    target_head,
-    volume_name,
-)
+from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
 
 Mask = NDArray[np.bool_]
 Side = Literal["challenger", "baseline"]
@@ -104,8 +96,6 @@ class Holdout:
     rows: ExampleRows
     heads: tuple[Head, ...]
     config: ModelGateConfig
-    known_pins: NDArray[np.int64] | None = None
-    """Rows of the pins that the training window has shown; None: nobody asks what is new."""
 
     @cached_property
     def target_head(self) -> Head:
@@ -141,21 +131,6 @@ class Holdout:
     def cells(self) -> Cells:
         """The group and day of each request, (M,)."""
         return Cells.of(self.user_groups[1][self.request_user], self.rows.day)
-
-    @cached_property
-    def exposures(self) -> dict[str, FloatArray]:
-        """What is asked of a model's first places, by metric: 1 for such pins, else 0, (N,).
-
-        Popular are the hundredth part of the shown pins that was shown most; new are those that
-        the training window has not shown. A model that feeds on what it has shown itself shows
-        more of the first and fewer of the second from cycle to cycle.
-        """
-        pins, counts = np.unique(self.rows.pin_row, return_counts=True)
-        most = pins[np.argsort(-counts, kind="stable")[: math.ceil(len(pins) / 100)]]
-        found = {POPULAR: np.isin(self.rows.pin_row, most)}
-        if self.known_pins is not None:
-            found[NEW] = np.isin(self.rows.pin_row, self.known_pins, invert=True)
-        return {name: of.astype(np.float64) for name, of in found.items()}
 
     @cached_property
     def shown(self) -> list[int]:
@@ -233,7 +208,6 @@ def compare(
     metrics = ratio_metrics(holdout, challenger, baseline)
     found = measure_ratios(holdout, metrics, holdout.masks)
     table = found.table + _pooled_metrics(holdout, challenger, baseline)
-    table += _evenness(holdout, challenger, baseline)
     error, everybody = found.target_error, holdout.masks["all"]
     comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
@@ -355,8 +329,7 @@ def ratio_metrics(
 ) -> list[RatioMetric]:
     """Return the metrics that are ratios of sums over users: those that get an interval.
 
-    Of each head its volume and hits, and where it has probabilities log loss and calibration ratio;
-    of the first places, how many go to popular and to new pins.
+    Of each head its volume and hits, and where it has probabilities log loss and calibration ratio.
     """
     metrics, rows = [], holdout.rows
     per_request = holdout.per_request
@@ -378,10 +351,6 @@ def ratio_metrics(
             sums = per_request(of_each(mine.astype(np.float64)))
             others = None if other is None else per_request(of_each(other.astype(np.float64)))
             metrics.append(RatioMetric(f"{metric}.{name}", sums, others, per_request(divisor)))
-    places = np.minimum(np.diff(rows.first_example), TOP_K).astype(np.float64)
-    for name, is_such in holdout.exposures.items():
-        ours, theirs = (per_request(is_such * top) for top in tops)
-        metrics.append(RatioMetric(name, ours, theirs, places))
     return metrics
 
 
@@ -439,23 +408,6 @@ def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitSc
                     )
                 )
     return found
-
-
-def _evenness(holdout: Holdout, challenger: SplitScores, baseline: SplitScores) -> list[Row]:
-    """Return the Gini coefficient of both sides' first places over the pins of the holdout.
-
-    0: each pin has as many of them; near 1: few pins have them all (Gini 1912).
-    """
-    levels = []
-    for scores in (challenger, baseline):
-        of_pins = np.unique(holdout.rows.pin_row, return_inverse=True)[1]
-        shown = np.sort(np.bincount(of_pins, holdout.top(scores.ranking_score)))
-        ranks = np.arange(1, len(shown) + 1)
-        levels.append(float((2 * ranks - len(shown) - 1) @ shown / (len(shown) * shown.sum())))
-    if not np.isfinite(levels).all():
-        return [_absent(GINI, "all", "challenger", AbsenceKind.NOT_FINITE)]
-    sides = {"challenger": levels[0], "baseline": levels[1]}
-    return [MetricComparison(metric=GINI, segment="all", relative_change=None, **sides)]
 
 
 def _pooled_level(

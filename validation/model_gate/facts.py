@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
@@ -101,10 +99,10 @@ def gather_facts(
         if all(name in side.snapshot.features.head_names for side in others)
     )
     ours = _score(challenger, shared)
+    holdout = Holdout(rows, config.features.heads, config.model_gate)
     training = load_rows(
         challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
     )
-    holdout = Holdout(rows, config.features.heads, config.model_gate, np.unique(training.pin_row))
     baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
         must_beat = config.model_gate.first_champion_beats

@@ -8,8 +8,6 @@ from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import ConfigurationError
 
 TOP_K = 3
-POPULAR, NEW, GINI = (f"{name}_at_{TOP_K}" for name in ("popular", "new", "gini"))
-"""What a model shows first: shares of popular and of new pins, and how unevenly pins are shown."""
 
 
 def volume_name(head: str) -> str:
@@ -35,7 +33,7 @@ def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
             found.append(volume_name(head.name))
         each = ("log_loss", "calibration_ratio", "auc", "ece")
         found += [hits_name(head.name), *(f"{name}.{head.name}" for name in each)]
-    return (*found, POPULAR, NEW, GINI)
+    return tuple(found)
 
 
 def target_head(config: ModelGateConfig, heads: tuple[Head, ...]) -> Head:

@@ -13,11 +13,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from markupsafe import Markup
-
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
-from validation.report.charts import Axis, axis_of, by_day, change_with_interval, panel
+from validation.report.charts import Axis, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.pages import environment, within_limit
 from validation.report.verdict_page import draw_line
@@ -78,25 +76,12 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "age": age,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
-        "shown_first": _shown_first(facts.cycles),
         "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),
         "now": now,
         "running": _running(facts.cycles, now) if now else "",
     }
     template = environment().get_template("cycles.html.j2")
     return within_limit(lambda num: template.render(cycles=rows[:num], **values), len(rows))
-
-
-def _shown_first(cycles: Sequence[CycleFacts]) -> dict[str, Markup]:
-    """Return a panel by day for each number of what champions showed first, in percent."""
-    known = [(each.as_of.toordinal(), each.shown_first) for each in cycles if each.as_of]
-    names = dict.fromkeys(name for _, shown in known for name in shown)
-    lines = {name: sorted((d, 100 * of[name]) for d, of in known if name in of) for name in names}
-    return {
-        name: panel(by_day(f"{name} of the champions, in percent", {"ours": line}))
-        for name, line in lines.items()
-        if len(line) > 1
-    }
 
 
 def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:

@@ -79,7 +79,7 @@ def test_a_regression_is_told_and_a_promotion_to_nobody(tmp_path):
 def test_scores_that_differ_beyond_the_bound_are_told_once(tmp_path, num_differ, kinds):
     run, settings = make_run(tmp_path, champion=CHAMPION), Settings(workspace=str(tmp_path / "w"))
     causes = {"actions": num_differ}
-    skew = Skew(num_requests=1000, num_differ=num_differ, causes=causes, largest=0.2)
+    skew = Skew(num_requests=1000, num_differ=num_differ, causes=causes)
     judgement = make_judgement(PROMOTE, high=0.01).model_copy(update={"skew": skew})
     for _ in range(2):
         alert_stage(run, judgement, settings)

@@ -21,7 +21,6 @@ def test_what_a_sound_server_logs_is_what_the_snapshot_gives(served: ServedWorld
     found = measure_skew(served.run, served.side)
     assert found is not None and found.num_requests == MOST_REQUESTS
     assert (found.num_differ, found.causes, found.is_fault) == (0, {}, False)
-    assert found.largest < 1e-6
     other: Any = SimpleNamespace(version="8", label="ranker v8")
     assert measure_skew(served.run, replace(served.side, model=other)) is None
 

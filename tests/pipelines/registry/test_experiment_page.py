@@ -116,15 +116,13 @@ def test_the_list_has_what_is_worth_reading_and_the_chart_on_top(page: Page, tol
 def test_on_a_phone_the_list_is_read_once_what_stands_beside_it_is_closed(
     page: Page, told: Outcome
 ) -> None:
-    desk = page.viewport_size
-    assert desk is not None
     page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
     seen(page, told, LIST_IN_MLFLOW, "Of all cycles")
     page.get_by_role("button", name="Close", exact=True).click()  # of MLflow's assistant
     page.get_by_role("button", name="Toggle sidebar").click()
     for text in ("2017-07-10", "anchor", "challenger", "champion"):
         expect(page.locator("[row-index] [col-id]", has_text=text).first).to_be_in_viewport(ratio=1)
-    page.set_viewport_size(desk)
+    page.set_viewport_size({"width": 1600, "height": 1000})
 
 
 def test_the_chart_has_each_change_with_its_interval(page: Page, told: Outcome) -> None:

@@ -74,17 +74,12 @@ def test_the_same_content_is_published_once_and_a_harmed_folder_is_replaced(
         verify_files(first, folder)
 
 
-def test_every_byte_of_a_snapshot_counts_and_a_missing_file_is_named(
-    run: ResolvedRun, tmp_path: Path
-) -> None:
+def test_every_byte_of_a_snapshot_counts(run: ResolvedRun, tmp_path: Path) -> None:
     snapshot = write_snapshot(run)
     for number, file in enumerate(snapshot.files):
         copy = shutil.copytree(local_path(snapshot.uri), tmp_path / f"copy-{number}")
         flip_a_byte(copy / file.path)
         with pytest.raises(SnapshotDamagedError, match=f"{file.path} was altered: its sha256"):
-            verify_files(snapshot, copy)
-        (copy / file.path).unlink()
-        with pytest.raises(SnapshotDamagedError, match=f"{file.path} is missing"):
             verify_files(snapshot, copy)
 
 
