@@ -83,9 +83,8 @@ class Agreement(Frozen):
     @property
     def sentence(self) -> str:
         """What was found, for people."""
-        bias, told = self.bias, ""
-        if bias is not None:
-            told = f"; too high by {bias.value:+.2%} ({bias.low:+.2%} to {bias.high:+.2%})"
+        b = self.bias
+        told = f"; too high by {b.value:+.2%} ({b.low:+.2%} to {b.high:+.2%})" if b else ""
         return (
             f"{self.estimator}: of {self.num_clear} lifts that are surely not zero it had the sign "
             f"of {self.num_signs}; it agreed with {self.num_covered} of {self.num}{told}"

@@ -16,7 +16,8 @@ from pipelines.alerts.incidents import find_open
 from pipelines.alerts.rendering import to_markdown
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.cycle import IndexFacts, ServingSpan
+from pipelines.contracts.cycle import IndexFacts, MeasuredLift, ServingSpan
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.cycles import ledger
@@ -74,7 +75,12 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         )
         for entry in known.in_time
     ]
-    measured = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
+    problem = f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else ""
+    measured = tuple[MeasuredLift, ...]()
+    try:
+        measured = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
+    except DataContractError as error:
+        problem = f"{problem} {one_line(str(error))}".strip()
     return IndexFacts(
         workspace_uri=workspace_uri,
         registered_model=settings.registered_model,
@@ -84,7 +90,7 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         ledger=measured,
         accounts=ledger.account(measured),
         broken=tuple(each.sentence for each in find_open(settings).values()),
-        problem=f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else "",
+        problem=problem,
     )
 
 

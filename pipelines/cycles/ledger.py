@@ -48,10 +48,9 @@ def add(workspace_uri: str, registered_model: str, given: Lift) -> MeasuredLift:
 def _served_throughout(workspace_uri: str, name: str, start: datetime, end: datetime) -> Move:
     """Return the move whose model served from start to end in the place of another."""
     moves = load(workspace_uri, name).in_time
-    before = [move for move in moves if move.moved_at <= start]
-    meanwhile = [move for move in moves if start < move.moved_at < end]
-    if start < end and before and before[-1].previous and not meanwhile:
-        return before[-1]
+    last = next((move for move in reversed(moves) if move.moved_at < end), None)
+    if last and last.previous and last.moved_at <= start < end:
+        return last
     served = ", ".join(f"{m.model.label} from {m.moved_at:%Y-%m-%d %H:%M}" for m in moves[-5:])
     raise ConfigurationError(
         f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} no one model served in the place of "
@@ -62,15 +61,12 @@ def _served_throughout(workspace_uri: str, name: str, start: datetime, end: date
 
 def _expected(workspace_uri: str, move: Move) -> dict[str, Any]:
     """Return what the cycle of a move had expected; {} where none is on record."""
-    if move.run_uri is None or move.kind not in ("promotion", "forced"):
-        return {}
     # The run lies in this workspace, also where that was moved.
-    run_uri = storage.join(workspace_uri, "runs", name_of(move.run_uri))
-    try:
-        record = storage.read_model(manifest_uri(run_uri, "compare_with_champion"), StageRecord)
-    except FileNotFoundError:
+    run_uri = storage.join(workspace_uri, "runs", name_of(move.run_uri or ""))
+    uri = manifest_uri(run_uri, "compare_with_champion")
+    if move.kind not in ("promotion", "forced") or not storage.exists(uri):
         return {}
-    judgement = Judgement.model_validate(record.artifact)
+    judgement = Judgement.model_validate(storage.read_model(uri, StageRecord).artifact)
     if judgement.verdict.promoted is Promoted.ANCHOR and judgement.anchor is not None:
         return {"offline": judgement.anchor.freshness.target_change}
     told = {e.estimator: e.relative_change for e in judgement.estimates if e.relative_change}
@@ -84,8 +80,8 @@ def read(workspace_uri: str, registered_model: str) -> tuple[MeasuredLift, ...]:
         DataContractError: an entry is damaged.
     """
     folder = storage.join(workspace_uri, "ledger", registered_model)
-    names = [name for name in storage.list_names(folder) if name.endswith(".json")]
-    found = [storage.read_model(storage.join(folder, name), MeasuredLift) for name in names]
+    uris = [storage.join(folder, n) for n in storage.list_names(folder) if n.endswith(".json")]
+    found = [storage.read_model(uri, MeasuredLift) for uri in uris]
     return tuple(sorted(found, key=lambda each: (each.end, each.metric), reverse=True))
 
 
@@ -104,15 +100,14 @@ def _agreement(name: str, found: Sequence[tuple[Interval, Interval]]) -> Agreeme
     # Two independent errors add up by their squares.
     reach = [math.hypot(c.high - c.low, lift.high - lift.low) / 2 for c, lift in found]
     clear = [(change, lift) for change, lift in found if not lift.low <= 0 <= lift.high]
-    freedom = len(found) - 1
-    error = apart.std(ddof=1) / math.sqrt(len(found)) if freedom else 0.0
+    freedom, root = len(found) - 1, math.sqrt(len(found))
     return Agreement(
         estimator=name,
         num=len(found),
         num_covered=int((np.abs(apart) <= reach).sum()),
         num_clear=len(clear),
         num_signs=sum(change.value * lift.value > 0 for change, lift in clear),
-        bias=_around(apart.mean(), error, freedom) if freedom else None,
+        bias=_around(apart.mean(), apart.std(ddof=1) / root, freedom) if freedom else None,
     )
 
 

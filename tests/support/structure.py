@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
 MAX_PRODUCT_LINES = 42_962
-MAX_PRODUCT_TOKENS = 254_312
+MAX_PRODUCT_TOKENS = 254_320
 MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 45_600
 MAX_FUNCTION_LINES = 60

@@ -47,10 +47,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         run = save_run(make_run(tmp_path, run_id=f"cycle-{week}", registered_model=NAME))
         change = metric("repin_volume_at_3", interval(week / 1000, week / 1000 - 0.002))
         judged = make_judgement(Decision.PROMOTE, metrics=(change,))
-        explored = OffPolicyEstimate(
-            estimator="replay", challenger=1.0, baseline=1.0, num_requests=9, effective_size=9,
-            relative_change=interval(0.05),
-        )  # fmt: skip
+        of = {"estimator": "replay", "num_requests": 9, "effective_size": 9, "challenger": 1.0}
+        explored = OffPolicyEstimate(**of, baseline=1.0, relative_change=interval(0.05))
         judged = judged.model_copy(update={"estimates": (explored,)})
         save_artifact(run, "compare_with_champion", judged)
         model = make_model(str(week + 1), BEGAN + week * WEEK)
@@ -140,6 +138,8 @@ def test_a_damaged_entry_is_named_and_a_run_that_is_gone_expected_nothing(worksp
     path.write_text("{")
     with pytest.raises(DataContractError, match=path.name):
         read(workspace, NAME)
+    facts = read_index(workspace, Settings(registered_model=NAME))
+    assert path.name in facts.problem and facts.ledger == () and facts.champions
 
 
 def test_entries_are_given_by_hand_or_by_another_system(workspace: str, tmp_path: Path) -> None:
