@@ -18,7 +18,7 @@ def measure() -> list[Row]:
     """Return the share of the plantings that are found with their cause."""
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         served = ServedWorld(Path(folder))
-        served.write(served.rows(served.asked, served.mine))
+        served.write(served.sound)
         sound = measure_skew(served.run, served.side)
         assert sound is not None and not sound.is_fault, "a sound log is told"
         found = {cause: sum(_is_found(served, cause, seed) for seed in SEEDS) for cause in PLANTED}

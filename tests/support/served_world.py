@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import storage
@@ -53,8 +54,9 @@ class ServedWorld:
             for name, each, own in zip(names, given, owns, strict=True):
                 each["candidates"]["pin_id"] = own.tolist()
                 self.asked.append(each | {"request_id": name})
+        self.sound = self.rows(self.asked, self.mine)
 
-    def rows(self, asked: list[Request], by: Predictor) -> dict[str, pa.Array]:
+    def rows(self, asked: list[Request], by: Predictor) -> pa.Table:
         """Return the log's rows of some requests, as a server of version 7 writes them."""
         decoder, lines = Decoder(by.config), list[bytes]()
         served: Any = SimpleNamespace(model=SimpleNamespace(version="7"))
@@ -62,24 +64,22 @@ class ServedWorld:
             decoded = [decoder.decode(json.loads(json.dumps(r))) for r in asked[first:][:200]]
             for request, ranked in zip(decoded, score(by, decoded), strict=True):
                 lines.append(line_of(Answer(request, ranked, served, 0.0, 0.0, 1), 0))
-        return rows_of(lines, 0)
+        return pa.table(rows_of(lines, 0))
 
-    def plant(self, cause: str, share: float, seed: int) -> int:
-        """Write what was served, a share of it with a skew; return how many requests have it."""
+    def plant(self, cause: str, share: float, seed: int) -> None:
+        """Write what was served, a share of it with a skew."""
         chosen = np.random.default_rng(seed).random(len(self.asked)) < share
-        sound = [r for r, is_chosen in zip(self.asked, chosen, strict=True) if not is_chosen]
-        planted = [json.loads(json.dumps(self.asked[n])) for n in np.flatnonzero(chosen)]
-        planted = [each for each in planted if each["actions"]]
+        some = [self.asked[n] for n in np.flatnonzero(chosen) if self.asked[n]["actions"]]
+        planted = json.loads(json.dumps(some))
         for each in planted:
             skewed(each, cause)
-        by = self.other if cause == "model" else self.mine
-        self.write(self.rows(sound, self.mine), self.rows(planted, by))
-        return len(planted)
+        rows = self.rows(planted, self.other if cause == "model" else self.mine)
+        is_planted = pc.is_in(self.sound["request_id"], rows["request_id"].combine_chunks())
+        self.write(self.sound.filter(pc.invert(is_planted)), rows)
 
-    def write(self, *parts: dict[str, pa.Array]) -> None:
+    def write(self, *parts: pa.Table) -> None:
         """Write what was served into the log's impressions."""
-        rows = pa.concat_tables([pa.table(each) for each in parts])
-        told = rows.select(["request_id", "pin_id", *COLUMNS])
+        told = pa.concat_tables(parts).select(["request_id", "pin_id", *COLUMNS])
         first = f"day={self.side.snapshot.holdout.start:%Y-%m-%d}"
         for path in sorted(self.log.glob("impressions/*/*.parquet")):
             if path.parent.name < first:

@@ -17,7 +17,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> ServedWorld:
 
 def test_what_a_sound_server_logs_is_what_the_snapshot_gives(served: ServedWorld) -> None:
     assert measure_skew(served.run, served.side) is None  # nothing is logged yet
-    served.write(served.rows(served.asked, served.mine))
+    served.write(served.sound)
     found = measure_skew(served.run, served.side)
     assert found is not None and found.num_requests == MOST_REQUESTS
     assert (found.num_differ, found.causes, found.is_fault) == (0, {}, False)
