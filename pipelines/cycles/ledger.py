@@ -20,7 +20,7 @@ from pipelines import storage
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.cycle import Agreement, Lift, MeasuredLift
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.judgement import Judgement, Promoted
+from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.reasons import Interval
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry.history import Move, load, name_of
@@ -67,7 +67,7 @@ def _expected(workspace_uri: str, move: Move) -> dict[str, Any]:
     if move.kind not in ("promotion", "forced") or not storage.exists(uri):
         return {}
     judgement = Judgement.model_validate(storage.read_model(uri, StageRecord).artifact)
-    if judgement.verdict.promoted is Promoted.ANCHOR and judgement.anchor is not None:
+    if judgement.anchor and judgement.anchor.model.version == move.model.version:
         return {"offline": judgement.anchor.freshness.target_change}
     told = {e.estimator: e.relative_change for e in judgement.estimates if e.relative_change}
     return {"offline": judgement.comparison.target_change, "estimates": told}

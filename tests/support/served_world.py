@@ -28,14 +28,13 @@ from training.data.reader import SnapshotReader, chunks
 from validation.model_gate.facts import Side
 
 Request = dict[str, Any]
-HOUR_MS = 3_600_000
 
 
 class ServedWorld:
     """A log whose holdout was ranked by a champion, request by request."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "event_log"
+        self.log = folder / "event_log"
         write_planted_world(self.log, num_users=400, requests_per_user_day=1.0, candidates=6)
         self.run = make_run(folder)
         snapshot, config = write_snapshot(self.run), self.run.config
@@ -68,22 +67,20 @@ class ServedWorld:
 
     def plant(self, cause: str, share: float, seed: int) -> None:
         """Write what was served, a share of it with a skew."""
-        chosen = np.random.default_rng(seed).random(len(self.asked)) < share
-        some = [self.asked[n] for n in np.flatnonzero(chosen) if self.asked[n]["actions"]]
-        planted = json.loads(json.dumps(some))
-        for each in planted:
+        rng = np.random.default_rng(seed)
+        some = [each for each in self.asked if each["actions"] and rng.random() < share]
+        for each in (planted := json.loads(json.dumps(some))):
             skewed(each, cause)
+        is_planted = pc.is_in(self.sound["request_id"], pa.array([r["request_id"] for r in some]))
         rows = self.rows(planted, self.other if cause == "model" else self.mine)
-        is_planted = pc.is_in(self.sound["request_id"], rows["request_id"].combine_chunks())
         self.write(self.sound.filter(pc.invert(is_planted)), rows)
 
     def write(self, *parts: pa.Table) -> None:
         """Write what was served into the log's impressions."""
         told = pa.concat_tables(parts).select(["request_id", "pin_id", *COLUMNS])
         first = f"day={self.side.snapshot.holdout.start:%Y-%m-%d}"
-        for path in sorted(self.log.glob("impressions/*/*.parquet")):
-            if path.parent.name < first:
-                continue
+        files = sorted(self.log.glob("impressions/*/*.parquet"))
+        for path in (each for each in files if each.parent.name >= first):
             table = pq.read_table(path, partitioning=None)
             table = table.drop_columns([n for n in COLUMNS if n in table.column_names])
             found = table.join(told, keys=["request_id", "pin_id"], join_type="left outer")
@@ -106,7 +103,7 @@ def skewed(request: Request, cause: str) -> None:
             name = next(n for n in candidates if n not in ("pin_id", "embedding"))
             candidates[name] = [v + 2.0 for v in candidates[name]]
         case "ages":  # The client's clock is two days ahead.
-            actions["age_ms"] = [age + 48 * HOUR_MS for age in actions["age_ms"]]
+            actions["age_ms"] = [age + 172_800_000 for age in actions["age_ms"]]
 
 
 PLANTED = ("actions", "embeddings", "features", "ages", "model")

@@ -12,16 +12,17 @@ from scipy.stats import linregress, t
 from pipelines import storage
 from pipelines.contracts.cycle import Lift
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.judgement import Decision, OffPolicyEstimate
+from pipelines.contracts.judgement import AnchorFacts, Decision, OffPolicyEstimate, Promoted
 from pipelines.cycles.index import read_index, write_index
 from pipelines.cycles.ledger import account, add, foretell, read
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.commands import as_json, lines, refusal
 from support.desk import record_move
-from support.judgements import interval, make_judgement, make_model, metric
+from support.judgements import interval, make_judgement, make_model, metric, ruled
 from support.runs import make_run, save_artifact, save_run
 
+ANCHORED = ruled(Decision.REJECT, "It lost.").model_copy(update={"promoted": Promoted.ANCHOR})
 NAME, WEEK = "homefeed_ranker", timedelta(days=7)
 FIRST = (0.01, 0.02, 0.03, 1, 1.9)
 BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -47,14 +48,16 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         run = save_run(make_run(tmp_path, run_id=f"cycle-{week}", registered_model=NAME))
         change = metric("repin_volume_at_3", interval(week / 1000, week / 1000 - 0.002))
         judged = make_judgement(Decision.PROMOTE, metrics=(change,))
-        of = {"estimator": "replay", "num_requests": 9, "effective_size": 9, "challenger": 1.0}
-        explored = OffPolicyEstimate(**of, baseline=1.0, relative_change=interval(0.05))
-        judged = judged.model_copy(update={"estimates": (explored,)})
-        save_artifact(run, "compare_with_champion", judged)
+        of = {"estimator": "replay", "num_requests": 9, "effective_size": 9, "baseline": 1.0}
+        explored = OffPolicyEstimate(**of, challenger=1.0, relative_change=interval(0.05))
+        sides = dict.fromkeys(("recipe", "freshness"), judged.comparison)
+        sides |= {"self_test": judged.self_test, "serving": judged.serving}
+        more = {"anchor": AnchorFacts(model=make_model("99", BEGAN), **sides)}
+        more |= {"estimates": (explored,), "verdict": ANCHORED}
+        save_artifact(run, "compare_with_champion", judged.model_copy(update=more))
         model = make_model(str(week + 1), BEGAN + week * WEEK)
         told = {"kind": "promotion", "reason": "It won.", "run_uri": run.run_uri}
-        move = Move(moved_at=BEGAN + week * WEEK, model=model, previous=previous, **told)
-        record_move(uri, move, NAME)
+        record_move(uri, Move(moved_at=model.as_of, model=model, previous=previous, **told), NAME)
         previous = model
     return uri
 
