@@ -6,7 +6,6 @@ tests/pipelines/cli/test_train.py and test_anchor.py.
 """
 
 import contextlib
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,8 +14,7 @@ from typer import Option
 from pipelines import deletion, storage
 from pipelines.cli.printing import Commands, say
 from pipelines.contracts.artifacts import MAX_DEVICES, ResolvedRun, Snapshot
-from pipelines.contracts.code_identity import code_digest, code_version
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
@@ -24,6 +22,7 @@ from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
 from pipelines.registry.evidence import SeedNoise, keep, noise_folder
 from pipelines.settings import Settings
+from pipelines.stages.train import spec_apart
 
 if TYPE_CHECKING:
     from training.fitting.spec import TrainingSpec
@@ -78,7 +77,7 @@ def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
         verify_files(built, snapshot_dir)
         work_dir = storage.local_path(storage.to_uri(to))
         hardware = {"num_devices": devices, "num_nodes": num_nodes, "accelerator": accelerator}
-        spec = _spec(built, snapshot_dir, config, built.as_of, work_dir, hardware)
+        spec = spec_apart(built, snapshot_dir, config, built.as_of, work_dir, hardware)
         _refuse_other_code(spec)
         address = NodeAddress(rank=node_rank, rendezvous=rendezvous)
         result = launcher.train(spec, None if is_alone else address)
@@ -113,37 +112,6 @@ def find_snapshot(text: str, workspace_uri: str) -> Snapshot:
             f"with its manifest.json; a run's Data Docs name its snapshot"
         )
     return found[0]
-
-
-def _spec(
-    snapshot: Snapshot,
-    snapshot_dir: Path,
-    config: RunConfig,
-    as_of: datetime,
-    work_dir: Path,
-    hardware: dict[str, Any],
-) -> "TrainingSpec":
-    """Return a training that no MLflow hears of, and make its folder."""
-    from training.fitting.spec import Lineage, TrainingSpec
-
-    with storage.translated_errors(str(work_dir), "making"):
-        work_dir.mkdir(parents=True, exist_ok=True)
-    return TrainingSpec(
-        snapshot=snapshot,
-        config=config,
-        lineage=Lineage(
-            as_of=as_of,
-            snapshot_digest=snapshot.digest,
-            code_version=code_version(),
-            code_digest=code_digest(),
-            seed=config.training.seed,
-        ),
-        snapshot_dir=str(snapshot_dir),
-        work_dir=str(work_dir),
-        tracking_uri="",
-        mlflow_run_id="",
-        **hardware,
-    )
 
 
 def _refuse_other_code(spec: "TrainingSpec") -> None:
@@ -199,7 +167,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
             work_dir = folder / f"seed-{seed}"
             options = run.config.training.model_copy(update={"seed": seed})
             config = run.config.model_copy(update={"training": options})
-            spec = _spec(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)
+            spec = spec_apart(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)
             bundle_dir = Path(launcher.train(spec).bundle_dir)
             scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
             values.append(level_of(holdout, scores))

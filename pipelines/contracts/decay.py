@@ -44,14 +44,40 @@ class DecayCurve(Frozen):
         known = [(0.0, 0.0, 0.0), *((p.lag_days, p.change.value, p.error) for p in self.points)]
         if len(known) == 1 or lag_days < 0:
             raise ValueError(f"lag {lag_days}: a curve of {len(self.points)} points says nothing")
-        for (begin, first, sure), (end, last, unsure) in zip(known, known[1:], strict=False):
-            if lag_days <= end:
-                break
+        after = next((n for n, point in enumerate(known) if lag_days < point[0]), len(known) - 1)
+        (begin, first, sure), (end, last, unsure) = known[after - 1], known[after]
         share = min((lag_days - begin) / (end - begin), 1.0)
         value = first + share * (last - first)
         half = self.critical * (sure + share * (unsure - sure))
         low, high = value - half, value + half
         return Interval(value=value, low=low, high=high, confidence=self.confidence)
+
+
+class DecayShape(Frozen):
+    """How well one shape foretells windows that it was not fitted to."""
+
+    name: str  # 'linear', 'exponential', 'saturating', or 'any': each lag's own mean.
+    missed_by: float = Field(ge=0)  # Root of the mean square, of a window's relative change.
+    is_as_good: bool  # Not told from the best one.
+    parameters: dict[str, float]  # Fitted to all windows.
+
+
+class CadenceCost(Frozen):
+    """What it costs to retrain every so many days."""
+
+    days: float | None  # None: never.
+    lost: Interval  # Share of the metric that is lost a day on average, against retraining daily.
+    core_hours: float = Field(ge=0)  # A day.
+    cost: Interval | None = None  # A day, in the unit of the value; None: no value was given.
+    chance: float | None = None  # That it is the cheapest of all.
+
+
+class ScheduleArm(Frozen):
+    """A schedule as it would have gone on the windows that were measured."""
+
+    name: str  # 'every 28 days', 'when due'.
+    num_trainings: int = Field(ge=0)
+    lost: Interval  # Share of the metric a day, mean over the windows.
 
 
 class Decay(Artifact):
@@ -64,4 +90,9 @@ class Decay(Artifact):
     measured_at: AwareDatetime
     as_of: tuple[AwareDatetime, ...]  # Of the models, one for each window.
     curves: tuple[DecayCurve, ...]  # That of the target metric over everybody first.
+    shapes: tuple[DecayShape, ...] = ()  # Of the first curve, the best first.
     core_hours: float = Field(ge=0)  # Processor time of one snapshot and training, mean.
+    value: float | None = Field(default=None, gt=0)  # Of 1 % of the metric a day, in core-hours.
+    cadences: tuple[CadenceCost, ...] = ()  # The most frequent first.
+    schedules: tuple[ScheduleArm, ...] = ()
+    left_out: tuple[str, ...] = ()  # Models and windows that could not be used, and why.

@@ -116,6 +116,21 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     )
 
 
+def read_versions(client: "MlflowClient", name: str) -> list[ModelRef]:
+    """Return all versions that this project has registered of a model, the newest first.
+
+    Raises:
+        TrackingUnavailableError: the server does not answer.
+    """
+    found, token = list[ModelRef](), ""
+    while True:
+        with translated_outages(client.tracking_uri):
+            page = client.search_model_versions(f"name = '{name}'", page_token=token or None)
+        found += [to_ref(each) for each in page if {*_LINEAGE_TAGS} <= {*each.tags}]
+        if not (token := page.token):
+            return sorted(found, key=lambda ref: int(ref.version), reverse=True)
+
+
 def register(
     client: "MlflowClient",
     run: ResolvedRun,

@@ -16,6 +16,7 @@ import shlex
 import shutil
 import signal
 import sys
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,7 +65,7 @@ from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import snapshot_to_train
 
 if TYPE_CHECKING:
-    from training.fitting.spec import NodeAddress, TrainingResult
+    from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
 WORK_WAIT_S = 600.0
@@ -294,6 +295,57 @@ def _train(
         held = f"{spec.work_dir}/machine-{node.rank}" if node and node.rank else spec.work_dir
         with storage.exclusive_lock(held, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
             return launcher.train(spec, node)
+
+
+def spec_apart(
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    config: RunConfig,
+    as_of: datetime,
+    work_dir: Path,
+    hardware: dict[str, Any],
+) -> "TrainingSpec":
+    """Return a training that no MLflow hears of, and make its folder."""
+    from training.fitting.spec import Lineage, TrainingSpec
+
+    with storage.translated_errors(str(work_dir), "making"):
+        work_dir.mkdir(parents=True, exist_ok=True)
+    return TrainingSpec(
+        snapshot=snapshot,
+        config=config,
+        lineage=Lineage(
+            as_of=as_of,
+            snapshot_digest=snapshot.digest,
+            code_version=code_version(),
+            code_digest=code_digest(),
+            seed=config.training.seed,
+        ),
+        snapshot_dir=str(snapshot_dir),
+        work_dir=str(work_dir),
+        tracking_uri="",
+        mlflow_run_id="",
+        **hardware,
+    )
+
+
+def train_apart(
+    snapshot: Snapshot, config: RunConfig, work_dir: Path, accelerator: Literal["cpu", "gpu"]
+) -> "TrainingResult":
+    """Train a recipe on a snapshot by one process; nothing is registered, no MLflow hears of it.
+
+    What ended in the folder is found again, and what was interrupted goes on.
+
+    Raises:
+        SnapshotDamagedError: a file of the snapshot is missing or was altered.
+        HomefeedError: as `training.launch.launcher.train` raises.
+    """
+    from training.launch import launcher
+
+    with storage.local_copy(snapshot.uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir)
+        hardware = {"num_devices": 1, "accelerator": accelerator}
+        spec = spec_apart(snapshot, snapshot_dir, config, snapshot.as_of, work_dir, hardware)
+        return launcher.train(spec)
 
 
 def work_dir_of(run: ResolvedRun, side: str) -> Path:

@@ -11,7 +11,7 @@ S actions per request, E embedding, G categorical features, N numeric inputs of 
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ class RequestIndex:
     num_examples_M: np.ndarray  # int64
     first_example_M: np.ndarray  # int64, in the shard's examples
     num_actions_M: np.ndarray  # int64, at most max_actions
+    end_M: np.ndarray  # int64, in the shard's timeline, the row after the newest action
 
     def __len__(self) -> int:
         """Return the number of requests."""
@@ -107,7 +108,23 @@ class SnapshotReader:
         )
         num_actions_M = np.minimum(end_M - start_M, self.max_actions)
         num_M = num_M.astype(np.int64)
-        return RequestIndex(shard_M, row_M, user_M, num_M, first_M, num_actions_M)
+        return RequestIndex(shard_M, row_M, user_M, num_M, first_M, num_actions_M, end_M)
+
+    def frozen(self, index: RequestIndex, until_ms: int) -> RequestIndex:
+        """Return an index whose users have done nothing since an instant, as far as is known.
+
+        Args:
+            index: Requests.
+            until_ms: Actions of this instant and later are not seen, ms since the epoch.
+        """
+        start_M = self.request_column(index, "timeline_start")
+        seen_M = np.zeros(len(index), dtype=np.int64)
+        for shard in np.unique(index.shard_M):
+            before = np.cumsum(self.timelines[shard]["acted_at"] < until_ms)
+            before, of_shard = np.concatenate([[0], before]), index.shard_M == shard
+            seen_M[of_shard] = before[index.end_M[of_shard]] - before[start_M[of_shard]]
+        num_actions_M = np.minimum(seen_M, self.max_actions)
+        return replace(index, num_actions_M=num_actions_M, end_M=start_M + seen_M)
 
     def example_column(self, index: RequestIndex, name: str) -> np.ndarray:
         """Return a column of `examples` for all candidates of some requests, in their order."""
@@ -167,13 +184,17 @@ class SnapshotReader:
         # run to run only where memory is aligned.
         return Batch(*(tensor.clone() for tensor in batch))
 
+    def with_actions(self, batch: Batch, index: RequestIndex) -> Batch:
+        """Return a batch of the same requests whose actions are those of another index."""
+        return batch._replace(**self._sequences(index))
+
     def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
         """Return the four action tensors, padded to the batch's longest sequence."""
         steps_S = np.arange(max(1, int(index.num_actions_M.max(initial=0))))
         is_action_RS = steps_S < index.num_actions_M[:, None]
         request_of, step = np.nonzero(is_action_RS)
         shard_of = index.shard_M[request_of]
-        rows = self.request_column(index, "timeline_end")[request_of] - 1 - step
+        rows = index.end_M[request_of] - 1 - step
         pin_rows, types, acted_at = (
             self._take(self.timelines, name, shard_of, rows)
             for name in ("pin_row", "action_type_id", "acted_at")

@@ -345,7 +345,7 @@ def ratio_metrics(
         label = rows.labels[name].astype(np.float64)
         mine, other = challenger.probabilities[name], baseline.probabilities.get(name)
         for metric, of_each, divisor in (
-            ("log_loss", partial(_log_losses, label), np.ones(len(label))),
+            ("log_loss", partial(log_losses, label), np.ones(len(label))),
             ("calibration_ratio", np.asarray, label),
         ):
             sums = per_request(of_each(mine.astype(np.float64)))
@@ -362,7 +362,7 @@ def level_of(holdout: Holdout, scores: SplitScores) -> float:
     return float(hits.sum()) / (len(hits) if is_volume else holdout.count_users(everybody))
 
 
-def _log_losses(label: FloatArray, probability: FloatArray) -> FloatArray:
+def log_losses(label: FloatArray, probability: FloatArray) -> FloatArray:
     """Return -log p(label) per example, in nats."""
     clipped = np.clip(probability, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY)
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))

@@ -114,7 +114,7 @@ def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
     num_examples = np.array([30, 30, 30, 30, 2, 0, 28, 30])
     num_kept = np.array([10, 2, 30, 0, 1, 0, 20, 9])
     zeros, rows = np.zeros(8), np.arange(8)
-    index = RequestIndex(zeros, rows, zeros, num_examples, zeros.astype(int), zeros)
+    index = RequestIndex(zeros, rows, zeros, num_examples, zeros.astype(int), zeros, zeros)
     plan = EpochPlan(rows, np.array([0, 8]), zeros, num_kept, index)
     for world_size in (1, 2, 3, 7):
         shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
