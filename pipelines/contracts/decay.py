@@ -90,8 +90,11 @@ class Decay(Artifact):
     measured_at: AwareDatetime
     as_of: tuple[AwareDatetime, ...]  # Of the models, one for each window.
     curves: tuple[DecayCurve, ...]  # That of the target metric over everybody first.
+    # Change of each model (row) on each window (column), None where it was not yet made.
+    matrix: tuple[tuple[float | None, ...], ...] = ()
     shapes: tuple[DecayShape, ...] = ()  # Of the first curve, the best first.
-    core_hours: float = Field(ge=0)  # Processor time of one snapshot and training, mean.
+    # Processor time of one snapshot and training, median; None: none was trained here.
+    core_hours: float | None = Field(default=None, ge=0)
     value: float | None = Field(default=None, gt=0)  # Of 1 % of the metric a day, in core-hours.
     cadences: tuple[CadenceCost, ...] = ()  # The most frequent first.
     schedules: tuple[ScheduleArm, ...] = ()

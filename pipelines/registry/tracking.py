@@ -27,6 +27,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
 from pipelines.recipes.text import fields_of
+from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,8 +155,8 @@ def recipe_tags(config: RunConfig) -> dict[str, str]:
     return {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
 
 
-def experiment_id_of(client: "MlflowClient", run: ResolvedRun) -> str:
-    """Return the id of a cycle's experiment, which is made if it is not there."""
+def experiment_id_of(client: "MlflowClient", run: ResolvedRun | Settings) -> str:
+    """Return the id of a cycle's or the settings' experiment, made if it is not there."""
     with translated_outages(client.tracking_uri):
         if (found := client.get_experiment_by_name(run.experiment)) is None:
             make_unless_there(lambda: client.create_experiment(run.experiment))

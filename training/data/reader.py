@@ -184,10 +184,6 @@ class SnapshotReader:
         # run to run only where memory is aligned.
         return Batch(*(tensor.clone() for tensor in batch))
 
-    def with_actions(self, batch: Batch, index: RequestIndex) -> Batch:
-        """Return a batch of the same requests whose actions are those of another index."""
-        return batch._replace(**self._sequences(index))
-
     def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
         """Return the four action tensors, padded to the batch's longest sequence."""
         steps_S = np.arange(max(1, int(index.num_actions_M.max(initial=0))))

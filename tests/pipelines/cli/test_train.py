@@ -121,14 +121,14 @@ def test_what_is_wrong_is_refused(
 
 
 def test_other_code_does_not_go_on_nor_begin_anew(words, small, asked, monkeypatch) -> None:
-    monkeypatch.setattr("pipelines.cli.train.code_version", lambda: "0123456789ab")
+    monkeypatch.setattr("pipelines.stages.train.code_version", lambda: "0123456789ab")
     lines(*words)
     [(spec, _)] = asked
     write_json(WorkFolder(Path(spec.work_dir)).spec, spec)
-    monkeypatch.setattr("pipelines.cli.train.code_version", lambda: "0123456789ab-dirty")
+    monkeypatch.setattr("pipelines.stages.train.code_version", lambda: "0123456789ab-dirty")
     lines(*words)  # after a change to the docs
     assert asked[1][0].identity() == spec.identity()
-    monkeypatch.setattr("pipelines.cli.train.code_digest", lambda: "f" * 64)
+    monkeypatch.setattr("pipelines.stages.train.code_digest", lambda: "f" * 64)
     error = refusal(*words)
     assert error.exit_code == 78
     assert re.search("by other code: found .*, expected ffffffffffff,", str(error))

@@ -1,0 +1,304 @@
+"""`homefeed decay`: models of one recipe, each scored on its own window and on all later ones.
+
+    <workspace>/decay/<recipe digest>/<code digest>/<as_of>/made.json   a `Made`: snapshot and model
+    <workspace>/decay/<recipe digest>/<code digest>/<as_of>/training/   where it was trained
+    <workspace>/decay/<recipe digest>/<code digest>/<as_of>/<digest>.safetensors   scored window
+    <workspace>/decay/<recipe digest>/decay.json and decay.html
+
+A model that the registry has of that day and recipe is used as it is; others are trained apart,
+registered nowhere and never promoted. What is done is found again after a kill, or when the lab
+runs on later: a window is scored anew only where its models are others. Not for the statistics
+(`validation.decay`).
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef, Snapshot
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.decay import Decay
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    TrackingUnavailableError,
+)
+from pipelines.contracts.progress import tracked
+from pipelines.contracts.snapshot_files import verify_files
+from pipelines.contracts.time import floor_to_day
+from pipelines.event_log.completeness import completeness
+from pipelines.event_log.log_files import EventLog
+from pipelines.registry import registry, tracking
+from pipelines.settings import Settings
+from pipelines.snapshot.build import build_of
+from pipelines.snapshot.plan import plan_of
+from pipelines.stages.train import train_apart
+
+if TYPE_CHECKING:
+    from validation.decay.windows import ScoredWindow
+
+log = logging.getLogger(__name__)
+_FROZEN = (1, 4, 16)
+"""Windows back from which actions are frozen, unless the whole matrix is asked for."""
+FEWEST_MODELS = 5
+"""Of fewer, no lag has the pairs that tell how models differ by luck."""
+
+
+class Made(Frozen):
+    """A model and the snapshot of its day."""
+
+    snapshot: Snapshot
+    bundle_dir: str
+    bundle_digest: str
+    cpu_s: float = Field(ge=0)  # Processor time of both; 0 where the registry had the model.
+
+
+@dataclass
+class Lab:
+    """One measurement: which days, of which recipe, and where."""
+
+    recipe: RunConfig
+    settings: Settings
+    as_of: tuple[datetime, ...]  # In time.
+    uses_registry: bool = True
+    is_whole: bool = False  # Every older model on every window, not at doubling lags alone.
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Find the folder.
+
+        Raises:
+            ConfigurationError: the workspace is no folder of this machine.
+        """
+        self.workspace_uri = storage.to_uri(self.settings.workspace_location)
+        if not storage.is_local(self.workspace_uri):
+            raise ConfigurationError(
+                f"the workspace {self.workspace_uri} is no folder of this machine; expected one, "
+                f"because trainings go on in it; set HOMEFEED_WORKSPACE to a folder"
+            )
+        self.folder = storage.local_path(folder_of(self.workspace_uri, self.recipe))
+        self.work = self.folder / code_digest()[:16]
+
+    def measure(self) -> "list[ScoredWindow]":
+        """Make what is missing, and return every window as its models scored it, in time.
+
+        Raises:
+            ConfigurationError: too few days are left.
+            HomefeedError: as building a snapshot and training raise.
+        """
+        with storage.exclusive_lock(str(self.work), f"homefeed decay of {self.recipe.reference}"):
+            known = self._registered() if self.uses_registry else {}
+            made: dict[datetime, Made] = {}
+            for as_of in tracked(self.as_of, "models made"):
+                with self._named(as_of):
+                    made[as_of] = self._make(as_of, known.get(as_of, ()))
+            if len(made) < FEWEST_MODELS:
+                raise ConfigurationError(
+                    f"{len(made)} models of {self.recipe.reference} are there; expected at least "
+                    f"{FEWEST_MODELS}; choose --from, --to and --every that give as many days"
+                    f"{': '.join(['', *self.left_out])}"
+                )
+            self.cpu_s = [each.cpu_s for each in made.values() if each.cpu_s]
+            return list(self._score(made))
+
+    @contextlib.contextmanager
+    def _named(self, as_of: datetime) -> Iterator[None]:
+        """Leave out a day that the log or a bundle does not allow, by name."""
+        try:
+            yield
+        except DataContractError as error:
+            self.left_out.append(f"{as_of:%Y-%m-%d}: {error}")
+            log.warning("left out: %s", self.left_out[-1])
+
+    def _registered(self) -> dict[datetime, list[ModelRef]]:
+        """Return the registry's versions by day, the newest first."""
+        client, found = (
+            tracking.connect(self.settings.tracking_uri),
+            dict[datetime, list[ModelRef]](),
+        )
+        for ref in registry.read_versions(client, self.settings.registered_model):
+            found.setdefault(ref.as_of, []).append(ref)
+        return found
+
+    def _make(self, as_of: datetime, versions: Sequence[ModelRef]) -> Made:
+        """Return the model of a day and its snapshot, made once."""
+        note = (self.work / f"{as_of:%Y-%m-%d}" / "made.json").as_uri()
+        if storage.exists(note):
+            found = storage.read_model(note, Made)
+            places = {**found.snapshot.places(), Path(found.bundle_dir).as_uri(): None}
+            if not storage.find_missing(places):
+                return found
+        before = _cpu_s()
+        log_uri = storage.to_uri(self.settings.event_log_location)
+        snapshots_uri = storage.join(self.workspace_uri, "snapshots")
+        snapshot = build_of(plan_of(self.recipe, as_of), log_uri, snapshots_uri)
+        taken = self._take(as_of, versions)
+        if taken is not None:
+            made = Made(snapshot=snapshot, cpu_s=0, **taken)
+        else:
+            work_dir = self.work / f"{as_of:%Y-%m-%d}" / "training"
+            result = train_apart(snapshot, self.recipe, work_dir, self.settings.accelerator)
+            made = Made(
+                snapshot=snapshot,
+                bundle_dir=result.bundle_dir,
+                bundle_digest=result.bundle_digest,
+                cpu_s=_cpu_s() - before,
+            )
+        storage.write_model(note, made)
+        return made
+
+    def _take(self, as_of: datetime, versions: Sequence[ModelRef]) -> dict[str, str] | None:
+        """Return the first of a day's versions that is of this recipe, fetched; None: none is."""
+        from training.bundle.files import read_config
+
+        for ref in versions:
+            client = tracking.connect(self.settings.tracking_uri)
+            folder = self.work / f"{as_of:%Y-%m-%d}" / "registered"
+            try:
+                bundle_dir = registry.download_bundle(client, ref, folder)
+                config = read_config(bundle_dir)
+            except DataContractError as error:
+                self.left_out.append(f"{ref.label}: {error}")
+                continue
+            if config.recipe.digest == self.recipe.recipe_digest:
+                return {"bundle_dir": str(bundle_dir), "bundle_digest": ref.bundle_digest}
+        return None
+
+    def _score(self, made: dict[datetime, Made]) -> "Iterator[ScoredWindow]":
+        """Yield each window as its own model and older ones scored it."""
+        from training.bundle.files import Predictor, load_bundle
+        from validation.decay.windows import ScoredWindow, score_window
+
+        models: dict[datetime, Predictor] = {}
+        for num, (as_of, own) in enumerate(tracked(made.items(), "windows scored", len(made))):
+            earlier = [day for at, day in enumerate(models) if self.is_whole or _is_told(num - at)]
+            frozen = [
+                day for day in earlier if self.is_whole or (num - [*models].index(day)) in _FROZEN
+            ]
+            asked = [own.snapshot.digest, *(made[day].bundle_digest for day in (*earlier, as_of))]
+            name = digest_of([*asked, *(day.isoformat() for day in frozen)])[:16]
+            path = self.work / f"{as_of:%Y-%m-%d}" / f"{name}.safetensors"
+            with self._named(as_of):
+                models[as_of] = load_bundle(Path(own.bundle_dir))
+                if not path.exists():
+                    with storage.local_copy(own.snapshot.uri) as snapshot_dir:
+                        verify_files(own.snapshot, snapshot_dir)
+                        of = [models[day] for day in (*earlier, as_of)]
+                        found = score_window(of, frozen, own.snapshot, snapshot_dir, self.recipe)
+                    found.save(path)
+                yield ScoredWindow.read(path)
+
+    def report(self, found: "list[ScoredWindow]", **options: float | None) -> Decay:
+        """Say what the windows tell, and write the page; see `validation.decay.findings`."""
+        from validation.decay.findings import findings
+        from validation.report.decay_page import render_decay
+
+        options["core_hours"] = options.get("core_hours") or (
+            median(self.cpu_s) / 3600 if self.cpu_s else None
+        )
+        decay = findings(
+            found,
+            self.recipe,
+            code_digest=code_digest(),
+            measured_at=datetime.now(UTC),
+            left_out=tuple(self.left_out),
+            **options,
+        )
+        storage.write_bytes((self.folder / "decay.html").as_uri(), render_decay(decay).encode())
+        storage.write_model((self.folder / "decay.json").as_uri(), decay)
+        return decay
+
+
+def folder_of(workspace_uri: str, recipe: RunConfig) -> str:
+    """Return where a recipe's decay is kept."""
+    return storage.join(workspace_uri, "decay", recipe.recipe_digest)
+
+
+def days_to_measure(
+    event_log: EventLog,
+    recipe: RunConfig,
+    first: datetime | None,
+    last: datetime | None,
+    every: int,
+) -> tuple[datetime, ...]:
+    """Return the days of the models: every so many days back from the last that has its labels.
+
+    Args:
+        event_log: The log.
+        recipe: Whose windows must lie in it.
+        first: No day before it; None: the first whose training window lies in the log.
+        last: The last day; None: the newest that has all labels.
+        every: Days from one to the next.
+
+    Raises:
+        DataContractError: the last day has no mature labels.
+    """
+    newest = completeness(event_log).as_of
+    last = last or newest
+    if last > newest:
+        raise DataContractError(
+            f"--to {last:%Y-%m-%d}: the event log is complete to {newest:%Y-%m-%d}; expected a day "
+            f"whose labels are there; choose an earlier one"
+        )
+    begun, _ = event_log.span("impressions")
+    begins = datetime(begun.year, begun.month, begun.day, tzinfo=UTC)
+    plan = plan_of(recipe, last)
+    earliest = floor_to_day(begins + (last - plan.training.start)) + timedelta(days=1)
+    first = max(first or earliest, earliest)
+    num = (last - first) // timedelta(days=every) + 1
+    return tuple(last - timedelta(days=every * back) for back in reversed(range(num)))
+
+
+def log_to_mlflow(decay: Decay, settings: Settings) -> str:
+    """Log page and numbers to the experiment, one run for each recipe, and return its address.
+
+    Where MLflow does not answer it is '': the workspace has both.
+    """
+    from pipelines.contracts.mlflow_errors import make_once, translated_outages
+
+    tag, name = f"tags.homefeed_decay = '{decay.recipe_digest}'", f"decay of {decay.recipe}"
+    folder = storage.join(storage.to_uri(settings.workspace_location), "decay", decay.recipe_digest)
+    try:
+        client = tracking.connect(settings.tracking_uri)
+        with translated_outages(settings.tracking_uri):
+            place = tracking.experiment_id_of(client, settings)
+            run = make_once(
+                lambda: next(iter(client.search_runs([place], tag, max_results=1)), None),
+                lambda: client.create_run(
+                    place, tags={"homefeed_decay": decay.recipe_digest}, run_name=name
+                ),
+            )
+            for each in ("decay.html", "decay.json"):
+                path = str(storage.local_path(storage.join(folder, each)))
+                client.log_artifact(run.info.run_id, path, "decay")
+            for point in decay.curves[0].points if decay.curves else ():
+                client.log_metric(
+                    run.info.run_id, "decay/percent", 100 * point.change.value, step=point.lag_days
+                )
+            client.set_terminated(run.info.run_id)
+    except TrackingUnavailableError as error:
+        log.warning("%s", error)
+        return ""
+    return f"{settings.tracking_uri}/#/experiments/{place}/runs/{run.info.run_id}"
+
+
+def _is_told(num_windows: int) -> bool:
+    """Return whether a lag is one of 1, 2, 4, 8 ... windows: ages between are close to these."""
+    return num_windows & (num_windows - 1) == 0
+
+
+def _cpu_s() -> float:
+    """Return the processor time of this process and of its children that have ended, in seconds."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system

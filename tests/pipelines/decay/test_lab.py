@@ -1,0 +1,184 @@
+"""`homefeed decay`: models of the registry or trained apart, scored once, what is left out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.decay import Decay
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.decay import lab as room
+from pipelines.decay.lab import Lab, days_to_measure, folder_of, log_to_mlflow
+from pipelines.event_log.log_files import open_event_log
+from pipelines.recipes import smoke
+from pipelines.settings import Settings
+from pipelines.snapshot.build import write_snapshot
+from support.bundles import chance_bundle
+from support.commands import refusal
+from support.desk import Desk
+from support.runs import make_run
+from support.serving import wait_until
+from support.worlds import write_planted_world
+from training.bundle.score_split import score_split
+from training.data.reader import load_rows
+from validation.decay.windows import ScoredWindow
+from validation.model_gate.comparison import Holdout
+
+LAST = datetime(2017, 3, 2, tzinfo=UTC)
+DAYS = tuple(LAST - timedelta(days=2 * back) for back in reversed(range(7)))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    write_planted_world(home / "event_log")
+    return home
+
+
+@pytest.fixture(scope="module")
+def desk(home: Path, store_uri: str) -> Desk:
+    """A registry with a model of chance for each day, and their snapshots."""
+    desk = Desk(home, store_uri)
+    for seed, day in enumerate(DAYS):
+        run = make_run(home, as_of=day, **places(desk, seed))
+        snapshot = write_snapshot(run)
+        desk.register(run, bundle=chance_bundle(home / f"chance-{seed}", snapshot, smoke(), seed))
+    return desk
+
+
+def places(desk: Desk, seed: int) -> dict[str, str]:
+    return {
+        "registered_model": desk.name,
+        "experiment": desk.name,
+        "tracking_uri": desk.client.tracking_uri,
+        "run_id": f"cycle-{seed}",
+    }
+
+
+def lab_of(desk: Desk, days: tuple[datetime, ...] = DAYS, **more: bool) -> Lab:
+    log = {"event_log": str(desk.folder / "event_log"), "experiment": desk.name}
+    return Lab(smoke(), desk.settings.model_copy(update=log), days, **more)
+
+
+@pytest.fixture(scope="module")
+def measured(desk: Desk) -> tuple[Lab, list[ScoredWindow]]:
+    lab = lab_of(desk)
+    return lab, lab.measure()
+
+
+def test_models_of_the_registry_are_scored_as_they_serve(desk: Desk, measured) -> None:
+    """At lags of 1, 2 and 4 windows, also with what users have done until an older model's day."""
+    lab, windows = measured
+    assert [window.as_of[-1] for window in windows] == list(DAYS) and lab.left_out == []
+    last = windows[-1]
+    assert last.as_of == (DAYS[2], DAYS[4], DAYS[5], DAYS[6])
+    assert last.frozen_as_of == (DAYS[2], DAYS[5])
+    note = storage.read_model((lab.work / f"{DAYS[6]:%Y-%m-%d}" / "made.json").as_uri(), room.Made)
+    snapshot, folder = note.snapshot, storage.local_path(note.snapshot.uri)
+    rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
+    holdout = Holdout(rows, smoke().features.heads, smoke().model_gate)
+    for place, seed in enumerate((2, 4, 5, 6)):
+        scores = score_split(desk.folder / f"chance-{seed}", snapshot, folder, SPLIT_HOLDOUT)
+        for head, hits in zip(last.heads, last.hits[place], strict=True):
+            assert np.array_equal(hits, holdout.hits(scores.ranking_score, head))
+    assert (last.frozen[0] != last.hits[-1]).any()  # who has done nothing is shown other pins
+
+
+def test_what_was_measured_is_told_and_not_measured_again(
+    desk: Desk, measured, monkeypatch
+) -> None:
+    lab, windows = measured
+    found = lab.report(windows, core_hours=0.1, value=0.5)
+    place = folder_of(desk.where[0], smoke())
+    assert storage.read_model(f"{place}/decay.json", Decay) == found
+    main, frozen = found.curves[0], found.curves[1]
+    assert (main.metric, main.stale, frozen.stale) == ("repin_volume_at_3", "weights", "actions")
+    assert [(p.lag_days, p.num_pairs) for p in main.points] == [(2, 6), (4, 5)]  # Of 8 days: three.
+    assert found.matrix[0][:3] == (0.0, main_change(windows, 1), main_change(windows, 2))
+    assert [arm.name for arm in found.schedules][-1] == "when due"
+    page = storage.read_bytes(f"{place}/decay.html").decode()
+    for said in ("after 2 days", "Each model on each window", "costs least", "2017-02-18"):
+        assert said in page
+    assert found.recipe in page and "<script" not in page
+    address = log_to_mlflow(found, lab.settings)
+    run_id = address.rsplit("/", 1)[1]
+    assert log_to_mlflow(found, lab.settings) == address  # Once more is the same run.
+    logged = [each.path for each in desk.client.list_artifacts(run_id, "decay")]
+    assert logged == ["decay/decay.html", "decay/decay.json"]
+    monkeypatch.setattr(room, "build_of", None)
+    monkeypatch.setattr("validation.decay.windows.score_window", None)
+    again = lab_of(desk).measure()
+    assert all(np.array_equal(a.hits, b.hits) for a, b in zip(windows, again, strict=True))
+
+
+def main_change(windows: list[ScoredWindow], num: int) -> float:
+    """The change of the first model on a later window, by hand."""
+    window = windows[num]
+    old, own = (int(window.hits[k, 0].sum()) for k in (window.as_of.index(DAYS[0]), -1))
+    return round((old - own) / own, 6)
+
+
+def test_what_cannot_be_used_is_left_out_by_name(desk: Desk, measured, monkeypatch) -> None:
+    """A gap of the registry whose training fails, a damaged bundle, another recipe's."""
+
+    def fails(snapshot: Snapshot, *_: object) -> None:
+        raise DataContractError(f"no loss of {snapshot.as_of:%Y-%m-%d}")
+
+    monkeypatch.setattr(room, "train_apart", fails)
+    day = DAYS[0] - timedelta(days=2)
+    lab = lab_of(desk, (day, *DAYS))
+    windows = lab.measure()
+    assert [window.as_of[-1] for window in windows] == list(DAYS)
+    assert lab.left_out == [f"{day:%Y-%m-%d}: no loss of {day:%Y-%m-%d}"]
+    other = smoke().model_copy(update={"recipe": "other"})
+    training = other.training.model_copy(update={"learning_rate": 0.5})
+    lab = Lab(other.model_copy(update={"training": training}), lab.settings, DAYS)
+    with pytest.raises(ConfigurationError, match="0 models of .* expected at least 5"):
+        lab.measure()
+
+
+def test_days_lie_in_the_log_and_have_their_labels(home: Path, monkeypatch) -> None:
+    event_log = open_event_log((home / "event_log").as_uri())
+    days = days_to_measure(event_log, smoke(), None, None, 7)
+    assert days[-1] == LAST and set(np.diff(days)) == {timedelta(days=7)}
+    assert days_to_measure(event_log, smoke(), days[2], None, 7) == days[2:]
+    with pytest.raises(DataContractError, match="complete to 2017-03-02"):
+        days_to_measure(event_log, smoke(), None, LAST + timedelta(days=1), 7)
+    monkeypatch.setenv("HOMEFEED_HOME", str(home))
+    monkeypatch.setenv("HOMEFEED_WORKSPACE", "s3://bucket/workspace")
+    assert "expected one, because trainings go on in it" in str(
+        refusal("decay", "--recipe", "smoke")
+    )
+    with pytest.raises(ConfigurationError, match="no folder of this machine"):
+        Lab(smoke(), Settings(), days)
+
+
+@pytest.mark.slow
+def test_a_killed_lab_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:
+    """Trainings apart, of which no registry and no history hears."""
+    words = ("decay", "--recipe", "smoke", "--every", "3", "--from", "2017-02-17", "--apart")
+    places = {"HOMEFEED_HOME": str(tmp_path), "HOMEFEED_EVENT_LOG": str(home / "event_log")}
+    env = os.environ | places | {"HOMEFEED_TRACKING_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "pipelines.cli", *words, "--value", "0.5", "--json"]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(notes := [*tmp_path.rglob("made.json")]) >= 2 and notes, 200)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("made.json")}
+    ended = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=True, timeout=400
+    )
+    found = Decay.model_validate(json.loads(ended.stdout))
+    assert len(found.as_of) == 5 and (found.core_hours or 0) > 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (tmp_path / "workspace" / "history").exists()
+    assert "MLflow" in ended.stderr or "MLflow" in ended.stdout

@@ -1,0 +1,95 @@
+"""The decay curve on series whose curve is known: values, coverage, shapes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from validation.decay.curve import FEWEST_PAIRS, Pair, estimate
+from validation.decay.shapes import compare_shapes
+
+STEP, TRUE_DAYS, TRUE_LOSS = 14, 60.0, 0.04
+
+
+def saturating(lag: float) -> float:
+    return -TRUE_LOSS * (1 - math.exp(-lag / TRUE_DAYS))
+
+
+def series(
+    seed: int, num_windows: int = 14, num_users: int = 500, luck: float = 0.006, fall=saturating
+):
+    """Pairs of models whose luck, windows and users differ, as trained ones do."""
+    rng, num_users = np.random.default_rng(seed), 500
+    activity = rng.gamma(0.5, 2, num_users)
+    tastes = rng.normal(0, 0.02, num_users)
+    lucky, users = rng.normal(0, luck, num_windows), np.arange(num_users)
+    pairs = []
+    for window in range(num_windows):
+        fresh = rng.poisson(activity * 3).astype(float)
+        odd = rng.normal(0, 0.004)
+        for old in range(window):
+            lag = (window - old) * STEP
+            lost = fall(lag) * (1 + tastes / TRUE_LOSS) + lucky[old] - lucky[window] + odd
+            noise = rng.normal(0, 0.2, num_users) * np.sqrt(fresh)
+            pairs.append(Pair(old, window, lag, fresh * lost + noise, fresh, users))
+    return pairs
+
+
+def test_a_change_is_that_of_the_sums_and_few_pairs_say_nothing() -> None:
+    users = np.array([0, 1])
+    pairs = [
+        Pair(old, old + 1, 7, np.array([-1.0, 0.0]), np.array([10.0, 10.0 * (1 + old)]), users)
+        for old in range(FEWEST_PAIRS)
+    ]
+    pairs += [Pair(0, 2, 14, np.array([-2.0, 0.0]), np.array([10.0, 10.0]), users)]
+    found = estimate(pairs)
+    assert found.lags.tolist() == [7] and found.num_pairs.tolist() == [FEWEST_PAIRS]
+    assert found.value[0] == pytest.approx(-4 / (40 + 100))
+    curve = found.to_curve("repin_volume_at_3", 0.95)
+    [point] = curve.points
+    assert point.change.low < point.change.value < point.change.high
+    assert curve.expected(3.5).value == pytest.approx(point.change.value / 2)
+    assert curve.expected(0).low == curve.expected(0).high == 0.0
+    assert curve.expected(99) == curve.expected(7)
+    with pytest.raises(ValueError, match="a curve of 0 points says nothing"):
+        estimate(pairs[:2]).to_curve("repin_volume_at_3", 0.95).expected(3)
+
+
+@pytest.mark.parametrize("num_windows", [7, 14])
+def test_the_band_holds_the_known_curve(num_windows: int) -> None:
+    """Also where models are lucky, windows odd and users persistent."""
+    whole, ages = [], []
+    for seed in range(40):
+        found = estimate(series(seed, num_windows))
+        truth = np.array([saturating(float(lag)) for lag in found.lags])
+        is_in = np.abs(found.value - truth) <= found.critical(0.95) * found.error
+        whole.append(is_in.all())
+        ages.append(is_in.mean())
+    assert np.mean(whole) >= 0.85 and np.mean(ages) >= 0.95
+    assert np.median(found.error) < 0.01  # and it is no band that holds everything
+
+
+def test_models_that_are_equal_have_lost_nothing() -> None:
+    users = np.arange(50)
+    pairs = [
+        Pair(old, window, window - old, np.zeros(50), np.ones(50), users)
+        for window in range(6)
+        for old in range(window)
+    ]
+    found = estimate(pairs)
+    assert found.value.tolist() == [0.0, 0.0] and found.error.tolist() == [0.0, 0.0]
+    assert np.array_equal(found.draws(5), np.zeros((5, 2)))
+
+
+@pytest.mark.parametrize(
+    ("fall", "shape"),
+    [(lambda lag: -0.0006 * lag, "linear"), (lambda lag: saturating(lag * 3), "saturating")],
+)
+def test_the_right_shape_foretells_best(fall, shape: str) -> None:
+    found = compare_shapes(series(1, luck=0.001, fall=fall))
+    by_name = {each.name: each for each in found}
+    assert by_name[shape].is_as_good
+    if shape == "saturating":
+        assert not by_name["linear"].is_as_good
+        assert by_name[shape].parameters["lost_percent"] == pytest.approx(4, abs=1)
+    assert compare_shapes(series(1, num_windows=3)) == ()

@@ -1,0 +1,138 @@
+"""All that scored windows tell of decay, as one value for people and for the monitor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.decay import Decay, DecayCurve, ScheduleArm
+from pipelines.contracts.reasons import Interval
+from validation.decay.cadence import cost_of_cadences, every, replay, trust_in, when_due
+from validation.decay.curve import Pair, estimate
+from validation.decay.shapes import compare_shapes
+from validation.decay.windows import ScoredWindow, pairs_of
+from validation.model_gate.intervals import FloatArray
+from validation.model_gate.target_metric import hits_name
+
+_ARMS = (1, 2, 4)
+"""Windows between trainings of the schedules that a schedule that watches is held against."""
+
+
+def findings(
+    windows: Sequence[ScoredWindow],
+    recipe: RunConfig,
+    core_hours: float | None,
+    value: float | None = None,
+    **about: Any,
+) -> Decay:
+    """Return curves, shapes, cadences and schedules.
+
+    Args:
+        windows: In time, each with its own model and earlier ones.
+        recipe: Of the models.
+        core_hours: Processor time of one training with its snapshot; None: not measured.
+        value: Of 1 % of the target metric a day, in core-hours; None: costs are not added up.
+        **about: The other fields of a `Decay`.
+    """
+    gate, (target, *others) = recipe.model_gate, windows[0].heads
+    confidence, name = gate.confidence, gate.target_metric
+    pairs = pairs_of(windows, target)
+    found = estimate(pairs)
+    curves = [found.to_curve(name, confidence)]
+    of = estimate(pairs_of(windows, target, "frozen"))
+    curves.append(of.to_curve(name, confidence, stale="actions"))
+    for segment in ("core", "non_core"):
+        of = estimate(pairs_of(windows, target, segment=segment))
+        curves.append(of.to_curve(name, confidence, segment))
+    for head in others:
+        of = estimate(pairs_of(windows, head))
+        curves.append(of.to_curve(hits_name(head), confidence))
+    for head in windows[0].heads:
+        of = estimate(pairs_of(windows, head, "log_loss"))
+        curves.append(of.to_curve(f"log_loss.{head}", confidence))
+    as_of = tuple(window.as_of[-1] for window in windows)
+    changes = matrix_of(pairs, len(windows))
+    is_priced = core_hours is not None and value is not None
+    return Decay(
+        recipe=recipe.reference,
+        recipe_digest=recipe.recipe_digest,
+        target_metric=name,
+        as_of=as_of,
+        curves=tuple(curve for curve in curves if curve.points),
+        matrix=tuple(
+            tuple(round(v, 6) if np.isfinite(v) else None for v in row) for row in changes
+        ),
+        shapes=compare_shapes(pairs),
+        core_hours=core_hours,
+        value=value,
+        cadences=cost_of_cadences(
+            found, core_hours or 0.0, value if is_priced else None, confidence
+        ),
+        schedules=_schedules(windows, curves[0], changes, core_hours, value),
+        **about,
+    )
+
+
+def matrix_of(pairs: Sequence[Pair], num: int) -> FloatArray:
+    """Return the change of each older model (row) on each window (column); NaN where none is."""
+    changes = np.full((num, num), np.nan)
+    np.fill_diagonal(changes, 0.0)
+    for pair in pairs:
+        changes[pair.old, pair.window] = pair.change
+    return changes
+
+
+def _schedules(
+    windows: Sequence[ScoredWindow],
+    curve: DecayCurve,
+    changes: FloatArray,
+    core_hours: float | None,
+    value: float | None,
+) -> tuple[ScheduleArm, ...]:
+    """Return how fixed schedules and one that watches would have gone; () where nobody can say."""
+    days = [window.as_of[-1].timestamp() / 86400 for window in windows]
+    step = days[1] - days[0]
+    is_even = np.allclose(np.diff(days), step)
+    if not is_even or not curve.points or len(days) < 3:
+        return ()
+    changes = _filled(changes)
+    arms = {f"every {step * num:g} days": every(num) for num in _ARMS}
+    if core_hours and value:
+        ages = step * np.subtract.outer(np.arange(len(days)), np.arange(len(days))).T
+        expected = np.vectorize(lambda age: curve.expected(max(age, 0.0)).value)(ages)
+        seen = _seen(windows)
+        trust = trust_in(expected, seen, changes)
+        arms["when due"] = when_due(expected, seen, core_hours / value / 100 / step, trust)
+    found_arms = []
+    for name, schedule in arms.items():
+        trained, lost = replay(changes, schedule)
+        half = 2 * float(lost.std(ddof=1)) / len(lost) ** 0.5
+        at = float(lost.mean())
+        interval = Interval(value=at, low=at - half, high=at + half, confidence=curve.confidence)
+        found_arms.append(ScheduleArm(name=name, num_trainings=len(trained), lost=interval))
+    return tuple(found_arms)
+
+
+def _filled(changes: FloatArray) -> FloatArray:
+    """Return changes with a straight line between the windows that a model was scored on."""
+    filled, at = changes.copy(), np.arange(len(changes))
+    for old, row in enumerate(changes):
+        known = np.isfinite(row)
+        filled[old, old:] = np.interp(at[old:], at[known], row[known])
+    return filled
+
+
+def _seen(windows: Sequence[ScoredWindow]) -> FloatArray:
+    """Return what is seen of an old model (row) on a window (column) without a fresh one, (W, W).
+
+    It is the change of its lead over popularity, which needs no training, since its own window.
+    """
+    place = {window.as_of[-1]: at for at, window in enumerate(windows)}
+    leads = np.full((len(windows), len(windows)), np.nan)
+    for at, window in enumerate(windows):
+        popular = float(window.popular.sum())
+        for as_of, hits in zip(window.as_of, window.hits[:, 0], strict=True):
+            if popular and as_of in place:
+                leads[place[as_of], at] = float(hits.sum(dtype=np.int64)) / popular
+    return leads / np.diag(leads)[:, None] - 1
