@@ -14,6 +14,7 @@ from pipelines.alerts.commands import (
     Offered,
     command_at,
     force_command,
+    homefeed,
     new_cycle_command,
     rollback_command,
     step,
@@ -235,6 +236,9 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
             ("Accept this run's recipe, so that later ones are held to it:", accept),
         )
     if judgement.verdict.decision is Decision.REJECT:
+        if judgement.certain_losses and not judgement.comparison.is_first_cycle:
+            why = homefeed(f"explain {shlex.quote(run.run_uri)}")
+            offered += (("Find out what the loss comes from:", why),)
         again = ("After a fix of recipe, data or code:", new_cycle_command(run))
         return step(told or "Nothing has to be run: mend what the reason names.", *offered, again)
     # The same holdout is not asked again: trying until it agrees would make chance the judge.

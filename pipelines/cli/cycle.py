@@ -1,4 +1,4 @@
-"""`homefeed resolve`, `stage`, `retrain` and `reproduce`: a cycle, and what it came to.
+"""`homefeed resolve`, `stage`, `retrain`, `reproduce` and `explain`: a cycle, and what came of it.
 
 Tested in tests/pipelines/cli/test_main.py, test_cycle.py and test_reproduce.py.
 """
@@ -24,6 +24,7 @@ from pipelines.contracts.artifacts import (
     RunRequest,
 )
 from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.explain import Explanation
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
 from pipelines.recipes import canonical, make_recipe
@@ -189,3 +190,34 @@ def reproduce(
         )
     if outcome.stopped_by is not None:
         raise outcome.stopped_by
+
+
+@app.command()
+def explain(
+    run: Run,
+    seeds: Annotated[int, Option(min=2, help="Trainings of each setting, by other seeds.")] = 2,
+) -> Explanation:
+    """Say why a challenger lost: what comes back with data, code and recipe of the other side.
+
+    A killed command goes on where it was. The verdict stays; its page tells of this afterwards.
+    """
+    from pipelines.explain import explaining
+    from validation.report.charts import change_with_interval
+
+    found = explaining.explain(run, seeds)
+    loss, floor = found.loss.value, 100 * found.unexplained_floor
+    say(
+        f"{found.challenger} has {100 * loss:.2f} % less {found.target_metric} than {found.against}"
+    )
+    for part in found.parts:
+        told, luck = f"left out: {part.left_out}", ", as luck may bring" if part.is_luck else ""
+        if part.gain:
+            share = 100 * part.gain.value / loss
+            told = f"{change_with_interval(part.gain)}, {share:.0f} % of the loss{luck}"
+        say(f"  {part.name} ({part.change}): {told}")
+    for name, lost in found.segments.items():
+        say(f"  requests of {name} users: {100 * lost.value / loss:.0f} % of the loss")
+    say(f"  unexplained: {100 * found.unexplained:+.2f} %, by luck up to {floor:.2f} %")
+    say(f"{found.num_trainings} trainings; {found.method}")
+    explaining.show(run)
+    return found

@@ -23,16 +23,9 @@ from pipelines.contracts.errors import HomefeedError, as_ours
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
 GROUPS = {
-    "Run": ("retrain", "status", "decay", "local", "resolve", "stage", "train", "reproduce"),
+    "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce", "explain"),
     "Model": (
-        "history",
-        "rollback",
-        "serve",
-        "serving",
-        "ledger",
-        "promote",
-        "recipe",
-        "anchor",
+        *("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
         "decay",
     ),
     "Data": ("ingest", "log", "gate", "world"),

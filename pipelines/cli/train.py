@@ -22,7 +22,7 @@ from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes.references import EXPECTED, make_recipe
 from pipelines.registry.evidence import SeedNoise, keep, noise_folder
 from pipelines.settings import Settings
-from pipelines.stages.train import spec_apart
+from pipelines.stages.train import spec_apart, train_apart
 
 if TYPE_CHECKING:
     from training.fitting.spec import TrainingSpec
@@ -149,7 +149,6 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     from pipelines.stages.runner import read_artifact
     from training.bundle.score_split import score_split
     from training.data.reader import load_rows
-    from training.launch import launcher
     from validation.model_gate.comparison import Holdout, level_of
 
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
@@ -157,19 +156,16 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     folder = storage.local_path(noise_folder(run.workspace_uri)) / run.config.recipe_digest
     first, gate = run.config.training.seed, run.config.model_gate
     seeds, values = tuple(range(first, first + num_seeds)), list[float]()
-    num_devices = run.num_devices * run.num_nodes
-    hardware = {"num_devices": num_devices, "accelerator": run.accelerator}
+    hardware = run.accelerator, run.num_devices * run.num_nodes
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
         rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         holdout = Holdout(rows, run.config.features.heads, gate)
         for seed in seeds:
-            work_dir = folder / f"seed-{seed}"
             options = run.config.training.model_copy(update={"seed": seed})
             config = run.config.model_copy(update={"training": options})
-            spec = spec_apart(snapshot, snapshot_dir, config, run.as_of, work_dir, hardware)
-            bundle_dir = Path(launcher.train(spec).bundle_dir)
-            scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
+            made = train_apart(snapshot, config, folder / f"seed-{seed}", *hardware)
+            scores = score_split(Path(made.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
             values.append(level_of(holdout, scores))
     if not sum(values) > 0:
         raise ConfigurationError(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, AwareDatetime, BeforeValidator, Field, model_validator
 
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.explain import Explanation
 from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.reasons import Interval, LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
@@ -100,6 +101,7 @@ class CycleRecord(Frozen):
     index_href: str = ""  # Index of all cycles, from the page; ''.
     # What a change like this one has meant online, by the ledger, in how many cases; None: too few.
     meant: tuple[Interval, int] | None = None
+    explanation: Explanation | None = None  # Why the challenger lost; None: nobody asked.
 
 
 class CycleFacts(Frozen):

@@ -18,6 +18,7 @@ from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
 from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
+from pipelines.contracts.explain import Explanation, explanation_uri
 from pipelines.contracts.judgement import Comparison, Judgement, Outcome, Promotion
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.cycles import ledger
@@ -189,7 +190,10 @@ def record_of(run: ResolvedRun, comparison: Comparison) -> CycleRecord:
     writes the same page.
     """
     ended, meant, change = dict[str, datetime](), None, comparison.target_change
+    uri, why = explanation_uri(run.workspace_uri, run.run_id), None
     try:
+        if storage.exists(uri):
+            why = storage.read_model(uri, Explanation, "delete it, and explain the run again")
         ended = {name: record.finished_at for name, record in _records_of(run.run_uri).items()}
         if change is not None and not comparison.is_first_cycle:
             known = ledger.of_main_metric(ledger.read(run.workspace_uri, run.registered_model))
@@ -202,6 +206,7 @@ def record_of(run: ResolvedRun, comparison: Comparison) -> CycleRecord:
         is_void=is_void(run, comparison),
         index_href=FROM_A_PAGE,
         meant=meant,
+        explanation=why,
     )
 
 

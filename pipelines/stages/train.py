@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 WORK_WAIT_S = 600.0
 """How long an attempt waits for another one in the same work folder, which may be local where the
 run's is not, in seconds."""
-_OF_THE_RUN = ("config", "num_devices", "num_nodes", "accelerator", "tracking_uri")
+_OF_THE_RUN = ("num_devices", "num_nodes", "accelerator", "tracking_uri")
 """What a training is told of its run as it stands there."""
 
 
@@ -130,7 +130,7 @@ def train_anchor(
         node=node and node.model_dump(),
     )
     is_run_here = why is AnchorWhy.OTHER_RECIPE or known == code_digest()
-    return make_anchor(order) if is_run_here else _by_accepted_code(order)
+    return make_anchor(order) if is_run_here else by_accepted_code(order)
 
 
 class AnchorOrder(Frozen):
@@ -168,7 +168,7 @@ def make_anchor(order: AnchorOrder) -> FreshAnchor:
     return FreshAnchor(trained=trained, code_digest=code_digest(), snapshot=own, why=order.why)
 
 
-def _by_accepted_code(order: AnchorOrder) -> FreshAnchor:
+def by_accepted_code(order: AnchorOrder) -> FreshAnchor:
     """Have the accepted code make the anchor, or say why it cannot."""
     from training.fitting.spec import TrainingError, read
     from training.launch import launcher
@@ -229,7 +229,7 @@ def train_side(
     # The code that runs now may differ from the code that resolved the run.
     code = {"code_version": code_version(), "code_digest": code_digest()}
     if node is not None and node.rank > 0:
-        _train(run, snapshot, side, "", node, code)
+        _train(run, snapshot, side, "", node)
         return None
     if side == "challenger":
         accepted_code.keep(run.workspace_uri)
@@ -240,7 +240,7 @@ def train_side(
     if report is not None:
         address_of = partial(page_link, workspace_uri=run.workspace_uri, settings=Settings())
         tracking.log_gate(client, mlflow_run_id, report, address_of)
-    result = _train(run, snapshot, side, mlflow_run_id, node, code)
+    result = _train(run, snapshot, side, mlflow_run_id, node)
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         with translated_outages(run.tracking_uri):
@@ -271,26 +271,18 @@ def _train(
     side: str,
     mlflow_run_id: str,
     node: "NodeAddress | None",
-    code: dict[str, str],
 ) -> "TrainingResult":
     """Train on a sound snapshot, in a work folder that only this training's machines work in."""
-    from training.fitting.spec import Lineage, TrainingSpec
     from training.launch import launcher
 
     repair = f"run `{rebuild_command(run.run_uri)}`"
     if side == "anchor":
         repair = "delete its folder: it is built again when the stage is run again"
-    of = {"as_of": run.as_of, "snapshot_digest": snapshot.digest, "seed": run.config.training.seed}
+    told = {name: getattr(run, name) for name in _OF_THE_RUN} | {"mlflow_run_id": mlflow_run_id}
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
-        spec = TrainingSpec(
-            snapshot=snapshot,
-            snapshot_dir=str(snapshot_dir),
-            work_dir=str(work_dir_of(run, side)),
-            mlflow_run_id=mlflow_run_id,
-            lineage=Lineage.model_validate(of | code),
-            **{name: getattr(run, name) for name in _OF_THE_RUN},
-        )
+        place = work_dir_of(run, side)
+        spec = spec_apart(snapshot, snapshot_dir, run.config, run.as_of, place, told)
         # Each machine waits for its own of an earlier attempt, whose Job may be ending still.
         held = f"{spec.work_dir}/machine-{node.rank}" if node and node.rank else spec.work_dir
         with storage.exclusive_lock(held, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
@@ -303,9 +295,12 @@ def spec_apart(
     config: RunConfig,
     as_of: datetime,
     work_dir: Path,
-    hardware: dict[str, Any],
+    told: dict[str, Any],
 ) -> "TrainingSpec":
-    """Return a training that no MLflow hears of, and make its folder."""
+    """Return a training by this code, and make its folder.
+
+    No MLflow hears of it where nothing of that is told beside the hardware.
+    """
     from training.fitting.spec import Lineage, TrainingSpec
 
     with storage.translated_errors(str(work_dir), "making"):
@@ -322,16 +317,18 @@ def spec_apart(
         ),
         snapshot_dir=str(snapshot_dir),
         work_dir=str(work_dir),
-        tracking_uri="",
-        mlflow_run_id="",
-        **hardware,
+        **({"tracking_uri": "", "mlflow_run_id": ""} | told),
     )
 
 
 def train_apart(
-    snapshot: Snapshot, config: RunConfig, work_dir: Path, accelerator: Literal["cpu", "gpu"]
+    snapshot: Snapshot,
+    config: RunConfig,
+    work_dir: Path,
+    accelerator: Literal["cpu", "gpu"],
+    num_devices: int = 1,
 ) -> "TrainingResult":
-    """Train a recipe on a snapshot by one process; nothing is registered, no MLflow hears of it.
+    """Train a recipe on a snapshot on this machine; nothing is registered, no MLflow hears of it.
 
     What ended in the folder is found again, and what was interrupted goes on.
 
@@ -343,7 +340,7 @@ def train_apart(
 
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
-        hardware = {"num_devices": 1, "accelerator": accelerator}
+        hardware = {"num_devices": num_devices, "accelerator": accelerator}
         spec = spec_apart(snapshot, snapshot_dir, config, snapshot.as_of, work_dir, hardware)
         return launcher.train(spec)
 

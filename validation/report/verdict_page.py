@@ -50,7 +50,7 @@ def write_report(
     Returns:
         Path of the page.
     """
-    comparison = judgement.comparison
+    comparison, why = judgement.comparison, record.explanation
     needed = -margin_of(comparison, run.config.model_gate.margin)
     template, values = environment().get_template("verdict.html.j2"), {
         **dict(judgement),
@@ -64,6 +64,7 @@ def write_report(
         "drawings": drawings_of(judgement, needed),
         "change_with_interval": change_with_interval,
         "record": record,
+        "why_axis": axis_of([part.gain for part in why.parts if part.gain]) if why else None,
     }  # fmt: skip
     html = within_limit(
         lambda num: template.render(most=num, **values),

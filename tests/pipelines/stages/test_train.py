@@ -156,7 +156,6 @@ def test_a_further_machine_trains_what_the_first_does_and_publishes_nothing(
     [(spec, node)] = asked_for(two, monkeypatch)
     assert (node, spec.mlflow_run_id) == (SECOND, "")
     assert not storage.exists(manifest_uri(two.run_uri, TRAIN))
-    code = {"code_version": spec.lineage.code_version, "code_digest": spec.lineage.code_digest}
     snapshot = runner.read_artifact(two.run_uri, "build_snapshot", Snapshot)
     monkeypatch.setattr(train, "WORK_WAIT_S", 0.2)
     with storage.exclusive_lock(spec.work_dir, "machine 0, which keeps other attempts out"):
@@ -165,7 +164,7 @@ def test_a_further_machine_trains_what_the_first_does_and_publishes_nothing(
         with pytest.raises(RunInProgressError, match=r"machine-1\.lock"):
             asked_for(two, monkeypatch)
     monkeypatch.setattr(launcher, "train", lambda spec, node: spec)
-    first = train._train(two, snapshot, "challenger", "its MLflow run", FIRST, code)
+    first = train._train(two, snapshot, "challenger", "its MLflow run", FIRST)
     assert first.identity() == spec.identity()  # type: ignore[attr-defined]
     # Where the recipe was read is no part of the training.
     config = spec.config

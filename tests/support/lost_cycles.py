@@ -1,0 +1,103 @@
+"""A judged cycle whose challenger lost for a planted cause, without a registry or a gate.
+
+Both sides are trained as an explanation trains its settings, and their comparison, the records of
+the cycle and the champion's entry in the history are what a cycle leaves.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.judgement import Decision
+from pipelines.contracts.reasons import BaselineKind
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.explain.parts import Setting
+from pipelines.explain.training import Trainer
+from pipelines.registry.history import Move, Recipe
+from pipelines.snapshot.build import write_snapshot
+from support.desk import record_move
+from support.judgements import make_judgement, make_model
+from support.registered import challenger_of
+from support.runs import make_run, save_artifact, save_run
+from training.bundle.score_split import score_split
+from training.data.reader import load_rows
+from validation.model_gate.comparison import ComparedModels, Holdout, compare
+
+NAME = "test_ranker"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A setting and its seed."""
+
+    setting: Setting
+    seed: int = 17
+
+
+def setting(recipe: RunConfig, as_of: datetime, code: str = "") -> Setting:
+    return Setting(recipe, as_of, code or code_digest())
+
+
+def begin(folder: Path, ours: Side, theirs: Side, **fields: Any) -> tuple[ResolvedRun, Snapshot]:
+    """Resolve a cycle over `<folder>/event_log` whose champion is the other side, and build it."""
+    of_run = with_seed(ours.setting.recipe, ours.seed)
+    champion = make_model("3", theirs.setting.as_of)
+    about = {"champion": champion, "code_digest": ours.setting.code} | fields
+    run = save_run(make_run(folder, of_run, ours.setting.as_of, **about))
+    snapshot = write_snapshot(run)
+    save_artifact(run, "build_snapshot", snapshot)
+    config = theirs.setting.recipe.model_dump(mode="json")
+    recipe = Recipe(config=config, code_digest=theirs.setting.code, run_uri=None)
+    came = {"moved_at": champion.as_of, "kind": "promotion", "reason": "won", "previous": None}
+    record_move(run.workspace_uri, Move(model=champion, recipe=recipe, **came), NAME)
+    return run, snapshot
+
+
+def save_challenger(run: ResolvedRun, bundle_dir: Path) -> ModelRef:
+    """Write the manifest of the challenger's training, whose bundle lies there."""
+    digest = digest_of_files(digest_files(bundle_dir))
+    model = make_model("4", run.as_of).model_copy(update={"bundle_digest": digest})
+    made = challenger_of(model).model_copy(update={"bundle_uri": storage.to_uri(bundle_dir)})
+    save_artifact(run, "train_challenger", made)
+    return model
+
+
+def lose(folder: Path, ours: Side, theirs: Side) -> ResolvedRun:
+    """Return the run of a cycle that trained and compared these sides."""
+    run, snapshot = begin(folder, ours, theirs)
+    trainer, places = Trainer(run, snapshot, run.run_uri), (f"{run.run_uri}/x", f"{run.run_uri}/y")
+    made = [
+        trainer.train(
+            replace(side.setting, recipe=with_seed(side.setting.recipe, side.seed)), place
+        )
+        for side, place in zip((ours, theirs), places, strict=True)
+    ]
+    model = save_challenger(run, storage.local_path(made[0][0]))
+    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
+    holdout = Holdout(rows, run.config.features.heads, run.config.model_gate)
+    scores = [
+        score_split(storage.local_path(bundle), of, storage.local_path(of.uri), SPLIT_HOLDOUT)
+        for bundle, of in made
+    ]
+    models = ComparedModels(snapshot.holdout, BaselineKind.CHAMPION, model, run.champion)
+    comparison = compare(holdout, *scores, models).comparison
+    judgement = make_judgement(Decision.REJECT).model_copy(update={"comparison": comparison})
+    save_artifact(run, "compare_with_champion", judgement)
+    return run
+
+
+def with_seed(recipe: RunConfig, seed: int) -> RunConfig:
+    training = recipe.training.model_copy(update={"seed": seed})
+    return recipe.model_copy(update={"training": training})
+
+
+def changed(recipe: RunConfig, section: str, **values: Any) -> RunConfig:
+    """Return a recipe with other values of one section."""
+    part = getattr(recipe, section).model_copy(update=values)
+    return recipe.model_copy(update={section: part})
