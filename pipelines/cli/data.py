@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, Run, say, say_all, say_text, say_value
+from pipelines.cli.printing import Commands, Run, say, say_all, say_value
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import failure_uri
@@ -115,26 +115,6 @@ def judge_log(
             f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
             f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
         )
-
-
-@log_app.command("show")
-def show(
-    request: Annotated[str, Option(help="Its request_id.")],
-    location: Location = "",
-    recipe: Annotated[str, Option(help="HOMEFEED_RECIPE by default.")] = "",
-) -> dict[str, Any]:
-    """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
-    import yaml
-
-    from pipelines.event_log.log_files import open_event_log
-    from pipelines.log_check.one_request import show_request
-
-    settings = Settings()
-    event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
-    config = make_recipe(recipe or settings.recipe)
-    value = show_request(event_log, config, request)
-    say_text(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=1000))
-    return value
 
 
 @gate_app.command()

@@ -15,7 +15,7 @@ import typer
 from tqdm.contrib.logging import logging_redirect_tqdm
 from typer.core import TyperGroup
 
-from pipelines.cli import champion, cycle, data, decay, ledger, look, recipe, serve, train, world
+from pipelines.cli import champion, cycle, data, decay, ledger, look, recipe, serve, world
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
 from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.errors import HomefeedError, as_ours
@@ -23,11 +23,9 @@ from pipelines.contracts.errors import HomefeedError, as_ours
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
 GROUPS = {
-    "Run": ("retrain", "status", "local", "resolve", "stage", "train", "reproduce", "explain"),
-    "Model": (
-        *("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
-        "decay",
-    ),
+    "Run": ("retrain", "status", "local", "resolve", "stage", "reproduce"),
+    "Model": ("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
+    "Ask": ("explain", "decay", "backtest"),
     "Data": ("ingest", "log", "gate", "world"),
     "Operate": ("doctor", "alert", "gc"),
 }
@@ -57,7 +55,7 @@ app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Airflow's task log gets a plain traceback
 )
-for group in (cycle.app, train.app, champion.app, serve.app, decay.app, look.app):
+for group in (cycle.app, champion.app, serve.app, decay.app, look.app):
     app.add_typer(group)
 app.add_typer(champion.history_app, name="history")
 app.add_typer(ledger.app, name="ledger")

@@ -168,7 +168,7 @@ def seeds(
     num: Annotated[int, Option(min=5, help="Trainings that differ in their seed.")] = 5,
 ) -> SeedNoise:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
-    from pipelines.cli.train import measure_seeds
+    from pipelines.explain.seeds import measure_seeds
 
     found = measure_seeds(run, num)
     for seed, value in zip(found.seeds, found.values, strict=True):

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow as pa
-
 from pipelines.contracts.artifacts import EventCounts, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_file, digest_of_files, sync_file, sync_tree
@@ -245,19 +243,15 @@ class _ThisMachine:
 
 
 def rows_of_one_shard(
-    event_log: EventLog, plan: SnapshotPlan, folder: Path, kept: Callable[[pa.Table], pa.Table]
+    event_log: EventLog, plan: SnapshotPlan, folder: Path
 ) -> tuple[ShardRows, SpillSummary]:
-    """Do the first pass of a plan of one shard in memory; `kept` says which of some rows stay.
+    """Do the first pass of a plan of one shard in memory.
 
     Raises:
         DataContractError: a file breaks the contract.
     """
     held = HeldRows(folder / "spilled", sys.maxsize)
-
-    def put(shard: int, table: str, rows: pa.Table) -> None:
-        held.keep(shard, table, kept(rows))
-
-    read = functools.partial(deal_out, put=put)
+    read = functools.partial(deal_out, put=held.keep)
     tasks = make_tasks(event_log, plan)
     found = merge_as_they_come(run_in_threads(read, tasks, usable_cores()))
     return held.take(0), found

@@ -77,7 +77,7 @@ class AskedDay:
         today = LogFile("impressions", str(path), day, path.stat().st_size)
         event_log = replace(event_log, files=(*event_log.files, today))
         self._config, self._folder = config, folder
-        self._rows, found = rows_of_one_shard(event_log, plan, folder, lambda rows: rows)
+        self._rows, found = rows_of_one_shard(event_log, plan, folder)
         self._pins = count_pins(event_log, found, plan, folder)
         (folder / _SHARD).mkdir()
 

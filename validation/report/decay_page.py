@@ -3,11 +3,11 @@
 One HTML file without scripts, as the others are. Not for the statistics (`validation.decay`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from markupsafe import Markup
 
-from pipelines.contracts.decay import Decay, DecayCurve
+from pipelines.contracts.decay import CadenceCost, Decay, DecayCurve
 from validation.decay.cadence import cheapest, turning_points
 from validation.report.charts import (
     Drawing,
@@ -15,7 +15,6 @@ from validation.report.charts import (
     Scale,
     Style,
     change_with_interval,
-    in_short,
     panel,
     scale_around,
 )
@@ -27,9 +26,9 @@ _DEEPEST = 0.1
 
 def render_decay(decay: Decay) -> str:
     """Return the page as HTML."""
-    named = {(curve.metric, curve.segment, curve.stale): curve for curve in decay.curves}
-    main = named.get((decay.target_metric, "all", "weights"))
-    other = named.get((decay.target_metric, "all", "actions"))
+    by_kind = {(curve.metric, curve.segment, curve.stale): curve for curve in decay.curves}
+    main = by_kind.get((decay.target_metric, "all", "weights"))
+    other = by_kind.get((decay.target_metric, "all", "actions"))
     template = environment().get_template("decay.html.j2")
     return template.render(
         decay=decay,
@@ -40,8 +39,28 @@ def render_decay(decay: Decay) -> str:
         best=cheapest(decay.cadences),
         turns=turning_points(decay.cadences) if decay.core_hours else [],
         change_with_interval=change_with_interval,
-        in_short=in_short,
+        named=named,
     )
+
+
+def sentences(decay: Decay) -> Iterator[str]:
+    """Yield what was found, a line each."""
+    for curve in decay.curves:
+        said = f"{curve.metric}, {curve.segment} users, stale {curve.stale}"
+        last = curve.points[-1]
+        yield f"{said}: {change_with_interval(last.change)} after {last.lag_days} days"
+    for each in decay.cadences:
+        cost = f", costs {each.cost.value:.3f} core-hours a day" if each.cost else ""
+        yield f"retrained {named(each)}: loses {100 * each.lost.value:.2f} %{cost}"
+    if (best := cheapest(decay.cadences)) and best.chance is not None:
+        yield f"cheapest: {named(best)}, in {best.chance:.0%} of curves that fit"
+
+
+def named(cadence: CadenceCost) -> str:
+    """Return a cadence for people."""
+    if cadence.days is None:
+        return "never"
+    return "every day" if cadence.days == 1 else f"every {cadence.days:g} days"
 
 
 def draw_curves(main: DecayCurve, other: DecayCurve | None = None) -> Markup:

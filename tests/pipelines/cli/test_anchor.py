@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.train import measure_seeds
+from pipelines.explain.seeds import measure_seeds
 from pipelines.recipes import smoke
 from pipelines.registry.evidence import measured_deviation
 from pipelines.registry.history import Entry, HeldRecipe, Recipe, Recipes, load

@@ -1,10 +1,5 @@
 """`homefeed decay`: models of the registry or trained apart, scored once, what is left out."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +21,6 @@ from support.bundles import chance_bundle
 from support.commands import refusal
 from support.desk import Desk
 from support.runs import make_run
-from support.serving import wait_until
 from support.worlds import write_planted_world
 from training.bundle.score_split import score_split
 from training.data.reader import load_rows
@@ -160,25 +154,3 @@ def test_days_lie_in_the_log_and_have_their_labels(home: Path, monkeypatch) -> N
     )
     with pytest.raises(ConfigurationError, match="no folder of this machine"):
         Lab(smoke(), Settings(), days)
-
-
-@pytest.mark.slow
-def test_a_killed_lab_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:
-    """Trainings apart, of which no registry and no history hears."""
-    words = ("decay", "--recipe", "smoke", "--every", "3", "--from", "2017-02-17", "--apart")
-    places = {"HOMEFEED_HOME": str(tmp_path), "HOMEFEED_EVENT_LOG": str(home / "event_log")}
-    env = os.environ | places | {"HOMEFEED_TRACKING_URI": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "pipelines.cli", *words, "--value", "0.5", "--json"]
-    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-    wait_until(lambda: len(notes := [*tmp_path.rglob("made.json")]) >= 2 and notes, 200)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("made.json")}
-    ended = subprocess.run(
-        command, env=env, capture_output=True, text=True, check=True, timeout=400
-    )
-    found = Decay.model_validate(json.loads(ended.stdout))
-    assert len(found.as_of) == 5 and (found.core_hours or 0) > 0
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert not (tmp_path / "workspace" / "history").exists()
-    assert "MLflow" in ended.stderr or "MLflow" in ended.stdout
