@@ -18,7 +18,6 @@ from pipelines.contracts.artifacts import (
     FreshAnchor,
     ModelRef,
     ResolvedRun,
-    Snapshot,
     Standing,
 )
 from pipelines.contracts.base import digest_of
@@ -35,7 +34,6 @@ from pipelines.registry import evidence
 from pipelines.stages.compare_with_champion import judge, keep_evidence
 
 if TYPE_CHECKING:
-    from training.bundle.score_split import SplitScores
     from validation.model_gate.facts import Facts, Side
 
 FEWEST_CYCLES = 2
@@ -49,7 +47,6 @@ class Shared:
 
     lab: Lab
     made: dict[datetime, Made]
-    scores: "dict[tuple[str, str, tuple[str, ...]], SplitScores]" = field(default_factory=dict)
     facts: "dict[Any, Facts]" = field(default_factory=dict)
     serving: dict[Any, ServingCheck] = field(default_factory=dict)
 
@@ -68,22 +65,6 @@ class Shared:
         )
         return Side(ref, Path(own.bundle_dir), snapshot, storage.local_path(snapshot.uri))
 
-    def score(
-        self,
-        bundle: Path,
-        snapshot: Snapshot,
-        folder: Path,
-        split: int,
-        heads: tuple[str, ...] = (),
-    ) -> "SplitScores":
-        """Score a bundle as `score_split` does, once."""
-        from training.bundle.score_split import score_split
-
-        key = (str(bundle), snapshot.digest, heads)
-        if key not in self.scores:
-            self.scores[key] = score_split(bundle, snapshot, folder, split, heads)
-        return self.scores[key]
-
     def compared(
         self, config: RunConfig, champion: datetime | None, window: datetime
     ) -> "tuple[Facts, ServingCheck, Side, Side | None]":
@@ -96,7 +77,7 @@ class Shared:
         gate = config.model_gate.model_dump(mode="json", exclude=_AFTERWARDS)
         pair = (champion, window)
         if (key := (*pair, digest_of(gate))) not in self.facts:
-            self.facts[key] = gather_facts(mine, theirs, config, scorer=self.score)
+            self.facts[key] = gather_facts(mine, theirs, config, scorer=self.lab.score)
         if pair not in self.serving:
             other = theirs.bundle_dir if theirs else None
             self.serving[pair] = check_serving(mine.bundle_dir, config.serving, other)
@@ -110,20 +91,14 @@ class Shared:
         from validation.model_gate.comparison import Holdout
         from validation.model_gate.intervals import change_estimate
 
-        sides = [self.side(model, window) for model in (challenger, champion)]
-        rows = load_rows(sides[0].snapshot, sides[0].snapshot_dir, SPLIT_HOLDOUT)
-        holdout = Holdout(rows, config.features.heads, config.model_gate)
-        heads = sides[0].snapshot.features.head_names
+        place = (own := self.made[window].snapshot), storage.local_path(own.uri), SPLIT_HOLDOUT
+        holdout = Holdout(load_rows(*place), config.features.heads, config.model_gate)
         ours, theirs = (
-            holdout.cells.sums(
-                holdout.hits(
-                    self.score(
-                        side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, heads
-                    ).ranking_score,
-                    holdout.target_head.name,
-                )
+            holdout.cells.sums(holdout.hits(scores.ranking_score, holdout.target_head.name))
+            for scores in (
+                self.lab.score(Path(self.made[model].bundle_dir), *place, own.features.head_names)
+                for model in (challenger, champion)
             )
-            for side in sides
         )
         found = change_estimate(ours, theirs, holdout.cells)
         return found.interval(config.model_gate.confidence) if found else None

@@ -2,7 +2,7 @@
 
     <workspace>/decay/<recipe digest>/<code digest>/<as_of>/made.json   a `Made`: snapshot and model
     <workspace>/decay/<recipe digest>/<code digest>/<as_of>/training/   where it was trained
-    <workspace>/decay/<recipe digest>/<code digest>/<as_of>/<digest>.safetensors   scored window
+    <workspace>/decay/<recipe digest>/<code digest>/scores/   of each model on each window
     <workspace>/decay/<recipe digest>/decay.json and decay.html
 
 A model that the registry has of that day and recipe is used as it is; others are trained apart,
@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, Snapshot
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.decay import Decay
@@ -35,6 +35,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.progress import tracked
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.time import floor_to_day
 from pipelines.event_log.completeness import completeness
@@ -46,6 +47,7 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.stages.train import train_apart
 
 if TYPE_CHECKING:
+    from training.bundle.score_split import SplitScores
     from validation.decay.windows import ScoredWindow
 
 log = logging.getLogger(__name__)
@@ -183,29 +185,36 @@ class Lab:
                 return {"bundle_dir": str(bundle_dir), "bundle_digest": ref.bundle_digest}
         return None
 
+    def score(self, *asked: Any, **more: Any) -> "SplitScores":
+        """Score a bundle as `score_split` does, once."""
+        from training.bundle.score_split import score_once
+
+        return score_once(self.work / "scores", *asked, **more)
+
     def _score(self, made: dict[datetime, Made]) -> "Iterator[ScoredWindow]":
         """Yield each window as its own model and older ones scored it."""
-        from training.bundle.files import Predictor, load_bundle
-        from validation.decay.windows import ScoredWindow, score_window
+        from training.data.reader import load_rows
+        from validation.decay.windows import ScoredWindow
+        from validation.model_gate.comparison import Holdout
 
-        models: dict[datetime, Predictor] = {}
+        days = list(made)
         for num, (as_of, own) in enumerate(tracked(made.items(), "windows scored", len(made))):
-            earlier = [day for at, day in enumerate(models) if self.is_whole or _is_told(num - at)]
-            frozen = [
-                day for day in earlier if self.is_whole or (num - [*models].index(day)) in _FROZEN
-            ]
-            asked = [own.snapshot.digest, *(made[day].bundle_digest for day in (*earlier, as_of))]
-            name = digest_of([*asked, *(day.isoformat() for day in frozen)])[:16]
-            path = self.work / f"{as_of:%Y-%m-%d}" / f"{name}.safetensors"
+            place = own.snapshot, storage.local_path(own.snapshot.uri), SPLIT_HOLDOUT
+            verify_files(*place[:2])
+            back = {day: num - at for at, day in enumerate(days[: num + 1])}  # Windows ago.
+            live = [day for day, ago in back.items() if self.is_whole or ago & (ago - 1) == 0]
+            frozen = [day for day in live[:-1] if self.is_whole or back[day] in _FROZEN]
             with self._named(as_of):
-                models[as_of] = load_bundle(Path(own.bundle_dir))
-                if not path.exists():
-                    with storage.local_copy(own.snapshot.uri) as snapshot_dir:
-                        verify_files(own.snapshot, snapshot_dir)
-                        of = [models[day] for day in (*earlier, as_of)]
-                        found = score_window(of, frozen, own.snapshot, snapshot_dir, self.recipe)
-                    found.save(path)
-                yield ScoredWindow.read(path)
+                rows = load_rows(*place)
+                yield ScoredWindow(
+                    as_of,
+                    Holdout(rows, self.recipe.features.heads, self.recipe.model_gate),
+                    {day: self.score(Path(made[day].bundle_dir), *place) for day in live},
+                    {
+                        day: self.score(Path(own.bundle_dir), *place, acted_before=day)
+                        for day in frozen
+                    },
+                )
 
     def report(self, found: "list[ScoredWindow]", **options: float | None) -> Decay:
         """Say what the windows tell, and write the page; see `validation.decay.findings`."""
@@ -299,11 +308,6 @@ def log_to_mlflow(decay: Decay, settings: Settings) -> str:
         log.warning("%s", error)
         return ""
     return f"{settings.tracking_uri}/#/experiments/{place}/runs/{run.info.run_id}"
-
-
-def _is_told(num_windows: int) -> bool:
-    """Return whether a lag is one of 1, 2, 4, 8 ... windows: ages between are close to these."""
-    return num_windows & (num_windows - 1) == 0
 
 
 def _cpu_s() -> float:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_PRODUCT_LINES = 44_939
-MAX_PRODUCT_TOKENS = 268_703
+MAX_PRODUCT_LINES = 44_879
+MAX_PRODUCT_TOKENS = 268_158
 MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 46_253
 MAX_FUNCTION_LINES = 60

@@ -13,15 +13,21 @@ Letters: N examples (candidates of all requests), H heads.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
@@ -46,6 +52,7 @@ def score_split(
     split: int,
     label_heads: tuple[str, ...] = (),
     batch_size: int = 2048,
+    acted_before: datetime | None = None,
 ) -> SplitScores:
     """Return probabilities and ranking score of every example of a split.
 
@@ -59,6 +66,7 @@ def score_split(
         split: `SPLIT_TRAINING` or `SPLIT_HOLDOUT`.
         label_heads: Heads whose labels enter the digest of the rows.
         batch_size: Candidates at a time; changes memory and speed, not the scores.
+        acted_before: Users are taken to have done nothing since then; None: all is told.
 
     Raises:
         DataContractError: the bundle is damaged or gives no head a weight, or the snapshot's codes
@@ -80,12 +88,41 @@ def score_split(
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot.shards, snapshot_dir, features, config.model.max_actions)
     index, heads = reader.index(split), config.features.heads
+    if acted_before is not None:
+        index = reader.frozen(index, int(acted_before.timestamp() * 1000))
     scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
     probabilities = {
         head.name: np.ascontiguousarray(scores_NH[:, h]) for h, head in enumerate(heads)
     }
     digest = digest_rows(reader, index, label_heads)
     return SplitScores(ranking_score(probabilities, heads), probabilities, digest)
+
+
+def score_once(
+    folder: Path,
+    bundle_dir: Path,
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    split: int,
+    label_heads: tuple[str, ...] = (),
+    acted_before: datetime | None = None,
+) -> SplitScores:
+    """Return what `score_split` does, from a file of the folder where that was asked before."""
+    asked = [digest_of_files(digest_files(bundle_dir)), snapshot.digest, split, *label_heads]
+    path = folder / f"{digest_of([*asked, f'{acted_before}'])[:24]}.safetensors"
+    if path.exists():
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return SplitScores(arrays.pop(""), arrays, file.metadata()["rows"])
+    found = score_split(
+        *(bundle_dir, snapshot, snapshot_dir, split, label_heads), acted_before=acted_before
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    arrays = {"": found.ranking_score, **found.probabilities}
+    save_file(arrays, partial, {"rows": found.holdout_digest})
+    partial.rename(path)
+    return found
 
 
 def digest_rows(reader: SnapshotReader, index: RequestIndex, label_heads: tuple[str, ...]) -> str:

@@ -35,7 +35,7 @@ def findings(
         value: Of 1 % of the target metric a day, in core-hours; None: costs are not added up.
         **about: The other fields of a `Decay`.
     """
-    gate, (target, *others) = recipe.model_gate, windows[0].heads
+    gate, target = recipe.model_gate, windows[0].holdout.target_head.name
     confidence, name = gate.confidence, gate.target_metric
     pairs = pairs_of(windows, target)
     found = estimate(pairs)
@@ -45,13 +45,14 @@ def findings(
     for segment in ("core", "non_core"):
         of = estimate(pairs_of(windows, target, segment=segment))
         curves.append(of.to_curve(name, confidence, segment))
-    for head in others:
+    heads = recipe.features.head_names
+    for head in (name for name in heads if name != target):
         of = estimate(pairs_of(windows, head))
         curves.append(of.to_curve(hits_name(head), confidence))
-    for head in windows[0].heads:
+    for head in heads:
         of = estimate(pairs_of(windows, head, "log_loss"))
         curves.append(of.to_curve(f"log_loss.{head}", confidence))
-    as_of = tuple(window.as_of[-1] for window in windows)
+    as_of = tuple(window.as_of for window in windows)
     changes = matrix_of(pairs, len(windows))
     is_priced = core_hours is not None and value is not None
     return Decay(
@@ -91,7 +92,7 @@ def _schedules(
     value: float | None,
 ) -> tuple[ScheduleArm, ...]:
     """Return how fixed schedules and one that watches would have gone; () where nobody can say."""
-    days = [window.as_of[-1].timestamp() / 86400 for window in windows]
+    days = [window.as_of.timestamp() / 86400 for window in windows]
     step = days[1] - days[0]
     is_even = np.allclose(np.diff(days), step)
     if not is_even or not curve.points or len(days) < 3:
@@ -128,11 +129,10 @@ def _seen(windows: Sequence[ScoredWindow]) -> FloatArray:
 
     It is the change of its lead over popularity, which needs no training, since its own window.
     """
-    place = {window.as_of[-1]: at for at, window in enumerate(windows)}
+    place = {window.as_of: at for at, window in enumerate(windows)}
     leads = np.full((len(windows), len(windows)), np.nan)
     for at, window in enumerate(windows):
-        popular = float(window.popular.sum())
-        for as_of, hits in zip(window.as_of, window.hits[:, 0], strict=True):
-            if popular and as_of in place:
-                leads[place[as_of], at] = float(hits.sum(dtype=np.int64)) / popular
+        for day in window.live:
+            if day in place:
+                leads[place[day], at] = window.lead(day)
     return leads / np.diag(leads)[:, None] - 1

@@ -23,9 +23,7 @@ from support.desk import Desk
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.bundle.score_split import score_split
-from training.data.reader import load_rows
 from validation.decay.windows import ScoredWindow
-from validation.model_gate.comparison import Holdout
 
 LAST = datetime(2017, 3, 2, tzinfo=UTC)
 DAYS = tuple(LAST - timedelta(days=2 * back) for back in reversed(range(7)))
@@ -72,19 +70,20 @@ def measured(desk: Desk) -> tuple[Lab, list[ScoredWindow]]:
 def test_models_of_the_registry_are_scored_as_they_serve(desk: Desk, measured) -> None:
     """At lags of 1, 2 and 4 windows, also with what users have done until an older model's day."""
     lab, windows = measured
-    assert [window.as_of[-1] for window in windows] == list(DAYS) and lab.left_out == []
+    assert [window.as_of for window in windows] == list(DAYS) and lab.left_out == []
     last = windows[-1]
-    assert last.as_of == (DAYS[2], DAYS[4], DAYS[5], DAYS[6])
-    assert last.frozen_as_of == (DAYS[2], DAYS[5])
+    assert [*last.live] == [DAYS[2], DAYS[4], DAYS[5], DAYS[6]]
+    assert [*last.frozen] == [DAYS[2], DAYS[5]]
     note = storage.read_model((lab.work / f"{DAYS[6]:%Y-%m-%d}" / "made.json").as_uri(), room.Made)
     snapshot, folder = note.snapshot, storage.local_path(note.snapshot.uri)
-    rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
-    holdout = Holdout(rows, smoke().features.heads, smoke().model_gate)
-    for place, seed in enumerate((2, 4, 5, 6)):
+    for seed in (2, 4, 5, 6):
         scores = score_split(desk.folder / f"chance-{seed}", snapshot, folder, SPLIT_HOLDOUT)
-        for head, hits in zip(last.heads, last.hits[place], strict=True):
-            assert np.array_equal(hits, holdout.hits(scores.ranking_score, head))
-    assert (last.frozen[0] != last.hits[-1]).any()  # who has done nothing is shown other pins
+        found = last.live[DAYS[seed]]
+        assert np.array_equal(found.ranking_score, scores.ranking_score)
+        assert found.probabilities.keys() == {*smoke().features.head_names}
+        assert found.holdout_digest == scores.holdout_digest
+    stale, fresh = last.frozen[DAYS[2]].ranking_score, last.live[DAYS[6]].ranking_score
+    assert 0 < (stale != fresh).mean() < 1  # of those who have done something since
 
 
 def test_what_was_measured_is_told_and_not_measured_again(
@@ -109,15 +108,16 @@ def test_what_was_measured_is_told_and_not_measured_again(
     logged = [each.path for each in desk.client.list_artifacts(run_id, "decay")]
     assert logged == ["decay/decay.html", "decay/decay.json"]
     monkeypatch.setattr(room, "build_of", None)
-    monkeypatch.setattr("validation.decay.windows.score_window", None)
+    monkeypatch.setattr("training.bundle.score_split.score_split", None)
     again = lab_of(desk).measure()
-    assert all(np.array_equal(a.hits, b.hits) for a, b in zip(windows, again, strict=True))
+    scores = [[s.ranking_score.sum() for s in w.live.values()] for w in (*windows, *again)]
+    assert scores[: len(DAYS)] == scores[len(DAYS) :]
 
 
 def main_change(windows: list[ScoredWindow], num: int) -> float:
     """The change of the first model on a later window, by hand."""
     window = windows[num]
-    old, own = (int(window.hits[k, 0].sum()) for k in (window.as_of.index(DAYS[0]), -1))
+    old, own = (window.sums(day, "repin", "hits").sum() for day in (DAYS[0], window.as_of))
     return round((old - own) / own, 6)
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_used_is_left_out_by_name(desk: Desk, measured, monkeypat
     day = DAYS[0] - timedelta(days=2)
     lab = lab_of(desk, (day, *DAYS))
     windows = lab.measure()
-    assert [window.as_of[-1] for window in windows] == list(DAYS)
+    assert [window.as_of for window in windows] == list(DAYS)
     assert lab.left_out == [f"{day:%Y-%m-%d}: no loss of {day:%Y-%m-%d}"]
     other = smoke().model_copy(update={"recipe": "other"})
     training = other.training.model_copy(update={"learning_rate": 0.5})
