@@ -66,7 +66,10 @@ def backtest(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     every: Every = 14,
     gate: Annotated[
         list[str] | None,
-        Option(help="Recipe file that changes model_gate alone; again and again."),
+        Option(
+            envvar="HOMEFEED_GATES",
+            help="Recipe file that changes model_gate alone; again and again.",
+        ),
     ] = None,
     registry: Registry = True,
 ) -> Backtest:

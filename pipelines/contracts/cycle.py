@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, AwareDatetime, BeforeValidator, Field, model_validator
 
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.decay import Decay
 from pipelines.contracts.explain import Explanation
 from pipelines.contracts.judgement import Outcome
 from pipelines.contracts.reasons import Interval, LinePoint
@@ -172,4 +173,5 @@ class IndexFacts(Frozen):
     # Of the metric that most entries have, the newest first, and how well it was foretold.
     ledger: tuple[MeasuredLift, ...] = ()
     accounts: tuple[Agreement, ...] = ()
+    decay: Decay | None = None  # Of the accepted recipe; None: not measured.
     next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.

@@ -13,6 +13,11 @@ from pipelines.contracts.base import Artifact, Frozen
 from pipelines.contracts.reasons import Interval
 
 
+def decay_uri(workspace_uri: str, recipe_digest: str) -> str:
+    """Return where the decay of a recipe is kept."""
+    return f"{workspace_uri.rstrip('/')}/decay/{recipe_digest}/decay.json"
+
+
 class DecayPoint(Frozen):
     """What models of one lag lose, over all windows that have such a pair."""
 
@@ -66,7 +71,8 @@ class CadenceCost(Frozen):
     """What it costs to retrain every so many days."""
 
     days: float | None  # None: never.
-    lost: Interval  # Share of the metric that is lost a day on average, against retraining daily.
+    lost: Interval  # Share of the metric lost a day on average, against retraining all the time.
+    kept: Interval  # Share of it kept, against never.
     core_hours: float = Field(ge=0)  # A day.
     cost: Interval | None = None  # A day, in the unit of the value; None: no value was given.
     chance: float | None = None  # That it is the cheapest of all.

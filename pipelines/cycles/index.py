@@ -17,7 +17,8 @@ from pipelines.alerts.rendering import to_markdown
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.cycle import IndexFacts, MeasuredLift, ServingSpan
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.decay import Decay, decay_uri
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.cycles import ledger
@@ -91,7 +92,18 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         accounts=ledger.account(measured),
         broken=tuple(each.sentence for each in find_open(settings).values()),
         problem=problem,
+        decay=_decay(workspace_uri, known),
     )
+
+
+def _decay(workspace_uri: str, known: History) -> Decay | None:
+    """Return what was measured of the accepted recipe's decay; None: nothing that can be read."""
+    try:
+        accepted = known.recipes.accepted
+        digest = accepted.parse().recipe_digest if accepted else "none"
+        return storage.read_model(decay_uri(workspace_uri, digest), Decay)
+    except (FileNotFoundError, DataContractError, ConfigurationError):
+        return None
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay
+from pipelines.contracts.decay import Decay, decay_uri
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -38,6 +38,7 @@ from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.time import floor_to_day
+from pipelines.cycles.index import refresh_index
 from pipelines.event_log.completeness import completeness
 from pipelines.event_log.log_files import EventLog
 from pipelines.registry import registry, tracking
@@ -234,12 +235,13 @@ class Lab:
         )
         storage.write_bytes((self.folder / "decay.html").as_uri(), render_decay(decay).encode())
         storage.write_model((self.folder / "decay.json").as_uri(), decay)
+        refresh_index(self.workspace_uri, self.settings.registered_model)
         return decay
 
 
 def folder_of(workspace_uri: str, recipe: RunConfig) -> str:
     """Return where a recipe's decay is kept."""
-    return storage.join(workspace_uri, "decay", recipe.recipe_digest)
+    return decay_uri(workspace_uri, recipe.recipe_digest).rpartition("/")[0]
 
 
 def days_to_measure(
@@ -285,7 +287,8 @@ def log_to_mlflow(decay: Decay, settings: Settings) -> str:
     from pipelines.contracts.mlflow_errors import make_once, translated_outages
 
     tag, name = f"tags.homefeed_decay = '{decay.recipe_digest}'", f"decay of {decay.recipe}"
-    folder = storage.join(storage.to_uri(settings.workspace_location), "decay", decay.recipe_digest)
+    found = decay_uri(storage.to_uri(settings.workspace_location), decay.recipe_digest)
+    folder = found.rpartition("/")[0]
     try:
         client = tracking.connect(settings.tracking_uri)
         with translated_outages(settings.tracking_uri):

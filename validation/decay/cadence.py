@@ -64,6 +64,7 @@ def cost_of_cadences(
         CadenceCost(
             days=days,
             lost=told(lost[:, c]),
+            kept=told(lost[:, -1] - lost[:, c]),
             core_hours=float(hours[c]),
             cost=told(cost[:, c]) if value else None,
             chance=float(chance[c]) if value else None,

@@ -6,6 +6,7 @@ serves is made at an instant, and tells what runs and when the next cycle is due
 the facts (`pipelines.cycles`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ from typing import Any
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
+from pipelines.contracts.reasons import Interval
+from validation.decay.cadence import cheapest
 from validation.report.charts import Axis, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows
+from validation.report.decay_page import named
 from validation.report.pages import environment, within_limit
 from validation.report.verdict_page import draw_line
 
@@ -24,6 +28,8 @@ MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
 NUM_EARLIER = 5
+NUM_TOLD = 10
+"""Cycles of which a lead is told what they brought together."""
 _NOT_TOLD = (NOT_KNOWN, "0.0 s")
 _COSTS = {"wall": "stages took", "cpu": "CPU", "gpu": "GPU", "peak": "peak"}
 _STYLES = {
@@ -77,11 +83,47 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
         "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),
+        "answers": answers(facts),
         "now": now,
         "running": _running(facts.cycles, now) if now else "",
     }
     template = environment().get_template("cycles.html.j2")
     return within_limit(lambda num: template.render(cycles=rows[:num], **values), len(rows))
+
+
+def answers(facts: IndexFacts) -> list[tuple[str, str]]:
+    """Return what a lead asks, and what is known of it: pay, cadence, what came, what it cost."""
+    decay, days = facts.decay, [line.as_of for line in facts.cycles[:NUM_TOLD] if line.as_of]
+    gaps = [(later - earlier).total_seconds() / 86400 for later, earlier in pairwise(days)]
+    usual = median(gap for gap in gaps if gap > 0) if any(gap > 0 for gap in gaps) else 14.0
+    pays = cadence = "Not measured: run `homefeed decay --value CORE_HOURS`."
+    if decay and decay.cadences:
+        ours = min(decay.cadences[:-1], key=lambda each: abs((each.days or 0) - usual))
+        pays = f"{named(ours)} keeps {change_with_interval(ours.kept)} of {decay.target_metric}"
+        pays = f"Retraining {pays} against never, by {len(decay.as_of)} models."
+        best = cheapest(decay.cadences)
+        if best is not None and best.chance is not None:
+            cadence = f"{named(best)} would cost least, in {best.chance:.0%} of curves that fit;"
+            cadence = f"With 1 % of it a day worth {decay.value:g} core-hours, retraining {cadence}"
+            cadence += f" cycles came every {usual:g} days."
+    told = facts.cycles[:NUM_TOLD]
+    moved = [line.outcome.change for line in told if line.promoted and line.outcome]
+    changes = [change for change in moved if change]
+    half = math.hypot(*((change.high - change.low) / 2 for change in changes))
+    whole = sum(change.value for change in changes)
+    came = f"{len(moved)} of {len(told)} promoted a model"
+    if changes:
+        together = Interval(value=whole, low=whole - half, high=whole + half, confidence=0.95)
+        came += f", by their verdicts {change_with_interval(together)} together"
+    used = [stage.usage for line in told for stage in line.costs.stages if stage.usage]
+    hours, gpu = (sum(getattr(each, of) for each in used) / 3600 for of in ("cpu_s", "gpu_s"))
+    cost = f"{hours:.2f} core-hours" + (f" and {gpu:.2f} GPU-hours" if gpu else "")
+    return [
+        ("Does retraining pay?", pays),
+        ("Is the cadence right?", cadence),
+        (f"What did the last {len(told)} cycles bring?", f"{came}."),
+        ("What did they cost?", f"{cost}." if used else "Not measured."),
+    ]
 
 
 def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:

@@ -3,14 +3,18 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from pipelines.contracts.cycle import CycleCosts, CycleFacts, StageCost
+from pipelines.contracts.decay import Decay
 from pipelines.contracts.reasons import LinePoint
-from support.cycle_pages import make_facts
+from support.cycle_pages import FIRST, make_facts
 from support.judgements import make_failure
 from support.outcome_pages import LONG, MARKUP
-from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles
+from validation.decay.cadence import cost_of_cadences
+from validation.decay.curve import Estimate
+from validation.report.cycles_page import MAX_CHAMPIONS, answers, render_cycles
 
 
 def test_every_outcome_and_who_serves_is_told() -> None:
@@ -96,3 +100,37 @@ def test_what_goes_on_what_is_broken_and_the_line_are_told_at_an_instant() -> No
     assert "Next due 2017-06-01 06:00 UTC" in html and "The long-term line" in html
     assert "&lt;b&gt;it broke" in html and "asks itself again" in html
     assert "asks itself again" not in render_cycles(facts)
+
+
+def test_what_a_lead_asks_is_answered_first() -> None:
+    """And where it was not measured, what to run."""
+    facts = make_facts(12)
+    said = dict(answers(facts))
+    assert said["Does retraining pay?"] == "Not measured: run `homefeed decay --value CORE_HOURS`."
+    hours = sum(s.usage.cpu_s for c in facts.cycles[:10] for s in c.costs.stages if s.usage) / 3600
+    assert said["What did they cost?"].startswith(f"{hours:.2f} core-hours")
+    brought = said["What did the last 10 cycles bring?"]
+    assert brought.startswith("2 of 10 promoted a model, by their verdicts +3.20 % (+1.05")
+    lags = np.array([14, 28])
+    known = Estimate(lags, lags, np.array([-0.02, -0.03]), np.array([0.002, 0.003]), np.eye(2))
+    decay = Decay(
+        recipe="smoke",
+        recipe_digest="d" * 64,
+        code_digest="c" * 64,
+        target_metric="repin_volume_at_3",
+        measured_at=FIRST,
+        as_of=(FIRST,) * 9,
+        curves=(known.to_curve("repin_volume_at_3", 0.95),),
+        core_hours=0.2,
+        value=0.05,
+        cadences=cost_of_cadences(known, 0.2, 0.05, 0.95),
+    )
+    measured = facts.model_copy(update={"decay": decay})
+    pays, cadence, *_ = (answer for _, answer in answers(measured))
+    assert pays.startswith("Retraining every 14 days keeps +1.9")
+    assert pays.endswith("of repin_volume_at_3 against never, by 9 models.")
+    assert cadence.startswith("With 1 % of it a day worth 0.05 core-hours, retraining every 7 days")
+    assert cadence.endswith("cycles came every 14 days.")
+    page = render_cycles(measured)
+    assert page.index("Does retraining pay?") < page.index("What each cycle came to")
+    assert f'href="decay/{"d" * 64}/decay.html"' in page
