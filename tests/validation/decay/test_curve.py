@@ -1,38 +1,11 @@
 """The decay curve on series whose curve is known: values, coverage, shapes."""
 
-import math
-
 import numpy as np
 import pytest
 
+from support.decay_series import saturating, series
 from validation.decay.curve import FEWEST_PAIRS, Pair, estimate
 from validation.decay.shapes import compare_shapes
-
-STEP, TRUE_DAYS, TRUE_LOSS = 14, 60.0, 0.04
-
-
-def saturating(lag: float) -> float:
-    return -TRUE_LOSS * (1 - math.exp(-lag / TRUE_DAYS))
-
-
-def series(
-    seed: int, num_windows: int = 14, num_users: int = 500, luck: float = 0.006, fall=saturating
-):
-    """Pairs of models whose luck, windows and users differ, as trained ones do."""
-    rng, num_users = np.random.default_rng(seed), 500
-    activity = rng.gamma(0.5, 2, num_users)
-    tastes = rng.normal(0, 0.02, num_users)
-    lucky, users = rng.normal(0, luck, num_windows), np.arange(num_users)
-    pairs = []
-    for window in range(num_windows):
-        fresh = rng.poisson(activity * 3).astype(float)
-        odd = rng.normal(0, 0.004)
-        for old in range(window):
-            lag = (window - old) * STEP
-            lost = fall(lag) * (1 + tastes / TRUE_LOSS) + lucky[old] - lucky[window] + odd
-            noise = rng.normal(0, 0.2, num_users) * np.sqrt(fresh)
-            pairs.append(Pair(old, window, lag, fresh * lost + noise, fresh, users))
-    return pairs
 
 
 def test_a_change_is_that_of_the_sums_and_few_pairs_say_nothing() -> None:

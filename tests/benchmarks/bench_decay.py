@@ -1,0 +1,109 @@
+"""Decay, cadence and schedules on series whose decay is known. Nothing is trained here.
+
+The series vary by luck, window and user as `support.decay_series` says, so the rows are about the
+statistics, and not about what any model loses: docs/decay.md has that of the retail sample.
+"""
+
+import numpy as np
+from record import Row, row
+
+from support.decay_series import Fall, linear, saturating, series, year
+from validation.decay.cadence import (
+    CADENCES,
+    NEVER_DAYS,
+    cheapest,
+    cost_of_cadences,
+    every,
+    mean_loss,
+    replay,
+    trust_in,
+    when_due,
+)
+from validation.decay.curve import estimate
+
+WORLDS, YEARS = range(20), range(100)
+HOURS, VALUE, PRICE = 0.05, 0.02, 0.04
+"""Core-hours of a cycle, of 1 % of volume a day, and of a training as a share times windows."""
+DAYS = np.arange(1, int(NEVER_DAYS) + 1)
+
+
+def measure() -> list[Row]:
+    """Return what the band covers, what a recommended cadence costs, what watching brings."""
+    covered, regrets = [], []
+    for seed in WORLDS:
+        fall: Fall = (saturating, linear)[seed % 2]
+        found = estimate(series(seed, 26, fall=fall))
+        truth = np.array([fall(float(lag)) for lag in found.lags])
+        covered.append(np.abs(found.value - truth) <= found.critical(0.95) * found.error)
+        regrets.append(_regret(found, fall))
+    held, whole = np.concatenate(covered), sum(bool(each.all()) for each in covered)
+    return [
+        row(
+            "decay_band_coverage",
+            100 * held.mean(),
+            "% of the ages",
+            ratio=held.mean() / 0.95,
+            peer="0.95",
+            spread=f"the whole curve in {whole} of {len(WORLDS)}",
+            rows=len(held),
+            seed=f"{WORLDS[0]} to {WORLDS[-1]}",
+            note="simulated: 26 windows, half of the worlds saturating and half linear",
+        ),
+        row(
+            "cadence_regret",
+            100 * float(np.mean(regrets)),
+            "% of what the best earns",
+            ratio=float(np.mean(regrets)) / 0.05,
+            peer="5 %",
+            spread=f"at most {100 * max(regrets):.2f} %",
+            rows=len(WORLDS),
+            seed=f"{WORLDS[0]} to {WORLDS[-1]}",
+            note="simulated; earnings against never",
+        ),
+        *(_watching(is_sudden) for is_sudden in (False, True)),
+    ]
+
+
+def _regret(found, fall: Fall) -> float:
+    """Return which part of the best cadence's earnings the recommended one loses."""
+    curve = np.array([[fall(float(day)) for day in DAYS]])
+    never = mean_loss(curve, DAYS, NEVER_DAYS)[0]
+    earned = {
+        days: 100 * VALUE * (never - mean_loss(curve, DAYS, days)[0]) - HOURS / days
+        for days in CADENCES
+        if days
+    } | {None: 0.0}
+    best = cheapest(cost_of_cadences(found, HOURS, VALUE, 0.95))
+    return float(1 - earned[best.days] / max(earned.values()))
+
+
+def _watching(is_sudden: bool) -> Row:
+    """Return what the schedule that watches loses, against fixed ones of equal cost."""
+    ratios, ours, theirs = [], [], []
+    for seed in YEARS:
+        rng = np.random.default_rng(seed)
+        (before, seen_before), (true, seen) = year(rng, is_sudden), year(rng, is_sudden)
+        age = np.maximum(-np.subtract.outer(np.arange(52), np.arange(52)), 0)
+        by_age = [float(seen_before[age == a].mean()) for a in range(52)]
+        expected = np.array(by_age)[age] * (age > 0)
+        trust = trust_in(expected, seen_before, before)
+        due = replay(true, when_due(expected, seen, PRICE, trust))
+        fixed = [replay(true, every(num)) for num in range(1, 27)]
+        nums, lost = [len(f.trained) for f in fixed], [float(f.lost.mean()) for f in fixed]
+        equal = float(np.interp(len(due.trained), nums[::-1], lost[::-1]))
+        ours.append(float(due.lost.mean()))
+        theirs.append(equal)
+        ratios.append(ours[-1] / equal)
+    mean = float(np.mean(ours) / np.mean(theirs))
+    error = 2 * float(np.std(np.array(ours) - mean * np.array(theirs))) / len(ours) ** 0.5
+    return row(
+        f"schedule_{'sudden' if is_sudden else 'steady'}",
+        100 * float(np.mean(ours)),
+        "% lost a day",
+        ratio=mean,
+        peer="fixed cadence of equal cost",
+        spread=f"ratio +-{error / float(np.mean(theirs)):.3f}; {100 * np.mean(theirs):.2f} % lost",
+        rows=len(YEARS),
+        seed=f"{YEARS[0]} to {YEARS[-1]}",
+        note="simulated years of 52 weeks; learned from the year before",
+    )
