@@ -4,7 +4,6 @@ Both sides are trained as an explanation trains its settings, and their comparis
 the cycle and the champion's entry in the history are what a cycle leaves.
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,33 +26,26 @@ from support.registered import challenger_of
 from support.runs import make_run, save_artifact, save_run
 from training.bundle.score_split import score_split
 from training.data.reader import load_rows
-from validation.model_gate.comparison import ComparedModels, Holdout, compare
+from validation.model_gate.comparison import ComparedModels, Holdout, compare, level_of
 
 NAME = "test_ranker"
-
-
-@dataclass(frozen=True)
-class Side:
-    """A setting and its seed."""
-
-    setting: Setting
-    seed: int = 17
 
 
 def setting(recipe: RunConfig, as_of: datetime, code: str = "") -> Setting:
     return Setting(recipe, as_of, code or code_digest())
 
 
-def begin(folder: Path, ours: Side, theirs: Side, **fields: Any) -> tuple[ResolvedRun, Snapshot]:
+def begin(
+    folder: Path, ours: Setting, theirs: Setting, **more: Any
+) -> tuple[ResolvedRun, Snapshot]:
     """Resolve a cycle over `<folder>/event_log` whose champion is the other side, and build it."""
-    of_run = with_seed(ours.setting.recipe, ours.seed)
-    champion = make_model("3", theirs.setting.as_of)
-    about = {"champion": champion, "code_digest": ours.setting.code} | fields
-    run = save_run(make_run(folder, of_run, ours.setting.as_of, **about))
+    champion = make_model("3", theirs.as_of)
+    about = {"champion": champion, "code_digest": ours.code} | more
+    run = save_run(make_run(folder, ours.recipe, ours.as_of, **about))
     snapshot = write_snapshot(run)
     save_artifact(run, "build_snapshot", snapshot)
-    config = theirs.setting.recipe.model_dump(mode="json")
-    recipe = Recipe(config=config, code_digest=theirs.setting.code, run_uri=None)
+    config = theirs.recipe.model_dump(mode="json")
+    recipe = Recipe(config=config, code_digest=theirs.code, run_uri=None)
     came = {"moved_at": champion.as_of, "kind": "promotion", "reason": "won", "previous": None}
     record_move(run.workspace_uri, Move(model=champion, recipe=recipe, **came), NAME)
     return run, snapshot
@@ -68,28 +60,28 @@ def save_challenger(run: ResolvedRun, bundle_dir: Path) -> ModelRef:
     return model
 
 
-def lose(folder: Path, ours: Side, theirs: Side) -> ResolvedRun:
-    """Return the run of a cycle that trained and compared these sides."""
-    run, snapshot = begin(folder, ours, theirs)
-    trainer, places = Trainer(run, snapshot, run.run_uri), (f"{run.run_uri}/x", f"{run.run_uri}/y")
-    made = [
-        trainer.train(
-            replace(side.setting, recipe=with_seed(side.setting.recipe, side.seed)), place
-        )
-        for side, place in zip((ours, theirs), places, strict=True)
-    ]
-    model = save_challenger(run, storage.local_path(made[0][0]))
-    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
-    holdout = Holdout(rows, run.config.features.heads, run.config.model_gate)
-    scores = [
+def lose(folder: Path, theirs: Setting, *ours: Setting) -> ResolvedRun:
+    """Return the run of a cycle that compared a champion with the worst of these challengers."""
+    run, snapshot = begin(folder, ours[0], theirs)
+    trainer, holdout = Trainer(run, snapshot, run.run_uri), holdout_of(run, snapshot)
+    made = [trainer.train(each, f"{run.run_uri}/{n}") for n, each in enumerate((theirs, *ours))]
+    other, *mine = (
         score_split(storage.local_path(bundle), of, storage.local_path(of.uri), SPLIT_HOLDOUT)
         for bundle, of in made
-    ]
+    )
+    worst = min(range(len(ours)), key=lambda n: level_of(holdout, mine[n]))
+    run = save_run(run.model_copy(update={"config": ours[worst].recipe}))
+    model = save_challenger(run, storage.local_path(made[1 + worst][0]))
     models = ComparedModels(snapshot.holdout, BaselineKind.CHAMPION, model, run.champion)
-    comparison = compare(holdout, *scores, models).comparison
+    comparison = compare(holdout, mine[worst], other, models).comparison
     judgement = make_judgement(Decision.REJECT).model_copy(update={"comparison": comparison})
     save_artifact(run, "compare_with_champion", judgement)
     return run
+
+
+def holdout_of(run: ResolvedRun, snapshot: Snapshot) -> Holdout:
+    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
+    return Holdout(rows, run.config.features.heads, run.config.model_gate)
 
 
 def with_seed(recipe: RunConfig, seed: int) -> RunConfig:

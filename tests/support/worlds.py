@@ -38,13 +38,14 @@ def write_planted_world(
     requests_per_user_day: float = 0.3,
     candidates: int = 12,
     embedding_dim: int = EMBEDDING_DIM,
+    seed: int = 3,
 ) -> None:
     """Write an event log for the recipe `smoke()`.
 
     A fifth of the users seldom repin and a fifth arrive in the last 16 days, so that a holdout
     has non-core users. Actions are known minutes later, one in twenty up to two days later.
     """
-    rng, num_pins = np.random.default_rng(3), 80
+    rng, num_pins = np.random.default_rng(seed), 80
     taste_UE = unit_rows(rng.normal(size=(num_users, embedding_dim)))
     # Few directions, so that tastes and pins meet often enough for a tiny log to show it.
     topics = unit_rows(rng.normal(size=(6, embedding_dim)))

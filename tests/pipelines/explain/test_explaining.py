@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,23 +25,24 @@ from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.contracts.reasons import BaselineKind, Reason
 from pipelines.explain import explaining, training
 from pipelines.explain.explaining import Parts, explain
+from pipelines.explain.parts import Setting
 from pipelines.recipes import smoke
 from pipelines.registry.evidence import SeedNoise, keep
 from pipelines.stages.runner import read_artifact
 from support.bundles import chance_bundle
 from support.commands import lines
 from support.judgements import SERVING, TESTED, interval, make_judgement, metric, ruled, told
-from support.lost_cycles import Side, begin, changed, lose, save_challenger, setting
+from support.lost_cycles import begin, changed, lose, save_challenger, setting
 from support.older_code import keep_older_code
-from support.runs import PLANTED_AS_OF, save_artifact
+from support.runs import PLANTED_AS_OF, save_artifact, save_run
 from support.training_process import signal_when
 from support.worlds import write_planted_world
 from training.fitting.spec import TrainingResult, TrainingSpec
 
 DAY = timedelta(days=1)
 WEEK_AND_RATE = changed(changed(smoke(), "snapshot", training_days=7), "training", batch_size=256)
-OURS = Side(setting(smoke(), PLANTED_AS_OF))
-THEIRS = Side(setting(WEEK_AND_RATE, PLANTED_AS_OF - 14 * DAY))
+OURS = setting(smoke(), PLANTED_AS_OF)
+THEIRS = setting(WEEK_AND_RATE, PLANTED_AS_OF - 14 * DAY)
 LOSS = 0.0625
 Lost = Callable[..., ResolvedRun]
 
@@ -56,7 +58,7 @@ def event_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lost(tmp_path: Path, event_log: Path) -> Lost:
     """Makes a run that lost 6.25 % to its champion; its bundle is of a model of chance."""
 
-    def make(theirs: Side = THEIRS, ours: Side = OURS, **fields: Any) -> ResolvedRun:
+    def make(theirs: Setting = THEIRS, ours: Setting = OURS, **fields: Any) -> ResolvedRun:
         (tmp_path / "event_log").symlink_to(event_log)
         run, snapshot = begin(tmp_path, ours, theirs, **fields)
         model = save_challenger(run, chance_bundle(tmp_path / "bundle", snapshot, run.config, 17))
@@ -143,8 +145,8 @@ def test_what_was_trained_before_a_kill_is_not_trained_again(
     assert explain(run.run_uri) == found
 
 
-def at(**values: Any) -> Side:
-    return Side(replace(THEIRS.setting, **values))
+def at(**values: Any) -> Setting:
+    return replace(THEIRS, **values)
 
 
 GONE = changed(WEEK_AND_RATE, "snapshot", embedding_version="retired-7")
@@ -159,7 +161,7 @@ GONE = changed(WEEK_AND_RATE, "snapshot", embedding_version="retired-7")
     ],
 )
 def test_what_cannot_be_put_back_is_left_out_by_name(
-    lost: Lost, specs: list, theirs: Side, name: str, said: str
+    lost: Lost, specs: list, theirs: Setting, name: str, said: str
 ) -> None:
     found = explain(lost(theirs).run_uri)
     [left] = [part for part in found.parts if part.left_out]
@@ -211,26 +213,15 @@ def test_the_fresh_anchor_is_the_other_side_where_the_recipe_was_the_reason(
     lost: Lost, specs: list
 ) -> None:
     run = lost()
-    standing = run.standing.model_copy(
-        update={"anchor": WEEK_AND_RATE, "anchor_code_digest": "e" * 64}
-    )
-    run = run.model_copy(update={"standing": standing})
-    save_artifact(run, "resolve_run", run)
+    accepted = {"anchor": WEEK_AND_RATE, "anchor_code_digest": "e" * 64}
+    standing = run.standing.model_copy(update=accepted)
+    run = save_run(run.model_copy(update={"standing": standing}))
     judged = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     recipe = judged.comparison.model_copy(update={"baseline_kind": BaselineKind.ANCHOR})
     anchor = AnchorFacts(model=run.champion, recipe=recipe, freshness=judged.comparison,
                          self_test=TESTED, serving=SERVING)  # fmt: skip
-    why = (
-        "baseline",
-        "baseline_level",
-        "change",
-        "days",
-        "difference",
-        "level",
-        "metric",
-        "pooled",
-    )
-    worse = Reason(code="recipe_worse", facts=dict.fromkeys((*why, "users"), "x"))
+    why = "baseline baseline_level change days difference level metric pooled users"
+    worse = Reason(code="recipe_worse", facts=dict.fromkeys(why.split(), "x"))
     verdict = ruled(Decision.REJECT, "x").model_copy(update={"grounds": (worse,)})
     save_artifact(run, "compare_with_champion",
                   judged.model_copy(update={"anchor": anchor, "verdict": verdict}))  # fmt: skip
@@ -275,7 +266,7 @@ def test_parts_that_add_up_are_put_back_one_at_a_time(
 
 @pytest.mark.parametrize("theirs", [THEIRS, at(recipe=smoke())])
 def test_parts_that_do_it_together_share_it_by_shapleys_value_where_few_differ(
-    lost: Lost, monkeypatch: pytest.MonkeyPatch, theirs: Side
+    lost: Lost, monkeypatch: pytest.MonkeyPatch, theirs: Setting
 ) -> None:
     together = {"data", "snapshot.training_days"}
     planted(monkeypatch, lambda parts: 1.0 if together <= parts else 0.94, 0.0001, 0.94)
@@ -284,9 +275,8 @@ def test_parts_that_do_it_together_share_it_by_shapleys_value_where_few_differ(
         assert found.method == "one at a time" and found.num_trainings == 4
         return
     assert found.method == "Shapley" and found.num_trainings == 16
-    assert gains(found) == pytest.approx(
-        {**dict.fromkeys(together, 0.03), "training": 0, "seed": 0}
-    )
+    worth = {**dict.fromkeys(together, 0.03), "training": 0, "seed": 0}
+    assert gains(found) == pytest.approx(worth)
     assert found.unexplained == pytest.approx(LOSS - 0.06)
 
 
@@ -308,9 +298,7 @@ def test_the_command_tells_what_was_found_and_so_does_the_page(
     client = SimpleNamespace(log_text=lambda run_id, text, place: logged.update({place: text}))
     monkeypatch.setattr("pipelines.registry.tracking.connect", lambda uri: client)
     said = lines("explain", run.run_uri)
-    assert (
-        said[0] == "test_ranker v4 has 6.25 % less repin_volume_at_3 than champion test_ranker v3"
-    )
+    assert said[0].endswith("v4 has 6.25 % less repin_volume_at_3 than champion test_ranker v3")
     assert said[1].startswith("  data (rows before 2017-02-16 -> 2017-03-02): +5.00 % (+5.00 to")
     assert said[1].endswith(", 80 % of the loss") and said[-1] == "10 trainings; one at a time"
     assert logged.keys() == {"comparison/verdict.html", "comparison/explain.json"}
@@ -331,20 +319,20 @@ def test_changed_code_is_found_though_the_command_is_killed_again_and_again(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_planted_world(tmp_path / "event_log", num_users=240)
     code = keep_older_code(storage.to_uri(tmp_path / "workspace"), tmp_path / "older", SLOWER)
-    theirs = Side(setting(smoke(), PLANTED_AS_OF))
-    run = lose(tmp_path, Side(setting(smoke(), PLANTED_AS_OF, code)), theirs)
+    run = lose(tmp_path, OURS, replace(OURS, code=code))
     folder = storage.local_path(explanation_uri(run.workspace_uri, run.run_id)).parent
     command = [sys.executable, "-m", "pipelines.cli", "explain", run.run_uri]
-    for num in range(2):
+
+    def is_training(number: int) -> bool:
+        is_begun = any(folder.glob("*/train_*/training/metrics.jsonl"))
+        return is_begun and len([*folder.glob("*.npy")]) == number
+
+    for number in range(2):
         process = subprocess.Popen(command, env=os.environ | {"HOMEFEED_HOME": str(tmp_path)})
-        is_training = lambda n=num: (  # noqa: E731
-            len([*folder.glob("*.npy")]) == n
-            and any(folder.glob("*/train_*/training/metrics.jsonl"))
-        )
-        signal_when(is_training, process, signal.SIGKILL)
+        signal_when(partial(is_training, number), process, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
-    found = explain(run.run_uri)
+    found = explain(run.run_uri)  # Nothing is trained or scored twice, and nothing is left.
     assert found.parts[0].name == "code" and found.num_trainings == 4
     assert before and {path: path.stat().st_mtime_ns for path in before} == before
     assert len([*folder.glob("*.npy")]) == 5 and not [*folder.glob("*/")]
