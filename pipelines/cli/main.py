@@ -25,7 +25,7 @@ WRONG_USAGE = 64
 GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "reproduce"),
     "Model": ("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
-    "Ask": ("explain", "decay", "backtest"),
+    "Ask": ("explain", "decay"),
     "Data": ("ingest", "log", "gate", "world"),
     "Operate": ("doctor", "alert", "gc"),
 }

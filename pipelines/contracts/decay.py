@@ -86,68 +86,6 @@ class ScheduleArm(Frozen):
     lost: Interval  # Share of the metric a day, mean over the windows.
 
 
-class Replayed(Frozen):
-    """What a gate decided in a cycle, and what came of it in the next one's window."""
-
-    as_of: AwareDatetime
-    champion: AwareDatetime | None  # as_of of the model that served; None: none did.
-    decision: str
-    reasons: tuple[str, ...]
-    is_promoted: bool
-    # Challenger against champion on the next window; None: no champion, or no next window.
-    came: Interval | None = None
-
-    @property
-    def regret(self) -> float:
-        """Share of the metric that the other choice would have brought more."""
-        at = self.came.value if self.came else 0.0
-        return max(-at if self.is_promoted else at, 0.0)
-
-    @property
-    def is_surely_wrong(self) -> bool:
-        """Whether the interval of what came lies on the other side of zero."""
-        if self.came is None:
-            return False
-        return self.came.high < 0 if self.is_promoted else self.came.low > 0
-
-
-class ReplayedGate(Frozen):
-    """One setting of the gate over all cycles."""
-
-    name: str
-    cycles: tuple[Replayed, ...]
-
-    @property
-    def sentence(self) -> str:
-        """What it promoted, how often it was wrong, and what the other choices would have kept."""
-        judged = [cycle for cycle in self.cycles if cycle.came]
-        wrong, surely = (
-            sum(bool(each) for each in found)
-            for found in (
-                [cycle.regret for cycle in judged],
-                [cycle.is_surely_wrong for cycle in judged],
-            )
-        )
-        lost = sum(cycle.regret for cycle in judged) / max(len(judged), 1)
-        promoted = sum(cycle.is_promoted for cycle in self.cycles)
-        return (
-            f"{self.name}: promoted {promoted} of {len(self.cycles)}; of {len(judged)} choices "
-            f"that were seen through, {wrong} were wrong by what came, {surely} of them surely; "
-            f"the other choices would have kept {100 * lost:.2f} % a cycle"
-        )
-
-
-class Backtest(Artifact):
-    """What `homefeed backtest` found: `<workspace>/decay/<recipe digest>/backtest.json`."""
-
-    recipe: str
-    code_digest: str
-    target_metric: str
-    measured_at: AwareDatetime
-    gates: tuple[ReplayedGate, ...]
-    left_out: tuple[str, ...] = ()
-
-
 class Decay(Artifact):
     """What `homefeed decay` found: `<workspace>/decay/<recipe digest>/decay.json`."""
 

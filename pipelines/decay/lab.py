@@ -100,24 +100,20 @@ class Lab:
             ConfigurationError: too few days are left.
             HomefeedError: as building a snapshot and training raise.
         """
-        with self.locked():
-            return list(self._score(self.make(FEWEST_MODELS)))
+        with storage.exclusive_lock(str(self.work), f"homefeed decay of {self.recipe.reference}"):
+            return list(self._score(self._make_all()))
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep others from working in the folder for the time being."""
-        return storage.exclusive_lock(str(self.work), f"homefeed decay of {self.recipe.reference}")
-
-    def make(self, fewest: int) -> dict[datetime, Made]:
-        """Return the models by day, those that are missing made now; see `measure`."""
+    def _make_all(self) -> dict[datetime, Made]:
+        """Return the models by day, those that are missing made now."""
         known = self._registered() if self.uses_registry else {}
         made: dict[datetime, Made] = {}
         for as_of in tracked(self.as_of, "models made"):
             with self._named(as_of):
                 made[as_of] = self._make(as_of, known.get(as_of, ()))
-        if len(made) < fewest:
+        if len(made) < FEWEST_MODELS:
             raise ConfigurationError(
                 f"{len(made)} models of {self.recipe.reference} are there; expected at least "
-                f"{fewest}; choose --from, --to and --every that give as many days"
+                f"{FEWEST_MODELS}; choose --from, --to and --every that give as many days"
                 f"{': '.join(['', *self.left_out])}"
             )
         self.cpu_s = [each.cpu_s for each in made.values() if each.cpu_s]

@@ -8,7 +8,7 @@ Not for the verdict (`validation.model_gate.verdict`). Historic metrics of the c
 used, because they were taken on another holdout. Historic *changes* are: see `pooling`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +74,6 @@ def gather_facts(
     champion: Side | None,
     config: RunConfig,
     anchor: tuple[Side, RunConfig] | None = None,
-    scorer: Callable[..., SplitScores] = score_split,
 ) -> Facts:
     """Compare the challenger with the champion; in a first cycle, with the best simple baseline.
 
@@ -85,7 +84,6 @@ def gather_facts(
         champion: Who serves; None in the first cycle.
         config: The run's configuration.
         anchor: The accepted recipe made fresh, with its own configuration; it needs a champion.
-        scorer: What scores a bundle, or knows what it has scored before.
 
     Raises:
         ConfigurationError: no head gives the target metric.
@@ -102,7 +100,7 @@ def gather_facts(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours = _score(challenger, shared, scorer)
+    ours = _score(challenger, shared)
     holdout = Holdout(rows, config.features.heads, config.model_gate)
     baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
@@ -113,7 +111,7 @@ def gather_facts(
         models = ComparedModels(*about, seen=ours.seen, baseline_name=one.name)
         theta = compare(holdout, ours.scores, scores, models)
     else:
-        theirs = _score(champion, shared, scorer)
+        theirs = _score(champion, shared)
         theta, scores = _compare(holdout, ours, theirs, "challenger", "champion"), theirs.scores
     self_test = run_self_test(holdout, ours.scores, scores, theta.comparison)
     estimates = estimate(holdout, ours.scores, scores)
@@ -121,7 +119,7 @@ def gather_facts(
     if anchor is None or champion is None:
         return facts
     side, accepted = anchor
-    fresh = _score(side, shared, scorer)
+    fresh = _score(side, shared)
     delta = _compare(holdout, ours, fresh, "challenger", "fresh anchor")
     # The same requests, with the labels that the accepted recipe is judged by.
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
@@ -131,10 +129,12 @@ def gather_facts(
     return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
 
 
-def _score(side: Side, label_heads: tuple[str, ...], scorer: Callable[..., SplitScores]) -> _Scored:
+def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
     """Score a side's holdout, and note where it was trained on rows of it."""
     config, holdout = read_config(side.bundle_dir), side.snapshot.holdout
-    scores = scorer(side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads)
+    scores = score_split(
+        side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads
+    )
     trained_on = config.training
     if trained_on.end <= holdout.start or trained_on.start >= holdout.end:
         return _Scored(side, config, scores, ())
