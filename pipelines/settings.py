@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Days between scheduled cycles."""
     schedule_start: str = "2026-01-05T06:00:00+00:00"
     """A cycle's start; all others follow it."""
+    early_retrains: int = Field(0, ge=0, le=31)
+    """How many cycles a month homefeed_monitor triggers for a champion that regressed."""
     keep_days: float = Field(180.0, ge=1)
     """Age at which `homefeed gc` deletes runs, snapshots, work folders, alerts and models that
     nothing needs; what served within it is needed."""

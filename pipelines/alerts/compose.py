@@ -152,7 +152,6 @@ def compose_wanted(
         changed=outcome.changed,
         about=(digest, until.isoformat(), str(times)),
         happened="\n".join((outcome.title, *outcome.warnings[:1])),
-        certainty="",
         done=outcome.done,
         next_step=outcome.next_step,
         num_times=times,
@@ -174,7 +173,6 @@ def compose_not_approved(
         changed=outcome.changed,
         happened=one_line(approval.sentence),
         certainty=outcome.title,
-        done="",
         next_step=step(
             "The question is closed. The next cycle asks about its own model.",
             ("Promote the challenger all the same:", force_command(run)),
@@ -216,8 +214,6 @@ def compose_moved(move: Move, settings: Settings) -> Alert:
         title=f"{'rollback' if is_back else 'repair'}: {label} serves in place of {before}",
         about=(str(move.number), move.mark),
         happened=f"{_who(move)} {'went back' if is_back else 'put it on record'}: {_why(move)}",
-        certainty="",
-        done="",
         next_step=step(
             "Nothing has to be done.", ("See all moves:", command_at(settings, "history"))
         ),
@@ -234,7 +230,6 @@ def compose_serving(server: str, title: str, about: str, said: str, settings: Se
         title=f"serving: {title}",
         about=(about,),
         happened=f"{server}: {one_line(said)}",
-        certainty="",
         done="The server goes on answering with the model that it has.",
         next_step=step("Mend what is named.", ("See what serves:", command_at(settings, "status"))),
     )
@@ -249,8 +244,6 @@ def compose_test(settings: Settings, now: datetime) -> Alert:
         title="test: alerts arrive",
         about=(now.isoformat(),),
         happened="Somebody asked for this: `homefeed alert test`.",
-        certainty="",
-        done="",
         next_step=step(
             "Nothing has to be done.", ("Look at status:", command_at(settings, "status"))
         ),
@@ -327,7 +320,6 @@ def compose_failure(
         about=(stage, cause.error_class, *(each.isoformat() for each in instants)),
         happened=happened,
         certainty=certainty,
-        done="",
         next_step=after_failure(run, stage, failure),
         cause=cause,
         at=failure.occurred_at if failure else datetime.now(UTC),
@@ -382,7 +374,6 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
         title="broke in resolve_run",
         happened=broken.message,
         certainty="Certain: no later stage began.",
-        done="",
         next_step=broken.next_step,
         at=broken.at,
         cycle=broken.cycle,

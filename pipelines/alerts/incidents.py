@@ -36,6 +36,10 @@ sooner than that is looking; whoever has gone home hears of it. The rule `Homefe
 for metrics waits as long (docs/observability.md)."""
 
 
+MONITOR = "monitor"
+"""The stage of a cause that the daily monitor has found: no cycle mends it, only the monitor."""
+
+
 @dataclass(frozen=True)
 class Incident:
     """A cause that has broken cycles of a recipe, and has not been seen mended."""
@@ -54,12 +58,14 @@ class Incident:
         since = f"{self.first_at:%Y-%m-%d %H:%M} UTC"
         return f"Since {since}, times met: {self.num_times}: {one_line(self.title)}"
 
-    def is_mended_by(self, ended: Cycle | None) -> bool:
-        """Return whether a cycle that has ended shows that the cause is gone.
+    def is_mended_by(self, ended: Cycle | None, seen: Cause | None = None) -> bool:
+        """Return whether a cycle that has ended, or the cause that the monitor names, mends it.
 
-        One of another recipe, or of an earlier day, shows nothing.
+        A cycle of another recipe, or of an earlier day, shows nothing.
         """
         mine = self.cycle
+        if seen or self.cause.stage == MONITOR:
+            return seen == self.cause
         return not (mine and ended) or (mine.recipe == ended.recipe and mine.day <= ended.day)
 
 
@@ -76,7 +82,8 @@ def find_open(settings: Settings) -> dict[tuple[object, object], Incident]:
     found = dict[tuple[object, object], Incident]()
     for receipt, alert in read_outbox(settings):
         if alert.kind is AlertKind.RECOVERED:
-            found = {key: one for key, one in found.items() if not one.is_mended_by(alert.cycle)}
+            by = alert.cycle, alert.cause
+            found = {key: one for key, one in found.items() if not one.is_mended_by(*by)}
         elif alert.cause is not None:
             key, cycle, at = _key_of(alert), alert.cycle, alert.at
             before = found.get(key, Incident(alert.cause, alert.title, cycle, at, at, at, 0))

@@ -1,4 +1,4 @@
-"""`homefeed status`, `doctor`, `gc` and `local`: a deployment looked at, cleared, tried.
+"""`homefeed status`, `monitor`, `doctor`, `gc` and `local`: a deployment looked at, cleared, tried.
 
 Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.errors import ConfigurationError
@@ -100,6 +101,22 @@ def gc(
     done = "would free" if dry_run else "freed"
     say(f"{done} {filesize.decimal(freed)}; models' space: `mlflow gc`, run on MLflow's server")
     return {"items": rows, "num_bytes": freed}
+
+
+@app.command()
+def monitor() -> None:
+    """Score the champion on mature days, say what it loses, and tell people what is wrong."""
+    from pipelines.cycles.index import refresh_index
+    from pipelines.monitor.watching import watch
+    from pipelines.orchestration.schedule import grid_of
+
+    settings, now = Settings(), datetime.now(UTC)
+    found, errors = watch(settings, now, grid_of(settings).at_or_before(now))
+    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
+    say(found.sentence)
+    say_value(found)
+    if errors:
+        raise errors[0]
 
 
 @local_app.command(lasts=True)

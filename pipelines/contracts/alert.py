@@ -43,6 +43,7 @@ class AlertKind(StrEnum):
     APPROVAL_WANTED = "approval_wanted"
     NOT_APPROVED = "not_approved"
     SERVING_FAULT = "serving_fault"
+    MONITOR = "monitor"
     TEST = "test"
 
     @property
@@ -50,7 +51,7 @@ class AlertKind(StrEnum):
         """How soon people should look, usually."""
         if self in ("data_gate_failed", "broken_run"):
             return AlertSeverity.CRITICAL
-        moved = ("forced_promotion", "champion_moved")
+        moved = ("forced_promotion", "champion_moved", "monitor")
         is_to_be_seen = self in ("regression", "approval_wanted", "serving_fault", *moved)
         return AlertSeverity.WARNING if is_to_be_seen else AlertSeverity.INFO
 
@@ -108,8 +109,10 @@ class Alert(Frozen):
     serves: str = ""  # Which model served when the alert was first told.
     changed: str = ""  # What is new against the champion; '' where that is not the question.
     happened: str
-    certainty: str  # How sure we are: power, or which check failed; '' where the title says it.
-    done: str  # What the pipeline did about it; '' where that is nothing.
+    certainty: str = (
+        ""  # How sure we are: power, or which check failed; '' where the title says it.
+    )
+    done: str = ""  # What the pipeline did about it; '' where that is nothing.
     next_step: NextStep  # What to do now, and the commands for it.
     links: tuple[tuple[str, str], ...] = ()  # (label, URI) pairs.
     severity: AlertSeverity = AlertSeverity.WARNING

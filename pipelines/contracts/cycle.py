@@ -12,6 +12,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.decay import Decay
 from pipelines.contracts.explain import Explanation
 from pipelines.contracts.judgement import Outcome
+from pipelines.contracts.monitor import Watch
 from pipelines.contracts.reasons import Interval, LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
 from pipelines.contracts.time import parse_instant
@@ -174,4 +175,5 @@ class IndexFacts(Frozen):
     ledger: tuple[MeasuredLift, ...] = ()
     accounts: tuple[Agreement, ...] = ()
     decay: Decay | None = None  # Of the accepted recipe; None: not measured.
+    watch: Watch | None = None  # What the monitor found last; None: it never ran.
     next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.

@@ -17,12 +17,12 @@ from pipelines.alerts.rendering import to_markdown
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.cycle import IndexFacts, MeasuredLift, ServingSpan
-from pipelines.contracts.decay import Decay, decay_uri
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.cycles import ledger
 from pipelines.cycles.reading import newest_cycles, outcome_now, run_names
+from pipelines.monitor.watching import decay_of, read_watch
 from pipelines.plain_text import as_markdown, one_line
 from pipelines.registry import registry, tracking
 from pipelines.registry.history import History, load, name_of
@@ -82,6 +82,9 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         measured = ledger.of_main_metric(ledger.read(workspace_uri, settings.registered_model))
     except DataContractError as error:
         problem = f"{problem} {one_line(str(error))}".strip()
+    decay = None
+    with contextlib.suppress(DataContractError, ConfigurationError):
+        decay = decay_of(known)
     return IndexFacts(
         workspace_uri=workspace_uri,
         registered_model=settings.registered_model,
@@ -90,20 +93,11 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
         champions=tuple(reversed(spans)),
         ledger=measured,
         accounts=ledger.account(measured),
+        watch=read_watch(settings.model_copy(update={"workspace": workspace_uri})),
         broken=tuple(each.sentence for each in find_open(settings).values()),
         problem=problem,
-        decay=_decay(workspace_uri, known),
+        decay=decay,
     )
-
-
-def _decay(workspace_uri: str, known: History) -> Decay | None:
-    """Return what was measured of the accepted recipe's decay; None: nothing that can be read."""
-    try:
-        accepted = known.recipes.accepted
-        digest = accepted.parse().recipe_digest if accepted else "none"
-        return storage.read_model(decay_uri(workspace_uri, digest), Decay)
-    except (FileNotFoundError, DataContractError, ConfigurationError):
-        return None
 
 
 @contextlib.contextmanager

@@ -20,7 +20,9 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.cycle import CycleFacts
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.monitor import Watch
 from pipelines.cycles import reading
+from pipelines.monitor.watching import read_watch
 from pipelines.orchestration.schedule import grid_of
 from pipelines.registry import history, reconcile, tracking
 from pipelines.serving.servers import ServerNote, read_servers
@@ -78,6 +80,7 @@ class Status(Frozen):
     )
     servers: tuple[ServerNote, ...] = Field(default=(), description="Those that are up.")
     next_due: AwareDatetime | None = Field(default=None, description="Next date of the schedule.")
+    watch: Watch | None = Field(default=None, description="Of the monitor; None: it never ran.")
     addresses: dict[str, str] = Field(description="By label.")
     problems: tuple[str, ...] = Field(default=(), description="What could not be found out.")
 
@@ -115,6 +118,8 @@ def read_status(
     with part():
         found["servers"] = read_servers(workspace_uri, now)
     with part():
+        found["watch"] = read_watch(settings)
+    with part():
         found["next_due"] = grid_of(settings).at_or_after(now)
     name = settings.registered_model
     with part(), tracking.giving_up_after(MLFLOW_TIMEOUT_S):
@@ -139,6 +144,9 @@ def lines_of(status: Status) -> Iterator[str]:
     yield f"champion: {said}{'' if champion.is_confirmed else '; MLflow could not be asked'}"
     if champion.problem:
         yield f"  {champion.problem}"
+    if champion.model:
+        said = status.watch.sentence if status.watch else "never ran (`homefeed monitor`)"
+        yield f"  {(status.told_at - champion.model.as_of).days} days old; monitor: {said}"
     for server in status.servers:
         serves = server.model.label if server.model else "no model yet"
         yield f"server {server.address}: {serves}, up since {server.since:%Y-%m-%d %H:%M} UTC"

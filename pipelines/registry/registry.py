@@ -60,8 +60,10 @@ def _answer(client: "MlflowClient", ask: Callable[[], Found]) -> Found | None:
             raise
 
 
-def read_champion(client: "MlflowClient", name: str, is_ours: bool = True) -> ModelRef | None:
-    """Return the version behind the `champion` alias, or None when there is no champion yet.
+def read_champion(
+    client: "MlflowClient", name: str, is_ours: bool = True, alias: str = CHAMPION
+) -> ModelRef | None:
+    """Return the version behind the `champion` or another alias, or None where there is none yet.
 
     One of somebody else, which has no lineage, is taken too unless it is to be one of ours: its
     digests are '', its as_of is when it was made.
@@ -71,7 +73,7 @@ def read_champion(client: "MlflowClient", name: str, is_ours: bool = True) -> Mo
         TrackingUnavailableError: the server does not answer.
         ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
-    version = _answer(client, lambda: client.get_model_version_by_alias(name, CHAMPION))
+    version = _answer(client, lambda: client.get_model_version_by_alias(name, alias))
     return to_ref(version, is_ours) if version else None
 
 

@@ -43,8 +43,9 @@ class SnapshotPlan:
 
     @property
     def windows(self) -> dict[str, Window]:
-        """The two windows by name, the earlier one first."""
-        return {"training": self.training, "holdout": self.holdout}
+        """The two windows by name, the earlier one first; nothing may be asked of training."""
+        named = {"training": self.training, "holdout": self.holdout}
+        return {name: each for name, each in named.items() if each.start < each.end}
 
     @property
     def as_of_ms(self) -> int:

@@ -52,7 +52,8 @@ class Desk:
         places = {"registered_model": self.name, "experiment": self.name, "code_digest": CODE}
         fields = {"tracking_uri": self.client.tracking_uri, "champion": self.champion} | places
         fields |= {"run_id": f"cycle-{number}"} | more
-        return make_run(self.folder, config, DAY + timedelta(days=14 * number), **fields)
+        as_of = fields.pop("as_of", DAY + timedelta(days=14 * number))
+        return make_run(self.folder, config, as_of, **fields)
 
     def register(self, run: ResolvedRun, **more: Any) -> ModelRef:
         """Register a challenger with the tags that `train_challenger` gives it."""

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from pipelines.alerts.commands import homefeed
 from pipelines.alerts.compose import (
     Ended,
     begin_again,
@@ -27,6 +28,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.judgement import Approval, Decision, Judgement
 from pipelines.contracts.run_layout import StageFailure
+from pipelines.monitor.watching import compose_finding
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION, interval, make_failure, make_judgement, metric
@@ -67,6 +69,15 @@ def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
             "d" * 64,
             "homefeed_ranker v4 <b>is</b>\nwrong",
             settings,
+        ),
+        "monitor": compose_finding(
+            settings,
+            AT,
+            ("champion_regressed", "d" * 64),
+            f"{CHAMPION.label} loses more than its age explains",
+            "-2.41 % (-3.90 to -0.92) against <b>ranker</b> v4 on 9 day(s), expected -0.40 %.",
+            "Look at these days' data.",
+            ("Retrain now:", homefeed("retrain --as-of 2017-03-02")),
         ),
         "test": compose_test(settings, AT),
         "missed_cycle": _missed(run, settings, is_newer=True),

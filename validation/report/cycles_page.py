@@ -50,12 +50,6 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
     rows = [_row(line, axis, facts.workspace_uri) for line in facts.cycles]
     costed = [line.costs for line in facts.cycles if line.costs.stages]
     earlier = costed[1 : NUM_EARLIER + 1]
-    as_ofs = [line.as_of for line in facts.cycles if line.as_of]
-    age = ""
-    if as_ofs and facts.champions:
-        days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
-        age = f"{days:g} days older than the newest cycle's as_of" if days > 0 else ""
-        age = age or "as new as it gets"
     served = [
         f"for {(later.since - span.since).total_seconds() / 86400:.1f} days"
         for later, span in pairwise(facts.champions)
@@ -79,7 +73,6 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "counts": Counter(line.word for line in facts.cycles),
         "serving": facts.champions[0] if facts.champions else None,
         "newest": newest,
-        "age": age,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
         "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),

@@ -26,7 +26,7 @@ def test_every_outcome_and_who_serves_is_told() -> None:
         ("bad", "REJECT"), ("good", "PROMOTE"), ("good", "PROMOTE"),
     ]  # fmt: skip
     assert '<p class="word">homefeed_ranker v1</p>' in html
-    assert "84 days older than the newest cycle&#39;s as_of" in html
+    assert "<p>The monitor never ran.</p>" in html
     assert "-12.00 % (-23.00 to -4.00)" in html
     assert 'href="runs/2017-02-02--00000002/compare_with_champion/output-1/verdict.html"' in html
     assert "num_saves fell by 67 %" in html and "from 2017-01-05 on, for 14.0 days<br>" in html
