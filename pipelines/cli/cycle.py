@@ -195,7 +195,9 @@ def reproduce(
 @app.command()
 def explain(
     run: Run,
-    seeds: Annotated[int, Option(min=2, help="Trainings of each setting, by other seeds.")] = 2,
+    seeds: Annotated[
+        int, Option(min=2, help="Trainings of each setting; its own gets twice as many.")
+    ] = 2,
 ) -> Explanation:
     """Say why a challenger lost: what comes back with data, code and recipe of the other side.
 

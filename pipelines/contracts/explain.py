@@ -50,6 +50,6 @@ class Explanation(Artifact):
     unexplained_floor: float = Field(ge=0)  # The luck of seeds alone leaves up to this, at 95 %.
     # Shapley's value shares out what parts do together, which else stays unexplained.
     method: Literal["one at a time", "Shapley"]
-    seeds: tuple[int, ...] = Field(min_length=2)  # Each setting was trained with each.
+    seeds: tuple[int, ...] = Field(min_length=2)  # Of its own setting; others have the first half.
     seed_deviation: float = Field(ge=0)  # Between trainings that differ in the seed alone.
     num_trainings: int

@@ -1,8 +1,9 @@
 """How much of a challenger's loss comes back with each part that is put back: the door of the room.
 
 Each setting, which is the challenger's with some parts put back, is trained with the same seeds,
-which are not the challenger's own, and ranks the run's holdout. With C and X the levels of
-challenger and winning side, and v(S) the mean over the seeds with the parts S put back,
+which are not the challenger's own, and ranks the run's holdout. The challenger's own setting, on
+which all rests, is trained with as many seeds again. With C and X the levels of challenger and
+winning side, and v(S) the mean over the seeds with the parts S put back,
 
     X - C = [v(nothing) - C] + sum over parts of [v(part) - v(nothing)] + unexplained,
 
@@ -54,6 +55,8 @@ Parts = frozenset[str]
 """Names of the parts that are put back."""
 NOTHING, OWN = Parts(), Parts(("seed",))
 """The challenger's setting with other seeds, and the challenger itself."""
+Weights = Mapping[tuple[Parts, int], float]
+"""Of single models: the setting of each, and which of its seeds it has."""
 Hits = npt.NDArray[np.int16]
 """The target's actions in the top 3 of each request, (M,)."""
 
@@ -82,7 +85,7 @@ def explain(run_uri: str, num_seeds: int = 2) -> Explanation:
         reader = SnapshotReader(snapshot.shards, folder, snapshot.features, 1)
         digest = digest_rows(reader, reader.index(SPLIT_HOLDOUT), ())
         holdout = Holdout(rows, run.config.features.heads, run.config.model_gate)
-        seeds = tuple(range(first, first + num_seeds))
+        seeds = tuple(range(first, first + 2 * num_seeds))
         work = _Work(run, snapshot, comparison, theirs, holdout, digest, seeds)
         work.measure([NOTHING, OWN, *(Parts((name,)) for name in work.parts)])
         found, names = work.explanation("one at a time", gap), work.names
@@ -172,6 +175,7 @@ class _Work:
         self.parts = parts_of(self.ours, self.theirs)
         self.folder_uri = explanation_uri(run.workspace_uri, run.run_id).rpartition("/")[0]
         self.trainer = Trainer(run, self.snapshot, self.folder_uri)
+        self.num_seeds = len(self.seeds) // 2
         self.head = self.holdout.target_head.name
         self.is_volume = run.config.model_gate.target_metric == volume_name(self.head)
         assert target is not None and target.baseline, "a change has a baseline"
@@ -181,7 +185,8 @@ class _Work:
     def measure(self, sets: Iterable[Parts]) -> None:
         """Train and score settings; a part that cannot be put back is left out."""
         own, hits = (self.run.config.training.seed,), dict[Parts, list[Hits]]()
-        jobs = [(parts, s) for parts in sets for s in (own if parts == OWN else self.seeds)]
+        seeds = {OWN: own, NOTHING: self.seeds}
+        jobs = [(s, seed) for s in sets for seed in seeds.get(s, self.seeds[: self.num_seeds])]
         for parts, seed in tracked(jobs, "trainings"):
             try:
                 if not self.left_out.keys() & parts:
@@ -235,22 +240,23 @@ class _Work:
             )
         return hits.astype(np.int16)
 
-    def _weights(self, name: str, method: str) -> Mapping[Parts, float]:
-        """Return a part's gain as a sum of levels with weights."""
+    def _weights(self, name: str, method: str) -> Weights:
+        """Return a part's gain as a sum of what single models hit."""
         if name == "seed":
-            return {NOTHING: 1.0, OWN: -1.0}
+            mean = 1 / len(self.seeds)
+            return {**{(NOTHING, n): mean for n in range(len(self.seeds))}, (OWN, 0): -1.0}
         others, weights = [each for each in self.names if each != name], dict[Parts, float]()
-        if method == "one at a time":
-            return {Parts((name,)): 1.0, NOTHING: -1.0}
-        for num in range(len(self.names)):
+        for num in range(len(self.names) if method == "Shapley" else 0):
             share = 1 / len(self.names) / math.comb(len(others), num)
             for before in combinations(others, num):
                 weights |= {Parts((*before, name)): share, Parts(before): -share}
-        return weights
+        weights = weights or {Parts((name,)): 1.0, NOTHING: -1.0}
+        num = self.num_seeds
+        return {(parts, n): w / num for parts, w in weights.items() for n in range(num)}
 
     def explanation(self, method: Literal["one at a time", "Shapley"], gap: str) -> Explanation:
         """Return what is found by now; `gap` is why nothing is known of the other side's recipe."""
-        comparison, total, found = self.comparison, Counter({OWN: 1.0}), list[ExplainedPart]()
+        comparison, total, found = self.comparison, Counter({(OWN, 0): 1.0}), list[ExplainedPart]()
         assert comparison.target_change is not None, "something was lost"
         loss = _negative(comparison.target_change)
         seeds = f"{', '.join(map(str, self.seeds))} -> {self.run.config.training.seed}"
@@ -275,7 +281,7 @@ class _Work:
             method=method,
             seeds=self.seeds,
             seed_deviation=math.sqrt(self._noise().variance),
-            num_trainings=len(self.seeds) * len(self.levels.keys() - {OWN}),
+            num_trainings=sum(len(hits) for parts, hits in self.levels.items() if parts != OWN),
         )
 
     def _noise(self) -> "intervals.Part":
@@ -285,22 +291,23 @@ class _Work:
         asked = (self.run.config.recipe_digest, self.comparison.target_metric)
         if (known := measured_deviation(self.run.workspace_uri, *asked)) is not None:
             return Part(known**2, math.inf)
-        sums = [np.sum(hits, axis=1) for parts, hits in self.levels.items() if parts != OWN]
-        variances = np.var(sums / self.whole.sum(), axis=1, ddof=1)
-        return Part(float(variances.mean()), len(sums) * (len(self.seeds) - 1))
+        trained = [hits for parts, hits in self.levels.items() if parts != OWN]
+        squares = sum(len(hits) * float(np.var(np.sum(hits, axis=1))) for hits in trained)
+        freedom = sum(len(hits) - 1 for hits in trained)
+        return Part(squares / freedom / float(self.whole.sum()) ** 2, freedom)
 
-    def _floor(self, weights: Mapping[Parts, float], others: float = 0.0) -> float:
-        """Return how far a sum of levels, and so many other trainings, reach by luck alone."""
+    def _floor(self, weights: Weights, others: float = 0.0) -> float:
+        """Return how far a sum of models, and so many others, reach by luck alone."""
         from validation.model_gate.intervals import reach
 
-        times = sum(w**2 / len(self.levels.get(parts, (OWN,))) for parts, w in weights.items())
-        return reach(self._noise().scaled(math.sqrt(times + others)), CONFIDENCE)
+        times = sum(weight**2 for weight in weights.values()) + others
+        return reach(self._noise().scaled(math.sqrt(times)), CONFIDENCE)
 
-    def _share(self, weights: Mapping[Parts, float]) -> Interval:
-        """Return a sum of levels as a share of all that the winning side has hit."""
+    def _share(self, weights: Weights) -> Interval:
+        """Return a sum of what models hit as a share of all that the winning side has hit."""
         from validation.model_gate.intervals import ratio_estimate
 
-        hits = sum(w * np.mean(self.levels[parts], axis=0) for parts, w in weights.items())
+        hits = sum(w * self.levels[parts][n] for (parts, n), w in weights.items())
         cells = self.holdout.cells
         found = ratio_estimate(cells.sums(np.asarray(hits)), cells.sums(self.whole), cells)
         assert found is not None, "the winning side's level is above zero"

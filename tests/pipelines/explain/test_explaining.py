@@ -100,20 +100,24 @@ def test_each_part_is_trained_with_each_seed_and_all_adds_up(lost: Lost, specs: 
     assert {part.name for part in found.parts} == {*names}
     assert sum(gains(found).values()) + found.unexplained == pytest.approx(LOSS)
     assert found.loss.low < LOSS < found.loss.high
-    assert (found.method, found.num_trainings, found.seeds) == ("one at a time", 8, (18, 19))
+    assert (found.method, found.num_trainings, found.seeds) == (
+        "one at a time",
+        10,
+        (18, 19, 20, 21),
+    )
     asked = [(s.snapshot.as_of, s.snapshot.training.end - s.snapshot.training.start,
-              s.config.training.batch_size) for s in specs[::2]]  # fmt: skip
+              s.config.training.batch_size) for s in specs[2::2]]  # fmt: skip
     now, then = PLANTED_AS_OF, PLANTED_AS_OF - 14 * DAY
     expected = [(now, 14 * DAY, 512), (then, 14 * DAY, 512), (now, 7 * DAY, 512)]
     assert asked == [*expected, (now, 14 * DAY, 256)]
-    assert [s.config.training.seed for s in specs] == [18, 19] * 4
+    assert [s.config.training.seed for s in specs] == [18, 19, 20, 21, *[18, 19] * 3]
     assert all(s.mlflow_run_id == "" and s.lineage.snapshot_digest for s in specs)
     folder = storage.local_path(explanation_uri(run.workspace_uri, run.run_id)).parent
     assert list(folder.glob("*/")) == []
     assert Explanation.from_record((folder / "explain.json").read_bytes()) == found
-    assert explain(run.run_uri) == found and len(specs) == 8
+    assert explain(run.run_uri) == found and len(specs) == 10
     more = explain(run.run_uri, 3)
-    assert len(specs) == 12 and more.seeds == (18, 19, 20)
+    assert len(specs) == 15 and more.seeds == tuple(range(18, 24))
 
 
 def test_what_was_trained_before_a_kill_is_not_trained_again(
@@ -126,7 +130,7 @@ def test_what_was_trained_before_a_kill_is_not_trained_again(
     def killed(*given: Any) -> Any:
         raise SystemExit(137)
 
-    for place in (1, 3, 5):
+    for place in (1, 5, 7):
         monkeypatch.setattr(
             training, "train_apart", lambda *a, n=place: (real if len(specs) < n else killed)(*a)
         )
@@ -139,8 +143,8 @@ def test_what_was_trained_before_a_kill_is_not_trained_again(
         explain(run.run_uri)
     monkeypatch.setattr(np, "save", save)
     found = explain(run.run_uri)
-    assert len({spec.identity() for spec in specs}) == found.num_trainings == 8
-    assert len(specs) == 9 and len(built) == 1  # The launcher finds that one finished.
+    assert len({spec.identity() for spec in specs}) == found.num_trainings == 10
+    assert len(specs) == 11 and len(built) == 1  # The launcher finds that one finished.
     monkeypatch.setattr(training, "train_apart", killed)
     assert explain(run.run_uri) == found
 
@@ -185,7 +189,7 @@ def test_a_bundle_of_another_schema_or_gone_and_a_history_with_gaps_are_left_out
     [entry] = (tmp_path / "workspace" / "history" / "test_ranker").glob("0*1.json")
     entry.write_text("{}")
     found = explain(run.run_uri)
-    assert gains(found).keys() == {"data"} and len([*hits.glob("*.npy")]) == 8
+    assert gains(found).keys() == {"data"} and len([*hits.glob("*.npy")]) == 10
     assert "no recipe of test_ranker v3" in found.parts[-1].left_out
 
 
@@ -272,9 +276,9 @@ def test_parts_that_do_it_together_share_it_by_shapleys_value_where_few_differ(
     planted(monkeypatch, lambda parts: 1.0 if together <= parts else 0.94, 0.0001, 0.94)
     found = explain(lost(theirs).run_uri)
     if theirs is not THEIRS:
-        assert found.method == "one at a time" and found.num_trainings == 4
+        assert found.method == "one at a time" and found.num_trainings == 6
         return
-    assert found.method == "Shapley" and found.num_trainings == 16
+    assert found.method == "Shapley" and found.num_trainings == 18
     worth = {**dict.fromkeys(together, 0.03), "training": 0, "seed": 0}
     assert gains(found) == pytest.approx(worth)
     assert found.unexplained == pytest.approx(LOSS - 0.06)
@@ -300,7 +304,7 @@ def test_the_command_tells_what_was_found_and_so_does_the_page(
     said = lines("explain", run.run_uri)
     assert said[0].endswith("v4 has 6.25 % less repin_volume_at_3 than champion test_ranker v3")
     assert said[1].startswith("  data (rows before 2017-02-16 -> 2017-03-02): +5.00 % (+5.00 to")
-    assert said[1].endswith(", 80 % of the loss") and said[-1] == "10 trainings; one at a time"
+    assert said[1].endswith(", 80 % of the loss") and said[-1] == "12 trainings; one at a time"
     assert logged.keys() == {"comparison/verdict.html", "comparison/explain.json"}
     assert json.loads(logged["comparison/explain.json"])["parts"][0]["name"] == "data"
     html = page.read_text()
@@ -333,6 +337,6 @@ def test_changed_code_is_found_though_the_command_is_killed_again_and_again(
         assert process.wait() == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
     found = explain(run.run_uri)  # Nothing is trained or scored twice, and nothing is left.
-    assert found.parts[0].name == "code" and found.num_trainings == 4
+    assert found.parts[0].name == "code" and found.num_trainings == 6
     assert before and {path: path.stat().st_mtime_ns for path in before} == before
-    assert len([*folder.glob("*.npy")]) == 5 and not [*folder.glob("*/")]
+    assert len([*folder.glob("*.npy")]) == 7 and not [*folder.glob("*/")]
