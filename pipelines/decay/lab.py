@@ -130,10 +130,8 @@ class Lab:
 
     def _registered(self) -> dict[datetime, list[ModelRef]]:
         """Return the registry's versions by day, the newest first."""
-        client, found = (
-            tracking.connect(self.settings.tracking_uri),
-            dict[datetime, list[ModelRef]](),
-        )
+        client = tracking.connect(self.settings.tracking_uri)
+        found = dict[datetime, list[ModelRef]]()
         for ref in registry.read_versions(client, self.settings.registered_model):
             found.setdefault(ref.as_of, []).append(ref)
         return found

@@ -1,5 +1,6 @@
 """All that scored windows tell of decay, as one value for people and for the monitor."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cost_of_cadences, every, replay, trust_in, when_due
 from validation.decay.curve import Pair, estimate
 from validation.decay.shapes import compare_shapes
-from validation.decay.windows import ScoredWindow, pairs_of
+from validation.decay.windows import Kind, ScoredWindow, pairs_of
 from validation.model_gate.intervals import FloatArray
 from validation.model_gate.target_metric import hits_name
 
@@ -38,22 +39,20 @@ def findings(
     gate, target = recipe.model_gate, windows[0].holdout.target_head.name
     confidence, name = gate.confidence, gate.target_metric
     pairs = pairs_of(windows, target)
-    found = estimate(pairs)
+    found, heads = estimate(pairs), recipe.features.head_names
+    asked: list[tuple[str, Kind, str, str]] = [
+        *((target, "frozen", "all", name), (target, "hits", "core", name)),
+        (target, "hits", "non_core", name),
+        *((head, "hits", "all", hits_name(head)) for head in heads if head != target),
+        *((head, "log_loss", "all", f"log_loss.{head}") for head in heads),
+    ]
     curves = [found.to_curve(name, confidence)]
-    of = estimate(pairs_of(windows, target, "frozen"))
-    curves.append(of.to_curve(name, confidence, stale="actions"))
-    for segment in ("core", "non_core"):
-        of = estimate(pairs_of(windows, target, segment=segment))
-        curves.append(of.to_curve(name, confidence, segment))
-    heads = recipe.features.head_names
-    for head in (name for name in heads if name != target):
-        of = estimate(pairs_of(windows, head))
-        curves.append(of.to_curve(hits_name(head), confidence))
-    for head in heads:
-        of = estimate(pairs_of(windows, head, "log_loss"))
-        curves.append(of.to_curve(f"log_loss.{head}", confidence))
+    for head, kind, segment, metric in asked:
+        of, stale = estimate(pairs_of(windows, head, kind, segment)), kind == "frozen"
+        curves.append(of.to_curve(metric, confidence, segment, "actions" if stale else "weights"))
     as_of = tuple(window.as_of for window in windows)
     changes = matrix_of(pairs, len(windows))
+    rounded = np.round(changes, 6).tolist()
     is_priced = core_hours is not None and value is not None
     return Decay(
         recipe=recipe.reference,
@@ -61,9 +60,7 @@ def findings(
         target_metric=name,
         as_of=as_of,
         curves=tuple(curve for curve in curves if curve.points),
-        matrix=tuple(
-            tuple(round(v, 6) if np.isfinite(v) else None for v in row) for row in changes
-        ),
+        matrix=tuple(tuple(v if math.isfinite(v) else None for v in row) for row in rounded),
         shapes=compare_shapes(pairs),
         core_hours=core_hours,
         value=value,
