@@ -220,6 +220,7 @@ def explain(
     for name, lost in found.segments.items():
         say(f"  requests of {name} users: {100 * lost.value / loss:.0f} % of the loss")
     say(f"  unexplained: {100 * found.unexplained:+.2f} %, by luck up to {floor:.2f} %")
-    say(f"{found.num_trainings} trainings; {found.method}")
+    apart = f"{100 * found.seed_deviation:.2f} % apart by their seed alone"
+    say(f"{found.num_trainings} trainings, {apart}; {found.method}")
     explaining.show(run)
     return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from pipelines import storage
-from pipelines.cli.printing import Commands, Run, recipes_like, say, say_all, say_text, say_value
+from pipelines.cli.printing import Commands, recipes_like, say, say_all, say_text, say_value
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
@@ -17,7 +17,6 @@ from pipelines.recipes import make_recipe
 from pipelines.recipes.references import EXPECTED
 from pipelines.registry import accepted_code, moves
 from pipelines.registry import history as record
-from pipelines.registry.evidence import SeedNoise
 from pipelines.registry.history import Recipe, Recipes
 from pipelines.settings import Settings
 
@@ -160,21 +159,6 @@ def accept(
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
     return {"recipe_digest": digest}
-
-
-@anchor_app.command()
-def seeds(
-    run: Run,
-    num: Annotated[int, Option(min=5, help="Trainings that differ in their seed.")] = 5,
-) -> SeedNoise:
-    """Measure how much models of a run's recipe differ by their seed, and keep that."""
-    from pipelines.explain.seeds import measure_seeds
-
-    found = measure_seeds(run, num)
-    for seed, value in zip(found.seeds, found.values, strict=True):
-        say(f"seed {seed}: {found.target_metric} {value:.4f}")
-    say(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
-    return found
 
 
 @anchor_app.command()

@@ -41,7 +41,6 @@ from pipelines.cycles.reading import record_of
 from pipelines.explain.parts import Setting, parts_of, put_back
 from pipelines.explain.training import Trainer
 from pipelines.registry import history, tracking
-from pipelines.registry.evidence import measured_deviation
 from pipelines.stages.runner import read_artifact
 from pipelines.stages.train import work_dir_of
 
@@ -288,9 +287,6 @@ class _Work:
         """Return the variance between trainings that differ in the seed."""
         from validation.model_gate.intervals import Part
 
-        asked = (self.run.config.recipe_digest, self.comparison.target_metric)
-        if (known := measured_deviation(self.run.workspace_uri, *asked)) is not None:
-            return Part(known**2, math.inf)
         trained = [hits for parts, hits in self.levels.items() if parts != OWN]
         squares = sum(len(hits) * float(np.var(np.sum(hits, axis=1))) for hits in trained)
         freedom = sum(len(hits) - 1 for hits in trained)

@@ -2,7 +2,6 @@
 
     <workspace>/judged/<registered model>/<run_id>--<digest>.json    a JudgedCycle
     <workspace>/judged/<registered model>/<sha256>.parquet          influences, by group of users
-    <workspace>/seed_noise/<recipe digest>.json                             a SeedNoise
     <workspace>/accepted_snapshots/<recipe's key>/<as_of>--<digest>.json    a JudgedSnapshot
 
 The influence of a group of users on an estimated change is how much the estimate would move if the
@@ -15,10 +14,9 @@ cycles before they are squared. Which cycles are about the same pair of models o
 - delta, challenger against fresh anchor: all cycles of the two recipes, each by the same code,
   since the last rollback.
 
-Cycles that are newer than the run are never pooled. How much trainings of one recipe differ by
-their seed is measured once per recipe (`homefeed anchor seeds`). Snapshots that the data gate has
-accepted are compared with by later ones; the key is that of the recipe's reference
-(`pipelines.recipes.key_of`), so a recipe whose options were changed still finds its last snapshot.
+Cycles that are newer than the run are never pooled. Snapshots that the data gate has accepted are
+compared with by later ones; the key is that of the recipe's reference (`pipelines.recipes.key_of`),
+so a recipe whose options were changed still finds its last snapshot.
 Not for judging, nor for the arithmetic of pooling. Snapshots are tested with what writes and reads
 them, in tests/pipelines/stages/test_check_snapshot.py.
 """
@@ -27,7 +25,6 @@ import fnmatch
 import hashlib
 import io
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -35,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, Field, PositiveFloat, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, PinnedFile, ResolvedRun, Snapshot, Standing
@@ -294,48 +291,6 @@ def count_tries(run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Com
     return len(tries)
 
 
-class SeedNoise(Frozen):
-    """The target metric of trainings that differ in nothing but their seed, on one holdout."""
-
-    recipe: str
-    recipe_digest: str
-    snapshot_digest: str
-    code_digest: str
-    target_metric: str
-    seeds: tuple[int, ...] = Field(min_length=2)
-    values: tuple[PositiveFloat, ...] = Field(min_length=2)  # Of the target metric, by seed.
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation relative to the mean."""
-        return statistics.stdev(self.values) / statistics.fmean(self.values)
-
-
-def noise_folder(workspace_uri: str) -> str:
-    """Return the URI of the folder with every recipe's measurement."""
-    return storage.join(workspace_uri, "seed_noise")
-
-
-def keep(workspace_uri: str, measured: SeedNoise) -> str:
-    """Write a measurement and return its URI; a newer one of the same recipe takes its place."""
-    uri = storage.join(noise_folder(workspace_uri), f"{measured.recipe_digest}.json")
-    storage.write_model(uri, measured)
-    return uri
-
-
-def measured_deviation(workspace_uri: str, recipe_digest: str, target_metric: str) -> float | None:
-    """Return the relative standard deviation between seeds, or None where it was not measured.
-
-    What was measured of another target metric says nothing of this one.
-    """
-    uri = storage.join(noise_folder(workspace_uri), f"{recipe_digest}.json")
-    if not storage.exists(uri):
-        return None
-    repair = "delete it: the recipe's model_gate.seed_noise then counts"
-    found = storage.read_model(uri, SeedNoise, repair)
-    return found.deviation if found.target_metric == target_metric else None
-
-
 def find_standing(
     known: History,
     champion: ModelRef | None,
@@ -356,7 +311,7 @@ def find_standing(
             raise ConfigurationError(f"it could not be read when {champion.label} came; {NAME_ONE}")
     except ConfigurationError as error:
         problem = f"A model serves and the accepted recipe is not known: {error}."
-    digest, target = config.recipe_digest, config.model_gate.target_metric
+    digest = config.recipe_digest
     holds = [
         f"Recipe {config.reference!r} is on hold ({each.reason}). It is not promoted until "
         f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason ...`."
@@ -372,7 +327,6 @@ def find_standing(
         anchor_code_uri=place_of(known.workspace_uri, code) if code else "",
         problem=problem,
         hold=holds[0] if holds else "",
-        seed_noise=measured_deviation(known.workspace_uri, digest, target),
         unpromoted=unpromoted_days(read(judged_before), since),
         champion_since=since,
         rolled_back_at=max(rollbacks, default=None),

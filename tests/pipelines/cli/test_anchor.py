@@ -1,21 +1,15 @@
 """`homefeed anchor`: the accepted recipe, recipes on hold, and the noise of seeds."""
 
-import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from pipelines.explain.seeds import measure_seeds
 from pipelines.recipes import smoke
-from pipelines.registry.evidence import measured_deviation
 from pipelines.registry.history import Entry, HeldRecipe, Recipe, Recipes, load
-from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
-from support.commands import as_json, homefeed, lines, refusal
+from support.commands import as_json, lines, refusal
 from support.desk import record_move
-from support.runs import make_run, save_run
-from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DIGEST = smoke().recipe_digest
@@ -78,27 +72,3 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
     error = refusal("anchor", "set", "--recipe", recipe, "--reason", reason)
     assert error.exit_code == 78 and said in str(error)
     assert load(workspace, "homefeed_ranker").entries == ()
-
-
-@pytest.mark.slow
-def test_seeds_are_measured_once_and_kept_for_the_recipe(
-    workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = homefeed("anchor", "seeds", "nowhere", "--num", "4")
-    assert few.exit_code == 2 and "5" in few.output, "too few to tell"
-    write_planted_world(tmp_path / "event_log", num_users=40)
-    run_of_seeds = save_run(make_run(tmp_path))
-    run_stage("build_snapshot", run_of_seeds.run_uri)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    measured = measure_seeds(run_of_seeds.run_uri, 2)
-    values, seed = measured.values, smoke().training.seed
-    assert measured.seeds == (seed, seed + 1) and values[0] != values[1]
-    expected = statistics.stdev(values) / statistics.fmean(values)
-    for digest, metric, deviation in (
-        (DIGEST, "repin_volume_at_3", pytest.approx(expected)),
-        (DIGEST, "save_volume_at_3", None),
-        ("f" * 64, "repin_volume_at_3", None),
-    ):
-        assert measured_deviation(workspace, digest, metric) == deviation
-    left = [path.name for path in (tmp_path / "workspace" / "seed_noise").iterdir()]
-    assert left == [f"{DIGEST}.json"]
