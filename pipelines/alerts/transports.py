@@ -147,26 +147,6 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
     return receipt
 
 
-def ask_transports(settings: Settings) -> None:
-    """Ask each transport whether it would take an alert; nobody is sent one.
-
-    Raises:
-        AlertDeliveryError: some would not. It names them and the kinds of their errors.
-    """
-    failures: dict[str, str] = {}
-    for name in (name for name in settings.alert_transports if name in _QUESTIONS):
-        try:
-            _QUESTIONS[name]()
-        except Exception as error:
-            failures[name] = _said(error)
-    if failures:
-        told = "; ".join(f"{name}: {said}" for name, said in failures.items())
-        raise AlertDeliveryError(
-            f"transports would not take an alert ({told}); check the Airflow "
-            f"connection of each (<name>_default), then try `homefeed alert test`"
-        )
-
-
 def _said(error: Exception) -> str:
     """Return what may be told of an error: a hook's own words may hold a webhook's address."""
     return str(error) if isinstance(error, HomefeedError) else type(error).__name__
@@ -219,18 +199,6 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     ).notify({})
 
 
-def ask_smtp() -> None:
-    """Log in at the mail server.
-
-    Raises an AlertDeliveryError, or whatever Airflow's hook or the mail server answered.
-    """
-    from airflow.providers.smtp.hooks.smtp import SmtpHook
-
-    is_there, _ = SmtpHook(SMTP).test_connection()
-    if not is_there:
-        raise AlertDeliveryError("the mail server is not reached, or refuses the login")
-
-
 def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """Send Slack's blocks to an incoming webhook, which Apprise's own plugin cannot.
 
@@ -241,16 +209,6 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     answer = _slack().send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
     if answer.status_code != HTTPStatus.OK:
         raise AlertDeliveryError(f"Slack answered with status {answer.status_code}")
-
-
-def ask_slack() -> None:
-    """Post a message without a text, which an incoming webhook that is there refuses as such.
-
-    Raises an AlertDeliveryError where it is not there, and whatever Airflow's hook raised.
-    """
-    status = _slack().send(text="").status_code
-    if status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):
-        raise AlertDeliveryError(f"Slack answered with status {status}")
 
 
 def _slack() -> "WebhookClient":
@@ -298,7 +256,6 @@ def read_apprise() -> "Apprise":
     return services
 
 
-_QUESTIONS = {"smtp": ask_smtp, "slack": ask_slack, "apprise": read_apprise}
 _TRANSPORTS: dict[str, Callable[[RenderedAlert, Settings], None]] = {
     "smtp": send_by_smtp,
     "slack": send_to_slack,

@@ -1,4 +1,4 @@
-"""`homefeed status`, `monitor`, `doctor`, `gc` and `local`: a deployment looked at, cleared, tried.
+"""`homefeed status`, `monitor`, `gc` and `local`: a deployment looked at, cleared, tried.
 
 Tested in tests/pipelines/cli/test_look.py, test_gc.py and tests/pipelines/local.
 """
@@ -48,24 +48,6 @@ def status(
     say_value(found)
     if errors:
         raise errors[0]
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is set here, and what is wrong.
-
-    The exit code is 0 where nothing is wrong, and 78 otherwise. Secrets are never shown.
-    """
-    from pipelines.overview.doctor import diagnose, lines_of
-
-    found = diagnose(datetime.now(UTC))
-    say_all(lines_of(found))
-    say_value(found)
-    if found.wrong:
-        raise ConfigurationError(
-            f"{len(found.wrong)} thing(s) are wrong here; change what is told above, then run "
-            f"`homefeed doctor` again"
-        )
 
 
 @app.command()

@@ -27,7 +27,7 @@ GROUPS = {
     "Model": ("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
     "Ask": ("explain", "decay"),
     "Data": ("ingest", "log", "gate", "world"),
-    "Operate": ("doctor", "monitor", "alert", "gc"),
+    "Operate": ("monitor", "alert", "gc"),
 }
 """The commands as the help shows them, the common ones first."""
 

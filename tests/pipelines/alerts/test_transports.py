@@ -275,21 +275,3 @@ def test_a_transport_that_is_down_for_a_day_holds_up_no_other(tmp_path, monkeypa
     assert mail.call_count == 3 and away.call_count == 3 + 1, "it is asked once"
     receipts = [storage.read_model(entry_uri(each, settings), AlertReceipt) for each in alerts]
     assert [each.waiting_for for each in receipts] == [("slack",)] * 3
-
-
-def test_whether_a_transport_would_take_an_alert_is_asked_and_nobody_is_sent_one(
-    tmp_path, monkeypatch, inbox
-):
-    settings = make_settings(tmp_path, "smtp", "slack", "apprise")
-    with posts(monkeypatch, 400) as bodies:
-        transports.ask_transports(settings)
-        assert [body for _, body in bodies] == [{"text": ""}] and not inbox.raw
-    use_mail(monkeypatch, free_port())
-    nothing = {"conn_type": "apprise", "extra": {"config": {"path": f"no-such://{SECRET}"}}}
-    with posts(monkeypatch, 404), pytest.raises(AlertDeliveryError) as failure:
-        monkeypatch.setenv("AIRFLOW_CONN_APPRISE_DEFAULT", json.dumps(nothing))
-        transports.ask_transports(settings)
-    said = str(failure.value)
-    for each in ("smtp: the mail server", "slack: Slack answered with status 404", "apprise: its"):
-        assert each in said
-    assert SECRET not in said

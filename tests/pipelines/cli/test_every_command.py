@@ -53,7 +53,7 @@ def foreign(name: str) -> list[str]:
 
 
 def test_all_commands_are_seen_and_only_what_lasts_knows_no_json(repository: Path) -> None:
-    assert {"status", "doctor", "alert test", "history repair", "gate accept"} < {*LEAVES}
+    assert {"status", "monitor", "alert test", "history repair", "gate accept"} < {*LEAVES}
     assert {*LEAVES} > CONSTANT
     options = {name: {o for p in each.params for o in p.opts} for name, each in LEAVES.items()}
     without = {name for name, known in options.items() if "--json" not in known}

@@ -1,4 +1,4 @@
-"""`homefeed status`, `doctor` and `alert test`: what is printed, and which code ends them."""
+"""`homefeed status` and `alert test`: what is printed, and which code ends them."""
 
 from pathlib import Path
 
@@ -32,10 +32,3 @@ def test_an_alert_is_sent_through_every_transport_to_try_them(
     monkeypatch.setenv("HOMEFEED_ALERT_TRANSPORTS", '["smtp", "slack"]')
     said = str(refusal("alert", "test"))  # HOMEFEED_ALERT_EMAIL_TO is empty, Slack has no address
     assert "smtp: HOMEFEED_ALERT_EMAIL_TO is empty" in said and "slack: " in said
-
-
-def test_doctor_prints_what_is_wrong_before_it_fails() -> None:
-    shown = homefeed("doctor")
-    assert shown.exception.exit_code == 78  # type: ignore[union-attr]
-    assert "2 thing(s) are wrong here" in str(shown.exception)
-    assert shown.stdout.count("\nwrong: ") == len(as_json("doctor")["wrong"]) == 2
