@@ -306,8 +306,8 @@ def test_the_command_tells_what_was_found_and_so_does_the_page(
     assert "the luck of seeds brings up to" in html
 
 
-SLOWER = ("training/fitting/lightning_module.py", "lr=training.learning_rate,",
-          "lr=training.learning_rate * 0.1,")  # fmt: skip
+FASTER = ("training/fitting/lightning_module.py", "lr=training.learning_rate,",
+          "lr=training.learning_rate * 10,")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -316,8 +316,8 @@ def test_changed_code_is_found_though_the_command_is_killed_again_and_again(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_planted_world(tmp_path / "event_log", num_users=240)
-    code = keep_older_code(storage.to_uri(tmp_path / "workspace"), tmp_path / "older", SLOWER)
-    run = lose(tmp_path, OURS, replace(OURS, code=code))
+    code = keep_older_code(storage.to_uri(tmp_path / "workspace"), tmp_path / "older", FASTER)
+    run = lose(tmp_path, replace(OURS, code=code), OURS)
     folder = storage.local_path(explanation_uri(run.workspace_uri, run.run_id)).parent
     command = [sys.executable, "-m", "pipelines.cli", "explain", run.run_uri]
 
