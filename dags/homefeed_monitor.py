@@ -5,7 +5,7 @@
 It is **paused** until somebody unpauses it. What is wrong is told once, and once when it is mended
 (`docs/runbook.md`, `monitor`). **Red** means that something could not be looked at; the rest was
 told. A champion that regressed triggers `homefeed_retrain`, once, if `HOMEFEED_EARLY_RETRAINS` is
-above 0; else the last two tasks are skipped.
+above 0; else the last task is skipped.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -33,16 +33,12 @@ class Watch(Frozen):
             f"{each.value:+.2%} ({each.low:+.2%} to {each.high:+.2%})" if each else "unknown"
             for each in (self.measured, self.expected)
         )
-        told = f"{self.champion.label}, {self.age_days:.0f} days old on {self.days[-1]}: change "
-        told += (
-            f"against {self.reference or 'no other model'} {change} on {len(self.days)} day(s), "
+        ratio, against = self.calibration, self.reference or "no other model"
+        decay = "" if self.expected else " (give `homefeed decay`)"
+        price = "" if self.pays_after_days is not None else "; price unknown (`--value`)"
+        level = f"; predicted over observed {ratio.value:.2f}" if ratio else ""
+        return (
+            f"{self.champion.label}, {self.age_days:.0f} days old on {self.days[-1]}: change "
+            f"against {against} {change} on {len(self.days)} day(s), {min(self.evidence, 1):.0%} "
+            f"of an alarm's evidence; expected by age: {expected}{decay}{price}{level}."
         )
-        told += (
-            f"{min(self.evidence, 1):.0%} of an alarm's evidence; expected of its age {expected}"
-        )
-        told += "" if self.expected else " (give `homefeed decay`)"
-        told += "" if self.pays_after_days is not None else "; price unknown (`--value`)"
-        told += (
-            f"; predicted over observed {self.calibration.value:.2f}" if self.calibration else ""
-        )
-        return f"{told}."

@@ -110,7 +110,7 @@ def test_a_loss_is_told_once_and_its_end_once(monitored: Monitored) -> None:
     assert alert.title.endswith(f"{monitored.champion.label} loses more than its age explains")
     assert found.evidence >= 1 and alert.happened == found.sentence
     assert (
-        "on 14 day(s), 100% of an alarm's evidence; expected of its age unknown (give"
+        "on 14 day(s), 100% of an alarm's evidence; expected by age: unknown (give"
         in alert.happened
     )
     [(_, first), *_] = alert.next_step.commands
