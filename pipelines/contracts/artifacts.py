@@ -93,7 +93,7 @@ class Standing(Frozen):
     anchor_code_uri: str = ""  # Folder that keeps that code.
     problem: str = ""  # Why a model serves and no recipe is known; nothing is promoted.
     hold: str = ""  # Why the run's own recipe may not be promoted: it was rolled back.
-    # Measured for the run's recipe; None: the recipe's option.
+    # Of records of before, which measured it; None: the recipe's option.
     seed_noise: float | None = Field(default=None, ge=0)
     # Days judged since the champion moved, by runs that could promote.
     unpromoted: tuple[AwareDatetime, ...] = ()

@@ -63,7 +63,6 @@ class Made(Frozen):
 
     snapshot: Snapshot
     bundle_dir: str
-    bundle_digest: str
     cpu_s: float = Field(ge=0)  # Processor time of both; 0 where the registry had the model.
 
 
@@ -148,23 +147,17 @@ class Lab:
         log_uri = storage.to_uri(self.settings.event_log_location)
         snapshots_uri = storage.join(self.workspace_uri, "snapshots")
         snapshot = build_of(plan_of(self.recipe, as_of), log_uri, snapshots_uri)
-        taken = self._take(as_of, versions)
-        if taken is not None:
-            made = Made(snapshot=snapshot, cpu_s=0, **taken)
-        else:
+        bundle_dir, cpu_s = self._take(as_of, versions), 0.0
+        if not bundle_dir:
             work_dir = self.work / f"{as_of:%Y-%m-%d}" / "training"
             result = train_apart(snapshot, self.recipe, work_dir, self.settings.accelerator)
-            made = Made(
-                snapshot=snapshot,
-                bundle_dir=result.bundle_dir,
-                bundle_digest=result.bundle_digest,
-                cpu_s=_cpu_s() - before,
-            )
+            bundle_dir, cpu_s = result.bundle_dir, _cpu_s() - before
+        made = Made(snapshot=snapshot, bundle_dir=bundle_dir, cpu_s=cpu_s)
         storage.write_model(note, made)
         return made
 
-    def _take(self, as_of: datetime, versions: Sequence[ModelRef]) -> dict[str, str] | None:
-        """Return the first of a day's versions that is of this recipe, fetched; None: none is."""
+    def _take(self, as_of: datetime, versions: Sequence[ModelRef]) -> str:
+        """Return the folder of a day's first version that is of this recipe; '': none is."""
         from training.bundle.files import read_config
 
         for ref in versions:
@@ -177,8 +170,8 @@ class Lab:
                 self.left_out.append(f"{ref.label}: {error}")
                 continue
             if config.recipe.digest == self.recipe.recipe_digest:
-                return {"bundle_dir": str(bundle_dir), "bundle_digest": ref.bundle_digest}
-        return None
+                return str(bundle_dir)
+        return ""
 
     def score(self, *asked: Any, **more: Any) -> "SplitScores":
         """Score a bundle as `score_split` does, once."""
