@@ -76,8 +76,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir.mkdir()
         spilled.mkdir()
         factor, accepted = run.config.data_gate.limit_factor, _accepted_days(run)
-        place = storage.join(run.workspace_uri, "days")
-        kept_in = storage.local_path(place) if storage.is_local(place) else None
+        kept_in = storage.join(run.workspace_uri, "days")
         found = measured_log(event_log, plan, factor, spilled, accepted, kept_in)
         outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
@@ -136,7 +135,7 @@ def measured_log(
     limit_factor: float,
     spilled: Path,
     accepted: tuple[DayProfile, ...] = (),
-    kept_in: Path | None = None,
+    kept_in: str | None = None,
 ) -> "JudgedLog":
     """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
     from validation.data_gate.days.gate import JudgedLog

@@ -4,28 +4,31 @@
 
 Rows are read by the same readers, and refused by the same rules, as a snapshot's. A day's profile
 depends on the events of the day and of the day before, and on users' rows up to its end; on nothing
-else, whichever days are measured with it. It is kept where all rows of these files were known
-before as_of, so that a later cycle would measure the same. Not for what is measured: that is
-`validation.data_gate.days`. Tested in tests/pipelines/log_days/test_reading.py.
+else, whichever days are measured with it. So where Spark builds snapshots, its executors measure
+the days. A profile is kept where all rows of these files were known before as_of, so that a later
+cycle would measure the same. Not for what is measured: that is `validation.data_gate.days`. Tested
+in tests/pipelines/log_days/test_reading.py.
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from pipelines import storage
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.day_profile import DayProfile
-from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.files import write_whole
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
 from pipelines.contracts.time import DAY_MS
@@ -42,7 +45,7 @@ from pipelines.event_log.reader import (
 )
 from pipelines.event_log.rules import embedding_matrix
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.storage import translated_errors
+from pipelines.snapshot.spark.mapping import chosen_spark, run_on_executors
 
 if TYPE_CHECKING:
     from validation.data_gate.days.measure import DayRows
@@ -56,11 +59,12 @@ PROFILES_FILE = "profiles.json"
 MOST_DAYS = 400
 _KNOWN_DAYS = TypeAdapter(dict[str, DayProfile | None])
 """Profiles by a digest of what they were measured from; None: a day without rows."""
+Profiles = tuple[DayProfile, ...]
 
 
 def measure_log(
-    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path, kept_in: Path | None = None
-) -> tuple[DayProfile, ...]:
+    event_log: EventLog, plan: SnapshotPlan, days: range, scratch: Path, kept_in: str | None = None
+) -> Profiles:
     """Return the profiles of some days, of rows known before as_of.
 
     Args:
@@ -68,35 +72,65 @@ def measure_log(
         plan: The recipe's, for as_of, action types and categories.
         days: Which, since the epoch.
         scratch: Existing folder, for what does not fit into memory.
-        kept_in: Folder of profiles that need not be measured again while their files, and the
-            recipe's features, stay as they are; new ones are added. None keeps none.
+        kept_in: URI of a folder of profiles that need not be measured again while their files, and
+            the recipe's features, stay as they are; new ones are added. None keeps none.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
-        TransientStorageError: the storage failed, or a file was written while it was read.
+        ProcessKilledError: an executor was killed.
+        TransientStorageError: the storage failed, a cluster that was chosen is out of reach, or a
+            file was written while it was read.
     """
-    from validation.data_gate.days.measure import measure_days, open_engine
-
-    path = kept_in and kept_in / PROFILES_FILE
+    uri = kept_in and storage.join(kept_in, PROFILES_FILE)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        kept = _read_known(path) if path else {}
-        states = _states(event_log, plan, days) if path else {}
+        kept = _read_known(uri) if uri else {}
+        states = _states(event_log, plan, days) if uri else {}
         profiles = {day: kept[state] for day, state in states.items() if state in kept}
         log.info("of %d days of the event log, %d were measured before", len(days), len(profiles))
-        with open_engine(str(scratch)) as engine:
-            parts = list(parts_of(event_log, [day for day in days if day not in profiles]))
-            for part in tracked(parts, "parts of the log's days"):
-                rows = rows_of(event_log, plan, part, with_users=part is parts[0])
-                found = measure_days(engine, rows, part.start, part.stop, categories_of(plan))
-                profiles |= {each.day: each for each in found}
+        parts = list(parts_of(event_log, [day for day in days if day not in profiles]))
+        with chosen_spark() as context:
+            measured = (
+                _measured_here(event_log, plan, parts, scratch)
+                if context is None
+                else _measured_by(context, event_log, plan, parts)
+            )
+            profiles |= {each.day: each for found in measured for each in found}
     # Not before it is sure that these are the numbers of the files that were listed.
-    if path is not None:
+    if uri is not None:
         kept |= {state: profiles.get(day) for day, state in states.items()}
         record = _KNOWN_DAYS.dump_json(dict(list(kept.items())[-MOST_DAYS:]))
-        with translated_errors(path.as_uri(), "writing"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, _seal(record) + record)
+        storage.write_bytes(uri, _seal(record) + record)
     return tuple(each for _, each in sorted(profiles.items()) if each is not None)
+
+
+def _measured_here(
+    event_log: EventLog, plan: SnapshotPlan, parts: list[range], scratch: Path
+) -> Iterator[Profiles]:
+    """Yield the profiles of each part's days; users' rows are read once for all of them."""
+    from validation.data_gate.days.measure import measure_days, open_engine
+
+    with open_engine(str(scratch)) as engine:
+        for part in tracked(parts, "parts of the log's days"):
+            rows = rows_of(event_log, plan, part, with_users=part is parts[0])
+            yield measure_days(engine, rows, part.start, part.stop, categories_of(plan))
+
+
+def _measured_by(
+    context: Any, event_log: EventLog, plan: SnapshotPlan, parts: list[range]
+) -> list[Profiles]:
+    """Return the profiles of each part's days, measured by a task of Spark that reads its files."""
+    pins, tasks = event_log.files_of("pins"), list[tuple[EventLog, range]]()
+    for part in parts:
+        files = (*files_of_days(event_log, part), *pins)
+        tasks.append((EventLog(event_log.uri, files), part))
+    measure = functools.partial(_measure_part, plan)
+    return run_on_executors(context, measure, tasks, plan, "measuring the log's days on Spark")
+
+
+def _measure_part(plan: SnapshotPlan, task: tuple[EventLog, range]) -> Profiles:
+    event_log, part = task
+    with tempfile.TemporaryDirectory() as scratch:
+        return next(_measured_here(event_log, plan, [part], Path(scratch)))
 
 
 def _seal(record: bytes) -> bytes:
@@ -104,16 +138,16 @@ def _seal(record: bytes) -> bytes:
     return f"{hashlib.sha256(record).hexdigest()}\n".encode()
 
 
-def _read_known(path: Path) -> dict[str, DayProfile | None]:
+def _read_known(uri: str) -> dict[str, DayProfile | None]:
     try:
-        seal, _, record = path.read_bytes().partition(b"\n")
+        seal, _, record = storage.read_bytes(uri).partition(b"\n")
         if _seal(record) != seal + b"\n":
             raise ValueError("its seal is that of other numbers")
         return _KNOWN_DAYS.validate_json(record)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
-        log.warning("%s is damaged (%s); the days are measured again", path, error)
+    except (HomefeedError, ValueError) as error:
+        log.warning("%s cannot be read (%s); the days are measured again", uri, error)
     return {}
 
 

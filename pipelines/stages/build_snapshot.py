@@ -38,6 +38,7 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     from pipelines.log_days.judging import judge_event_log
     from pipelines.snapshot.build import write_snapshot
     from pipelines.snapshot.plan import plan_of
+    from pipelines.snapshot.spark.mapping import chosen_spark
 
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listed_at = listing_uri(run.run_uri)
@@ -46,8 +47,9 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     as_of_ms = plan_of(run.config, run.as_of).as_of_ms
     listing = list_files(event_log, [*files.values()], as_of_ms)
     ours = storage.write_over(listed_at, listing, seen)
-    judge_event_log(run)
-    snapshot = write_snapshot(run)
+    with chosen_spark():  # One application for both.
+        judge_event_log(run)
+        snapshot = write_snapshot(run)
     if storage.look(listed_at) != ours:
         raise RunInProgressError(
             f"{listed_at} was written by another attempt since this one began; expected this "

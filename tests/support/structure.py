@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_PRODUCT_LINES = 44_864
-MAX_PRODUCT_TOKENS = 269_625
+MAX_PRODUCT_LINES = 44_974
+MAX_PRODUCT_TOKENS = 270_157
 MAX_OTHER_LINES = 1_500
-MAX_TEST_LINES = 47_072
+MAX_TEST_LINES = 47_147
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
 issue that says so. The halved house had 37,222 lines of product, 37,362 with the upgrade of
 records; the verdict on unkind data may add 1,500, what is told and seen 800, a stranger's tables
-1,500, the champion in service 1,800, the measured decay 2,000. The halved house may have 40,000
-lines of tests; where an issue lets the product grow, tests may grow by as many lines at most."""
+1,500, the champion in service 1,800, the measured decay 2,000, what leaves one machine 1,500. The
+halved house may have 40,000 lines of tests; where an issue lets the product grow, tests may grow by
+as many lines at most."""
 
 _NOT_CODE = {
     tokenize.COMMENT,

@@ -22,7 +22,6 @@ from typing import Any
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.event_log.log_files import EventLog
-from pipelines.settings import Settings
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, ShardSummary
@@ -34,8 +33,9 @@ from pipelines.snapshot.spark.executor import (
     merge_found,
     read_part,
 )
+from pipelines.snapshot.spark.mapping import chosen_spark
 from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
-from pipelines.snapshot.spark.session import open_spark, translated_spark_errors
+from pipelines.snapshot.spark.session import translated_spark_errors
 from pipelines.snapshot.spark.travel import write_pin_index
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
@@ -58,12 +58,12 @@ def chosen_cluster(snapshots_uri: str, scratch: Path) -> Iterator["Cluster | Non
         ConfigurationError: Spark is chosen, and PySpark or Java is missing.
         TransientStorageError: the cluster is out of reach.
     """
-    settings = Settings()
-    if not settings.spark_options:
-        yield None
-        return
-    with open_spark(settings) as context, place_for_shards(snapshots_uri, scratch) as place:
-        yield Cluster(context, place, scratch)
+    with chosen_spark() as context:
+        if context is None:
+            yield None
+            return
+        with place_for_shards(snapshots_uri, scratch) as place:
+            yield Cluster(context, place, scratch)
 
 
 class Cluster:

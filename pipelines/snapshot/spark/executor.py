@@ -69,7 +69,7 @@ def read_part(
         found: list[SpillSummary | Refusal] = []
         for file in task.files:
             part = dataclasses.replace(task, files=(file,))
-            made = _or_refusal(job, task.number, functools.partial(deal_out, part, sink.put))
+            made = or_refusal(job, task.number, functools.partial(deal_out, part, sink.put))
             found.append(made)
             if isinstance(made, Refusal):
                 break
@@ -102,10 +102,10 @@ def build_part(
         with job.place.receive(attempt) as folder:
             return attempt, write_shard(folder, name, built, job.plan)
 
-    yield _or_refusal(job, shard, build)
+    yield or_refusal(job, shard, build)
 
 
-def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:
+def or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:
     """Return what an act returns, or its error where it is one of ours.
 
     An executor whose code may make other bytes than the driver's is refused.

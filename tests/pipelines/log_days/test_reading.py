@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.day_profile import DayProfile, Number
+from pipelines.contracts.day_profile import DayProfile
 from pipelines.contracts.errors import TransientStorageError
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.log_days import reading
@@ -55,16 +55,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def measure(
     log: Path, kept_in: Path, days: range = DAYS, shift: int = 0, passed_over: tuple[str, ...] = ()
 ) -> list[DayProfile]:
-    """Return the profiles, without the last digits, which depend on how threads add up."""
     plan = replace(plan_of(smoke(), PLANTED_AS_OF + timedelta(days=shift)), passed_over=passed_over)
     event_log = open_event_log(to_uri(log / "event_log"))
-    found = measure_log(event_log, plan, days, log, kept_in)
-    return [each.model_copy(update={"numbers": rounded(each)}) for each in found]
-
-
-def rounded(day: DayProfile) -> dict[str, Number]:
-    values = {name: float(f"{number.value:.9g}") for name, number in day.numbers.items()}
-    return {n: day.numbers[n].model_copy(update={"value": v}) for n, v in values.items()}
+    return [*measure_log(event_log, plan, days, log, to_uri(kept_in))]
 
 
 def test_known_days_have_the_same_profiles_and_a_later_cycle_measures_what_is_new(

@@ -77,7 +77,7 @@ def measure_days(
     for query in queries.NUMBERS:
         for day, name, value, num in engine.execute(query).fetchall():
             if value is not None and num:
-                numbers[day][name] = Number(value=float(value), num=int(num))
+                numbers[day][name] = _number(value, num)
     of_categories = (
         queries.CATEGORY.format(name=quoted(f"impressions.{column}", "'"), column=quoted(column))
         for column in categories
@@ -93,11 +93,11 @@ def measure_days(
             if sum(of_hits.values()) < (num := sum(of_rows.values())):
                 values = np.array([[n, of_hits.get(key, 0)] for key, n in sorted(of_rows.items())])
                 tells = eta_squared(*values.T.astype(np.float64))
-                numbers[day][f"{name}.tells"] = Number(value=tells, num=num)
+                numbers[day][f"{name}.tells"] = _number(tells, num)
     for day, name, ids in engine.execute(queries.FOLLOWED).fetchall():
         followed[day][name] = tuple(ids)
     for day, name, number in joint_numbers(engine, range(first_day, end_day), categories):
-        numbers[day][name] = number
+        numbers[day][name] = _number(number.value, number.num)
     return tuple(
         DayProfile(
             day=day,
@@ -111,6 +111,11 @@ def measure_days(
         for day in sorted(numbers)
         if first_day <= day < end_day and "impressions.rows" in numbers[day]
     )
+
+
+def _number(value: float, num: int) -> Number:
+    # The digits behind these depend on how threads add up, and differ from machine to machine.
+    return Number(value=float(f"{value:.9g}"), num=int(num))
 
 
 def _folded(nums: dict[str, int], counts: dict[str, int]) -> dict[str, int]:

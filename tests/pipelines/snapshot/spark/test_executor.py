@@ -29,9 +29,9 @@ def test_an_error_of_ours_is_a_result_and_a_defect_is_left_to_spark(
 
     if made is None:
         with pytest.raises(type(error)):
-            executor._or_refusal(job, 7, fail)
+            executor.or_refusal(job, 7, fail)
     else:
-        found = executor._or_refusal(job, 7, fail)
+        found = executor.or_refusal(job, 7, fail)
         assert isinstance(found, Refusal) and found.number == 7 and type(found.error) is made
 
 
