@@ -38,6 +38,7 @@ from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.contracts.alert import AlertReceipt
+from pipelines.contracts.artifacts import MAX_DEVICES
 from pipelines.contracts.judgement import ENDS, Judgement, Promotion, end_of
 from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.operators import stage_operator
@@ -55,7 +56,7 @@ CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
 # An alias may stay silent; a plain outlet would announce a new champion after every run.
 PROMOTED = AssetAlias("homefeed/champion_if_promoted")
 
-COUNT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 64}
+COUNT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MAX_DEVICES}
 
 PARAMS = {
     "as_of": Param(
@@ -87,13 +88,13 @@ PARAMS = {
         description=f"Train on it. This deployment's own is {SETTINGS.accelerator}.",
     ),
     "devices": Param(
-        1,
+        SETTINGS.devices,
         **COUNT,
         title="Devices",
         description="Training processes on each machine, one for each GPU.",
     ),
     "nodes": Param(
-        1,
+        SETTINGS.nodes,
         **COUNT,
         title="Machines",
         description="Machines that train together; more than one needs the kubernetes runner.",

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.stage_table import HEAVY, Resources
 from pipelines.places.plain_uri import require_plain
@@ -69,6 +70,10 @@ class Settings(BaseSettings):
     """Page of docs/runbook.md, for the links in alerts; without #section or login."""
     accelerator: Literal["cpu", "gpu"] = "cpu"
     """Hardware that Airflow's runs train on."""
+    devices: int = Field(1, ge=1, le=MAX_DEVICES)
+    """Training processes of Airflow's runs on each machine, one for each GPU."""
+    nodes: int = Field(1, ge=1, le=MAX_NODES)
+    """Machines that train together; more than one needs the runner kubernetes."""
     spark_options: dict[str, str] = {}
     """JSON of Spark options; where there are any, Spark builds the snapshots, to the same bytes,
     e.g. {"spark.master": "spark://host:7077"}."""

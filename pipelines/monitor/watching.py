@@ -241,9 +241,16 @@ def _of_cycles(settings: Settings, now: datetime, due: datetime | None) -> Itera
 
 
 def _request(settings: Settings, as_of: datetime, now: datetime) -> RunRequest:
-    asked = {"recipe": settings.recipe, "accelerator": settings.accelerator, "num_devices": 1}
-    asked |= {"trigger": f"monitor-{now:%Y-%m-%d}", "may_promote": True}
-    return RunRequest(as_of=as_of, now=now, **asked)
+    return RunRequest(
+        recipe=settings.recipe,
+        as_of=as_of,
+        now=now,
+        may_promote=True,
+        accelerator=settings.accelerator,
+        num_devices=settings.devices,
+        num_nodes=settings.nodes,
+        trigger=f"monitor-{now:%Y-%m-%d}",
+    )
 
 
 def compose_finding(

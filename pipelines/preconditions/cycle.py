@@ -168,7 +168,7 @@ class Asked:
     def beforehand(
         cls, config: RunConfig, settings: Settings, now: datetime, as_of: datetime | None = None
     ) -> "Asked":
-        """Return a cycle of one device that nobody begins; what is asked of it settles nothing.
+        """Return a scheduled cycle that nobody begins; what is asked of it settles nothing.
 
         `now` is the wall clock, which `as_of` is by default.
         """
@@ -177,7 +177,8 @@ class Asked:
             as_of=as_of,
             now=now,
             may_promote=True,
-            num_devices=1,
+            num_devices=settings.devices,
+            num_nodes=settings.nodes,
             accelerator=settings.accelerator,
             trigger="asked beforehand",
         )

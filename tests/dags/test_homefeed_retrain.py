@@ -139,14 +139,16 @@ def test_the_trigger_form_takes_good_values_and_no_others(dag, name, good, bad):
             param.resolve(value)
 
 
-def test_cadence_accelerator_and_recipe_are_the_deployment_s(dag, monkeypatch):
+def test_cadence_hardware_and_recipe_are_the_deployment_s(dag, monkeypatch):
     assert dag.params.get_param("recipe").schema["examples"] == sorted(RECIPES)
     monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", "3.5")
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
+    monkeypatch.setenv("HOMEFEED_DEVICES", "8")
+    monkeypatch.setenv("HOMEFEED_NODES", "2")
     monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
     found = read()["homefeed_retrain"]
     assert found.timetable.period == timedelta(hours=84)
-    assert found.params["accelerator"] == "gpu"
+    assert [found.params[name] for name in ("accelerator", "devices", "nodes")] == ["gpu", 8, 2]
     assert found.params["recipe"] == "ours.ranking:careful"
     param = found.params.get_param("recipe")
     assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])

@@ -25,7 +25,8 @@ from pipelines.contracts.errors import (
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
-INSTALL = "pip install 'homefeed-retrain[spark]'"
+INSTALL = "pip install --constraint constraints.txt '.[spark]'"
+"""Given in a checkout: no package index has this project, and its name there may be anybody's."""
 _USUAL = {"spark.app.name": "homefeed snapshot", "spark.ui.showConsoleProgress": "false"}
 _ON_THIS_MACHINE = {
     "spark.driver.host": "127.0.0.1",
@@ -129,7 +130,7 @@ def open_spark(settings: Settings) -> Iterator[Any]:
     except ImportError as error:
         raise ConfigurationError(
             f"HOMEFEED_SPARK_OPTIONS are set, and PySpark cannot be imported ({error}); "
-            f"expected it beside this project; install it with `{INSTALL}`, or "
+            f"expected it beside this project; install it by `{INSTALL}` in a checkout of it, or "
             f"unset HOMEFEED_SPARK_OPTIONS"
         ) from error
     if SparkContext._active_spark_context is not None:
