@@ -110,22 +110,27 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def deal_out(task: SpillTask, put: Put) -> SpillSummary:
+def deal_out(task: SpillTask, put: Put, together: int = 1) -> SpillSummary:
     """Read and check one task's files, and deal their rows out by the shard of their user.
+
+    Args:
+        task: What is read.
+        put: Takes the rows of a shard.
+        together: So many shards, one after another, are put as one.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    table, num_shards = task.files[0].table, task.plan.config.num_shards
+    table = task.files[0].table
     # Embeddings have a width in each file of users. Of impressions from before the training window,
     # nothing but when pins were first shown is read.
-    together: list[tuple[LogFile, ...]] = [(file,) for file in task.files]
+    at_once: list[tuple[LogFile, ...]] = [(file,) for file in task.files]
     if table != "users":
         early = tuple(file for file in task.files if _is_early(file, task.plan))
-        together = [early, tuple(file for file in task.files if file not in early)]
+        at_once = [early, tuple(file for file in task.files if file not in early)]
     summaries, reader = [], _READERS[table]
-    for files in filter(None, together):
+    for files in filter(None, at_once):
         read: Iterable[Found]
         try:
             read = [reader(task, files)]
@@ -136,15 +141,21 @@ def deal_out(task: SpillTask, put: Put) -> SpillSummary:
             read = (reader(task, (file,)) for file in files)
         for rows, found in read:
             summaries.append(found)
-            if rows is None or len(rows) == 0:
-                continue
-            shards = shard_of(np.asarray(rows["user_id"]), num_shards)
-            order, starts = runs_of(shards)
-            taken = rows.take(pa.array(order)).combine_chunks()
-            ends = [*starts[1:], len(taken)]
-            for shard, start, end in zip(shards[order[starts]], starts, ends, strict=True):
-                put(int(shard), table, taken.slice(start, end - start))
+            if rows is not None:
+                deal_rows(table, rows, task.plan, put, together)
     return merge_summaries(summaries)
+
+
+def deal_rows(table: str, rows: pa.Table, plan: SnapshotPlan, put: Put, together: int = 1) -> None:
+    """Deal rows of a table out by the shard of their user; see `deal_out`."""
+    if len(rows) == 0:
+        return
+    shards = shard_of(np.asarray(rows["user_id"]), plan.config.num_shards) // together
+    order, starts = runs_of(shards)
+    taken = rows.take(pa.array(order)).combine_chunks()
+    ends = [*starts[1:], len(taken)]
+    for shard, start, end in zip(shards[order[starts]], starts, ends, strict=True):
+        put(int(shard), table, taken.slice(start, end - start))
 
 
 def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:

@@ -1,5 +1,8 @@
+import importlib
 import sys
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the benchmarks are scripts, not a package
@@ -18,3 +21,8 @@ def test_every_ratio_names_its_peer() -> None:
     rows = record.load()
     assert rows
     assert [row.name for row in rows if (row.ratio is None) != (row.peer is None)] == []
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("bench_*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_measures(path: Path) -> None:
+    assert callable(importlib.import_module(path.stem).measure)

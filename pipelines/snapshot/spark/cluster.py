@@ -1,7 +1,7 @@
 """The driver's side: both passes as jobs of one Spark application.
 
-The first pass is a map over parts of the event log, whose blocks Spark shuffles by shard. The
-shuffle has a partition for each shard, and some more in which the parts' summaries come together.
+The first pass is a map over parts of the event log, whose blocks Spark shuffles by group of shards.
+The shuffle has a partition for each group, and more in which the parts' summaries come together.
 Asking for the latter runs the map; asking for the former, when the pins are known, finds the
 shuffled blocks. What a lost executor had is read again by Spark itself.
 
@@ -28,10 +28,11 @@ from pipelines.snapshot.shard import PinIndex, ShardSummary
 from pipelines.snapshot.spark.executor import (
     Job,
     Refusal,
-    build_part,
+    build_group,
     code_of,
     merge_found,
     read_part,
+    shards_together,
 )
 from pipelines.snapshot.spark.mapping import chosen_spark
 from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
@@ -87,11 +88,11 @@ class Cluster:
         """
         # What tasks of the same days found of a pin on a day becomes one row where it comes
         # together, and crosses to the driver once.
-        num_shards, together = plan.config.num_shards, max(1, math.isqrt(len(tasks)))
+        num_groups, together = _num_groups(plan), max(1, math.isqrt(len(tasks)))
         # A task knows its own files only: with all of them, tasks would grow as tasks squared.
         parts = [
             (
-                num_shards + task.place // together,
+                num_groups + task.place // together,
                 dataclasses.replace(task, event_log=EventLog(task.event_log.uri, task.files)),
             )
             for task in tasks
@@ -101,10 +102,10 @@ class Cluster:
         with translated_spark_errors("reading the event log on Spark"):
             given = self._context.parallelize(parts, max(1, len(parts)))
             read = given.mapPartitions(functools.partial(read_part, job))
-            num_partitions = num_shards + math.ceil(len(tasks) / together)
+            num_partitions = num_groups + math.ceil(len(tasks) / together)
             self._shuffled = read.partitionBy(num_partitions, int)
             merged = self._shuffled.mapPartitions(lambda pairs: [merge_found(f for _, f in pairs)])
-            collected = self._run(merged, range(num_shards, num_partitions))
+            collected = self._run(merged, range(num_groups, num_partitions))
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
@@ -132,13 +133,12 @@ class Cluster:
             TransientStorageError: the connection to the cluster broke.
         """
         job = Job(plan, code_of(plan), self._archive.name, self._place)
-        num_shards = plan.config.num_shards
-        log.info("%d shards go to Spark", num_shards)
+        log.info("%d shards go to Spark", plan.config.num_shards)
         with translated_spark_errors("building shards on Spark"):
             self._context.addArchive(str(self._archive))
-            shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
+            shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_group, job))
             built = list[ShardSummary]()
-            for made in self._run(shards, range(num_shards)):
+            for made in self._run(shards, range(_num_groups(plan))):
                 if isinstance(made, Refusal):
                     raise made.error
                 attempt, summary = made
@@ -153,3 +153,7 @@ class Cluster:
 
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))
+
+
+def _num_groups(plan: SnapshotPlan) -> int:
+    return -(-plan.config.num_shards // shards_together(plan))

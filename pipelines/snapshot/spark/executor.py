@@ -1,4 +1,4 @@
-"""What runs on the executors: a part of the first pass, and the second pass of one shard.
+"""What runs on the executors: a part of the first pass, and the second pass of a group of shards.
 
 An error of ours is a result and no exception: Spark would try the task three more times, and then
 tell of it inside a Java stack trace. The driver raises it, as it would be raised on one machine;
@@ -6,8 +6,9 @@ where it may pass, the stage is tried again. Not for the driver (`cluster`). Tes
 tests/production/spark.
 """
 
-import dataclasses
 import functools
+import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,22 @@ from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.plan import SnapshotPlan, shard_name
 from pipelines.snapshot.shard import ShardSummary, write_shard
 from pipelines.snapshot.spark.placing import ShardPlace
-from pipelines.snapshot.spark.travel import Block, BlocksByShard, open_pin_index, rows_of
-from pipelines.snapshot.spill import SpillSummary, SpillTask, deal_out, merge_summaries
+from pipelines.snapshot.spark.travel import Block, BlocksByShard, gathered, open_pin_index
+from pipelines.snapshot.spill import (
+    HeldRows,
+    SpillSummary,
+    SpillTask,
+    deal_out,
+    deal_rows,
+    merge_summaries,
+)
 
 Value = TypeVar("Value")
+MOST_GROUPS = 1024
+"""Into so many streams a task deals its rows, at most: with few rows in each, streams would cost
+more than rows. Of more shards than that several travel together."""
+HELD_BYTES = 1 << 30
+"""Of a group's rows; more wait on the executor's disk until their shard is built."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,11 @@ class Refusal:
 
     number: int
     error: HomefeedError
+
+
+def shards_together(plan: SnapshotPlan) -> int:
+    """Return how many shards, one after another, are a group."""
+    return -(-plan.config.num_shards // MOST_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -62,20 +80,14 @@ def read_part(
             with that of other parts, and what is read.
 
     Gives:
-        Blocks of rows with the number of their shard, and what was found with its partition's.
+        Blocks of rows with the number of their group, and what was found with its partition's.
     """
     for collector, task in parts:
         sink = BlocksByShard()
-        found: list[SpillSummary | Refusal] = []
-        for file in task.files:
-            part = dataclasses.replace(task, files=(file,))
-            made = or_refusal(job, task.number, functools.partial(deal_out, part, sink.put))
-            found.append(made)
-            if isinstance(made, Refusal):
-                break
-            yield from sink.take_full()
-        yield from sink.take_rest()
-        yield collector, merge_found(found)
+        deal = functools.partial(deal_out, task, sink.put, shards_together(job.plan))
+        found = or_refusal(job, task.number, deal)
+        yield from sink.take()
+        yield collector, found
 
 
 def merge_found(found: Iterable[SpillSummary | Refusal]) -> SpillSummary | Refusal:
@@ -86,23 +98,40 @@ def merge_found(found: Iterable[SpillSummary | Refusal]) -> SpillSummary | Refus
     return min(refusals, key=lambda each: each.number) if refusals else merge_summaries(parts)
 
 
-def build_part(
-    job: Job, shard: int, pairs: Iterable[tuple[int, Block]]
+def build_group(
+    job: Job, group: int, pairs: Iterable[tuple[int, Block]]
 ) -> Iterator[tuple[str, ShardSummary] | Refusal]:
-    """Do the second pass of a shard, whose rows come in any order; say which attempt it was."""
+    """Do the second pass of a group's shards, whose rows come in any order.
 
-    def build() -> tuple[str, ShardSummary]:
-        from pyspark import SparkFiles
+    Gives:
+        Which attempt at a shard it was, and the shard.
+    """
+    together = shards_together(job.plan)
+    first, end = group * together, min((group + 1) * together, job.plan.config.num_shards)
+    with tempfile.TemporaryDirectory() as spilled:
+        held = HeldRows(Path(spilled), HELD_BYTES if together > 1 else sys.maxsize)
 
-        assert job.place is not None  # in the second pass
-        pins = open_pin_index(Path(SparkFiles.get(job.pins)), job.plan)
-        built = build_shard(rows_of(block for _, block in pairs), pins, job.plan)
-        name = shard_name(shard)
-        attempt = f"{name}-{uuid.uuid4().hex}"
-        with job.place.receive(attempt) as folder:
-            return attempt, write_shard(folder, name, built, job.plan)
+        def put_all() -> None:
+            for table, rows in gathered(block for _, block in pairs):
+                deal_rows(table, rows, job.plan, held.keep)
 
-    yield or_refusal(job, shard, build)
+        if refused := or_refusal(job, first, put_all):
+            yield refused
+            return
+        for shard in range(first, end):
+            yield or_refusal(job, shard, functools.partial(_build, job, shard, held))
+
+
+def _build(job: Job, shard: int, held: HeldRows) -> tuple[str, ShardSummary]:
+    from pyspark import SparkFiles
+
+    assert job.place is not None  # in the second pass
+    pins = open_pin_index(Path(SparkFiles.get(job.pins)), job.plan)
+    built = build_shard(held.take(shard), pins, job.plan)
+    name = shard_name(shard)
+    attempt = f"{name}-{uuid.uuid4().hex}"
+    with job.place.receive(attempt) as folder:
+        return attempt, write_shard(folder, name, built, job.plan)
 
 
 def or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:

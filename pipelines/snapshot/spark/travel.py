@@ -12,7 +12,7 @@ tests/pipelines/snapshot/spark/test_travel.py.
 
 import copyreg
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import PinIndex, ShardRows
+from pipelines.snapshot.shard import PinIndex
 from pipelines.snapshot.spill import SpillSummary
 
 BLOCK_BYTES = 256 << 10
@@ -32,6 +32,7 @@ BLOCK_BYTES = 256 << 10
 of a task before it hands them on."""
 _BATCH_BYTES = 1 << 20
 """What is written into a block at a time, not compressed: a block outgrows its size by less."""
+_GATHERED_BYTES = 64 << 20
 _QUICK = pa.ipc.IpcWriteOptions(compression="lz4")
 _SMALL = pa.ipc.IpcWriteOptions(compression="zstd")
 
@@ -62,16 +63,12 @@ class BlocksByShard:
             if stream.tell() >= BLOCK_BYTES:
                 self._close((shard, table, key))
 
-    def take_full(self) -> list[tuple[int, Block]]:
-        """Return shards with their blocks that have reached their size, each once."""
-        taken, self._full = self._full, []
-        return taken
-
-    def take_rest(self) -> list[tuple[int, Block]]:
-        """Return shards with all the other blocks."""
+    def take(self) -> list[tuple[int, Block]]:
+        """Return shards with their blocks, each once."""
         for key in tuple(self._open):
             self._close(key)
-        return self.take_full()
+        taken, self._full = self._full, []
+        return taken
 
     def _close(self, key: tuple[int, str, pa.Schema]) -> None:
         stream, writer = self._open.pop(key)
@@ -79,12 +76,20 @@ class BlocksByShard:
         self._full.append((key[0], (key[1], stream.getvalue().to_pybytes())))
 
 
-def rows_of(blocks: Iterable[Block]) -> ShardRows:
-    """Return a shard's rows, whose blocks come in any order."""
-    parts: dict[str, list[pa.Table]] = {"impressions": [], "actions": [], "users": []}
+def gathered(blocks: Iterable[Block]) -> Iterator[tuple[str, pa.Table]]:
+    """Give tables with their rows, of which blocks bring a few at a time, in no order."""
+    parts: dict[tuple[str, pa.Schema], list[pa.Table]] = {}
+    sizes: dict[tuple[str, pa.Schema], int] = {}
     for table, content in blocks:
-        parts[table].append(pa.ipc.open_stream(content).read_all())
-    return ShardRows(**{t: pa.concat_tables(each) if each else None for t, each in parts.items()})
+        rows = pa.ipc.open_stream(content).read_all()
+        key = table, rows.schema
+        parts.setdefault(key, []).append(rows)
+        sizes[key] = sizes.get(key, 0) + rows.nbytes
+        if sizes[key] > _GATHERED_BYTES:
+            yield table, pa.concat_tables(parts.pop(key))
+            del sizes[key]
+    for (table, _), several in parts.items():
+        yield table, pa.concat_tables(several)
 
 
 def _pack(found: SpillSummary) -> tuple[Any, ...]:

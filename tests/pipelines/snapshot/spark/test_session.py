@@ -24,7 +24,9 @@ def test_without_pyspark_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyspark", None)
     monkeypatch.setenv("HOMEFEED_SPARK_OPTIONS", '{"spark.app.name": "x"}')
     write_tiny_log(tmp_path / "event_log")
-    with pytest.raises(ConfigurationError, match=r"pip install 'homefeed-retrain\[spark\]'"):
+    with pytest.raises(
+        ConfigurationError, match=r"`pip install --constraint constraints.txt '\.\[spark\]'`"
+    ):
         write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
     assert list((tmp_path / "workspace" / "snapshots").iterdir()) == []
 

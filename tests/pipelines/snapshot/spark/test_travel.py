@@ -18,7 +18,7 @@ from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import WindowCounts, plan_of
 from pipelines.snapshot.spark import travel
-from pipelines.snapshot.spark.travel import BlocksByShard, open_pin_index, rows_of, write_pin_index
+from pipelines.snapshot.spark.travel import BlocksByShard, gathered, open_pin_index, write_pin_index
 from pipelines.snapshot.spill import HeldRows, SpillSummary, deal_out, make_tasks, merge_summaries
 from pipelines.storage import to_uri
 from support.random_log import AS_OF, config_of, write_random_log
@@ -48,17 +48,19 @@ def test_rows_come_back_as_they_were_in_pieces_of_a_size(monkeypatch: pytest.Mon
     sink.put(2, "users", small.slice(6))
     sink.put(3, "users", small)
     sink.put(3, "users", users(10, width=8))
-    full = sink.take_full()
-    assert len(full) > 20
-    assert max(len(content) for _, (_, content) in full) < (64 + 24) << 10
-    sent = [*full, *sink.take_rest()]
-    assert sink.take_rest() == [] and [shard for shard, _ in sent].count(3) == 2
+    sent = sink.take()
+    assert len(sent) > 20
+    assert max(len(content) for _, (_, content) in sent) < (64 + 24) << 10
+    assert sink.take() == [] and [shard for shard, _ in sent].count(3) == 2
     for shard, expected in ((0, table), (2, small)):
-        rows = rows_of(block for number, block in sent if number == shard)
-        assert rows.impressions is None and rows.actions is None and rows.users is not None
-        assert rows.users.schema.equals(expected.schema, check_metadata=True)
-        assert rows.users.equals(expected)
-    assert rows_of([]).users is None
+        [(name, rows)] = gathered(block for number, block in sent if number == shard)
+        assert name == "users" and rows.schema.equals(expected.schema, check_metadata=True)
+        assert rows.equals(expected)
+    assert len([*gathered(block for number, block in sent if number == 3)]) == 2
+    assert [*gathered([])] == []
+    monkeypatch.setattr(travel, "_GATHERED_BYTES", 1 << 20)
+    parts = [rows for _, rows in gathered(block for number, block in sent if number == 0)]
+    assert len(parts) > 2 and pa.concat_tables(parts).equals(table)
 
 
 def summary(seed: int, count: int = 5_000) -> SpillSummary:
