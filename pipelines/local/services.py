@@ -179,6 +179,8 @@ def running(
             **inherited,
             "AIRFLOW_HOME": str(home.airflow),
             "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
+            # With Airflow's own 3, an api-server that is away for a minute ends what runs.
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "60",
             "HOMEFEED_HOME": str(home.path),
             "HOMEFEED_TRACKING_URI": ports.mlflow_url,
             "HOMEFEED_AIRFLOW_URL": ports.airflow_url,

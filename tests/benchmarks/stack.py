@@ -24,7 +24,7 @@ AIRFLOW_URL, MLFLOW_URL, STORE_URL = (
 BUCKET = "homefeed"
 SERVICES = (
     *("postgres", "redis", "s3", "mlflow"),
-    *("api-server", "scheduler", "dag-processor", "triggerer", "worker"),
+    *("api-server", "scheduler", "dag-processor", "triggerer", "worker", "api-server-2"),
 )
 
 

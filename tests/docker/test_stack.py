@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from airflow.configuration import conf
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -16,6 +17,9 @@ STACK = yaml.safe_load(COMPOSE)
 SERVICES = STACK["services"]
 ONCE = {"init", "ingest"}
 """Services that end."""
+MOST = "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"
+LOST_AFTER_NAME = "task_instance_heartbeat_timeout"
+LOST_AFTER = f"AIRFLOW__SCHEDULER__{LOST_AFTER_NAME.upper()}"
 OF_BUCKET = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "its-secret"}
 
 
@@ -44,6 +48,21 @@ def test_no_service_can_gain_rights_and_each_that_stays_is_checked_and_waited_fo
     for other, how in service.get("depends_on", {}).items():
         expected = "service_completed_successfully" if other in ONCE else "service_healthy"
         assert how["condition"] == expected, other
+
+
+def test_no_worker_gives_up_before_the_scheduler_does_while_no_api_server_answers() -> None:
+    values = yaml.safe_load((DOCKER / "kubernetes" / "values.yaml").read_text())
+    chart = {each["name"]: each["value"] for each in values["env"]}
+    local = (ROOT / "pipelines" / "local" / "services.py").read_text()
+    assert f'"{MOST}": "60"' in local
+    for told in (SERVICES["worker"]["environment"], chart):
+        lost_after_s = int(told.get(LOST_AFTER, conf.getint("scheduler", LOST_AFTER_NAME)))
+        least_s = int(told[MOST]) * conf.getint("workers", "min_heartbeat_interval")
+        assert least_s >= lost_after_s > 60
+    assert values["apiServer"]["replicas"] == 2
+    second = SERVICES["api-server-2"]
+    assert second["networks"]["default"]["aliases"] == ["api-server"]
+    assert second["command"] == SERVICES["api-server"]["command"]
 
 
 def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(tmp_path: Path) -> None:
