@@ -1,14 +1,17 @@
 #!/bin/sh
-# Builds the images and prints their sizes. From anywhere; with docker, or podman where that is not.
+# Builds the images and prints their sizes. From anywhere; with docker, or podman where no docker runs.
 #   ENGINE        docker or podman, with options that go before `build`, e.g. "podman --runtime runc"
 #   BASE_IMAGE    what the images are built on, with Python 3.11 or newer as python3
 #   BUILD_OPTIONS further options, e.g. "--network=host --build-arg TORCH_VARIANT=cu130 ..."
 set -eu
 cd "$(dirname "$0")/.."
-found=$(command -v docker || command -v podman || true)
-ENGINE=${ENGINE:-$found}
-if [ -z "$ENGINE" ]; then
-  echo "neither docker nor podman is there; expected one of them; install it, or set ENGINE" >&2
+if [ -z "${ENGINE:-}" ]; then
+  for each in docker podman; do  # A docker without its daemon answers nothing.
+    if "$each" info >/dev/null 2>&1; then ENGINE=$each; break; fi
+  done
+fi
+if [ -z "${ENGINE:-}" ]; then
+  echo "neither docker nor podman answers \`info\`; expected one of them; start it, or set ENGINE" >&2
   exit 69
 fi
 version=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)

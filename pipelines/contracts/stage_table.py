@@ -24,7 +24,7 @@ this is."""
 
 
 class Resources(Frozen):
-    """What the container of one stage asks for."""
+    """What the container of one stage asks for; that of a training on GPUs, for each GPU."""
 
     cpus: float = Field(gt=0)  # Cores.
     memory_gib: float = Field(gt=0)  # Memory in GiB; above it the stage is killed.

@@ -46,7 +46,7 @@ class StageContainer(DockerOperator):
 
     def __init__(self, *, hardware: Any = None, **options: Any) -> None:
         super().__init__(**options)
-        self.hardware = hardware
+        self.hardware, self.own_resources = hardware, (options["cpus"], options["mem_limit"])
 
     def execute(self, context: Any) -> None:
         """Run the stage to its end."""
@@ -56,6 +56,7 @@ class StageContainer(DockerOperator):
         if self.task_id in SIDES and hardware["accelerator"] == "gpu":
             gpus = DeviceRequest(count=hardware["devices"], capabilities=[["gpu"]])
             self.device_requests = [gpus]
+            self.cpus, self.mem_limit = (hardware["devices"] * each for each in self.own_resources)
         found = [f"{name}={value}" for name, value in self.labels.items()]
         for earlier in self.cli.containers(all=True, filters={"label": found}):
             self._remove(earlier)

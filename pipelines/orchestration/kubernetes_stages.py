@@ -56,6 +56,8 @@ _ENDS = {
     ]
 }
 """How a Job ends, whose reason tells Airflow whether to try again."""
+Kept = dict[str, dict[str, str]]
+"""Requests and limits of the pod template's own container."""
 
 
 class TrainingJob(KubernetesJobOperator):
@@ -67,15 +69,15 @@ class TrainingJob(KubernetesJobOperator):
 
     template_fields = (*KubernetesJobOperator.template_fields, "hardware")
 
-    def __init__(self, *, hardware: Any, resources: Resources, **options: Any) -> None:
+    def __init__(self, *, hardware: Any, resources: Resources, kept: Kept, **options: Any) -> None:
         super().__init__(**options)
-        self.hardware, self.stage_resources = hardware, resources
+        self.hardware, self.stage_resources, self.kept = hardware, resources, kept
 
     def build_job_request_obj(self, context: Any = None) -> k8s.V1Job:
         """Return the Job for the hardware that the run was resolved with."""
         hardware: Hardware = self.hardware or ONE_PROCESS
         self.completions = self.parallelism = int(hardware["nodes"])
-        self.container_resources = requirements(self.stage_resources, hardware)
+        self.container_resources = requirements(self.stage_resources, hardware, self.kept)
         job = super().build_job_request_obj(context)
         identity = self._get_ti_pod_labels(context, include_try_number=False)
         job.metadata.labels = {**(job.metadata.labels or {}), **identity}
@@ -139,14 +141,16 @@ def cluster_task(
 ) -> KubernetesPodOperator:
     """Return the task of one heavy stage; see `pipelines.orchestration.operators`."""
     program, arguments = command_line(stage, run_uri, settings)
-    resources = settings.resources_of(stage)
+    resources, template = settings.resources_of(stage), template_of(settings.pod_template)
+    kept = template["spec"]["containers"][0].get("resources") or {}
     told = sorted(environment_of(stage, settings).items())
     variables = [k8s.V1EnvVar(name=name, value=value) for name, value in told]
     common: dict[str, Any] = {
         "task_id": stage,
         "execution_timeout": timeout,
         "name": f"homefeed-{stage.replace('_', '-')}",
-        "namespace": namespace_of(settings.pod_template),
+        # None: that of Airflow's connection.
+        "namespace": template.get("metadata", {}).get("namespace"),
         "pod_template_file": settings.pod_template,
         "image": settings.image_of(stage),
         "cmds": [program],
@@ -161,7 +165,7 @@ def cluster_task(
     if stage not in SIDES:
         return KubernetesPodOperator(
             durable=True,
-            container_resources=requirements(resources, ONE_PROCESS),
+            container_resources=requirements(resources, ONE_PROCESS, kept),
             env_vars=variables,
             **common,
         )
@@ -173,6 +177,7 @@ def cluster_task(
     return TrainingJob(
         hardware=hardware,
         resources=resources,
+        kept=kept,
         env_vars=[
             *variables,
             k8s.V1EnvVar(name="HOMEFEED_JOB_NAME", value_from=k8s.V1EnvVarSource(field_ref=label)),
@@ -192,29 +197,38 @@ def cluster_task(
     )
 
 
-def requirements(resources: Resources, hardware: Hardware) -> k8s.V1ResourceRequirements:
-    """Return what a stage's container asks for; memory and GPUs are bounds too, cores are not."""
-    bounds = {"memory": f"{round(resources.memory_gib * 1024)}Mi"}
-    if hardware["accelerator"] == "gpu":
+def requirements(
+    resources: Resources, hardware: Hardware, kept: Kept
+) -> k8s.V1ResourceRequirements:
+    """Return what a stage's container asks for; memory and GPUs are bounds too, cores are not.
+
+    What else the pod template's container asks for is kept, such as network devices for RDMA.
+    """
+    is_on_gpus = hardware["accelerator"] == "gpu"
+    times = hardware["devices"] if is_on_gpus else 1
+    bounds = {"memory": f"{round(times * resources.memory_gib * 1024)}Mi"}
+    if is_on_gpus:
         bounds["nvidia.com/gpu"] = str(hardware["devices"])
-    cores = {"cpu": f"{round(resources.cpus * 1000)}m"}
-    return k8s.V1ResourceRequirements(requests=cores | bounds, limits=bounds)
+    cores = {"cpu": f"{round(times * resources.cpus * 1000)}m"}
+    return k8s.V1ResourceRequirements(
+        requests=kept.get("requests", {}) | cores | bounds, limits=kept.get("limits", {}) | bounds
+    )
 
 
-def namespace_of(template: str) -> str | None:
-    """Return the namespace that a pod template names; None: that of Airflow's connection.
+def template_of(path: str) -> dict[str, Any]:
+    """Return the pod that a template holds.
 
     Raises:
         ConfigurationError: there is no such file, or it holds no pod.
     """
     try:
-        pod = yaml.safe_load(Path(template).read_text())
+        pod: dict[str, Any] = yaml.safe_load(Path(path).read_text())
         _ = pod["spec"]["containers"][0]
-        return pod.get("metadata", {}).get("namespace")
+        return pod
     except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
         # The operator itself goes on without the template, and only warns.
         raise ConfigurationError(
-            f"HOMEFEED_POD_TEMPLATE is {template!r}, which cannot be read ({error!r}); expected "
+            f"HOMEFEED_POD_TEMPLATE is {path!r}, which cannot be read ({error!r}); expected "
             f"the YAML of a pod with a spec, such as docker/kubernetes/stage-pod.yaml; correct the "
             f"path or the file, which scheduler, DAG processor and workers read"
         ) from None

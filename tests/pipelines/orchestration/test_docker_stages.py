@@ -136,6 +136,8 @@ def test_gpus_are_asked_for_by_trainings_an_earlier_container_is_ended_and_none_
         made.execute({})
     assert engine.removed == ["earlier", "own"]
     assert engine.asked == {"label": [f"homefeed.run={RUN_URI}", f"homefeed.stage={stage}"]}
+    times = 4 if gpus else 1
+    assert (made.cpus, made.mem_limit) == tuple(times * each for each in made.own_resources)
     asked = made.device_requests or []
     assert [(each["Count"], each["Capabilities"]) for each in asked] == gpus
     made.on_kill()

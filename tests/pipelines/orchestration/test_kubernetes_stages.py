@@ -113,12 +113,13 @@ def test_pods_and_jobs_begin_as_the_template_says_and_credentials_stand_nowhere_
 
 OWN = {"check_snapshot": Resources(cpus=0.5, memory_gib=1.5)}
 LARGE = {"cpu": "8000m", "memory": "32768Mi"}
+OF_EIGHT = {"cpu": "64000m", "memory": "262144Mi"}
 
 
 @pytest.mark.parametrize(
     ("stage", "hardware", "requests"),
     [
-        ("train_anchor", ON_GPUS, LARGE | {"nvidia.com/gpu": "8"}),
+        ("train_anchor", ON_GPUS, OF_EIGHT | {"nvidia.com/gpu": "8"}),
         ("train_anchor", ON_GPUS | {"accelerator": "cpu"}, LARGE),
         ("train_anchor", None, LARGE),
         ("check_snapshot", ON_GPUS, {"cpu": "500m", "memory": "1536Mi"}),
@@ -130,6 +131,18 @@ def test_only_trainings_of_a_run_on_gpus_ask_for_gpus(
     asked = container_of(made(stage, hardware, stage_resources=OWN)).resources
     assert asked.requests == requests
     assert asked.limits == {name: requests[name] for name in requests if name != "cpu"}
+
+
+@pytest.mark.parametrize("stage", ["train_challenger", "check_snapshot"])
+def test_what_the_template_asks_for_besides_is_kept(stage: str, tmp_path: Path) -> None:
+    pod = yaml.safe_load(TEMPLATE.read_text())
+    bounds = {"rdma/hca": "1", "memory": "1Mi"}
+    pod["spec"]["containers"][0]["resources"] = {"requests": bounds, "limits": bounds}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    own = {"pod_template": str(tmp_path / "pod.yaml")}
+    asked = container_of(made(stage, ON_GPUS, **own)).resources
+    for found in (asked.requests, asked.limits):
+        assert found["rdma/hca"] == "1" and found["memory"] != "1Mi"
 
 
 def test_a_training_is_an_indexed_job_with_a_pod_on_each_machine() -> None:
