@@ -68,7 +68,19 @@ def test_without_an_engine_the_build_says_what_is_missing(tmp_path: Path) -> Non
     (tmp_path / "dirname").symlink_to(str(shutil.which("dirname")))
     done = run("/bin/sh", "docker/build.sh", path=str(tmp_path))
     assert done.returncode == 69
-    assert "neither docker nor podman is there" in done.stderr
+    assert "neither docker nor podman answers" in done.stderr
+
+
+def test_a_docker_without_its_daemon_gives_way_to_podman(tmp_path: Path) -> None:
+    for name in ("dirname", "git"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for name, code in (("docker", 1), ("podman", 0)):
+        script = f'#!/bin/sh\n[ "$1" = info ] && exit {code}\necho "{name} $1"\n'
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    done = run("/bin/sh", "docker/build.sh", path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [*["podman", "build"] * 6, "podman", "images"]
 
 
 @pytest.mark.parametrize(
