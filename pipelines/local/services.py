@@ -28,6 +28,11 @@ START_TIMEOUT_S = 180.0
 """Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
 PLUGIN_FOLDER = Path(__file__).parent / "mlflow_plugin"
 """What the server's PYTHONPATH must name, so that it finds the app `own-origins`."""
+PATIENCE = {
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
+    # With Airflow's own 3, an api-server that is away for a minute ends what runs.
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "60",
+}
 
 Say = Callable[[str], None]
 
@@ -178,9 +183,7 @@ def running(
         environment = {
             **inherited,
             "AIRFLOW_HOME": str(home.airflow),
-            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
-            # With Airflow's own 3, an api-server that is away for a minute ends what runs.
-            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "60",
+            **PATIENCE,
             "HOMEFEED_HOME": str(home.path),
             "HOMEFEED_TRACKING_URI": ports.mlflow_url,
             "HOMEFEED_AIRFLOW_URL": ports.airflow_url,

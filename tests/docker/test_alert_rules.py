@@ -1,5 +1,6 @@
 """The alert rules name what the code sends; tests/production/metrics shows that they fire."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ RULES = ROOT / "docker" / "alerts"
 SELECTOR = re.compile(r"\b([a-z_]+)(?:\{([^}]*)\})?\[")
 MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
 GROUPING = re.compile(r"\bby \(([^)]*)\)")
+ANY_MODEL = 'homefeed_model=~"$model"'
 VALUES = {
     "homefeed_stage": set(STAGES),
     "homefeed_outcome": {"done", "found", "failed", "stopped"},
@@ -34,6 +36,11 @@ def grouped_by(rule: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("rule", OURS, ids=lambda rule: rule["alert"])
 def test_a_rule_asks_for_what_the_code_sends(rule: dict[str, Any]) -> None:
+    assert_is_sent(rule)
+
+
+def assert_is_sent(rule: dict[str, Any]) -> None:
+    """Check that an expression names metrics, labels and values that the code sends."""
     sent = {metric_name(one): set(map(label_name, one.attributes)) for one in INSTRUMENTS}
     selectors = SELECTOR.findall(rule["expr"])
     assert selectors
@@ -45,6 +52,17 @@ def test_a_rule_asks_for_what_the_code_sends(rule: dict[str, Any]) -> None:
             assert label in sent[name], f"{name} has no {label}"
             assert set(values.split("|")) <= VALUES[label]
     assert grouped_by(rule) <= carried
+
+
+PANELS = json.loads((RULES / "dashboard.json").read_text())["panels"]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_shows_what_the_code_sends(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        assert_is_sent(target | {"expr": target["expr"].replace(ANY_MODEL, "")})
+        shown = re.findall(r"{{(\w+)}}", target["legendFormat"])
+        assert {*shown} <= grouped_by(target)
 
 
 @pytest.mark.parametrize("rule", [*OURS, *AIRFLOWS], ids=lambda rule: rule["alert"])
