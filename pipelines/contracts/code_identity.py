@@ -130,12 +130,15 @@ def require_same_version(environment: Mapping[str, str]) -> None:
 
 
 def code_version(root: Path = ROOT) -> str:
-    """Return the commit of the checkout, with '-dirty' where tracked files were changed.
+    """Return the commit that an image was built from, or that of the checkout.
 
-    Where the code is no checkout, or git is missing, the version is that of the package with the
-    first 12 digits of the digest of all its code, as in '0.1.0+code.1a2b3c4d5e6f'. A repository
-    that happens to lie around the code, as around a virtual environment, is not asked.
+    It ends in '-dirty' where tracked files were changed. Where the code is in neither, or git is
+    missing, it is that of the package with the first 12 digits of the digest of all its code, as in
+    '0.1.0+code.1a2b3c4d5e6f'. A repository that happens to lie around the code, as around a virtual
+    environment, is not asked.
     """
+    if (image := os.environ.get(IMAGE_VERSION, "")) not in ("", "unknown"):
+        return image
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
         # Without git, or in a repository of another owner, the digest names the code.

@@ -5,7 +5,6 @@ so nothing heavy is imported here.
 """
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -13,7 +12,6 @@ from typing import Any, Literal, TypedDict
 from pipelines.contracts.code_identity import (
     DAG_CODE,
     DAG_VERSION,
-    IMAGE_VERSION,
     code_version,
     project_digest,
 )
@@ -54,7 +52,7 @@ def environment_of(stage: str, settings: Settings) -> dict[str, str]:
         if not name.startswith(_OF_AIRFLOW)
     }
     if not (stage == "train_anchor" and settings.anchor_code):
-        found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
+        found[DAG_VERSION] = code_version()
         found[DAG_CODE] = project_digest()
     return found
 

@@ -29,6 +29,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import (
+    IMAGE_VERSION,
     PACKAGES,
     PROJECT_CODE,
     ROOT,
@@ -127,7 +128,8 @@ def install(run: ResolvedRun, into: Path) -> tuple[str, dict[str, str]]:
     # Recipes' own functions are looked for where this process does; libraries are Python's.
     libraries = tuple(map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
     own = [os.path.abspath(each) for each in sys.path if not each.startswith(libraries)]
-    variables = dict(os.environ)
+    # The commit that an image names is that of today's code.
+    variables = {name: value for name, value in os.environ.items() if name != IMAGE_VERSION}
     variables.pop("HOMEFEED_SPARK_OPTIONS", None)  # A cluster's executors have today's code.
     path = os.pathsep.join([str(into), *own])
     # A checkout that this process stands in would come before PYTHONPATH.

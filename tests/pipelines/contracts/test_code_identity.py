@@ -116,8 +116,13 @@ def test_all_that_a_model_is_made_by_is_part_of_its_code(repository: Path) -> No
     assert [f for f in files if not any(f.is_relative_to(part) for part in MODEL_CODE)] == []
 
 
-def test_in_a_checkout_of_its_own_the_version_is_the_commit(project: Path) -> None:
+def test_in_a_checkout_or_an_image_the_version_is_the_commit(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = code_version(project)
+    for told, version in (("1a2b3c4d5e6f", "1a2b3c4d5e6f"), ("unknown", alone), ("", alone)):
+        monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", told)
+        assert code_version(project) == version
     git(project.parent, "init", "--quiet")
     git(project.parent, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
     assert code_version(project) == alone
