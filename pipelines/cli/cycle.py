@@ -204,7 +204,6 @@ def explain(
     A killed command goes on where it was. The verdict stays; its page tells of this afterwards.
     """
     from pipelines.explain import explaining
-    from validation.report.charts import change_with_interval
 
     found = explaining.explain(run, seeds)
     loss, floor = found.loss.value, 100 * found.unexplained_floor
@@ -215,7 +214,7 @@ def explain(
         told, luck = f"left out: {part.left_out}", ", as luck may bring" if part.is_luck else ""
         if part.gain:
             share = 100 * part.gain.value / loss
-            told = f"{change_with_interval(part.gain)}, {share:.0f} % of the loss{luck}"
+            told = f"{part.gain.in_percent}, {share:.0f} % of the loss{luck}"
         say(f"  {part.name} ({part.change}): {told}")
     for name, lost in found.segments.items():
         say(f"  requests of {name} users: {100 * lost.value / loss:.0f} % of the loss")

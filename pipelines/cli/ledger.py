@@ -36,7 +36,6 @@ def add(
     """Enter what was measured of the model that served from --from to --to."""
     from pipelines.cycles import ledger
     from pipelines.cycles.index import refresh_index
-    from validation.report.charts import change_with_interval
 
     given: Any = {"metric": metric, "lift": lift, "low": low, "high": high}
     given = [given | {"from": start, "to": end, "source": source}]
@@ -53,7 +52,7 @@ def add(
     where = storage.to_uri(settings.workspace_location), settings.registered_model
     added = [ledger.add(*where, each) for each in found]
     say_all(
-        f"{each.model} against {each.previous}: {each.metric} {change_with_interval(each.change)}"
+        f"{each.model} against {each.previous}: {each.metric} {each.change.in_percent}"
         for each in added
     )
     refresh_index(*where)
@@ -64,15 +63,14 @@ def add(
 def show() -> dict[str, Any]:
     """Show each entry beside what was expected, and how well that has foretold it."""
     from pipelines.cycles.ledger import account, of_main_metric, read
-    from validation.report.charts import change_with_interval
 
     settings = Settings()
     entries = read(storage.to_uri(settings.workspace_location), settings.registered_model)
     for each in entries:
-        expected = change_with_interval(each.offline) if each.offline else "nothing"
+        expected = each.offline.in_percent if each.offline else "nothing"
         say(
             f"{each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}  {each.model} against {each.previous}: "
-            f"{each.metric} {change_with_interval(each.change)}, expected {expected}"
+            f"{each.metric} {each.change.in_percent}, expected {expected}"
         )
     accounts = account(of_main_metric(entries))
     say_all(each.sentence for each in accounts)

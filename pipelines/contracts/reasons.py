@@ -24,6 +24,12 @@ class Interval(Frozen):
     high: float
     confidence: float = Field(gt=0, lt=1)
 
+    @property
+    def in_percent(self) -> str:
+        """A change for the end of its row: '+1.20 % (-0.10 to +2.50)'."""
+        numbers = (100 * self.value, 100 * self.low, 100 * self.high)
+        return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
+
 
 class MetricComparison(Frozen):
     """One metric in one segment, both sides, on the same rows."""

@@ -86,12 +86,6 @@ def _percent_of(number: float, span: float) -> float:
     return round(50 + 50 * min(max(number / span, -1.0), 1.0), 2)
 
 
-def change_with_interval(change: Interval) -> str:
-    """Return a change for the end of its row: '+1.20 % (-0.10 to +2.50)'."""
-    numbers = (100 * change.value, 100 * change.low, 100 * change.high)
-    return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
-
-
 class Scale(NamedTuple):
     """An axis: its ends, and (place, what stands there) pairs."""
 

@@ -18,7 +18,7 @@ from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cheapest
-from validation.report.charts import Axis, axis_of, change_with_interval
+from validation.report.charts import Axis, axis_of
 from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.decay_page import named
 from validation.report.pages import environment, within_limit
@@ -64,7 +64,6 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "ledger": facts.ledger[:MAX_CHAMPIONS],
         "accounts": facts.accounts,
         "ledger_axis": axis_of(lifts),
-        "change_with_interval": change_with_interval,
         "champions": [
             (span, how_long, _shortened(span.reason))
             for span, how_long in zip(facts.champions, ["still", *served], strict=False)
@@ -92,7 +91,7 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     pays = cadence = "Not measured: run `homefeed decay`, with --value."
     if decay and decay.cadences:
         ours = min(decay.cadences[:-1], key=lambda each: abs((each.days or 0) - usual))
-        pays = f"{named(ours)} keeps {change_with_interval(ours.kept)} of {decay.target_metric}"
+        pays = f"{named(ours)} keeps {ours.kept.in_percent} of {decay.target_metric}"
         pays = f"Retraining {pays} against never, by {len(decay.as_of)} models."
         best = cheapest(decay.cadences)
         if best is not None and best.chance is not None:
@@ -107,7 +106,7 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     came = f"{len(moved)} of {len(told)} promoted a model"
     if changes:
         together = Interval(value=whole, low=whole - half, high=whole + half, confidence=0.95)
-        came += f", by their verdicts {change_with_interval(together)} together"
+        came += f", by their verdicts {together.in_percent} together"
     used = [stage.usage for line in told for stage in line.costs.stages if stage.usage]
     hours, gpu = (sum(getattr(each, of) for each in used) / 3600 for of in ("cpu_s", "gpu_s"))
     cost = f"{hours:.2f} core-hours" + (f" and {gpu:.2f} GPU-hours" if gpu else "")
@@ -152,7 +151,7 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
         "happened": _shortened(line.happened),
         "links": [(label, uri) for label, uri in links if uri],
         "track": axis.track(change) if change is not None else None,
-        "figures": change_with_interval(change) if change is not None else "",
+        "figures": change.in_percent if change is not None else "",
     }
 
 

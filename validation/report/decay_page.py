@@ -14,7 +14,6 @@ from validation.report.charts import (
     Points,
     Scale,
     Style,
-    change_with_interval,
     panel,
     scale_around,
 )
@@ -38,7 +37,6 @@ def render_decay(decay: Decay) -> str:
         matrix=list(_rows(decay)),
         best=cheapest(decay.cadences),
         turns=turning_points(decay.cadences) if decay.core_hours else [],
-        change_with_interval=change_with_interval,
         named=named,
     )
 
@@ -48,7 +46,7 @@ def sentences(decay: Decay) -> Iterator[str]:
     for curve in decay.curves:
         said = f"{curve.metric}, {curve.segment} users, stale {curve.stale}"
         last = curve.points[-1]
-        yield f"{said}: {change_with_interval(last.change)} after {last.lag_days} days"
+        yield f"{said}: {last.change.in_percent} after {last.lag_days} days"
     for each in decay.cadences:
         cost = f", costs {each.cost.value:.3f} core-hours a day" if each.cost else ""
         yield f"retrained {named(each)}: loses {100 * each.lost.value:.2f} %{cost}"

@@ -26,7 +26,6 @@ from validation.report.charts import (
     Style,
     axis_of,
     by_day,
-    change_with_interval,
     panel,
     scale_of_powers,
 )
@@ -62,7 +61,6 @@ def write_report(
         "run": run,
         "needed": needed,
         "drawings": drawings_of(judgement, needed),
-        "change_with_interval": change_with_interval,
         "record": record,
         "why_axis": axis_of([part.gain for part in why.parts if part.gain]) if why else None,
     }  # fmt: skip

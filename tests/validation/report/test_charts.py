@@ -18,7 +18,6 @@ from validation.report.charts import (
     WIDTH,
     axis_of,
     by_day,
-    change_with_interval,
     day_panel,
     days_scale,
     drawn_of,
@@ -52,7 +51,7 @@ def test_the_axis_fits_the_changes_and_the_margin(reach: float, span: float) -> 
     wide = axis_of([change(-reach, reach)])
     assert wide.margin is None
     assert wide.track(change(-3, 4)) == (0.0, 100.0, 100.0)  # beyond the axis, at its edge
-    assert change_with_interval(change(-0.02, 0.04)) == "+1.00 % (-2.00 to +4.00)"
+    assert change(-0.02, 0.04).in_percent == "+1.00 % (-2.00 to +4.00)"
 
 
 @pytest.mark.parametrize(
