@@ -96,10 +96,15 @@ def exists(uri: str) -> bool:
 
 def list_names(uri: str) -> list[str]:
     """Return the names directly below a folder, sorted; empty if the folder is missing."""
+    return sorted(entry.base_name for entry in list_entries(uri))
+
+
+def list_entries(uri: str, is_recursive: bool = False) -> list[fs.FileInfo]:
+    """Return what lies in a folder, or also below it, in any order; empty if it is missing."""
     filesystem, path = open_filesystem(uri)
     with translated_errors(uri, "listing"):
-        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(entry.base_name for entry in found)
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=is_recursive)
+        return list(filesystem.get_file_info(selector))
 
 
 def find_missing(places: Mapping[str, int | None]) -> list[str]:
@@ -319,9 +324,7 @@ def is_abandoned(uri: str) -> bool:
             return not files.is_locked(local_path(f"{uri}.lock"))
     filesystem, path = open_filesystem(uri)
     with translated_errors(uri, "looking for"):
-        below = filesystem.get_file_info(
-            fs.FileSelector(path, allow_not_found=True, recursive=True)
-        )
-        found = [each for each in (filesystem.get_file_info(path), *below) if each.is_file]
+        itself = filesystem.get_file_info(path)
+    found = [each for each in (itself, *list_entries(uri, is_recursive=True)) if each.is_file]
     newest_s = max((each.mtime_ns / 1e9 for each in found), default=0.0)
     return time.time() - newest_s > ABANDONED_AFTER.total_seconds()

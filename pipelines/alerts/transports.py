@@ -24,7 +24,6 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from apprise import Apprise
-    from slack_sdk.webhook import WebhookClient
 
 log = logging.getLogger(__name__)
 SMTP, SLACK, APPRISE = "smtp_default", "slack_default", "apprise_default"
@@ -204,17 +203,14 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
 
     Raises an AlertDeliveryError where Slack did not take it, and whatever Airflow's hook raised.
     """
-    text, blocks = escaped(rendered.subject), rendered.slack
-    # A link that somebody's text holds shows no picture of its page.
-    answer = _slack().send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
-    if answer.status_code != HTTPStatus.OK:
-        raise AlertDeliveryError(f"Slack answered with status {answer.status_code}")
-
-
-def _slack() -> "WebhookClient":
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-    return SlackWebhookHook(slack_webhook_conn_id=SLACK, timeout=30).client
+    client = SlackWebhookHook(slack_webhook_conn_id=SLACK, timeout=30).client
+    text, blocks = escaped(rendered.subject), rendered.slack
+    # A link that somebody's text holds shows no picture of its page.
+    answer = client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
+    if answer.status_code != HTTPStatus.OK:
+        raise AlertDeliveryError(f"Slack answered with status {answer.status_code}")
 
 
 def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError, Tr
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.record import WRITERS_FILE, EventLogRecord, read_record
 from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, finding, require_none
-from pipelines.storage import open_filesystem, translated_errors
+from pipelines.storage import join, list_entries, open_filesystem
 
 _DAY_FOLDER = re.compile(r"/day=(20\d{2}-\d{2}-\d{2})/")
 _TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
@@ -93,10 +93,8 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
         DataContractError: the log is missing, empty or not finished, or files lack.
         TransientStorageError: the storage failed.
     """
-    filesystem, root = open_filesystem(uri)
-    with translated_errors(uri, "listing the event log at"):
-        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    if not found:
+    _, root = open_filesystem(uri)
+    if not list_entries(uri):
         raise DataContractError(
             f"no event log at {uri}: the folder is missing or empty; expected the tables "
             f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
@@ -166,16 +164,14 @@ def _list_table(uri: str, table: str) -> list[fs.FileInfo]:
     A name that begins with '.' or '_' says so, of a file or of a folder below the table's: Spark
     writes into `_temporary/` first, and such rows are read once, where they end up.
     """
-    filesystem, root = open_filesystem(uri)
-    selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
-    with translated_errors(f"{uri}/{table}", "listing"):
-        found = filesystem.get_file_info(selector)
+    _, root = open_filesystem(place := join(uri, table))
+    found = list_entries(place, is_recursive=True)
     return [
         entry
         for entry in sorted(found, key=lambda entry: entry.path)
-        if entry.type == fs.FileType.File
+        if entry.is_file
         and entry.base_name.endswith(".parquet")
-        and not re.search(r"(^|/)[._]", entry.path.removeprefix(selector.base_dir))
+        and not re.search(r"(^|/)[._]", entry.path.removeprefix(root))
     ]
 
 

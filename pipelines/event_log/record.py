@@ -14,7 +14,6 @@ from collections.abc import Set
 from datetime import datetime
 from typing import Any
 
-from pyarrow import fs
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
@@ -131,8 +130,7 @@ def create_entry(uri: str, record: EventLogRecord) -> None:
 
 def list_below(uri: str, ending: str) -> list[str]:
     """Return the paths of files below a log that end so, relative to it, sorted."""
-    filesystem, root = storage.open_filesystem(uri)
-    with storage.translated_errors(uri, "listing"):
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-    files = (entry.path for entry in found if entry.type == fs.FileType.File)
+    _, root = storage.open_filesystem(uri)
+    found = storage.list_entries(uri, is_recursive=True)
+    files = (entry.path for entry in found if entry.is_file)
     return sorted(path.removeprefix(root).lstrip("/") for path in files if path.endswith(ending))

@@ -39,18 +39,10 @@ def addresses_of(settings: Settings) -> dict[str, str]:
     """
     return {
         "Airflow": airflow_link("command line", settings),
-        "MLflow": without_password(mlflow_address(settings.tracking_uri)),
+        "MLflow": ACCOUNT.sub("***@", mlflow_address(settings.tracking_uri)),
         "Workspace": storage.to_uri(settings.workspace_location),
         "Event log": storage.to_uri(settings.event_log_location),
     }
-
-
-def without_password(text: str) -> str:
-    """Return a text with `***` in place of the user and password in each address in it.
-
-    Of an address that is broken rather too much is left out than too little.
-    """
-    return ACCOUNT.sub("***@", text)
 
 
 class Champion(Frozen):

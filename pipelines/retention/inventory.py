@@ -92,7 +92,7 @@ def take_inventory(workspace_uri: str) -> list[Held]:
         if size := measure(uri):
             found.append(Held("snapshot", name, uri, *size, snapshot_manifest_uri(uri)))
     alerts: dict[str, list[fs.FileInfo]] = {}
-    for entry in _entries(outbox_uri, is_recursive=False):
+    for entry in storage.list_entries(outbox_uri):
         if entry.is_file and (match := _ALERT_NAME.fullmatch(entry.base_name)):
             alerts.setdefault(match[1], []).append(entry)
     for name, entries in sorted(alerts.items()):
@@ -124,7 +124,11 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
     since = datetime.now(UTC) - MAY_WORK_FOR
     for name in _folder_names(folder):
         uri = storage.join(folder, name)
-        marks = (e for e in _entries(uri) if e.base_name.startswith("working-") and e.mtime > since)
+        marks = (
+            e
+            for e in storage.list_entries(uri, is_recursive=True)
+            if e.base_name.startswith("working-") and e.mtime > since
+        )
         busy = {e.path.rpartition("/")[0].rpartition("/")[2] for e in marks}
         artifacts: dict[str, Any] = {}
         problem = ""
@@ -214,7 +218,11 @@ def by_logged_model(client: "MlflowClient") -> dict[str, list[Any]]:
 
 def measure(uri: str) -> tuple[int, datetime] | None:
     """Return the bytes in a folder and when its newest file was written; None for no files."""
-    entries = [e for e in _entries(uri) if e.is_file and not e.base_name.endswith(".lock")]
+    entries = [
+        e
+        for e in storage.list_entries(uri, is_recursive=True)
+        if e.is_file and not e.base_name.endswith(".lock")
+    ]
     return _sum_of(entries) if entries else None
 
 
@@ -224,15 +232,8 @@ def _sum_of(entries: list[fs.FileInfo]) -> tuple[int, datetime]:
 
 
 def _folder_names(uri: str) -> list[str]:
-    entries = _entries(uri, is_recursive=False)
+    entries = storage.list_entries(uri)
     names = sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
     if not storage.is_local(uri):
         return names
     return [name for name in names if not (storage.local_path(uri) / name).is_symlink()]
-
-
-def _entries(uri: str, is_recursive: bool = True) -> list[fs.FileInfo]:
-    filesystem, path = storage.open_filesystem(uri)
-    with storage.translated_errors(uri, "listing"):
-        selector = fs.FileSelector(path, allow_not_found=True, recursive=is_recursive)
-        return list(filesystem.get_file_info(selector))

@@ -14,14 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines.contracts.artifacts import EventCounts, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_file, digest_of_files, sync_file, sync_tree
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
-from pipelines.snapshot.features.count import check_features
+from pipelines.recipes.own_functions import require_unchanged
+from pipelines.snapshot.features.count import contract_problems
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, plan_of, shard_name
@@ -115,7 +116,9 @@ def build_of(
     memory_bytes: int | None = None,
 ) -> Snapshot:
     """Build and publish the snapshot of a plan below a folder; see `write_snapshot`."""
-    check_features(plan)
+    require_unchanged(plan.numeric)
+    for problem in contract_problems(plan.numeric):
+        raise ConfigurationError(problem)
     event_log = open_event_log(event_log_uri)
     check_covered(event_log, plan)
     num_workers = num_workers or usable_cores()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.config import NumericFeature, flag_name, number_columns
-from pipelines.contracts.errors import ConfigurationError, OwnFunctionError
+from pipelines.contracts.errors import OwnFunctionError
 from pipelines.contracts.features import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS, HOUR_MS
@@ -25,7 +25,6 @@ from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.features import own, similarity
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, Touches
 from pipelines.snapshot.features.sessions import count_earlier
-from pipelines.snapshot.plan import SnapshotPlan
 
 _MINUTE_MS = 60_000
 _MINUTES_PER_DAY = 1440
@@ -178,18 +177,6 @@ def _log1p_hours(passed_ms: npt.NDArray[Any], is_known: npt.NDArray[np.bool_]) -
     """Return log(1 + hours) of durations in milliseconds, NaN where they are not known."""
     hours = np.where(is_known, passed_ms, 0) / HOUR_MS
     return np.where(is_known, _log1p(hours), np.float32(np.nan))
-
-
-def check_features(plan: SnapshotPlan) -> None:
-    """Refuse what can be known before any row is read.
-
-    Raises:
-        OwnFunctionError: an own function cannot be found, or was changed since the recipe was read.
-        ConfigurationError: a feature names a column of the event log's contract.
-    """
-    require_unchanged(plan.numeric)
-    for problem in contract_problems(plan.numeric):
-        raise ConfigurationError(problem)
 
 
 def function_problems(numeric: Sequence[NumericFeature]) -> Iterator[str]:

@@ -9,11 +9,12 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.incidents import tell, tell_recovered
+from pipelines.alerts.links import ACCOUNT
 from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
 from pipelines.contracts.alert import Alert
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
-from pipelines.overview.status import Status, addresses_of, lines_of, read_status, without_password
+from pipelines.overview.status import Status, addresses_of, lines_of, read_status
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 from support.kept_cycles import end, failure_of
@@ -134,7 +135,7 @@ def test_the_champion_is_the_registrys_or_the_historys_where_that_is_out_of_reac
     ],
 )
 def test_user_and_password_are_left_out(address: str, shown: str) -> None:
-    assert without_password(address) == shown
+    assert ACCOUNT.sub("***@", address) == shown
     account = "https://me:secret@host"
     found = addresses_of(Settings(tracking_uri=account, airflow_url=account))
     assert found["Airflow"] == "https://host/dags/homefeed_retrain"
