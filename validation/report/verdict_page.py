@@ -50,6 +50,7 @@ def write_report(
         Path of the page.
     """
     comparison, why = judgement.comparison, record.explanation
+    gains = [part.gain for part in why.parts if part.gain] if why else []
     needed = -margin_of(comparison, run.config.model_gate.margin)
     template, values = environment().get_template("verdict.html.j2"), {
         **dict(judgement),
@@ -62,7 +63,8 @@ def write_report(
         "needed": needed,
         "drawings": drawings_of(judgement, needed),
         "record": record,
-        "why_axis": axis_of([part.gain for part in why.parts if part.gain]) if why else None,
+        # What explains most is what is looked for, and is never cut.
+        "why_axis": axis_of(sorted(gains, key=lambda each: -abs(each.value))[:1]),
     }  # fmt: skip
     html = within_limit(
         lambda num: template.render(most=num, **values),
