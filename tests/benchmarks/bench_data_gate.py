@@ -147,7 +147,7 @@ def past_windows(
                 date_of(start),
                 max(each.times_limit for each in found),
                 (*(f"no rows on {date_of(day)}" for day in sorted(missing)), *told),
-                any(each.is_harmful for each in found),
+                any(each.risk >= 1 for each in found),
             )
 
 

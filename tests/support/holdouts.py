@@ -14,6 +14,7 @@ from training.bundle.score_split import SplitScores, ranking_score
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
 from validation.model_gate.self_test import run_self_test
+from validation.model_gate.target_metric import volume_name
 from validation.model_gate.verdict import decide
 
 HEADS = (
@@ -116,3 +117,11 @@ def judged(
         verdict=decide(comparison, found, SERVING, config, heads, baselines=BEATEN),
         report_uri="",
     )
+
+
+def level_of(holdout: Holdout, scores: SplitScores) -> float:
+    """Return the target metric of one side alone; NaN where a score is not finite."""
+    head, everybody = holdout.target_head.name, holdout.masks["all"]
+    hits = holdout.hits(scores.ranking_score, head)
+    is_volume = holdout.config.target_metric == volume_name(head)
+    return float(hits.sum()) / (len(hits) if is_volume else holdout.count_users(everybody))

@@ -21,12 +21,13 @@ from pipelines.explain.training import Trainer
 from pipelines.registry.history import Move, Recipe
 from pipelines.snapshot.build import write_snapshot
 from support.desk import record_move
+from support.holdouts import level_of
 from support.judgements import make_judgement, make_model
 from support.registered import challenger_of
 from support.runs import make_run, save_artifact, save_run
 from training.bundle.score_split import score_split
 from training.data.reader import load_rows
-from validation.model_gate.comparison import ComparedModels, Holdout, compare, level_of
+from validation.model_gate.comparison import ComparedModels, Holdout, compare
 
 NAME = "test_ranker"
 

@@ -442,7 +442,7 @@ def judge(
         *(f"{each.name} ({each.level})" for each in found if each.times_limit > 1),
     )
     is_critical = (
-        any(each.is_harmful for each in found)
+        any(each.risk >= 1 for each in found)
         or len(missing) > MISSING_DAYS.critical * (log.end_day - log.first_day)
         or max(changed.values()) > CHANGED_EMBEDDINGS.critical
     )

@@ -354,14 +354,6 @@ def ratio_metrics(
     return metrics
 
 
-def level_of(holdout: Holdout, scores: SplitScores) -> float:
-    """Return the target metric of one side alone; NaN where a score is not finite."""
-    head, everybody = holdout.target_head.name, holdout.masks["all"]
-    hits = holdout.hits(scores.ranking_score, head)
-    is_volume = holdout.config.target_metric == volume_name(head)
-    return float(hits.sum()) / (len(hits) if is_volume else holdout.count_users(everybody))
-
-
 def log_losses(label: FloatArray, probability: FloatArray) -> FloatArray:
     """Return -log p(label) per example, in nats."""
     clipped = np.clip(probability, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY)

@@ -10,6 +10,7 @@ from pipelines.recipes import smoke
 from support.holdouts import (
     AGAINST_POPULARITY,
     HEADS,
+    level_of,
     noisy_scores,
     planted_rows,
     popularity_scores,
@@ -23,7 +24,7 @@ from validation.model_gate.baselines import (
     fit_and_score,
     measure,
 )
-from validation.model_gate.comparison import Holdout, compare, level_of
+from validation.model_gate.comparison import Holdout, compare
 
 NUMBERS = {
     "pin_popularity_1d": [0.0, 3.0, 1.0, 0.0],

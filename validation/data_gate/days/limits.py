@@ -244,11 +244,6 @@ class Deviation:
         is_sure = self.level == "run" and self.times_limit > SURE
         return abs(self.effect) / self.kind.critical if is_sure else 0.0
 
-    @property
-    def is_harmful(self) -> bool:
-        """Whether most likely a model is harmed."""
-        return self.risk >= 1.0
-
 
 def deviations(
     history: Sequence[DayProfile], judged: Sequence[DayProfile], limit_factor: float = 1.0

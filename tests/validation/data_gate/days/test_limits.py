@@ -153,7 +153,7 @@ def test_a_leak_in_a_fifth_of_the_rows_harms_and_chance_and_less_are_not_told(se
     for before, now, is_told in ((0, 0, False), (0, 0.2, True), (0.4, 0, False)):
         history, judged = telling(56, FIRST_DAY, seed, before), telling(21, FIRST_JUDGED, 99, now)
         (found,) = (e for e in deviations(history, judged) if e.name == f"{SHELF}.tells")
-        assert (found.times_limit > 1, found.is_harmful) == (is_told, is_told)
+        assert (found.times_limit > 1, found.risk >= 1) == (is_told, is_told)
         assert found.effect >= 0 and found.limit >= 0.006
 
 
@@ -181,7 +181,7 @@ def joint(position: float, belongs: float) -> Cycle:
 def test_what_rows_say_of_each_other_is_judged_over_all_days(now: Cycle, expected: set) -> None:
     found = found_of(joint(0.1, 0.4), now)
     assert told(found) == {(name, "run") for name in expected}
-    assert not any(each.is_harmful for each in found.values())
+    assert not any(each.risk >= 1 for each in found.values())
     assert told(found_of(joint(0.1, 0.4), joint(0.1, 0.0), num_before=48)) == set()
 
 
@@ -234,7 +234,7 @@ def test_a_fifth_of_the_users_is_missed(num_users: int) -> None:
 
 
 def test_a_loss_of_half_harms_one_in_the_middle_is_seen_and_a_gain_is_not_told() -> None:
-    assert back(coming(2_000, lost=0.5))[0].is_harmful
+    assert back(coming(2_000, lost=0.5))[0].risk >= 1
     found, _ = back(coming(2_000, 0.3, lost_from=50), 42)
     assert found.times_limit > 1 and 50 <= found.day <= 56
     few, full = coming(2_000, lost=0.2, lost_from=0), coming(2_000)
