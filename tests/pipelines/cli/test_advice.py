@@ -82,7 +82,7 @@ def test_what_is_named_is_understood(place: str, command: str) -> None:
 def test_every_option_that_a_message_names_is_there() -> None:
     named = {option for _, text in MESSAGES for option in OPTION.findall(text)}
     # A value is put into the name of `--promote` or `--no-promote` (test_commands.py parses it),
-    # and options may follow `--apply` (test_champion.py runs it).
+    # and options may follow `--apply` (test_champion.py runs it); pip has an option of its own.
     known = options(typer.main.get_command(app)) | {"--help"}
-    assert named - known == {"--somethingpromote", "--applysomething"}
+    assert named - known == {"--somethingpromote", "--applysomething", "--constraint"}
     assert "--to-version" in named
