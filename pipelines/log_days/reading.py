@@ -16,6 +16,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,7 @@ def _measured_here(
     with open_engine(str(scratch)) as engine:
         for part in tracked(parts, "parts of the log's days"):
             rows = rows_of(event_log, plan, part, with_users=part is parts[0])
+            rows = replace(rows, is_last=len(parts) == 1)
             yield measure_days(engine, rows, part.start, part.stop, categories_of(plan))
 
 

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.day_profile import DayProfile, Number
@@ -42,6 +43,7 @@ class DayRows:
     actions: Iterable[pa.Table]
     users: Iterable[pa.Table] | None  # None: those of the call before, and their pins.
     pins: Iterable[pa.Table] = ()
+    is_last: bool = False  # No other days are measured with them: of the others none is kept.
 
 
 @contextlib.contextmanager
@@ -137,19 +139,35 @@ def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequ
         categories: Columns of impressions that are loaded besides the contract's.
     """
     extra = "".join(f", {quoted(name)}" for name in categories)
-    for name, columns, parts in (
+    tables: list[tuple[str, str, Iterable[pa.Table]]] = [
         ("i", queries.IMPRESSION_COLUMNS + extra, rows.impressions),
         ("a", queries.ACTION_COLUMNS, rows.actions),
-        ("user_rows", "*", None if rows.users is None else [summarise_users(rows.users)]),
-        ("pin_rows", "*", None if rows.users is None else summarise_pins(rows.pins)),
-    ):
-        for number, part in enumerate(parts or ()):
+    ]
+    if (users := rows.users) is not None:
+        pins = rows.pins
+        if rows.is_last:
+            users = _only(users, "user_id", engine, "select distinct u as id from i")
+            pins = _only(pins, "pin_id", engine, "select p as id from i union select p from a")
+        # They are read when the tables above are there.
+        of_users = (summarise_users(each) for each in [users])
+        tables += [("user_rows", "*", of_users), ("pin_rows", "*", summarise_pins(pins))]
+    for name, columns, parts in tables:
+        for number, part in enumerate(parts):
             verb = f"insert into {name}" if number else f"create or replace temp table {name} as"
             engine.register("part", part)
             engine.execute(f"{verb} select {columns} from part")
             engine.unregister("part")
     engine.execute(queries.REQUESTS)
     engine.execute(queries.USERS_IN_USE)
+
+
+def _only(
+    parts: Iterable[pa.Table], column: str, engine: duckdb.DuckDBPyConnection, wanted: str
+) -> Iterator[pa.Table]:
+    """Yield the rows whose id a query gives; it is asked when the first is wanted."""
+    ids = engine.sql(wanted).to_arrow_table()["id"]
+    for part in parts:
+        yield part.filter(pc.is_in(part[column], value_set=ids))
 
 
 _KEPT = pa.schema(
