@@ -27,17 +27,6 @@ class StageCost(Frozen):
     usage: StageUsage | None = None  # None: not measured then.
 
 
-class CycleCosts(Frozen):
-    """What the stages of one cycle used, as far as they have ended."""
-
-    run_id: str
-    stages: tuple[StageCost, ...] = ()
-
-    def of(self, stage: str) -> StageCost | None:
-        """Return what a stage used, or None where it has not ended."""
-        return next((each for each in self.stages if each.stage == stage), None)
-
-
 _Instant = Annotated[AwareDatetime, BeforeValidator(lambda v: parse_instant(str(v), "a time"))]
 
 
@@ -124,7 +113,7 @@ class CycleFacts(Frozen):
     next_stage: str = ""  # First stage that has not ended; '' if none.
     problem: str = ""  # Why a record of it cannot be read; ''.
     airflow_url: str = ""  # Its page in Airflow; '' if not known.
-    costs: CycleCosts
+    costs: tuple[StageCost, ...] = ()  # Of the stages that have ended.
 
     @property
     def broke_at(self) -> AwareDatetime | None:

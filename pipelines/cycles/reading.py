@@ -16,7 +16,7 @@ from pipelines.alerts.compose import find_failure
 from pipelines.alerts.links import airflow_link
 from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.cycle import CycleCosts, CycleFacts, CycleRecord, StageCost
+from pipelines.contracts.cycle import CycleFacts, CycleRecord, StageCost
 from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
 from pipelines.contracts.explain import Explanation, explanation_uri
 from pipelines.contracts.judgement import Comparison, Judgement, Outcome, Promotion
@@ -58,10 +58,8 @@ def newest_cycles(
         try:
             return read_cycle(run_uri, settings)
         except (HomefeedError, ValueError) as error:
-            said, costs = one_line(str(error)), CycleCosts(run_id=name)
-            return CycleFacts(
-                run_id=name, run_uri=run_uri, state="not readable", problem=said, costs=costs
-            )
+            said = one_line(str(error))
+            return CycleFacts(run_id=name, run_uri=run_uri, state="not readable", problem=said)
 
     days = set(map(_day_of, names[:num]))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -126,7 +124,7 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
         found["state"] = "data gate failed" if is_gate else "broken"
         found["failure"] = failure.model_copy(update={"message": one_line(failure.message)})
     costs = [r.model_dump(include=set(StageCost.model_fields)) for r in records.values()]
-    costed = CycleCosts(run_id=run_id, stages=tuple(StageCost(**each) for each in costs))
+    costed = tuple(StageCost(**each) for each in costs)
     return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costed, **found)
 
 

@@ -25,7 +25,7 @@ class UsageMeter:
 
     def __init__(self, look_every_s: float = LOOK_EVERY_S) -> None:
         self._look_every_s, self._seen_bytes = look_every_s, 0
-        self._started, self._cpu_s, self._moved = time.monotonic(), _cpu_s(), _moved_bytes()
+        self._started, self._cpu_s, self._moved = time.monotonic(), processor_s(), _moved_bytes()
         self.wall_s = 0.0  # Until what was read last.
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look_again, name="usage", daemon=True)
@@ -44,7 +44,7 @@ class UsageMeter:
         pairs = zip(_moved_bytes(), self._moved, strict=True)
         moved = [None if now is None or then is None else now - then for now, then in pairs]
         return StageUsage(
-            cpu_s=max(0.0, _cpu_s() - self._cpu_s),
+            cpu_s=max(0.0, processor_s() - self._cpu_s),
             gpu_s=self.wall_s * num_gpus,
             peak_memory_bytes=self._seen_bytes,
             read_bytes=moved[0],
@@ -101,7 +101,7 @@ def memory_in_use_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _cpu_s() -> float:
+def processor_s() -> float:
     """Return user and system seconds of this process and of its children that have ended."""
     used = psutil.Process().cpu_times()
     return float(used.user + used.system + used.children_user + used.children_system)

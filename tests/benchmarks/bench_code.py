@@ -52,7 +52,7 @@ def measure() -> list[Row]:
         run("retrain", "--as-of", DEFAULT_DAYS[1])
         cycle = newest_cycles(workspace_uri, run_names(workspace_uri), settings, 1)[0]
         assert read_artifact(cycle.run_uri, "train_anchor", FreshAnchor).code_digest == digest
-        hours = {each.stage: each.usage.cpu_s / 3600 for each in cycle.costs.stages if each.usage}
+        hours = {each.stage: each.usage.cpu_s / 3600 for each in cycle.costs if each.usage}
         place = storage.local_path(accepted_code.place_of(workspace_uri, digest))
         kept_mib = sum(path.stat().st_size for path in place.iterdir()) / 2**20
     anchor, whole = hours["train_anchor"], sum(hours.values())

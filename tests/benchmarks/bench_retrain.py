@@ -26,7 +26,7 @@ def measure() -> list[Row]:
         triggers = [f"retrain__completejourney__{day}" for day in DEFAULT_DAYS]
         found = [find_cycle(workspace, trigger, Settings()) for trigger in triggers]
         cycles = [cycle.costs for cycle in found if cycle is not None]
-    spans = [([s.finished_at for s in c.stages], [s.wall_s for s in c.stages]) for c in cycles]
+    spans = [([s.finished_at for s in c], [s.wall_s for s in c]) for c in cycles]
     # From the start of the first stage, which has ended first, to the end of the last.
     elapsed = [(max(ends) - min(ends)).total_seconds() + walls[0] for ends, walls in spans]
     others = [max(0.0, e - sum(walls)) for e, (_, walls) in zip(elapsed, spans, strict=True)]
@@ -49,8 +49,8 @@ def measure() -> list[Row]:
             **shared,
         ),
     ]
-    for stage in [each.stage for each in cycles[-1].stages]:
-        times = [found.wall_s for cycle in cycles if (found := cycle.of(stage)) is not None]
+    for stage in [each.stage for each in cycles[-1]]:
+        times = [s.wall_s for cycle in cycles for s in cycle if s.stage == stage]
         spread = f"{min(times):.1f} to {max(times):.1f} s over the cycles"
         rows.append(row(f"stage_{stage}_s", max(times), "s", spread=spread, **shared))
     return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.cycle import CycleCosts, CycleRecord, StageCost
+from pipelines.contracts.cycle import CycleRecord, StageCost
 from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
 from pipelines.contracts.reasons import (
     AbsenceKind,
@@ -53,7 +53,7 @@ CURVE = tuple(
 STAGES = ("resolve_run", "build_snapshot", "check_snapshot", "train_challenger", "train_anchor")
 
 
-def costs_of(run_id: str, factor: float = 1.0, is_measured: bool = True) -> CycleCosts:
+def costs_of(factor: float = 1.0, is_measured: bool = True) -> tuple[StageCost, ...]:
     """Return what a cycle might have used; its training takes an hour times the factor."""
     used = StageUsage(
         cpu_s=5400 * factor,
@@ -63,17 +63,14 @@ def costs_of(run_id: str, factor: float = 1.0, is_measured: bool = True) -> Cycl
         written_bytes=12_345_678,
     )
     day = datetime(2017, 3, 2, 6, tzinfo=UTC)
-    return CycleCosts(
-        run_id=run_id,
-        stages=tuple(
-            StageCost(
-                stage=stage,
-                wall_s=(0.4, 900, 41, 3600, 5)[place] * factor,
-                finished_at=day + timedelta(hours=place),
-                usage=used if is_measured else None,
-            )
-            for place, stage in enumerate(STAGES)
-        ),
+    return tuple(
+        StageCost(
+            stage=stage,
+            wall_s=(0.4, 900, 41, 3600, 5)[place] * factor,
+            finished_at=day + timedelta(hours=place),
+            usage=used if is_measured else None,
+        )
+        for place, stage in enumerate(STAGES)
     )
 
 

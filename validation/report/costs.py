@@ -10,21 +10,21 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from pipelines.contracts.cycle import CycleCosts, StageCost
+from pipelines.contracts.cycle import StageCost
 
 NOT_KNOWN = "–"
+Costs = Sequence[StageCost]
+"""What the stages of one cycle used, as far as they have ended."""
 
 
-def cost_rows(costs: CycleCosts, earlier: Sequence[CycleCosts]) -> list[dict[str, str]]:
+def cost_rows(costs: Costs, earlier: Sequence[Costs]) -> list[dict[str, str]]:
     """Return a row for each stage that has ended, and one for all of them together, as texts.
 
     `earlier` is the median time of the last cycles. The sum is held against the same stages of the
     earlier cycles: one that lacks a stage is not counted in it.
     """
-    if not costs.stages:
-        return []
-    rows = [_row(each.stage, (each,), earlier) for each in costs.stages]
-    return [*rows, _row("together", costs.stages, earlier)]
+    rows = [_row(each.stage, (each,), earlier) for each in costs]
+    return [*rows, _row("together", costs, earlier)] if costs else []
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
-def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -> dict[str, str]:
+def _row(name: str, costs: Costs, earlier: Sequence[Costs]) -> dict[str, str]:
     """Return a row; a time differs from the median by a share where it is not all noise."""
 
     def said(
@@ -42,8 +42,9 @@ def _row(name: str, costs: Sequence[StageCost], earlier: Sequence[CycleCosts]) -
         return NOT_KNOWN if None in known else say(together(known))
 
     wall_s = sum(each.wall_s for each in costs)
-    same = [[cycle.of(each.stage) for each in costs] for cycle in earlier]
-    walls = [sum(cost.wall_s for cost in found if cost) for found in same if all(found)]
+    stages = {each.stage for each in costs}
+    same = [[each.wall_s for each in cycle if each.stage in stages] for cycle in earlier]
+    walls = [sum(found) for found in same if len(found) == len(stages)]
     usual = median(walls) if walls else 0.0
     share = f" ({100 * (wall_s / usual - 1):+.0f} %)" if usual >= 1 else ""
     return dict(

@@ -48,7 +48,7 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
     changes = [line.outcome.change for line in facts.cycles if line.outcome]
     axis = axis_of([change for change in changes if change])
     rows = [_row(line, axis, facts.workspace_uri) for line in facts.cycles]
-    costed = [line.costs for line in facts.cycles if line.costs.stages]
+    costed = [line.costs for line in facts.cycles if line.costs]
     earlier = costed[1 : NUM_EARLIER + 1]
     served = [
         f"for {(later.since - span.since).total_seconds() / 86400:.1f} days"
@@ -107,7 +107,7 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     if changes:
         together = Interval(value=whole, low=whole - half, high=whole + half, confidence=0.95)
         came += f", by their verdicts {together.in_percent} together"
-    used = [stage.usage for line in told for stage in line.costs.stages if stage.usage]
+    used = [stage.usage for line in told for stage in line.costs if stage.usage]
     hours, gpu = (sum(getattr(each, of) for each in used) / 3600 for of in ("cpu_s", "gpu_s"))
     cost = f"{hours:.2f} core-hours" + (f" and {gpu:.2f} GPU-hours" if gpu else "")
     return [
@@ -124,13 +124,13 @@ def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:
     if going is None or going is not max(cycles, key=lambda each: str(each.began_at or "")):
         return ""
     left = STAGES[STAGES.index(going.next_stage) :]
-    judged = [each.costs.stages for each in cycles if each.outcome][:NUM_EARLIER]
+    judged = [each.costs for each in cycles if each.outcome][:NUM_EARLIER]
     lately = [sum(cost.wall_s for cost in costs if cost.stage in left) for costs in judged]
     said = f"Cycle {going.run_id} is at {going.next_stage}"
     if not lately:
         return f"{said}."
     usual = median(lately)
-    since = max((cost.finished_at for cost in going.costs.stages), default=now)
+    since = max((cost.finished_at for cost in going.costs), default=now)
     minutes = (usual - (now - since).total_seconds()) / 60
     return f"{said}, {f'about {minutes:.0f} min left' if minutes >= 1 else 'nearly done or late'}."
 

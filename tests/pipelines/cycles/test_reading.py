@@ -109,7 +109,7 @@ def test_costs_come_from_the_manifests(tmp_path: Path) -> None:
     measured = record.model_copy(update={"usage": used, "wall_s": 3.0})  # the seal covers neither
     storage.write_model(manifest_uri(run.run_uri, "resolve_run"), measured)
     [cycle] = cycles_of(tmp_path)
-    (cost,) = cycle.costs.stages
+    (cost,) = cycle.costs
     assert (cost.stage, cost.wall_s, cost.usage) == ("resolve_run", 3.0, used)
 
 

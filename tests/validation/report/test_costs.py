@@ -1,13 +1,12 @@
 """What a cycle cost, in the words of a table."""
 
-from pipelines.contracts.cycle import CycleCosts
 from support.outcome_pages import STAGES, costs_of
 from validation.report.costs import NOT_KNOWN, cost_rows
 
 
 def test_stages_stand_beside_the_median_of_earlier_cycles() -> None:
-    earlier = [costs_of("a", 0.5), costs_of("b", 0.8), costs_of("c", 2.0)]
-    rows = cost_rows(costs_of("now"), earlier)
+    earlier = [costs_of(0.5), costs_of(0.8), costs_of(2.0)]
+    rows = cost_rows(costs_of(), earlier)
     assert [row["stage"] for row in rows] == [*STAGES, "together"]
     assert rows[STAGES.index("train_challenger")] == {
         "stage": "train_challenger", "wall": "1:00:00", "earlier": "0:48:00 (+25 %)",
@@ -20,10 +19,8 @@ def test_stages_stand_beside_the_median_of_earlier_cycles() -> None:
 
 
 def test_what_was_not_measured_is_a_dash_and_a_cycle_that_lacks_a_stage_has_no_sum() -> None:
-    for row in cost_rows(costs_of("now", is_measured=False), ()):
+    for row in cost_rows(costs_of(is_measured=False), ()):
         assert {row[name] for name in ("cpu", "gpu", "peak", "read", "earlier")} == {NOT_KNOWN}
-    assert cost_rows(CycleCosts(run_id="x"), ()) == []
-    whole = costs_of("a")
-    half = whole.model_copy(update={"stages": whole.stages[:2]})
-    rows = cost_rows(costs_of("now"), [half])
+    assert cost_rows((), ()) == []
+    rows = cost_rows(costs_of(), [costs_of()[:2]])
     assert (rows[-1]["earlier"], rows[1]["earlier"]) == (NOT_KNOWN, "0:15:00 (+0 %)")

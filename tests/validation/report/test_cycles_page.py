@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from pipelines.contracts.cycle import CycleCosts, CycleFacts, StageCost
+from pipelines.contracts.cycle import CycleFacts, StageCost
 from pipelines.contracts.decay import Decay
 from pipelines.contracts.reasons import LinePoint
 from support.cycle_pages import FIRST, make_facts
@@ -72,7 +72,6 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
                 message="its day is years ahead", occurred_at=last.began_at + timedelta(hours=hours)
             ),
             state="broken",
-            costs=CycleCosts(run_id="2029-01-01--00000000"),
         )
         html = render_cycles(facts.model_copy(update={"cycles": (typo, *facts.cycles)}))
         [head] = re.findall(r'<p class="title">Newest cycle.*', html)
@@ -88,10 +87,9 @@ def test_what_goes_on_what_is_broken_and_the_line_are_told_at_an_instant() -> No
                         value=0.01 * days, error=0.01) for days in range(2)]  # fmt: skip
     judged = next(each for each in facts.cycles if each.outcome)
     compared = StageCost(stage="compare_with_champion", wall_s=660, finished_at=due)
-    costs = CycleCosts(run_id=judged.run_id, stages=(compared,))
-    cycles = (going, judged.model_copy(update={"line": tuple(points), "costs": costs}))
+    cycles = (going, judged.model_copy(update={"line": tuple(points), "costs": (compared,)}))
     told = {"cycles": cycles, "next_due": due, "broken": ("Since then: <b>it broke</b>",)}
-    now = max(cost.finished_at for cost in going.costs.stages) + timedelta(minutes=1)
+    now = max(cost.finished_at for cost in going.costs) + timedelta(minutes=1)
     facts = facts.model_copy(update=told)
     html = re.sub("<(?!b>)[^>]+>", "", render_cycles(facts, now))
     assert re.search(rf"Cycle {going.run_id} is at {going.next_stage}, about \d+ min left", html)
@@ -107,7 +105,7 @@ def test_what_a_lead_asks_is_answered_first() -> None:
     facts = make_facts(12)
     said = dict(answers(facts))
     assert said["Does retraining pay?"] == "Not measured: run homefeed decay with --value."
-    hours = sum(s.usage.cpu_s for c in facts.cycles[:10] for s in c.costs.stages if s.usage) / 3600
+    hours = sum(s.usage.cpu_s for c in facts.cycles[:10] for s in c.costs if s.usage) / 3600
     assert said["What did they cost?"].startswith(f"{hours:.2f} core-hours")
     brought = said["What did the last 10 cycles bring?"]
     assert brought.startswith("2 of 10 promoted a model, by their verdicts +3.20 % (+1.05")
