@@ -25,7 +25,7 @@ WRONG_USAGE = 64
 GROUPS = {
     "Run": ("retrain", "status", "local", "resolve", "stage", "reproduce"),
     "Model": ("history", "rollback", "serve", "serving", "ledger", "promote", "recipe", "anchor"),
-    "Ask": ("explain", "decay"),
+    "Ask": ("explain", "decay", "backtest"),
     "Data": ("ingest", "log", "gate", "world"),
     "Operate": ("monitor", "alert", "gc"),
 }

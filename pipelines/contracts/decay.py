@@ -13,9 +13,9 @@ from pipelines.contracts.base import Artifact, Frozen
 from pipelines.contracts.reasons import Interval
 
 
-def decay_uri(workspace_uri: str, recipe_digest: str) -> str:
-    """Return where the decay of a recipe is kept."""
-    return f"{workspace_uri.rstrip('/')}/decay/{recipe_digest}/decay.json"
+def decay_folder(workspace_uri: str, recipe_digest: str) -> str:
+    """Return where what is known of a recipe's decay is kept."""
+    return f"{workspace_uri.rstrip('/')}/decay/{recipe_digest}"
 
 
 class DecayPoint(Frozen):
@@ -84,6 +84,54 @@ class ScheduleArm(Frozen):
     name: str  # 'every 28 days', 'when due'.
     num_trainings: int = Field(ge=0)
     lost: Interval  # Share of the metric a day, mean over the windows.
+
+
+class Replayed(Frozen):
+    """What a gate decided in a cycle, and what came of it in the next one's window."""
+
+    as_of: AwareDatetime
+    champion: AwareDatetime | None  # as_of of the model that served; None: none did.
+    decision: str
+    reasons: tuple[str, ...]
+    is_promoted: bool
+    # Challenger against champion on the next window; None: no champion, or no next window.
+    came: Interval | None = None
+
+    @property
+    def regret(self) -> Interval | None:
+        """What the other choice would have brought more, as a share of the target metric."""
+        return self.came and self.came.times(-1.0 if self.is_promoted else 1.0)
+
+
+class ReplayedGate(Frozen):
+    """One setting of the gate over all cycles."""
+
+    name: str
+    cycles: tuple[Replayed, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What it promoted, how often it was wrong, and what the other choices would have kept."""
+        regrets = [cycle.regret for cycle in self.cycles if cycle.regret]
+        lost = sum(max(each.value, 0.0) for each in regrets) / max(len(regrets), 1)
+        return (
+            f"{self.name}: promoted {sum(cycle.is_promoted for cycle in self.cycles)} of "
+            f"{len(self.cycles)}; of {len(regrets)} choices that were seen through, "
+            f"{sum(each.value > 0 for each in regrets)} were wrong by what came, "
+            f"{sum(each.low > 0 for each in regrets)} of them surely; the other choices would have "
+            f"kept {100 * lost:.2f} % a cycle"
+        )
+
+
+class Backtest(Artifact):
+    """What `homefeed backtest` found: `<workspace>/decay/<recipe digest>/backtest.json`."""
+
+    recipe: str
+    code_digest: str
+    target_metric: str
+    measured_at: AwareDatetime
+    gates: tuple[ReplayedGate, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class Decay(Artifact):

@@ -8,6 +8,7 @@ alone, from the table of templates, and nothing reads it back. Not for finding r
 
 from collections.abc import Callable
 from enum import StrEnum
+from statistics import NormalDist
 from string import Formatter
 from typing import Any, Literal, Self
 
@@ -29,6 +30,17 @@ class Interval(Frozen):
         """A change for the end of its row: '+1.20 % (-0.10 to +2.50)'."""
         numbers = (100 * self.value, 100 * self.low, 100 * self.high)
         return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
+
+    @property
+    def error(self) -> float:
+        """Its standard error, by its upper half: the lower one may be cut short at zero."""
+        return (self.high - self.value) / NormalDist().inv_cdf((1 + self.confidence) / 2)
+
+    def times(self, factor: float) -> "Interval":
+        """Return the estimate of so many times what this one is of."""
+        low, high = sorted((factor * self.low, factor * self.high))
+        told = {"value": factor * self.value, "low": low, "high": high}
+        return self.model_copy(update=told)
 
 
 class MetricComparison(Frozen):

@@ -12,14 +12,14 @@ runs on later: a window is scored anew only where its models are others. Not for
 """
 
 import contextlib
+import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay, decay_uri
+from pipelines.contracts.decay import Decay, decay_folder
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -41,6 +41,7 @@ from pipelines.contracts.time import floor_to_day
 from pipelines.cycles.index import refresh_index
 from pipelines.event_log.completeness import completeness
 from pipelines.event_log.log_files import EventLog
+from pipelines.metrics.usage import processor_s
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import build_of
@@ -48,7 +49,6 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.stages.train import train_apart
 
 if TYPE_CHECKING:
-    from training.bundle.score_split import SplitScores
     from validation.decay.windows import ScoredWindow
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,11 @@ class Lab:
                 f"the workspace {self.workspace_uri} is no folder of this machine; expected one, "
                 f"because trainings go on in it; set HOMEFEED_WORKSPACE to a folder"
             )
-        self.folder = storage.local_path(folder_of(self.workspace_uri, self.recipe))
+        self.folder = storage.local_path(
+            decay_folder(self.workspace_uri, self.recipe.recipe_digest)
+        )
         self.work = self.folder / code_digest()[:16]
+        self.scores_dir = self.work / "scores"
 
     def measure(self) -> "list[ScoredWindow]":
         """Make what is missing, and return every window as its models scored it, in time.
@@ -99,20 +102,24 @@ class Lab:
             ConfigurationError: too few days are left.
             HomefeedError: as building a snapshot and training raise.
         """
-        with storage.exclusive_lock(str(self.work), f"homefeed decay of {self.recipe.reference}"):
-            return list(self._score(self._make_all()))
+        with self.locked():
+            return list(self._score(self.make(FEWEST_MODELS)))
 
-    def _make_all(self) -> dict[datetime, Made]:
-        """Return the models by day, those that are missing made now."""
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from working in the folder for the time being."""
+        return storage.exclusive_lock(str(self.work), f"homefeed decay of {self.recipe.reference}")
+
+    def make(self, fewest: int) -> dict[datetime, Made]:
+        """Return the models by day, those that are missing made now; see `measure`."""
         known = self._registered() if self.uses_registry else {}
         made: dict[datetime, Made] = {}
         for as_of in tracked(self.as_of, "models made"):
             with self._named(as_of):
                 made[as_of] = self._make(as_of, known.get(as_of, ()))
-        if len(made) < FEWEST_MODELS:
+        if len(made) < fewest:
             raise ConfigurationError(
                 f"{len(made)} models of {self.recipe.reference} are there; expected at least "
-                f"{FEWEST_MODELS}; choose --from, --to and --every that give as many days"
+                f"{fewest}; choose --from, --to and --every that give as many days"
                 f"{': '.join(['', *self.left_out])}"
             )
         self.cpu_s = [each.cpu_s for each in made.values() if each.cpu_s]
@@ -143,7 +150,7 @@ class Lab:
             places = {**found.snapshot.places(), Path(found.bundle_dir).as_uri(): None}
             if not storage.find_missing(places):
                 return found
-        before = _cpu_s()
+        before = processor_s()
         log_uri = storage.to_uri(self.settings.event_log_location)
         snapshots_uri = storage.join(self.workspace_uri, "snapshots")
         snapshot = build_of(plan_of(self.recipe, as_of), log_uri, snapshots_uri)
@@ -151,7 +158,7 @@ class Lab:
         if not bundle_dir:
             work_dir = self.work / f"{as_of:%Y-%m-%d}" / "training"
             result = train_apart(snapshot, self.recipe, work_dir, self.settings.accelerator)
-            bundle_dir, cpu_s = result.bundle_dir, _cpu_s() - before
+            bundle_dir, cpu_s = result.bundle_dir, processor_s() - before
         made = Made(snapshot=snapshot, bundle_dir=bundle_dir, cpu_s=cpu_s)
         storage.write_model(note, made)
         return made
@@ -173,19 +180,14 @@ class Lab:
                 return str(bundle_dir)
         return ""
 
-    def score(self, *asked: Any, **more: Any) -> "SplitScores":
-        """Score a bundle as `score_split` does, once."""
-        from training.bundle.score_split import score_once
-
-        return score_once(self.work / "scores", *asked, **more)
-
     def _score(self, made: dict[datetime, Made]) -> "Iterator[ScoredWindow]":
         """Yield each window as its own model and older ones scored it."""
+        from training.bundle.score_split import score_once
         from training.data.reader import load_rows
         from validation.decay.windows import ScoredWindow
         from validation.model_gate.comparison import Holdout
 
-        days = list(made)
+        days, score = list(made), functools.partial(score_once, self.scores_dir)
         for num, (as_of, own) in enumerate(tracked(made.items(), "windows scored", len(made))):
             place = own.snapshot, storage.local_path(own.snapshot.uri), SPLIT_HOLDOUT
             verify_files(*place[:2])
@@ -197,11 +199,8 @@ class Lab:
                 yield ScoredWindow(
                     as_of,
                     Holdout(rows, self.recipe.features.heads, self.recipe.model_gate),
-                    {day: self.score(Path(made[day].bundle_dir), *place) for day in live},
-                    {
-                        day: self.score(Path(own.bundle_dir), *place, acted_before=day)
-                        for day in frozen
-                    },
+                    {day: score(Path(made[day].bundle_dir), *place) for day in live},
+                    {day: score(Path(own.bundle_dir), *place, acted_before=day) for day in frozen},
                 )
 
     def report(self, found: "list[ScoredWindow]", **options: float | None) -> Decay:
@@ -224,11 +223,6 @@ class Lab:
         storage.write_model((self.folder / "decay.json").as_uri(), decay)
         refresh_index(self.workspace_uri, self.settings.registered_model)
         return decay
-
-
-def folder_of(workspace_uri: str, recipe: RunConfig) -> str:
-    """Return where a recipe's decay is kept."""
-    return decay_uri(workspace_uri, recipe.recipe_digest).rpartition("/")[0]
 
 
 def days_to_measure(
@@ -274,8 +268,7 @@ def log_to_mlflow(decay: Decay, settings: Settings) -> str:
     from pipelines.contracts.mlflow_errors import make_once, translated_outages
 
     tag, name = f"tags.homefeed_decay = '{decay.recipe_digest}'", f"decay of {decay.recipe}"
-    found = decay_uri(storage.to_uri(settings.workspace_location), decay.recipe_digest)
-    folder = found.rpartition("/")[0]
+    folder = decay_folder(storage.to_uri(settings.workspace_location), decay.recipe_digest)
     try:
         client = tracking.connect(settings.tracking_uri)
         with translated_outages(settings.tracking_uri):
@@ -298,9 +291,3 @@ def log_to_mlflow(decay: Decay, settings: Settings) -> str:
         log.warning("%s", error)
         return ""
     return f"{settings.tracking_uri}/#/experiments/{place}/runs/{run.info.run_id}"
-
-
-def _cpu_s() -> float:
-    """Return the processor time of this process and of its children that have ended, in seconds."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system

@@ -257,7 +257,7 @@ class _Work:
         """Return what is found by now; `gap` is why nothing is known of the other side's recipe."""
         comparison, total, found = self.comparison, Counter({(OWN, 0): 1.0}), list[ExplainedPart]()
         assert comparison.target_change is not None, "something was lost"
-        loss = _negative(comparison.target_change)
+        loss = comparison.target_change.times(-1.0)
         seeds = f"{', '.join(map(str, self.seeds))} -> {self.run.config.training.seed}"
         for name, change in {**self.parts, "seed": seeds}.items():
             told: dict[str, Any] = {"left_out": self.left_out.get(name, "")}
@@ -319,10 +319,5 @@ class _Work:
             if row and row.difference:
                 mask = self.holdout.masks[name]
                 num = mask.sum() if self.is_volume else self.holdout.count_users(mask)
-                found[name] = _negative(row.difference, float(num / self.whole.sum()))
+                found[name] = row.difference.times(-float(num / self.whole.sum()))
         return found
-
-
-def _negative(change: Interval, times: float = 1.0) -> Interval:
-    low, value, high = (-times * each for each in (change.high, change.value, change.low))
-    return Interval(value=value, low=low, high=high, confidence=change.confidence)

@@ -9,7 +9,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from pipelines import storage
@@ -20,7 +19,7 @@ from pipelines.alerts.transports import deliver, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, Cause
 from pipelines.contracts.artifacts import STAGES, ModelRef, RunRequest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay, decay_uri
+from pipelines.contracts.decay import Decay, decay_folder
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.monitor import Watch
@@ -137,8 +136,9 @@ def decay_of(known: History, recipe: RunConfig | None = None) -> Decay | None:
     """Return what was measured of a recipe's decay, or of the accepted one's; None: nothing."""
     recipe = recipe or (known.recipes.accepted.parse() if known.recipes.accepted else None)
     with contextlib.suppress(FileNotFoundError):
-        uri = decay_uri(known.workspace_uri, recipe.recipe_digest if recipe else "none")
-        return storage.read_model(uri, Decay, "measure it again: `homefeed decay`")
+        place = decay_folder(known.workspace_uri, recipe.recipe_digest if recipe else "none")
+        repair = "measure it again: `homefeed decay`"
+        return storage.read_model(storage.join(place, "decay.json"), Decay, repair)
     return None
 
 
@@ -166,8 +166,9 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
                 for model in (champion, other)
             )
             allowance = math.sqrt(2) * gate.seed_noise + mine.value - mine.low
-            lost.append(Day(change.value - mine.value + its.value, _error(change), allowance))
-            plain.append(Day(change.value, _error(change)))
+            plain.append(Day(change.value, max(change.error, 1e-6)))
+            beyond = change.value - mine.value + its.value
+            lost.append(Day(beyond, plain[-1].error, allowance))
             band = {name: getattr(mine, name) - its.value for name in ("value", "low", "high")}
             found |= {"expected": curve and mine.model_copy(update=band), "reference": other.label}
         level = day.find(f"calibration_ratio.{ratio}")
@@ -177,7 +178,7 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
     tests = {loss: evidence_of_loss(lost, LOSSES)}
     bounds = (low, 1, gate.min_head_calibration), (high, -1, gate.max_head_calibration)
     for name, sign, bound in bounds:
-        moved = [Day(sign * (each.value - bound), _error(each)) for each in levels]
+        moved = [Day(sign * (each.value - bound), max(each.error, 1e-6)) for each in levels]
         tests[name] = evidence_of_loss(moved, MISCALIBRATIONS, (0.1, 0.3))
     if levels and (first := _mean(days[0])):
         found |= {"score_shift": _mean(days[-1]) / first - 1}
@@ -210,12 +211,6 @@ def _age(model: ModelRef, at: datetime) -> float:
 def _mean(day: Comparison) -> float:
     """Return the champion's mean prediction; the bins hold equal numbers of candidates."""
     return sum(each.mean_predicted for each in day.reliability if each.side == "challenger")
-
-
-def _error(interval: Interval) -> float:
-    """Return the standard error of an interval; that of a number without any is tiny."""
-    reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
-    return max((interval.high - interval.value) / reach, 1e-6)
 
 
 def _of_cycles(settings: Settings, now: datetime, due: datetime | None) -> Iterator[Alert]:

@@ -101,7 +101,7 @@ def compare_with_champion(
             found = gather_facts(mine, champion, run.config)
         facts = pool_facts(run, cycles, found)
         sides = mine, champion, anchor and anchor[0]
-        judgement = _judge(run, facts, sides, fresh, line_before(run, cycles))
+        judgement = judge(run, facts, sides, fresh, line_before(run, cycles))
         page_uri = storage.join(output_uri, VERDICT_PAGE)
         skew = measure_skew(run, champion) if champion else None
         judgement = judgement.model_copy(update={"report_uri": page_uri, "skew": skew})
@@ -165,14 +165,15 @@ def _sides(
     return mine, Side(run.champion, bundle_dir, own, own_dir), anchor
 
 
-def _judge(
+def judge(
     run: ResolvedRun,
     facts: "Facts",
     sides: "tuple[Side, Side | None, Side | None]",
     fresh: FreshAnchor,
     line: tuple[LinePoint, ...],
+    serving: ServingCheck | None = None,
 ) -> Judgement:
-    """Check that the bundles would serve, and rule.
+    """Check that the bundles would serve, unless that is known (`serving`), and rule.
 
     The operating curve takes the error of two models of the accepted recipe where there are such:
     the error of a change grows with the change.
@@ -190,7 +191,7 @@ def _judge(
         gate = for_code(gate)
         if fresh_side and _is_one_model(facts, mine, fresh_side):
             fresh_side, fresh = None, FreshAnchor(why=AnchorWhy.SAME_MODEL)
-    serving = check_serving(mine.bundle_dir, run.config.serving, champion_dir)
+    serving = serving or check_serving(mine.bundle_dir, run.config.serving, champion_dir)
     accepted, line = run.standing.anchor, (*line, *points_of(facts.baselines, run.as_of))
     if fresh_side and accepted and facts.delta is not None and facts.phi is not None:
         anchor = AnchorFacts(

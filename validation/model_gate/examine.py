@@ -66,12 +66,8 @@ def place(interval: Interval, minimum: float | None, maximum: float | None) -> P
 
 
 def alone(interval: Interval) -> Estimate:
-    """Return an estimate whose standard error is taken from its interval's upper half.
-
-    The lower one may be cut short, where the number cannot fall further.
-    """
-    reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
-    return Estimate(interval.value, (interval.high - interval.value) / reach)
+    """Return an interval as an estimate."""
+    return Estimate(interval.value, interval.error)
 
 
 @dataclass
@@ -151,7 +147,7 @@ class Examined:
         told |= {"is_anchor": self.is_anchor}
         lowest, highest = bounds
         is_beyond = change.value < _low(lowest) or change.value > _high(highest)
-        seen = smallest_detectable_change(alone(change).error, change.confidence)
+        seen = smallest_detectable_change(change.error, change.confidence)
         crossed = highest if lowest is None or change.value > 0 else -lowest
         where = place(change, *bounds)
         # Beyond if it stood alone; or more likely than not, where the holdout sees such changes.
@@ -343,9 +339,7 @@ def _as_share(row: MetricComparison) -> Interval | None:
     """
     if row.difference is None or row.baseline is None:
         return None
-    level, difference = row.baseline or 1.0, row.difference
-    ends = {name: getattr(difference, name) / level for name in ("value", "low", "high")}
-    return difference.model_copy(update=ends)
+    return row.difference.times(1 / (row.baseline or 1.0))
 
 
 def void_reasons(

@@ -19,7 +19,7 @@ from pipelines.contracts.judgement import OffPolicyEstimate, SelfTest
 from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
-from training.bundle.score_split import SplitScores, score_split
+from training.bundle.score_split import SplitScores, score_once, score_split
 from training.data.reader import load_rows
 from validation.model_gate.baselines import POPULARITY, measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
@@ -39,6 +39,12 @@ class Side:
     bundle_dir: Path
     snapshot: Snapshot
     snapshot_dir: Path
+    scores_dir: Path | None = None  # Keeps its scores, which are not computed again then.
+
+    def score(self, label_heads: tuple[str, ...]) -> SplitScores:
+        """Return the scores of its holdout; labels of these heads enter the digest of the rows."""
+        asked = self.bundle_dir, self.snapshot, self.snapshot_dir, SPLIT_HOLDOUT, label_heads
+        return score_once(self.scores_dir, *asked) if self.scores_dir else score_split(*asked)
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,10 @@ def gather_facts(
 
 def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
     """Score a side's holdout, and note where it was trained on rows of it."""
-    config, holdout = read_config(side.bundle_dir), side.snapshot.holdout
-    scores = score_split(
-        side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads
+    config, holdout, scores = (
+        read_config(side.bundle_dir),
+        side.snapshot.holdout,
+        side.score(label_heads),
     )
     trained_on = config.training
     if trained_on.end <= holdout.start or trained_on.start >= holdout.end:

@@ -38,7 +38,7 @@ from validation.model_gate.comparison import (
     measure_ratios,
     ratio_metrics,
 )
-from validation.model_gate.examine import Bounds, alone, chance_at
+from validation.model_gate.examine import Bounds, chance_at
 from validation.model_gate.intervals import Cells, FloatArray, change_estimate
 from validation.model_gate.target_metric import hits_name
 from validation.model_gate.verdict import decide
@@ -299,7 +299,7 @@ def check_intervals(
         return (*found, Reason.of("tested_few", num_users=num_different))
     total = sides[1].sum()
     by_users = math.sqrt(np.square(sides[0] - sides[0].sum() / total * sides[1]).sum()) / total
-    if (error := alone(change).error) < by_users / _WIDEST:
+    if (error := change.error) < by_users / _WIDEST:
         raise _failed(
             f"its interval implies a standard error of {error:.4%}, and users alone make "
             f"{by_users:.4%}; the intervals are scaled, or users are left out"
@@ -333,7 +333,7 @@ def _check_coverage(sides: FloatArray, holdout: Holdout) -> tuple[Reason, ...]:
         if change is not None and interval is not None:
             covered += interval.low <= 0 <= interval.high
             values.append(change.value)
-            errors.append(alone(interval).error)
+            errors.append(interval.error)
     fewest = int(binom.interval(_BAND, _NUM_DRAWS, config.confidence)[0])
     if covered < fewest:
         said = f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero"

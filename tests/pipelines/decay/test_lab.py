@@ -8,11 +8,11 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.decay import Decay
+from pipelines.contracts.decay import Decay, decay_folder
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.decay import lab as room
-from pipelines.decay.lab import Lab, days_to_measure, folder_of, log_to_mlflow
+from pipelines.decay.lab import Lab, days_to_measure, log_to_mlflow
 from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import smoke
 from pipelines.settings import Settings
@@ -91,7 +91,7 @@ def test_what_was_measured_is_told_and_not_measured_again(
 ) -> None:
     lab, windows = measured
     found = lab.report(windows, core_hours=0.1, value=0.5)
-    place = folder_of(desk.where[0], smoke())
+    place = decay_folder(desk.where[0], smoke().recipe_digest)
     assert storage.read_model(f"{place}/decay.json", Decay) == found
     main, frozen = found.curves[0], found.curves[1]
     assert (main.metric, main.stale, frozen.stale) == ("repin_volume_at_3", "weights", "actions")
