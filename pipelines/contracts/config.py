@@ -383,8 +383,8 @@ class ModelConfig(Frozen):
     max_actions: int = Field(100, ge=1, le=2000)  # Newest actions used.
     use_sequence_encoder: bool = True  # The TransAct encoder.
     # 'reference' is the published encoder: hidden positions have outputs, and a linear layer
-    # follows the max pool.
-    encoder_variant: Literal["default", "reference"] = "default"
+    # follows the max pool. In 'append' the candidate is a last token: fast, and less exact.
+    encoder_variant: Literal["default", "reference", "append"] = "default"
     use_action_ages: bool = False  # Tokens tell ages; not as published.
     # Candidate-to-sequence features: best cosine, exact matches by type.
     use_sequence_matches: bool = False

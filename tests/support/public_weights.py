@@ -27,14 +27,16 @@ _OWN_NAMES = {
 }
 
 
+def own_name(name: str) -> str:
+    """Return what a parameter of the published module is called here."""
+    for theirs, ours in _OWN_NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
 def load_public_weights(encoder: SequenceEncoder, published: Mapping[str, Tensor]) -> None:
     """Load a published state dict into a reference encoder of the same sizes."""
-    state = {}
-    for published_name, value in published.items():
-        name = published_name
-        for theirs, ours in _OWN_NAMES.items():
-            name = name.replace(theirs, ours)
-        state[name] = value
+    state = {own_name(name): value for name, value in published.items()}
     state.pop("action_type_lookup", None)
     rows = state["action_embedding.weight"]
     state["action_embedding.weight"] = torch.cat([torch.zeros_like(rows[:1]), rows])

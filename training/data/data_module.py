@@ -249,12 +249,14 @@ class HomefeedDataModule(pl.LightningDataModule):
                 moments.append((mean, scale or 1.0))
         pins = reader.pins["embedding"][np.unique(reader.example_column(index, "pin_row"))]
         users = np.concatenate([table["embedding"] for table in reader.users])
-        for name, embeddings in (("pins", pins), ("users", users)):
-            bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-            if bad:
+        for name, tables in (("pin", [reader.pins]), ("user", reader.users)):  # past actions' too
+            is_bad = [~np.isfinite(table["embedding"]).all(axis=1) for table in tables]
+            bad = [table[f"{name}_id"][rows] for table, rows in zip(tables, is_bad, strict=True)]
+            if len(ids := np.concatenate(bad)):
                 raise DataContractError(
-                    f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
-                    f"data gate (check_snapshot), which names them, and mend the event log"
+                    f"{len(ids)} embeddings of {name}s are not finite, {name}_id {ids[:3]} first; "
+                    f"expected finite numbers; run the data gate (check_snapshot), which names "
+                    f"them, and mend the event log"
                 )
         labels_CH = reader.labels(index)
         positives_H = labels_CH.sum(axis=0, dtype=np.int64)

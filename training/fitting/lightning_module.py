@@ -11,15 +11,18 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map_only
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import seed_of
 from training.data.batches import Batch, FeatureStatistics, visible_actions
+from training.model.encoder.sequence_encoder import Plan
 from training.model.loss import label_weight_matrix, weighted_loss
 from training.model.ranker import Ranker
 
 _WEIGHTS_SALT, _DROPOUT_SALT = 201, 202
+Planned = tuple[Batch, Tensor, Plan | None]
 
 
 class RankerModule(pl.LightningModule):
@@ -40,41 +43,49 @@ class RankerModule(pl.LightningModule):
         self.ranker = Ranker(config.features, config.model, embedding_dim)
         self.ranker.adopt(statistics)
         self.register_buffer("label_weights_HL", label_weight_matrix(config.features))
-        self.gradient_norm = torch.tensor(0.0)
+        self.loss = self.gradient_norm = torch.tensor(0.0)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this step's dropout."""
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Planned:
+        """Return the batch with what is visible and the encoder's plan.
+
+        Made here, on the host, they wait for no device. What is pinned is copied meanwhile.
+        """
+        is_visible_RS = visible_actions(batch, self.config.model.time_window_mask_hours)
+        planned = batch, is_visible_RS, self.ranker.plan(batch, is_visible_RS)
+        return tree_map_only(Tensor, Tensor.pin_memory, planned) if self.on_gpu else planned
+
+    def on_train_batch_start(self, batch: Planned, batch_idx: int) -> None:
+        """Seed this step's dropout, and look at the step before, of which a GPU is done by now."""
+        self.require_finite()
         seed = self.config.training.seed
         torch.manual_seed(seed_of(seed, _DROPOUT_SALT, self.global_step, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save a step that failed."""
+        self.require_finite()
+
+    def training_step(self, planned: Planned, batch_idx: int) -> Tensor:
         """Return the loss whose mean over the ranks is the global mean per candidate.
 
-        Raises:
-            DataContractError: the loss is NaN or infinite; no weight was changed by it.
+        Nothing in it waits for a device (tests/training/fitting/test_lightning_module.py).
         """
-        is_visible_RS = visible_actions(batch, self.config.model.time_window_mask_hours)
-        logits_CH = self.ranker(batch, is_visible_RS)
+        batch, is_visible_RS, plan = planned
+        logits_CH = self.ranker(batch, is_visible_RS, plan)
         # DDP averages gradients over the ranks: a share times their number averages to the sum.
         share = weighted_loss(logits_CH, batch, self.get_buffer("label_weights_HL"))
         loss = share * self.trainer.world_size
-        if not torch.isfinite(loss):
-            raise self._diverged("loss", loss)
+        self.loss = loss.detach()
         return loss
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip the global gradient norm, and stop before the step if it is not finite.
-
-        Raises:
-            DataContractError: the norm is NaN or infinite; no weight was changed by it.
-        """
+        """Clip the global gradient norm, and let the step change nothing if it is not finite."""
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(
             self.parameters(), self.config.training.gradient_clip
         )
-        if not torch.isfinite(self.gradient_norm):
-            raise self._diverged("gradient norm", self.gradient_norm)
+        # The fused optimizer reads this where the weights are, so that the host need not wait.
+        optimizer.found_inf = (~torch.isfinite(self.loss + self.gradient_norm)).float()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return Adam (AdamW where there is decay) and its schedule, stepped with every batch."""
@@ -94,14 +105,22 @@ class RankerModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1},
         }
 
-    def _diverged(self, what: str, found: Tensor) -> DataContractError:
-        training, num_batches = self.config.training, int(self.trainer.num_training_batches)
-        return DataContractError(
-            f"training diverged at step {self.global_step}, epoch {self.current_epoch}, batch "
-            f"{self.global_step % num_batches}: {what} is {found.item()}, expected a finite "
-            f"number; no weight was changed by it. Lower training.learning_rate "
-            f"({training.learning_rate}) or training.gradient_clip ({training.gradient_clip}), and "
-            f"look for extreme feature values"
+    def require_finite(self) -> None:
+        """Stop after a step whose loss or gradients were not finite; it changed no weight.
+
+        Raises:
+            DataContractError: the loss or the gradients' norm is NaN or infinite.
+        """
+        loss, norm = float(self.loss), float(self.gradient_norm)
+        if math.isfinite(loss + norm):
+            return
+        training, step = self.config.training, self.global_step - 1
+        epoch, batch = divmod(step, int(self.trainer.num_training_batches))
+        raise DataContractError(
+            f"training diverged at step {step}, epoch {epoch}, batch {batch}: loss is {loss}, "
+            f"gradient norm is {norm}, expected finite numbers; no weight was changed by it. "
+            f"Lower training.learning_rate ({training.learning_rate}) or training.gradient_clip "
+            f"({training.gradient_clip}), and look for extreme feature values"
         )
 
 

@@ -130,14 +130,15 @@ class MetricLog(pl.Callback):
     ) -> None:
         """Log this step if it is one of those that are logged, on every process alike."""
         step, now, last = trainer.global_step, time.monotonic(), pl_module.num_steps
-        self._num_candidates += int(batch.num_global_candidates)
+        self._num_candidates += batch[0].num_global_candidates.double()  # a sum on the device
         if step % max(1, last // _NUM_LOGGED_STEPS) and step != last:
             return
+        pl_module.require_finite()
         loss: Any = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
         if not trainer.is_global_zero:
             return
         elapsed_s = now - self._started_at
-        speed = self._num_candidates / elapsed_s
+        speed = float(self._num_candidates) / elapsed_s
         values = {
             LOSS: float(loss),
             "training/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],

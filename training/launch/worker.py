@@ -44,7 +44,8 @@ def main(spec_path: str, identity: str, snapshot_dir: str) -> int:
         stream=sys.stderr,
     )
     # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    for message in (".*LeafSpec.*", ".*overridden `on_before_batch_transfer`.*"):
+        warnings.filterwarnings("ignore", message=message)
     # Lightning's remarks on devices and tips are for interactive use.
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch, FeatureStatistics
 from training.model.encoder.matrix_products import linear
-from training.model.encoder.sequence_encoder import SequenceEncoder
+from training.model.encoder.sequence_encoder import Plan, SequenceEncoder
 from training.model.matches import num_match_features, sequence_matches
 
 
@@ -81,12 +81,22 @@ class Ranker(nn.Module):
         with torch.no_grad():
             self.heads.bias.copy_(torch.logit(rates_H))
 
-    def forward(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
+    def plan(self, batch: Batch, is_visible_RS: Tensor) -> Plan | None:
+        """Return what the encoder computes of a batch that is on the host."""
+        if self.encoder is None:
+            return None
+        return self.encoder.plan(
+            *(batch.action_types_RS, batch.action_pins_RSE, is_visible_RS),
+            *(batch.request_of_C, batch.action_pin_keys_RS),
+        )
+
+    def forward(self, batch: Batch, is_visible_RS: Tensor, plan: Plan | None = None) -> Tensor:
         """Return one logit per candidate and head.
 
         Args:
             batch: see `Batch`. Its labels and weights are not read.
             is_visible_RS: bool [R, S], from `visible_actions`.
+            plan: of `plan`. Without one the batch must be on the host.
 
         Returns:
             float32 [C, H], or float64 if the weights are. The logits are not calibrated: they are
@@ -116,6 +126,7 @@ class Ranker(nn.Module):
                 batch.request_of_C,
                 batch.action_ages_ms_RS,
                 batch.action_pin_keys_RS,
+                plan,
             )
             parts.append(encoded / self.encoder.width**0.5)
         crossed_CX = self.cross_network(torch.cat([self._whole(part) for part in parts], dim=1))

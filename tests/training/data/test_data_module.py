@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, UserWeight
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
@@ -40,12 +41,29 @@ def test_users_weigh_as_configured(tmp_path: Path, planted) -> None:
     assert (plain.make(0, plain.plan(0).share(0, 0, 1)).user_weights_R == 1).all()
 
 
-def test_an_embedding_that_is_not_finite_stops_before_the_first_step(planted, tmp_path) -> None:
+@pytest.mark.parametrize("whose", ["pin", "user"])
+def test_an_embedding_that_is_not_finite_is_named_before_the_first_step(
+    planted, tmp_path, whose: str
+) -> None:
     snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
-    snapshot = rewrite(snapshot, folder, "pins.arrow", with_embedding(-1, np.inf))
+    name = "pins.arrow" if whose == "pin" else f"{snapshot.shards[1].name}/users.arrow"
+    bad_id = int(open_table(folder, name)[f"{whose}_id"][2].as_py())
+    snapshot = rewrite(snapshot, folder, name, with_embedding(2, np.nan))
     data = HomefeedDataModule(snapshot, folder, planted.config)
-    with pytest.raises(DataContractError, match="embeddings of pins are not finite"):
+    says = rf"1 embeddings of {whose}s are not finite, {whose}_id \[{bad_id}\] first"
+    with pytest.raises(DataContractError, match=says):
         data.statistics()
+
+
+def test_a_pin_of_past_actions_alone_must_be_finite_too(planted, tmp_path) -> None:
+    snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
+    data = HomefeedDataModule(snapshot, folder, planted.config)
+    shown = set(data.reader.example_column(data.training_index, "pin_row").tolist())
+    past = set(np.concatenate([t["pin_row"] for t in data.reader.timelines]).tolist()) - shown
+    row = past.pop() if past else len(data.reader.pins["pin_id"]) - 1
+    snapshot = rewrite(snapshot, folder, "pins.arrow", with_embedding(row, np.nan))
+    with pytest.raises(DataContractError, match="1 embeddings of pins are not finite"):
+        HomefeedDataModule(snapshot, folder, planted.config).statistics()
 
 
 @pytest.mark.parametrize("head", ["repin", "save"])

@@ -1,9 +1,13 @@
 """One optimizer step: its learning rate, its optimizer, what it hides from the model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from training.data.batches import visible_actions
+from pipelines.contracts.errors import DataContractError
+from support.device_cost import autocast_on_meta, to_meta
+from training.data.batches import Batch, visible_actions
 from training.data.data_module import HomefeedDataModule
 from training.fitting.lightning_module import RankerModule, learning_rate_factor
 from training.fitting.spec import TrainingSpec
@@ -54,8 +58,50 @@ def test_a_training_step_hides_the_actions_within_the_window(
     module.ranker.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
     monkeypatch.setattr(type(module), "trainer", type("Trainer", (), {"world_size": 1})())
     batch = data.make(0, data.plan(0).share(0, 0, 1))
-    module.training_step(batch, 0)
+    module.training_step(module.on_before_batch_transfer(batch, 0), 0)
     is_action = batch.action_types_RS > 0
     assert torch.equal(seen[0], visible_actions(batch, hours["time_window_mask_hours"]))
     hidden_R = (is_action & ~seen[0]).sum(dim=1)
     assert 0 < hidden_R.sum() < is_action.sum()
+
+
+def test_no_step_waits_for_a_device(planted, data, tmp_path, monkeypatch) -> None:
+    module = make_module(planted.spec(tmp_path, model={"dropout": 0.1}), data).to("meta")
+    monkeypatch.setattr(type(module), "trainer", type("Trainer", (), {"world_size": 1})())
+    batch = data.make(0, data.plan(0).share(0, 0, 1))
+    planned = to_meta(module.on_before_batch_transfer(batch, 0))
+    with autocast_on_meta():
+        module.training_step(planned, 0).backward()
+    optimizer = SimpleNamespace()
+    module.configure_gradient_clipping(optimizer)
+    assert optimizer.found_inf.is_meta  # read where the weights are
+    with pytest.raises(RuntimeError, match="meta"):  # as whatever waits for numbers
+        module.require_finite()
+
+
+@pytest.mark.parametrize("field", ["numeric_CN", "labels_CH"])
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_told(
+    planted, data, tmp_path, monkeypatch, field: str
+) -> None:
+    module = make_module(planted.spec(tmp_path), data)
+    trainer = SimpleNamespace(world_size=1, num_training_batches=5)
+    monkeypatch.setattr(RankerModule, "trainer", trainer)
+    monkeypatch.setattr(RankerModule, "global_step", 8)
+    optimizer = module.configure_optimizers()["optimizer"]
+    batch = data.make(0, data.plan(0).share(0, 0, 1))
+    spoilt = batch._replace(**{field: torch.full_like(getattr(batch, field), torch.inf)})
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+
+    def changes_weights(given: Batch) -> bool:
+        optimizer.zero_grad()
+        module.training_step(module.on_before_batch_transfer(given, 0), 0).backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        return not all(map(torch.equal, before, module.parameters()))
+
+    assert not changes_weights(spoilt)
+    for look in (module.on_save_checkpoint, lambda _: module.on_train_batch_start(None, 0)):
+        with pytest.raises(DataContractError, match="at step 7, epoch 1, batch 2: loss is"):
+            look({})
+    assert changes_weights(batch)
+    module.on_train_batch_start(None, 0)

@@ -1,7 +1,7 @@
 """Which requests the encoder computes together, so that little time goes into padding.
 
 A group holds requests of similar length, and its tensors are as long as its longest request.
-Grouping changes no output. Groups are planned on the host, which waits for a GPU's lengths.
+Grouping changes no output. Groups are planned on the host, which would wait for a GPU's lengths.
 Not for which positions are computed: that is `training.model.encoder.tokens`.
 
 Letters: R requests, S tokens of the group's longest request, M candidates of a request (the most
@@ -39,19 +39,22 @@ class Group(NamedTuple):
     is_full: bool  # True if every request has S tokens, each of which stands for one action
 
 
-def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
+def plan_groups(
+    tokens: Tokens, request_of_C: Tensor, limits: GroupLimits, is_appended: bool = False
+) -> list[Group]:
     """Return groups that hold every candidate once; requests without candidates are left out.
 
     Without candidates there is one group without requests.
 
     Args:
-        tokens: of all requests of the batch.
-        request_of_C: int64 [C], ascending.
+        tokens: of all requests of the batch, on the host.
+        request_of_C: int64 [C], ascending, on the host.
+        limits: when a group is closed.
+        is_appended: candidates are tokens of their own, as of `layer.encode`.
     """
-    device = request_of_C.device
     is_none_RS = ~up_to(tokens.num_tokens_R, tokens.count_RS.shape[1])
-    is_single_R = (is_none_RS | (tokens.count_RS == 1)).all(dim=1).cpu()
-    num_tokens_R, count_R = tokens.num_tokens_R.cpu(), torch.bincount(request_of_C.cpu())
+    is_single_R = (is_none_RS | (tokens.count_RS == 1)).all(dim=1)
+    num_tokens_R, count_R = tokens.num_tokens_R, torch.bincount(request_of_C)
     start_R = count_R.cumsum(0) - count_R
     wanted = torch.nonzero(count_R)[:, 0]
     # from long to short, and requests of one length from many candidates to few
@@ -59,16 +62,17 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
     wanted = wanted[torch.argsort(key, descending=True, stable=True)]
     sizes = list(zip(num_tokens_R[wanted].tolist(), count_R[wanted].tolist(), strict=True))
     groups, first = [], 0
-    for num_requests in group_sizes(sizes, GPU_LIMITS if request_of_C.is_cuda else CPU_LIMITS):
+    costs = [(sum(size), 1) for size in sizes] if is_appended else sizes
+    for num_requests in group_sizes(costs, limits):
         requests, own = wanted[first : first + num_requests], sizes[first : first + num_requests]
         count_R1, start_R1 = count_R[requests, None], start_R[requests, None]
         slot_M = torch.arange(max((count for _, count in own), default=1))
         num_tokens = own[0][0] if own else 1
         groups.append(
             Group(
-                request_R=requests.to(device),
-                candidate_RM=(start_R1 + torch.minimum(slot_M, count_R1 - 1)).to(device),
-                real_N=torch.nonzero((slot_M < count_R1).flatten())[:, 0].to(device),
+                request_R=requests,
+                candidate_RM=start_R1 + torch.minimum(slot_M, count_R1 - 1),
+                real_N=torch.nonzero((slot_M < count_R1).flatten())[:, 0],
                 num_tokens=num_tokens,
                 is_full=bool(((num_tokens_R == num_tokens) & is_single_R)[requests].all()),
             )

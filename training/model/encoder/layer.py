@@ -52,25 +52,31 @@ class TransformerLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
 
     def forward(
-        self, matrices: Matrices, tokens_RMSD: Tensor, log_count_RS: Tensor | None
+        self,
+        matrices: Matrices,
+        tokens_RMSD: Tensor,
+        log_count_RS: Tensor | None,
+        num_keys: int | None = None,
     ) -> Tensor:
         """Return the next layer's tokens, float [R, M, S, D]; hidden tokens are computed too.
 
         Args:
             matrices: of this layer.
             tokens_RMSD: float [R, M, S, D].
-            log_count_RS: float [R, S], as of `TokenRoles`.
+            log_count_RS: float [R, keys], as of `TokenRoles`.
+            num_keys: how many tokens, from the front, the others look at; all if not given.
         """
         tokens_BSD = tokens_RMSD.flatten(0, 1)
         query_BHSe = self._by_head(linear(tokens_BSD, matrices.query_w_DD, matrices.query_b_D))
         key_BHSe, value_BHSe = self._keys_and_values(
-            tokens_BSD.to(query_BHSe.dtype), matrices.key_value_w
+            tokens_BSD[:, :num_keys].to(query_BHSe.dtype), matrices.key_value_w
         )
-        scores_BHSS = query_BHSe @ key_BHSe.mT
-        if log_count_RS is not None:
-            added_BS = log_count_RS.repeat_interleave(tokens_RMSD.shape[1], dim=0)
-            scores_BHSS = scores_BHSS + added_BS[:, None, None].to(scores_BHSS.dtype)
-        mixed_BHSe = torch.softmax(scores_BHSS, dim=-1) @ value_BHSe
+        added = log_count_RS
+        if added is not None:
+            added = added.repeat_interleave(tokens_RMSD.shape[1], dim=0)[:, None, None]
+            added = added.to(query_BHSe.dtype)
+        attend = F.scaled_dot_product_attention  # a GPU's flash or memory-efficient kernel
+        mixed_BHSe = attend(query_BHSe, key_BHSe, value_BHSe, added, scale=1.0)
         mixed_RMSD = mixed_BHSe.transpose(1, 2).reshape(tokens_RMSD.shape)
         out_w_DD, folded_b_D = matrices.out_w_DD, matrices.folded_b_D
         return self._finish(self._plus(tokens_RMSD, mixed_RMSD, out_w_DD, folded_b_D))
@@ -195,28 +201,40 @@ def encode(
     sequence_RSd: Tensor,
     candidates_RME: Tensor,
     roles: TokenRoles,
+    is_appended: bool = False,
 ) -> Tensor:
     """Return the output columns of each candidate, float [R, M, 1 + K, D].
 
     A column is a vector: first the max pool over the last layer's tokens, then the newest actions'
-    tokens.
+    tokens. Where candidates are appended, their own tokens stand in place of the pool.
 
     Args:
         layers: at least one, each with its matrices.
         sequence_RSd: float [R, S, d].
         candidates_RME: float [R, M, E], with d + E = D.
         roles: what each token is used for.
+        is_appended: candidates are tokens behind the actions, which do not look at them. So actions
+            are encoded once for all candidates, and d = D.
     """
+    num_tokens, num_candidates = sequence_RSd.shape[1], candidates_RME.shape[1]
     (first, matrices), *later = layers
-    tokens_RMSD = first.first(matrices, sequence_RSd, candidates_RME, roles.log_count_RS)
+    if is_appended:
+        own_RMd = F.pad(candidates_RME, (first.width - candidates_RME.shape[2], 0))
+        tokens_RMSD, later = torch.cat([sequence_RSd, own_RMd], dim=1)[:, None], [*layers]
+    else:
+        tokens_RMSD = first.first(matrices, sequence_RSd, candidates_RME, roles.log_count_RS)
     for layer, matrices in later:
-        tokens_RMSD = layer(matrices, tokens_RMSD, roles.log_count_RS)
-    _, num_candidates, num_tokens, width = tokens_RMSD.shape
-    pooled = tokens_RMSD.detach()
+        tokens_RMSD = layer(matrices, tokens_RMSD, roles.log_count_RS, num_tokens)
+    actions_RMSD = tokens_RMSD[:, :, :num_tokens]
+    pooled = actions_RMSD.detach()
     if roles.log_count_RS is not None:
         is_pooled_RS = up_to(roles.num_pooled_R, num_tokens)
         pooled = pooled.masked_fill(~is_pooled_RS[:, None, :, None], float("-inf"))
     # One gather for all columns: its backward pass writes the few gradients that are not zero.
-    newest = roles.newest_RK[:, None, :, None].expand(-1, num_candidates, -1, width)
-    source = torch.cat([pooled.max(dim=2, keepdim=True).indices, newest], dim=2)
-    return tokens_RMSD.gather(2, source)
+    pool = pooled.max(dim=2, keepdim=True).indices
+    newest = roles.newest_RK[:, None, :, None].expand(-1, pool.shape[1], -1, pool.shape[3])
+    columns_RMKD = actions_RMSD.gather(2, torch.cat([pool, newest], dim=2))
+    if not is_appended:
+        return columns_RMKD
+    newest = columns_RMKD[:, :, 1:].expand(-1, num_candidates, -1, -1)
+    return torch.cat([tokens_RMSD[:, 0, num_tokens:, None], newest], dim=2)

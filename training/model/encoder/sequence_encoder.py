@@ -6,10 +6,10 @@ are `training.model.matches`.
 
 Letters: R requests, C candidates of all requests, S actions per request (newest first, padded),
 M candidates of a request, E pin embedding, A action embedding, d = A + E sequence channels,
-D = A + 2 E token width, K first_k.
+D = A + 2 E token width (d where candidates are appended), K first_k.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
-from training.model.encoder.groups import Group, plan_groups
+from training.model.encoder.groups import CPU_LIMITS, GPU_LIMITS, Group, plan_groups
 from training.model.encoder.layer import TransformerLayer, encode
 from training.model.encoder.tokens import (
     TokenRoles,
@@ -34,6 +34,13 @@ NUM_AGE_BUCKETS = 20
 _MINUTE_MS = 60_000.0
 
 
+class Plan(NamedTuple):
+    """Which positions of a batch are computed, and which requests together."""
+
+    tokens: Tokens
+    groups: list[Group]
+
+
 class SequenceEncoder(nn.Module):
     """Early fusion of candidate and actions, transformer layers, a max pool and the newest columns.
 
@@ -41,7 +48,8 @@ class SequenceEncoder(nn.Module):
     through their own columns and through the max pool, position 0 is a key even where it is
     padding, and a linear layer follows the pool. The default keeps everything that is hidden out of
     the output, and has no such linear layer, because the cross network that follows begins with
-    one.
+    one. In the variant `append` the candidate is a last token instead, which looks at the actions
+    and takes the pool's place.
     """
 
     def __init__(self, num_action_types: int, embedding_dim: int, config: ModelConfig) -> None:
@@ -50,7 +58,8 @@ class SequenceEncoder(nn.Module):
         self.max_actions = config.max_actions
         self.dropout = config.dropout
         self.is_reference = config.encoder_variant == "reference"
-        self.width = config.action_embedding_dim + 2 * embedding_dim
+        self.is_appended = config.encoder_variant == "append"
+        self.width = config.action_embedding_dim + (2 - self.is_appended) * embedding_dim
         if self.width % config.num_attention_heads:
             raise ConfigurationError(
                 f"model.num_attention_heads={config.num_attention_heads} does not divide the token "
@@ -82,6 +91,7 @@ class SequenceEncoder(nn.Module):
         request_of_C: Tensor,
         action_ages_ms_RS: Tensor | None = None,
         action_pin_keys_RS: Tensor | None = None,
+        plan: Plan | None = None,
     ) -> Tensor:
         """Encode each candidate's view of its request's actions.
 
@@ -95,6 +105,7 @@ class SequenceEncoder(nn.Module):
             action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. The
                 keys change no number. They save time without dropout, as equal actions are
                 computed once.
+            plan: of `plan`, on the encoder's device. Without one the batch must be on the host.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -110,20 +121,20 @@ class SequenceEncoder(nn.Module):
             bucket_RS = torch.log2(1.0 + minutes_RS).long().clamp(max=NUM_AGE_BUCKETS - 1)
             is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
             described_RSA = described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
+        if plan is None:
+            plan = self.plan(
+                *(action_types_RS, action_pins_RSE, is_visible_RS),
+                *(request_of_C, action_pin_keys_RS),
+            )
+        tokens, groups = plan
         sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
-        identity_RS = None
-        # Dropout tells equal actions apart, and so may their ages.
-        is_merged = self.age_embedding is None and not (self.training and self.dropout > 0)
-        if action_pin_keys_RS is not None and is_merged:
-            num_types = self.action_embedding.num_embeddings
-            identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
-        sequence_RSd, tokens = self._tokens(
-            action_types_RS, is_visible_RS, sequence_RSd, identity_RS
-        )
+        missing = tokens.position_RS.shape[1] - sequence_RSd.shape[1]
+        index = tokens.position_RS[:, :, None].expand(-1, -1, sequence_RSd.shape[2])
+        sequence_RSd = F.pad(sequence_RSd, (0, 0, 0, missing)).gather(1, index)
         modules: Any = self.layers
         layers = [(layer, layer.matrices()) for layer in modules]
         encoded, candidates = [], []
-        for group in plan_groups(tokens, request_of_C):
+        for group in groups:
             own_RSd = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
             candidates_RME = candidate_pins_CE[group.candidate_RM]
             columns_RMKD = self._encode(layers, own_RSd, candidates_RME, tokens, group)
@@ -133,32 +144,34 @@ class SequenceEncoder(nn.Module):
         place_C = torch.argsort(torch.cat(candidates))
         return torch.cat(encoded).index_select(0, place_C).flatten(1)
 
-    def _tokens(
+    def plan(
         self,
         action_types_RS: Tensor,
+        action_pins_RSE: Tensor,
         is_visible_RS: Tensor,
-        sequence_RSd: Tensor,
-        identity_RS: Tensor | None = None,
-    ) -> tuple[Tensor, Tokens]:
-        """Return [action, pin] of every token, float [R, S, d], and what the tokens are.
-
-        Where identity_RS is given, actions of equal number and channels are one token.
-        """
-        if self.is_reference and action_types_RS.shape[1] < self.max_actions:
-            # room for one padded position, which stands for all of them
-            action_types_RS = F.pad(action_types_RS, (0, 1))
-            is_visible_RS = F.pad(is_visible_RS, (0, 1))
-            sequence_RSd = F.pad(sequence_RSd, (0, 0, 0, 1))
+        request_of_C: Tensor,
+        action_pin_keys_RS: Tensor | None = None,
+    ) -> Plan:
+        """Return what is computed of a batch on the host. Arguments are those of `forward`."""
+        missing = 0
         if self.is_reference:
-            is_action_RS = action_types_RS != PADDING_ID
+            # room for one padded position, which stands for all of them
+            missing = int(action_types_RS.shape[1] < self.max_actions)
+            types_RS = F.pad(action_types_RS, (0, missing))
+            is_visible_RS = F.pad(is_visible_RS, (0, missing))
+            is_action_RS = types_RS != PADDING_ID
             tokens = reference_tokens(is_action_RS, is_visible_RS, self.first_k, self.max_actions)
         else:
             tokens = visible_tokens(is_visible_RS, self.first_k)
-        if identity_RS is not None:
-            missing = sequence_RSd.shape[1] - identity_RS.shape[1]
-            tokens = merge_equal(tokens, F.pad(identity_RS, (0, missing)), sequence_RSd.detach())
-        index = tokens.position_RS[:, :, None].expand_as(sequence_RSd)
-        return sequence_RSd.gather(1, index), tokens
+        # Dropout tells equal actions apart, and so may their ages.
+        is_merged = self.age_embedding is None and not (self.training and self.dropout > 0)
+        if action_pin_keys_RS is not None and is_merged:
+            num_types = self.action_embedding.num_embeddings
+            identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
+            pins_RSE = F.pad(action_pins_RSE.detach(), (0, 0, 0, missing))
+            tokens = merge_equal(tokens, F.pad(identity_RS, (0, missing)), pins_RSE)
+        limits = CPU_LIMITS if self.action_embedding.weight.is_cpu else GPU_LIMITS
+        return Plan(tokens, plan_groups(tokens, request_of_C, limits, self.is_appended))
 
     def _encode(
         self,
@@ -179,7 +192,7 @@ class SequenceEncoder(nn.Module):
             num_pooled_R=own.num_pooled_R.clamp(min=1),
             newest_RK=own.first_RK.clamp(min=0),
         )
-        columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles)
+        columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles, self.is_appended)
         has_pool_R1 = own.num_pooled_R[:, None] > 0
         is_there_RK = torch.cat([has_pool_R1, own.first_RK >= 0], dim=1)
         columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)

@@ -84,7 +84,7 @@ def reference_tokens(
     )
 
 
-def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> Tokens:
+def merge_equal(tokens: Tokens, identity_RS: Tensor, pins_RSE: Tensor) -> Tokens:
     """Return tokens of which no two are equal; each stands for all actions that were equal to it.
 
     Without positional encoding equal actions have equal outputs, and the softmax gives them equal
@@ -94,7 +94,7 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> To
         tokens: the tokens to merge.
         identity_RS: int64, a number for each position; only positions with the same number are
             compared.
-        sequence_RSd: float, the channels of each position; only equal rows are merged.
+        pins_RSE: float, the pin of each position; only equal rows are merged.
     """
     size = tokens.position_RS.shape[1]
     place_S = torch.arange(size, device=identity_RS.device)
@@ -103,9 +103,9 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> To
     sorted_RS, order_RS = identity_RS.gather(1, tokens.position_RS).sort(dim=1, stable=True)
     is_first_RS = torch.ones_like(is_token_RS)
     place_RS = tokens.position_RS.gather(1, order_RS)
-    rows_RSd = sequence_RSd.gather(1, place_RS[:, :, None].expand_as(sequence_RSd))
+    rows_RSE = pins_RSE.gather(1, place_RS[:, :, None].expand_as(pins_RSE))
     is_first_RS[:, 1:] = (sorted_RS[:, 1:] != sorted_RS[:, :-1]) | (
-        rows_RSd[:, 1:] != rows_RSd[:, :-1]
+        rows_RSE[:, 1:] != rows_RSE[:, :-1]
     ).any(dim=2)
     start_RS = (place_S * is_first_RS).cummax(dim=1).values
     # the sort is stable, so the first of equal actions is the newest of them

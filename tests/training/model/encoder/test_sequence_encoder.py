@@ -1,12 +1,14 @@
 """The encoder against `nn.TransformerEncoder` and its own forms, and what must not leak from it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from pipelines.contracts.errors import ConfigurationError
 from support.plain_encoder import PlainTransAct
-from support.public_weights import load_public_weights
+from support.public_weights import load_public_weights, own_name
 from support.small_encoder import (
     NUM_TYPES,
     E,
@@ -99,6 +101,30 @@ def test_outputs_equal_the_plain_formulation(lengths, hiding, num_heads, variant
 
 
 @both_numbers_of_heads
+def test_appended_candidates_look_at_actions_that_do_not_look_at_them(num_heads: int) -> None:
+    ours = small_encoder(num_attention_heads=num_heads, encoder_variant="append")
+    layer = torch.nn.TransformerEncoderLayer(4 + E, num_heads, 6, 0.0, batch_first=True)
+    plain = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    for name, weight in plain.named_parameters():
+        weight.data = ours.get_parameter(own_name(name)).data
+    inputs, found = encoder_inputs([60, 5, 1, 0], share_visible=0.8), []
+    pairs = zip(inputs["request_of_C"], inputs["candidate_pins_CE"], strict=True)
+    for request, candidate in pairs:
+        visible = torch.nonzero(inputs["is_visible_RS"][request])[:, 0]
+        columns = torch.zeros(1 + ours.first_k, 4 + E)
+        if num := len(visible):
+            described = ours.action_embedding(inputs["action_types_RS"][request, visible])
+            own = torch.cat([torch.zeros(1, 4), candidate[None]], dim=1)
+            tokens = torch.cat([described, inputs["action_pins_RSE"][request, visible]], dim=1)
+            is_no_key = torch.arange(num + 1).expand(num + 1, -1) == num
+            tokens = plain(torch.cat([tokens, own])[None], mask=is_no_key)[0]
+            is_new = visible < ours.first_k
+            columns[0], columns[1 + visible[is_new]] = tokens[num], tokens[:num][is_new]
+        found.append(columns.flatten())
+    torch.testing.assert_close(ours(**inputs), torch.stack(found), **TOLERANCE)
+
+
+@both_numbers_of_heads
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_gradients_equal_the_plain_formulation_also_with_the_same_dropout(
     num_heads: int, dropout: float, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +196,7 @@ def test_bfloat16_is_as_near_as_the_plain_formulation_in_it(num_heads: int) -> N
 
 
 @pytest.mark.parametrize("num_pins", [S, 9])
-@pytest.mark.parametrize("variant", ["default", "reference"])
+@pytest.mark.parametrize("variant", ["default", "reference", "append"])
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_equal_actions_are_computed_once_and_groups_change_no_number(
     num_layers: int, variant: str, num_pins: int, monkeypatch: pytest.MonkeyPatch
@@ -180,13 +206,13 @@ def test_equal_actions_are_computed_once_and_groups_change_no_number(
     weight = torch.randn(len(inputs["request_of_C"]), encoder.output_dim, dtype=torch.float64)
     planned, ran = [], []
 
-    def plan(tokens: Tokens, request_of_C: Tensor) -> list[groups.Group]:
-        planned.append((int(tokens.num_tokens_R.sum()), groups.plan_groups(tokens, request_of_C)))
+    def plan(tokens: Tokens, *others: Any) -> list[groups.Group]:
+        planned.append((int(tokens.num_tokens_R.sum()), groups.plan_groups(tokens, *others)))
         return planned[-1][1]
 
     monkeypatch.setattr(sequence_encoder, "plan_groups", plan)
     for keys, limits in ((inputs["action_pin_keys_RS"], (1, 500)), (None, (10**6, 10**6))):
-        monkeypatch.setattr(groups, "CPU_LIMITS", groups.GroupLimits(*limits))
+        monkeypatch.setattr(sequence_encoder, "CPU_LIMITS", groups.GroupLimits(*limits))
         each = encoded_and_gradients(encoder, inputs | {"action_pin_keys_RS": keys}, weight)
         # which of several equal actions gets their gradient does not matter
         index = (inputs["action_pin_keys_RS"] + 1)[:, :, None].expand_as(each[1])
@@ -244,9 +270,10 @@ def test_a_weight_that_is_not_a_number_is_seen(name: str) -> None:
     assert torch.equal(pooled.isnan().any(dim=1), has_actions)
 
 
+@pytest.mark.parametrize("variant", ["default", "append"])
 @both_numbers_of_heads
-def test_no_gradient_reaches_hidden_or_padded_positions(num_heads: int) -> None:
-    encoder = small_encoder(num_attention_heads=num_heads)
+def test_no_gradient_reaches_hidden_or_padded_positions(num_heads: int, variant: str) -> None:
+    encoder = small_encoder(num_attention_heads=num_heads, encoder_variant=variant)
     inputs = encoder_inputs([0, 5, 40], share_visible=0.7, padding=3)
     weight = torch.ones(len(inputs["request_of_C"]), encoder.output_dim)
     to_pins = encoded_and_gradients(encoder, inputs, weight)[1]
@@ -263,6 +290,22 @@ def test_a_batch_without_candidates_has_no_output_and_gradients_of_zero(num_head
     assert found.shape == (0, encoder.output_dim)
     gradients = torch.autograd.grad(found.sum(), list(encoder.parameters()))
     assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("variant", ["default", "reference", "append"])
+@both_numbers_of_heads
+def test_where_everything_is_hidden_all_is_finite_and_requests_need_no_candidates(
+    num_heads: int, variant: str
+) -> None:
+    encoder = small_encoder(num_attention_heads=num_heads, encoder_variant=variant)
+    inputs = encoder_inputs([5, 40, 0, 60], share_visible=0.0)
+    weight = torch.ones(len(inputs["request_of_C"]), encoder.output_dim)
+    encoded, *gradients = encoded_and_gradients(encoder, inputs, weight)
+    assert all(each.isfinite().all() for each in (encoded, *gradients))
+    assert variant == "reference" or not encoded.any()
+    is_kept = inputs["request_of_C"] != 1  # the second request has no candidate
+    kept = {name: inputs[name][is_kept] for name in ("request_of_C", "candidate_pins_CE")}
+    torch.testing.assert_close(encoder(**(inputs | kept)), encoded[is_kept], **TOLERANCE)
 
 
 def test_heads_must_divide_the_width() -> None:
