@@ -14,7 +14,7 @@ REGISTRY_TESTS := $(foreach name,promotion moves reconcile registry tracking los
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test quick-tests test-all ui lint repeats bench bench-faults images try-stack pictures clean setup
+.PHONY: retrain test quick-tests test-all ui lint repeats bench bench-gpu bench-faults images try-stack pictures clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -58,6 +58,9 @@ repeats: $(TEST_READY)  ## list every run of six lines that stands twice outside
 bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python -m pytest tests/benchmarks/test_render.py -q
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-gpu: $(TEST_READY)  ## count what the encoder costs a device, and time it where a GPU is
+	$(BIN)/python tests/benchmarks/run.py device
 
 bench-faults: $(TEST_READY)  ## kill moves and stages, spoil MLflow's answers, write docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/faults.py

@@ -85,19 +85,19 @@ def main() -> list[dict]:
     return [each.model_dump(mode="json") for each in rows]
 
 
-def make_inputs(lengths: np.ndarray) -> Inputs:
+def make_inputs(lengths: np.ndarray, candidates: int = CANDIDATES) -> Inputs:
     """Return requests with that many actions, and candidates for each."""
     generator = torch.Generator().manual_seed(1)
     is_action = torch.arange(int(lengths.max())) < torch.as_tensor(lengths)[:, None]
     types = torch.randint(1, NUM_TYPES + 1, is_action.shape, generator=generator)
     pins = torch.randn(*is_action.shape, EMBEDDING_DIM, generator=generator)
-    num_candidates = len(lengths) * CANDIDATES
+    num_candidates = len(lengths) * candidates
     return {
         "action_types_RS": types * is_action,
         "action_pins_RSE": pins * is_action[:, :, None],
         "is_visible_RS": is_action,
         "candidate_pins_CE": torch.randn(num_candidates, EMBEDDING_DIM, generator=generator),
-        "request_of_C": torch.arange(len(lengths)).repeat_interleave(CANDIDATES),
+        "request_of_C": torch.arange(len(lengths)).repeat_interleave(candidates),
     }
 
 
@@ -208,10 +208,11 @@ def _row(
         "ms",
         ratio=float(np.median(ratios)),
         peer=f"nn.TransformerEncoder, {1000 * peer_s:.1f} ms",
-        spread=f"{ratios.min():.2f} to {ratios.max():.2f}, {len(ratios)} turns",
+        spread=f"{ratios.min():.2f} to {ratios.max():.2f}",
         rows=len(inputs["request_of_C"]),
         note=(
-            f"{what}; the peer is plain and in float32; {length:.0f} actions on average; "
+            f"{what}, {len(ratios)} turns; the peer is plain and in float32; {length:.0f} actions "
+            f"on average; "
             f"{THREADS} threads; differences without dropout: {difference}; peak float32 matmul "
             f"rate {peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and "
             f"ours, credited with the peer's arithmetic, {100 * share * peer_s / ours_s:.0f} %"

@@ -121,12 +121,8 @@ class SequenceEncoder(nn.Module):
             bucket_RS = torch.log2(1.0 + minutes_RS).long().clamp(max=NUM_AGE_BUCKETS - 1)
             is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
             described_RSA = described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
-        if plan is None:
-            plan = self.plan(
-                *(action_types_RS, action_pins_RSE, is_visible_RS),
-                *(request_of_C, action_pin_keys_RS),
-            )
-        tokens, groups = plan
+        planned = action_types_RS, action_pins_RSE, is_visible_RS, request_of_C, action_pin_keys_RS
+        tokens, groups = plan or self.plan(*planned)
         sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
         missing = tokens.position_RS.shape[1] - sequence_RSd.shape[1]
         index = tokens.position_RS[:, :, None].expand(-1, -1, sequence_RSd.shape[2])
