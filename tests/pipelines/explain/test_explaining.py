@@ -309,7 +309,8 @@ def test_the_command_tells_what_was_found_and_so_does_the_page(
 
 
 FASTER = ("training/fitting/lightning_module.py", "lr=training.learning_rate,",
-          "lr=training.learning_rate * 10,")  # fmt: skip
+          "lr=training.learning_rate * 20,")  # fmt: skip
+SLOW = changed(smoke(), "training", learning_rate=smoke().training.learning_rate / 20)
 
 
 @pytest.mark.slow
@@ -319,7 +320,8 @@ def test_changed_code_is_found_though_the_command_is_killed(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_planted_world(tmp_path / "event_log", num_users=240)
     code = keep_older_code(storage.to_uri(tmp_path / "workspace"), tmp_path / "older", FASTER)
-    run = lose(tmp_path, replace(OURS, code=code), OURS)
+    ours = setting(SLOW, PLANTED_AS_OF)
+    run = lose(tmp_path, replace(ours, code=code), ours)
     folder = storage.local_path(explanation_uri(run.workspace_uri, run.run_id)).parent
     command = [sys.executable, "-m", "pipelines.cli", "explain", run.run_uri]
 
