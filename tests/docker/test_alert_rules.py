@@ -54,7 +54,7 @@ def assert_is_sent(rule: dict[str, Any]) -> None:
     assert grouped_by(rule) <= carried
 
 
-PANELS = json.loads((RULES / "dashboard.json").read_text())["panels"]
+PANELS = json.loads((ROOT / "docker" / "dashboards" / "homefeed.json").read_text())["panels"]
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
