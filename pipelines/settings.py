@@ -5,13 +5,14 @@ callback of Airflow's. Secrets are not here: they come from Airflow connections.
 made from the fields' docstrings (tests/support/settings_page.py).
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES
+from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, RunRequest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.stage_table import HEAVY, Resources
 from pipelines.places.plain_uri import require_plain
@@ -153,6 +154,21 @@ class Settings(BaseSettings):
     def workspace_location(self) -> str:
         """Workspace path or URI."""
         return self.workspace or f"{self.home}/workspace"
+
+    def scheduled(
+        self, trigger: str, now: datetime, as_of: datetime | None = None, recipe: str = ""
+    ) -> RunRequest:
+        """Return what the schedule would ask for; `recipe` is this deployment's by default."""
+        return RunRequest(
+            recipe=recipe or self.recipe,
+            as_of=as_of,
+            now=now,
+            may_promote=True,
+            num_devices=self.devices,
+            num_nodes=self.nodes,
+            accelerator=self.accelerator,
+            trigger=trigger,
+        )
 
 
 def _problem(detail: Any) -> str:

@@ -17,7 +17,7 @@ from pipelines.alerts.compose import compose_missed, find_failure, make_alert
 from pipelines.alerts.incidents import MONITOR, deliver_left, find_open
 from pipelines.alerts.transports import deliver, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, Cause
-from pipelines.contracts.artifacts import STAGES, ModelRef, RunRequest
+from pipelines.contracts.artifacts import STAGES, ModelRef
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.decay import Decay, decay_folder
 from pipelines.contracts.errors import HomefeedError
@@ -148,7 +148,7 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
     from validation.model_gate.detector import Day, evidence_of_loss, mean_change
     from validation.model_gate.target_metric import target_head
 
-    champion, recipe = watched.history.moves[-1].model, watched.recipe
+    champion, recipe, settings = watched.history.moves[-1].model, watched.recipe, watched.settings
     gate, ratio = recipe.model_gate, target_head(recipe.model_gate, recipe.features.heads).name
     names = sorted(name for name in storage.list_names(watched.folder) if name.endswith(".json"))
     days = [storage.read_model(storage.join(watched.folder, name), Comparison) for name in names]
@@ -186,7 +186,7 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
     found |= {"evidence": max([0, *tests[loss]]), "pays_after_days": best and (best.days or 0)}
     found["measured"] = mean_change(plain, gate.confidence) if plain else None
     seen, age = Watch(told_at=now, **found), _age(champion, now)
-    settings, asked = watched.settings, _request(watched.settings, watched.complete_to, now)
+    asked = settings.scheduled(f"monitor-{now:%Y-%m-%d}", now, watched.complete_to)
     retrain = ("Retrain:", cycle_command(asked, settings))
     if wrong := ", ".join(name for name, shares in tests.items() if max([0, *shares]) >= 1):
         told = f"{champion.label} {wrong}", seen.sentence, "Look at these days' data."
@@ -220,7 +220,8 @@ def _of_cycles(settings: Settings, now: datetime, due: datetime | None) -> Itera
     newest = max((n for n in storage.list_names(runs_uri) if n[0] != "."), default="0")
     is_scheduled = storage.exists(storage.join(schedule, "record.json"))
     if due and is_scheduled and now - due > DAY and newest < f"{due:%Y-%m-%d}":
-        missed = compose_missed((due,), _request(settings, due, now), settings, is_newer=False)
+        asked = settings.scheduled(f"monitor-{now:%Y-%m-%d}", now, due)
+        missed = compose_missed((due,), asked, settings, is_newer=False)
         cause = Cause(stage=MONITOR, error_class="cycle_missed", about=(f"{due:%Y-%m-%d}",))
         yield missed.model_copy(update={"cause": cause, "cycle": None, "at": now})
     run_uri = storage.join(runs_uri, newest)
@@ -233,19 +234,6 @@ def _of_cycles(settings: Settings, now: datetime, due: datetime | None) -> Itera
             told = ("cycle_stuck", newest), f"cycle {newest} is stuck", said, "Look at Airflow."
             go = ("Go on:", stage_command(left[0], run_uri))
             yield compose_finding(settings, now, *told, go)
-
-
-def _request(settings: Settings, as_of: datetime, now: datetime) -> RunRequest:
-    return RunRequest(
-        recipe=settings.recipe,
-        as_of=as_of,
-        now=now,
-        may_promote=True,
-        accelerator=settings.accelerator,
-        num_devices=settings.devices,
-        num_nodes=settings.nodes,
-        trigger=f"monitor-{now:%Y-%m-%d}",
-    )
 
 
 def compose_finding(

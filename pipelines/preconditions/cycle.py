@@ -172,16 +172,7 @@ class Asked:
 
         `now` is the wall clock, which `as_of` is by default.
         """
-        request = RunRequest(
-            recipe=config.reference,
-            as_of=as_of,
-            now=now,
-            may_promote=True,
-            num_devices=settings.devices,
-            num_nodes=settings.nodes,
-            accelerator=settings.accelerator,
-            trigger="asked beforehand",
-        )
+        request = settings.scheduled("asked beforehand", now, as_of, config.reference)
         return cls(request, config, settings, may_settle=False)
 
     @property
