@@ -11,7 +11,7 @@ from pydantic import AliasChoices, AwareDatetime, BeforeValidator, Field, model_
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.decay import Decay
 from pipelines.contracts.explain import Explanation
-from pipelines.contracts.judgement import Outcome
+from pipelines.contracts.judgement import Decision, Outcome
 from pipelines.contracts.monitor import Watch
 from pipelines.contracts.reasons import Interval, LinePoint
 from pipelines.contracts.run_layout import StageFailure, StageUsage
@@ -125,7 +125,11 @@ class CycleFacts(Frozen):
         """The cycle's outcome in a word: its verdict where it was judged, else its state."""
         if self.outcome is None or self.state != "judged":
             return self.state
-        return "void" if self.is_void else self.outcome.decision
+        if self.is_void:
+            return "void"
+        # The cycle was not allowed to promote, or nobody approved.
+        is_kept_back = self.promoted == "" and self.outcome.decision == Decision.PROMOTE
+        return "not promoted" if is_kept_back else self.outcome.decision
 
     @property
     def happened(self) -> str:

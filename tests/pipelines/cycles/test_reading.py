@@ -101,6 +101,16 @@ def test_a_void_comparison_is_named_as_such(tmp_path: Path) -> None:
     assert not cycle.is_void and cycle.word == "INCONCLUSIVE"
 
 
+def test_a_cycle_that_was_not_allowed_to_promote_is_no_promotion(tmp_path: Path) -> None:
+    judge(begin(tmp_path, may_promote=False), Decision.PROMOTE)
+    [cycle] = cycles_of(tmp_path)
+    assert cycle.promoted == ""
+    kinds = {None: "PROMOTE", "": "not promoted", "ranker v2": "PROMOTE"}  # None: not ended
+    told = {"is_void": False}
+    found = {by: cycle.model_copy(update=told | {"promoted": by}).word for by in kinds}
+    assert found == kinds
+
+
 def test_costs_come_from_the_manifests(tmp_path: Path) -> None:
     run = begin(tmp_path)
     record = read_record(run.run_uri, "resolve_run")
