@@ -137,15 +137,13 @@ def measured_log(
     accepted: tuple[DayProfile, ...] = (),
     kept_in: str | None = None,
 ) -> "JudgedLog":
-    """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
+    """Measure the days of the windows, and EARLIER_DAYS before them."""
     from validation.data_gate.days.gate import JudgedLog
-    from validation.data_gate.days.limits import FEWEST_DAYS
 
     # A day of which the window has only the last hours is no day of it.
     first = (plan.training.start_ms + DAY_MS // 2) // DAY_MS
     end = -(-plan.holdout.end_ms // DAY_MS)
-    days = range(first - (0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS), end)
-    measured = measure_log(event_log, plan, days, spilled, kept_in)
+    measured = measure_log(event_log, plan, range(first - EARLIER_DAYS, end), spilled, kept_in)
     return JudgedLog(
         as_of=plan.as_of,
         uri=event_log.uri,

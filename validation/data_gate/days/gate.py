@@ -54,10 +54,12 @@ class JudgedLog:
 
     @property
     def history(self) -> tuple[DayProfile, ...]:
-        """What the judged days are held against: accepted days, or else the log's earlier ones."""
-        accepted = [day for day in self.accepted if day.day not in self.rewritten]
-        known = accepted if len(accepted) >= FEWEST_DAYS else [*self.earlier, *accepted]
-        return tuple(sorted(known, key=lambda day: day.day))
+        """What the judged days are held against: the log's earlier days, as accepted if they were.
+
+        So the history of a later cycle is never shorter than that of an earlier one.
+        """
+        known = {day.day: day for day in (*self.earlier, *self.accepted)}
+        return tuple(known[day] for day in sorted(known.keys() - self.rewritten.keys()))
 
     @cached_property
     def found(self) -> Sequence[Deviation]:
@@ -110,12 +112,11 @@ def judge_log(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the log.
     """
-    whose = "accepted snapshots" if len(log.accepted) >= FEWEST_DAYS else "the log itself"
     facts = {
         "Event log": log.uri,
         "Days": f"{date_of(log.first_day)} to {date_of(log.end_day - 1)}, "
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
-        "Held against": f"{len(log.history)} earlier days, of {whose}",
+        "Held against": f"{len(log.history)} earlier days, {len(log.accepted)} of them accepted",
     }
     subject = Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
