@@ -45,6 +45,7 @@ from validation.model_gate.facts import Side, gather_facts
 from validation.model_gate.long_line import THRESHOLD, evidence_of_fall
 from validation.model_gate.policy import Change, Evidence, choose, for_code
 from validation.model_gate.pooling import CycleChange, pool_cycles, tries_as_one
+from validation.model_gate.self_test import run_self_test
 from validation.model_gate.years import CYCLES, Setting, live_years
 
 NUM_REQUESTS, NUM_USERS, NUM_METRICS, NUM_RESAMPLES = 1_080_000, 590_000, 16, 2_000
@@ -76,7 +77,7 @@ CONFIG = completejourney().model_gate
 def measure() -> list[Row]:
     """Return all rows."""
     rows = [*_measure_cost(), *_measure_coverage(), _measure_family(), *_measure_years()]
-    rows += [*_measure_code(), _measure_comparison()]
+    rows += [*_measure_code(), _measure_comparison(), _measure_100k()]
     return [*rows, *_measure_power(), _measure_pooled(), _measure_tries(), _measure_line()]
 
 
@@ -158,12 +159,43 @@ def _measure_power() -> list[Row]:
     return rows
 
 
+def _measure_100k() -> Row:
+    """Compare two models of five heads on 100,000 requests, with the gate's self-test."""
+    rails = (RelativeLimit(metric="hit_at_3.hide", max_increase=0.05),)
+    floors = (Limit(metric="repin_volume_at_3", minimum=0.01),)
+    config = ModelGateConfig(floors=floors, guardrails=rails)
+    rows, truth = planted_rows(num_users=25_000, requests_per_user=4, candidates=20)
+    heads, rows, truth = _with_heads(rows, truth, {"click": 0.2, "save": 0.2, "like": 0.1}, SEED)
+    holdout, sides = Holdout(rows, heads, config), [noisy_scores(truth, 0.25, n) for n in (1, 2)]
+    start = time.process_time()
+    comparison = compare(holdout, *sides, AGAINST_CHAMPION).comparison
+    alone = time.process_time() - start
+    run_self_test(holdout, *sides, comparison)
+    return row(
+        "comparison_100k_cpu_s",
+        time.process_time() - start,
+        "CPU-seconds for comparison and self-test (goal: <= 60)",
+        spread="one run",
+        rows=len(rows.request_index),
+        seed="1, 2",
+        note=f"100,000 requests of 20 candidates, 5 heads; the comparison alone {alone:.1f}",
+    )
+
+
+def _with_heads(rows, truth, weights: dict[str, float], seed: int):
+    """Return heads, rows and truth with wanted heads besides repin and hide."""
+    rng, num = np.random.default_rng(seed), len(rows.request_index)
+    truth = truth | {name: expit(rng.normal(-2.5, 1.0, num)) for name in weights}
+    labels = {name: (rng.random(num) < truth[name]).astype(np.int8) for name in truth}
+    given = {"repin": 1.0, "hide": -0.5} | weights
+    heads = tuple(
+        Head(name=n, action_type=n, utility_weight=w, is_wanted=w > 0) for n, w in given.items()
+    )
+    return heads, replace(rows, labels=labels), truth
+
+
 def _measure_family() -> Row:
     """Hold equal models with four heads against all bounds, one head of them known to nobody."""
-    heads = tuple(
-        Head(name=n, action_type=n, utility_weight=w, is_wanted=w > 0)
-        for n, w in (("repin", 1.0), ("hide", -0.5), ("click", 0.2), ("save", 0.2))
-    )
     rails = [RelativeLimit(metric="hit_at_3.hide", max_increase=0.05)]
     rails += [RelativeLimit(metric=f"hit_at_3.{n}", max_decrease=0.05) for n in ("click", "save")]
     floors = (Limit(metric="repin_volume_at_3", minimum=0.01),)
@@ -171,12 +203,10 @@ def _measure_family() -> Row:
     found = Counter[str]()
     for seed in range(NUM_PAIRS):
         rows, truth = planted_rows(num_users=1_049, requests_per_user=2, seed=seed)
-        rng, num = np.random.default_rng(seed), len(rows.request_index)
-        truth |= {name: expit(rng.normal(-2.5, 1.0, num)) for name in ("click", "save")}
-        labels = {name: (rng.random(num) < truth[name]).astype(np.int8) for name in truth}
-        known = truth | {"save": rng.permutation(truth["save"])}
+        heads, rows, truth = _with_heads(rows, truth, {"click": 0.2, "save": 0.2}, seed)
+        known = truth | {"save": np.random.default_rng(seed).permutation(truth["save"])}
         sides = [noisy_scores(known, 0.25, 2 * seed + side) for side in range(2)]
-        holdout = Holdout(replace(rows, labels=labels), heads, config)
+        holdout = Holdout(rows, heads, config)
         side = examine(compare(holdout, *sides, AGAINST_CHAMPION).comparison, config, heads)
         found += Counter(broken=bool(side.broken), held_back=bool(side.held_back))
     return row(

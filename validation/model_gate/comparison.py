@@ -11,12 +11,13 @@ Letters: N examples, M requests, G groups of users.
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from heapq import nsmallest
 from itertools import count, product
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,7 @@ from validation.model_gate.target_metric import TOP_K, hits_name, target_head, v
 Mask = NDArray[np.bool_]
 Side = Literal["challenger", "baseline"]
 Row = MetricComparison | AbsentMetric
+Kept = TypeVar("Kept")
 _SIDES: tuple[Side, Side] = ("challenger", "baseline")
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
@@ -152,18 +154,46 @@ class Holdout:
         rows = self.rows
         return np.bincount(rows.request_index, values, len(rows.user_id)).astype(np.float64)
 
-    def top(self, score: FloatArray) -> FloatArray:
-        """Return 1 for each example in its request's top 3, else 0, (N,).
+    @cached_property
+    def _kept(self) -> dict[tuple[str, int], tuple[FloatArray, Any]]:
+        return {}
 
-        All are NaN where a score is not finite: no order exists, so no top 3.
-        """
-        if not np.all(np.isfinite(score)):
-            return np.full(len(score), np.nan)
-        return is_in_top(self.rows, score, TOP_K).astype(np.float64)
+    def once(self, of: FloatArray, what: str, compute: Callable[[], Kept]) -> Kept:
+        """Return what is computed of an array, which is kept with it: planted models share most."""
+        key = what, id(of)
+        if key not in self._kept:
+            self._kept[key] = of, compute()
+        return cast(Kept, self._kept[key][1])
 
     def hits(self, score: FloatArray, head: str) -> FloatArray:
         """Return a head's labels in the top 3 per request (M,); NaN if a score is not finite."""
-        return self.per_request(self.rows.labels[head] * self.top(score))
+        return self.once(score, "hits", partial(self._hits, score))[head]
+
+    def _hits(self, score: FloatArray) -> dict[str, FloatArray]:
+        # Where a score is not finite no order exists, so no top 3.
+        is_ordered = np.all(np.isfinite(score))
+        top = is_in_top(self.rows, score, TOP_K) if is_ordered else np.full(len(score), np.nan)
+        return {head.name: self.per_request(self.rows.labels[head.name] * top)
+                for head in self.heads}  # fmt: skip
+
+    def of_head(self, head: str, scores: SplitScores) -> "HeadNumbers | None":
+        """Return what a side's probabilities of a head come to; None where it has none."""
+        given = scores.probabilities.get(head)
+        return (
+            None if given is None else self.once(given, head, partial(_measured, self, head, given))
+        )
+
+
+@dataclass(frozen=True)
+class HeadNumbers:
+    """What probabilities of one head come to on a holdout."""
+
+    log_loss: FloatArray  # Sum per request, (M,).
+    predicted: FloatArray  # Sum of the probabilities, likewise.
+    bins: list[tuple[float, float]]  # Mean predicted and observed, in ascending order.
+    spread: float | None  # Between the least and the largest; None: one is not finite.
+    # AUC and ECE by metric and segment, with the interval, or why there is none.
+    levels: "dict[tuple[str, str], tuple[float, Interval | None] | AbsenceKind]"
 
 
 @dataclass(frozen=True)
@@ -226,18 +256,21 @@ def compare(
         num_days=holdout.cells.num_days,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=(
-            *_reliability(holdout, challenger, "challenger"),
-            *_reliability(holdout, baseline, "baseline"),
+            ReliabilityBin(side=side, head=head.name, mean_predicted=mean, mean_observed=observed)
+            for side, scores in zip(_SIDES, (challenger, baseline), strict=True)
+            for head in holdout.heads
+            if (numbers := holdout.of_head(head.name, scores))
+            for mean, observed in numbers.bins
         ),
         requests=tuple(_ranked(holdout, challenger.ranking_score, baseline.ranking_score)),
         heads=tuple(
             HeadFacts(
                 head=name,
                 num_positives=int(rows.labels[name].sum(dtype=np.int64)),
-                spread=float(np.ptp(given)) if np.isfinite(given).all() else None,
+                spread=numbers.spread,
             )
             for name in (head.name for head in holdout.heads)
-            if (given := challenger.probabilities.get(name)) is not None
+            if (numbers := holdout.of_head(name, challenger))
         ),
     )
     return Found(comparison, found.influences)
@@ -332,25 +365,23 @@ def ratio_metrics(
     Of each head its volume and hits, and where it has probabilities log loss and calibration ratio.
     """
     metrics, rows = [], holdout.rows
-    per_request = holdout.per_request
-    tops = [holdout.top(each.ranking_score) for each in (challenger, baseline)]
+    num_of_M = holdout.per_request(np.ones(len(rows.request_index)))
     for name in (head.name for head in holdout.heads):
-        ours, theirs = (per_request(rows.labels[name] * top) for top in tops)
+        ours, theirs = (holdout.hits(s.ranking_score, name) for s in (challenger, baseline))
         if name == holdout.target_head.name:
             requests = np.ones(len(rows.user_id))
             metrics.append(RatioMetric(volume_name(name), ours, theirs, requests))
         metrics.append(RatioMetric(hits_name(name), ours, theirs, None))
-        if name not in challenger.probabilities:
+        mine, other = (holdout.of_head(name, side) for side in (challenger, baseline))
+        if mine is None:
             continue
-        label = rows.labels[name].astype(np.float64)
-        mine, other = challenger.probabilities[name], baseline.probabilities.get(name)
-        for metric, of_each, divisor in (
-            ("log_loss", partial(log_losses, label), np.ones(len(label))),
-            ("calibration_ratio", np.asarray, label),
+        observed = holdout.per_request(rows.labels[name])
+        for metric, of, divisor in (
+            ("log_loss", attrgetter("log_loss"), num_of_M),
+            ("calibration_ratio", attrgetter("predicted"), observed),
         ):
-            sums = per_request(of_each(mine.astype(np.float64)))
-            others = None if other is None else per_request(of_each(other.astype(np.float64)))
-            metrics.append(RatioMetric(f"{metric}.{name}", sums, others, per_request(divisor)))
+            others = of(other) if other else None
+            metrics.append(RatioMetric(f"{metric}.{name}", of(mine), others, divisor))
     return metrics
 
 
@@ -370,39 +401,54 @@ def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitSc
     AUC has an interval from its influence per group of users; ECE has none.
     """
     found: list[Row] = []
-    rows = holdout.rows
-    for head, (segment, mask) in product(holdout.heads, holdout.masks.items()):
-        chosen = mask[rows.request_index]
-        label = rows.labels[head.name][chosen]
-        cell = holdout.cells.of_request[rows.request_index[chosen]]
-        sides = [s.probabilities.get(head.name) for s in (challenger, baseline)]
-        for metric in (f"auc.{head.name}", f"ece.{head.name}"):
-            levels: list[tuple[float | None, Interval | None]] = []
-            for side, probability in zip(_SIDES, sides, strict=True):
-                if probability is None:
-                    break
-                level = _pooled_level(metric, probability[chosen], label, cell, holdout)
-                if isinstance(level, AbsenceKind):
-                    found.append(_absent(metric, segment, side, level))
-                    break
-                levels.append(level)
-            if levels:
-                (mine, interval), (other, another) = (*levels, (None, None))[:2]
-                found.append(
-                    MetricComparison(
-                        metric=metric,
-                        segment=segment,
-                        challenger=mine,
-                        baseline=other,
-                        relative_change=None,
-                        challenger_interval=interval,
-                        baseline_interval=another,
-                    )
+    for head, segment, metric in product(holdout.heads, holdout.masks, ("auc", "ece")):
+        name, levels = f"{metric}.{head.name}", list[tuple[float | None, Interval | None]]()
+        for side, scores in zip(_SIDES, (challenger, baseline), strict=True):
+            numbers = holdout.of_head(head.name, scores)
+            if numbers is None:
+                break
+            level = numbers.levels[metric, segment]
+            if isinstance(level, AbsenceKind):
+                found.append(_absent(name, segment, side, level))
+                break
+            levels.append(level)
+        if levels:
+            (mine, interval), (other, another) = (*levels, (None, None))[:2]
+            found.append(
+                MetricComparison(
+                    metric=name,
+                    segment=segment,
+                    challenger=mine,
+                    baseline=other,
+                    relative_change=None,
+                    challenger_interval=interval,
+                    baseline_interval=another,
                 )
+            )
     return found
 
 
-def _pooled_level(
+def _measured(holdout: Holdout, head: str, given: FloatArray) -> HeadNumbers:
+    """Return what probabilities (N,) come to; they are sorted once, for all segments."""
+    rows, is_finite = holdout.rows, bool(np.isfinite(given).all())
+    label, probability = rows.labels[head].astype(np.float64), given.astype(np.float64)
+    order, levels = np.argsort(probability, kind="stable"), dict[tuple[str, str], Any]()
+    for segment, mask in holdout.masks.items():
+        chosen = order[mask[rows.request_index[order]]]
+        cell = holdout.cells.of_request[rows.request_index[chosen]]
+        of_segment = probability[chosen], rows.labels[head][chosen], cell, holdout
+        levels |= {(metric, segment): _level(metric, *of_segment) for metric in ("auc", "ece")}
+    bins = np.array_split(order, NUM_RELIABILITY_BINS) if is_finite else []
+    return HeadNumbers(
+        holdout.per_request(log_losses(label, probability)),
+        holdout.per_request(probability),
+        [(float(given[rows].mean()), float(label[rows].mean())) for rows in bins if len(rows)],
+        float(np.ptp(given)) if is_finite else None,
+        levels,
+    )
+
+
+def _level(
     metric: str,
     probability: np.ndarray,
     label: np.ndarray,
@@ -414,7 +460,7 @@ def _pooled_level(
         return AbsenceKind.EMPTY_SEGMENT
     if not np.all(np.isfinite(probability)):
         return AbsenceKind.NOT_FINITE
-    if metric.startswith("ece."):
+    if metric == "ece":
         if len(label) < NUM_RELIABILITY_BINS:
             return AbsenceKind.FEW_EXAMPLES
         return expected_calibration_error(probability, label), None
@@ -424,27 +470,6 @@ def _pooled_level(
     by_cell = np.bincount(cell, influences, len(holdout.cells.group)).astype(np.float64)
     found = Measured.of(area, by_cell, holdout.cells).interval(holdout.config.confidence, 0.0)
     return area, found and found.model_copy(update={"high": min(found.high, 1.0)})
-
-
-def _reliability(holdout: Holdout, scores: SplitScores, side: Side) -> tuple[ReliabilityBin, ...]:
-    """Return the calibration plot's points: bins of equal numbers of examples, by probability."""
-    points = []
-    for name in (head.name for head in holdout.heads if head.name in scores.probabilities):
-        probability = scores.probabilities[name]
-        if not np.all(np.isfinite(probability)):
-            continue
-        order = np.argsort(probability, kind="stable")
-        points += [
-            ReliabilityBin(
-                side=side,
-                head=name,
-                mean_predicted=float(probability[members].mean()),
-                mean_observed=float(holdout.rows.labels[name][members].mean()),
-            )
-            for members in np.array_split(order, NUM_RELIABILITY_BINS)
-            if len(members)
-        ]
-    return tuple(points)
 
 
 def _ranked(holdout: Holdout, ours: FloatArray, theirs: FloatArray) -> Iterator[RankedRequest]:

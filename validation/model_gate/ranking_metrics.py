@@ -87,10 +87,12 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, np.nd
     is_positive = np.asarray(label) > 0
     num_positive = int(is_positive.sum())
     num_negative = len(label) - num_positive
-    # Rows of an equal score are one place, in ascending order.
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    positives = np.bincount(place, weights=is_positive, minlength=len(counts))
-    negatives = counts - positives
+    # Rows of an equal score are one place, in ascending order; scores that are sorted cost little.
+    order = np.argsort(score, kind="stable")
+    place = np.empty(len(order), dtype=np.intp)
+    place[order] = np.cumsum(np.diff(np.asarray(score)[order], prepend=score[order[0]]) > 0)
+    positives = np.bincount(place, weights=is_positive)
+    negatives = np.bincount(place) - positives
     # The chance that a negative is below a positive of this place, and a positive above a negative.
     below = (np.cumsum(negatives) - negatives / 2) / num_negative
     above = (num_positive - np.cumsum(positives) + positives / 2) / num_positive

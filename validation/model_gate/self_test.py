@@ -91,7 +91,9 @@ def run_self_test(
     model = comparison.challenger_model
     planted = model.model_copy(update={"name": "planted", "bundle_digest": "planted"})
     against_itself = ComparedModels(comparison.holdout, BaselineKind.CHAMPION, planted, model)
-    same = compare(holdout, challenger, challenger, against_itself).comparison
+    copied = {name: given.copy() for name, given in challenger.probabilities.items()}
+    copy = replace(challenger, ranking_score=challenger.ranking_score.copy(), probabilities=copied)
+    same = compare(holdout, challenger, copy, against_itself).comparison
     differing = {
         row.metric
         for row in same.metrics
@@ -178,8 +180,8 @@ def _judge_plants(
     segments = tuple(name for name in config.required_segments if masks[name].any())
     # What makes a comparison void is no fault of a planted model.
     config = config.model_copy(update={"min_users": 2, "required_segments": segments})
-    holdout = replace(holdout, config=config)
-    for plant in tracked(_planted_models(holdout, challenger), "planted models"):
+    planted = _planted_models(holdout, challenger, segments)
+    for plant in tracked(planted, "planted models"):
         comparison = compare(holdout, plant.scores, challenger, models).comparison
         verdict = decide(comparison, None, None, config, holdout.heads)
         row = comparison.find(plant.metric, plant.segment)
@@ -203,12 +205,14 @@ def _judge_plants(
         yield Reason.of(code, fault=plant.name, decision=verdict.decision.value)
 
 
-def _planted_models(holdout: Holdout, challenger: SplitScores) -> Iterator[_Plant]:
+def _planted_models(
+    holdout: Holdout, challenger: SplitScores, segments: tuple[str, ...]
+) -> Iterator[_Plant]:
     """Yield the challenger with one fault after another.
 
     - **The probabilities of the target's head times 2**: out of calibration, REJECT where the
       ratio is surely above its floor's maximum, or above what is allowed to every head.
-    - **A segment ranked by chance**, for each required segment: a loss beyond its margin, REJECT.
+    - **A segment ranked by chance**, for each of the segments: a loss beyond its margin, REJECT.
     - **An unwanted action first**, for each guarded head: its guardrail breaks, REJECT.
     """
     config, name, ranking = holdout.config, holdout.target_head.name, challenger.ranking_score
@@ -226,7 +230,7 @@ def _planted_models(holdout: Holdout, challenger: SplitScores) -> Iterator[_Plan
             ("floor_broken", "head_out_of_calibration"),
         )
     chance = shuffle_within_requests(holdout.rows, ranking, config.seed)
-    for segment in config.required_segments:
+    for segment in segments:
         is_inside = holdout.masks[segment][holdout.rows.request_index]
         yield _Plant(
             f"Segment {segment} ranked by chance",
