@@ -31,6 +31,8 @@ OURS = setting(smoke(), PLANTED_AS_OF)
 THEIRS = setting(smoke(), PLANTED_AS_OF - timedelta(days=14))
 Planted = tuple[Setting, ...]
 """The champion's setting and those of the challenger, of which the worst is taken."""
+NUM_LUCKY = 3
+"""Champions of which the best is taken, where seeds differ much: one may be unlucky itself."""
 CODE = ("training/fitting/lightning_module.py", "lr=training.learning_rate,")
 
 
@@ -77,9 +79,10 @@ def changed_code(folder: Path, seed: int) -> Planted:
 def unlucky_seed(folder: Path, seed: int) -> Planted:
     """Both sides learn so fast that seeds differ by a quarter; the challenger has the worst."""
     wild = changed(smoke(), "training", learning_rate=0.1)
-    seeds = range(100 * seed + 100, 100 * seed + 100 + NUM_SEEDS)
-    theirs, ours = replace(THEIRS, recipe=wild), replace(OURS, recipe=wild)
-    return theirs, *(replace(ours, recipe=with_seed(wild, each)) for each in seeds)
+    sides = [THEIRS] * NUM_LUCKY + [OURS] * NUM_SEEDS
+    seeds = range(100 * seed + 100, 100 * seed + 100 + len(sides))
+    recipes = [with_seed(wild, each) for each in seeds]
+    return tuple(replace(s, recipe=r) for s, r in zip(sides, recipes, strict=True))
 
 
 CAUSES: dict[str, tuple[Callable[[Path, int], Planted], str]] = {
@@ -98,7 +101,9 @@ def find(cause: str, seed: int, place: Path = HOME / "explain") -> dict[str, flo
         if not (folder / "whole").exists():
             write_planted_world(folder / "event_log", num_users=480, seed=seed)
             (folder / "whole").touch()
-        found = explain(lose(folder, *CAUSES[cause][0](folder, seed)).run_uri)
+        plant, _ = CAUSES[cause]
+        num_champions = NUM_LUCKY if plant is unlucky_seed else 1
+        found = explain(lose(folder, *plant(folder, seed), num_champions=num_champions).run_uri)
         note.write_text(json.dumps({p.name: p.gain.value for p in found.parts if p.gain}))
     return json.loads(note.read_text())
 

@@ -40,16 +40,27 @@ def begin(
     folder: Path, ours: Setting, theirs: Setting, **more: Any
 ) -> tuple[ResolvedRun, Snapshot]:
     """Resolve a cycle over `<folder>/event_log` whose champion is the other side, and build it."""
-    champion = make_model("3", theirs.as_of)
-    about = {"champion": champion, "code_digest": ours.code} | more
+    run, snapshot = _resolve(folder, ours, theirs, **more)
+    _record_champion(run, theirs)
+    return run, snapshot
+
+
+def _resolve(
+    folder: Path, ours: Setting, theirs: Setting, **more: Any
+) -> tuple[ResolvedRun, Snapshot]:
+    about = {"champion": make_model("3", theirs.as_of), "code_digest": ours.code} | more
     run = save_run(make_run(folder, ours.recipe, ours.as_of, **about))
     snapshot = write_snapshot(run)
     save_artifact(run, "build_snapshot", snapshot)
+    return run, snapshot
+
+
+def _record_champion(run: ResolvedRun, theirs: Setting) -> None:
     config = theirs.recipe.model_dump(mode="json")
     recipe = Recipe(config=config, code_digest=theirs.code, run_uri=None)
-    came = {"moved_at": champion.as_of, "kind": "promotion", "reason": "won", "previous": None}
+    came = {"moved_at": theirs.as_of, "kind": "promotion", "reason": "won", "previous": None}
+    champion = make_model("3", theirs.as_of)
     record_move(run.workspace_uri, Move(model=champion, recipe=recipe, **came), NAME)
-    return run, snapshot
 
 
 def save_challenger(run: ResolvedRun, bundle_dir: Path) -> ModelRef:
@@ -61,20 +72,27 @@ def save_challenger(run: ResolvedRun, bundle_dir: Path) -> ModelRef:
     return model
 
 
-def lose(folder: Path, theirs: Setting, *ours: Setting) -> ResolvedRun:
-    """Return the run of a cycle that compared a champion with the worst of these challengers."""
-    run, snapshot = begin(folder, ours[0], theirs)
+def lose(folder: Path, *settings: Setting, num_champions: int = 1) -> ResolvedRun:
+    """Return the run of a cycle that compared the best champion with the worst challenger.
+
+    The first settings are those of champions.
+    """
+    ours, theirs = settings[num_champions:], settings[:num_champions]
+    run, snapshot = _resolve(folder, ours[0], theirs[0])
     trainer, holdout = Trainer(run, snapshot, run.run_uri), holdout_of(run, snapshot)
-    made = [trainer.train(each, f"{run.run_uri}/{n}") for n, each in enumerate((theirs, *ours))]
-    other, *mine = (
+    made = [trainer.train(each, f"{run.run_uri}/{n}") for n, each in enumerate(settings)]
+    scores = [
         score_split(storage.local_path(bundle), of, storage.local_path(of.uri), SPLIT_HOLDOUT)
         for bundle, of in made
-    )
-    worst = min(range(len(ours)), key=lambda n: level_of(holdout, mine[n]))
-    run = save_run(run.model_copy(update={"config": ours[worst].recipe}))
-    model = save_challenger(run, storage.local_path(made[1 + worst][0]))
+    ]
+    levels = [level_of(holdout, each) for each in scores]
+    best = max(range(num_champions), key=levels.__getitem__)
+    worst = min(range(num_champions, len(settings)), key=levels.__getitem__)
+    _record_champion(run, settings[best])
+    run = save_run(run.model_copy(update={"config": settings[worst].recipe}))
+    model = save_challenger(run, storage.local_path(made[worst][0]))
     models = ComparedModels(snapshot.holdout, BaselineKind.CHAMPION, model, run.champion)
-    comparison = compare(holdout, mine[worst], other, models).comparison
+    comparison = compare(holdout, scores[worst], scores[best], models).comparison
     judgement = make_judgement(Decision.REJECT).model_copy(update={"comparison": comparison})
     save_artifact(run, "compare_with_champion", judgement)
     return run
