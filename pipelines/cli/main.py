@@ -19,6 +19,7 @@ from pipelines.cli import champion, cycle, data, decay, ledger, look, recipe, se
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
 from pipelines.contracts.code_identity import code_version
 from pipelines.contracts.errors import HomefeedError, as_ours
+from pipelines.contracts.processes import collect_seldom
 
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
@@ -89,6 +90,7 @@ def main() -> None:
     """Run the command line and turn our errors into exit codes."""
     from training.environment import wait_briefly
 
+    collect_seldom()
     # Our own progress is shown; libraries only when they warn (some log hundreds of lines).
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

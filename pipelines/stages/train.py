@@ -59,6 +59,7 @@ from pipelines.contracts.files import (
     write_json,
 )
 from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.processes import collect_seldom
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import accepted_code, registry, tracking
 from pipelines.settings import Settings
@@ -406,4 +407,5 @@ def main(order_path: str, answer_path: str) -> int:
 
 
 if __name__ == "__main__":
+    collect_seldom()
     sys.exit(main(*sys.argv[1:]))

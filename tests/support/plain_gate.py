@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 PLACES = (
+    "tests/pipelines/log_check/test_mistakes.py",
     "tests/pipelines/stages/test_build_snapshot.py",
     "tests/pipelines/stages/test_check_snapshot.py",
     "tests/pipelines/log_days/test_judging.py",

@@ -23,7 +23,7 @@ import torch
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from pipelines.contracts.judgement import ServingCheck
-from pipelines.contracts.processes import die_with_parent
+from pipelines.contracts.processes import collect_seldom, die_with_parent
 from pipelines.contracts.reasons import Reason
 from training.bundle.files import Predictor, load_bundle, read_golden
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
@@ -170,6 +170,7 @@ def peak_memory_mib() -> float:
 
 
 if __name__ == "__main__":
+    collect_seldom()
     own, *others = map(Path, sys.argv[2:])
     answer = measure(own, ServingConfig.model_validate(json.loads(sys.argv[1])), *others)
     sys.stdout.write(f"\n{answer.model_dump_json()}\n")

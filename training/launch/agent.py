@@ -21,6 +21,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.run import main as torchrun
 
+from pipelines.contracts.processes import collect_seldom
 from training.environment import NOBODY_CAME
 
 BACKEND = "homefeed"
@@ -61,6 +62,7 @@ class OwnStore(StaticTCPRendezvous):
 
 
 if __name__ == "__main__":
+    collect_seldom()
     rendezvous_handler_registry.register(BACKEND, OwnStore)
     try:
         torchrun(sys.argv[1:])

@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from pipelines.contracts.processes import die_with_parent
+from pipelines.contracts.processes import collect_seldom, die_with_parent
 
 _MEMORY_MESSAGES = ("out of memory", "t allocate memory", "alloc_failed")
 """torch has no class of its own for an allocation on a CPU, in a library or of a GPU's context."""
@@ -27,6 +27,7 @@ def main(spec_path: str, identity: str, snapshot_dir: str) -> int:
         snapshot_dir: where this machine has the snapshot, which may lie elsewhere on node 0.
     """
     die_with_parent()
+    collect_seldom()
     # After the above: importing torch takes seconds in which the launcher may be killed.
     import torch
 

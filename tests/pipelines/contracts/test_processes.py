@@ -1,4 +1,4 @@
-"""A process ends with its parent, also where the parent was gone before the process asked."""
+"""A process ends with its parent, also where that was gone before it asked, and starts soon."""
 
 import subprocess
 import sys
@@ -47,3 +47,15 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, how: str) -> None:
     (tmp_path / "gone").touch()
     wait_until(lambda: not is_running(child))
     assert (tmp_path / "ready").exists() == (how == "stays")
+
+
+def test_a_process_looks_for_garbage_seldom_and_not_when_it_ends() -> None:
+    code = """
+import atexit, gc
+from pipelines.contracts.processes import collect_seldom
+atexit.register(lambda: print(gc.get_freeze_count() > 1000))  # The last to be called.
+collect_seldom()
+print(gc.get_threshold()[0])
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["10000", "True"]

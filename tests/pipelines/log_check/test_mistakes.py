@@ -357,6 +357,7 @@ def refused_by_stages(home: Path, as_of: datetime = AS_OF) -> str:
     return ""
 
 
+@pytest.mark.docs
 def test_the_good_log_is_accepted_by_the_check_and_by_the_stages(log: Path) -> None:
     assert told(log, good_recipe()) == []
     assert refused_by_stages(log.parent) == ""
