@@ -8,6 +8,7 @@ since it was judged from its records. Not for what is told of a cycle that was n
 
 import shlex
 from datetime import timedelta
+from operator import itemgetter
 from typing import NamedTuple
 
 from pipelines.alerts.commands import (
@@ -22,6 +23,7 @@ from pipelines.alerts.commands import (
 from pipelines.alerts.links import Links, links_of, page_link
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
+from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import (
     Approval,
@@ -123,7 +125,7 @@ def outcome_of(
         number=f"{_VOID.capitalize()}." if is_void else _number(comparison, bool(run.candidates)),
         why=reasons[0],
         reasons=reasons,
-        most_hurt="" if is_void else _most_hurt(comparison),
+        most_hurt="" if is_void else _most_hurt(comparison, run.config.model_gate),
         warnings=(
             *([judgement.skew.sentence] if judgement.skew and judgement.skew.is_fault else ()),
             *(map(_warning, report.warnings) if report else ()),
@@ -322,16 +324,23 @@ def _number(comparison: Comparison, is_drawn: bool) -> str:
     )
 
 
-def _most_hurt(comparison: Comparison) -> str:
-    """Name the two segments whose target metric falls most; '' where none falls."""
-    falls = [
-        (row.relative_change.value, row.segment, _percent(row.relative_change))
-        for row in comparison.metrics
-        if row.metric == comparison.target_metric and row.segment != "all"
-        if row.relative_change and row.relative_change.value < 0
+def _most_hurt(comparison: Comparison, gate: ModelGateConfig) -> str:
+    """Name what is surely lost, of segments and guardrails, or else the two lowest segments."""
+    target = [(row, 1.0) for row in comparison.metrics if row.metric == comparison.target_metric]
+    rails = [(comparison.find(r.metric), -1.0 if r.max_decrease is None else 1.0)
+             for r in gate.guardrails]  # fmt: skip
+    found = [
+        (sign * row.relative_change.value, name, row.relative_change, sign)
+        for row, sign in (*target, *rails)
+        if row and row.relative_change and sign * row.relative_change.value < 0
+        if (name := row.metric if row.segment == "all" else one_line(row.segment))
+        if name != comparison.target_metric
     ]
-    worst = "; ".join(f"{one_line(segment)} {change}" for _, segment, change in sorted(falls)[:2])
-    return f"Segments that lose most: {worst}." if worst else ""
+    lost = [each for each in found if (each[2].high if each[3] > 0 else -each[2].low) < 0]
+    worst = sorted(lost or [each for each in found if each[3] > 0], key=itemgetter(0))[:2]
+    told = "; ".join(f"{name} {_percent(change)}" for _, name, change, _ in worst)
+    start = "Surely worse" if lost else "No segment surely loses; the lowest"
+    return f"{start}: {told}." if told else ""
 
 
 def _warning(found: ExpectationOutcome) -> str:

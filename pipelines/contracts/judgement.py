@@ -54,7 +54,7 @@ class Outcome(Frozen):
     number: str  # The change with its interval, sizes and power, in sentences.
     why: str  # The reason that decided, one sentence.
     reasons: tuple[str, ...]  # All reasons; the first is `why`.
-    most_hurt: str = ""  # The segments that lose most, with intervals; '' if none loses.
+    most_hurt: str = ""  # Segments and guardrails that are surely worse, or the lowest segments.
     warnings: tuple[str, ...] = ()  # What the data gate warned of in this cycle, a sentence each.
     changed: str = ""  # What is new against the champion.
     done: str  # What the pipeline does, or did, with the models.

@@ -88,7 +88,7 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     decay, days = facts.decay, [line.as_of for line in facts.cycles[:NUM_TOLD] if line.as_of]
     gaps = [(later - earlier).total_seconds() / 86400 for later, earlier in pairwise(days)]
     usual = median(gap for gap in gaps if gap > 0) if any(gap > 0 for gap in gaps) else 14.0
-    pays = cadence = "Not measured: run homefeed decay with --value."
+    pays = cadence = "Not measured: run homefeed decay."
     if decay and decay.cadences:
         ours = min(decay.cadences[:-1], key=lambda each: abs((each.days or 0) - usual))
         pays = f"{named(ours)} keeps {ours.kept.in_percent} of {decay.target_metric}"

@@ -14,7 +14,7 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import Since, outcome_of
 from pipelines.contracts.alert import AlertKind
 from pipelines.contracts.artifacts import ResolvedRun, Standing
-from pipelines.contracts.config import ApprovalConfig, PromotionConfig
+from pipelines.contracts.config import ApprovalConfig, PromotionConfig, RelativeLimit
 from pipelines.contracts.judgement import Approval, Decision, Judgement, Outcome
 from pipelines.contracts.reasons import RANDOM, Reason
 from pipelines.registry import history
@@ -23,7 +23,7 @@ from pipelines.settings import Settings
 from support.commands import parse
 from support.desk import record_move
 from support.example_alerts import with_segments
-from support.judgements import CHAMPION, interval, make_judgement, make_promotion
+from support.judgements import CHAMPION, interval, make_judgement, make_promotion, metric
 from support.runs import make_run
 from validation.model_gate.baselines import REGRESSION
 
@@ -231,16 +231,30 @@ def test_the_numbers_of_a_comparison_that_says_nothing_are_not_told(run: Resolve
         assert (each.direction, each.change) == ("not compared", None)
 
 
-def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
+def test_what_is_surely_worse_is_named_or_else_the_lowest_segments(run: ResolvedRun) -> None:
     judgement = make_judgement(REJECT)
-    changes = {"core": -0.02, "new": -0.3, "casual": -0.4}
-    comparison = with_segments(judgement, changes).comparison
-    auc = comparison.metrics[-1].model_copy(update={"metric": "auc"})
-    comparison = comparison.model_copy(update={"metrics": (*comparison.metrics[:-1], auc)})
-    found = judgement.model_copy(update={"comparison": comparison})
-    assert outcome_in(run, found).most_hurt == (
-        "Segments that lose most: new -30.00 % (95 %: -32.00 to -28.00 %); core -2.00 % "
-        "(95 %: -4.00 to +0.00 %)."
+
+    def told(changes: dict[str, float], hides: float = 0.0) -> str:
+        comparison = with_segments(judgement, changes).comparison
+        name, row = (
+            "hit_at_3.hide",
+            metric("hit_at_3.hide", interval(hides, hides - 0.02, hides + 0.02)),
+        )
+        comparison = comparison.model_copy(update={"metrics": (*comparison.metrics, row)})
+        rail = RelativeLimit(metric=name, max_increase=0.5)
+        gate = run.config.model_gate.model_copy(update={"guardrails": (rail,)})
+        config = run.config.model_copy(update={"model_gate": gate})
+        found = judgement.model_copy(update={"comparison": comparison})
+        return outcome_in(run.model_copy(update={"config": config}), found).most_hurt
+
+    assert told({"core": -0.019, "new": -0.3, "casual": -0.4}) == (
+        "Surely worse: casual -40.00 % (95 %: -42.00 to -38.00 %); new -30.00 % "
+        "(95 %: -32.00 to -28.00 %)."
     )
-    for none in (judgement, with_segments(judgement, {"new": 0.1})):
-        assert outcome_in(run, none).most_hurt == ""
+    assert told({"core": -0.019, "new": -0.001}) == (
+        "No segment surely loses; the lowest: core -1.90 % (95 %: -3.90 to +0.10 %); new -0.10 % "
+        "(95 %: -2.10 to +1.90 %)."
+    )
+    hides = "hit_at_3.hide +3.00 % (95 %: +1.00 to +5.00 %)"
+    assert told({"core": -0.019}, hides=0.03) == f"Surely worse: {hides}."  # more hides are worse
+    assert told({"new": 0.1}, hides=-0.03) == ""

@@ -104,7 +104,7 @@ def test_what_a_lead_asks_is_answered_first() -> None:
     """And where it was not measured, what to run."""
     facts = make_facts(12)
     said = dict(answers(facts))
-    assert said["Does retraining pay?"] == "Not measured: run homefeed decay with --value."
+    assert said["Does retraining pay?"] == "Not measured: run homefeed decay."
     hours = sum(s.usage.cpu_s for c in facts.cycles[:10] for s in c.costs if s.usage) / 3600
     assert said["What did they cost?"].startswith(f"{hours:.2f} core-hours")
     brought = said["What did the last 10 cycles bring?"]
