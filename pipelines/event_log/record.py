@@ -62,7 +62,7 @@ class EventLogRecord(Frozen):
         description="Files that belong to the log no more, and since when; readers may have them.",
     )
     batches: tuple[str, ...] = Field(
-        default=(), description="Digests of the newest late batches, of which each counts once."
+        default=(), description="Digests of the newest blocks; a late one counts once."
     )
 
     @property

@@ -267,16 +267,6 @@ class EventLogWriter:
             # A frame without rows, such as a day without actions, tells no types.
             if len(given := table_of(batch)):
                 rows = normalise(table, given, self._block)
-                complete_to = self._existing.record.complete_to if self._existing else None
-                if complete_to and table in EVENT_TIME_COLUMNS and not self._replaces_days:
-                    known = pc.min(rows["known_at"]).as_py()
-                    if known < to_ms(complete_to):
-                        raise DataContractError(
-                            f"known_at is {with_utc(known)}; expected none before "
-                            f"{complete_to:%Y-%m-%d %H:%M} UTC, to which a writer has said that "
-                            f"the log is complete; give the time at which a row arrived, or all "
-                            f"rows of its day with replace_days=True"
-                        )
                 for each, found in ((table, rows), *self._block.names.items()):
                     self._keep(each, found)
         except DataContractError as error:
@@ -321,8 +311,12 @@ class EventLogWriter:
                 f"a new event log at {self.uri} would have no {' and no '.join(missing)}; "
                 f"expected rows of impressions, actions and pins; give them in the same block"
             )
-        batch = self._digest() if self._takes_late else ""
-        if not self._schemas or (record and batch in record.batches):
+        batch, is_given = self._digest(), False
+        if record and self._takes_late:
+            is_given = batch in record.batches
+        elif record:  # By a writer that was killed when it had added them.
+            is_given = record.batches[-1:] == (batch,) and record.complete_to == self._complete_to
+        if not self._schemas or is_given:
             log.info("%s has all that was given already", self.uri)
             return
         dropped = self._dropped(dict(record.files) if record else {})
@@ -349,7 +343,7 @@ class EventLogWriter:
             made_by=WRITER,
             settled=dict(sorted(settled.items())),
             complete_to=self._complete_to,
-            batches=(batch,) if batch else (),
+            batches=(batch,),
             files={},
         )
         made = publish(folder, self.uri, said, record, dropped)
@@ -365,15 +359,25 @@ class EventLogWriter:
 
         Raises:
             DataContractError: there are rows of days that the log has, and nothing says that they
-                replace those or are late.
+                replace those or are late; or they were known before a time to which it is complete.
         """
         small, whole = set[str](), set[str]()
+        complete_to = self._existing.record.complete_to if self._existing else None
         for table in self._schemas:
             folders, time = {table}, EVENT_TIME_COLUMNS.get(table)
             if time:
                 days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} FROM {quoted(table)}")
                 folders = {day_folder(table, day) for (day,) in days}
             here = {name for name in files if name.rpartition("/")[0] in folders}
+            if time and complete_to and not self._replaces_days:
+                [(known,)] = self._ask(f"SELECT min(known_at) FROM {quoted(table)}")
+                if known < to_ms(complete_to):
+                    raise DataContractError(
+                        f"{table}: known_at is {with_utc(known)}; expected none before "
+                        f"{complete_to:%Y-%m-%d %H:%M} UTC, to which a writer has said that the "
+                        f"log is complete; give the time at which a row arrived, or all rows of "
+                        f"its day with replace_days=True"
+                    )
             if time and self._replaces_days:
                 whole |= here
             elif time and here and not self._takes_late:

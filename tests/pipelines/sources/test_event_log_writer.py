@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     names = pq.read_table(log / "names" / "pins").sort_by("id").to_pylist()
     expected = [{"id": id_of(name), "name": name} for name in (f"p{n}" for n in range(12))]
     assert names == sorted(expected, key=lambda row: row["id"])
+
+
+@pytest.mark.parametrize("complete_to", [None, datetime(2024, 1, 4, tzinfo=UTC)])
+def test_after_a_kill_past_the_commit_the_same_block_is_there_already(
+    tmp_path: Path, complete_to: datetime | None
+) -> None:
+    log = tmp_path / "log"
+
+    def write(num_requests: int = 3) -> EventLogRecord:
+        with EventLogWriter(log, VERSION, complete_to=complete_to) as writer:
+            writer.pins(pins())
+            writer.impressions(shown_on(3, num_requests))
+            writer.actions(acted_on(3))
+        return record_of(log)
+
+    assert write() == write()
+    with pytest.raises(DataContractError):
+        write(num_requests=2)
 
 
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
