@@ -4,6 +4,7 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -193,7 +194,6 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
-        TransientStorageError: the disk is full.
         ConfigurationError: the file cannot be made there.
     """
     # A soft lock, for file systems without locks, would stay for ever if its holder is killed.
@@ -206,7 +206,9 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
             f"expected nobody; wait for it to end, then try again"
         ) from None
     except OSError as error:
-        raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
+        # On a full disk nothing is held, as on a store: who makes room on it needs none.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
     try:
         yield
     finally:

@@ -1,5 +1,7 @@
 """`homefeed gc`, as typed."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +51,22 @@ def test_a_dry_run_says_what_would_go_and_what_is_kept_and_then_it_goes(world: O
     assert world.names("runs")[0] == name_of("3")
     again = lines("gc")
     assert again[-1].startswith("freed 0 bytes; ") and beginning(again, "gone") == []
+
+
+def test_on_a_full_disk_room_is_made_without_a_lock_file(
+    world: OldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lock in world.workspace.rglob("*.lock"):
+        lock.unlink()
+    make = os.open
+
+    def refuse(path: str, flags: int, *mode: int, **more: int) -> int:
+        if flags & os.O_CREAT and not os.path.exists(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return make(path, flags, *mode, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert beginning(lines("gc"), "gone run")
+    assert not list(world.workspace.rglob("*.lock"))
+    assert "test_ranker v5" in lines("rollback")[1]
