@@ -38,9 +38,11 @@ class ModelRef(Frozen):
     version: str  # Registry version number.
     mlflow_run_id: str  # Run that logged it.
     as_of: AwareDatetime  # as_of of the cycle that trained it (UTC).
-    bundle_digest: str  # sha256 over the bundle's files.
-    snapshot_digest: str  # Digest of the snapshot it was trained on.
-    model_digest: str = ""  # sha256 over all files that serve; '' before it is registered.
+    # Digests come from a registry's tags and name folders: they have no separators.
+    bundle_digest: str = Field(pattern=r"^\w*$")  # sha256 over the bundle's files.
+    snapshot_digest: str = Field(pattern=r"^\w*$")  # Of the snapshot it was trained on.
+    # sha256 over all files that serve; '' before it is registered.
+    model_digest: str = Field(default="", pattern=r"^\w*$")
 
     @property
     def label(self) -> str:

@@ -424,7 +424,7 @@ def plan_repair(
         DataContractError: it is not of this project, or marked as deleted.
     """
     known, steps, model = state.history, list[str](), None
-    is_named = to_version is not None and not state.serves == state.recorded == to_version
+    is_named = to_version not in (None, state.recorded)  # Else it is decided already.
     found = replace(state, keeper=None).disagreement()
     if is_named or found or known.is_newest_damaged:
         if (wanted := to_version or state.serves) is None:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import ValidationError
+
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
@@ -33,6 +35,7 @@ CHAMPION = "champion"
 KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
+_TAGS = (*_LINEAGE_TAGS, "model_digest")
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds."""
 _LOGGED = re.compile(r"models:/(m-[^/@]+)|.*/models/(m-[^/]+)/artifacts(?:/.*)?")
@@ -81,23 +84,23 @@ def to_ref(version: "ModelVersion", is_ours: bool = True) -> ModelRef:
     """Return a registry entry as a pinned reference.
 
     Raises:
-        DataContractError: it has no lineage, and is to be one of ours.
+        DataContractError: it has no lineage that can be used, and is to be one of ours.
     """
-    missing = [tag for tag in _LINEAGE_TAGS if tag not in version.tags]
-    if is_ours and missing:
-        raise DataContractError(
-            f"model {version.name} v{version.version} has no tags {missing}; expected lineage "
-            f"tags {list(_LINEAGE_TAGS)}; register models through this pipeline, or point the "
-            f"alias at a version that has them"
-        )
     made = datetime.fromtimestamp((version.creation_timestamp or 0) / 1000, UTC)
-    tags = {**dict.fromkeys(_LINEAGE_TAGS, ""), "as_of": made.isoformat(), **version.tags}
-    return ModelRef(
-        name=version.name,
-        version=str(version.version),
-        mlflow_run_id=version.run_id or "",
-        model_digest=tags.get("model_digest", ""),
-        **{tag: tags[tag] for tag in _LINEAGE_TAGS},
+    known = {"name": version.name, "version": str(version.version)}
+    known |= {"mlflow_run_id": version.run_id or "", "as_of": made.isoformat()}
+    known |= dict.fromkeys(_LINEAGE_TAGS[1:], "")
+    tags = {name: tag for name, tag in version.tags.items() if name in _TAGS}
+    try:
+        if not is_ours or all(map(tags.get, _LINEAGE_TAGS)):
+            return ModelRef.model_validate(known | tags)
+    except ValidationError:
+        if not is_ours:
+            return ModelRef.model_validate(known)
+    raise DataContractError(
+        f"model {version.name} v{version.version} has the lineage tags {tags}; expected "
+        f"{list(_LINEAGE_TAGS)}, a time and digests; register models through this pipeline, or "
+        f"point the alias at a version that has them"
     )
 
 

@@ -68,7 +68,7 @@ FOUND: dict[str, tuple[Callable[[Desk], object], type[HomefeedError], str, str, 
     # Nothing else vouches for the alias: this would be taken for a first cycle.
     "both": (lambda d: damage_newest(d, ""), DAMAGED, "newest entry of the h", NO_VERSION, "1"),
     "another of ours": (lambda d: put_behind(d, True), OTHER, "v3 serves", "3", "2"),
-    "a stranger's": (lambda d: put_behind(d, False), OTHER, "v3 serves", "has no tags", "2"),
+    "a stranger's": (lambda d: put_behind(d, False), OTHER, "v3 serves", "lineage tags {}", "2"),
     "half done": (half_done, OTHER, r"v1 serves.* v3 does", "1", "3"),
     "a tag gone": (lambda d: alter(d, MODEL), OTHER, "has model_digest .none. in the", "2", "2"),
     "other files": (lambda d: alter(d, MODEL, "f" * 64), OTHER, "model_digest ffff", "2", "2"),
@@ -121,7 +121,12 @@ def test_a_repair_of_old_damage_carries_out_what_was_decided(two: Desk) -> None:
 def test_nothing_is_to_be_mended_where_they_agree(two: Desk) -> None:
     assert two.steps() == two.steps(restores=True) == []
     assert two.mend() is None and len(two.history.entries) == 2
-    assert two.mend(to="1") is not None and two.history.attempts == frozenset()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # A kill, after which the command is given again.
+            two.mend(to="1")
+    assert two.mend(to="1") is None and two.history.attempts == frozenset()
+    assert two.state.serves == two.state.recorded == "1"
     for to in ("1", None):  # The same repair given again writes nothing.
         assert two.mend(to=to) is None
     assert len(two.history.entries) == 3

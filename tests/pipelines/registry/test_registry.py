@@ -28,8 +28,24 @@ def test_a_version_is_registered_once_and_comes_back_as_it_was(desk: Desk, tmp_p
         registry.download_bundle(desk.client, altered, tmp_path / "down")
     desk.client.create_model_version(desk.name, source=version.source)
     desk.point_at("2")
-    with pytest.raises(DataContractError, match="has no tags"):  # somebody else's
+    with pytest.raises(DataContractError, match="lineage tags {}"):  # somebody else's
         assert desk.champion
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("as_of", "soon"), ("bundle_digest", "../.."), ("snapshot_digest", "a/b")]
+)
+def test_what_a_registry_says_is_checked_before_a_path_is_made_of_it(
+    desk: Desk, tag: str, value: str
+) -> None:
+    """What serves is then taken for somebody else's, so that a rollback or a repair goes on."""
+    model = desk.register(desk.cycle(0))
+    desk.client.set_model_version_tag(desk.name, model.version, tag, value)
+    desk.point_at(model.version)
+    with pytest.raises(DataContractError, match=f"{tag}.*{value}.*expected .*a time and digests"):
+        assert desk.champion
+    served = registry.read_champion(desk.client, desk.name, is_ours=False)
+    assert served is not None and (served.version, served.bundle_digest) == (model.version, "")
 
 
 def test_a_deleted_version_is_told_as_such(desk: Desk, tmp_path: Path) -> None:
