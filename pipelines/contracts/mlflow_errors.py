@@ -70,7 +70,8 @@ def kind_of(error: Exception) -> Kind | None:
         return "refused"
     else:
         lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
-        return "outage" if isinstance(error, (*lost, exceptions.ChunkedEncodingError)) else None
+        cut = (exceptions.ChunkedEncodingError, exceptions.JSONDecodeError)  # or a page
+        return "outage" if isinstance(error, lost + cut) else None
     if status >= 500 or status in (408, 425, 429):
         return "outage"
     return "missing" if status == 404 else "refused"

@@ -91,6 +91,7 @@ def test_an_answer_is_told_by_its_status_or_mlflow_s_code(
         (requests.ConnectionError(), "outage"),
         (requests.ReadTimeout(), "outage"),
         (requests.exceptions.RetryError(), "outage"),
+        (requests.exceptions.JSONDecodeError("a page", "", 0), "outage"),
         (requests.exceptions.MissingSchema(), "refused"),
         # Artifacts travel by plain requests, whose errors are not MLflow's.
         *((http_error(status), "outage") for status in (503, 429)),
