@@ -149,9 +149,8 @@ def what_serves(workspace_uri: str, registered_model: str) -> str:
         return f"Which model serves could not be read: {one_line(str(error))}"
     if known.is_newest_damaged:
         return "Which model serves is not known: the newest entry of its history is damaged."
-    if known.last is None:
+    if (last := known.in_time.last) is None:
         return "There is no champion yet."
-    last = known.in_time[-1]
     named = f"{last.model.label} (as_of {last.model.as_of:%Y-%m-%d})"
     if known.pending:
         return f"{named} was made champion, and MLflow's alias is about to follow."

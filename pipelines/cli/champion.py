@@ -133,8 +133,8 @@ def _say_serving(known: record.History, instant: datetime | None, version: str |
     if begun is not None and version == begun.model.version:
         begun = None
     made = replace(known, entries=tuple(entry for entry in known.entries if entry != begun))
-    is_newest = instant is None and made.moves
-    entry = made.moves[-1] if is_newest else record.serving_at(made, at)
+    newest = made.in_time.last if instant is None else None
+    entry = newest or record.serving_at(made, at)
     say(f"{_label(entry)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC")
     _say_begun(begun)
     about = {"workspace_uri": known.workspace_uri, "at": at}

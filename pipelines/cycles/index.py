@@ -74,7 +74,7 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
             kind=entry.kind,
             reason=one_line(entry.reason),
         )
-        for entry in known.in_time
+        for entry in known.in_time.moves
     ]
     problem = f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else ""
     measured = tuple[MeasuredLift, ...]()
@@ -158,7 +158,7 @@ def _describe(run_uri: str, known: History) -> None:
 
 def _served(model: ModelRef, known: History) -> str:
     """Say from when and until when a version has served last; '' where it never has."""
-    moves = known.in_time
+    moves = known.in_time.moves
     for move, after in reversed([*itertools.zip_longest(moves, moves[1:])]):
         if move.model.version == model.version:
             until = f" until {after.moved_at:%Y-%m-%d %H:%M} UTC" if after else ""

@@ -47,7 +47,7 @@ def add(workspace_uri: str, registered_model: str, given: Lift) -> MeasuredLift:
 
 def _served_throughout(workspace_uri: str, name: str, start: datetime, end: datetime) -> Move:
     """Return the move whose model served from start to end in the place of another."""
-    moves = load(workspace_uri, name).in_time
+    moves = load(workspace_uri, name).in_time.moves
     last = next((move for move in reversed(moves) if move.moved_at < end), None)
     if last and last.previous and last.moved_at <= start < end:
         return last

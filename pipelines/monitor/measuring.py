@@ -50,7 +50,7 @@ class Watched(NamedTuple):
         """Return the days of this champion with rows and all labels that were not measured."""
         labels = timedelta(hours=self.recipe.snapshot.label_window_hours)
         newest = (self.complete_to - labels).astimezone(UTC).date() - DAY
-        first = min(self.history.moves[-1].moved_at.astimezone(UTC).date(), newest)
+        first = min(self.history.in_time.moves[-1].moved_at.astimezone(UTC).date(), newest)
         days = {newest - n * DAY for n in range(MOST_DAYS) if newest - n * DAY >= first}
         there = {file.day for file in self.event_log.files_of("impressions")}
         done = set(storage.list_names(self.folder))

@@ -118,10 +118,10 @@ def read_status(
         client = tracking.connect(settings.tracking_uri)
         state = reconcile.look_between_moves(client, workspace_uri, name)
         problem = state.disagreement()
-        champion(state.served, state.history.last, is_confirmed=True, problem=problem)
+        champion(state.served, state.history.in_time.last, is_confirmed=True, problem=problem)
     if "champion" not in found:
         with part():
-            last = history.load(workspace_uri, name).last
+            last = history.load(workspace_uri, name).in_time.last
             champion(last.model if last else None, last)
     return Status(told_at=now, problems=tuple(map(str, errors)), **found), tuple(errors)
 

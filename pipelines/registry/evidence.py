@@ -303,7 +303,7 @@ def find_standing(
     judged cycles are pinned.
     """
     accepted, code, problem = None, "", ""
-    recipe = known.recipes.accepted
+    known, recipe = known.in_time, known.recipes.accepted
     try:
         if recipe is not None:
             accepted, code = recipe.parse(), recipe.code_digest

@@ -170,20 +170,20 @@ class History:
         return [each for each in self.entries if isinstance(each, Move)]
 
     @property
-    def in_time(self) -> list[Move]:
-        """The moves with the times from which they count, which never fall.
+    def in_time(self) -> "History":
+        """The same with the times from which its entries count, which never fall.
 
         Numbers order, times inform: a stamp that is older than the one before, or lies in the
-        future, is of a wrong clock, and such a move counts from the one before, the first from
-        the earliest stamp.
+        future, is of a wrong clock, and such an entry counts from the one before, the first from
+        the earliest stamp. Whoever compares a time with an entry's asks this.
         """
-        found: list[Move] = []
-        for move in self.moves:
-            since = found[-1].moved_at if found else min(each.moved_at for each in self.moves)
-            if since < move.moved_at <= datetime.now(UTC):
-                since = move.moved_at
-            found.append(move.model_copy(update={"moved_at": since}))
-        return found
+        found: list[Entry] = []
+        for entry in self.entries:
+            since = found[-1].moved_at if found else min(each.moved_at for each in self.entries)
+            if since < entry.moved_at <= datetime.now(UTC):
+                since = entry.moved_at
+            found.append(entry.model_copy(update={"moved_at": since}))
+        return replace(self, entries=tuple(found))
 
     @property
     def last(self) -> Move | None:
@@ -400,8 +400,7 @@ def serving_at(known: History, instant: datetime) -> Move:
     Raises:
         ConfigurationError: nothing was serving yet.
     """
-    moves = known.in_time
-    if in_force := [move for move in moves if move.moved_at <= instant]:
+    if in_force := [move for move in known.in_time.moves if move.moved_at <= instant]:
         return in_force[-1]
     raise ConfigurationError(
         f"nothing of {known.name} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; expected a time "

@@ -62,7 +62,7 @@ def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconci
 def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record:
     """Return what is on record of a registered model; raises as `read_state` does."""
     state = read_state(client, workspace_uri, name)
-    last = state.history.last
+    last = state.history.in_time.last
     cycles = evidence.read(evidence.pin(workspace_uri, name, but=""))
     folder = storage.join(workspace_uri, "accepted_snapshots")
     recipes = storage.list_names(folder)

@@ -152,7 +152,7 @@ def _needed_models(
     of the sentence 'it is kept because'; of several of one model the first counts.
     """
     found: dict[str, tuple[ModelRef, str]] = {}
-    known, champion = record.state.history, record.state.served
+    known, champion = record.state.history.in_time, record.state.served
     if champion is not None:
         found[champion.version] = champion, f"{champion.label} serves"
     if (pending := known.pending) is not None:
@@ -162,7 +162,7 @@ def _needed_models(
                 found.setdefault(model.version, (model, why))
     start, end = now - timedelta(days=settings.keep_days), now
     predecessors: list[str] = [champion.version] if champion else []
-    for model, moved_at in reversed([(e.model, e.moved_at) for e in known.in_time if e != pending]):
+    for model, moved_at in reversed([(e.model, e.moved_at) for e in known.moves if e != pending]):
         if model.version not in predecessors:
             predecessors.append(model.version)
         place = predecessors.index(model.version)

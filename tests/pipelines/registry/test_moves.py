@@ -197,6 +197,17 @@ def test_the_history_alone_knows_the_recipe_of_what_serves_again(
     assert desk.history.moves[-1].recipe == recipe_of(one)
 
 
+def test_a_clock_years_ahead_hides_no_later_evidence_from_a_cycle(desk: Desk) -> None:
+    """What was judged since the champion came counts as from the move before, not in ten years."""
+    desk.promote_two()
+    run = desk.cycle(2)
+    desk.promote(run, days=3650)
+    assert desk.standing(run).champion_since == at(1)
+    later = desk.cycle(3)
+    desk.rollback(days=3651)
+    assert desk.standing(later).rolled_back_at == at(1)
+
+
 def test_a_recipe_that_is_not_known_or_cannot_be_read_waits_for_a_person(desk: Desk) -> None:
     """The alias was set by hand before there was a history, and a repair has recorded that."""
     run = desk.cycle(0)
