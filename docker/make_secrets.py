@@ -63,10 +63,8 @@ def write_secrets(folder: Path, keys: Callable[[], tuple[str, str, str]]) -> lis
     airflow = kept("airflow_database_password", _password)
     mlflow = kept("mlflow_database_password", _password)
     redis, admin = kept("redis_password", _password), kept("mlflow_admin_password", _password)
-    database = f"airflow:{airflow}@postgres/airflow"
     made: dict[str, Callable[[], str]] = {
-        "airflow_database_url": lambda: f"postgresql+psycopg2://{database}",
-        "celery_result_backend": lambda: f"db+postgresql://{database}",
+        "airflow_database_url": lambda: f"postgresql+psycopg2://airflow:{airflow}@postgres/airflow",
         "celery_broker_url": lambda: f"redis://:{redis}@redis:6379/0",
         "redis_conf": lambda: f"requirepass {redis}\nappendonly yes\nbind * -::*\ndir /data\n",
         "fernet_key": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),

@@ -65,6 +65,17 @@ def test_no_worker_gives_up_before_the_scheduler_does_while_no_api_server_answer
     assert second["command"] == SERVICES["api-server"]["command"]
 
 
+def test_a_worker_which_runs_the_code_of_recipes_has_no_key_of_airflow_s() -> None:
+    kept = {"/run/secrets/celery_broker_url", "/run/secrets/aws_credentials"}
+    told = "\n".join(map(str, SERVICES["worker"]["environment"].values()))
+    assert set(re.findall(r"/run/secrets/\w+", told)) == kept
+    given = [
+        each if isinstance(each, str) else each["source"] for each in SERVICES["worker"]["secrets"]
+    ]
+    assert given == ["celery_broker_url", "aws_credentials", "mlflow_credentials"]
+    assert SERVICES["worker"]["command"][-1] == "--skip-serve-logs"
+
+
 def test_each_secret_is_written_and_differs_and_none_stands_in_the_file(tmp_path: Path) -> None:
     used = set()
     for service in SERVICES.values():

@@ -54,6 +54,15 @@ _SETTINGS = {
 }
 
 
+NOT_OF_WORKERS = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere/airflow.db",
+    "AIRFLOW__CORE__FERNET_KEY": "",
+    "AIRFLOW__API__SECRET_KEY": "none",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "none",
+}
+"""What a worker has in place of the database's address and of keys: it runs the code of recipes."""
+
+
 @dataclass
 class Secrets:
     """Every password of the deployment, and the environment that leads to them."""
@@ -78,7 +87,15 @@ class Deployment(RunningServices):
 
     def start(self, name: str, *arguments: str) -> Service:
         self.arguments[name] = arguments
-        return super().start(name, *arguments)
+        if name not in WORKERS:
+            return super().start(name, *arguments)
+        own = {
+            k: v
+            for k, v in self.environment.items()
+            if k.removesuffix("_CMD") not in NOT_OF_WORKERS
+        }
+        place = self.home, self.ports, own | NOT_OF_WORKERS, self.mark, self.services
+        return RunningServices(*place).start(name, *arguments)
 
     @contextlib.contextmanager
     def looked_after(self) -> Iterator[None]:
@@ -192,9 +209,7 @@ def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) ->
     # What a stage is given where MLflow asks for a login and the workspace is in a bucket.
     plain = {"MLFLOW_TRACKING_PASSWORD": "MLflow", "AWS_SECRET_ACCESS_KEY": "the bucket"}
     words |= {name: secrets.token_urlsafe(18) for name in plain.values()}
-    metadata = database.secret_address("airflow")
-    results = metadata.replace("postgresql:", "db+postgresql+psycopg2:")
-    contents = {"metadata": metadata, "results": results, "broker": broker.secret_address}
+    contents = {"metadata": database.secret_address("airflow"), "broker": broker.secret_address}
     kept = {name: folder / name for name in contents}
     for name, path in kept.items():
         path.touch(mode=0o600)
@@ -205,7 +220,7 @@ def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) ->
         "MLFLOW_TRACKING_USERNAME": "homefeed",
         "AWS_ACCESS_KEY_ID": "homefeed",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": read["metadata"],
-        "AIRFLOW__CELERY__RESULT_BACKEND_CMD": read["results"],
+        "AIRFLOW__CELERY__RESULT_BACKEND_CMD": read["broker"],
         "AIRFLOW__CELERY__BROKER_URL_CMD": read["broker"],
         "PGPASSFILE": str(of_mlflow),
     }
