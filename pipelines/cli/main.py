@@ -5,6 +5,7 @@ Commands print for people; a stage prints its manifest's URI last. Exit codes ar
 unforeseen, 64 wrong usage.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,8 +19,9 @@ from typer.core import TyperGroup
 from pipelines.cli import champion, cycle, data, decay, ledger, look, recipe, serve, world
 from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, say
 from pipelines.contracts.code_identity import code_version
-from pipelines.contracts.errors import HomefeedError, as_ours
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, as_ours
 from pipelines.contracts.processes import collect_seldom
+from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
@@ -102,6 +104,8 @@ def main() -> None:
     wait_briefly(os.environ)  # before anything loads OpenMP
     # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with contextlib.suppress(ConfigurationError):  # The command says what is wrong with it.
+        os.umask(Settings().umask)
     try:
         with logging_redirect_tqdm():  # so that no line breaks a bar
             app(standalone_mode=True)

@@ -42,7 +42,7 @@ class LocalHome:
     <path>/services.lock       held while the services run; it names the process that keeps them up
 
     The first three folders are for this user only (0700), and so are databases, logs and secrets.
-    What is published lies in the workspace, and others may read it.
+    Who may read the rest, HOMEFEED_READERS says.
     """
 
     def __init__(self, path: Path) -> None:

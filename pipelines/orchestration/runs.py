@@ -4,6 +4,7 @@ A run that cannot be resolved has no folder: what is to be said of it is left in
 tested in a real Airflow too: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -89,6 +90,7 @@ def start_cycle(
     from pipelines.stages import runner
 
     request = None
+    os.umask(settings.umask)  # The workspace's first folder may be made by this process.
     try:
         request = request_of(params, dag_run)
         require_triggerable(request.recipe, settings)

@@ -107,6 +107,7 @@ def typed(home: Path, *words: str) -> Typed:
         patch.chdir(home)
         patch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
         patch.setattr(signal, "signal", lambda *_: None)
+        patch.setattr(os, "umask", lambda mask: mask)
         patch.setattr(logging, "basicConfig", lambda **_: None)
         patch.setattr(logging.Logger, "setLevel", lambda *_: None)
         patch.setattr(sys, "argv", ["homefeed", *words])

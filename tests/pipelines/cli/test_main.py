@@ -1,6 +1,8 @@
 """The command line: exit codes carry the error class, messages name what to change."""
 
+import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,23 @@ def test_a_world_is_written_where_it_is_said_to_be(tmp_path: Path) -> None:
     assert set(EVENT_LOG_TABLES) <= set(storage.list_names(storage.to_uri(tmp_path / "log")))
     pins = pq.read_table(tmp_path / "log" / "pins", columns=["embedding_version"])
     assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
+
+
+@pytest.mark.parametrize(("readers", "mode"), [("", 0o700), ("group", 0o750), ("all", 0o755)])
+def test_what_is_written_is_for_whom_the_setting_names(
+    tmp_path: Path, readers: str, mode: int
+) -> None:
+    words = "anchor set --recipe smoke --reason agreed".split()
+    environment = os.environ | {
+        "HOMEFEED_HOME": str(tmp_path / "home"),
+        "HOMEFEED_READERS": readers,
+    }
+    command = [sys.executable, "-m", "pipelines.cli", *words]
+    subprocess.run(command, env=environment, check=True, umask=0o022)
+    written = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written if path.is_dir()} == {mode}
+    files = {stat.S_IMODE(path.stat().st_mode) for path in written if path.is_file()}
+    assert files == {mode & 0o666}
 
 
 def test_a_command_begins_without_the_libraries_that_only_some_need() -> None:

@@ -72,13 +72,13 @@ def test_all_services_listen_on_this_machine_only_at_the_ports_of_before(lab, re
     assert listeners.open_to_others == set()
 
 
-def test_databases_and_logs_are_for_this_user_only_and_what_is_published_is_not(lab, retrained):
+def test_all_that_is_written_is_for_this_user_only(lab, retrained):
     home = lab.home
     assert {mode(folder) for folder in (home.airflow, home.mlflow, home.logs)} == {0o700}
     run = storage.local_path(cycle_of(retrained.home, RUN_IDS[1]).run_uri)
     (bundle,) = run.glob("train_challenger/output-*/bundle")
-    assert len(files(bundle)) == 3 and {mode(path) & 0o044 for path in files(bundle)} == {0o044}
-    assert {mode(folder) & 0o055 for folder in (home.path, home.workspace, bundle)} == {0o055}
+    assert len(files(bundle)) == 3 and {mode(path) & 0o077 for path in files(bundle)} == {0}
+    assert {mode(folder) for folder in (home.path, home.workspace, bundle)} == {0o700}
 
 
 def files(folder: Path) -> list[Path]:
