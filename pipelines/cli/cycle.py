@@ -130,7 +130,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     for name in STAGES[1:]:
         try:
             run_stage(name, run.run_uri)
-        except HomefeedError as error:
+        except Exception as error:
             tell_failure(run, settings, Ended(name, str(error), at=datetime.now(UTC)))
             raise
     tell_recovered(run.run_uri, settings)

@@ -71,7 +71,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
             say(f"  {storage.local_path(cycle.page_uri)}")
     workspace_uri = storage.to_uri(settings.workspace_location)
     say(what_serves(workspace_uri, settings.registered_model))
-    say(f"see it all: make ui (login {ADMIN} / {home.password()})")
+    say(f"see it all: make ui (login {ADMIN}, password in {home.passwords})")
     return int(not has_ended)
 
 
@@ -125,7 +125,8 @@ def keep_up(home: LocalHome, dags: Path, say: Say) -> None:
 def show_addresses(services: RunningServices, say: Say) -> None:
     """Say both pages' addresses and the login, and what other commands must know of them."""
     ports = services.ports
-    say(f"Airflow  {ports.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {services.home.password()}")
+    say(f"Airflow  {ports.airflow_url}/dags/{DAG_ID}")
+    say(f"Login    {ADMIN}, with the password in {services.home.passwords}")
     say(f"Home     {ports.airflow_url}{PREFIX}/")
     say(f"MLflow   {ports.mlflow_url}")
     say(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")

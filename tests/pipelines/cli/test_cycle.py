@@ -59,6 +59,12 @@ def test_what_the_data_gate_warns_of_stands_beside_the_verdict(run: ResolvedRun)
     ]
 
 
+def test_an_unforeseen_error_is_told_too(run: ResolvedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run_stage", lambda *_: 1 / 0)
+    assert isinstance(homefeed("retrain").exception, ZeroDivisionError)
+    assert kinds_told(run) == ["broken_run"]
+
+
 def test_a_cycle_that_breaks_and_then_ends_is_told_as_both(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,5 +55,6 @@ def test_a_cycle_that_has_ended_is_told_without_a_start_and_how_to_ask_what_serv
     assert first.endswith("nothing to run.") and title.startswith(f"{day}  void: ")
     assert page.startswith(f"  {tmp_path}/") and page.endswith("/verdict.html")
     assert serving == "There is no champion yet." and "make ui" in more
+    assert str(home.passwords) in more and home.password() not in "".join(said)
     with pytest.raises(ServiceError):
         retrain.retrain(home, tmp_path, "smoke", (day, "2017-03-16"), said.append)
