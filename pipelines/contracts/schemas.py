@@ -126,6 +126,15 @@ USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingTy
 PIN_ROWS = _columns(pin_id=pa.int64(), embedding=EmbeddingType)
 """The columns that the snapshot's pins have whatever the recipe; the rows are sorted by pin_id."""
 
+KEYS_OF_FILES = {
+    "timeline": TIMELINE,
+    "requests": REQUESTS,
+    "examples": EXAMPLE_KEYS,
+    "users": USER_ROWS,
+    "pins": PIN_ROWS,
+}
+"""The columns that each file of a snapshot has whatever the recipe."""
+
 SHARD_FILES = ("timeline", "requests", "examples", "users")
 """The Arrow files of every shard, without their ending."""
 
@@ -152,13 +161,8 @@ def snapshot_schema(
         embedding_dim: width of the embeddings of users and pins.
         has_pin_times: the log's pins have PIN_TIME; 'pins' then has it after its own columns.
     """
-    keys, table = {
-        "timeline": (TIMELINE, ""),
-        "requests": (REQUESTS, ""),
-        "examples": (EXAMPLE_KEYS, "impressions"),
-        "users": (USER_ROWS, "users"),
-        "pins": (PIN_ROWS.append(PIN_TIME) if has_pin_times else PIN_ROWS, "pins"),
-    }[file]
+    table = {"examples": "impressions", "users": "users", "pins": "pins"}.get(file, "")
+    keys = [*KEYS_OF_FILES[file], *([PIN_TIME] if file == "pins" and has_pin_times else ())]
     added = {categorical_column(f.name): pa.int16() for f in features.categorical_of(table)}
     if file == "examples":
         for number, *flag in (feature.inputs for feature in features.numeric_held):

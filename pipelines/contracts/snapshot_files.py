@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines.contracts.artifacts import FileDigest, Snapshot
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.errors import SnapshotDamagedError
-from pipelines.contracts.schemas import PINS_FILE
+from pipelines.contracts.schemas import KEYS_OF_FILES, PINS_FILE
 
 HOW_TO_REBUILD = (
     "build it again with `homefeed stage build_snapshot RUN --again`, RUN being the folder "
@@ -26,18 +26,24 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
         relative: path below it, e.g. 'shard-00000/examples.arrow'.
 
     Raises:
-        SnapshotDamagedError: the file is missing or not an Arrow file.
+        SnapshotDamagedError: the file is missing, not an Arrow file, or of another version.
     """
     path = Path(snapshot_dir) / relative
     try:
         # The mapping lives as long as the table's buffers do; closing the handle does not end it.
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()  # one chunk per column
+            table = pa.ipc.open_file(source).read_all()  # one chunk per column
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise SnapshotDamagedError(
             f"{path} is missing or not an Arrow file ({error}); expected the files of the "
             f"snapshot's manifest; {HOW_TO_REBUILD}"
         ) from error
+    if missing := set(KEYS_OF_FILES[path.stem].names) - set(table.schema.names):
+        raise SnapshotDamagedError(
+            f"{path} has no column {', '.join(sorted(missing))}: another version of this project "
+            f"built the snapshot; {HOW_TO_REBUILD}"
+        )
+    return table
 
 
 def embedding_dim_of(snapshot_dir: Path) -> int:

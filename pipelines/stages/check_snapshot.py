@@ -85,7 +85,7 @@ def _read_reference(run: ResolvedRun, uri: str | None) -> "Reference | None":
 
 def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     """Return the error that lists what is not met, and says what to run."""
-    from validation.data_gate.rows import FILES_MATCH
+    from validation.data_gate.rows import FILES_MATCH, SCHEMA
 
     lines = "\n".join(
         f"- {o.name} ({o.severity}): found {o.observed}, expected {o.expected}"
@@ -99,7 +99,7 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         f"Mend the event log, or change data_gate in the recipe if the data is right; then start a "
         f"new cycle with `{new_cycle_command(run)}`"
     )
-    if FILES_MATCH in stopping:
+    if {FILES_MATCH, SCHEMA} & set(stopping):
         kind, build = SnapshotDamagedError, rebuild_command(run.run_uri)
         mend = f"Build the snapshot again with `{build}`, then run `{check}`"
     elif acceptable:

@@ -394,6 +394,8 @@ def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") 
 def _repair(run_uri: str, stage: str) -> str:
     """Return what a person does about a manifest that cannot be read."""
     if stage == "resolve_run":
+        if storage.exists(manifest_uri(run_uri, "promote_challenger")):
+            return "put a sound copy back, because what it promoted may serve"
         return "delete it and repeat the command, or clear the task, that began the run"
     run = f"run `{stage_command(stage, run_uri, again=stage in HEAVY)}`"
     return run if stage in HEAVY else f"delete it, if it is there, and {run}"

@@ -40,7 +40,9 @@ from pipelines.contracts.time import EARLIEST_MS, to_ms
 from validation.data_gate.days.measure import open_engine, quoted
 
 FILES_MATCH = "files_match_manifest"
-"""The expectation that fails where a snapshot is damaged: built again, it is met."""
+SCHEMA = "schema"
+"""The expectations that fail where a snapshot is damaged, or another version of this project built
+it: built again, they are met."""
 NORM_RANGE = (1e-3, 1e3)
 """Lengths allowed for an embedding that is not all zero. A wrong unit or type gives others."""
 PINS_PER_CHUNK = 1 << 20
@@ -224,16 +226,16 @@ def read_tables(
     """
     altered = altered_files(snapshot_dir, tuple(f for f in snapshot.files if f.path in paths))
     broken.add(FILES_MATCH, len(altered), next(iter(altered.values()), ""))
-    broken.add("schema", 0)
+    broken.add(SCHEMA, 0)
     tables = {}
     for path in paths:
         if path in altered:
-            broken.add("schema", 1, f"{altered[path]}; it cannot be read")
+            broken.add(SCHEMA, 1, f"{altered[path]}; it cannot be read")
             continue
         try:
             table = open_table(snapshot_dir, path)
         except (DataContractError, pa.ArrowInvalid, OSError) as error:
-            broken.add("schema", 1, f"{path} cannot be read: {error}")
+            broken.add(SCHEMA, 1, f"{path} cannot be read: {error}")
             continue
         file = Path(path).stem
         there = dict(zip(table.schema.names, table.schema.types, strict=True))
@@ -244,11 +246,11 @@ def read_tables(
         for wanted in expected:
             name = wanted.name
             if name not in there:
-                broken.add("schema", 1, f"{path}: column {name} is missing")
+                broken.add(SCHEMA, 1, f"{path}: column {name} is missing")
                 continue
             if there[name] != wanted.type:
                 said = f"{path}: column {name} is {there[name]}, expected {wanted.type}"
-                broken.add("schema", 1, said)
+                broken.add(SCHEMA, 1, said)
             num_nulls = table[name].null_count
             row = pc.index(table[name].is_null(), True).as_py() if num_nulls else -1
             broken.add("no_nulls", num_nulls, f"{file}.{name} is null in row {row}")
@@ -370,7 +372,7 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
     table = read_tables(snapshot_dir, snapshot, [PINS_FILE], broken).get("pins")
     if table is not None and table.num_rows != snapshot.num_pins:
         counts = f"{table.num_rows:,} pins, the manifest says {snapshot.num_pins:,}"
-        broken.add("schema", 1, counts)
+        broken.add(SCHEMA, 1, counts)
     if table is None or broken.has("schema", "no_nulls"):
         return found
     found.embedding_dim = table.schema.field("embedding").type.list_size

@@ -3,12 +3,14 @@
 import re
 import shutil
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipelines import deletion, storage
-from pipelines.contracts import snapshot_files
+from pipelines.contracts import schemas, snapshot_files
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError, SnapshotDamagedError
@@ -160,6 +162,22 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))
 
 
+def test_a_snapshot_of_another_version_is_built_again_and_the_log_is_not_blamed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(home)
+    longer = schemas.EXAMPLE_KEYS.append(pa.field("novelty", pa.float32()))
+    monkeypatch.setitem(schemas.KEYS_OF_FILES, "examples", longer)
+    error = refuse(run)
+    assert type(error) is SnapshotDamagedError and "Mend the event log" not in str(error)
+    assert [commands.parse(*each).params["again"] for each in advised(str(error))][0] is True
+    snapshot = snapshot_of(run)
+    with pytest.raises(SnapshotDamagedError, match="no column novelty: another version"):
+        snapshot_files.open_table(
+            storage.local_path(snapshot.uri), f"{snapshot.shards[0].name}/examples.arrow"
+        )
+
+
 def test_the_kept_profile_judges_as_a_new_one_and_the_files_are_not_measured_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,9 +193,15 @@ def test_the_kept_profile_judges_as_a_new_one_and_the_files_are_not_measured_aga
     kept = accept(later)
     assert (kept.reference_digest, measured) == (reference.digest, [])
     docs_uri = runner.read_artifact(first.run_uri, "check_snapshot", DataReport).docs_uri
-    deletion.remove(docs_uri.replace("data_docs/index.html", "profile.json"))
-    assert accept(later, again=True).outcomes == kept.outcomes
-    assert measured == [reference.digest]
+    profile_uri = docs_uri.replace("data_docs/index.html", "profile.json")
+    altered = storage.read_bytes(profile_uri).replace(b"1", b"2")  # Still a profile.
+    for spoil in (
+        lambda: storage.write_bytes(profile_uri, altered),
+        partial(deletion.remove, profile_uri),
+    ):
+        spoil()
+        assert accept(later, again=True).outcomes == kept.outcomes
+    assert measured == [reference.digest] * 2
     shift = next(o for o in kept.outcomes if o.name == "row_count_shift")
     assert shift.is_judged and shift.observed != "+0 %"
     # What a new cycle is resolved with: a snapshot that is gone is passed over.

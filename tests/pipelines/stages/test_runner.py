@@ -300,10 +300,13 @@ def test_a_manifest_that_is_not_as_it_was_written_is_refused_and_mended_as_told(
     commands.run(str(caught.value).split("`")[1])
     runner.run_stage("check_snapshot", disk_uri)
     set_body("promote_challenger", lambda output_uri: Number(value=0))
-    runner.run_stage("promote_challenger", disk_uri)
+    promoted = runner.run_stage("promote_challenger", disk_uri)
     with pytest.raises(DataContractError, match="(?s)Promotion of another version.*delete it, if"):
         runner.run_stage("promote_challenger", disk_uri)
     storage.write_bytes(manifest_uri(disk_uri, "resolve_run"), b"{}")
+    with pytest.raises(DataContractError, match="put a sound copy back, because what it promoted"):
+        runner.run_stage(NAME, disk_uri)
+    deletion.remove(promoted)
     with pytest.raises(DataContractError, match="delete it and repeat the command"):
         runner.run_stage(NAME, disk_uri)
 
