@@ -24,6 +24,7 @@ them, in tests/pipelines/stages/test_check_snapshot.py.
 import fnmatch
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -121,8 +122,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         # Without a condition: whoever writes under this name writes the same bytes.
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), sink.getvalue())
         cycle = cycle.model_copy(update={"influences_sha256": digest})
-    found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at"}))
-    uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
+    uri = storage.join(folder, _name_of(cycle.model_dump(mode="json")))
     if not storage.exists(uri):
         storage.write_new(uri, cycle.to_record())
     return uri
@@ -131,8 +131,8 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
 def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile, ...]:
     """Return the records of all judged cycles of a model, but for one run's own, pinned.
 
-    A record that cannot be used, because another version wrote it or its influences are gone, is
-    left out with a warning: a person who deletes old evidence must not stop new cycles.
+    A record that cannot be used, because another version wrote it, it was altered, or its
+    influences are gone, is left out with a warning: who deletes old evidence stops no new cycles.
     """
     folder = _folder(workspace_uri, registered_model)
     names, found = storage.list_names(folder), []
@@ -141,6 +141,7 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
         content = storage.read_bytes(uri := storage.join(folder, name))
         try:
             digest = JudgedCycle.from_record(content).influences_sha256
+            digest = digest if name == _name_of(json.loads(content)) else "altered"
         except ValidationError:
             digest = "unknown"
         if digest and f"{digest}.parquet" not in names:
@@ -148,6 +149,14 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
         else:
             found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
     return tuple(found)
+
+
+def _name_of(found: dict[str, Any]) -> str:
+    """Return the name of a record, which is its seal: a digest of all that it says but for when."""
+    said = {
+        key: value for key, value in found.items() if key not in ("schema_version", "judged_at")
+    }
+    return f"{found['run_id']}--{digest_of(said)[:8]}.json"
 
 
 def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
@@ -341,29 +350,37 @@ class JudgedSnapshot(Frozen):
     snapshot_uri: str
     recipe: str  # Its reference.
     found_uri: str = ""  # What was measured of it; the file may be swept away before the marker.
+    kept: dict[str, str] = {}  # sha256 of that and of the files beside it, by name.
 
 
 def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> None:
     """Leave the marker of a snapshot that the data gate accepted in this run."""
+    folder = profile_uri.rpartition("/")[0]
+    names = [entry.base_name for entry in storage.list_entries(folder) if entry.is_file]
+    contents = {name: storage.read_bytes(storage.join(folder, name)) for name in names}
     marker = JudgedSnapshot(
         as_of=run.as_of,
         snapshot_uri=snapshot.uri,
         recipe=run.config.reference,
         found_uri=profile_uri,
+        kept={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )
     storage.write_model(_accepted_uri(run.workspace_uri, run, snapshot), marker)
 
 
 def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
-    """Return a file, kept beside the profile when the gate accepted the reference; None if gone."""
+    """Return what was kept beside the profile of an accepted reference; None if gone or altered."""
     # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
     marker_uri = _accepted_uri(reference.uri.rpartition("/snapshots/")[0], run, reference)
     if not storage.exists(marker_uri):
         return None
     repair = "delete it: the reference is then measured again"
-    profile_uri = storage.read_model(marker_uri, JudgedSnapshot, repair).found_uri
-    uri = storage.join(profile_uri.rpartition("/")[0], name) if profile_uri else ""
-    return storage.read_bytes(uri) if uri and storage.exists(uri) else None
+    marker = storage.read_model(marker_uri, JudgedSnapshot, repair)
+    uri = storage.join(marker.found_uri.rpartition("/")[0], name)
+    if name not in marker.kept or not storage.exists(uri):
+        return None
+    content = storage.read_bytes(uri)
+    return content if hashlib.sha256(content).hexdigest() == marker.kept[name] else None
 
 
 def newest_mark(folder: str, before: datetime | None = None) -> JudgedSnapshot | None:

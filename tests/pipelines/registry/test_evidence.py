@@ -148,10 +148,12 @@ def test_evidence_that_is_gone_or_altered_when_it_is_needed_is_named(
         earlier_changes(run, cycles, "theta") if what == "influences" else evidence.read(pins)
 
 
-def test_new_runs_go_on_without_evidence_that_was_deleted(
+def test_new_runs_go_on_without_evidence_that_was_deleted_or_altered(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_pooling_run(tmp_path)
+    altered = storage.local_path(publish(run, as_of=run.as_of - timedelta(days=42)))
+    altered.write_text(altered.read_text().replace("0.01", "0.51"))
     uri = publish(run)
     publish(run, as_of=run.as_of - timedelta(days=28), changes=())
     next(storage.local_path(uri).parent.glob("*.parquet")).unlink()
