@@ -55,14 +55,13 @@ def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = 
         tracking.connect(settings.tracking_uri),
         settings,
         params["to_version"] or None,
-        datetime.now(UTC),
+        dag_run.start_date,  # By it, and by no other clock, a retry knows the run's own move.
         params["reason"],
         params["from_version"] or None,
         dag_run.triggering_user_name or "",
     )
     said = f"{entry.model.label} serves, in place of {entry.previous and entry.previous.label}"
-    # A move that was made since the run began is its own, also after a retry.
-    if entry.moved_at < dag_run.start_date:
+    if entry.moved_at != dag_run.start_date:
         raise AirflowSkipException(
             f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
             f"({entry.reason}); to go back further name a version"

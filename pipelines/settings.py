@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     """Event log URI; <home>/event_log if empty."""
     workspace: str = ""
     """Runs, snapshots, history; <home>/workspace."""
-    readers: Literal["owner", "group", "all"] = "owner"
-    """Who on a machine may read what is written to its disk."""
+    umask: str = Field("077", pattern=r"^0?[0-7]{3}$")
+    """What is written to a disk may be read by: 077 its owner, 027 the group, 022 all."""
     tracking_uri: str = "http://127.0.0.1:5000"
     """MLflow tracking and registry server."""
     experiment: str = "homefeed_retrain"
@@ -146,11 +146,6 @@ class Settings(BaseSettings):
     def resources_of(self, stage: str) -> Resources:
         """Return what the container of one heavy stage asks for."""
         return self.stage_resources.get(stage, HEAVY[stage])
-
-    @property
-    def umask(self) -> int:
-        """What is taken from the modes of files and folders, for `os.umask`."""
-        return {"owner": 0o077, "group": 0o027, "all": 0o022}[self.readers]
 
     @property
     def event_log_location(self) -> str:

@@ -308,20 +308,18 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None
     path = local_path(f"{uri}.lock")
     with translated_errors(uri, "locking"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # Who looks whether it is held (`is_abandoned`) keeps others from it for a moment.
-    with files.hold_lock(path, purpose, max(wait_s, 0.2)):
+    with files.hold_lock(path, purpose, wait_s):
         yield
 
 
 def is_abandoned(uri: str) -> bool:
     """Return whether nobody is at work any more on what may be left over, such as a scratch folder.
 
-    On a local disk nobody holds its lock, on an object store nothing was written there for
-    `ABANDONED_AFTER`.
+    On a local disk whoever asks holds the place's lock, on an object store nothing was written
+    there for `ABANDONED_AFTER`.
     """
     if is_local(uri):
-        with translated_errors(uri, "looking for the holder of"):
-            return not files.is_locked(local_path(f"{uri}.lock"))
+        return True
     filesystem, path = open_filesystem(uri)
     with translated_errors(uri, "looking for"):
         itself = filesystem.get_file_info(path)

@@ -105,7 +105,7 @@ def serving(
     instant = parse_instant(at, "--at") if at else None
     where = _place(settings)
     try:
-        state = _look(settings, where)
+        state = reconcile.look_between_moves(tracking.connect(settings.tracking_uri), *where)
     except HomefeedError:
         _say_serving(record.load(*where), instant, "")
         raise
@@ -152,14 +152,14 @@ def history(context: typer.Context) -> None:
     where = _place(settings)
     known = record.load(*where)
     for entry in known.moves:
-        again = "  (the alias was set again)" if record.was_set_again(known, entry) else ""
         moved_at = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}"
         by = f"  (by {entry.by})" if entry.by else ""
-        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{by}{again}")
+        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{by}")
     _say_begun(known.pending)
     value = {"moves": known.moves, "begun": known.pending, "damaged": known.damaged}
     say_value({"workspace_uri": known.workspace_uri, **value})
-    reconcile.require_agreement(_look(settings, where))
+    client = tracking.connect(settings.tracking_uri)
+    reconcile.require_agreement(reconcile.look_between_moves(client, *where))
     if known.damaged:
         raise DataContractError(
             f"entries of the history cannot be read: {', '.join(known.damaged)}; expected files "
@@ -232,11 +232,6 @@ def _place(settings: Settings) -> tuple[str, str]:
     reconcile.require_workspace(workspace_uri)
     say(f"workspace: {workspace_uri}")
     return workspace_uri, settings.registered_model
-
-
-def _look(settings: Settings, where: tuple[str, str]) -> reconcile.State:
-    """Return what registry and history say; end with an error where the registry is silent."""
-    return reconcile.look_between_moves(tracking.connect(settings.tracking_uri), *where)
 
 
 def _label(entry: record.Move) -> str:

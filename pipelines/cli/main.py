@@ -105,7 +105,7 @@ def main() -> None:
     # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with contextlib.suppress(ConfigurationError):  # The command says what is wrong with it.
-        os.umask(Settings().umask)
+        os.umask(int(Settings().umask, 8))
     try:
         with logging_redirect_tqdm():  # so that no line breaks a bar
             app(standalone_mode=True)

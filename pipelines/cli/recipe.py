@@ -126,23 +126,18 @@ def show_accepted() -> dict[str, Any]:
         if change.recipes != before:
             changes.append(change)
             before, recipe = change.recipes, change.recipes.accepted
-            said = f"{change.kind:9}  {_named(recipe) if recipe else 'unknown'}  {change.reason}"
+            said = f"{change.kind:9}  {recipe.label if recipe else 'unknown'}  {change.reason}"
             say(f"{change.moved_at:%Y-%m-%dT%H:%M:%SZ}  {said}")
     if not changes:
         say(f"no recipe of {known.name} is accepted yet")
     for held in before.held:
-        say(f"on hold: {held.recipe.digest[:12]}  {_named(held.recipe)}: {held.reason}")
+        say(f"on hold: {held.recipe.label}: {held.reason}")
     return {"entries": changes, "in_force": known.recipes}
 
 
 def _place() -> tuple[str, str]:
     settings = Settings()
     return storage.to_uri(settings.workspace_location), settings.registered_model
-
-
-def _named(recipe: Recipe) -> str:
-    """Return a recipe's reference, also where today's code cannot read the recipe."""
-    return str(recipe.config.get("source") or recipe.config.get("recipe"))
 
 
 @anchor_app.command(name="set")

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, LiteralString, Self, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -54,14 +54,18 @@ class Frozen(BaseModel):
             for upgrade in cls.upgrades[version - 1 :]:
                 found = upgrade(found)
             return cls.model_validate_json(json.dumps(found))
-        what = PydanticCustomError(
-            "schema_version",
-            "schema_version is {found}, expected {expected}: another version of this project "
-            "wrote the file; go on with that version, or begin with an empty workspace",
-            {"found": version, "expected": newest},
+        said = (
+            f"schema_version is {version}, expected {newest}: another version of this project "
+            f"wrote the file; go on with that version, or begin with an empty workspace"
         )
-        details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
-        raise ValidationError.from_exception_data(cls.__name__, [details])
+        raise cls.refusal("schema_version", said, version)
+
+    @classmethod
+    def refusal(cls, entry: str, said: str, found: Any = None) -> ValidationError:
+        """Return the error that says why an entry of a file makes it no value of this class."""
+        what = PydanticCustomError(cast("LiteralString", entry), cast("LiteralString", said))
+        details = InitErrorDetails(type=what, loc=(entry,), input=found)
+        return ValidationError.from_exception_data(cls.__name__, [details])
 
 
 class Artifact(Frozen):

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.base import Frozen, digest_of, sha256_of
+from pipelines.contracts.base import digest_of, sha256_of
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError, explain_os_error
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
@@ -156,11 +156,6 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(place))
 
 
-def write_json(path: Path, value: Frozen) -> None:
-    """Write a frozen value as a record, whole or not at all."""
-    write_whole(path, value.to_record())
-
-
 def digest_files(folder: Path) -> tuple[FileDigest, ...]:
     """Return the digest of every file below a folder, sorted by path."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -213,14 +208,3 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock file; it is neither made nor written."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
-        try:
-            # A shared lock is refused by a holder, and not by another process that only looks.
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # Which of the two depends on the file system.
-            return True
-    return False

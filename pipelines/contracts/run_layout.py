@@ -5,7 +5,7 @@ that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -103,19 +103,23 @@ class StageUsage(Frozen):
 
 def _record_from_version_1(found: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest of version 1 as version 2 has it, sealed anew if its seal was right."""
-    if not StageRecord.model_validate(found).is_sound():
-        return found
-    return StageRecord.model_validate(from_version_1(found)).sealed().model_dump(mode="json")
+    before = StageRecord.model_validate(found)
+    record = StageRecord.model_validate(from_version_1(found))
+    seal = record.right_seal if before.seal == before.right_seal else ""
+    return record.model_dump(mode="json") | {"seal": seal}
 
 
 class StageRecord(Frozen):
-    """`manifest.json` of a stage: the artifact and the input it belongs to."""
+    """`manifest.json` of a stage: the artifact and the input it belongs to.
+
+    A file is sealed as it is written, and is none where its seal does not fit what it says.
+    """
 
     upgrades = (_record_from_version_1,)
     stage: str
     input_digest: str  # Digest of everything the artifact depends on.
     artifact: dict[str, Any]  # JSON form of the stage's artifact.
-    seal: str = ""  # Digest of what it says, see `sealed`.
+    seal: str = ""  # Of the file that it was read from.
     made_with: Environment | None = None  # None: nobody said.
     recipe: RecipeRef | None = None  # The run's, where it has one.
     wall_s: float = Field(ge=0)  # Seconds of the attempt that published it.
@@ -123,14 +127,20 @@ class StageRecord(Frozen):
     attempt: str = ""  # Of its writer, whose other files lie in `output-<attempt>`.
     usage: StageUsage | None = None  # Of that attempt; None where it could not be measured.
 
-    def sealed(self) -> "StageRecord":
-        """Return the record with the seal that `is_sound` looks for."""
-        return self.model_copy(update={"seal": self._digest()})
+    def to_record(self) -> bytes:
+        """Return the text of a file that holds this value, sealed."""
+        return Frozen.to_record(self.model_copy(update={"seal": self.right_seal}))
 
-    def is_sound(self) -> bool:
-        """Return whether nothing of it was edited since it was sealed."""
-        return self.seal == self._digest()
+    @classmethod
+    def from_record(cls, content: bytes) -> Self:
+        """Return the value that a file holds; a wrong seal is a `ValidationError` as all else."""
+        record = super().from_record(content)
+        if record.seal != record.right_seal:
+            raise cls.refusal("seal", "it was edited: its seal does not fit what it says")
+        return record
 
-    def _digest(self) -> str:
+    @property
+    def right_seal(self) -> str:
+        """Digest of what it says of the stage, and of what made it."""
         made = [each and each.model_dump(mode="json") for each in (self.made_with, self.recipe)]
         return digest_of([self.stage, self.input_digest, self.artifact, *made])

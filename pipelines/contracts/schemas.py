@@ -126,20 +126,15 @@ USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingTy
 PIN_ROWS = _columns(pin_id=pa.int64(), embedding=EmbeddingType)
 """The columns that the snapshot's pins have whatever the recipe; the rows are sorted by pin_id."""
 
-KEYS_OF_FILES = {
-    "timeline": TIMELINE,
-    "requests": REQUESTS,
-    "examples": EXAMPLE_KEYS,
-    "users": USER_ROWS,
-    "pins": PIN_ROWS,
-}
-"""The columns that each file of a snapshot has whatever the recipe."""
-
 SHARD_FILES = ("timeline", "requests", "examples", "users")
 """The Arrow files of every shard, without their ending."""
 
 PINS_FILE = "pins.arrow"
 """The one file that all shards share."""
+
+_OF_SHARDS = (TIMELINE, REQUESTS, EXAMPLE_KEYS, USER_ROWS)
+KEYS_OF_FILES = {"pins": PIN_ROWS} | dict(zip(SHARD_FILES, _OF_SHARDS, strict=True))
+"""The columns that each file of a snapshot has whatever the recipe."""
 
 
 def snapshot_schema(

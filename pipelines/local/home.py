@@ -16,7 +16,7 @@ from string import Template
 from pipelines import storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.contracts.files import write_json
+from pipelines.contracts.files import write_whole
 
 ADMIN = "admin"
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
@@ -42,7 +42,7 @@ class LocalHome:
     <path>/services.lock       held while the services run; it names the process that keeps them up
 
     The first three folders are for this user only (0700), and so are databases, logs and secrets.
-    Who may read the rest, HOMEFEED_READERS says.
+    Who may read the rest, HOMEFEED_UMASK says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +108,7 @@ def choose_ports(home: LocalHome) -> Ports:
     with contextlib.suppress(FileNotFoundError):
         last = storage.read_model(storage.to_uri(home.ports), Ports, "delete it")
     ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
-    write_json(home.ports, ports)
+    write_whole(home.ports, ports.to_record())
     return ports
 
 

@@ -90,7 +90,7 @@ def start_cycle(
     from pipelines.stages import runner
 
     request = None
-    os.umask(settings.umask)  # The workspace's first folder may be made by this process.
+    os.umask(int(settings.umask, 8))  # The workspace's first folder may be made by this process.
     try:
         request = request_of(params, dag_run)
         require_triggerable(request.recipe, settings)

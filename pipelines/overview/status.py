@@ -96,8 +96,7 @@ def read_status(
             errors.append(error)
 
     def champion(model: ModelRef | None, last: history.Move | None, **known: Any) -> None:
-        is_recorded = model is not None and last is not None and last.model.version == model.version
-        since = last.moved_at if last is not None and is_recorded else None
+        since = last.moved_at if model and last and last.model.version == model.version else None
         found["champion"] = Champion(model=model, since=since, **known)
 
     with part():

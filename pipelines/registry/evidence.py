@@ -377,10 +377,8 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
     repair = "delete it: the reference is then measured again"
     marker = storage.read_model(marker_uri, JudgedSnapshot, repair)
     uri = storage.join(marker.found_uri.rpartition("/")[0], name)
-    if name not in marker.kept or not storage.exists(uri):
-        return None
-    content = storage.read_bytes(uri)
-    return content if hashlib.sha256(content).hexdigest() == marker.kept[name] else None
+    content = storage.read_bytes(uri) if storage.exists(uri) else b""
+    return content if hashlib.sha256(content).hexdigest() == marker.kept.get(name) else None
 
 
 def newest_mark(folder: str, before: datetime | None = None) -> JudgedSnapshot | None:

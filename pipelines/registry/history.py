@@ -224,9 +224,6 @@ def promotion_lock(workspace_uri: str) -> Iterator[None]:
     Raises:
         RunInProgressError: another command still holds it after `LOCK_WAIT_S`.
     """
-    if not storage.is_local(workspace_uri):
-        yield
-        return
     folder = storage.join(workspace_uri, "history")
     purpose = f"a move of the champion of workspace {workspace_uri}"
     with storage.exclusive_lock(storage.join(folder, "moves"), purpose, LOCK_WAIT_S):
@@ -387,11 +384,6 @@ def _read_mark(known: History, number: int) -> Followed:
         return Followed.from_record(_read_or_empty(known.uri_of(number, "followed.json")))
     except ValidationError:
         return Followed(sha256="damaged", was_set_again=False)
-
-
-def was_set_again(known: History, move: Move) -> bool:
-    """Return whether the alias had to be set a second time to follow a move."""
-    return move.number in known.followed and _read_mark(known, move.number).was_set_again
 
 
 def serving_at(known: History, instant: datetime) -> Move:

@@ -149,7 +149,7 @@ def _prepared(folder: Path, past: PastCycle, run: ResolvedRun) -> Iterator[None]
             f"({run.run_id}) was being rebuilt, by this code and on this machine; {_OTHER_FOLDER}"
         )
     with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
-        storage.write_model(uri, record.sealed())
+        storage.write_model(uri, record)
         yield
 
 

@@ -56,7 +56,7 @@ from pipelines.contracts.files import (
     digest_files,
     own_temporary_folder,
     temporary_files_in,
-    write_json,
+    write_whole,
 )
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.processes import collect_seldom
@@ -64,14 +64,12 @@ from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import accepted_code, registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import snapshot_to_train
+from pipelines.stages.runner import WAIT_S
 
 if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
-WORK_WAIT_S = 600.0
-"""How long an attempt waits for another one in the same work folder, which may be local where the
-run's is not, in seconds."""
 _OF_THE_RUN = ("num_devices", "num_nodes", "accelerator", "tracking_uri")
 """What a training is told of its run as it stands there."""
 
@@ -180,7 +178,8 @@ def by_accepted_code(order: AnchorOrder) -> FreshAnchor:
         try:
             python, variables = accepted_code.install(run, code)
             theirs, ours = (digest_meaning(root, SNAPSHOT_CODE) for root in (code, ROOT))
-            write_json(asked, order.model_copy(update={"is_snapshot_older": theirs != ours}))
+            order = order.model_copy(update={"is_snapshot_older": theirs != ours})
+            write_whole(asked, order.to_record())
             command = [python, "-m", __spec__.name, str(asked), str(answer)]
             exit_code, tail = launcher.run_to_end(command, variables, scratch / "log")
             if exit_code == 0 and (fresh := read(answer, FreshAnchor)) is not None:
@@ -286,7 +285,7 @@ def _train(
         spec = spec_apart(snapshot, snapshot_dir, run.config, run.as_of, place, told)
         # Each machine waits for its own of an earlier attempt, whose Job may be ending still.
         held = f"{spec.work_dir}/machine-{node.rank}" if node and node.rank else spec.work_dir
-        with storage.exclusive_lock(held, f"train_{side} of {run.run_uri}", WORK_WAIT_S):
+        with storage.exclusive_lock(held, f"train_{side} of {run.run_uri}", WAIT_S):
             return launcher.train(spec, node)
 
 
@@ -394,14 +393,14 @@ def main(order_path: str, answer_path: str) -> int:
         order = AnchorOrder.from_record(Path(order_path).read_bytes())
         if (found := code_digest()) != (known := order.run.standing.anchor_code_digest):
             raise DataContractError(f"its wheel holds code {found[:12]}, expected {known[:12]}")
-        write_json(Path(answer_path), make_anchor(order))
+        write_whole(Path(answer_path), make_anchor(order).to_record())
         return 0
     except ValidationError as error:
         first = error.errors()[0]
         told = DataContractError(f"it cannot read today's records: {first['loc']}: {first['msg']}")
     except HomefeedError as error:
         told = error
-    write_json(Path(answer_path), TrainingError.of(told))
+    write_whole(Path(answer_path), TrainingError.of(told).to_record())
     log.error("%s", told)  # Who cannot read the record shows the last line.
     return told.exit_code
 

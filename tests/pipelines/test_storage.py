@@ -90,18 +90,12 @@ def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
     assert [path.name for path in tmp_path.rglob("*")] == [f"homefeed-scratch-{os.getuid()}"]
 
 
-def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
+def test_a_place_is_had_once(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "run")
-    assert storage.is_abandoned(uri)
-    assert not (tmp_path / "run.lock").exists()
     with storage.exclusive_lock(uri, "the run"):
-        assert not storage.is_abandoned(uri)
         with pytest.raises(RunInProgressError, match="another process holds"):
             with storage.exclusive_lock(uri, "the run"):
                 pytest.fail("it was had twice")
-    assert storage.is_abandoned(uri)
-    with storage.exclusive_lock(uri, "the run"):
-        pass  # Who looked has let go of it.
 
 
 def test_on_a_store_nothing_is_held_and_what_is_young_is_not_abandoned(

@@ -73,4 +73,4 @@ def save_json(run: ResolvedRun, stage: str, artifact: dict[str, Any]) -> None:
         wall_s=0,
         finished_at=run.as_of,
     )
-    write_model(manifest_uri(run.run_uri, stage), record.sealed())
+    write_model(manifest_uri(run.run_uri, stage), record)

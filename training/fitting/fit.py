@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from pipelines.contracts.errors import TransientStorageError
-from pipelines.contracts.files import digest_files, digest_of_files, write_json
+from pipelines.contracts.files import digest_files, digest_of_files, write_whole
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from pipelines.contracts.time import DAY_MS
@@ -78,7 +78,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         resumed_from_step=min(checkpoint.step, num_steps) if checkpoint is not None else 0,
         metrics_path=str(folder.metrics),
     )
-    write_json(folder.result, result)  # last
+    write_whole(folder.result, result.to_record())  # last
     log.info("trained %d steps; bundle in %s", num_steps, folder.bundle)
 
 

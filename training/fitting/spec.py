@@ -28,7 +28,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
-from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_json
+from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_whole
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Frozen)
@@ -190,7 +190,7 @@ class WorkFolder:
                 log.info("deleting %s, which another training left", path)
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         self.error.unlink(missing_ok=True)
-        write_json(self.spec, spec)
+        write_whole(self.spec, spec.to_record())
         finished = self.finished(spec)
         if finished is None:
             # It would pass for the new attempt's, before that one has written its own.

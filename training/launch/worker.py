@@ -32,7 +32,7 @@ def main(spec_path: str, identity: str, snapshot_dir: str) -> int:
     import torch
 
     from pipelines.contracts import errors
-    from pipelines.contracts.files import write_json
+    from pipelines.contracts.files import write_whole
     from training.environment import threads_per_process
     from training.fitting.fit import run_process
     from training.fitting.spec import TrainingError, TrainingSpec, WorkFolder
@@ -67,7 +67,7 @@ def main(spec_path: str, identity: str, snapshot_dir: str) -> int:
             ours = errors.ConfigurationError(told)
         if ours is None:
             raise
-        write_json(folder.error, TrainingError.of(ours))
+        write_whole(folder.error, TrainingError.of(ours).to_record())
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
     return 0

@@ -12,7 +12,6 @@ More than a hundredth of changed embeddings is critical, fewer are a warning. No
 embeddings are any good (`rows`).
 """
 
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,6 @@ from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
 from validation.data_gate.gx_runner import Check
-
-log = logging.getLogger(__name__)
 
 CANARIES_FILE = "canaries.arrow"
 NUM_CANARIES = 512
@@ -102,16 +99,12 @@ def write_canaries(canaries: Canaries, path: Path) -> None:
         writer.write_table(table)
 
 
-def read_canaries(data: bytes) -> Canaries | None:
-    """Return the canaries in a file; None, and a warning in the log, if it is damaged."""
-    try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        kinds = np.array(table["kind"].to_pylist())
-        whole = Vectors(*(to_numpy(table[name]) for name in ("id", "as_of", "embedding")))
-        version = (table.schema.metadata or {})[_VERSION].decode()
-    except (pa.ArrowInvalid, KeyError, OSError, ValueError) as error:
-        log.warning("the kept canaries are damaged: %r", error)
-        return None
+def read_canaries(data: bytes) -> Canaries:
+    """Return the canaries in a file."""
+    table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    kinds = np.array(table["kind"].to_pylist())
+    whole = Vectors(*(to_numpy(table[name]) for name in ("id", "as_of", "embedding")))
+    version = table.schema.metadata[_VERSION].decode()
     return Canaries(version, *(whole.at(np.asarray(kinds == kind)) for kind in ("pin", "user")))
 
 

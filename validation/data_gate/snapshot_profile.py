@@ -236,13 +236,9 @@ def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None
             return {name: arrays(inner) for name, inner in value.items()}
         return np.array(value, np.int64) if isinstance(value, list) else value
 
-    try:
-        value = json.loads(text)
-        if (value["format"], value["snapshot_digest"]) != (FORMAT_VERSION, snapshot_digest):
-            return None
-        kept = {name: arrays(value["measures"][name]) for name in vars(Measures())}
-        measures = Measures(**kept | {"days": {int(n): row for n, row in kept["days"].items()}})
-        return SnapshotProfile(measures=measures, **{name: value[name] for name in _KEPT})
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("the kept profile of snapshot %s is damaged: %r", snapshot_digest[:16], error)
+    value = json.loads(text)
+    if (value["format"], value["snapshot_digest"]) != (FORMAT_VERSION, snapshot_digest):
         return None
+    kept = {name: arrays(value["measures"][name]) for name in vars(Measures())}
+    measures = Measures(**kept | {"days": {int(n): row for n, row in kept["days"].items()}})
+    return SnapshotProfile(measures=measures, **{name: value[name] for name in _KEPT})

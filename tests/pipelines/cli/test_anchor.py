@@ -35,7 +35,7 @@ def test_a_person_accepts_a_recipe_with_a_reason(workspace: str, tmp_path: Path)
     assert lines(*BEGIN) == [f"accepted recipe of homefeed_ranker: smoke ({DIGEST[:12]})"]
     assert accepted(workspace).parse() == smoke()
     [line] = lines("anchor", "show")
-    assert line.endswith("by_hand    smoke  we begin here")
+    assert line.endswith(f"by_hand    smoke ({DIGEST[:12]})  we begin here")
     read = as_json("anchor", "show")
     assert [entry["reason"] for entry in read["entries"]] == ["we begin here"]
     assert read["in_force"] == read["entries"][0]["recipes"]
@@ -47,7 +47,7 @@ def test_a_person_accepts_a_recipe_with_a_reason(workspace: str, tmp_path: Path)
     path.unlink()
     found = accepted(workspace).parse()
     assert (found.reference, found.training.learning_rate) == (path.as_uri(), 0.001)
-    assert lines("anchor", "show")[-1].endswith(f"by_hand    {path.as_uri()}  agreed on")
+    assert lines("anchor", "show")[-1].endswith(f", {path.as_uri()})  agreed on")
 
 
 def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
@@ -56,7 +56,7 @@ def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
     change = Entry(moved_at=NOW, kind="by_hand", reason="as a rollback does")
     recipes = Recipes(accepted=accepted(workspace), held=(held,))
     record_move(workspace, change, "homefeed_ranker", recipes)
-    assert lines("anchor", "show")[-1] == f"on hold: {DIGEST[:12]}  smoke: v4 was rolled back"
+    assert lines("anchor", "show")[-1] == f"on hold: smoke ({DIGEST[:12]}): v4 was rolled back"
     [said] = lines("anchor", "release", "--recipe", DIGEST[:6], "--reason", "it was the log")
     assert said == f"{DIGEST[:6]} is released; on hold: nothing"
     assert not any("on hold" in line for line in lines("anchor", "show"))

@@ -84,14 +84,14 @@ def test_a_world_is_written_where_it_is_said_to_be(tmp_path: Path) -> None:
     assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
 
 
-@pytest.mark.parametrize(("readers", "mode"), [("", 0o700), ("group", 0o750), ("all", 0o755)])
+@pytest.mark.parametrize(("umask", "mode"), [("", 0o700), ("027", 0o750), ("022", 0o755)])
 def test_what_is_written_is_for_whom_the_setting_names(
-    tmp_path: Path, readers: str, mode: int
+    tmp_path: Path, umask: str, mode: int
 ) -> None:
     words = "anchor set --recipe smoke --reason agreed".split()
     environment = os.environ | {
         "HOMEFEED_HOME": str(tmp_path / "home"),
-        "HOMEFEED_READERS": readers,
+        "HOMEFEED_UMASK": umask,
     }
     command = [sys.executable, "-m", "pipelines.cli", *words]
     subprocess.run(command, env=environment, check=True, umask=0o022)

@@ -67,7 +67,7 @@ def without_shards(run: ResolvedRun) -> None:
     uri = manifest_uri(run.run_uri, "build_snapshot")
     record = storage.read_model(uri, StageRecord)
     artifact = {name: part for name, part in record.artifact.items() if name != "shards"}
-    storage.write_model(uri, record.model_copy(update={"artifact": artifact}).sealed())
+    storage.write_model(uri, record.model_copy(update={"artifact": artifact}))
 
 
 def alter(run: ResolvedRun) -> None:
@@ -124,7 +124,7 @@ def test_what_other_code_has_rebuilt_is_refused(reproduce: Reproduce, tmp_path: 
     ):
         record = StageRecord.from_record(path.read_bytes())
         made_with = record.made_with.model_copy(update=changes)
-        path.write_bytes(record.model_copy(update={"made_with": made_with}).sealed().to_record())
+        path.write_bytes(record.model_copy(update={"made_with": made_with}).to_record())
         raises = pytest.raises(ConfigurationError, match="by this code and on this machine")
         with raises if refused else contextlib.nullcontext():
             assert reproduce().splitlines()[-1] == "1 equal"

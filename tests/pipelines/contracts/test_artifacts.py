@@ -1,10 +1,12 @@
 """Artifacts: what they own, what they judge, and which request names a resolved run."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipelines.contracts.artifacts import FileDigest, RunRequest
 from pipelines.contracts.code_identity import environment
@@ -72,9 +74,9 @@ def test_a_challenger_owns_every_file_of_its_bundle() -> None:
 def test_a_seal_covers_what_made_it_and_none_is_a_broken_one() -> None:
     said = {"stage": "alert", "input_digest": "i", "artifact": {"a": 1}, "wall_s": 1.0}
     record = StageRecord(**said, made_with=environment(), finished_at=MORNING)
-    assert not record.is_sound()
-    sealed = record.sealed()
-    assert StageRecord.from_record(sealed.to_record()).is_sound()
-    other = environment().model_copy(update={"processor": "another one"})
-    for edited in ({"made_with": other}, {"artifact": {"a": 2}}):
-        assert not sealed.model_copy(update=edited).is_sound()
+    found = json.loads(record.to_record())
+    assert StageRecord.from_record(json.dumps(found).encode()).seal == found["seal"]
+    other = found["made_with"] | {"processor": "another one"}
+    for edited in ({"made_with": other}, {"artifact": {"a": 2}}, {"seal": ""}, {"seal": "x{y}"}):
+        with pytest.raises(ValidationError, match="it was edited: its seal does not fit"):
+            StageRecord.from_record(json.dumps(found | edited).encode())

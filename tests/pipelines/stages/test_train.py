@@ -157,7 +157,7 @@ def test_a_further_machine_trains_what_the_first_does_and_publishes_nothing(
     assert (node, spec.mlflow_run_id) == (SECOND, "")
     assert not storage.exists(manifest_uri(two.run_uri, TRAIN))
     snapshot = runner.read_artifact(two.run_uri, "build_snapshot", Snapshot)
-    monkeypatch.setattr(train, "WORK_WAIT_S", 0.2)
+    monkeypatch.setattr(train, "WAIT_S", 0.2)
     with storage.exclusive_lock(spec.work_dir, "machine 0, which keeps other attempts out"):
         assert asked_for(two, monkeypatch) == [(spec, node)]
     with storage.exclusive_lock(f"{spec.work_dir}/machine-1", "it, in an earlier attempt"):
@@ -180,7 +180,7 @@ def test_where_there_is_nothing_to_train_or_the_stage_is_done_a_further_machine_
     save_artifact(two, "train_anchor", NO_ANCHOR)
     found = runner.read_record(two.run_uri, "train_anchor")
     digest = runner._input_digest(runner.TABLE["train_anchor"], two.run_uri)
-    done = found.model_copy(update={"input_digest": digest}).sealed()
+    done = found.model_copy(update={"input_digest": digest})
     storage.write_model(manifest_uri(two.run_uri, "train_anchor"), done)
     monkeypatch.setattr(train, "train_anchor", lambda *_: pytest.fail("it is done"))
     assert asked_for(two, monkeypatch, "train_anchor") == []

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.contracts.files import digest_files, digest_of_files, write_json
+from pipelines.contracts.files import digest_files, digest_of_files, write_whole
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.damage import flip_a_byte
 from support.serving import wait_until
@@ -67,7 +67,7 @@ def test_a_training_is_not_done_again_but_for_what_was_altered(planted, trained,
     shutil.copytree(finished.work_dir, tmp_path, dirs_exist_ok=True)
     spec, folder = planted.spec(tmp_path), WorkFolder(tmp_path)
     own = {"bundle_dir": str(folder.bundle), "metrics_path": str(folder.metrics)}
-    write_json(folder.result, result.model_copy(update=own))
+    write_whole(folder.result, result.model_copy(update=own).to_record())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", "/nonexistent")  # starting anything would fail
         assert train(spec).bundle_dir == str(folder.bundle)
@@ -134,7 +134,9 @@ def test_nan_loss_stops_and_its_error_keeps_class_kind_and_message(planted, tmp_
     with pytest.raises(DataContractError, match=r"at step \d+, epoch 0, batch \d+: loss is nan"):
         train(spec)
     assert not folder.result.exists() and not folder.bundle.exists()
-    write_json(folder.error, TrainingError.of(ConfigurationError("nowhere", kind="no place")))
+    write_whole(
+        folder.error, TrainingError.of(ConfigurationError("nowhere", kind="no place")).to_record()
+    )
     found = _failure(spec, folder, 0, 78, [])
     assert (type(found), str(found), found.kind) == (ConfigurationError, "nowhere", "no place")
 

@@ -13,7 +13,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.contracts.files import write_json
+from pipelines.contracts.files import write_whole
 from support.listeners import watched_listeners
 from support.serving import free_port
 from support.training_process import ended, signal_when, start_training
@@ -100,7 +100,7 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
     with pytest.raises(TransientStorageError, match="node 1 found no training in"):
         train(spec, node)
     other = planted.spec(tmp_path, num_nodes=2, training={"seed": 99})
-    write_json(WorkFolder(tmp_path).spec, other)
+    write_whole(WorkFolder(tmp_path).spec, other.to_record())
     with pytest.raises(TransientStorageError, match="node 1 found another training in"):
         train(spec, node)
     found = launcher._failure(spec, WorkFolder(tmp_path), 1, 0, [])
@@ -119,7 +119,7 @@ def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> 
 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path)
-    write_json(WorkFolder(tmp_path).spec, spec)
+    write_whole(WorkFolder(tmp_path).spec, spec.to_record())
     command = [sys.executable, "-m", "training.launch.worker", str(tmp_path / "spec.json")]
     command += ["other", spec.snapshot_dir]
     environment = model_environment(1) | {"RANK": "0"}

@@ -1,9 +1,7 @@
 """What a snapshot's rows look like, worked by hand; a profile comes back from its file."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,22 +31,10 @@ def test_every_measure_comes_back_with_its_type(profile: SnapshotProfile) -> Non
     assert profile.measures.histograms and profile.measures.days
 
 
-def without_a_measure(text: str) -> str:
-    value = json.loads(text)
-    del value["measures"]["positives"]
-    return json.dumps(value)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda t: t[:-20], lambda t: "", lambda t: "[]", without_a_measure,
-     lambda t: t.replace('"format": ', '"format": 9')],
-)  # fmt: skip
-def test_a_damaged_file_and_another_snapshot_or_format_is_no_profile(
-    profile: SnapshotProfile, damage: Any
-) -> None:
+def test_another_snapshot_or_format_is_no_profile(profile: SnapshotProfile) -> None:
     text = to_json(profile, "d")
-    assert from_json(damage(text), "d") is None and from_json(text, "another") is None
+    assert from_json(text.replace('"format": ', '"format": 9'), "d") is None
+    assert from_json(text, "another") is None
 
 
 def test_a_missing_number_counts_in_its_flag_alone(
