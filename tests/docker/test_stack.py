@@ -11,6 +11,7 @@ import yaml
 from airflow.configuration import conf
 
 from pipelines.local.services import PATIENCE
+from pipelines.stages.runner import WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -59,6 +60,8 @@ def test_no_worker_gives_up_before_the_scheduler_does_while_no_api_server_answer
         lost_after_s = int(told.get(LOST_AFTER, conf.getint("scheduler", LOST_AFTER_NAME)))
         least_s = int(told[MOST]) * conf.getint("workers", "min_heartbeat_interval")
         assert least_s >= lost_after_s > 60
+        # An attempt waits longer for one that slept than the scheduler takes to end that.
+        assert WAIT_S >= 2 * lost_after_s
     assert values["apiServer"]["replicas"] == 2
     second = SERVICES["api-server-2"]
     assert second["networks"]["default"]["aliases"] == ["api-server"]
