@@ -58,6 +58,18 @@ def test_heavy_imports_at_the_top_of_a_file_are_found(repository: Path, tmp_path
     assert {line.partition(":")[0] for line in said.splitlines() if "TID253" in line} == {*HEAVY}
 
 
+def test_a_light_stage_has_no_torch_and_a_training_s_stage_no_lightning() -> None:
+    """Each took seconds at every start: for a name of a type, and for the file of metrics."""
+    code = (
+        "import sys\n"
+        "import validation.report.cycles_page, validation.model_gate.baselines\n"
+        "import training.fitting.metrics_file, training.bundle.mlflow_model\n"
+        "print({'torch', 'pytorch_lightning'} & {*sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_a_served_model_imports_nothing_that_it_does_not_declare(repository: Path) -> None:
     """`filelock` is no requirement of the MLflow model: locks and snapshots are for training."""
     code = (

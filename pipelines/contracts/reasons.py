@@ -158,6 +158,8 @@ class BaselineKind(StrEnum):
 
 RANDOM = "a random order"
 """The baseline that says what chance alone finds."""
+POPULARITY = "popularity, 28 days"
+REGRESSION = "logistic regression"
 
 
 class BaselineFacts(Frozen):

@@ -224,7 +224,7 @@ def train_side(
     nothing and gets None. Raises as `train_challenger` does.
     """
     from training.bundle import mlflow_model
-    from training.fitting import live_metrics
+    from training.fitting.metrics_file import replay
 
     # The code that runs now may differ from the code that resolved the run.
     code = {"code_version": code_version(), "code_digest": code_digest()}
@@ -244,7 +244,7 @@ def train_side(
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         with translated_outages(run.tracking_uri):
-            live_metrics.replay(client, Path(result.metrics_path), mlflow_run_id)
+            replay(client, Path(result.metrics_path), mlflow_run_id)
             logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), mlflow_run_id)
         made = {"bundle_digest": result.bundle_digest, "model_digest": logged.digest}
         of = {"snapshot_digest": snapshot.digest, "homefeed_run_id": run.run_id}

@@ -21,7 +21,7 @@ from timed import in_turns
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.snapshot.build import write_snapshot
-from training.fitting.live_metrics import read_metrics
+from training.fitting.metrics_file import read_metrics
 from training.launch import launcher
 
 TURNS, TRAINING_DAYS, NUM_BUSY = 3, 2, 4

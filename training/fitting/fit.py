@@ -29,7 +29,8 @@ from training.fitting.checkpoints import (
     require_same_start,
 )
 from training.fitting.lightning_module import RankerModule
-from training.fitting.live_metrics import LOSS, MetricLog, read_metrics
+from training.fitting.live_metrics import MetricLog
+from training.fitting.metrics_file import LOSS, read_metrics
 from training.fitting.spec import TrainingResult, TrainingSpec, WorkFolder
 from training.model.ranker import Ranker
 

@@ -1,84 +1,26 @@
 """What a training says while it runs: logged values, live in MLflow too, and progress lines.
 
-Every value is in a local file, metrics.jsonl, which is the truth; `replay` brings MLflow up to it,
-during a training and afterwards, and MLflow draws the curves. Progress lines come every few seconds
-rather than a bar that redraws itself: the output goes into a log. Not for holdout metrics: those
-are the comparison's.
+Every value is in a local file (`training.fitting.metrics_file`), which is the truth; MLflow is
+brought up to it during a training and afterwards, and draws the curves. Progress lines come every
+few seconds rather than a bar that redraws itself: the output goes into a log. Not for holdout
+metrics: those are the comparison's.
 """
 
-import json
 import logging
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.files import write_whole
-from pipelines.contracts.mlflow_errors import translated_outages
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from training.fitting.metrics_file import LOSS, LoggedValue, read_metrics, replay, to_lines
 
 log = logging.getLogger(__name__)
-LOSS = "training/loss"
 _SEND_EVERY_S, _LINE_EVERY_S = 2.0, 5.0
 _NUM_LOGGED_STEPS = 200
-
-
-class LoggedValue(NamedTuple):
-    """One line of metrics.jsonl."""
-
-    step: int
-    name: str
-    value: float
-    timestamp_ms: int
-
-
-def read_metrics(path: Path) -> list[LoggedValue]:
-    """Return the values of a metrics.jsonl, [] if it is not there; a torn last line is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [LoggedValue(**json.loads(line)) for line in lines if line.endswith("\n")]
-
-
-def _to_lines(values: list[LoggedValue]) -> str:
-    return "".join(f"{json.dumps(value._asdict())}\n" for value in values)
-
-
-def replay(client: "MlflowClient", metrics_path: Path, run_id: str, num_sent: int = 0) -> int:
-    """Send what an MLflow run lacks of a metrics.jsonl; return how many values the file has.
-
-    A step that the run has already is left as it is, so it does no harm to repeat this.
-
-    Args:
-        client: The client of the stage, or of the training.
-        metrics_path: The file.
-        run_id: The MLflow run.
-        num_sent: Values at the file's beginning that the same process has sent; with 0 the run is
-            asked for all that it has.
-
-    Raises:
-        TrackingUnavailableError: the server cannot be reached; what was trained is kept.
-    """
-    from mlflow.entities import Metric
-
-    values = read_metrics(metrics_path)
-    asked = set() if num_sent else {value.name for value in values}
-    with translated_outages(client.tracking_uri, "what was trained is kept, metrics.jsonl too"):
-        known = {
-            (name, metric.step)
-            for name in asked
-            for metric in client.get_metric_history(run_id, name)
-        }
-        metrics = [
-            Metric(value.name, value.value, value.timestamp_ms, value.step)
-            for value in values[num_sent:]
-            if (value.name, value.step) not in known
-        ]
-        client.log_batch(run_id, metrics)
-    return len(values)
 
 
 class MetricLog(pl.Callback):
@@ -109,14 +51,14 @@ class MetricLog(pl.Callback):
         """Drop what an earlier attempt logged after the step that this one starts from."""
         kept = [value for value in read_metrics(self._path) if value.step <= step]
         # Whole or not at all: cut short, the file would lack steps that no attempt makes again.
-        write_whole(self._path, _to_lines(kept).encode())
+        write_whole(self._path, to_lines(kept).encode())
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Log some values of one step, now."""
         now_ms = time.time_ns() // 1_000_000
         rows = [LoggedValue(step, name, value, now_ms) for name, value in values.items()]
         with self._path.open("a") as stream:
-            stream.write(_to_lines(rows))
+            stream.write(to_lines(rows))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

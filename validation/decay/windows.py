@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from pipelines.contracts.reasons import POPULARITY
 from training.bundle.score_split import SplitScores
 from validation.decay.curve import Pair
-from validation.model_gate.baselines import POPULARITY, RANKINGS
+from validation.model_gate.baselines import RANKINGS
 from validation.model_gate.comparison import Holdout, log_losses
 from validation.model_gate.intervals import FloatArray
 

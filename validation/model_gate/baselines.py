@@ -11,20 +11,20 @@ Letters: N examples, M requests, F numeric columns.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.reasons import RANDOM, BaselineFacts, MetricComparison
-from training.data.reader import ExampleRows
+from pipelines.contracts.reasons import RANDOM, REGRESSION, BaselineFacts, MetricComparison
 from validation.model_gate.comparison import Holdout, RatioMetric, measure_ratios
 from validation.model_gate.intervals import FloatArray
 from validation.model_gate.target_metric import volume_name
 
-POPULARITY = "popularity, 28 days"
-REGRESSION = "logistic regression"
+if TYPE_CHECKING:
+    from training.data.reader import ExampleRows
+
 MAX_ITERATIONS = 1_000
 
 
@@ -96,7 +96,7 @@ class Baselines:
 
 
 def measure(
-    rows: ExampleRows, training: ExampleRows, score: FloatArray, config: RunConfig
+    rows: "ExampleRows", training: "ExampleRows", score: FloatArray, config: RunConfig
 ) -> Baselines:
     """Return the target metric of each baseline, held against the challenger over users.
 
@@ -154,7 +154,9 @@ def measure(
     return Baselines(tuple(facts), scores)
 
 
-def regression(rows: ExampleRows, training: ExampleRows, head: str, names: list[str]) -> FloatArray:
+def regression(
+    rows: "ExampleRows", training: "ExampleRows", head: str, names: list[str]
+) -> FloatArray:
     """Return the score (N,) of rows by a regression of a head's label on numbers of `training`."""
     known, asked = _columns(training, names), _columns(rows, names)
     return fit_and_score(known, training.labels[head], asked)
@@ -168,7 +170,7 @@ def lacking(baseline: str, features: FeatureConfig) -> list[str]:
     return [name for name in needs.get(baseline, held) if name not in told]
 
 
-def _columns(rows: ExampleRows, names: list[str]) -> FloatArray:
+def _columns(rows: "ExampleRows", names: list[str]) -> FloatArray:
     """Return float64 (N, F)."""
     columns = [np.asarray(rows.numeric[name], dtype=np.float64) for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows.request_index), 0))

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from heapq import nsmallest
 from itertools import count, product
 from operator import attrgetter
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,6 @@ from pipelines.contracts.reasons import (
     ReliabilityBin,
 )
 from pipelines.contracts.time import Window
-from training.bundle.score_split import SplitScores
-from training.data.reader import ExampleRows
 from validation.model_gate.intervals import (
     Cells,
     FloatArray,
@@ -61,6 +59,10 @@ from validation.model_gate.ranking_metrics import (
     places_in,
 )
 from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
+
+if TYPE_CHECKING:
+    from training.bundle.score_split import SplitScores
+    from training.data.reader import ExampleRows
 
 Mask = NDArray[np.bool_]
 Side = Literal["challenger", "baseline"]
@@ -95,7 +97,7 @@ class Holdout:
     Who made each request, and in which group a user is drawn, is counted once.
     """
 
-    rows: ExampleRows
+    rows: "ExampleRows"
     heads: tuple[Head, ...]
     config: ModelGateConfig
 
@@ -176,7 +178,7 @@ class Holdout:
         return {head.name: self.per_request(self.rows.labels[head.name] * top)
                 for head in self.heads}  # fmt: skip
 
-    def of_head(self, head: str, scores: SplitScores) -> "HeadNumbers | None":
+    def of_head(self, head: str, scores: "SplitScores") -> "HeadNumbers | None":
         """Return what a side's probabilities of a head come to; None where it has none."""
         given = scores.probabilities.get(head)
         return (
@@ -215,7 +217,7 @@ class Found:
 
 
 def compare(
-    holdout: Holdout, challenger: SplitScores, baseline: SplitScores, models: ComparedModels
+    holdout: Holdout, challenger: "SplitScores", baseline: "SplitScores", models: ComparedModels
 ) -> Found:
     """Return every metric of both sides on the same rows, with intervals over users and days.
 
@@ -358,7 +360,7 @@ def _measure(
 
 
 def ratio_metrics(
-    holdout: Holdout, challenger: SplitScores, baseline: SplitScores
+    holdout: Holdout, challenger: "SplitScores", baseline: "SplitScores"
 ) -> list[RatioMetric]:
     """Return the metrics that are ratios of sums over users: those that get an interval.
 
@@ -395,7 +397,9 @@ def _absent(metric: str, segment: str, side: Side, kind: AbsenceKind) -> AbsentM
     return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind)
 
 
-def _pooled_metrics(holdout: Holdout, challenger: SplitScores, baseline: SplitScores) -> list[Row]:
+def _pooled_metrics(
+    holdout: Holdout, challenger: "SplitScores", baseline: "SplitScores"
+) -> list[Row]:
     """Return AUC and ECE, which are not ratios of sums over users.
 
     AUC has an interval from its influence per group of users; ECE has none.

@@ -16,12 +16,12 @@ from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import OffPolicyEstimate, SelfTest
-from pipelines.contracts.reasons import BaselineFacts, BaselineKind, Reason
+from pipelines.contracts.reasons import POPULARITY, BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import SplitScores, score_once, score_split
 from training.data.reader import load_rows
-from validation.model_gate.baselines import POPULARITY, measure
+from validation.model_gate.baselines import measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
 from validation.model_gate.self_test import run_self_test

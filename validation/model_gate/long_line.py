@@ -23,8 +23,7 @@ from datetime import datetime
 
 import numpy as np
 
-from pipelines.contracts.reasons import BaselineFacts, LinePoint
-from validation.model_gate.baselines import POPULARITY, REGRESSION
+from pipelines.contracts.reasons import POPULARITY, REGRESSION, BaselineFacts, LinePoint
 from validation.model_gate.examine import alone
 from validation.model_gate.policy import Estimate
 from validation.model_gate.years import CYCLES

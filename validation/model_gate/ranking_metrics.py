@@ -12,15 +12,19 @@ variance over users, which scikit-learn's does not.
 Letters: N examples, M requests.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pipelines.contracts.hashing import mix
-from training.data.reader import ExampleRows
+
+if TYPE_CHECKING:
+    from training.data.reader import ExampleRows
 
 _TIE_SALT = 301
 
 
-def is_in_top(rows: ExampleRows, score: np.ndarray, k: int) -> np.ndarray:
+def is_in_top(rows: "ExampleRows", score: np.ndarray, k: int) -> np.ndarray:
     """Return which candidates are among the k best-scored of their request; bool (N,).
 
     Ties are broken by a seeded hash of request and pin, which knows neither position nor label, so
@@ -41,13 +45,13 @@ def is_in_top(rows: ExampleRows, score: np.ndarray, k: int) -> np.ndarray:
     return is_top
 
 
-def places_in(rows: ExampleRows, score: np.ndarray, request: int) -> np.ndarray:
+def places_in(rows: "ExampleRows", score: np.ndarray, request: int) -> np.ndarray:
     """Return the places of a request's candidates, of the best-scored 1, ties as in `is_in_top`."""
     own = slice(*rows.first_example[request : request + 2])
     return 1 + np.argsort(np.lexsort((_ties(rows, own), -np.asarray(score[own]))))
 
 
-def _ties(rows: ExampleRows, of: slice) -> np.ndarray:
+def _ties(rows: "ExampleRows", of: slice) -> np.ndarray:
     return mix(mix(rows.pin_row[of], _TIE_SALT) ^ mix(rows.request_index[of], _TIE_SALT))
 
 

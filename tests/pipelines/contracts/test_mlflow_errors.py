@@ -21,7 +21,8 @@ from pipelines.contracts.mlflow_errors import ask_again, kind_of, translated_out
 from support.answers import PAGE, server_that_answers
 from support.faulty_proxy import faulty_proxy
 from training.bundle.mlflow_model import log_bundle
-from training.fitting.live_metrics import MetricLog, replay
+from training.fitting.live_metrics import MetricLog
+from training.fitting.metrics_file import replay
 
 NO_RUN = "0" * 32
 

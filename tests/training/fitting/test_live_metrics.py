@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from pipelines.contracts.errors import TrackingUnavailableError
 from support.serving import free_port
 from support.training_process import ended, signal_when, start_training
-from training.fitting.live_metrics import LOSS, MetricLog, read_metrics, replay
+from training.fitting.live_metrics import MetricLog
+from training.fitting.metrics_file import LOSS, read_metrics, replay
 from training.fitting.spec import WorkFolder
 from training.launch.launcher import train
 

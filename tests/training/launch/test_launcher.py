@@ -20,7 +20,7 @@ from support.training_process import ended, signal_when, start_training
 from training.bundle.score_split import score_split
 from training.data.reader import load_rows
 from training.fitting.checkpoints import newest_intact
-from training.fitting.live_metrics import LOSS, read_metrics
+from training.fitting.metrics_file import LOSS, read_metrics
 from training.fitting.spec import TrainingError, WorkFolder
 from training.launch.launcher import _failure, train
 from validation.model_gate.ranking_metrics import is_in_top

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from pipelines.contracts.reasons import LinePoint
+from pipelines.contracts.reasons import POPULARITY, REGRESSION, LinePoint
 from support.judgements import baseline_facts
-from validation.model_gate.baselines import POPULARITY, REGRESSION
 from validation.model_gate.long_line import THRESHOLD, evidence_of_fall, points_of
 from validation.model_gate.policy import Estimate
 
