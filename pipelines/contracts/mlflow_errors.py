@@ -52,6 +52,7 @@ _ERRORS: dict[Kind, tuple[type[HomefeedError], str]] = {
 
 def kind_of(error: Exception) -> Kind | None:
     """Return what an error of MLflow's client or of `requests` means; None of another library."""
+    from google.protobuf.json_format import ParseError
     from mlflow import exceptions as of_mlflow
     from requests import exceptions
 
@@ -70,7 +71,7 @@ def kind_of(error: Exception) -> Kind | None:
         return "refused"
     else:
         lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
-        cut = (exceptions.ChunkedEncodingError, exceptions.JSONDecodeError)  # or a page
+        cut = (exceptions.ChunkedEncodingError, exceptions.JSONDecodeError, ParseError)  # or a page
         return "outage" if isinstance(error, lost + cut) else None
     if status >= 500 or status in (408, 425, 429):
         return "outage"
@@ -90,12 +91,9 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
         TrackingEntryMissingError: what was asked for is not there.
         ConfigurationError: the server refuses the request, or is none of MLflow's.
     """
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except Exception as error:
         if (kind := kind_of(error)) is None:
             raise
         found, half = " ".join(str(error).split()), _NUM_SHOWN // 2

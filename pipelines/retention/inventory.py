@@ -7,6 +7,7 @@ Models are found by their registered versions. Not for what may go (`plan`).
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
@@ -232,8 +233,6 @@ def _sum_of(entries: list[fs.FileInfo]) -> tuple[int, datetime]:
 
 
 def _folder_names(uri: str) -> list[str]:
-    entries = storage.list_entries(uri)
-    names = sorted(e.base_name for e in entries if e.type == fs.FileType.Directory)
-    if not storage.is_local(uri):
-        return names
-    return [name for name in names if not (storage.local_path(uri) / name).is_symlink()]
+    found = (e for e in storage.list_entries(uri) if e.type == fs.FileType.Directory)
+    is_disk = storage.is_local(uri)
+    return sorted(e.base_name for e in found if not (is_disk and Path(e.path).is_symlink()))

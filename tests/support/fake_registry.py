@@ -154,7 +154,7 @@ class FakeRegistry:
     def get_registered_model(self, name: str) -> Any:
         state = self._read()
         champion = {"champion": state["alias"]} if state["alias"] else {}
-        return SimpleNamespace(tags=state["tags"], aliases=champion | self.aliases)
+        return SimpleNamespace(name=name, tags=state["tags"], aliases=champion | self.aliases)
 
     def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
         tags = self._read()["tags"] | {key: value}
@@ -163,7 +163,8 @@ class FakeRegistry:
     def get_logged_model(self, model_id: str) -> Any:
         if model_id in self._read()["deleted"]:
             raise Missing(model_id)
-        return SimpleNamespace(artifact_location=f"file:///logged/{model_id}")
+        location = f"file:///logged/{model_id}"
+        return SimpleNamespace(name="logged", model_id=model_id, artifact_location=location)
 
     def delete_logged_model(self, model_id: str) -> None:
         self._change(f"delete {model_id}", {"deleted": [*self.deleted, model_id]})

@@ -64,6 +64,7 @@ ANSWERS = [
         for code in codes_.split()
     ),
     (520, b'{"message": "no upstream"}', "outage", "no upstream"),
+    (200, b'{"run": 3}', "outage", "does not answer"),
 ]
 EXIT_CODES = {"outage": 75, "missing": 77}
 

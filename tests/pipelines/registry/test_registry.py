@@ -4,10 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.errors import DataContractError, TrackingEntryMissingError
+from pipelines.contracts.errors import (
+    DataContractError,
+    TrackingEntryMissingError,
+    TrackingUnavailableError,
+)
 from pipelines.registry import registry
+from support.answers import server_that_answers
 from support.desk import Desk
 from support.registered import register_bundle
 
@@ -46,6 +52,19 @@ def test_what_a_registry_says_is_checked_before_a_path_is_made_of_it(
         assert desk.champion
     served = registry.read_champion(desk.client, desk.name, is_ours=False)
     assert served is not None and (served.version, served.bundle_digest) == (model.version, "")
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"model_version": {}}'])
+def test_an_empty_answer_is_an_outage_and_no_move_by_somebody_else(body: bytes) -> None:
+    with server_that_answers(200, body) as uri:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        for ask in (
+            lambda: registry.read_champion(client, "ranker", is_ours=False),
+            lambda: registry.read_version(client, "ranker", "1"),
+            lambda: registry.read_keeper(client, "ranker"),
+        ):
+            with pytest.raises(TrackingUnavailableError, match="asked about 'ranker'"):
+                ask()
 
 
 def test_a_deleted_version_is_told_as_such(desk: Desk, tmp_path: Path) -> None:
