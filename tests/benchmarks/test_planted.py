@@ -86,6 +86,7 @@ def test_how_strong_defects_are(tmp_path: Path) -> None:
     assert {key: off for key, off in found.items() if abs(off) > 0.08} == {}
 
 
+@pytest.mark.slow
 def test_the_gate_is_tried_at_three_strengths(tmp_path: Path) -> None:
     write_planted_world(tmp_path / "event_log", num_days=80, num_users=150)
     names = ("exposures_twice", "pin_embeddings_rotated", "lag_gone", "feature_equals_label")

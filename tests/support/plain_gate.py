@@ -13,12 +13,14 @@ from unittest.mock import MagicMock
 import pytest
 
 PLACES = (
+    "tests/pipelines/cli/test_reproduce.py",
     "tests/pipelines/log_check/test_mistakes.py",
     "tests/pipelines/stages/test_build_snapshot.py",
     "tests/pipelines/stages/test_check_snapshot.py",
     "tests/pipelines/log_days/test_judging.py",
     "tests/validation/data_gate/test_canaries.py",
     "tests/validation/data_gate/test_checks.py",
+    "tests/validation/data_gate/test_gate.py",
     "tests/validation/data_gate/test_rows.py",
 )
 """Where many snapshots and logs are judged, and seldom a page is looked at."""

@@ -363,6 +363,7 @@ def test_the_good_log_is_accepted_by_the_check_and_by_the_stages(log: Path) -> N
     assert refused_by_stages(log.parent) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES_OF_A_WORLD)
 def test_a_mistake_has_one_message_which_names_it(log: Path, name: str) -> None:
     mistake = MISTAKES_OF_A_WORLD[name]

@@ -228,6 +228,7 @@ def test_an_early_retrain_is_off_and_then_once_for_a_champion_and_so_many_a_mont
     assert early_retrain(two) not in (None, first)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_run_again_nothing_is_repeated_or_lost(
     monitored: Monitored, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ KILLED: dict[str, tuple[Write, Write, Write]] = {
 """By act: what was there before, the act, and what puts the place in order where it was done."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "act"),
     [(place, act) for place in ("local", "object store") for act in KILLED],

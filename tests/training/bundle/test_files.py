@@ -34,6 +34,7 @@ def bundle(trained, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[1].bundle_dir, tmp_path / "bundle"))
 
 
+@pytest.mark.slow
 def test_what_is_written_again_is_the_same(planted, trained, predictor, tmp_path) -> None:
     spec, result = trained
     source = Path(result.bundle_dir)

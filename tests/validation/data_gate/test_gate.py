@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Severity, Snapshot
@@ -42,6 +43,7 @@ def test_altered_missing_and_unreadable_files(planted_snapshot: Snapshot, tmp_pa
     assert was_judged - failed(outcomes) == PINS | {"no_nulls"}
 
 
+@pytest.mark.docs
 def test_shift_against_the_last_accepted_snapshot(
     planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:

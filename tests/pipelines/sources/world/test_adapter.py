@@ -59,6 +59,7 @@ def test_the_same_seed_gives_the_same_bytes(written, tmp_path: Path) -> None:
     assert digest(tmp_path / "other" / "pins") != digest(tmp_path / "again" / "pins")
 
 
+@pytest.mark.slow
 def test_a_cycle_can_be_run_on_it(written) -> None:
     folder = written[0]
     run = save_run(make_run(folder, config=recipe(), as_of=END))
