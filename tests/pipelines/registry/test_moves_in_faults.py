@@ -234,11 +234,18 @@ class Record(RuleBasedStateMachine):
             assert later.kind == "outside" or later.previous.version == earlier.model.version
 
 
-TestRecord = pytest.mark.filterwarnings("ignore")(Record.TestCase)
-TestRecord.settings = settings(
-    max_examples=120,
-    stateful_step_count=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.filterwarnings("ignore")
+class TestRecord(Record.TestCase):
+    settings = settings(
+        max_examples=40,
+        stateful_step_count=12,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+class TestRecordAtLength(Record.TestCase):
+    settings = settings(TestRecord.settings, max_examples=200)
