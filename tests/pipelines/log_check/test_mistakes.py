@@ -387,12 +387,19 @@ def newest(log: Path) -> datetime:
         return AS_OF
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What is told of the tiny log without a mistake."""
+    home = tmp_path_factory.mktemp("tiny")
+    write_tiny_log(home / "event_log")
+    return {each.rule for each in told_of_tiny(home)}
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_broken_rule_has_one_message_and_is_refused_by_the_build_too(
-    tmp_path: Path, name: str
+    tmp_path: Path, usual: set[str], name: str
 ) -> None:
     write_tiny_log(tmp_path / "event_log")
-    usual = {each.rule for each in told_of_tiny(tmp_path)}
     MISTAKES[name].plant(tmp_path / "event_log")
     found = [each for each in told_of_tiny(tmp_path) if each.rule not in usual]
     assert {(each.rule, each.severity) for each in found} == {(MISTAKES[name].rule, ERROR)}
