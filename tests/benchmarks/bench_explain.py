@@ -125,7 +125,12 @@ def measure() -> list[Row]:
             f"of {num} planted causes have the largest share (goal: >= 27)",
             ratio=sum(hits.values()) / num,
             peer="all of them",
-            spread=", ".join(f"{cause} {each} of {NUM_OF_EACH}" for cause, each in hits.items()),
+            spread=", ".join(
+                f"{cause} {each} of {NUM_OF_EACH}"
+                for cause, each in hits.items()
+                if each < NUM_OF_EACH
+            )
+            or f"{NUM_OF_EACH} of {NUM_OF_EACH} of each cause",
             rows=num,
             seed=f"0 to {NUM_OF_EACH - 1}",
         )
