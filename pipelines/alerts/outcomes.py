@@ -8,7 +8,6 @@ since it was judged from its records. Not for what is told of a cycle that was n
 
 import shlex
 from datetime import timedelta
-from operator import itemgetter
 from typing import NamedTuple
 
 from pipelines.alerts.commands import (
@@ -325,19 +324,19 @@ def _number(comparison: Comparison, is_drawn: bool) -> str:
 
 def _most_hurt(comparison: Comparison, gate: ModelGateConfig) -> str:
     """Name what is surely lost, of segments and guardrails, or else the two lowest segments."""
-    target = [(row, 1.0) for row in comparison.metrics if row.metric == comparison.target_metric]
-    rails = [(comparison.find(r.metric), -1.0 if r.max_decrease is None else 1.0)
-             for r in gate.guardrails]  # fmt: skip
-    found = [
-        (sign * row.relative_change.value, name, row.relative_change, sign)
-        for row, sign in (*target, *rails)
-        if row and row.relative_change and sign * row.relative_change.value < 0
-        if (name := row.metric if row.segment == "all" else one_line(row.segment))
-        if name != comparison.target_metric
-    ]
-    lost = [each for each in found if (each[2].high if each[3] > 0 else -each[2].low) < 0]
-    worst = sorted(lost or [each for each in found if each[3] > 0], key=itemgetter(0))[:2]
-    told = "; ".join(f"{name} {_percent(change)}" for _, name, change, _ in worst)
+    # Of an unwanted action more is worse.
+    rails = {rail.metric: rail.max_decrease is None for rail in gate.guardrails}
+    found = []
+    for row in comparison.metrics:
+        is_segment = row.metric == comparison.target_metric and row.segment != "all"
+        if row.relative_change and (is_segment or (row.segment == "all" and row.metric in rails)):
+            is_turned = not is_segment and rails[row.metric]
+            change = row.relative_change.times(-1.0 if is_turned else 1.0)
+            told = f"{row.segment if is_segment else row.metric} {_percent(row.relative_change)}"
+            found.append((change.value, change.high < 0, is_segment, one_line(told)))
+    lost = [each for each in found if each[1]]
+    lowest = [each for each in found if each[0] < 0 and each[2]]
+    told = "; ".join(told for *_, told in sorted(lost or lowest)[:2])
     start = "Surely worse" if lost else "No segment surely loses; the lowest"
     return f"{start}: {told}." if told else ""
 

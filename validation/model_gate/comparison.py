@@ -180,10 +180,9 @@ class Holdout:
 
     def of_head(self, head: str, scores: "SplitScores") -> "HeadNumbers | None":
         """Return what a side's probabilities of a head come to; None where it has none."""
-        given = scores.probabilities.get(head)
-        return (
-            None if given is None else self.once(given, head, partial(_measured, self, head, given))
-        )
+        if (given := scores.probabilities.get(head)) is None:
+            return None
+        return self.once(given, f"of head {head}", partial(_measured, self, head, given))
 
 
 @dataclass(frozen=True)
