@@ -152,9 +152,10 @@ def history(context: typer.Context) -> None:
     where = _place(settings)
     known = record.load(*where)
     for entry in known.moves:
+        again = "  (the alias was set again)" if record.was_set_again(known, entry) else ""
         moved_at = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}"
         by = f"  (by {entry.by})" if entry.by else ""
-        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{by}")
+        say(f"{moved_at}  {entry.kind:9}  {_label(entry)}  {entry.reason}{by}{again}")
     _say_begun(known.pending)
     value = {"moves": known.moves, "begun": known.pending, "damaged": known.damaged}
     say_value({"workspace_uri": known.workspace_uri, **value})

@@ -386,6 +386,11 @@ def _read_mark(known: History, number: int) -> Followed:
         return Followed(sha256="damaged", was_set_again=False)
 
 
+def was_set_again(known: History, move: Move) -> bool:
+    """Return whether the alias had to be set a second time to follow a move."""
+    return move.number in known.followed and _read_mark(known, move.number).was_set_again
+
+
 def serving_at(known: History, instant: datetime) -> Move:
     """Return the move in force at a past instant, with the time from which it counts.
 

@@ -81,7 +81,7 @@ def test_an_answer_that_is_not_understood_gives_nothing_up(
     world.promote("2")
     known = world.look().history
     assert world.registry.alias == "2" and known.pending is None and len(known.entries) == 2
-    assert history._read_mark(known, 2).was_set_again
+    assert history.was_set_again(known, known.moves[-1])
 
 
 @pytest.mark.parametrize("is_pending", [True, False])

@@ -206,4 +206,4 @@ def test_a_hand_that_moves_the_alias_back_before_the_move_was_marked_is_set_forw
     two.point_at("1")
     assert asked(two, may_settle=False).serves == "1"
     assert asked(two).serves == two.state.serves == "2"
-    assert history._read_mark(two.history, 2).was_set_again
+    assert history.was_set_again(two.history, two.history.moves[-1])
