@@ -181,6 +181,10 @@ class RelativeLimit(_Bounds):
     max_decrease: float | None = Field(None, ge=0)  # 0.02 means -2 %.
 
 
+TOP_K = 3
+"""What of a ranking counts as shown, in the target metric and in the learning curve."""
+
+
 class ModelGateConfig(Frozen):
     """What a challenger must show. The target metric is repin volume at 3 unless changed."""
 

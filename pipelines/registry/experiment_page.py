@@ -1,4 +1,4 @@
-"""What MLflow's page of the experiment shows first: a sentence, a list of runs, and one chart.
+"""What MLflow's page of the experiment shows first: a sentence, a list of runs, and two charts.
 
 The list is a view as MLflow's button *Share* keeps it, found by its name in an address. MLflow
 draws a line through the values of one run, so that a run of each registered model's own holds the
@@ -19,23 +19,29 @@ if TYPE_CHECKING:
 
 ALL = "all cycles"
 """Stands where other runs have a cycle's day; it sorts after all days, and so stays on top."""
+LEARNING = "learning curves on the holdout"
 CHANGES = tuple(f"{ALL}/{name}_percent" for name in ("change", "low", "high"))
 """Metrics of that run, at the cycles' days: the change of the target metric with its interval."""
 
 
 def show_cycle(client: "MlflowClient", place: str, metric: str, said: str) -> None:
     """Write what the page of an experiment says first, in Markdown, and the view of its runs."""
+    from training.fitting.metrics_file import CURVE
+
     widths = {f"tags.`{name}`": 95 for name in ("cycle", "side", "verdict")}
     widths |= {f"metrics.`decision/{name}`": 120 for name in (metric, "change_percent")}
-    section = {"uuid": ALL, "name": ALL, "display": True, "isReordered": True, "columns": 1}
+    section = {"display": True, "isReordered": True, "columns": 1}
     view = {
         "selectedColumns": list(widths),
         "columnOrder": list(widths),
         "columnWidths": widths,
         "orderByKey": next(iter(widths)),
         "orderByAsc": False,
-        "compareRunCharts": [_chart(name) for name in CHANGES],
-        "compareRunSections": [section],
+        "compareRunCharts": [
+            *(_chart(ALL, name, CHANGES, "time") for name in CHANGES),
+            _chart(LEARNING, CURVE, (CURVE,), "step"),
+        ],
+        "compareRunSections": [section | {"uuid": each, "name": each} for each in (ALL, LEARNING)],
         "isAccordionReordered": True,  # else MLflow sorts the sections by name
     }
     with translated_outages(client.tracking_uri):
@@ -43,15 +49,16 @@ def show_cycle(client: "MlflowClient", place: str, metric: str, said: str) -> No
         client.set_experiment_tag(place, DESCRIPTION, said[:LONGEST_TAG])
 
 
-def _chart(name: str) -> dict[str, Any]:
-    """Return the chart of a metric; the first has all, and MLflow is kept from adding the others.
+def _chart(place: str, name: str, lines: tuple[str, ...], axis: str) -> dict[str, Any]:
+    """Return the chart of a metric in a section, with the metrics that are its lines.
 
-    Lines go from point to point: MLflow would smooth them.
+    Of several the first metric's chart has all, and MLflow is kept from adding the others. Lines go
+    from point to point: MLflow would smooth them.
     """
-    chart: dict[str, Any] = {"type": "LINE", "uuid": name, "metricSectionId": ALL}
-    chart |= {"metricKey": name, "selectedMetricKeys": list(CHANGES), "xAxisKey": "time"}
+    chart: dict[str, Any] = {"type": "LINE", "uuid": name, "metricSectionId": place}
+    chart |= {"metricKey": name, "selectedMetricKeys": list(lines), "xAxisKey": axis}
     chart |= {"useGlobalXaxisKey": False, "lineSmoothness": 0, "useGlobalLineSmoothing": False}
-    return chart | {"deleted": name != CHANGES[0], "isGenerated": False}
+    return chart | {"deleted": name != lines[0], "isGenerated": False}
 
 
 def add_change(client: "MlflowClient", run: ResolvedRun, place: str, change: Interval) -> None:

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from pipelines import storage
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import TOP_K
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS, USERS
 from pipelines.contracts.time import DAY_MS
@@ -43,7 +44,6 @@ from pipelines.sources.world.parameters import WorldParameters, make_parameters
 from pipelines.sources.world.rows import LogRows, impression_rows, pin_rows, request_ids
 from pipelines.world_run.asked_day import AskedDay
 from pipelines.world_run.policies import Policy
-from validation.model_gate.target_metric import TOP_K
 
 log = logging.getLogger(__name__)
 MADE_BY = "world-run-1"

@@ -28,6 +28,7 @@ from training.fitting.checkpoints import (
     newest_intact,
     require_same_start,
 )
+from training.fitting.learning_curve import LearningCurve
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
 from training.fitting.metrics_file import LOSS, read_metrics
@@ -114,6 +115,8 @@ def _fit(
         callbacks=[
             pl.callbacks.LambdaCallback(on_train_start=require_same_start),
             MetricLog(folder.metrics, spec.tracking_uri, spec.mlflow_run_id),
+            # Of a training that no run tells, nobody looks at the curve.
+            *([LearningCurve(folder.metrics, data, _config(spec))] if spec.mlflow_run_id else []),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],
     )
@@ -128,10 +131,10 @@ def _fit(
         )
 
 
-def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) -> BundleConfig:
-    """Return the bundle's configuration with calibrators fitted on the users left out."""
+def _config(spec: TrainingSpec) -> BundleConfig:
+    """Return the bundle's configuration with calibrators that change nothing."""
     heads = spec.config.features.head_names
-    config = BundleConfig(
+    return BundleConfig(
         features=spec.config.features,
         model=spec.config.model,
         embedding_version=spec.snapshot.embedding_version,
@@ -143,6 +146,11 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         recipe=spec.config.recipe_ref,
         **dict(spec.lineage),
     )
+
+
+def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) -> BundleConfig:
+    """Return the bundle's configuration with calibrators fitted on the users left out."""
+    heads, config = spec.config.features.head_names, _config(spec)
     predictor = Predictor(ranker, config)
     logits_CH = logits_of(predictor, data.reader, data.calibration_index, _CALIBRATION_BATCH)
     labels_CH = data.reader.labels(data.calibration_index)

@@ -2,8 +2,8 @@
 
 Every value is in a local file (`training.fitting.metrics_file`), which is the truth; MLflow is
 brought up to it during a training and afterwards, and draws the curves. Progress lines come every
-few seconds rather than a bar that redraws itself: the output goes into a log. Not for holdout
-metrics: those are the comparison's.
+few seconds rather than a bar that redraws itself: the output goes into a log. Not for what
+the holdout thinks of it (`training.fitting.learning_curve`).
 """
 
 import logging
@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.files import write_whole
-from training.fitting.metrics_file import LOSS, LoggedValue, read_metrics, replay, to_lines
+from training.fitting.metrics_file import LOSS, append, read_metrics, replay, to_lines
 
 log = logging.getLogger(__name__)
 _SEND_EVERY_S, _LINE_EVERY_S = 2.0, 5.0
@@ -53,13 +53,6 @@ class MetricLog(pl.Callback):
         # Whole or not at all: cut short, the file would lack steps that no attempt makes again.
         write_whole(self._path, to_lines(kept).encode())
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Log some values of one step, now."""
-        now_ms = time.time_ns() // 1_000_000
-        rows = [LoggedValue(step, name, value, now_ms) for name, value in values.items()]
-        with self._path.open("a") as stream:
-            stream.write(to_lines(rows))
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._first_step = trainer.global_step
@@ -87,7 +80,7 @@ class MetricLog(pl.Callback):
             "training/gradient_norm": float(pl_module.gradient_norm),
             "training/candidates_per_s": speed,
         }
-        self.add(step, values)
+        append(self._path, step, values)
         # The stage sends the end. A request of ours that is answered late would log it twice.
         if self._run_id and step != last and now >= self._send_at:
             begun_at = time.monotonic()

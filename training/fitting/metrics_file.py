@@ -5,6 +5,7 @@ Lightning, whose import takes seconds. Tested in tests/training/fitting/test_liv
 """
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from pipelines.contracts.mlflow_errors import translated_outages
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LOSS = "training/loss"
+LOSS, CURVE = "training/loss", "training/holdout_volume_at_3"
 
 
 class LoggedValue(NamedTuple):
@@ -29,6 +30,14 @@ def read_metrics(path: Path) -> list[LoggedValue]:
     """Return the values of a metrics.jsonl, [] if it is not there; a torn last line is left out."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [LoggedValue(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def append(path: Path, step: int, values: dict[str, float]) -> None:
+    """Log some values of one step, now."""
+    now_ms = time.time_ns() // 1_000_000
+    rows = [LoggedValue(step, name, value, now_ms) for name, value in values.items()]
+    with path.open("a") as stream:
+        stream.write(to_lines(rows))
 
 
 def to_lines(values: list[LoggedValue]) -> str:

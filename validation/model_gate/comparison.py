@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.config import TOP_K, Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.progress import tracked
@@ -58,7 +58,7 @@ from validation.model_gate.ranking_metrics import (
     is_in_top,
     places_in,
 )
-from validation.model_gate.target_metric import TOP_K, hits_name, target_head, volume_name
+from validation.model_gate.target_metric import hits_name, target_head, volume_name
 
 if TYPE_CHECKING:
     from training.bundle.score_split import SplitScores

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.contracts.config import TOP_K
 from pipelines.contracts.judgement import OffPolicyEstimate
 from pipelines.contracts.reasons import Interval
 from training.bundle.score_split import SplitScores
 from validation.model_gate.comparison import Holdout, Mask
 from validation.model_gate.intervals import Cells, FloatArray, Measured, user_groups
 from validation.model_gate.ranking_metrics import is_in_top
-from validation.model_gate.target_metric import TOP_K
 
 FEWEST_ACTIONS = 10
 """With fewer actions that a ranking's estimate has seen, there is no number. From 3 on, intervals

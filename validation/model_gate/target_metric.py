@@ -4,10 +4,8 @@ The name comes from `model_gate.target_metric` and is written nowhere else. Not 
 (`validation.model_gate.comparison`).
 """
 
-from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.config import TOP_K, Head, ModelGateConfig
 from pipelines.contracts.errors import ConfigurationError
-
-TOP_K = 3
 
 
 def volume_name(head: str) -> str:

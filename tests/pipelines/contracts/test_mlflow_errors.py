@@ -21,8 +21,7 @@ from pipelines.contracts.mlflow_errors import ask_again, kind_of, translated_out
 from support.answers import PAGE, server_that_answers
 from support.faulty_proxy import faulty_proxy
 from training.bundle.mlflow_model import log_bundle
-from training.fitting.live_metrics import MetricLog
-from training.fitting.metrics_file import replay
+from training.fitting.metrics_file import append, replay
 
 NO_RUN = "0" * 32
 
@@ -109,7 +108,7 @@ def test_the_rule_by_kind(error: Exception, expected: str | None) -> None:
 def test_a_run_that_is_not_there_is_never_called_an_outage_and_a_cut_line_is(
     tracking_uri: str, tmp_path: Path
 ) -> None:
-    MetricLog(tmp_path / "metrics.jsonl", "", "").add(1, {"training/loss": 1.0})
+    append(tmp_path / "metrics.jsonl", 1, {"training/loss": 1.0})
     client = MlflowClient(tracking_uri=tracking_uri)
     asked = (
         lambda: client.get_run(NO_RUN),

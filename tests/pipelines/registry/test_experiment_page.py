@@ -15,6 +15,7 @@ from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Outc
 from pipelines.recipes import smoke
 from pipelines.recipes.text import differences
 from pipelines.registry import registry, tracking
+from pipelines.registry.experiment_page import LEARNING
 from pipelines.settings import MLFLOW_VIEW, Settings
 from pipelines.stages.compare_with_champion import _open_runs, log_sides
 from support.browser import PHONE, browser, open_page
@@ -22,6 +23,7 @@ from support.desk import Desk
 from support.find_servers import CHROMIUM
 from support.judgements import SERVING, TESTED, interval, metric
 from support.registered import judgement_of, register_bundle
+from training.fitting.metrics_file import CURVE
 from validation.report.verdict_page import write_report
 
 pytestmark = [
@@ -59,6 +61,8 @@ def told(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Outcome
         run = desk.cycle(number, HASTY if change < 0 else smoke())
         model = register_bundle(desk.client, run, desk.folder)
         tracking.log_config(desk.client, model.mlflow_run_id, run.config)
+        for step in (1, 2):
+            desk.client.log_metric(model.mlflow_run_id, CURVE, change + step, step=step)
         made = judgement_of(run, model, Decision.REJECT if change < 0 else Decision.PROMOTE)
         row = metric("repin_volume_at_3", interval(change, change - 0.01, change + 0.01), 1.8)
         of = {"comparison": made.comparison.model_copy(update={"metrics": (row,)})}
@@ -133,6 +137,18 @@ def test_the_chart_has_each_change_with_its_interval(page: Page, told: Outcome) 
     drawn = {(*x, *(round(each, 6) for each in y)) for x, y in lines if x}
     days = (1498435200000, 1499644800000)  # 2017-06-26 and 2017-07-10
     assert drawn == {(*days, 1, -2), (*days, 0, -3), (*days, 2, -1)}
+
+
+def test_a_chart_has_the_learning_curves_of_challenger_and_champion(
+    page: Page, told: Outcome
+) -> None:
+    seen(page, told, LIST_IN_MLFLOW, LEARNING, "&compareRunsMode=CHART")
+    drawn = page.locator(".js-plotly-plot").filter(has=page.locator(".scatterlayer .point")).nth(1)
+    drawn.scroll_into_view_if_needed()
+    expect(drawn).to_be_visible()
+    lines = drawn.evaluate("plot => plot.data.map(d => [[...d.x].map(Number), [...d.y]])")
+    wanted = [[[1, 2], [change + 1, change + 2]] for change in CHANGED]
+    assert all(each in lines for each in wanted)
 
 
 def test_a_comparison_shows_what_went_out_and_what_differs(page: Page, told: Outcome) -> None:

@@ -11,7 +11,7 @@ from pipelines.contracts.errors import TrackingUnavailableError
 from support.serving import free_port
 from support.training_process import ended, signal_when, start_training
 from training.fitting.live_metrics import MetricLog
-from training.fitting.metrics_file import LOSS, read_metrics, replay
+from training.fitting.metrics_file import LOSS, append, read_metrics, replay
 from training.fitting.spec import WorkFolder
 from training.launch.launcher import train
 
@@ -63,7 +63,7 @@ def test_a_metric_log_rewinds_to_the_step_it_resumes_from_or_keeps_all(tmp_path)
     path = tmp_path / "metrics.jsonl"
     log = MetricLog(path, "", "")
     for step in range(1, 101):
-        log.add(step, {"training/loss": float(step)})
+        append(path, step, {"training/loss": float(step)})
     before = read_metrics(path)
     with path.open("a") as stream:
         stream.write('{"step": 101, "na')  # torn by a kill
@@ -76,6 +76,6 @@ def test_a_metric_log_rewinds_to_the_step_it_resumes_from_or_keeps_all(tmp_path)
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert read_metrics(path) == before
     log.rewind(99)
-    log.add(100, {"training/loss": 3.5})
+    append(path, 100, {"training/loss": 3.5})
     assert read_metrics(path)[:-1] == before[:-1]
     assert (read_metrics(path)[-1].step, read_metrics(path)[-1].value) == (100, 3.5)
