@@ -14,6 +14,7 @@ from validation.data_gate.days.limits import (
     eta_squared,
     known_ids,
     share_back,
+    told_otherwise,
 )
 from validation.data_gate.days.limits import (
     KIND_AND_STATE as WHO,
@@ -149,12 +150,24 @@ def telling(num: int, first_day: int, seed: int, leaking: float) -> list[DayProf
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_leak_in_a_fifth_of_the_rows_harms_and_chance_and_less_are_not_told(seed: int) -> None:
-    for before, now, is_told in ((0, 0, False), (0, 0.2, True), (0.4, 0, False)):
+def test_a_label_that_leaks_into_a_column_or_no_more_harms_and_chance_is_not_told(
+    seed: int,
+) -> None:
+    for before, now, is_told in ((0, 0, False), (0, 0.2, True), (0.4, 0.4, False), (0.4, 0, True)):
         history, judged = telling(56, FIRST_DAY, seed, before), telling(21, FIRST_JUDGED, 99, now)
         (found,) = (e for e in deviations(history, judged) if e.name == f"{SHELF}.tells")
         assert (found.times_limit > 1, found.risk >= 1) == (is_told, is_told)
-        assert found.effect >= 0 and found.limit >= 0.006
+        assert found.effect >= 0 and found.limit >= 0.012
+
+
+def test_a_category_whose_values_all_rise_alike_tells_nothing_otherwise() -> None:
+    """Rates of 0.5 and 0.1 become 0.2 and 0.4; both are 0.3 from the 0.5 and 0.1 expected."""
+    rows, hits = np.array([1e6, 1e6]), np.array([5e5, 1e5])
+    assert told_otherwise(rows, hits * 0.5, rows, hits) == pytest.approx(0, abs=1e-3)
+    changed = told_otherwise(rows, np.array([2e5, 4e5]), rows, hits)
+    assert changed == pytest.approx((0.3**2 + 0.3**2) / 2 / (0.3 * 0.7), rel=1e-3)
+    assert told_otherwise(rows, 0 * rows, rows, hits) == 0.0
+    assert told_otherwise(rows, hits, rows, 0 * rows) == 0.0
 
 
 def test_eta_squared_is_the_share_of_the_variance_that_the_values_explain() -> None:
