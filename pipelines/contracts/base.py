@@ -13,6 +13,15 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
+def as_it_was(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a version says that differs from the next one by its missing seal alone."""
+    return found
+
+
+def _seal_of(record: dict[str, Any]) -> str:
+    return digest_of(json.dumps(record, sort_keys=True))
+
+
 class Frozen(BaseModel):
     """An immutable value that refuses unknown fields and numbers that are NaN or infinite.
 
@@ -23,13 +32,15 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
-    upgrades: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = ()
+    upgrades: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = (as_it_was,)
     """What brings a file's content from each version of its schema to the next, the first first.
 
     One is added when a field changes its meaning or goes. What was written stays as it is, because
     other files name it by the digest of its bytes; it is brought up to date as it is read. A kind
     of file that has none is refused in another version.
     """
+    sealed_from: ClassVar[int] = 2
+    """The first version whose files carry a seal; one without is refused, unless it is earlier."""
 
     @classmethod
     def schema_version(cls) -> int:
@@ -37,8 +48,9 @@ class Frozen(BaseModel):
         return 1 + len(cls.upgrades)
 
     def to_record(self) -> bytes:
-        """Return the JSON text of a file that holds this value: its schema's version first."""
+        """Return the JSON text of a file that holds this value, sealed: its version first."""
         record = {"schema_version": self.schema_version(), **self.model_dump(mode="json")}
+        record["seal"] = _seal_of(record)
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
@@ -46,11 +58,15 @@ class Frozen(BaseModel):
         """Return the value that a file holds, which `to_record` wrote.
 
         Raises:
-            ValidationError: it is no such value, or of a version that nothing brings up to date.
+            ValidationError: it is no such value, was edited, or is of a version that nothing brings
+                up to date.
         """
         found = TypeAdapter(dict[str, Any]).validate_json(content)
-        version, newest = found.pop("schema_version", "missing"), cls.schema_version()
+        version, newest = found.get("schema_version", "missing"), cls.schema_version()
         if isinstance(version, int) and 1 <= version <= newest:
+            if version >= cls.sealed_from and found.pop("seal", "") != _seal_of(found):
+                raise cls.refusal("seal", "it was edited: its seal does not fit what it says")
+            del found["schema_version"]
             for upgrade in cls.upgrades[version - 1 :]:
                 found = upgrade(found)
             return cls.model_validate_json(json.dumps(found))

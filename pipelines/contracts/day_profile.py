@@ -32,3 +32,9 @@ class KeptDays(Frozen):
     """Profiles of some days as a file holds them."""
 
     days: tuple[DayProfile, ...]
+
+
+class MeasuredDays(Frozen):
+    """Profiles by a digest of what they were measured from; None: a day without rows."""
+
+    profiles: dict[str, DayProfile | None]

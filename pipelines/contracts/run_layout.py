@@ -5,7 +5,7 @@ that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from pydantic import AwareDatetime, Field
 
@@ -101,46 +101,35 @@ class StageUsage(Frozen):
     written_bytes: int | None = Field(default=None, ge=0)
 
 
-def _record_from_version_1(found: dict[str, Any]) -> dict[str, Any]:
+def _manifest_from_version_1(found: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest of version 1 as version 2 has it, sealed anew if its seal was right."""
-    before = StageRecord.model_validate(found)
-    record = StageRecord.model_validate(from_version_1(found))
-    seal = record.right_seal if before.seal == before.right_seal else ""
-    return record.model_dump(mode="json") | {"seal": seal}
+    made: dict[str, Any] = from_version_1(found)
+    return made | {"seal": _early_seal(made) if found["seal"] == _early_seal(found) else ""}
+
+
+def _manifest_from_version_2(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of version 2 without its seal, which covered a part of what it says."""
+    if found.pop("seal", "") != _early_seal(found):
+        raise StageRecord.refusal("seal", "it was edited: its seal does not fit what it says")
+    return found
+
+
+def _early_seal(found: dict[str, Any]) -> str:
+    names = ("stage", "input_digest", "artifact", "made_with", "recipe")
+    return digest_of([found.get(name) for name in names])
 
 
 class StageRecord(Frozen):
-    """`manifest.json` of a stage: the artifact and the input it belongs to.
+    """`manifest.json` of a stage: the artifact and the input it belongs to."""
 
-    A file is sealed as it is written, and is none where its seal does not fit what it says.
-    """
-
-    upgrades = (_record_from_version_1,)
+    upgrades = (_manifest_from_version_1, _manifest_from_version_2)
+    sealed_from = 3
     stage: str
     input_digest: str  # Digest of everything the artifact depends on.
     artifact: dict[str, Any]  # JSON form of the stage's artifact.
-    seal: str = ""  # Of the file that it was read from.
     made_with: Environment | None = None  # None: nobody said.
     recipe: RecipeRef | None = None  # The run's, where it has one.
     wall_s: float = Field(ge=0)  # Seconds of the attempt that published it.
     finished_at: AwareDatetime
     attempt: str = ""  # Of its writer, whose other files lie in `output-<attempt>`.
     usage: StageUsage | None = None  # Of that attempt; None where it could not be measured.
-
-    def to_record(self) -> bytes:
-        """Return the text of a file that holds this value, sealed."""
-        return Frozen.to_record(self.model_copy(update={"seal": self.right_seal}))
-
-    @classmethod
-    def from_record(cls, content: bytes) -> Self:
-        """Return the value that a file holds; a wrong seal is a `ValidationError` as all else."""
-        record = super().from_record(content)
-        if record.seal != record.right_seal:
-            raise cls.refusal("seal", "it was edited: its seal does not fit what it says")
-        return record
-
-    @property
-    def right_seal(self) -> str:
-        """Digest of what it says of the stage, and of what made it."""
-        made = [each and each.model_dump(mode="json") for each in (self.made_with, self.recipe)]
-        return digest_of([self.stage, self.input_digest, self.artifact, *made])

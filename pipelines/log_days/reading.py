@@ -1,6 +1,6 @@
 """The rows of some days of an event log, as the data gate measures them, and days that are known.
 
-    <workspace>/days/profiles.json    a sha256 of the rest; then _KNOWN_DAYS as JSON
+    <workspace>/days/profiles.json    MeasuredDays
 
 Rows are read by the same readers, and refused by the same rules, as a snapshot's. A day's profile
 depends on the events of the day and of the day before, and on users' rows up to its end; on nothing
@@ -12,7 +12,6 @@ in tests/pipelines/log_days/test_reading.py.
 
 import contextlib
 import functools
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -22,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from pipelines import storage
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import project_digest
-from pipelines.contracts.day_profile import DayProfile
+from pipelines.contracts.day_profile import DayProfile, MeasuredDays
 from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS
@@ -58,8 +56,6 @@ BYTES_AT_ONCE = 96 << 20
 EVENTS = ("impressions", "actions")
 PROFILES_FILE = "profiles.json"
 MOST_DAYS = 400
-_KNOWN_DAYS = TypeAdapter(dict[str, DayProfile | None])
-"""Profiles by a digest of what they were measured from; None: a day without rows."""
 Profiles = tuple[DayProfile, ...]
 
 
@@ -99,8 +95,7 @@ def measure_log(
     # Not before it is sure that these are the numbers of the files that were listed.
     if uri is not None:
         kept |= {state: profiles.get(day) for day, state in states.items()}
-        record = _KNOWN_DAYS.dump_json(dict(list(kept.items())[-MOST_DAYS:]))
-        storage.write_bytes(uri, _seal(record) + record)
+        storage.write_model(uri, MeasuredDays(profiles=dict(list(kept.items())[-MOST_DAYS:])))
     return tuple(each for _, each in sorted(profiles.items()) if each is not None)
 
 
@@ -135,20 +130,12 @@ def _measure_part(plan: SnapshotPlan, task: tuple[EventLog, range]) -> Profiles:
         return next(_measured_here(event_log, plan, [part], Path(scratch)))
 
 
-def _seal(record: bytes) -> bytes:
-    # The gate trusts these numbers, and a disk may spoil a digit.
-    return f"{hashlib.sha256(record).hexdigest()}\n".encode()
-
-
 def _read_known(uri: str) -> dict[str, DayProfile | None]:
     try:
-        seal, _, record = storage.read_bytes(uri).partition(b"\n")
-        if _seal(record) != seal + b"\n":
-            raise ValueError("its seal is that of other numbers")
-        return _KNOWN_DAYS.validate_json(record)
+        return dict(storage.read_model(uri, MeasuredDays).profiles)
     except FileNotFoundError:
         pass
-    except (HomefeedError, ValueError) as error:
+    except HomefeedError as error:
         log.warning("%s cannot be read (%s); the days are measured again", uri, error)
     return {}
 

@@ -24,7 +24,6 @@ them, in tests/pipelines/stages/test_check_snapshot.py.
 import fnmatch
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -122,7 +121,8 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         # Without a condition: whoever writes under this name writes the same bytes.
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), sink.getvalue())
         cycle = cycle.model_copy(update={"influences_sha256": digest})
-    uri = storage.join(folder, _name_of(cycle.model_dump(mode="json")))
+    said = cycle.model_dump(mode="json", exclude={"judged_at"})
+    uri = storage.join(folder, f"{cycle.run_id}--{digest_of(said)[:8]}.json")
     if not storage.exists(uri):
         storage.write_new(uri, cycle.to_record())
     return uri
@@ -141,7 +141,6 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
         content = storage.read_bytes(uri := storage.join(folder, name))
         try:
             digest = JudgedCycle.from_record(content).influences_sha256
-            digest = digest if name == _name_of(json.loads(content)) else "altered"
         except ValidationError:
             digest = "unknown"
         if digest and f"{digest}.parquet" not in names:
@@ -149,14 +148,6 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
         else:
             found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
     return tuple(found)
-
-
-def _name_of(found: dict[str, Any]) -> str:
-    """Return the name of a record, which is its seal: a digest of all that it says but for when."""
-    said = {
-        key: value for key, value in found.items() if key not in ("schema_version", "judged_at")
-    }
-    return f"{found['run_id']}--{digest_of(said)[:8]}.json"
 
 
 def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:

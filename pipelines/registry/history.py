@@ -30,7 +30,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, PinnedEntry, ResolvedRun
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.base import Frozen, as_it_was
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -105,7 +105,8 @@ class Recipes(Frozen):
 class Entry(Frozen):
     """One decision, and what holds of recipes after it: a `Move`, or a change of recipes alone."""
 
-    upgrades = (from_version_1,)
+    upgrades = (from_version_1, as_it_was)
+    sealed_from = 3
     number: int = Field(default=0, ge=0)  # This and the next two are its creation's.
     after: str = ""  # sha256 of the entry before it; '' for the first.
     mark: str = ""  # Random, by which its writer knows its own entry.

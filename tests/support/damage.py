@@ -1,8 +1,18 @@
-"""Damages a file as a bad disk would."""
+"""Damages a file as a bad disk would, or alters a record as somebody who seals it anew."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+
+from pipelines.contracts.base import digest_of
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """Return a record's text with the seal of what it says by now."""
+    said = {name: value for name, value in record.items() if name != "seal"}
+    return json.dumps(said | {"seal": digest_of(json.dumps(said, sort_keys=True))}).encode()
 
 
 def flip_a_byte(path: Path) -> None:

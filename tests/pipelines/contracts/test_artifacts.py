@@ -9,11 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.contracts.artifacts import FileDigest, RunRequest
+from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import environment
-from pipelines.contracts.run_layout import StageRecord
+from pipelines.contracts.judgement import Approval
+from pipelines.contracts.run_layout import AcceptedShift, StageRecord
+from pipelines.registry.evidence import JudgedSnapshot
+from pipelines.registry.history import Followed
 from support.judgements import CHALLENGER, make_report
 from support.registered import challenger_of
 from support.runs import make_run
+from support.snapshots import snapshot_of
 
 MORNING = datetime(2026, 1, 5, 6, tzinfo=UTC)
 
@@ -71,12 +76,44 @@ def test_a_challenger_owns_every_file_of_its_bundle() -> None:
     assert made.places() == {"file:///nowhere": None, "file:///nowhere/bundle.json": 2}
 
 
-def test_a_seal_covers_what_made_it_and_none_is_a_broken_one() -> None:
-    said = {"stage": "alert", "input_digest": "i", "artifact": {"a": 1}, "wall_s": 1.0}
-    record = StageRecord(**said, made_with=environment(), finished_at=MORNING)
+WORD = AcceptedShift(expectation="rows", by="Ada", reason="a holiday", accepted_at=MORNING)
+ANSWER = Approval(model="m v1", ruling_digest="r", answer="approved", by="Ada", at=MORNING)
+MARK = JudgedSnapshot(as_of=MORNING, snapshot_uri="file:///s", recipe="smoke")
+MANIFEST = StageRecord(
+    **{"stage": "alert", "input_digest": "i", "artifact": {"a": 1}, "wall_s": 1.0},
+    **{"made_with": environment(), "finished_at": MORNING},
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "edit"),
+    [
+        (Followed(sha256="a", was_set_again=False), {"was_set_again": True}),
+        (MARK, {"snapshot_uri": "file:///other"}),
+        (WORD, {"by": "Eve"}),
+        (ANSWER, {"model": "m v2"}),
+        (snapshot_of(), {"num_pins": 99}),
+        (MANIFEST, {"artifact": {"a": 2}}),
+        (MANIFEST, {"made_with": environment().model_dump() | {"processor": "another one"}}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_record_is_sealed_and_one_without_a_seal_is_none(record: Frozen, edit: dict) -> None:
     found = json.loads(record.to_record())
-    assert StageRecord.from_record(json.dumps(found).encode()).seal == found["seal"]
-    other = found["made_with"] | {"processor": "another one"}
-    for edited in ({"made_with": other}, {"artifact": {"a": 2}}, {"seal": ""}, {"seal": "x{y}"}):
+    assert type(record).from_record(json.dumps(found).encode()) == record
+    for edited in (found | edit, found | {"seal": ""}, {**found, "seal": None}):
         with pytest.raises(ValidationError, match="it was edited: its seal does not fit"):
+            type(record).from_record(json.dumps(edited).encode())
+    del found["seal"]
+    with pytest.raises(ValidationError, match="it was edited: its seal does not fit"):
+        type(record).from_record(json.dumps(found).encode())
+
+
+def test_a_manifest_of_version_2_is_held_to_the_seal_that_it_had() -> None:
+    found = json.loads(MANIFEST.to_record()) | {"schema_version": 2}
+    names = ("stage", "input_digest", "artifact", "made_with", "recipe")
+    found["seal"] = digest_of([found[name] for name in names])
+    assert StageRecord.from_record(json.dumps(found).encode()) == MANIFEST
+    for edited in ({"artifact": {"a": 2}}, {"seal": ""}):
+        with pytest.raises(ValidationError, match="it was edited"):
             StageRecord.from_record(json.dumps(found | edited).encode())

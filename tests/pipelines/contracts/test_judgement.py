@@ -8,6 +8,7 @@ import pytest
 from pipelines.contracts import reasons
 from pipelines.contracts.judgement import Decision, Judgement, Promoted
 from pipelines.contracts.reasons import RankedRequest, Reason
+from support.damage import sealed
 from support.judgements import SERVING, SLOW, make_judgement, said
 
 SLOWER = SLOW.model_copy(update={"facts": SLOW.facts | {"found": 530.0}})
@@ -51,6 +52,6 @@ def test_a_record_of_before_reads_without_shown_requests_and_keeps_its_digest() 
     found = now.comparison.model_copy(update={"requests": (shown,)})
     record = json.loads(now.model_copy(update={"comparison": found}).to_record())
     assert record["comparison"].pop("requests") == [shown.model_dump(mode="json")]
-    before = Judgement.from_record(json.dumps(record).encode())
+    before = Judgement.from_record(sealed(record))
     assert before == now and before.comparison.requests == ()
     assert before.ruling_digest == now.model_copy(update={"comparison": found}).ruling_digest

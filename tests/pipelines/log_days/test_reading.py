@@ -91,7 +91,7 @@ def test_days_that_a_disk_has_spoilt_are_measured(
     planted: Path, tmp_path: Path, measured: list[int]
 ) -> None:
     first, path = measure(planted, tmp_path, FEW), tmp_path / PROFILES_FILE
-    for spoilt in (b'{"measured":', path.read_bytes().replace(b'"value":1.0', b'"value":0.5')):
+    for spoilt in (b'{"measured":', path.read_bytes().replace(b'"value": 1.0', b'"value": 0.5')):
         path.write_bytes(spoilt)
         assert measure(planted, tmp_path, FEW) == first
         assert measured == list(FEW)

@@ -88,8 +88,8 @@ def test_a_damaged_mark_vouches_for_nothing_and_another_schema_version_is_refuse
     path_of(known, 4, "followed.json").write_text("{")
     assert load(known).is_newest_damaged
     path = path_of(known, 3)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 3}))
-    with pytest.raises(DataContractError, match="version 3; expected at most 2, .* use that one"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 4}))
+    with pytest.raises(DataContractError, match="version 4; expected at most 3, .* use that one"):
         load(known)
 
 

@@ -282,7 +282,7 @@ def test_what_is_published_while_it_is_asked_what_is_done_counts(
     ("before", "after", "said"),
     [
         (b'"value": 1', b'"value": 2', "edited"),
-        (b'"schema_version": 2', b'"schema_version": 3', "schema_version is 3"),
+        (b'"schema_version": 3', b'"schema_version": 4', "schema_version is 4"),
         (b"{", b"", "Invalid JSON"),
     ],
 )

@@ -287,7 +287,7 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
 @pytest.mark.parametrize("recipe", [CONFIG, roomy()])
 @pytest.mark.parametrize(
     ("is_kept", "said"),
-    [(False, r"ConfigurationError: .*/e{64} holds no wheel"), (True, "schema_version is 1")],
+    [(False, r"ConfigurationError: .*/e{64} holds no wheel"), (True, "schema_version is 2")],
 )
 def test_accepted_code_that_cannot_be_run_stops_promotions_and_not_the_cycle(
     tiny: tuple[ResolvedRun, Snapshot], tmp_path: Path, recipe: RunConfig, is_kept: bool, said: str

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from support.bundles import write_with_config
+from support.damage import sealed
 from support.disk import events_on_disk
 from training.bundle.files import (
     CONFIG,
@@ -83,7 +84,7 @@ def altered(name: str, change: Callable[[Any], object]) -> Callable[[Path], None
         content = json.loads(path.read_text()) if name == CONFIG else load_file(path)
         change(content)
         if name == CONFIG:
-            path.write_text(json.dumps(content, indent=2))
+            path.write_bytes(sealed(content))
         else:
             save_file(content, path)
 
@@ -111,7 +112,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "version": (
         altered(CONFIG, lambda found: found.update(schema_version=99)),
-        "schema_version is 99, expected 1",
+        "schema_version is 99, expected 2",
     ),
 }
 
