@@ -10,6 +10,7 @@ is refused (another 4xx), also by a server that is none of MLflow's.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from traceback import walk_tb
 from typing import Literal, TypeVar
 
 from pipelines.contracts.errors import (
@@ -72,7 +73,11 @@ def kind_of(error: Exception) -> Kind | None:
     else:
         lost = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError)
         cut = (exceptions.ChunkedEncodingError, exceptions.JSONDecodeError, ParseError)  # or a page
-        return "outage" if isinstance(error, lost + cut) else None
+        # MLflow reads some answers without a look, and stumbles over a list, a number or null.
+        *_, place = "", *(frame.f_globals["__name__"] for frame, _ in walk_tb(error.__traceback__))
+        is_unread = isinstance(error, AttributeError | LookupError | TypeError)
+        is_unread &= place.startswith("mlflow.store.")
+        return "outage" if is_unread or isinstance(error, lost + cut) else None
     if status >= 500 or status in (408, 425, 429):
         return "outage"
     return "missing" if status == 404 else "refused"

@@ -43,20 +43,17 @@ ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
 """What a person does about files of a version that are not as registered, if it is to serve."""
 
 
-def _answer(client: "MlflowClient", named: str, ask: Callable[[], Any]) -> Any:
-    """Return the registry's answer about what has a name; None where it says that there is none.
+def _answer(client: "MlflowClient", ask: Callable[[], Any]) -> Any:
+    """Return the registry's answer about one thing; None where it says that there is none.
 
-    Only the server itself may say so, and not what stands before it, whose empty answer is about
-    nothing. A store in a file answers by itself.
+    Only the server itself may say so, and not what stands before it. A store in a file answers by
+    itself.
     """
     from mlflow.exceptions import MlflowException, RestException
 
     with translated_outages(client.tracking_uri):
         try:
-            found = ask()
-            if named not in (found.name, getattr(found, "model_id", "")):
-                raise MlflowException(f"asked about {named!r}, it answered about {found.name!r}")
-            return found
+            return ask()
         except MlflowException as error:
             is_told = isinstance(error, RestException) or not client.tracking_uri.startswith("http")
             absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -78,7 +75,7 @@ def read_champion(
         TrackingUnavailableError: the server does not answer.
         ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
-    version = _answer(client, name, lambda: client.get_model_version_by_alias(name, alias))
+    version = _answer(client, lambda: client.get_model_version_by_alias(name, alias))
     return to_ref(version, is_ours) if version else None
 
 
@@ -113,7 +110,7 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
         TrackingEntryMissingError: it was deleted, or never was.
         TrackingUnavailableError: the server does not answer.
     """
-    found = _answer(client, name, lambda: client.get_model_version(name, version))
+    found = _answer(client, lambda: client.get_model_version(name, version))
     if found is not None:
         return to_ref(found)
     raise TrackingEntryMissingError(
@@ -200,7 +197,7 @@ def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
 
 def read_keeper(client: "MlflowClient", name: str) -> str | None:
     """Return the URI of the workspace that keeps a model's history; '' none, None no model yet."""
-    found = _answer(client, name, lambda: client.get_registered_model(name))
+    found = _answer(client, lambda: client.get_registered_model(name))
     return str(found.tags.get(KEEPER, "")) if found else None
 
 
@@ -230,7 +227,7 @@ def find_logged_model(client: "MlflowClient", version: "ModelVersion") -> str:
 
 def find_location(client: "MlflowClient", model_id: str) -> str:
     """Return where a logged model's files are; '' where it is deleted, or marked as deleted."""
-    found = _answer(client, model_id, lambda: client.get_logged_model(model_id))
+    found = _answer(client, lambda: client.get_logged_model(model_id))
     return str(found.artifact_location) if found else ""
 
 

@@ -8,6 +8,7 @@ harm. Not for the registry (`pipelines.registry.registry`), nor the training cur
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -87,10 +88,27 @@ def connect(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
+    _refuse_empty_bodies()
     client = PatientClient(MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri))
     with translated_outages(uri):
         client.search_experiments(max_results=1)
     return cast("MlflowClient", client)  # under the type that callers know
+
+
+@functools.cache
+def _refuse_empty_bodies() -> None:
+    """Have MLflow's client take an answer without a body for an outage, and for no empty list."""
+    from mlflow.utils import rest_utils
+    from requests.exceptions import JSONDecodeError
+
+    of_mlflow = rest_utils.verify_rest_response
+
+    def verify(response: Any, *where: Any, **expected: Any) -> Any:
+        if response.status_code == 200 and not response.content:
+            raise JSONDecodeError("there is no body", "", 0)
+        return of_mlflow(response, *where, **expected)
+
+    rest_utils.verify_rest_response = verify
 
 
 @contextlib.contextmanager
@@ -217,10 +235,21 @@ class PatientClient:
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the client, repeated as its name says."""
-        found = getattr(self._client, name)
-        if not callable(found) or not name.startswith(_REPEATED) or name in _NOT_REPEATED:
+        from mlflow.exceptions import MlflowException
+
+        if not callable(found := getattr(self._client, name)):
             return found
-        return lambda *arguments, **options: ask_again(lambda: found(*arguments, **options))
+
+        def ask(*arguments: Any, **options: Any) -> Any:  # Of `{}` it makes a thing without a name.
+            answer = found(*arguments, **options)
+            thing = getattr(answer, "info", answer)
+            if getattr(thing, "name", getattr(thing, "run_id", thing)) == "":
+                raise MlflowException(f"its answer to {name} is about nothing")
+            return answer
+
+        if not name.startswith(_REPEATED) or name in _NOT_REPEATED:
+            return ask
+        return lambda *arguments, **options: ask_again(lambda: ask(*arguments, **options))
 
 
 def log_dataset(

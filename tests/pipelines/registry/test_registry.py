@@ -7,15 +7,18 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
+from pipelines.contracts import mlflow_errors
 from pipelines.contracts.errors import (
     DataContractError,
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
-from pipelines.registry import registry
+from pipelines.registry import registry, tracking
 from support.answers import server_that_answers
 from support.desk import Desk
+from support.judgements import CHAMPION
 from support.registered import register_bundle
+from training.bundle.mlflow_model import fetch
 
 
 def test_a_version_is_registered_once_and_comes_back_as_it_was(desk: Desk, tmp_path: Path) -> None:
@@ -54,17 +57,51 @@ def test_what_a_registry_says_is_checked_before_a_path_is_made_of_it(
     assert served is not None and (served.version, served.bundle_digest) == (model.version, "")
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"model_version": {}}'])
-def test_an_empty_answer_is_an_outage_and_no_move_by_somebody_else(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"{}", b'{"model_version": {}}', b'{"run": {"info": {}}}'])
+def test_an_answer_about_nothing_is_an_outage_and_no_move_by_somebody_else(
+    desk: Desk, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
     with server_that_answers(200, body) as uri:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client, run = tracking.connect(uri), desk.cycle(0).model_copy(update={"tracking_uri": uri})
         for ask in (
             lambda: registry.read_champion(client, "ranker", is_ours=False),
             lambda: registry.read_version(client, "ranker", "1"),
             lambda: registry.read_keeper(client, "ranker"),
+            lambda: registry.find_location(client, "m-1"),
+            lambda: tracking.open_run(client, run, "challenger", "c"),
         ):
-            with pytest.raises(TrackingUnavailableError, match="asked about 'ranker'"):
+            with pytest.raises(TrackingUnavailableError, match="its answer to .* is about nothing"):
                 ask()
+
+
+def test_an_answer_without_a_body_is_an_outage_and_no_empty_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is made once would be made again, and what is written be taken for written."""
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
+    with server_that_answers(200) as uri:
+        with pytest.raises(TrackingUnavailableError, match="there is no body"):
+            tracking.connect(uri)
+        for ask in (
+            lambda: registry.read_versions(MlflowClient(uri, uri), "ranker"),
+            lambda: registry.point_champion_at(MlflowClient(uri, uri), CHAMPION),
+        ):
+            with pytest.raises(TrackingUnavailableError, match="there is no body"):
+                ask()
+
+
+LISTS = [b"", b"[]", b"null", b"3", b'{"files": null}', b'{"files": [3]}', b'{"files": [{}]}']
+
+
+@pytest.mark.parametrize("body", LISTS)
+def test_a_list_of_artifacts_that_is_none_is_an_outage(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
+    with server_that_answers(200, body) as uri:
+        with pytest.raises(TrackingUnavailableError), mlflow_errors.translated_outages(uri):
+            fetch("mlflow-artifacts:/1/models/m-1/artifacts", tmp_path, uri)
 
 
 def test_a_deleted_version_is_told_as_such(desk: Desk, tmp_path: Path) -> None:
