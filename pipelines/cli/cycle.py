@@ -47,11 +47,16 @@ def stage(
     ] = "",
 ) -> dict[str, str]:
     """Run one stage of a run, or find it done; print its manifest's URI."""
-    from pipelines.stages.runner import run_stage
+    from pipelines.stages.runner import is_defect, read_artifact, run_stage
 
     if name not in STAGES:
         raise ConfigurationError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    uri = run_stage(name, run, again, node_rank, rendezvous)
+    try:
+        uri = run_stage(name, run, again, node_rank, rendezvous)
+    except Exception as error:
+        if is_defect(error):
+            _tell(name, read_artifact(run, "resolve_run", ResolvedRun), error)
+        raise
     say(uri)
     return {"manifest_uri": uri}
 
@@ -81,7 +86,6 @@ def begin(
     key: Annotated[str, Option(help="Another key is another cycle.")] = "command line",
 ) -> dict[str, Any]:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
-    from pipelines.stages.runner import start_run
     from training.environment import require_devices
 
     settings, is_here = Settings(), context.info_name == "retrain"
@@ -105,7 +109,7 @@ def begin(
         accelerator=hardware,
         trigger=key,
     )
-    run = start_run(request, settings)
+    run = _resolve(request, settings)
     # The cycle has its own value, and goes on without the recipe's file or module.
     with contextlib.suppress(HomefeedError):
         if make_recipe(request.recipe) != run.config:
@@ -119,19 +123,38 @@ def begin(
     return {"run_uri": run.run_uri, **found}
 
 
+def _resolve(request: RunRequest, settings: Settings) -> ResolvedRun:
+    from pipelines.alerts.compose import compose_unresolved
+    from pipelines.alerts.incidents import tell
+    from pipelines.stages.runner import is_defect, start_run, unresolved
+
+    try:
+        return start_run(request, settings)
+    except Exception as error:
+        if is_defect(error):
+            left = unresolved(error, request, settings)
+            tell(compose_unresolved(request.trigger, left, settings), settings)
+        raise
+
+
+def _tell(stage: str, run: ResolvedRun, error: Exception) -> None:
+    from pipelines.alerts.compose import Ended
+    from pipelines.stages.light import tell_failure
+
+    tell_failure(run, Settings(), Ended(stage, str(error), at=datetime.now(UTC)))
+
+
 def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
-    from pipelines.alerts.compose import Ended
     from pipelines.alerts.incidents import tell_recovered
     from pipelines.cycles.reading import outcome_now
-    from pipelines.stages.light import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
     for name in STAGES[1:]:
         try:
             run_stage(name, run.run_uri)
         except Exception as error:
-            tell_failure(run, settings, Ended(name, str(error), at=datetime.now(UTC)))
+            _tell(name, run, error)
             raise
     tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)

@@ -12,6 +12,7 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 
+from pipelines.contracts.code_identity import DAG_CODE
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
 
@@ -63,8 +64,8 @@ def stage_operator(
             task_id=name,
             execution_timeout=timeout,
             bash_command=f"{_END_WITH_WORKER}exec {command}",
-            # A log does not redraw the progress bars of libraries.
-            env={"HOMEFEED_RUN_URI": run_uri, "TQDM_DISABLE": "1"},
+            # A log redraws no progress bars of libraries; a DAG's code of '' says who begins it.
+            env={"HOMEFEED_RUN_URI": run_uri, DAG_CODE: "", "TQDM_DISABLE": "1"},
             append_env=True,
             skip_on_exit_code=None,
         )

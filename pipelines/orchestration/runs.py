@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.contracts.alert import Cause, Unresolved
+from pipelines.contracts.alert import Unresolved
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import ASKED, ConfigurationError, HomefeedError
 from pipelines.contracts.time import floor_to_day, parse_instant
@@ -85,7 +85,6 @@ def start_cycle(
     """
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from pipelines.alerts.compose import begin_again, cycle_of
     from pipelines.orchestration import schedule
     from pipelines.stages import runner
 
@@ -104,16 +103,7 @@ def start_cycle(
             day = f"**{request.day:%Y-%m-%d}** " if request else ""
             ti.xcom_push(NOTE_KEY, f"{day}**NOT BEGUN**: {shortened(told, LIMIT // 2)}")
             raise AirflowSkipException(f"not begun: {error}") from error
-        name, known = type(error).__name__, {"raised_by": runner.raised_by(error)}
-        more: dict[str, Any] = {}
-        if request:
-            more = {"next_step": begin_again(request, settings), "cycle": cycle_of(request)}
-        left = Unresolved(
-            message=f"{name}: {error}",
-            cause=Cause(stage="resolve_run", error_class=name, about=error.about, **known),
-            at=datetime.now(UTC),
-            **more,
-        )
+        left = runner.unresolved(error, request, settings)
         ti.xcom_push(FAILURE_KEY, left.model_dump(mode="json"))
         raise
     hardware = Hardware(accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes)

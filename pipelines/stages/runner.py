@@ -23,9 +23,11 @@ from pydantic import ValidationError
 
 from pipelines import deletion, storage
 from pipelines.alerts.commands import new_cycle_command, stage_command
+from pipelines.alerts.compose import begin_again, cycle_of
+from pipelines.contracts.alert import Cause, Unresolved
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.code_identity import environment, require_same_version
+from pipelines.contracts.code_identity import DAG_CODE, environment, require_same_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -338,6 +340,25 @@ def note_failure(uri: str, stage: str, error: Exception) -> None:
         storage.write_model(uri, failure)
     except HomefeedError as second:
         log.warning("could not note the failure of %s: %s", stage, second)
+
+
+def is_defect(error: Exception) -> bool:
+    """Return whether nobody foresaw an error; Airflow tells by itself what its tasks ended by."""
+    return as_ours(error) is None and DAG_CODE not in os.environ
+
+
+def unresolved(error: Exception, request: RunRequest | None, settings: Settings) -> Unresolved:
+    """Return what is told of an error of `resolve_run`; no request: it was not understood."""
+    name, more = type(error).__name__, dict[str, Any]()
+    if request:
+        more = {"next_step": begin_again(request, settings), "cycle": cycle_of(request)}
+    ours = {"about": getattr(error, "about", ()), "raised_by": raised_by(error)}
+    return Unresolved(
+        message=f"{name}: {error}",
+        cause=Cause(stage="resolve_run", error_class=name, **ours),
+        at=datetime.now(UTC),
+        **more,
+    )
 
 
 def raised_by(error: BaseException) -> str:

@@ -59,9 +59,19 @@ def test_what_the_data_gate_warns_of_stands_beside_the_verdict(run: ResolvedRun)
     ]
 
 
-def test_an_unforeseen_error_is_told_too(run: ResolvedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "run_stage", lambda *_: 1 / 0)
-    assert isinstance(homefeed("retrain").exception, ZeroDivisionError)
+@pytest.mark.parametrize("command", ["retrain", "resolve", "stage"])
+def test_an_unforeseen_error_is_told_once_and_not_where_airflow_tells_of_it(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    broken = "start_run" if command == "resolve" else "run_stage"
+    monkeypatch.setattr(runner, broken, lambda *_: 1 / 0)
+    asked = ("stage", "build_snapshot", run.run_uri) if command == "stage" else (command,)
+    if command != "retrain":  # which Airflow does not run
+        monkeypatch.setenv("HOMEFEED_DAG_CODE", "")
+        assert isinstance(homefeed(*asked).exception, ZeroDivisionError)
+        assert kinds_told(run) == []
+        monkeypatch.delenv("HOMEFEED_DAG_CODE")
+    assert isinstance(homefeed(*asked).exception, ZeroDivisionError)
     assert kinds_told(run) == ["broken_run"]
 
 
