@@ -22,7 +22,6 @@ from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
 from pipelines.contracts.day_profile import DayProfile, KeptDays
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
-from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import (
     AcceptedShift,
     accepted_shift_uri,
@@ -71,7 +70,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     plan, event_log = plan_of(run.config, run.as_of), open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     target = judged_log_uri(run.run_uri)
-    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+    with storage.scratch_folder(run.workspace_uri) as scratch:
         out_dir, spilled = scratch / "log", scratch / "spilled"
         out_dir.mkdir()
         spilled.mkdir()

@@ -18,7 +18,6 @@ from pipelines.alerts.commands import (
 )
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
-from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
 from pipelines.registry.evidence import mark_accepted, read_kept
@@ -39,7 +38,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
     reference = _read_reference(run, run.last_accepted_snapshot_uri)
-    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+    with storage.scratch_folder(run.workspace_uri) as scratch:
         out_dir = scratch / "report"
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as found:

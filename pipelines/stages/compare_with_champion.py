@@ -28,7 +28,6 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Comparison,
@@ -90,7 +89,6 @@ def compare_with_champion(
     cycles = evidence.read(run.judged_before)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
-        stack.enter_context(temporary_files_in(scratch))
         mine, champion, anchor = _sides(stack, run, scratch, snapshot, challenger, fresh)
         try:
             found = gather_facts(mine, champion, run.config, anchor)

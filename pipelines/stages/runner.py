@@ -35,6 +35,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     as_ours,
 )
+from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,
@@ -73,7 +74,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         HomefeedError: as `resolve_run` raises; also written to `failure.json` of the run folder.
     """
     run_uri = run_uri_of(request, settings)
-    with _working("resolve_run", run_uri) as work:
+    with _working("resolve_run", run_uri, storage.to_uri(settings.workspace_location)) as work:
         work.used.recipe, work.used.model = request.recipe, settings.registered_model
         if storage.exists(work.uri):
             log.info("%s was resolved before; going on with it", run_uri)
@@ -126,7 +127,7 @@ def run_stage(
         return manifest_uri(run_uri, name)
     with (
         keeping_index(name, run.workspace_uri, run.registered_model, run_uri),
-        _working(name, run_uri) as work,
+        _working(name, run_uri, run.workspace_uri) as work,
     ):
         work.used.recipe = run.config.source or run.config.recipe
         work.used.model = run.registered_model
@@ -225,6 +226,7 @@ class _Work:
 
     stage: Stage
     run_uri: str
+    workspace_uri: str
     uri: str  # Of the stage's manifest.
     before: Revision  # What was there when the attempt began.
     own: str  # The attempt's name.
@@ -255,7 +257,9 @@ class _Work:
         # Before the work: the code on the disk may be another one when it ends, hours later.
         made_with, started = environment(), time.monotonic()
         also = {each: extras[each] for each in self.stage.also}
-        artifact = self.stage.load()(*inputs, **also)
+        # Libraries make temporary files, and where this process is killed nobody else removes them.
+        with storage.scratch_folder(self.workspace_uri) as scratch, temporary_files_in(scratch):
+            artifact = self.stage.load()(*inputs, **also)
         run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
         if name == "build_snapshot":
             input_digest = _input_digest(self.stage, self.run_uri)  # of the log as it was read
@@ -283,7 +287,7 @@ class _Work:
 
 
 @contextlib.contextmanager
-def _working(name: str, run_uri: str) -> Iterator[_Work]:
+def _working(name: str, run_uri: str, workspace_uri: str) -> Iterator[_Work]:
     """Measure an attempt, say beside the manifest that it works, and note why it fails.
 
     On a local disk it waits for another one, and removes at its end what attempts have left that
@@ -304,7 +308,8 @@ def _working(name: str, run_uri: str) -> Iterator[_Work]:
                 deletion.remove(noted_at)
                 storage.write_new(mark, b"")
                 try:
-                    yield _Work(TABLE[name], run_uri, uri, storage.look(uri), own, used)
+                    before = storage.look(uri)
+                    yield _Work(TABLE[name], run_uri, workspace_uri, uri, before, own, used)
                     if storage.is_local(run_uri):
                         kept = f"output-{read_record(run_uri, name).attempt}"
                         for left in storage.list_names(storage.join(run_uri, name)):

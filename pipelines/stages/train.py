@@ -55,7 +55,6 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.files import (
     digest_files,
     own_temporary_folder,
-    temporary_files_in,
     write_whole,
 )
 from pipelines.contracts.mlflow_errors import translated_outages
@@ -181,7 +180,9 @@ def by_accepted_code(order: AnchorOrder) -> FreshAnchor:
             order = order.model_copy(update={"is_snapshot_older": theirs != ours})
             write_whole(asked, order.to_record())
             command = [python, "-m", __spec__.name, str(asked), str(answer)]
-            exit_code, tail = launcher.run_to_end(command, variables, scratch / "log")
+            exit_code, tail = launcher.run_to_end(
+                command, variables | {"TMPDIR": str(scratch)}, scratch / "log"
+            )
             if exit_code == 0 and (fresh := read(answer, FreshAnchor)) is not None:
                 return fresh
             if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
@@ -241,8 +242,7 @@ def train_side(
         address_of = partial(page_link, workspace_uri=run.workspace_uri, settings=Settings())
         tracking.log_gate(client, mlflow_run_id, report, address_of)
     result = _train(run, snapshot, side, mlflow_run_id, node)
-    # MLflow makes temporary files too, and a process that is killed removes none.
-    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+    with storage.scratch_folder(run.workspace_uri) as scratch:
         with translated_outages(run.tracking_uri):
             replay(client, Path(result.metrics_path), mlflow_run_id)
             logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), mlflow_run_id)

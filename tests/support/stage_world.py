@@ -103,8 +103,9 @@ class StageWorld:
     def artifact(self, stage: str) -> str:
         """Return what a stage has published, without its random parts."""
         artifact = read_record(self.run_uri, stage).artifact
-        if artifact.get("alert"):  # Which model served while it was sent is not the cycle's.
-            artifact["alert"].pop("serves")
+        for told in ("alert", "outcome"):  # Which model served meanwhile is not the cycle's.
+            if artifact.get(told):
+                artifact[told].pop("serves")
         return without_random_parts(str(artifact))
 
     def _files(self) -> Counter[str]:

@@ -162,7 +162,7 @@ def test_a_failure_is_noted_as_one_of_ours_and_removed_by_success(
 
 
 DIES = """
-import os, sys
+import os, sys, tempfile
 from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.stage_table import TABLE, Stage
@@ -176,6 +176,7 @@ def die(*_):
 
 def body(output_uri: str) -> Number:
     storage.write_bytes(storage.join(output_uri, "file"), b"x")
+    tempfile.mkstemp()
     if sys.argv[1] == "in the stage":
         die()
     deletion.remove = die
@@ -187,13 +188,16 @@ runner.run_stage("build_snapshot", sys.argv[2])
 """
 
 
-def kill(when: str, run_uri: str) -> None:
-    killed = subprocess.run([sys.executable, "-c", DIES, when, run_uri], check=False)
-    assert killed.returncode == -9
+def kill(when: str, run_uri: str, temporary: Path) -> None:
+    temporary.mkdir(exist_ok=True)
+    command, place = [sys.executable, "-c", DIES, when, run_uri], {"TMPDIR": str(temporary)}
+    assert subprocess.run(command, env=os.environ | place, check=False).returncode == -9
+    # What is made in the machine's own folder for temporary files is removed by nobody.
+    assert not [each for each in temporary.iterdir() if "scratch" not in each.name]
 
 
 def test_what_killed_attempts_left_is_removed_on_a_disk_and_no_reason_of_an_earlier_one_is_told(
-    run_uri: str, set_body: Callable
+    run_uri: str, set_body: Callable, tmp_path: Path
 ) -> None:
     def refuse(output_uri: str) -> Number:
         raise DataContractError("bad rows")
@@ -201,11 +205,11 @@ def test_what_killed_attempts_left_is_removed_on_a_disk_and_no_reason_of_an_earl
     set_body(NAME, refuse)
     with pytest.raises(DataContractError):
         runner.run_stage(NAME, run_uri)
-    kill("in the stage", run_uri)
+    kill("in the stage", run_uri, tmp_path / "tmp")
     assert names_in(run_uri) == ["output", "working"]
     run = runner.read_artifact(run_uri, "resolve_run", ResolvedRun)
     assert "ended without saying why" in alert_about_failure(run, Settings(), Ended(NAME)).happened
-    kill("after the manifest", run_uri)
+    kill("after the manifest", run_uri, tmp_path / "tmp")
     left = ["manifest.json", "output", "output", "working", "working"]
     assert names_in(run_uri) == left
     set_body(NAME, lambda output_uri: pytest.fail("it is done already"))
