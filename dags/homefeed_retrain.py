@@ -42,7 +42,7 @@ from pipelines.contracts.artifacts import MAX_DEVICES
 from pipelines.contracts.judgement import ENDS, Judgement, Promotion, end_of
 from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.operators import stage_operator
-from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.retries import StageRetryPolicy, put_off
 from pipelines.orchestration.runs import alert_broken_run, start_cycle, tell_ended_run
 from pipelines.orchestration.schedule import grid_of
 from pipelines.orchestration.timetable import GridTimetable
@@ -107,6 +107,7 @@ DEFAULTS = {
     "max_retry_delay": timedelta(hours=1),
     "retry_policy": StageRetryPolicy(),
     "execution_timeout": timedelta(minutes=30),
+    "pre_execute": put_off,
 }
 
 

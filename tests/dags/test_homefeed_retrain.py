@@ -15,7 +15,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines.contracts.alert import Alert, AlertReceipt, NextStep
 from pipelines.contracts.judgement import Decision, Promoted
-from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.retries import StageRetryPolicy, put_off
 from pipelines.orchestration.runs import OPTIONS, alert_broken_run, tell_ended_run
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
@@ -110,7 +110,7 @@ def test_every_task_has_its_retries_timeout_and_pool(dag):
     for task in dag.tasks:
         assert task.retries == 2 and isinstance(task.retry_policy, StageRetryPolicy)
         assert task.retry_exponential_backoff and task.execution_timeout
-        assert task.pool == "default_pool"
+        assert task.pool == "default_pool" and task._pre_execute_hook is put_off
         may_be_skipped_before = task.task_id in ("promote_challenger", "outcome")
         rule = "none_failed_min_one_success" if may_be_skipped_before else "all_success"
         assert task.trigger_rule == rule

@@ -1,6 +1,7 @@
 """Which failures of a stage are tried again, by error class and by exit code."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,13 +9,15 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.sdk import RetryAction, RetryDecision
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowRescheduleException
 from kubernetes.client import models as k8s
 
 from pipelines.contracts import errors
+from pipelines.contracts.run_layout import stage_lock_uri
 from pipelines.orchestration.operators import stage_operator
-from pipelines.orchestration.retries import StageRetryPolicy, exit_code_of
+from pipelines.orchestration.retries import StageRetryPolicy, exit_code_of, put_off
 from pipelines.settings import Settings
+from support.holders import Holder
 
 FAIL, DEFAULT = RetryAction.FAIL, RetryAction.DEFAULT
 
@@ -93,3 +96,31 @@ def test_the_class_or_the_code_decides_about_a_retry(
     error: BaseException, action: RetryAction
 ) -> None:
     assert decide(error).action is action
+
+
+def test_a_task_whose_stage_another_attempt_does_is_put_off_without_a_try(tmp_path: Path) -> None:
+    run_uri = tmp_path.as_uri()
+    hold = f"""
+with storage.exclusive_lock({stage_lock_uri(run_uri, "train_challenger")!r}, "an attempt"):
+    print("working", flush=True)
+    sys.stdin.readline()
+"""
+    ti = SimpleNamespace(
+        task_id="train_challenger",
+        task=SimpleNamespace(execution_timeout=timedelta(hours=18)),
+        xcom_pull=lambda task_ids: {"run_uri": run_uri},
+        get_first_reschedule_date=lambda _: first,
+    )
+    first, now = None, datetime.now(UTC)
+    with Holder(hold) as theirs:
+        assert theirs.says() == "working"
+        with pytest.raises(AirflowRescheduleException) as caught:
+            put_off({"ti": ti})
+        assert now < caught.value.reschedule_date < now + timedelta(minutes=5)
+        first = now - timedelta(hours=19)
+        put_off({"ti": ti})  # The stage says who it is that does not end.
+        first = None
+        put_off({"ti": SimpleNamespace(task_id="outcome")})
+        put_off({"ti": SimpleNamespace(task_id="resolve_run", xcom_pull=lambda task_ids: None)})
+        theirs.kill()
+        put_off({"ti": ti})

@@ -212,6 +212,22 @@ def test_a_question_that_nobody_answers_in_time_is_closed_by_the_scheduler(cycle
     assert event["chosen_options"] == ["Reject"] and event["responded_by_user"] is None
 
 
+def test_the_scheduler_counts_no_try_of_a_task_that_was_put_off(cycle):
+    newest = select(DagRun).where(DagRun.dag_id == DAG_ID).order_by(DagRun.run_after.desc())
+    found = []
+    for state in ("up_for_reschedule", "up_for_retry"):
+        with create_session() as session:
+            run = session.scalars(newest).first()
+            run.dag = DBDagBag().get_dag_for_run(dag_run=run, session=session)
+            ti = run.get_task_instance("resolve_run", session=session)
+            ti.state, ti.try_number, ti.task = state, 1, run.dag.get_task("resolve_run")
+            session.flush()
+            assert run.schedule_tis([ti], session=session) == 1
+            session.refresh(ti)
+            found.append((ti.state, ti.try_number))
+    assert found == [("scheduled", 1), ("scheduled", 2)]
+
+
 def test_whatever_happens_to_a_note_the_run_ends(cycle, monkeypatch, capsys):
     def broken(*_):
         raise OSError("no words today")
