@@ -105,6 +105,10 @@ class Standing(Frozen):
     looked_at: AwareDatetime | None = None
     # The last rollback; evidence of recipes before it is not pooled.
     rolled_back_at: AwareDatetime | None = None
+    # Numbers of these three in the history, which order; 0: never, or not recorded.
+    champion_entry: int = 0
+    looked_entry: int = 0
+    rolled_back_entry: int = 0
 
 
 class PinnedFile(Frozen):

@@ -168,7 +168,7 @@ def _run(
     standing = Standing(
         anchor=config if champion else None,
         champion_since=since,
-        unpromoted=evidence.unpromoted_days(evidence.read(judged), since),
+        unpromoted=evidence.unpromoted_days(evidence.read(judged), 0, since),
     )
     return ResolvedRun(
         run_id=f"{as_of:%Y-%m-%d}",

@@ -92,6 +92,13 @@ class JudgedCycle(Frozen):
     changes: tuple[FoundChange, ...] = ()  # Sound estimates; () where the comparison was void.
     line: tuple[LinePoint, ...] = ()  # Of what it promotes; () where that is nothing.
     influences_sha256: str = ""  # Names the file; '' where there is none
+    entry: int = 0  # The history's newest when its run was resolved; 0: none, or not recorded.
+
+    def is_after(self, number: int, at: datetime | None) -> bool:
+        """Return whether it counts after an entry: by number, or by time where one has none."""
+        if self.entry and number:
+            return self.entry >= number
+        return at is None or self.judged_at > at
 
 
 def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influences: Arrays) -> str:
@@ -192,10 +199,11 @@ def _read_pinned(uri: str, sha256: str) -> bytes:
     return content
 
 
-def unpromoted_days(cycles: Sequence[JudgedCycle], since: datetime | None) -> tuple[datetime, ...]:
+def unpromoted_days(
+    cycles: Sequence[JudgedCycle], number: int, since: datetime | None
+) -> tuple[datetime, ...]:
     """Return the days that were judged since the champion moved, by runs that could promote."""
-    days = {c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)}
-    return tuple(sorted(days))
+    return tuple(sorted({c.as_of for c in cycles if c.may_promote and c.is_after(number, since)}))
 
 
 def _folder(workspace_uri: str, registered_model: str) -> str:
@@ -236,7 +244,9 @@ def earlier_changes(
     standing, ours = run.standing, run.config.recipe_digest
     accepted = standing.anchor.recipe_digest if standing.anchor else ""
     bundle = run.champion.bundle_digest if run.champion else None
-    since = standing.rolled_back_at if pair == "delta" else standing.champion_since
+    since = standing.champion_entry, standing.champion_since
+    if pair == "delta":
+        since = standing.rolled_back_entry, standing.rolled_back_at
     known: dict[tuple[str, str], list[CycleChange]] = {}
     for cycle in reversed(cycles):
         is_pair = {
@@ -246,9 +256,8 @@ def earlier_changes(
         }[pair]
         if pair == "delta" and standing.anchor_code_digest:  # Each side is a recipe and a code.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
-        is_after = since is None or cycle.judged_at > since
         changes = [change for change in cycle.changes if change.pair == pair]
-        if changes and is_pair and is_after and cycle.as_of <= run.as_of:
+        if changes and is_pair and cycle.is_after(*since) and cycle.as_of <= run.as_of:
             groups, columns = read_influences(run, cycle)
             for change in changes:
                 days = Part(change.day_variance, change.day_freedom)
@@ -263,12 +272,12 @@ def line_before(run: ResolvedRun, cycles: Sequence[JudgedCycle]) -> tuple[LinePo
 
     Cycles that could not promote, and those that are not older than the run, have no point.
     """
-    since = run.standing.looked_at
+    since = run.standing.looked_entry, run.standing.looked_at
     by_day = {
         cycle.as_of: cycle.line
         for cycle in cycles
         if cycle.line and cycle.may_promote and cycle.as_of < run.as_of
-        if not since or cycle.judged_at > since
+        if cycle.is_after(*since)
     }
     return tuple(point for day in sorted(by_day) for point in by_day[day])
 
@@ -278,11 +287,12 @@ def count_tries(run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Com
 
     The same model judged again finds the same change and is one try; what was void found nothing.
     """
-    since, target = run.standing.champion_since, (comparison.target_metric, "all")
+    since = run.standing.champion_entry, run.standing.champion_since
+    target = (comparison.target_metric, "all")
     mine = comparison.target_change
     tries = {(run.config.recipe_digest, mine.value if mine else None)}
     for cycle in cycles:
-        if cycle.holdout.overlaps(comparison.holdout) and (not since or cycle.judged_at > since):
+        if cycle.holdout.overlaps(comparison.holdout) and cycle.is_after(*since):
             tries |= {
                 (cycle.challenger_recipe, change.value)
                 for change in cycle.changes
@@ -318,19 +328,25 @@ def find_standing(
         for each in known.recipes.held
         if each.recipe.digest == digest
     ]
-    since = known.last.moved_at if known.last else None
-    rollbacks = [move.moved_at for move in known.moves if move.kind == "rollback"]
-    looked = [entry.moved_at for entry in known.entries if entry.kind == "by_hand"]
+    rollbacks = [move for move in known.moves if move.kind == "rollback"]
+    looked = [entry for entry in known.entries if entry.kind == "by_hand"]
+    (number, since), (back, back_at), (look, look_at) = (
+        (each[-1].number, each[-1].moved_at) if each else (0, None)
+        for each in (known.moves, rollbacks, looked)
+    )
     return Standing(
         anchor=accepted,
         anchor_code_digest=code,
         anchor_code_uri=place_of(known.workspace_uri, code) if code else "",
         problem=problem,
         hold=holds[0] if holds else "",
-        unpromoted=unpromoted_days(read(judged_before), since),
+        unpromoted=unpromoted_days(read(judged_before), number, since),
         champion_since=since,
-        rolled_back_at=max(rollbacks, default=None),
-        looked_at=max(looked, default=None),
+        rolled_back_at=back_at,
+        looked_at=look_at,
+        champion_entry=number,
+        rolled_back_entry=back,
+        looked_entry=look,
     )
 
 

@@ -64,6 +64,7 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     """Return what is on record of a registered model; raises as `read_state` does."""
     state = read_state(client, workspace_uri, name)
     last = state.history.in_time.last
+    since = (last.number, last.moved_at) if last else (0, None)
     cycles = evidence.read(evidence.pin(workspace_uri, name, but=""))
     folder = storage.join(workspace_uri, "accepted_snapshots")
     recipes = storage.list_names(folder)
@@ -74,9 +75,7 @@ def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record
     recipes_of += [move.recipe for other in others for move in other.moves if move.recipe]
     return Record(
         state=state,
-        judged_runs=frozenset(
-            each.run_id for each in cycles if last is None or each.judged_at > last.moved_at
-        ),
+        judged_runs=frozenset(each.run_id for each in cycles if each.is_after(*since)),
         references={name_of(mark.snapshot_uri): mark.recipe for mark in marks},
         others_codes=frozenset(each.code_digest for each in recipes_of),
     )

@@ -306,6 +306,7 @@ def keep_evidence(
         as_of=run.as_of,
         holdout=judgement.comparison.holdout,
         judged_at=now,
+        entry=run.newest_entry.number,
         challenger_recipe=run.config.recipe_digest,
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
         codes=(run.code_digest, fresh.code_digest),

@@ -107,8 +107,8 @@ def test_models_that_were_tried_on_one_holdout_are_counted(tmp_path: Path) -> No
     moved = run.standing.model_copy(update={"champion_since": LATER})
     assert count_tries(run.model_copy(update={"standing": moved}), cycles, now) == 1
     before = run.as_of - timedelta(days=14)
-    assert evidence.unpromoted_days(cycles, None) == (before, run.as_of)
-    assert evidence.unpromoted_days(cycles, LATER) == ()
+    assert evidence.unpromoted_days(cycles, 0, None) == (before, run.as_of)
+    assert evidence.unpromoted_days(cycles, 0, LATER) == ()
 
 
 def test_the_long_term_line_has_the_champions_since_a_person_looked(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingEntryMissingError,
 )
-from pipelines.registry import history, moves, registry
+from pipelines.registry import evidence, history, moves, registry
 from pipelines.registry.history import Recipes, recipe_of
 from pipelines.settings import Settings
 from support.damage import flip_a_byte
 from support.desk import CODE, Desk, at, record_move, variant
+from support.evidence import publish_evidence
 from training.bundle import files
 
 
@@ -206,6 +207,26 @@ def test_a_clock_years_ahead_hides_no_later_evidence_from_a_cycle(desk: Desk) ->
     later = desk.cycle(3)
     desk.rollback(days=3651)
     assert desk.standing(later).rolled_back_at == at(1)
+
+
+@pytest.mark.parametrize(("entry", "is_after"), [(2, False), (3, True)])
+@pytest.mark.parametrize("days", [-3650, 3650])
+def test_evidence_counts_by_the_history_s_numbers_and_not_by_its_writer_s_clock(
+    desk: Desk, entry: int, is_after: bool, days: int
+) -> None:
+    desk.promote_two()
+    desk.rollback(days=3)
+    run = desk.cycle(2)
+    bundle = desk.champion.bundle_digest
+    uri = publish_evidence(run, judged_at=at(days), entry=entry, champion_bundle=bundle)
+    pinned = evidence.pin(run.workspace_uri, run.registered_model, but="")
+    assert [file.uri for file in pinned] == [uri]
+    found = evidence.find_standing(desk.history, desk.champion, run.config, pinned)
+    assert bool(found.unpromoted) == is_after
+    standing = found.model_copy(update={"anchor": None, "anchor_code_digest": ""})
+    run = run.model_copy(update={"standing": standing, "champion": desk.champion})
+    for pair in ("theta", "delta"):
+        assert bool(evidence.earlier_changes(run, evidence.read(pinned), pair)) == is_after
 
 
 def test_a_recipe_that_is_not_known_or_cannot_be_read_waits_for_a_person(desk: Desk) -> None:
