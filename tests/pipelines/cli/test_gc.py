@@ -53,6 +53,17 @@ def test_a_dry_run_says_what_would_go_and_what_is_kept_and_then_it_goes(world: O
     assert again[-1].startswith("freed 0 bytes; ") and beginning(again, "gone") == []
 
 
+def test_going_back_to_a_model_whose_run_is_deleted_puts_no_recipe_on_hold(world: OldWorld) -> None:
+    """Nothing but the history is asked for its recipe, and no tag, whatever path it names."""
+    world.registry.add(world.models["1"], "../..", world.made_at("1"))
+    lines("gc")
+    assert world.names("runs")[0] == name_of("3")
+    lines("rollback", "--to-version", "1", "--reason", "hides rose")
+    known = world.look().history
+    assert known.last and known.last.model == world.models["1"] and known.recipes.held == ()
+    assert known.recipes.accepted == known.moves[0].recipe is not None
+
+
 def test_on_a_full_disk_room_is_made_without_a_lock_file(
     world: OldWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

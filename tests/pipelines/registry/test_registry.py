@@ -42,7 +42,13 @@ def test_a_version_is_registered_once_and_comes_back_as_it_was(desk: Desk, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("tag", "value"), [("as_of", "soon"), ("bundle_digest", "../.."), ("snapshot_digest", "a/b")]
+    ("tag", "value"),
+    [
+        ("as_of", "soon"),
+        ("bundle_digest", "../.."),
+        ("snapshot_digest", "a/b"),
+        ("model_digest", ".."),
+    ],
 )
 def test_what_a_registry_says_is_checked_before_a_path_is_made_of_it(
     desk: Desk, tag: str, value: str
