@@ -60,6 +60,7 @@ _SHORT = {
     "baseline_beats": "{baseline} beats it",
     "baseline_doubtful": "it does not surely beat {baseline}",
     "few_users": "the holdout has too few users",
+    "lift_implausible": "it gains more than is plausible",
     "serving_golden": "its example rows do not score as they did",
     "serving_slow": "it takes too long to answer",
     "serving_waits": "it takes longer to answer than the champion may",
@@ -229,6 +230,9 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
         offered += (("Let the recipe be promoted again:", release),)
     elif judgement.hold:
         offered += (("Once you have looked at the long-term line, accept a recipe:", accept),)
+    elif judgement.verdict.grounds[0].code == "lift_implausible":
+        told = "Look for a column that tells the label: in the data report, and in what it ranks."
+        offered += (("If the gain is real, promote this challenger:", force_command(run)),)
     elif waited := _num_waited(run):
         told = f"Nothing was promoted in {waited} cycles: somebody has to decide."
         offered += (

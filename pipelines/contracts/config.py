@@ -195,6 +195,7 @@ class ModelGateConfig(Frozen):
     # What the first champion must beat: every simple ranking, without being worse than the logistic
     # regression by the margin, or the ranking by popularity over 28 days.
     first_champion_beats: Literal["popularity", "every_baseline"] = "every_baseline"
+    first_lift: Loss = 0.1  # Surely more waits for a person while fewer than 4 cycles are known.
     max_unpromoted_cycles: Number = 4  # Then a person is asked to look.
     confidence: float = Field(0.95, gt=0.5, lt=1)  # Of the paired interval.
     seed: int = Field(11, ge=0)  # Of what the gate's self-test shuffles and draws.

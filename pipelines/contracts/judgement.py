@@ -129,6 +129,10 @@ class Comparison(Frozen):
     pooled: tuple[PooledChange, ...] = ()  # Changes that decide, with their standard errors.
     # Models that were judged on requests of this holdout since the champion moved, this included.
     num_tries: int = Field(1, ge=1)
+    # The largest plausible change of the target metric, and what earlier challengers changed of it;
+    # None: not known, and a person is not asked.
+    plausible_lift: float | None = None
+    past_lifts: tuple[float, ...] = ()
 
     @property
     def power(self) -> str:

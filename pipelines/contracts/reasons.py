@@ -240,6 +240,9 @@ TEMPLATES = {
     "target_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required, "
     "and the interval does not lie wholly below that: this holdout cannot tell. It can see a "
     "change of {detectable} four times in five.",
+    "lift_implausible": "{metric} changed by {change:change}, more than the {plausible:percent} "
+    "that {past:lifts}: the label may leak into what the model is told. A person has to look "
+    "before it is promoted.",
     "recipe_worse": f"{_TARGET} The recipe is surely worse than the accepted one.",
     "recipe_shown": f"{_TARGET} {{low:end}} is above the {{required:percent}} required of a "
     "recipe.",
@@ -343,7 +346,7 @@ TEMPLATES = {
 """The sentence of each code; placeholders name its facts, and `_Words` has what follows a colon."""
 
 _Found = Interval | AbsentMetric | PooledChange | tuple[float | None, float | None]
-Fact = _Found | tuple[str, ...] | bool | int | float | str | None
+Fact = _Found | tuple[str, ...] | tuple[float, ...] | bool | int | float | str | None
 
 
 class Reason(Frozen):
@@ -449,6 +452,12 @@ _WRITE: dict[str, Callable[[Any], str]] = {
     ),
     "days": lambda share: f" Days make {share:.0%} of its variance." if share else "",
     "users_or": lambda num: f"about {num:,} such users, " if num else "",
+    "lifts": lambda past: (
+        f"{len(past)} earlier cycles make plausible, which changed it by {percent(min(past))} to "
+        f"{percent(max(past))}"
+        if past
+        else "is plausible where few earlier cycles are known (model_gate.first_lift)"
+    ),
     "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
     "percent": percent,
     "size": lambda share: f"{100 * share:.2f} %",

@@ -40,7 +40,7 @@ from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Comparison
-from pipelines.contracts.reasons import LinePoint
+from pipelines.contracts.reasons import BaselineKind, LinePoint
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import key_of
@@ -226,8 +226,35 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
         known, seeds = earlier_changes(run, cycles, pair), num_seeds * run.seed_noise**2
         tries = 1 if pair == "phi" else num_tries  # It is the same model at every try.
         comparison = pool_with(found.comparison, found.influences, known, seeds, tries)
-        pooled[pair] = replace(found, comparison=comparison)
+        pooled[pair] = replace(found, comparison=_with_lifts(run, cycles, comparison))
     return replace(facts, **pooled)
+
+
+def _with_lifts(
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison
+) -> Comparison:
+    """Return the comparison with a champion with the lift that past cycles make plausible.
+
+    Cycles count up to the champion's promotion: a leak that stays is not usual after a few of them.
+    """
+    from validation.model_gate.policy import FEWEST_LIFTS, plausible_lift
+
+    metric, since = comparison.target_metric, run.standing.champion_since
+    change = comparison.find_pooled(metric)
+    if change is None or comparison.baseline_kind is not BaselineKind.CHAMPION:
+        return comparison
+    past = tuple(
+        each.value
+        for cycle in cycles
+        if cycle.may_promote and cycle.champion_bundle and cycle.as_of < run.as_of
+        if since is not None and cycle.judged_at <= since
+        for each in cycle.changes
+        if (each.pair, each.metric, each.segment) == ("theta", metric, "all")
+    )
+    past = past if len(past) >= FEWEST_LIFTS else ()
+    first = run.config.model_gate.first_lift
+    found = plausible_lift(change.error, run.seed_noise, past, first)
+    return comparison.model_copy(update={"past_lifts": past, "plausible_lift": found})
 
 
 def earlier_changes(

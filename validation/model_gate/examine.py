@@ -312,6 +312,10 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
         found.broken.insert(0, found.target)
         return
     found.is_shown = is_shown(change, margin, comparison.num_tries)
+    plausible = math.inf if comparison.plausible_lift is None else comparison.plausible_lift
+    if now.value > plausible:
+        told = {"metric": name, "change": row.relative_change, "past": comparison.past_lifts}
+        found.held_back.insert(0, Reason.of("lift_implausible", plausible=plausible, **told))
     if comparison.num_tries > 1 and not found.is_anchor:
         found.held.append(Reason.of("tries", num_tries=comparison.num_tries, sure=sure))
     small = needed_of(comparison, now.error, margin)

@@ -14,8 +14,9 @@ estimating the changes (`validation.model_gate.comparison`) nor for bounds on ot
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Decision, Promoted
@@ -27,6 +28,10 @@ CODE_SHARE = 0.4
 anchor serves meanwhile. Of codes that are 0.5 % worse, at most 5 % are promoted twice in a year."""
 FALSE_PROMOTIONS = 0.05
 """How often a model that is exactly at a margin is shown to be above it, at the first try."""
+_IMPLAUSIBLE = 3.0
+"""Standard deviations above what earlier cycles found, from which on a person looks for a leak."""
+FEWEST_LIFTS = 4
+"""With fewer earlier cycles nobody knows what is usual."""
 _LATER_TRIES = 0.5
 """All later tries on one holdout add at most this share of it, however many they are."""
 
@@ -129,6 +134,25 @@ def confidence_of_try(num_tries: int) -> float:
         return 1 - FALSE_PROMOTIONS
     spent = 6 / (math.pi * (num_tries - 1)) ** 2  # The sum over all tries is 1.
     return 1 - FALSE_PROMOTIONS * _LATER_TRIES * spent
+
+
+def plausible_lift(
+    error: float, seed_noise: float, past: Sequence[float], first: float = 0.0
+) -> float:
+    """Return up to which relative change against the champion nobody has to look for a leak.
+
+    Earlier cycles say what is usual, by their median if it is a gain, and by the median deviation.
+    The holdout's error and the luck of two trainings spread a change where cycles were all alike.
+
+    Args:
+        error: Standard error of the change.
+        seed_noise: Standard deviation of a model's luck, relative.
+        past: Changes that earlier cycles found.
+        first: What is usual where they found none.
+    """
+    usual = max(median(past), 0.0) if past else first
+    deviation = 1.4826 * median(abs(each - usual) for each in past) if past else 0.0
+    return usual + _IMPLAUSIBLE * max(math.hypot(error, math.sqrt(2) * seed_noise), deviation)
 
 
 def is_shown(change: Change, margin: float, num_tries: int = 1) -> bool:

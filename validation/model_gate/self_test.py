@@ -40,6 +40,7 @@ from validation.model_gate.comparison import (
 )
 from validation.model_gate.examine import Bounds, chance_at
 from validation.model_gate.intervals import Cells, FloatArray, change_estimate
+from validation.model_gate.policy import plausible_lift
 from validation.model_gate.target_metric import hits_name
 from validation.model_gate.verdict import decide
 
@@ -54,6 +55,7 @@ _FEW_USERS = 1.6
 _FEWEST = 50
 """Groups of users on which the two sides differ; with fewer, an interval's width is mostly luck."""
 _FAULTY_CALIBRATION = 2.0
+_LEAK = 0.2
 _SURE = 1e-4  # p-value of a fault that is broken in a family of as many as 500 bounds.
 
 
@@ -69,7 +71,8 @@ def run_self_test(
 
     1. The challenger against itself: no metric may differ, not even by a rounding.
     2. The intervals of the challenger against the baseline: see `check_intervals`.
-    3. Models with one planted fault each: REJECT where the holdout is sure of the fault.
+    3. Models with one planted fault each: REJECT where the holdout is sure of the fault; of a leak,
+       no promotion.
     4. The worst ranking (the target's actions last) as a challenger to the real one: REJECT.
     5. Labels shuffled within requests: the challenger must not be surely better than its own
        shuffled scores, or labels leak into the measure.
@@ -162,13 +165,15 @@ def _judge_rankings(
 
 
 class _Plant(NamedTuple):
-    """One faulty model. Where its bound is surely broken, the decision must be REJECT."""
+    """One faulty model. Where its bound is surely broken, it must not be promoted."""
 
     name: str
     scores: SplitScores
     metric: str
-    bounds: Bounds  # Of the challenger's level for a calibration, else of the relative change.
-    codes: tuple[str, ...]  # of the reasons for which it may be rejected
+    # Of the challenger's level for a calibration, else of the relative change; None: a gain may be
+    # no larger than is plausible where earlier cycles found no change.
+    bounds: Bounds | None
+    codes: tuple[str, ...]  # of the reasons for which it may be rejected; () for any
     segment: str = "all"
 
 
@@ -183,12 +188,16 @@ def _judge_plants(
     planted = _planted_models(holdout, challenger, segments)
     for plant in tracked(planted, "planted models"):
         comparison = compare(holdout, plant.scores, challenger, models).comparison
+        gain = comparison.target_change
+        most = plausible_lift(gain.error, config.seed_noise, ()) if gain else None
+        comparison = comparison.model_copy(update={"plausible_lift": most})
         verdict = decide(comparison, None, None, config, holdout.heads)
         row = comparison.find(plant.metric, plant.segment)
         is_level = plant.metric.startswith("calibration_ratio")
         of = "challenger_interval" if is_level else "relative_change"
         interval: Interval | None = getattr(row, of, None)
-        is_visible = interval is not None and chance_at(interval, plant.bounds) < _SURE
+        bounds = plant.bounds or (None, most)
+        is_visible = interval is not None and chance_at(interval, bounds) < _SURE
         own = {"metric": plant.metric, "segment": plant.segment}
         is_named = any(
             reason.code in plant.codes and own.items() <= (own | dict(reason.facts)).items()
@@ -196,10 +205,14 @@ def _judge_plants(
         )
         # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
         is_rejected = verdict.decision is Decision.REJECT
-        is_missed = verdict.decision is Decision.PROMOTE or (is_rejected and not is_named)
+        is_missed = verdict.decision is Decision.PROMOTE or (
+            is_rejected and plant.codes and not is_named
+        )
         if is_missed and is_visible:
             codes = " or ".join(plant.codes)
             expected = f"expected REJECT because of {codes} of {plant.metric}"
+            if not codes:
+                expected = "expected that a person is asked to look for a leak"
             raise _failed(f"{plant.name}: {verdict.decision}, {expected}")
         code = "tested_fault" if is_rejected or is_visible else "tested_fault_not_seen"
         yield Reason.of(code, fault=plant.name, decision=verdict.decision.value)
@@ -212,6 +225,7 @@ def _planted_models(
 
     - **The probabilities of the target's head times 2**: out of calibration, REJECT where the
       ratio is surely above its floor's maximum, or above what is allowed to every head.
+    - **A leak**: a share of what the target's users will do comes first: not promoted.
     - **A segment ranked by chance**, for each of the segments: a loss beyond its margin, REJECT.
     - **An unwanted action first**, for each guarded head: its guardrail breaks, REJECT.
     """
@@ -229,6 +243,10 @@ def _planted_models(
             (None, min([*highest, config.max_head_calibration])),
             ("floor_broken", "head_out_of_calibration"),
         )
+    is_known = np.random.default_rng(config.seed).random(len(ranking)) < _LEAK
+    lead = (np.ptp(ranking) + 1.0) * (is_known & (holdout.rows.labels[name] > 0))
+    leaked = replace(challenger, ranking_score=ranking + lead)
+    yield _Plant(f"{_LEAK:.0%} of the labels known", leaked, config.target_metric, None, ())
     chance = shuffle_within_requests(holdout.rows, ranking, config.seed)
     for segment in segments:
         is_inside = holdout.masks[segment][holdout.rows.request_index]

@@ -215,6 +215,23 @@ def test_what_can_be_done_is_offered_with_commands(
             assert run.config.recipe_digest.startswith(each.params["recipe"])
 
 
+def test_a_gain_that_is_not_plausible_is_promoted_by_who_has_looked_for_a_leak(
+    run: ResolvedRun,
+) -> None:
+    facts = {"metric": "repin_volume_at_3", "plausible": 0.03, "past": (0.004, 0.01, 0.0, 0.002)}
+    reason = Reason.of("lift_implausible", change=interval(0.2, 0.18, 0.22), **facts)
+    judgement = make_judgement(INCONCLUSIVE)
+    verdict = judgement.verdict.model_copy(update={"grounds": (reason,)})
+    outcome = outcome_in(run, judgement.model_copy(update={"verdict": verdict}))
+    assert "it gains more than is plausible" in outcome.title
+    assert "column that tells the label" in outcome.next_step.sentence
+    found = [parse(line) for _, line in outcome.next_step.commands]
+    assert [each.info_name for each in found] == ["promote", "retrain"]
+    assert found[0].params["force"] and found[0].params["run"] == run.run_uri
+    stored = Reason.model_validate_json(reason.model_dump_json())
+    assert stored == reason and "4 earlier cycles make plausible" in stored.sentence
+
+
 def test_the_numbers_of_a_comparison_that_says_nothing_are_not_told(run: ResolvedRun) -> None:
     rejected = make_judgement(REJECT, "The bundle would not serve.")
     assert outcome_in(run, rejected, True).title == f"test_ranker v4 was rejected, {VOID}"

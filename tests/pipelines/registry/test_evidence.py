@@ -4,21 +4,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import SelfTest
 from pipelines.contracts.reasons import LinePoint
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
-from pipelines.registry.evidence import count_tries, earlier_changes, line_before
+from pipelines.registry.evidence import count_tries, earlier_changes, line_before, pool_facts
 from support.comparisons import change, comparison
 from support.desk import variant
 from support.evidence import JUDGED_AT, PAIRS, TARGET, publish_evidence
 from support.judgements import CHAMPION
 from support.runs import make_run
+from validation.model_gate.comparison import Found
+from validation.model_gate.facts import Facts
+from validation.model_gate.intervals import NOTHING
+from validation.model_gate.pooling import Influences
 
 OURS, ACCEPTED = smoke().recipe_digest, variant(9)
 OF_THE_PAIR = {"anchor_recipe": ACCEPTED.recipe_digest, "champion_bundle": CHAMPION.bundle_digest}
@@ -128,6 +134,33 @@ def test_the_long_term_line_has_the_champions_since_a_person_looked(tmp_path: Pa
     assert line_before(run, cycles) == (expected[0], expected[1], expected[3])
     looked = run.standing.model_copy(update={"looked_at": JUDGED_AT + timedelta(days=1)})
     assert line_before(run.model_copy(update={"standing": looked}), cycles) == (expected[3],)
+
+
+@pytest.mark.parametrize(
+    ("num", "fields", "usual"),
+    [
+        (4, {}, 0.01),
+        (3, {}, 0.1),  # too few to say what is usual
+        (4, {"judged_at": LATER}, 0.1),  # since the champion came: a leak may have stayed
+        (4, {"champion_bundle": ""}, 0.1),  # against a simple ranking
+        (4, {"may_promote": False}, 0.1),
+    ],
+)
+def test_what_challengers_gained_up_to_the_champions_promotion_is_plausible(
+    tmp_path: Path, num: int, fields: dict[str, Any], usual: float
+) -> None:
+    run, key = make_pooling_run(tmp_path, champion_since=JUDGED_AT), (TARGET, "all")
+    for fortnights in range(1, num + 1):
+        publish(run, as_of=run.as_of - timedelta(weeks=2 * fortnights), **fields)
+    groups = np.array([4, 77])
+    influences = Influences(groups, {key: np.array([0.01, -0.02])}, {key: NOTHING})
+    theta = Found(comparison(change(0.01)), influences)
+    found = pool_facts(run, evidence.read(pinned(run)), Facts(theta, SelfTest())).theta.comparison
+    pooled = found.find_pooled(TARGET)
+    assert pooled is not None and found.plausible_lift is not None
+    spread = np.hypot(pooled.error, np.sqrt(2) * run.seed_noise)
+    assert found.plausible_lift == pytest.approx(usual + 3 * spread)
+    assert found.past_lifts == ((0.01,) * num if usual == 0.01 else ())
 
 
 @pytest.mark.parametrize("what", ["record", "influences", "altered"])

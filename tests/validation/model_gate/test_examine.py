@@ -86,6 +86,21 @@ CASES: list[tuple[Comparison, ModelGateConfig, Decision, str]] = [
     (comparison(hide=change(0.022, 0.016, 0.028)), CONFIG, HELD_BACK, "this holdout cannot tell"),
     (comparison(hide=change(0.018, 0.012, 0.024)), CONFIG, PROMOTE, "sees changes of"),
     (comparison(hide=change(0.005, -0.001, 0.011)), CONFIG, PROMOTE, "within its guardrail"),
+    # More than is plausible may come from a leak; exactly as much may not.
+    (comparison(change(0.05), plausible_lift=0.05), CONFIG, PROMOTE, ""),
+    (
+        comparison(change(0.051), plausible_lift=0.05),
+        CONFIG,
+        HELD_BACK,
+        "more than the +5.00 % that is plausible where few earlier cycles are known",
+    ),
+    (
+        comparison(change(0.051), plausible_lift=0.03, past_lifts=(-0.002, 0.004, 0.01)),
+        CONFIG,
+        HELD_BACK,
+        "more than the +3.00 % that 3 earlier cycles make plausible, which changed it by "
+        "-0.20 % to +1.00 %: the label may leak",
+    ),
     # A champion without hides can be beaten, and is not exceeded.
     (without_change(0.5, 0.3, 0.7), CONFIG, REJECT, "0.0000"),
     (without_change(0.0, 0.0, 0.0), CONFIG, PROMOTE, "0.0000"),

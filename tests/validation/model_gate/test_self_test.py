@@ -38,6 +38,7 @@ def test_the_self_test_is_recorded() -> None:
         "times as wide as comparisons without a difference spread",
         "200 comparisons without a difference",
         "The probabilities of 'repin' times 2: REJECT.",
+        "20% of the labels known: INCONCLUSIVE.",
         "Segment core ranked by chance: REJECT.",
         "Segment non_core ranked by chance: REJECT.",
         "Candidates that will get a 'hide' first: REJECT.",
@@ -67,6 +68,11 @@ def blind_to_segments(*arguments):  # noqa: ANN002, ANN201
     return ruled(Decision.REJECT, "repin_volume_at_3 is low.") if is_of_segment else found
 
 
+def trusting(comparison, *rest):  # noqa: ANN001, ANN002, ANN201
+    """As a gate to which no gain is too large."""
+    return GENUINE_RULES(comparison.model_copy(update={"plausible_lift": None}), *rest)
+
+
 def skewed(holdout, challenger, *rest):  # noqa: ANN001, ANN002, ANN201
     nudged = replace(challenger, ranking_score=challenger.ranking_score[::-1].copy())
     return GENUINE_COMPARISON(holdout, nudged, *rest)
@@ -89,6 +95,7 @@ GENUINE_SHUFFLE = self_test.shuffle_within_requests
         ("decide", lambda *_: ruled(Decision.PROMOTE, "Fine."),
          "because of floor_broken or head_out_of_calibration"),
         ("decide", blind_to_segments, "expected REJECT because of segment_broken"),
+        ("decide", trusting, "20% of the labels known: PROMOTE, expected that a person"),
         ("compare", skewed, "challenger against itself differs in"),
         ("shuffle_within_requests", leaking, "labels shuffled within requests the challenger is"),
     ],

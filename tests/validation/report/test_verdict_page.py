@@ -65,7 +65,7 @@ def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_pat
         change = row.relative_change
         expected += [] if change is None else [f"{change.low * 100:+.2f} %"]
     assert [words for words in expected if words not in text] == []
-    assert len(promoted.self_test.findings) == 11
+    assert len(promoted.self_test.findings) == 12
 
 
 def test_the_page_fetches_nothing_and_is_told_to_those_who_do_not_see_it(
