@@ -56,6 +56,7 @@ _SHORT = {
     "head_below_chance": "head {head} ranks worse than chance",
     "head_out_of_calibration": "head {head} is out of calibration",
     "recipe_worse": "its recipe is worse than the accepted one",
+    "line_worse": "it and the recipes before it are together worse than the accepted one",
     "recipe_not_shown": "its recipe is not known to be as good as the accepted one",
     "baseline_beats": "{baseline} beats it",
     "baseline_doubtful": "it does not surely beat {baseline}",

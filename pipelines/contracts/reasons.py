@@ -145,6 +145,8 @@ class PooledChange(Frozen):
     pooled_value: float  # Mean over the cycles, by inverse variance.
     pooled_error: float = Field(ge=0)  # Standard error of `pooled_value`.
     num_cycles: int = Field(ge=1)  # Cycles that are pooled, this one included.
+    # Of all recipes of the line, alike; None where there is no other, or it is surely better.
+    line: Interval | None = None
 
 
 class BaselineKind(StrEnum):
@@ -244,6 +246,8 @@ TEMPLATES = {
     "that {past:lifts}: the label may leak into what the model is told. A person has to look "
     "before it is promoted.",
     "recipe_worse": f"{_TARGET} The recipe is surely worse than the accepted one.",
+    "line_worse": "Together, the recipe and those of its name before it changed {metric} by "
+    "{change:change} against the accepted one, each by itself too little to tell.",
     "recipe_shown": f"{_TARGET} {{low:end}} is above the {{required:percent}} required of a "
     "recipe.",
     "recipe_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required of "

@@ -14,6 +14,9 @@ cycles before they are squared. Which cycles are about the same pair of models o
 - delta, challenger against fresh anchor: all cycles of the two recipes, each by the same code,
   since the last rollback.
 
+For theta and delta a recipe's line counts too, those of the same name: what was found of a recipe
+is not lost when it is changed.
+
 Cycles that are newer than the run are never pooled. Snapshots that the data gate has accepted are
 compared with by later ones; the key is that of the recipe's reference (`pipelines.recipes.key_of`),
 so a recipe whose options were changed still finds its last snapshot.
@@ -85,6 +88,7 @@ class JudgedCycle(Frozen):
     holdout: Window
     judged_at: AwareDatetime  # In what `read` returns, of the run's oldest record.
     challenger_recipe: str  # Digest of the recipe on trial.
+    challenger_name: str = ""  # What that recipe calls itself; '' not recorded.
     anchor_recipe: str = ""  # Digest of the fresh anchor's; '' none.
     codes: tuple[str, str] = ("", "")  # Digests of the code of challenger and anchor; '' unknown.
     champion_bundle: str = ""  # Digest of the champion's bundle; ''.
@@ -216,7 +220,7 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     Raises:
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
-    from validation.model_gate.pooling import pool_with
+    from validation.model_gate.pooling import STEP_OF_MARGIN, pool_with
 
     pooled: dict[str, Any] = {}
     num_tries = count_tries(run, cycles, facts.theta.comparison)
@@ -225,7 +229,8 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
         num_seeds = {"theta": min(num_tries - 1, 1), "delta": 2, "phi": 0}[pair]
         known, seeds = earlier_changes(run, cycles, pair), num_seeds * run.seed_noise**2
         tries = 1 if pair == "phi" else num_tries  # It is the same model at every try.
-        comparison = pool_with(found.comparison, found.influences, known, seeds, tries)
+        step = STEP_OF_MARGIN * run.config.model_gate.recipe_margin
+        comparison = pool_with(found.comparison, found.influences, known, seeds, tries, step)
         pooled[pair] = replace(found, comparison=_with_lifts(run, cycles, comparison))
     return replace(facts, **pooled)
 
@@ -260,7 +265,7 @@ def _with_lifts(
 def earlier_changes(
     run: ResolvedRun, cycles: Sequence[JudgedCycle], pair: str
 ) -> "dict[tuple[str, str], list[CycleChange]]":
-    """Return what earlier cycles found of a pair's changes, the newest first.
+    """Return what earlier cycles found of a pair's changes, the newest first, with its line's.
 
     Raises:
         DataContractError: the influences of one were deleted or altered.
@@ -275,21 +280,26 @@ def earlier_changes(
     if pair == "delta":
         since = standing.rolled_back_entry, standing.rolled_back_at
     known: dict[tuple[str, str], list[CycleChange]] = {}
+    newer, steps = ours, 0  # How often the recipe was changed since.
     for cycle in reversed(cycles):
+        recipe = cycle.challenger_recipe
+        is_line = recipe == ours or cycle.challenger_name == run.config.recipe
         is_pair = {
-            "theta": (cycle.challenger_recipe, cycle.champion_bundle) == (ours, bundle),
-            "delta": (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted),
+            "theta": is_line and cycle.champion_bundle == bundle,
+            "delta": is_line and cycle.anchor_recipe == accepted,
             "phi": (cycle.anchor_recipe, cycle.champion_bundle) == (accepted, bundle),
         }[pair]
         if pair == "delta" and standing.anchor_code_digest:  # Each side is a recipe and a code.
             is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
         changes = [change for change in cycle.changes if change.pair == pair]
         if changes and is_pair and cycle.is_after(*since) and cycle.as_of <= run.as_of:
+            newer, steps = recipe, steps + (recipe != newer)
+            apart = 0 if pair == "phi" or recipe == ours else steps
             groups, columns = read_influences(run, cycle)
             for change in changes:
                 days = Part(change.day_variance, change.day_freedom)
                 column = columns[change.column]
-                found = CycleChange(cycle.holdout, change.value, groups, column, days)
+                found = CycleChange(cycle.holdout, change.value, groups, column, days, apart)
                 known.setdefault((change.metric, change.segment), []).append(found)
     return known
 

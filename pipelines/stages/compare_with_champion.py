@@ -308,6 +308,7 @@ def keep_evidence(
         judged_at=now,
         entry=run.newest_entry.number,
         challenger_recipe=run.config.recipe_digest,
+        challenger_name=run.config.recipe,
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
         codes=(run.code_digest, fresh.code_digest),
         champion_bundle=run.champion.bundle_digest if run.champion else "",

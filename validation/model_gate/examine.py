@@ -312,10 +312,7 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
         found.broken.insert(0, found.target)
         return
     found.is_shown = is_shown(change, margin, comparison.num_tries)
-    plausible = math.inf if comparison.plausible_lift is None else comparison.plausible_lift
-    if now.value > plausible:
-        told = {"metric": name, "change": row.relative_change, "past": comparison.past_lifts}
-        found.held_back.insert(0, Reason.of("lift_implausible", plausible=plausible, **told))
+    _hold_against_the_past(found, row, now.value, pooled.line if pooled else None)
     if comparison.num_tries > 1 and not found.is_anchor:
         found.held.append(Reason.of("tries", num_tries=comparison.num_tries, sure=sure))
     small = needed_of(comparison, now.error, margin)
@@ -334,6 +331,19 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     else:
         code, said["detectable"] = "target_not_shown", comparison.detectable_change
     found.target = Reason.of(code, **facts, **said)
+
+
+def _hold_against_the_past(
+    found: Examined, row: MetricComparison, lift: float, line: Interval | None
+) -> None:
+    """Hold back a lift that earlier cycles make implausible, and a line that only loses."""
+    past, told = found.comparison, dict[str, Any](metric=row.metric)
+    if past.plausible_lift is not None and lift > past.plausible_lift:
+        told |= {"change": row.relative_change, "past": past.past_lifts}
+        implausible = Reason.of("lift_implausible", plausible=past.plausible_lift, **told)
+        found.held_back.insert(0, implausible)
+    elif found.is_anchor and line and line.high < 0:
+        found.held_back.append(Reason.of("line_worse", change=line, **told))
 
 
 def _as_share(row: MetricComparison) -> Interval | None:

@@ -7,6 +7,7 @@ what is left out is that users return, so that cycles are independent here. Used
 curve of each cycle and by tests/benchmarks/bench_gate.py.
 """
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Decision, OperatingPoint, Promoted
+from pipelines.contracts.reasons import ONE_SIDED_95
 from validation.model_gate.policy import (
     Change,
     Estimate,
@@ -25,6 +27,7 @@ from validation.model_gate.policy import (
     choose,
     is_surely_better,
 )
+from validation.model_gate.pooling import STEP_OF_MARGIN, disagrees, weights_of
 
 CYCLES = 26
 """Cycles of a fortnight in a year."""
@@ -62,6 +65,28 @@ def pool(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, math.sqrt(1 / total))
 
 
+def pool_line(known: Sequence[tuple[float, Estimate]], step: float) -> tuple[Estimate, bool]:
+    """Return what is known of the newest recipe, and whether its line is together surely worse.
+
+    Args:
+        known: True values of the recipes, which tell them apart, and what was measured, the newest
+            last.
+        step: As `pooling.weights_of` takes it.
+    """
+    newest = known[-1][0]
+    own, others = ([e for value, e in known if (value == newest) is it] for it in (True, False))
+    if not others or disagrees(pool(own), pool(others)):
+        return pool(own), False
+    recipes = [value for value, _ in reversed(known)]
+    changes = np.cumsum([0, *(a != b for a, b in itertools.pairwise(recipes))])
+    steps = np.where(np.array(recipes) == newest, 0, changes)
+    values, errors = np.array([(e.value, e.error) for _, e in reversed(known)]).T
+    weights = weights_of(errors**2, steps, step)
+    moved = step**2 * weights @ np.minimum.outer(steps, steps) @ weights
+    pooled = Estimate(float(weights @ values), math.sqrt(weights**2 @ errors**2 + moved))
+    return pooled, pool([e for _, e in known]).high(ONE_SIDED_95) < 0
+
+
 def _live_year(
     recipe: Callable[[int], float],
     setting: Setting,
@@ -75,24 +100,28 @@ def _live_year(
         return value + float(rng.normal(0, setting.seed_noise))
 
     anchor, champion, age = 0.0, train(0.0), 0  # The accepted recipe's value; what serves.
-    thetas, phis = list[Estimate](), list[Estimate]()
-    deltas = defaultdict[tuple[float, float], list[Estimate]](list)
+    thetas, phis = list[tuple[float, Estimate]](), list[Estimate]()
+    deltas = defaultdict[float, list[tuple[float, Estimate]]](list)
+    step = STEP_OF_MARGIN * config.recipe_margin
     outcomes, qualities = [], []
     for cycle in range(CYCLES):
         age += 1
         value, serving = recipe(cycle), champion - setting.decay * age
         challenger, fresh = train(value), 0.0
         noise = rng.normal(0, setting.error / math.sqrt(2), 3)
-        thetas.append(Estimate(challenger - serving + noise[0] - noise[1], setting.error))
-        delta = phi = None
+        change = challenger - serving + noise[0] - noise[1]
+        thetas.append((value, Estimate(change, setting.error)))
+        delta, phi, is_line_worse = None, None, False
         if value != anchor:
-            fresh, known = train(anchor), deltas[value, anchor]
+            fresh, known = train(anchor), deltas[anchor]
             seeds = math.sqrt(setting.error**2 + 2 * setting.seed_noise**2)
-            known.append(Estimate(challenger - fresh + noise[0] - noise[2], seeds))
+            known.append((value, Estimate(challenger - fresh + noise[0] - noise[2], seeds)))
             phis.append(Estimate(fresh - serving + noise[2] - noise[1], setting.error))
-            delta, phi = (Change(each[-1], pool(each)) for each in (known, phis))
-        theta = Change(thetas[-1], pool(thetas))
-        found = choose(Evidence(theta, delta, phi, is_anchor_sound=True), config, config.margin)
+            pooled, is_line_worse = pool_line(known, step)
+            delta, phi = Change(known[-1][1], pooled), Change(phis[-1], pool(phis))
+        theta = Change(thetas[-1][1], pool_line(thetas, step)[0])
+        evidence = Evidence(theta, delta, phi, is_held_back=is_line_worse, is_anchor_sound=True)
+        found = choose(evidence, config, config.margin)
         if found.promoted is not Promoted.NONE:
             is_challenger = found.promoted is Promoted.CHALLENGER
             champion, age, thetas, phis = challenger if is_challenger else fresh, 0, [], []

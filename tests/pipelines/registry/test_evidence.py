@@ -97,6 +97,22 @@ def test_only_the_same_pair_is_pooled(
     assert pooled_pairs(moved) == expected
 
 
+def test_of_a_line_each_change_of_recipe_counts_as_a_step(tmp_path: Path) -> None:
+    run = make_pooling_run(tmp_path)
+    named = {"challenger_name": run.config.recipe}
+    of_old = {OURS: 8, OTHER: 6, "e" * 64: 4}
+    for recipe, weeks in of_old.items():
+        publish(run, as_of=run.as_of - timedelta(weeks=weeks), challenger_recipe=recipe, **named)
+    publish(run, as_of=run.as_of - timedelta(weeks=3), challenger_recipe="e" * 64, **named)
+    stranger = {"challenger_recipe": "d" * 64, "challenger_name": "stranger"}
+    publish(run, as_of=run.as_of - timedelta(weeks=2), **stranger)
+    cycles = evidence.read(pinned(run))
+    for pair in ("theta", "delta"):
+        found = earlier_changes(run, cycles, pair)[(TARGET, "all")]
+        assert [each.steps for each in found] == [1, 1, 2, 0]  # the newest first
+    assert {each.steps for each in earlier_changes(run, cycles, "phi")[(TARGET, "all")]} == {0}
+
+
 def test_models_that_were_tried_on_one_holdout_are_counted(tmp_path: Path) -> None:
     run = make_pooling_run(tmp_path)
     holdout = Window(start=run.as_of - timedelta(days=7), end=run.as_of)

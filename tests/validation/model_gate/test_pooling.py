@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from pipelines.contracts.reasons import PooledChange
 from pipelines.contracts.time import Window
 from support.comparisons import TARGET, change, comparison, metric
 from validation.model_gate.intervals import NOTHING, Part, error_of, user_groups, user_part
@@ -122,6 +123,50 @@ def test_tries_on_holdouts_that_overlap_are_averaged() -> None:
     assert one.groups.tolist() == [0, 1, 2]
     assert one.influences == pytest.approx([0.05, 0.2, 0.15])  # half of each; the users return
     assert (two.value, three.value, three.holdout) == (pytest.approx(2.95), 1, week(1))
+
+
+def in_line(found: float, *others: float) -> PooledChange:
+    """Return what is known of a recipe that was changed since each of the others, in their order.
+
+    Each error is 0.01, and each holdout has users of its own.
+    """
+    now, target = comparison(change(found)), (TARGET, "all")
+    days = timedelta(days=7)
+    column = np.full(200, 0.01 / math.sqrt(200))
+    groups = np.arange(200)
+    earlier = [
+        CycleChange(
+            Window(start=now.holdout.start - n * days, end=now.holdout.end - n * days),
+            value,
+            200 * n + groups,
+            column,
+            steps=n,
+        )
+        for n, value in enumerate(others, 1)
+    ]
+    mine = Influences(groups, {target: column}, {target: NOTHING})
+    [row] = pool_with(now, mine, {target: earlier}, step=0.005).pooled
+    return row
+
+
+def test_a_changed_recipe_is_held_to_its_line_and_older_ones_count_for_less() -> None:
+    row = in_line(0.01, -0.01, -0.01)
+    error, step = 0.01, 0.005
+    shared = step**2 * np.minimum.outer([0, 1, 2], [0, 1, 2]) + error**2 * np.eye(3)
+    weights = np.linalg.solve(shared, np.ones(3))
+    weights /= weights.sum()
+    assert row.pooled_value == pytest.approx(float(weights @ [0.01, -0.01, -0.01]), rel=0.01)
+    assert row.pooled_error == pytest.approx(math.sqrt(weights @ shared @ weights), rel=0.01)
+    assert row.num_cycles == 3 and row.line is not None
+    assert row.line.value == pytest.approx(-0.01 / 3)
+    assert row.line.high == pytest.approx(row.line.value + 1.645 * error / math.sqrt(3), rel=0.01)
+
+
+def test_a_recipe_that_is_surely_better_than_its_line_is_judged_alone() -> None:
+    row = in_line(0.04, -0.01, -0.01)
+    assert (row.pooled_value, row.num_cycles, row.line) == (0.04, 1, None)
+    worse = in_line(-0.04, 0.01, 0.01)  # It is not spared what it is.
+    assert worse.num_cycles == 3 and worse.pooled_value < -0.01
 
 
 def test_a_comparison_is_pooled_change_by_change() -> None:

@@ -210,6 +210,7 @@ def recipe(value: Interval | None = None, **fields: Any) -> Comparison:
 STRICT = CONFIG.model_copy(update={"margin": 0.0001, "recipe_margin": 0.0001})
 WORSE_RECIPE = "The recipe is surely worse than the accepted one."
 REFUSED = "test_ranker v5, is not promoted either: "
+WORSE_LINE = pooled(0.02, 5, 0.001).model_copy(update={"line": change(-0.005, 0.002)})
 SLIGHT = pooled(0.0009, 5, 0.00051).model_copy(update={"value": 0.05})
 UNSURE = change(-0.005, -0.02, 0.01)
 ONE, OTHER, NONE = Promoted.CHALLENGER, Promoted.ANCHOR, Promoted.NONE
@@ -218,6 +219,8 @@ GOOD, BAD = three(0.02, 0.01, 0.01), (-0.05, -0.07, 0.02)
 THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any, str]] = {
     "surely better": (GOOD, {}, PROMOTE, ONE, "of the fresh anchor test_ranker v5: +1.00 %"),
     # Surely better here, and not over all cycles: it becomes no anchor.
+    "a worse line": (three(0.01, recipe(pooled=(WORSE_LINE,)), 0.01), {}, INCONCLUSIVE, OTHER,
+                     "Together, the recipe and those of its name before it changed"),
     "even": (three(0.01, recipe(pooled=(SLIGHT,)), 0.01), {}, PROMOTE, ONE, ""),
     # Freshness does not hide a worse recipe, and a worse recipe costs no freshness.
     "worse": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, WORSE_RECIPE),
