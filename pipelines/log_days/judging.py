@@ -47,9 +47,11 @@ ACCEPTABLE = (
     "row_count_shift",
     "target_label_rate_shift",
     "every_day_has_labels",
+    "new_embeddings_like_accepted",
 )
-"""What may be right though it is unusual: volumes, rates and shares that moved. A damaged file, a
-broken contract or an embedding that changed under its version is never right."""
+"""What may be right though it is unusual: volumes, rates and shares that moved, and pins of a topic
+that nobody had before. A damaged file, a broken contract or an embedding that changed under its
+version is never right."""
 EARLIER_DAYS = 56
 """So many days of the log stand in for accepted ones, in the first cycles."""
 KEPT_DAYS = 120

@@ -8,14 +8,17 @@ would win by the champion's loss alone.
 
     canaries.arrow    kind, id, as_of, embedding; the version in the schema
 
-More than a hundredth of changed embeddings is critical, fewer are a warning. Not for whether
-embeddings are any good (`rows`).
+More than a hundredth of changed embeddings is critical, fewer are a warning. New pins have no kept
+vectors. But theirs are near to those of some kept pin, as kept ones are to each other, unless they
+are of another basis; and they differ from each other. Vectors that were swapped among new pins are
+not seen. Not for whether embeddings are any good (`rows`).
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,7 @@ NUM_CANARIES = 512
 """Of each kind. A change of 1 % of all embeddings misses none of 512 in one case of 170."""
 USER_DAYS = 14
 """Rows of users are kept from so many days before as_of, because the next snapshot has them too."""
-FEWEST_COMPARED = 20
+FEWEST_COMPARED, FEWEST_NEW = 20, 12
 PINS_PER_PART = 1 << 18
 """Pins that are in memory at a time."""
 LARGEST_DIFFERENCE = 1e-3
@@ -162,20 +165,54 @@ def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> tuple
     return float(is_changed.mean()), said if names else ""
 
 
-def canary_checks(found: Found, not_judged: str) -> tuple[Check, ...]:
+def compare_new(kept: Vectors, parts: Iterable[Vectors]) -> dict[str, float]:
+    """Return how near new pins lie to kept ones, for certain, and how many of their vectors differ.
+
+    Both are shares of the same of kept pins. Pins that would have been kept had they been there are
+    new; with too few of them nothing is returned.
+
+    Args:
+        kept: Pins of the last accepted snapshot.
+        parts: The pins that there are now.
+    """
+    is_all = len(kept.ids) < NUM_CANARIES
+    last = np.uint64(2**64 - 1) if is_all else mix(kept.ids, _SEED).max()
+    new = smallest_hashes(
+        part.at((mix(part.ids, _SEED) <= last) & ~np.isin(part.ids, kept.ids)) for part in parts
+    ).vectors
+    old = kept.vectors
+    if len(new) < FEWEST_NEW or len(old) < FEWEST_COMPARED or new.shape[1] != old.shape[1]:
+        return {}
+    of_new, of_old = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (new, old))
+    nearest, others = (of_new @ of_old.T).max(axis=1), of_old @ of_old.T
+    np.fill_diagonal(others, -1.0)
+    near = nearest.mean() + 2 * nearest.std() / math.sqrt(len(new))
+    differ = [len(np.unique(each, axis=0)) / len(each) for each in (new, old)]
+    return {"nearness": near / others.max(axis=1).mean(), "variety": differ[0] / differ[1]}
+
+
+def canary_checks(
+    found: Found, not_judged: str, new: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Check, ...]:
     """Return the checks that kept embeddings are as they were.
 
     Args:
         found: What became of the canaries of each kind.
         not_judged: Why nothing was compared, or nothing.
+        new: See `compare_new`.
     """
+    few = not_judged or ("" if new else f"fewer than {FEWEST_NEW} pins that would be kept are new")
+    like = "New pins' embeddings: how near to kept pins, and how many differ, as a share of kept."
+    least = data_rules.NEW_EMBEDDINGS
+    of_new = Check("new_embeddings_like_accepted", Severity.CRITICAL, like, "new_pins", new,
+                   "share", least, None, few)  # fmt: skip
     shares = {kind: share for kind, (share, _) in found.items() if not math.isnan(share)}
     if not shares and not not_judged:
         not_judged = f"fewer than {FEWEST_COMPARED} kept embeddings are in the snapshot"
     phrases = {kind: phrase for kind, (_, phrase) in found.items()}
     said = "Embeddings that change under an unchanged version, of those that were kept."
     bounds = data_rules.CHANGED_EMBEDDINGS
-    return tuple(
+    return of_new, *(
         Check(name, severity, said, "canaries", shares, "share", None, bound, not_judged, phrases)
         for name, severity, bound in (
             ("embeddings_as_accepted", Severity.CRITICAL, bounds.critical),

@@ -15,6 +15,7 @@ from validation.data_gate.canaries import (
     CANARIES_FILE,
     canary_checks,
     choose_canaries,
+    compare_new,
     compare_vectors,
     pins_of,
     users_of,
@@ -99,7 +100,7 @@ def _canaries(judged: Judged, snapshot_dir: Path, path: Path) -> tuple[Check, ..
         "pins": compare_vectors("pins", kept.pins, pins_of(snapshot_dir)),
         "users": compare_vectors("users", kept.users, users_of(snapshot, snapshot_dir)),
     }
-    return canary_checks(found, "")
+    return canary_checks(found, "", compare_new(kept.pins, pins_of(snapshot_dir)))
 
 
 def _subject(judged: Judged, shifts: tuple[Shift, ...]) -> Subject:

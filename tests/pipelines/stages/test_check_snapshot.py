@@ -98,7 +98,7 @@ def test_an_accepted_snapshot_becomes_the_reference(home: Path) -> None:
     config = run.config.model_copy(update={"source": "file:///mine/smoke.yaml"})
     report = accept(run := save_run(run.model_copy(update={"config": config})))
     assert report.is_accepted
-    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 52
+    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 53
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
     folder = accepted_folder(run.workspace_uri, run.config.reference)
     [name] = storage.list_names(folder)

@@ -83,6 +83,69 @@ def test_other_versions_and_what_was_not_kept_are_not_compared(
     assert not outcome.is_judged and why in outcome.observed
 
 
+NEW = np.arange(700) >= 600
+
+
+def of_topics(change: Change = lambda vectors: vectors) -> tuple[canaries.Vectors, dict]:
+    """Return the old of 700 pins that lie about thirty topics, and what is told of the new ones."""
+    rng = np.random.default_rng(3)
+    topics = rng.normal(size=(30, 32))[rng.integers(30, size=len(NEW))]
+    vectors = (topics + 0.5 * rng.normal(size=topics.shape)).astype(np.float32)
+    vectors[NEW] = change(vectors[NEW])
+    pins = canaries.Vectors(np.arange(len(NEW)), np.zeros(len(NEW), np.int64), vectors)
+    kept = smallest_hashes([pins.at(~NEW)])
+    return kept, canaries.compare_new(kept, [pins.at(NEW), pins.at(~NEW)])
+
+
+def rotated(vectors: np.ndarray) -> np.ndarray:
+    axes, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(vectors.shape[1],) * 2))
+    return vectors @ axes.astype(np.float32)
+
+
+def constant(vectors: np.ndarray) -> np.ndarray:
+    return np.repeat(vectors[:1], len(vectors), axis=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(lambda vectors: vectors, ()), (rotated, ("nearness",)), (constant, ("variety",)),
+     (shuffled, ())],
+)  # fmt: skip
+def test_new_pins_of_another_basis_or_all_alike_are_told_and_swapped_ones_are_not(
+    change: Change, told: tuple[str, ...]
+) -> None:
+    kept, found = of_topics(change)
+    assert len(kept.ids) == canaries.NUM_CANARIES
+    below = tuple(name for name, share in found.items() if share < data_rules.NEW_EMBEDDINGS)
+    assert set(found) == {"nearness", "variety"} and below == told
+    assert canaries.compare_new(kept, [kept]) == {}  # none is new
+    narrow = replace(kept, ids=kept.ids + 10_000, vectors=kept.vectors[:, :3])
+    assert canaries.compare_new(kept, [narrow]) == {}
+
+
+@pytest.mark.parametrize("is_alike", [False, True])
+def test_new_pins_that_are_all_alike_stop_the_cycle(
+    planted_snapshot: Snapshot, tmp_path: Path, is_alike: bool
+) -> None:
+    known = reference_of(planted_snapshot)
+    assert known.canaries is not None
+    kept = known.canaries.pins.at(np.arange(len(known.canaries.pins.ids)) < 40)
+    reference = replace(known, canaries=replace(known.canaries, pins=kept))
+
+    def changed(vectors: np.ndarray) -> np.ndarray:
+        is_new = ~np.isin(ids, kept.ids)
+        vectors[is_new] = constant(vectors[is_new]) if is_alike else vectors[is_new]
+        return vectors
+
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    ids = np.concatenate([part.ids for part in pins_of(folder)])
+    snapshot = rewrite(snapshot, folder, "pins.arrow", with_vectors(changed))
+    found = judge_snapshot(snapshot, folder, reference, CONFIG, tmp_path)
+    [outcome] = [each for each in found if each.name == "new_embeddings_like_accepted"]
+    assert outcome.is_judged and outcome.is_met is not is_alike
+    assert outcome.partitions == (("variety",) if is_alike else ())
+
+
 def test_a_file_gives_back_what_was_kept(planted_snapshot: Snapshot, tmp_path: Path) -> None:
     folder = storage.local_path(planted_snapshot.uri)
     kept = choose_canaries(planted_snapshot, folder)
