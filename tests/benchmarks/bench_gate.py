@@ -289,16 +289,13 @@ def _measure_escape() -> Row:
             ]
             found[f"standard error {error:.3%}, decay {decay:.1%}"] = shares
     most = max(found, key=lambda name: found[name][1] - found[name][0])
-    told = ", ".join(f"{new:.0f} and {same:.0f}" for same, new in found.values())
     return row(
         "gate_changed_recipe_gains",
         found[most][1] - found[most][0],
-        "points by which a recipe 0.5 % worse is promoted in more cycles if it has a new digest in "
-        "each (goal: <= 5)",
-        spread=f"{told} % of cycles with new digests and with one",
+        "points more promotions of a recipe 0.5 % worse with a new digest each cycle (goal: <= 5)",
         rows=NUM_YEARS,
         seed=str(SEED),
-        note=f"most with {most}; judged by one holdout each, 49, 29 and 9 %",
+        note=f"most with {most}; alone 49, 29 and 9 %",
     )
 
 
