@@ -233,6 +233,8 @@ _SERVED = (
     "LEFT JOIN logged_models m ON v.source = 'models:/' || m.model_id"
 )
 _SCHEME = "mlflow-artifacts:/"
+_SERVES = re.compile(r"[\w.]+ v\d+ \(as_of [\d-]+\) serves since [^<]*")
+"""On a verdict page: which model served while it was written is not the cycle's."""
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?"
     r"|<time .*?</time>"  # on a verdict page: when each part of the cycle ended
@@ -280,7 +282,8 @@ def _digest(path: Path) -> str:
     """Return the digest of a file's content; of a text, without ids and times."""
     content = path.read_bytes()
     with contextlib.suppress(UnicodeDecodeError):
-        content = _TIME.sub("*", without_random_parts(content.decode())).encode()
+        text = _SERVES.sub("*", without_random_parts(content.decode()))
+        content = _TIME.sub("*", text).encode()
     return hashlib.sha256(content).hexdigest()[:12]
 
 
