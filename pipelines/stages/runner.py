@@ -35,7 +35,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     as_ours,
 )
-from pipelines.contracts.files import temporary_files_in
+from pipelines.contracts.files import own_temporary_folder, temporary_files_in
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,
@@ -258,7 +258,10 @@ class _Work:
         made_with, started = environment(), time.monotonic()
         also = {each: extras[each] for each in self.stage.also}
         # Libraries make temporary files, and where this process is killed nobody else removes them.
-        with storage.scratch_folder(self.workspace_uri) as scratch, temporary_files_in(scratch):
+        # A full disk of the workspace keeps no light stage from its work.
+        own = own_temporary_folder("scratch").as_uri()
+        near = self.workspace_uri if name in HEAVY else own
+        with storage.scratch_folder(near) as scratch, temporary_files_in(scratch):
             artifact = self.stage.load()(*inputs, **also)
         run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
         if name == "build_snapshot":
