@@ -19,15 +19,16 @@ from training.bundle.score_split import logits_of, ranking_score
 from training.data.data_module import HomefeedDataModule
 from training.fitting.metrics_file import CURVE, append
 
-_NUM_REQUESTS, _NUM_POINTS = 1000, 4
-_BATCH = 2048
+_NUM_POINTS, _FEWEST, _BATCH = 4, 100, 2048
+_SHARE = 0.06
+"""Candidates that are scored, as a share of those trained on: about 3 % of a training's time."""
 
 
 class LearningCurve(pl.Callback):
     """Logs `CURVE`: the main head's actions in the top 3 of a request, mean over the holdout.
 
-    Of a large holdout 1000 requests are taken, the same each time. The first process scores them on
-    its CPU as a bundle would, but for the calibration, while the others wait.
+    Of the holdout as many requests are taken as cost little, the same each time. The first process
+    scores them on its CPU as a bundle would, but for the calibration, while the others wait.
 
     Args:
         path: metrics.jsonl.
@@ -37,14 +38,16 @@ class LearningCurve(pl.Callback):
 
     def __init__(self, path: Path, data: HomefeedDataModule, config: BundleConfig) -> None:
         self._path, self._reader, self._config = path, data.reader, config
-        index = data.reader.index(SPLIT_HOLDOUT)
-        chosen = np.linspace(0, len(index) - 1, min(len(index), _NUM_REQUESTS))
-        self._index = index.take(chosen.astype(np.int64))
+        index, num_epochs = data.reader.index(SPLIT_HOLDOUT), data.config.training.num_epochs
+        self._num_points = max(_NUM_POINTS, num_epochs)
+        budget = _SHARE * data.training_index.num_examples_M.sum() * num_epochs / self._num_points
+        affordable = int(budget * len(index) / max(1, index.num_examples_M.sum()))
+        num_requests = min(len(index), max(affordable, _FEWEST))
+        self._index = index.take(np.linspace(0, len(index) - 1, num_requests).astype(np.int64))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Log a point where one is due; before the end of a step is saved, so that none is lost."""
-        points = max(_NUM_POINTS, int(trainer.max_epochs or 1))
-        every = math.ceil(pl_module.num_steps / points)
+        every = math.ceil(pl_module.num_steps / self._num_points)
         is_due = trainer.global_step % every == 0 or trainer.global_step == pl_module.num_steps
         if trainer.is_global_zero and is_due and len(self._index):
             ranker = copy.deepcopy(pl_module.ranker).cpu().float()

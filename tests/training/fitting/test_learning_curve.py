@@ -10,8 +10,10 @@ from support.serving import free_port
 from training.bundle.calibration import Calibrator
 from training.bundle.files import Predictor, load_bundle
 from training.bundle.score_split import logits_of
+from training.data.data_module import HomefeedDataModule
 from training.data.reader import SnapshotReader
-from training.fitting.fit import run_process
+from training.fitting import learning_curve
+from training.fitting.fit import _config, run_process
 from training.fitting.metrics_file import CURVE, read_metrics
 from training.fitting.spec import WorkFolder
 
@@ -48,10 +50,23 @@ def volume_of(planted, bundle: Path) -> float:
     return float(np.mean([labels[np.argsort(-scores)[:3]].sum() for scores, labels in pieces]))
 
 
+def test_a_point_costs_a_small_share_of_the_training(planted, tmp_path: Path) -> None:
+    spec = planted.spec(tmp_path)
+    data = HomefeedDataModule(planted.snapshot, planted.folder, spec.config)
+    few, many = (
+        learning_curve.LearningCurve(tmp_path / "metrics.jsonl", data, _config(spec))
+        for _ in range(2)
+    )
+    holdout = data.reader.index(SPLIT_HOLDOUT)
+    assert learning_curve._FEWEST <= len(few._index) < len(holdout)
+    assert few._index.row_M.tolist() == many._index.row_M.tolist()
+
+
 @pytest.mark.parametrize(("num_epochs", "points"), [(1, 4), (6, 6)])
 def test_each_epoch_has_a_point_and_the_weights_know_nothing_of_it(
-    planted, tmp_path: Path, num_epochs: int, points: int
+    planted, tmp_path: Path, num_epochs: int, points: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(learning_curve, "_SHARE", 100.0)  # all of the holdout
     silent = trained(planted, tmp_path / "silent", num_epochs, "")
     told = trained(planted, tmp_path / "told", num_epochs, "run")
     curve = [each for each in read_metrics(told.metrics) if each.name == CURVE]
