@@ -49,6 +49,7 @@ _SHORT = {
     "guardrail_broken": "{metric} breaks its guardrail",
     "guardrail_doubtful": "{metric} may break its guardrail",
     "guardrail_broken_by_difference": "{metric} breaks its guardrail",
+    "guardrail_spent": "{metric} breaks its guardrail over several recipes",
     "segment_broken": "segment {segment} loses too much",
     "segment_doubtful": "segment {segment} may lose too much",
     "head_not_finite": "head {head} gives no finite numbers",

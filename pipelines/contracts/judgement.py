@@ -31,6 +31,7 @@ from pipelines.contracts.reasons import (
     RankedRequest,
     Reason,
     ReliabilityBin,
+    Spent,
 )
 from pipelines.contracts.time import Window
 
@@ -133,6 +134,8 @@ class Comparison(Frozen):
     # None: not known, and a person is not asked.
     plausible_lift: float | None = None
     past_lifts: tuple[float, ...] = ()
+    # Of guarded metrics, with this challenger's recipe; () where its recipe is the accepted one.
+    spent: tuple[Spent, ...] = ()
 
     @property
     def power(self) -> str:

@@ -149,6 +149,14 @@ class PooledChange(Frozen):
     line: Interval | None = None
 
 
+class Spent(Frozen):
+    """What a guarded metric changed by over all recipes that were accepted, one after another."""
+
+    metric: str
+    value: float  # Relative changes, each against the recipe accepted before, added up.
+    error: float = Field(ge=0)  # Standard error of `value`.
+
+
 class BaselineKind(StrEnum):
     """What the challenger was compared with."""
 
@@ -268,6 +276,9 @@ TEMPLATES = {
         f"guardrail_{code}": f"{{metric}} {_CHANGED}, {where} its guardrail {{bounds:rail}}{end}"
         for code, (where, end) in _PLACES.items()
     },
+    "guardrail_spent": "{metric} changed by {change:change} over all recipes accepted one after "
+    "another, this one included: more likely than not beyond its guardrail {bounds:rail}. If that "
+    "is wanted, accept the recipe by hand: `homefeed anchor set --recipe NAME --reason ...`.",
     "guardrail_without_change": "The relative change of '{metric}' could not be computed "
     "({why:passing}), so its guardrail cannot be judged.",
     "guardrail_broken_by_difference": f"{_DIFFERENCE}, beyond its guardrail {{bounds:rail}}.",

@@ -28,6 +28,7 @@ import fnmatch
 import hashlib
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -43,7 +44,7 @@ from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import Comparison
-from pipelines.contracts.reasons import BaselineKind, LinePoint
+from pipelines.contracts.reasons import BaselineKind, LinePoint, Spent
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.recipes import key_of
@@ -96,6 +97,8 @@ class JudgedCycle(Frozen):
     changes: tuple[FoundChange, ...] = ()  # Sound estimates; () where the comparison was void.
     line: tuple[LinePoint, ...] = ()  # Of what it promotes; () where that is nothing.
     influences_sha256: str = ""  # Names the file; '' where there is none
+    # What guarded metrics changed by up to the challenger, where it becomes the accepted recipe.
+    spent: tuple[Spent, ...] = ()
     entry: int = 0  # The history's newest when its run was resolved; 0: none, or not recorded.
 
     def is_after(self, number: int, at: datetime | None) -> bool:
@@ -231,8 +234,45 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
         tries = 1 if pair == "phi" else num_tries  # It is the same model at every try.
         step = STEP_OF_MARGIN * run.config.model_gate.recipe_margin
         comparison = pool_with(found.comparison, found.influences, known, seeds, tries, step)
-        pooled[pair] = replace(found, comparison=_with_lifts(run, cycles, comparison))
+        comparison = _with_lifts(run, cycles, comparison)
+        if pair == "delta":
+            comparison = _with_spent(run, cycles, comparison)
+        pooled[pair] = replace(found, comparison=comparison)
     return replace(facts, **pooled)
+
+
+def _with_spent(
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison
+) -> Comparison:
+    """Return the comparison with the anchor with what guarded metrics changed by up to now.
+
+    The anchor moves with every better recipe, and nobody would see what creeps beside the target.
+    What was spent up to the accepted recipe stands in the record of the cycle that judged it, until
+    a person accepts one by hand.
+    """
+    accepted, standing = run.standing.anchor, run.standing
+    if accepted is None:
+        return comparison
+    same = accepted.recipe_digest, standing.anchor_code_digest
+    looked = standing.looked_entry, standing.looked_at
+    spent = next(
+        (
+            {each.metric: each for each in cycle.spent}
+            for cycle in reversed(cycles)
+            if cycle.spent and (cycle.challenger_recipe, cycle.codes[0]) == same
+            if cycle.may_promote and cycle.is_after(*looked)
+        ),
+        {},
+    )
+    for metric in dict.fromkeys(rail.metric for rail in run.config.model_gate.guardrails):
+        if (row := comparison.find_pooled(metric)) is not None:
+            value, error = row.pooled_value, row.pooled_error
+            if row.line is not None:
+                value, error = row.line.value, row.line.error
+            if (before := spent.get(metric)) is not None:
+                value, error = before.value + value, math.hypot(before.error, error)
+            spent[metric] = Spent(metric=metric, value=value, error=error)
+    return comparison.model_copy(update={"spent": tuple(spent.values())})
 
 
 def _with_lifts(

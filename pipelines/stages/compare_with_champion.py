@@ -280,7 +280,7 @@ def keep_evidence(
     """Leave what this cycle found for later ones to pool: the sound comparisons of it."""
     from validation.model_gate.examine import void_reasons
 
-    accepted, pairs = run.standing.anchor, facts.pairs()
+    accepted, anchor, pairs = run.standing.anchor, judgement.anchor, facts.pairs()
     configs = {"theta": run.config, "delta": run.config, "phi": accepted}
     changes = tuple(
         evidence.FoundChange(
@@ -307,9 +307,10 @@ def keep_evidence(
         holdout=judgement.comparison.holdout,
         judged_at=now,
         entry=run.newest_entry.number,
+        spent=anchor.recipe.spent if anchor and judgement.verdict.becomes_anchor else (),
         challenger_recipe=run.config.recipe_digest,
         challenger_name=run.config.recipe,
-        anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
+        anchor_recipe=accepted.recipe_digest if accepted and anchor else "",
         codes=(run.code_digest, fresh.code_digest),
         champion_bundle=run.champion.bundle_digest if run.champion else "",
         may_promote=run.may_promote,

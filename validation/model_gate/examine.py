@@ -27,11 +27,13 @@ from pipelines.contracts.reasons import (
 )
 from validation.model_gate.intervals import POWER, smallest_detectable_change
 from validation.model_gate.policy import (
+    TWO_SIDED_95,
     Change,
     Estimate,
     confidence_of_try,
     is_denied,
     is_shown,
+    is_spent,
     is_surely_worse,
 )
 from validation.model_gate.sizing import needed_of
@@ -409,6 +411,7 @@ def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
         bounds = (None if rail.max_decrease is None else -rail.max_decrease, rail.max_increase)
         if row.relative_change is not None:
             found.judge_change("guardrail", row, row.relative_change, bounds, {"bounds": bounds})
+            _judge_spent(rail.metric, bounds, found)
             continue
         why = found.comparison.why_no_change(row)
         if row.difference is None or row.baseline is None:
@@ -423,6 +426,18 @@ def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
             found.broken.append(broken)
         else:
             found.held.append(Reason.of("guardrail_held_by_difference", why=why, **facts))
+
+
+def _judge_spent(metric: str, bounds: Bounds, found: Examined) -> None:
+    """Hold back what the accepted recipes up to this one have changed beyond a bound."""
+    lowest, highest = bounds
+    for each in found.comparison.spent:
+        total = Estimate(each.value, each.error)
+        if each.metric == metric and is_spent(total, _low(lowest), _high(highest)):
+            low, high = total.low(TWO_SIDED_95), total.high(TWO_SIDED_95)
+            change = Interval(value=each.value, low=low, high=high, confidence=0.95)
+            told = {"metric": metric, "change": change, "bounds": bounds}
+            found.held_back.append(Reason.of("guardrail_spent", **told))
 
 
 def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examined) -> None:

@@ -204,7 +204,8 @@ def pool_with(
         if key == (comparison.target_metric, "all"):
             cycles, line = _with_line(cycles, seeds)
         else:
-            cycles, line = [cycle for cycle in cycles if not cycle.steps], None
+            line = _of_line(cycles, seeds)
+            cycles = [cycle for cycle in cycles if not cycle.steps]
         alone, _ = pool_cycles([mine], seeds)
         pooled, num_cycles = pool_cycles(cycles, seeds, step)
         rows.append(
@@ -233,8 +234,16 @@ def _with_line(
     others = [cycle for cycle in cycles if cycle.steps]
     if not others:
         return own, None
-    mine, theirs, line = (pool_cycles(e, seed_variance)[0] for e in (own, others, cycles))
-    if disagrees(mine, theirs) or not math.isfinite(line.value + line.error):
+    mine, theirs = (pool_cycles(each, seed_variance)[0] for each in (own, others))
+    if disagrees(mine, theirs):
         return own, None
+    return cycles, _of_line(cycles, seed_variance)
+
+
+def _of_line(cycles: Sequence[CycleChange], seed_variance: float) -> Interval | None:
+    """Return the mean of a line's changes, alike; None where it has one recipe or is not known."""
+    line, _ = pool_cycles(cycles, seed_variance)
+    if not any(cycle.steps for cycle in cycles) or not math.isfinite(line.value + line.error):
+        return None
     low, high = line.low(ONE_SIDED_95), line.high(ONE_SIDED_95)
-    return cycles, Interval(value=line.value, low=low, high=high, confidence=0.9)
+    return Interval(value=line.value, low=low, high=high, confidence=0.9)

@@ -74,7 +74,7 @@ def pool_line(known: Sequence[tuple[float, Estimate]], step: float) -> tuple[Est
         step: As `pooling.weights_of` takes it.
     """
     newest = known[-1][0]
-    own, others = ([e for value, e in known if (value == newest) is it] for it in (True, False))
+    own, others = ([e for value, e in known if (value == newest) == it] for it in (True, False))
     if not others or disagrees(pool(own), pool(others)):
         return pool(own), False
     recipes = [value for value, _ in reversed(known)]

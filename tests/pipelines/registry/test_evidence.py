@@ -11,12 +11,12 @@ from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import SelfTest
-from pipelines.contracts.reasons import LinePoint
+from pipelines.contracts.reasons import LinePoint, PooledChange, Spent
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
 from pipelines.registry.evidence import count_tries, earlier_changes, line_before, pool_facts
-from support.comparisons import change, comparison
+from support.comparisons import CONFIG, change, comparison
 from support.desk import variant
 from support.evidence import JUDGED_AT, PAIRS, TARGET, publish_evidence
 from support.judgements import CHAMPION
@@ -111,6 +111,39 @@ def test_of_a_line_each_change_of_recipe_counts_as_a_step(tmp_path: Path) -> Non
         found = earlier_changes(run, cycles, pair)[(TARGET, "all")]
         assert [each.steps for each in found] == [1, 1, 2, 0]  # the newest first
     assert {each.steps for each in earlier_changes(run, cycles, "phi")[(TARGET, "all")]} == {0}
+
+
+def test_what_accepted_recipes_spend_of_a_guardrail_adds_up_until_a_person_looks(
+    tmp_path: Path,
+) -> None:
+    rail = CONFIG.guardrails[0].metric
+    run = make_pooling_run(tmp_path, anchor_code_digest="b" * 64)
+    config = run.config.model_copy(update={"model_gate": CONFIG})
+    run = run.model_copy(update={"config": config})
+    row = PooledChange(
+        metric=rail,
+        segment="all",
+        value=0.01,
+        error=0.03,
+        pooled_value=0.01,
+        pooled_error=0.03,
+        num_cycles=1,
+    )
+    now = comparison(change(0.01), pooled=(row,))
+    mine = Spent(metric=rail, value=0.01, error=0.03)
+    assert evidence._with_spent(run, [], now).spent == (mine,)
+    before = Spent(metric=rail, value=0.02, error=0.04)
+    accepted = {"challenger_recipe": ACCEPTED.recipe_digest, "codes": ("b" * 64, "")}
+    publish(run, as_of=run.as_of - timedelta(weeks=6), spent=(before,), **accepted)
+    publish(run, as_of=run.as_of - timedelta(weeks=2))  # Another recipe, which was not accepted.
+    cycles = evidence.read(pinned(run))
+    [total] = evidence._with_spent(run, cycles, now).spent
+    assert (total.value, total.error) == (pytest.approx(0.03), pytest.approx(0.05))
+    # In a cycle that cannot tell, what was spent is not forgotten.
+    assert evidence._with_spent(run, cycles, comparison(change(0.01))).spent == (before,)
+    looked = run.standing.model_copy(update={"looked_at": JUDGED_AT + timedelta(days=900)})
+    run = run.model_copy(update={"standing": looked})
+    assert evidence._with_spent(run, cycles, now).spent == (mine,)
 
 
 def test_models_that_were_tried_on_one_holdout_are_counted(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from pipelines.contracts.judgement import (
     SelfTest,
     Verdict,
 )
-from pipelines.contracts.reasons import AbsenceKind, BaselineKind, Interval, PooledChange, Reason
+from pipelines.contracts.reasons import (
+    AbsenceKind,
+    BaselineKind,
+    Interval,
+    PooledChange,
+    Reason,
+    Spent,
+)
 from pipelines.recipes import smoke
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
@@ -221,6 +228,10 @@ THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any,
     # Surely better here, and not over all cycles: it becomes no anchor.
     "a worse line": (three(0.01, recipe(pooled=(WORSE_LINE,)), 0.01), {}, INCONCLUSIVE, OTHER,
                      "Together, the recipe and those of its name before it changed"),
+    "hides over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.2, error=0.05),)),
+                                 0.01), {}, INCONCLUSIVE, OTHER, "over all recipes accepted one"),
+    "few over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.02, error=0.05),)),
+                               0.01), {}, PROMOTE, ONE, ""),
     "even": (three(0.01, recipe(pooled=(SLIGHT,)), 0.01), {}, PROMOTE, ONE, ""),
     # Freshness does not hide a worse recipe, and a worse recipe costs no freshness.
     "worse": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, WORSE_RECIPE),

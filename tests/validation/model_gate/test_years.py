@@ -1,12 +1,14 @@
 """Years of the real rules: what drifts, what stays fresh, and what a holdout of a size can see."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipelines.contracts.judgement import Decision, Promoted
 from support.comparisons import CONFIG
+from support.hiding_years import Creep, mean_of
 from validation.model_gate import years
 from validation.model_gate.policy import Estimate, Evidence, Outcome, for_code
 from validation.model_gate.years import (
@@ -110,6 +112,17 @@ def test_a_change_of_recipe_has_the_error_of_two_seeds_beside_the_holdouts(
         assert found.theta is not None and found.delta is not None and found.phi is not None
         assert found.delta.now.error == pytest.approx((0.003**2 + 2 * 0.004**2) ** 0.5)
         assert (found.theta.now.error, found.phi.now.error) == (0.003, 0.003)
+
+
+@pytest.mark.parametrize(("error", "forgotten"), [(0.0071, 0.035), (0.0075, 0.11)])
+def test_hides_do_not_creep_beside_a_target_that_gets_better(
+    error: float, forgotten: float
+) -> None:
+    creep = Creep(target=0.003, hides=0.005, hide_error=error)
+    assert mean_of(creep, CONFIG, NUM_YEARS, SEED).hides <= 0.03
+    assert mean_of(creep, CONFIG, 40, SEED, has_memory=False).hides > forgotten
+    calm = mean_of(replace(creep, hides=0.0), CONFIG, NUM_YEARS, SEED)
+    assert calm.held <= 0.07 and calm.target > 0.9 * 0.003 * 26
 
 
 def test_one_bad_recipe_of_a_good_line_is_seldom_promoted() -> None:
