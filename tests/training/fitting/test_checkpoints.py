@@ -55,7 +55,7 @@ def test_machines_that_see_different_checkpoints_change_nothing(
     folder.metrics.write_text("of an earlier attempt")
     monkeypatch.setattr(pl, "Trainer", made)
     made.return_value.global_step = 9
-    spec = MagicMock(tracking_uri="", num_devices=1, num_nodes=1)
+    spec = MagicMock(tracking_uri="", mlflow_run_id="", num_devices=1, num_nodes=1)
     _fit(spec, folder, MagicMock(), MagicMock(num_steps=9), None)
     strategy = SimpleNamespace(all_gather=lambda own: torch.tensor([[own.item()], [3]]))
     module, same, other = (SimpleNamespace(device="cpu"), *(
