@@ -245,6 +245,13 @@ def read_model(uri: str, model: type[Model], repair: str = "put a sound copy bac
         ) from error
 
 
+def find_model(uri: str, model: type[Model], repair: str = "put a sound copy back") -> Model | None:
+    """Read one frozen value as `read_model` does; None where nothing is there."""
+    with contextlib.suppress(FileNotFoundError):
+        return read_model(uri, model, repair)
+    return None
+
+
 def write_model(uri: str, value: Frozen) -> None:
     """Write one frozen value as JSON, atomically."""
     write_bytes(uri, value.to_record())

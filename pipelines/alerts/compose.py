@@ -193,7 +193,7 @@ def compose_forced(run: ResolvedRun, move: Move, verdict: str, settings: Setting
         run,
         title=f"{label} was promoted by hand",
         about=(label, _label(move.previous), move.reason),
-        happened=f"{_who(move)} made {label} champion in spite of the verdict: {_why(move)}",
+        happened=_told_of(move, f"made {label} champion in spite of the verdict"),
         certainty=f"What the gate had said: {verdict}",
         done=f"It takes the place of {_label(move.previous)}.",
         next_step=step(
@@ -213,7 +213,7 @@ def compose_moved(move: Move, settings: Settings) -> Alert:
         "command line",
         title=f"{'rollback' if is_back else 'repair'}: {label} serves in place of {before}",
         about=(str(move.number), move.mark),
-        happened=f"{_who(move)} {'went back' if is_back else 'put it on record'}: {_why(move)}",
+        happened=_told_of(move, "went back" if is_back else "put it on record"),
         next_step=step(
             "Nothing has to be done.", ("See all moves:", command_at(settings, "history"))
         ),
@@ -255,12 +255,8 @@ def _label(model: ModelRef | None) -> str:
     return model.label if model else "no champion"
 
 
-def _who(move: Move) -> str:
-    return one_line(move.by) or "Somebody"
-
-
-def _why(move: Move) -> str:
-    return one_line(move.reason)
+def _told_of(move: Move, what: str) -> str:
+    return f"{one_line(move.by) or 'Somebody'} {what}: {one_line(move.reason)}"
 
 
 @dataclass(frozen=True)
@@ -285,7 +281,7 @@ def find_failure(run_uri: str, stages: Iterable[str]) -> StageFailure | None:
     """Return the newest failure that one of the stages of a run has left, or None."""
     uris = [failure_uri(run_uri, name) for name in stages]
     repair = "delete it: a failure is noted anew when it recurs"
-    found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
+    found = [failure for uri in uris if (failure := storage.find_model(uri, StageFailure, repair))]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
 
 

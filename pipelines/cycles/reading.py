@@ -5,7 +5,6 @@ read here. A cycle that is damaged hides no other. Not for what a person is told
 (`pipelines.alerts.outcomes`). Tested in tests/pipelines/cycles/test_reading.py.
 """
 
-import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,9 +137,8 @@ def outcome_now(
         HomefeedError: a record is damaged, or the storage failed.
         ValueError: a record is of another version.
     """
-    uri, promotion = manifest_uri(run.run_uri, "promote_challenger"), None
-    if storage.exists(uri):
-        promotion = Promotion.model_validate(storage.read_model(uri, StageRecord).artifact)
+    record = storage.find_model(manifest_uri(run.run_uri, "promote_challenger"), StageRecord)
+    promotion = Promotion.model_validate(record.artifact) if record else None
     kept, approval = judgement.outcome, read_approval(run.run_uri)
     if approval is not None and approval.ruling_digest != judgement.ruling_digest:
         approval = None  # It is about another verdict.
@@ -158,11 +156,9 @@ def _records_of(run_uri: str) -> dict[str, StageRecord]:
         DataContractError: one is damaged or was edited.
         TransientStorageError: the storage failed.
     """
-    found = {}
-    for stage in STAGES:
-        with contextlib.suppress(FileNotFoundError):
-            found[stage] = storage.read_model(manifest_uri(run_uri, stage), StageRecord)
-    return found
+    places = {stage: manifest_uri(run_uri, stage) for stage in STAGES}
+    found = {stage: storage.find_model(uri, StageRecord) for stage, uri in places.items()}
+    return {stage: record for stage, record in found.items() if record}
 
 
 def is_void(run: ResolvedRun, comparison: Comparison) -> bool:
@@ -182,8 +178,7 @@ def record_of(run: ResolvedRun, comparison: Comparison) -> CycleRecord:
     ended, meant, change = dict[str, datetime](), None, comparison.target_change
     uri, why = explanation_uri(run.workspace_uri, run.run_id), None
     try:
-        if storage.exists(uri):
-            why = storage.read_model(uri, Explanation, "delete it, and explain the run again")
+        why = storage.find_model(uri, Explanation, "delete it, and explain the run again")
         ended = {name: record.finished_at for name, record in _records_of(run.run_uri).items()}
         if change is not None and not comparison.is_first_cycle:
             known = ledger.of_main_metric(ledger.read(run.workspace_uri, run.registered_model))

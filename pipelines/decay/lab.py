@@ -145,8 +145,7 @@ class Lab:
     def _make(self, as_of: datetime, versions: Sequence[ModelRef]) -> Made:
         """Return the model of a day and its snapshot, made once."""
         note = (self.work / f"{as_of:%Y-%m-%d}" / "made.json").as_uri()
-        if storage.exists(note):
-            found = storage.read_model(note, Made)
+        if found := storage.find_model(note, Made):
             places = {**found.snapshot.places(), Path(found.bundle_dir).as_uri(): None}
             if not storage.find_missing(places):
                 return found

@@ -100,17 +100,10 @@ def read_record(uri: str) -> EventLogRecord | None:
         DataContractError: it is damaged.
         TransientStorageError: the storage failed.
     """
-    entries = [
-        name
-        for name in storage.list_names(storage.join(uri, RECORD_FOLDER))
-        if _ENTRY.fullmatch(name)
-    ]
-    place = (
-        storage.join(uri, RECORD_FOLDER, entries[-1])
-        if entries
-        else storage.join(uri, FIRST_RECORD_FILE)
-    )
-    return storage.read_model(place, EventLogRecord) if entries or storage.exists(place) else None
+    folder = storage.join(uri, RECORD_FOLDER)
+    if entries := [name for name in storage.list_names(folder) if _ENTRY.fullmatch(name)]:
+        return storage.read_model(storage.join(folder, entries[-1]), EventLogRecord)
+    return storage.find_model(storage.join(uri, FIRST_RECORD_FILE), EventLogRecord)
 
 
 def create_entry(uri: str, record: EventLogRecord) -> None:

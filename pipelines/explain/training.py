@@ -72,10 +72,9 @@ class Trainer:
         told = recipe.model_dump(mode="json", include={"features", "snapshot"})
         key = digest_of([told, f"{as_of}", self.snapshot.digest])[:16]
         uri = storage.join(self.folder_uri, f"snapshot-{key}.json")
-        if storage.exists(uri):
-            known = storage.read_model(uri, Snapshot, "delete it: it is built again")
-            if not storage.find_missing(known.places()):
-                return known
+        known = storage.find_model(uri, Snapshot, "delete it: it is built again")
+        if known and not storage.find_missing(known.places()):
+            return known
         if as_of == self.run.as_of:
             found = snapshot_to_train(self.run, self.snapshot, recipe)
         else:

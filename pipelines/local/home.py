@@ -5,7 +5,6 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 """
 
 import base64
-import contextlib
 import json
 import re
 import secrets
@@ -104,9 +103,7 @@ class Ports(Frozen):
 
 def choose_ports(home: LocalHome) -> Ports:
     """Return the ports of the last start, or a free one for each that is taken; remember them."""
-    last = Ports()
-    with contextlib.suppress(FileNotFoundError):
-        last = storage.read_model(storage.to_uri(home.ports), Ports, "delete it")
+    last = storage.find_model(storage.to_uri(home.ports), Ports, "delete it") or Ports()
     ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
     write_whole(home.ports, ports.to_record())
     return ports

@@ -114,14 +114,13 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
 def read_report(run: ResolvedRun) -> EventLogReport | None:
     """Return what the run's event log was found to be; None where it was not judged."""
     uri = storage.join(judged_log_uri(run.run_uri), REPORT_FILE)
-    return storage.read_model(uri, EventLogReport) if storage.exists(uri) else None
+    return storage.find_model(uri, EventLogReport)
 
 
 def _accepted_days(run: ResolvedRun) -> tuple[DayProfile, ...]:
     """Return the days that were kept with the last accepted snapshot; none where none are known."""
     uri = run.last_accepted_snapshot_uri
-    if uri is not None and storage.exists(snapshot_manifest_uri(uri)):
-        reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+    if uri and (reference := storage.find_model(snapshot_manifest_uri(uri), Snapshot)):
         try:
             data = read_kept(run, reference, DAYS_FILE)
             return KeptDays.from_record(data).days if data else ()
@@ -187,8 +186,5 @@ def accept_shift(
 def accepted_shifts(run_uri: str) -> dict[str, str]:
     """Return who accepted what of a run's data, and why, by expectation."""
     places = {name: accepted_shift_uri(run_uri, name) for name in ACCEPTABLE}
-    return {
-        name: storage.read_model(uri, AcceptedShift).sentence
-        for name, uri in places.items()
-        if storage.exists(uri)
-    }
+    found = {name: storage.find_model(uri, AcceptedShift) for name, uri in places.items()}
+    return {name: shift.sentence for name, shift in found.items() if shift}

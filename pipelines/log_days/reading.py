@@ -132,12 +132,11 @@ def _measure_part(plan: SnapshotPlan, task: tuple[EventLog, range]) -> Profiles:
 
 def _read_known(uri: str) -> dict[str, DayProfile | None]:
     try:
-        return dict(storage.read_model(uri, MeasuredDays).profiles)
-    except FileNotFoundError:
-        pass
+        found = storage.find_model(uri, MeasuredDays)
+        return dict(found.profiles) if found else {}
     except HomefeedError as error:
         log.warning("%s cannot be read (%s); the days are measured again", uri, error)
-    return {}
+        return {}
 
 
 def _states(event_log: EventLog, plan: SnapshotPlan, days: range) -> dict[int, str]:

@@ -112,10 +112,8 @@ def place_of(settings: Settings, name: str) -> str:
 
 def read_watch(settings: Settings) -> Watch | None:
     """Return what the monitor has found last; None: it never ran."""
-    with contextlib.suppress(FileNotFoundError):
-        repair = "delete it: `homefeed monitor` writes it anew"
-        return storage.read_model(place_of(settings, "watch.json"), Watch, repair)
-    return None
+    repair = "delete it: `homefeed monitor` writes it anew"
+    return storage.find_model(place_of(settings, "watch.json"), Watch, repair)
 
 
 def early_retrain(settings: Settings) -> str | None:
@@ -135,11 +133,9 @@ def early_retrain(settings: Settings) -> str | None:
 def decay_of(known: History, recipe: RunConfig | None = None) -> Decay | None:
     """Return what was measured of a recipe's decay, or of the accepted one's; None: nothing."""
     recipe = recipe or (known.recipes.accepted.parse() if known.recipes.accepted else None)
-    with contextlib.suppress(FileNotFoundError):
-        place = decay_folder(known.workspace_uri, recipe.recipe_digest if recipe else "none")
-        repair = "measure it again: `homefeed decay`"
-        return storage.read_model(storage.join(place, "decay.json"), Decay, repair)
-    return None
+    place = decay_folder(known.workspace_uri, recipe.recipe_digest if recipe else "none")
+    repair = "measure it again: `homefeed decay`"
+    return storage.find_model(storage.join(place, "decay.json"), Decay, repair)
 
 
 def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watch:

@@ -119,9 +119,9 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     workspace, until = storage.to_uri(settings.workspace_location), due
     uri = storage.join(workspace, "schedule", "record.json")
     found: tuple[datetime, ...] = (due,) if is_too_late else ()
-    if storage.exists(uri):
-        repair = "delete it and clear the task; what was skipped before is not told any more"
-        until = storage.read_model(uri, ScheduleRecord, repair).accounted_until
+    repair = "delete it and clear the task; what was skipped before is not told any more"
+    if record := storage.find_model(uri, ScheduleRecord, repair):
+        until = record.accounted_until
         found = (*grid.between(until, due), *(date for date in found if date > until))
     # Of these days the workspace holds a cycle, whoever has begun it.
     on_record = {name[:10] for name in storage.list_names(storage.join(workspace, "runs"))}

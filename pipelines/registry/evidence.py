@@ -456,10 +456,9 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
     """Return what was kept beside the profile of an accepted reference; None if gone or altered."""
     # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
     marker_uri = _accepted_uri(reference.uri.rpartition("/snapshots/")[0], run, reference)
-    if not storage.exists(marker_uri):
-        return None
     repair = "delete it: the reference is then measured again"
-    marker = storage.read_model(marker_uri, JudgedSnapshot, repair)
+    if (marker := storage.find_model(marker_uri, JudgedSnapshot, repair)) is None:
+        return None
     uri = storage.join(marker.found_uri.rpartition("/")[0], name)
     content = storage.read_bytes(uri) if storage.exists(uri) else b""
     return content if hashlib.sha256(content).hexdigest() == marker.kept.get(name) else None

@@ -115,7 +115,7 @@ def read_approval(run_uri: str) -> Approval | None:
         "delete it and clear approve_promotion in Airflow, with what is after it: that asks anew, "
         "and promotes what is approved"
     )
-    return storage.read_model(uri, Approval, repair) if storage.exists(uri) else None
+    return storage.find_model(uri, Approval, repair)
 
 
 def _approval_of(run: ResolvedRun, judgement: Judgement) -> Approval:

@@ -99,7 +99,7 @@ def read_listing(run_uri: str) -> Listing | None:
     """
     uri = listing_uri(run_uri)
     repair = "put a sound copy back, or move it away: then no files are compared"
-    return storage.read_model(uri, Listing, repair) if storage.exists(uri) else None
+    return storage.find_model(uri, Listing, repair)
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,8 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
         problem = ""
         for stage in STAGES:
             try:
-                record = storage.read_model(manifest_uri(uri, stage), StageRecord)
-                artifacts[stage] = record.artifact or {}
-            except FileNotFoundError:
-                continue
+                if record := storage.find_model(manifest_uri(uri, stage), StageRecord):
+                    artifacts[stage] = record.artifact
             except DataContractError as error:
                 problem = problem or f"what it needs is not known: {error}"
         size = measure(uri)

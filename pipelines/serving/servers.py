@@ -32,10 +32,8 @@ def read_servers(workspace_uri: str, now: datetime) -> tuple[ServerNote, ...]:
     found = []
     for name in storage.list_names(storage.join(workspace_uri, FOLDER)):
         place = storage.join(workspace_uri, FOLDER, name)
-        try:
-            note = storage.read_model(place, ServerNote, "delete it")
-        except FileNotFoundError:  # Its server has ended since.
-            continue
+        if (note := storage.find_model(place, ServerNote, "delete it")) is None:
+            continue  # Its server has ended since.
         if now < note.counts_until:
             found.append(note)
         else:

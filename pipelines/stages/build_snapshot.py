@@ -66,11 +66,9 @@ def has_log_changed(run: ResolvedRun) -> bool:
     """
     from pipelines.event_log.reader import Listing
 
-    uri = listing_uri(run.run_uri)
-    if not storage.exists(uri):
+    if (listing := storage.find_model(listing_uri(run.run_uri), Listing)) is None:
         return False
-    listed = storage.read_model(uri, Listing).files
-    before = {(file.path, file.num_bytes, file.modified_at) for file in listed}
+    before = {(file.path, file.num_bytes, file.modified_at) for file in listing.files}
     try:
         _, files = _files_now(run)
     except DataContractError as error:
