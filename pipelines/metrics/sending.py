@@ -76,7 +76,7 @@ def send(points: Sequence[Point], about: str) -> None:
     # filter is on each of their loggers, because a logger's children do not inherit it.
     for name in tuple(logging.root.manager.loggerDict):
         if name.partition(".")[0] in _LIBRARIES:
-            logging.getLogger(name).addFilter(_is_of_others)
+            logging.getLogger(name).addFilter(lambda record: record.threadName != _THREAD)
     thread = threading.Thread(target=export, name=_THREAD, daemon=True)
     thread.start()
     thread.join(WAIT_S)
@@ -86,10 +86,6 @@ def send(points: Sequence[Point], about: str) -> None:
             "collector that takes OTLP by HTTP; look at it and at the variables OTEL_...",
             *(about, problem),
         )
-
-
-def _is_of_others(record: logging.LogRecord) -> bool:
-    return record.threadName != _THREAD
 
 
 def _collect(points: Sequence[Point]) -> "MetricsData":

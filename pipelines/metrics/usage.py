@@ -96,11 +96,6 @@ def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path | None = N
     return limit
 
 
-def memory_in_use_bytes() -> int:
-    """Return how much of the machine's memory this process holds now."""
-    return int(psutil.Process().memory_info().rss)
-
-
 def processor_s() -> float:
     """Return user and system seconds of this process and of its children that have ended."""
     used = psutil.Process().cpu_times()

@@ -65,13 +65,15 @@ def usable_cores() -> int:
 
 def memory_budget_bytes() -> int:
     """Return how much memory a builder may take: half of its stage's, or of the machine's."""
-    from pipelines.metrics.usage import memory_in_use_bytes, memory_limit_bytes
+    import psutil
+
+    from pipelines.metrics.usage import memory_limit_bytes
     from pipelines.settings import Settings
 
     told = Settings().stage_resources.get("build_snapshot")
     limit = int(told.memory_gib * 2**30) if told else memory_limit_bytes()
     # What the process takes before it builds anything, mostly its code, counts too.
-    return max(0, limit // 2 - memory_in_use_bytes())
+    return max(0, limit // 2 - int(psutil.Process().memory_info().rss))
 
 
 def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int) -> int:

@@ -29,7 +29,7 @@ import numpy as np
 
 from pipelines.contracts.decay import DecayCurve, DecayPoint
 from pipelines.contracts.reasons import Interval
-from validation.model_gate.intervals import MAX_GROUPS, FloatArray, IntArray
+from validation.model_gate.intervals import MAX_GROUPS, FloatArray
 
 FEWEST_PAIRS = 4
 """Of a lag that is told: of fewer, nothing says how models and windows differ."""
@@ -114,6 +114,8 @@ class Estimate:
 
 def estimate(pairs: Sequence[Pair]) -> Estimate:
     """Return the changes of all lags that have enough pairs; of others nothing is said."""
+    from scipy.stats import norm, t
+
     pairs = [pair for pair in pairs if pair.fresh.sum() > 0]
     lags, place, counts = np.unique(
         [pair.lag_days for pair in pairs], return_inverse=True, return_counts=True
@@ -125,19 +127,14 @@ def estimate(pairs: Sequence[Pair]) -> Estimate:
     value = np.bincount(of_lag, [float(p.lost.sum()) for p in kept], len(told)) / whole
     covariance = _covariance(kept, of_lag, value, whole)
     deviation = np.sqrt(np.diag(covariance))
-    error, root = deviation * _student(counts[told]), np.eye(len(told))
+    # An interval from so few pairs is wider than a normal one.
+    wider = t.ppf(0.975, counts[told] - 1) / norm.ppf(0.975)
+    error, root = deviation * wider, np.eye(len(told))
     if deviation.all():
         values, vectors = np.linalg.eigh(covariance / np.outer(deviation, deviation))
         root = vectors * np.sqrt(np.maximum(values, 0))
         root /= np.linalg.norm(root, axis=1, keepdims=True)
     return Estimate(lags[told], counts[told], value, error, root)
-
-
-def _student(num_pairs: IntArray) -> FloatArray:
-    """Return how much wider than normal an interval from so many pairs is, (L,)."""
-    from scipy.stats import norm, t
-
-    return np.asarray(t.ppf(0.975, num_pairs - 1) / norm.ppf(0.975))
 
 
 def _covariance(

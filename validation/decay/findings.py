@@ -10,7 +10,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.decay import Decay, DecayCurve, ScheduleArm
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cost_of_cadences, every, replay, trust_in, when_due
-from validation.decay.curve import Pair, estimate
+from validation.decay.curve import estimate
 from validation.decay.shapes import compare_shapes
 from validation.decay.windows import Kind, ScoredWindow, pairs_of
 from validation.model_gate.intervals import FloatArray
@@ -51,7 +51,11 @@ def findings(
         of, stale = estimate(pairs_of(windows, head, kind, segment)), kind == "frozen"
         curves.append(of.to_curve(metric, confidence, segment, "actions" if stale else "weights"))
     as_of = tuple(window.as_of for window in windows)
-    changes = matrix_of(pairs, len(windows))
+    # Of each older model (row) on each window (column); NaN where there is none.
+    changes = np.full((len(windows), len(windows)), np.nan)
+    np.fill_diagonal(changes, 0.0)
+    for pair in pairs:
+        changes[pair.old, pair.window] = pair.change
     rounded = np.round(changes, 6).tolist()
     is_priced = core_hours is not None and value is not None
     return Decay(
@@ -70,15 +74,6 @@ def findings(
         schedules=_schedules(windows, curves[0], changes, core_hours, value),
         **about,
     )
-
-
-def matrix_of(pairs: Sequence[Pair], num: int) -> FloatArray:
-    """Return the change of each older model (row) on each window (column); NaN where none is."""
-    changes = np.full((num, num), np.nan)
-    np.fill_diagonal(changes, 0.0)
-    for pair in pairs:
-        changes[pair.old, pair.window] = pair.change
-    return changes
 
 
 def _schedules(
