@@ -284,7 +284,8 @@ def _with_lifts(
     """
     from validation.model_gate.policy import FEWEST_LIFTS, plausible_lift
 
-    metric, since = comparison.target_metric, run.standing.champion_since
+    metric, standing = comparison.target_metric, run.standing
+    since = standing.champion_entry, standing.champion_since
     change = comparison.find_pooled(metric)
     if change is None or comparison.baseline_kind is not BaselineKind.CHAMPION:
         return comparison
@@ -292,7 +293,7 @@ def _with_lifts(
         each.value
         for cycle in cycles
         if cycle.may_promote and cycle.champion_bundle and cycle.as_of < run.as_of
-        if since is not None and cycle.judged_at <= since
+        if not cycle.is_after(*since)
         for each in cycle.changes
         if (each.pair, each.metric, each.segment) == ("theta", metric, "all")
     )

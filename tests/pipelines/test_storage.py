@@ -32,6 +32,18 @@ def test_a_value_survives_the_round_trip_and_an_altered_one_is_named(tmp_path: P
         storage.read_model(uri, FileDigest)
 
 
+def test_a_value_that_need_not_be_there_is_none_and_a_damaged_one_is_no_absence(
+    tmp_path: Path,
+) -> None:
+    uri = storage.to_uri(tmp_path / "value.json")
+    assert storage.find_model(uri, FileDigest) is None
+    storage.write_model(uri, VALUE)
+    assert storage.find_model(uri, FileDigest) == VALUE
+    storage.write_bytes(uri, b"{}")
+    with pytest.raises(DataContractError, match=r"value\.json is not a valid FileDigest"):
+        storage.find_model(uri, FileDigest)
+
+
 @pytest.mark.parametrize(
     ("codes", "kind", "told"),
     [

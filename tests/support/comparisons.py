@@ -10,6 +10,7 @@ from pipelines.contracts.reasons import (
     HeadFacts,
     Interval,
     MetricComparison,
+    PooledChange,
 )
 from support.holdouts import champion_with
 from support.judgements import TESTED, make_judgement, metric
@@ -66,3 +67,16 @@ def absent(
 
 
 SOUND = TESTED
+
+
+def pooled(value: float, num_cycles: int, error: float, name: str = TARGET) -> PooledChange:
+    """Return a change whose error on this cycle's holdout is 1 %."""
+    return PooledChange(
+        metric=name,
+        segment="all",
+        value=value,
+        error=0.01,
+        pooled_value=value,
+        pooled_error=error,
+        num_cycles=num_cycles,
+    )

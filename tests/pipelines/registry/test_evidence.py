@@ -11,12 +11,12 @@ from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import SelfTest
-from pipelines.contracts.reasons import LinePoint, PooledChange, Spent
+from pipelines.contracts.reasons import LinePoint, Spent
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
 from pipelines.registry.evidence import count_tries, earlier_changes, line_before, pool_facts
-from support.comparisons import CONFIG, change, comparison
+from support.comparisons import CONFIG, change, comparison, pooled
 from support.desk import variant
 from support.evidence import JUDGED_AT, PAIRS, TARGET, publish_evidence
 from support.judgements import CHAMPION
@@ -120,16 +120,7 @@ def test_what_accepted_recipes_spend_of_a_guardrail_adds_up_until_a_person_looks
     run = make_pooling_run(tmp_path, anchor_code_digest="b" * 64)
     config = run.config.model_copy(update={"model_gate": CONFIG})
     run = run.model_copy(update={"config": config})
-    row = PooledChange(
-        metric=rail,
-        segment="all",
-        value=0.01,
-        error=0.03,
-        pooled_value=0.01,
-        pooled_error=0.03,
-        num_cycles=1,
-    )
-    now = comparison(change(0.01), pooled=(row,))
+    now = comparison(change(0.01), pooled=(pooled(0.01, 1, 0.03, rail),))
     mine = Spent(metric=rail, value=0.01, error=0.03)
     assert evidence._with_spent(run, [], now).spent == (mine,)
     before = Spent(metric=rail, value=0.02, error=0.04)

@@ -18,12 +18,11 @@ from pipelines.contracts.reasons import (
     AbsenceKind,
     BaselineKind,
     Interval,
-    PooledChange,
     Reason,
     Spent,
 )
 from pipelines.recipes import smoke
-from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
+from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric, pooled
 from support.holdouts import HEADS, champion_with
 from support.judgements import BEATEN, CHALLENGER, SERVING, SLOW
 from validation.model_gate.verdict import decide
@@ -64,19 +63,6 @@ def saves(by: float) -> Comparison:
 
 def without(name: str) -> Comparison:
     return comparison(drop=(f"{name}/all",), absent=(absent(name, NOT_FINITE),))
-
-
-def pooled(value: float, num_cycles: int, error: float, name: str = TARGET) -> PooledChange:
-    """Return a change whose error on this cycle's holdout is 1 %."""
-    return PooledChange(
-        metric=name,
-        segment="all",
-        value=value,
-        error=0.01,
-        pooled_value=value,
-        pooled_error=error,
-        num_cycles=num_cycles,
-    )
 
 
 def of_hide(now: Interval, value: float, error: float) -> Comparison:
