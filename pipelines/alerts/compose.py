@@ -206,12 +206,13 @@ def compose_forced(run: ResolvedRun, move: Move, verdict: str, settings: Setting
 def compose_moved(move: Move, settings: Settings) -> Alert:
     """Return the alert about a rollback, or about a repair that said what serves."""
     label, before = move.model.label, _label(move.previous)
-    is_back = move.kind == "rollback"
+    is_back, is_other = move.kind == "rollback", move.model != move.previous
     return make_alert(
         AlertKind.CHAMPION_MOVED,
         settings,
         "command line",
-        title=f"{'rollback' if is_back else 'repair'}: {label} serves in place of {before}",
+        title=f"{'rollback' if is_back else 'repair'}: {label} serves"
+        + f" in place of {before}" * is_other,
         about=(str(move.number), move.mark),
         happened=_told_of(move, "went back" if is_back else "put it on record"),
         next_step=step(

@@ -139,7 +139,8 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
         told = "; ".join(f"{name}: {said}" for name, said in failures.items())
         failure = AlertDeliveryError(
             f"the alert did not reach each transport ({told}) and lies at {uri}; "
-            f"check the Airflow connection of each (<name>_default), then clear the task"
+            f"mend the Airflow connection of each (<name>_default): it is sent with the next alert "
+            f"or cycle, or now by `homefeed alert test`"
         )
         failure.about = tuple(failures)
         raise failure

@@ -125,12 +125,14 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
 
 @alert_app.command("test")
 def try_transports() -> AlertReceipt:
-    """Send an alert through every transport that is set; say which took it."""
+    """Send an alert through every transport that is set, then what waits; say which took it."""
     from pipelines.alerts.compose import compose_test
+    from pipelines.alerts.incidents import deliver_left
     from pipelines.alerts.transports import deliver
 
     settings = Settings()
     receipt = deliver(compose_test(settings, datetime.now(UTC)), settings)
+    deliver_left(settings)
     say(f"taken by: {', '.join(receipt.delivered_to)}")
     return receipt
 

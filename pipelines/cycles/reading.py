@@ -202,7 +202,7 @@ def lines_of(cycle: CycleFacts) -> Iterator[str]:
     if (failure := cycle.failure) is not None:
         yield f"  {failure.error_class}, {failure.occurred_at:%Y-%m-%d %H:%M} UTC"
     if (outcome := cycle.outcome) is not None:
-        yield from (f"  {line}" for line in (outcome.number, outcome.why))
+        yield f"  {outcome.why}"
         yield f"  Verdict page: {cycle.page_uri}"
         if cycle.promoted is not None:
             yield f"  this cycle promoted {cycle.promoted or 'nothing'}"

@@ -487,8 +487,10 @@ def repair(
                 moved_at=now,
                 kind="outside",
                 model=model,
-                # Where the alias is moved, it comes from where it was found.
-                previous=last.model if last and state.serves == state.recorded else state.served,
+                # The history's model gives way, or what a hand had put there if that is moved.
+                previous=state.served
+                if state.serves not in (model.version, state.recorded)
+                else last and last.model,
                 recipe=recipe,
                 reason=reason,
                 by=by,

@@ -1,9 +1,11 @@
 """`homefeed status` and `alert test`: what is printed, and which code ends them."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from pipelines.alerts import transports
 from support.commands import as_json, homefeed, refusal
 from support.kept_cycles import begin
 
@@ -32,3 +34,8 @@ def test_an_alert_is_sent_through_every_transport_to_try_them(
     monkeypatch.setenv("HOMEFEED_ALERT_TRANSPORTS", '["smtp", "slack"]')
     said = str(refusal("alert", "test"))  # HOMEFEED_ALERT_EMAIL_TO is empty, Slack has no address
     assert "smtp: HOMEFEED_ALERT_EMAIL_TO is empty" in said and "slack: " in said
+    sent = mock.Mock()
+    for name in ("smtp", "slack"):
+        monkeypatch.setitem(transports._TRANSPORTS, name, sent)
+    assert as_json("alert", "test")["delivered_to"] == ["outbox", "smtp", "slack"]
+    assert sent.call_count == 4  # What had waited since the connections were wrong goes out too.

@@ -141,7 +141,7 @@ def test_the_lines_say_what_the_cycle_did_and_where_it_broke(tmp_path: Path) -> 
     assert outcome is not None
     ending = ["  this cycle promoted nothing", f"  run folder: {judged.run_uri}"]
     page = f"  Verdict page: {judged.page_uri}"
-    short = [f"  {outcome.number}", f"  {outcome.why}", page, *ending]
+    short = [f"  {outcome.why}", page, *ending]
     assert list(lines_of(judged)) == [f"2017-03-02  void: {outcome.title}", *short]
 
 

@@ -85,6 +85,7 @@ def test_what_does_not_agree_stops_cycles_until_a_person_says_which_is_right(
     next_cycle = two.cycle(3)
     spoil(two)
     served, num_entries = two.state.serves, len(two.history.entries)
+    recorded = two.state.recorded
     for act in (lambda: asked(two), lambda: two.promote(next_cycle)):
         with pytest.raises(error, match=message):
             act()
@@ -101,6 +102,9 @@ def test_what_does_not_agree_stops_cycles_until_a_person_says_which_is_right(
         two.mend(restores, why=" ")
     entry = two.mend(restores)
     assert entry is not None and entry.kind == "outside"
+    # Whoever is told reads which model gave way: the history's, or what the hand had put there.
+    before = recorded if served == expected[restores] else served
+    assert (entry.previous and entry.previous.version) == before
     assert asked(two).serves == two.state.recorded == expected[restores]
     assert two.history.damaged == () and two.steps() == [] and two.mend() is None
     if found in ("another of ours", "a stranger's") and restores:  # It never served.
