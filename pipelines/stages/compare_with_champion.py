@@ -102,7 +102,9 @@ def compare_with_champion(
         judgement = judge(run, facts, sides, fresh, line_before(run, cycles))
         page_uri = storage.join(output_uri, VERDICT_PAGE)
         skew = measure_skew(run, champion) if champion else None
-        judgement = judgement.model_copy(update={"report_uri": page_uri, "skew": skew})
+        curve = _operating_curve(run, judgement, fresh)
+        added = {"report_uri": page_uri, "skew": skew, "operating_curve": curve}
+        judgement = judgement.model_copy(update=added)
         comparison = judgement.comparison
         shown = _open_runs(client, run, judgement)
         places = mlflow_links(run.tracking_uri, tracking.experiment_id_of(client, run), shown)
@@ -171,16 +173,11 @@ def judge(
     line: tuple[LinePoint, ...],
     serving: ServingCheck | None = None,
 ) -> Judgement:
-    """Check that the bundles would serve, unless that is known (`serving`), and rule.
-
-    The operating curve takes the error of two models of the accepted recipe where there are such:
-    the error of a change grows with the change.
-    """
+    """Check that the bundles would serve, unless that is known (`serving`), and rule."""
     from training.bundle.serving_check import check_serving
     from validation.model_gate.long_line import points_of
     from validation.model_gate.policy import for_code
     from validation.model_gate.verdict import decide
-    from validation.model_gate.years import operating_curve
 
     comparison, gate, anchor = facts.theta.comparison, run.config.model_gate, None
     mine, champion, fresh_side = sides
@@ -200,10 +197,6 @@ def judge(
             serving=check_serving(fresh_side.bundle_dir, accepted.serving, champion_dir),
         )
     standing = _standing_with(run, line, fresh)
-    told, curve = anchor.freshness if anchor else comparison, tuple[OperatingPoint, ...]()
-    row = told.find_pooled(told.target_metric)
-    if row is not None and row.error and not told.is_first_cycle:  # else not that of two models
-        curve = operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
     made = comparison, facts.self_test, serving
     verdict = decide(*made, gate, run.config.features.heads, anchor, standing, facts.baselines)
     if fresh.why is AnchorWhy.SAME_MODEL and verdict.promoted is Promoted.CHALLENGER:
@@ -218,11 +211,30 @@ def judge(
         hold=standing.hold,
         estimates=facts.estimates,
         baselines=facts.baselines,
-        operating_curve=curve,
         line=line,
         verdict=verdict,
         report_uri="",
     )
+
+
+def _operating_curve(
+    run: ResolvedRun, judgement: Judgement, fresh: FreshAnchor
+) -> tuple[OperatingPoint, ...]:
+    """Return what the gate sees with the error of two models of the accepted recipe.
+
+    Where there are no such, it is the challenger's: the error of a change grows with the change.
+    """
+    from validation.model_gate.policy import for_code
+    from validation.model_gate.years import operating_curve
+
+    gate, anchor = run.config.model_gate, judgement.anchor
+    told = anchor.freshness if anchor else judgement.comparison
+    row = told.find_pooled(told.target_metric)
+    if row is None or not row.error or told.is_first_cycle:  # it is not that of two models
+        return ()
+    if fresh.why is AnchorWhy.OTHER_CODE:
+        gate = for_code(gate)
+    return operating_curve(row.error, gate.model_copy(update={"seed_noise": run.seed_noise}))
 
 
 def _is_one_model(facts: "Facts", one: "Side", other: "Side") -> bool:
