@@ -32,11 +32,14 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.monitor.measuring import Watched
+    from validation.model_gate.detector import Day
 
 DAY = timedelta(days=1)
 LOSSES, MISCALIBRATIONS = 365 / 0.9, 365 / 0.05
 """Days in which there is one false alarm at most: 0.9 a year of a loss, 0.05 of each side of
 calibration, and so one a year of all."""
+MOST_BEFORE = 3
+"""Champions before this one whose days say how much days vary."""
 STUCK_AFTER, LATE_AFTER = timedelta(days=3), timedelta(days=2)
 """When a cycle should have ended, which is the DAG's own limit, and when days should have come."""
 _NOTHING = Interval(value=0, low=0, high=0, confidence=0.95)
@@ -146,14 +149,13 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
 
     champion, recipe, settings = watched.history.moves[-1].model, watched.recipe, watched.settings
     gate, ratio = recipe.model_gate, target_head(recipe.model_gate, recipe.features.heads).name
-    names = sorted(name for name in storage.list_names(watched.folder) if name.endswith(".json"))
-    days = [storage.read_model(storage.join(watched.folder, name), Comparison) for name in names]
+    days = _days_at(watched.folder)
     decay = decay_of(watched.history, recipe)
     curve = next((each for each in decay.curves[:1] if each.points), None) if decay else None
     best = cheapest(decay.cadences) if decay else None
     found: dict[str, Any] = {"days": tuple(day.holdout.start.date() for day in days)}
     found["champion"] = champion
-    lost, plain, levels = list[Day](), list[Day](), list[Interval]()
+    lost, plain, levels = list[Day](), _changes(days), list[Interval]()
     for day in days:
         change, other = day.target_change, day.baseline_model
         if change and other:
@@ -162,16 +164,15 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
                 for model in (champion, other)
             )
             allowance = math.sqrt(2) * gate.seed_noise + mine.value - mine.low
-            plain.append(Day(change.value, max(change.error, 1e-6)))
             beyond = change.value - mine.value + its.value
-            lost.append(Day(beyond, plain[-1].error, allowance))
+            lost.append(Day(beyond, plain[len(lost)].error, allowance))
             band = {name: getattr(mine, name) - its.value for name in ("value", "low", "high")}
             found |= {"expected": curve and mine.model_copy(update=band), "reference": other.label}
         level = day.find(f"calibration_ratio.{ratio}")
         levels += [level.challenger_interval] if level and level.challenger_interval else []
         found |= {"age_days": _age(champion, day.holdout.end)}
     loss, low, high = "loses more than its age explains", "predicts too little", "predicts too much"
-    tests = {loss: evidence_of_loss(lost, LOSSES)}
+    tests = {loss: evidence_of_loss(lost, LOSSES, before=_spread_before(watched))}
     bounds = (low, 1, gate.min_head_calibration), (high, -1, gate.max_head_calibration)
     for name, sign, bound in bounds:
         moved = [Day(sign * (each.value - bound), max(each.error, 1e-6)) for each in levels]
@@ -198,6 +199,32 @@ def _of_champion(watched: "Watched", now: datetime, alerts: list[Alert]) -> Watc
         )
         alerts.append(compose_finding(settings, now, about, *told, retrain))
     return seen
+
+
+def _days_at(folder: str) -> list[Comparison]:
+    """Return the measured days of a champion, in time."""
+    names = sorted(name for name in storage.list_names(folder) if name.endswith(".json"))
+    return [storage.read_model(storage.join(folder, name), Comparison) for name in names]
+
+
+def _changes(days: list[Comparison]) -> "list[Day]":
+    """Return the target's change of each day that has a model to compare with."""
+    from validation.model_gate.detector import Day
+
+    found = (day.target_change for day in days if day.baseline_model)
+    return [Day(each.value, max(each.error, 1e-6)) for each in found if each]
+
+
+def _spread_before(watched: "Watched") -> list[float]:
+    """Return how the days of champions before this one varied, as far as they can be read."""
+    from validation.model_gate.detector import spread_of
+
+    bundles = dict.fromkeys(move.model.bundle_digest for move in reversed(watched.history.moves))
+    found = list[float]()
+    for bundle in [*bundles][1 : MOST_BEFORE + 1]:  # The first is this one.
+        with contextlib.suppress(HomefeedError):
+            found += spread_of(_changes(_days_at(place_of(watched.settings, bundle))))
+    return found
 
 
 def _age(model: ModelRef, at: datetime) -> float:

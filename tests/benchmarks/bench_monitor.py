@@ -19,14 +19,14 @@ from sample import AS_OF, event_log_uri, make_run, spec_of, variant
 from pipelines import storage
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.time import Window
-from pipelines.monitor.watching import LOSSES
+from pipelines.monitor.watching import LOSSES, MOST_BEFORE
 from pipelines.snapshot.build import build_of, write_snapshot
 from pipelines.snapshot.plan import SnapshotPlan
 from training.bundle.score_split import score_split
 from training.data.reader import load_rows
 from training.launch import launcher
 from validation.model_gate.comparison import Holdout, measure_ratios, ratio_metrics
-from validation.model_gate.detector import Day, evidence_of_loss
+from validation.model_gate.detector import Day, evidence_of_loss, spread_of
 
 LIFE, YEARS, NUM_DAYS, NUM_LOSSES, SEED = 14, 100, 56, 500, 41
 NUM_CHAMPIONS = YEARS * 365 // LIFE
@@ -40,9 +40,12 @@ def measure() -> list[Row]:
     known, rng = _days(), np.random.default_rng(SEED)
     steady = [_lived(known, LIFE, rng)[1] for _ in range(NUM_CHAMPIONS)]
     rough = [_lived(known, LIFE, rng, spread=1.2)[1] for _ in range(NUM_CHAMPIONS)]
-    ours, of_rough = (sum(max(_evidence(d)) >= 1 for d in w) / YEARS for w in (steady, rough))
+    ours, of_rough = (_alarms(world) / YEARS for world in (steady, rough))
     share = 1 - max(ours, 1 / YEARS) * YEARS / NUM_CHAMPIONS
-    tests: dict[str, Callable[[Days], list[float]]] = {"ours": _evidence}
+    before = [step for days in steady[:MOST_BEFORE] for step in spread_of(days)]
+    tests: dict[str, Callable[[Days], list[float]]] = {
+        "ours": lambda days: evidence_of_loss(days, LOSSES, before=before)
+    }
     for name, peer in (("a threshold", _falls), ("CUSUM", _cusum)):
         limit = float(np.quantile([max(peer(days)) for days in steady], share))
         tests[name] = lambda days, peer=peer, limit=limit: [each / limit for each in peer(days)]
@@ -120,8 +123,13 @@ def _lived(
     ]
 
 
-def _evidence(days: Days) -> list[float]:
-    return evidence_of_loss(days, LOSSES)
+def _alarms(world: list[Days]) -> int:
+    """Count the champions of a world that raise one; each knows how the days before varied."""
+    found, spread = 0, [spread_of(days) for days in world]
+    for n, days in enumerate(world):
+        before = [step for each in spread[max(n - MOST_BEFORE, 0) : n] for step in each]
+        found += max(evidence_of_loss(days, LOSSES, before=before)) >= 1
+    return found
 
 
 def _falls(days: Days) -> list[float]:

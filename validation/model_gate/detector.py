@@ -9,11 +9,13 @@ and of each size d of a loss, with the mean over sizes taken at the end:
 While nothing is lost beyond the allowance, an e is 1 on average at most, so that M less the number
 of days does not grow on average, and reaches so many days once in so many days at most. M is begun
 anew each day, because a loss may begin on any day: the good ones before are no evidence against it.
-Errors are scaled by how far neighbouring days were apart before: a lasting loss is in one of these
-differences alone. Errors are estimates, so the bound was measured (docs/benchmarks.md, `monitor_`).
+Errors are scaled by how far neighbouring days were apart before, those of earlier champions too: a
+lasting loss is in one of these differences alone. Errors are estimates, so the bound was measured
+(docs/benchmarks.md, `monitor_`).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,16 +35,28 @@ class Day(NamedTuple):
     allowance: float = 0.0
 
 
+def spread_of(days: Sequence[Day]) -> list[float]:
+    """Return squared differences of neighbouring days, 1 on average where errors say all."""
+    return [
+        (one.change - other.change) ** 2 / (one.error**2 + other.error**2)
+        for one, other in pairwise(days)
+    ]
+
+
 def evidence_of_loss(
-    days: Sequence[Day], days_per_false_alarm: float, sizes: Sequence[float] = SIZES
+    days: Sequence[Day],
+    days_per_false_alarm: float,
+    sizes: Sequence[float] = SIZES,
+    before: Sequence[float] = (),
 ) -> list[float]:
-    """Return by day what share of an alarm's evidence there is of a loss; 1 and more is one."""
+    """Return by day what share of an alarm's evidence there is of a loss; 1 and more is one.
+
+    `before` is the spread of days that earlier champions had.
+    """
     sums, size = np.full(len(sizes), -np.inf), np.array(sizes)
-    found, spread = list[float](), list[float]()
+    found, of_days = list[float](), spread_of(days)
     for n, (change, error, allowance) in enumerate(days):
-        if n > 1:
-            one, other = days[n - 1], days[n - 2]
-            spread.append((one.change - other.change) ** 2 / (one.error**2 + other.error**2))
+        spread = [*before, *of_days[: max(n - 1, 0)]]  # Not of the day itself.
         variance = error**2 * (PRIOR_DAYS + sum(spread)) / (PRIOR_DAYS + len(spread))
         log_e = -(size * (change + allowance) + size**2 / 2) / variance
         sums = np.logaddexp(sums, 0) + log_e

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from types import MappingProxyType
@@ -123,6 +124,21 @@ def test_a_loss_is_told_once_and_its_end_once(monitored: Monitored) -> None:
         monitored.look(AT + timedelta(hours=hours))
     assert monitored.kinds() == [REGRESSED, f"-{REGRESSED}"]
     assert find_open(monitored.settings) == {}
+
+
+def test_how_days_varied_under_earlier_champions_counts_and_damage_there_stops_nothing(
+    monitored: Monitored,
+) -> None:
+    monitored.plant(*(0.05 * (-1) ** n for n in range(14)))
+    cycle = monitored.desk.cycle(2, as_of=TRAINED + 14 * DAY)
+    monitored.desk.promote(cycle, monitored.challenger, days=(AT - NOW) / DAY)
+    other = {"champion": monitored.challenger, "challenger": monitored.champion}
+    later = replace(monitored, **other)
+    later.plant(*LOSING)
+    assert later.look().evidence < 1 and later.told() == []
+    for path in monitored.folder().glob("*.json"):
+        path.write_text("{")
+    assert later.look().evidence >= 1
 
 
 def test_a_cycle_that_has_ended_mends_no_finding_of_the_monitor(monitored: Monitored) -> None:
