@@ -72,7 +72,7 @@ class _Shared:
 
     lab: Lab
     made: dict[datetime, Made]
-    found: "dict[Any, tuple[Facts, ServingCheck]]" = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)  # By what was asked.
 
     def side(self, model: datetime, window: datetime) -> "Side":
         """Return the model of a day beside the snapshot of a day."""
@@ -98,15 +98,16 @@ class _Shared:
         from training.bundle.serving_check import check_serving
         from validation.model_gate.facts import gather_facts
 
-        gate = config.model_gate.model_dump(mode="json", exclude=_AFTERWARDS)
-        asked = digest_of([gate, config.serving.model_dump(mode="json")])
-        key = mine.model.version, theirs and theirs.model.version, asked
-        if key not in self.found:
-            facts = gather_facts(mine, theirs, config)
-            champion_dir = theirs.bundle_dir if theirs else None
-            serving = check_serving(mine.bundle_dir, config.serving, champion_dir)
-            self.found[key] = facts, serving
-        return self.found[key]
+        gate, champion_dir = config.model_gate, theirs.bundle_dir if theirs else None
+        asked = digest_of(gate.model_dump(mode="json", exclude=_AFTERWARDS))
+        measured, served = (
+            (mine.bundle_dir, champion_dir, each) for each in (asked, config.serving)
+        )
+        if measured not in self.found:
+            self.found[measured] = gather_facts(mine, theirs, config)
+        if served not in self.found:  # The gate is no part of it.
+            self.found[served] = check_serving(mine.bundle_dir, config.serving, champion_dir)
+        return self.found[measured], self.found[served]
 
     def came(
         self, config: RunConfig, champion: datetime, challenger: datetime, window: datetime
