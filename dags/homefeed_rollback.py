@@ -46,7 +46,6 @@ PARAMS = {
 @task(task_id="rollback", outlets=[MOVED])
 def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> str:
     """Move the `champion` alias back, and update the asset where it was moved."""
-    from pipelines import storage
     from pipelines.cycles.index import tell_moved
     from pipelines.registry import moves, tracking
 
@@ -66,7 +65,7 @@ def rollback_task(params: Any = None, dag_run: Any = None, outlet_events: Any = 
             f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
             f"({entry.reason}); to go back further name a version"
         )
-    tell_moved(storage.to_uri(settings.workspace_location), settings.registered_model)
+    tell_moved(settings.workspace_uri, settings.registered_model)
     extra = {"version": entry.model.version, "reason": entry.reason}
     outlet_events[MOVED].add(CHAMPION, extra=extra)
     return said

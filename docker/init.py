@@ -45,14 +45,14 @@ def try_store() -> None:
     from pipelines.contracts.errors import HomefeedError
     from pipelines.settings import Settings
 
-    workspace = Settings().workspace_location
+    workspace_uri = Settings().workspace_uri
     if os.environ.get("HOMEFEED_MAKE_BUCKET"):
-        _patiently(lambda: _make_bucket(urlsplit(workspace).netloc))
+        _patiently(lambda: _make_bucket(urlsplit(workspace_uri).netloc))
     try:
-        first_look = storage.join(storage.to_uri(workspace), f".stack-{uuid.uuid4().hex}")
+        first_look = storage.join(workspace_uri, f".stack-{uuid.uuid4().hex}")
         storage.write_new(first_look, b"")
         deletion.remove(first_look)
-        sys.stdout.write(f"{workspace} honours conditional writes\n")
+        sys.stdout.write(f"{workspace_uri} honours conditional writes\n")
     except HomefeedError as error:
         raise SystemExit(str(error)) from None
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, RunRequest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.stage_table import HEAVY, Resources
-from pipelines.places.plain_uri import require_plain
+from pipelines.places.plain_uri import require_plain, to_uri
 
 DAG_ID = "homefeed_retrain"
 MLFLOW_VIEW = "workflowType=machine_learning"
@@ -153,9 +153,19 @@ class Settings(BaseSettings):
         return self.event_log or f"{self.home}/event_log"
 
     @property
+    def event_log_uri(self) -> str:
+        """Event log URI."""
+        return to_uri(self.event_log_location)
+
+    @property
     def workspace_location(self) -> str:
         """Workspace path or URI."""
         return self.workspace or f"{self.home}/workspace"
+
+    @property
+    def workspace_uri(self) -> str:
+        """Workspace URI."""
+        return to_uri(self.workspace_location)
 
     def scheduled(
         self, trigger: str, now: datetime, as_of: datetime | None = None, recipe: str = ""

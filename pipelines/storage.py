@@ -22,6 +22,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.places import conditional, folders, stores
 from pipelines.places.conditional import Revision
+from pipelines.places.plain_uri import to_uri
 from pipelines.places.store_errors import translated_errors
 
 _NUM_REQUESTS = 8
@@ -30,14 +31,6 @@ ABANDONED_AFTER = timedelta(days=2)
 """Age at which what lies unnamed on an object store is nobody's any more; no write takes so long
 between two of its files."""
 Model = TypeVar("Model", bound=Frozen)
-
-
-def to_uri(location: str | Path) -> str:
-    """Return a URI for a path or a URI; relative paths become absolute `file://` URIs."""
-    text = str(location)
-    if "://" in text:
-        return text.rstrip("/")
-    return Path(text).expanduser().absolute().as_uri().rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:

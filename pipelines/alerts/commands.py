@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines import storage
 from pipelines.alerts.links import ACCOUNT, OF_A_CONTAINER
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
@@ -44,14 +43,10 @@ def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> str:
 
     It reads `more` settings beside workspace, tracking server and registered model.
     """
-    if isinstance(places, ResolvedRun):
-        folders = {"workspace": places.workspace_uri, "event_log": places.event_log_uri}
-    else:
-        folders = {"workspace": places.workspace_location, "event_log": places.event_log_location}
-    set_to = ""
+    folders, set_to = {"workspace": places.workspace_uri, "event_log": places.event_log_uri}, ""
     for name in ("workspace", "tracking_uri", "registered_model", *more):
         # The folders' defaults depend on the folder that a shell is in, so they always stand.
-        value = storage.to_uri(folders[name]) if name in folders else getattr(places, name)
+        value = folders[name] if name in folders else getattr(places, name)
         if value != Settings.model_fields[name].default:
             # A message is read by many; with an account MLflow's address would be refused, too.
             set_to += f"HOMEFEED_{name.upper()}={shlex.quote(ACCOUNT.sub('', value))} "

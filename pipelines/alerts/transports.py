@@ -38,8 +38,7 @@ class AlertDeliveryError(TransientStorageError):
 def entry_uri(alert: Alert, settings: Settings) -> str:
     """Return where the outbox keeps an alert. The same alert has the same file."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
+    return storage.join(settings.workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
 def deliver_waiting(
@@ -80,7 +79,7 @@ def read_outbox(settings: Settings) -> list[tuple[AlertReceipt, Alert]]:
         HomefeedError: the outbox cannot be listed.
     """
     found = []
-    outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
+    outbox = storage.join(settings.workspace_uri, "outbox")
     for name in (name for name in storage.list_names(outbox) if name.endswith(".json")):
         try:
             receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
@@ -170,8 +169,7 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
 
 def _as_of_now(alert: Alert, settings: Settings) -> RenderedAlert:
     """Return an alert as people read it, with what serves while it is sent."""
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    serves = what_serves(workspace_uri, settings.registered_model)
+    serves = what_serves(settings.workspace_uri, settings.registered_model)
     return render(alert.model_copy(update={"serves": serves}), str(settings.reader_zone))
 
 

@@ -79,7 +79,7 @@ def rollback(
     settings, now = Settings(), datetime.now(UTC)
     client, asked = tracking.connect(settings.tracking_uri), (to_version or None, now, reason)
     entry = moves.rollback(client, settings, *asked, from_version or None, _me())
-    workspace_uri, is_made_now = storage.to_uri(settings.workspace_location), entry.moved_at == now
+    workspace_uri, is_made_now = settings.workspace_uri, entry.moved_at == now
     tell_moved(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
@@ -229,7 +229,7 @@ def _me() -> str:
 
 def _place(settings: Settings) -> tuple[str, str]:
     """Return the workspace that is there, which is said, and the registered model's name."""
-    workspace_uri = storage.to_uri(settings.workspace_location)
+    workspace_uri = settings.workspace_uri
     reconcile.require_workspace(workspace_uri)
     say(f"workspace: {workspace_uri}")
     return workspace_uri, settings.registered_model

@@ -90,7 +90,7 @@ def judge_log(
     from pipelines.log_check.report import TABLES, lines_of, told_problems, write_page
     from pipelines.log_check.trial import try_stages
 
-    place = location or Settings().event_log_location
+    place = location or Settings().event_log_uri
     config = make_recipe(recipe) if recipe else None
     first, last = (
         parse_instant(text, option).date() if text else None

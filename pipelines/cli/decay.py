@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from pipelines import storage
 from pipelines.cli.printing import Commands, recipes_like, say, say_all
 from pipelines.contracts.decay import Backtest, Decay
 from pipelines.contracts.time import parse_instant
@@ -97,6 +96,6 @@ def _lab(recipe: str, start: str, end: str, every: int, registry: bool) -> "Lab"
         parse_instant(text, option) if text else None
         for text, option in ((start, "--from"), (end, "--to"))
     )
-    event_log = open_event_log(storage.to_uri(settings.event_log_location))
+    event_log = open_event_log(settings.event_log_uri)
     days = days_to_measure(event_log, config, first, last, every)
     return Lab(config, settings, days, uses_registry=registry)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 from typer import Option
 
-from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all
 from pipelines.contracts.cycle import Lift, MeasuredLift
 from pipelines.contracts.errors import ConfigurationError
@@ -49,7 +48,7 @@ def add(
             f"an entry cannot be used: {error}; expected {', '.join(Lift.model_fields)} of each"
         ) from None
     settings = Settings()
-    where = storage.to_uri(settings.workspace_location), settings.registered_model
+    where = settings.workspace_uri, settings.registered_model
     added = [ledger.add(*where, each) for each in found]
     say_all(
         f"{each.model} against {each.previous}: {each.metric} {each.change.in_percent}"
@@ -65,7 +64,7 @@ def show() -> dict[str, Any]:
     from pipelines.cycles.ledger import account, of_main_metric, read
 
     settings = Settings()
-    entries = read(storage.to_uri(settings.workspace_location), settings.registered_model)
+    entries = read(settings.workspace_uri, settings.registered_model)
     for each in entries:
         expected = each.offline.in_percent if each.offline else "nothing"
         say(

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from pipelines import storage
 from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.alert import AlertReceipt
 from pipelines.contracts.errors import ConfigurationError
@@ -94,7 +93,7 @@ def monitor() -> None:
 
     settings, now = Settings(), datetime.now(UTC)
     found, errors = watch(settings, now, grid_of(settings).at_or_before(now))
-    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
+    refresh_index(settings.workspace_uri, settings.registered_model)
     say(found.sentence)
     say_value(found)
     if errors:

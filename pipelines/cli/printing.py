@@ -54,7 +54,7 @@ def _run_of(text: str) -> str:
 
     if "/" in text or Path(text).is_dir():
         return storage.to_uri(text)
-    workspace_uri = storage.to_uri(Settings().workspace_location)
+    workspace_uri = Settings().workspace_uri
     names = run_names(workspace_uri)
     found = [text] if text in names else [name for name in names if name.startswith(text)]
     if len(found) != 1:
@@ -70,7 +70,7 @@ def _runs_like(incomplete: str) -> list[str]:
     from pipelines.cycles.reading import run_names
 
     with contextlib.suppress(Exception):
-        names = run_names(storage.to_uri(Settings().workspace_location))
+        names = run_names(Settings().workspace_uri)
         return [name for name in names if name.startswith(incomplete)]
     return []
 

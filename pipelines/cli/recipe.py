@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from pipelines import storage
 from pipelines.cli.printing import Commands, recipes_like, say, say_all, say_text, say_value
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
@@ -59,7 +58,7 @@ def propose(
     """Print a recipe for an event log as YAML, with the reason of each line, to be edited."""
     from pipelines.log_check.propose import propose as proposed
 
-    text = proposed(event_log or Settings().event_log_location, name)
+    text = proposed(event_log or Settings().event_log_uri, name)
     say_text(text)
     return {"recipe": text}
 
@@ -86,7 +85,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     found, questions, day = list[HomefeedError](), QUESTIONS, now
     try:
         if not as_of:
-            event_log = open_event_log(storage.to_uri(settings.event_log_location))
+            event_log = open_event_log(settings.event_log_uri)
             as_of = f"{completeness(event_log).as_of:%Y-%m-%d}"
         day = parse_instant(as_of, "--as-of")
     except DataContractError as error:
@@ -96,7 +95,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     found += refusals(asked, questions)
     unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
     found = [error for error in found if error not in unasked]
-    say(f"event log: {asked.event_log_uri}, as of {asked.request.day:%Y-%m-%d}")
+    say(f"event log: {asked.settings.event_log_uri}, as of {asked.request.day:%Y-%m-%d}")
     served = asked.champion.label if asked.champion else "none, or not known"
     say(f"champion: {f'not checked, because {unasked[0]}' if unasked else served}")
     problems = [each for error in found for each in error.problems or (str(error),)]
@@ -137,7 +136,7 @@ def show_accepted() -> dict[str, Any]:
 
 def _place() -> tuple[str, str]:
     settings = Settings()
-    return storage.to_uri(settings.workspace_location), settings.registered_model
+    return settings.workspace_uri, settings.registered_model
 
 
 @anchor_app.command(name="set")

@@ -50,13 +50,13 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
     settings, has_ended = Settings(home=str(home.path)), True
 
     def find(day: str) -> CycleFacts | None:
-        return find_cycle(settings.workspace_location, run_id_of(recipe, day), settings, day)
+        return find_cycle(settings.workspace_uri, run_id_of(recipe, day), settings, day)
 
     if all((cycle := find(day)) is not None and not cycle.next_stage for day in days):
         say("Every cycle has ended well before; nothing to run.")
     else:
-        place = settings.event_log_location
-        if not set(storage.list_names(storage.to_uri(place))) >= set(EVENT_LOG_TABLES):
+        place = settings.event_log_uri
+        if not set(storage.list_names(place)) >= set(EVENT_LOG_TABLES):
             say(f"writing the event log of the Complete Journey data to {place} ...")
             ingest(CompleteJourneyAdapter(), place)
         with running(home, dags, say) as services:
@@ -69,8 +69,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...], say
         say(next(lines_of(cycle)) if cycle else f"{run_id_of(recipe, day)}: did not begin")
         if cycle and cycle.page_uri:
             say(f"  {storage.local_path(cycle.page_uri)}")
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    say(what_serves(workspace_uri, settings.registered_model))
+    say(what_serves(settings.workspace_uri, settings.registered_model))
     say(f"see it all: make ui (login {ADMIN}, password in {home.passwords})")
     return int(not has_ended)
 

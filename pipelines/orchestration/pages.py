@@ -79,7 +79,7 @@ def respond(path: str, settings: Settings) -> "Response":
     from pipelines.cycles.index import read_index
     from validation.report.cycles_page import render_cycles
 
-    workspace_uri, headers = storage.to_uri(settings.workspace_location), dict(_SAFE)
+    workspace_uri, headers = settings.workspace_uri, dict(_SAFE)
     if path == CYCLE_INDEX:
         headers["Refresh"] = str(REFRESH_S)
         facts, now = read_index(workspace_uri, settings), datetime.now(UTC)

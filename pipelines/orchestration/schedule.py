@@ -116,7 +116,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings) -> None:
     started_at = standard_utc(dag_run.start_date or dag_run.run_after)
     max_lateness = MAX_LATENESS_PERIODS * grid.period
     is_too_late = not dag_run.clear_number and started_at - due > max_lateness
-    workspace, until = storage.to_uri(settings.workspace_location), due
+    workspace, until = settings.workspace_uri, due
     uri = storage.join(workspace, "schedule", "record.json")
     found: tuple[datetime, ...] = (due,) if is_too_late else ()
     repair = "delete it and clear the task; what was skipped before is not told any more"

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from pipelines import storage
 from pipelines.alerts.incidents import find_open
 from pipelines.alerts.links import ACCOUNT, airflow_link, mlflow_address
 from pipelines.alerts.transports import read_outbox
@@ -40,8 +39,8 @@ def addresses_of(settings: Settings) -> dict[str, str]:
     return {
         "Airflow": airflow_link("command line", settings),
         "MLflow": ACCOUNT.sub("***@", mlflow_address(settings.tracking_uri)),
-        "Workspace": storage.to_uri(settings.workspace_location),
-        "Event log": storage.to_uri(settings.event_log_location),
+        "Workspace": settings.workspace_uri,
+        "Event log": settings.event_log_uri,
     }
 
 
@@ -85,7 +84,7 @@ def read_status(
     At most `num` cycles and alerts are read. Who serves is the registry's answer, or the history's
     where MLflow is silent.
     """
-    workspace_uri, errors = storage.to_uri(settings.workspace_location), list[HomefeedError]()
+    workspace_uri, errors = settings.workspace_uri, list[HomefeedError]()
     found: dict[str, Any] = {"workspace_uri": workspace_uri, "addresses": addresses_of(settings)}
 
     @contextlib.contextmanager

@@ -1,14 +1,25 @@
-"""Refuses URIs that hold keys. Nothing heavy is imported: the settings ask this when they are read.
+"""Makes URIs of locations, and refuses URIs that hold keys.
+
+Nothing heavy is imported: the settings ask this when they are read.
 
 Tested in tests/pipelines/places/test_credentials.py.
 """
 
 import re
+from pathlib import Path
 
 from pipelines.contracts.errors import ConfigurationError
 
 _OF_BUCKETS = ("s3", "gs", "gcs")
 """Schemes after which the bucket alone stands. An account of Azure's is `container@account`."""
+
+
+def to_uri(location: str | Path) -> str:
+    """Return a URI for a path or a URI; relative paths become absolute `file://` URIs."""
+    text = str(location)
+    if "://" in text:
+        return text.rstrip("/")
+    return Path(text).expanduser().absolute().as_uri().rstrip("/")
 
 
 def require_plain(uri: str, variable: str = "") -> None:

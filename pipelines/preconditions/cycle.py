@@ -175,16 +175,6 @@ class Asked:
         request = settings.scheduled("asked beforehand", now, as_of, config.reference)
         return cls(request, config, settings, may_settle=False)
 
-    @property
-    def event_log_uri(self) -> str:
-        """Where the event log is."""
-        return storage.to_uri(self.settings.event_log_location)
-
-    @property
-    def workspace_uri(self) -> str:
-        """Where the workspace is."""
-        return storage.to_uri(self.settings.workspace_location)
-
     def missing_functions(self, config: RunConfig) -> list[str]:
         """Return which of a recipe's own functions lack here, where stages run on this machine."""
         is_here = self.settings.stage_runner == "bash"
@@ -214,7 +204,7 @@ def ask_hardware(asked: Asked) -> None:
             f"'kubernetes' for more than one; set nodes to 1, or set HOMEFEED_STAGE_RUNNER and "
             f"HOMEFEED_STAGE_IMAGE"
         )
-    is_in_store = not storage.is_local(asked.workspace_uri)
+    is_in_store = not storage.is_local(asked.settings.workspace_uri)
     if request.num_nodes > 1 and is_in_store and not settings.work_folder:
         raise ConfigurationError(
             f"nodes is {request.num_nodes}, and the machines would share no folder: "
@@ -227,7 +217,7 @@ def ask_hardware(asked: Asked) -> None:
 
 def ask_event_log(asked: Asked) -> None:
     """Ask whether there is an event log."""
-    asked.log = look_at(asked.event_log_uri)
+    asked.log = look_at(asked.settings.event_log_uri)
 
 
 def ask_fed(asked: Asked) -> None:
@@ -244,8 +234,9 @@ def ask_fed(asked: Asked) -> None:
     except DataContractError as error:
         found, kind = [str(error)], ASKED  # no other answer means anything in days without a log
     if found:
-        lead = f"the event log at {asked.event_log_uri} cannot feed recipe {config.reference} as of"
-        raise refusal(DataContractError, f"{lead} {day:%Y-%m-%d}:", found, kind)
+        lead = f"the event log at {asked.settings.event_log_uri} cannot feed recipe"
+        told = f"{lead} {config.reference} as of {day:%Y-%m-%d}:"
+        raise refusal(DataContractError, told, found, kind)
 
 
 def ask_tracking(asked: Asked) -> None:
@@ -256,7 +247,7 @@ def ask_tracking(asked: Asked) -> None:
 def ask_record(asked: Asked) -> None:
     """Ask whether the record of who serves is true."""
     if asked.client is not None:
-        place = asked.workspace_uri, asked.settings.registered_model
+        place = asked.settings.workspace_uri, asked.settings.registered_model
         asked.record = require_record(asked.client, *place, may_settle=asked.may_settle)
 
 
@@ -279,7 +270,7 @@ def ask_champion(asked: Asked) -> None:
         )
     # That model may have been trained on the holdout; who served then has not. The newest by its
     # own as_of: past days' cycles may all have been run today.
-    moved = history.load(asked.workspace_uri, name).moves
+    moved = history.load(asked.settings.workspace_uri, name).moves
     earlier = [move.model for move in moved if move.model.as_of < day]
     asked.later, asked.champion = serving, max(earlier, key=lambda m: m.as_of, default=None)
 
@@ -299,9 +290,9 @@ def ask_comparable(asked: Asked) -> None:
             ConfigurationError,
             f"{serving.label} serves and cannot be compared with recipe {asked.config.reference}: "
             f"it would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log "
-            f"at {asked.event_log_uri}; keep in the log what it needs until a model of the new "
-            f"recipe serves, or set HOMEFEED_REGISTERED_MODEL to another name, to begin a line of "
-            f"models without a champion:",
+            f"at {asked.settings.event_log_uri}; keep in the log what it needs until a model of "
+            f"the new recipe serves, or set HOMEFEED_REGISTERED_MODEL to another name, to begin a "
+            f"line of models without a champion:",
             [f"{serving.label} serves and cannot be compared: {each}" for each in lacking],
         )
 

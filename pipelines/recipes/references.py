@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ASKED, ConfigurationError, HomefeedError
-from pipelines.places.plain_uri import require_plain
+from pipelines.places.plain_uri import require_plain, to_uri
 from pipelines.recipes.built_in import RECIPES
 from pipelines.recipes.own_functions import as_they_are_now, load
 from pipelines.recipes.text import parse, validated
@@ -71,8 +71,6 @@ def canonical(reference: str) -> str:
     require_plain(reference, "the recipe")
     if not _is_file(reference):
         return reference
-    from pipelines.storage import to_uri  # it imports pyarrow
-
     try:
         if "\0" not in unquote(urlsplit(uri := to_uri(reference)).path):
             return uri

@@ -286,7 +286,7 @@ def rollback(
         ConfigurationError: there is nothing to go back to, or the version serves already.
         HomefeedError: as `follow` and `registry.require_unaltered` raise.
     """
-    place, name = storage.to_uri(settings.workspace_location), settings.registered_model
+    place, name = settings.workspace_uri, settings.registered_model
     require_workspace(place)
 
     def decide() -> Move:

@@ -54,7 +54,7 @@ def plan_deletion(client: "MlflowClient", settings: Settings, now: datetime) -> 
         RecordDisagreesError: the registry's alias is not where the history says.
         DataContractError: some of the record is damaged.
     """
-    workspace_uri, name = storage.to_uri(settings.workspace_location), settings.registered_model
+    workspace_uri, name = settings.workspace_uri, settings.registered_model
     record = read_record(client, workspace_uri, name)
     found = [*take_inventory(workspace_uri), *find_versions(client, name)]
     return record, make_plan(found, record, settings, now)

@@ -84,7 +84,7 @@ class Champion:
     def _follow(self) -> str:
         """Return why the newest entry is not followed; '' where it is."""
         settings = self._settings
-        workspace, name = storage.to_uri(settings.workspace_location), settings.registered_model
+        workspace, name = settings.workspace_uri, settings.registered_model
         away = ""
         try:
             client = tracking.connect(settings.tracking_uri)

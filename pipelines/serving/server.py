@@ -126,7 +126,7 @@ class Server:
     ) -> None:
         self._settings, self._address, self._since = settings, address, datetime.now(UTC)
         self._note_uri = storage.join(
-            storage.to_uri(settings.workspace_location), FOLDER, f"{address.replace(':', '-')}.json"
+            settings.workspace_uri, FOLDER, f"{address.replace(':', '-')}.json"
         )
         self._counts_for = timedelta(seconds=60 + 3 * min(look_every_s, 3600))
         self._lost, self._told = "", set[str]()

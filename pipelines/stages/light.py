@@ -29,7 +29,7 @@ __all__ = ["alert", "promote_challenger", "resolve_run", "run_uri_of", "tell_fai
 
 def run_uri_of(request: RunRequest, settings: Settings) -> str:
     """Return the URI of the run folder of a request, whether or not there is one already."""
-    return storage.join(storage.to_uri(settings.workspace_location), "runs", request.run_id)
+    return storage.join(settings.workspace_uri, "runs", request.run_id)
 
 
 def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
@@ -56,7 +56,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     require_all(asked)
     assert asked.record is not None and asked.log is not None  # all questions were asked
     known, champion, later = asked.record.history, asked.champion, asked.later
-    workspace_uri, name = asked.workspace_uri, settings.registered_model
+    workspace_uri, name = asked.settings.workspace_uri, settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
     last = newest_mark(accepted_folder(workspace_uri, config.reference), request.day)
     return ResolvedRun(
@@ -66,7 +66,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         config=config,
         code_version=code_version(),
         code_digest=code_digest(),
-        event_log_uri=asked.event_log_uri,
+        event_log_uri=asked.settings.event_log_uri,
         candidates=asked.log.record.candidates if asked.log.record else "",
         workspace_uri=workspace_uri,
         work_folder="" if storage.is_local(workspace_uri) else settings.work_folder,

@@ -74,7 +74,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         HomefeedError: as `resolve_run` raises; also written to `failure.json` of the run folder.
     """
     run_uri = run_uri_of(request, settings)
-    with _working("resolve_run", run_uri, storage.to_uri(settings.workspace_location)) as work:
+    with _working("resolve_run", run_uri, settings.workspace_uri) as work:
         work.used.recipe, work.used.model = request.recipe, settings.registered_model
         if storage.exists(work.uri):
             log.info("%s was resolved before; going on with it", run_uri)

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.event_log.log_files import open_event_log
@@ -56,7 +55,7 @@ def _wanted(settings: Settings, name: str) -> ModelRef:
             raise ConfigurationError(f"{model} has no version; expected one; run a cycle first")
         newest = max((int(each.version) for each in versions), default=0)
         return registry.read_version(client, model, str(newest))
-    moves = history.load(storage.to_uri(settings.workspace_location), model).moves
+    moves = history.load(settings.workspace_uri, model).moves
     if not moves:
         raise ConfigurationError(f"{model} has no champion; expected one; run a cycle first")
     return moves[0 if name == "frozen" else -1].model

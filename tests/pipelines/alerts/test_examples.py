@@ -53,7 +53,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         use_apprise(patch, url)
         served = {"model": CHAMPION, "previous": None, "moved_at": CHAMPION.as_of}
         move = Move(kind="promotion", reason="It won.", **served)
-        record_move(storage.to_uri(settings.workspace_location), move, CHAMPION.name)
+        record_move(settings.workspace_uri, move, CHAMPION.name)
         for name, alert in example_alerts(place, settings).items():
             receipt = deliver(alert, settings)
             assert receipt.delivered_to == ("outbox", "smtp", "slack", "apprise")

@@ -24,7 +24,7 @@ def test_status_names_each_server_until_its_note_is_old(settings: Settings, tmp_
         server = Server(settings, tmp_path / "cache", 5.0, address=f"here:{port}")
         server.champion.trouble = "the history of it has no move" if port == 8501 else ""
         server._looked()
-    uri, later = storage.to_uri(settings.workspace_location), before + timedelta(seconds=90)
+    uri, later = settings.workspace_uri, before + timedelta(seconds=90)
     one, other = read_servers(uri, before)
     assert (one.address, one.model, one.troubles) == ("here:8500", None, ())
     assert other.troubles == ("the history of it has no move",)
@@ -40,7 +40,7 @@ def test_a_note_says_which_model_answers(settings: Settings, tmp_path: Path) -> 
     server = Server(settings, tmp_path / "cache", 5.0, address="here:1")
     server.champion.current = type("Served", (), {"model": CHAMPION})()
     server._looked()
-    [note] = read_servers(storage.to_uri(settings.workspace_location), datetime.now(UTC))
+    [note] = read_servers(settings.workspace_uri, datetime.now(UTC))
     assert note.model == CHAMPION
     told = "\n".join(lines_of(read_status(settings, datetime.now(UTC), 5)[0]))
     assert f"server here:1: {CHAMPION.label}, up since" in told
@@ -55,4 +55,4 @@ def test_a_workspace_that_cannot_be_written_is_told_in_the_log_and_ends_nothing(
     assert "the server's note or alert: " in caplog.text
     (tmp_path / "workspace").unlink()
     server._looked()
-    assert read_servers(storage.to_uri(settings.workspace_location), datetime.now(UTC))
+    assert read_servers(settings.workspace_uri, datetime.now(UTC))
