@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.alerts.commands import step
 from pipelines.alerts.compose import cycle_of, make_alert
-from pipelines.alerts.transports import deliver, deliver_waiting, read_outbox
+from pipelines.alerts.transports import deliver, read_outbox
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
@@ -118,14 +118,27 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
 def deliver_left(settings: Settings) -> None:
     """Send what a transport did not take, and what is unmended by transports that are new.
 
-    Nothing is raised: whoever calls has something of its own to do.
+    Every later alert and cycle does so, so that a mail server which was away for a day costs a day
+    and not the message. What happened first is sent first. A transport that is not configured any
+    more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
+    raised: whoever calls has something of its own to do.
     """
+    here = set(settings.alert_transports)
     try:
         known = find_open(settings).keys()
+        for receipt, alert in read_outbox(settings):
+            asked = here.intersection(receipt.waiting_for)
+            if not receipt.is_counted and alert.cause is not None and _key_of(alert) in known:
+                asked = here.difference(receipt.delivered_to)
+            only = settings.model_copy(update={"alert_transports": tuple(asked)})
+            try:
+                if asked:
+                    deliver(alert, only)
+            except HomefeedError as error:
+                log.warning("an alert still waits in the outbox: %s", error)
+                here.difference_update(error.about)
     except HomefeedError as error:
         log.warning("alerts may still wait in the outbox: %s", error)
-        return
-    deliver_waiting(settings, lambda alert: alert.cause is not None and _key_of(alert) in known)
 
 
 def tell_recovered(run_uri: str, settings: Settings) -> Alert | None:

@@ -41,35 +41,6 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     return storage.join(settings.workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
-def deliver_waiting(
-    settings: Settings, is_unmended: Callable[[Alert], bool] = lambda alert: False
-) -> None:
-    """Send again what a transport did not take when it was sent.
-
-    What is unmended is sent by a transport that is new, too.
-
-    Every later alert and cycle does so, so that a mail server which was away for a day costs a day
-    and not the message. What happened first is sent first. A transport that is not configured any
-    more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
-    raised: whoever calls has something of its own to do.
-    """
-    here = set(settings.alert_transports)
-    try:
-        for receipt, alert in read_outbox(settings):
-            asked = here.intersection(receipt.waiting_for)
-            if not receipt.is_counted and is_unmended(alert):
-                asked = here.difference(receipt.delivered_to)
-            only = settings.model_copy(update={"alert_transports": tuple(asked)})
-            try:
-                if asked:
-                    deliver(alert, only)
-            except HomefeedError as error:
-                log.warning("an alert still waits in the outbox: %s", error)
-                here.difference_update(error.about)
-    except HomefeedError as error:
-        log.warning("alerts may still wait in the outbox: %s", error)
-
-
 def read_outbox(settings: Settings) -> list[tuple[AlertReceipt, Alert]]:
     """Return alerts with their receipts, what happened first before others.
 

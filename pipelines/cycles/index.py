@@ -38,26 +38,6 @@ _TURNS = 5
 """How often the index is written at most, because the workspace has changed meanwhile."""
 
 
-def write_index(workspace_uri: str, settings: Settings) -> str:
-    """Write the index anew and return its URI.
-
-    Where the workspace changes all the time, whoever changes it writes the index after that.
-
-    Raises:
-        HomefeedError: the storage failed.
-    """
-    from validation.report.cycles_page import render_cycles
-
-    uri = storage.join(workspace_uri, CYCLE_INDEX)
-    page = render_cycles(read_index(workspace_uri, settings))
-    for _ in range(_TURNS):
-        storage.write_bytes(uri, page.encode())
-        written, page = page, render_cycles(read_index(workspace_uri, settings))
-        if page == written:
-            break
-    return uri
-
-
 def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
     """Return all that the index tells.
 
@@ -169,9 +149,20 @@ def _served(model: ModelRef, known: History) -> str:
 
 
 def refresh_index(workspace_uri: str, registered_model: str) -> None:
-    """Write the index anew; what keeps it from being written is told, and is no error."""
+    """Write the index anew; what keeps it from being written is told, and is no error.
+
+    Where the workspace changes all the time, whoever changes it writes the index after that.
+    """
+    uri, page = storage.join(workspace_uri, CYCLE_INDEX), ""
     try:
-        write_index(workspace_uri, Settings(registered_model=registered_model))
+        from validation.report.cycles_page import render_cycles
+
+        settings = Settings(registered_model=registered_model)
+        for _ in range(_TURNS):
+            written, page = page, render_cycles(read_index(workspace_uri, settings))
+            if page == written:
+                break
+            storage.write_bytes(uri, page.encode())
     except Exception as error:  # The stage's own end is what people must learn of.
         log.warning(
             "the index of all cycles in %s was not written anew (%s: %s); nothing else is "

@@ -11,8 +11,9 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts import transports
+from pipelines.alerts.incidents import deliver_left
 from pipelines.alerts.rendering import render
-from pipelines.alerts.transports import AlertDeliveryError, deliver, deliver_waiting, entry_uri
+from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
 from pipelines.contracts.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.plain_text import WORD_JOINER
@@ -234,12 +235,12 @@ def test_it_is_sent_once_when_the_transport_is_back(tmp_path, away, fault):
             send(settings)
     assert read_entry(settings).waiting_for == ("slack",)
     away.side_effect = DOWN
-    deliver_waiting(settings)
+    deliver_left(settings)
     assert read_entry(settings).waiting_for == ("slack",), "it is still away"
     (tmp_path / "workspace" / "outbox" / "0.json").write_text("{")  # which keeps back no other
     away.side_effect = None
     for _ in range(2):
-        deliver_waiting(settings)
+        deliver_left(settings)
     assert away.call_count == 4
     assert away.call_args.args[0].subject == "[homefeed] warning: Homefeed retrain: v4 is worse"
     assert read_entry(settings).waiting_for == ()
@@ -249,7 +250,7 @@ def test_it_is_sent_once_when_the_transport_is_back(tmp_path, away, fault):
 def test_a_transport_that_was_added_later_gets_no_old_alerts(tmp_path, away):
     away.side_effect = None
     send(make_settings(tmp_path, "outbox"))
-    deliver_waiting(make_settings(tmp_path, "outbox", "slack"))
+    deliver_left(make_settings(tmp_path, "outbox", "slack"))
     assert not away.called
 
 
@@ -259,7 +260,7 @@ def test_a_transport_that_is_down_for_a_day_holds_up_no_other(tmp_path, monkeypa
     Nor does one for an alert whose entry somebody holds.
     """
     settings = make_settings(tmp_path, "slack", "smtp")
-    deliver_waiting(settings)  # an empty workspace has nothing to send
+    deliver_left(settings)  # an empty workspace has nothing to send
     alerts = [ALERT.model_copy(update={"run_id": f"run-{n}"}) for n in range(3)]
     mail = mock.Mock(side_effect=DOWN)
     monkeypatch.setitem(transports._TRANSPORTS, "smtp", mail)
@@ -269,9 +270,9 @@ def test_a_transport_that_is_down_for_a_day_holds_up_no_other(tmp_path, monkeypa
     mail.side_effect = None
     mail.reset_mock()
     with storage.exclusive_lock(entry_uri(alerts[0], settings), "another delivery"):
-        deliver_waiting(settings.model_copy(update={"alert_transports": ("smtp",)}))
+        deliver_left(settings.model_copy(update={"alert_transports": ("smtp",)}))
         assert mail.call_count == 2
-    deliver_waiting(settings)
+    deliver_left(settings)
     assert mail.call_count == 3 and away.call_count == 3 + 1, "it is asked once"
     receipts = [storage.read_model(entry_uri(each, settings), AlertReceipt) for each in alerts]
     assert [each.waiting_for for each in receipts] == [("slack",)] * 3

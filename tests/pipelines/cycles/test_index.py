@@ -10,7 +10,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import DataContractError
 from pipelines.cycles import index
-from pipelines.cycles.index import keeping_index, read_index, write_index
+from pipelines.cycles.index import keeping_index, read_index, refresh_index
 from pipelines.cycles.reading import FROM_A_PAGE
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
@@ -34,7 +34,7 @@ def test_the_same_workspace_gives_the_same_page_to_which_verdict_pages_lead(
     assert (page.parent / FROM_A_PAGE).resolve() == workspace / "cycles.html"
     uri, found = storage.to_uri(workspace), []
     for _ in range(2):
-        assert storage.local_path(write_index(uri, SETTINGS)) == workspace / "cycles.html"
+        refresh_index(uri, "test_ranker")
         found.append((workspace / "cycles.html").read_bytes())
     assert found[0] == found[1] and b"2017-03-02" in found[0] and b"not ended" in found[0]
 
@@ -64,7 +64,7 @@ def test_what_keeps_it_from_being_written_reddens_nothing(
     def refuse(*about: object) -> None:
         raise ValueError("no page")
 
-    monkeypatch.setattr(index, "write_index", refuse)
+    monkeypatch.setattr(index, "read_index", refuse)
     with keeping_index("alert", storage.to_uri(workspace), "test_ranker"):
         pass
     assert not (workspace / "cycles.html").exists()
@@ -79,11 +79,11 @@ def test_two_stages_that_end_at_once_lose_no_news(workspace: Path, monkeypatch) 
         if not slow:
             slow.append(True)
             save_run(make_run(workspace.parent, run_id="2017-03-16--other"))
-            write_index(uri, SETTINGS)  # as the other stage does
+            refresh_index(uri, "test_ranker")  # as the other stage does
         return facts
 
     monkeypatch.setattr(index, "read_index", read_slowly)
-    write_index(uri, SETTINGS)
+    refresh_index(uri, "test_ranker")
     assert b"2017-03-16--other" in (workspace / "cycles.html").read_bytes()
 
 

@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.contracts.cycle import Lift
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.judgement import AnchorFacts, Decision, OffPolicyEstimate, Promoted
-from pipelines.cycles.index import read_index, write_index
+from pipelines.cycles.index import read_index, refresh_index
 from pipelines.cycles.ledger import account, add, foretell, read
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
@@ -175,6 +175,7 @@ def test_the_home_page_draws_both_numbers_of_each_promotion(workspace: str) -> N
     list(enter_all(workspace))
     facts = read_index(workspace, Settings(registered_model=NAME))
     assert (len(facts.ledger), facts.accounts[0].num) == (12, 12)
-    html = storage.read_bytes(write_index(workspace, Settings(registered_model=NAME))).decode()
+    refresh_index(workspace, NAME)
+    html = storage.read_bytes(f"{workspace}/cycles.html").decode()
     part = html.partition('id="ledger"')[2].partition("</ol>")[0]
     assert part.count('<svg class="track') == 24 and "test_ranker v13" in part
