@@ -101,7 +101,9 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
             # Whatever a transport raises, the next one must still be tried. What was raised is told
             # below in one error.
             except Exception as error:
-                failures[name] = _said(error)
+                # A hook's own words may hold a webhook's address.
+                is_ours = isinstance(error, HomefeedError)
+                failures[name] = str(error) if is_ours else type(error).__name__
                 taken = {"waiting_for": (*waiting, name)}
             receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
@@ -115,11 +117,6 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
         failure.about = tuple(failures)
         raise failure
     return receipt
-
-
-def _said(error: Exception) -> str:
-    """Return what may be told of an error: a hook's own words may hold a webhook's address."""
-    return str(error) if isinstance(error, HomefeedError) else type(error).__name__
 
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:

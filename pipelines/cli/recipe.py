@@ -145,10 +145,10 @@ def accept(
     reason: Reason,
 ) -> dict[str, str]:
     """Make a recipe the accepted one: challengers of other recipes are held to it."""
-    workspace_uri, name = _place()
+    workspace_uri, name = where = _place()
     config = make_recipe(recipe).model_dump(mode="json")
     accepted = Recipe(config=config, code_digest=code_digest(), run_uri=None)
-    moves.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    moves.accept_recipe(where, accepted, datetime.now(UTC), reason)
     accepted_code.keep(workspace_uri)  # Afterwards: a deletion may have taken it just before.
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
@@ -161,7 +161,7 @@ def release(
     reason: Reason,
 ) -> dict[str, list[str]]:
     """Let a recipe that was rolled back be promoted again."""
-    found = moves.release_recipe(*_place(), recipe, datetime.now(UTC), reason)
+    found = moves.release_recipe(_place(), recipe, datetime.now(UTC), reason)
     left = [each.recipe.digest for each in found.held]
     short = ", ".join(digest[:12] for digest in left)
     say(f"{recipe} is released; on hold: {short or 'nothing'}")

@@ -351,9 +351,7 @@ def _version_before(known: History, present: ModelRef) -> str:
     )
 
 
-def accept_recipe(
-    workspace_uri: str, name: str, recipe: Recipe, now: datetime, reason: str
-) -> Recipes:
+def accept_recipe(where: tuple[str, str], recipe: Recipe, now: datetime, reason: str) -> Recipes:
     """Make a recipe the accepted one because a person says so; it is no longer on hold.
 
     Raises:
@@ -367,13 +365,10 @@ def accept_recipe(
         accepted = before if is_same else recipe
         return known.recipes.without(digest).model_copy(update={"accepted": accepted})
 
-    entry = Entry(moved_at=now, kind="by_hand", reason=reason)
-    return _change_recipes((workspace_uri, name), entry, choose)
+    return _change_recipes(where, Entry(moved_at=now, kind="by_hand", reason=reason), choose)
 
 
-def release_recipe(
-    workspace_uri: str, name: str, digest: str, now: datetime, reason: str
-) -> Recipes:
+def release_recipe(where: tuple[str, str], digest: str, now: datetime, reason: str) -> Recipes:
     """Let a recipe that was rolled back, by the first digits of its digest, be promoted again.
 
     Raises:
@@ -391,8 +386,7 @@ def release_recipe(
             )
         return known.recipes.without(found[0])
 
-    entry = Entry(moved_at=now, kind="release", reason=reason)
-    return _change_recipes((workspace_uri, name), entry, choose)
+    return _change_recipes(where, Entry(moved_at=now, kind="release", reason=reason), choose)
 
 
 def _change_recipes(

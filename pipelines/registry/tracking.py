@@ -167,12 +167,6 @@ def shown_tags(run: ResolvedRun, side: str) -> dict[str, str]:
     return {"cycle": f"{run.as_of:%Y-%m-%d}", "side": shown}
 
 
-def recipe_tags(config: RunConfig) -> dict[str, str]:
-    """Return which recipe this is, for a version's tags and a run's CONFIG_FILE."""
-    ref = config.recipe_ref
-    return {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
-
-
 def experiment_id_of(client: "MlflowClient", run: ResolvedRun | Settings) -> str:
     """Return the id of a cycle's or the settings' experiment, made if it is not there."""
     with translated_outages(client.tracking_uri):
@@ -203,7 +197,8 @@ def log_config(client: "MlflowClient", run_id: str, config: RunConfig, **code: s
     """
     from mlflow.entities import Param
 
-    whole = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config) | code
+    ref, whole = config.recipe_ref, config.model_dump(mode="json", exclude={"source"}) | code
+    whole |= {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
     fields = {re.sub(r"\[(\d+)\]", r".\1", path): v for path, v in fields_of(config).items()}
     params = [
         Param(name, value if len(value) <= _LONGEST_PARAM else f"{value[:5900]} {digest_of(value)}")

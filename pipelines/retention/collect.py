@@ -8,7 +8,6 @@ space. Versions, their tags and aliases, and MLflow runs with parameters, metric
 does a logged model that several versions are. Not for what may go (`plan`).
 """
 
-import contextlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -76,7 +75,13 @@ def delete(client: "MlflowClient", record: Record, plan: Plan) -> Iterator[tuple
     gate = storage.join(workspace_uri, "gc")
     with storage.exclusive_lock(gate, f"a deletion in {workspace_uri}"):
         for held in (held for held, kept in plan if not kept):
-            with _while_nothing_moves(client, record):
+            with promotion_lock(workspace_uri):
+                if read_state(client, workspace_uri, name) != record.state:
+                    raise RunInProgressError(
+                        f"the champion of {name} or its accepted recipe was changed since the plan "
+                        f"of this deletion was made; expected both to rest; nothing more is "
+                        f"deleted; plan anew: `homefeed gc`"
+                    )
                 if isinstance(held, FoundVersion):
                     why = why_model_stays(client, name, held)
                     so_far = f"whether logged model {held.model_id} is marked as deleted is unknown"
@@ -132,21 +137,3 @@ def _why_kept_by_now(workspace_uri: str, record: Record, held: Held) -> str:
     found = measure(held.uri)
     is_same = found is None or found[1] <= held.changed_at
     return "" if is_same else "something was written there since the plan was made"
-
-
-@contextlib.contextmanager
-def _while_nothing_moves(client: "MlflowClient", record: Record) -> Iterator[None]:
-    """Let nobody move the champion or the accepted recipe during the block.
-
-    Raises:
-        RunInProgressError: one of them has moved since the plan was made.
-    """
-    known = record.state.history
-    with promotion_lock(known.workspace_uri):
-        if read_state(client, known.workspace_uri, known.name) != record.state:
-            raise RunInProgressError(
-                f"the champion of {known.name} or its accepted recipe was changed since the plan "
-                f"of this deletion was made; expected both to rest; nothing more is deleted; plan "
-                f"anew: `homefeed gc`"
-            )
-        yield

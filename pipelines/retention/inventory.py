@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
-_CODE_NAMES = {
-    "environments": re.compile(r"[0-9a-f]{16}"),
-    "accepted_code": re.compile(r"[0-9a-f]{64}"),
+_CODES: dict[str, tuple[Kind, re.Pattern[str]]] = {
+    "environments": ("environment", re.compile(r"[0-9a-f]{16}")),
+    "accepted_code": ("code", re.compile(r"[0-9a-f]{64}")),
 }
+"""Folders of the workspace with the kind and the names of what lies in them."""
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 MAY_WORK_FOR = timedelta(days=7)
 """For how long an attempt that says nothing of its end may be at work; a killed one counts, too."""
@@ -103,10 +104,9 @@ def take_inventory(workspace_uri: str) -> list[Held]:
 
 def find_codes(workspace_uri: str) -> Iterator[FoundCode]:
     """Give environments and codes that have pins; who takes these away takes the rest, too."""
-    kinds: dict[str, Kind] = {"environments": "environment", "accepted_code": "code"}
-    for folder, kind in kinds.items():
+    for folder, (kind, names) in _CODES.items():
         place = storage.join(workspace_uri, folder)
-        for name in filter(_CODE_NAMES[folder].fullmatch, _folder_names(place)):
+        for name in filter(names.fullmatch, _folder_names(place)):
             uri = storage.join(place, name)
             pins = storage.join(uri, accepted_code.PINS)
             if storage.exists(pins) and (size := measure(uri)):

@@ -69,8 +69,6 @@ if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
-_OF_THE_RUN = ("num_devices", "num_nodes", "accelerator", "tracking_uri")
-"""What a training is told of its run as it stands there."""
 
 
 def train_challenger(
@@ -278,7 +276,8 @@ def _train(
     repair = f"run `{rebuild_command(run.run_uri)}`"
     if side == "anchor":
         repair = "delete its folder: it is built again when the stage is run again"
-    told = {name: getattr(run, name) for name in _OF_THE_RUN} | {"mlflow_run_id": mlflow_run_id}
+    of_run = {"num_devices", "num_nodes", "accelerator", "tracking_uri"}
+    told = run.model_dump(include=of_run) | {"mlflow_run_id": mlflow_run_id}
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
         place = work_dir_of(run, side)

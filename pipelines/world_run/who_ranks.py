@@ -49,12 +49,10 @@ def policy_maker(
 def _wanted(settings: Settings, name: str) -> ModelRef:
     model = settings.registered_model
     if name == "challenger":
-        client = tracking.connect(settings.tracking_uri)
-        versions = client.search_model_versions(f"name='{model}'")
+        versions = registry.read_versions(tracking.connect(settings.tracking_uri), model)
         if not versions:
             raise ConfigurationError(f"{model} has no version; expected one; run a cycle first")
-        newest = max((int(each.version) for each in versions), default=0)
-        return registry.read_version(client, model, str(newest))
+        return versions[0]
     moves = history.load(settings.workspace_uri, model).moves
     if not moves:
         raise ConfigurationError(f"{model} has no champion; expected one; run a cycle first")

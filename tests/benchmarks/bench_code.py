@@ -48,7 +48,7 @@ def measure() -> list[Row]:
         recipe = history.load(workspace_uri, NAME).recipes.accepted
         assert recipe is not None
         recipe = recipe.model_copy(update={"code_digest": digest})
-        moves.accept_recipe(workspace_uri, NAME, recipe, datetime.now(UTC), "of before a change")
+        moves.accept_recipe((workspace_uri, NAME), recipe, datetime.now(UTC), "of before a change")
         run("retrain", "--as-of", DEFAULT_DAYS[1])
         cycle = newest_cycles(workspace_uri, run_names(workspace_uri), settings, 1)[0]
         assert read_artifact(cycle.run_uri, "train_anchor", FreshAnchor).code_digest == digest

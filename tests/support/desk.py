@@ -99,12 +99,12 @@ class Desk:
 
     def accept(self, run: ResolvedRun) -> Recipes:
         """Make a cycle's recipe the accepted one."""
-        return moves.accept_recipe(*self.where, recipe_of(run), at(10), "agreed on")
+        return moves.accept_recipe(self.where, recipe_of(run), at(10), "agreed on")
 
     def release(self, digest: str = "", why: str = "agreed on") -> Recipes:
         """Release a recipe, the first one on hold if none is named."""
         digest = digest or self.history.recipes.held[0].recipe.digest
-        return moves.release_recipe(*self.where, digest, at(10), why)
+        return moves.release_recipe(self.where, digest, at(10), why)
 
     def point_at(self, version: str) -> None:
         """Move the alias by hand; '' deletes it."""

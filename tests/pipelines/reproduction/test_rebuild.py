@@ -67,7 +67,7 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     client, now = tracking.connect(tracking_uri), datetime.now(UTC)
     model = register_bundle(client, run, home, bundle, is_logged=True)
     moves.force(client, run, model, now, "the first one")
-    moves.accept_recipe(run.workspace_uri, NAME, recipe_of(run), now, "agreed on")
+    moves.accept_recipe((run.workspace_uri, NAME), recipe_of(run), now, "agreed on")
     # A cycle since then found this of the same recipe against the same champion.
     changes = (FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2),)
     of = {"as_of": run.as_of, "judged_at": datetime.now(UTC), "changes": changes}

@@ -89,7 +89,7 @@ def test_code_and_environments_that_nothing_names_go_whole_and_the_rest_stays(
     world: OldWorld,
 ) -> None:
     recipe = recipe_of(world.runs["1"], variant(7), "a" * 64)
-    moves.accept_recipe(*world.where, recipe, world.now, "we want it")
+    moves.accept_recipe(world.where, recipe, world.now, "we want it")
     with_code = {"code_digest": "b" * 64, "standing": Standing(anchor_code_digest="c" * 64)}
     save_run(run := world.runs["7"].model_copy(update=with_code))
     elsewhere = History(world.workspace_uri, "another_model")
@@ -186,7 +186,7 @@ def test_a_thing_is_whole_where_nobody_can_tell_who_needs_it(
 
 def accept(world: OldWorld) -> None:
     recipe = recipe_of(world.runs["1"], variant(7))
-    moves.accept_recipe(*world.where, recipe, world.now, "we want it")
+    moves.accept_recipe(world.where, recipe, world.now, "we want it")
 
 
 @pytest.mark.parametrize("act", [lambda w: w.rollback("1"), lambda w: w.force("2"), accept])

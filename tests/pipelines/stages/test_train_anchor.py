@@ -205,7 +205,8 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     first, second = cycles
     accepted = keep_older_code(first.workspace_uri, tmp_path, *changes)
     recipe = Recipe(config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None)
-    moves.accept_recipe(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
+    where = (first.workspace_uri, "three")
+    moves.accept_recipe(where, recipe, datetime.now(UTC), "of other code")
     options = {"recipe": "roomy", "trigger": f"other code {changes}", "may_promote": False}
     asked = second.to_request().model_copy(update=options)
     with pytest.MonkeyPatch.context() as patch:
