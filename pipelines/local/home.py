@@ -6,6 +6,7 @@ machine and one person. Tested in tests/pipelines/local/test_home.py.
 
 import base64
 import json
+import logging
 import re
 import secrets
 import socket
@@ -17,6 +18,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.files import write_whole
 
+log = logging.getLogger(__name__)
 ADMIN = "admin"
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
 """Environment variable that marks every process started here; what those start inherits it."""
@@ -35,7 +37,7 @@ class LocalHome:
     <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json with the login
     <path>/mlflow/             mlflow.db, artifacts/
     <path>/logs/               one file per service, tasks/
-    <path>/ports.json          the ports of the last start
+    <path>/ports.json          the ports of the first start
     <path>/event_log/          unless HOMEFEED_EVENT_LOG names another one
     <path>/workspace/          runs, snapshots, history, outbox
     <path>/services.lock       held while the services run; it names the process that keeps them up
@@ -85,7 +87,7 @@ def _secret(path: Path, key: str) -> str:
 
 
 class Ports(Frozen):
-    """`<home>/ports.json`: the ports of Airflow's api-server and of MLflow at the last start."""
+    """`<home>/ports.json`: the ports of Airflow's api-server and of MLflow at the first start."""
 
     airflow: int = 8080
     mlflow: int = 5000
@@ -102,10 +104,22 @@ class Ports(Frozen):
 
 
 def choose_ports(home: LocalHome) -> Ports:
-    """Return the ports of the last start, or a free one for each that is taken; remember them."""
-    last = storage.find_model(storage.to_uri(home.ports), Ports, "delete it") or Ports()
-    ports = Ports(airflow=choose_port(last.airflow), mlflow=choose_port(last.mlflow))
-    write_whole(home.ports, ports.to_record())
+    """Return the ports of the first start, or a free one for each that is taken now.
+
+    The first start's are kept, because runs and pages name the services by them.
+    """
+    first = storage.find_model(storage.to_uri(home.ports), Ports, "delete it")
+    wanted = first or Ports()
+    ports = Ports(airflow=choose_port(wanted.airflow), mlflow=choose_port(wanted.mlflow))
+    if first is None:
+        write_whole(home.ports, ports.to_record())
+    elif ports != first:
+        log.warning(
+            "another program listens on port %d or %d of 127.0.0.1, where earlier runs and pages "
+            "look for Airflow and MLflow: they find them again once it has ended and these were "
+            "started anew",
+            *(first.airflow, first.mlflow),
+        )
     return ports
 
 
