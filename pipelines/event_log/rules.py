@@ -562,8 +562,6 @@ def embedding_matrix(path: str, rows: pa.Table, embedding_dim: int = 0) -> np.nd
 
 def widths_of(column: pa.Array) -> npt.NDArray[np.int64]:
     """Return the width of each list of a column, -1 for a null."""
-    if pa.types.is_fixed_size_list(column.type):
-        return np.where(np.asarray(column.is_null()), -1, column.type.list_size)
     return np.asarray(pc.fill_null(pc.list_value_length(column), -1)).astype(np.int64)
 
 

@@ -59,7 +59,7 @@ from pipelines.log_check.report import SHIFT_HOURS, Embeddings, LogReport, Unlis
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.pool import run_in_threads, usable_cores
-from pipelines.sources.event_log_writer import id_of
+from pipelines.sources.event_log_writer import id_of, quoted
 
 WORDS_FOR_NONE = ["", *r"- -1 ? \N NA N/A NaN nan None none NULL null nil undefined".split()]
 """What tables often have where they know no user or no item."""
@@ -492,8 +492,7 @@ class _Log:
                 unread = {"embedding", *numbers} & {*rows.schema.names}  # not every type can be
                 cursor.register("part", rows.drop_columns(unread))
                 for name in (name for name in features if name not in bad):
-                    column = '"' + name.replace('"', '""') + '"'
-                    cursor.execute(_VALUED.format(column), {"name": f"{table}.{name}"})
+                    cursor.execute(_VALUED.format(quoted(name)), {"name": f"{table}.{name}"})
                 _execute_all(cursor, _FILL[table], {"day": file.day and (file.day - EPOCH).days})
                 cursor.unregister("part")
                 offset += len(rows)

@@ -71,24 +71,17 @@ _MEMORY_OF_SHARD = 4
 """Bytes of memory that building a shard takes for each byte of its rows."""
 
 
-def write_snapshot(
-    run: ResolvedRun,
-    num_workers: int | None = None,
-    passed_over: tuple[str, ...] = (),
-    memory_bytes: int | None = None,
-) -> Snapshot:
+def write_snapshot(run: ResolvedRun, passed_over: tuple[str, ...] = ()) -> Snapshot:
     """Build and publish the snapshot of a run; the same content is published once.
 
     The result depends on the event log's rows known before as_of, on `config.features` and
     `config.snapshot`, and on as_of. It does not depend on the number of workers, on memory, the
-    machine or the time of day.
+    machine or the time of day. As many threads work as there are cores. Rows that do not fit into
+    `memory_budget_bytes` wait in files, and fewer workers run at once then.
 
     Args:
         run: what was resolved.
-        num_workers: threads at most; None takes as many as there are cores.
         passed_over: action types beyond the recipe's that the log may have; they are left out.
-        memory_bytes: what rows and arrays may take; None takes `memory_budget_bytes`. Rows that do
-            not fit wait in files, and fewer workers run at once.
 
     Returns:
         The published snapshot, at `<workspace>/snapshots/<first 16 digits of its digest>`.
@@ -105,24 +98,17 @@ def write_snapshot(
     """
     plan = plan_of(run.config, run.as_of, passed_over)
     snapshots_uri = join(run.workspace_uri, "snapshots")
-    return build_of(plan, run.event_log_uri, snapshots_uri, num_workers, memory_bytes)
+    return build_of(plan, run.event_log_uri, snapshots_uri)
 
 
-def build_of(
-    plan: SnapshotPlan,
-    event_log_uri: str,
-    snapshots_uri: str,
-    num_workers: int | None = None,
-    memory_bytes: int | None = None,
-) -> Snapshot:
+def build_of(plan: SnapshotPlan, event_log_uri: str, snapshots_uri: str) -> Snapshot:
     """Build and publish the snapshot of a plan below a folder; see `write_snapshot`."""
     require_unchanged(plan.numeric)
     for problem in contract_problems(plan.numeric):
         raise ConfigurationError(problem)
     event_log = open_event_log(event_log_uri)
     check_covered(event_log, plan)
-    num_workers = num_workers or usable_cores()
-    memory_bytes = memory_bytes or memory_budget_bytes()
+    memory_bytes = memory_budget_bytes()
     with (
         keeping_freed_memory(memory_bytes // _SHARE_KEPT_FREE),
         scratch_folder(snapshots_uri) as scratch,
@@ -132,7 +118,7 @@ def build_of(
         spilled, out = scratch / "spilled", scratch / "out"
         for folder in (spilled, out):
             folder.mkdir()
-        engine = cluster or _ThisMachine(plan, num_workers, memory_bytes, spilled)
+        engine = cluster or _ThisMachine(memory_bytes, spilled)
         snapshot = _build(engine, event_log, plan, out, snapshots_uri)
         return publish(snapshot, out, engine.bring)
 
@@ -192,13 +178,10 @@ def _build(
 class _ThisMachine:
     """The engine of one machine: threads that share rows and pins. A cluster has these methods."""
 
-    def __init__(
-        self, plan: SnapshotPlan, num_workers: int, memory_bytes: int, spilled: Path
-    ) -> None:
-        self._num_workers, self._memory_bytes = num_workers, memory_bytes
-        rows_bytes = memory_bytes // _SHARE_OF_ROWS
-        self._held = HeldRows(spilled, rows_bytes)
-        self._run_all = functools.partial(run_in_threads, num_workers=num_workers)
+    def __init__(self, memory_bytes: int, spilled: Path) -> None:
+        self._num_workers, self._memory_bytes = usable_cores(), memory_bytes
+        self._held = HeldRows(spilled, memory_bytes // _SHARE_OF_ROWS)
+        self._run_all = functools.partial(run_in_threads, num_workers=self._num_workers)
         self._pins: PinIndex | None = None
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:

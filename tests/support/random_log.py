@@ -54,9 +54,9 @@ def config_of(*numeric: NumericFeature, **snapshot: Any) -> RunConfig:
     return base.model_copy(update=update)
 
 
-def build(folder: Path, config: RunConfig, num_workers: int = 1) -> Snapshot:
+def build(folder: Path, config: RunConfig) -> Snapshot:
     """Return the snapshot of `<folder>/event_log`."""
-    return write_snapshot(make_run(folder, config, AS_OF), num_workers=num_workers)
+    return write_snapshot(make_run(folder, config, AS_OF))
 
 
 def write_random_log(

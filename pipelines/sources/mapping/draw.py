@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.hashing import mix
+from pipelines.contracts.hashing import mix, uniform
 from pipelines.contracts.progress import tracked
 from pipelines.sources.event_log_writer import id_of
 from pipelines.sources.mapping.spec import Draw
@@ -129,8 +129,7 @@ def _others(
     alive = np.searchsorted(actions.time_N, began) - low
     tries = _TIMES_DRAWN * how.num
     key = mix(mix(_stable(actions.users.take(pa.array(user))), how.seed) ^ mix(began, how.seed))
-    draws = mix((key[:, None] + np.arange(tries, dtype=np.uint64)[None, :]).ravel())
-    share = (draws >> np.uint64(11)).astype(np.float64) / 2.0**53
+    share = uniform((key[:, None] + np.arange(tries, dtype=np.uint64)[None, :]).ravel())
     number = np.repeat(np.arange(len(part)), tries)
     number, share = number[alive[number] > 0], share[alive[number] > 0]
     pin = actions.pin_N[low[number] + (share * alive[number]).astype(np.int64)]

@@ -369,7 +369,7 @@ def test_what_is_refused_beforehand_is_what_would_break_in_the_comparison(
     assert len(problems) == bool(says) and all(says in problem for problem in problems)
     if not actions:
         run = make_run(tmp_path, recipe(), TINY_AS_OF)
-        snapshot = write_snapshot(run, num_workers=1)
+        snapshot = write_snapshot(run)
         if says:
             with pytest.raises(DataContractError):
                 counterpart(run, snapshot, its_own.features, its_own.snapshot)

@@ -275,7 +275,7 @@ def test_the_next_cycle_reads_what_was_served(
         for table, rows in tables.items():
             getattr(writer, table)(rows)
     run = make_run(tmp_path, smoke(), PLANTED_AS_OF)
-    before = write_snapshot(run, num_workers=1)
+    before = write_snapshot(run)
     at_ms = to_ms(PLANTED_AS_OF) - 3 * 86_400_000
     monkeypatch.setattr(served_log, "now_ms", lambda: at_ms + 60_000)
     user, pins = tables["users"]["user_id"][0].as_py(), tables["pins"]["pin_id"].to_pylist()[:3]
@@ -286,7 +286,7 @@ def test_the_next_cycle_reads_what_was_served(
     served.add()
     lab.end()
     again = make_run(tmp_path, smoke(), PLANTED_AS_OF, run_id="again")
-    after = write_snapshot(again, num_workers=1)
+    after = write_snapshot(again)
     assert served.trouble == ""
     assert after.num_requests == before.num_requests + 5
     assert after.num_examples == before.num_examples + 15

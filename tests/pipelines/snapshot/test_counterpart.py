@@ -43,7 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(turned, pa.float32()), 32)
     pq.write_table(pa.table(columns, schema=pins.schema), path.with_name("part-2.parquet"))
     run = make_run(folder)
-    return run, write_snapshot(run, num_workers=1)
+    return run, write_snapshot(run)
 
 
 BEFORE = smoke()
@@ -137,7 +137,7 @@ def test_after_a_change_in_mid_life_both_sides_are_compared_on_the_same_requests
 ) -> None:
     """The champion was trained before it; both are scored each as its own recipe says."""
     run = built[0].model_copy(update={"config": after})
-    snapshot = write_snapshot(run, num_workers=1)
+    snapshot = write_snapshot(run)
     own = counterpart(run, snapshot, before.features, before.snapshot)
     sides = (
         Side(ref, chance_bundle(tmp_path / name, of, recipe, 1), of, storage.local_path(of.uri))

@@ -17,6 +17,8 @@ from pipelines.snapshot.spill import HeldRows
 from support.random_log import AS_OF, build, config_of, write_random_log
 from support.runs import make_run
 
+BUILD = "pipelines.snapshot.build"
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -99,10 +101,12 @@ def test_a_snapshot_does_not_depend_on_memory(
         return kept[-1]
 
     monkeypatch.setattr(HeldRows, "keep", count)
+    monkeypatch.setattr(f"{BUILD}.usable_cores", lambda: num_workers)
     digests, shares = [], []
     for memory_bytes in (1 << 30, 60_000, 1):
         kept.clear()
-        snapshot = write_snapshot(run, num_workers, memory_bytes=memory_bytes)
+        monkeypatch.setattr(f"{BUILD}.memory_budget_bytes", lambda number=memory_bytes: number)
+        snapshot = write_snapshot(run)
         digests.append(snapshot.digest)
         shares.append(sum(kept) / len(kept))
     assert len(set(digests)) == 1

@@ -99,7 +99,7 @@ def test_a_snapshot_is_the_same_bytes_whatever_came_after_its_as_of(
         for table, rows in tables.items():
             is_known = pc.less(rows["known_at"], cut) if "known_at" in rows.column_names else None
             getattr(writer, table)(rows.filter(is_known) if is_known is not None else rows)
-    first = write_snapshot(make_run(tmp_path, smoke(), as_of), num_workers=1)
+    first = write_snapshot(make_run(tmp_path, smoke(), as_of))
     # What became known later comes hour by hour, and much of it is of days before.
     for n in range(20):
         low, high = cut + n * 6 * 3_600_000, cut + (n + 1) * 6 * 3_600_000
@@ -114,9 +114,9 @@ def test_a_snapshot_is_the_same_bytes_whatever_came_after_its_as_of(
     assert folders.value_counts().max() <= 5
     for days, name in ((0, "again"), (5, "then")):
         here = make_run(tmp_path, smoke(), as_of + timedelta(days=days), run_id=name)
-        found = write_snapshot(here, num_workers=1)
+        found = write_snapshot(here)
         there = here.model_copy(update={"event_log_uri": to_uri(tmp_path / "planted")})
-        assert found.shards == write_snapshot(there, num_workers=1).shards
+        assert found.shards == write_snapshot(there).shards
         assert days or found.shards == first.shards
 
 

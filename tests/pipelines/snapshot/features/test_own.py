@@ -59,7 +59,7 @@ def build_own(log: Path, modules: Path, source: str, name: str = "feature") -> S
     """Return the snapshot with a function of this source."""
     write_module(modules, source)
     feature = NumericFeature(name=f"given:{name}", may_be_missing=True)
-    return build(log, config_of(feature, NumericFeature(name="user_actions:repin")), 2)
+    return build(log, config_of(feature, NumericFeature(name="user_actions:repin")))
 
 
 def column(snapshot: Snapshot, name: str, file: str = "examples") -> np.ndarray:
