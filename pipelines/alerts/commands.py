@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.alerts.links import ACCOUNT, OF_A_CONTAINER
+from pipelines.alerts.links import ACCOUNT
 from pipelines.contracts.alert import NextStep
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.contracts.code_identity import DAG_VERSION
 from pipelines.settings import Settings
 
 Offered = tuple[str, str]
@@ -29,7 +30,7 @@ def homefeed(words: str, settings: str = "") -> str:
     message, its name is left as it is. Settings, if any, end with a space.
     """
     executable = Path(sys.executable).with_name("homefeed")
-    is_here = OF_A_CONTAINER not in os.environ and executable.is_file()
+    is_here = DAG_VERSION not in os.environ and executable.is_file()  # Containers are given it.
     return f"{settings}{shlex.quote(str(executable)) if is_here else 'homefeed'} {words}"
 
 

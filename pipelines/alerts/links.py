@@ -10,8 +10,6 @@ from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.settings import DAG_ID, MLFLOW_VIEW, RUN_LIST, Settings
 
 Links = tuple[tuple[str, str], ...]
-OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
-"""What a stage's container is given (`pipelines.orchestration.containers`)."""
 HOME, IN_MLFLOW, LIST_IN_MLFLOW = "All cycles", "MLflow comparison", "All cycles in MLflow"
 PREFIX, PAGES = "/homefeed", "pages"
 """Where Airflow's web server shows pages (`pipelines.orchestration.pages`), and those of a

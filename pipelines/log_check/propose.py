@@ -157,13 +157,7 @@ def _sounds_unwanted(action_type: str) -> bool:
 def _measured(draft: RunConfig, as_of: datetime, uri: str) -> dict[str, Any]:
     """Return what the simple rankings and the numbers are worth, and how much was measured."""
     from training.data.reader import load_rows
-    from validation.model_gate.baselines import (
-        RANDOM,
-        REGRESSION,
-        lacking,
-        measure,
-        regression,
-    )
+    from validation.model_gate.baselines import RANDOM, REGRESSION, lacking, measure, regression
 
     with storage.scratch_folder(own_temporary_folder("scratch").as_uri()) as scratch:
         snapshot = build_of(plan_of(draft, as_of), uri, (scratch / "snapshots").as_uri())

@@ -13,7 +13,7 @@ judgement that is asked about, and an answer that brings back another digest cou
 
 import logging
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
@@ -27,6 +27,7 @@ from pipelines.contracts.judgement import Approval, Judgement
 from pipelines.contracts.run_layout import approval_uri
 from pipelines.orchestration.run_note import NOTE_KEY, words_of
 from pipelines.orchestration.schedule import grid_of
+from pipelines.orchestration.timetable import utc_now
 from pipelines.plain_text import one_line, shortened
 from pipelines.settings import Settings
 
@@ -36,11 +37,6 @@ COMMENT, COMMENT_LENGTH, VERDICT = "comment", 500, "verdict"
 AFTER_THE_ANSWER = timedelta(hours=2)
 """What the promotion and its retries take at most: so long before the run must end, and before the
 next cycle is due, the question is closed."""
-
-
-def utc_now() -> datetime:
-    """Return this instant; tests replace it."""
-    return datetime.now(UTC)
 
 
 class PromotionApproval(HITLOperator):

@@ -9,12 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from pipelines.contracts.code_identity import (
-    DAG_CODE,
-    DAG_VERSION,
-    code_version,
-    project_digest,
-)
+from pipelines.contracts.code_identity import DAG_CODE, DAG_VERSION, code_version, project_digest
 from pipelines.settings import Settings
 
 _OF_AIRFLOW = ("home", "stage_", "pod_template", "command", "anchor_", "docker_", "alert_")

@@ -32,11 +32,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, PinnedEntry, ResolvedRun
 from pipelines.contracts.base import Frozen, as_it_was
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    DataContractError,
-    RunInProgressError,
-)
+from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.contracts.upgrades import from_version_1
 
 log = logging.getLogger(__name__)

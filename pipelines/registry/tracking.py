@@ -21,10 +21,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    HomefeedError,
-)
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
 from pipelines.recipes.text import fields_of
@@ -39,8 +36,8 @@ OWN_REGISTRY = "reproduction.db"
 
 CYCLE, SIDE = "homefeed_run_id", "homefeed_side"
 """The tags of a run that say of which cycle it is, and of which side of it."""
-CONFIG_FILE = "config.json"
 _TIMEOUT, _TIMEOUT_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "20"
+CONFIG_FILE = "config.json"
 """The artifact with a run's whole configuration and what tells its recipe and code apart."""
 _MOST_PARAMS, _LONGEST_PARAM = 100, 6000
 """Of one request, which MLflow refuses to have more of; characters, beyond which it cuts."""

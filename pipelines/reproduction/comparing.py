@@ -17,13 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    DataReport,
-    FreshAnchor,
-    ResolvedRun,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement

@@ -38,13 +38,7 @@ from pipelines.serving.champion import Champion, Served
 from pipelines.serving.served_log import ServedLog, line_of, now_ms
 from pipelines.serving.servers import FOLDER, ServerNote
 from pipelines.settings import Settings
-from training.bundle.ranking_requests import (
-    Decoder,
-    RequestRefusedError,
-    of_arrow,
-    of_json,
-    score,
-)
+from training.bundle.ranking_requests import Decoder, RequestRefusedError, of_arrow, of_json, score
 
 log = logging.getLogger(__name__)
 _MOST_WAIT_S = 20

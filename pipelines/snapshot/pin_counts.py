@@ -18,12 +18,7 @@ import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import (
-    Ints,
-    even_blocks,
-    least_of,
-    runs_of,
-)
+from pipelines.event_log.event_index import Ints, even_blocks, least_of, runs_of
 
 Counts = npt.NDArray[np.integer[Any]]
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

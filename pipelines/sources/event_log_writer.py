@@ -206,6 +206,7 @@ class EventLogWriter:
         with contextlib.ExitStack() as stack:
             stack.enter_context(storage.exclusive_lock(self.uri, f"writing to {self.uri}"))
             self._existing: Existing | None = find_writers_log(self.uri)
+            self._known = self._existing.log if self._existing else EventLog(self.uri, ())
             parent = self.uri.rsplit("/", 1)[0]
             self._scratch = stack.enter_context(storage.scratch_folder(parent))
             settings = _SETTINGS | {"temp_directory": str(self._scratch / "spilled")}
@@ -391,10 +392,9 @@ class EventLogWriter:
             few = [name for name in here if files[name] < _SMALL_FILE_ROWS]
             by_folder = Counter(name.rpartition("/")[0] for name in few)
             small |= {n for n in few if by_folder[n.rpartition("/")[0]] >= _MANY_SMALL_FILES}
-        known = self._existing.log if self._existing else EventLog(self.uri, ())
-        for file in known.files:
-            if known.name_of(file) in small - whole:
-                dataset = open_file(known, file)
+        for file in self._known.files:
+            if self._known.name_of(file) in small - whole:
+                dataset = open_file(self._known, file)
                 for rows in iterate_batches(dataset, file, dataset.schema.names, _BATCH_ROWS, None):
                     self._keep(file.table, pa.table(rows))
         return small | whole
@@ -443,11 +443,10 @@ class EventLogWriter:
         wanted = (pc.field(first) >= low) & (pc.field(first) <= high)
         if table == "pins":
             wanted &= pc.field("embedding_version") == self._version
-        known = self._existing.log if self._existing else EventLog(self.uri, ())
-        for file in known.files_of(table):
-            if known.name_of(file) in dropped:
+        for file in self._known.files_of(table):
+            if self._known.name_of(file) in dropped:
                 continue
-            dataset = open_file(known, file)
+            dataset = open_file(self._known, file)
             names = [each for each in schema.names if each in dataset.schema.names]
             for batch in iterate_batches(dataset, file, names, _BATCH_ROWS, wanted):
                 self._database.register("registered", pa.table(batch))

@@ -52,11 +52,7 @@ from pipelines.contracts.errors import (
     ProcessKilledError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.files import (
-    digest_files,
-    own_temporary_folder,
-    write_whole,
-)
+from pipelines.contracts.files import digest_files, own_temporary_folder, write_whole
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.processes import collect_seldom
 from pipelines.contracts.snapshot_files import verify_files

@@ -19,11 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from pipelines.contracts.errors import (
-    HomefeedError,
-    ProcessKilledError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import HomefeedError, ProcessKilledError, TransientStorageError
 from pipelines.contracts.processes import die_with_parent
 from training.environment import NOBODY_CAME, model_environment, require_devices
 from training.fitting.spec import (

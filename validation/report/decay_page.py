@@ -9,14 +9,7 @@ from markupsafe import Markup
 
 from pipelines.contracts.decay import CadenceCost, Decay, DecayCurve
 from validation.decay.cadence import cheapest, turning_points
-from validation.report.charts import (
-    Drawing,
-    Points,
-    Scale,
-    Style,
-    panel,
-    scale_around,
-)
+from validation.report.charts import Drawing, Points, Scale, Style, panel, scale_around
 from validation.report.pages import environment
 
 _DEEPEST = 0.1

@@ -20,15 +20,7 @@ from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.long_line import REFERENCES
 from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
-from validation.report.charts import (
-    Drawing,
-    Points,
-    Style,
-    axis_of,
-    by_day,
-    panel,
-    scale_of_powers,
-)
+from validation.report.charts import Drawing, Points, Style, axis_of, by_day, panel, scale_of_powers
 from validation.report.pages import environment, within_limit
 
 NOTHING = CycleRecord()

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.alerts.transports import deliver, entry_uri
 from pipelines.contracts.alert import AlertKind
+from pipelines.contracts.code_identity import DAG_VERSION
 from pipelines.registry.history import Move
 from pipelines.settings import Settings
 from support.alert_servers import mail_server, use_apprise, use_slack, webhook
@@ -48,7 +48,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     found: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch, mail_server(patch) as inbox, webhook() as hook:
         url, bodies = hook
-        patch.setenv(OF_A_CONTAINER, "1")  # commands name no installation
+        patch.setenv(DAG_VERSION, "1")  # commands name no installation
         use_slack(patch, url)
         use_apprise(patch, url)
         served = {"model": CHAMPION, "previous": None, "moved_at": CHAMPION.as_of}
