@@ -22,8 +22,6 @@ from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 
 RECORD_FOLDER = "record"
-FIRST_RECORD_FILE = "event_log.json"
-"""The one record of a log that nobody has added to since entries were numbered."""
 
 WRITERS_FILE = re.compile(r".+/part-\d{6}-\d{6}(?:-[0-9a-f]{8})?\.parquet")
 """Paths of the files that are made for a log with a record, on an object store each writer its own.
@@ -101,9 +99,10 @@ def read_record(uri: str) -> EventLogRecord | None:
         TransientStorageError: the storage failed.
     """
     folder = storage.join(uri, RECORD_FOLDER)
-    if entries := [name for name in storage.list_names(folder) if _ENTRY.fullmatch(name)]:
-        return storage.read_model(storage.join(folder, entries[-1]), EventLogRecord)
-    return storage.find_model(storage.join(uri, FIRST_RECORD_FILE), EventLogRecord)
+    entries = [name for name in storage.list_names(folder) if _ENTRY.fullmatch(name)]
+    if not entries:
+        return None
+    return storage.read_model(storage.join(folder, entries[-1]), EventLogRecord)
 
 
 def create_entry(uri: str, record: EventLogRecord) -> None:

@@ -200,15 +200,10 @@ def render(report: LogReport) -> str:
     told, shown, counts, shares = list(told_problems(report)), report.rows("impressions"), [], []
     drawn, num_left_out = drawn_of(dict(sorted(report.total("actions").items())))
     if shown:
-        days, rates, acted = (
-            days_scale(report.days),
-            report.label_rates(),
-            report.days_of("actions"),
-        )
-        of = {
-            name: {day: report.of(day, "actions").get(name, 0) for day in acted} for name in drawn
-        }
-        of = {"impressions": shown} | of
+        days, rates = days_scale(report.days), report.label_rates()
+        of, acted = {"impressions": shown}, report.days_of("actions")
+        for name in drawn:
+            of[name] = {day: report.of(day, "actions").get(name, 0) for day in acted}
         counts = [(name, day_panel(f"{name} of each day", days, num)) for name, num in of.items()]
         shares = [
             (n, day_panel(f"Share of {n} by day", days, rates[n], is_share=True))
@@ -216,17 +211,14 @@ def render(report: LogReport) -> str:
             if rates[n]
         ]
     kinds = Counter(kind for kind, _ in told)
-    return (
-        environment()
-        .get_template("log_check.html.j2")
-        .render(
-            report=report,
-            errors=kinds[Severity.ERROR],
-            warnings=kinds[Severity.WARNING],
-            problems=[(kind, BADGES[kind], text) for kind, text in told],
-            summary=list(summary_of(report)),
-            counts=counts,
-            shares=shares,
-            num_left_out=num_left_out,
-        )
+    template = environment().get_template("log_check.html.j2")
+    return template.render(
+        report=report,
+        errors=kinds[Severity.ERROR],
+        warnings=kinds[Severity.WARNING],
+        problems=[(kind, BADGES[kind], text) for kind, text in told],
+        summary=list(summary_of(report)),
+        counts=counts,
+        shares=shares,
+        num_left_out=num_left_out,
     )

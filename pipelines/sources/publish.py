@@ -34,7 +34,6 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EPOCH, EventLog, open_event_log
 from pipelines.event_log.reader import name_files
 from pipelines.event_log.record import (
-    FIRST_RECORD_FILE,
     RECORD_FOLDER,
     WRITERS_FILE,
     EventLogRecord,
@@ -222,7 +221,7 @@ def _record_at(uri: str) -> EventLogRecord | None:
         TransientStorageError: the storage failed.
     """
     names = storage.list_names(uri)
-    if names and not {RECORD_FOLDER, FIRST_RECORD_FILE} & set(names):
+    if names and RECORD_FOLDER not in names:
         raise ConfigurationError(
             f"{uri} holds {names[:5]} and no {RECORD_FOLDER}: it is no event log of an adapter or "
             f"of {WRITER}, and would be overwritten; choose an empty folder"

@@ -37,7 +37,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
-    reference = _read_reference(run, run.last_accepted_snapshot_uri)
+    reference = _read_reference(run)
     with storage.scratch_folder(run.workspace_uri) as scratch:
         out_dir = scratch / "report"
         out_dir.mkdir()
@@ -64,9 +64,9 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     return report
 
 
-def _read_reference(run: ResolvedRun, uri: str | None) -> "Reference | None":
+def _read_reference(run: ResolvedRun) -> "Reference | None":
     """Return the snapshot that this run compares with, and what was kept of it."""
-    if uri is None:
+    if (uri := run.last_accepted_snapshot_uri) is None:
         return None
     from validation.data_gate.canaries import CANARIES_FILE, read_canaries
     from validation.data_gate.gate import PROFILE_FILE

@@ -53,16 +53,13 @@ class Subject(NamedTuple):
 
 def finish_data_docs(
     docs_dir: Path, subject: Subject, outcomes: tuple[ExpectationOutcome, ...]
-) -> Path:
+) -> None:
     """Move Great Expectations' pages to `details/`, take their links out, write the overview.
 
     Args:
-        docs_dir: Folder with the site that Great Expectations built.
+        docs_dir: Folder with the site that Great Expectations built; `index.html` is the overview.
         subject: What was judged.
         outcomes: What was expected and found.
-
-    Returns:
-        The overview, `<docs_dir>/index.html`.
     """
     details = docs_dir / DETAILS_FOLDER
     built = [path for path in docs_dir.iterdir() if path.name != "static"]
@@ -90,9 +87,7 @@ def finish_data_docs(
         ),
         len(lines),
     )  # fmt: skip
-    overview = docs_dir / "index.html"
-    overview.write_text(html, "utf-8")
-    return overview
+    (docs_dir / "index.html").write_text(html, "utf-8")
 
 
 def make_offline(html: str, styles: str) -> str:

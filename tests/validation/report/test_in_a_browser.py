@@ -167,7 +167,8 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
              for n, name in enumerate((LONG, MARKUP) * 500)]  # fmt: skip
     subject = Subject("snapshot of 2017-03-02", "it may not be trained on", {"Rows": "9"},
                       tuple(lines), {"ours": "now", "theirs": LONG})  # fmt: skip
-    path = finish_data_docs(tmp_path / "data_docs", subject, outcomes)
+    finish_data_docs(tmp_path / "data_docs", subject, outcomes)
+    path = tmp_path / "data_docs" / "index.html"
     assert_reads_well(views, path, ".word", fewest=0)
     for size, view in views.items():
         unfold(show(view, path))
