@@ -1,12 +1,23 @@
-"""Decay, cadence and schedules on series whose decay is known. Nothing is trained here.
+"""Decay, cadence and schedules on series whose decay is known, and what lab and backtest cost.
 
-The series vary by luck, window and user as `support.decay_series` says, so the rows are about the
-statistics, and not about what any model loses: docs/decay.md has that of the retail sample.
+The series vary by luck, window and user as `support.decay_series` says, so their rows are about the
+statistics, and not about what any model loses: docs/decay.md has that of the retail sample. The
+costs are processor time on the sample, whose models are kept below .homefeed/bench.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from record import Row, row
+from sample import HOME, event_log_uri
 
+from pipelines import deletion
+from pipelines.decay.backtest import backtest
+from pipelines.decay.lab import Lab, days_to_measure
+from pipelines.event_log.log_files import open_event_log
+from pipelines.metrics.usage import processor_s
+from pipelines.recipes import completejourney
+from pipelines.settings import Settings
 from support.decay_series import Fall, linear, saturating, series, year
 from validation.decay.cadence import (
     CADENCES,
@@ -25,6 +36,10 @@ WORLDS, YEARS = range(20), range(100)
 HOURS, VALUE, PRICE = 0.05, 0.02, 0.04
 """Core-hours of a cycle, of 1 % of volume a day, and of a training as a share times windows."""
 DAYS = np.arange(1, int(NEVER_DAYS) + 1)
+NUM_CYCLES = 10
+CHANGES = [{"margin": m} for m in (0.005, 0.02, 0.05, 0.1)] + [{"recipe_margin": 0.0}]
+CHANGES += [{"seed_noise": 0.0}, {"confidence": 0.9}]
+"""What seven gates have other than the recipe's own; the last one alone measures otherwise."""
 
 
 def measure() -> list[Row]:
@@ -61,6 +76,53 @@ def measure() -> list[Row]:
             note="simulated; earnings against never",
         ),
         *(_watching(is_sudden) for is_sudden in (False, True)),
+        *measure_costs(),
+    ]
+
+
+def measure_costs() -> list[Row]:
+    """Return what scoring costs beside training, and what eight gates cost beside one."""
+    recipe, place, log = completejourney(), HOME / "bench", event_log_uri()
+    settings = Settings(home=str(place), event_log=log)
+    days = days_to_measure(open_event_log(log), recipe, None, None, every=14)
+    whole, ten = (Lab(recipe, settings, days[-n:], uses_registry=False) for n in (0, NUM_CYCLES))
+    whole.scores_dir = ten.scores_dir = place / "scores"
+    gates = {"as it is": recipe}
+    for each in CHANGES:
+        gate = recipe.model_gate.model_copy(update=each)
+        gates[f"{each}"] = recipe.model_copy(update={"model_gate": gate})
+
+    def spend(work: Callable[[], object]) -> float:
+        deletion.remove(whole.scores_dir.as_uri())
+        before = processor_s()
+        work()
+        return processor_s() - before
+
+    made = whole.make(NUM_CYCLES)
+    trained = [each.cpu_s for each in made.values()]
+    scored, cycles = spend(lambda: list(whole._score(made))), sum(trained[-NUM_CYCLES:])
+    one, eight = (
+        spend(lambda: backtest(ten, {"as it is": recipe})),
+        spend(lambda: backtest(ten, gates)),
+    )
+    return [
+        row(
+            "decay_lab_s",
+            sum(trained) + scored,
+            "processor s of the whole lab on the sample (goal: <= 1.3 times)",
+            ratio=1 + scored / sum(trained),
+            peer=f"its {len(made)} trainings alone",
+            rows=len(made),
+        ),
+        row(
+            "backtest",
+            cycles + eight,
+            "processor s of 10 cycles by 8 gates (goal: <= 1.2 times)",
+            ratio=(cycles + eight) / (cycles + one),
+            peer="the 10 cycles by one gate",
+            rows=NUM_CYCLES,
+            note=f"trainings {cycles:.0f} s, one gate {one:.0f} s, eight {eight:.0f} s",
+        ),
     ]
 
 
