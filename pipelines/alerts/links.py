@@ -26,16 +26,14 @@ def runbook_link(kind: AlertKind, settings: Settings) -> str:
 
 def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = None) -> Links:
     """Return the places of a run, with its Data Docs as far as the data gate's report has any."""
-    docs = (report.docs_uri, report.log_docs_uri) if report else ()
-    labels = ("Data Docs", "Data Docs of the event log")
+    places = {}
+    if report is not None:
+        places = {"Data Docs": report.docs_uri, "Data Docs of the event log": report.log_docs_uri}
+    docs = [(n, page_link(uri, run.workspace_uri, settings)) for n, uri in places.items() if uri]
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
         (HOME, home_link(settings)),
-        *(
-            (label, page_link(uri, run.workspace_uri, settings))
-            for label, uri in zip(labels, docs, strict=False)
-            if uri
-        ),
+        *docs,
     )
 
 

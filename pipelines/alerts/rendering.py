@@ -134,11 +134,10 @@ def _templates() -> "jinja2.Environment":
 def _first(text: str, most: int) -> str:
     """Return the first lines of a text that are not empty, and how many more the outbox has."""
     lines = [line for line in text.split("\n") if line.strip()]
-    kept = lines if len(lines) <= MAX_LINES else lines[: MAX_LINES - 1]
-    more = (
-        [f"({len(lines) - len(kept)} more lines in the outbox)"] if len(kept) < len(lines) else []
-    )
-    return first_lines("\n".join([*kept, *more]), most, "the outbox has all, in the .json file")
+    if len(lines) > MAX_LINES:
+        kept = lines[: MAX_LINES - 1]
+        lines = [*kept, f"({len(lines) - len(kept)} more lines in the outbox)"]
+    return first_lines("\n".join(lines), most, "the outbox has all, in the .json file")
 
 
 def escaped(text: str) -> str:

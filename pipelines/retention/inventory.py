@@ -124,12 +124,11 @@ def find_runs(workspace_uri: str) -> list[FoundRun]:
     since = datetime.now(UTC) - MAY_WORK_FOR
     for name in _folder_names(folder):
         uri = storage.join(folder, name)
-        marks = (
-            e
+        busy = {
+            e.path.split("/")[-2]
             for e in storage.list_entries(uri, is_recursive=True)
             if e.base_name.startswith("working-") and e.mtime > since
-        )
-        busy = {e.path.rpartition("/")[0].rpartition("/")[2] for e in marks}
+        }
         artifacts: dict[str, Any] = {}
         problem = ""
         for stage in STAGES:

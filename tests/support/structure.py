@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_PRODUCT_LINES = 45_927
-MAX_PRODUCT_TOKENS = 277_699
+MAX_PRODUCT_LINES = 45_923
+MAX_PRODUCT_TOKENS = 277_664
 MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 49_158
 MAX_FUNCTION_LINES = 60
