@@ -21,9 +21,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import duckdb
@@ -37,7 +38,7 @@ from synthetic import SEED, LogShape, write_log
 from timed import Ran, call, in_turns
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import completejourney, world
@@ -227,16 +228,11 @@ def generated_config(millions: int) -> RunConfig:
     return base.model_copy(update={"snapshot": base.snapshot.model_copy(update=update)})
 
 
-def build(run: ResolvedRun, num_workers: int) -> dict[str, float]:
-    """Build a snapshot; return seconds."""
-    with mock.patch("pipelines.snapshot.build.usable_cores", lambda: num_workers):
-        return seconds_of(write_snapshot, run)
-
-
-def seconds_of(build: Callable[[ResolvedRun], Snapshot], run: ResolvedRun) -> dict[str, float]:
-    """Return the seconds that a snapshot takes."""
+def build(run: ResolvedRun, num_workers: int, make: Any = write_snapshot) -> dict[str, float]:
+    """Build a snapshot, or run the whole stage, which judges the log first; return seconds."""
     started = time.perf_counter()
-    snapshot = build(run)
+    with mock.patch("pipelines.snapshot.build.usable_cores", lambda: num_workers):
+        snapshot = make(run)
     return {"seconds": time.perf_counter() - started, "num_examples": snapshot.num_examples}
 
 
@@ -271,7 +267,7 @@ def main(what: str, *arguments: str) -> dict[str, float]:
         folder, as_of = arguments
         when = datetime.fromisoformat(as_of)
         run = make_run(sample_config(), when, Path(folder), event_log_uri())
-        return seconds_of(build_snapshot, run)  # It judges the log first.
+        return build(run, 2, build_snapshot)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         if what == "generated":
             log, millions, workers = arguments

@@ -11,13 +11,7 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.alerts import incidents, transports
 from pipelines.alerts.compose import Ended, alert_about_failure
-from pipelines.alerts.incidents import (
-    REMIND_AFTER,
-    deliver_left,
-    find_open,
-    tell,
-    tell_recovered,
-)
+from pipelines.alerts.incidents import REMIND_AFTER, find_open, tell, tell_recovered
 from pipelines.alerts.transports import AlertDeliveryError
 from pipelines.contracts.alert import (
     Alert,
@@ -173,7 +167,7 @@ def test_what_is_told_of_what_breaks_and_ends(
     num_repeated = 2 if FIRST in events[1:2] else 0  # the same alert, which is on its receipt
     assert slack.call_count == num_told - num_repeated
     num_calls = slack.call_count
-    deliver_left(settings)
+    incidents.deliver_left(settings)
     assert slack.call_count == num_calls, "what was only counted waits for no transport"
 
 
@@ -198,7 +192,7 @@ def test_a_kill_while_it_is_told_neither_loses_nor_repeats_it(
     slack.side_effect = None
     slack.reset_mock()
     play(tmp_path, settings, event)
-    deliver_left(settings)
+    incidents.deliver_left(settings)
     assert play(tmp_path, settings, event) == ["nothing" if is_recovery else "1"]
     assert slack.call_count == 1
     assert still_open(settings) == ([] if is_recovery else [("smoke", 1)])
@@ -229,7 +223,7 @@ def test_a_transport_that_is_away_costs_the_cycle_nothing_and_gets_it_later_in_o
     assert still_open(settings) == [], "a recovery that was not delivered is told later"
     slack.side_effect = None
     slack.reset_mock()
-    deliver_left(settings)
+    incidents.deliver_left(settings)
     assert ["recovered" in call.args[0].subject for call in slack.mock_calls] == [False, True]
 
 
