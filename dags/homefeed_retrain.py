@@ -180,7 +180,9 @@ with DAG(
     check = stage_operator("check_snapshot", run_uri, timedelta(hours=2), SETTINGS)
     train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS, hardware)
     anchor = stage_operator("train_anchor", run_uri, timedelta(hours=18), SETTINGS, hardware)
-    compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
+    compare = stage_operator(
+        "compare_with_champion", run_uri, timedelta(hours=4), SETTINGS, hardware
+    )
     approve = PromotionApproval(task_id="approve_promotion", run_uri=run_uri)
     promote, alert = promote_task(run_uri), alert_task(run_uri)
     # The run is red if a leaf fails, and neither the outcome nor the alert hides the other.

@@ -62,6 +62,7 @@ _SHORT = {
     "baseline_beats": "{baseline} beats it",
     "baseline_doubtful": "it does not surely beat {baseline}",
     "few_users": "the holdout has too few users",
+    "sample_small": "too few of the holdout's users were scored",
     "lift_implausible": "it gains more than is plausible",
     "serving_golden": "its example rows do not score as they did",
     "serving_slow": "it takes too long to answer",
@@ -316,8 +317,7 @@ def _percent(change: Interval) -> str:
 
 def _number(comparison: Comparison, is_drawn: bool) -> str:
     """Return the change with interval, sizes and power, or that there is none."""
-    rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
-    rows += " (whose candidates were drawn, not logged)" if is_drawn else ""
+    rows = comparison.size + (" (whose candidates were drawn, not logged)" if is_drawn else "")
     row = comparison.target
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."

@@ -200,6 +200,8 @@ class ModelGateConfig(Frozen):
     confidence: float = Field(0.95, gt=0.5, lt=1)  # Of the paired interval.
     seed: int = Field(11, ge=0)  # Of what the gate's self-test shuffles and draws.
     min_users: int = Field(50, ge=2)  # Fewer holdout users: not promoted.
+    # Of a holdout with more users so many are scored, doubled as often as the bounds ask for it.
+    sample_users: Number = 1_000_000
     # Absolute bounds for the challenger, every cycle.
     floors: tuple[Limit, ...] = Field(min_length=1)
     guardrails: tuple[RelativeLimit, ...] = ()  # Bounds against the champion.

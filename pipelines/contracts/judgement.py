@@ -136,13 +136,34 @@ class Comparison(Frozen):
     past_lifts: tuple[float, ...] = ()
     # Of guarded metrics, with this challenger's recipe; () where its recipe is the accepted one.
     spent: tuple[Spent, ...] = ()
+    # Of the holdout, where `num_users` of them were drawn by a hash of their ids; None: all of them
+    # were scored.
+    num_users_in_all: int | None = None
+
+    @property
+    def num_drawn(self) -> int | None:
+        """How many users were drawn; None: all were scored."""
+        return None if self.num_users_in_all is None else self.num_users
+
+    @property
+    def share_scored(self) -> float:
+        """Share of the holdout's users that were scored."""
+        return self.num_users / (self.num_users_in_all or self.num_users or 1)
+
+    @property
+    def size(self) -> str:
+        """How much was looked at: '50 users and 100 requests'."""
+        drawn = ""
+        if self.num_users_in_all is not None:
+            drawn = f" (a sample, {self.share_scored:.2%} of {self.num_users_in_all:,})"
+        return f"{self.num_users:,} users{drawn} and {self.num_requests:,} requests"
 
     @property
     def power(self) -> str:
         """How much was looked at, and what could be seen, a sentence."""
         return (
-            f"On {self.num_users:,} users and {self.num_requests:,} requests, changes of "
-            f"{self.detectable_change} and more are seen four times in five."
+            f"On {self.size}, changes of {self.detectable_change} and more are seen four times in "
+            f"five."
         )
 
     @property

@@ -265,6 +265,8 @@ TEMPLATES = {
     "small_holdout": "The holdout is small: alone, it promotes an equal model in {power:.0%} of "
     "cycles. Four in five, with a margin of {margin:size}, take {users:users_or}a holdout of about "
     "{days:,} such days (snapshot.holdout_days), or evidence pooled over more cycles.",
+    "sample_small": "Of {in_all:,} users {num_users:,} were scored, and the bounds take about "
+    "{needed:,} of them: write that as model_gate.sample_users, or more, and begin a new cycle.",
     # Bounds.
     "floor_broken": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
     "{bounds:floor}.",

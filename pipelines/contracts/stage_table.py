@@ -99,3 +99,8 @@ run is resolved once, people are told once, and a promotion that is made again w
 rollback that a person has made since."""
 SIDES = {stage.name: stage.trains for stage in _STAGES if stage.trains is not None}
 """The stages that train, and the side of the cycle that each makes."""
+
+
+def devices_of(stage: str, num_devices: int) -> int:
+    """Return how many GPUs a stage holds on a machine: trainings a run's, the comparison one."""
+    return num_devices if stage in SIDES else int(stage == "compare_with_champion")

@@ -80,9 +80,10 @@ def explain(run_uri: str, num_seeds: int = 2) -> Explanation:
         storage.local_copy(snapshot.uri) as folder,
     ):
         verify_files(snapshot, folder)
-        rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
+        drawn = comparison.num_drawn
+        rows = load_rows(snapshot, folder, SPLIT_HOLDOUT, num_users=drawn)
         reader = SnapshotReader(snapshot.shards, folder, snapshot.features, 1)
-        digest = digest_rows(reader, reader.index(SPLIT_HOLDOUT), ())
+        digest = digest_rows(reader, reader.index(SPLIT_HOLDOUT).of_users(drawn), ())
         holdout = Holdout(rows, run.config.features.heads, run.config.model_gate)
         seeds = tuple(range(first, first + 2 * num_seeds))
         work = _Work(run, snapshot, comparison, theirs, holdout, digest, seeds)
@@ -230,7 +231,8 @@ class _Work:
             storage.local_copy(bundle_uri) as bundle_dir,
             storage.local_copy(snapshot.uri) as snapshot_dir,
         ):
-            scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
+            asked = bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT
+            scores = score_split(*asked, num_users=self.comparison.num_drawn)
         hits = self.holdout.hits(scores.ranking_score, self.head)
         if scores.holdout_digest != self.holdout_digest or not np.isfinite(hits).all():
             raise DataContractError(

@@ -20,6 +20,7 @@ from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageUsage
+from pipelines.contracts.stage_table import devices_of
 from pipelines.metrics.instruments import (
     ERROR,
     MODEL,
@@ -36,9 +37,6 @@ from pipelines.metrics.usage import UsageMeter, memory_limit_bytes
 log = logging.getLogger(__name__)
 _is_off: ContextVar[bool] = ContextVar("is_off", default=False)
 _About = dict[str, str | bool]
-
-ON_GPUS = ("train_challenger", "train_anchor")
-"""Stages that hold the GPUs of a run; all others work on the processor."""
 
 
 @dataclass
@@ -61,8 +59,8 @@ class Attempt:
     def used(self) -> StageUsage | None:
         """Return what was used until now; None where it could not be measured, which is told."""
         run, num_gpus = self.run, 0
-        if run is not None and run.accelerator == "gpu" and self.stage in ON_GPUS:
-            num_gpus = run.num_devices
+        if run is not None and run.accelerator == "gpu":
+            num_gpus = devices_of(self.stage, run.num_devices)
         with _harmless(self.stage):
             return self.meter.read(num_gpus) if self.meter else None
         return None

@@ -13,7 +13,7 @@ from airflow.providers.docker.operators.docker import DockerOperator
 from docker.errors import NotFound
 from docker.types import DeviceRequest, Mount
 
-from pipelines.contracts.stage_table import SIDES
+from pipelines.contracts.stage_table import SIDES, devices_of
 from pipelines.orchestration.containers import (
     ONE_PROCESS,
     command_line,
@@ -35,7 +35,7 @@ _KEY_FILES = (
 
 
 class StageContainer(DockerOperator):
-    """Runs one stage in a container, which gets GPUs if the run trains on them.
+    """Runs one stage in a container, which gets GPUs if the run works on them.
 
     A worker that is killed leaves its container running. The next attempt ends that container
     first: both would want the same stage, and what it has trained is kept. Containers are removed
@@ -53,10 +53,10 @@ class StageContainer(DockerOperator):
         assert self.command  # of which the run's URI is the last word
         self.labels = {"homefeed.run": str(self.command[-1]), "homefeed.stage": self.task_id}
         hardware = self.hardware or ONE_PROCESS
-        if self.task_id in SIDES and hardware["accelerator"] == "gpu":
-            gpus = DeviceRequest(count=hardware["devices"], capabilities=[["gpu"]])
-            self.device_requests = [gpus]
-            self.cpus, self.mem_limit = (hardware["devices"] * each for each in self.own_resources)
+        num_gpus = devices_of(self.task_id, hardware["devices"])
+        if num_gpus and hardware["accelerator"] == "gpu":
+            self.device_requests = [DeviceRequest(count=num_gpus, capabilities=[["gpu"]])]
+            self.cpus, self.mem_limit = (num_gpus * each for each in self.own_resources)
         found = [f"{name}={value}" for name, value in self.labels.items()]
         for earlier in self.cli.containers(all=True, filters={"label": found}):
             self._remove(earlier)

@@ -24,7 +24,7 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     TransientStorageError,
 )
-from pipelines.contracts.stage_table import SIDES
+from pipelines.contracts.stage_table import SIDES, devices_of
 from pipelines.orchestration.containers import (
     ONE_PROCESS,
     Hardware,
@@ -136,6 +136,24 @@ class TrainingJob(KubernetesJobOperator):
         return super().execute_complete(context, event, **options)
 
 
+class StagePod(KubernetesPodOperator):
+    """Runs a stage in a pod, which gets a GPU if the run works on them and the stage does."""
+
+    template_fields = (*KubernetesPodOperator.template_fields, "hardware")
+
+    def __init__(self, *, hardware: Any, resources: Resources, kept: Kept, **options: Any) -> None:
+        super().__init__(**options)
+        self.hardware, self.stage_resources, self.kept = hardware, resources, kept
+
+    def build_pod_request_obj(self, context: Any = None, **options: Any) -> k8s.V1Pod:
+        """Return the pod for the hardware that the run was resolved with."""
+        hardware: Hardware = self.hardware or ONE_PROCESS
+        num_gpus = devices_of(self.task_id, hardware["devices"])
+        hardware = {**hardware, "devices": num_gpus} if num_gpus else ONE_PROCESS
+        self.container_resources = requirements(self.stage_resources, hardware, self.kept)
+        return super().build_pod_request_obj(context, **options)
+
+
 def cluster_task(
     stage: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any
 ) -> KubernetesPodOperator:
@@ -163,12 +181,8 @@ def cluster_task(
         "deferrable": True,
     }
     if stage not in SIDES:
-        return KubernetesPodOperator(
-            durable=True,
-            container_resources=requirements(resources, ONE_PROCESS, kept),
-            env_vars=variables,
-            **common,
-        )
+        given = {"hardware": hardware, "resources": resources, "kept": kept}
+        return StagePod(durable=True, env_vars=variables, **given, **common)
     # An indexed Job gives pod K the host name <job>-K, which the headless service resolves. It also
     # sets JOB_COMPLETION_INDEX. A variable can be used in those that come after it.
     label = k8s.V1ObjectFieldSelector(field_path=f"metadata.labels['{JOB_NAME}']")

@@ -146,7 +146,7 @@ def _sides(
         registry.require_digest(made.model, "bundle", bundle_dir, again)
         snapshot_dir = stack.enter_context(storage.local_copy(of.uri))
         verify_files(of, snapshot_dir, repair)
-        return Side(made.model, bundle_dir, of, snapshot_dir)
+        return Side(made.model, bundle_dir, of, snapshot_dir, accelerator=run.accelerator)
 
     rebuild = f"run `{rebuild_command(run.run_uri)}`"
     mine = trained("train_challenger", challenger, snapshot, rebuild)
@@ -162,7 +162,8 @@ def _sides(
     own_dir = stack.enter_context(storage.local_copy(own.uri))
     if own.digest != snapshot.digest:
         verify_files(own, own_dir, _REBUILT)
-    return mine, Side(run.champion, bundle_dir, own, own_dir), anchor
+    theirs = Side(run.champion, bundle_dir, own, own_dir, accelerator=run.accelerator)
+    return mine, theirs, anchor
 
 
 def judge(

@@ -168,7 +168,7 @@ def test_trainings_elsewhere_run_side_by_side_on_the_hardware_of_the_run(monkeyp
     assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
     assert after["train_challenger"] == after["train_anchor"] == {"compare_with_champion"}
     assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
-    for stage in ("train_challenger", "train_anchor"):
+    for stage in ("train_challenger", "train_anchor", "compare_with_champion"):
         hardware = found.get_task(stage).hardware
         assert (hardware.operator.task_id, hardware.key) == ("resolve_run", "hardware")
     stored = json.loads(json.dumps(DagSerialization.to_dict(found)))

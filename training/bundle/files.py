@@ -18,12 +18,15 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import AwareDatetime, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from pipelines.contracts.base import Frozen, digest_of, sha256_of
 from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
@@ -73,10 +76,17 @@ class Predictor:
         self.config = config
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """Return float64 [C, H]: logits on the scale of all impressions, not calibrated."""
+        """Return float64 [C, H]: logits on the scale of all impressions, not calibrated.
+
+        The batch is on the host; a model that is on a GPU gets it there, with its plan.
+        """
+        device = self.ranker.heads.weight.device
         with torch.inference_mode():
-            is_visible_RS = visible_actions(batch, time_window_mask_hours=0)
-            logits_CH = self.ranker(batch, is_visible_RS).double().cpu().numpy()
+            planned: tuple[Any, ...] = batch, visible_actions(batch, time_window_mask_hours=0)
+            if device.type != "cpu":
+                planned = *planned, self.ranker.plan(*planned)
+                planned = tree_map_only(Tensor, lambda tensor: tensor.to(device), planned)
+            logits_CH = self.ranker(*planned).double().cpu().numpy()
         return correct_downsampling(logits_CH, self.config.negative_keep_fraction)
 
     def calibrate(self, logits_CH: np.ndarray) -> np.ndarray:
@@ -133,8 +143,8 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     sync_folder(folder.parent)
 
 
-def load_bundle(folder: Path) -> Predictor:
-    """Return a bundle's predictor, after it has reproduced its own golden rows.
+def load_bundle(folder: Path, device: str = "cpu") -> Predictor:
+    """Return a bundle's predictor on a device, after it has reproduced its own golden rows there.
 
     Raises:
         DataContractError: a file is missing or damaged, the weights do not fit the configuration,
@@ -146,6 +156,7 @@ def load_bundle(folder: Path) -> Predictor:
     predictor = Predictor(Ranker(config.features, config.model, config.embedding_dim), config)
     with _reading(folder):
         predictor.ranker.load_state_dict(load((folder / WEIGHTS).read_bytes()))
+    predictor.ranker.to(device)
     found_CH = predictor.probabilities(inputs)
     with _reading(folder):
         difference = float(np.abs(found_CH - expected_CH).max(initial=0.0))

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import safe_open
@@ -34,6 +35,11 @@ from pipelines.contracts.snapshot_files import embedding_dim_of
 from training.bundle.files import Predictor, load_bundle
 from training.data.input_checks import require_meaning
 from training.data.reader import RequestIndex, SnapshotReader, chunks
+from training.environment import require_devices
+
+Accelerator = Literal["cpu", "gpu"]
+BATCH_SIZES: dict[Accelerator, int] = {"cpu": 2048, "gpu": 32_768}
+"""Candidates at a time; changes memory and speed, not the scores. No GPU was measured."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,9 @@ def score_split(
     snapshot_dir: Path,
     split: int,
     label_heads: tuple[str, ...] = (),
-    batch_size: int = 2048,
     acted_before: datetime | None = None,
+    num_users: int | None = None,
+    accelerator: Accelerator = "cpu",
 ) -> SplitScores:
     """Return probabilities and ranking score of every example of a split.
 
@@ -65,15 +72,18 @@ def score_split(
         snapshot_dir: Its local folder.
         split: `SPLIT_TRAINING` or `SPLIT_HOLDOUT`.
         label_heads: Heads whose labels enter the digest of the rows.
-        batch_size: Candidates at a time; changes memory and speed, not the scores.
         acted_before: Users are taken to have done nothing since then; None: all is told.
+        num_users: Of so many users, as `RequestIndex.of_users` draws them; None: of all.
+        accelerator: What scores: the processor, or one GPU.
 
     Raises:
+        ConfigurationError: there is no GPU.
         DataContractError: the bundle is damaged or gives no head a weight, or the snapshot's codes
             and embeddings mean something else than in training. A snapshot may have more numeric
             features than the bundle needs.
     """
-    predictor = load_bundle(bundle_dir)
+    require_devices(1, accelerator)
+    predictor = load_bundle(bundle_dir, "cuda" if accelerator == "gpu" else "cpu")
     config = predictor.config
     require_meaning(
         snapshot,
@@ -87,10 +97,11 @@ def score_split(
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot.shards, snapshot_dir, features, config.model.max_actions)
-    index, heads = reader.index(split), config.features.heads
+    index, heads = reader.index(split).of_users(num_users), config.features.heads
     if acted_before is not None:
         index = reader.frozen(index, int(acted_before.timestamp() * 1000))
-    scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
+    logits_NH = logits_of(predictor, reader, index, BATCH_SIZES[accelerator])
+    scores_NH = predictor.calibrate(logits_NH)
     probabilities = {
         head.name: np.ascontiguousarray(scores_NH[:, h]) for h, head in enumerate(heads)
     }
@@ -105,18 +116,18 @@ def score_once(
     snapshot_dir: Path,
     split: int,
     label_heads: tuple[str, ...] = (),
-    acted_before: datetime | None = None,
+    **options: Any,
 ) -> SplitScores:
     """Return what `score_split` does, from a file of the folder where that was asked before."""
     asked = [digest_of_files(digest_files(bundle_dir)), snapshot.digest, split, *label_heads]
-    path = folder / f"{digest_of([*asked, f'{acted_before}'])[:24]}.safetensors"
+    num_users = options.get("num_users")
+    asked += [f"{options.get('acted_before')}", *([num_users] if num_users else [])]
+    path = folder / f"{digest_of(asked)[:24]}.safetensors"
     if path.exists():
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return SplitScores(arrays.pop(""), arrays, file.metadata()["rows"])
-    found = score_split(
-        *(bundle_dir, snapshot, snapshot_dir, split, label_heads), acted_before=acted_before
-    )
+    found = score_split(bundle_dir, snapshot, snapshot_dir, split, label_heads, **options)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     arrays = {"": found.ranking_score, **found.probabilities}

@@ -33,7 +33,7 @@ from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS
 from training.data.batches import Batch, for_scoring
 
-_DRAW_SALT = 419
+_DRAW_SALT, _SAMPLE_SALT = 419, 421
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,22 @@ class RequestIndex:
     def take(self, rows: np.ndarray) -> "RequestIndex":
         """Return the index of some of its requests, in the order given."""
         return RequestIndex(**{name: values[rows] for name, values in vars(self).items()})
+
+    def of_users(self, num_users: int | None) -> "RequestIndex":
+        """Return the requests of so many users, as `is_drawn` says; None: of all."""
+        if num_users is None:
+            return self
+        return self.take(np.flatnonzero(is_drawn(self.user_id_M, num_users)))
+
+
+def is_drawn(user_id_M: np.ndarray, num_users: int) -> np.ndarray:
+    """Return which requests are those of so many users, whose ids have the lowest hashes.
+
+    They are the same users whatever the shards and their order, and a larger sample holds a smaller
+    one.
+    """
+    hashes_M = mix(user_id_M, _SAMPLE_SALT)
+    return np.isin(hashes_M, np.unique(hashes_M)[:num_users])
 
 
 class ColumnReader:
@@ -258,10 +274,15 @@ class ExampleRows:
     position: np.ndarray  # int16 (N,), where the candidate was shown
     is_exploration: np.ndarray  # bool (M,), the candidates were drawn at random
     propensity: np.ndarray  # float32 (N,), logged chance of being a candidate; 0 where not logged
+    num_users_in_all: int | None = None  # Of the split, where only some users' rows are here.
 
 
 def load_rows(
-    snapshot: Snapshot, snapshot_dir: Path, split: int, max_examples: int | None = None
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    split: int,
+    max_examples: int | None = None,
+    num_users: int | None = None,
 ) -> ExampleRows:
     """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`).
 
@@ -270,9 +291,12 @@ def load_rows(
         snapshot_dir: its local folder.
         split: which of its two.
         max_examples: where there are more, whole requests are drawn, the same ones each time.
+        num_users: as `RequestIndex.of_users` takes it.
     """
     reader = SnapshotReader(snapshot.shards, Path(snapshot_dir), snapshot.features, max_actions=1)
-    index = reader.index(split)
+    whole = reader.index(split)
+    index = whole.of_users(num_users)
+    is_whole = len(index) == len(whole)
     if max_examples is not None and index.num_examples_M.sum() > max_examples:
         order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")
         reached = np.cumsum(index.num_examples_M[order])
@@ -302,6 +326,7 @@ def load_rows(
         position=reader.example_column(index, "position"),
         is_exploration=(num_explored_M == counts_M) & (counts_M > 0),
         propensity=reader.example_column(index, "propensity"),
+        num_users_in_all=None if is_whole else len(np.unique(whole.user_id_M)),
     )
 
 

@@ -245,15 +245,14 @@ def compare(
         baseline_holdout_digest=baseline.holdout_digest,
         **vars(models),
         num_users=holdout.count_users(everybody),
+        num_users_in_all=rows.num_users_in_all,
         num_requests=len(rows.user_id),
         num_examples=num_examples,
         segment_users={name: holdout.count_users(mask) for name, mask in holdout.masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
         absent=tuple(row for row in table if isinstance(row, AbsentMetric)),
         target_metric=config.target_metric,
-        smallest_detectable_change=None
-        if error is None
-        else smallest_detectable_change(error, config.confidence),
+        smallest_detectable_change=error and smallest_detectable_change(error, config.confidence),
         num_days=holdout.cells.num_days,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=(

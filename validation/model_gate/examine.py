@@ -36,7 +36,7 @@ from validation.model_gate.policy import (
     is_spent,
     is_surely_worse,
 )
-from validation.model_gate.sizing import needed_of
+from validation.model_gate.sizing import LEAST_POWER, needed_of, users_needed
 from validation.model_gate.target_metric import hits_name
 
 Bounds = tuple[float | None, float | None]
@@ -273,6 +273,7 @@ def examine(
         if baselines is not None:
             _judge_baselines(baselines, config, found)
     _judge_target(config, found)
+    _judge_sample(config, found)
     if comparison.num_days == 1:
         found.held.append(Reason.of("one_day"))
     return found
@@ -333,6 +334,15 @@ def _judge_target(config: ModelGateConfig, found: Examined) -> None:
     else:
         code, said["detectable"] = "target_not_shown", comparison.detectable_change
     found.target = Reason.of(code, **facts, **said)
+
+
+def _judge_sample(config: ModelGateConfig, found: Examined) -> None:
+    """Hold back what was judged on too few users, where the holdout has more."""
+    comparison = found.comparison
+    num_users, in_all = comparison.num_users, comparison.num_users_in_all
+    if in_all and (needed := users_needed(comparison, config, LEAST_POWER)) > num_users:
+        sizes = {"num_users": num_users, "in_all": in_all, "needed": needed}
+        found.held_back.append(Reason.of("sample_small", **sizes))
 
 
 def _hold_against_the_past(

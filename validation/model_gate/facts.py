@@ -10,6 +10,7 @@ used, because they were taken on another holdout. Historic *changes* are: see `p
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipelines.contracts.artifacts import ModelRef, Snapshot
@@ -19,12 +20,14 @@ from pipelines.contracts.judgement import OffPolicyEstimate, SelfTest
 from pipelines.contracts.reasons import POPULARITY, BaselineFacts, BaselineKind, Reason
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
-from training.bundle.score_split import SplitScores, score_once, score_split
+from training.bundle.score_split import Accelerator, SplitScores, score_once, score_split
 from training.data.reader import load_rows
 from validation.model_gate.baselines import measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
+from validation.model_gate.policy import for_code
 from validation.model_gate.self_test import run_self_test
+from validation.model_gate.sizing import SAMPLED_POWER, users_needed
 
 MAX_REGRESSION_EXAMPLES = 1_000_000
 """Training examples that the logistic regression is fitted on; its coefficients, a few dozen, are
@@ -40,11 +43,16 @@ class Side:
     snapshot: Snapshot
     snapshot_dir: Path
     scores_dir: Path | None = None  # Keeps its scores, which are not computed again then.
+    accelerator: Accelerator = "cpu"  # What scores it.
 
-    def score(self, label_heads: tuple[str, ...]) -> SplitScores:
-        """Return the scores of its holdout; labels of these heads enter the digest of the rows."""
+    def score(self, label_heads: tuple[str, ...], num_users: int | None = None) -> SplitScores:
+        """Return the scores of its holdout, of so many users where a number is given.
+
+        Labels of these heads enter the digest of the rows.
+        """
         asked = self.bundle_dir, self.snapshot, self.snapshot_dir, SPLIT_HOLDOUT, label_heads
-        return score_once(self.scores_dir, *asked) if self.scores_dir else score_split(*asked)
+        score = partial(score_once, self.scores_dir) if self.scores_dir else score_split
+        return score(*asked, num_users=num_users, accelerator=self.accelerator)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Facts:
     """What is known of one cycle's models."""
 
     theta: Found  # the challenger against the champion, or the best simple baseline
-    self_test: SelfTest
+    self_test: SelfTest = SelfTest()
     delta: Found | None = None  # the challenger against the fresh anchor
     phi: Found | None = None  # the fresh anchor against the champion
     anchor_self_test: SelfTest = SelfTest()  # of the gate, on the fresh anchor's scores
@@ -83,7 +91,8 @@ def gather_facts(
 ) -> Facts:
     """Compare the challenger with the champion; in a first cycle, with the best simple baseline.
 
-    Every model is scored once, and all comparisons see the same draws of users.
+    All comparisons see the same users: all of them, or in a large holdout as many as their bounds
+    take. Those are scored first whose errors say how many that is.
 
     Args:
         challenger: Who is judged.
@@ -97,8 +106,44 @@ def gather_facts(
             snapshots hold other requests.
         HomefeedError: the gate's self-test failed; no verdict of it can be trusted.
     """
+    sides, gate = (challenger, champion, config, anchor), config.model_gate
+    num_users = max(gate.sample_users, gate.min_users)
+    is_large = sum(shard.num_users for shard in challenger.snapshot.shards) > num_users
+    facts, tested = _found(*sides, num_users if is_large else None)
+    if facts.theta.comparison.num_drawn is not None:
+        needed, more = _users_needed(facts, config, anchor and anchor[1]), num_users
+        while more < needed:  # Doubled: rounding on another machine draws the same users.
+            more *= 2
+        facts, tested = (facts, tested) if more == num_users else _found(*sides, more)
+    tests = [
+        run_self_test(*scored, found.comparison)
+        for scored, found in zip(tested, (facts.theta, facts.phi), strict=False)
+        if found
+    ]
+    facts = replace(facts, self_test=tests[0], estimates=estimate(*tested[0]))
+    return facts if len(tests) == 1 else replace(facts, anchor_self_test=tests[1])
+
+
+def _users_needed(facts: Facts, config: RunConfig, accepted: RunConfig | None) -> int:
+    """Return how many users all bounds take that the verdict holds the comparisons against."""
+    gates = [(facts.theta, config.model_gate)]
+    if facts.delta and facts.phi and accepted:
+        is_code = accepted.recipe_digest == config.recipe_digest
+        gates.append((facts.delta, for_code(config.model_gate) if is_code else config.model_gate))
+        gates.append((facts.phi, accepted.model_gate))
+    return max(users_needed(found.comparison, gate, SAMPLED_POWER) for found, gate in gates)
+
+
+def _found(
+    challenger: Side,
+    champion: Side | None,
+    config: RunConfig,
+    anchor: tuple[Side, RunConfig] | None,
+    num_users: int | None,
+) -> tuple[Facts, list[tuple[Holdout, SplitScores, SplitScores]]]:
+    """Compare the models on so many users; what the gate shall test itself on comes second."""
     place = challenger.snapshot, challenger.snapshot_dir
-    rows = load_rows(*place, SPLIT_HOLDOUT)
+    rows = load_rows(*place, SPLIT_HOLDOUT, num_users=num_users)
     training = load_rows(*place, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES)
     others = [side for side in (champion, anchor and anchor[0]) if side is not None]
     shared = tuple(
@@ -106,7 +151,7 @@ def gather_facts(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours = _score(challenger, shared)
+    ours = _score(challenger, shared, num_users)
     holdout = Holdout(rows, config.features.heads, config.model_gate)
     baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
@@ -117,30 +162,27 @@ def gather_facts(
         models = ComparedModels(*about, seen=ours.seen, baseline_name=one.name)
         theta = compare(holdout, ours.scores, scores, models)
     else:
-        theirs = _score(champion, shared)
+        theirs = _score(champion, shared, num_users)
         theta, scores = _compare(holdout, ours, theirs, "challenger", "champion"), theirs.scores
-    self_test = run_self_test(holdout, ours.scores, scores, theta.comparison)
-    estimates = estimate(holdout, ours.scores, scores)
-    facts = Facts(theta, self_test, estimates=estimates, baselines=baselines.facts)
+    facts, tested = Facts(theta, baselines=baselines.facts), [(holdout, ours.scores, scores)]
     if anchor is None or champion is None:
-        return facts
+        return facts, tested
     side, accepted = anchor
-    fresh = _score(side, shared)
+    fresh = _score(side, shared, num_users)
     delta = _compare(holdout, ours, fresh, "challenger", "fresh anchor")
     # The same requests, with the labels that the accepted recipe is judged by.
-    rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
+    rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, num_users=num_users)
     holdout = Holdout(rows, accepted.features.heads, accepted.model_gate)
     phi = _compare(holdout, fresh, theirs, "fresh anchor", "champion")
-    its_own = run_self_test(holdout, fresh.scores, scores, phi.comparison)
-    return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
+    return replace(facts, delta=delta, phi=phi), [*tested, (holdout, fresh.scores, scores)]
 
 
-def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
+def _score(side: Side, label_heads: tuple[str, ...], num_users: int | None) -> _Scored:
     """Score a side's holdout, and note where it was trained on rows of it."""
     config, holdout, scores = (
         read_config(side.bundle_dir),
         side.snapshot.holdout,
-        side.score(label_heads),
+        side.score(label_heads, num_users),
     )
     trained_on = config.training
     if trained_on.end <= holdout.start or trained_on.start >= holdout.end:

@@ -190,7 +190,9 @@ def _judge_plants(
         comparison = compare(holdout, plant.scores, challenger, models).comparison
         gain = comparison.target_change
         most = plausible_lift(gain.error, config.seed_noise, ()) if gain else None
-        comparison = comparison.model_copy(update={"plausible_lift": most})
+        # Nothing but its fault may keep a planted model from being promoted.
+        update = {"plausible_lift": most, "num_users_in_all": None}
+        comparison = comparison.model_copy(update=update)
         verdict = decide(comparison, None, None, config, holdout.heads)
         row = comparison.find(plant.metric, plant.segment)
         is_level = plant.metric.startswith("calibration_ratio")

@@ -10,14 +10,20 @@ import math
 from statistics import NormalDist
 from typing import NamedTuple
 
+from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Comparison
-from pipelines.contracts.reasons import ONE_SIDED_95
+from pipelines.contracts.reasons import ONE_SIDED_95, BaselineKind
 from validation.model_gate.intervals import POWER
 
 _NORMAL = NormalDist()
 ACTIONS_VARIANCE = 0.1
 """Variance of the change between two models of one recipe, times the holdout's target actions:
 0.092 on the sample, a fortnight apart."""
+
+
+SAMPLED_POWER, LEAST_POWER = 0.99, 0.9
+"""What a sample of users is drawn for, to judge as all of them would, and what it must have: with
+2.9 standard errors it sees a change of a bound's size."""
 
 
 class Needed(NamedTuple):
@@ -29,7 +35,12 @@ class Needed(NamedTuple):
 
 
 def needed_for(
-    user_variance: float, day_variance: float, num_users: int, num_days: int, margin: float
+    user_variance: float,
+    day_variance: float,
+    num_users: int,
+    num_days: int,
+    margin: float,
+    power: float = POWER,
 ) -> Needed | None:
     """Return what a margin needs; None where there is nothing to measure against.
 
@@ -39,15 +50,16 @@ def needed_for(
         num_users: Users of the holdout that it was measured on.
         num_days: Days of that holdout.
         margin: The relative loss that is allowed, above 0.
+        power: Share of equal models that shall be promoted.
     """
     variance = user_variance + day_variance
     if margin <= 0 or variance == 0:
         return None
-    wanted = (margin / (ONE_SIDED_95 + _NORMAL.inv_cdf(POWER))) ** 2
+    wanted = (margin / (ONE_SIDED_95 + _NORMAL.inv_cdf(power))) ** 2
     left = wanted - day_variance
     users = math.ceil(num_users * user_variance / left) if left > 0 else None
-    power = _NORMAL.cdf(margin / math.sqrt(variance) - ONE_SIDED_95)
-    return Needed(power, users, math.ceil(num_days * variance / wanted))
+    found = _NORMAL.cdf(margin / math.sqrt(variance) - ONE_SIDED_95)
+    return Needed(found, users, math.ceil(num_days * variance / wanted))
 
 
 def needed_by_log(num_users: int, num_days: int, num_actions: int, margin: float) -> Needed | None:
@@ -65,3 +77,27 @@ def needed_of(comparison: Comparison, error: float, margin: float) -> Needed | N
     target = comparison.target
     days = (target.day_share or 0.0) * error**2 if target else 0.0
     return needed_for(error**2 - days, days, comparison.num_users, comparison.num_days, margin)
+
+
+def users_needed(comparison: Comparison, config: ModelGateConfig, power: float) -> int:
+    """Return how many users show every bound of a comparison with a power, as its errors say.
+
+    A sample's few days say little of what they add, so that users are asked to make good for all of
+    an error. What was not computed asks for all users, and so does a change that has no error.
+    """
+    is_anchor, target = comparison.baseline_kind is BaselineKind.ANCHOR, comparison.target_metric
+    bounds = {(target, "all"): config.recipe_margin if is_anchor else config.margin}
+    bounds |= {(target, segment): config.segment_margin for segment in config.required_segments}
+    for rail in config.guardrails:
+        allowed = rail.max_increase, rail.max_decrease
+        bounds[rail.metric, "all"] = min(bound for bound in allowed if bound is not None)
+    num_users, least = comparison.num_users, config.min_head_positives
+    found = [num_users * least // max(head.num_positives, 1) for head in comparison.heads]
+    for (metric, segment), bound in bounds.items():
+        row = comparison.find(metric, segment)
+        if row is None or row.relative_change is None:
+            return comparison.num_users_in_all or num_users
+        variance = row.relative_change.error**2
+        needed = needed_for(variance, 0.0, num_users, comparison.num_days, bound, power)
+        found.append((needed and needed.users) or 0)
+    return max(found)

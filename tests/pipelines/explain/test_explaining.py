@@ -61,6 +61,7 @@ def lost(tmp_path: Path, event_log: Path) -> Lost:
         run, snapshot = begin(tmp_path, ours, theirs, **fields)
         model = save_challenger(run, chance_bundle(tmp_path / "bundle", snapshot, run.config, 17))
         names = {"baseline_model": run.champion, "challenger_model": model}
+        names |= {"num_users": 40, "num_users_in_all": 48}  # The explanation reads those 40 alone.
         change = interval(-LOSS, -0.1, -0.02)
         rows = [metric("repin_volume_at_3", change, 1.5, name, 1.6) for name in ("all", "core")]
         rows = [row.model_copy(update={"difference": interval(-0.1)}) for row in rows]

@@ -151,10 +151,11 @@ def test_the_manifest_keeps_what_was_used_by_all_processes_where_it_can_be_read(
         subprocess.run([sys.executable, "-c", code], check=True)
         used = attempt.used()
         assert used is not None and used.cpu_s > 0.02 and used.gpu_s == 0
-        attempt.stage = "train_challenger"
         attempt.inputs = (run.model_copy(update={"accelerator": "gpu", "num_devices": 3}),)
-        held = attempt.used()
-        assert held is not None and held.gpu_s == pytest.approx(3 * attempt.meter.wall_s)
+        for stage, times in {"train_challenger": 3, "compare_with_champion": 1}.items():
+            attempt.stage = stage
+            held = attempt.used()
+            assert held is not None and held.gpu_s == pytest.approx(times * attempt.meter.wall_s)
         assert used.written_bytes is not None and MIB <= used.written_bytes < 20 * MIB
         assert used.read_bytes is not None and used.read_bytes >= MIB
         monkeypatch.setattr("pipelines.metrics.usage._moved_bytes", lambda: (None, None))

@@ -125,9 +125,10 @@ class Engine:
         ("train_challenger", ON_GPUS, 0, [(4, [["gpu"]])]),
         ("train_anchor", ON_GPUS | {"accelerator": "cpu"}, 75, []),
         ("build_snapshot", ON_GPUS, 75, []),
+        ("compare_with_champion", ON_GPUS, 75, [(1, [["gpu"]])]),
     ],
 )
-def test_gpus_are_asked_for_by_trainings_an_earlier_container_is_ended_and_none_is_left(
+def test_gpus_are_asked_for_an_earlier_container_is_ended_and_none_is_left(
     stage: str, hardware: Any, code: int, gpus: list[Any]
 ) -> None:
     made, engine = task(stage, hardware), Engine(code)
@@ -136,7 +137,7 @@ def test_gpus_are_asked_for_by_trainings_an_earlier_container_is_ended_and_none_
         made.execute({})
     assert engine.removed == ["earlier", "own"]
     assert engine.asked == {"label": [f"homefeed.run={RUN_URI}", f"homefeed.stage={stage}"]}
-    times = 4 if gpus else 1
+    times = gpus[0][0] if gpus else 1
     assert (made.cpus, made.mem_limit) == tuple(times * each for each in made.own_resources)
     asked = made.device_requests or []
     assert [(each["Count"], each["Capabilities"]) for each in asked] == gpus

@@ -60,7 +60,7 @@ def made(stage: str, hardware: Any = None, **settings: Any) -> Any:
     """Return the pod or, of a training, the Job that is asked for."""
     operator = operator_of(stage, hardware, **settings)
     if not stage.startswith("train_"):
-        assert type(operator) is KubernetesPodOperator
+        assert isinstance(operator, KubernetesPodOperator)
         return read_back(operator.build_pod_request_obj(dry_run=True), "V1Pod")
     assert isinstance(operator, TrainingJob)
     # Whether Airflow itself runs in the cluster is asked of the cluster, and only labels the pod.
@@ -113,6 +113,7 @@ def test_pods_and_jobs_begin_as_the_template_says_and_credentials_stand_nowhere_
 
 OWN = {"check_snapshot": Resources(cpus=0.5, memory_gib=1.5)}
 LARGE = {"cpu": "8000m", "memory": "32768Mi"}
+ONE_GPU = {"cpu": "4000m", "memory": "16384Mi", "nvidia.com/gpu": "1"}
 OF_EIGHT = {"cpu": "64000m", "memory": "262144Mi"}
 
 
@@ -123,9 +124,10 @@ OF_EIGHT = {"cpu": "64000m", "memory": "262144Mi"}
         ("train_anchor", ON_GPUS | {"accelerator": "cpu"}, LARGE),
         ("train_anchor", None, LARGE),
         ("check_snapshot", ON_GPUS, {"cpu": "500m", "memory": "1536Mi"}),
+        ("compare_with_champion", ON_GPUS, ONE_GPU),
     ],
 )
-def test_only_trainings_of_a_run_on_gpus_ask_for_gpus(
+def test_only_what_works_on_gpus_asks_for_them(
     stage: str, hardware: Any, requests: dict[str, str]
 ) -> None:
     asked = container_of(made(stage, hardware, stage_resources=OWN)).resources

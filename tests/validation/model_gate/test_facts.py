@@ -11,7 +11,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision, Verdict
+from pipelines.contracts.judgement import Comparison, Decision, Verdict
 from pipelines.contracts.reasons import BaselineKind
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.time import Window
@@ -19,6 +19,7 @@ from pipelines.recipes import smoke
 from support.bundles import chance_bundle, write_with_config
 from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
+from support.lost_cycles import changed
 from training.bundle.files import read_config
 from training.data.reader import load_rows
 from validation.model_gate.facts import Facts, Side, gather_facts, what_differs
@@ -51,10 +52,12 @@ def gather(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
         recipe: RunConfig = config,
         ours: Snapshot = planted_snapshot,
         theirs: Snapshot = planted_snapshot,
+        anchor: tuple[Side, RunConfig] | None = None,
     ) -> Facts:
         folder = storage.local_path(planted_snapshot.uri)
         side = Side(NEW_CHALLENGER, bundles[0], ours, folder)
-        return gather_facts(side, champion and Side(CHAMPION, champion, theirs, folder), recipe)
+        other = champion and Side(CHAMPION, champion, theirs, folder)
+        return gather_facts(side, other, recipe, anchor)
 
     return gathered
 
@@ -85,6 +88,27 @@ def test_both_bundles_are_scored_on_the_one_holdout(
     assert 0 < rows.is_exploration.sum() < len(rows.user_id) / 4  # one request in twenty
     assert comparison.segment_users["exploration"] > 0
     assert {each.num_requests for each in facts.estimates} == {rows.is_exploration.sum()}
+
+
+def test_a_large_holdout_is_sampled_alike_for_all_sides_as_far_as_its_bounds_allow(
+    planted_snapshot: Snapshot, gather: Gather, bundles: tuple[Path, Path], config: RunConfig
+) -> None:
+    side = Side(CHAMPION, bundles[1], planted_snapshot, storage.local_path(planted_snapshot.uri))
+    loose = {"margin": 0.99, "recipe_margin": 0.99, "required_segments": (), "guardrails": ()}
+
+    def compared(num_users: int, **bounds: Any) -> Comparison:
+        own = {"sample_users": num_users, "min_head_positives": 1}
+        recipe = changed(config, "model_gate", **loose | own | bounds)
+        facts = gather(bundles[1], recipe, anchor=(side, changed(recipe, "model", first_k=1)))
+        assert facts.delta.comparison.num_drawn == facts.phi.comparison.num_drawn
+        return facts.theta.comparison
+
+    sampled, whole = compared(40), compared(48)
+    assert (sampled.num_users, sampled.num_users_in_all, whole.num_drawn) == (40, 48, None)
+    assert sampled.holdout_digest == sampled.baseline_holdout_digest != whole.holdout_digest
+    assert compared(20).num_drawn is compared(40, margin=0.01).num_drawn is None
+    said = "On 40 users (a sample, 83.33% of 48) and 93 requests, changes of "
+    assert sampled.power.startswith(said + sampled.detectable_change)
 
 
 def test_a_copy_a_champion_that_saw_the_holdout_and_a_first_cycle_that_knows_nothing(

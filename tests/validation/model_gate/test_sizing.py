@@ -1,13 +1,18 @@
 """What a margin needs, held against simulated comparisons of equal models."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from pipelines.contracts.judgement import Decision
+from pipelines.contracts.reasons import HeadFacts
 from support.comparisons import CONFIG, change, comparison
 from support.holdouts import HEADS
 from support.populations import Population
 from validation.model_gate.examine import examine
-from validation.model_gate.sizing import needed_by_log, needed_for
+from validation.model_gate.sizing import needed_by_log, needed_for, users_needed
+from validation.model_gate.verdict import decide
 
 
 def promoted(num_users: int, margin: float = 0.01) -> float:
@@ -38,3 +43,19 @@ def test_a_small_holdout_is_told_with_what_it_needs() -> None:
     assert "about 322 such users, a holdout of about 91" in reason.sentence
     large = examine(comparison(change(0.0, -0.001, 0.001)), CONFIG, HEADS)
     assert "small_holdout" not in [reason.code for reason in large.held]
+
+
+def test_a_sample_that_does_not_see_a_bound_is_inconclusive_and_says_how_many_users_do() -> None:
+    heads = (HeadFacts(head="repin", num_positives=200, spread=0.5),)
+    sizes: dict[str, Any] = {"num_users": 1_000, "num_users_in_all": 90_000, "heads": heads}
+    few = comparison(change(0.03, 0.02, 0.04), change(0.0, -0.03, 0.03), **sizes)
+    needed = users_needed(few, CONFIG, 0.9)
+    # Of the hides: 2 % in 1.645 + 1.282 standard errors, and 1.53 % is what a thousand have.
+    assert needed == pytest.approx(1_000 * (2.927 * 0.0153 / 0.02) ** 2, rel=0.01)
+    whole = few.model_copy(update={"num_users_in_all": None})
+    told, other = (decide(each, None, None, CONFIG, HEADS[:1]) for each in (few, whole))
+    assert (told.decision, other.decision) == (Decision.INCONCLUSIVE, Decision.PROMOTE)
+    assert f"the bounds take about {needed:,} of them" in told.reasons[0]
+    rare = few.model_copy(update={"heads": (HeadFacts(head="hide", num_positives=2, spread=0.5),)})
+    assert users_needed(rare, CONFIG, 0.5) == 25_000
+    assert users_needed(comparison(drop=("hit_at_3.hide",), **sizes), CONFIG, 0.9) == 90_000
