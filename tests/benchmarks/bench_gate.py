@@ -80,15 +80,8 @@ CONFIG = completejourney().model_gate
 def measure() -> list[Row]:
     """Return all rows."""
     rows = [_measure_cost(), *_measure_coverage(), _measure_family(), *_measure_years()]
-    rows += [*_measure_code(), _measure_comparison()]
-    return [
-        *rows,
-        _measure_pooled(),
-        _measure_tries(),
-        _measure_line(),
-        _measure_lifts(),
-        _measure_sampled(),
-    ]
+    rows += [*_measure_code(), _measure_comparison(), _measure_pooled(), _measure_tries()]
+    return [*rows, _measure_line(), _measure_lifts(), _measure_sampled()]
 
 
 def _measure_coverage() -> list[Row]:
@@ -193,8 +186,8 @@ def _of_users(holdout: Holdout, metrics: list[RatioMetric], num_users: int) -> C
     is_in = is_drawn(holdout.rows.user_id, num_users)
     masks = {name: mask & is_in for name, mask in holdout.masks.items()}
     table = measure_ratios(holdout, metrics, masks).table
-    in_all = None if is_in.all() else holdout.count_users(holdout.masks["all"])
-    fields = {"num_users": holdout.count_users(is_in), "num_users_in_all": in_all, "heads": ()}
+    counts = [holdout.count_users(of) for of in (is_in, holdout.masks["all"])]
+    fields = {"num_users": counts[0], "num_users_in_all": counts[1], "heads": ()}
     return make_comparison(**fields).model_copy(update={"metrics": tuple(table)})
 
 

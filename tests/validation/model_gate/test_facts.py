@@ -94,11 +94,11 @@ def test_a_large_holdout_is_sampled_alike_for_all_sides_as_far_as_its_bounds_all
     planted_snapshot: Snapshot, gather: Gather, bundles: tuple[Path, Path], config: RunConfig
 ) -> None:
     side = Side(CHAMPION, bundles[1], planted_snapshot, storage.local_path(planted_snapshot.uri))
-    loose = {"margin": 0.99, "recipe_margin": 0.99, "required_segments": (), "guardrails": ()}
+    loose = {"recipe_margin": 0.99, "required_segments": (), "guardrails": ()}
 
-    def compared(num_users: int, **bounds: Any) -> Comparison:
-        own = {"sample_users": num_users, "min_head_positives": 1}
-        recipe = changed(config, "model_gate", **loose | own | bounds)
+    def compared(num_users: int, margin: float = 0.99) -> Comparison:
+        own = {"sample_users": num_users, "margin": margin, "min_head_positives": 1}
+        recipe = changed(config, "model_gate", **loose | own)
         facts = gather(bundles[1], recipe, anchor=(side, changed(recipe, "model", first_k=1)))
         assert facts.delta.comparison.num_drawn == facts.phi.comparison.num_drawn
         return facts.theta.comparison

@@ -1,7 +1,5 @@
 """What a margin needs, held against simulated comparisons of equal models."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -46,14 +44,13 @@ def test_a_small_holdout_is_told_with_what_it_needs() -> None:
 
 
 def test_a_sample_that_does_not_see_a_bound_is_inconclusive_and_says_how_many_users_do() -> None:
-    heads = (HeadFacts(head="repin", num_positives=200, spread=0.5),)
-    sizes: dict[str, Any] = {"num_users": 1_000, "num_users_in_all": 90_000, "heads": heads}
+    sizes = {"num_users": 1_000, "num_users_in_all": 90_000}
     few = comparison(change(0.03, 0.02, 0.04), change(0.0, -0.03, 0.03), **sizes)
     needed = users_needed(few, CONFIG, 0.9)
     # Of the hides: 2 % in 1.645 + 1.282 standard errors, and 1.53 % is what a thousand have.
     assert needed == pytest.approx(1_000 * (2.927 * 0.0153 / 0.02) ** 2, rel=0.01)
     whole = few.model_copy(update={"num_users_in_all": None})
-    told, other = (decide(each, None, None, CONFIG, HEADS[:1]) for each in (few, whole))
+    told, other = (decide(each, None, None, CONFIG, HEADS) for each in (few, whole))
     assert (told.decision, other.decision) == (Decision.INCONCLUSIVE, Decision.PROMOTE)
     assert f"the bounds take about {needed:,} of them" in told.reasons[0]
     rare = few.model_copy(update={"heads": (HeadFacts(head="hide", num_positives=2, spread=0.5),)})

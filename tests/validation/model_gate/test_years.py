@@ -11,14 +11,7 @@ from support.comparisons import CONFIG
 from support.hiding_years import Creep, mean_of
 from validation.model_gate import years
 from validation.model_gate.policy import Estimate, Evidence, Outcome, for_code
-from validation.model_gate.years import (
-    TRUE_CHANGES,
-    Setting,
-    Year,
-    live_years,
-    operating_curve,
-    pool,
-)
+from validation.model_gate.years import TRUE_CHANGES, Setting, Year, live_years, operating_curve
 
 NUM_YEARS, SEED = 150, 5
 LOST = Outcome(Decision.INCONCLUSIVE, Promoted.NONE)
@@ -133,6 +126,6 @@ def test_one_bad_recipe_of_a_good_line_is_seldom_promoted() -> None:
 
 
 def test_pooling_weighs_by_the_inverse_of_the_variance() -> None:
-    found = pool([Estimate(0.01, 0.001), Estimate(0.03, 0.002)])
+    found = years.pool([Estimate(0.01, 0.001), Estimate(0.03, 0.002)])
     assert found.value == pytest.approx((4 * 0.01 + 0.03) / 5)
     assert found.error == pytest.approx((1e6 + 2.5e5) ** -0.5)
