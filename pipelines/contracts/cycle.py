@@ -108,6 +108,8 @@ class CycleFacts(Frozen):
     page_uri: str = ""  # The verdict page; '' where none was judged.
     is_void: bool = False  # The comparison counts for nothing.
     line: tuple[LinePoint, ...] = ()  # Champions against what never changes, up to this cycle.
+    # What the champion of then showed first, by metric: popular and new pins, and how unevenly.
+    shown_first: dict[str, float] = {}
     promoted: str | None = None  # Label of the model that it promoted; '' none, None: not yet.
     failure: StageFailure | None = None  # Why it broke.
     next_stage: str = ""  # First stage that has not ended; '' if none.

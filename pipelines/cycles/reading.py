@@ -113,6 +113,7 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
                 "outcome": outcome_now(run, judgement, settings, serves=""),
                 "page_uri": judgement.report_uri,
                 "line": judgement.line,
+                "shown_first": _shown_first(judgement.comparison),
                 "is_void": is_void(run, judgement.comparison),
             }
         if "promote_challenger" in records:
@@ -126,6 +127,15 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     costs = [r.model_dump(include=set(StageCost.model_fields)) for r in records.values()]
     costed = tuple(StageCost(**each) for each in costs)
     return CycleFacts(run_id=run_id, run_uri=run_uri, costs=costed, **found)
+
+
+def _shown_first(comparison: Comparison) -> dict[str, float]:
+    from validation.model_gate.target_metric import GINI, NEW, POPULAR
+
+    rows = (comparison.find(name) for name in (POPULAR, NEW, GINI))
+    if comparison.is_first_cycle:
+        return {}
+    return {row.metric: row.baseline for row in rows if row and row.baseline is not None}
 
 
 def outcome_now(

@@ -58,7 +58,14 @@ from validation.model_gate.ranking_metrics import (
     is_in_top,
     places_in,
 )
-from validation.model_gate.target_metric import hits_name, target_head, volume_name
+from validation.model_gate.target_metric import (
+    GINI,
+    NEW,
+    POPULAR,
+    hits_name,
+    target_head,
+    volume_name,
+)
 
 if TYPE_CHECKING:
     from training.bundle.score_split import SplitScores
@@ -100,6 +107,8 @@ class Holdout:
     rows: "ExampleRows"
     heads: tuple[Head, ...]
     config: ModelGateConfig
+    known_pins: NDArray[np.int64] | None = None
+    """Rows of the pins that the training window has shown; None: nobody asks what is new."""
 
     @cached_property
     def target_head(self) -> Head:
@@ -137,6 +146,21 @@ class Holdout:
         return Cells.of(self.user_groups[1][self.request_user], self.rows.day)
 
     @cached_property
+    def exposures(self) -> dict[str, FloatArray]:
+        """What is asked of a model's first places, by metric: 1 for such pins, else 0, (N,).
+
+        Popular are the hundredth part of the shown pins that was shown most; new are those that
+        the training window has not shown. A model that feeds on what it has shown itself shows
+        more of the first and fewer of the second from cycle to cycle.
+        """
+        pins, counts = np.unique(self.rows.pin_row, return_counts=True)
+        most = pins[np.argsort(-counts, kind="stable")[: math.ceil(len(pins) / 100)]]
+        found = {POPULAR: np.isin(self.rows.pin_row, most)}
+        if self.known_pins is not None:
+            found[NEW] = np.isin(self.rows.pin_row, self.known_pins, invert=True)
+        return {name: of.astype(np.float64) for name, of in found.items()}
+
+    @cached_property
     def shown(self) -> list[int]:
         """The requests that people are shown, by a hash of their ids: whatever came of them."""
         ids = self.rows.request_id.tolist()
@@ -172,11 +196,16 @@ class Holdout:
         return self.once(score, "hits", partial(self._hits, score))[head]
 
     def _hits(self, score: FloatArray) -> dict[str, FloatArray]:
-        # Where a score is not finite no order exists, so no top 3.
-        is_ordered = np.all(np.isfinite(score))
-        top = is_in_top(self.rows, score, TOP_K) if is_ordered else np.full(len(score), np.nan)
+        top = self.top(score)
         return {head.name: self.per_request(self.rows.labels[head.name] * top)
                 for head in self.heads}  # fmt: skip
+
+    def top(self, score: FloatArray) -> FloatArray:
+        """Return 1 where an example is in the top 3 (N,); NaN if a score is not finite."""
+        # Where a score is not finite no order exists, so no top 3.
+        if not np.all(np.isfinite(score)):
+            return np.full(len(score), np.nan)
+        return self.once(score, "top", partial(is_in_top, self.rows, score, TOP_K))
 
     def of_head(self, head: str, scores: "SplitScores") -> "HeadNumbers | None":
         """Return what a side's probabilities of a head come to; None where it has none."""
@@ -239,6 +268,7 @@ def compare(
     metrics = ratio_metrics(holdout, challenger, baseline)
     found = measure_ratios(holdout, metrics, holdout.masks)
     table = found.table + _pooled_metrics(holdout, challenger, baseline)
+    table += _evenness(holdout, challenger, baseline)
     error, everybody = found.target_error, holdout.masks["all"]
     comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
@@ -362,7 +392,8 @@ def ratio_metrics(
 ) -> list[RatioMetric]:
     """Return the metrics that are ratios of sums over users: those that get an interval.
 
-    Of each head its volume and hits, and where it has probabilities log loss and calibration ratio.
+    Of each head its volume and hits, and where it has probabilities log loss and calibration ratio;
+    of the first places, how many go to popular and to new pins.
     """
     metrics, rows = [], holdout.rows
     num_of_M = holdout.per_request(np.ones(len(rows.request_index)))
@@ -382,6 +413,11 @@ def ratio_metrics(
         ):
             others = of(other) if other else None
             metrics.append(RatioMetric(f"{metric}.{name}", of(mine), others, divisor))
+    places = np.minimum(np.diff(rows.first_example), TOP_K).astype(np.float64)
+    tops = [holdout.top(side.ranking_score) for side in (challenger, baseline)]
+    for name, is_such in holdout.exposures.items():
+        ours, theirs = (holdout.per_request(is_such * top) for top in tops)
+        metrics.append(RatioMetric(name, ours, theirs, places))
     return metrics
 
 
@@ -428,6 +464,22 @@ def _pooled_metrics(
                 )
             )
     return found
+
+
+def _evenness(holdout: Holdout, challenger: "SplitScores", baseline: "SplitScores") -> list[Row]:
+    """Return the Gini coefficient of both sides' first places over the pins of the holdout.
+
+    0: each pin has as many of them; near 1: few pins have them all (Gini 1912).
+    """
+    levels, of_pins = [], np.unique(holdout.rows.pin_row, return_inverse=True)[1]
+    for scores in (challenger, baseline):
+        shown = np.sort(np.bincount(of_pins, holdout.top(scores.ranking_score)))
+        ranks = np.arange(1, len(shown) + 1)
+        levels.append(float((2 * ranks - len(shown) - 1) @ shown / (len(shown) * shown.sum())))
+    if not np.isfinite(levels).all():
+        return [_absent(GINI, "all", "challenger", AbsenceKind.NOT_FINITE)]
+    sides = {"challenger": levels[0], "baseline": levels[1]}
+    return [MetricComparison(metric=GINI, segment="all", relative_change=None, **sides)]
 
 
 def _measured(holdout: Holdout, head: str, given: FloatArray) -> HeadNumbers:

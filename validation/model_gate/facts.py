@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
@@ -152,7 +154,7 @@ def _found(
         if all(name in side.snapshot.features.head_names for side in others)
     )
     ours = _score(challenger, shared, num_users)
-    holdout = Holdout(rows, config.features.heads, config.model_gate)
+    holdout = Holdout(rows, config.features.heads, config.model_gate, np.unique(training.pin_row))
     baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
         beats = config.model_gate.first_champion_beats

@@ -7,6 +7,9 @@ The name comes from `model_gate.target_metric` and is written nowhere else. Not 
 from pipelines.contracts.config import TOP_K, Head, ModelGateConfig
 from pipelines.contracts.errors import ConfigurationError
 
+POPULAR, NEW, GINI = (f"{name}_at_{TOP_K}" for name in ("popular", "new", "gini"))
+"""What a model shows first: shares of popular and of new pins, and how unevenly pins are shown."""
+
 
 def volume_name(head: str) -> str:
     """Return the name of a head's volume: its actions in the top 3, mean per request."""
@@ -31,7 +34,7 @@ def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
             found.append(volume_name(head.name))
         each = ("log_loss", "calibration_ratio", "auc", "ece")
         found += [hits_name(head.name), *(f"{name}.{head.name}" for name in each)]
-    return tuple(found)
+    return (*found, POPULAR, NEW, GINI)
 
 
 def target_head(config: ModelGateConfig, heads: tuple[Head, ...]) -> Head:

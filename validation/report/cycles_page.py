@@ -14,11 +14,13 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from markupsafe import Markup
+
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cheapest
-from validation.report.charts import Axis, axis_of
+from validation.report.charts import Axis, axis_of, by_day, panel
 from validation.report.costs import NOT_KNOWN, cost_rows
 from validation.report.decay_page import named
 from validation.report.pages import environment, within_limit
@@ -74,6 +76,7 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "newest": newest,
         "costs": cost_rows(costed[0], earlier) if costed else (),
         "num_earlier": len(earlier),
+        "shown_first": _shown_first(facts.cycles),
         "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),
         "answers": answers(facts),
         "now": now,
@@ -116,6 +119,19 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
         (f"What did the last {len(told)} cycles bring?", f"{came}."),
         ("What did they cost?", f"{cost}." if used else "Not measured."),
     ]
+
+
+def _shown_first(cycles: Sequence[CycleFacts]) -> dict[str, Markup]:
+    """Return a panel by day for each number of what champions showed first, in percent."""
+    points: dict[str, dict[float, float]] = {}
+    for day, shown in ((c.as_of, c.shown_first) for c in cycles if c.as_of):
+        for name, value in shown.items():
+            points.setdefault(name, {})[day.toordinal()] = 100 * value
+    return {
+        name: panel(by_day(f"{name} of the champions, in percent", {"ours": sorted(of.items())}))
+        for name, of in points.items()
+        if len(of) > 1
+    }
 
 
 def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:

@@ -22,7 +22,7 @@ from support.holdouts import (
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
-from validation.model_gate.target_metric import names_of_metrics
+from validation.model_gate.target_metric import GINI, NEW, POPULAR, names_of_metrics
 
 CONFIG = ModelGateConfig(floors=(Limit(metric="repin_volume_at_3", minimum=0.1),))
 REPIN = HEADS[:1]
@@ -79,9 +79,25 @@ def test_numbers_worked_by_hand() -> None:
     assert found.are_scores_identical is False
 
 
+def test_what_is_shown_first_is_counted_by_hand() -> None:
+    """Of ten pins the first stands in each request; a side leaves out one candidate of four."""
+    rows = replace(tiny_rows(), pin_row=np.array([0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]))
+    holdout = Holdout(rows, REPIN, CONFIG, known_pins=np.arange(5))
+    found = compare(holdout, CHALLENGER, BASELINE, AGAINST_CHAMPION).comparison
+    for name, levels in {
+        POPULAR: (2 / 9, 1 / 9),
+        NEW: (4 / 9, 4 / 9),
+        GINI: (25 / 90, 0.1),
+    }.items():
+        row = found.find(name)
+        assert row is not None and (row.challenger, row.baseline) == pytest.approx(levels)
+
+
 def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
     found = compared(theirs=popularity_scores(ROWS), models=AGAINST_POPULARITY)
     for row in found.metrics:
+        if row.metric in (POPULAR, GINI):
+            continue
         is_ranking = row.metric.startswith(("repin_volume", "hit_at"))
         assert (row.baseline is not None) is is_ranking, row.metric
         assert (row.relative_change is not None) is is_ranking, row.metric
@@ -103,7 +119,7 @@ def test_a_head_that_never_occurs_and_an_empty_segment_leave_out_what_cannot_be_
     assert hits is not None and hits.challenger == 0.0 and hits.relative_change is None
     assert found.segment_users["non_core"] == 0
     missing = {row.metric: row.reason for row in found.absent if row.segment == "non_core"}
-    assert missing.keys() >= {row.metric for row in found.metrics}
+    assert missing.keys() >= {row.metric for row in found.metrics} - {GINI}
     assert set(missing.values()) == {"The segment has no users in the holdout."}
     assert not [row for row in found.metrics if row.segment == "non_core"]
 
@@ -170,7 +186,8 @@ def test_nan_in_any_head_is_a_fact_whatever_its_weight() -> None:
 @pytest.mark.parametrize("target", ["repin_volume_at_3", "hit_at_3.repin"])
 def test_the_metrics_that_may_have_a_limit_are_those_of_a_comparison(target: str) -> None:
     config = CONFIG.model_copy(update={"target_metric": target})
-    found = compared(tiny_rows(), CHALLENGER, BASELINE, REPIN, config=config)
+    holdout = Holdout(tiny_rows(), REPIN, config, known_pins=np.arange(3))
+    found = compare(holdout, CHALLENGER, BASELINE, AGAINST_CHAMPION).comparison
     computed = {row.metric for row in (*found.metrics, *found.absent) if row.segment == "all"}
     assert set(names_of_metrics(REPIN, target)) == computed
 

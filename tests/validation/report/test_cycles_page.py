@@ -34,6 +34,18 @@ def test_every_outcome_and_who_serves_is_told() -> None:
     assert "06:00 UTC</time>, stages took 1:15:46, CPU 7:30:00, GPU 5:00:00, peak 3.4 GB" in html
 
 
+def test_what_champions_showed_first_is_drawn_by_cycle() -> None:
+    facts = make_facts(9)
+    seen = [
+        each.model_copy(update={"shown_first": {"popular_at_3": 0.1 + 0.01 * n}})
+        for n, each in enumerate(facts.cycles)
+    ]
+    html = render_cycles(facts.model_copy(update={"cycles": tuple(seen)}))
+    part = html.partition('id="first"')[2].partition("<h2")[0]
+    assert part.count("<svg") == 1 and "popular_at_3 of the champions, in percent" in part
+    assert 'id="first"' not in render_cycles(facts)
+
+
 def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> None:
     html = render_cycles(make_facts(20))
     assert html == render_cycles(make_facts(20))
