@@ -34,9 +34,12 @@ class Population:
     taste_sd: float = 0.0  # of the relative change, by user
 
     def compare(
-        self, rng: np.random.Generator, people: np.random.Generator | None = None
+        self,
+        rng: np.random.Generator,
+        change: float = 0.0,
+        people: np.random.Generator | None = None,
     ) -> Measured | None:
-        """Return the gate's estimate of no change in one drawn comparison.
+        """Return the gate's estimate of the change in one drawn comparison.
 
         `people` draws the users; a new one of the same seed draws the same users.
         """
@@ -50,7 +53,7 @@ class Population:
         expected = requests * taste * self.rate / (1 - self.zero_share)
         own = 1 - self.shared
         differs = of_users.normal(0, self.taste_sd, self.num_users)
-        moved = np.maximum(own + differs, 0)
+        moved = np.maximum(own + change + differs, 0)
         # What a group's users do is a Poisson number too, so that it can be drawn at once.
         _, group = user_groups(np.arange(self.num_users))
         by_group, by_mover = np.bincount(group, expected), np.bincount(group, expected * moved)

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from training.bundle.files import Predictor
+from support.bundles import write_with_config
+from training.bundle.files import Predictor, read_config
 from training.bundle.score_split import BATCH_SIZES, SplitScores, ranking_score, score_split
 from training.data.reader import is_drawn, load_rows
 
@@ -74,6 +75,22 @@ def test_ranking_score_by_hand(planted) -> None:
     assert ranking_score(probabilities, heads) == pytest.approx([0.1, 0.1])
     with pytest.raises(DataContractError, match="utility_weight 0"):
         ranking_score(probabilities, (save,))
+
+
+def test_the_ranking_is_the_one_that_the_bundle_itself_would_serve(
+    planted, trained, tmp_path
+) -> None:
+    repin, long_click, save = planted.config.features.heads
+    source = Path(trained[1].bundle_dir)
+    config = read_config(source)
+    reversed_save = save.model_copy(update={"utility_weight": -2.0})
+    ignored = repin.model_copy(update={"utility_weight": 0.0})
+    features = config.features.model_copy(update={"heads": (ignored, long_click, reversed_save)})
+    changed = config.model_copy(update={"features": features})
+    folder = write_with_config(source, tmp_path / "bundle", changed)
+    found = scores_of(trained, planted, bundle_dir=folder)
+    assert (found.ranking_score == -2.0 * found.probabilities["save"]).all()
+    assert set(found.probabilities) == {repin.name, long_click.name, save.name}
 
 
 def test_the_digest_is_of_requests_pins_and_labels(planted, trained) -> None:
