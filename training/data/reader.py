@@ -330,6 +330,15 @@ def load_rows(
     )
 
 
+def pins_shown(snapshot: Snapshot, snapshot_dir: Path, split: int) -> np.ndarray:
+    """Return which rows of the pins' table all requests of a split show, int64, ascending."""
+    reader = SnapshotReader(snapshot.shards, snapshot_dir, snapshot.features, max_actions=1)
+    is_shown = np.zeros(len(reader.pins["pin_id"]), dtype=bool)
+    for requests in chunks(reader.index(split), 2**20):
+        is_shown[reader.example_column(requests, "pin_row")] = True
+    return np.flatnonzero(is_shown)
+
+
 def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
     """Yield runs of whole requests of about `batch_size` candidates, in order, none empty."""
     ends = np.cumsum(index.num_examples_M)

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
@@ -23,7 +21,7 @@ from pipelines.contracts.reasons import POPULARITY, BaselineFacts, BaselineKind,
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import Accelerator, SplitScores, score_once, score_split
-from training.data.reader import load_rows
+from training.data.reader import load_rows, pins_shown
 from validation.model_gate.baselines import measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
@@ -153,8 +151,8 @@ def _found(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours = _score(challenger, shared, num_users)
-    holdout = Holdout(rows, config.features.heads, config.model_gate, np.unique(training.pin_row))
+    ours, shown = _score(challenger, shared, num_users), pins_shown(*place, SPLIT_TRAINING)
+    holdout = Holdout(rows, config.features.heads, config.model_gate, shown)
     baselines = measure(rows, training, ours.scores.ranking_score, config)
     if champion is None:
         beats = config.model_gate.first_champion_beats

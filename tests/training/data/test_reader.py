@@ -1,7 +1,8 @@
-"""What a request may know of pins: embeddings and codes that came no earlier are zeros to it."""
+"""Pins: what a request may know of them, zeros where that came no earlier, and which are shown."""
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines.contracts.artifacts import Snapshot
@@ -10,7 +11,7 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.storage import local_path
 from support.tiny_log import build_tiny, tiny_config, with_pin_times, write_tiny_log
 from training.data.batches import Batch
-from training.data.reader import SnapshotReader
+from training.data.reader import SnapshotReader, load_rows, pins_shown
 from validation.data_gate.snapshot_profile import profile_snapshot
 
 KNOWN = {10: "01 00:00", 20: "16 11:59:59.999", 30: "18 00:00", 40: "16 00:00"}
@@ -62,3 +63,10 @@ def test_the_data_gate_counts_them_as_embeddings_of_zeros(tmp_path: Path) -> Non
     assert not profile.pins.has("schema", "no_nulls", "pin_embeddings_finite")
     early = build(tmp_path / "early", dict.fromkeys(KNOWN, "01 00:00"))
     assert profile_snapshot(early, local_path(early.uri)).measures.zero_embeddings == 0
+
+
+def test_the_pins_of_a_split_are_those_of_all_its_requests(planted) -> None:
+    place = planted.snapshot, planted.folder, SPLIT_TRAINING
+    shown = pins_shown(*place)
+    assert (shown == np.unique(load_rows(*place).pin_row)).all()
+    assert len(shown) > len(np.unique(load_rows(*place, max_examples=100).pin_row))
