@@ -25,7 +25,7 @@ def test_a_log_of_another_width_is_trained_on_and_scored(
     planted, tmp_path: Path, embedding_dim: int
 ) -> None:
     write_planted_world(tmp_path / "event_log", num_users=60, embedding_dim=embedding_dim)
-    snapshot = write_snapshot(make_run(tmp_path), 1)
+    snapshot = write_snapshot(make_run(tmp_path))
     folder = local_path(snapshot.uri)
     assert embedding_dim_of(folder) == embedding_dim
     spec: TrainingSpec = planted.spec(
