@@ -129,4 +129,4 @@ def show_addresses(services: RunningServices, say: Say) -> None:
     say(f"Home     {ports.airflow_url}{PREFIX}/")
     say(f"MLflow   {ports.mlflow_url}")
     airflow, mlflow = ports.airflow_url, ports.mlflow_url
-    say(f"Others' commands: export HOMEFEED_AIRFLOW_URL={airflow} HOMEFEED_TRACKING_URI={mlflow}")
+    say(f"For other commands: export HOMEFEED_AIRFLOW_URL={airflow} HOMEFEED_TRACKING_URI={mlflow}")
