@@ -177,7 +177,7 @@ def _run(
         as_of=as_of,
         config=config,
         code_version=code_version(),
-        event_log_uri=storage.to_uri(lab.settings.event_log_location),
+        event_log_uri=lab.settings.event_log_uri,
         workspace_uri=place,
         tracking_uri=lab.settings.tracking_uri,
         experiment=lab.settings.experiment,

@@ -83,7 +83,7 @@ class Lab:
         Raises:
             ConfigurationError: the workspace is no folder of this machine.
         """
-        self.workspace_uri = storage.to_uri(self.settings.workspace_location)
+        self.workspace_uri = self.settings.workspace_uri
         if not storage.is_local(self.workspace_uri):
             raise ConfigurationError(
                 f"the workspace {self.workspace_uri} is no folder of this machine; expected one, "
@@ -150,7 +150,7 @@ class Lab:
             if not storage.find_missing(places):
                 return found
         before = processor_s()
-        log_uri = storage.to_uri(self.settings.event_log_location)
+        log_uri = self.settings.event_log_uri
         snapshots_uri = storage.join(self.workspace_uri, "snapshots")
         snapshot = build_of(plan_of(self.recipe, as_of), log_uri, snapshots_uri)
         bundle_dir, cpu_s = self._take(as_of, versions), 0.0
@@ -267,7 +267,7 @@ def log_to_mlflow(decay: Decay, settings: Settings) -> str:
     from pipelines.contracts.mlflow_errors import make_once, translated_outages
 
     tag, name = f"tags.homefeed_decay = '{decay.recipe_digest}'", f"decay of {decay.recipe}"
-    folder = decay_folder(storage.to_uri(settings.workspace_location), decay.recipe_digest)
+    folder = decay_folder(settings.workspace_uri, decay.recipe_digest)
     try:
         client = tracking.connect(settings.tracking_uri)
         with translated_outages(settings.tracking_uri):

@@ -58,7 +58,7 @@ def watch(
     from pipelines.monitor.measuring import Watched, measure  # Pages need none of this.
 
     errors, alerts, judged = list[HomefeedError](), list[Alert](), set[str]()
-    known = history.load(storage.to_uri(settings.workspace_location), settings.registered_model)
+    known = history.load(settings.workspace_uri, settings.registered_model)
     seen = Watch(told_at=now)
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ def watch(
     with part("cycle_missed", "cycle_stuck"):
         alerts += _of_cycles(settings, now, due)
     with part("data_late"):
-        event_log = open_event_log(storage.to_uri(settings.event_log_location))
+        event_log = open_event_log(settings.event_log_uri)
         complete_to = completeness(event_log).to
         if now - complete_to > LATE_AFTER:
             late = (now - complete_to) / DAY, LATE_AFTER / DAY
@@ -109,7 +109,7 @@ def watch(
 
 def place_of(settings: Settings, name: str) -> str:
     """Return where something of the monitor lies."""
-    at = storage.to_uri(settings.workspace_location), "monitor", settings.registered_model
+    at = settings.workspace_uri, "monitor", settings.registered_model
     return storage.join(*at, name)
 
 
@@ -238,7 +238,7 @@ def _mean(day: Comparison) -> float:
 
 def _of_cycles(settings: Settings, now: datetime, due: datetime | None) -> Iterator[Alert]:
     """Yield that the cycle which was due last was missed, and that the newest one is stuck."""
-    workspace_uri = storage.to_uri(settings.workspace_location)
+    workspace_uri = settings.workspace_uri
     runs_uri, schedule = (storage.join(workspace_uri, name) for name in ("runs", "schedule"))
     newest = max((n for n in storage.list_names(runs_uri) if n[0] != "."), default="0")
     is_scheduled = storage.exists(storage.join(schedule, "record.json"))

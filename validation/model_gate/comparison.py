@@ -146,6 +146,11 @@ class Holdout:
         return Cells.of(self.user_groups[1][self.request_user], self.rows.day)
 
     @cached_property
+    def shown_pins(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the pins that are shown, ascending, and each example's place among them, (N,)."""
+        return np.unique(self.rows.pin_row, return_inverse=True)
+
+    @cached_property
     def exposures(self) -> dict[str, FloatArray]:
         """What is asked of a model's first places, by metric: 1 for such pins, else 0, (N,).
 
@@ -153,9 +158,9 @@ class Holdout:
         the training window has not shown. A model that feeds on what it has shown itself shows
         more of the first and fewer of the second from cycle to cycle.
         """
-        pins, counts = np.unique(self.rows.pin_row, return_counts=True)
-        most = pins[np.argsort(-counts, kind="stable")[: math.ceil(len(pins) / 100)]]
-        found = {POPULAR: np.isin(self.rows.pin_row, most)}
+        pins, of_pins = self.shown_pins
+        most = np.argsort(-np.bincount(of_pins), kind="stable")[: math.ceil(len(pins) / 100)]
+        found = {POPULAR: np.isin(of_pins, most)}
         if self.known_pins is not None:
             found[NEW] = np.isin(self.rows.pin_row, self.known_pins, invert=True)
         return {name: of.astype(np.float64) for name, of in found.items()}
@@ -471,7 +476,7 @@ def _evenness(holdout: Holdout, challenger: "SplitScores", baseline: "SplitScore
 
     0: each pin has as many of them; near 1: few pins have them all (Gini 1912).
     """
-    levels, of_pins = [], np.unique(holdout.rows.pin_row, return_inverse=True)[1]
+    levels, (_, of_pins) = [], holdout.shown_pins
     for scores in (challenger, baseline):
         shown = np.sort(np.bincount(of_pins, holdout.top(scores.ranking_score)))
         ranks = np.arange(1, len(shown) + 1)
