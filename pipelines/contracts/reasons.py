@@ -147,6 +147,8 @@ class PooledChange(Frozen):
     num_cycles: int = Field(ge=1)  # Cycles that are pooled, this one included.
     # Of all recipes of the line, alike; None where there is no other, or it is surely better.
     line: Interval | None = None
+    # Of a guarded metric, over the recipes of the line.
+    since_accepted: Interval | None = None
 
 
 class Spent(Frozen):
@@ -281,6 +283,9 @@ TEMPLATES = {
     "guardrail_spent": "{metric} changed by {change:change} over all recipes accepted one after "
     "another, this one included: more likely than not beyond its guardrail {bounds:rail}. If that "
     "is wanted, accept the recipe by hand: `homefeed anchor set --recipe NAME --reason ...`.",
+    "guardrail_open": "{metric} changed by {change:change} over all recipes since a person looked: "
+    "not yet shown to lie within its guardrail {bounds:rail}, so that later recipes are held to "
+    "the recipe accepted before.",
     "guardrail_without_change": "The relative change of '{metric}' could not be computed "
     "({why:passing}), so its guardrail cannot be judged.",
     "guardrail_broken_by_difference": f"{_DIFFERENCE}, beyond its guardrail {{bounds:rail}}.",

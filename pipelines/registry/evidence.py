@@ -223,7 +223,7 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     Raises:
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
-    from validation.model_gate.pooling import STEP_OF_MARGIN, pool_with
+    from validation.model_gate.pooling import pool_with, steps_of
 
     pooled: dict[str, Any] = {}
     num_tries = count_tries(run, cycles, facts.theta.comparison)
@@ -232,8 +232,8 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
         num_seeds = {"theta": min(num_tries - 1, 1), "delta": 2, "phi": 0}[pair]
         known, seeds = earlier_changes(run, cycles, pair), num_seeds * run.seed_noise**2
         tries = 1 if pair == "phi" else num_tries  # It is the same model at every try.
-        step = STEP_OF_MARGIN * run.config.model_gate.recipe_margin
-        comparison = pool_with(found.comparison, found.influences, known, seeds, tries, step)
+        steps = steps_of(run.config.model_gate)
+        comparison = pool_with(found.comparison, found.influences, known, seeds, tries, steps)
         comparison = _with_lifts(run, cycles, comparison)
         if pair == "delta":
             comparison = _with_spent(run, cycles, comparison)
@@ -265,10 +265,9 @@ def _with_spent(
         {},
     )
     for metric in dict.fromkeys(rail.metric for rail in run.config.model_gate.guardrails):
-        if (row := comparison.find_pooled(metric)) is not None:
-            value, error = row.pooled_value, row.pooled_error
-            if row.line is not None:
-                value, error = row.line.value, row.line.error
+        row = comparison.find_pooled(metric)
+        if row is not None and row.since_accepted is not None:
+            value, error = row.since_accepted.value, row.since_accepted.error
             if (before := spent.get(metric)) is not None:
                 value, error = before.value + value, math.hypot(before.error, error)
             spent[metric] = Spent(metric=metric, value=value, error=error)

@@ -21,8 +21,9 @@ from validation.model_gate.policy import (
     choose,
     is_spent,
     is_surely_better,
+    is_within,
 )
-from validation.model_gate.pooling import STEP_OF_MARGIN
+from validation.model_gate.pooling import STEP_OF_MARGIN, end_of_walk
 from validation.model_gate.years import CYCLES, pool, pool_line
 
 BOUND = 0.02
@@ -73,7 +74,8 @@ def live_hiding_year(
         deltas.append((recipe[0], Estimate(ours[0] - fresh[0], both)))
         phis.append(Estimate(fresh[0] - theirs[0], creep.target_error))
         hides.append(Estimate(ours[1] - fresh[1], creep.hide_error))
-        now = pool(hides)
+        values, variances = np.array([(each.value, each.error**2) for each in hides[::-1]]).T
+        now = end_of_walk(values, variances, np.arange(len(hides)), STEP_OF_MARGIN * BOUND)
         total = Estimate(spent.value + now.value, math.hypot(spent.error, now.error))
         pairs = hides[-1], Estimate(ours[1] - theirs[1], creep.hide_error)
         is_held = any(_is_beyond(each) for each in pairs)
@@ -95,7 +97,8 @@ def live_hiding_year(
             continue
         champion = models[0] if promoted is Promoted.CHALLENGER else models[2]
         age, thetas, phis = 0, [], []
-        if promoted is Promoted.CHALLENGER and is_surely_better(delta):
+        is_accepted = promoted is Promoted.CHALLENGER and is_surely_better(delta)
+        if is_accepted and (not has_memory or is_within(total, -math.inf, BOUND)):
             anchor, spent, deltas, hides = recipe, total, [], []
     return Ended(float(champion[0]), float(champion[1]), held / CYCLES)
 

@@ -35,6 +35,7 @@ from validation.model_gate.policy import (
     is_shown,
     is_spent,
     is_surely_worse,
+    is_within,
 )
 from validation.model_gate.sizing import LEAST_POWER, needed_of, users_needed
 from validation.model_gate.target_metric import hits_name
@@ -86,6 +87,7 @@ class Examined:
     change: Change | None = None  # Of the target metric; None where void, or not computed.
     target: Reason | None = None  # On the target metric.
     is_shown: bool = False  # The change is above minus the margin.
+    is_open: bool = False  # Over several recipes a guardrail is not yet shown to hold.
 
     @property
     def stops(self) -> bool:
@@ -439,15 +441,18 @@ def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
 
 
 def _judge_spent(metric: str, bounds: Bounds, found: Examined) -> None:
-    """Hold back what the accepted recipes up to this one have changed beyond a bound."""
-    lowest, highest = bounds
-    for each in found.comparison.spent:
+    """Hold back what the recipes up to this one have changed beyond a bound, or leave it open."""
+    lowest, highest = _low(bounds[0]), _high(bounds[1])
+    for each in (each for each in found.comparison.spent if each.metric == metric):
         total = Estimate(each.value, each.error)
-        if each.metric == metric and is_spent(total, _low(lowest), _high(highest)):
-            low, high = total.low(TWO_SIDED_95), total.high(TWO_SIDED_95)
-            change = Interval(value=each.value, low=low, high=high, confidence=0.95)
-            told = {"metric": metric, "change": change, "bounds": bounds}
+        low, high = total.low(TWO_SIDED_95), total.high(TWO_SIDED_95)
+        change = Interval(value=each.value, low=low, high=high, confidence=0.95)
+        told = {"metric": metric, "change": change, "bounds": bounds}
+        if is_spent(total, lowest, highest):
             found.held_back.append(Reason.of("guardrail_spent", **told))
+        elif not is_within(total, lowest, highest):
+            found.is_open = True
+            found.held.append(Reason.of("guardrail_open", **told))
 
 
 def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examined) -> None:

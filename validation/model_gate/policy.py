@@ -32,10 +32,6 @@ _IMPLAUSIBLE = 3.0
 """Standard deviations above what earlier cycles found, from which on a person looks for a leak."""
 FEWEST_LIFTS = 4
 """With fewer earlier cycles nobody knows what is usual."""
-_SPENT = 0.4
-"""Standard errors by which a guarded metric must lie beyond its bound over several recipes. With 1
-such a year ends at +3.4 %; with 0.4 better recipes that change nothing else are held back in 4.5 %
-of the cycles at most, with errors up to 1 %."""
 _LATER_TRIES = 0.5
 """All later tries on one holdout add at most this share of it, however many they are."""
 
@@ -171,12 +167,20 @@ def is_denied(change: Change, margin: float) -> bool:
 
 
 def is_spent(total: Estimate, lowest: float, highest: float) -> bool:
-    """Return whether what accepted recipes changed together lies beyond a guardrail.
+    """Return whether what recipes changed together lies beyond a guardrail, more likely than not.
 
-    Part of a standard error is asked for, and no more: what a holdout cannot see is counted until
-    it can. `gate_year_of_hides` says what a year of +0.5 % a cycle comes to so.
+    `gate_year_of_hides` says what a year of +0.5 % a cycle comes to so.
     """
-    return total.low(_SPENT) > highest or total.high(_SPENT) < lowest
+    return not lowest <= total.value <= highest
+
+
+def is_within(total: Estimate, lowest: float, highest: float) -> bool:
+    """Return whether what recipes changed together is shown to lie within a guardrail.
+
+    Until it is, later recipes are held to the accepted recipe of before, so that no error of theirs
+    adds up: what a holdout cannot see is counted until it can.
+    """
+    return total.low(ONE_SIDED_95) >= lowest and total.high(ONE_SIDED_95) <= highest
 
 
 def is_surely_worse(delta: Change) -> bool:

@@ -16,6 +16,7 @@ intervals that people read (`validation.model_gate.intervals`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,9 @@ from validation.model_gate.intervals import (
 from validation.model_gate.policy import TWO_SIDED_95, Estimate
 
 STEP_OF_MARGIN = 0.5
-"""What a change of recipe within a line is taken to be worth, as a share of the recipe margin. With
-0.2 a single bad recipe is promoted more often, with 1 a line that gets better is believed later."""
+"""What a change of recipe within a line is taken to be worth, as a share of the recipe margin, or
+of a guardrail's bound. With 0.2 a single bad recipe is promoted more often, with 1 a line that gets
+better is believed later."""
 Key = tuple[str, str]
 """Metric and segment."""
 
@@ -177,7 +179,7 @@ def pool_with(
     earlier: Mapping[Key, Sequence[CycleChange]],
     seed_variance: float = 0.0,
     num_tries: int = 1,
-    step: float = 0.0,
+    steps: Mapping[str, float] = MappingProxyType({}),
 ) -> Comparison:
     """Return the comparison with each deciding change pooled.
 
@@ -185,10 +187,10 @@ def pool_with(
         comparison: This cycle's.
         influences: Of its deciding changes.
         earlier: What earlier cycles of the same pair found, the newest first, and of the target
-            metric those of the recipe's line too.
+            metric and guardrails those of the recipe's line too.
         seed_variance: What the seeds of two trainings add to a change of the target metric.
         num_tries: Models that were judged on this holdout, this one included.
-        step: As `pool_cycles` takes it.
+        steps: By metric, as `steps_of` gives them.
     """
     rows = []
     for key, column in influences.columns.items():
@@ -200,11 +202,12 @@ def pool_with(
             comparison.holdout, value, influences.groups, column, influences.days[key]
         )
         cycles: Sequence[CycleChange] = tries_as_one([mine, *earlier.get(key, ())])
-        seeds = seed_variance if key[0] == comparison.target_metric else 0.0
-        if key == (comparison.target_metric, "all"):
+        is_target, step = key[0] == comparison.target_metric, steps.get(key[0], 0.0)
+        seeds, line, moved = seed_variance if is_target else 0.0, None, None
+        if is_target and key[1] == "all":
             cycles, line = _with_line(cycles, seeds)
         else:
-            line = _of_line(cycles, seeds)
+            moved = None if is_target else since_accepted(cycles, step)
             cycles = [cycle for cycle in cycles if not cycle.steps]
         alone, _ = pool_cycles([mine], seeds)
         pooled, num_cycles = pool_cycles(cycles, seeds, step)
@@ -218,6 +221,7 @@ def pool_with(
                 pooled_error=pooled.error,
                 num_cycles=num_cycles,
                 line=line,
+                since_accepted=moved,
             )
         )
     return comparison.model_copy(update={"pooled": tuple(rows), "num_tries": num_tries})
@@ -235,15 +239,59 @@ def _with_line(
     if not others:
         return own, None
     mine, theirs = (pool_cycles(each, seed_variance)[0] for each in (own, others))
-    if disagrees(mine, theirs):
-        return own, None
-    return cycles, _of_line(cycles, seed_variance)
-
-
-def _of_line(cycles: Sequence[CycleChange], seed_variance: float) -> Interval | None:
-    """Return the mean of a line's changes, alike; None where it has one recipe or is not known."""
     line, _ = pool_cycles(cycles, seed_variance)
-    if not any(cycle.steps for cycle in cycles) or not math.isfinite(line.value + line.error):
-        return None
-    low, high = line.low(ONE_SIDED_95), line.high(ONE_SIDED_95)
-    return Interval(value=line.value, low=low, high=high, confidence=0.9)
+    if disagrees(mine, theirs) or not math.isfinite(line.value + line.error):
+        return own, None
+    return cycles, _interval(line)
+
+
+def steps_of(config: ModelGateConfig) -> dict[str, float]:
+    """Return what a change of recipe is taken to be worth, a standard deviation by metric."""
+    bounds = {
+        rail.metric: max(rail.max_decrease or 0, rail.max_increase or 0)
+        for rail in config.guardrails
+    }
+    bounds[config.target_metric] = config.recipe_margin
+    return {metric: STEP_OF_MARGIN * bound for metric, bound in bounds.items()}
+
+
+def since_accepted(cycles: Sequence[CycleChange], step: float) -> Interval | None:
+    """Return how far the newest recipe has moved from the accepted one; None without a step.
+
+    Users who return are not counted.
+
+    Args:
+        cycles: Of the recipe's line, the newest first.
+        step: As `steps_of` gives it.
+    """
+    days = math.fsum(cycle.days.variance for cycle in cycles) / len(cycles)
+    users = np.array([user_part(cycle.influences).variance for cycle in cycles])
+    # Where nobody, or one user alone, moves a change, its cycle says nothing of it.
+    variances = np.where(users > 0, users + days, np.inf)
+    values, steps = np.array([(cycle.value, cycle.steps) for cycle in cycles]).T
+    return _interval(end_of_walk(values, variances, steps, step)) if step else None
+
+
+def end_of_walk(
+    values: FloatArray, variances: FloatArray, steps: FloatArray, step: float
+) -> Estimate:
+    """Return where a random walk is now that began at 0 and was seen with noise (Kalman 1960).
+
+    A small holdout is believed little, and many of them add up.
+
+    Args:
+        values: What was seen (C,), the newest first.
+        variances: Of their noise (C,); infinite where nothing was seen.
+        steps: Steps of the walk since then (C,), which began one step before the oldest.
+        step: Standard deviation of one.
+    """
+    moved = step**2 * np.minimum.outer(*[steps.max() + 1 - steps] * 2)
+    says = np.isfinite(variances)
+    gains = np.linalg.solve(moved[np.ix_(says, says)] + np.diag(variances[says]), moved[0, says])
+    variance = float(moved[0, 0] - gains @ moved[0, says])
+    return Estimate(float(gains @ values[says]), math.sqrt(max(variance, 0.0)))
+
+
+def _interval(estimate: Estimate) -> Interval:
+    low, high = estimate.low(ONE_SIDED_95), estimate.high(ONE_SIDED_95)
+    return Interval(value=estimate.value, low=low, high=high, confidence=0.9)

@@ -15,8 +15,8 @@ These are all the rules on the challenger, in the order in which they are tried:
    surely worse than the fresh anchor, over all cycles of the pair.
 4. **A gap**: a number that a rule needs could not be computed for another reason: INCONCLUSIVE.
 5. **Held back**: an interval straddles a guardrail or a segment's margin, and the holdout could
-   have seen a change of that size; or a level lies outside its floor, though not surely; or the
-   change is larger than earlier cycles make plausible, as where a label leaks; or the recipe was
+   have seen a change of that size; or a guarded metric has more likely than not moved beyond its
+   bound over several recipes; or a level lies outside its floor, though not surely; or the change is larger than earlier cycles make plausible, as where a label leaks; or the recipe was
    rolled back and nobody has released it: INCONCLUSIVE.
 6. **Not shown**: the pooled change against the champion is not above minus the margin, or that
    against the fresh anchor is not above minus the recipe's margin: INCONCLUSIVE.
@@ -113,12 +113,12 @@ def decide(
         code = "anchor_promoted" if is_promoted else "anchor_not_promoted"
         on_anchor = Reason.of(code, model=anchor.model.label, because=because)
         grounds = (grounds[0], on_anchor, *grounds[1:])
-    is_better = evidence.delta is not None and is_surely_better(evidence.delta)
+    is_better = recipe and recipe.change and is_surely_better(recipe.change) and not recipe.is_open
     is_first = accepted is None and comparison.baseline_model is None
     return Verdict(
         decision=outcome.decision,
         promoted=outcome.promoted,
-        becomes_anchor=outcome.promoted is Promoted.CHALLENGER and (is_first or is_better),
+        becomes_anchor=outcome.promoted is Promoted.CHALLENGER and bool(is_first or is_better),
         grounds=_with_figures(grounds, serving),
     )
 

@@ -15,6 +15,7 @@ from validation.model_gate.policy import Estimate
 from validation.model_gate.pooling import (
     CycleChange,
     Influences,
+    end_of_walk,
     pool_cycles,
     pool_with,
     tries_as_one,
@@ -125,12 +126,12 @@ def test_tries_on_holdouts_that_overlap_are_averaged() -> None:
     assert (two.value, three.value, three.holdout) == (pytest.approx(2.95), 1, week(1))
 
 
-def in_line(found: float, *others: float) -> PooledChange:
+def in_line(found: float, *others: float, name: str = TARGET) -> PooledChange:
     """Return what is known of a recipe that was changed since each of the others, in their order.
 
     Each error is 0.01, and each holdout has users of its own.
     """
-    now, target = comparison(change(found)), (TARGET, "all")
+    now, target = comparison(change(found), hide=change(found)), (name, "all")
     days = timedelta(days=7)
     column = np.full(200, 0.01 / math.sqrt(200))
     groups = np.arange(200)
@@ -145,7 +146,7 @@ def in_line(found: float, *others: float) -> PooledChange:
         for n, value in enumerate(others, 1)
     ]
     mine = Influences(groups, {target: column}, {target: NOTHING})
-    [row] = pool_with(now, mine, {target: earlier}, step=0.005).pooled
+    [row] = pool_with(now, mine, {target: earlier}, steps={target[0]: 0.005}).pooled
     return row
 
 
@@ -160,6 +161,29 @@ def test_a_changed_recipe_is_held_to_its_line_and_older_ones_count_for_less() ->
     assert row.num_cycles == 3 and row.line is not None
     assert row.line.value == pytest.approx(-0.01 / 3)
     assert row.line.high == pytest.approx(row.line.value + 1.645 * error / math.sqrt(3), rel=0.01)
+
+
+def test_how_far_a_line_has_moved_is_the_end_of_a_walk_that_was_seen_with_noise() -> None:
+    values, variances, step = [0.02, -0.01, 0.03, 0.01], [1e-4, 4e-4, math.inf, 1e-4], 0.01
+    steps = [0, 0, 1, 3]  # The newest recipe was seen twice, the first of the line before two more.
+    mean = variance = 0.0  # By Kalman's own steps, the oldest first, each change of recipe one.
+    for change_of, noise, value in ((1, 1e-4, 0.01), (2, math.inf, 0), (1, 4e-4, -0.01)):
+        variance += change_of * step**2
+        gain = variance / (variance + noise)
+        mean, variance = mean + gain * (value - mean), variance * (1 - gain)
+    gain = variance / (variance + 1e-4)
+    mean, variance = mean + gain * (0.02 - mean), variance * (1 - gain)
+    found = end_of_walk(*map(np.array, (values, variances, steps)), step)
+    assert found.value == pytest.approx(mean)
+    assert found.error == pytest.approx(math.sqrt(variance))
+    unseen = end_of_walk(np.array([0.5]), np.array([math.inf]), np.array([0]), step)
+    assert (unseen.value, unseen.error) == (0, step)
+    assert in_line(0.01, 0.01).since_accepted is None  # The target has a line of its own.
+    of_hides, error = in_line(0.01, -0.01, name="hit_at_3.hide"), np.array([1e-4, 1e-4])
+    expected = end_of_walk(np.array([0.01, -0.01]), error, np.array([0, 1]), 0.005)
+    assert of_hides.since_accepted is not None and of_hides.num_cycles == 1
+    assert of_hides.since_accepted.value == pytest.approx(expected.value, rel=0.01)
+    assert of_hides.since_accepted.error == pytest.approx(expected.error, rel=0.01)
 
 
 def test_a_recipe_that_is_surely_better_than_its_line_is_judged_alone() -> None:

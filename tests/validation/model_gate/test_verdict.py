@@ -216,8 +216,11 @@ THREE: dict[str, tuple[tuple[Comparison, AnchorFacts], dict[str, Any], Any, Any,
                      "Together, the recipe and those of its name before it changed"),
     "hides over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.2, error=0.05),)),
                                  0.01), {}, INCONCLUSIVE, OTHER, "over all recipes accepted one"),
-    "few over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.02, error=0.05),)),
-                               0.01), {}, PROMOTE, ONE, ""),
+    # It is promoted, and later recipes are held to the one before until this one is known.
+    "few over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.0, error=0.05),)),
+                               0.01), {}, PROMOTE, ONE, "not yet shown to lie within its"),
+    "none over recipes": (three(0.01, recipe(spent=(Spent(metric=HIDE, value=0.0, error=0.01),)),
+                                0.01), {}, PROMOTE, ONE, ""),
     "even": (three(0.01, recipe(pooled=(SLIGHT,)), 0.01), {}, PROMOTE, ONE, ""),
     # Freshness does not hide a worse recipe, and a worse recipe costs no freshness.
     "worse": (three(0.02, -0.005, 0.025), {}, REJECT, OTHER, WORSE_RECIPE),
@@ -257,10 +260,10 @@ def test_the_rules_on_three_models(
     assert (verdict.decision, verdict.promoted) == (decision, promoted)
     told = " ".join(verdict.reasons)
     assert said in told and ("v5 is promoted" in told) is (promoted is OTHER)
-    assert verdict.becomes_anchor is (promoted is ONE and models[1].recipe is not EVEN)
+    assert verdict.becomes_anchor is (promoted is ONE and models[1].recipe not in UNACCEPTED)
 
 
-EVEN = THREE["even"][0][1].recipe
+UNACCEPTED = [THREE[name][0][1].recipe for name in ("even", "few over recipes")]
 
 
 def test_which_recipe_becomes_the_anchor_where_none_was_trained() -> None:

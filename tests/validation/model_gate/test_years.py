@@ -107,7 +107,7 @@ def test_a_change_of_recipe_has_the_error_of_two_seeds_beside_the_holdouts(
         assert (found.theta.now.error, found.phi.now.error) == (0.003, 0.003)
 
 
-@pytest.mark.parametrize(("error", "forgotten"), [(0.0071, 0.035), (0.0075, 0.11)])
+@pytest.mark.parametrize(("error", "forgotten"), [(0.0071, 0.035), (0.0075, 0.11), (0.053, 0.09)])
 def test_hides_do_not_creep_beside_a_target_that_gets_better(
     error: float, forgotten: float
 ) -> None:
@@ -115,7 +115,7 @@ def test_hides_do_not_creep_beside_a_target_that_gets_better(
     assert mean_of(creep, CONFIG, NUM_YEARS, SEED).hides <= 0.03
     assert mean_of(creep, CONFIG, 40, SEED, has_memory=False).hides > forgotten
     calm = mean_of(replace(creep, hides=0.0), CONFIG, NUM_YEARS, SEED)
-    assert calm.held <= 0.07 and calm.target > 0.9 * 0.003 * 26
+    assert calm.held <= 0.1 and calm.target > 0.9 * 0.003 * 26
 
 
 def test_one_bad_recipe_of_a_good_line_is_seldom_promoted() -> None:
