@@ -16,8 +16,9 @@ These are all the rules on the challenger, in the order in which they are tried:
 4. **A gap**: a number that a rule needs could not be computed for another reason: INCONCLUSIVE.
 5. **Held back**: an interval straddles a guardrail or a segment's margin, and the holdout could
    have seen a change of that size; or a guarded metric has more likely than not moved beyond its
-   bound over several recipes; or a level lies outside its floor, though not surely; or the change is larger than earlier cycles make plausible, as where a label leaks; or the recipe was
-   rolled back and nobody has released it: INCONCLUSIVE.
+   bound over several recipes; or a level lies outside its floor, though not surely; or the change
+   is larger than earlier cycles make plausible, as where a label leaks; or the recipe was rolled
+   back and nobody has released it: INCONCLUSIVE.
 6. **Not shown**: the pooled change against the champion is not above minus the margin, or that
    against the fresh anchor is not above minus the recipe's margin: INCONCLUSIVE.
 7. **A doubt**: the gate's self-test raised one, or was not run: INCONCLUSIVE.
