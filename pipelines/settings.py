@@ -109,6 +109,10 @@ class Settings(BaseSettings):
     nothing needs; what served within it is needed."""
     rollback_models: int = Field(3, ge=1)
     """Predecessors of the champion that are kept, whatever the age."""
+    core_hour_price: float = Field(0.0, ge=0)
+    """An hour of a core, in any currency: the home page says what cycles cost."""
+    gpu_hour_price: float = Field(0.0, ge=0)
+    """An hour of a GPU."""
 
     def __init__(self, **values: Any) -> None:
         """Read the environment.

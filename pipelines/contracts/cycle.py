@@ -172,3 +172,5 @@ class IndexFacts(Frozen):
     decay: Decay | None = None  # Of the accepted recipe; None: not measured.
     watch: Watch | None = None  # What the monitor found last; None: it never ran.
     next_due: AwareDatetime | None = None  # Next date of the schedule; None: not asked.
+    # Of an hour of a core and of a GPU; 0: not known.
+    prices: tuple[float, float] = (0.0, 0.0)

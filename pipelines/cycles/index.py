@@ -68,6 +68,7 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
     return IndexFacts(
         workspace_uri=workspace_uri,
         registered_model=settings.registered_model,
+        prices=(settings.core_hour_price, settings.gpu_hour_price),
         cycles=newest_cycles(workspace_uri, names, settings, MAX_CYCLES),
         num_cycles=len(names),
         champions=tuple(reversed(spans)),

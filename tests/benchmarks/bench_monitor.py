@@ -3,16 +3,24 @@
 Two models of the sample's recipe, trained a fortnight apart, are compared on each of 56 later days.
 A world is drawn from these days: their changes about their mean, with their errors, and a model's
 luck, which stays for its life. A fixed threshold and CUSUM are set to the same rate of alarms.
-NannyML's estimate without labels is not installed here, and so not measured.
+
+NannyML estimates the champion's AUC of each day without labels (confidence-based performance
+estimation), in an environment of its own, because its needs are not ours. A loss is planted for it
+in the rows: of some requests each candidate gets the score of another one.
 """
 
+import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from record import Row, row
 from sample import AS_OF, event_log_uri, make_run, spec_of, variant
 
@@ -31,13 +39,14 @@ from validation.model_gate.detector import Day, evidence_of_loss, spread_of
 LIFE, YEARS, NUM_DAYS, NUM_LOSSES, SEED = 14, 100, 56, 500, 41
 NUM_CHAMPIONS = YEARS * 365 // LIFE
 CONFIG = variant(17)
+NANNYML = ("nannyml==0.13.1", "statsmodels")  # The second one it imports and does not ask for.
 LUCK = math.sqrt(2) * CONFIG.model_gate.seed_noise
 Days = list[Day]
 
 
 def measure() -> list[Row]:
     """Return the rows."""
-    known, rng = _days(), np.random.default_rng(SEED)
+    (known, blind), rng = _days(), np.random.default_rng(SEED)
     steady = [_lived(known, LIFE, rng)[1] for _ in range(NUM_CHAMPIONS)]
     rough = [_lived(known, LIFE, rng, spread=1.2)[1] for _ in range(NUM_CHAMPIONS)]
     ours, of_rough = (_alarms(world) / YEARS for world in (steady, rough))
@@ -65,6 +74,7 @@ def measure() -> list[Row]:
     for loss, goal in ((0.02, 5), (0.05, 2)):
         lost = [_lived(known, 60, rng, loss, int(rng.integers(0, LIFE))) for _ in range(NUM_LOSSES)]
         found = {name: _delays(lost, test) for name, test in tests.items()}
+        found["NannyML"] = _blind_delays(blind[0], blind[loss], share, rng)
         peers = {name: np.median(each) for name, each in found.items() if name != "ours"}
         rows.append(
             row(
@@ -75,15 +85,19 @@ def measure() -> list[Row]:
                 peer=", ".join(f"{name} {days:.0f}" for name, days in peers.items()),
                 spread=f"nine in ten within {np.quantile(found['ours'], 0.9):.0f}",
                 rows=NUM_LOSSES,
-                note="peers at the same rate of false alarms; NannyML was not measured",
+                note="peers at the same rate of false alarms; 61: never. NannyML has no labels, "
+                "and what it estimates from stays the same where scores reach other candidates",
                 **shared,
             )
         )
     return rows
 
 
-def _days() -> Days:
-    """Return the change of the older model against the newer one on each later day."""
+def _days() -> tuple[Days, dict[float, Days]]:
+    """Return the change of the older model against the newer one on each later day.
+
+    And, by the loss that was planted, NannyML's estimate of the newer one for half of these days.
+    """
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         bundles, start = list[Path](), AS_OF + timedelta(days=14)
         for as_of in (AS_OF, start):
@@ -108,7 +122,50 @@ def _days() -> Days:
         change = found.relative_change
         days.append(Day(change.value, (change.high - change.value) / 1.96))
     mean = np.average([day.change for day in days], weights=[day.error**-2 for day in days])
-    return [Day(day.change - float(mean), day.error) for day in days]
+    found = [Day(day.change - float(mean), day.error) for day in days]
+    return found, _estimates(holdout, scores[1].probabilities[holdout.target_head.name])
+
+
+def _estimates(holdout: Holdout, probability: np.ndarray) -> dict[float, Days]:
+    """Return the AUC of each later half's day as NannyML estimates it, by the loss planted."""
+    rows, head, rng = holdout.rows, holdout.target_head.name, np.random.default_rng(SEED)
+    hits = [float(holdout.hits(each, head).sum())
+            for each in (probability, rng.permutation(probability))]  # fmt: skip
+    order = np.argsort(rng.random(len(probability)))
+    mixed = probability.copy()  # Scores within each request in another order.
+    mixed[np.argsort(rows.request_index, kind="stable")] = probability[
+        order[np.argsort(rows.request_index[order], kind="stable")]
+    ]
+    day, is_lost = rows.day[rows.request_index], rng.random(len(rows.day))[rows.request_index]
+    at = pd.Timestamp("2017-01-01") + pd.to_timedelta(day, unit="D")
+    known = pd.DataFrame({"at": at, "p": probability, "y": rows.labels[head].astype(int)})
+    first, found = day < NUM_DAYS // 2, dict[float, Days]()
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
+        python = Path(folder) / "venv" / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *NANNYML], check=True)
+        files = [f"{folder}/{name}.parquet" for name in ("reference", "analysis")]
+        known[first].to_parquet(files[0])
+        for loss in (0, 0.02, 0.05):
+            share = loss / (1 - hits[1] / hits[0])
+            told = known.assign(p=np.where(is_lost < share, mixed, probability)).drop(columns="y")
+            told[~first].to_parquet(files[1])
+            command = [python, Path(__file__).with_name("nannyml_days.py"), *files]
+            calm = os.environ | {"NML_DISABLE_USAGE_LOGGING": "1"}
+            said = subprocess.run(command, check=True, capture_output=True, env=calm).stdout
+            found[loss] = [Day(each, 0.0) for each in json.loads(said)]
+    return found
+
+
+def _blind_delays(calm: Days, lost: Days, share: float, rng: np.random.Generator) -> list[int]:
+    """Return after how many days NannyML's estimates fall below what they do without a loss."""
+    steady = rng.integers(0, len(calm), (NUM_CHAMPIONS, LIFE))
+    limit = np.quantile([min(calm[day].change for day in days) for days in steady], 1 - share)
+    worlds = []
+    for at in rng.integers(0, LIFE, NUM_LOSSES):
+        days = enumerate(rng.integers(0, len(calm), 60))
+        worlds.append((int(at), [(lost if num >= at else calm)[day] for num, day in days]))
+    return _delays(worlds, lambda days: [float(day.change < limit) for day in days])
 
 
 def _lived(

@@ -17,14 +17,28 @@ Costs = Sequence[StageCost]
 """What the stages of one cycle used, as far as they have ended."""
 
 
-def cost_rows(costs: Costs, earlier: Sequence[Costs]) -> list[dict[str, str]]:
+Prices = tuple[float, float]
+"""Of an hour of a core and of a GPU; 0: not known."""
+
+
+def cost_rows(
+    costs: Costs, earlier: Sequence[Costs], prices: Prices = (0.0, 0.0)
+) -> list[dict[str, str]]:
     """Return a row for each stage that has ended, and one for all of them together, as texts.
 
     `earlier` is the median time of the last cycles. The sum is held against the same stages of the
     earlier cycles: one that lacks a stage is not counted in it.
     """
-    rows = [_row(each.stage, (each,), earlier) for each in costs]
-    return [*rows, _row("together", costs, earlier)] if costs else []
+    shown = [(each.stage, (each,)) for each in costs] + [("together", costs)] * bool(costs)
+    return [_row(name, of, earlier) | {"price": price_of(of, prices)} for name, of in shown]
+
+
+def price_of(costs: Iterable[StageCost], prices: Prices) -> str:
+    """Return what stages cost by the prices; '' without prices, or where nothing was measured."""
+    used = [cost.usage for cost in costs if cost.usage is not None]
+    hours = [sum(getattr(each, of) or 0 for each in used) / 3600 for of in ("cpu_s", "gpu_s")]
+    price = sum(hour * price for hour, price in zip(hours, prices, strict=True))
+    return f"{price:,.4g}" if used and any(prices) else ""
 
 
 def duration(seconds: float) -> str:

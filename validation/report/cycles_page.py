@@ -21,7 +21,7 @@ from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cheapest
 from validation.report.charts import Axis, axis_of, by_day, panel
-from validation.report.costs import NOT_KNOWN, cost_rows
+from validation.report.costs import NOT_KNOWN, cost_rows, price_of
 from validation.report.decay_page import named
 from validation.report.pages import environment, within_limit
 from validation.report.verdict_page import draw_line
@@ -32,8 +32,8 @@ MAX_TEXT = 280
 NUM_EARLIER = 5
 NUM_TOLD = 10
 """Cycles of which a lead is told what they brought together."""
-_NOT_TOLD = (NOT_KNOWN, "0.0 s")
-_COSTS = {"wall": "stages took", "cpu": "CPU", "gpu": "GPU", "peak": "peak"}
+_NOT_TOLD = (NOT_KNOWN, "0.0 s", "")
+_COSTS = {"wall": "stages took", "cpu": "CPU", "gpu": "GPU", "peak": "peak", "price": "price"}
 _STYLES = {
     "PROMOTE": "is-good",
     "INCONCLUSIVE": "is-warn",
@@ -49,7 +49,7 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
     """Return the index as HTML, as it is at an instant; None: the copy in the workspace."""
     changes = [line.outcome.change for line in facts.cycles if line.outcome]
     axis = axis_of([change for change in changes if change])
-    rows = [_row(line, axis, facts.workspace_uri) for line in facts.cycles]
+    rows = [_row(line, axis, facts) for line in facts.cycles]
     costed = [line.costs for line in facts.cycles if line.costs]
     earlier = costed[1 : NUM_EARLIER + 1]
     served = [
@@ -74,7 +74,7 @@ def render_cycles(facts: IndexFacts, now: datetime | None = None) -> str:
         "counts": Counter(line.word for line in facts.cycles),
         "serving": facts.champions[0] if facts.champions else None,
         "newest": newest,
-        "costs": cost_rows(costed[0], earlier) if costed else (),
+        "costs": cost_rows(costed[0], earlier, facts.prices) if costed else (),
         "num_earlier": len(earlier),
         "shown_first": _shown_first(facts.cycles),
         "line": next((drawn for line in facts.cycles if (drawn := draw_line(line.line))), None),
@@ -113,6 +113,8 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     used = [stage.usage for line in told for stage in line.costs if stage.usage]
     hours, gpu = (sum(getattr(each, of) for each in used) / 3600 for of in ("cpu_s", "gpu_s"))
     cost = f"{hours:.2f} core-hours" + (f" and {gpu:.2f} GPU-hours" if gpu else "")
+    priced = price_of((stage for line in told for stage in line.costs), facts.prices)
+    cost += f", {priced} by your prices of an hour" if priced else ""
     return [
         ("Does retraining pay?", pays),
         ("Is the cadence right?", cadence),
@@ -151,13 +153,13 @@ def _running(cycles: Sequence[CycleFacts], now: datetime) -> str:
     return f"{said}, {f'about {minutes:.0f} min left' if minutes >= 1 else 'nearly done or late'}."
 
 
-def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> dict[str, Any]:
+def _row(line: CycleFacts, axis: Axis, facts: IndexFacts) -> dict[str, Any]:
     """Return one cycle as it is shown; `cost` is what its stages used together."""
     change = line.outcome.change if line.outcome else None
     # Relative, so that the index leads to the page wherever the workspace is copied to.
-    page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
+    page = line.page_uri.removeprefix(f"{facts.workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
-    together = cost_rows(line.costs, ())[-1:]
+    together = cost_rows(line.costs, (), facts.prices)[-1:]
     costs = [f"{said} {row[of]}" for row in together for of, said in _COSTS.items()
              if row[of] not in _NOT_TOLD]  # fmt: skip
     return {
